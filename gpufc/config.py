@@ -1,0 +1,218 @@
+"""What can be configured: one frozen struct per part of the service.
+
+A key has one name everywhere: `n_ctx` here, `n_ctx` in the TOML file, `GPUFC_N_CTX` in the
+environment and, where `flag` is set, `--n-ctx` on the command line. Keys are unique over all
+sections, so the TOML file is flat. A class is given the section that it needs, never all of them.
+
+Type, bounds and description stand in the annotation; `--help`, `config show`, the README's table
+and the checks are all made from it. How values are found: `gpufc/settings.py`.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+FLAG = {"flag": True}
+
+
+class Standby(StrEnum):
+    """What a worker's replacement has done before it is needed."""
+
+    NONE = "none"
+    WARM = "warm"
+    HOT = "hot"
+
+
+class Replay(StrEnum):
+    """How a continued request feeds the tokens that it has: in one batch, or one by one."""
+
+    FAST = "fast"
+    EXACT = "exact"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class BackendKind(StrEnum):
+    """`fake` is a scripted engine without a model, for tests and for measuring the front."""
+
+    LLAMA = "llama"
+    FAKE = "fake"
+
+
+class FlashAttention(StrEnum):
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True):
+    """Where the front listens and where it keeps what it needs while it runs."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on", extra=FLAG)] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one", extra=FLAG)
+    ] = 8082
+    runtime_dir: Annotated[
+        str | None,
+        Meta(
+            description="private folder for sockets, lock and logs; one for each running front"
+            " [default: $XDG_RUNTIME_DIR/gpufc, else gpufc-UID in the temporary folder]",
+            extra=FLAG,
+        ),
+    ] = None
+    log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG)] = (
+        LogLevel.INFO
+    )
+    shutdown_timeout_s: Annotated[
+        float,
+        Meta(ge=0.0, le=86_400.0, description="seconds that running requests get to end on stop"),
+    ] = 30.0
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True):
+    """Which model one worker holds, and how."""
+
+    model_path: Annotated[
+        str | None,
+        Meta(description="GGUF file to serve [default: the demo model]", extra=FLAG),
+    ] = None
+    model: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=200)] | None,
+        Meta(
+            description="name to serve the model under [default: the file's name]",
+            extra=FLAG,
+        ),
+    ] = None
+    n_ctx: Annotated[
+        int,
+        Meta(ge=16, le=16_777_216, description="tokens that one request may use", extra=FLAG),
+    ] = 4096
+    n_gpu_layers: Annotated[
+        int,
+        Meta(ge=0, le=100_000, description="layers to put on the GPU, if there is one", extra=FLAG),
+    ] = 999
+    kv_cells: Annotated[
+        Annotated[int, Meta(ge=16, le=268_435_456)] | None,
+        Meta(
+            description="tokens that the KV cache holds over all requests [default: fitted]",
+        ),
+    ] = None
+    kv_unified: Annotated[
+        bool, Meta(description="one KV cache for all sequences rather than a stream for each")
+    ] = True
+    batch_tokens: Annotated[
+        int,
+        Meta(ge=16, le=65_536, description="most tokens that one engine step computes"),
+    ] = 256
+    n_threads: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        Meta(description="CPU threads for decoding [default: the cores there are]"),
+    ] = None
+    flash_attention: Annotated[FlashAttention, Meta(description="flash attention kernels")] = (
+        FlashAttention.AUTO
+    )
+    cached_sequences: Annotated[
+        int,
+        Meta(ge=0, le=200, description="finished sequences whose KV is kept for reuse"),
+    ] = 4
+    use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
+    replay: Annotated[
+        Replay,
+        Meta(description="how a continued stream feeds its tokens: fast in a batch, exact singly"),
+    ] = Replay.FAST
+    backend: Annotated[
+        BackendKind, Meta(description="engine: llama, or fake (scripted, for tests)")
+    ] = BackendKind.LLAMA
+    fake_script: Annotated[
+        str, Meta(max_length=4096, description="what the fake engine does wrong (for tests)")
+    ] = ""
+
+
+class FleetConfig(Struct, frozen=True, kw_only=True):
+    """How workers are started, watched and replaced."""
+
+    restart_limit: Annotated[
+        int, Meta(ge=1, le=10_000, description="worker deaths within 60 s that end in `failed`")
+    ] = 10
+    standby: Annotated[
+        Standby, Meta(description="spare worker kept: none, warm (imported), hot (loaded)")
+    ] = Standby.WARM
+    load_timeout_s: Annotated[
+        float, Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load")
+    ] = 600.0
+
+
+class AdmissionConfig(Struct, frozen=True, kw_only=True):
+    """How much runs and waits at once. Sequences are counted: `n` and prompt lists count each."""
+
+    max_concurrent_requests: Annotated[
+        int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG)
+    ] = 10
+    max_queue: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)] | None,
+        Meta(
+            description="sequences that may wait [default: 8 × max_concurrent_requests]",
+        ),
+    ] = None
+
+    @property
+    def queue_limit(self) -> int:
+        """`max_queue`, or its default in terms of `max_concurrent_requests`."""
+        return 8 * self.max_concurrent_requests if self.max_queue is None else self.max_queue
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True):
+    """Bounds on what a client may send. All of them are held before the engine sees anything."""
+
+    max_n: Annotated[int, Meta(ge=1, le=256, description="most choices (`n`) of a request")] = 8
+    max_prompts: Annotated[int, Meta(ge=1, le=4096, description="most prompts of a request")] = 64
+    max_stop: Annotated[int, Meta(ge=0, le=256, description="most stop strings")] = 16
+    max_stop_bytes: Annotated[
+        int, Meta(ge=1, le=65_536, description="longest stop string, in bytes")
+    ] = 256
+    max_logit_bias: Annotated[
+        int, Meta(ge=0, le=1000, description="most entries of `logit_bias`")
+    ] = 1000
+    max_body_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 30, description="largest request body, in bytes")
+    ] = 8 * 1024 * 1024
+    header_timeout_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds to send a request's header")
+    ] = 10.0
+    body_timeout_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds to send a body, plus size over rate")
+    ] = 10.0
+    body_rate: Annotated[
+        int, Meta(ge=1, description="slowest rate of a body, in bytes per second")
+    ] = 64 * 1024
+    keepalive_timeout_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds that an idle connection stays open")
+    ] = 30.0
+    max_connections_per_address: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most connections of one address")
+    ] = 1024
+    first_byte_s: Annotated[
+        float,
+        Meta(gt=0.0, le=3600.0, description="seconds until a waiting stream sends its headers"),
+    ] = 4.0
+    keepalive_comment_s: Annotated[
+        float, Meta(gt=0.0, le=3600.0, description="seconds between a silent stream's comments")
+    ] = 4.0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything, as it is in force. Made once by `settings.resolve`."""
+
+    server: ServerConfig = ServerConfig()
+    model: ModelConfig = ModelConfig()
+    fleet: FleetConfig = FleetConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    limits: LimitsConfig = LimitsConfig()

@@ -1,0 +1,80 @@
+"""Bytes to messages and back: msgpack through typed decoders, nothing else, bounded in size."""
+
+import os
+import struct
+from typing import TypeVar
+
+import msgspec
+
+from gpufc.errors import LinkError
+from gpufc.protocol import MAX_MESSAGE_BYTES, Boot, FromWorker, Message, ToWorker
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_boot: msgspec.msgpack.Decoder[Boot] = msgspec.msgpack.Decoder(Boot)
+
+T = TypeVar("T")
+
+_LENGTH = struct.Struct("!I")
+MAX_BOOT_BYTES = 64 * 1024
+"""A pipe's default capacity: the boot message is written without ever waiting for its reader."""
+
+
+def encode(message: Message) -> bytes:
+    """One message as msgpack. Raises `LinkError` when it is larger than the peer would accept."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise LinkError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    return data
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """What the front sent. Raises `LinkError`."""
+    return _decode(_to_worker, data)
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """What a worker sent. Raises `LinkError`."""
+    return _decode(_from_worker, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise LinkError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError) as err:
+        raise LinkError(f"undecodable message of {len(data)} bytes: {err}") from err
+
+
+def write_boot(fd: int, boot: Boot) -> None:
+    """Write the boot message to a fresh pipe, length first. Raises `LinkError` or `OSError`."""
+    data = _encoder.encode(boot)
+    if len(data) + _LENGTH.size > MAX_BOOT_BYTES:
+        raise LinkError(f"boot message of {len(data)} bytes does not fit in a pipe")
+    os.write(fd, _LENGTH.pack(len(data)) + data)
+
+
+def read_boot(fd: int) -> Boot | None:
+    """Wait for the boot message on a pipe. None if the front ended before it wrote one."""
+    header = _read_exactly(fd, _LENGTH.size)
+    if header is None:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_BOOT_BYTES:
+        raise LinkError(f"boot message of {length} bytes is over the limit of {MAX_BOOT_BYTES}")
+    data = _read_exactly(fd, length)
+    if data is None:
+        return None
+    return _decode(_boot, data)
+
+
+def _read_exactly(fd: int, length: int) -> bytes | None:
+    data = b""
+    while len(data) < length:
+        part = os.read(fd, length - len(data))
+        if not part:
+            return None
+        data += part
+    return data
