@@ -1,0 +1,109 @@
+"""The port between the engine and whatever computes logits.
+
+Two adapters: `llama_backend.LlamaBackend` (the only import of llama_cpp) and
+`fake_backend.FakeBackend` (scripted, no model). Everything above this line of the house knows
+tokens, positions and sequence ids only.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from gpufc.protocol import EngineDevice
+
+Logits = NDArray[np.float32]
+
+LoadProgress = Callable[[float], None]
+"""Called with 0…1 while the model loads, from the loading thread."""
+
+
+class Batch(Struct):
+    """What one decode computes: parallel lists, one entry for each token.
+
+    `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
+    within the sequence; `outputs` marks the tokens whose logits are wanted.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+    sequences: list[int]
+    outputs: list[bool]
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What was really obtained when the model was loaded.
+
+    `unified` says that all sequences share `kv_cells`; otherwise each has `kv_cells //
+    n_sequences` of its own. `can_cut` is false for models whose state cannot be shortened
+    (recurrent, hybrid, or a sliding window that has moved on): their sequences are reused whole
+    or not at all.
+    """
+
+    fingerprint: str
+    architecture: str
+    n_ctx: int
+    n_ctx_train: int
+    kv_cells: int
+    n_sequences: int
+    n_vocab: int
+    n_layers: int
+    n_gpu_layers: int
+    n_params: int
+    model_bytes: int
+    unified: bool
+    can_cut: bool
+    chat_template: str | None
+    bos_text: str
+    eos_text: str
+    devices: tuple[EngineDevice, ...] = ()
+    system_info: str = ""
+
+
+class Backend(Protocol):
+    """A loaded model with its KV cache.
+
+    `decode`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece` and
+    `is_end` may be called from any thread at any time. `close` is called once, last.
+    """
+
+    facts: ModelFacts
+
+    def decode(self, batch: Batch) -> Logits:
+        """Compute a batch; returns the logits of the marked tokens, in batch order.
+
+        Shape (marked tokens, n_vocab), float32; a view that is valid until the next `decode`.
+        Raises `OutOfCells` (nothing was computed, nothing changed) or `DecodeFailed` (the
+        process must not go on).
+        """
+        ...
+
+    def remove(self, sequence: int, start: int = 0) -> None:
+        """Forget a sequence's cells from position `start` on; 0 forgets the sequence."""
+        ...
+
+    def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
+        """Make the empty sequence `target` begin with the first `n_tokens` of `source`."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Text to token ids."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """A token's bytes as they belong into an answer: empty for control tokens."""
+        ...
+
+    def spelling(self, token: int) -> bytes:
+        """A token's bytes with control tokens spelt out, such as `<|im_end|>`."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a generation (EOS, EOT and the like)."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+        ...
