@@ -70,6 +70,8 @@ class Backend(Protocol):
     """
 
     facts: ModelFacts
+    end_tokens: frozenset[int]
+    """The tokens that end a generation (EOS, EOT and the like)."""
 
     def decode(self, batch: Batch) -> Logits:
         """Compute a batch; returns the logits of the marked tokens, in batch order.

@@ -255,14 +255,13 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
 class Step(Message, frozen=True):
     """Everything that one engine step brought. The hot path: one message for all sequences.
 
-    `n_prefilled` counts the prompt tokens computed in this step; `n_recomputed` those tokens of
-    it that had been computed before (preemption, replay).
+    `n_recomputed` counts the tokens of this step that had been computed before (preemption,
+    replay).
     """
 
     step: int
     deltas: tuple[Delta, ...]
     started: tuple[Started, ...] = ()
-    n_prefilled: int = 0
     n_recomputed: int = 0
 
 
@@ -271,6 +270,14 @@ class Finished(Message, frozen=True):
 
     request: RequestNo
     reason: FinishReason
+
+
+class EngineFailed(Message, frozen=True):
+    """The engine's state is unknown after this step, and the process is about to end. `requests`
+    are those that the fatal batch computed."""
+
+    reason: str
+    requests: tuple[RequestNo, ...]
 
 
 class Heartbeat(Message, frozen=True):
@@ -296,6 +303,7 @@ FromWorker = (
     | Detokenized
     | Step
     | Finished
+    | EngineFailed
     | Heartbeat
 )
 

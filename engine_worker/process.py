@@ -1,0 +1,260 @@
+"""What runs in the worker process, and in which thread.
+
+    main       waits on the boot pipe: end of file means that the front is gone
+    channel    the ZeroMQ socket (`channel.py`)
+    prepare    templates and tokenizing, off the decode path (`prompt.py`)
+    engine     loads the model, then decodes (`engine.py`)
+
+No thread may die silently: whatever escapes from one ends the process at once, and the front,
+which watches the process, starts another.
+"""
+
+import ctypes
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Never
+
+from engine_worker.backend import Backend
+from engine_worker.channel import Channel
+from engine_worker.engine import Engine
+from engine_worker.progress import Progress
+from engine_worker.prompt import PromptPreparer
+from engine_worker.template_process import TemplateRenderer
+from gpufc import logs, wire
+from gpufc.config import BackendKind
+from gpufc.errors import DecodeFailed, InvalidRequest, ModelLoadError, RequestError
+from gpufc.protocol import (
+    PROTOCOL_VERSION,
+    Boot,
+    Cancel,
+    Detokenize,
+    Detokenized,
+    FromWorker,
+    Generate,
+    Heartbeat,
+    Hello,
+    Loading,
+    LoadFailed,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Shutdown,
+    ToWorker,
+)
+
+logger = logging.getLogger(__name__)
+
+EXIT_FRONT_GONE = 0
+EXIT_THREAD_DIED = 70
+EXIT_DECODE_FAILED = 71
+EXIT_LOAD_FAILED = 72
+
+FAREWELL_S = 5.0
+"""How long a worker that cannot serve waits to be told to end, so that its last message arrives."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms is as long as a GPU step: a busy thread would delay the engine by it."""
+
+MAX_SEQUENCES = 256
+"""llama.cpp's own limit."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def main(boot_fd: int) -> Never:
+    """Run a worker whose boot message comes through `boot_fd`. Never returns."""
+    _confine()
+    faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not select.select([boot_fd], [], [], 0)[0]:
+        _import_engine()  # a spare: be as far as possible before it is needed
+    boot = wire.read_boot(boot_fd)
+    if boot is None:
+        sys.exit(EXIT_FRONT_GONE)
+    logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
+    Worker(boot).start()
+    while os.read(boot_fd, 4096):
+        pass
+    logger.warning("front_gone")
+    _exit(EXIT_FRONT_GONE)
+
+
+def _confine() -> None:
+    """End when the front ends, gain no privileges, leave no core files, ignore Ctrl-C.
+
+    The parent-death signal follows the parent's *thread* that forked. Should the front have died
+    before this line, the boot pipe is at its end already, which `main` notices.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _import_engine() -> None:
+    import engine_worker.llama_backend  # noqa: F401
+
+
+def _exit(code: int) -> Never:
+    """End now. Ordinary exit would wait for threads that may be inside the C library."""
+    logging.shutdown()
+    os._exit(code)
+
+
+class Worker:
+    """Wires the threads of one process together and routes messages between them."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+        self._engine: Engine | None = None
+        self._loading = Progress.at_start()
+        self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
+        self._told_to_end = threading.Event()
+        hello = Hello(boot.epoch, PROTOCOL_VERSION, boot.token, os.getpid())
+        self._channel = Channel(
+            boot.endpoint, hello, on_message=self._route, heartbeat=self._heartbeat
+        )
+
+    def start(self) -> None:
+        """Start the channel and the engine. The prompt thread follows when there is a model."""
+        _thread("channel", self._channel.run)
+        _thread("engine", self._run_engine)
+
+    def _run_engine(self) -> None:
+        boot = self._boot
+        started = time.monotonic()
+        try:
+            backend = self._load()
+        except ModelLoadError as err:
+            logger.error("load_failed reason=%s", err)
+            self._say_farewell(LoadFailed(boot.epoch, str(err), retryable=False))
+            _exit(EXIT_LOAD_FAILED)
+        self._engine = Engine(
+            backend,
+            self._channel.send,
+            epoch=boot.epoch,
+            max_running=boot.n_sequences,
+            batch_tokens=boot.model.batch_tokens,
+        )
+        _thread("prepare", lambda: self._prepare_prompts(backend))
+        self._channel.send(_ready(boot, backend, time.monotonic() - started))
+        try:
+            self._engine.run()
+        except DecodeFailed as err:
+            logger.error("decode_failed reason=%s", err)
+            self._told_to_end.wait(FAREWELL_S)
+            _exit(EXIT_DECODE_FAILED)
+
+    def _load(self) -> Backend:
+        boot = self._boot
+        n_slots = min(MAX_SEQUENCES, boot.n_sequences + boot.model.cached_sequences)
+        if boot.model.backend is BackendKind.FAKE:
+            from engine_worker.fake_backend import FakeBackend
+
+            return FakeBackend.load(boot.model, n_slots, self._report_load)
+        from engine_worker.llama_backend import LlamaBackend
+
+        return LlamaBackend.load(boot.model, n_slots, self._report_load)
+
+    def _report_load(self, fraction: float) -> None:
+        self._channel.send(Loading(self._boot.epoch, fraction))
+
+    def _say_farewell(self, message: FromWorker) -> None:
+        self._channel.send(message)
+        self._told_to_end.wait(FAREWELL_S)
+
+    def _route(self, message: ToWorker) -> None:
+        match message:
+            case Prepare() | Detokenize():
+                self._to_prepare.put(message)
+            case Generate() | Cancel():
+                if self._engine is not None:
+                    self._engine.inbox.put(message)
+            case Shutdown():
+                logger.info("shutdown_requested")
+                self._told_to_end.set()
+                _exit(0)
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._loading if self._engine is None else self._engine.progress
+        return Heartbeat(
+            self._boot.epoch,
+            phase=now.phase,
+            step=now.step,
+            step_started=now.step_started,
+            step_tokens=now.step_tokens,
+            n_running=now.n_running,
+            n_waiting=now.n_waiting,
+            kv_cells_used=now.kv_cells_used,
+        )
+
+    def _prepare_prompts(self, backend: Backend) -> None:
+        facts = backend.facts
+        renderer = TemplateRenderer(facts.chat_template, facts.bos_text, facts.eos_text)
+        preparer = PromptPreparer(backend, renderer)
+        while True:
+            message = self._to_prepare.get()
+            try:
+                answer = _answer(message, preparer, backend)
+            except RequestError as err:
+                answer = Refused(
+                    message.epoch, message.request, err.code, err.message, err.param
+                )
+            self._channel.send(answer)
+
+
+def _answer(
+    message: Prepare | Detokenize, preparer: PromptPreparer, backend: Backend
+) -> FromWorker:
+    match message:
+        case Prepare(epoch, request, prompt, reserve):
+            return Prepared(epoch, request, preparer.prepare(prompt, reserve))
+        case Detokenize(epoch, request, sequences):
+            n_vocab = backend.facts.n_vocab
+            if any(not 0 <= token < n_vocab for tokens in sequences for token in tokens):
+                raise InvalidRequest("a token id is outside the vocabulary", param="tokens")
+            pieces = (b"".join(map(backend.spelling, tokens)) for tokens in sequences)
+            return Detokenized(epoch, request, tuple(pieces))
+
+
+def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
+    facts = backend.facts
+    return Ready(
+        boot.epoch,
+        fingerprint=facts.fingerprint,
+        architecture=facts.architecture,
+        n_ctx=facts.n_ctx,
+        n_ctx_train=facts.n_ctx_train,
+        kv_cells=facts.kv_cells,
+        n_sequences=boot.n_sequences,
+        n_vocab=facts.n_vocab,
+        n_layers=facts.n_layers,
+        n_gpu_layers=facts.n_gpu_layers,
+        n_params=facts.n_params,
+        model_bytes=facts.model_bytes,
+        has_chat_template=facts.chat_template is not None,
+        loaded_in_s=loaded_in_s,
+        devices=facts.devices,
+        system_info=facts.system_info,
+    )
+
+
+def _thread(name: str, run: Callable[[], None]) -> None:
+    def run_or_end() -> None:
+        try:
+            run()
+        except BaseException:
+            logger.critical("thread_died name=%s", name, exc_info=True)
+            _exit(EXIT_THREAD_DIED)
+
+    threading.Thread(target=run_or_end, name=name, daemon=True).start()

@@ -1,0 +1,224 @@
+"""Which tokens the next step computes, in which KV slots, and who gives way when cells are short.
+
+Pure: `plan()` says what to do, the engine does it and calls `commit()`; nothing here knows a
+backend, a clock or a thread. See DESIGN.md for why it is shaped so.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from engine_worker.prefix_cache import PrefixCache
+from engine_worker.sequence import Sequence
+from gpufc.errors import OutOfCells
+from gpufc.ids import RequestNo
+from gpufc.protocol import Started
+
+
+class Remove(Struct, frozen=True):
+    """Forget the cells of a slot from position `start` on."""
+
+    slot: int
+    start: int
+
+
+class Copy(Struct, frozen=True):
+    """Let the empty slot `target` begin with `n_tokens` of `source`."""
+
+    source: int
+    target: int
+    n_tokens: int
+
+
+KvEdit = Remove | Copy
+
+
+class Work(Struct, frozen=True):
+    """Compute `count` pending tokens of a sequence; `output` when they reach the last known."""
+
+    sequence: Sequence
+    count: int
+    output: bool
+
+
+class Plan(Struct, frozen=True):
+    """One step: first the edits, in their order, then all work in one batch."""
+
+    edits: list[KvEdit]
+    work: list[Work]
+    started: list[Started]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(work.count for work in self.work)
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether any sequence computes more than its one next token."""
+        return any(work.count > 1 for work in self.work)
+
+
+class Scheduler:
+    """Waiting and running sequences and the slots between them.
+
+    Invariants: a slot is free, idle in the prefix cache, or owned by exactly one running
+    sequence; `waiting` is in order of arrival, with preempted sequences in front; at most
+    `max_running` sequences run; one step computes at most `batch_tokens` tokens.
+    """
+
+    def __init__(
+        self, *, max_running: int, n_slots: int, batch_tokens: int, prefix_cache: PrefixCache
+    ) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._max_running = max_running
+        self._batch_tokens = batch_tokens
+        self._cache = prefix_cache
+        self._free = list(range(n_slots))
+        self._edits: list[KvEdit] = []
+        self._cells_short = False
+
+    def add(self, sequence: Sequence) -> None:
+        """Let a new sequence wait for its turn."""
+        self.waiting.append(sequence)
+
+    def find(self, request: RequestNo) -> Sequence | None:
+        """The waiting or running sequence of a request."""
+        return next((seq for seq in self._all() if seq.request == request), None)
+
+    def plan(self) -> Plan:
+        """The next step. Its `work` is empty when there is nothing to do.
+
+        Running sequences' next tokens come first, then chunks of prompts in order of arrival, so
+        that a long prompt delays running streams by one chunk at most.
+        """
+        started = self._start_waiting()
+        budget = self._batch_tokens
+        work: list[Work] = []
+        decoding = [seq for seq in self.running if seq.n_pending == 1]
+        prefilling = [seq for seq in self.running if seq.n_pending > 1]
+        for sequence in (*decoding, *prefilling):
+            if budget == 0:
+                break
+            count = sequence.next_chunk(budget)
+            work.append(Work(sequence, count, output=count == sequence.n_pending))
+            budget -= count
+        edits, self._edits = self._edits, []
+        return Plan(edits, work, started)
+
+    def commit(self, plan: Plan) -> int:
+        """The plan's work is computed. Returns how many of its tokens had been once before."""
+        n_recomputed = 0
+        for work in plan.work:
+            sequence = work.sequence
+            before = sequence.n_computed
+            sequence.n_computed = before + work.count
+            n_recomputed += max(0, min(sequence.n_ever_computed, sequence.n_computed) - before)
+            sequence.n_ever_computed = max(sequence.n_ever_computed, sequence.n_computed)
+            if work.count > 1:
+                self._remember(sequence)
+        return n_recomputed
+
+    def finish(self, sequence: Sequence) -> None:
+        """A sequence has ended, however it did. Its cells stay for others while they may."""
+        if sequence.slot is None:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self._cells_short = False
+        self._remember(sequence)
+        slot, sequence.slot = sequence.slot, None
+        if not self._cache.release(slot):
+            self._give_up(slot)
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's cells away; it is replayed from its tokens when they fit."""
+        if sequence.slot is None:
+            return
+        self.running.remove(sequence)
+        slot, sequence.slot = sequence.slot, None
+        sequence.n_computed = 0
+        self._give_up(slot)
+        self.waiting.appendleft(sequence)
+
+    def make_room(self) -> None:
+        """The last plan did not fit into the cache: give up something, then plan again.
+
+        Idle prefixes go first, then the youngest running sequence. Until some sequence has
+        ended, nobody new is started, or the one that gave way would come straight back. Raises
+        `OutOfCells` when a single sequence alone does not fit.
+        """
+        idle = self._cache.least_recently_used()
+        if idle is not None:
+            self._give_up(idle)
+            return
+        if len(self.running) <= 1:
+            raise OutOfCells("one sequence alone does not fit into the KV cache")
+        self._cells_short = True
+        self.preempt(max(self.running, key=lambda sequence: sequence.request))
+
+    @property
+    def n_cells_used(self) -> int:
+        """Cells in use, where a prefix that sequences share counts for each of them."""
+        return sum(seq.n_computed for seq in self.running) + self._cache.n_idle_tokens
+
+    def _all(self) -> Iterator[Sequence]:
+        yield from self.running
+        yield from self.waiting
+
+    def _start_waiting(self) -> list[Started]:
+        started = []
+        while self.waiting and len(self.running) < self._max_running:
+            if self._cells_short and self.running:
+                break
+            sequence = self.waiting.popleft()
+            n_cached = self._assign_slot(sequence)
+            self.running.append(sequence)
+            if not sequence.announced:
+                sequence.announced = True
+                started.append(Started(sequence.request, n_cached))
+        return started
+
+    def _assign_slot(self, sequence: Sequence) -> int:
+        """Give a slot to a sequence, with the longest cached prefix in it; returns its length."""
+        if not sequence.reuses_prefix and not self.running:
+            # Cells lying about change the order in which attention sums, and so the last bit.
+            for slot in self._cache.idle_slots():
+                self._give_up(slot)
+        match = None
+        if sequence.reuses_prefix:
+            match = self._cache.match(sequence.spec.scope, sequence.tokens)
+        if match is None:
+            sequence.slot = self._take_slot(keep=None)
+            return 0
+        target = self._take_slot(keep=match.slot)
+        if target == match.slot:
+            self._edits.append(Remove(target, match.n_tokens))
+        else:
+            self._edits.append(Copy(match.slot, target, match.n_tokens))
+        sequence.slot = target
+        sequence.n_computed = match.n_tokens
+        return match.n_tokens
+
+    def _take_slot(self, keep: int | None) -> int:
+        """The lowest free slot; if none is free, an idle one, `keep` only as the last resort."""
+        if not self._free:
+            others = [slot for slot in self._cache.idle_slots() if slot != keep]
+            if not others and keep is not None:
+                self._cache.forget(keep)
+                return keep
+            self._give_up(others[0])
+        slot = min(self._free)
+        self._free.remove(slot)
+        return slot
+
+    def _give_up(self, slot: int) -> None:
+        self._cache.forget(slot)
+        self._edits.append(Remove(slot, 0))
+        self._free.append(slot)
+
+    def _remember(self, sequence: Sequence) -> None:
+        if sequence.reuses_prefix and sequence.slot is not None:
+            computed = sequence.tokens[: sequence.n_computed]
+            self._cache.hold(sequence.slot, sequence.spec.scope, computed)
