@@ -122,8 +122,10 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`config show` lists them all"
+    # Without the prefix: two variables would look alike for sharing it.
+    bare = {candidate.removeprefix(ENV_PREFIX): candidate for candidate in known}
+    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), bare, n=1)
+    hint = f"did you mean {bare[close[0]]}?" if close else "`config show` lists them all"
     raise ConfigError(f"unknown {what} {name} in {place}; {hint}")
 
 

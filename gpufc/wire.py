@@ -44,7 +44,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         raise LinkError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as err:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise LinkError(f"undecodable message of {len(data)} bytes: {err}") from err
 
 

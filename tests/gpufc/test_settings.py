@@ -1,0 +1,107 @@
+"""Where a configuration value comes from, and what a mistake in it says."""
+
+from pathlib import Path
+
+import pytest
+
+from gpufc import settings
+from gpufc.config import Config, Replay, Standby
+from gpufc.errors import ConfigError
+
+
+def resolve(
+    flags: dict[str, object] | None = None,
+    environ: dict[str, str] | None = None,
+    file: Path | None = None,
+) -> settings.Settings:
+    return settings.resolve(flags=flags or {}, environ=environ or {}, file=file)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "gpufc.toml"
+    path.write_text('port = 1\nn_ctx = 101\nstandby = "hot"\n')
+    return path
+
+
+def test_without_anything_given_the_defaults_are_in_force() -> None:
+    assert resolve().config == Config()
+    assert {value.source for value in resolve().values} == {"default"}
+
+
+def test_flag_beats_variable_beats_file_beats_default(toml: Path) -> None:
+    found = resolve({"port": 3}, {"GPUFC_PORT": "2", "GPUFC_N_CTX": "102"}, toml)
+    assert found.config.server.port == 3
+    assert found.config.model.n_ctx == 102
+    assert found.config.fleet.standby is Standby.HOT
+    assert found.config.model.replay is Replay.FAST
+
+
+def test_each_value_knows_its_source(toml: Path) -> None:
+    found = resolve({"port": 3}, {"GPUFC_N_CTX": "102"}, toml)
+    sources = {value.key.name: value.source for value in found.values}
+    assert sources["port"] == "flag --port"
+    assert sources["n_ctx"] == "variable GPUFC_N_CTX"
+    assert sources["standby"] == f"file {toml}"
+    assert sources["replay"] == "default"
+
+
+def test_a_flag_that_was_not_given_does_not_count() -> None:
+    assert resolve({"port": None}, {"GPUFC_PORT": "2"}).config.server.port == 2
+
+
+def test_every_key_has_a_unique_name_a_description_and_a_variable() -> None:
+    declared = list(settings._declared())
+    assert len({key.name for key in declared}) == len(declared)
+    assert all(key.description for key in declared)
+    assert all(key.variable == f"GPUFC_{key.name.upper()}" for key in declared)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"GPUFC_N_CTXX": "1"}, ["GPUFC_N_CTXX", "did you mean GPUFC_N_CTX?"]),
+        ({"GPUFC_QWERTY": "1"}, ["GPUFC_QWERTY", "config show"]),
+        ({"GPUFC_N_CTX": "many"}, ["n_ctx", "GPUFC_N_CTX", "'many'", "int"]),
+        ({"GPUFC_PORT": "65536"}, ["port", "<= 65535"]),
+        ({"GPUFC_STANDBY": "cold"}, ["standby", "cold"]),
+        ({"GPUFC_MODEL": ""}, ["model", "length >= 1"]),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_reason(
+    environ: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(environ=environ)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1", ["unknown key prot", "did you mean port?"]),
+        ("port = '80'", ["port", "expected `int`"]),
+        ("port = ", ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_reason(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve(file=path)
+    for word in (*words, str(path)):
+        assert word in str(caught.value)
+
+
+def test_a_file_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        resolve(file=tmp_path / "absent.toml")
+
+
+def test_other_programs_variables_are_left_alone() -> None:
+    assert resolve(environ={"PORT": "1", "GPUFC_CONFIG": "x", "GPUFC_API_KEY": "k"}).config == (
+        Config()
+    )
