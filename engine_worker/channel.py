@@ -5,6 +5,7 @@ blocks: a full socket would otherwise stop the engine thread and look like a han
 """
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -69,14 +70,16 @@ class Channel:
                 next_beat = now + HEARTBEAT_S
                 self._outbox.append(wire.encode(self._heartbeat()))
             self._flush(socket, poller)
-            events = dict(poller.poll(max(0, next_beat - time.monotonic()) * 1000))
+            wait_ms = max(0, math.ceil((next_beat - time.monotonic()) * 1000))
+            events = dict(poller.poll(wait_ms))
             if self._wakeup in events:
                 os.eventfd_read(self._wakeup)
             if events.get(socket, 0) & zmq.POLLIN:
                 self._receive_all(socket)
 
     def _connect(self) -> "zmq.Socket[bytes]":
-        socket = zmq.Context.instance(io_threads=1).socket(zmq.DEALER)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)

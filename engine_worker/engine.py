@@ -133,12 +133,20 @@ class Engine:
             if not work.output:
                 continue
             sequence = work.sequence
-            delta = sequence.accept(sequence.choose(logits[row]))
             row += 1
+            try:
+                delta = sequence.accept(sequence.choose(logits[row - 1]))
+            except RequestError as err:
+                self.scheduler.finish(sequence)
+                self._refuse(sequence.request, err)
+                continue
             deltas.append(delta)
             if delta.finish is not None:
                 self.scheduler.finish(sequence)
         return deltas
+
+    def _refuse(self, request: RequestNo, err: RequestError) -> None:
+        self._emit(Refused(self._epoch, request, err.code, err.message, err.param))
 
     def _handle(self, message: Generate | Cancel) -> None:
         match message:
@@ -151,7 +159,7 @@ class Engine:
         try:
             sequence = self._make_sequence(spec)
         except RequestError as err:
-            self._emit(Refused(self._epoch, spec.request, err.code, err.message, err.param))
+            self._refuse(spec.request, err)
             return
         ended = sequence.nothing_to_generate()
         if ended is None:

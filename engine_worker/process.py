@@ -41,8 +41,8 @@ from gpufc.protocol import (
     Generate,
     Heartbeat,
     Hello,
-    Loading,
     LoadFailed,
+    Loading,
     Prepare,
     Prepared,
     Ready,
@@ -207,9 +207,7 @@ class Worker:
             try:
                 answer = _answer(message, preparer, backend)
             except RequestError as err:
-                answer = Refused(
-                    message.epoch, message.request, err.code, err.message, err.param
-                )
+                answer = Refused(message.epoch, message.request, err.code, err.message, err.param)
             self._channel.send(answer)
 
 

@@ -1,9 +1,10 @@
 """Which KV layout suits a CPU: one cache for all sequences, or one stream per sequence?
 
-Plays the engine's loop (decode tokens of running sequences plus prefill chunks within a token budget) with
-requests coming and going, in both layouts, alternating, and measures the pieces beside it: a steady decode
-step, idle cached sequences, prefix copies, creating the context. Output lengths are fixed by a seed, so both
-layouts run the very same steps. Needs llama_cpp and numpy, and about six minutes at one round.
+Plays the engine's loop (decode tokens of running sequences plus prefill chunks within a token
+budget) with requests coming and going, in both layouts, alternating, and measures the pieces
+beside it: a steady decode step, idle cached sequences, prefix copies, creating the context.
+Output lengths are fixed by a seed, so both layouts run the very same steps. Needs llama_cpp and
+numpy, and about six minutes at one round.
 
 Running slots begin with contexts restored from a saved state, so that a run starts in mid-flight.
 """
@@ -53,7 +54,7 @@ class Entry(NamedTuple):
 class Context:
     """One llama context. Used by one thread; `close` frees it."""
 
-    states: dict[tuple[bool, bool, int], Any] = {}  # noqa: RUF012  (shared on purpose)
+    states: dict[tuple[int, bool, int], Any] = {}  # noqa: RUF012  (shared on purpose)
 
     def __init__(self, model: Any, variant: Variant) -> None:
         params = lc.llama_context_default_params()
@@ -65,6 +66,8 @@ class Context:
         self.variant, self.raw = variant, lc.llama_init_from_model(model, params)
         if not self.raw:
             raise RuntimeError(f"no context for {variant}")
+        # a saved state fits only contexts with as many streams and the same layout of V
+        self.kind = (1 if variant.unified else variant.n_seqs, variant.flash != "off")
         self.memory = lc.llama_get_memory(self.raw)
         self.batch = lc.llama_batch_init(BATCH, 0, 1)
         self.n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
@@ -93,7 +96,7 @@ class Context:
 
     def fill(self, seq: int, length: int) -> None:
         """Give `seq` its own cells with `length` tokens, without paying for a prefill each time."""
-        key = (self.variant.unified, self.variant.flash != "off", length)
+        key = (*self.kind, length)
         if key not in self.states:
             self._save_states()
         if not lc.llama_state_seq_set_data(self.raw, self.states[key], len(self.states[key]), seq):
@@ -108,7 +111,7 @@ class Context:
             lc.llama_memory_seq_rm(self.memory, 0, length, -1)
             state = (ctypes.c_uint8 * lc.llama_state_seq_get_size(self.raw, 0))()
             lc.llama_state_seq_get_data(self.raw, state, len(state), 0)
-            self.states[self.variant.unified, self.variant.flash != "off", length] = state
+            self.states[*self.kind, length] = state
         self.clear()
 
     def steps_ms(self, n_seqs: int, pos: int, n_steps: int) -> list[float]:
@@ -151,8 +154,10 @@ def probe(path: str, unified: bool, cells: int) -> Row:
 
 
 def part_context(path: str, rounds: int) -> Iterator[Row]:
-    for _, cells, unified in product(range(rounds + 1), (8192, 16384, 40960), (True, False)):
-        command = [sys.executable, __file__, "--model", path, "--probe", str(int(unified)), str(cells)]
+    for number, cells, turn in product(range(2 * rounds), (8192, 16384, 40960), (0, 1)):
+        unified = (number + turn) % 2 == 0
+        command = [sys.executable, __file__, "--model", path]
+        command += ["--probe", str(int(unified)), str(cells)]
         done = subprocess.run(command, capture_output=True, check=True, text=True)  # noqa: S603
         yield json.loads(done.stdout)
 
@@ -282,7 +287,8 @@ def churn(context: Context, slots: int, budget: int, n_idle: int, work: int) -> 
             r.started, made = True, made + 1
             if r.left <= 0:
                 lc.llama_memory_seq_rm(memory, seq, -1, -1)
-                n_finished += live.pop(seq) is r
+                del live[seq]
+                n_finished += 1
         done += len(entries)
     took_s = time.perf_counter() - begin
     return {"made_tok_s": round(made / took_s, 1), "all_tok_s": round(done / took_s, 1),
@@ -299,7 +305,8 @@ def part_churn(model: Any, rounds: int, work: int) -> Iterator[Row]:
     cases = [(slots, budget, "on", 0, 0) for slots, budget in product((8, 16), (64, 128, 256, 512))]
     cases += [(8, 128, "off", 0, 0), (16, 128, "off", 0, 0), (8, 128, "on", 8, 0),
               (8, 128, "on", 0, 40960)]
-    for number, (slots, budget, flash, n_idle, cells), turn in product(range(rounds), cases, (0, 1)):
+    for number, case, turn in product(range(rounds), cases, (0, 1)):
+        slots, budget, flash, n_idle, cells = case
         n_seqs = slots + 1 + n_idle
         unified = (number + turn) % 2 == 0  # the other one first in the next round
         context = Context(model, Variant(unified, flash, n_seqs, cells or n_seqs * 1024))
@@ -313,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a GGUF file")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--work", type=int, default=2000, help="tokens a churn run processes")
+    parser.add_argument("--work", type=int, default=1200, help="tokens a churn run processes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path, help="write all rows there")
     parser.add_argument("--probe", nargs=2, type=int, help=argparse.SUPPRESS)
@@ -331,10 +338,10 @@ def main() -> None:
     for part in args.parts:
         for row in parts[part]():
             found.append({"part": part, **row, "load": round(os.getloadavg()[0], 2)})
-            print(f"{time.perf_counter() - begin:4.0f}s", *(f"{k}={v}" for k, v in found[-1].items()),
-                  flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
+            took_s = time.perf_counter() - begin
+            print(f"{took_s:4.0f}s", *(f"{k}={v}" for k, v in found[-1].items()), flush=True)
+            if args.json:  # each time, so that a run cut short keeps its rows
+                args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

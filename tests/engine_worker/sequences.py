@@ -1,12 +1,11 @@
 """Sequences for tests: real ones, with tokens that are easy to read."""
 
+from engine_worker.sampling import Sampler
+from engine_worker.sequence import Sequence
 from gpufc.config import Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
-
-from engine_worker.sampling import Sampler
-from engine_worker.sequence import Sequence
 
 N_VOCAB = 300
 END = frozenset({299})

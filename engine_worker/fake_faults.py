@@ -1,0 +1,140 @@
+"""What a fake engine can do wrong, and the script that says what it does while it loads.
+
+The script (`ModelConfig.fake_script`) is a comma separated list:
+
+    step_ms=5            each decode takes that long, and
+    prefill_us=10        that long for each token whose logits nobody wants
+    load_s=1.5           loading takes that long, with progress
+    load_fail=1          loading raises `ModelLoadError`
+    load_crash=segv      loading dies of a fault: segv, abort, kill or exitCODE
+    load_hang=1          loading never ends
+    fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import Struct
+
+from engine_worker.backend import LoadProgress
+from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError
+
+
+class Script(Struct, frozen=True, forbid_unknown_fields=True):
+    """`ModelConfig.fake_script`, parsed. See the module."""
+
+    step_ms: float = 0.0
+    prefill_us: float = 0.0
+    load_s: float = 0.0
+    load_fail: int = 0
+    load_crash: str = ""
+    load_hang: int = 0
+    fail_once_file: str = ""
+
+
+def parse_script(text: str) -> Script:
+    """Raises `ConfigError` for an unknown key or a bad value."""
+    pairs: dict[str, Any] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"bad entry {entry!r} in fake_script: it must be key=value")
+        pairs[name.strip()] = value.strip()
+    try:
+        script = msgspec.convert(pairs, Script, strict=False)
+    except msgspec.ValidationError as err:
+        raise ConfigError(f"bad fake_script: {err}") from None
+    if min(script.step_ms, script.prefill_us, script.load_s) < 0:
+        raise ConfigError("bad fake_script: times must not be negative")
+    fault, _ = _crash(script.load_crash)
+    if fault not in ("", "segv", "abort", "kill", "exit"):
+        raise ConfigError(f"bad fake_script: load_crash={script.load_crash} is no fault")
+    return script
+
+
+def play_load(script: Script, on_progress: LoadProgress) -> None:
+    """Load as the script says. Returns, raises `ModelLoadError`, never returns, or dies."""
+    n_steps = max(1, min(20, int(script.load_s / 0.05)))
+    for step in range(n_steps):
+        on_progress(step / n_steps)
+        time.sleep(script.load_s / n_steps)
+    misbehaves = bool(script.load_fail or script.load_crash or script.load_hang)
+    if misbehaves and first_time(script.fail_once_file):
+        if script.load_crash:
+            commit(*_crash(script.load_crash))
+        if script.load_hang:
+            _hang()
+        raise ModelLoadError("the fake model does not load, as its script says")
+    on_progress(1.0)
+
+
+def first_time(marker: str) -> bool:
+    """Whether this is the first call with `marker` by any process; always, with no marker."""
+    if not marker:
+        return True
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def commit(fault: str, code: int) -> NoReturn:
+    """Die, hang or raise as `fault` says. `nan` is not among them: it is in the logits."""
+    _FAULTS[fault](code)
+    raise AssertionError(f"the fault {fault} returned")
+
+
+def _crash(text: str) -> tuple[str, int]:
+    """`exit3` is the fault `exit` with the code 3; others have none."""
+    name = text.rstrip("0123456789")
+    return name, int(text[len(name) :] or 1)
+
+
+def _die_of(signum: int) -> Callable[[int], None]:
+    def die(_: int) -> None:
+        # a handler (faulthandler's, say) must not get between
+        if signum != signal.SIGKILL:
+            signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+        time.sleep(60)
+
+    return die
+
+
+def _hang(_: int = 0) -> None:
+    """Never return, the GIL free: heartbeats go on."""
+    while True:
+        time.sleep(0.05)
+
+
+def _freeze(_: int) -> None:
+    """Never return with the GIL held: no thread of this process runs any more."""
+    sleep = ctypes.PyDLL(None).sleep
+    while True:
+        sleep(3600)
+
+
+def _raise(_: int) -> None:
+    raise RuntimeError("an unexpected exception, as the prompt says")
+
+
+def _decode_error(_: int) -> None:
+    raise DecodeFailed("llama_decode returned -3, as the prompt says")
+
+
+_FAULTS: dict[str, Callable[[int], None]] = {
+    "segv": _die_of(signal.SIGSEGV),
+    "abort": _die_of(signal.SIGABRT),
+    "kill": _die_of(signal.SIGKILL),
+    "exit": os._exit,
+    "hang": _hang,
+    "freeze": _freeze,
+    "raise": _raise,
+    "decode_error": _decode_error,
+}

@@ -1,0 +1,70 @@
+"""llama.cpp's log lines as Python log records.
+
+llama.cpp tells the reason of a failure only in its log, so the last errors are remembered here.
+"""
+
+import logging
+from collections import deque
+
+logger = logging.getLogger("engine_worker.llama_cpp")
+
+# enum ggml_log_level
+_DEBUG, _INFO, _WARN, _ERROR, _CONT = 1, 2, 3, 4, 5
+_LEVELS = {_INFO: logging.DEBUG, _WARN: logging.WARNING, _ERROR: logging.WARNING}
+
+_HARMLESS = "possible training context overflow"
+"""Said of every cache with more cells than the trained context: one request never gets as many."""
+
+
+class LlamaLog:
+    """Gathers pieces into lines. Called by llama.cpp from any thread, under the GIL.
+
+    llama.cpp's INFO becomes DEBUG, its WARN and ERROR become WARNING, its DEBUG is dropped (it
+    writes a line for each node of the graph).
+    """
+
+    def __init__(self) -> None:
+        self._level = _DEBUG
+        self._pending = ""
+        self._errors: deque[str] = deque(maxlen=8)
+        self.n_offloaded: int | None = None
+
+    def write(self, level: int, text: bytes | None) -> None:
+        """One call of llama.cpp's log callback."""
+        if level == _DEBUG or (level == _CONT and self._level == _DEBUG):
+            self._level = _DEBUG
+            return
+        if level != _CONT:
+            self._flush()
+            self._level = level
+        self._pending += (text or b"").decode("utf-8", "replace")
+        if self._pending.endswith("\n"):
+            self._flush()
+
+    def last_error(self) -> str:
+        """The most telling of the errors since `clear`, or the empty string.
+
+        The first names the cause; those after it are its consequences, one for each caller.
+        """
+        return next(iter(self._errors), "")
+
+    def clear(self) -> None:
+        """Forget the errors: what fails from here on has its own."""
+        self._errors.clear()
+
+    def _flush(self) -> None:
+        line, self._pending = self._pending.strip(), ""
+        if not line.strip("."):
+            return
+        if self._level == _ERROR:
+            self._errors.append(line)
+        self._note_offload(line)
+        level = _LEVELS.get(self._level, logging.DEBUG)
+        logger.log(logging.DEBUG if _HARMLESS in line else level, "%s", line)
+
+    def _note_offload(self, line: str) -> None:
+        # "load_tensors: offloaded 31/31 layers to GPU": the only place where llama.cpp says it
+        before, _, rest = line.partition("offloaded ")
+        count = rest.partition("/")[0]
+        if before and count.isdigit() and rest.endswith("layers to GPU"):
+            self.n_offloaded = int(count)

@@ -1,0 +1,76 @@
+"""What the engine could do here, as one JSON object on stdout: `python -m engine_worker.probe`.
+
+For `gpufc-supervisor doctor`, which runs it in a process of its own: importing llama.cpp may crash
+on a machine that it was not compiled for, and a model's header is untrusted. Loads no model.
+
+    {"llama_cpp": {"version", "system_info", "supports_gpu", "devices": […]} or {"error"},
+     "model": {"architecture", "name", "n_ctx_train", "file_bytes", "cell_bytes"} or {"error"},
+     "available_bytes": …}
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine_worker import cells
+from engine_worker.ggml_devices import list_devices
+from engine_worker.gguf_header import read_header
+from gpufc.errors import ModelLoadError
+
+
+def engine() -> dict[str, Any]:
+    """Versions, compiled-in features and devices of llama.cpp; or why it cannot be used."""
+    try:
+        import llama_cpp
+        import llama_cpp.llama_cpp as lc
+    except (ImportError, OSError, RuntimeError) as err:
+        return {"error": f"{type(err).__name__}: {err}"}
+    _silence(lc)
+    lc.llama_backend_init()
+    devices = list_devices(lc._lib)
+    names = [field.name for field in msgspec.structs.fields(type(devices[0]))] if devices else []
+    return {
+        "version": llama_cpp.__version__,
+        "system_info": lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+        "supports_gpu": bool(lc.llama_supports_gpu_offload()),
+        "devices": [{name: getattr(device, name) for name in names} for device in devices],
+    }
+
+
+def model(path: Path) -> dict[str, Any]:
+    """What the file's header says, every tensor checked to lie within the file; or its fault."""
+    try:
+        header = read_header(path)
+    except ModelLoadError as err:
+        return {"error": str(err)}
+    return {
+        "architecture": header.architecture,
+        "name": header.text("general.name"),
+        "n_ctx_train": header.number(f"{header.architecture}.context_length"),
+        "file_bytes": header.file_bytes,
+        "cell_bytes": cells.bytes_per_cell(header),
+    }
+
+
+def main() -> None:
+    """The optional argument is a model's path."""
+    report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": cells.available_memory()}
+    if len(sys.argv) > 1:
+        report["model"] = model(Path(sys.argv[1]))
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+_callbacks: list[Any] = []
+"""llama.cpp keeps only a pointer to its log callback: this must live as long as the process."""
+
+
+def _silence(lc: Any) -> None:
+    _callbacks.append(lc.llama_log_callback(lambda _level, _text, _data: None))
+    lc.llama_log_set(_callbacks[-1], None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The port between a runner and the machine, and its one real adapter.
+
+Tests of the runner put a fake process and a fake link behind the same port; a spare worker
+(spawned early, booted when it is needed) goes into `LocalEdge.spawn`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from signal import Signals
+from typing import Protocol
+
+import zmq
+
+from gpufc.ids import Epoch, WorkerName
+from gpufc.protocol import Boot, ToWorker
+from supervisor.fleet.exit_reason import ExitReason, classify
+from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
+from supervisor.fleet.oom import OomCounter
+from supervisor.fleet.process import WorkerProcess, trim_log
+from supervisor.runtime_dir import RuntimeDir
+
+ExitListener = Callable[[ExitReason], None]
+
+
+class Link(Protocol):
+    """See `link.WorkerLink`."""
+
+    endpoint: str
+
+    def expect(self, pid: int) -> None: ...
+    def send(self, message: ToWorker) -> None: ...
+    def drain_now(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Process(Protocol):
+    """See `process.WorkerProcess`."""
+
+    pid: int
+
+    def boot(self, boot: Boot) -> None: ...
+    def signal(self, number: Signals, *, group: bool = False) -> None: ...
+    def rss_bytes(self) -> int: ...
+
+
+class Edge(Protocol):
+    """How a runner gets a link and a process. Called in the event loop's thread."""
+
+    def open_link(
+        self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
+    ) -> Link:
+        """A bound link. Raises `OSError`."""
+        ...
+
+    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
+        """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`."""
+        ...
+
+
+class LocalEdge:
+    """Real processes of this machine and real sockets in the runtime folder."""
+
+    def __init__(self, runtime: RuntimeDir, command: Sequence[str]) -> None:
+        self._runtime = runtime
+        self._command = command
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._oom = OomCounter()
+
+    def open_link(
+        self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
+    ) -> WorkerLink:
+        """A ROUTER on a fresh path. `zmq.ZMQError` is an `OSError` in all but name."""
+        path = self._runtime.new_socket()
+        try:
+            return WorkerLink(
+                self._context, path, epoch, token, on_message=on_message, on_broken=on_broken
+            )
+        except zmq.ZMQError as err:
+            raise OSError(err.errno, f"cannot bind {path}: {err}") from err
+
+    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> WorkerProcess:
+        """A process in its own group that writes to the worker's log."""
+        log = self._runtime.worker_log(worker)
+        trim_log(log)
+        self._oom.mark()
+
+        def ended(si_code: int, si_status: int) -> None:
+            oom = si_status == Signals.SIGKILL and self._oom.claim()
+            on_exit(classify(si_code, si_status, at=time.time(), oom=oom))
+
+        return WorkerProcess(self._command, log, ended)
+
+    def close(self) -> None:
+        """After all links have been closed. May be called again."""
+        if not self._context.closed:
+            self._context.term()

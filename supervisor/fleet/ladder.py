@@ -1,0 +1,42 @@
+"""The ways to end a process, rung by rung, and the time limits of a worker's life. Pure."""
+
+import signal
+
+from msgspec import Struct
+
+from supervisor.fleet import events as ev
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """How long each wait may take, in seconds. Tests shorten them; operators set the loading."""
+
+    start_s: float = 30.0
+    """From spawn to hello."""
+    load_s: float = 600.0
+    """Loading without any progress."""
+    shutdown_s: float = 2.0
+    """From the Shutdown message to SIGTERM."""
+    terminate_s: float = 3.0
+    """From SIGTERM to SIGKILL."""
+    dump_s: float = 2.0
+    """From SIGABRT, on which a hung worker writes its stacks, to SIGKILL."""
+    kill_s: float = 5.0
+    """Between SIGKILLs: a process in an uninterruptible call outlives the first."""
+
+
+Rung = tuple[tuple[ev.SendShutdown | ev.Signal, ...], float]
+Ladder = tuple[Rung, ...]
+
+
+class Ladders:
+    """The ways to end a process: what to do, and how long to wait before the next rung."""
+
+    def __init__(self, timings: Timings) -> None:
+        kill: Rung = ((ev.Signal(signal.SIGKILL, group=True),), timings.kill_s)
+        terminate: Rung = ((ev.Signal(signal.SIGTERM),), timings.terminate_s)
+        # a stopped process takes SIGABRT only after SIGCONT
+        abort = (ev.Signal(signal.SIGCONT), ev.Signal(signal.SIGABRT))
+        self.ask: Ladder = (((ev.SendShutdown(),), timings.shutdown_s), terminate, kill)
+        self.terminate: Ladder = (terminate, kill)
+        self.dump: Ladder = ((abort, timings.dump_s), kill)
+        self.kill: Ladder = (kill,)

@@ -1,0 +1,367 @@
+"""The life of one worker's place in the fleet, over all processes that fill it. Pure.
+
+Events in, actions out (`events.py`); no clock, no sockets, no processes. `runner.py` is the only
+owner: it feeds events one at a time and executes the actions in order. The state table stands in
+DESIGN.md beside this file and in `MOVES` below.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NoReturn, assert_never
+
+import msgspec
+
+from gpufc.errors import GpufcError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Ready
+from supervisor.fleet import events as ev
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.ladder import Ladder, Ladders, Timings
+from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
+
+HISTORY = 50
+
+
+class WorkerState(StrEnum):
+    """Where a worker's place is. The words of `/stats`."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+class After(StrEnum):
+    """What follows when a process that is being stopped has ended."""
+
+    STAY_STOPPED = "stay_stopped"
+    START = "start"
+    ASK_POLICY = "ask_policy"
+    FAIL = "fail"
+
+
+COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
+SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
+UP = COMING_UP | SERVING
+HAS_PROCESS = UP | {WorkerState.STOPPING}
+AT_REST = frozenset({WorkerState.STOPPED, WorkerState.BACKOFF, WorkerState.FAILED})
+
+_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED, WorkerState.STARTING})
+
+MOVES: dict[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
+    WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
+    | (_DIED - {WorkerState.STARTING}),
+    WorkerState.LOADING: frozenset({WorkerState.READY, WorkerState.STOPPING})
+    | (_DIED - {WorkerState.STARTING}),
+    WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
+    WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,
+    WorkerState.STOPPING: frozenset({WorkerState.STOPPED}) | _DIED,
+    WorkerState.BACKOFF: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
+    WorkerState.FAILED: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
+}
+"""All legal moves. A move that is not here is a defect and raises `IllegalMove`."""
+
+
+class IllegalMove(GpufcError):
+    """A defect of the fleet itself. The text holds what led to it."""
+
+
+class WorkerLifecycle:
+    """One worker's place: at most one process at a time, every ready one lost exactly once.
+
+    Only `handle` changes anything; the attributes are for reading. `next_epoch` gives a number
+    that no process before had. `unix_offset_s` plus `now` is unix time.
+    """
+
+    def __init__(
+        self,
+        policy: RestartPolicy,
+        timings: Timings,
+        next_epoch: Callable[[], Epoch],
+        *,
+        unix_offset_s: float = 0.0,
+    ) -> None:
+        self.state = WorkerState.STOPPED
+        self.epoch = Epoch(0)
+        self.pid: int | None = None
+        self.ready: Ready | None = None
+        self.loading_fraction = 0.0
+        self.last_exit: ExitReason | None = None
+        self.restarts = 0
+        self.retry_at: float | None = None
+        self.detail = ""
+        self.since = 0.0
+        self._policy = policy
+        self._timings = timings
+        self._ladders = Ladders(timings)
+        self._next_epoch = next_epoch
+        self._unix_offset_s = unix_offset_s
+        self._produced_token = False
+        self._cause: ExitReason | None = None
+        self._after = After.ASK_POLICY
+        self._ladder: Ladder = ()
+        self._generation = 0
+        self._timers: dict[ev.TimerKind, int] = {}
+        self._now = 0.0
+        self._actions: list[ev.Action] = []
+        self._history: deque[str] = deque(maxlen=HISTORY)
+
+    @property
+    def giving_up(self) -> Reason | None:
+        """Why the process is being ended, while it is."""
+        return self._cause.reason if self._cause and self.state is WorkerState.STOPPING else None
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
+        """What to do about an event. `now` is monotonic, in seconds. Raises `IllegalMove`."""
+        self._now, self._actions = now, []
+        self._history.append(f"{now:.3f} {self.state} epoch={self.epoch}: {event!r}")
+        match event:
+            case ev.StartRequested() | ev.DrainRequested():
+                self._start_or_drain(event)
+            case ev.StopRequested():
+                self._stop(now=event.now)
+            case ev.RestartRequested():
+                self._restart(now=event.now)
+            case ev.TimerFired():
+                self._timer(event)
+            case _:
+                if event.epoch == self.epoch:  # else an earlier process's: it does not matter now
+                    self._process_event(event)
+        return self._actions
+
+    # what was asked
+
+    def _start_or_drain(self, event: ev.StartRequested | ev.DrainRequested) -> None:
+        if isinstance(event, ev.StartRequested):
+            if self.state not in AT_REST:
+                self._defect("start of what runs")
+            self._start()
+        elif self.state is WorkerState.READY:
+            self._move(WorkerState.DRAINING, "draining")
+
+    def _stop(self, *, now: bool) -> None:
+        if self.state in UP:
+            self._end(Reason.STOPPED, "", self._ladder_for(now=now), After.STAY_STOPPED)
+        elif self.state is WorkerState.STOPPING:
+            self._after = After.STAY_STOPPED
+            if now:
+                self._climb(self._ladders.kill)
+        elif self.state is not WorkerState.STOPPED:
+            self._move(WorkerState.STOPPED, "stopped")
+
+    def _restart(self, *, now: bool) -> None:
+        self._policy.reset()
+        if self.state in UP:
+            self._end(Reason.RESTARTED, "", self._ladder_for(now=now), After.START)
+        elif self.state is WorkerState.STOPPING:
+            if self._after is not After.STAY_STOPPED:  # who stops for good wins
+                self._after = After.START
+            if now:
+                self._climb(self._ladders.kill)
+        else:
+            self._start()
+
+    def _ladder_for(self, *, now: bool) -> Ladder:
+        if now:
+            return self._ladders.kill
+        return self._ladders.ask if self.state in SERVING else self._ladders.terminate
+
+    # what happened
+
+    def _process_event(
+        self,
+        event: ev.Spawned
+        | ev.SpawnFailed
+        | ev.HelloReceived
+        | ev.LoadProgress
+        | ev.BecameReady
+        | ev.LoadFailed
+        | ev.TokenProduced
+        | ev.LinkBroken
+        | ev.EngineBroke
+        | ev.DeclaredHung
+        | ev.Exited,
+    ) -> None:
+        match event:
+            case ev.Spawned():
+                self.pid = event.pid
+            case ev.SpawnFailed():
+                self._gone(self._reason(Reason.SPAWN_FAILED, event.detail))
+            case ev.Exited():
+                self._gone(event.reason)
+            case _ if self.state not in UP:
+                pass  # last words of a process that has been given up, or has ended
+            case ev.HelloReceived():
+                self._hello()
+            case ev.LoadProgress():
+                self._progress(event.fraction)
+            case ev.BecameReady():
+                self._became_ready(event.ready)
+            case ev.LoadFailed():
+                after = After.ASK_POLICY if event.retryable else After.FAIL
+                self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
+            case ev.TokenProduced():
+                # out of turn it says nothing about whether the worker works
+                self._produced_token = self.state in SERVING
+            case ev.LinkBroken():
+                after = After.ASK_POLICY if event.retryable else After.FAIL
+                self._end(Reason.PROTOCOL_ERROR, event.detail, self._ladders.kill, after)
+            case ev.EngineBroke():
+                self._end_by(
+                    self._reason(Reason.DECODE_FAILED, event.detail, event.requests),
+                    self._ladders.ask,
+                    After.ASK_POLICY,
+                )
+            case ev.DeclaredHung():
+                self._end(Reason.HUNG, event.detail, self._ladders.dump, After.ASK_POLICY)
+            case _:
+                assert_never(event)
+
+    def _hello(self) -> None:
+        if self.state is WorkerState.STARTING:
+            self._move(WorkerState.LOADING, "loading the model")
+            self._set_timer(ev.TimerKind.LOAD, self._timings.load_s)
+        else:
+            self._broke_protocol("a second hello")
+
+    def _progress(self, fraction: float) -> None:
+        if self.state is WorkerState.LOADING and fraction > self.loading_fraction:
+            self.loading_fraction = fraction
+            self._set_timer(ev.TimerKind.LOAD, self._timings.load_s)
+            self._actions.append(ev.Publish())
+
+    def _became_ready(self, ready: Ready) -> None:
+        if self.state is WorkerState.LOADING:
+            self.ready = ready
+            self.loading_fraction = 1.0
+            self._actions.append(ev.ReportReady(ready))
+            self._move(WorkerState.READY, "")
+        else:
+            self._broke_protocol("ready out of turn")
+
+    def _broke_protocol(self, detail: str) -> None:
+        self._end(Reason.PROTOCOL_ERROR, detail, self._ladders.kill, After.ASK_POLICY)
+
+    def _timer(self, event: ev.TimerFired) -> None:
+        if self._timers.get(event.kind) != event.generation:
+            return  # replaced, or of a state that has been left
+        match event.kind:
+            case ev.TimerKind.START:
+                detail = f"no hello within {self._timings.start_s:g} s"
+                self._end(Reason.START_TIMEOUT, detail, self._ladders.dump, After.ASK_POLICY)
+            case ev.TimerKind.LOAD:
+                detail = f"no progress in loading for {self._timings.load_s:g} s"
+                self._end(Reason.LOAD_TIMEOUT, detail, self._ladders.dump, After.ASK_POLICY)
+            case ev.TimerKind.LADDER:
+                self._climb(self._ladder)
+            case ev.TimerKind.BACKOFF:
+                self._start()
+            case _:
+                assert_never(event.kind)
+
+    # the moves themselves
+
+    def _start(self) -> None:
+        replaces = self.last_exit.reason if self.last_exit and self.epoch else None
+        self._move(WorkerState.STARTING, "starting")
+        self.restarts += self.epoch != 0
+        self.epoch = self._next_epoch()
+        self.pid = None
+        self.ready = None
+        self.loading_fraction = 0.0
+        self._produced_token = False
+        self._cause = None
+        self._actions.append(ev.Spawn(self.epoch, replaces))
+        self._set_timer(ev.TimerKind.START, self._timings.start_s)
+
+    def _end(self, reason: Reason, detail: str, ladder: Ladder, after: After) -> None:
+        self._end_by(self._reason(reason, detail), ladder, after)
+
+    def _end_by(self, cause: ExitReason, ladder: Ladder, after: After) -> None:
+        """Give the process up, and end it."""
+        self._cause = cause
+        self._after = after
+        if self.state in SERVING:
+            self._actions.append(ev.ReportLost(self._cause))
+        self._move(WorkerState.STOPPING, str(self._cause))
+        self._climb(ladder)
+
+    def _climb(self, ladder: Ladder) -> None:
+        """Do the lowest rung; the last one is repeated until the process has ended."""
+        actions, wait_s = ladder[0]
+        self._ladder = ladder[1:] or ladder
+        self._actions.extend(actions)
+        self._set_timer(ev.TimerKind.LADDER, wait_s)
+
+    def _gone(self, seen: ExitReason) -> None:
+        """The process has ended, or never began."""
+        if self.state not in HAS_PROCESS:
+            self._defect("end of a process that is gone")
+        self.last_exit = seen
+        if self._cause is not None:
+            self.last_exit = msgspec.structs.replace(
+                self._cause, signal=seen.signal, code=seen.code, at=seen.at
+            )
+        if self.state in SERVING:
+            self._actions.append(ev.ReportLost(self.last_exit))
+        self._actions.append(ev.Release(self.epoch))
+        after = self._after if self.state is WorkerState.STOPPING else After.ASK_POLICY
+        match after:
+            case After.STAY_STOPPED:
+                self._move(WorkerState.STOPPED, "stopped")
+            case After.START:
+                self._start()
+            case After.FAIL:
+                self._move(WorkerState.FAILED, str(self.last_exit))
+            case After.ASK_POLICY:
+                self._ask_policy(self.last_exit)
+            case _:
+                assert_never(after)
+
+    def _ask_policy(self, exit_: ExitReason) -> None:
+        decision = self._policy.died(
+            self._now, was_ready=self.ready is not None, produced_token=self._produced_token
+        )
+        match decision:
+            case GiveUp():
+                self._move(WorkerState.FAILED, f"{decision.detail}; last: {exit_}")
+            case RestartAfter(delay_s=0.0):
+                self._start()
+            case RestartAfter():
+                self._move(WorkerState.BACKOFF, f"{exit_}; next start in {decision.delay_s:.1f} s")
+                self.retry_at = self._now + decision.delay_s
+                self._set_timer(ev.TimerKind.BACKOFF, decision.delay_s)
+            case _:
+                assert_never(decision)
+
+    def _move(self, to: WorkerState, detail: str) -> None:
+        if to not in MOVES[self.state]:
+            self._defect(f"{self.state} → {to}")
+        self.state = to
+        self.since = self._now
+        self.detail = detail
+        self.retry_at = None
+        self._timers.clear()
+        if to in AT_REST:
+            self.pid = None
+        self._actions.append(ev.Publish())
+
+    def _defect(self, what: str) -> NoReturn:
+        raise IllegalMove(f"{what} after:\n" + "\n".join(self._history))
+
+    def _set_timer(self, kind: ev.TimerKind, delay_s: float) -> None:
+        self._generation += 1
+        self._timers[kind] = self._generation
+        self._actions.append(ev.SetTimer(kind, delay_s, self._generation))
+
+    def _reason(
+        self, reason: Reason, detail: str, requests: tuple[RequestNo, ...] = ()
+    ) -> ExitReason:
+        at = self._now + self._unix_offset_s
+        return ExitReason(reason=reason, at=at, detail=detail, requests=requests)

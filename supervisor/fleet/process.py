@@ -1,0 +1,168 @@
+"""One worker process at the edge: spawned, signalled, noticed when it ends, reaped.
+
+Owns the pid, its pidfd, the boot pipe's write end and nothing else. Spawning is apart from
+booting, so that a spare worker is simply one whose boot message has not been written yet.
+
+Everything here runs in the event loop's thread, which must be the main thread: a worker's
+parent-death signal follows the *thread* that forked it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import site
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import gpufc
+from gpufc import wire
+from gpufc.protocol import Boot
+
+logger = logging.getLogger(__name__)
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
+"""`-P`: else Python looks for modules in the operator's current folder first."""
+
+LOG_LIMIT_BYTES = 16 * 1024 * 1024
+
+_PASSED = frozenset(
+    {
+        *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
+        *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LLAMA_CPP_LIB_PATH"),
+    }
+)
+_PASSED_PREFIXES = (
+    *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
+    *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
+)
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
+
+ExitListener = Callable[[int, int], None]
+"""Called once, in the event loop, with `si_code` and `si_status` of the reaped process."""
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a worker may know of the front's environment: what finds libraries and devices, by
+    allow-list. Models are untrusted and the worker reads them, so it gets no secrets."""
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES))
+        and not any(word in name for word in _SECRET)
+    }
+    root = str(Path(gpufc.__file__).parent.parent)
+    if root not in site.getsitepackages():  # a source tree: `-P` would not find the worker in it
+        known = passed.get("PYTHONPATH")
+        passed["PYTHONPATH"] = root if not known else os.pathsep.join((root, known))
+    return passed
+
+
+class WorkerProcess:
+    """A running process and its process group, from spawn until it has been reaped.
+
+    After `on_exit` has been called, every method does nothing.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        on_exit: ExitListener,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """Spawn `command --boot-fd N`. Takes 1–2 ms. Raises `OSError`."""
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        boot_read, self._boot_write = os.pipe()
+        try:
+            self._popen = _spawn(command, boot_read, log, scrubbed(environ or os.environ))
+        except BaseException:
+            os.close(self._boot_write)
+            raise
+        finally:
+            os.close(boot_read)
+        self.pid = self._popen.pid
+        with contextlib.suppress(ProcessLookupError):
+            # a core file would hold the prompts
+            resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._pidfd, self._ended)
+        self._running = True
+
+    def boot(self, boot: Boot) -> None:
+        """Tell the process what it is to be. Never waits. A dead process is reported as such."""
+        with contextlib.suppress(BrokenPipeError):
+            wire.write_boot(self._boot_write, boot)
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to the process, or to all that it has started too."""
+        if not self._running:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if group:
+                os.killpg(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def rss_bytes(self) -> int:
+        """Resident memory now; 0 when it cannot be told."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * resource.getpagesize()
+        except (OSError, IndexError):
+            return 0
+
+    def _ended(self) -> None:
+        """The pidfd became readable: the process is a zombie, so its pid is still its own."""
+        self._running = False
+        self._loop.remove_reader(self._pidfd)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it started must not outlive it
+        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        os.close(self._boot_write)
+        if result is None:  # cannot be without WNOHANG
+            raise AssertionError("waitid returned nothing")
+        self._popen.returncode = result.si_status  # else its destructor would wait for the pid
+        self._on_exit(result.si_code, result.si_status)
+
+
+def _spawn(
+    command: Sequence[str], boot_read: int, log: Path, environ: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            [*command, "--boot-fd", str(boot_read)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            env=dict(environ),
+            pass_fds=(boot_read,),  # and no other: least of all another worker's boot pipe
+            process_group=0,
+        )
+    finally:
+        os.close(log_fd)
+
+
+def trim_log(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+    """Keep the last half of a log that is over the limit. Blocks: at most `limit_bytes` move."""
+    try:
+        if log.stat().st_size <= limit_bytes:
+            return
+        with log.open("r+b") as file:
+            file.seek(-limit_bytes // 2, os.SEEK_END)
+            tail = file.read()
+            file.seek(0)
+            file.write(tail[tail.find(b"\n") + 1 :])
+            file.truncate()
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        logger.warning("worker log not trimmed path=%s: %s", log, err)

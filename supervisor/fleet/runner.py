@@ -1,0 +1,340 @@
+"""Runs one lifecycle against the machine: feeds it events one at a time, does what it says.
+
+Owns the place's process, link and timers. Whoever else has something to say posts an event. What
+the worker's sequences bring (`Step` and the like) goes straight from the link to the listener,
+without the queue, between `worker_ready` and `worker_lost` and at no other time.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from gpufc.config import ModelConfig
+from gpufc.errors import LinkError
+from gpufc.ids import Epoch, WorkerName
+from gpufc.protocol import (
+    Boot,
+    EngineFailed,
+    FromWorker,
+    Heartbeat,
+    Hello,
+    LoadFailed,
+    Loading,
+    Ready,
+    Shutdown,
+    Step,
+    ToWorker,
+)
+from supervisor.fleet import events as ev
+from supervisor.fleet.edge import Edge, Link, Process
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.port import FleetListener, WorkerMessage, WorkerStatus
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 0.03
+"""A worker that cannot load says why and ends. Its exit may be noticed before its words have come
+through the socket, and without them a broken file would look like a crash."""
+
+
+class WorkerSpec(Struct, frozen=True):
+    """What fills a place in the fleet, whichever process it is."""
+
+    name: WorkerName
+    model: str
+    config: ModelConfig
+    n_sequences: int
+    log_level: str
+
+
+class Worker:
+    """A ready process, as the listener sees it (`port.WorkerHandle`)."""
+
+    def __init__(self, spec: WorkerSpec, epoch: Epoch, ready: Ready, link: Link) -> None:
+        self.name = spec.name
+        self.epoch = epoch
+        self.model = spec.model
+        self.ready = ready
+        self._link = link
+
+    def send(self, message: ToWorker) -> None:
+        """See the port."""
+        self._link.send(message)
+
+    def __repr__(self) -> str:
+        return f"Worker({self.name}, epoch={self.epoch})"
+
+
+class WorkerRunner:
+    """One place in the fleet. `run` is its task, the only one that touches the lifecycle."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        lifecycle: WorkerLifecycle,
+        edge: Edge,
+        listener: Callable[[], FleetListener | None],
+        on_restart: Callable[[Reason], None],
+    ) -> None:
+        self.spec = spec
+        self.lifecycle = lifecycle
+        self.defect: str | None = None
+        """Set when the runner itself has failed: it does nothing any more."""
+        self.heartbeat: Heartbeat | None = None
+        self.heartbeat_at: float | None = None
+        self.last_step_at: float | None = None
+        self._edge = edge
+        self._listener = listener
+        self._on_restart = on_restart
+        self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._timers: dict[ev.TimerKind, asyncio.TimerHandle] = {}
+        self._link: Link | None = None
+        self._process: Process | None = None
+        self._worker: Worker | None = None
+        self._token_seen = False
+
+    def post(self, event: ev.Event) -> None:
+        """Let the lifecycle handle an event, after those that were posted before."""
+        self._events.put_nowait(event)
+
+    async def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition that only this place's events can change."""
+        while not holds() and self.defect is None:
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Handle events until cancelled. A defect ends the place, never the front."""
+        try:
+            while True:
+                self._handle(await self._events.get())
+        except Exception as err:  # the boundary: other places and the front go on
+            logger.exception("worker given up by a defect worker=%s", self.spec.name)
+            self._collapse(f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    def close(self) -> None:
+        """After `run` has ended: let go of what a process that cannot be ended still holds."""
+        self._release()
+
+    def status(self) -> WorkerStatus:
+        """What the fleet knows of this place now."""
+        life, beat = self.lifecycle, self.heartbeat
+        ready = life.ready
+        return WorkerStatus(
+            name=self.spec.name,
+            pid=life.pid,
+            epoch=life.epoch,
+            state=life.state,
+            detail=self.defect or life.detail,
+            model=self.spec.model,
+            model_path=self.spec.config.model_path,
+            fingerprint=ready.fingerprint if ready else None,
+            restarts=life.restarts,
+            last_exit=life.last_exit,
+            n_ctx=ready.n_ctx if ready else 0,
+            kv_cells_total=ready.kv_cells if ready else 0,
+            kv_cells_used=beat.kv_cells_used if beat else 0,
+            n_gpu_layers=ready.n_gpu_layers if ready else 0,
+            sequences_running=beat.n_running if beat else 0,
+            sequences_waiting=beat.n_waiting if beat else 0,
+            rss_bytes=self._process.rss_bytes() if self._process else 0,
+            loading_fraction=life.loading_fraction,
+            loaded_in_s=ready.loaded_in_s if ready else None,
+            last_step_at=self.last_step_at,
+            last_heartbeat_at=self.heartbeat_at,
+            devices=ready.devices if ready else (),
+            system_info=ready.system_info if ready else "",
+        )
+
+    # events in
+
+    def _handle(self, event: ev.Event) -> None:
+        before = self.lifecycle.state
+        for action in self.lifecycle.handle(event, time.monotonic()):
+            self._execute(action)
+        if self.lifecycle.state is not before:
+            self._log_state()
+        self._wake()
+
+    def _on_message(self, message: FromWorker) -> None:
+        """Everything that the link brings. Steps first: they are nearly all of it."""
+        if type(message) is Step:
+            self._on_step(message)
+            return
+        epoch = message.epoch
+        match message:
+            case Heartbeat():
+                self.heartbeat, self.heartbeat_at = message, time.time()
+            case Hello():
+                self.post(ev.HelloReceived(epoch))
+            case Loading():
+                self.post(ev.LoadProgress(epoch, message.fraction))
+            case Ready():
+                self.post(ev.BecameReady(epoch, message))
+            case LoadFailed():
+                self.post(ev.LoadFailed(epoch, message.reason, message.retryable))
+            case EngineFailed():
+                self.post(ev.EngineBroke(epoch, message.reason, message.requests))
+            case _:
+                self._forward(message)
+
+    def _on_step(self, step: Step) -> None:
+        if self._worker is not None:
+            self._note_progress(step)
+        self._forward(step)
+
+    def _note_progress(self, step: Step) -> None:
+        self.last_step_at = time.time()
+        if not self._token_seen and any(delta.tokens for delta in step.deltas):
+            self._token_seen = True
+            self.post(ev.TokenProduced(step.epoch))
+
+    def _forward(self, message: WorkerMessage) -> None:
+        worker, listener = self._worker, self._listener()
+        if worker is None or listener is None:
+            logger.debug("message of a worker that does not serve worker=%s", self.spec.name)
+            return
+        try:
+            listener.worker_message(worker, message)
+        except Exception:  # the boundary: one request's trouble must not stop the link
+            logger.exception("listener failed worker=%s", self.spec.name)
+
+    def _on_broken(self, epoch: Epoch) -> Callable[[str, bool], None]:
+        return lambda detail, retryable: self.post(ev.LinkBroken(epoch, detail, retryable))
+
+    def _on_exit(self, epoch: Epoch) -> Callable[[ExitReason], None]:
+        def ended(reason: ExitReason) -> None:
+            if self.lifecycle.epoch == epoch and self.lifecycle.state in COMING_UP:
+                asyncio.get_running_loop().call_later(LAST_WORDS_S, report, reason)
+            else:
+                report(reason)
+
+        def report(reason: ExitReason) -> None:
+            if self._link is not None and self.lifecycle.epoch == epoch:
+                self._link.drain_now()
+            self.post(ev.Exited(epoch, reason))
+
+        return ended
+
+    # actions out
+
+    def _execute(self, action: ev.Action) -> None:
+        match action:
+            case ev.Spawn():
+                self._spawn(action)
+            case ev.SendShutdown():
+                if self._link is not None:
+                    self._link.send(Shutdown(self.lifecycle.epoch))
+            case ev.Signal():
+                if self._process is not None:
+                    self._process.signal(action.signal, group=action.group)
+            case ev.SetTimer():
+                self._set_timer(action)
+            case ev.ReportReady():
+                self._report_ready(action.ready)
+            case ev.ReportLost():
+                self._report_lost(action.reason)
+            case ev.Release():
+                self._release()
+            case ev.Publish():
+                self._tell(lambda listener: listener.condition_changed())
+
+    def _spawn(self, action: ev.Spawn) -> None:
+        if action.replaces is not None:
+            self._on_restart(action.replaces)
+        epoch, spec = action.epoch, self.spec
+        self._token_seen = False
+        token = secrets.token_hex(16)
+        try:
+            self._link = self._edge.open_link(
+                epoch, token, on_message=self._on_message, on_broken=self._on_broken(epoch)
+            )
+            self._process = self._edge.spawn(spec.name, self._on_exit(epoch))
+        except OSError as err:
+            self.post(ev.SpawnFailed(epoch, str(err)))
+            return
+        self.post(ev.Spawned(epoch, self._process.pid))
+        self._link.expect(self._process.pid)
+        try:
+            self._process.boot(
+                Boot(
+                    epoch=epoch,
+                    worker=spec.name,
+                    endpoint=self._link.endpoint,
+                    token=token,
+                    model=spec.config,
+                    n_sequences=spec.n_sequences,
+                    log_level=spec.log_level,
+                )
+            )
+        except LinkError as err:
+            self.post(ev.LinkBroken(epoch, str(err), retryable=False))
+
+    def _set_timer(self, action: ev.SetTimer) -> None:
+        before = self._timers.pop(action.kind, None)
+        if before is not None:
+            before.cancel()
+        fired = ev.TimerFired(action.kind, action.generation)
+        loop = asyncio.get_running_loop()
+        self._timers[action.kind] = loop.call_later(action.delay_s, self.post, fired)
+
+    def _report_ready(self, ready: Ready) -> None:
+        if self._link is None:
+            raise AssertionError("ready without a link")
+        worker = Worker(self.spec, self.lifecycle.epoch, ready, self._link)
+        self._worker = worker
+        self._tell(lambda listener: listener.worker_ready(worker))
+
+    def _report_lost(self, reason: ExitReason) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._tell(lambda listener: listener.worker_lost(worker, reason))
+
+    def _release(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        self._link = self._process = self.heartbeat = self.heartbeat_at = None
+
+    def _tell(self, call: Callable[[FleetListener], None]) -> None:
+        listener = self._listener()
+        if listener is None:
+            return
+        try:
+            call(listener)
+        except Exception:  # the boundary: a listener's trouble must not stop the worker's life
+            logger.exception("listener failed worker=%s", self.spec.name)
+
+    def _collapse(self, detail: str) -> None:
+        """Leave nothing behind, and say so."""
+        self.defect = f"defect in the fleet: {detail}"
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL, group=True)
+        lost = ExitReason(reason=Reason.INTERNAL_ERROR, at=time.time(), detail=detail)
+        self._report_lost(lost)
+        self._release()
+        self._tell(lambda listener: listener.condition_changed())
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _log_state(self) -> None:
+        life = self.lifecycle
+        logger.info(
+            "worker %s worker=%s epoch=%d pid=%s%s",
+            life.state,
+            self.spec.name,
+            life.epoch,
+            life.pid,
+            f": {life.detail}" if life.detail else "",
+        )

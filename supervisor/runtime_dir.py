@@ -1,0 +1,170 @@
+"""The private folder in which one running front keeps its sockets, its lock and its logs.
+
+A second bind on an ipc path silently steals it from the first, so no two fronts may share a
+folder: whoever holds the lock on `front.lock` owns everything in it.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+from gpufc.errors import ConfigError, StartError
+from gpufc.ids import WorkerName
+
+MAX_SOCKET_PATH_BYTES = 107
+"""`sun_path` of a unix socket, without its final zero (unix(7))."""
+
+_LOCK = "front.lock"
+_CONTROL = "control.sock"
+_LONGEST_NAME = len("w-00000000.sock")
+_LOCK_TRIES = 10
+_LOCK_WAIT_S = 0.02
+
+
+class RuntimeDir:
+    """A folder, and whether this process owns it. Made by `find` or `acquire`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock_fd: int | None = None
+
+    @classmethod
+    def find(cls, given: str | None) -> "RuntimeDir":
+        """The folder of a front that may be running: nothing is created, locked or checked."""
+        return cls(Path(given).absolute() if given else _default())
+
+    @classmethod
+    def acquire(cls, given: str | None) -> "RuntimeDir":
+        """Create, check and lock the folder, and sweep what a dead front left in it.
+
+        Raises `ConfigError` for a folder that cannot be used, `StartError` if it is in use.
+        """
+        self = cls.find(given)
+        self._check_length()
+        self._create()
+        self._check_owner()
+        self._lock()
+        self._sweep()
+        return self
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the control commands reach the front."""
+        return self.path / _CONTROL
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the workers' logs."""
+        return self.path / "logs"
+
+    def worker_log(self, worker: WorkerName) -> Path:
+        """What a worker's processes write to stdout and stderr. Kept over restarts."""
+        return self.logs / (re.sub(r"[^\w.-]", "_", worker).lstrip(".") + ".log")
+
+    def new_socket(self) -> Path:
+        """A name for a worker's link that nothing had before and nobody can guess."""
+        return self.path / f"w-{secrets.token_hex(4)}.sock"
+
+    def front_pid(self) -> int | None:
+        """The pid of the front that holds this folder; None if none does."""
+        try:
+            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid_in(fd)
+        else:
+            return None
+        finally:
+            os.close(fd)
+
+    def cleanup(self) -> None:
+        """Remove the sockets and give the folder back. Logs stay. May be called again."""
+        if self._lock_fd is None:
+            return
+        self._sweep()
+        # the file stays: unlinking it would let two fronts lock two files of the same name
+        os.ftruncate(self._lock_fd, 0)
+        os.close(self._lock_fd)
+        self._lock_fd = None
+
+    def _check_length(self) -> None:
+        length = len(os.fsencode(self.path)) + 1 + _LONGEST_NAME
+        if length > MAX_SOCKET_PATH_BYTES:
+            most = MAX_SOCKET_PATH_BYTES - 1 - _LONGEST_NAME
+            raise ConfigError(
+                f"runtime folder {self.path} has too long a path for sockets (at most {most} "
+                "bytes); choose a shorter one with --runtime-dir"
+            )
+
+    def _create(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as err:
+            raise ConfigError(f"runtime folder {self.path} cannot be made: {err}") from err
+
+    def _check_owner(self) -> None:
+        found = self.path.lstat()  # not through a link: its target could be changed under us
+        if not stat.S_ISDIR(found.st_mode):
+            raise ConfigError(f"runtime folder {self.path} is not a folder")
+        if found.st_uid != os.geteuid():
+            raise ConfigError(f"runtime folder {self.path} belongs to another user")
+        if found.st_mode & 0o022:
+            raise ConfigError(
+                f"runtime folder {self.path} can be written by others "
+                f"(mode {stat.S_IMODE(found.st_mode):o}); `chmod 700` it or choose another one"
+            )
+        try:
+            self.logs.mkdir(mode=0o700, exist_ok=True)
+        except OSError as err:
+            raise ConfigError(f"log folder {self.logs} cannot be made: {err}") from err
+
+    def _lock(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(self.path / _LOCK, flags, 0o600)
+        except OSError as err:
+            raise ConfigError(f"lock in runtime folder {self.path} cannot be made: {err}") from err
+        # `front_pid` of a command holds the lock for an instant, which is not a front
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_WAIT_S)
+        else:
+            pid = _pid_in(fd)
+            os.close(fd)
+            raise StartError(
+                f"another front (pid {pid or 'unknown'}) is running in {self.path}; "
+                "use `gpufc-supervisor stop` or --runtime-dir"
+            )
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = fd
+
+    def _sweep(self) -> None:
+        """Remove the sockets: with the lock held, nobody alive can be listening on them."""
+        for socket in (self.control_socket, *self.path.glob("w-*.sock")):
+            with contextlib.suppress(FileNotFoundError):
+                socket.unlink()
+
+
+def _default() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given:
+        return Path(given) / "gpufc"
+    return Path(tempfile.gettempdir()) / f"gpufc-{os.geteuid()}"
+
+
+def _pid_in(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None

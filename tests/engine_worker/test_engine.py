@@ -1,0 +1,188 @@
+"""The engine on the fake backend, whose every token depends on all tokens before it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine_worker.backend import Batch, Logits
+from engine_worker.fake_backend import FakeBackend, expected_tokens
+from engine_worker.fake_vocabulary import tokenize
+from gpufc.config import BackendKind, ModelConfig, Replay
+from gpufc.errors import DecodeFailed
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Cancel, EngineFailed, Finished, FinishReason, Refused, Step
+from tests.engine_worker.engine_runs import EngineRun
+from tests.engine_worker.sequences import spec
+
+
+def backend(kv_cells: int = 4096, n_ctx: int = 1024, unified: bool = True) -> FakeBackend:
+    config = ModelConfig(
+        backend=BackendKind.FAKE, kv_cells=kv_cells, n_ctx=n_ctx, kv_unified=unified
+    )
+    return FakeBackend.load(config, 6, lambda _: None)
+
+
+def prompt(text: str) -> tuple[int, ...]:
+    return tuple(tokenize(text, add_special=True))
+
+
+def test_one_request_brings_its_tokens_and_ends_once() -> None:
+    run = EngineRun(backend())
+    words = prompt("hello")
+    run.run(spec(1, words, max_tokens=10))
+    assert run.tokens(1) == expected_tokens(words, 10)
+    assert [delta.finish for delta in run.deltas(1)].count(FinishReason.LENGTH) == 1
+
+
+def test_many_requests_of_all_lengths_each_bring_their_own_text() -> None:
+    run = EngineRun(backend())
+    prompts = {n: prompt(f"request {n} " * n) for n in range(1, 20)}
+    run.run(*(spec(n, words, max_tokens=n + 5) for n, words in prompts.items()))
+    for n, words in prompts.items():
+        assert run.tokens(n) == expected_tokens(words, n + 5)
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_a_shared_prefix_is_computed_once_and_changes_nothing(unified: bool) -> None:
+    fake = backend(unified=unified, kv_cells=6 * 1024)
+    run = EngineRun(fake, batch_tokens=256)
+    shared = prompt("a long system prompt that everybody sends " * 4)
+    prompts = {n: (*shared, *prompt(f"user {n}")) for n in range(1, 9)}
+    for n, words in prompts.items():
+        run.run(spec(n, words, max_tokens=8))
+        assert run.tokens(n) == expected_tokens(words, 8)
+    started = [start for step in run.messages if isinstance(step, Step) for start in step.started]
+    assert all(start.n_cached >= len(shared) for start in started[1:])
+
+
+@given(st.integers(0, 29), st.sampled_from(list(Replay)), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_sequence_preempted_anywhere_ends_with_the_same_text(
+    at: int, replay: Replay, others: bool
+) -> None:
+    run = EngineRun(backend())
+    words = prompt("the one that is preempted " * 3)
+    scheduler = run.engine.scheduler
+    preempted = []
+
+    def preempt_once() -> None:
+        found = scheduler.find(RequestNo(1))
+        if not preempted and found is not None and found.n_generated >= at:
+            scheduler.preempt(found)
+            preempted.append(found.n_generated)
+
+    requests = [spec(1, words, max_tokens=30, replay=replay)]
+    if others:
+        requests += [spec(n, prompt(f"other {n}"), max_tokens=40) for n in (2, 3)]
+    run.run(*requests, between=preempt_once)
+    assert preempted
+    assert run.tokens(1) == expected_tokens(words, 30)
+
+
+@pytest.mark.parametrize("unified", [True, False])
+def test_when_cells_are_short_sequences_give_way_and_all_still_end_right(unified: bool) -> None:
+    cells = 160 if unified else 6 * 160
+    run = EngineRun(backend(kv_cells=cells, n_ctx=150, unified=unified))
+    prompts = {n: prompt(f"{n}" * 40) for n in range(1, 8)}
+    run.run(*(spec(n, words, max_tokens=60) for n, words in prompts.items()))
+    for n, words in prompts.items():
+        assert run.tokens(n) == expected_tokens(words, 60)
+    recomputed = sum(step.n_recomputed for step in run.messages if isinstance(step, Step))
+    assert (recomputed > 0) is unified
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 19])
+def test_a_replay_goes_on_at_the_next_position(cut: int) -> None:
+    words = prompt("replayed")
+    tokens = expected_tokens(words, 20)
+    run = EngineRun(backend())
+    run.run(spec(1, words, tokens=tuple(tokens[:cut]), max_tokens=20))
+    assert run.deltas(1)[0].position == cut
+    assert run.tokens(1) == tokens[cut:]
+
+
+def test_a_cancelled_request_is_gone_before_the_next_step() -> None:
+    run = EngineRun(backend())
+    run.engine.inbox.put(spec(1, prompt("a"), max_tokens=100))
+    run.engine.take_requests()
+    run.engine.run_step()
+    run.engine.inbox.put(Cancel(Epoch(1), RequestNo(1)))
+    run.engine.inbox.put(spec(2, prompt("b"), max_tokens=1))
+    run.engine.take_requests()
+    assert [seq.request for seq in run.engine.scheduler.waiting] == [2]
+    assert Finished(Epoch(1), RequestNo(1), FinishReason.CANCELLED) in run.messages
+    assert run.engine.scheduler.running == []
+
+
+def test_cancelling_what_has_ended_says_nothing() -> None:
+    run = EngineRun(backend())
+    run.run(spec(1, prompt("a"), max_tokens=1))
+    before = len(run.messages)
+    run.engine.inbox.put(Cancel(Epoch(1), RequestNo(1)))
+    run.engine.inbox.put(Cancel(Epoch(1), RequestNo(9)))
+    run.engine.take_requests()
+    assert len(run.messages) == before
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (spec(1, (1, 2, 99_999)), "invalid_value"),
+        (spec(1, (1, -2)), "invalid_value"),
+        (spec(1, 2000), "context_length_exceeded"),
+    ],
+)
+def test_what_the_front_should_have_refused_is_answered_rather_than_raised(
+    request_: object, code: str
+) -> None:
+    run = EngineRun(backend())
+    run.engine.inbox.put(request_)  # type: ignore[arg-type]
+    run.engine.take_requests()
+    (refused,) = run.messages
+    assert isinstance(refused, Refused)
+    assert refused.code == code
+
+
+def test_a_fatal_decode_names_the_requests_of_its_batch_and_ends_the_engine() -> None:
+    run = EngineRun(backend())
+    fatal = prompt("[[decode_error@3]]")
+    with pytest.raises(DecodeFailed):
+        run.run(spec(1, fatal, max_tokens=10), spec(2, prompt("b"), max_tokens=10))
+    failed = run.messages[-1]
+    assert isinstance(failed, EngineFailed)
+    assert failed.requests == (1, 2)
+    assert run.tokens(1) == expected_tokens(fatal, 3)
+
+
+class CountingBackend(FakeBackend):
+    """Counts decodes."""
+
+    n_decodes = 0
+
+    def decode(self, batch: Batch) -> Logits:
+        self.n_decodes += 1
+        return super().decode(batch)
+
+
+def test_a_long_prompt_delays_a_running_stream_by_no_more_than_one_chunk() -> None:
+    config = ModelConfig(backend=BackendKind.FAKE, kv_cells=4096, n_ctx=1024)
+    run = EngineRun(CountingBackend(config, 6), batch_tokens=16)
+    run.engine.inbox.put(spec(1, prompt("a"), max_tokens=30))
+    run.engine.take_requests()
+    run.engine.run_step()
+    run.engine.inbox.put(spec(2, prompt("long " * 40), max_tokens=1))
+    for _ in range(10):
+        before = len(run.deltas(1))
+        run.engine.take_requests()
+        run.engine.run_step()
+        assert len(run.deltas(1)) == before + 1
+
+
+def test_nothing_is_left_in_the_cache_but_what_is_kept_for_reuse() -> None:
+    fake = backend()
+    run = EngineRun(fake)
+    for n in range(1, 40):
+        run.run(spec(n, prompt(f"request {n}"), max_tokens=5, cache_prompt=False))
+    run.run(spec(99, prompt("x" * 30), max_tokens=3, cache_prompt=False))
+    run.run(spec(100, prompt("last" * 10), max_tokens=1, cache_prompt=False))
+    assert fake.n_cells_used <= len(prompt("last" * 10)) + 1

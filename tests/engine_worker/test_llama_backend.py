@@ -1,0 +1,272 @@
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine_worker.backend import Backend, Batch
+from engine_worker.llama_backend import LlamaBackend
+from gpufc.config import ModelConfig
+from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
+
+from .gguf_files import gguf, pair, tensor, text
+
+pytestmark = pytest.mark.model
+
+N_CTX = 256
+
+
+def load(path: Path, n_sequences: int = 4, **config: Any) -> LlamaBackend:
+    given = {"model_path": str(path), "n_ctx": N_CTX, "kv_cells": 512, "n_threads": 1, **config}
+    return LlamaBackend.load(ModelConfig(**given), n_sequences, lambda _: None)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["unified", "streams"])
+def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaBackend]:
+    loaded = load(model_path, kv_unified=request.param)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "backend" in request.fixturenames:
+        loaded: LlamaBackend = request.getfixturevalue("backend")
+        for sequence in range(loaded.facts.n_sequences):
+            loaded.remove(sequence)
+
+
+def tokens_of(backend: LlamaBackend, words: str) -> list[int]:
+    return backend.tokenize(words, add_special=True, parse_special=True)
+
+
+def feed(tokens: list[int], sequence: int = 0, start: int = 0, wanted: int = 1) -> Batch:
+    n_tokens = len(tokens)
+    return Batch(
+        tokens=tokens,
+        positions=list(range(start, start + n_tokens)),
+        sequences=[sequence] * n_tokens,
+        outputs=[place >= n_tokens - wanted for place in range(n_tokens)],
+    )
+
+
+def joined(*batches: Batch) -> Batch:
+    return Batch(
+        tokens=[token for batch in batches for token in batch.tokens],
+        positions=[position for batch in batches for position in batch.positions],
+        sequences=[sequence for batch in batches for sequence in batch.sequences],
+        outputs=[wanted for batch in batches for wanted in batch.outputs],
+    )
+
+
+def test_facts_say_what_was_obtained(backend: LlamaBackend) -> None:
+    facts = backend.facts
+    assert (facts.architecture, facts.n_layers, facts.n_vocab) == ("llama", 30, 49152)
+    assert facts.n_ctx == N_CTX
+    assert facts.kv_cells == (512 if facts.unified else 4 * N_CTX)
+    assert facts.can_cut
+    assert facts.chat_template
+    assert facts.eos_text == "<|im_end|>"
+    assert any(device.kind == "cpu" for device in facts.devices)
+    assert len(facts.fingerprint) == 64
+
+
+def test_it_is_a_backend(backend: LlamaBackend) -> None:
+    port: Backend = backend
+    assert port.facts is backend.facts
+
+
+def test_it_computes_a_sensible_next_token(backend: LlamaBackend) -> None:
+    row = backend.decode(feed(tokens_of(backend, "The capital of France is")))[0]
+    assert backend.piece(int(row.argmax())) == b" Paris"
+
+
+def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
+    first, second = (tokens_of(backend, words) for words in ("Water boils at", "One, two, three,"))
+    alone = []
+    for tokens in (first, second):
+        alone.append(backend.decode(feed(tokens))[0].copy())
+        backend.remove(0)
+    rows = backend.decode(joined(feed(first, sequence=3), feed(second, sequence=1)))
+    assert rows.shape == (2, 49152)
+    for row, expected in zip(rows, alone, strict=True):
+        np.testing.assert_allclose(row, expected, atol=0.05)
+    assert abs(alone[0] - alone[1]).max() > 1
+
+
+def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "word " * 200)[:200]
+    assert backend.decode(feed(tokens, wanted=0)).shape == (0, 49152)
+    assert backend.decode(feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
+
+
+def test_a_copied_prefix_gives_the_same_logits(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
+    expected = backend.decode(feed(tokens))[0].copy()
+    cut = len(tokens) - 4
+    backend.copy_prefix(0, 2, cut)
+    row = backend.decode(feed(tokens[cut:], sequence=2, start=cut))[0].copy()
+    np.testing.assert_allclose(row, expected, atol=0.05)
+    backend.remove(0)
+    again = backend.decode(feed(tokens[-1:], sequence=2, start=len(tokens)))[0]
+    assert np.isfinite(again).all()
+
+
+def test_a_sequence_that_was_cut_goes_on_from_there(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog")
+    expected = backend.decode(feed(tokens))[0].copy()
+    backend.remove(0, 3)
+    row = backend.decode(feed(tokens[3:], start=3))[0]
+    np.testing.assert_allclose(row, expected, atol=0.05)
+
+
+def test_no_room_is_told_and_changes_nothing(backend: LlamaBackend) -> None:
+    n_batch, room = 256, 512 if backend.facts.unified else N_CTX
+    tokens = (tokens_of(backend, "word " * 300))[:n_batch]
+    for start in range(0, room, n_batch):
+        backend.decode(feed(tokens, start=start, wanted=0))
+    with pytest.raises(OutOfCells):
+        backend.decode(feed(tokens[:1], start=room))
+    backend.remove(0, room - 1)
+    assert backend.decode(feed(tokens[:1], start=room - 1)).shape == (1, 49152)
+
+
+def test_what_would_abort_the_process_is_refused(backend: LlamaBackend) -> None:
+    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 8, wanted=5)):
+        with pytest.raises(DecodeFailed):
+            backend.decode(batch)
+
+
+def test_a_bad_batch_is_fatal_and_says_why(backend: LlamaBackend) -> None:
+    with pytest.raises(DecodeFailed, match="llama_decode returned -1"):
+        backend.decode(feed([1 << 20]))
+
+
+def test_text_to_tokens_and_back(backend: LlamaBackend) -> None:
+    for words in ("Hallo 🙂 世界\n\tünd", "", "nul\0byte", "x" * 100_000):
+        tokens = backend.tokenize(words, add_special=False, parse_special=True)
+        assert b"".join(map(backend.piece, tokens)).decode() == words
+    assert backend.tokenize("\ud83d", add_special=False, parse_special=True)
+
+
+def test_control_tokens_are_spelt_only_where_asked(backend: LlamaBackend) -> None:
+    (end,) = backend.tokenize("<|im_end|>", add_special=False, parse_special=True)
+    assert backend.is_end(end)
+    assert backend.piece(end) == b""
+    assert backend.spelling(end) == b"<|im_end|>"
+    assert end in backend.end_tokens
+    assert len(backend.tokenize("<|im_end|>", add_special=False, parse_special=False)) > 1
+
+
+def test_the_vocabulary_may_be_used_by_many_threads(backend: LlamaBackend) -> None:
+    words = "The quick brown fox. " * 50
+    expected = tokens_of(backend, words)
+    results: list[list[int]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.extend(tokens_of(backend, words) for _ in range(20))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    backend.decode(feed(expected[:100]))
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 80
+
+
+def test_progress_rises_to_one(model_path: Path) -> None:
+    progress: list[float] = []
+    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_cells=256)
+    LlamaBackend.load(config, 1, progress.append).close()
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+
+
+def test_a_context_over_the_trained_one_is_lowered(
+    model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = load(model_path, 1, n_ctx=100_000, kv_cells=None)
+    assert (backend.facts.n_ctx, backend.facts.n_ctx_train) == (8192, 8192)
+    assert backend.facts.kv_cells == 8192
+    assert any("n_ctx_lowered" in record.message for record in caplog.records)
+    backend.close()
+
+
+def test_the_fingerprint_depends_on_what_logits_depend_on(model_path: Path) -> None:
+    prints = []
+    for config in ({"n_ctx": 64}, {"n_ctx": 128}, {"n_ctx": 64, "flash_attention": "off"}):
+        backend = load(model_path, 1, **{"kv_cells": 256, **config})
+        prints.append(backend.facts.fingerprint)
+        backend.close()
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_loading_again_and_again_does_not_grow(model_path: Path) -> None:
+    def rss_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    sizes = []
+    for _ in range(6):
+        load(model_path, 2).close()
+        sizes.append(rss_mib())
+    assert sizes[-1] - sizes[2] < 20
+
+
+def refusal(path: Path, **config: Any) -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        load(path, **config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_models_that_generate_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    weight = [tensor("w", (32,), 0, 0)]
+    for pairs, reason in (
+        ([pair("general.architecture", 8, text("bert"))], "not a text generation model"),
+        (
+            [
+                pair("general.architecture", 8, text("llama")),
+                pair("general.type", 8, text("adapter")),
+            ],
+            "not a text generation model",
+        ),
+        ([], "no architecture"),
+    ):
+        path.write_bytes(gguf(pairs, weight, b"\0" * 128))
+        assert reason in refusal(path)
+    path.write_bytes(gguf([pair("general.architecture", 8, text("llama"))], []))
+    assert "no weights" in refusal(path)
+
+
+def test_llama_cpp_s_own_reason_is_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    pairs = [pair("general.architecture", 8, text("llama"))]
+    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
+    assert "key not found" in refusal(path)
+    pairs = [pair("general.architecture", 8, text("imaginary"))]
+    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
+    assert "unknown model architecture" in refusal(path)
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    with model_path.open("rb") as file:
+        path.write_bytes(file.read(50_000_000))
+    assert "truncated" in refusal(path)
+
+
+def test_too_large_a_cache_is_refused_before_it_is_tried(model_path: Path) -> None:
+    assert "MiB" in refusal(model_path, kv_cells=268_435_456)
+
+
+def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    load(model_path, 2, n_ctx=8192, kv_cells=10_240).close()
+    assert [record.message for record in caplog.records] == []

@@ -1,0 +1,40 @@
+"""A front that is nothing but a fleet: prints its worker's pid when it is ready, then waits."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from gpufc.config import Config
+from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.port import WorkerHandle, WorkerMessage
+from supervisor.runtime_dir import RuntimeDir
+
+
+class Printer:
+    fleet: Fleet
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        print(self.fleet.workers()[0].pid, flush=True)
+
+    def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None: ...
+    def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None: ...
+    def condition_changed(self) -> None: ...
+
+
+async def main() -> None:
+    listener = Printer()
+    child = str(Path(__file__).with_name("child_worker.py"))
+    fleet = Fleet(
+        Config(),
+        RuntimeDir.acquire(sys.argv[1]),
+        listener,
+        command=(sys.executable, child, "ready"),
+    )
+    listener.fleet = fleet
+    await fleet.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

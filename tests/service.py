@@ -1,0 +1,136 @@
+"""A real service for tests: `gpufc-supervisor start` as a process of its own, on a free port."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import psutil
+
+from supervisor.control.client import ControlClient, NotRunning
+from supervisor.runtime_dir import RuntimeDir
+
+T = TypeVar("T")
+
+COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
+START_S = 60.0
+
+
+def wait_for(what: Callable[[], T], timeout_s: float = 30.0, why: str = "") -> T:
+    """Ask again until the answer is true, and return it. Fails with `why` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {why or what}")
+        time.sleep(0.01)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that would configure gpufc."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GPUFC_")}
+
+
+class Service:
+    """One running front with its workers. Use `service(...)`, which also ends it."""
+
+    def __init__(self, runtime_dir: Path, arguments: list[str], environ: dict[str, str]) -> None:
+        self.runtime = RuntimeDir.find(str(runtime_dir))
+        self._log = (runtime_dir.parent / f"{runtime_dir.name}.out").open("w+b")
+        self.process = subprocess.Popen(
+            [*COMMAND, "start", "--port", "0", "--runtime-dir", str(runtime_dir), *arguments],
+            env=clean_environment() | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.control = ControlClient(self.runtime.control_socket)
+        self.front = psutil.Process(self.process.pid)
+
+    @property
+    def output(self) -> str:
+        """What `start` has printed so far."""
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    def status(self) -> dict[str, Any]:
+        return self.control.status()
+
+    def worker(self) -> dict[str, Any]:
+        """The row of the first worker in `/stats`."""
+        return self.status()["workers"][0]
+
+    def wait_ready(self) -> None:
+        """Wait until a token could be produced."""
+
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"start ended with {self.process.returncode}: {self.output}")
+            with contextlib.suppress(NotRunning):
+                return self.worker()["state"] == "ready"
+            return False
+
+        wait_for(ready, START_S, "the service is ready")
+
+    @property
+    def url(self) -> str:
+        """The base address, such as `http://127.0.0.1:41234`."""
+        return str(self.status()["front"]["addresses"][0]).rstrip("/")
+
+    def kill_worker(self, number: int = signal.SIGKILL) -> int:
+        """Send a signal to the worker's process; returns the epoch that it hit."""
+        row = wait_for(
+            lambda: (found := self.worker())["state"] == "ready" and found, why="a ready worker"
+        )
+        os.kill(row["pid"], number)
+        return int(row["epoch"])
+
+    def wait_epoch_after(self, epoch: int, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Wait until a later epoch than this one is ready; returns its row."""
+        return wait_for(
+            lambda: (
+                (found := self.worker())["state"] == "ready" and found["epoch"] > epoch and found
+            ),
+            timeout_s,
+            f"an epoch after {epoch} is ready",
+        )
+
+    def end(self) -> None:
+        """Stop it the way an operator would, and not more kindly if that does not work."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+        self._log.close()
+
+
+@contextlib.contextmanager
+def service(
+    runtime_dir: Path, *arguments: str, environ: dict[str, str] | None = None, ready: bool = True
+) -> Iterator[Service]:
+    """A running service; with `ready`, one that has loaded its model."""
+    running = Service(runtime_dir, list(arguments), environ or {})
+    try:
+        if ready:
+            running.wait_ready()
+        yield running
+    finally:
+        running.end()
+
+
+async def sse_events(response: aiohttp.ClientResponse) -> list[str]:
+    """The data of all events of a stream, in order; comments are passed over."""
+    text = (await response.read()).decode()
+    return [line[6:] for line in text.split("\n") if line.startswith("data: ")]

@@ -1,0 +1,124 @@
+"""A fleet over children that misbehave, and a listener that remembers."""
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gpufc.config import Config, FleetConfig, ModelConfig
+from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.ladder import Timings
+from supervisor.fleet.port import WorkerHandle, WorkerMessage
+from supervisor.runtime_dir import RuntimeDir
+
+CHILD = str(Path(__file__).parents[2] / "fakes" / "child_worker.py")
+
+QUICK = Timings(start_s=15.0, load_s=15.0, shutdown_s=0.5, terminate_s=0.3, dump_s=0.3, kill_s=1.0)
+"""Long enough for a Python child on a busy machine to say hello; stop ladders short to wait for."""
+
+
+class Recorder:
+    """A `FleetListener` that keeps what it hears and wakes whoever waits for it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.ready: list[WorkerHandle] = []
+        self.messages: list[WorkerMessage] = []
+        self.lost: list[ExitReason] = []
+        self._changed = asyncio.Event()
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        self.calls.append(f"ready {worker.epoch}")
+        self.ready.append(worker)
+        self._wake()
+
+    def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
+        self.calls.append(f"message {worker.epoch}")
+        self.messages.append(message)
+        self._wake()
+
+    def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        self.calls.append(f"lost {worker.epoch}")
+        self.lost.append(reason)
+        self._wake()
+
+    def condition_changed(self) -> None:
+        self._wake()
+
+    async def until(self, holds: Callable[[], object], timeout_s: float = 20.0) -> None:
+        """Wait until a condition holds that only what is heard here can change."""
+        async with asyncio.timeout(timeout_s):
+            while not holds():
+                await self._changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Started:
+    """A fleet under test with all that belongs to it."""
+
+    def __init__(self, fleet: Fleet, listener: Recorder, runtime: RuntimeDir) -> None:
+        self.fleet = fleet
+        self.listener = listener
+        self.runtime = runtime
+
+    @property
+    def status(self):  # type: ignore[no-untyped-def]
+        return self.fleet.workers()[0]
+
+    @property
+    def log(self) -> str:
+        return self.runtime.worker_log(self.status.name).read_text()
+
+    async def until_state(self, state: str) -> None:
+        await self.listener.until(lambda: self.status.state == state)
+
+    async def until_ready(self, times: int = 1) -> WorkerHandle:
+        await self.listener.until(lambda: len(self.listener.ready) >= times)
+        return self.listener.ready[times - 1]
+
+
+StartFleet = Callable[..., Awaitable[Started]]
+
+
+@pytest.fixture
+def runtime(tmp_path: Path):  # type: ignore[no-untyped-def]
+    runtime = RuntimeDir.acquire(str(tmp_path / "r"))
+    yield runtime
+    runtime.cleanup()
+
+
+@pytest.fixture
+async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
+    """Start a fleet whose one worker behaves as told; stopped at the end."""
+    started: list[Started] = []
+
+    async def start_fleet(
+        behaviour: str, *, restart_limit: int = 1000, timings: Timings = QUICK
+    ) -> Started:
+        config = Config(
+            model=ModelConfig(model_path="/models/tiny.gguf"),
+            fleet=FleetConfig(restart_limit=restart_limit),
+        )
+        listener = Recorder()
+        fleet = Fleet(
+            config,
+            runtime,
+            listener,
+            command=(sys.executable, CHILD, behaviour),
+            timings=timings,
+            rng=random.Random(7),
+        )
+        await fleet.start()
+        started.append(Started(fleet, listener, runtime))
+        return started[-1]
+
+    yield start_fleet
+    for each in started:
+        await each.fleet.stop(now=True)

@@ -1,0 +1,138 @@
+"""Names, conditions and small edges: what needs no process."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gpufc.config import BackendKind, Config, ModelConfig
+from gpufc.errors import ModelNotFound
+from gpufc.ids import Epoch
+from supervisor.fleet import events as ev
+from supervisor.fleet.condition import of_group, of_worker
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.fleet import Fleet, served_name
+from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.port import Condition, ConditionStatus
+from supervisor.fleet.process import scrubbed, trim_log
+from supervisor.runtime_dir import RuntimeDir
+from tests.supervisor.fleet.test_lifecycle import E1, KILLED, brought_to, lifecycle
+
+OK = Condition(ConditionStatus.OK, "", 0.0)
+FAILED = Condition(ConditionStatus.FAILED, "", 60.0)
+SOON = Condition(ConditionStatus.RESTARTING, "soon", 1.0)
+LATER = Condition(ConditionStatus.RESTARTING, "later", 20.0)
+
+
+@pytest.mark.parametrize("name", [None, "Tiny", "tiny.Q4", "tiny.Q4.gguf", "default"])
+async def test_the_only_model_answers_to_its_aliases(runtime: RuntimeDir, name: str) -> None:
+    model = ModelConfig(model="Tiny", model_path="/m/tiny.Q4.gguf")
+    fleet = Fleet(Config(model=model), runtime)
+    assert fleet.models() == ["Tiny"]
+    assert fleet.resolve(name) == "Tiny"
+    with pytest.raises(ModelNotFound) as caught:
+        fleet.resolve("gpt-4")
+    assert caught.value.param == "model"
+    await fleet.stop()
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (ModelConfig(model="x", model_path="/a/b.gguf"), "x"),
+        (ModelConfig(model_path="/a/b.Q4_1.gguf"), "b.Q4_1"),
+        (ModelConfig(backend=BackendKind.FAKE), "fake"),
+    ],
+)
+def test_served_name(config: ModelConfig, name: str) -> None:
+    assert served_name(config) == name
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [([FAILED, OK], OK), ([FAILED, LATER, SOON], SOON), ([FAILED], FAILED)],
+)
+def test_the_best_worker_speaks_for_the_group(group: list[Condition], expected: Condition) -> None:
+    assert of_group(group) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (WorkerState.STOPPED, ConditionStatus.LOADING),
+        (WorkerState.STARTING, ConditionStatus.LOADING),
+        (WorkerState.LOADING, ConditionStatus.LOADING),
+        (WorkerState.READY, ConditionStatus.OK),
+        (WorkerState.DRAINING, ConditionStatus.DRAINING),
+    ],
+)
+def test_condition_on_the_way_up(state: WorkerState, status: ConditionStatus) -> None:
+    life = lifecycle() if state is WorkerState.STOPPED else brought_to(state)
+    assert of_worker(life, 1.0).status is status
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (ev.DeclaredHung(E1, "x"), ConditionStatus.HUNG),
+        (ev.StopRequested(), ConditionStatus.DRAINING),
+        (ev.RestartRequested(), ConditionStatus.RESTARTING),
+        (ev.Exited(E1, KILLED), ConditionStatus.RESTARTING),
+    ],
+)
+def test_condition_after(event: ev.Event, status: ConditionStatus) -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(event, 1.0)
+    condition = of_worker(life, 1.0)
+    assert condition.status is status
+    assert condition.retry_after_s > 0
+    assert condition.detail
+
+
+def test_second_start_is_a_restart() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, ExitReason(code=1, reason=Reason.EXITED, at=0.0)), 1.0)
+    assert life.epoch == Epoch(2)
+    assert of_worker(life, 1.0).status is ConditionStatus.RESTARTING
+
+
+def test_the_rest_of_a_load_is_estimated_from_what_it_took_so_far() -> None:
+    life = brought_to(WorkerState.LOADING)  # since 0
+    life.handle(ev.LoadProgress(E1, 0.25), 10.0)
+    assert of_worker(life, 10.0).retry_after_s == pytest.approx(30.0)
+
+
+def test_environment_is_an_allow_list() -> None:
+    environ = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "GGML_VK_VISIBLE_DEVICES": "0",
+        "GPUFC_PORT": "1",
+        "GPUFC_API_KEY": "s",
+        "OPENAI_API_KEY": "s",
+        "NVIDIA_API_KEY": "s",
+        "AWS_SESSION_TOKEN": "s",
+        "LD_PRELOAD": "x",
+    }
+    passed = scrubbed(environ)
+    passed.pop("PYTHONPATH", None)
+    assert passed == {"PATH": "/bin", "LC_ALL": "C", "GGML_VK_VISIBLE_DEVICES": "0"}
+
+
+def test_a_source_tree_is_found_by_the_worker() -> None:
+    root = str(Path(__file__).parents[3])
+    assert scrubbed({"PYTHONPATH": "/x"})["PYTHONPATH"] == os.pathsep.join((root, "/x"))
+
+
+def test_a_log_over_the_limit_keeps_its_last_half(tmp_path: Path) -> None:
+    log = tmp_path / "w.log"
+    log.write_text("".join(f"line {n}\n" for n in range(1000)))
+    trim_log(log, limit_bytes=100_000)
+    assert log.read_text().startswith("line 0\n")
+    trim_log(log, limit_bytes=1000)
+    lines = log.read_text().splitlines()
+    assert lines[0].startswith("line 9")
+    assert lines[-1] == "line 999"
+    assert 450 <= log.stat().st_size <= 500
+    trim_log(tmp_path / "missing")

@@ -1,0 +1,428 @@
+"""Given these events, exactly these actions."""
+
+import itertools
+import random
+import signal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gpufc.ids import Epoch, RequestNo
+from supervisor.fleet import events as ev
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.ladder import Timings
+from supervisor.fleet.lifecycle import (
+    HAS_PROCESS,
+    MOVES,
+    SERVING,
+    IllegalMove,
+    WorkerLifecycle,
+    WorkerState,
+)
+from supervisor.fleet.restart_policy import RestartPolicy
+from tests.fakes.child_worker import ready
+
+E1, E2 = Epoch(1), Epoch(2)
+KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=0.0)
+READY = ready(E1)
+KILL = ev.Signal(signal.SIGKILL, group=True)
+DUMP = [ev.Signal(signal.SIGCONT), ev.Signal(signal.SIGABRT)]
+
+
+def lifecycle(restart_limit: int = 10) -> WorkerLifecycle:
+    epochs = itertools.count(1)
+    policy = RestartPolicy(restart_limit, random.Random(1))
+    return WorkerLifecycle(policy, Timings(), lambda: Epoch(next(epochs)))
+
+
+def brought_to(state: WorkerState) -> WorkerLifecycle:
+    """A lifecycle whose first process has come that far."""
+    life = lifecycle()
+    path: list[ev.Event] = [
+        ev.StartRequested(),
+        ev.Spawned(E1, 100),
+        ev.HelloReceived(E1),
+        ev.BecameReady(E1, READY),
+        ev.DrainRequested(),
+    ]
+    for event in path:
+        if life.state is state:
+            break
+        life.handle(event, 0.0)
+    assert life.state is state
+    return life
+
+
+def without_timers(actions: list[ev.Action]) -> list[ev.Action]:
+    return [a for a in actions if not isinstance(a, ev.SetTimer | ev.Publish)]
+
+
+def timer(actions: list[ev.Action]) -> ev.SetTimer:
+    (found,) = [action for action in actions if isinstance(action, ev.SetTimer)]
+    return found
+
+
+def fire(life: WorkerLifecycle, actions: list[ev.Action], now: float) -> list[ev.Action]:
+    due = timer(actions)
+    return life.handle(ev.TimerFired(due.kind, due.generation), now)
+
+
+def test_the_way_up() -> None:
+    life = lifecycle()
+    assert life.handle(ev.StartRequested(), 0.0) == [
+        ev.Publish(),
+        ev.Spawn(E1, None),
+        ev.SetTimer(ev.TimerKind.START, 30.0, 1),
+    ]
+    assert life.handle(ev.Spawned(E1, 100), 0.0) == []
+    assert life.pid == 100
+    assert life.handle(ev.HelloReceived(E1), 1.0) == [
+        ev.Publish(),
+        ev.SetTimer(ev.TimerKind.LOAD, 600.0, 2),
+    ]
+    assert life.handle(ev.LoadProgress(E1, 0.5), 2.0) == [
+        ev.SetTimer(ev.TimerKind.LOAD, 600.0, 3),
+        ev.Publish(),
+    ]
+    assert life.handle(ev.LoadProgress(E1, 0.5), 3.0) == []  # no progress: the time runs on
+    assert life.handle(ev.BecameReady(E1, READY), 4.0) == [ev.ReportReady(READY), ev.Publish()]
+    assert life.state is WorkerState.READY
+
+
+def test_death_after_a_token_starts_at_once() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    assert without_timers(life.handle(ev.Exited(E1, KILLED), 2.0)) == [
+        ev.ReportLost(KILLED),
+        ev.Release(E1),
+        ev.Spawn(E2, Reason.KILLED),
+    ]
+    assert (life.state, life.restarts) == (WorkerState.STARTING, 1)
+
+
+def test_death_before_a_token_waits() -> None:
+    life = brought_to(WorkerState.READY)
+    actions = life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert without_timers(actions) == [ev.ReportLost(KILLED), ev.Release(E1)]
+    assert life.state is WorkerState.BACKOFF
+    assert life.retry_at is not None
+    assert without_timers(fire(life, actions, 3.0)) == [ev.Spawn(E2, Reason.KILLED)]
+
+
+def test_a_token_before_ready_does_not_count() -> None:
+    life = brought_to(WorkerState.LOADING)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert life.state is WorkerState.BACKOFF
+
+
+def test_three_starts_that_never_became_ready_fail() -> None:
+    life = lifecycle()
+    actions = life.handle(ev.StartRequested(), 0.0)
+    for epoch in (1, 2, 3):
+        assert any(isinstance(action, ev.Spawn) for action in actions)
+        actions = life.handle(ev.Exited(Epoch(epoch), KILLED), float(epoch))
+        if life.state is WorkerState.BACKOFF:
+            actions = fire(life, actions, float(epoch))
+    assert life.state is WorkerState.FAILED
+    assert "3 starts" in life.detail
+    assert "SIGKILL" in life.detail
+    assert without_timers(life.handle(ev.RestartRequested(), 9.0)) == [
+        ev.Spawn(Epoch(4), Reason.KILLED)
+    ]
+
+
+def test_a_model_error_is_not_retried() -> None:
+    life = brought_to(WorkerState.LOADING)
+    actions = life.handle(ev.LoadFailed(E1, "not a GGUF file", retryable=False), 1.0)
+    assert without_timers(actions) == [ev.SendShutdown()]
+    life.handle(ev.Exited(E1, ExitReason(code=72, reason=Reason.EXITED, at=0.0)), 2.0)
+    assert life.state is WorkerState.FAILED
+    assert life.detail == "load_failed (code 72): not a GGUF file"
+
+
+def test_a_load_error_that_may_pass_is_retried() -> None:
+    life = brought_to(WorkerState.LOADING)
+    life.handle(ev.LoadFailed(E1, "no memory", retryable=True), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert life.state is WorkerState.BACKOFF
+
+
+def test_the_polite_ladder() -> None:
+    life = brought_to(WorkerState.READY)
+    actions = life.handle(ev.StopRequested(), 1.0)
+    lost = ExitReason(reason=Reason.STOPPED, at=1.0)
+    assert without_timers(actions) == [ev.ReportLost(lost), ev.SendShutdown()]
+    assert timer(actions).delay_s == 2.0
+    actions = fire(life, actions, 3.0)
+    assert without_timers(actions) == [ev.Signal(signal.SIGTERM)]
+    assert timer(actions).delay_s == 3.0
+    actions = fire(life, actions, 6.0)
+    assert without_timers(actions) == [KILL]
+    actions = fire(life, actions, 11.0)
+    assert without_timers(actions) == [KILL]  # again, until it is gone
+    assert without_timers(life.handle(ev.Exited(E1, KILLED), 12.0)) == [ev.Release(E1)]
+    assert life.state is WorkerState.STOPPED
+    assert life.last_exit is not None
+    assert (life.last_exit.reason, life.last_exit.signal) == (Reason.STOPPED, 9)
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "first"),
+    [
+        (WorkerState.STARTING, False, ev.Signal(signal.SIGTERM)),
+        (WorkerState.LOADING, False, ev.Signal(signal.SIGTERM)),
+        (WorkerState.DRAINING, False, ev.SendShutdown()),
+        (WorkerState.STARTING, True, KILL),
+        (WorkerState.READY, True, KILL),
+    ],
+)
+def test_how_a_stop_begins(state: WorkerState, now: bool, first: ev.Action) -> None:
+    life = brought_to(state)
+    assert without_timers(life.handle(ev.StopRequested(now), 1.0))[-1] == first
+
+
+def test_stop_now_overtakes_a_patient_stop() -> None:
+    life = brought_to(WorkerState.READY)
+    patient = life.handle(ev.StopRequested(), 1.0)
+    assert without_timers(life.handle(ev.StopRequested(now=True), 1.5)) == [KILL]
+    assert fire(life, patient, 3.0) == []
+
+
+def test_restart_is_no_death() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.RestartRequested(), 1.0)
+    exited = ExitReason(code=0, reason=Reason.EXITED, at=2.0)
+    assert without_timers(life.handle(ev.Exited(E1, exited), 2.0)) == [
+        ev.Release(E1),
+        ev.Spawn(E2, Reason.RESTARTED),
+    ]
+
+
+def test_stop_wins_over_restart() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.StopRequested(), 1.0)
+    life.handle(ev.RestartRequested(), 1.1)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert life.state is WorkerState.STOPPED
+
+
+def test_a_hung_worker_is_lost_at_once_dumped_and_killed() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    actions = life.handle(ev.DeclaredHung(E1, "no step for 10 s"), 20.0)
+    lost = ExitReason(reason=Reason.HUNG, at=20.0, detail="no step for 10 s")
+    assert without_timers(actions) == [ev.ReportLost(lost), *DUMP]
+    assert life.giving_up is Reason.HUNG
+    assert without_timers(fire(life, actions, 22.0)) == [KILL]
+    actions = life.handle(ev.Exited(E1, KILLED), 22.1)
+    assert without_timers(actions) == [ev.Release(E1), ev.Spawn(E2, Reason.HUNG)]
+
+
+def test_a_broken_engine_tells_its_batch() -> None:
+    life = brought_to(WorkerState.READY)
+    actions = life.handle(ev.EngineBroke(E1, "decode returned -3", (RequestNo(4),)), 1.0)
+    lost = ExitReason(
+        reason=Reason.DECODE_FAILED, at=1.0, detail="decode returned -3", requests=(RequestNo(4),)
+    )
+    assert without_timers(actions) == [ev.ReportLost(lost), ev.SendShutdown()]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "reason"),
+    [
+        (WorkerState.STARTING, ev.TimerKind.START, Reason.START_TIMEOUT),
+        (WorkerState.LOADING, ev.TimerKind.LOAD, Reason.LOAD_TIMEOUT),
+    ],
+)
+def test_waiting_has_an_end(state: WorkerState, kind: ev.TimerKind, reason: Reason) -> None:
+    life = brought_to(state)
+    generation = 1 if state is WorkerState.STARTING else 2
+    assert without_timers(life.handle(ev.TimerFired(kind, generation), 99.0)) == DUMP
+    assert life.giving_up is reason
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.HelloReceived(E1),
+        ev.BecameReady(E1, READY),
+        ev.LinkBroken(E1, "late"),
+        ev.DeclaredHung(E1, "late"),
+        ev.LoadFailed(E1, "late", retryable=False),
+        ev.Exited(E1, KILLED),
+        ev.TimerFired(ev.TimerKind.START, 1),
+    ],
+)
+def test_what_an_earlier_process_did_is_ignored(event: ev.Event) -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 0.0)
+    life.handle(ev.Exited(E1, KILLED), 1.0)
+    assert life.epoch == 2
+    assert life.handle(event, 2.0) == []
+    assert life.state is WorkerState.STARTING
+
+
+@pytest.mark.parametrize(
+    "event",
+    [ev.HelloReceived(E1), ev.BecameReady(E1, READY), ev.LinkBroken(E1, "garbage")],
+)
+def test_breaking_the_protocol_is_punished(event: ev.Event) -> None:
+    life = brought_to(WorkerState.READY)
+    assert without_timers(life.handle(event, 1.0))[-1] == KILL
+    assert life.giving_up is Reason.PROTOCOL_ERROR
+
+
+def test_spawn_failure_is_retried_then_fails() -> None:
+    life = lifecycle()
+    life.handle(ev.StartRequested(), 0.0)
+    actions = life.handle(ev.SpawnFailed(E1, "no memory"), 0.0)
+    assert life.state is WorkerState.BACKOFF
+    assert life.last_exit is not None
+    assert life.last_exit.reason is Reason.SPAWN_FAILED
+    assert without_timers(fire(life, actions, 1.0)) == [ev.Spawn(E2, Reason.SPAWN_FAILED)]
+
+
+def test_draining_ends_by_stop() -> None:
+    life = brought_to(WorkerState.DRAINING)
+    life.handle(ev.StopRequested(), 1.0)
+    assert life.state is WorkerState.STOPPING
+
+
+def test_an_end_without_a_process_is_a_defect_and_shows_its_history() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.Exited(E1, KILLED), 1.0)
+    with pytest.raises(IllegalMove, match="StartRequested") as caught:
+        life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert "end of a process that is gone" in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.READY])
+def test_starting_what_runs_is_a_defect(state: WorkerState) -> None:
+    with pytest.raises(IllegalMove):
+        brought_to(state).handle(ev.StartRequested(), 1.0)
+
+
+def test_history_is_bounded() -> None:
+    life = brought_to(WorkerState.READY)
+    for _ in range(1000):
+        life.handle(ev.TokenProduced(E1), 1.0)
+    with pytest.raises(IllegalMove) as caught:
+        life.handle(ev.StartRequested(), 1.0)
+    assert len(str(caught.value).splitlines()) == 51
+
+
+def test_every_state_can_be_left_and_reached() -> None:
+    assert set(MOVES) == set(WorkerState)
+    assert {to for targets in MOVES.values() for to in targets} == set(WorkerState)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever the order, and whatever of it is late: no defect, one process, every loss told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.life = lifecycle(restart_limit=4)
+        self.now = 0.0
+        self.process: Epoch | None = None
+        self.reported = False
+        self.timers: dict[ev.TimerKind, int] = {}
+        self.stopped_for_good = False
+        self.do(ev.StartRequested())
+
+    def do(self, event: ev.Event) -> None:
+        self.now += 0.1
+        for action in self.life.handle(event, self.now):
+            match action:
+                case ev.Spawn():
+                    assert self.process is None
+                    self.process = action.epoch
+                case ev.Release():
+                    assert self.process is None
+                case ev.ReportReady():
+                    assert not self.reported
+                    self.reported = True
+                case ev.ReportLost():
+                    assert self.reported
+                    self.reported = False
+                case ev.SetTimer():
+                    self.timers[action.kind] = action.generation
+                case _:
+                    pass
+
+    def some_epoch(self, late: bool) -> Epoch:
+        return Epoch(self.life.epoch - 1) if late else self.life.epoch
+
+    @rule(late=st.booleans(), n=st.integers(0, 7))
+    def process_says(self, late: bool, n: int) -> None:
+        epoch = self.some_epoch(late)
+        said: list[ev.Event] = [
+            ev.HelloReceived(epoch),
+            ev.LoadProgress(epoch, self.now),
+            ev.BecameReady(epoch, READY),
+            ev.TokenProduced(epoch),
+            ev.LoadFailed(epoch, "", retryable=bool(self.life.epoch % 2)),
+            ev.LinkBroken(epoch, ""),
+            ev.DeclaredHung(epoch, ""),
+            ev.EngineBroke(epoch, "", ()),
+        ]
+        if late or self.process is not None:
+            self.do(said[n])
+
+    @rule()
+    @precondition(lambda self: self.process is not None)
+    def comes_up(self) -> None:
+        self.do(ev.HelloReceived(self.life.epoch))
+
+    @rule()
+    @precondition(lambda self: self.life.state is WorkerState.LOADING)
+    def loads(self) -> None:
+        self.do(ev.BecameReady(self.life.epoch, READY))
+
+    @rule()
+    @precondition(lambda self: self.process is not None)
+    def dies(self) -> None:
+        epoch, self.process = self.process, None
+        assert epoch is not None
+        self.do(ev.Exited(epoch, KILLED))
+
+    @rule()
+    @precondition(lambda self: self.process is not None)
+    def never_began(self) -> None:
+        epoch, self.process = self.process, None
+        assert epoch is not None
+        self.do(ev.SpawnFailed(epoch, ""))
+
+    @rule(now=st.booleans(), n=st.integers(0, 2))
+    def asked(self, now: bool, n: int) -> None:
+        self.do([ev.StopRequested(now), ev.RestartRequested(now), ev.DrainRequested()][n])
+
+    @rule(kind=st.sampled_from(ev.TimerKind), late=st.integers(0, 1))
+    def time_passes(self, kind: ev.TimerKind, late: int) -> None:
+        if kind in self.timers:
+            self.do(ev.TimerFired(kind, self.timers[kind] - late))
+
+    @invariant()
+    def there_is_a_process_exactly_where_the_state_says_so(self) -> None:
+        assert (self.process is not None) == (self.life.state in HAS_PROCESS)
+
+    @invariant()
+    def who_was_reported_ready_serves(self) -> None:
+        assert self.reported == (self.life.state in SERVING)
+
+    @invariant()
+    def what_waits_has_a_timer(self) -> None:
+        waits = {
+            WorkerState.STARTING: ev.TimerKind.START,
+            WorkerState.LOADING: ev.TimerKind.LOAD,
+            WorkerState.STOPPING: ev.TimerKind.LADDER,
+            WorkerState.BACKOFF: ev.TimerKind.BACKOFF,
+        }
+        kind = waits.get(self.life.state)
+        assert kind is None or kind in self.timers
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

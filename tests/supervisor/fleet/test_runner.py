@@ -1,0 +1,279 @@
+"""The runner against a fake process and a fake link: order, timers, boundaries."""
+
+import asyncio
+import itertools
+import random
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gpufc.config import ModelConfig
+from gpufc.errors import LinkError
+from gpufc.ids import Epoch, RequestNo, WorkerName
+from gpufc.protocol import (
+    Boot,
+    Delta,
+    FromWorker,
+    Hello,
+    LoadFailed,
+    Shutdown,
+    Step,
+    ToWorker,
+)
+from supervisor.fleet import events as ev
+from supervisor.fleet.edge import ExitListener
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.ladder import Timings
+from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
+from supervisor.fleet.link import BrokenListener, MessageListener
+from supervisor.fleet.port import WorkerHandle, WorkerMessage
+from supervisor.fleet.restart_policy import RestartPolicy
+from supervisor.fleet.runner import WorkerRunner, WorkerSpec
+from tests.fakes.child_worker import ready
+from tests.supervisor.fleet.conftest import Recorder
+
+KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=1.0)
+
+
+class FakeProcess:
+    def __init__(self, pid: int, on_exit: ExitListener) -> None:
+        self.pid = pid
+        self.exit = on_exit
+        self.booted: Boot | None = None
+        self.signals: list[signal.Signals] = []
+
+    def boot(self, boot: Boot) -> None:
+        self.booted = boot
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        self.signals.append(number)
+        if number is signal.SIGKILL:
+            self.exit(KILLED)
+
+    def rss_bytes(self) -> int:
+        return 7
+
+
+class FakeLink:
+    def __init__(self, epoch: Epoch, say: MessageListener, broken: BrokenListener) -> None:
+        self.endpoint = f"ipc:///fake/{epoch}"
+        self.epoch = epoch
+        self.say = say
+        self.broken = broken
+        self.sent: list[ToWorker] = []
+        self.last_words: list[FromWorker] = []
+        self.closed = False
+        self.expected: int | None = None
+
+    def expect(self, pid: int) -> None:
+        self.expected = pid
+
+    def send(self, message: ToWorker) -> None:
+        self.sent.append(message)
+
+    def drain_now(self) -> None:
+        while self.last_words:
+            self.say(self.last_words.pop(0))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeEdge:
+    def __init__(self) -> None:
+        self.links: list[FakeLink] = []
+        self.processes: list[FakeProcess] = []
+        self.refuse: Exception | None = None
+
+    def open_link(
+        self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
+    ) -> FakeLink:
+        self.links.append(FakeLink(epoch, on_message, on_broken))
+        return self.links[-1]
+
+    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> FakeProcess:
+        if self.refuse is not None:
+            raise self.refuse
+        self.processes.append(FakeProcess(100 + len(self.processes), on_exit))
+        return self.processes[-1]
+
+
+class Bench:
+    def __init__(self, timings: Timings) -> None:
+        self.edge = FakeEdge()
+        self.listener = Recorder()
+        self.restarts: list[Reason] = []
+        epochs = itertools.count(1)
+        self.life = WorkerLifecycle(
+            RestartPolicy(100, random.Random(1)), timings, lambda: Epoch(next(epochs))
+        )
+        spec = WorkerSpec(
+            name=WorkerName("default-0"),
+            model="m",
+            config=ModelConfig(model_path="/m.gguf"),
+            n_sequences=4,
+            log_level="info",
+        )
+        self.runner = WorkerRunner(
+            spec, self.life, self.edge, lambda: self.listener, self.restarts.append
+        )
+        self.task = asyncio.create_task(self.runner.run())
+        self.runner.post(ev.StartRequested())
+
+    async def until(self, state: WorkerState, epoch: int = 1) -> None:
+        async with asyncio.timeout(5):
+            await self.runner.wait_until(
+                lambda: self.life.state is state and self.life.epoch == epoch
+            )
+
+    async def up(self, epoch: int = 1) -> FakeLink:
+        await self.until(WorkerState.STARTING, epoch)
+        link = self.edge.links[-1]
+        link.say(Hello(link.epoch, 1, "", 0))
+        link.say(ready(link.epoch))
+        await self.until(WorkerState.READY, epoch)
+        return link
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(Timings())
+    yield bench
+    bench.task.cancel()
+
+
+def step(epoch: int, *tokens: int) -> Step:
+    return Step(Epoch(epoch), 1, (Delta(RequestNo(1), 0, tokens, ""),))
+
+
+async def test_boot_message_says_who_and_where(bench: Bench) -> None:
+    await bench.until(WorkerState.STARTING)
+    (process,), (link,) = bench.edge.processes, bench.edge.links
+    assert process.booted is not None
+    assert (process.booted.endpoint, process.booted.epoch) == (link.endpoint, 1)
+    assert len(process.booted.token) == 32
+    assert link.expected == process.pid
+
+
+async def test_steps_reach_the_listener_without_waiting_for_the_queue(bench: Bench) -> None:
+    link = await bench.up()
+    link.say(step(1, 5))
+    assert bench.listener.calls == ["ready 1", "message 1"]
+
+
+async def test_nothing_is_heard_before_ready_or_after_lost(bench: Bench) -> None:
+    await bench.until(WorkerState.STARTING)
+    (link,) = bench.edge.links
+    link.say(step(1, 5))
+    link = await bench.up()
+    link.say(step(1, 5))
+    link.broken("garbage", True)
+    link.say(step(1, 6))  # the verdict is in the queue: it may still pass
+    await bench.until(WorkerState.STARTING, 2)
+    link.say(step(1, 7))
+    assert bench.listener.calls == ["ready 1", "message 1", "message 1", "lost 1"]
+
+
+async def test_last_words_are_heard_before_the_loss(bench: Bench) -> None:
+    link = await bench.up()
+    link.last_words = [step(1, 5)]
+    bench.edge.processes[0].exit(KILLED)
+    await bench.until(WorkerState.STARTING, 2)
+    assert bench.listener.calls == ["ready 1", "message 1", "lost 1"]
+    assert link.closed
+    assert bench.restarts == [Reason.KILLED]
+
+
+async def test_a_reason_that_comes_after_the_exit_still_counts(bench: Bench) -> None:
+    await bench.until(WorkerState.STARTING)
+    (link,) = bench.edge.links
+    link.say(Hello(Epoch(1), 1, "", 0))
+    await bench.until(WorkerState.LOADING)
+    bench.edge.processes[0].exit(KILLED)
+    link.last_words = [LoadFailed(Epoch(1), "corrupt", retryable=False)]
+    await bench.until(WorkerState.FAILED)
+    assert "corrupt" in bench.life.detail
+
+
+async def test_shutdown_goes_over_the_link_and_the_handle_sends_too(bench: Bench) -> None:
+    link = await bench.up()
+    (worker,) = bench.listener.ready
+    worker.send(Shutdown(worker.epoch))
+    bench.runner.post(ev.StopRequested())
+    await bench.until(WorkerState.STOPPING)
+    assert link.sent == [Shutdown(Epoch(1))] * 2
+
+
+async def test_timers_climb_the_ladder() -> None:
+    bench = Bench(Timings(shutdown_s=0.01, terminate_s=0.01))
+    await bench.up()
+    bench.runner.post(ev.StopRequested())
+    await bench.until(WorkerState.STOPPED)
+    assert bench.edge.processes[0].signals == [signal.SIGTERM, signal.SIGKILL]
+    bench.task.cancel()
+
+
+async def test_a_spawn_that_fails_is_tried_again() -> None:
+    bench = Bench(Timings())
+    bench.edge.refuse = BlockingIOError("no more processes")
+    await bench.until(WorkerState.BACKOFF)
+    assert bench.edge.links[0].closed
+    bench.edge.refuse = None
+    await bench.up(2)
+    bench.task.cancel()
+
+
+async def test_a_boot_message_that_cannot_be_written_is_not_retried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: FakeProcess, boot: Boot) -> None:
+        raise LinkError("too large")
+
+    monkeypatch.setattr(FakeProcess, "boot", refuse)
+    bench = Bench(Timings())
+    await bench.until(WorkerState.FAILED)
+    assert bench.edge.processes[0].signals == [signal.SIGKILL]
+    bench.task.cancel()
+
+
+async def test_a_listener_that_raises_stops_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Recorder, worker: WorkerHandle, message: WorkerMessage) -> None:
+        raise ValueError("defect of dispatch")
+
+    monkeypatch.setattr(Recorder, "worker_message", fail)
+    link = await bench.up()
+    link.say(step(1, 5))
+    bench.edge.processes[0].exit(KILLED)
+    await bench.up(2)
+    assert "defect of dispatch" in caplog.text
+
+
+async def test_a_defect_ends_the_worker_and_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await bench.up()
+    bench.runner.post(ev.StartRequested())  # illegal: it runs
+    async with asyncio.timeout(5):
+        await bench.runner.wait_until(lambda: False)
+    assert bench.listener.calls == ["ready 1", "lost 1"]
+    assert bench.listener.lost[0].reason is Reason.INTERNAL_ERROR
+    assert bench.edge.processes[0].signals == [signal.SIGKILL]
+    assert link.closed
+    assert "start of what runs" in bench.runner.status().detail
+    await bench.task
+
+
+async def test_status_row(bench: Bench) -> None:
+    await bench.up()
+    row = bench.runner.status()
+    assert (row.name, row.pid, row.epoch, row.model, row.model_path) == (
+        "default-0",
+        100,
+        1,
+        "m",
+        "/m.gguf",
+    )
+    assert (row.kv_cells_total, row.rss_bytes, row.loading_fraction) == (2048, 7, 1.0)
