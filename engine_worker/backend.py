@@ -36,10 +36,10 @@ class Batch(Struct):
 class ModelFacts(Struct, frozen=True, kw_only=True):
     """What was really obtained when the model was loaded.
 
-    `unified` says that all sequences share `kv_cells`; otherwise each has `kv_cells //
-    n_sequences` of its own. `can_cut` is false for models whose state cannot be shortened
-    (recurrent, hybrid, or a sliding window that has moved on): their sequences are reused whole
-    or not at all.
+    `batch_tokens` is the most that one `decode` may be given. `unified` says that all sequences
+    share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
+    for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
+    whole or not at all.
     """
 
     fingerprint: str
@@ -48,6 +48,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     n_ctx_train: int
     kv_cells: int
     n_sequences: int
+    batch_tokens: int
     n_vocab: int
     n_layers: int
     n_gpu_layers: int

@@ -58,7 +58,7 @@ class Engine:
         self.scheduler = Scheduler(
             max_running=max_running,
             n_slots=facts.n_sequences,
-            batch_tokens=max(batch_tokens, max_running),
+            batch_tokens=batch_tokens,
             prefix_cache=PrefixCache(can_cut=facts.can_cut),
         )
         self._backend = backend

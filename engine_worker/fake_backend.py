@@ -34,6 +34,7 @@ from gpufc.errors import DecodeFailed, OutOfCells
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 
+BATCH_TOKENS = 256
 LOGIT = 60.0
 """Of the chosen token, all others having 0: so likely that every sampling setting chooses it."""
 
@@ -64,10 +65,10 @@ class FakeBackend:
         self._script = fake_faults.parse_script(config.fake_script)
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if config.kv_unified else cells // n_sequences
-        self._n_batch = max(config.batch_tokens, n_sequences)
+        self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
-        self.facts = _facts(config, n_sequences, cells)
+        self.facts = _facts(config, n_sequences, cells, self._n_batch)
 
     @classmethod
     def load(cls, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Self:
@@ -193,7 +194,7 @@ def _row(state: State, *, is_nan: bool) -> Logits:
     return row
 
 
-def _facts(config: ModelConfig, n_sequences: int, cells: int) -> ModelFacts:
+def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
     room = cells if config.kv_unified else cells // n_sequences
     return ModelFacts(
@@ -203,6 +204,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int) -> ModelFacts:
         n_ctx_train=1 << 24,
         kv_cells=cells,
         n_sequences=n_sequences,
+        batch_tokens=n_batch,
         n_vocab=N_VOCAB,
         n_layers=1,
         n_gpu_layers=0,

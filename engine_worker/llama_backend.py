@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ."""
 
+BATCH_TOKENS_CPU = 128
+BATCH_TOKENS_GPU = 1024
+"""Tokens of one step. The CPU's figure is measured (DESIGN.md), the GPU's llama.cpp's own range."""
+
 _FLASH = {
     FlashAttention.AUTO: lc.LLAMA_FLASH_ATTN_TYPE_AUTO,
     FlashAttention.ON: lc.LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -249,7 +253,7 @@ def _new_context(
     params = lc.llama_context_default_params()
     params.n_ctx = _n_cells(header, config, n_ctx, n_sequences)
     params.n_seq_max = params.n_outputs_max = n_sequences
-    params.n_batch = params.n_ubatch = max(config.batch_tokens, n_sequences)
+    params.n_batch = params.n_ubatch = max(_batch_tokens(config), n_sequences)
     params.n_threads = params.n_threads_batch = n_threads
     params.flash_attn_type = _FLASH[config.flash_attention]
     params.kv_unified = config.kv_unified
@@ -262,6 +266,13 @@ def _new_context(
             f"no context of {params.n_ctx} KV cells for {config.model_path}: {_reason()}"
         )
     return context
+
+
+def _batch_tokens(config: ModelConfig) -> int:
+    """On a CPU a larger step computes no faster, it only makes running streams wait longer."""
+    if config.batch_tokens is not None:
+        return config.batch_tokens
+    return BATCH_TOKENS_GPU if _log.n_offloaded else BATCH_TOKENS_CPU
 
 
 def _n_cells(header: GgufHeader, config: ModelConfig, n_ctx: int, n_sequences: int) -> int:
@@ -308,6 +319,7 @@ def _facts(
         n_ctx_train=lc.llama_model_n_ctx_train(model),
         kv_cells=lc.llama_n_ctx(context),
         n_sequences=lc.llama_n_seq_max(context),
+        batch_tokens=lc.llama_n_batch(context),
         n_vocab=vocabulary.n_tokens,
         n_layers=n_layers,
         n_gpu_layers=_n_offloaded(config, n_layers),

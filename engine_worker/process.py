@@ -144,7 +144,7 @@ class Worker:
             self._channel.send,
             epoch=boot.epoch,
             max_running=boot.n_sequences,
-            batch_tokens=boot.model.batch_tokens,
+            batch_tokens=backend.facts.batch_tokens,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
         self._channel.send(_ready(boot, backend, time.monotonic() - started))

@@ -109,9 +109,12 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         bool, Meta(description="one KV cache for all sequences rather than a stream for each")
     ] = True
     batch_tokens: Annotated[
-        int,
-        Meta(ge=16, le=65_536, description="most tokens that one engine step computes"),
-    ] = 256
+        Annotated[int, Meta(ge=16, le=65_536)] | None,
+        Meta(
+            description="most tokens that one engine step computes"
+            " [default: 128 on a CPU, 1024 on a GPU]"
+        ),
+    ] = None
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for decoding [default: the cores there are]"),
