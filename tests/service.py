@@ -34,6 +34,14 @@ def wait_for(what: Callable[[], T], timeout_s: float = 30.0, why: str = "") -> T
         time.sleep(0.01)
 
 
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs. One that its adoptive parent has yet to reap does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without anything that would configure gpufc."""
     return {key: value for key, value in os.environ.items() if not key.startswith("GPUFC_")}

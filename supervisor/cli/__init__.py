@@ -1,0 +1,86 @@
+"""Everything that a person does at a terminal: the command `gpufc-supervisor`.
+
+One module for each command. They import what is heavy inside their functions, so that `--help`
+answers at once. What goes wrong is one line on stderr and an exit code (`exit_codes.py`).
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+PROGRAM = "gpufc-supervisor"
+
+COMMANDS = {
+    "start": "supervisor.cli.start",
+    "status": "supervisor.cli.status",
+    "stop": "supervisor.cli.stop",
+    "restart": "supervisor.cli.restart",
+    "logs": "supervisor.cli.logs",
+    "models": "supervisor.cli.models",
+    "chat": "supervisor.cli.chat",
+    "config": "supervisor.cli.config",
+    "doctor": "supervisor.cli.doctor",
+    "version": "supervisor.cli.version",
+    "completion": "supervisor.cli.completion",
+}
+"""In the order in which somebody new needs them."""
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for, and whose errors are lines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the command that was probably meant."""
+        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and close:
+            ctx.fail(f"No such command {args[0]!r}; did you mean {close[0]}?")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As click's, but every error is one line on stderr with the exit code of contract.md."""
+        from supervisor.cli.errors import reported
+
+        main: Callable[..., Any] = super().main
+        run = partial(main, *args, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        sys.exit(reported(run, (args and args[0]) or extra.get("args") or sys.argv[1:]))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    epilog=f"First steps: `{PROGRAM} doctor` says whether this machine is ready, "
+    f"`{PROGRAM} start` serves the demo model, `{PROGRAM} chat` talks to it.",
+)
+@click.version_option(None, "-V", "--version", package_name="gpufc", message="%(version)s")
+def cli() -> None:
+    """Serve a language model on this machine over OpenAI's API.
+
+    The front answers HTTP and outlives its engine: when a worker dies, another one takes over.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name=PROGRAM)

@@ -1,0 +1,122 @@
+"""A client of `/v1/chat/completions` for `chat`: standard library only, one answer at a time."""
+
+import http.client
+import json
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from gpufc.errors import GpufcError
+from supervisor.control.client import NotRunning
+
+TIMEOUT_S = 60.0
+"""Longest silence. The front sends a comment every 5 s while a request waits."""
+
+Turn = dict[str, str]
+
+
+class ChatFailed(GpufcError):
+    """The service answered with an error; the text is its message."""
+
+
+class Figures(Struct):
+    """What the last answer cost. Seconds are as this client saw them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_s: float | None = None
+    total_s: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """After the first token."""
+        spent = self.total_s - (self.first_token_s or 0.0)
+        return (self.completion_tokens - 1) / spent if self.completion_tokens > 1 and spent else 0.0
+
+
+class ChatClient:
+    """One service. `figures` are those of the last answer, also of one that was broken off."""
+
+    def __init__(self, base_url: str, options: dict[str, Any] | None = None) -> None:
+        self.base_url = base_url
+        self._options = options or {}
+        self.figures = Figures()
+
+    def answer(self, messages: list[Turn]) -> Generator[str, None, None]:
+        """The answer's text, as it comes. Closing the iterator cancels the request.
+
+        Raises `ChatFailed` or `NotRunning`.
+        """
+        self.figures = Figures()
+        began = time.monotonic()
+        connection = self._connection()
+        try:
+            for event in _events(self._send(connection, messages)):
+                self.figures.total_s = time.monotonic() - began
+                self._count(event)
+                text = _text(event)
+                if text:
+                    if self.figures.first_token_s is None:
+                        self.figures.first_token_s = time.monotonic() - began
+                    yield text
+        except TimeoutError:
+            raise NotRunning(f"{self.base_url} has been silent for {TIMEOUT_S:.0f} s") from None
+        except (OSError, http.client.HTTPException) as err:
+            raise NotRunning(f"{self.base_url} went away: {err}") from err
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.base_url)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+    def _send(
+        self, connection: http.client.HTTPConnection, messages: list[Turn]
+    ) -> http.client.HTTPResponse:
+        body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+        headers = {"Content-Type": "application/json"}
+        key = os.environ.get("GPUFC_API_KEY")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        payload = json.dumps(body | self._options)
+        connection.request("POST", "/v1/chat/completions", payload, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise ChatFailed(_error(response))
+        return response
+
+    def _count(self, event: dict[str, Any]) -> None:
+        usage = event.get("usage")
+        if usage:
+            self.figures.prompt_tokens = usage["prompt_tokens"]
+            self.figures.completion_tokens = usage["completion_tokens"]
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The stream's events up to `[DONE]`; comments are passed over."""
+    while line := response.readline():
+        if not line.startswith(b"data:"):
+            continue
+        data = line[len(b"data:") :].strip()
+        if data == b"[DONE]":
+            return
+        event: dict[str, Any] = json.loads(data)
+        if "error" in event:
+            raise ChatFailed(str(event["error"]["message"]))
+        yield event
+
+
+def _text(event: dict[str, Any]) -> str:
+    choices = event.get("choices") or []
+    return (choices[0].get("delta") or {}).get("content") or "" if choices else ""
+
+
+def _error(response: http.client.HTTPResponse) -> str:
+    try:
+        return str(json.load(response)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the service answered {response.status} {response.reason}"

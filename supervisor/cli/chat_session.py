@@ -1,0 +1,138 @@
+"""One conversation at a terminal: what has been said, the slash commands, the prompt."""
+
+import contextlib
+from typing import TextIO
+
+import click
+
+from supervisor.cli.chat_client import ChatClient, ChatFailed, Turn
+from supervisor.cli.terminal import duration
+from supervisor.control.client import NotRunning
+
+PROMPT = "> "
+
+HELP = """\
+/system TEXT  set the system prompt and begin anew; without TEXT, show it
+/reset        forget the conversation
+/stats        figures of the last answer
+/help         this
+/quit         end (so does Ctrl-D)
+Ctrl-C breaks an answer off; what came of it stays in the conversation."""
+
+
+class ChatSession:
+    """Keeps the turns. A turn without an answer is taken back, so that it can be asked again."""
+
+    def __init__(self, client: ChatClient, out: TextIO, *, system: str | None = None) -> None:
+        self._client = client
+        self._out = out
+        self._system = system
+        self._turns: list[Turn] = []
+
+    def ask(self, prompt: str) -> None:
+        """Send a turn and print its answer as it comes. Raises `ChatFailed` or `NotRunning`.
+
+        Ctrl-C while the answer comes is raised again after it has been cancelled.
+        """
+        self._turns.append({"role": "user", "content": prompt})
+        said: list[str] = []
+        try:
+            with contextlib.closing(self._client.answer(self._messages())) as pieces:
+                for piece in pieces:
+                    said.append(piece)
+                    self._out.write(piece)
+                    self._out.flush()
+        finally:
+            if said:
+                self._turns.append({"role": "assistant", "content": "".join(said)})
+            else:
+                self._turns.pop()
+            if said and not said[-1].endswith("\n"):
+                self._out.write("\n")
+            self._out.flush()
+
+    def converse(self, model: str) -> None:
+        """Prompt, answer, prompt, … until the person ends it or the service is gone."""
+        _enable_editing()
+        self._say(f"{model} at {self._client.base_url}. /help names the commands, Ctrl-D ends.")
+        while (line := self._read()) is not None:
+            if line.startswith("/"):
+                if not self._command(line):
+                    return
+            elif line:
+                self._ask_on(line)
+
+    def _ask_on(self, prompt: str) -> None:
+        try:
+            self.ask(prompt)
+        except KeyboardInterrupt:
+            self._say("(broken off)")
+        except ChatFailed as err:
+            self._say(f"error: {err}", fg="red")
+        except NotRunning as err:
+            self._say(f"error: {err}", fg="red")
+            self._say("Ask again when `gpufc-supervisor status` says that it is ready.")
+
+    def _read(self) -> str | None:
+        """One line; None at the end. Ctrl-C clears the line, as in a shell."""
+        while True:
+            try:
+                return input(PROMPT).strip()
+            except KeyboardInterrupt:
+                self._out.write("\n")
+            except EOFError:
+                self._out.write("\n")
+                return None
+
+    def _command(self, line: str) -> bool:
+        """Carry out a slash command; False ends the conversation."""
+        name, _, rest = line.partition(" ")
+        match name:
+            case "/quit" | "/exit":
+                return False
+            case "/system":
+                self._set_system(rest.strip())
+            case "/reset":
+                self._turns.clear()
+                self._say("(forgotten)")
+            case "/stats":
+                self._say(self.stats())
+            case "/help":
+                self._say(HELP)
+            case _:
+                self._say(f"there is no {name}; /help names the commands")
+        return True
+
+    def _set_system(self, text: str) -> None:
+        if text:
+            self._system = text
+            self._turns.clear()
+            self._say("(system prompt set, conversation begun anew)")
+        else:
+            self._say(self._system or "(no system prompt)")
+
+    def stats(self) -> str:
+        """The last answer's figures in words."""
+        figures = self._client.figures
+        if figures.first_token_s is None:
+            return "no answer yet"
+        return (
+            f"{figures.completion_tokens} tokens in {duration(figures.total_s)}, first after "
+            f"{duration(figures.first_token_s)}, then {figures.tokens_per_second:.1f} tokens/s; "
+            f"{figures.prompt_tokens} tokens of prompt; {len(self._turns)} turns kept"
+        )
+
+    def _messages(self) -> list[Turn]:
+        head = [{"role": "system", "content": self._system}] if self._system else []
+        return head + self._turns
+
+    def _say(self, text: str, fg: str | None = None) -> None:
+        click.secho(text, fg=fg, dim=fg is None, file=self._out)
+
+
+def _enable_editing() -> None:
+    """Line editing and history in `input`, where Python was built with it."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        readline.parse_and_bind("set enable-bracketed-paste on")

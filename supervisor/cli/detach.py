@@ -1,0 +1,105 @@
+"""`start --detach`: the same command again in a session of its own, watched until it is ready."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpufc.config import Config
+from gpufc.errors import ConfigError, StartError
+from supervisor.cli.errors import USAGE
+from supervisor.cli.terminal import Progress
+from supervisor.cli.welcome import loading_fraction, welcome
+from supervisor.control.client import ControlClient, NotRunning
+from supervisor.runtime_dir import RuntimeDir
+
+OUTPUT_NAME = "start.out"
+POLL_S = 0.1
+
+Status = dict[str, Any]
+
+
+def start_detached(config: Config, args: Sequence[str]) -> None:
+    """Start a front that outlives this process and its terminal; returns when it is ready.
+
+    Raises `StartError` or `ConfigError` with the reason that the front itself gave.
+    """
+    folder = RuntimeDir.find(config.server.runtime_dir)
+    log = _log_path(folder)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "supervisor.cli", "start", *args],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=_environment(),
+        )
+    try:
+        status = _wait_ready(child, ControlClient(folder.control_socket), log)
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        raise
+    for line in welcome(status):
+        click.echo(line)
+    click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
+    click.echo("`gpufc-supervisor logs -f` follows it, `gpufc-supervisor stop` ends it.")
+    child.returncode = 0  # it is meant to outlive us: no warning about that when we end
+
+
+def _wait_ready(child: subprocess.Popen[bytes], client: ControlClient, log: Path) -> Status:
+    progress = Progress("loading the model")
+    try:
+        while True:
+            code = child.poll()
+            if code is not None:
+                raise _failure(code, log)
+            status = _status(client, child.pid)
+            if status is not None and status["front"]["condition"]["status"] == "ok":
+                return status
+            if status is not None:
+                progress.fraction(loading_fraction(status["workers"]))
+            time.sleep(POLL_S)
+    finally:
+        progress.end()
+
+
+def _status(client: ControlClient, pid: int) -> Status | None:
+    """The child's status; None while it is not there, or somebody else's front still is."""
+    try:
+        status = client.status()
+    except NotRunning:
+        return None
+    return status if status["front"]["pid"] == pid else None
+
+
+def _failure(code: int, log: Path) -> StartError | ConfigError:
+    """The last `error:` line that the child wrote, as the error that it was."""
+    reasons = [
+        line.removeprefix("error:").strip()
+        for line in log.read_text("utf-8", "replace").splitlines()
+        if line.startswith("error:")
+    ]
+    reason = reasons[-1] if reasons else f"it ended with code {code}; its output is in {log}"
+    return ConfigError(reason) if code == USAGE else StartError(reason)
+
+
+def _log_path(folder: RuntimeDir) -> Path:
+    """Where the child's own output goes. The folder is made and checked as the front does it."""
+    RuntimeDir.acquire(str(folder.path)).cleanup()
+    return folder.logs / OUTPUT_NAME
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the folder that this package came from: `-P` leaves the current one out."""
+    import gpufc
+
+    root = str(Path(gpufc.__file__).parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, known)))}

@@ -1,0 +1,167 @@
+"""`doctor`: would `start` work here, and if not, what to do."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpufc.errors import ConfigError
+from supervisor.cli.errors import USAGE
+from supervisor.cli.options import config_option, resolve, setting_options
+
+if TYPE_CHECKING:
+    from gpufc.settings import Settings
+    from supervisor.cli.findings import Finding
+
+PROBE_S = 60.0
+
+LIBRARIES = {
+    "aiohttp": "aiohttp",
+    "uvloop": "uvloop",
+    "pyzmq": "zmq",
+    "msgspec": "msgspec",
+    "psutil": "psutil",
+    "jinja2": "jinja2",
+    "llama-cpp-python": "llama_cpp",
+}
+
+_MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("BAD ", "red")}
+
+
+@click.command("doctor", short_help="Say whether `start` would work, and what to do if not.")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@config_option
+@setting_options()
+def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
+    """Say whether `start` would work with these options, and what to do if not.
+
+    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would
+    work, 2 if the configuration is wrong, 3 if something else is in the way.
+    """
+    import msgspec
+
+    settings = resolve(flags, config_file)
+    found = []
+    for finding in examine(settings):
+        found.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+    codes = [finding.code for finding in found if finding.level == "bad"]
+    if not as_json:
+        click.echo(_verdict(len(codes)))
+    sys.exit(min(codes, default=0))
+
+
+def examine(settings: "Settings") -> Iterator["Finding"]:
+    """All findings, in the order in which a start would run into them."""
+    from supervisor.cli import findings, preflight
+    from supervisor.runtime_dir import RuntimeDir
+
+    yield findings.python()
+    yield from findings.libraries(LIBRARIES)
+    server = settings.config.server
+    plan = None
+    try:
+        plan = preflight.check_configuration(settings)
+    except ConfigError as err:
+        yield findings.Finding(findings.Level.BAD, "configuration", str(err), code=USAGE)
+    yield from _engine(plan, settings)
+    folder = RuntimeDir.find(server.runtime_dir)
+    yield findings.checked(
+        "runtime folder",
+        lambda: _try_folder(server.runtime_dir),
+        f"{folder.path} can be used, and no other front runs in it",
+    )
+    yield findings.checked(
+        "port",
+        lambda: preflight.check_port(server.host, server.port),
+        f"{server.port} on {server.host} is free" if server.port else "a free one will be taken",
+    )
+    yield from findings.limits()
+    yield findings.disk(str(folder.path))
+
+
+def _try_folder(given: str | None) -> None:
+    """Take the folder and give it back, which leaves it there, empty. Raises as `start` would."""
+    from supervisor.cli import preflight
+    from supervisor.runtime_dir import RuntimeDir
+
+    preflight.check_not_running(given)
+    RuntimeDir.acquire(given).cleanup()
+
+
+def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
+    from supervisor.cli import findings
+
+    path = plan.config.model.model_path if plan else None
+    report = probe(path)
+    engine = report["llama_cpp"]
+    yield from findings.engine(engine)
+    devices, why_none = _gpus()
+    yield from findings.gpu(devices, why_none, bool(engine.get("supports_gpu")))
+    facts = report.get("model")
+    if facts:
+        yield from findings.model(facts, settings.config)
+    if facts and "error" not in facts:
+        yield from findings.memory(facts, report, settings.config)
+
+
+def probe(model_path: str | None) -> dict[str, Any]:
+    """What `engine_worker.probe` says, run in a process of its own: it may crash or hang."""
+    command = [sys.executable, "-m", "engine_worker.probe", *([model_path] if model_path else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
+        report: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"llama_cpp": {"error": f"did not answer within {PROBE_S:.0f} s"}}
+    except ValueError:
+        return {"llama_cpp": {"error": _why_ended(done.returncode, done.stderr)}}
+    return report
+
+
+def _why_ended(code: int, stderr: str) -> str:
+    if code < 0:
+        return f"crashed ({signal.Signals(-code).name}): not compiled for this processor?"
+    last = stderr.strip().splitlines()[-1:] or [f"ended with code {code}"]
+    return last[0]
+
+
+def _gpus() -> tuple[tuple[Any, ...], str]:
+    from supervisor.devices.nvml import NvmlSource
+    from supervisor.devices.port import SourceAbsent
+
+    try:
+        return NvmlSource().sample(), ""
+    except SourceAbsent as err:
+        return (), str(err)
+    except Exception as err:  # a driver may raise anything, and that is a finding too
+        return (), f"the driver failed: {err}"
+
+
+def _print(finding: "Finding") -> None:
+    from supervisor.cli.terminal import columns
+
+    mark, colour = _MARKS[finding.level]
+    indent = " " * 22
+    width = max(50, min(columns(), 100))
+    body = textwrap.fill(
+        finding.text, width, initial_indent=indent, subsequent_indent=indent,
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+    click.echo(f"{click.style(mark, fg=colour, bold=True)}  {finding.subject:<16}{body[22:]}")
+    if finding.advice:
+        click.echo(f"{indent}→ {finding.advice}")
+
+
+def _verdict(bad: int) -> str:
+    if bad:
+        word = "thing keeps" if bad == 1 else "things keep"
+        return click.style(f"{bad} {word} `start` from working.", fg="red")
+    return click.style("`start` will work.", fg="green")

@@ -1,0 +1,93 @@
+"""From exceptions to one line on stderr and the exit codes of contract.md."""
+
+import errno
+import itertools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from gpufc.errors import ConfigError, GpufcError, StartError
+
+USAGE = 2
+COULD_NOT_START = 3
+NOT_RUNNING = 4
+REFUSED = 5
+INTERRUPTED = 130
+
+
+def reported(command: Callable[[], Any], args: Sequence[str]) -> int:
+    """Run a command; returns the exit code, having said what went wrong."""
+    try:
+        result = command()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as err:
+        err.show()
+        return USAGE
+    except click.UsageError as err:
+        return _say(_usage(err), USAGE)
+    except click.ClickException as err:
+        return _say(err.format_message(), USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_left()
+    except GpufcError as err:
+        if _debugging(args):
+            raise
+        return _say(str(err), exit_code(err))
+    except OSError as err:
+        if err.errno == errno.EPIPE:
+            return _reader_left()
+        if _debugging(args):
+            raise
+        return _say(f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}", 1)
+    except Exception as err:  # a defect of ours: still one line, with the way to more
+        if _debugging(args):
+            raise
+        hint = "run it again with GPUFC_LOG_LEVEL=debug for the traceback"
+        return _say(f"unexpected {type(err).__name__}: {err}; {hint}", 1)
+
+
+def exit_code(err: GpufcError) -> int:
+    """The code of contract.md for an error that an operator caused."""
+    from supervisor.control.client import NotRunning, Refused
+
+    match err:
+        case ConfigError():
+            return USAGE
+        case StartError():
+            return COULD_NOT_START
+        case NotRunning():
+            return NOT_RUNNING
+        case Refused():
+            return REFUSED
+        case _:
+            return 1
+
+
+def _usage(err: click.UsageError) -> str:
+    """Click's message as one line that begins small and ends with where to look."""
+    message = " ".join(err.format_message().split())
+    where = err.ctx.command_path if err.ctx else "gpufc-supervisor"
+    return f"{message[:1].lower()}{message[1:].rstrip('.')} (see `{where} --help`)"
+
+
+def _say(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+    return code
+
+
+def _reader_left() -> int:
+    """`| head` has seen enough. Without this, the interpreter complains once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _debugging(args: Sequence[str]) -> bool:
+    given = " ".join(args).replace("=", " ").split()
+    flagged = any(pair == ("--log-level", "debug") for pair in itertools.pairwise(given))
+    return flagged or os.environ.get("GPUFC_LOG_LEVEL", "").lower() == "debug"

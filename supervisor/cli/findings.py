@@ -1,0 +1,183 @@
+"""What `doctor` found: a list of findings, each with what to do about it. Pure but for reading."""
+
+import os
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from gpufc.config import Config
+from gpufc.errors import GpufcError
+from supervisor.cli import errors
+from supervisor.cli.terminal import amount
+
+LEAST_PYTHON = (3, 11)
+LEAST_FILES = 4096
+LEAST_DISK_BYTES = 100 << 20
+GPU_SHARE = 0.8
+CPU_SHARE = 0.9
+
+
+class Level(StrEnum):
+    """`bad` keeps `start` from working; `warn` does not."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+class Finding(Struct, frozen=True):
+    """`advice` is what to do, empty where there is nothing to do. `code` is the exit code that
+    `start` would end with because of it."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+    code: int = errors.COULD_NOT_START
+
+
+def python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < LEAST_PYTHON:
+        return Finding(Level.BAD, "Python", version, "gpufc needs 3.11 or later")
+    return Finding(Level.OK, "Python", f"{version} at {sys.executable}")
+
+
+def libraries(names: dict[str, str]) -> Iterator[Finding]:
+    """`names` maps a distribution to the module that it brings."""
+    import importlib.util
+    from importlib import metadata
+
+    missing = [name for name, module in names.items() if importlib.util.find_spec(module) is None]
+    for name in missing:
+        yield Finding(Level.BAD, "library", f"{name} is not installed", "pip install gpufc")
+    if not missing:
+        versions = []
+        for name in names:
+            try:
+                versions.append(f"{name} {metadata.version(name)}")
+            except metadata.PackageNotFoundError:
+                versions.append(name)
+        yield Finding(Level.OK, "libraries", ", ".join(versions))
+
+
+def checked(subject: str, check: Callable[[], Any], fine: str) -> Finding:
+    """A check of `preflight`: its error is the finding, and says itself what to do."""
+    try:
+        check()
+    except GpufcError as err:
+        return Finding(Level.BAD, subject, str(err), code=errors.exit_code(err))
+    return Finding(Level.OK, subject, fine)
+
+
+def engine(report: dict[str, Any]) -> Iterator[Finding]:
+    """What llama.cpp was compiled for and what it finds."""
+    if "error" in report:
+        yield Finding(
+            Level.BAD, "llama.cpp", report["error"],
+            "pip install --force-reinstall --no-cache-dir llama-cpp-python compiles it for here",
+        )  # fmt: skip
+        return
+    gpu = "with" if report["supports_gpu"] else "without"
+    yield Finding(
+        Level.OK, "llama.cpp", f"llama-cpp-python {report['version']}, compiled {gpu} GPU support"
+    )
+    if report["system_info"]:
+        yield Finding(Level.OK, "compiled for", report["system_info"].rstrip(" |"))
+    for device in report["devices"]:
+        memory = ""
+        if device["memory_total_bytes"]:
+            free, total = device["memory_free_bytes"], device["memory_total_bytes"]
+            memory = f", {amount(free)} of {amount(total)} free"
+        text = f"{device['name']} ({device['kind']}): {device['description']}{memory}"
+        yield Finding(Level.OK, "ggml device", text)
+
+
+def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator[Finding]:
+    """The drivers' GPUs against what llama.cpp was compiled for."""
+    for device in devices:
+        memory = amount(device.memory_total_bytes or 0)
+        yield Finding(Level.OK, "GPU", f"{device.name}, {memory}")
+    if devices and not supports_gpu:
+        yield Finding(
+            Level.WARN, "GPU", "llama.cpp was compiled without support for it: the CPU will do all",
+            "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir "
+            "llama-cpp-python",
+        )  # fmt: skip
+    if not devices:
+        yield Finding(Level.OK, "NVIDIA GPU", f"none: {why_none}")
+
+
+def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
+    """Whole, and does its training fit what is asked of it."""
+    if "error" in facts:
+        yield Finding(Level.BAD, "model", facts["error"], "download it again, or name another one")
+        return
+    name = facts["name"] or "unnamed"
+    text = f"{name} ({facts['architecture']}), {amount(facts['file_bytes'])}, whole"
+    yield Finding(Level.OK, "model", text)
+    trained, n_ctx = facts["n_ctx_train"], config.model.n_ctx
+    if trained and n_ctx > trained:
+        yield Finding(
+            Level.WARN, "context", f"n_ctx {n_ctx:,}, but the model was trained for {trained:,}",
+            f"--n-ctx {trained}",
+        )  # fmt: skip
+
+
+def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Iterator[Finding]:
+    """Do the weights and one request's context fit? An estimate: the worker measures."""
+    devices = report["llama_cpp"].get("devices", [])
+    device_free = sum(d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu"))
+    on_gpu = bool(device_free) and config.model.n_gpu_layers > 0
+    free = device_free * GPU_SHARE if on_gpu else report["available_bytes"] * CPU_SHARE
+    n_cells = max(config.model.n_ctx, config.model.kv_cells or 0)
+    context = facts["cell_bytes"] * n_cells
+    place = "GPU" if on_gpu else "host"
+    text = (
+        f"weights {amount(facts['file_bytes'])} and a context of {n_cells:,} tokens "
+        f"{amount(context)}; {amount(free)} of {place} memory can be used"
+    )
+    if facts["file_bytes"] + context <= free:
+        yield Finding(Level.OK, "memory", text)
+        return
+    room = int((free - facts["file_bytes"]) // facts["cell_bytes"])
+    if room >= 16:
+        yield Finding(Level.BAD, "memory", text, f"--n-ctx {room // 256 * 256 or room}")
+    elif on_gpu:
+        advice = "fewer layers on the GPU (--n-gpu-layers), or a smaller quantization"
+        yield Finding(Level.WARN, "memory", text, advice)
+    else:
+        yield Finding(Level.BAD, "memory", text, "a smaller model or a smaller quantization")
+
+
+def limits() -> Iterator[Finding]:
+    """Of the system on this process."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files < LEAST_FILES:
+        yield Finding(
+            Level.WARN, "open files", f"limited to {files:,}: that many connections at most",
+            f"ulimit -n {min(most, 65_536) if most > 0 else 65_536}",
+        )  # fmt: skip
+    else:
+        yield Finding(Level.OK, "open files", f"up to {files:,}")
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        text = f"limited to {amount(address_space)}: mapping a larger model fails"
+        yield Finding(Level.WARN, "address space", text, "ulimit -v unlimited")
+
+
+def disk(folder: str) -> Finding:
+    """Room for sockets and logs."""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_DISK_BYTES:
+        text = f"{amount(free)} free at {folder}"
+        return Finding(Level.WARN, "disk", text, "make room, or choose another --runtime-dir")
+    return Finding(Level.OK, "disk", f"{amount(free)} free at {folder}")

@@ -1,0 +1,150 @@
+"""Serving in the foreground: the event loop, signals, and what the terminal is told meanwhile."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import msgspec
+
+from gpufc import logs
+from gpufc.config import Config
+from gpufc.settings import Value
+from supervisor.cli.stop import left
+from supervisor.cli.terminal import Progress
+from supervisor.cli.welcome import loading_fraction, welcome
+
+POLL_S = 0.1
+FRONT_LOG = "front.log"
+
+
+class ServedFront(Protocol):
+    """A front that is up, as the terminal sees it."""
+
+    async def wait_ready(self) -> None:
+        """Until the model is loaded or a stop is asked for. Raises `GpufcError` if it cannot be."""
+        ...
+
+    async def wait_stop(self) -> bool:
+        """Until a stop is asked for and running requests have ended, or had their time."""
+        ...
+
+    def request_stop(self, now: bool = False) -> None:
+        """Begin to drain, or end at once."""
+        ...
+
+    def status(self) -> Any:
+        """The status document of the control socket."""
+        ...
+
+
+def serve(config: Config, values: Sequence[Value]) -> None:
+    """Serve until a stop is asked for. Raises `ConfigError` or `StartError`."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config, values))
+    click.echo("stopped", err=True)
+
+
+async def _serve(config: Config, values: Sequence[Value]) -> None:
+    from supervisor.app import Front
+    from supervisor.control import server as control
+    from supervisor.devices.monitor import default_monitor
+    from supervisor.runtime_dir import RuntimeDir
+
+    folder = RuntimeDir.find(config.server.runtime_dir)
+    monitor = default_monitor(str(folder.path))
+    front = Front(config, values=values, devices=monitor)
+    log_to(folder.logs, config.server.log_level)
+    monitor.start()
+    try:
+        async with front:
+            runner = await control.serve(control.create_control_app(front), folder.control_socket)
+            try:
+                await Terminal(front).attend()
+            finally:
+                await runner.cleanup()
+    finally:
+        monitor.stop()
+
+
+class Terminal:
+    """Tells a person how it is going. Owns the signals; the front's own tasks are the front's."""
+
+    def __init__(self, front: ServedFront) -> None:
+        self._front = front
+        self._stopping = asyncio.Event()
+
+    async def attend(self) -> None:
+        """Progress until ready, then the welcome, then, once a stop is asked for, the drain.
+
+        Raises what `wait_ready` raises. In the main thread's loop.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        ready = asyncio.ensure_future(self._front.wait_ready())
+        await self._watch(ready, "loading the model", self._loading)
+        if not self._stopping.is_set():
+            for line in welcome(self._document()):
+                click.echo(line)
+            click.echo("Ctrl-C stops it.")
+        ended = asyncio.ensure_future(self._front.wait_stop())
+        signalled = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((ended, signalled), return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        await self._watch(ended, "stopping", self._draining)
+
+    def _on_signal(self) -> None:
+        """The first one drains, the next one does not wait."""
+        again = self._stopping.is_set()
+        if not again:
+            start = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal has echoed ^C
+            click.echo(f"{start}stopping: running requests may end; again stops at once", err=True)
+        self._stopping.set()
+        self._front.request_stop(again)
+
+    async def _watch(
+        self, work: "asyncio.Future[Any]", what: str, show: Callable[[Progress], None]
+    ) -> None:
+        """Show how it stands until it is done. Raises what it raises."""
+        progress = Progress(what)
+        try:
+            while not work.done():
+                show(progress)
+                await asyncio.wait((work,), timeout=POLL_S)
+            await work
+        finally:
+            work.cancel()
+            progress.end()
+
+    def _loading(self, progress: Progress) -> None:
+        progress.fraction(loading_fraction(self._document()["workers"]))
+
+    def _draining(self, progress: Progress) -> None:
+        requests = self._document()["requests"]
+        progress.note(left(requests["running"], requests["waiting"]))
+
+    def _document(self) -> dict[str, Any]:
+        document: dict[str, Any] = msgspec.to_builtins(self._front.status())
+        return document
+
+
+def log_to(folder: Path, level: str) -> None:
+    """The front's log goes to its file, and warnings to the terminal as well."""
+    from supervisor.fleet.process import trim_log
+
+    path = folder / FRONT_LOG
+    path.touch(mode=0o600)
+    trim_log(path)
+    logs.configure(level, "front", path.open("a", encoding="utf-8", buffering=1))
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may be on the line
+    terminal.setFormatter(logging.Formatter(f"{clear}%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(terminal)

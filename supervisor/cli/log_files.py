@@ -1,0 +1,85 @@
+"""Several log files read as one. Knows how a line begins (`gpufc/logs.py`), nothing else of it.
+
+A line without a time of its own, such as llama.cpp's or a traceback's, stays behind the line
+that came before it in its file.
+"""
+
+import heapq
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+POLL_S = 0.2
+FRONT = "front"
+
+Line = tuple[str, str]
+"""Who wrote it, and what."""
+
+_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} ")
+_TIME_BYTES = 23
+
+
+def names(folder: Path) -> list[str]:
+    """Whose logs there are, the front first."""
+    found = sorted(path.stem for path in folder.glob("*.log"))
+    return sorted(found, key=lambda name: name != FRONT)
+
+
+class Tail:
+    """The logs of one folder, or of one process in it. Files may appear, grow and be cut."""
+
+    def __init__(self, folder: Path, only: str | None = None) -> None:
+        self._folder = folder
+        self._only = only
+        self._read: dict[Path, int] = {}
+        self._rest: dict[Path, bytes] = {}
+
+    def last(self, count: int) -> list[Line]:
+        """The last `count` lines of each file, joined in order of time."""
+        entries = []
+        for path in self._files():
+            entries.append(_timed(path.stem, deque(self._new_lines(path), maxlen=count)))
+        return [(name, text) for _, name, text in heapq.merge(*entries, key=lambda entry: entry[0])]
+
+    def follow(self) -> Iterator[list[Line]]:
+        """What is written from now on, in batches. Never ends."""
+        while True:
+            entries = [_timed(path.stem, self._new_lines(path)) for path in self._files()]
+            batch = heapq.merge(*entries, key=lambda entry: entry[0])
+            lines = [(name, text) for _, name, text in batch]
+            if lines:
+                yield lines
+            time.sleep(POLL_S)
+
+    def _files(self) -> list[Path]:
+        wanted = [self._only] if self._only is not None else names(self._folder)
+        return [self._folder / f"{name}.log" for name in wanted]
+
+    def _new_lines(self, path: Path) -> list[bytes]:
+        """Whole lines since the last call; a file that became shorter begins anew."""
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                start = self._read.get(path, 0)
+                if size < start:
+                    start, self._rest[path] = 0, b""
+                file.seek(start)
+                data = file.read(size - start)
+        except FileNotFoundError:
+            return []
+        self._read[path] = start + len(data)
+        *lines, self._rest[path] = (self._rest.get(path, b"") + data).split(b"\n")
+        return lines
+
+
+def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[bytes, str, str]]:
+    entries = []
+    at = b""
+    for line in lines:
+        if _TIME.match(line):
+            at = line[:_TIME_BYTES]
+        entries.append((at, name, line.decode("utf-8", "replace").rstrip("\r")))
+    return entries

@@ -1,0 +1,65 @@
+"""`logs`: what the front and its workers have written, joined."""
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from supervisor.cli.options import runtime_dir as find
+from supervisor.cli.options import setting_options
+
+_COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
+_LOUD = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}
+
+
+@click.command("logs", short_help="Print the logs of the front and its workers, joined.")
+@click.argument("worker", required=False)
+@click.option("--follow", "-f", is_flag=True, help="go on with what is written from now on")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="begin with the last N lines of each log",
+)
+@setting_options(["runtime_dir"])
+def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | None) -> None:
+    """Print the logs of the front and its workers, joined in order of time.
+
+    With WORKER, only that one's; `front` is the front's own. Works when nothing runs, too: the
+    logs stay.
+    """
+    from supervisor.cli import log_files
+    from supervisor.control.client import NotRunning
+
+    folder = find(runtime_dir).logs
+    names = log_files.names(folder)
+    if not names:
+        raise NotRunning(f"no logs in {folder}: nothing has run there")
+    if worker is not None and worker not in names:
+        raise click.UsageError(f"no log of {worker!r}; there are {', '.join(names)}")
+    tail = log_files.Tail(folder, worker)
+    style = _painter(names)
+    _print(tail.last(lines), style)
+    if follow:
+        for batch in tail.follow():
+            _print(batch, style)
+
+
+def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -> None:
+    for name, text in lines:
+        click.echo(style(name, text))
+
+
+def _painter(names: list[str]) -> Callable[[str, str], str]:
+    """Prefixes a line with its process's name, in a colour of its own, aligned."""
+    width = max(len(name) for name in names)
+
+    def paint(name: str, text: str) -> str:
+        at = names.index(name) if name in names else len(names)
+        prefix = click.style(name.ljust(width), fg=_COLOURS[at % len(_COLOURS)])
+        level = next((colour for word, colour in _LOUD.items() if f" {word}" in text[:40]), None)
+        return f"{prefix}  {click.style(text, fg=level) if level else text}"
+
+    return paint

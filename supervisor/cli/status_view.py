@@ -1,0 +1,181 @@
+"""What `status` shows: the document of the control socket as lines of text. Pure."""
+
+import time
+from typing import Any
+
+import click
+
+from supervisor.cli.terminal import amount, duration, table
+
+Document = dict[str, Any]
+
+_COLOURS = {
+    "ok": "green", "ready": "green",
+    "loading": "yellow", "starting": "yellow", "restarting": "yellow", "draining": "yellow",
+    "stopping": "yellow", "backoff": "yellow",
+    "failed": "red", "hung": "red",
+}  # fmt: skip
+
+_OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
+"""Columns that give way on a narrow terminal, the first one first."""
+
+
+def render(document: Document, width: int) -> list[str]:
+    """Front, workers, devices, in lines of at most `width` characters (colours not counted)."""
+    lines = [*_front(document), "", *_workers(document, width)]
+    machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
+    return [*lines, "", *machine]
+
+
+def _front(document: Document) -> list[str]:
+    front = document["front"]
+    condition = front["condition"]
+    lines = [
+        f"gpufc {document['version']}  {_state(condition['status'])}  "
+        f"{'  '.join(front['addresses'])}  pid {front['pid']}  "
+        f"up {duration(document['uptime_s'])}"
+    ]
+    if condition["status"] != "ok" and condition["detail"]:
+        lines.append(f"  {condition['detail']}")
+    requests, tokens = document["requests"], document["tokens"]
+    counts = [f"{requests['running']} running", f"{requests['waiting']} waiting"]
+    for name in ("succeeded", "failed", "cancelled", "rejected"):
+        counts.append(f"{requests.get(f'{name}_total', 0):,} {name}")
+    lines.append(f"requests  {', '.join(counts)}")
+    lines.append(
+        f"tokens    {tokens['generated_per_second']:.1f}/s,"
+        f" {tokens['generated_total']:,} generated, {tokens['prompt_total']:,} of prompts"
+        f" ({tokens['prompt_cached_total']:,} cached)"
+    )
+    return lines + _latency(document.get("latency") or {})
+
+
+def _latency(latency: Document) -> list[str]:
+    words = {
+        "time_to_first_token_seconds": "first token",
+        "inter_token_seconds": "between tokens",
+        "request_seconds": "request",
+    }
+    parts = []
+    for key, word in words.items():
+        found = latency.get(key) or {}
+        if found.get("p50") is not None and found.get("p99") is not None:
+            parts.append(f"{word} {found['p50'] * 1000:.0f} ms (p99 {found['p99'] * 1000:.0f})")
+    return [f"latency   {', '.join(parts)}"] if parts else []
+
+
+def _workers(document: Document, width: int) -> list[str]:
+    rows = [_worker(row) for row in document["workers"]]
+    if not rows:
+        return ["no workers"]
+    lines = table(rows, width, _OPTIONAL)
+    return [
+        lines[0],
+        *(_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)),
+    ]
+
+
+def _worker(row: Document) -> dict[str, str]:
+    state = row["state"]
+    if state == "loading" and row.get("loading_fraction"):
+        state = f"loading {row['loading_fraction']:.0%}"
+    total = row.get("kv_cells_total") or 0
+    return {
+        "worker": row["name"],
+        "state": state,
+        "model": row["model"],
+        "pid": str(row["pid"] or "-"),
+        "epoch": str(row["epoch"]),
+        "restarts": str(row["restarts"]),
+        "running": str(row.get("sequences_running", 0)),
+        "context": f"{row['n_ctx']:,}" if row.get("n_ctx") else "-",
+        "kv cells": f"{row.get('kv_cells_used', 0):,} of {total:,}" if total else "-",
+        "memory": amount(row["rss_bytes"]) if row.get("rss_bytes") else "-",
+        "tokens/s": f"{row.get('tokens_per_second') or 0.0:.1f}",
+        "last exit": _last_exit(row.get("last_exit")),
+    }
+
+
+def _last_exit(last: Document | None) -> str:
+    if not last:
+        return "-"
+    how = f"signal {last['signal']}" if last.get("signal") else ""
+    if last.get("code") is not None:
+        how = f"code {last['code']}"
+    ago = f", {duration(max(0.0, time.time() - last['at']))} ago" if last.get("at") else ""
+    return f"{last['reason'].replace('_', ' ')}{f' ({how})' if how else ''}{ago}"
+
+
+def _host(host: Document | None) -> list[str]:
+    if not host or not host.get("memory_total_bytes"):
+        return []
+    total = host["memory_total_bytes"]
+    used = total - host["memory_available_bytes"]
+    limit = " (limit of the container)" if host.get("memory_limit_bytes") == total else ""
+    parts = [
+        f"CPU {host['cpu_percent']:.0f} %",
+        f"memory {amount(used)} of {amount(total)}{limit}",
+        f"disk {amount(host.get('disk_free_bytes', 0))} free",
+    ]
+    return [f"host      {', '.join(parts)}"]
+
+
+def _devices(document: Document) -> list[str]:
+    lines = []
+    for device in document.get("devices") or []:
+        parts = [device["name"]]
+        if device["utilization"] is not None:
+            parts.append(f"{device['utilization']:.0%} busy")
+        if device["memory_total_bytes"]:
+            used, total = device["memory_used_bytes"], device["memory_total_bytes"]
+            parts.append(f"{amount(used or 0)} of {amount(total)}")
+        if device["temperature_celsius"] is not None:
+            parts.append(f"{device['temperature_celsius']:.0f} °C")
+        if device["power_watts"] is not None:
+            limit = f" of {device['power_limit_watts']:.0f}" if device["power_limit_watts"] else ""
+            parts.append(f"{device['power_watts']:.0f}{limit} W")
+        lines.append(f"{device['kind']} {device['index']}".ljust(10) + ", ".join(parts))
+    return lines + _engine_devices(document)
+
+
+def _engine_devices(document: Document) -> list[str]:
+    """What the engine itself computes on, whatever the vendor."""
+    seen: dict[str, str] = {}
+    for worker in document["workers"]:
+        for device in worker.get("devices") or []:
+            name, description, kind, free, total = _engine_device(device)
+            memory = f", {amount(free)} of {amount(total)} free" if total else ""
+            seen[name] = f"{'engine'.ljust(10)}{name} ({kind}): {description}{memory}"
+    return list(seen.values())
+
+
+def _engine_device(device: Document | list[Any]) -> tuple[str, str, str, int, int]:
+    """An `EngineDevice`, which msgspec writes as an array where nobody spells its fields out."""
+    if isinstance(device, list):
+        name, description, kind, free, total = device
+        return name, description, kind, free, total
+    return (
+        device["name"],
+        device["description"],
+        device["kind"],
+        device["memory_free_bytes"],
+        device["memory_total_bytes"],
+    )
+
+
+def _sources(document: Document) -> list[str]:
+    """Why there are no figures, or why they are old."""
+    return [
+        f"{source['name']}".ljust(10) + source["detail"]
+        for source in document.get("sources") or []
+        if source["state"] != "ok"
+    ]
+
+
+def _state(word: str) -> str:
+    return click.style(word, fg=_COLOURS.get(word), bold=True)
+
+
+def _coloured(line: str, state: str) -> str:
+    word = state.split()[0]
+    return line.replace(f" {word}", " " + click.style(word, fg=_COLOURS.get(word)), 1)

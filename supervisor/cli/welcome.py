@@ -1,0 +1,74 @@
+"""What `start` says when the service is ready: where it is, what it serves, what to try next. Pure.
+
+Made from the status document, so that `start` and `start --detach` say the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from supervisor.cli.terminal import amount
+
+WIDTH = 11
+
+
+def welcome(status: Mapping[str, Any]) -> list[str]:
+    """Lines for a person at a terminal."""
+    front = status["front"]
+    addresses = front["addresses"]
+    lines = [_row("address", address) for address in addresses]
+    lines += [_row("model", _model(worker)) for worker in status["workers"]]
+    lines += [_row("device", text) for text in _devices(status)]
+    if not addresses or not status["workers"]:
+        return lines
+    return [*lines, "", "Try:", *_first_request(addresses[0], status["workers"][0]["model"])]
+
+
+def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
+    """How far all workers together have come, 0…1."""
+    done = [1.0 if w["state"] == "ready" else w.get("loading_fraction") or 0.0 for w in workers]
+    return sum(done) / len(done) if done else 0.0
+
+
+def _model(worker: Mapping[str, Any]) -> str:
+    loaded = f", loaded in {worker['loaded_in_s']:.1f} s" if worker.get("loaded_in_s") else ""
+    return f"{worker['model']}, {worker['n_ctx']:,} tokens of context{loaded}"
+
+
+def _devices(status: Mapping[str, Any]) -> list[str]:
+    """What the engine computes on. A GPU that it cannot use is worth a line as well."""
+    found: dict[str, str] = {}
+    for worker in status["workers"]:
+        layers = worker.get("n_gpu_layers") or 0
+        for device in worker.get("devices") or []:
+            name, description, kind, total = _fields(device)
+            memory = f", {amount(total)}" if total else ""
+            used = f", {layers} layers on it" if layers and kind in ("gpu", "igpu") else ""
+            found[name] = f"{name}: {description}{memory}{used}"
+    lines = list(found.values())
+    gpus = [device["name"] for device in status.get("devices") or []]
+    if gpus and all(not worker.get("n_gpu_layers") for worker in status["workers"]):
+        lines.append(f"{gpus[0]} is not used; `gpufc-supervisor doctor` says why")
+    return lines
+
+
+def _fields(device: Any) -> tuple[str, str, str, int]:
+    if isinstance(device, Mapping):
+        return (
+            device["name"], device["description"], device["kind"], device["memory_total_bytes"]
+        )  # fmt: skip
+    name, description, kind, _free, total = device
+    return name, description, kind, total
+
+
+def _first_request(address: str, model: str) -> list[str]:
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    return [
+        "  gpufc-supervisor chat",
+        f"  curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\",
+        f"    -d '{body}'",
+        "",
+    ]
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name.ljust(WIDTH)}{text}"

@@ -1,0 +1,104 @@
+"""The commands' side of the control socket. Synchronous, standard library only."""
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpufc.errors import ConfigError, GpufcError
+
+TIMEOUT_S = 10.0
+
+
+class NotRunning(GpufcError):
+    """No front answers in this runtime directory."""
+
+
+class Refused(GpufcError):
+    """The front is running and will not do it."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class ControlClient:
+    """One front, reached through its socket. Every call is a connection of its own.
+
+    Raises `NotRunning`, `Refused`, or `ConfigError` for what the front cannot understand.
+    """
+
+    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
+        self.path = path
+        self._timeout_s = timeout_s
+
+    def status(self) -> dict[str, Any]:
+        """The `/stats` document with `front` beside it."""
+        return dict(self._get("/status"))
+
+    def config(self) -> list[dict[str, Any]]:
+        """Effective values: `key`, `value`, `source`."""
+        return list(self._get("/config"))
+
+    def stop(self, now: bool) -> Iterator[dict[str, Any]]:
+        """Ask for a stop; yields how many requests still run, until the front hangs up."""
+        return self._post("/stop", {"now": now})
+
+    def restart(self, worker: str | None, now: bool) -> Iterator[dict[str, Any]]:
+        """Ask for new workers; yields their states, until all are replaced or have failed."""
+        return self._post("/restart", {"worker": worker, "now": now})
+
+    def _get(self, route: str) -> Any:
+        with self._answer("GET", route, None) as response:
+            return json.load(response)
+
+    def _post(self, route: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        with self._answer("POST", route, json.dumps(body)) as response:
+            while line := response.readline():
+                yield json.loads(line)
+
+    @contextmanager
+    def _answer(
+        self, method: str, route: str, body: str | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = _UnixConnection(self.path, self._timeout_s)
+        try:
+            connection.request(method, route, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise _error(response)
+            yield response
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunning(
+                f"nothing runs in {self.path.parent}; `gpufc-supervisor start` starts it"
+            ) from None
+        except TimeoutError:
+            raise NotRunning(
+                f"the front in {self.path.parent} does not answer (waited {self._timeout_s:.0f} s)"
+            ) from None
+        except (ConnectionError, http.client.HTTPException) as err:
+            raise NotRunning(f"the front in {self.path.parent} went away: {err}") from err
+        except PermissionError:
+            raise NotRunning(f"the front in {self.path.parent} belongs to another user") from None
+        except OSError as err:
+            raise NotRunning(f"{self.path} cannot be reached: {err}") from err
+        finally:
+            connection.close()
+
+
+def _error(response: http.client.HTTPResponse) -> GpufcError:
+    try:
+        message = str(json.load(response)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the front answered {response.status} {response.reason}"
+    return ConfigError(message) if response.status in (400, 404) else Refused(message)

@@ -1,0 +1,30 @@
+"""What the control socket needs of the front."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from gpufc.settings import Value
+
+
+class ControlledFront(Protocol):
+    """The front, as its operator's commands see it. Called in the event loop; nothing blocks."""
+
+    def status(self) -> Any:
+        """The `/stats` document with `front` (pid, addresses, condition) beside it: plain data
+        or structs, with `requests` and `workers` as contract.md has them."""
+        ...
+
+    def effective_values(self) -> Sequence[Value]:
+        """Every configuration value in force."""
+        ...
+
+    def request_stop(self, now: bool = False) -> None:
+        """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
+        ...
+
+    def restart(self, worker: str | None, now: bool = False) -> Sequence[str]:
+        """Begin to replace one worker, or all one after another; returns their names.
+
+        Raises `NotFound` for a name that no worker has.
+        """
+        ...

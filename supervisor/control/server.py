@@ -1,0 +1,165 @@
+"""The front's side of the control socket: handlers only, all work is the front's."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from gpufc.errors import RequestError
+from supervisor.control.port import ControlledFront
+
+POLL_S = 0.1
+REPEAT_S = 2.0
+"""Progress is repeated this often though nothing changed, so that both ends see the other alive."""
+
+_CLOSING = web.AppKey("closing", asyncio.Event)
+
+Event = dict[str, Any]
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class StopBody(Struct, frozen=True, forbid_unknown_fields=True):
+    now: bool = False
+
+
+class RestartBody(Struct, frozen=True, forbid_unknown_fields=True):
+    worker: str | None = None
+    now: bool = False
+
+
+def create_control_app(front: ControlledFront) -> web.Application:
+    """The application that `serve` puts on the socket."""
+    handlers = _Handlers(front)
+    app = web.Application(middlewares=[_errors], client_max_size=64 * 1024)
+    app[_CLOSING] = asyncio.Event()
+    app.on_shutdown.append(_on_shutdown)
+    app.router.add_get("/status", handlers.status)
+    app.router.add_get("/config", handlers.config)
+    app.router.add_post("/stop", handlers.stop)
+    app.router.add_post("/restart", handlers.restart)
+    return app
+
+
+async def serve(app: web.Application, path: Path) -> web.AppRunner:
+    """Listen on `path` with mode 0600. The caller ends it with `runner.cleanup()`.
+
+    A socket left there by a front that was killed is replaced: the caller holds the lock of the
+    runtime directory, so no other front can be listening.
+    """
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    path.unlink(missing_ok=True)  # noqa: ASYNC240  (once, at start)
+    await web.UnixSite(runner, path).start()
+    os.chmod(path, 0o600)
+    return runner
+
+
+class _Handlers:
+    def __init__(self, front: ControlledFront) -> None:
+        self._front = front
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return _json(self._front.status())
+
+    async def config(self, _request: web.Request) -> web.Response:
+        values = self._front.effective_values()
+        return _json([{"key": v.key.name, "value": v.value, "source": v.source} for v in values])
+
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, StopBody)
+        self._front.request_stop(body.now)
+        return await _lines(request, self._draining(request.app[_CLOSING]))
+
+    async def restart(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, RestartBody)
+        before = {row["name"]: row["epoch"] for row in self._workers()}
+        names = self._front.restart(body.worker, body.now)
+        old = {name: before[name] for name in names}
+        return await _lines(request, self._restarting(request.app[_CLOSING], old))
+
+    async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
+        while not closing.is_set():
+            requests = msgspec.to_builtins(self._front.status())["requests"]
+            yield {
+                "event": "draining",
+                "running": requests["running"],
+                "waiting": requests["waiting"],
+            }
+            await asyncio.sleep(POLL_S)
+
+    async def _restarting(
+        self, closing: asyncio.Event, old: dict[str, int]
+    ) -> AsyncIterator[Event]:
+        """The states that the workers of these epochs go through, until all are replaced."""
+        while old and not closing.is_set():
+            for row in self._workers():
+                name, state = row["name"], row["state"]
+                if name not in old:
+                    continue
+                if state == "ready" and row["epoch"] > old[name]:
+                    del old[name]
+                    yield {"event": "ready", "worker": name} | _told(row)
+                elif state == "failed" and row["epoch"] > old[name]:
+                    yield {"event": "failed", "worker": name, "message": row["detail"]}
+                    return
+                else:
+                    yield {"event": "progress", "worker": name} | _told(row)
+            await asyncio.sleep(POLL_S)
+
+    def _workers(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = msgspec.to_builtins(self._front.status())["workers"]
+        return rows
+
+
+def _told(row: dict[str, Any]) -> Event:
+    return {key: row.get(key) for key in ("state", "detail", "epoch", "pid", "loading_fraction")}
+
+
+async def _on_shutdown(app: web.Application) -> None:
+    app[_CLOSING].set()
+
+
+def _json(document: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(document), content_type="application/json")
+
+
+async def _body(request: web.Request, kind: type[T]) -> T:
+    return msgspec.json.decode(await request.read() or b"{}", type=kind)
+
+
+async def _lines(request: web.Request, events: AsyncIterator[Event]) -> web.StreamResponse:
+    """Send each event that differs from the one before, and every `REPEAT_S` one that does not.
+
+    A client that leaves stops the telling, not the work.
+    """
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    loop = asyncio.get_running_loop()
+    last: dict[str | None, tuple[Event, float]] = {}
+    async for event in events:
+        now = loop.time()
+        subject = event.get("worker")
+        known = last.get(subject)
+        if known is None or known[0] != event or now - known[1] >= REPEAT_S:
+            last[subject] = (event, now)
+            await response.write(msgspec.json.encode(event) + b"\n")
+    await response.write_eof()
+    return response
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as err:
+        error = {"error": {"message": err.message, "code": err.code}}
+        return web.json_response(error, status=err.status)
+    except msgspec.DecodeError as err:
+        error = {"error": {"message": str(err), "code": "invalid_value"}}
+        return web.json_response(error, status=400)

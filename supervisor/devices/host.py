@@ -1,0 +1,62 @@
+"""The machine itself, through psutil, within the limits of its cgroup."""
+
+import os
+import time
+
+import psutil
+
+from supervisor.devices import cgroup
+from supervisor.devices.snapshot import Host
+
+
+class HostSource:
+    """CPU, memory, disk and network. Rates and percentages are since the sample before."""
+
+    name = "host"
+
+    def __init__(self, disk_path: str = "/") -> None:
+        self._disk_path = disk_path
+        self._network_before: tuple[float, int, int] | None = None
+        self._primed = False
+
+    def sample(self) -> Host:
+        """One reading; about 0.3 ms."""
+        if not self._primed:
+            psutil.cpu_percent()  # its first answer is always 0: it has nothing to compare with
+            time.sleep(0.1)
+            self._primed = True
+        memory = psutil.virtual_memory()
+        limits = cgroup.read()
+        disk = psutil.disk_usage(self._disk_path)
+        received, sent = self._network_rates()
+        return Host(
+            cpu_percent=psutil.cpu_percent(),
+            cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+            cpu_limit=limits.cpus,
+            load_1m=os.getloadavg()[0],
+            memory_total_bytes=_least(memory.total, limits.memory_bytes),
+            memory_available_bytes=_least(memory.available, limits.memory_free_bytes),
+            memory_limit_bytes=limits.memory_bytes,
+            swap_used_bytes=psutil.swap_memory().used,
+            disk_total_bytes=disk.total,
+            disk_free_bytes=disk.free,
+            network_received_bytes_per_s=received,
+            network_sent_bytes_per_s=sent,
+        )
+
+    def _network_rates(self) -> tuple[float, float]:
+        now = time.monotonic()
+        received = sent = 0
+        for name, counters in psutil.net_io_counters(pernic=True).items():
+            if name not in ("lo", "lo0"):
+                received += counters.bytes_recv
+                sent += counters.bytes_sent
+        before, self._network_before = self._network_before, (now, received, sent)
+        if before is None or now <= before[0]:
+            return 0.0, 0.0
+        elapsed = now - before[0]
+        return max(0, received - before[1]) / elapsed, max(0, sent - before[2]) / elapsed
+
+
+def _least(value: int, limit: int | None) -> int:
+    return value if limit is None else min(value, limit)

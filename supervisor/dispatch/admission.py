@@ -1,0 +1,113 @@
+"""How many sequences of a model run and wait at once, and which one starts next.
+
+Pure: counts numbers, knows neither workers nor prompts. First come, first served, among those
+whose prompt is known; a sequence that was put back keeps its number and hence its turn.
+"""
+
+import heapq
+from collections.abc import Sequence
+
+from gpufc.config import AdmissionConfig
+from gpufc.errors import InvalidRequest, Overloaded
+from gpufc.ids import RequestNo
+
+LONGEST_RETRY_AFTER_S = 60.0
+_FIRST_GUESS_S = 2.0
+_WEIGHT = 0.1
+"""Of one service time in their moving average: some ten requests are remembered."""
+
+
+class Admission:
+    """The places of one model's group.
+
+    Invariants: a sequence is in one of `preparing`, `ready` and `running`; at most `slots` run; at
+    most `slots + queue_limit` are there at all.
+    """
+
+    def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
+        self._limits = limits
+        self.replicas = replicas
+        self._preparing: set[RequestNo] = set()
+        self._ready: set[RequestNo] = set()
+        self._running: set[RequestNo] = set()
+        self._order: list[RequestNo] = []  # a heap of `_ready`, and of some that have left it
+        self._service_s = _FIRST_GUESS_S
+
+    @property
+    def slots(self) -> int:
+        """How many sequences may run at once."""
+        return self._limits.max_concurrent_requests * self.replicas
+
+    @property
+    def places(self) -> int:
+        """How many may be there at once, running and waiting."""
+        return self.slots + self._limits.queue_limit
+
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._preparing) + len(self._ready)
+
+    def accept(self, numbers: Sequence[RequestNo]) -> None:
+        """Take in all sequences of a request, or none of them.
+
+        Raises `InvalidRequest` for more than could ever be taken in, `Overloaded` for more than
+        there is room for now.
+        """
+        if len(numbers) > self.places:
+            raise InvalidRequest(
+                f"the request asks for {len(numbers)} sequences; at most {self.places} may run and"
+                " wait at once",
+                param="n",
+            )
+        missing = self.n_running + self.n_waiting + len(numbers) - self.places
+        if missing > 0:
+            raise Overloaded(
+                f"the queue is full: {self.n_running} sequences run and {self.n_waiting} wait",
+                retry_after_s=self.retry_after_s(missing),
+            )
+        self._preparing.update(numbers)
+
+    def prepared(self, number: RequestNo) -> None:
+        """Its prompt is known: it may start when it is its turn."""
+        self._preparing.remove(number)
+        self._enqueue(number)
+
+    def next(self) -> RequestNo | None:
+        """Whose turn it is, if there is a free slot. `start` makes it run."""
+        if len(self._running) >= self.slots:
+            return None
+        while self._order and self._order[0] not in self._ready:
+            heapq.heappop(self._order)
+        return self._order[0] if self._order else None
+
+    def start(self, number: RequestNo) -> None:
+        """It has been sent to a worker."""
+        self._ready.remove(number)
+        self._running.add(number)
+
+    def put_back(self, number: RequestNo) -> None:
+        """The worker is gone: it waits again, before all that came after it."""
+        self._running.remove(number)
+        self._enqueue(number)
+
+    def release(self, number: RequestNo) -> None:
+        """It has ended, at whatever stage it was."""
+        for stage in (self._running, self._ready, self._preparing):
+            stage.discard(number)
+
+    def note_service_time(self, seconds: float) -> None:
+        """How long one sequence occupied its slot."""
+        self._service_s += _WEIGHT * (seconds - self._service_s)
+
+    def retry_after_s(self, n_places: int = 1) -> float:
+        """When so many places should be free, going by recent service times; 1 to 60 s."""
+        estimate = self._service_s * n_places / self.slots
+        return min(LONGEST_RETRY_AFTER_S, max(1.0, estimate))
+
+    def _enqueue(self, number: RequestNo) -> None:
+        self._ready.add(number)
+        heapq.heappush(self._order, number)

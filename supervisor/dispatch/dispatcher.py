@@ -1,0 +1,233 @@
+"""The port through which requests enter, and the fleet's listener: sorts both by model.
+
+Everything happens in the event loop's thread. What becomes of a sequence is `group.py`'s.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from gpufc.config import AdmissionConfig
+from gpufc.errors import EngineUnavailable, InternalError, Overloaded, RequestError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import (
+    Detokenize,
+    Detokenized,
+    Finished,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Step,
+    TextPrompt,
+    Tokens,
+    ToWorker,
+)
+from supervisor.dispatch.group import ModelGroup
+from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.port import ServedFleet
+from supervisor.dispatch.questions import Answer, Question
+from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+
+logger = logging.getLogger(__name__)
+
+
+class Occupancy(Struct, frozen=True):
+    """Sequences now, over all models."""
+
+    running: int
+    waiting: int
+
+
+class Dispatcher:
+    """Implements `FleetListener`. Made in the event loop's thread; needs no stop of its own."""
+
+    def __init__(
+        self,
+        fleet: ServedFleet,
+        limits: AdmissionConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = Ledger()
+        self._fleet = fleet
+        self._limits = limits
+        self._clock = clock
+        self._numbers = map(RequestNo, itertools.count(1))
+        self._groups: dict[str, ModelGroup] = {}
+        self._draining: float | None = None
+        self._changed = asyncio.Event()
+
+    # the port
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """Take a request in; it runs until it ends or its stream is cancelled.
+
+        Raises `Overloaded` (queue full, draining), `EngineUnavailable` (failed for good),
+        `InvalidRequest` (more sequences than there could ever be), `ModelNotFound`.
+        """
+        try:
+            self._require_service(request.model)
+            return self._group(request.model).submit(request, principal)
+        except RequestError:
+            self.ledger.requests.rejected += 1
+            raise
+
+    async def tokenize(self, model: str, prompt: TextPrompt) -> Tokens:
+        """The prompt's token ids. Waits for a worker; raises `RequestError`."""
+        answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt))
+        if isinstance(answer, Prepared):
+            return answer.prompt_tokens
+        raise InternalError("the engine answered nonsense")
+
+    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
+        """The bytes of each token list. Waits for a worker; raises `RequestError`."""
+        wanted = tuple(sequences)
+        answer = await self._ask(model, lambda epoch, no: Detokenize(epoch, no, wanted))
+        if isinstance(answer, Detokenized):
+            return answer.pieces
+        raise InternalError("the engine answered nonsense")
+
+    async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
+        self._require_service(model)
+        group, no = self._group(model), next(self._numbers)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        group.questions.add(
+            Question(
+                no,
+                lambda epoch: message(epoch, no),
+                answered=lambda answer: None if future.done() else future.set_result(answer),
+                failed=lambda error: None if future.done() else future.set_exception(error),
+            )
+        )
+        group.pump()
+        try:
+            return await future
+        finally:
+            group.questions.drop(no)
+
+    # what others want to know
+
+    def facts(self, model: str) -> Ready | None:
+        """What the model's latest worker obtained; None before the first one was ready."""
+        return self._group(model).ready
+
+    def condition(self, model: str | None = None) -> Condition:
+        """The fleet's condition, or `draining` since `drain` was called."""
+        if self._draining is not None:
+            return Condition(ConditionStatus.DRAINING, "the server is stopping", self._draining)
+        return self._fleet.condition(model)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """How many sequences run and wait."""
+        admissions = [group.admission for group in self._groups.values()]
+        return Occupancy(
+            running=sum(admission.n_running for admission in admissions),
+            waiting=sum(admission.n_waiting for admission in admissions),
+        )
+
+    @property
+    def now(self) -> float:
+        """The clock that the ledger's times were taken with."""
+        return self._clock()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that depends on the fleet's condition or on there being requests."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # the end
+
+    def drain(self, retry_after_s: float = 5.0) -> None:
+        """Take nothing new in. What is there goes on."""
+        self._draining = max(1.0, retry_after_s)
+        self._changed.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits, nor is being cancelled."""
+        return all(group.idle for group in self._groups.values())
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait for the last sequence's end. False if there are some left after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.wait_until(lambda: self.idle)
+        except TimeoutError:
+            return False
+        return True
+
+    def end_all(self, error: RequestError) -> None:
+        """Give every request this error as its end."""
+        for group in self._groups.values():
+            group.end_all(error)
+
+    # the fleet's listener
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        group = self._group(worker.model)
+        group.admission.replicas = self._replicas(worker.model)
+        group.worker_ready(worker)
+        self._changed.set()
+
+    def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
+        group = self._groups[worker.model]
+        match message:
+            case Step():
+                group.step(worker, message)
+            case Prepared() | Detokenized():
+                group.settle(worker, message)
+            case Refused():
+                group.refused(worker, message)
+            case Finished():
+                group.finished(worker, message.request)
+
+    def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        self._groups[worker.model].worker_lost(worker, reason)
+        self.condition_changed()
+
+    def condition_changed(self) -> None:
+        for model, group in self._groups.items():
+            condition = self._fleet.condition(model)
+            if condition.status is ConditionStatus.FAILED:
+                group.fail_waiting(_unavailable(condition))
+        self._changed.set()
+
+    def _require_service(self, model: str) -> None:
+        condition = self.condition(model)
+        if condition.status is ConditionStatus.DRAINING and self._draining is not None:
+            raise Overloaded("The server is stopping", retry_after_s=condition.retry_after_s)
+        if condition.status is ConditionStatus.FAILED:
+            raise _unavailable(condition)
+
+    def _group(self, model: str) -> ModelGroup:
+        group = self._groups.get(model)
+        if group is None:
+            group = self._groups[model] = ModelGroup(
+                self._limits,
+                replicas=self._replicas(model),
+                numbers=self._numbers,
+                ledger=self.ledger,
+                clock=self._clock,
+                on_idle=self._changed.set,
+            )
+        return group
+
+    def _replicas(self, model: str) -> int:
+        return max(1, sum(row.model == model for row in self._fleet.workers()))
+
+
+def _unavailable(condition: Condition) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"The engine cannot serve: {condition.detail}",
+        retry_after_s=max(1.0, condition.retry_after_s),
+    )

@@ -1,0 +1,322 @@
+"""The sequences of one model, from acceptance to their terminal state, and its ready workers.
+
+    submit ──▶ PREPARING ──Prepared──▶ READY ──a free slot──▶ RUNNING ──finish──▶ ENDED
+                                         ▲                       │ │
+                                         └── Replay ◀─ worker lost │ cancel, error
+                                                                   ▼
+                                                 ENDED ◀─Finished─ CANCELLING
+
+A cancelled sequence keeps its slot until its worker says that it has stopped. Decisions are made
+by `admission`, `router` and `recovery`; this is where they meet messages. No asyncio, no clock of
+its own: whatever depends on time gets it from the outside.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+
+from gpufc.config import AdmissionConfig
+from gpufc.errors import EngineUnavailable, InternalError, LinkError, RequestError, from_wire
+from gpufc.ids import RequestNo
+from gpufc.protocol import (
+    Cancel,
+    Delta,
+    Detokenized,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Step,
+)
+from supervisor.dispatch import recovery
+from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.job import Job, Stage
+from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.pool import WorkerPool
+from supervisor.dispatch.questions import Answer, Question, Questions
+from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
+from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.port import WorkerHandle
+
+logger = logging.getLogger(__name__)
+
+
+class ModelGroup:
+    """All of one model. Only the dispatcher calls it, in the event loop.
+
+    Invariant: each job in `_jobs` is in exactly the matching set of `admission`; a job leaves both
+    at once, when it ENDs.
+    """
+
+    def __init__(
+        self,
+        limits: AdmissionConfig,
+        *,
+        replicas: int,
+        numbers: Iterator[RequestNo],
+        ledger: Ledger,
+        clock: Callable[[], float],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.admission = Admission(limits, replicas)
+        self.questions = Questions()
+        self.ready: Ready | None = None
+        """What the latest worker obtained; kept while there is none."""
+        self._numbers = numbers
+        self._ledger = ledger
+        self._clock = clock
+        self._on_idle = on_idle
+        self._pool = WorkerPool(limits.max_concurrent_requests)
+        self._jobs: dict[RequestNo, Job] = {}
+        self._streams: dict[ResponseStream, tuple[float, int]] = {}  # accepted at, jobs left
+
+    @property
+    def idle(self) -> bool:
+        """Whether no sequence is left, not even one that is being cancelled."""
+        return not self._jobs
+
+    # requests
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """Take a request in. Raises `InvalidRequest` or `Overloaded`; nothing is left then."""
+        logs = [
+            StreamLog(
+                next(self._numbers),
+                request,
+                prompt_index=index,
+                choice=choice,
+                scope=principal.cache_scope,
+            )
+            for index in range(len(request.prompts))
+            for choice in range(request.n)
+        ]
+        self.admission.accept([log.no for log in logs])
+        stream = ResponseStream(
+            request,
+            logs,
+            on_cancel=self._withdraw_all,
+            fingerprint=lambda: self.ready.fingerprint if self.ready else None,
+        )
+        self._streams[stream] = (self._clock(), len(logs))
+        for start in range(0, len(logs), request.n):
+            self._prepare(stream, logs[start : start + request.n])
+        self.pump()
+        return stream
+
+    def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
+        """Ask for the tokens of one prompt, for all its choices at once."""
+        no, request = logs[0].no, stream.request
+        for log in logs:
+            self._jobs[log.no] = Job(log, stream, no)
+        prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
+        self.questions.add(
+            Question(
+                no,
+                lambda epoch: Prepare(epoch, no, prompt, reserve),
+                answered=lambda answer: self._prepared(logs, answer),
+                failed=lambda error: self._fail(stream, error),
+            )
+        )
+
+    def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
+        if not isinstance(answer, Prepared):
+            self._fail(self._jobs[logs[0].no].stream, InternalError("the engine answered nonsense"))
+            return
+        self._ledger.tokens.prompt += len(answer.prompt_tokens)
+        for log in logs:
+            log.prompt_tokens = answer.prompt_tokens
+            self._jobs[log.no].stage = Stage.READY
+            self.admission.prepared(log.no)
+
+    def pump(self) -> None:
+        """Send workers what they have room for. Called whenever that may have changed."""
+        if not self._pool:
+            return
+        if self.questions.any_unasked:
+            self.questions.ask(self._pool.least_busy())
+        while (no := self.admission.next()) is not None:
+            worker = self._pool.with_room()
+            if worker is None:
+                return
+            self._start(self._jobs[no], worker)
+
+    def _start(self, job: Job, worker: WorkerHandle) -> None:
+        self.admission.start(job.log.no)
+        self._pool.took(worker)
+        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
+        try:
+            worker.send(job.log.to_generate(worker.epoch))
+        except LinkError as err:  # larger than a message may be, which no limit of ours allows
+            logger.error("generate_unsendable request=%s error=%s", job.stream.request.id, err)
+            self._detach(job)
+            self._fail(job.stream, InternalError("The request is too large for the engine"))
+
+    # workers
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        self._pool.add(worker)
+        self.ready = worker.ready
+        self.pump()
+
+    def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        orphans = [job for job in self._jobs.values() if job.worker is worker]
+        for job in orphans:
+            if job.stage is Stage.CANCELLING:
+                self._end(job)
+            else:
+                self._detach(job)
+        self._pool.remove(worker)
+        for job in orphans:
+            if job.stage is Stage.READY:  # not ended meanwhile, with another one of its request
+                self._recover(job, reason)
+        self.questions.lost(worker.epoch)
+        self.pump()
+
+    def _recover(self, job: Job, reason: ExitReason) -> None:
+        match recovery.decide(job.log, reason):
+            case recovery.Replay():
+                self._ledger.requests.replayed += 1
+            case recovery.Fail(error):
+                self._fail(job.stream, error)
+
+    def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
+        """A worker has answered a question."""
+        self.questions.settle(message.request, worker.epoch, message)
+        self.pump()
+
+    def refused(self, worker: WorkerHandle, message: Refused) -> None:
+        """A worker will not prepare a prompt, or not run a sequence."""
+        error = from_wire(message.code, message.message, message.param)
+        if not self.questions.settle(message.request, worker.epoch, error):
+            job = self._jobs.get(message.request)
+            if job is not None and job.worker is worker:
+                self._detach(job)
+                self._fail(job.stream, error)
+        self.pump()
+
+    def finished(self, worker: WorkerHandle, no: RequestNo) -> None:
+        """A worker has stopped a sequence that it was told to stop."""
+        job = self._jobs.get(no)
+        if job is not None and job.stage is Stage.CANCELLING and job.worker is worker:
+            self._end(job)
+        elif job is not None and job.worker is worker:
+            self._detach(job)
+            self._fail(job.stream, InternalError("The engine gave the request up"))
+        self.pump()
+
+    def step(self, worker: WorkerHandle, step: Step) -> None:
+        """What one engine step brought. The hot path."""
+        now, jobs = self._clock(), self._jobs
+        n_tokens = 0
+        ended = False
+        for started in step.started:
+            job = jobs.get(started.request)
+            if job is not None and job.worker is worker:
+                self._started(job, started.n_cached)
+        for delta in step.deltas:
+            n_tokens += len(delta.tokens)
+            job = jobs.get(delta.request)
+            if job is None or job.worker is not worker:
+                continue
+            if job.stage is Stage.RUNNING:
+                self._append(job, delta, now)
+            if delta.finish is not None and job.stage is not Stage.ENDED:
+                self._end(job)
+                ended = True
+        self._ledger.tokens.recomputed += step.n_recomputed
+        if n_tokens:
+            self._ledger.generated(n_tokens, worker.name, now)
+        if ended:
+            self.pump()
+
+    def _started(self, job: Job, n_cached: int) -> None:
+        # choices share a prompt, which counts once
+        if job.log.started(n_cached) and job.log.choice == 0:
+            self._ledger.tokens.prompt_cached += job.log.n_cached or 0
+
+    def _append(self, job: Job, delta: Delta, now: float) -> None:
+        log = job.log
+        try:
+            if not log.append(delta, log.epochs[-1]):
+                return
+        except LinkError as err:
+            logger.error("stream_gap request=%s error=%s", job.stream.request.id, err)
+            self._fail(job.stream, InternalError("The engine lost tokens"))
+            return
+        if delta.tokens:
+            self._time(job, len(delta.tokens), now)
+        if delta.text or delta.finish is not None:
+            job.stream.notify(log.index)
+
+    def _time(self, job: Job, n_tokens: int, now: float) -> None:
+        if job.last_token_at is not None:
+            self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
+        else:
+            self._ledger.time_to_first_token.add(now - self._streams[job.stream][0])
+        job.last_token_at = now
+
+    # ends
+
+    def end_all(self, error: RequestError) -> None:
+        """Every request ends with this error, also those that run."""
+        self.questions.fail_all(error)
+        for stream in list(self._streams):
+            self._fail(stream, error)
+
+    def fail_waiting(self, error: EngineUnavailable) -> None:
+        """There will be no worker: whoever waits for one need not wait any longer."""
+        if not self._pool:
+            self.end_all(error)
+
+    def _fail(self, stream: ResponseStream, error: RequestError) -> None:
+        """End a whole request: what one of its sequences met, the client gets once for all."""
+        if stream.error is None and not stream.cancelled:
+            stream.fail(error)
+        for log in stream.logs:
+            if not log.ended:
+                log.fail(error)
+        self._withdraw_jobs(stream)
+
+    def _withdraw_all(self, stream: ResponseStream) -> None:
+        for log in stream.logs:
+            if not log.ended:
+                log.cancel()
+        self._withdraw_jobs(stream)
+        self.pump()
+
+    def _withdraw_jobs(self, stream: ResponseStream) -> None:
+        for log in stream.logs:
+            job = self._jobs.get(log.no)
+            if job is None:
+                continue
+            self.questions.drop(job.question)
+            if job.stage is Stage.RUNNING and job.worker is not None:
+                job.stage = Stage.CANCELLING
+                job.worker.send(Cancel(job.worker.epoch, log.no))
+            elif job.stage is not Stage.CANCELLING:
+                self._end(job)
+
+    def _detach(self, job: Job) -> None:
+        """Its worker has it no longer: it waits again, in its old place."""
+        if job.worker is not None:
+            self._pool.gave_back(job.worker)
+        job.stage, job.worker = Stage.READY, None
+        self.admission.put_back(job.log.no)
+
+    def _end(self, job: Job) -> None:
+        """Free the job's place. What its stream ended with is settled before."""
+        now = self._clock()
+        if job.worker is not None:
+            self._pool.gave_back(job.worker)
+            self.admission.note_service_time(now - job.sent_at)
+        job.stage, job.worker = Stage.ENDED, None
+        del self._jobs[job.log.no]
+        self.admission.release(job.log.no)
+        accepted_at, left = self._streams.pop(job.stream)
+        if left > 1:
+            self._streams[job.stream] = (accepted_at, left - 1)
+        else:
+            self._ledger.ended(job.stream.outcome, now - accepted_at)
+        if not self._jobs:
+            self._on_idle()

@@ -1,0 +1,25 @@
+"""What dispatch needs of the fleet (`supervisor.fleet.fleet.Fleet` has it)."""
+
+from typing import Protocol
+
+from supervisor.fleet.port import Condition, WorkerStatus
+
+
+class ServedFleet(Protocol):
+    """The served models and whether they can serve. Called in the event loop; nothing blocks."""
+
+    def condition(self, model: str | None = None) -> Condition:
+        """Whether a token could be produced now, by `model` or by any. Raises `ModelNotFound`."""
+        ...
+
+    def models(self) -> list[str]:
+        """The names that models are served under."""
+        ...
+
+    def resolve(self, name: str | None) -> str:
+        """The served name that a client's `model` means. Raises `ModelNotFound`."""
+        ...
+
+    def workers(self) -> list[WorkerStatus]:
+        """A row for each worker, ready or not."""
+        ...

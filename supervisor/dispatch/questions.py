@@ -1,0 +1,101 @@
+"""What any ready worker of a model can answer at once, without running a sequence.
+
+A prompt to be tokenized, tokens to be spelt: asked of one worker, and of the next one when that
+is lost, so that whoever asked does not notice. No asyncio: answers go to callbacks.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gpufc.errors import EngineCrashed, RequestError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Detokenized, Prepared, ToWorker
+
+MAX_ASKED = 3
+"""How often one question is asked. One that takes down so many workers is not asked again."""
+
+Answer = Prepared | Detokenized
+
+
+class Asked(Protocol):
+    """A worker, as far as a question needs one."""
+
+    @property
+    def epoch(self) -> Epoch: ...
+    def send(self, message: ToWorker) -> None: ...
+
+
+class Question:
+    """One question. Exactly one of `answered` and `failed` is called, unless it is dropped."""
+
+    def __init__(
+        self,
+        no: RequestNo,
+        message: Callable[[Epoch], ToWorker],
+        *,
+        answered: Callable[[Answer], None],
+        failed: Callable[[RequestError], None],
+    ) -> None:
+        self.no = no
+        self.message = message
+        self.answered = answered
+        self.failed = failed
+        self.asked = 0
+
+
+class Questions:
+    """All open questions to one model's workers: each is waiting for a worker or for an answer."""
+
+    def __init__(self) -> None:
+        self._unasked: dict[RequestNo, Question] = {}
+        self._asked: dict[RequestNo, tuple[Question, Epoch]] = {}
+
+    def add(self, question: Question) -> None:
+        self._unasked[question.no] = question
+
+    def drop(self, no: RequestNo) -> None:
+        """Nobody wants to know any more; an answer will be passed over."""
+        self._unasked.pop(no, None)
+        self._asked.pop(no, None)
+
+    def ask(self, worker: Asked) -> None:
+        """Ask this worker all that waits for one."""
+        waiting, self._unasked = self._unasked, {}
+        for question in waiting.values():
+            question.asked += 1
+            self._asked[question.no] = (question, worker.epoch)
+            worker.send(question.message(worker.epoch))
+
+    @property
+    def any_unasked(self) -> bool:
+        return bool(self._unasked)
+
+    def settle(self, no: RequestNo, epoch: Epoch, outcome: Answer | RequestError) -> bool:
+        """Pass on what a worker said. False if no such question was asked of it."""
+        question, asked_of = self._asked.get(no, (None, None))
+        if question is None or asked_of != epoch:
+            return False
+        del self._asked[no]
+        if isinstance(outcome, RequestError):
+            question.failed(outcome)
+        else:
+            question.answered(outcome)
+        return True
+
+    def lost(self, epoch: Epoch) -> None:
+        """A worker is gone: what it was asked waits for the next one."""
+        for question, asked_of in list(self._asked.values()):
+            # one that failed above may have dropped others of the same request
+            if asked_of != epoch or self._asked.pop(question.no, None) is None:
+                continue
+            if question.asked < MAX_ASKED:
+                self.add(question)
+            else:
+                question.failed(EngineCrashed(f"The engine died {MAX_ASKED} times over the prompt"))
+
+    def fail_all(self, error: RequestError) -> None:
+        """No worker is going to answer."""
+        unasked, self._unasked = self._unasked, {}
+        asked, self._asked = self._asked, {}
+        for question in [*unasked.values(), *(question for question, _ in asked.values())]:
+            question.failed(error)

@@ -1,0 +1,59 @@
+"""Request bodies: bounded in size and time while they arrive, then decoded into typed structs."""
+
+import asyncio
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from gpufc.config import LimitsConfig
+from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
+from supervisor.http.context import services
+
+T = TypeVar("T")
+
+
+async def read_json(request: web.Request, kind: type[T]) -> T:
+    """The body as `kind`.
+
+    Raises `RequestError`, or what msgspec raises for a body that does not fit (`errors.py`).
+    """
+    limits = services(request).config.limits
+    _check_headers(request, limits)
+    return msgspec.json.decode(await _read(request, limits), type=kind)
+
+
+def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
+    """Refuse what need not be read at all."""
+    # a compressed body of some KiB can be of any size
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed request bodies are not accepted")
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType("The Content-Type must be application/json")
+    if (request.content_length or 0) > limits.max_body_bytes:
+        raise _too_large(limits)
+
+
+async def _read(request: web.Request, limits: LimitsConfig) -> bytes:
+    """All of the body, within `body_timeout_s` and the time that its size may take."""
+    parts: list[bytes] = []
+    size = 0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(limits.body_timeout_s) as deadline:
+            while part := await request.content.readany():
+                size += len(part)
+                if size > limits.max_body_bytes:
+                    raise _too_large(limits)
+                parts.append(part)
+                deadline.reschedule(began + limits.body_timeout_s + size / limits.body_rate)
+    except TimeoutError:
+        raise RequestTimeout("The body did not arrive in time") from None
+    except (web.RequestPayloadError, ConnectionError) as err:
+        raise InvalidRequest("The body is broken off") from err
+    return b"".join(parts)
+
+
+def _too_large(limits: LimitsConfig) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {limits.max_body_bytes} bytes")

@@ -1,0 +1,25 @@
+"""`GET /livez`, `/readyz` and `/health`: whether the front runs, and whether a token could come."""
+
+import math
+
+from aiohttp import web
+
+from supervisor.fleet.port import ConditionStatus
+from supervisor.http.context import json_response, services
+
+
+async def livez(_request: web.Request) -> web.Response:
+    """The front runs: that it answers is the answer."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 only if a token could be produced now."""
+    condition = services(request).dispatcher.condition()
+    if condition.status is ConditionStatus.OK:
+        return json_response({"status": "ok"})
+    return json_response(
+        {"status": condition.status, "detail": condition.detail},
+        status=503,
+        headers={"Retry-After": str(max(1, math.ceil(condition.retry_after_s)))},
+    )

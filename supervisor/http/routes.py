@@ -1,0 +1,56 @@
+"""The table of all routes, and who may use them. What is not in it is refused."""
+
+from aiohttp import web
+from msgspec import Struct
+
+from supervisor.dispatch.request import Scope
+from supervisor.http import chat, completions, health, models, stats, tokens
+from supervisor.http.context import SERVICES, Services
+from supervisor.http.middleware import (
+    PUBLIC,
+    Authenticate,
+    Handler,
+    access,
+    add_request_id,
+    anonymous,
+    boundary,
+)
+
+
+class Route(Struct, frozen=True):
+    """One route. `scope` is what its users need; `PUBLIC` needs nothing."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope | None
+
+
+ROUTES = (
+    Route("GET", "/livez", health.livez, PUBLIC),
+    Route("GET", "/readyz", health.readyz, PUBLIC),
+    Route("GET", "/health", health.readyz, Scope.READ),
+    Route("GET", "/stats", stats.get_stats, Scope.READ),
+    Route("GET", "/v1/models", models.list_models, Scope.GENERATE),
+    Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
+    Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE),
+    Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE),
+    Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
+    Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
+)
+
+
+def create_web_app(services: Services, authenticate: Authenticate = anonymous) -> web.Application:
+    """The application with all routes behind the middleware."""
+    app = web.Application(client_max_size=services.config.limits.max_body_bytes)
+    rules = {}
+    for route in ROUTES:
+        added = app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+        if added.resource is not None:
+            rules[route.method, added.resource.canonical] = route.scope
+    app.middlewares.extend([boundary, access(rules, authenticate)])
+    app.on_response_prepare.append(add_request_id)
+    app[SERVICES] = services
+    return app

@@ -1,0 +1,191 @@
+"""The server under the application: how connections are accepted, bounded in number, and cut off.
+
+aiohttp bounds neither how long a header may take nor how many connections an address may have.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from gpufc.config import LimitsConfig
+from gpufc.errors import InternalError, InvalidRequest, RequestError, StartError
+from gpufc.ids import new_request_id
+from supervisor.http.errors import error_response
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and dropped, so that the client gets its answer."""
+
+
+class BoundedHandler(RequestHandler):
+    """One connection. Closed when its header takes too long, or its address has too many."""
+
+    __slots__ = ("_address", "_header_deadline", "_server")
+
+    def __init__(self, server: "BoundedServer", **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._address: str | None = None
+        self._header_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._server.admit(address):
+            self.force_close()
+            transport.close()
+            return
+        self._address = address
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._address is not None:
+            self._server.leave(self._address)
+            self._address = None
+        self._stop_header_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # `_waiter` is pending exactly while the connection waits for a whole header
+        if self._waiter is None or self._waiter.done():
+            self._stop_header_deadline()
+        elif data and self._header_deadline is None:
+            self._header_deadline = self._loop.call_later(
+                self._server.limits.header_timeout_s, self.force_close
+            )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP never reaches the application; it gets the same kind of answer."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        error: RequestError = InvalidRequest("The request is not valid HTTP")
+        if status >= 500:
+            logger.error("connection_failed", exc_info=exc)
+            error = InternalError("Something went wrong on our side")
+        response = error_response(error)
+        response.headers["X-Request-Id"] = new_request_id()
+        response.force_close()
+        return response
+
+    def _stop_header_deadline(self) -> None:
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None
+
+
+class BoundedServer(web.Server):
+    """Makes a `BoundedHandler` for each connection, and counts them by address."""
+
+    def __init__(self, server: web.Server, limits: LimitsConfig) -> None:
+        super().__init__(
+            server.request_handler,
+            request_factory=server.request_factory,
+            handler_cancellation=server.handler_cancellation,
+            **server._kwargs,
+        )
+        self.limits = limits
+        self._by_address: Counter[str] = Counter()
+
+    def __call__(self) -> RequestHandler:
+        return BoundedHandler(self, loop=self._loop, **self._kwargs)
+
+    def admit(self, address: str) -> bool:
+        """Count a connection in. False, and not counted, if its address has too many."""
+        if self._by_address[address] >= self.limits.max_connections_per_address:
+            return False
+        self._by_address[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        self._by_address[address] -= 1
+        if self._by_address[address] <= 0:
+            del self._by_address[address]
+
+
+class FrontRunner(web.AppRunner):
+    """An application runner with our limits."""
+
+    def __init__(self, app: web.Application, limits: LimitsConfig) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=limits.keepalive_timeout_s,
+            auto_decompress=False,
+            lingering_time=LINGER_S,
+            shutdown_timeout=LINGER_S,
+        )
+        self._limits = limits
+
+    async def _make_server(self) -> web.Server:
+        return BoundedServer(await super()._make_server(), self._limits)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Take the port, on every address that `host` has; clients may connect from now on.
+
+    Raises `StartError`, with what to do about it. Blocks for as long as a host name's lookup.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            # with port 0, all addresses get the port that the first one got
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            sockets.append(_bound(socket.socket(family, kind, protocol), (address[0], chosen)))
+    except OSError as err:
+        for taken in sockets:
+            taken.close()
+        raise StartError(_why(err, host, port)) from err
+    return sockets
+
+
+def _bound(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        # now, since two sockets may be bound to one port as long as neither listens
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _why(err: OSError, host: str, port: int) -> str:
+    if err.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} on {host} is taken; choose another one with --port (0 takes a free one)"
+        )
+    if err.errno == errno.EACCES:
+        return f"port {port} needs privileges; choose one above 1023 with --port"
+    return f"cannot listen on {host} port {port}: {err.strerror or err}"
+
+
+def urls(sockets: Sequence[socket.socket]) -> list[str]:
+    """Where the sockets are reached over HTTP."""
+    return [_url(*sock.getsockname()[:2]) for sock in sockets]
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,63 @@
+"""Sending a response stream as server-sent events, in whatever dialect its encoder writes.
+
+Headers go out with the first event, or after `first_byte_s` of waiting. An error before that is an
+ordinary answer; after it, an event of the stream. A silent stream carries comments. A stream never
+just ends.
+"""
+
+from typing import Protocol
+
+from aiohttp import web
+
+from gpufc.config import LimitsConfig
+from gpufc.errors import RequestError
+from supervisor.dispatch.stream import ResponseStream, StreamEvent, Usage
+from supervisor.http.errors import from_exception
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold events back
+}
+COMMENT = b": waiting\n\n"
+
+
+class EventEncoder(Protocol):
+    """A dialect: what its events look like, each with its blank line at the end."""
+
+    def events(self, events: list[StreamEvent]) -> bytes:
+        """What the choices gained. Called for every step: the hot path."""
+        ...
+
+    def closing(self, usage: Usage) -> bytes:
+        """What follows the last event."""
+        ...
+
+    def error(self, error: RequestError) -> bytes:
+        """The end of a stream that cannot be finished."""
+        ...
+
+
+async def send_stream(
+    request: web.Request, stream: ResponseStream, encoder: EventEncoder, limits: LimitsConfig
+) -> web.StreamResponse:
+    """Send everything. Raises a `RequestError` that comes before the headers.
+
+    A client that does not read is waited for, while its text gathers in the log. Cancelled when the
+    client leaves; the caller cancels the stream then.
+    """
+    first = await stream.next(limits.first_byte_s)
+    response = web.StreamResponse(headers=HEADERS)
+    await response.prepare(request)
+    await response.write(COMMENT if first is None else encoder.events(first))
+    try:
+        while not stream.done:
+            events = await stream.next(limits.keepalive_comment_s)
+            await response.write(COMMENT if events is None else encoder.events(events))
+        end = encoder.closing(stream.usage)
+    except ConnectionError:
+        raise
+    except Exception as exc:  # the request boundary: no second answer can begin, but this one ends
+        end = encoder.error(from_exception(exc, request))
+    await response.write(end)
+    return response

@@ -1,0 +1,73 @@
+"""`POST /tokenize` and `/detokenize`, with llama-server's fields and answers."""
+
+from aiohttp import web
+from msgspec import Struct
+
+from gpufc.protocol import TextPrompt
+from supervisor.http.body import read_json
+from supervisor.http.context import json_response, services
+from supervisor.http.schemas import TokenId
+
+
+class TokenizeBody(Struct, frozen=True):
+    """The request; the defaults are llama-server's."""
+
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+    model: str | None = None
+
+
+class DetokenizeBody(Struct, frozen=True):
+    tokens: list[TokenId]
+    model: str | None = None
+
+
+class Piece(Struct, frozen=True):
+    """A token with its text, or with its bytes where they are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+
+class Tokenized(Struct, frozen=True):
+    tokens: list[int] | list[Piece]
+
+
+class Detokenized(Struct, frozen=True):
+    content: str
+
+
+async def tokenize(request: web.Request) -> web.Response:
+    """The token ids of a text."""
+    body = await read_json(request, TokenizeBody)
+    front = services(request)
+    model = front.fleet.resolve(body.model)
+    if not body.content and not body.add_special:
+        return json_response(Tokenized([]))
+    prompt = TextPrompt(body.content, body.add_special, body.parse_special)
+    tokens = await front.dispatcher.tokenize(model, prompt)
+    if not body.with_pieces:
+        return json_response(Tokenized(list(tokens)))
+    spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])
+    pieces = [Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)]
+    return json_response(Tokenized(pieces))
+
+
+async def detokenize(request: web.Request) -> web.Response:
+    """The text of token ids."""
+    body = await read_json(request, DetokenizeBody)
+    front = services(request)
+    model = front.fleet.resolve(body.model)
+    if not body.tokens:
+        return json_response(Detokenized(""))
+    (text,) = await front.dispatcher.detokenize(model, [tuple(body.tokens)])
+    return json_response(Detokenized(text.decode(errors="replace")))
+
+
+def _piece(spelling: bytes) -> str | list[int]:
+    try:
+        return spelling.decode()
+    except UnicodeDecodeError:
+        return list(spelling)

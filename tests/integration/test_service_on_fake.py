@@ -1,0 +1,185 @@
+"""The whole service over a scripted engine in a real worker process: what faults do to it.
+
+Every fault test asserts that the fault hit (a new epoch served), so that a miss cannot pass.
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from engine_worker.fake_backend import expected_text
+from engine_worker.fake_vocabulary import tokenize
+from tests.service import Service, lives, service, sse_events, wait_for
+
+FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=3", "GPUFC_RESTART_LIMIT": "1000"}
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Service]:
+    with service(tmp_path / "run", environ=FAKE) as started:
+        yield started
+
+
+def fake_text(prompt: str, n_tokens: int) -> str:
+    """What the fake engine answers to a plain prompt, whoever computes it."""
+    return expected_text(tokenize(prompt, add_special=True), n_tokens)
+
+
+async def complete(
+    session: aiohttp.ClientSession, url: str, prompt: str, **fields: Any
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    body = {"prompt": prompt, "max_tokens": 20, **fields}
+    async with session.post(f"{url}/v1/completions", json=body) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+async def stream(session: aiohttp.ClientSession, url: str, prompt: str, **fields: Any) -> list[str]:
+    body = {"prompt": prompt, "max_tokens": 20, "stream": True, **fields}
+    async with session.post(f"{url}/v1/completions", json=body) as response:
+        assert response.status == 200, await response.text()
+        return await sse_events(response)
+
+
+def joined(events: list[str]) -> str:
+    """The text of a completion stream that ended properly."""
+    assert events[-1] == "[DONE]"
+    chunks = [json.loads(event) for event in events[:-1]]
+    return "".join(c["text"] for chunk in chunks for c in chunk["choices"])
+
+
+async def test_sixteen_streams_at_once_each_bring_their_own_text(running: Service) -> None:
+    prompts = [f"canary {n} " * (n + 1) for n in range(16)]
+    async with aiohttp.ClientSession() as session:
+        answers = await asyncio.gather(
+            *(stream(session, running.url, prompt, max_tokens=40) for prompt in prompts)
+        )
+    for prompt, events in zip(prompts, answers, strict=True):
+        assert joined(events) == fake_text(prompt, 40)
+
+
+async def test_of_a_hundred_at_once_ninety_are_served_and_ten_refused(running: Service) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        answers = await asyncio.gather(
+            *(complete(session, running.url, f"number {n}", max_tokens=30) for n in range(100))
+        )
+    served = [answer for answer in answers if answer[0] == 200]
+    refused = [answer for answer in answers if answer[0] == 503]
+    assert (len(served), len(refused)) == (90, 10)
+    for _, body, headers in refused:
+        assert body["error"]["type"] == "overloaded_error"
+        assert int(headers["Retry-After"]) >= 1
+    for n, (status, body, _) in enumerate(answers):
+        if status == 200:
+            assert body["choices"][0]["text"] == fake_text(f"number {n}", 30)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_client_that_leaves_frees_its_sequence(running: Service, streamed: bool) -> None:
+    async with aiohttp.ClientSession() as session:
+        body = {"prompt": "gone", "max_tokens": 4000, "stream": streamed}
+        task = asyncio.create_task(session.post(f"{running.url}/v1/completions", json=body))
+        await asyncio.to_thread(
+            wait_for, lambda: running.worker()["sequences_running"] == 1, why="it runs"
+        )
+        task.cancel()
+        if streamed:
+            response = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(response[0], aiohttp.ClientResponse):
+                response[0].close()
+    stats = await asyncio.to_thread(
+        wait_for,
+        lambda: (found := running.status())["requests"]["cancelled_total"] == 1 and found,
+        why="it is cancelled",
+    )
+    assert stats["requests"]["running"] == 0
+    assert stats["tokens"]["generated_total"] < 3000
+    await asyncio.to_thread(
+        wait_for, lambda: running.worker()["sequences_running"] == 0, why="the worker has none"
+    )
+
+
+async def test_emoji_and_chinese_stream_without_a_broken_character(running: Service) -> None:
+    prompt = "[[emoji]] please"
+    async with aiohttp.ClientSession() as session:
+        for n_tokens in range(30, 42):
+            events = await stream(session, running.url, prompt, max_tokens=n_tokens)
+            text = joined(events)
+            assert "\ufffd" not in text
+            whole = fake_text(prompt, 60)
+            assert whole.startswith(text)
+            assert len(text) > 5
+
+
+async def test_the_front_serves_on_after_fifty_kills_and_leaks_nothing(running: Service) -> None:
+    front = running.front
+    async with aiohttp.ClientSession() as session:
+        for n in range(50):
+            assert (await complete(session, running.url, f"kill {n}"))[0] == 200
+            epoch = await asyncio.to_thread(running.kill_worker)
+            async with session.get(f"{running.url}/livez") as alive:
+                assert alive.status == 200
+            await asyncio.to_thread(running.wait_epoch_after, epoch)
+            if n == 5:
+                descriptors = front.num_fds()
+    assert running.process.poll() is None
+    assert running.worker()["restarts"] == 50
+    assert front.num_fds() <= descriptors + 2
+    statuses = [child.status() for child in front.children(recursive=True)]
+    assert psutil.STATUS_ZOMBIE not in statuses
+
+
+async def test_readyz_tells_the_truth_about_a_dead_worker(running: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert (await complete(session, running.url, "before"))[0] == 200
+        epoch = running.kill_worker(signal.SIGKILL)
+        loop = asyncio.get_running_loop()
+        killed_at, statuses = loop.time(), []
+        while not statuses or 503 not in statuses or statuses[-1] != 200:
+            async with session.get(f"{running.url}/readyz") as answer:
+                body = await answer.json()
+                statuses.append(answer.status)
+                assert (body["status"] == "ok") is (answer.status == 200)
+                if answer.status == 503:
+                    assert int(answer.headers["Retry-After"]) >= 1
+            assert loop.time() - killed_at < 10
+        assert running.worker()["epoch"] > epoch
+
+
+async def test_requests_that_wait_are_served_by_the_next_worker(running: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        assert (await complete(session, running.url, "first"))[0] == 200
+        epoch = running.kill_worker()
+        answers = await asyncio.gather(
+            *(complete(session, running.url, f"waits {n}") for n in range(20))
+        )
+    assert {status for status, _, _ in answers} == {200}
+    assert running.worker()["epoch"] > epoch
+
+
+def test_a_killed_front_takes_its_worker_with_it(running: Service) -> None:
+    children = running.front.children(recursive=True)
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait(5)
+    wait_for(lambda: not any(map(lives, children)), 1.0, "the workers are gone")
+
+
+def test_stop_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with service(folder, environ=FAKE) as running:
+        children = running.front.children(recursive=True)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(10) == 0
+        assert not any(map(lives, children))
+    assert list(folder.glob("*.sock")) == []
+
+
+def test_the_idle_front_is_light(running: Service) -> None:
+    assert running.front.memory_info().rss <= 80 * 1024 * 1024

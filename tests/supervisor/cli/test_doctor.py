@@ -1,0 +1,160 @@
+"""`doctor`: what it finds, what it advises, and what its exit code promises."""
+
+import json
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gpufc import settings
+from gpufc.config import Config, ModelConfig
+from supervisor.cli import cli, doctor, findings
+from supervisor.cli.findings import Level
+from tests.supervisor.cli import files
+
+ENGINE = {
+    "version": "0.3.36",
+    "system_info": "CPU : AVX = 1 |",
+    "supports_gpu": False,
+    "devices": [
+        {"name": "CPU", "description": "A processor", "kind": "cpu",
+         "memory_free_bytes": 1 << 30, "memory_total_bytes": 2 << 30}
+    ],
+}  # fmt: skip
+MODEL = {
+    "architecture": "llama", "name": "Tiny", "n_ctx_train": 8192, "file_bytes": 100 << 20,
+    "cell_bytes": 1000,
+}  # fmt: skip
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {"llama_cpp": ENGINE, "available_bytes": 4 << 30, "model": MODEL} | changes
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the probe will say: may be changed by the test."""
+    said = report()
+    monkeypatch.setattr(doctor, "probe", lambda _: said)
+    return said
+
+
+def examine(tmp_path: Path, *args: str) -> tuple[int, list[dict[str, str]]]:
+    model = files.gguf(tmp_path / "good.gguf")
+    folder = f"--runtime-dir={tmp_path / 'run'}"
+    command = ["doctor", "--json", "--port=0", folder, f"--model-path={model}", *args]
+    result = CliRunner().invoke(cli, command)
+    return result.exit_code, json.loads(result.stdout)
+
+
+def bad(found: list[dict[str, str]]) -> list[str]:
+    return [finding["subject"] for finding in found if finding["level"] == "bad"]
+
+
+def test_all_well(probed: dict[str, Any], tmp_path: Path) -> None:
+    code, found = examine(tmp_path)
+    assert (code, bad(found)) == (0, [])
+    subjects = {finding["subject"] for finding in found}
+    assert {"Python", "libraries", "llama.cpp", "ggml device", "model", "memory"} <= subjects
+    assert {"runtime folder", "port", "open files", "disk"} <= subjects
+
+
+def test_a_wrong_model_path_is_a_wrong_configuration(
+    probed: dict[str, Any], tmp_path: Path
+) -> None:
+    code, found = examine(tmp_path, "--model-path", str(tmp_path / "none.gguf"))
+    assert (code, bad(found)) == (2, ["configuration"])
+
+
+def test_a_taken_port(probed: dict[str, Any], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, found = examine(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert (code, bad(found)) == (3, ["port"])
+
+
+def test_half_a_model(probed: dict[str, Any], tmp_path: Path) -> None:
+    probed["model"] = {"error": "cut off"}
+    code, found = examine(tmp_path)
+    assert (code, bad(found)) == (3, ["model"])
+
+
+def test_an_engine_that_does_not_load(probed: dict[str, Any], tmp_path: Path) -> None:
+    probed["llama_cpp"] = {"error": "libcuda.so.1 is missing"}
+    code, found = examine(tmp_path)
+    assert (code, bad(found)) == (3, ["llama.cpp"])
+
+
+def test_people_get_lines_with_advice_and_a_verdict(probed: dict[str, Any], tmp_path: Path) -> None:
+    probed["model"] = MODEL | {"n_ctx_train": 2048}
+    model = files.gguf(tmp_path / "good.gguf")
+    command = ["doctor", "--port=0", f"--runtime-dir={tmp_path}/run", f"--model-path={model}"]
+    result = CliRunner().invoke(cli, command, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert "→ --n-ctx 2048" in result.stdout
+    assert result.stdout.splitlines()[-1] == "`start` will work."
+
+
+def memory(n_ctx: int, **changes: Any) -> findings.Finding:
+    config = Config(model=ModelConfig(n_ctx=n_ctx))
+    (finding,) = findings.memory(MODEL, report(**changes), config)
+    return finding
+
+
+def test_memory_that_suffices() -> None:
+    assert memory(4096).level is Level.OK
+
+
+def test_a_context_too_large_names_one_that_fits() -> None:
+    finding = memory(1_000_000, available_bytes=500 << 20)
+    assert (finding.level, finding.advice) == (Level.BAD, "--n-ctx 366848")
+
+
+def test_weights_too_large_for_the_machine() -> None:
+    finding = memory(4096, available_bytes=50 << 20)
+    assert finding.level is Level.BAD
+    assert "smaller model" in finding.advice
+
+
+def test_a_gpu_that_llama_cpp_cannot_use_is_worth_a_warning() -> None:
+    from supervisor.devices.snapshot import Device
+
+    device = Device(index=0, name="NVIDIA", kind="cuda", memory_total_bytes=1 << 30)
+    found = list(findings.gpu((device,), "", supports_gpu=False))
+    assert [finding.level for finding in found] == [Level.OK, Level.WARN]
+    assert "GGML_CUDA" in found[1].advice
+
+
+def ended(code: int, stdout: str = "", stderr: str = "") -> Any:
+    return lambda *_, **__: subprocess.CompletedProcess([], code, stdout, stderr)
+
+
+def test_a_probe_that_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", ended(-signal.SIGILL))
+    assert "SIGILL" in doctor.probe(None)["llama_cpp"]["error"]
+
+
+def test_a_probe_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("probe", 60)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert "did not answer" in doctor.probe(None)["llama_cpp"]["error"]
+
+
+def test_the_real_probe_looks_into_the_file(tmp_path: Path) -> None:
+    said = doctor.probe(str(files.safetensors(tmp_path / "model.gguf")))
+    assert "error" in said["model"]
+    assert said["available_bytes"] > 0
+
+
+def test_every_finding_is_made_from_settings_that_start_would_use(
+    probed: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = {"port": "0", "runtime_dir": str(tmp_path / "run"), "n_ctx": "9999"}
+    given = settings.resolve(flags=flags, environ={}, file=None)
+    texts = [finding.text for finding in doctor.examine(given)]
+    assert any("9,999" in text for text in texts)

@@ -1,0 +1,77 @@
+"""`logs`: several files as one, in order of time."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from supervisor.cli import cli, log_files
+
+FRONT = """\
+2026-01-01T10:00:00.000 INFO    front supervisor.app: started
+2026-01-01T10:00:02.000 ERROR   front supervisor.app: bad
+Traceback (most recent call last):
+  boom
+"""
+WORKER = """\
+2026-01-01T10:00:01.000 INFO    worker engine_worker: loading
+llama.cpp says
+2026-01-01T10:00:03.000 INFO    worker engine_worker: ready
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "front.log").write_text(FRONT)
+    (logs / "default-0.log").write_text(WORKER)
+    return tmp_path
+
+
+def logs(folder: Path, *args: str) -> list[str]:
+    result = CliRunner().invoke(cli, ["logs", "--runtime-dir", str(folder), *args])
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_lines_are_joined_in_order_of_time_and_told_apart(folder: Path) -> None:
+    assert [(line.split()[0], line.split()[-1]) for line in logs(folder)] == [
+        ("front", "started"),
+        ("default-0", "loading"),
+        ("default-0", "says"),
+        ("front", "bad"),
+        ("front", "last):"),
+        ("front", "boom"),
+        ("default-0", "ready"),
+    ]
+
+
+def test_one_worker_alone(folder: Path) -> None:
+    assert {line.split()[0] for line in logs(folder, "default-0")} == {"default-0"}
+
+
+def test_the_last_lines_of_each(folder: Path) -> None:
+    assert [line.split()[-1] for line in logs(folder, "-n", "1")] == ["boom", "ready"]
+
+
+def test_a_worker_that_is_not_there_is_a_mistake(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["logs", "--runtime-dir", str(folder), "nobody"])
+    assert result.exit_code == 2
+    assert "there are front, default-0" in result.stderr
+
+
+def test_following_sees_what_is_added_new_files_and_files_cut_short(folder: Path) -> None:
+    tail = log_files.Tail(folder / "logs")
+    tail.last(0)
+    following = tail.follow()
+    with (folder / "logs" / "front.log").open("a") as file:
+        file.write("2026-01-01T10:00:04.000 half a li")
+        file.flush()
+        (folder / "logs" / "default-1.log").write_text("hello\n")
+        assert next(following) == [("default-1", "hello")]
+        file.write("ne\n")
+    assert next(following) == [("front", "2026-01-01T10:00:04.000 half a line")]
+    (folder / "logs" / "default-0.log").write_text("anew\n")
+    assert list(islice(following, 1)) == [[("default-0", "anew")]]

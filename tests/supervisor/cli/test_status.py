@@ -1,0 +1,88 @@
+"""`status` and `models`: what a document looks like to a person, wide and narrow."""
+
+import json
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from supervisor.cli import cli
+from supervisor.cli.status_view import render
+from supervisor.control.client import ControlClient
+from tests.supervisor.control.control_server import Server
+from tests.supervisor.control.fake_front import document, worker
+
+LAST_EXIT = {"signal": 9, "code": None, "reason": "killed", "at": 0.0}
+GPU = {
+    "index": 0, "name": "NVIDIA H100", "kind": "cuda", "utilization": 0.5,
+    "memory_used_bytes": 1 << 30, "memory_total_bytes": 80 << 30, "temperature_celsius": 45.0,
+    "power_watts": 300.0, "power_limit_watts": 700.0,
+}  # fmt: skip
+
+
+def shown(width: int, **changes: Any) -> list[str]:
+    return [click.unstyle(line) for line in render(document(**changes), width)]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    rows = [worker(last_exit=LAST_EXIT, restarts=120), worker(name="default-1", state="failed")]
+    lines = shown(width, workers=rows, devices=[GPU])
+    assert max(len(line) for line in lines) <= width
+
+
+def test_a_narrow_terminal_keeps_what_matters() -> None:
+    header = shown(80)[shown(80).index("") + 1]
+    assert {"WORKER", "STATE", "PID", "RUNNING"} <= set(header.split())
+
+
+def test_why_it_is_not_ready_is_said() -> None:
+    front = document()["front"] | {"condition": {"status": "failed", "detail": "no such file"}}
+    text = "\n".join(shown(100, front=front))
+    assert "failed" in text
+    assert "no such file" in text
+
+
+def test_devices_and_why_there_are_none() -> None:
+    text = "\n".join(shown(100, devices=[GPU]))
+    assert "NVIDIA H100, 50% busy, 1.0 GiB of 80.0 GiB, 45 °C, 300 of 700 W" in text
+    assert "no NVIDIA driver" in text
+    assert "CPU (cpu): A processor" in text
+
+
+def test_figures_that_a_driver_does_not_tell_are_left_out() -> None:
+    silent = {name: None for name in GPU} | {"index": 0, "name": "Quiet", "kind": "cuda"}
+    assert any(line == "cuda 0    Quiet" for line in shown(100, devices=[silent]))
+
+
+def test_json_is_the_document(server: Server) -> None:
+    front, path, _ = server
+    result = CliRunner().invoke(cli, ["status", "--json", "--runtime-dir", str(path.parent)])
+    assert json.loads(result.stdout) == front.status()
+
+
+def test_models(server: Server) -> None:
+    _, path, _ = server
+    result = CliRunner().invoke(cli, ["models", "--runtime-dir", str(path.parent)])
+    assert "SmolLM2-135M-Instruct.Q4_1  ready" in result.stdout
+
+
+def test_restart_says_what_became_of_it(server: Server) -> None:
+    front, path, _ = server
+    result = CliRunner().invoke(cli, ["restart", "--runtime-dir", str(path.parent)])
+    assert (result.exit_code, "epoch 2" in result.stderr) == (0, True)
+    front.fails = True
+    result = CliRunner().invoke(cli, ["restart", "--runtime-dir", str(path.parent)])
+    assert result.exit_code == 3
+    assert "the model is gone" in result.stderr
+
+
+def test_a_front_that_has_no_status_yet_is_not_running(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path, end = server
+    end()
+    assert ControlClient(path).path == path
+    result = CliRunner().invoke(cli, ["status", "--runtime-dir", str(path.parent)])
+    assert result.exit_code == 4

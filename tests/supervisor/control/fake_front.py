@@ -1,0 +1,90 @@
+"""A front as the control socket sees it: scripted, without workers or HTTP."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from gpufc import settings
+from gpufc.errors import NotFound
+from gpufc.settings import Value
+
+
+def worker(**changes: Any) -> dict[str, Any]:
+    row = {
+        "name": "default-0", "pid": 11, "epoch": 1, "state": "ready", "detail": "",
+        "model": "SmolLM2-135M-Instruct.Q4_1", "model_path": "/models/smol.gguf", "restarts": 0,
+        "last_exit": None, "n_ctx": 4096, "kv_cells_total": 40960, "kv_cells_used": 12,
+        "n_gpu_layers": 0, "sequences_running": 0, "rss_bytes": 300 << 20, "loaded_in_s": 0.4,
+        "loading_fraction": 1.0, "tokens_per_second": 0.0,
+        "devices": [["CPU", "A processor", "cpu", 1 << 30, 2 << 30]],
+    }  # fmt: skip
+    return row | changes
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    made = {
+        "version": "0.1.0",
+        "uptime_s": 61.0,
+        "front": {
+            "pid": os.getpid(),
+            "addresses": ["http://127.0.0.1:8082"],
+            "condition": {"status": "ok", "detail": "", "retry_after_s": 0.0},
+        },
+        "requests": {
+            "running": 2, "waiting": 1, "succeeded_total": 10, "failed_total": 0,
+            "cancelled_total": 0, "rejected_total": 0,
+        },
+        "tokens": {
+            "prompt_total": 100, "prompt_cached_total": 0, "generated_total": 1234,
+            "generated_per_second": 45.6,
+        },
+        "workers": [worker()],
+        "host": {
+            "cpu_percent": 12.0, "memory_total_bytes": 8 << 30,
+            "memory_available_bytes": 6 << 30, "disk_free_bytes": 1 << 30,
+        },
+        "devices": [],
+        "sources": [
+            {"name": "host", "state": "ok", "detail": "", "age_s": 0.1},
+            {"name": "nvml", "state": "absent", "detail": "no NVIDIA driver", "age_s": None},
+        ],
+        "latency": {"time_to_first_token_seconds": {"p50": 0.1, "p99": 0.5}},
+    }  # fmt: skip
+    return made | changes
+
+
+class FakeFront:
+    """Implements `ControlledFront`."""
+
+    def __init__(self) -> None:
+        self.row = worker()
+        self.stops: list[bool] = []
+        self.restarts: list[tuple[str | None, bool]] = []
+        self.running = 2
+        self.fails = False
+
+    def status(self) -> dict[str, Any]:
+        made = document(workers=[dict(self.row)])
+        made["requests"]["running"] = self.running
+        return made
+
+    def effective_values(self) -> Sequence[Value]:
+        return settings.resolve(flags={"port": "9000"}, environ={}, file=None).values
+
+    def request_stop(self, now: bool = False) -> None:
+        self.stops.append(now)
+
+    def restart(self, worker: str | None, now: bool = False) -> list[str]:
+        if worker not in (None, "default-0"):
+            raise NotFound(f"there is no worker {worker!r}", param="worker")
+        self.restarts.append((worker, now))
+        self._task = asyncio.get_running_loop().create_task(self._replace())
+        return ["default-0"]
+
+    async def _replace(self) -> None:
+        for state in ("stopping", "starting", "loading"):
+            self.row |= {"state": state}
+            await asyncio.sleep(0.15)
+        state, detail = ("failed", "the model is gone") if self.fails else ("ready", "")
+        self.row |= {"state": state, "detail": detail, "epoch": self.row["epoch"] + 1, "pid": 12}

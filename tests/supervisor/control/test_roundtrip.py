@@ -1,0 +1,81 @@
+"""Client and server over a real unix socket."""
+
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from gpufc.errors import ConfigError
+from supervisor.control.client import ControlClient, NotRunning
+from tests.supervisor.control.control_server import Server
+
+
+def test_the_socket_is_the_owners_alone(server: Server) -> None:
+    _, path, _ = server
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_status_is_the_fronts_document(server: Server) -> None:
+    front, path, _ = server
+    assert ControlClient(path).status() == front.status()
+
+
+def test_config_has_values_and_sources(server: Server) -> None:
+    _, path, _ = server
+    rows = {row["key"]: row for row in ControlClient(path).config()}
+    assert rows["port"] == {"key": "port", "value": 9000, "source": "flag --port"}
+    assert rows["host"]["source"] == "default"
+
+
+def test_stop_tells_what_still_runs_until_the_front_is_gone(server: Server) -> None:
+    front, path, end = server
+    events = ControlClient(path).stop(now=False)
+    assert next(events) == {"event": "draining", "running": 2, "waiting": 1}
+    front.running = 1
+    assert next(events)["running"] == 1
+    threading.Thread(target=end).start()
+    assert all(event["event"] == "draining" for event in events)
+    assert front.stops == [False]
+
+
+def test_stop_now_says_so(server: Server) -> None:
+    front, path, _ = server
+    next(ControlClient(path).stop(now=True))
+    assert front.stops == [True]
+
+
+def test_restart_tells_each_state_and_the_new_epoch(server: Server) -> None:
+    front, path, _ = server
+    events = list(ControlClient(path).restart("default-0", now=True))
+    states = [event["state"] for event in events if event["state"] != "ready"]
+    assert states == sorted(states, key=["stopping", "starting", "loading"].index)
+    assert (events[-1]["event"], events[-1]["epoch"], events[-1]["pid"]) == ("ready", 2, 12)
+    assert front.restarts == [("default-0", True)]
+
+
+def test_restart_that_fails_ends_with_the_reason(server: Server) -> None:
+    front, path, _ = server
+    front.fails = True
+    last = list(ControlClient(path).restart(None, now=False))[-1]
+    assert (last["event"], last["message"]) == ("failed", "the model is gone")
+
+
+def test_an_unknown_worker_is_the_operators_mistake(server: Server) -> None:
+    _, path, _ = server
+    with pytest.raises(ConfigError, match="no worker 'nobody'"):
+        list(ControlClient(path).restart("nobody", now=False))
+
+
+def test_without_a_socket_nothing_runs(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning, match=r"nothing runs in .*`gpufc-supervisor start`"):
+        ControlClient(tmp_path / "control.sock").status()
+
+
+def test_a_socket_that_a_killed_front_left_means_nothing_runs(server: Server) -> None:
+    _, path, end = server
+    left = path.with_name("left.sock")
+    path.rename(left)
+    end()
+    with pytest.raises(NotRunning, match="nothing runs"):
+        ControlClient(left).status()

@@ -1,0 +1,132 @@
+"""The monitor: whatever a driver does, `snapshot` answers at once and says how things stand."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from supervisor.devices.host import HostSource
+from supervisor.devices.monitor import DeviceMonitor
+from supervisor.devices.nvml import NvmlSource
+from supervisor.devices.port import Sample, SourceAbsent
+from supervisor.devices.snapshot import Device, Host, Snapshot, SourceState
+
+GPU = Device(index=0, name="fake", kind="cuda", utilization=0.5)
+
+
+class FakeSource:
+    name = "fake"
+
+    def __init__(self, sample: Callable[[], Sample]) -> None:
+        self.sample = sample
+
+
+@contextmanager
+def running(sample: Callable[[], Sample], **options: float) -> Iterator[DeviceMonitor]:
+    monitor = DeviceMonitor([FakeSource(sample)], **{"interval_s": 0.01, **options})  # type: ignore[arg-type]
+    monitor.start()
+    yield monitor
+    monitor.stop()
+
+
+def eventually(monitor: DeviceMonitor, state: SourceState) -> Snapshot:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        snapshot = monitor.snapshot()
+        if snapshot.sources[0].state is state:
+            return snapshot
+        time.sleep(0.005)
+    pytest.fail(f"never became {state}: {monitor.snapshot()}")
+
+
+def test_figures_appear_with_their_age() -> None:
+    with running(lambda: (GPU,)) as monitor:
+        snapshot = eventually(monitor, SourceState.OK)
+    assert snapshot.devices == (GPU,)
+    assert snapshot.sources[0].age_s is not None
+    assert snapshot.sources[0].age_s < 1
+
+
+def test_before_the_first_sample_the_snapshot_is_empty_and_says_so() -> None:
+    release = threading.Event()
+    with running(lambda: (release.wait(10), ())[1]) as monitor:
+        snapshot = monitor.snapshot()
+        release.set()
+    assert snapshot.devices == ()
+    assert snapshot.host == Host()
+    assert snapshot.sources[0].state is SourceState.PENDING
+
+
+def test_a_driver_that_hangs_blocks_nobody_and_is_called_hung() -> None:
+    release = threading.Event()
+    calls: list[int] = []
+
+    def sample() -> tuple[Device, ...]:
+        calls.append(1)
+        if len(calls) > 1:
+            release.wait(30)
+        return (GPU,)
+
+    with running(sample, hung_after_s=0.05) as monitor:
+        snapshot = eventually(monitor, SourceState.HUNG)
+        began = time.perf_counter()
+        for _ in range(100):
+            monitor.snapshot()
+        took = time.perf_counter() - began
+        began = time.perf_counter()
+        monitor.stop()
+        stopping = time.perf_counter() - began
+        release.set()
+    assert snapshot.devices == (GPU,), "the last figures stay"
+    assert "not answered" in snapshot.sources[0].detail
+    assert took < 1
+    assert stopping < 1
+
+
+def test_a_driver_that_answers_again_is_no_longer_hung() -> None:
+    release = threading.Event()
+    with running(lambda: (release.wait(30), (GPU,))[1], hung_after_s=0.02) as monitor:
+        eventually(monitor, SourceState.HUNG)
+        release.set()
+        assert eventually(monitor, SourceState.OK).devices == (GPU,)
+
+
+def test_what_is_absent_says_why() -> None:
+    def sample() -> Sample:
+        raise SourceAbsent("no such thing")
+
+    with running(sample) as monitor:
+        assert eventually(monitor, SourceState.ABSENT).sources[0].detail == "no such thing"
+
+
+def test_a_driver_that_fails_keeps_its_last_figures_and_recovers() -> None:
+    failing = threading.Event()
+
+    def sample() -> Sample:
+        if failing.is_set():
+            raise OSError("gone")
+        return (GPU,)
+
+    with running(sample) as monitor:
+        eventually(monitor, SourceState.OK)
+        failing.set()
+        snapshot = eventually(monitor, SourceState.FAILED)
+        assert snapshot.devices == (GPU,)
+        assert snapshot.sources[0].detail == "OSError: gone"
+        failing.clear()
+        eventually(monitor, SourceState.OK)
+
+
+def test_the_host_has_memory_disk_and_processors() -> None:
+    host = HostSource("/").sample()
+    assert 0 < host.memory_available_bytes <= host.memory_total_bytes
+    assert 0 < host.disk_free_bytes <= host.disk_total_bytes
+    assert host.cpu_count >= 1
+    assert 0 <= host.cpu_percent <= 100
+
+
+def test_without_a_driver_nvml_says_which_library_it_looked_for() -> None:
+    with pytest.raises(SourceAbsent, match=r"no NVIDIA driver \(libnothing\.so not found\)"):
+        NvmlSource("libnothing.so").sample()

@@ -1,0 +1,249 @@
+"""A fleet and its workers without processes: scripted, in the test's own event loop."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+
+from gpufc.errors import ModelNotFound
+from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.protocol import (
+    Cancel,
+    ChatPrompt,
+    Delta,
+    Detokenize,
+    Detokenized,
+    Finished,
+    FinishReason,
+    Generate,
+    Prepare,
+    Prepared,
+    Prompt,
+    Ready,
+    Refused,
+    Started,
+    Step,
+    TextPrompt,
+    Tokens,
+    ToWorker,
+)
+from gpufc.sampling import SamplingParams
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.request import GenerationRequest
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.port import Condition, ConditionStatus, WorkerMessage, WorkerStatus
+
+MODEL = "fake-model"
+N_CTX = 4096
+N_VOCAB = 1000
+N_TOKENS = 5
+KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=0.0)
+
+OK = Condition(ConditionStatus.OK, "", 0.0)
+LOADING = Condition(ConditionStatus.LOADING, "loading", 2.0)
+FAILED = Condition(ConditionStatus.FAILED, "it does not load", 60.0)
+
+
+def tokens_of(prompt: Prompt) -> Tokens:
+    """One token for each byte, or the tokens themselves."""
+    if isinstance(prompt, TextPrompt):
+        return tuple(prompt.text.encode()) or (1,)
+    if isinstance(prompt, ChatPrompt):
+        text = "".join(f"<{message.role}>{message.content}" for message in prompt.messages)
+        return tuple(text.encode())
+    return prompt.tokens
+
+
+def piece(spec: Generate, position: int) -> str:
+    """What the fake model says: shows prompt, choice and position, so that nothing can be mixed up."""
+    return f"[{sum(spec.prompt_tokens)}.{spec.choice}.{position}]"
+
+
+def text_of(prompt: str, n_tokens: int = N_TOKENS, choice: int = 0) -> str:
+    """The whole answer to a text prompt."""
+    total = sum(tokens_of(TextPrompt(prompt)))
+    return "".join(f"[{total}.{choice}.{position}]" for position in range(n_tokens))
+
+
+class FakeWorker:
+    """A ready worker. Prepares at once; generates a token for each sequence with every `step`.
+
+    With `auto`, steps follow each other by themselves as long as there is something to do.
+    """
+
+    def __init__(self, fleet: "FakeFleet", epoch: int, *, auto: bool = True) -> None:
+        self.name = WorkerName("default-0")
+        self.epoch = Epoch(epoch)
+        self.model = MODEL
+        self.ready = Ready(
+            self.epoch, "abc123", "fake", N_CTX, N_CTX, N_CTX, 8, N_VOCAB, 1, 0, 1, 1, True, 0.1
+        )
+        self.auto = auto
+        self.answers_prepare = True
+        self.n_tokens = N_TOKENS
+        self.n_cached = 0
+        self.sent: list[ToWorker] = []
+        self.active: dict[RequestNo, tuple[Generate, int]] = {}
+        self.most_active = 0
+        self._fleet = fleet
+        self._fresh: list[Generate] = []
+        self._stepping = False
+        self._steps = itertools.count(1)
+        self.lost = False
+
+    def send(self, message: ToWorker) -> None:
+        if self.lost:
+            return
+        self.sent.append(message)
+        asyncio.get_running_loop().call_soon(self._handle, message)
+
+    def tell(self, message: WorkerMessage) -> None:
+        if not self.lost:
+            self._fleet.dispatcher.worker_message(self, message)
+
+    def _handle(self, message: ToWorker) -> None:
+        match message:
+            case Prepare() if self.answers_prepare:
+                self._prepare(message)
+            case Generate():
+                self.active[message.request] = (message, len(message.tokens))
+                self.most_active = max(self.most_active, len(self.active))
+                self._fresh.append(message)
+                self.go()
+            case Cancel(_, request):
+                if self.active.pop(request, None) is not None:
+                    self.tell(Finished(self.epoch, request, FinishReason.CANCELLED))
+            case Detokenize(_, request, sequences):
+                self.tell(Detokenized(self.epoch, request, tuple(map(bytes, sequences))))
+            case _:
+                pass
+
+    def _prepare(self, message: Prepare) -> None:
+        tokens = tokens_of(message.prompt)
+        if len(tokens) + message.reserve > N_CTX:
+            code = "context_length_exceeded"
+            self.tell(Refused(self.epoch, message.request, code, "too long", "prompt"))
+        else:
+            self.tell(Prepared(self.epoch, message.request, tokens))
+
+    def go(self) -> None:
+        """Begin to step by itself, if it is that kind of worker."""
+        if self.auto and not self._stepping:
+            self._stepping = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._stepping = False
+        if self.active and self.auto:
+            self.step()
+            self.go()
+
+    def step(self) -> None:
+        """One token for everything that is active."""
+        deltas = [self._delta(no, *self.active[no]) for no in list(self.active)]
+        started = tuple(Started(spec.request, self.n_cached) for spec in self._fresh)
+        self._fresh.clear()
+        self.tell(Step(self.epoch, next(self._steps), tuple(deltas), started))
+
+    def _delta(self, no: RequestNo, spec: Generate, position: int) -> Delta:
+        self.active[no] = (spec, position + 1)
+        finish = None
+        if position + 1 == spec.max_tokens:
+            finish = FinishReason.LENGTH
+        elif position + 1 == self.n_tokens:
+            finish = FinishReason.STOP
+        if finish:
+            del self.active[no]
+        return Delta(no, position, (position,), piece(spec, position), finish)
+
+    def die(self, reason: ExitReason = KILLED) -> None:
+        self.lost = True
+        self._fleet.dispatcher.worker_lost(self, reason)
+
+
+class FakeFleet:
+    """One model. `worker` is the current one, if any."""
+
+    def __init__(self, *, replicas: int = 1) -> None:
+        self.dispatcher: Dispatcher
+        self.status = LOADING
+        self.replicas = replicas
+        self._epochs = itertools.count(1)
+
+    def start_worker(self, *, auto: bool = True) -> FakeWorker:
+        self.status = OK
+        worker = FakeWorker(self, next(self._epochs), auto=auto)
+        self.dispatcher.worker_ready(worker)
+        return worker
+
+    def change(self, condition: Condition) -> None:
+        self.status = condition
+        self.dispatcher.condition_changed()
+
+    def condition(self, model: str | None = None) -> Condition:
+        return self.status
+
+    def models(self) -> list[str]:
+        return [MODEL]
+
+    def resolve(self, name: str | None) -> str:
+        if name in {None, MODEL, "default"}:
+            return MODEL
+        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+
+    def workers(self) -> list[WorkerStatus]:
+        return [worker_status(f"default-{i}") for i in range(self.replicas)]
+
+
+def worker_status(name: str) -> WorkerStatus:
+    return WorkerStatus(
+        name=WorkerName(name),
+        pid=1,
+        epoch=Epoch(1),
+        state=WorkerState.READY,
+        detail="",
+        model=MODEL,
+        model_path=None,
+        fingerprint="abc123",
+        restarts=0,
+        last_exit=KILLED,
+        n_ctx=N_CTX,
+        kv_cells_total=0,
+        kv_cells_used=0,
+        n_gpu_layers=0,
+        sequences_running=0,
+        sequences_waiting=0,
+        rss_bytes=0,
+        loading_fraction=1.0,
+        loaded_in_s=0.1,
+        last_step_at=None,
+        last_heartbeat_at=None,
+        devices=(),
+        system_info="",
+    )
+
+
+def request(
+    *prompts: str, n: int = 1, max_tokens: int | None = None, name: str = "r"
+) -> GenerationRequest:
+    """A request for texts."""
+    return GenerationRequest(
+        id=RequestId(name),
+        model=MODEL,
+        prompts=tuple(map(TextPrompt, prompts or ("hello",))),
+        sampling=SamplingParams(seed=1),
+        created=0,
+        n=n,
+        max_tokens=max_tokens,
+    )
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Let the loop run until something is so."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def generates(messages: Iterable[ToWorker]) -> list[Generate]:
+    return [message for message in messages if isinstance(message, Generate)]
