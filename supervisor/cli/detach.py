@@ -46,7 +46,7 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         raise
-    for line in welcome(status):
+    for line in welcome(status, config.model.n_ctx):
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
     click.echo("`gpufc-supervisor logs -f` follows it, `gpufc-supervisor stop` ends it.")

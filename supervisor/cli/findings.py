@@ -89,7 +89,7 @@ def engine(report: dict[str, Any]) -> Iterator[Finding]:
         Level.OK, "llama.cpp", f"llama-cpp-python {report['version']}, compiled {gpu} GPU support"
     )
     if report["system_info"]:
-        yield Finding(Level.OK, "compiled for", report["system_info"].rstrip(" |"))
+        yield Finding(Level.OK, "compiled for", _features(report["system_info"]))
     for device in report["devices"]:
         memory = ""
         if device["memory_total_bytes"]:
@@ -97,6 +97,16 @@ def engine(report: dict[str, Any]) -> Iterator[Finding]:
             memory = f", {amount(free)} of {amount(total)} free"
         text = f"{device['name']} ({device['kind']}): {device['description']}{memory}"
         yield Finding(Level.OK, "ggml device", text)
+
+
+def _features(system_info: str) -> str:
+    """`CPU : AVX = 1 | FMA = 0 |` as `CPU: AVX`, with what was compiled in only."""
+    names = []
+    for part in system_info.split("|"):
+        name, _, value = part.strip().rpartition(" = ")
+        if name and value != "0":
+            names.append((name if value == "1" else f"{name} {value}").replace(" : ", ": "))
+    return ", ".join(names)
 
 
 def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator[Finding]:
@@ -117,7 +127,8 @@ def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator
 def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
     """Whole, and does its training fit what is asked of it."""
     if "error" in facts:
-        yield Finding(Level.BAD, "model", facts["error"], "download it again, or name another one")
+        advice = "" if "again" in facts["error"] else "download it again, or name another one"
+        yield Finding(Level.BAD, "model", facts["error"], advice, errors.USAGE)
         return
     name = facts["name"] or "unnamed"
     text = f"{name} ({facts['architecture']}), {amount(facts['file_bytes'])}, whole"
@@ -125,7 +136,7 @@ def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
     trained, n_ctx = facts["n_ctx_train"], config.model.n_ctx
     if trained and n_ctx > trained:
         yield Finding(
-            Level.WARN, "context", f"n_ctx {n_ctx:,}, but the model was trained for {trained:,}",
+            Level.WARN, "context", f"n_ctx is {n_ctx:,}, but the model gives {trained:,} at most",
             f"--n-ctx {trained}",
         )  # fmt: skip
 
@@ -136,7 +147,8 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
     device_free = sum(d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu"))
     on_gpu = bool(device_free) and config.model.n_gpu_layers > 0
     free = device_free * GPU_SHARE if on_gpu else report["available_bytes"] * CPU_SHARE
-    n_cells = max(config.model.n_ctx, config.model.kv_cells or 0)
+    n_ctx = min(config.model.n_ctx, facts["n_ctx_train"] or config.model.n_ctx)
+    n_cells = max(n_ctx, config.model.kv_cells or 0)
     context = facts["cell_bytes"] * n_cells
     place = "GPU" if on_gpu else "host"
     text = (
@@ -148,12 +160,14 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
         return
     room = int((free - facts["file_bytes"]) // facts["cell_bytes"])
     if room >= 16:
-        yield Finding(Level.BAD, "memory", text, f"--n-ctx {room // 256 * 256 or room}")
+        advice = f"--n-ctx {room // 256 * 256 or room}"
+        yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)
     elif on_gpu:
         advice = "fewer layers on the GPU (--n-gpu-layers), or a smaller quantization"
         yield Finding(Level.WARN, "memory", text, advice)
     else:
-        yield Finding(Level.BAD, "memory", text, "a smaller model or a smaller quantization")
+        advice = "a smaller model or a smaller quantization"
+        yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)
 
 
 def limits() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import msgspec
 
 from gpufc import logs
 from gpufc.config import Config
+from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
@@ -66,7 +67,7 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
         async with front:
             runner = await control.serve(control.create_control_app(front), folder.control_socket)
             try:
-                await Terminal(front).attend()
+                await Terminal(front, config.model.n_ctx).attend()
             finally:
                 await runner.cleanup()
     finally:
@@ -76,8 +77,10 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
 class Terminal:
     """Tells a person how it is going. Owns the signals; the front's own tasks are the front's."""
 
-    def __init__(self, front: ServedFront) -> None:
+    def __init__(self, front: ServedFront, n_ctx: int) -> None:
+        """`n_ctx` is what was asked for; a model may give less."""
         self._front = front
+        self._n_ctx = n_ctx
         self._stopping = asyncio.Event()
 
     async def attend(self) -> None:
@@ -89,9 +92,12 @@ class Terminal:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         ready = asyncio.ensure_future(self._front.wait_ready())
-        await self._watch(ready, "loading the model", self._loading)
+        try:
+            await self._watch(ready, "loading the model", self._loading)
+        except (ConfigError, StartError) as err:
+            raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document()):
+            for line in welcome(self._document(), self._n_ctx):
                 click.echo(line)
             click.echo("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())
@@ -129,6 +135,11 @@ class Terminal:
     def _draining(self, progress: Progress) -> None:
         requests = self._document()["requests"]
         progress.note(left(requests["running"], requests["waiting"]))
+
+    def _reason(self) -> str | None:
+        """Why a worker could not load its model, in its own words."""
+        exits = [row["last_exit"] for row in self._document()["workers"]]
+        return next((last["detail"] for last in exits if last and last.get("detail")), None)
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = msgspec.to_builtins(self._front.status())

@@ -41,7 +41,7 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
 
 def _demo_lines() -> tuple[str, ...]:
     return (
-        "Serving the demo model (SmolLM2, 135 million parameters): small, quick, often wrong.",
+        "Serving the demo model, SmolLM2 135M: small, quick and often wrong.",
         "For another one: gpufc-supervisor start --model-path FILE.gguf",
         "",
     )

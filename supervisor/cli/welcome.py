@@ -11,16 +11,15 @@ from supervisor.cli.terminal import amount
 WIDTH = 11
 
 
-def welcome(status: Mapping[str, Any]) -> list[str]:
-    """Lines for a person at a terminal."""
+def welcome(status: Mapping[str, Any], n_ctx: int) -> list[str]:
+    """Lines for a person at a terminal. `n_ctx` is what was asked for."""
     front = status["front"]
     addresses = front["addresses"]
     lines = [_row("address", address) for address in addresses]
-    lines += [_row("model", _model(worker)) for worker in status["workers"]]
+    for worker in status["workers"]:
+        lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
     lines += [_row("device", text) for text in _devices(status)]
-    if not addresses or not status["workers"]:
-        return lines
-    return [*lines, "", "Try:", *_first_request(addresses[0], status["workers"][0]["model"])]
+    return [*lines, "", "Try:", *_first_request(addresses[0])] if addresses else lines
 
 
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
@@ -29,9 +28,9 @@ def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
     return sum(done) / len(done) if done else 0.0
 
 
-def _model(worker: Mapping[str, Any]) -> str:
-    loaded = f", loaded in {worker['loaded_in_s']:.1f} s" if worker.get("loaded_in_s") else ""
-    return f"{worker['model']}, {worker['n_ctx']:,} tokens of context{loaded}"
+def _context(worker: Mapping[str, Any], n_ctx: int) -> str:
+    less = f" of {n_ctx:,}: all that the model gives" if worker["n_ctx"] < n_ctx else ""
+    return f"{worker['n_ctx']:,} tokens for each request{less}"
 
 
 def _devices(status: Mapping[str, Any]) -> list[str]:
@@ -60,12 +59,12 @@ def _fields(device: Any) -> tuple[str, str, str, int]:
     return name, description, kind, total
 
 
-def _first_request(address: str, model: str) -> list[str]:
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+def _first_request(address: str) -> list[str]:
     return [
         "  gpufc-supervisor chat",
-        f"  curl {address}/v1/chat/completions -H 'Content-Type: application/json' \\",
-        f"    -d '{body}'",
+        f"  curl {address}/v1/chat/completions \\",
+        "    -H 'Content-Type: application/json' \\",
+        """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
         "",
     ]
 

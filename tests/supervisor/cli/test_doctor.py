@@ -26,7 +26,7 @@ ENGINE = {
     ],
 }  # fmt: skip
 MODEL = {
-    "architecture": "llama", "name": "Tiny", "n_ctx_train": 8192, "file_bytes": 100 << 20,
+    "architecture": "llama", "name": "Tiny", "n_ctx_train": 2_000_000, "file_bytes": 100 << 20,
     "cell_bytes": 1000,
 }  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_a_taken_port(probed: dict[str, Any], tmp_path: Path) -> None:
 def test_half_a_model(probed: dict[str, Any], tmp_path: Path) -> None:
     probed["model"] = {"error": "cut off"}
     code, found = examine(tmp_path)
-    assert (code, bad(found)) == (3, ["model"])
+    assert (code, bad(found)) == (2, ["model"])
 
 
 def test_an_engine_that_does_not_load(probed: dict[str, Any], tmp_path: Path) -> None:
@@ -111,6 +111,15 @@ def test_memory_that_suffices() -> None:
 def test_a_context_too_large_names_one_that_fits() -> None:
     finding = memory(1_000_000, available_bytes=500 << 20)
     assert (finding.level, finding.advice) == (Level.BAD, "--n-ctx 366848")
+
+
+def test_no_more_context_is_counted_than_the_model_gives() -> None:
+    assert memory(16_000_000, model=MODEL).level is Level.OK
+
+
+def test_features_that_were_compiled_in() -> None:
+    found = list(findings.engine(ENGINE | {"system_info": "CPU : AVX = 1 | FMA = 0 | T = 4 |"}))
+    assert found[1].text == "CPU: AVX, T 4"
 
 
 def test_weights_too_large_for_the_machine() -> None:

@@ -77,7 +77,7 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
 
 async def test_progress_then_the_addresses_and_what_to_try(output: Output) -> None:
     front = FakeFront()
-    serving = asyncio.create_task(Terminal(front).attend())
+    serving = asyncio.create_task(Terminal(front, 4096).attend())
     await until(lambda: output.has("loading the model: 0%"))
     front.fraction = 0.5
     await until(lambda: output.has("loading the model: 50%"))
@@ -94,7 +94,7 @@ async def test_progress_then_the_addresses_and_what_to_try(output: Output) -> No
 async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output: Output) -> None:
     front = FakeFront()
     front.ready.set()
-    serving = asyncio.create_task(Terminal(front).attend())
+    serving = asyncio.create_task(Terminal(front, 4096).attend())
     await until(lambda: output.has("Ctrl-C stops it"))
     os.kill(os.getpid(), signal.SIGINT)
     await until(lambda: output.has("stopping: 3 requests running"))
@@ -109,7 +109,7 @@ async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output:
 async def test_ctrl_c_while_loading_stops(output: Output) -> None:
     front = FakeFront()
     front.running = 0
-    serving = asyncio.create_task(Terminal(front).attend())
+    serving = asyncio.create_task(Terminal(front, 4096).attend())
     await until(lambda: output.has("loading the model"))
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(serving, 5)
@@ -121,4 +121,4 @@ async def test_a_model_that_cannot_be_loaded_ends_it_with_the_reason(output: Out
     front.fault = StartError("the model is cut off")
     front.ready.set()
     with pytest.raises(StartError, match="cut off"):
-        await asyncio.wait_for(Terminal(front).attend(), 5)
+        await asyncio.wait_for(Terminal(front, 4096).attend(), 5)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
     assert started.wait(10)
 
     def end() -> None:
-        if thread.is_alive():
+        with suppress(RuntimeError):  # it has ended already, and its loop is closed
             loop.call_soon_threadsafe(ending.set)
-            thread.join(10)
+        thread.join(10)
 
     yield front, path, end
     end()

@@ -55,7 +55,7 @@ def tokens_of(prompt: Prompt) -> Tokens:
 
 
 def piece(spec: Generate, position: int) -> str:
-    """What the fake model says: shows prompt, choice and position, so that nothing can be mixed up."""
+    """What the fake model says: prompt, choice and position, so that no mix-up goes unseen."""
     return f"[{sum(spec.prompt_tokens)}.{spec.choice}.{position}]"
 
 
@@ -241,7 +241,7 @@ def request(
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Let the loop run until something is so."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any object's state, which has no event
             await asyncio.sleep(0)
 
 

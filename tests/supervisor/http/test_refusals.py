@@ -1,0 +1,342 @@
+"""Everything that is not answered: the rows of contract.md's table, and what must not crash."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpufc.config import LimitsConfig
+from tests.supervisor.dispatch.fakes import FAILED, until
+from tests.supervisor.http.conftest import Service, running
+
+JSON = {"Content-Type": "application/json"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 100.1}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": -1}, "min_p"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"repeat_penalty": 0}, "repeat_penalty"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"n": True}, "n"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"seed": 2**63}, "seed"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": "x" * 257}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"+1": 1}}, "logit_bias"),
+        ({"logit_bias": {"1000": 1}}, "logit_bias"),
+        ({"logit_bias": {str(i): 1 for i in range(1001)}}, "logit_bias"),
+        ({"model": 5}, "model"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [[1, "a"]]}, "prompt[0][1]"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"prompt": ["a"] * 65}, "prompt"),
+        ({"echo": True}, "echo"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "x"}, "suffix"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"grammar": "root ::= x"}, "grammar"),
+        ({"json_schema": {}}, "json_schema"),
+        ({"mirostat": 2}, "mirostat"),
+        ({"dry_multiplier": 0.8}, "dry_multiplier"),
+        ({"xtc_probability": 0.5}, "xtc_probability"),
+        ({"n_probs": 1}, "n_probs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+async def test_a_bad_field_is_a_400_that_names_it(
+    service: Service, fields: dict[str, Any], param: str
+) -> None:
+    answer = await service.complete(**fields)
+    assert answer.status == 400, answer.body
+    assert answer.error["type"] == "invalid_request_error"
+    assert (answer.error["code"], answer.error["param"]) == ("invalid_value", param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+            "messages[0].tool_calls",
+        ),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"functions": [{}]}, "functions"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"modalities": ["audio"]}, "modalities"),
+        ({"audio": {}}, "audio"),
+        ({"max_completion_tokens": "x"}, "max_completion_tokens"),
+    ],
+)
+async def test_a_bad_chat_field_is_a_400_that_names_it(
+    service: Service, fields: dict[str, Any], param: str
+) -> None:
+    answer = await service.chat(**fields)
+    assert answer.status == 400, answer.body
+    assert answer.error["param"] == param
+
+
+async def test_neutral_values_unknown_fields_and_nulls_pass(service: Service) -> None:
+    harmless = {
+        "user": "me",
+        "metadata": {},
+        "store": False,
+        "service_tier": "auto",
+        "parallel_tool_calls": True,
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "logprobs": False,
+        "modalities": ["text"],
+        "mirostat": 0,
+        "mirostat_tau": 5.0,
+        "dry_multiplier": 0.0,
+        "xtc_probability": 0,
+        "xtc_threshold": 0.1,
+        "top_n_sigma": -1.0,
+        "grammar": None,
+        "stop": None,
+        "temperature": None,
+        "brand_new": {"x": [1]},
+    }
+    assert (await service.chat(**harmless)).status == 200
+    assert (await service.complete(best_of=2, n=2, echo=False, logprobs=None)).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"prompt": "x"} x',
+        b'{"prompt": NaN}',
+        b"\xff",
+        b'{"prompt": 1e999}',
+    ],
+)
+async def test_broken_json_is_a_400(service: Service, body: bytes) -> None:
+    answer = await service.post("/v1/completions", data=body, headers=JSON)
+    assert answer.status == 400
+    assert answer.error["code"] == "invalid_value"
+
+
+@pytest.mark.parametrize("field", ["prompt", "tools", "unknown"])
+async def test_deep_json_is_a_400(service: Service, field: str) -> None:
+    deep = b'{"%s": %s%s, "prompt": "x"}' % (field.encode(), b"[" * 200_000, b"]" * 200_000)
+    answer = await service.post("/v1/completions", data=deep, headers=JSON)
+    assert answer.status == 400
+    assert (await service.complete()).status == 200
+
+
+async def test_a_9_mib_body_is_refused_at_once(service: Service) -> None:
+    answer = await service.complete(prompt="x" * (9 * 1024 * 1024))
+    assert answer.status == 413
+    assert answer.error["code"] == "request_too_large"
+
+
+async def test_a_chunked_body_is_refused_where_it_passes_the_limit(service: Service) -> None:
+    async def endless() -> Any:
+        for _ in range(160):
+            yield b" " * 65536
+
+    answer = await service.post("/v1/completions", data=endless(), headers=JSON)
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {**JSON, "Content-Encoding": "gzip"},
+        {**JSON, "Content-Encoding": "br"},
+    ],
+)
+async def test_other_content_is_a_415(service: Service, headers: dict[str, str]) -> None:
+    answer = await service.post("/v1/completions", data=b'{"prompt":"x"}', headers=headers)
+    assert answer.status == 415
+    assert answer.error["code"] == "unsupported_media_type"
+
+
+async def test_unknown_routes_and_methods_are_json(service: Service) -> None:
+    answer = await service.get("/nowhere")
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+    answer = await service.get("/v1/completions")
+    assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
+    assert answer.headers["Allow"] == "POST"
+
+
+async def test_an_unknown_model_is_a_404(service: Service) -> None:
+    answer = await service.complete(model="nobody")
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert (await service.get("/v1/models/nobody")).error["code"] == "model_not_found"
+
+
+async def test_a_prompt_that_does_not_fit_is_context_length_exceeded(service: Service) -> None:
+    for stream in (False, True):
+        answer = await service.complete(max_tokens=5000, stream=stream)
+        assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+
+
+async def test_of_100_at_once_90_are_served_and_10_told_to_come_back() -> None:
+    async with running(slots=10) as service:
+        worker = service.fleet.start_worker(auto=False)
+        sending = asyncio.gather(*(service.complete(prompt=f"p{i}") for i in range(100)))
+        await until(lambda: service.dispatcher.ledger.requests.rejected == 10)
+        worker.auto = True
+        worker.go()
+        answers = await sending
+        assert sorted(answer.status for answer in answers) == [200] * 90 + [503] * 10
+        for answer in answers:
+            if answer.status == 503:
+                assert int(answer.headers["Retry-After"]) >= 1
+                assert answer.error["type"] == "overloaded_error"
+        assert worker.most_active == 10
+
+
+async def test_a_failed_engine_is_a_503_within_10_ms() -> None:
+    async with running() as service:
+        service.fleet.change(FAILED)
+        await service.complete()
+        began = asyncio.get_running_loop().time()
+        answer = await service.complete()
+        took = asyncio.get_running_loop().time() - began
+        assert (answer.status, answer.error["type"]) == (503, "engine_unavailable")
+        assert answer.headers["Retry-After"] == "60"
+        assert took < 0.01 * 5  # two busy cores, the client's share included
+
+
+async def test_draining_is_a_503(service: Service) -> None:
+    service.dispatcher.drain()
+    answer = await service.complete()
+    assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_a_slow_header_is_cut_off() -> None:
+    async with running(LimitsConfig(header_timeout_s=0.05)) as service:
+        reader, writer = await asyncio.open_connection(*service.address)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_an_idle_connection_is_closed_in_time() -> None:
+    async with running(LimitsConfig(keepalive_timeout_s=0.05)) as service:
+        reader, writer = await asyncio.open_connection(*service.address)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_a_stalled_body_is_cut_off() -> None:
+    async with running(LimitsConfig(body_timeout_s=0.05)) as service:
+        reader, writer = await asyncio.open_connection(*service.address)
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_an_address_has_only_so_many_connections() -> None:
+    async with running(LimitsConfig(max_connections_per_address=2)) as service:
+        held = [await asyncio.open_connection(*service.address) for _ in range(2)]
+        reader, writer = await asyncio.open_connection(*service.address)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        for _, held_writer in held:
+            held_writer.close()
+            await held_writer.wait_closed()
+
+        async def answers() -> bool:
+            reader, writer = await asyncio.open_connection(*service.address)
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            return answer.startswith(b"HTTP/1.1 200")
+
+        async with asyncio.timeout(5):
+            while not await answers():
+                pass
+
+
+@pytest.mark.parametrize(
+    "data", [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
+)
+async def test_what_is_no_http_gets_the_same_kind_of_answer(service: Service, data: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*service.address)
+    writer.write(data + b"\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 400 " in head.split(b"\r\n")[0]
+    assert b"X-Request-Id" in head
+    assert msgspec.json.decode(body)["error"]["type"] == "invalid_request_error"
+    writer.close()
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+NAMES = ["prompt", "n", "stop", "seed", "top_k", "stream", "logit_bias", "stream_options", "tools"]
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=4), cut=st.integers(0, 200)
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_body_whatsoever_is_a_500(fields: dict[str, Any], cut: int) -> None:
+    async def main() -> None:
+        async with running() as service:
+            service.fleet.start_worker()
+            body = msgspec.json.encode({"prompt": "x", **fields})
+            for data in (body, body[:cut]):
+                answer = await service.post("/v1/completions", data=data, headers=JSON)
+                assert answer.status in {200, 400}, answer.body
+
+    asyncio.run(main())
