@@ -110,8 +110,8 @@ class Terminal:
         """The first one drains, the next one does not wait."""
         again = self._stopping.is_set()
         if not again:
-            start = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal has echoed ^C
-            click.echo(f"{start}stopping: running requests may end; again stops at once", err=True)
+            echoed = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal shows ^C
+            click.echo(f"{echoed}stopping when requests have ended; Ctrl-C again: now", err=True)
         self._stopping.set()
         self._front.request_stop(again)
 

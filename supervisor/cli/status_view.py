@@ -22,7 +22,8 @@ _OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tok
 
 def render(document: Document, width: int) -> list[str]:
     """Front, workers, devices, in lines of at most `width` characters (colours not counted)."""
-    lines = [*_front(document), "", *_workers(document, width)]
+    latency = _latency(document.get("latency") or {}, width)
+    lines = [*_front(document), *latency, "", *_workers(document, width)]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
     return [*lines, "", *machine]
 
@@ -47,10 +48,11 @@ def _front(document: Document) -> list[str]:
         f" {tokens['generated_total']:,} generated, {tokens['prompt_total']:,} of prompts"
         f" ({tokens['prompt_cached_total']:,} cached)"
     )
-    return lines + _latency(document.get("latency") or {})
+    return lines
 
 
-def _latency(latency: Document) -> list[str]:
+def _latency(latency: Document, width: int) -> list[str]:
+    """As many figures as fit in one line."""
     words = {
         "time_to_first_token_seconds": "first token",
         "inter_token_seconds": "between tokens",
@@ -61,7 +63,9 @@ def _latency(latency: Document) -> list[str]:
         found = latency.get(key) or {}
         if found.get("p50") is not None and found.get("p99") is not None:
             parts.append(f"{word} {found['p50'] * 1000:.0f} ms (p99 {found['p99'] * 1000:.0f})")
-    return [f"latency   {', '.join(parts)}"] if parts else []
+    while len(line := f"latency   {', '.join(parts)}") > width and len(parts) > 1:
+        parts.pop()
+    return [line] if parts else []
 
 
 def _workers(document: Document, width: int) -> list[str]:

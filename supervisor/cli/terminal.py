@@ -111,26 +111,48 @@ def full_screen(stream: TextIO) -> Iterator[None]:
 
 
 def redraw(stream: TextIO, lines: list[str]) -> None:
-    """Overwrite the screen without flicker; what does not fit below is left out."""
-    height = shutil.get_terminal_size().lines
-    shown = lines if len(lines) <= height else [*lines[: height - 1], "…"]
-    stream.write("\x1b[H" + "\x1b[K\n".join(shown) + "\x1b[K\x1b[J")
+    """Overwrite the screen without flicker; what does not fit in it is left out."""
+    size = shutil.get_terminal_size()
+    fitting = [_within(line, size.columns) for line in lines]
+    if len(fitting) > size.lines:
+        fitting = [*fitting[: size.lines - 1], "…"]
+    stream.write("\x1b[H" + "\x1b[K\n".join(fitting) + "\x1b[K\x1b[J")
     stream.flush()
 
 
+def _within(line: str, width: int) -> str:
+    plain = click.unstyle(line)
+    return line if len(plain) <= width else cut(plain, width)
+
+
 def table(rows: list[dict[str, str]], width: int, optional: tuple[str, ...] = ()) -> list[str]:
-    """Aligned columns under the first row's keys. `optional` ones are left out, the first one
-    named first, until the rest fits in `width`; then the widest text is cut."""
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    leaving = list(optional)
-    while leaving and sum(widths[name] + 2 for name in names) - 2 > width:
-        names.remove(leaving.pop(0))
-    excess = sum(widths[name] + 2 for name in names) - 2 - width
+    """Aligned columns under the first row's keys. Where they do not fit in `width`, the optional
+    ones give way, the one named first first; at last the widest text is cut."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    names = _fitting(widths, width, optional)
+    excess = _total(widths, names) - width
     if excess > 0:
         widest = max(names, key=lambda name: widths[name])
         widths[widest] = max(8, widths[widest] - excess)
-    lines = [click.style("  ".join(n.upper().ljust(widths[n]) for n in names).rstrip(), bold=True)]
+    header = "  ".join(name.upper().ljust(widths[name]) for name in names)
+    lines = [click.style(header.rstrip(), bold=True)]
     for row in rows:
         lines.append("  ".join(cut(row[n], widths[n]).ljust(widths[n]) for n in names).rstrip())
     return lines
+
+
+def _fitting(widths: dict[str, int], width: int, optional: tuple[str, ...]) -> list[str]:
+    """The names that stay: those that gave way come back where a wide one has left room."""
+    gone: list[str] = []
+    for name in optional:
+        if _total(widths, [n for n in widths if n not in gone]) <= width:
+            break
+        gone.append(name)
+    for name in reversed(gone.copy()):
+        if _total(widths, [n for n in widths if n not in gone or n == name]) <= width:
+            gone.remove(name)
+    return [name for name in widths if name not in gone]
+
+
+def _total(widths: dict[str, int], names: list[str]) -> int:
+    return sum(widths[name] + 2 for name in names) - 2

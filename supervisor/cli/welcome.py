@@ -29,7 +29,7 @@ def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _context(worker: Mapping[str, Any], n_ctx: int) -> str:
-    less = f" of {n_ctx:,}: all that the model gives" if worker["n_ctx"] < n_ctx else ""
+    less = f" ({n_ctx:,} is more than the model gives)" if worker["n_ctx"] < n_ctx else ""
     return f"{worker['n_ctx']:,} tokens for each request{less}"
 
 

@@ -83,5 +83,5 @@ def _answer(stream: ResponseStream, dialect: Dialect) -> Answer:
         id=dialect.id_prefix + stream.request.id,
         created=stream.request.created,
         model=stream.request.model,
-        system_fingerprint=f"fp_{fingerprint}" if fingerprint else None,
+        system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
     )

@@ -63,9 +63,10 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     return response
 
 
-async def add_request_id(request: web.BaseRequest, response: web.StreamResponse) -> None:
+async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """A prepare hook, so that streams carry the id as well."""
     response.headers["X-Request-Id"] = request[REQUEST_ID]
+    response.headers["Server"] = "gpufc"  # and not which versions of what are behind it
 
 
 def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Middleware:

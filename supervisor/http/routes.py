@@ -11,7 +11,7 @@ from supervisor.http.middleware import (
     Authenticate,
     Handler,
     access,
-    add_request_id,
+    add_headers,
     anonymous,
     boundary,
 )
@@ -51,6 +51,6 @@ def create_web_app(services: Services, authenticate: Authenticate = anonymous) -
         if added.resource is not None:
             rules[route.method, added.resource.canonical] = route.scope
     app.middlewares.extend([boundary, access(rules, authenticate)])
-    app.on_response_prepare.append(add_request_id)
+    app.on_response_prepare.append(add_headers)
     app[SERVICES] = services
     return app

@@ -28,13 +28,26 @@ def shown(width: int, **changes: Any) -> list[str]:
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     rows = [worker(last_exit=LAST_EXIT, restarts=120), worker(name="default-1", state="failed")]
-    lines = shown(width, workers=rows, devices=[GPU])
+    latency = {
+        name: {"p50": 0.1234, "p99": 1.2345}
+        for name in ("time_to_first_token_seconds", "inter_token_seconds", "request_seconds")
+    }
+    lines = shown(width, workers=rows, devices=[GPU], latency=latency)
     assert max(len(line) for line in lines) <= width
 
 
+def columns_at(width: int) -> set[str]:
+    lines = shown(width)
+    return set(lines[lines.index("") + 1].split())
+
+
 def test_a_narrow_terminal_keeps_what_matters() -> None:
-    header = shown(80)[shown(80).index("") + 1]
-    assert {"WORKER", "STATE", "PID", "RUNNING"} <= set(header.split())
+    assert {"WORKER", "STATE", "MODEL", "RUNNING", "LAST"} <= columns_at(80)
+
+
+def test_where_a_wide_column_gave_way_narrow_ones_come_back() -> None:
+    assert "MODEL" not in columns_at(72)
+    assert {"WORKER", "STATE", "RESTARTS", "MEMORY"} <= columns_at(72)
 
 
 def test_why_it_is_not_ready_is_said() -> None:

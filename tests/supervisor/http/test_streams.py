@@ -64,7 +64,7 @@ async def test_an_error_before_the_headers_is_an_ordinary_answer() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 async def test_an_error_after_the_headers_is_a_frame_and_then_done(path: str) -> None:
-    async with running() as service:
+    async with running(QUICK) as service:
         worker = service.fleet.start_worker(auto=False)
         body = {"prompt": "hello", "messages": [{"role": "user", "content": "x"}], "stream": True}
         async with service.http.post(path, json=body) as response:

@@ -1,0 +1,157 @@
+"""The log is the truth: nothing lost, repeated, or written after the end."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from gpufc.errors import EngineCrashed, LinkError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Delta, FinishReason
+from supervisor.dispatch import recovery
+from supervisor.dispatch.recovery import Fail, Replay, decide
+from supervisor.dispatch.stream_log import AlreadyEnded, StreamLog
+from tests.supervisor.dispatch.fakes import KILLED, request
+
+NO = RequestNo(7)
+
+
+def running_log(epoch: int = 1) -> StreamLog:
+    log = StreamLog(NO, request(max_tokens=50), scope="me")
+    log.prompt_tokens = (1, 2, 3)
+    log.to_generate(Epoch(epoch))
+    return log
+
+
+def delta(position: int, *tokens: int, finish: FinishReason | None = None) -> Delta:
+    return Delta(NO, position, tokens, "".join(f"<{token}>" for token in tokens), finish)
+
+
+def test_generate_carries_the_request_as_accepted_and_the_tokens_so_far() -> None:
+    log = running_log()
+    log.append(delta(0, 10, 11), Epoch(1))
+    again = log.to_generate(Epoch(2))
+    assert again.tokens == (10, 11)
+    assert again.prompt_tokens == (1, 2, 3)
+    assert (again.max_tokens, again.scope, again.epoch) == (50, "me", 2)
+    assert again.sampling == log.request.sampling
+
+
+def test_an_older_epoch_is_dropped() -> None:
+    log = running_log()
+    log.to_generate(Epoch(2))
+    assert not log.append(delta(0, 10), Epoch(1))
+    assert not log.tokens
+
+
+def test_a_repetition_is_dropped_and_a_gap_is_an_error() -> None:
+    log = running_log()
+    assert log.append(delta(0, 10), Epoch(1))
+    assert not log.append(delta(0, 10), Epoch(1))
+    for position, tokens in ((2, (12,)), (0, (10, 11))):
+        with pytest.raises(LinkError):
+            log.append(delta(position, *tokens), Epoch(1))
+    assert list(log.tokens) == [10]
+
+
+def test_an_end_at_the_wrong_position_is_an_error_not_a_repetition() -> None:
+    log = running_log()
+    log.append(delta(0, 10, 11), Epoch(1))
+    with pytest.raises(LinkError):
+        log.append(delta(1, 11, finish=FinishReason.STOP), Epoch(1))
+
+
+def test_there_is_one_end() -> None:
+    log = running_log()
+    log.append(delta(0, 10, finish=FinishReason.STOP), Epoch(1))
+    assert not log.append(delta(1, 11), Epoch(1))
+    with pytest.raises(AlreadyEnded):
+        log.cancel()
+    with pytest.raises(AlreadyEnded):
+        log.fail(EngineCrashed("x"))
+    with pytest.raises(AlreadyEnded):
+        log.to_generate(Epoch(2))
+
+
+def test_only_the_first_start_tells_what_was_cached() -> None:
+    log = running_log()
+    assert log.started(2)
+    assert not log.started(3)
+    assert log.n_cached == 2
+
+
+def test_without_a_token_it_goes_on_until_it_has_taken_three_workers_down() -> None:
+    log = running_log()
+    for epoch in range(2, recovery.MAX_FRUITLESS_DISPATCHES + 1):
+        assert decide(log, KILLED) == Replay()
+        log.to_generate(Epoch(epoch))
+    assert isinstance(decide(log, KILLED), Fail)
+
+
+def test_with_a_token_it_ends_until_replay_is_built() -> None:
+    log = running_log()
+    log.append(delta(0, 10), Epoch(1))
+    assert isinstance(decide(log, KILLED), Fail)
+
+
+class StreamLogMachine(RuleBasedStateMachine):
+    """Any order of deltas, right or wrong, over any number of epochs, against a plain list."""
+
+    @initialize()
+    def start(self) -> None:
+        self.log = running_log()
+        self.epoch = 1
+        self.tokens: list[int] = []
+        self.ended = False
+
+    @rule(tokens=st.lists(st.integers(0, 999), max_size=3), finish=st.booleans())
+    def next_delta(self, tokens: list[int], finish: bool) -> None:
+        reason = FinishReason.STOP if finish else None
+        kept = self.log.append(delta(len(self.tokens), *tokens, finish=reason), Epoch(self.epoch))
+        assert kept is not self.ended
+        if kept:
+            self.tokens += tokens
+            self.ended = finish
+
+    @rule(shift=st.integers(-5, 5).filter(bool), tokens=st.lists(st.integers(0, 9), max_size=3))
+    def shifted_delta(self, shift: int, tokens: list[int]) -> None:
+        position = max(0, len(self.tokens) + shift)
+        if position == len(self.tokens):
+            return
+        fits = position + len(tokens) <= len(self.tokens)
+        if self.ended or fits:
+            assert not self.log.append(delta(position, *tokens), Epoch(self.epoch))
+        else:
+            with pytest.raises(LinkError):
+                self.log.append(delta(position, *tokens), Epoch(self.epoch))
+
+    @rule(tokens=st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    def stale_delta(self, tokens: list[int]) -> None:
+        assert not self.log.append(delta(len(self.tokens), *tokens), Epoch(self.epoch - 1))
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def replay(self) -> None:
+        self.epoch += 1
+        assert self.log.to_generate(Epoch(self.epoch)).tokens == tuple(self.tokens)
+
+    @precondition(lambda self: not self.ended)
+    @rule()
+    def cancel(self) -> None:
+        self.log.cancel()
+        self.ended = True
+
+    @invariant()
+    def holds_exactly_what_was_accepted(self) -> None:
+        if hasattr(self, "log"):
+            assert list(self.log.tokens) == self.tokens
+            assert "".join(self.log.texts) == "".join(f"<{token}>" for token in self.tokens)
+            assert self.log.ended == self.ended
+
+
+TestStreamLogMachine = StreamLogMachine.TestCase
