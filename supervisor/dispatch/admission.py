@@ -1,7 +1,8 @@
 """How many sequences of a model run and wait at once, and which one starts next.
 
-Pure: counts numbers, knows neither workers nor prompts. First come, first served, among those
-whose prompt is known; a sequence that was put back keeps its number and hence its turn.
+Pure: counts numbers, knows neither workers nor prompts. Those that were put back start before
+those that have not begun, the shortest replay first, so that the first streams go on early; among
+the others whose prompt is known it is first come, first served.
 """
 
 import heapq
@@ -13,6 +14,7 @@ from gpufc.ids import RequestNo
 
 LONGEST_RETRY_AFTER_S = 60.0
 _FIRST_GUESS_S = 2.0
+_PUT_BACK, _FRESH = 0, 1
 _WEIGHT = 0.1
 """Of one service time in their moving average: some ten requests are remembered."""
 
@@ -30,7 +32,8 @@ class Admission:
         self._preparing: set[RequestNo] = set()
         self._ready: set[RequestNo] = set()
         self._running: set[RequestNo] = set()
-        self._order: list[RequestNo] = []  # a heap of `_ready`, and of some that have left it
+        # a heap of `_ready`, and of some that have left it: (rank, size of the replay, number)
+        self._order: list[tuple[int, int, RequestNo]] = []
         self._service_s = _FIRST_GUESS_S
 
     @property
@@ -74,25 +77,26 @@ class Admission:
     def prepared(self, number: RequestNo) -> None:
         """Its prompt is known: it may start when it is its turn."""
         self._preparing.remove(number)
-        self._enqueue(number)
+        self._enqueue(number, _FRESH, 0)
 
     def next(self) -> RequestNo | None:
         """Whose turn it is, if there is a free slot. `start` makes it run."""
         if len(self._running) >= self.slots:
             return None
-        while self._order and self._order[0] not in self._ready:
+        while self._order and self._order[0][2] not in self._ready:
             heapq.heappop(self._order)
-        return self._order[0] if self._order else None
+        return self._order[0][2] if self._order else None
 
     def start(self, number: RequestNo) -> None:
         """It has been sent to a worker."""
         self._ready.remove(number)
         self._running.add(number)
 
-    def put_back(self, number: RequestNo) -> None:
-        """The worker is gone: it waits again, before all that came after it."""
+    def put_back(self, number: RequestNo, n_tokens: int) -> None:
+        """The worker is gone: it waits again, before all that have not begun. `n_tokens` are what
+        its replay has to compute."""
         self._running.remove(number)
-        self._enqueue(number)
+        self._enqueue(number, _PUT_BACK, n_tokens)
 
     def release(self, number: RequestNo) -> None:
         """It has ended, at whatever stage it was."""
@@ -108,6 +112,6 @@ class Admission:
         estimate = self._service_s * n_places / self.slots
         return min(LONGEST_RETRY_AFTER_S, max(1.0, estimate))
 
-    def _enqueue(self, number: RequestNo) -> None:
+    def _enqueue(self, number: RequestNo, rank: int, n_tokens: int) -> None:
         self._ready.add(number)
-        heapq.heappush(self._order, number)
+        heapq.heappush(self._order, (rank, n_tokens, number))

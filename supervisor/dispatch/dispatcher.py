@@ -31,6 +31,7 @@ from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.questions import Answer, Question
+from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
@@ -192,7 +193,9 @@ class Dispatcher:
                 group.finished(worker, message.request)
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
-        self._groups[worker.model].worker_lost(worker, reason)
+        group = self._groups[worker.model]
+        group.worker_lost(worker, reason)
+        asyncio.get_running_loop().call_later(MAX_OUTAGE_S, group.expire)
         self.condition_changed()
 
     def condition_changed(self) -> None:

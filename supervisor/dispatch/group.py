@@ -12,10 +12,17 @@ its own: whatever depends on time gets it from the outside.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gpufc.config import AdmissionConfig
-from gpufc.errors import EngineUnavailable, InternalError, LinkError, RequestError, from_wire
+from gpufc.errors import (
+    EngineCrashSuspect,
+    EngineUnavailable,
+    InternalError,
+    LinkError,
+    RequestError,
+    from_wire,
+)
 from gpufc.ids import RequestNo
 from gpufc.protocol import (
     Cancel,
@@ -36,6 +43,7 @@ from supervisor.dispatch.questions import Answer, Question, Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.suspects import Quarantine, Suspects
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
 
@@ -68,6 +76,8 @@ class ModelGroup:
         self._clock = clock
         self._on_idle = on_idle
         self._pool = WorkerPool(limits.max_concurrent_requests)
+        self._suspects = Suspects()
+        self._quarantine = Quarantine()
         self._jobs: dict[RequestNo, Job] = {}
         self._streams: dict[ResponseStream, tuple[float, int]] = {}  # accepted at, jobs left
 
@@ -79,7 +89,12 @@ class ModelGroup:
     # requests
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
-        """Take a request in. Raises `InvalidRequest` or `Overloaded`; nothing is left then."""
+        """Take a request in.
+
+        Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`; nothing is left then.
+        """
+        if self._quarantine.holds(request, self._clock()):
+            raise EngineCrashSuspect("An equal request killed the engine; it is refused for now")
         logs = [
             StreamLog(
                 next(self._numbers),
@@ -135,11 +150,20 @@ class ModelGroup:
             return
         if self.questions.any_unasked:
             self.questions.ask(self._pool.least_busy())
-        while (no := self.admission.next()) is not None:
+        while (no := self._next()) is not None:
             worker = self._pool.with_room()
             if worker is None:
                 return
             self._start(self._jobs[no], worker)
+
+    def _next(self) -> RequestNo | None:
+        """Who starts next. While there are suspects, one of them at a time and nobody else."""
+        if not self._suspects:
+            return self.admission.next()
+        suspects = [self._jobs[no] for no in self._suspects.suspects]
+        if any(job.stage is not Stage.READY for job in suspects):
+            return None
+        return min(suspects, key=lambda job: job.log.n_known).log.no
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         self.admission.start(job.log.no)
@@ -160,25 +184,41 @@ class ModelGroup:
         self.pump()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        now = self._clock()
         orphans = [job for job in self._jobs.values() if job.worker is worker]
+        convict = self._suspects.died(_fatal_batch(orphans, reason), reason)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._end(job)
             else:
                 self._detach(job)
+                job.lost_at = now if job.lost_at is None else job.lost_at
         self._pool.remove(worker)
         for job in orphans:
             if job.stage is Stage.READY:  # not ended meanwhile, with another one of its request
-                self._recover(job, reason)
+                self._recover(job, reason, is_convict=job.log.no == convict)
         self.questions.lost(worker.epoch)
         self.pump()
 
-    def _recover(self, job: Job, reason: ExitReason) -> None:
+    def _recover(self, job: Job, reason: ExitReason, *, is_convict: bool) -> None:
+        if is_convict:
+            logger.warning("request_convicted request=%s", job.stream.request.id)
+            self._quarantine.add(job.stream.request, self._clock())
+            self._fail(job.stream, EngineCrashSuspect("This request killed the engine repeatedly"))
+            return
         match recovery.decide(job.log, reason):
             case recovery.Replay():
                 self._ledger.requests.replayed += 1
             case recovery.Fail(error):
                 self._fail(job.stream, error)
+
+    def expire(self) -> None:
+        """End what has waited too long for a worker to go on with it."""
+        limit = self._clock() - recovery.MAX_OUTAGE_S
+        for job in list(self._jobs.values()):
+            lost_at = job.lost_at
+            if job.stage is Stage.READY and lost_at is not None and lost_at <= limit:
+                self._fail(job.stream, recovery.outage_over_limit())
 
     def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
         """A worker has answered a question."""
@@ -221,6 +261,8 @@ class ModelGroup:
                 continue
             if job.stage is Stage.RUNNING:
                 self._append(job, delta, now)
+                if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
+                    ended = True
             if delta.finish is not None and job.stage is not Stage.ENDED:
                 self._end(job)
                 ended = True
@@ -255,6 +297,7 @@ class ModelGroup:
         else:
             self._ledger.time_to_first_token.add(now - self._streams[job.stream][0])
         job.last_token_at = now
+        job.lost_at = None
 
     # ends
 
@@ -302,7 +345,7 @@ class ModelGroup:
         if job.worker is not None:
             self._pool.gave_back(job.worker)
         job.stage, job.worker = Stage.READY, None
-        self.admission.put_back(job.log.no)
+        self.admission.put_back(job.log.no, job.log.n_known)
 
     def _end(self, job: Job) -> None:
         """Free the job's place. What its stream ended with is settled before."""
@@ -312,6 +355,7 @@ class ModelGroup:
             self.admission.note_service_time(now - job.sent_at)
         job.stage, job.worker = Stage.ENDED, None
         del self._jobs[job.log.no]
+        self._suspects.ended(job.log.no)
         self.admission.release(job.log.no)
         accepted_at, left = self._streams.pop(job.stream)
         if left > 1:
@@ -320,3 +364,10 @@ class ModelGroup:
             self._ledger.ended(job.stream.outcome, now - accepted_at)
         if not self._jobs:
             self._on_idle()
+
+
+def _fatal_batch(orphans: Iterable[Job], reason: ExitReason) -> dict[RequestNo, int]:
+    """What the lost worker was running, with the tokens that each has; only what its last batch
+    computed where it could still tell."""
+    named = set(reason.requests)
+    return {job.log.no: len(job.log.tokens) for job in orphans if not named or job.log.no in named}

@@ -25,7 +25,16 @@ class Job:
     prompt is prepared, for all its choices at once.
     """
 
-    __slots__ = ("last_token_at", "log", "question", "sent_at", "stage", "stream", "worker")
+    __slots__ = (
+        "last_token_at",
+        "log",
+        "lost_at",
+        "question",
+        "sent_at",
+        "stage",
+        "stream",
+        "worker",
+    )
 
     def __init__(self, log: StreamLog, stream: ResponseStream, question: RequestNo) -> None:
         self.log = log
@@ -35,3 +44,5 @@ class Job:
         self.worker: WorkerHandle | None = None
         self.sent_at = 0.0
         self.last_token_at: float | None = None
+        self.lost_at: float | None = None
+        """When its worker was lost; None once a later one has brought it a token."""

@@ -1,13 +1,20 @@
-"""What becomes of a sequence whose worker is gone. Pure; the one place that decides it."""
+"""What becomes of a sequence whose worker is gone. Pure; the one place that decides it.
+
+Replay is the only recovery: it is sent to the next worker with the tokens that it has. These are
+the limits of it; who is tried alone, and who is convicted, is `suspects.py`'s.
+"""
 
 from msgspec import Struct
 
 from gpufc.errors import EngineCrashed, RequestError
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.exit_reason import ASKED, ExitReason
 
-MAX_FRUITLESS_DISPATCHES = 3
-"""A sequence that took down as many workers without a token in between is not tried again."""
+MAX_FRUITLESS_REPLAYS = 3
+"""Replays in a row that brought no token. What comes after so many is not tried."""
+
+MAX_OUTAGE_S = 120.0
+"""How long a sequence that was running waits for a worker to go on with it."""
 
 
 class Replay(Struct, frozen=True):
@@ -23,15 +30,23 @@ class Fail(Struct, frozen=True):
 def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     """Whether a sequence that was running on a lost worker goes on.
 
-    One without a token does: nobody has seen anything of it yet. The others end here until part 3
-    makes replay the rule.
+    An end that an operator asked for is no failure of the replay, and is not counted.
     """
-    if log.fruitless_dispatches >= MAX_FRUITLESS_DISPATCHES:
-        return Fail(
-            EngineCrashed(
-                f"The engine died {MAX_FRUITLESS_DISPATCHES} times before the first token"
-            )
-        )
-    if not log.tokens:
+    if reason.reason in ASKED:
+        log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)
         return Replay()
-    return Fail(EngineCrashed(f"The engine died while it answered: {reason.reason}"))
+    # the first dispatch of all was no replay
+    fruitless = log.fruitless_dispatches - (0 if log.tokens else 1)
+    if fruitless < MAX_FRUITLESS_REPLAYS:
+        return Replay()
+    return Fail(
+        EngineCrashed(
+            f"The engine died {log.fruitless_dispatches} times without getting on with this "
+            f"request; the last time it {reason.reason}"
+        )
+    )
+
+
+def outage_over_limit() -> EngineCrashed:
+    """The end of a sequence that has waited for `MAX_OUTAGE_S`."""
+    return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")

@@ -69,6 +69,11 @@ class StreamLog:
         self.error: RequestError | None = None
 
     @property
+    def n_known(self) -> int:
+        """Tokens that a worker has to compute before the next one: prompt and generated."""
+        return len(self.prompt_tokens or ()) + len(self.tokens)
+
+    @property
     def ended(self) -> bool:
         """Whether it has its terminal state."""
         return self.finish is not None or self.error is not None

@@ -2,9 +2,9 @@
 
 Pure. One death says nothing about a sequence: everybody in the batch is replayed together. What two
 fatal batches have in common without having got past the position of the first one is suspect.
-Suspects are tried one at a time with nothing beside them; a suspect that gains a token is cleared,
-and one that dies alone at its position is convicted. So a poisonous request costs three deaths,
-two if it was alone in the first place, and everybody else goes on.
+Suspects are tried one at a time, beside those only that were cleared; one that gains a token is
+cleared, and one that is the only one of its batch not to have got on is convicted. So a poisonous
+request costs three deaths, two if it was alone in the first place, and everybody else goes on.
 """
 
 import hashlib
@@ -42,10 +42,11 @@ class Suspects:
         known = {**self._last_batch, **self.suspects}
         stuck = {no: n for no, n in batch.items() if n <= known.get(no, -1)}
         self._last_batch = dict(batch)
-        if len(batch) == 1 and stuck:
+        if len(stuck) == 1:
             (convict,) = stuck
-            self.ended(convict)
-            return convict
+            if convict in self.suspects or len(batch) == 1:
+                self.ended(convict)
+                return convict
         self.suspects |= stuck
         return None
 

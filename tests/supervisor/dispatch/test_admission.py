@@ -51,14 +51,23 @@ def test_the_first_one_whose_prompt_is_known_starts_first() -> None:
     assert places.next() == 1
 
 
-def test_who_is_put_back_keeps_its_turn() -> None:
-    places = admission(slots=1)
-    places.accept(numbers(1, 2))
-    for number in numbers(1, 2):
+def test_who_is_put_back_starts_before_who_has_not_begun_the_shortest_first() -> None:
+    places = admission(slots=3)
+    places.accept(numbers(1, 2, 3, 4))
+    for number in numbers(1, 2, 3, 4):
         places.prepared(number)
-    places.start(RequestNo(1))
-    places.put_back(RequestNo(1))
-    assert places.next() == 1
+    for number, n_tokens in ((2, 30), (1, 20), (3, 10)):
+        places.start(RequestNo(number))
+        places.put_back(RequestNo(number), n_tokens)
+    order = []
+    for _ in range(3):
+        number = places.next()
+        assert number is not None
+        places.start(number)
+        order.append(number)
+    assert order == [3, 1, 2]
+    places.release(RequestNo(3))
+    assert places.next() == 4
 
 
 def test_replicas_multiply_the_slots() -> None:
@@ -85,14 +94,14 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.admission = admission(slots, queue)
         self.last = 0
         self.preparing: set[int] = set()
-        self.ready: set[int] = set()
+        self.ready: dict[int, tuple[int, int]] = {}
         self.running: set[int] = set()
 
     @rule(count=st.integers(1, 4))
     def accept(self, count: int) -> None:
         new = [RequestNo(self.last + i + 1) for i in range(count)]
         self.last += count
-        present = len(self.preparing | self.ready | self.running)
+        present = len(self.preparing | self.ready.keys() | self.running)
         if present + count > self.slots + self.queue:
             with pytest.raises((Overloaded, InvalidRequest)):
                 self.admission.accept(new)
@@ -106,33 +115,37 @@ class AdmissionMachine(RuleBasedStateMachine):
             number = data.draw(st.sampled_from(sorted(self.preparing)))
             self.admission.prepared(RequestNo(number))
             self.preparing.remove(number)
-            self.ready.add(number)
+            self.ready[number] = (1, 0)
 
     @rule()
     def start_next(self) -> None:
-        expected = min(self.ready) if self.ready and len(self.running) < self.slots else None
+        expected = None
+        if self.ready and len(self.running) < self.slots:
+            expected = min(self.ready, key=lambda number: (self.ready[number], number))
         number = self.admission.next()
         assert number == expected
         if number is not None:
             self.admission.start(number)
-            self.ready.remove(number)
+            del self.ready[number]
             self.running.add(number)
 
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
         if self.running:
             number = data.draw(st.sampled_from(sorted(self.running)))
-            self.admission.put_back(RequestNo(number))
+            n_tokens = data.draw(st.integers(1, 100))
+            self.admission.put_back(RequestNo(number), n_tokens)
             self.running.remove(number)
-            self.ready.add(number)
+            self.ready[number] = (0, n_tokens)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        everyone = sorted(self.preparing | self.ready | self.running)
+        everyone = sorted(self.preparing | self.ready.keys() | self.running)
         if everyone:
             number = data.draw(st.sampled_from(everyone))
             self.admission.release(RequestNo(number))
-            for stage in (self.preparing, self.ready, self.running):
+            self.ready.pop(number, None)
+            for stage in (self.preparing, self.running):
                 stage.discard(number)
 
     @invariant()

@@ -1,6 +1,8 @@
 """From `submit` to the terminal state, over workers that come and go."""
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -8,6 +10,7 @@ from gpufc.config import AdmissionConfig
 from gpufc.errors import (
     ContextLengthExceeded,
     EngineCrashed,
+    EngineCrashSuspect,
     EngineUnavailable,
     InternalError,
     InvalidRequest,
@@ -16,8 +19,10 @@ from gpufc.errors import (
 from gpufc.ids import Epoch
 from gpufc.protocol import Cancel, Delta, Generate, Prepare, Step, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
     FAILED,
     MODEL,
@@ -25,6 +30,7 @@ from tests.supervisor.dispatch.fakes import (
     generates,
     request,
     text_of,
+    tokens_of,
     until,
 )
 
@@ -32,10 +38,16 @@ from tests.supervisor.dispatch.fakes import (
 class Front:
     """A dispatcher over a fake fleet."""
 
-    def __init__(self, slots: int = 2, queue: int | None = None, replicas: int = 1) -> None:
+    def __init__(
+        self,
+        slots: int = 2,
+        queue: int | None = None,
+        replicas: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.fleet = FakeFleet(replicas=replicas)
         limits = AdmissionConfig(max_concurrent_requests=slots, max_queue=queue)
-        self.dispatcher = Dispatcher(self.fleet, limits)
+        self.dispatcher = Dispatcher(self.fleet, limits, clock=clock)
         self.fleet.dispatcher = self.dispatcher
 
     def submit(self, wanted: GenerationRequest | None = None) -> ResponseStream:
@@ -137,35 +149,105 @@ async def test_a_sequence_without_a_token_survives_its_worker() -> None:
     assert front.requests["lost"] == 0
 
 
-async def test_a_sequence_with_tokens_ends_with_engine_crashed() -> None:
+CRASHED = ExitReason(signal=11, reason=Reason.CRASHED, at=0.0)
+
+
+async def test_a_sequence_goes_on_at_its_position_on_the_next_worker() -> None:
     front = Front()
     worker = front.fleet.start_worker(auto=False)
-    stream, waiting = front.submit(), front.submit(request("other"))
+    stream = front.submit()
+    for n in range(3):
+        await until(lambda worker=worker: worker.active)
+        worker.step()
+        worker.step()
+        worker.die()
+        worker = front.fleet.start_worker(auto=n == 1)
+        if n == 1:
+            break
+    assert await stream.complete() == [text_of("hello")]
+    (replayed,) = generates(worker.sent)
+    assert list(replayed.tokens) == [0, 1, 2, 3]
+    assert stream.usage.completion == 5
+    assert (stream.usage.prompt, front.requests["replayed"], front.requests["lost"]) == (5, 2, 0)
+
+
+async def test_after_a_death_the_shortest_go_on_first_and_before_who_has_not_begun() -> None:
+    front = Front(slots=3)
+    first = front.fleet.start_worker(auto=False)
+    for words in ("a long prompt", "mid", "z", "never begun"):
+        front.submit(request(words))
+    await until(lambda: len(first.active) == 3)
+    first.die()
+    second = front.fleet.start_worker(auto=False)
+    await until(lambda: len(second.active) == 3)
+    assert [len(message.prompt_tokens) for message in generates(second.sent)] == [1, 3, 13]
+
+
+async def test_a_cancelled_request_is_not_replayed() -> None:
+    front = Front()
+    worker = front.fleet.start_worker(auto=False)
+    stream = front.submit()
     await until(lambda: worker.active)
-    first = next(iter(worker.active))
-    spec, _ = worker.active[first]
-    worker.tell(Step(worker.epoch, 1, (Delta(first, 0, (7,), "x"),)))
+    worker.step()
+    stream.cancel()
     worker.die()
-    events = await stream.next(1)
-    assert events is not None
-    assert events[0].text == "x"
+    second = front.fleet.start_worker()
+    assert generates(second.sent) == []
+    assert front.dispatcher.idle
+
+
+async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage() -> None:
+    now = 0.0
+    front = Front(clock=lambda: now)
+    worker = front.fleet.start_worker(auto=False)
+    stream = front.submit()
+    await until(lambda: worker.active)
+    worker.die()
+    group = front.dispatcher._group(MODEL)
+    now = MAX_OUTAGE_S - 1
+    group.expire()
+    assert stream.error is None
+    now = MAX_OUTAGE_S + 1
+    group.expire()
     with pytest.raises(EngineCrashed):
-        await stream.next(1)
-    front.fleet.start_worker()
-    assert await waiting.complete() == [text_of("other")]
-    assert front.requests["lost"] == front.requests["failed"] == 1
-    assert spec.tokens == ()
+        await stream.complete()
 
 
-async def test_a_request_that_takes_workers_down_is_not_tried_for_ever() -> None:
+async def test_a_request_that_kills_is_convicted_and_everybody_else_served() -> None:
+    front = Front(slots=4, queue=20)
+    streams = {word: front.submit(request(word)) for word in ["a", "b", "poison", "c", "d"]}
+    poison_tokens = tokens_of(TextPrompt("poison"))
+    deaths = 0
+    while not all(log.ended for stream in streams.values() for log in stream.logs):
+        worker = front.fleet.start_worker(auto=False)
+        while not all(log.ended for stream in streams.values() for log in stream.logs):
+            await until(lambda worker=worker: worker.active)
+            running = [spec for spec, _ in worker.active.values()]
+            if any(spec.prompt_tokens == poison_tokens for spec in running):
+                worker.die(CRASHED)
+                deaths += 1
+                break
+            worker.step()
+            await asyncio.sleep(0)
+    assert deaths <= 3
+    with pytest.raises(EngineCrashSuspect):
+        await streams.pop("poison").complete()
+    for word, stream in streams.items():
+        assert await stream.complete() == [text_of(word)]
+    with pytest.raises(EngineCrashSuspect):
+        front.submit(request("poison"))
+
+
+async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends() -> None:
     front = Front()
     stream = front.submit()
-    for _ in range(3):
+    for _ in range(4):
         worker = front.fleet.start_worker(auto=False)
         await until(lambda worker=worker: worker.active)
         worker.die()
     with pytest.raises(EngineCrashed):
         await stream.complete()
+    assert front.requests["lost"] == front.requests["failed"] == 1
 
 
 async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:

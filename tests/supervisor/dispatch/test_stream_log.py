@@ -16,6 +16,7 @@ from gpufc.protocol import Delta, FinishReason
 from supervisor.dispatch import recovery
 from supervisor.dispatch.recovery import Fail, Replay, decide
 from supervisor.dispatch.stream_log import AlreadyEnded, StreamLog
+from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import KILLED, request
 
 NO = RequestNo(7)
@@ -85,18 +86,30 @@ def test_only_the_first_start_tells_what_was_cached() -> None:
     assert log.n_cached == 2
 
 
-def test_without_a_token_it_goes_on_until_it_has_taken_three_workers_down() -> None:
+@pytest.mark.parametrize("n_tokens", [0, 1])
+def test_after_three_replays_without_a_new_token_it_ends(n_tokens: int) -> None:
     log = running_log()
-    for epoch in range(2, recovery.MAX_FRUITLESS_DISPATCHES + 1):
+    if n_tokens:
+        log.append(delta(0, 10), Epoch(1))
+    for epoch in range(2, recovery.MAX_FRUITLESS_REPLAYS + 2):
         assert decide(log, KILLED) == Replay()
         log.to_generate(Epoch(epoch))
     assert isinstance(decide(log, KILLED), Fail)
 
 
-def test_with_a_token_it_ends_until_replay_is_built() -> None:
+def test_a_replay_that_brought_a_token_is_not_counted() -> None:
     log = running_log()
-    log.append(delta(0, 10), Epoch(1))
-    assert isinstance(decide(log, KILLED), Fail)
+    for epoch in range(2, 20):
+        log.append(delta(epoch - 2, 10), Epoch(epoch - 1))
+        assert decide(log, KILLED) == Replay()
+        log.to_generate(Epoch(epoch))
+
+
+def test_a_restart_that_was_asked_for_is_not_counted() -> None:
+    log = running_log()
+    for epoch in range(2, 20):
+        assert decide(log, ExitReason(reason=Reason.RESTARTED, at=0.0)) == Replay()
+        log.to_generate(Epoch(epoch))
 
 
 class StreamLogMachine(RuleBasedStateMachine):
