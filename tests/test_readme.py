@@ -38,5 +38,7 @@ def test_every_folder_that_the_readme_names_exists() -> None:
     names = [name for name in section.split("`")[1::2] if name.endswith("/")]
     assert names
     for name in names:
-        folder = ROOT / name if not name.startswith(("integration", "e2e")) else ROOT / "tests" / name
+        folder = (
+            ROOT / name if not name.startswith(("integration", "e2e")) else ROOT / "tests" / name
+        )
         assert folder.is_dir(), name

@@ -7,7 +7,8 @@ import pytest
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from gpufc.protocol import Delta, FinishReason, Step
-from tests.supervisor.dispatch.fakes import FAILED, text_of, until
+from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
+from tests.supervisor.dispatch.fakes import FAILED, FakeFleet, FakeWorker, text_of, until
 from tests.supervisor.http.conftest import running
 
 QUICK = LimitsConfig(first_byte_s=0.02, keepalive_comment_s=0.02)
@@ -62,6 +63,15 @@ async def test_an_error_before_the_headers_is_an_ordinary_answer() -> None:
         assert answer.headers["Retry-After"] == "60"
 
 
+async def lose_every_replay(fleet: FakeFleet, worker: FakeWorker) -> None:
+    """Let workers die with the one sequence there is until it is given up."""
+    worker.die()
+    for _ in range(MAX_FRUITLESS_REPLAYS):
+        worker = fleet.start_worker(auto=False)
+        await until(lambda worker=worker: worker.active)
+        worker.die()
+
+
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 async def test_an_error_after_the_headers_is_a_frame_and_then_done(path: str) -> None:
     async with running(QUICK) as service:
@@ -71,7 +81,7 @@ async def test_an_error_after_the_headers_is_a_frame_and_then_done(path: str) ->
             await until(lambda: worker.active)
             worker.step()
             await response.content.readuntil(b"\n\n")
-            worker.die()
+            await lose_every_replay(service.fleet, worker)
             rest = (await response.read()).decode()
         *_, error, done, empty = rest.split("\n\n")
         assert '"code":"engine_crashed"' in error
@@ -84,7 +94,7 @@ async def test_a_whole_answer_that_breaks_off_is_a_500() -> None:
         asking = asyncio.create_task(service.complete())
         await until(lambda: worker.active)
         worker.step()
-        worker.die()
+        await lose_every_replay(service.fleet, worker)
         answer = await asking
         assert (answer.status, answer.error["code"]) == (500, "engine_crashed")
 

@@ -1,0 +1,205 @@
+"""Whether a process that exists is busy or hung. Pure: told what is seen, and when.
+
+Each signal alone has failed somebody, so there are four, and each answers one question:
+
+    it exists        the pidfd; not this module's affair
+    schedulable      heartbeats of its IO thread, and whatever else it says
+    progress         the engine thread's own record on each heartbeat: a step has a deadline
+    run state, CPU   of the process, from the system: whether it was stopped; else only evidence
+
+What is not counted against a process: time during which the front itself did not look (it was
+suspended, its loop was late), and for a step also time during which the process was stopped.
+"""
+
+from msgspec import Struct
+
+from gpufc.protocol import EnginePhase, Heartbeat
+from supervisor.fleet.step_rate import StepRate
+
+TICK_S = 0.5
+"""How often to look."""
+
+
+class WatchLimits(Struct, frozen=True, kw_only=True):
+    """How long is too long, in seconds. safety.md T2 and T3 are made of these."""
+
+    silence_s: float = 10.0
+    """Without a word, or stopped, while it serves."""
+    loading_silence_s: float = 30.0
+    """The same while it loads: page faults of a load can starve its other threads."""
+    step_least_s: float = 10.0
+    step_factor: float = 8.0
+    """A step may take `step_factor` times what is predicted, and `step_least_s` in any case."""
+    first_step_s: float = 60.0
+    """The first step ever: nothing is known, and kernels may have to be compiled."""
+    first_step_again_s: float = 30.0
+    """The first step of a later process: what is known is of warm caches."""
+    untaken_s: float = 30.0
+    """Idle although it has been given work."""
+    late_s: float = 1.0
+    """Looking so much later than `TICK_S` after the last time means that the front slept."""
+
+
+LIMITS = WatchLimits()
+
+
+class Vitals(Struct, frozen=True):
+    """What the system says of a process: /proc/PID/stat. `run_state` is its letter."""
+
+    run_state: str
+    cpu_s: float
+    major_faults: int = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """By SIGSTOP and the like, or by a debugger."""
+        return self.run_state in {"T", "t"}
+
+
+class Watchdog:
+    """The watch over one process, from spawn to verdict. Owned by one runner.
+
+    `now` is the monotonic clock, which the worker's records use too, and never goes backwards.
+    """
+
+    def __init__(self, now: float, rate: StepRate, limits: WatchLimits = LIMITS) -> None:
+        self._rate = rate
+        self._limits = limits
+        self._serving = False
+        self._looked_at = now
+        self._fair_from = now
+        self._step_fair_from = now
+        self._heard_at: float | None = None
+        self._record: Heartbeat | None = None
+        self._record_at = now
+        self._measured = False
+        self._done_step = -1
+        self._handed_at: float | None = None
+        self._stopped_since: float | None = None
+        self._vitals: Vitals | None = None
+        self._cpu_share = 0.0
+
+    # what is seen
+
+    def serves(self, now: float) -> None:
+        """The model is loaded. From now on steps count."""
+        self._serving = True
+        self.heard(now)
+
+    def heard(self, now: float) -> None:
+        """The process said something, whatever it was."""
+        self._heard_at = now
+
+    def stepped(self, step: int, now: float) -> None:
+        """The engine finished a step."""
+        self._done_step = step
+        self._heard_at = now
+
+    def beat(self, record: Heartbeat, now: float) -> None:
+        """A heartbeat with the engine's record came."""
+        self._heard_at = self._record_at = now
+        before, self._record = self._record, record
+        if before is not None and record.step_started > before.step_started:
+            self._handed_at = None
+            self._learn(before, record)
+
+    def handed_work(self, now: float) -> None:
+        """The process has been given something to compute."""
+        if self._handed_at is None:
+            self._handed_at = now
+
+    # the verdict
+
+    def look(self, now: float, vitals: Vitals | None) -> str | None:
+        """Why the process counts as hung, or None. To be called every `TICK_S`.
+
+        `vitals` are None where they cannot be read; everything but the evidence works without.
+        """
+        if now - self._looked_at > TICK_S + self._limits.late_s:
+            self._fair_from = now
+        self._note(vitals, now)
+        self._looked_at = now
+        verdict = self._stopped(now) or self._silent(now) or self._stuck() or self._idle_with_work()
+        return verdict and f"{verdict}; {self._evidence()}"
+
+    def _note(self, vitals: Vitals | None, now: float) -> None:
+        before, self._vitals = self._vitals, vitals
+        stopped = vitals is not None and vitals.is_stopped
+        if stopped and self._stopped_since is None:
+            self._stopped_since = now
+        elif not stopped and self._stopped_since is not None:
+            self._stopped_since = None
+            self._step_fair_from = now
+        if vitals is None or before is None:
+            return
+        self._cpu_share = (vitals.cpu_s - before.cpu_s) / max(1e-3, now - self._looked_at)
+        if not self._measured and vitals.major_faults > before.major_faults:
+            self._step_fair_from = now  # a mapped model that comes from the disk as it is used
+
+    def _stopped(self, now: float) -> str | None:
+        if self._stopped_since is None:
+            return None
+        took = now - max(self._stopped_since, self._fair_from)
+        return f"stopped for {took:.1f} s" if took > self._limits.silence_s else None
+
+    def _silent(self, now: float) -> str | None:
+        if self._heard_at is None:  # no hello yet: that has a timer of its own
+            return None
+        limits = self._limits
+        limit = limits.silence_s if self._serving else limits.loading_silence_s
+        took = now - max(self._heard_at, self._fair_from)
+        return f"no heartbeat for {took:.1f} s" if took > limit else None
+
+    def _stuck(self) -> str | None:
+        """By how old the step was when its record came, not by how old it may be by now: a
+        process that is silent meanwhile is judged by that."""
+        record = self._record
+        if not self._serving or record is None or self._stopped_since is not None:
+            return None
+        if record.phase not in {EnginePhase.PREFILL, EnginePhase.DECODE}:
+            return None
+        took = self._record_at - self._fair(record.step_started)
+        deadline = self._deadline(record)
+        if record.step <= self._done_step or took <= deadline:
+            return None
+        return (
+            f"{record.phase} step {record.step} of {record.step_tokens} tokens has taken "
+            f"{took:.1f} s of {deadline:.1f} s"
+        )
+
+    def _idle_with_work(self) -> str | None:
+        record = self._record
+        if not self._serving or record is None or record.phase is not EnginePhase.IDLE:
+            return None
+        if self._handed_at is None or self._stopped_since is not None:
+            return None
+        took = self._record_at - self._fair(max(self._handed_at, record.step_started))
+        return f"idle with work for {took:.1f} s" if took > self._limits.untaken_s else None
+
+    def _deadline(self, record: Heartbeat) -> float:
+        limits = self._limits
+        predicted = self._rate.predict(record.phase, record.step_tokens)
+        if predicted is None:
+            return limits.first_step_s
+        least = limits.step_least_s if self._measured else limits.first_step_again_s
+        return max(least, limits.step_factor * predicted)
+
+    def _fair(self, since: float) -> float:
+        return max(since, self._fair_from, self._step_fair_from)
+
+    def _learn(self, before: Heartbeat, record: Heartbeat) -> None:
+        """The next record's start is the end of the step before. Where several steps passed
+        between two heartbeats they were short, and their mean is as good."""
+        if before.phase not in {EnginePhase.PREFILL, EnginePhase.DECODE}:
+            return
+        self._measured = True
+        disturbed = self._stopped_since is not None or before.step_started < self._step_fair_from
+        if not disturbed or self._rate.predict(before.phase, before.step_tokens) is None:
+            n_steps = max(1, record.step - before.step)
+            took_s = (record.step_started - before.step_started) / n_steps
+            self._rate.learn(before.phase, before.step_tokens, took_s)
+
+    def _evidence(self) -> str:
+        if self._vitals is None:
+            return "its run state is unknown"
+        return f"run state {self._vitals.run_state}, {self._cpu_share:.0%} of a core"

@@ -1,0 +1,39 @@
+"""Requests to a service over the scripted engine, whose every token is known."""
+
+import json
+from typing import Any
+
+import aiohttp
+
+from engine_worker.fake_backend import expected_text
+from engine_worker.fake_vocabulary import tokenize
+from tests.service import sse_events
+
+FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=3", "GPUFC_RESTART_LIMIT": "1000"}
+
+
+def fake_text(prompt: str, n_tokens: int) -> str:
+    """What the fake engine answers to a plain prompt, whoever computes it."""
+    return expected_text(tokenize(prompt, add_special=True), n_tokens)
+
+
+async def complete(
+    session: aiohttp.ClientSession, url: str, prompt: str, **fields: Any
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    body = {"prompt": prompt, "max_tokens": 20, **fields}
+    async with session.post(f"{url}/v1/completions", json=body) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+async def stream(session: aiohttp.ClientSession, url: str, prompt: str, **fields: Any) -> list[str]:
+    body = {"prompt": prompt, "max_tokens": 20, "stream": True, **fields}
+    async with session.post(f"{url}/v1/completions", json=body) as response:
+        assert response.status == 200, await response.text()
+        return await sse_events(response)
+
+
+def joined(events: list[str]) -> str:
+    """The text of a completion stream that ended properly."""
+    assert events[-1] == "[DONE]"
+    chunks = [json.loads(event) for event in events[:-1]]
+    return "".join(c["text"] for chunk in chunks for c in chunk["choices"])
