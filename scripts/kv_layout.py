@@ -149,8 +149,12 @@ def probe(path: str, unified: bool, cells: int) -> Row:
     model, before, start = load(path), rss_mib(), time.perf_counter()
     context = Context(model, Variant(unified, "on", 10, cells))
     took_s = time.perf_counter() - start
-    return {"layout": context.variant.name, "cells": lc.llama_n_ctx(context.raw),
-            "create_s": round(took_s, 3), "rss_mib": round(rss_mib() - before)}
+    return {
+        "layout": context.variant.name,
+        "cells": lc.llama_n_ctx(context.raw),
+        "create_s": round(took_s, 3),
+        "rss_mib": round(rss_mib() - before),
+    }
 
 
 def part_context(path: str, rounds: int) -> Iterator[Row]:
@@ -158,13 +162,15 @@ def part_context(path: str, rounds: int) -> Iterator[Row]:
         unified = (number + turn) % 2 == 0
         command = [sys.executable, __file__, "--model", path]
         command += ["--probe", str(int(unified)), str(cells)]
-        done = subprocess.run(command, capture_output=True, check=True, text=True)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
         yield json.loads(done.stdout)
 
 
 def part_steady(model: Any, rounds: int) -> Iterator[Row]:
-    contexts = [Context(model, Variant(unified, flash, 16, 16 * 1024))
-                for flash, unified in product(FLASH, (True, False))]
+    contexts = [
+        Context(model, Variant(unified, flash, 16, 16 * 1024))
+        for flash, unified in product(FLASH, (True, False))
+    ]
     for length, n_seqs in product((150, 600), (1, 8, 16)):
         times: dict[Variant, list[float]] = {context.variant: [] for context in contexts}
         for context in contexts:
@@ -174,15 +180,22 @@ def part_steady(model: Any, rounds: int) -> Iterator[Row]:
         for _, context in product(range(rounds + 1), contexts):
             times[context.variant] += context.steps_ms(n_seqs, length, 5)
         for variant, found in times.items():
-            yield {"layout": variant.name, "flash": variant.flash, "seqs": n_seqs, "tokens": length,
-                   **summary(found)}
+            yield {
+                "layout": variant.name,
+                "flash": variant.flash,
+                "seqs": n_seqs,
+                "tokens": length,
+                **summary(found),
+            }
     for context in contexts:
         context.close()
 
 
 def part_idle(model: Any, rounds: int) -> Iterator[Row]:
-    contexts = [Context(model, Variant(unified, flash, 25, 25 * 1024))
-                for flash, unified in (("on", True), ("on", False), ("off", True))]
+    contexts = [
+        Context(model, Variant(unified, flash, 25, 25 * 1024))
+        for flash, unified in (("on", True), ("on", False), ("off", True))
+    ]
     for n_seqs, n_idle in product((1, 8), (0, 4, 8, 16)):
         times: dict[Variant, list[float]] = {context.variant: [] for context in contexts}
         for context in contexts:
@@ -194,8 +207,14 @@ def part_idle(model: Any, rounds: int) -> Iterator[Row]:
         for _, context in product(range(rounds + 1), contexts):
             times[context.variant] += context.steps_ms(n_seqs, 150, 5)
         for variant, found in times.items():
-            yield {"layout": variant.name, "flash": variant.flash, "seqs": n_seqs, "tokens": 150,
-                   "idle_of_500": n_idle, **summary(found)}
+            yield {
+                "layout": variant.name,
+                "flash": variant.flash,
+                "seqs": n_seqs,
+                "tokens": 150,
+                "idle_of_500": n_idle,
+                **summary(found),
+            }
     for context in contexts:
         context.close()
 
@@ -220,8 +239,13 @@ def part_copy(model: Any, rounds: int) -> Iterator[Row]:
                 times.append((time.perf_counter() - start) * 1000)
             lc.llama_memory_seq_rm(context.memory, 1, -1, -1)
         added = np.median(np.subtract(first, later)[1:])
-        yield {"layout": context.variant.name, "cells_per_seq": per_seq, "prefix": length,
-               "call_ms": round(float(np.median(calls)), 3), "added_ms": round(float(added), 2)}
+        yield {
+            "layout": context.variant.name,
+            "cells_per_seq": per_seq,
+            "prefix": length,
+            "call_ms": round(float(np.median(calls)), 3),
+            "added_ms": round(float(added), 2),
+        }
         context.close()
 
 
@@ -272,7 +296,7 @@ def churn(context: Context, slots: int, budget: int, n_idle: int, work: int) -> 
             chunk = r.prompt[: budget - len(entries)]
             end = len(r.prompt) - 1
             entries += [Entry(t, r.pos + i, seq, i == end) for i, t in enumerate(chunk)]
-            r.prompt, r.pos = r.prompt[len(chunk):], r.pos + len(chunk)
+            r.prompt, r.pos = r.prompt[len(chunk) :], r.pos + len(chunk)
         entries.sort(key=lambda entry: entry.seq)  # streams: only rising neighbours share a pass
         start = time.perf_counter()
         tokens = context.decode(entries)
@@ -291,20 +315,29 @@ def churn(context: Context, slots: int, budget: int, n_idle: int, work: int) -> 
                 n_finished += 1
         done += len(entries)
     took_s = time.perf_counter() - begin
-    return {"made_tok_s": round(made / took_s, 1), "all_tok_s": round(done / took_s, 1),
-            "itl_p50_ms": round(float(np.percentile(gaps, 50))),
-            "itl_p99_ms": round(float(np.percentile(gaps, 99))), "stall_max_ms": round(max(mixed)),
-            "mixed_p50_ms": round(float(np.median(mixed))),
-            "plain_p50_ms": round(float(np.median(plain))) if plain else None,
-            "ttft_p50_ms": round(float(np.median(firsts))) if firsts else None,
-            "n_steps": len(mixed) + len(plain), "finished": n_finished}
+    return {
+        "made_tok_s": round(made / took_s, 1),
+        "all_tok_s": round(done / took_s, 1),
+        "itl_p50_ms": round(float(np.percentile(gaps, 50))),
+        "itl_p99_ms": round(float(np.percentile(gaps, 99))),
+        "stall_max_ms": round(max(mixed)),
+        "mixed_p50_ms": round(float(np.median(mixed))),
+        "plain_p50_ms": round(float(np.median(plain))) if plain else None,
+        "ttft_p50_ms": round(float(np.median(firsts))) if firsts else None,
+        "n_steps": len(mixed) + len(plain),
+        "finished": n_finished,
+    }
 
 
 def part_churn(model: Any, rounds: int, work: int) -> Iterator[Row]:
     """(slots, budget, flash, idle sequences, cells in all or 0 for 1,024 a sequence)"""
     cases = [(slots, budget, "on", 0, 0) for slots, budget in product((8, 16), (64, 128, 256, 512))]
-    cases += [(8, 128, "off", 0, 0), (16, 128, "off", 0, 0), (8, 128, "on", 8, 0),
-              (8, 128, "on", 0, 40960)]
+    cases += [
+        (8, 128, "off", 0, 0),
+        (16, 128, "off", 0, 0),
+        (8, 128, "on", 8, 0),
+        (8, 128, "on", 0, 40960),
+    ]
     for number, case, turn in product(range(rounds), cases, (0, 1)):
         slots, budget, flash, n_idle, cells = case
         n_seqs = slots + 1 + n_idle
@@ -312,8 +345,15 @@ def part_churn(model: Any, rounds: int, work: int) -> Iterator[Row]:
         context = Context(model, Variant(unified, flash, n_seqs, cells or n_seqs * 1024))
         row = churn(context, slots, budget, n_idle, work)
         context.close()
-        yield {"layout": context.variant.name, "slots": slots, "budget": budget, "flash": flash,
-               "idle": n_idle, "cells": context.variant.n_cells, **row}
+        yield {
+            "layout": context.variant.name,
+            "slots": slots,
+            "budget": budget,
+            "flash": flash,
+            "idle": n_idle,
+            "cells": context.variant.n_cells,
+            **row,
+        }
 
 
 def main() -> None:
@@ -330,11 +370,13 @@ def main() -> None:
         return
     found: list[Row] = []
     model, begin = load(args.model), time.perf_counter()
-    parts = {"context": lambda: part_context(args.model, args.rounds),
-             "steady": lambda: part_steady(model, args.rounds),
-             "idle": lambda: part_idle(model, args.rounds),
-             "copy": lambda: part_copy(model, args.rounds),
-             "churn": lambda: part_churn(model, args.rounds, args.work)}
+    parts = {
+        "context": lambda: part_context(args.model, args.rounds),
+        "steady": lambda: part_steady(model, args.rounds),
+        "idle": lambda: part_idle(model, args.rounds),
+        "copy": lambda: part_copy(model, args.rounds),
+        "churn": lambda: part_churn(model, args.rounds, args.work),
+    }
     for part in args.parts:
         for row in parts[part]():
             found.append({"part": part, **row, "load": round(os.getloadavg()[0], 2)})
