@@ -21,6 +21,7 @@ COMMANDS = {
     "stop": "supervisor.cli.stop",
     "restart": "supervisor.cli.restart",
     "logs": "supervisor.cli.logs",
+    "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
     "chat": "supervisor.cli.chat",
     "config": "supervisor.cli.config",

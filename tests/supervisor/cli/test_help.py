@@ -50,8 +50,10 @@ def test_every_setting_names_its_default_and_its_variable(command: list[str]) ->
 
 
 def test_every_command_takes_the_runtime_folder_after_its_name() -> None:
-    for name in set(COMMANDS) - {"config", "version", "completion"}:
-        assert "--runtime-dir" in help_of([name])
+    groups = [["config", "show"], ["crashes", "list"], ["crashes", "show"]]
+    alone = set(COMMANDS) - {"config", "crashes", "version", "completion"}
+    for words in [*groups, *([name] for name in alone)]:
+        assert "--runtime-dir" in help_of(words)
 
 
 def test_every_option_that_takes_a_value_names_its_default() -> None:

@@ -1,0 +1,120 @@
+"""`crashes list|show`: what the flight recorder kept of workers that died."""
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from supervisor.cli.options import runtime_dir as find
+from supervisor.cli.options import setting_options
+
+if TYPE_CHECKING:
+    from supervisor.fleet.crash_record import CrashRecord
+    from supervisor.fleet.crash_store import CrashStore
+
+
+@click.group("crashes")
+def command() -> None:
+    """Look at the deaths of workers, as the flight recorder kept them.
+
+    A record holds the reason, the last engine step, the last lines that the worker printed, its
+    stacks and its memory; never a prompt or an answer. The newest 50 are kept.
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@setting_options(["runtime_dir"])
+def list_crashes(as_json: bool, runtime_dir: str | None) -> None:
+    """List the records, the newest first. Works when nothing runs, too."""
+    import msgspec
+
+    from supervisor.cli.terminal import columns, duration, table
+
+    found = _store(runtime_dir).list()
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+        return
+    rows = [
+        {
+            "id": summary.id,
+            "ended": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary.at)),
+            "reason": _reason(summary.reason, summary.signal, summary.code),
+            "after": duration(summary.uptime_s),
+            "model": summary.model,
+        }
+        for summary in found
+    ]
+    if rows:
+        click.echo("\n".join(table(rows, columns(), ("model", "after"))))
+        click.echo("\n`gpufc-supervisor crashes show ID` (or `latest`) shows one.")
+    else:
+        click.echo("no worker has died unasked")
+
+
+@command.command("show")
+@click.argument("crash_id", metavar="ID", default="latest")
+@click.option("--json", "as_json", is_flag=True, help="the whole record, for scripts")
+@setting_options(["runtime_dir"])
+def show(crash_id: str, as_json: bool, runtime_dir: str | None) -> None:
+    """Show the record ID [default: latest]."""
+    import msgspec
+
+    from gpufc.errors import ConfigError, NotFound
+
+    try:
+        record = _store(runtime_dir).load(crash_id)
+    except NotFound as err:
+        raise ConfigError(f"{err.message}; `gpufc-supervisor crashes list` lists them") from None
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(record), indent=2))
+    else:
+        click.echo("\n".join(_lines(record)))
+
+
+def _store(runtime_dir: str | None) -> "CrashStore":
+    from supervisor.fleet.crash_store import CrashStore
+
+    return CrashStore(find(runtime_dir).path)
+
+
+def _reason(reason: str, signal: int | None, code: int | None) -> str:
+    how = f"signal {signal}" if signal else f"code {code}" if code is not None else ""
+    return f"{reason} ({how})" if how else reason
+
+
+def _lines(record: "CrashRecord") -> list[str]:
+    from supervisor.cli.terminal import amount, duration
+
+    ended = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.at))
+    lines = [
+        f"worker    {record.worker}, epoch {record.epoch}, pid {record.pid}",
+        f"model     {record.model} ({record.fingerprint or 'not loaded'})",
+        f"ended     {ended}, after {duration(record.uptime_s)}",
+        f"reason    {_reason(record.reason, record.signal, record.code)}"
+        + (f": {record.detail}" if record.detail else ""),
+    ]
+    if record.engine is not None:
+        engine = record.engine
+        lines.append(
+            f"engine    {engine.phase}, step {engine.step} of {engine.step_tokens} tokens, begun"
+            f" {duration(max(0.0, engine.age_s))} before; {engine.n_running} running,"
+            f" {engine.n_waiting} waiting"
+        )
+    if record.requests:
+        lines.append(f"batch     sequences {', '.join(map(str, record.requests))}")
+    if record.memory:
+        peak = max(sample.rss_bytes for sample in record.memory)
+        lines.append(
+            f"memory    {amount(record.memory[-1].rss_bytes)} at the end, {amount(peak)} at most"
+        )
+    lines.append("versions  " + ", ".join(f"{name} {v}" for name, v in record.versions.items()))
+    for title, part in (
+        ("Python stack", record.python_stack),
+        ("C stack", record.c_stack),
+        ("last lines of its log", record.log[-40:]),
+    ):
+        if part:
+            lines += ["", f"{title}:", *(f"  {line}" for line in part)]
+    return lines

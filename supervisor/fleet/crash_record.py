@@ -1,0 +1,201 @@
+"""The flight recorder's record: what was known of a worker when it ended unasked. Pure.
+
+Never a prompt, never generated text, never a secret: what is written here gets attached to bug
+reports. What a worker printed is kept as it is; workers log prompts at DEBUG only.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gpufc.config import ModelConfig
+from gpufc.ids import Epoch, RequestNo, WorkerName
+from gpufc.protocol import Heartbeat, Ready
+from supervisor.fleet.exit_reason import ExitReason, Reason
+
+MAX_LOG_LINES = 200
+MAX_LOG_BYTES = 64 * 1024
+MEMORY_SAMPLE_S = 1.0
+MEMORY_SAMPLES = 300
+"""Five minutes of them."""
+
+_SECRET = frozenset({"token", "secret", "password", "key", "keys"})
+_FATAL = re.compile(r"^(Fatal Python error: .*|Current thread .*\(most recent call first\):)$")
+_THREAD = re.compile(r"^(Current thread|Thread) 0x|^  (File |Garbage-collecting|\.\.\.|<)|^$")
+_C_STACK = re.compile(r"^Current thread's C stack trace|^  (Binary file|<truncated)")
+_EXTENSIONS = "Extension modules:"
+
+
+class MemorySample(Struct, frozen=True, array_like=True):
+    """Resident bytes so many seconds after the process was started."""
+
+    uptime_s: float
+    rss_bytes: int
+
+
+class EngineRecord(Struct, frozen=True, kw_only=True):
+    """The engine thread's last own record. `age_s` counts from the step's start to the end."""
+
+    phase: str
+    step: int
+    step_tokens: int
+    age_s: float
+    n_running: int
+    n_waiting: int
+    kv_cells_used: int
+    last_step_sent: int | None
+
+
+class CrashRecord(Struct, frozen=True, kw_only=True):
+    """One unwanted end. Times `_at` are unix seconds. `requests` are those of the fatal batch, by
+    their numbers on the link, where the worker could still tell."""
+
+    worker: WorkerName
+    epoch: Epoch
+    model: str
+    pid: int | None
+    reason: Reason
+    signal: int | None
+    code: int | None
+    detail: str
+    at: float
+    started_at: float
+    uptime_s: float
+    was_ready: bool
+    fingerprint: str | None
+    loaded_in_s: float | None
+    engine: EngineRecord | None
+    requests: tuple[RequestNo, ...]
+    memory: tuple[MemorySample, ...]
+    log: tuple[str, ...]
+    python_stack: tuple[str, ...]
+    c_stack: tuple[str, ...]
+    config: dict[str, Any]
+    system_info: str
+    versions: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """What the record is stored under and asked for by."""
+        worker = re.sub(r"[^\w.-]", "_", self.worker)
+        return f"{int(self.at * 1000)}-{worker}-{self.epoch}"
+
+
+class BlackBox:
+    """What is remembered of one process while it runs. Bounded; owned by one runner."""
+
+    def __init__(self, started: float, started_at: float, config: ModelConfig) -> None:
+        """`started` is monotonic, `started_at` the same moment in unix time."""
+        self.pid: int | None = None
+        self.ready: Ready | None = None
+        self.heartbeat: Heartbeat | None = None
+        self.last_step: int | None = None
+        self._started = started
+        self._started_at = started_at
+        self._config = config
+        self._memory: deque[MemorySample] = deque(maxlen=MEMORY_SAMPLES)
+
+    def sample_memory(self, now: float, rss_bytes: int) -> None:
+        """To be called as often as wanted: one sample in `MEMORY_SAMPLE_S` is kept."""
+        uptime_s = now - self._started
+        if not self._memory or uptime_s >= self._memory[-1].uptime_s + 0.9 * MEMORY_SAMPLE_S:
+            self._memory.append(MemorySample(round(uptime_s, 1), rss_bytes))
+
+    def record(
+        self,
+        end: ExitReason,
+        now: float,
+        log: bytes,
+        *,
+        worker: WorkerName,
+        epoch: Epoch,
+        model: str,
+    ) -> CrashRecord:
+        """The record of this process, which has ended. `log` is the end of what it printed."""
+        ready = self.ready
+        lines = log_lines(log)
+        python_stack, c_stack = stacks(lines)
+        return CrashRecord(
+            worker=worker,
+            epoch=epoch,
+            model=model,
+            pid=self.pid,
+            reason=end.reason,
+            signal=end.signal,
+            code=end.code,
+            detail=end.detail,
+            at=end.at,
+            started_at=self._started_at,
+            uptime_s=round(now - self._started, 3),
+            was_ready=ready is not None,
+            fingerprint=ready.fingerprint if ready else None,
+            loaded_in_s=ready.loaded_in_s if ready else None,
+            engine=self._engine(now),
+            requests=end.requests,
+            memory=tuple(self._memory),
+            log=lines,
+            python_stack=python_stack,
+            c_stack=c_stack,
+            config=without_secrets(msgspec.to_builtins(self._config)),
+            system_info=ready.system_info if ready else "",
+        )
+
+    def _engine(self, now: float) -> EngineRecord | None:
+        beat = self.heartbeat
+        if beat is None:
+            return None
+        return EngineRecord(
+            phase=beat.phase,
+            step=beat.step,
+            step_tokens=beat.step_tokens,
+            age_s=round(now - beat.step_started, 3),
+            n_running=beat.n_running,
+            n_waiting=beat.n_waiting,
+            kv_cells_used=beat.kv_cells_used,
+            last_step_sent=self.last_step,
+        )
+
+
+def log_lines(log: bytes) -> tuple[str, ...]:
+    """The last lines of a log, within the limits, decoded come what may."""
+    text = log[-MAX_LOG_BYTES:].decode("utf-8", "replace")
+    return tuple(text.splitlines()[-MAX_LOG_LINES:])
+
+
+def stacks(lines: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The last dump of `faulthandler` among the lines: Python's stacks, and C's (Python ≥ 3.14).
+
+    https://docs.python.org/3/library/faulthandler.html
+    """
+    python: list[str] = []
+    c_stack: list[str] = []
+    inside = False
+    for line in lines:
+        if _FATAL.match(line):
+            if line.startswith("Fatal"):
+                python, c_stack = [], []
+            inside = True
+        if not inside:
+            continue
+        if _C_STACK.match(line):
+            c_stack.append(line)
+        elif _FATAL.match(line) or _THREAD.match(line):
+            python.append(line)
+        elif not line.startswith(_EXTENSIONS):
+            inside = False
+    return _trimmed(python), _trimmed(c_stack)
+
+
+def _trimmed(lines: list[str]) -> tuple[str, ...]:
+    while lines and not lines[-1]:
+        lines = lines[:-1]
+    return tuple(lines)
+
+
+def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what its name gives away as nobody's business."""
+    return {key: value for key, value in config.items() if not _SECRET & set(key.split("_"))}
