@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine_worker.gguf_header import GgufHeader
-from gpufc.errors import ModelLoadError
+from gpufc.errors import MemoryShort
 
 GRANULE = 256
 """llama.cpp rounds a context up to this many cells."""
@@ -51,7 +51,7 @@ def fit_cells(
     """Cells of one cache for all sequences, a multiple of `GRANULE`, at least `n_ctx`.
 
     `n_running` sequences run at once; `available_bytes` is free memory where the cache will be,
-    the model already loaded. Raises `ModelLoadError` when not even one request's context fits.
+    the model already loaded. Raises `MemoryShort` when not even one request's context fits.
     """
     wanted = n_ctx * n_running
     if on_gpu:
@@ -65,12 +65,12 @@ def fit_cells(
 
 
 def require_fit(n_cells: int, cell_bytes: int, limit_bytes: int, *, on_gpu: bool) -> None:
-    """Raises `ModelLoadError`, with what to set, if `n_cells` take more than `limit_bytes`."""
+    """Raises `MemoryShort`, with what to set, if `n_cells` take more than `limit_bytes`."""
     needed = n_cells * cell_bytes
     if needed <= limit_bytes:
         return
     place, advice = ("device", "n_ctx or n_gpu_layers") if on_gpu else ("host", "n_ctx or kv_cells")
-    raise ModelLoadError(
+    raise MemoryShort(
         f"a KV cache of {n_cells} cells needs {needed >> 20} MiB, and {limit_bytes >> 20} MiB of"
         f" {place} memory can be used for it; set a smaller {advice}"
     )

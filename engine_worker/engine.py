@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+import numpy as np
+
 from engine_worker.backend import Backend, Batch, Logits
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
@@ -111,11 +113,19 @@ class Engine:
             try:
                 return plan, self._decode(plan), started
             except OutOfCells:
-                self.scheduler.make_room()
+                self._make_room()
             except DecodeFailed as err:
                 requests = tuple(work.sequence.request for work in plan.work)
                 self._emit(EngineFailed(self._epoch, str(err), requests))
                 raise
+
+    def _make_room(self) -> None:
+        try:
+            self.scheduler.make_room()
+        except OutOfCells as err:
+            (sequence,) = self.scheduler.running
+            self.scheduler.finish(sequence)
+            self._refuse(sequence.request, ContextLengthExceeded(str(err), param="prompt"))
 
     def _decode(self, plan: Plan) -> Logits:
         for edit in plan.edits:
@@ -124,6 +134,8 @@ class Engine:
                     self._backend.remove(slot, start)
                 case Copy(source, target, n_tokens):
                     self._backend.copy_prefix(source, target, n_tokens)
+        if not plan.work:
+            return np.empty((0, self._backend.facts.n_vocab), np.float32)
         return self._backend.decode(_batch(plan))
 
     def _sample(self, plan: Plan, logits: Logits) -> list[Delta]:
@@ -175,7 +187,8 @@ class Engine:
             raise ContextLengthExceeded(
                 f"{known} tokens do not fit into the context of {facts.n_ctx}", param="prompt"
             )
-        if any(not 0 <= token < facts.n_vocab for token in (*spec.prompt_tokens, *spec.tokens)):
+        tokens = (*spec.prompt_tokens, *spec.tokens)
+        if min(tokens) < 0 or max(tokens) >= facts.n_vocab:
             raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
         if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
             raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
@@ -203,7 +216,7 @@ class Engine:
             step_tokens=n_tokens,
             n_running=len(scheduler.running),
             n_waiting=len(scheduler.waiting),
-            kv_cells_used=scheduler.n_cells_used,
+            kv_cells_used=min(scheduler.n_cells_used, self._backend.facts.kv_cells),
         )
 
 

@@ -15,10 +15,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from gpufc.amount import exact
 from gpufc.errors import ModelLoadError
 
 Value = bool | int | float | str | tuple[int | float | bool, ...]
 
+KNOWN_VERSIONS = (2, 3)
+PLAUSIBLE_VERSION = 99
+"""What claims a higher one is damaged rather than new."""
 MAX_KEYS = 65_536
 MAX_TENSORS = 1 << 20
 MAX_KEY_BYTES = 65_535
@@ -125,7 +129,7 @@ def _read_one(path: Path) -> GgufHeader:
             raise ModelLoadError(f"model path {path} is not a regular file")
         if info.st_size < 24:
             raise ModelLoadError(
-                f"model file {path} is not a GGUF file: it has {info.st_size} bytes"
+                f"model file {path} is not a GGUF file: it has {exact(info.st_size)}"
             )
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
             return _Reader(data, path).header()
@@ -179,12 +183,11 @@ class _Reader:
             raise ModelLoadError(f"model file {self._path} is not a GGUF file: {reason}")
         self._at = 4
         version = self._u32()
-        if version not in (2, 3):
-            order = " (its byte order is another)" if version & 0xFFFF == 0 else ""
-            raise self._bad(f"GGUF version {version} is not supported{order}")
+        if version not in KNOWN_VERSIONS:
+            raise self._other_version(version)
         n_tensors, n_keys = self._u64(), self._u64()
         if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
-            raise self._bad(f"it claims {n_tensors} tensors and {n_keys} keys")
+            raise self._bad(f"it claims {n_tensors:,} tensors and {n_keys:,} keys")
         metadata = dict(filter(None, (self._pair() for _ in range(n_keys))))
         end = self._tensors_end(n_tensors)
         alignment = metadata.get("general.alignment", 32)
@@ -193,8 +196,8 @@ class _Reader:
         start = -(-self._at // alignment) * alignment
         if n_tensors and start + end > len(self._data):
             raise ModelLoadError(
-                f"model file {self._path} is truncated: it has {len(self._data)} bytes, its"
-                f" tensors need {start + end}; download it again"
+                f"model file {self._path} is truncated: it has {exact(len(self._data))}, its"
+                f" tensors need {exact(start + end)}; download it again"
             )
         return GgufHeader(
             metadata=metadata,
@@ -205,13 +208,29 @@ class _Reader:
         )
 
     def _bad(self, reason: str) -> ModelLoadError:
-        return ModelLoadError(f"model file {self._path} is damaged: {reason}")
+        return ModelLoadError(f"model file {self._path} is damaged: {reason}; download it again")
+
+    def _other_version(self, version: int) -> ModelLoadError:
+        if version & 0xFFFF == 0:
+            reason = "is in another byte order; get the little-endian edition of the model"
+        elif version < min(KNOWN_VERSIONS):
+            reason = (
+                f"is in GGUF version {version}, which is not read any more; get a newer edition"
+            )
+        elif version <= PLAUSIBLE_VERSION:
+            reason = (
+                f"is in GGUF version {version}, newer than this llama.cpp knows;"
+                " update llama-cpp-python"
+            )
+        else:
+            return self._bad(f"it claims GGUF version {version:,}")
+        return ModelLoadError(f"model file {self._path} {reason}")
 
     def _advance(self, n_bytes: int) -> int:
         """Pass over `n_bytes` and return where they begin."""
         start = self._at
         if n_bytes > len(self._data) - start:
-            raise self._bad(f"its header goes past its end at byte {start}")
+            raise self._bad(f"its header goes past its end at byte {start:,}")
         self._at = start + n_bytes
         return start
 
@@ -224,7 +243,7 @@ class _Reader:
     def _string(self, limit: int) -> str:
         length = self._u64()
         if length > limit:
-            raise self._bad(f"a text of {length} bytes in its header")
+            raise self._bad(f"a text of {exact(length)} in its header")
         start = self._advance(length)
         return self._data[start : start + length].decode("utf-8", "replace")
 
@@ -262,7 +281,7 @@ class _Reader:
         """The one long loop: a vocabulary of 50,000 and its merges take about 20 ms."""
         self._strings_left -= count
         if self._strings_left < 0:
-            raise self._bad(f"an array of {count} texts in its header")
+            raise self._bad(f"an array of {count:,} texts in its header")
         data, at, unpack = self._data, self._at, _U64.unpack_from
         last = len(data) - 8
         for _ in range(count):
@@ -272,7 +291,7 @@ class _Reader:
         else:
             self._advance(at - self._at)
             return
-        raise self._bad(f"its header goes past its end at byte {self._at}")
+        raise self._bad(f"its header goes past its end at byte {self._at:,}")
 
     def _tensors_end(self, n_tensors: int) -> int:
         """The end of the last tensor, in bytes from where the data begin."""

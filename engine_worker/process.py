@@ -9,6 +9,7 @@ No thread may die silently: whatever escapes from one ends the process at once, 
 which watches the process, starts another.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -18,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Never
 
@@ -30,7 +31,7 @@ from engine_worker.prompt import PromptPreparer
 from engine_worker.template_process import TemplateRenderer
 from gpufc import logs, wire
 from gpufc.config import BackendKind
-from gpufc.errors import DecodeFailed, InvalidRequest, ModelLoadError, RequestError
+from gpufc.errors import DecodeFailed, InvalidRequest, MemoryShort, ModelLoadError, RequestError
 from gpufc.protocol import (
     PROTOCOL_VERSION,
     Boot,
@@ -48,6 +49,7 @@ from gpufc.protocol import (
     Ready,
     Refused,
     Shutdown,
+    Tokens,
     ToWorker,
 )
 
@@ -63,6 +65,9 @@ FAREWELL_S = 5.0
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms is as long as a GPU step: a busy thread would delay the engine by it."""
+
+MAX_SPELT_BYTES = 16 * 1024 * 1024
+"""The longest text that tokens are turned into in one answer."""
 
 MAX_SEQUENCES = 256
 """llama.cpp's own limit."""
@@ -81,6 +86,7 @@ def main(boot_fd: int) -> Never:
     boot = wire.read_boot(boot_fd)
     if boot is None:
         sys.exit(EXIT_FRONT_GONE)
+    _take_log()
     logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
     Worker(boot).start()
     while os.read(boot_fd, 4096):
@@ -102,7 +108,22 @@ def _confine() -> None:
 
 
 def _import_engine() -> None:
-    import engine_worker.llama_backend  # noqa: F401
+    if os.environ.get("GPUFC_SPARE_BACKEND") == BackendKind.FAKE:
+        import engine_worker.fake_backend
+    else:
+        import engine_worker.llama_backend  # noqa: F401
+
+
+def _take_log() -> None:
+    """A spare begins with a log of its own. By now this name is that of its place's log."""
+    name = os.environ.get("GPUFC_SPARE_LOG")
+    if name is None:
+        return
+    with contextlib.suppress(OSError):  # not there: where it writes now is a log as well
+        fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
 
 
 def _exit(code: int) -> Never:
@@ -137,7 +158,7 @@ class Worker:
             backend = self._load()
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
-            self._say_farewell(LoadFailed(boot.epoch, str(err), retryable=False))
+            self._say_farewell(LoadFailed(boot.epoch, str(err), isinstance(err, MemoryShort)))
             _exit(EXIT_LOAD_FAILED)
         self._engine = Engine(
             backend,
@@ -221,8 +242,24 @@ def _answer(
             n_vocab = backend.facts.n_vocab
             if any(not 0 <= token < n_vocab for tokens in sequences for token in tokens):
                 raise InvalidRequest("a token id is outside the vocabulary", param="tokens")
-            pieces = (b"".join(map(backend.spelling, tokens)) for tokens in sequences)
-            return Detokenized(epoch, request, tuple(pieces))
+            return Detokenized(epoch, request, _spelt(sequences, backend))
+
+
+def _spelt(sequences: Iterable[Tokens], backend: Backend) -> tuple[bytes, ...]:
+    """Some vocabularies have tokens of hundreds of bytes: the answer could outgrow a message."""
+    room = MAX_SPELT_BYTES
+    spelt = []
+    for tokens in sequences:
+        parts = []
+        for token in tokens:
+            parts.append(backend.spelling(token))
+            room -= len(parts[-1])
+            if room < 0:
+                raise InvalidRequest(
+                    f"the text would be larger than {MAX_SPELT_BYTES} bytes", param="tokens"
+                )
+        spelt.append(b"".join(parts))
+    return tuple(spelt)
 
 
 def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:

@@ -64,7 +64,8 @@ class Scheduler:
 
     Invariants: a slot is free, idle in the prefix cache, or owned by exactly one running
     sequence; `waiting` is in order of arrival, with preempted sequences in front; at most
-    `max_running` sequences run; one step computes at most `batch_tokens` tokens.
+    `max_running` sequences run; one step computes at most `batch_tokens` tokens; no more slots
+    stay idle than there are beyond `max_running`, which must not exceed `n_slots`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Scheduler:
         self._batch_tokens = batch_tokens
         self._cache = prefix_cache
         self._free = list(range(n_slots))
+        self._max_idle = max(0, n_slots - max_running)
         self._edits: list[KvEdit] = []
         self._cells_short = False
 
@@ -93,14 +95,21 @@ class Scheduler:
         Running sequences' next tokens come first, then chunks of prompts in order of arrival, so
         that a long prompt delays running streams by one chunk at most.
         """
-        started = self._start_waiting()
+        self._start_waiting()
         budget = self._batch_tokens
+        started: list[Started] = []
         work: list[Work] = []
         decoding = [seq for seq in self.running if seq.n_pending == 1]
         prefilling = [seq for seq in self.running if seq.n_pending > 1]
         for sequence in (*decoding, *prefilling):
             if budget == 0:
                 break
+            if sequence.n_computed == 0:
+                # those that came together began before any of them was in the cache
+                self._reuse(sequence)
+            if not sequence.announced:
+                sequence.announced = True
+                started.append(Started(sequence.request, sequence.n_computed))
             count = sequence.next_chunk(budget)
             work.append(Work(sequence, count, output=count == sequence.n_pending))
             budget -= count
@@ -131,6 +140,8 @@ class Scheduler:
         slot, sequence.slot = sequence.slot, None
         if not self._cache.release(slot):
             self._give_up(slot)
+        for surplus in self._cache.idle_slots()[: -self._max_idle or None]:
+            self._give_up(surplus)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it is replayed from its tokens when they fit."""
@@ -160,58 +171,39 @@ class Scheduler:
 
     @property
     def n_cells_used(self) -> int:
-        """Cells in use, where a prefix that sequences share counts for each of them."""
+        """Cells in use at most: a prefix that sequences share counts for each of them."""
         return sum(seq.n_computed for seq in self.running) + self._cache.n_idle_tokens
 
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
 
-    def _start_waiting(self) -> list[Started]:
-        started = []
+    def _start_waiting(self) -> None:
         while self.waiting and len(self.running) < self._max_running:
             if self._cells_short and self.running:
                 break
             sequence = self.waiting.popleft()
-            n_cached = self._assign_slot(sequence)
+            self._assign_slot(sequence)
             self.running.append(sequence)
-            if not sequence.announced:
-                sequence.announced = True
-                started.append(Started(sequence.request, n_cached))
-        return started
 
-    def _assign_slot(self, sequence: Sequence) -> int:
-        """Give a slot to a sequence, with the longest cached prefix in it; returns its length."""
+    def _reuse(self, sequence: Sequence) -> None:
+        """Begin a sequence of which nothing is computed yet with the longest prefix there is."""
+        if not sequence.reuses_prefix or sequence.slot is None:
+            return
+        match = self._cache.match(sequence.spec.scope, sequence.tokens)
+        if match is not None:
+            self._edits.append(Copy(match.slot, sequence.slot, match.n_tokens))
+            sequence.n_computed = match.n_tokens
+
+    def _assign_slot(self, sequence: Sequence) -> None:
+        """Give a slot to a sequence, the lowest: running ids stay compact, idle ones drift up."""
         if not sequence.reuses_prefix and not self.running:
             # Cells lying about change the order in which attention sums, and so the last bit.
             for slot in self._cache.idle_slots():
                 self._give_up(slot)
-        match = None
-        if sequence.reuses_prefix:
-            match = self._cache.match(sequence.spec.scope, sequence.tokens)
-        if match is None:
-            sequence.slot = self._take_slot(keep=None)
-            return 0
-        target = self._take_slot(keep=match.slot)
-        if target == match.slot:
-            self._edits.append(Remove(target, match.n_tokens))
-        else:
-            self._edits.append(Copy(match.slot, target, match.n_tokens))
-        sequence.slot = target
-        sequence.n_computed = match.n_tokens
-        return match.n_tokens
-
-    def _take_slot(self, keep: int | None) -> int:
-        """The lowest free slot; if none is free, an idle one, `keep` only as the last resort."""
-        if not self._free:
-            others = [slot for slot in self._cache.idle_slots() if slot != keep]
-            if not others and keep is not None:
-                self._cache.forget(keep)
-                return keep
-            self._give_up(others[0])
-        slot = min(self._free)
-        self._free.remove(slot)
-        return slot
+        # there is one: idle slots are no more than those beyond `max_running`
+        sequence.slot = min(self._free)
+        self._free.remove(sequence.slot)
 
     def _give_up(self, slot: int) -> None:
         self._cache.forget(slot)

@@ -130,14 +130,18 @@ class _Child:
         # -P and PYTHONPATH: our own packages from where this file is, nothing from the folder
         # that the worker happens to run in
         root = str(Path(__file__).resolve().parent.parent)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "engine_worker.template_process", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": root, "LANG": "C.UTF-8"},
-            bufsize=0,
-        )
+        command = [sys.executable, "-P", "-s", "-m", "engine_worker.template_process"]
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONPATH": root, "LANG": "C.UTF-8"},
+                bufsize=0,
+            )
+        except OSError as err:
+            raise _ChildDied(f"it cannot be started: {err}") from err
         self.pid = self._process.pid
         self._pipes = [pipe for pipe in (self._process.stdin, self._process.stdout) if pipe]
         self._to, self._from = (pipe.fileno() for pipe in self._pipes)
@@ -199,8 +203,9 @@ class _Child:
     def _wait(self, fd: int, event: int) -> None:
         poll = select.poll()
         poll.register(fd, event)
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0 or not poll.poll(left_s * 1000):
+        left_ms = max(0.0, (self._deadline - time.monotonic()) * 1000)
+        # once more without waiting: had this process been stopped, the answer may have come since
+        if not poll.poll(left_ms) and not poll.poll(0):
             raise TimeoutError
 
 

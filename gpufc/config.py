@@ -209,6 +209,17 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     keepalive_comment_s: Annotated[
         float, Meta(gt=0.0, le=3600.0, description="seconds between a silent stream's comments")
     ] = 4.0
+    durable_window_s: Annotated[
+        float,
+        Meta(ge=0.0, le=86_400.0, description="seconds that a durable request's answer is kept"),
+    ] = 600.0
+    max_durable_requests: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most durable requests, finished ones included")
+    ] = 1000
+    max_durable_bytes: Annotated[
+        int,
+        Meta(ge=65_536, le=1 << 36, description="memory for durable requests, in bytes"),
+    ] = 64 * 1024 * 1024
 
 
 class Config(Struct, frozen=True, kw_only=True):

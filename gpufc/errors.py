@@ -6,6 +6,7 @@
     ├── LinkError                the front and its worker: the peer broke the protocol
     ├── EngineError              the worker itself
     │   ├── ModelLoadError       this file or configuration cannot be served; not retried
+    │   │   └── MemoryShort      not enough memory now; retried, since it may be free again soon
     │   ├── OutOfCells           no KV space for a batch: preempt and go on
     │   └── DecodeFailed         the engine's state is unknown: report and exit
     └── RequestError             the client: carries status, type, code and param
@@ -27,7 +28,7 @@
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
         └── InternalError                500 server_error internal_error
 
-A `RequestError` crosses the link as its `code` (see `to_wire` and `from_wire`), so that what the
+A `RequestError` crosses the link as its `code` (see `from_wire`), so that what the
 worker refuses reaches the client with the class that it was raised with.
 """
 
@@ -56,6 +57,10 @@ class EngineError(GpufcError):
 
 class ModelLoadError(EngineError):
     """The model file or its configuration is at fault. Trying again would fail again."""
+
+
+class MemoryShort(ModelLoadError):
+    """There is not enough memory at this moment: an ended process's may not be free yet."""
 
 
 class OutOfCells(EngineError):

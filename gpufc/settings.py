@@ -6,17 +6,20 @@ Every mistake is a `ConfigError` of one line that names the key, its source and 
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 
 from gpufc.config import Config
 from gpufc.errors import ConfigError
 
 ENV_PREFIX = "GPUFC_"
+
+SIMILAR = 0.75
+"""Least likeness (difflib's ratio) of what "did you mean" names: `prot` is that like `port`."""
 
 NOT_KEYS = frozenset({"GPUFC_CONFIG", "GPUFC_API_KEY"})
 """Variables with the prefix that are read elsewhere: the file's place, and the client's key."""
@@ -124,15 +127,67 @@ def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:
         return known[name]
     # Without the prefix: two variables would look alike for sharing it.
     bare = {candidate.removeprefix(ENV_PREFIX): candidate for candidate in known}
-    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), bare, n=1)
-    hint = f"did you mean {bare[close[0]]}?" if close else "`config show` lists them all"
+    close = closest(name.removeprefix(ENV_PREFIX), bare)
+    hint = f"did you mean {bare[close]}?" if close else "`config show` lists them all"
     raise ConfigError(f"unknown {what} {name} in {place}; {hint}")
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """What was probably meant: one that differs in a letter or two, else None."""
+    found = difflib.get_close_matches(word, candidates, n=1, cutoff=SIMILAR)
+    return found[0] if found else None
 
 
 def _checked(key: Key, raw: Any, source: str, *, strict: bool) -> Value:
     try:
         value = msgspec.convert(raw, key.type, strict=strict)
     except msgspec.ValidationError as err:
-        reason = str(err)[:1].lower() + str(err)[1:]
+        reason = _wanted(key) or str(err)[:1].lower() + str(err)[1:]
         raise ConfigError(f"bad value {raw!r} for {key.name} ({source}): {reason}") from None
+    if value == "" and key.default is None:
+        raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")
     return Value(key, value, source)
+
+
+def _wanted(key: Key) -> str:
+    """What a value of this key must be, as words; empty for a kind that no key has yet."""
+    match _kind(key.type):
+        case inspect.EnumType(cls=choices):
+            *most, last = [str(member.value) for member in choices]
+            return f"it must be {', '.join(most)} or {last}"
+        case inspect.BoolType():
+            return "it must be true or false"
+        case inspect.IntType() as kind:
+            return f"it must be a whole number{_bounds(kind)}"
+        case inspect.FloatType() as kind:
+            return f"it must be a number{_bounds(kind)}"
+        case inspect.StrType(max_length=most_letters, min_length=least):
+            limit = f" of at most {most_letters:,} letters" if most_letters else ""
+            return f"it must be text{limit}{' and not empty' if least else ''}"
+        case _:
+            return ""
+
+
+def _kind(annotation: Any) -> inspect.Type:
+    """The type of a value that was given, which None is not."""
+    kind = inspect.type_info(annotation)
+    while isinstance(kind, inspect.Metadata | inspect.UnionType):
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        else:
+            kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+    return kind
+
+
+def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
+    least, most = kind.ge, kind.le
+    if least is not None and most is not None:
+        return f" from {_number(least)} to {_number(most)}"
+    words = {"of at least": least, "over": kind.gt, "below": kind.lt, "at most": most}
+    told = [f"{word} {_number(bound)}" for word, bound in words.items() if bound is not None]
+    return f" {' and '.join(told)}" if told else ""
+
+
+def _number(bound: float) -> str:
+    """As it is typed, without separators."""
+    return str(int(bound)) if bound == int(bound) else str(bound)

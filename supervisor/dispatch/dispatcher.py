@@ -31,13 +31,15 @@ from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.questions import Answer, Question
-from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 
 logger = logging.getLogger(__name__)
+
+MAX_QUESTIONS = 1024
+"""Prompts to be prepared and texts to be tokenized that may wait at once, for one model."""
 
 
 class Occupancy(Struct, frozen=True):
@@ -63,6 +65,7 @@ class Dispatcher:
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
         self._groups: dict[str, ModelGroup] = {}
+        self._watched: set[ModelGroup] = set()
         self._draining: float | None = None
         self._changed = asyncio.Event()
 
@@ -76,10 +79,13 @@ class Dispatcher:
         """
         try:
             self._require_service(request.model)
-            return self._group(request.model).submit(request, principal)
+            group = self._group(request.model)
+            stream = group.submit(request, principal)
         except RequestError:
             self.ledger.requests.rejected += 1
             raise
+        self._watch_outage(group)
+        return stream
 
     async def tokenize(self, model: str, prompt: TextPrompt) -> Tokens:
         """The prompt's token ids. Waits for a worker; raises `RequestError`."""
@@ -99,6 +105,8 @@ class Dispatcher:
     async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
         self._require_service(model)
         group, no = self._group(model), next(self._numbers)
+        if len(group.questions) >= MAX_QUESTIONS:
+            raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         group.questions.add(
             Question(
@@ -106,9 +114,11 @@ class Dispatcher:
                 lambda epoch: message(epoch, no),
                 answered=lambda answer: None if future.done() else future.set_result(answer),
                 failed=lambda error: None if future.done() else future.set_exception(error),
+                since=self._clock(),
             )
         )
         group.pump()
+        self._watch_outage(group)
         try:
             return await future
         finally:
@@ -195,7 +205,7 @@ class Dispatcher:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         group = self._groups[worker.model]
         group.worker_lost(worker, reason)
-        asyncio.get_running_loop().call_later(MAX_OUTAGE_S, group.expire)
+        self._watch_outage(group)
         self.condition_changed()
 
     def condition_changed(self) -> None:
@@ -204,6 +214,20 @@ class Dispatcher:
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
         self._changed.set()
+
+    def _watch_outage(self, group: ModelGroup) -> None:
+        """Come back when the first of those that wait for a worker has waited too long."""
+        if group in self._watched:
+            return
+        wait_s = group.expire()
+        if wait_s is not None:
+            self._watched.add(group)
+            # a little later than due: the loop's clock is not the one that the wait was taken by
+            asyncio.get_running_loop().call_later(wait_s + 0.1, self._look_again, group)
+
+    def _look_again(self, group: ModelGroup) -> None:
+        self._watched.discard(group)
+        self._watch_outage(group)
 
     def _require_service(self, model: str) -> None:
         condition = self.condition(model)

@@ -36,14 +36,14 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
-from supervisor.dispatch.job import Job, Stage
+from supervisor.dispatch.job import LISTENED_TO, Job, Stage
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.questions import Answer, Question, Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.dispatch.suspects import Quarantine, Suspects
+from supervisor.dispatch.suspects import FATAL, Quarantine, Suspects, Victim, fingerprint
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
 
@@ -122,8 +122,9 @@ class ModelGroup:
     def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
         """Ask for the tokens of one prompt, for all its choices at once."""
         no, request = logs[0].no, stream.request
+        now = self._clock()
         for log in logs:
-            self._jobs[log.no] = Job(log, stream, no)
+            self._jobs[log.no] = Job(log, stream, no, now)
         prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
         self.questions.add(
             Question(
@@ -131,6 +132,7 @@ class ModelGroup:
                 lambda epoch: Prepare(epoch, no, prompt, reserve),
                 answered=lambda answer: self._prepared(logs, answer),
                 failed=lambda error: self._fail(stream, error),
+                since=now,
             )
         )
 
@@ -151,7 +153,7 @@ class ModelGroup:
         if self.questions.any_unasked:
             self.questions.ask(self._pool.least_busy())
         while (no := self._next()) is not None:
-            worker = self._pool.with_room()
+            worker = self._pool.idle() if self._suspects else self._pool.with_room()
             if worker is None:
                 return
             self._start(self._jobs[no], worker)
@@ -160,10 +162,16 @@ class ModelGroup:
         """Who starts next. While there are suspects, one of them at a time and nobody else."""
         if not self._suspects:
             return self.admission.next()
-        suspects = [self._jobs[no] for no in self._suspects.suspects]
+        suspects = [self._jobs[no] for no in self._suspects.open]
         if any(job.stage is not Stage.READY for job in suspects):
             return None
         return min(suspects, key=lambda job: job.log.n_known).log.no
+
+    def _cleared(self, job: Job) -> None:
+        """A suspect has got on. While there are others it makes room, so that each is alone."""
+        if self._suspects and job.stage is Stage.RUNNING and job.worker is not None:
+            job.stage = Stage.PAUSING
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         self.admission.start(job.log.no)
@@ -186,25 +194,28 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._jobs.values() if job.worker is worker]
-        convict = self._suspects.died(_fatal_batch(orphans, reason), reason)
+        convict = self._suspects.died(_victims(orphans, reason), reason, now)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._end(job)
             else:
                 self._detach(job)
-                job.lost_at = now if job.lost_at is None else job.lost_at
+                job.waits_since = now
         self._pool.remove(worker)
         for job in orphans:
             if job.stage is Stage.READY:  # not ended meanwhile, with another one of its request
                 self._recover(job, reason, is_convict=job.log.no == convict)
-        self.questions.lost(worker.epoch)
+        self.questions.lost(worker.epoch, fatal=reason.reason in FATAL)
         self.pump()
 
     def _recover(self, job: Job, reason: ExitReason, *, is_convict: bool) -> None:
         if is_convict:
             logger.warning("request_convicted request=%s", job.stream.request.id)
             self._quarantine.add(job.stream.request, self._clock())
-            self._fail(job.stream, EngineCrashSuspect("This request killed the engine repeatedly"))
+            self._fail(
+                job.stream,
+                EngineCrashSuspect(f"This request ended the engine repeatedly: {reason}"),
+            )
             return
         match recovery.decide(job.log, reason):
             case recovery.Replay():
@@ -212,13 +223,23 @@ class ModelGroup:
             case recovery.Fail(error):
                 self._fail(job.stream, error)
 
-    def expire(self) -> None:
-        """End what has waited too long for a worker to go on with it."""
+    def expire(self) -> float | None:
+        """End what has waited too long while there was no worker.
+
+        Returns in how many seconds the next one is due; None if nothing waits for a worker.
+        """
+        if self._pool:
+            return None
         limit = self._clock() - recovery.MAX_OUTAGE_S
         for job in list(self._jobs.values()):
-            lost_at = job.lost_at
-            if job.stage is Stage.READY and lost_at is not None and lost_at <= limit:
-                self._fail(job.stream, recovery.outage_over_limit())
+            if job.waits_since <= limit and job.stage is not Stage.ENDED:
+                began = bool(job.log.epochs)
+                self._fail(job.stream, recovery.outage_over_limit(began=began))
+        self.questions.expire(limit, recovery.outage_over_limit(began=False))
+        waiting = [job.waits_since for job in self._jobs.values()]
+        if not waiting and not len(self.questions):
+            return None
+        return max(0.0, min(waiting, default=self._clock()) - limit)
 
     def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
         """A worker has answered a question."""
@@ -240,6 +261,8 @@ class ModelGroup:
         job = self._jobs.get(no)
         if job is not None and job.stage is Stage.CANCELLING and job.worker is worker:
             self._end(job)
+        elif job is not None and job.stage is Stage.PAUSING and job.worker is worker:
+            self._detach(job)
         elif job is not None and job.worker is worker:
             self._detach(job)
             self._fail(job.stream, InternalError("The engine gave the request up"))
@@ -259,9 +282,10 @@ class ModelGroup:
             job = jobs.get(delta.request)
             if job is None or job.worker is not worker:
                 continue
-            if job.stage is Stage.RUNNING:
+            if job.stage in LISTENED_TO:
                 self._append(job, delta, now)
                 if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
+                    self._cleared(job)
                     ended = True
             if delta.finish is not None and job.stage is not Stage.ENDED:
                 self._end(job)
@@ -297,7 +321,6 @@ class ModelGroup:
         else:
             self._ledger.time_to_first_token.add(now - self._streams[job.stream][0])
         job.last_token_at = now
-        job.lost_at = None
 
     # ends
 
@@ -334,7 +357,9 @@ class ModelGroup:
             if job is None:
                 continue
             self.questions.drop(job.question)
-            if job.stage is Stage.RUNNING and job.worker is not None:
+            if job.stage is Stage.PAUSING:
+                job.stage = Stage.CANCELLING
+            elif job.stage is Stage.RUNNING and job.worker is not None:
                 job.stage = Stage.CANCELLING
                 job.worker.send(Cancel(job.worker.epoch, log.no))
             elif job.stage is not Stage.CANCELLING:
@@ -355,7 +380,7 @@ class ModelGroup:
             self.admission.note_service_time(now - job.sent_at)
         job.stage, job.worker = Stage.ENDED, None
         del self._jobs[job.log.no]
-        self._suspects.ended(job.log.no)
+        self._suspects.left(job.log.no)
         self.admission.release(job.log.no)
         accepted_at, left = self._streams.pop(job.stream)
         if left > 1:
@@ -366,8 +391,10 @@ class ModelGroup:
             self._on_idle()
 
 
-def _fatal_batch(orphans: Iterable[Job], reason: ExitReason) -> dict[RequestNo, int]:
-    """What the lost worker was running, with the tokens that each has; only what its last batch
-    computed where it could still tell."""
+def _victims(orphans: Iterable[Job], reason: ExitReason) -> list[Victim]:
+    """What the lost worker was computing; only its last batch where it could still tell."""
+    if reason.reason not in FATAL:
+        return []
     named = set(reason.requests)
-    return {job.log.no: len(job.log.tokens) for job in orphans if not named or job.log.no in named}
+    logs = [job.log for job in orphans if not named or job.log.no in named]
+    return [Victim(log.no, fingerprint(log.request, log.index), len(log.tokens)) for log in logs]

@@ -14,29 +14,37 @@ class Stage(StrEnum):
     PREPARING = "preparing"
     READY = "ready"
     RUNNING = "running"
+    PAUSING = "pausing"
+    """It is being taken off its worker, to be put back: another one is to be tried alone."""
     CANCELLING = "cancelling"
     ENDED = "ended"
+
+
+LISTENED_TO = frozenset({Stage.RUNNING, Stage.PAUSING})
+"""What a worker says of these counts; of one that is cancelled nobody wants to know."""
 
 
 class Job:
     """A log with its place in the group, which alone changes it.
 
-    `worker` is set exactly while RUNNING or CANCELLING. `question` is the number under which the
-    prompt is prepared, for all its choices at once.
+    `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number under
+    which the prompt is prepared, for all its choices at once.
     """
 
     __slots__ = (
         "last_token_at",
         "log",
-        "lost_at",
         "question",
         "sent_at",
         "stage",
         "stream",
+        "waits_since",
         "worker",
     )
 
-    def __init__(self, log: StreamLog, stream: ResponseStream, question: RequestNo) -> None:
+    def __init__(
+        self, log: StreamLog, stream: ResponseStream, question: RequestNo, now: float
+    ) -> None:
         self.log = log
         self.stream = stream
         self.question = question
@@ -44,5 +52,5 @@ class Job:
         self.worker: WorkerHandle | None = None
         self.sent_at = 0.0
         self.last_token_at: float | None = None
-        self.lost_at: float | None = None
-        """When its worker was lost; None once a later one has brought it a token."""
+        self.waits_since = now
+        """When it was accepted, or last lost its worker (monotonic seconds)."""

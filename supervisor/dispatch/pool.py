@@ -37,6 +37,12 @@ class WorkerPool:
         epoch = least_outstanding(loads)
         return None if epoch is None else self._workers[epoch]
 
+    def idle(self) -> WorkerHandle | None:
+        """One that has nothing to do."""
+        free = (epoch for epoch, n in self._outstanding.items() if n == 0)
+        epoch = next(free, None)
+        return None if epoch is None else self._workers[epoch]
+
     def least_busy(self) -> WorkerHandle:
         """Whom to ask a question. There must be a worker."""
         return min(self._workers.values(), key=lambda worker: self._outstanding[worker.epoch])

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from supervisor.fleet.port import Condition, WorkerStatus
+from supervisor.fleet.port import Condition, SpareStatus, WorkerStatus
 
 
 class ServedFleet(Protocol):
@@ -22,4 +22,8 @@ class ServedFleet(Protocol):
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker, ready or not."""
+        ...
+
+    def spares(self) -> list[SpareStatus]:
+        """A row for each process that waits to become a worker."""
         ...

@@ -35,11 +35,14 @@ class Question:
         *,
         answered: Callable[[Answer], None],
         failed: Callable[[RequestError], None],
+        since: float,
     ) -> None:
+        """`since`: when it was first put (monotonic seconds)."""
         self.no = no
         self.message = message
         self.answered = answered
         self.failed = failed
+        self.since = since
         self.asked = 0
 
 
@@ -82,16 +85,32 @@ class Questions:
             question.answered(outcome)
         return True
 
-    def lost(self, epoch: Epoch) -> None:
-        """A worker is gone: what it was asked waits for the next one."""
-        for question, asked_of in list(self._asked.values()):
+    def lost(self, epoch: Epoch, *, fatal: bool) -> None:
+        """A worker is gone: what it was asked waits for the next one.
+
+        A worker answers in the order of asking, so only the first open question can have taken it
+        down, and only if it died of something within. To the others it does not count.
+        """
+        mine = [question for question, asked_of in self._asked.values() if asked_of == epoch]
+        for index, question in enumerate(mine):
             # one that failed above may have dropped others of the same request
-            if asked_of != epoch or self._asked.pop(question.no, None) is None:
+            if self._asked.pop(question.no, None) is None:
                 continue
+            if index > 0 or not fatal:
+                question.asked -= 1
             if question.asked < MAX_ASKED:
                 self.add(question)
             else:
                 question.failed(EngineCrashed(f"The engine died {MAX_ASKED} times over the prompt"))
+
+    def __len__(self) -> int:
+        return len(self._unasked) + len(self._asked)
+
+    def expire(self, before: float, error: RequestError) -> None:
+        """Fail what waits for a worker and was put before that time."""
+        for question in [found for found in self._unasked.values() if found.since <= before]:
+            if self._unasked.pop(question.no, None) is not None:
+                question.failed(error)
 
     def fail_all(self, error: RequestError) -> None:
         """No worker is going to answer."""

@@ -6,7 +6,7 @@ the limits of it; who is tried alone, and who is convicted, is `suspects.py`'s.
 
 from msgspec import Struct
 
-from gpufc.errors import EngineCrashed, RequestError
+from gpufc.errors import EngineCrashed, EngineUnavailable, RequestError
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ASKED, ExitReason
 
@@ -14,7 +14,7 @@ MAX_FRUITLESS_REPLAYS = 3
 """Replays in a row that brought no token. What comes after so many is not tried."""
 
 MAX_OUTAGE_S = 120.0
-"""How long a sequence that was running waits for a worker to go on with it."""
+"""How long a sequence waits for there to be a worker at all."""
 
 
 class Replay(Struct, frozen=True):
@@ -47,6 +47,10 @@ def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     )
 
 
-def outage_over_limit() -> EngineCrashed:
-    """The end of a sequence that has waited for `MAX_OUTAGE_S`."""
-    return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")
+def outage_over_limit(*, began: bool) -> RequestError:
+    """The end of what has waited for `MAX_OUTAGE_S`, and had begun before or had not."""
+    if began:
+        return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")
+    return EngineUnavailable(
+        f"No engine was ready for {MAX_OUTAGE_S:.0f} s", retry_after_s=MAX_OUTAGE_S / 4
+    )

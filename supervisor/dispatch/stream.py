@@ -1,11 +1,13 @@
 """What `submit` returns: the reader's end of a request.
 
 It holds no text. It remembers how far it has read in each sequence's log, so that a reader who
-does not read costs nothing, and one who lags gets what has gathered in one piece.
+does not read costs nothing, and one who lags gets what has gathered in one piece. Requests with
+several readers, or with one who comes back, are read through an observer (`durable.py`).
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -17,12 +19,14 @@ from supervisor.dispatch.stream_log import StreamLog
 
 
 class StreamEvent(Struct, frozen=True):
-    """What one choice gained since the last event of it. `n_tokens` is its total so far."""
+    """What one choice gained since the last event of it. `n_tokens` is its total so far,
+    `position` its number in the order of a durable request, 0 in any other."""
 
     index: int
     text: str
     n_tokens: int
     finish: FinishReason | None
+    position: int = 0
 
 
 class Usage(Struct, frozen=True):
@@ -31,6 +35,45 @@ class Usage(Struct, frozen=True):
     prompt: int
     cached: int
     completion: int
+
+
+class StreamObserver(Protocol):
+    """Who is told of everything at once, whether or not anybody reads."""
+
+    def gained(self, index: int) -> None:
+        """The choice's log has new text, or its end."""
+        ...
+
+    def ended(self) -> None:
+        """Nothing more will come. May be told more than once."""
+        ...
+
+
+class Wakeup:
+    """What one reader waits on until there is news. Nothing is remembered while nobody waits."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Until `wake` is called, or for `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        # cheaper than asyncio.timeout, which is felt at one wait for each token
+        timer = loop.call_later(timeout_s, self.wake) if timeout_s is not None else None
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        """Let the reader go on, if it waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class ResponseStream:
@@ -56,8 +99,14 @@ class ResponseStream:
         self._read = [0] * len(self.logs)
         self._news: dict[int, None] = {}  # choices with unread text or end, in order of arrival
         self._unfinished = len(self.logs)  # choices whose end has not been read
-        self._waiter: asyncio.Future[None] | None = None
+        self._wakeup = Wakeup()
         self._wants_all = False
+        self._observer: StreamObserver | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come, read or not."""
+        return self.error is not None or self._all_ended()
 
     @property
     def done(self) -> bool:
@@ -98,7 +147,7 @@ class ResponseStream:
         before it has been read. An empty list after the end. Cancelling the call loses nothing.
         """
         if not self._news and not self._at_end():
-            await self._wait(timeout_s)
+            await self._wakeup.wait(timeout_s)
         if self._news:
             return self._take()
         if self.error is not None:
@@ -108,8 +157,8 @@ class ResponseStream:
     async def complete(self) -> list[str]:
         """Wait for the end; the whole text of each choice. Raises the request's `RequestError`."""
         self._wants_all = True
-        while not self._all_ended() and self.error is None:
-            await self._wait(None)
+        while not self.ended:
+            await self._wakeup.wait(None)
         if self.error is not None:
             raise self.error
         self._take()
@@ -120,7 +169,15 @@ class ResponseStream:
         if not self.cancelled and self.error is None and not self._all_ended():
             self.cancelled = True
             self._on_cancel(self)
-            self._wake()
+            self._wakeup.wake()
+            if self._observer is not None:
+                self._observer.ended()
+
+    def observe(self, observer: StreamObserver) -> None:
+        """Tell it of everything from now on; right after `submit`, that is everything."""
+        self._observer = observer
+        if self.ended:
+            observer.ended()
 
     # the group's side
 
@@ -128,13 +185,19 @@ class ResponseStream:
         """The choice's log has new text, or its end."""
         self._news[index] = None
         if not self._wants_all or self.logs[index].ended:
-            self._wake()
+            self._wakeup.wake()
+        if self._observer is not None:
+            self._observer.gained(index)
+            if self.ended:
+                self._observer.ended()
 
     def fail(self, error: RequestError) -> None:
         """The whole request ends with an error. The first one counts."""
         if self.error is None:
             self.error = error
-            self._wake()
+            self._wakeup.wake()
+            if self._observer is not None:
+                self._observer.ended()
 
     def _at_end(self) -> bool:
         return self.error is not None or self.cancelled or self._unfinished == 0
@@ -154,19 +217,3 @@ class ResponseStream:
                 self._unfinished -= 1
         self._news.clear()
         return events
-
-    async def _wait(self, timeout_s: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        # cheaper than asyncio.timeout, which is felt at one wait for each token
-        timer = loop.call_later(timeout_s, self._wake) if timeout_s is not None else None
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -1,16 +1,17 @@
-"""The request that kills: which sequence is it, and what has it done to be refused.
+"""The request that kills: which one is it, and how long is it refused.
 
-Pure. One death says nothing about a sequence: everybody in the batch is replayed together. What two
-fatal batches have in common without having got past the position of the first one is suspect.
-Suspects are tried one at a time, beside those only that were cleared; one that gains a token is
-cleared, and one that is the only one of its batch not to have got on is convicted. So a poisonous
-request costs three deaths, two if it was alone in the first place, and everybody else goes on.
+Pure. One death says nothing about a request: everybody in the batch is replayed together. What
+two fatal batches have in common without having got on in between is suspect. Suspects are tried
+one at a time with nothing beside them: one that gains a token is cleared, one that dies is
+convicted. So a poisonous request costs three deaths, two if it was alone in the first place, and
+everybody else goes on.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct
 
 from gpufc.ids import RequestNo
 from supervisor.dispatch.request import GenerationRequest
@@ -20,69 +21,91 @@ FATAL = frozenset({Reason.CRASHED, Reason.DECODE_FAILED, Reason.HUNG, Reason.EXI
 """Ends that a batch may have brought about. A kill from outside, also by the kernel for lack of
 memory, and an end that was asked for say nothing about requests."""
 
-QUARANTINE_S = 600.0
-MAX_QUARANTINED = 1000
+MEMORY_S = 600.0
+MAX_REMEMBERED = 1000
+
+Fingerprint = bytes
+
+
+class Victim(Struct, frozen=True):
+    """A sequence that a worker was computing when it died. `what` is equal for equal requests, so
+    that one whose client leaves and asks again is known again."""
+
+    no: RequestNo
+    what: Fingerprint
+    n_tokens: int
 
 
 class Suspects:
-    """Invariant: `suspects` maps sequences that are still open to the number of tokens they had
-    when they died; each leaves by `gained`, `ended` or conviction."""
+    """Invariant: `open` maps suspects that are still there to the tokens they had when they died;
+    each leaves it by `gained`, `left` or a conviction."""
 
     def __init__(self) -> None:
-        self.suspects: dict[RequestNo, int] = {}
-        self._last_batch: dict[RequestNo, int] = {}
+        self.open: dict[RequestNo, int] = {}
+        self._died_at: dict[Fingerprint, tuple[int, float]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.suspects)
+        return bool(self.open)
 
-    def died(self, batch: Mapping[RequestNo, int], reason: ExitReason) -> RequestNo | None:
-        """A worker died with these sequences (number → tokens it had). Returns the convict."""
-        if reason.reason not in FATAL or not batch:
+    def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
+        """A worker died with these sequences. Returns the convict; `now` is monotonic.
+
+        A conviction explains the deaths before it: the others are suspects no longer.
+        """
+        if reason.reason not in FATAL:
             return None
-        known = {**self._last_batch, **self.suspects}
-        stuck = {no: n for no, n in batch.items() if n <= known.get(no, -1)}
-        self._last_batch = dict(batch)
-        if len(stuck) == 1:
-            (convict,) = stuck
-            if convict in self.suspects or len(batch) == 1:
-                self.ended(convict)
-                return convict
-        self.suspects |= stuck
+        stuck = [victim for victim in batch if victim.n_tokens <= self._known(victim.what, now)]
+        self._remember(batch, now)
+        if stuck and len(batch) == 1:
+            self.open.clear()
+            return stuck[0].no
+        self.open |= {victim.no: victim.n_tokens for victim in stuck}
         return None
 
     def gained(self, number: RequestNo, n_tokens: int) -> bool:
-        """A suspect has this many tokens now. True if that clears it."""
-        if n_tokens <= self.suspects.get(number, n_tokens):
+        """A sequence has this many tokens now. True if that clears a suspect."""
+        if n_tokens <= self.open.get(number, n_tokens):
             return False
-        del self.suspects[number]
+        del self.open[number]
         return True
 
-    def ended(self, number: RequestNo) -> None:
-        """The sequence is no more, however it ended."""
-        self.suspects.pop(number, None)
-        self._last_batch.pop(number, None)
+    def left(self, number: RequestNo) -> None:
+        """The sequence is no more. What it died of is remembered: its client may ask again."""
+        self.open.pop(number, None)
+
+    def _known(self, what: Fingerprint, now: float) -> int:
+        n_tokens, until = self._died_at.get(what, (-1, now))
+        return n_tokens if until > now else -1
+
+    def _remember(self, batch: Sequence[Victim], now: float) -> None:
+        for victim in batch:
+            self._died_at.pop(victim.what, None)
+            self._died_at[victim.what] = (victim.n_tokens, now + MEMORY_S)
+        while len(self._died_at) > MAX_REMEMBERED:
+            del self._died_at[next(iter(self._died_at))]
 
 
 class Quarantine:
     """Requests that were convicted, by what they ask; bounded in number and time."""
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self._until: dict[Fingerprint, float] = {}
 
     def add(self, request: GenerationRequest, now: float) -> None:
-        """Refuse this request, and every equal one, for `QUARANTINE_S`. `now` is monotonic."""
+        """Refuse this request, and every equal one, for `MEMORY_S`. `now` is monotonic."""
         self._until = {key: until for key, until in self._until.items() if until > now}
-        while len(self._until) >= MAX_QUARANTINED:
+        while len(self._until) >= MAX_REMEMBERED:
             del self._until[next(iter(self._until))]
-        self._until[_key(request)] = now + QUARANTINE_S
+        self._until[fingerprint(request)] = now + MEMORY_S
 
     def holds(self, request: GenerationRequest, now: float) -> bool:
         """Whether an equal request is being refused."""
-        return bool(self._until) and self._until.get(_key(request), now) > now
+        return bool(self._until) and self._until.get(fingerprint(request), now) > now
 
 
-def _key(request: GenerationRequest) -> bytes:
-    """What makes two requests the same: all that reaches the engine but a seed nobody chose."""
+def fingerprint(request: GenerationRequest, index: int = 0) -> Fingerprint:
+    """What makes two requests the same: all that reaches the engine but the seed, which is often
+    nobody's choice. `index` tells a request's sequences apart."""
     sampling = msgspec.structs.replace(request.sampling, seed=0)
     parts = (
         request.model,
@@ -91,5 +114,6 @@ def _key(request: GenerationRequest) -> bytes:
         sampling,
         request.max_tokens,
         request.stop,
+        index,
     )
     return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()

@@ -1,9 +1,10 @@
 """The port between a runner and the machine, and its one real adapter.
 
-Tests of the runner put a fake process and a fake link behind the same port; a spare worker
-(spawned early, booted when it is needed) goes into `LocalEdge.spawn`.
+Tests of the runner put a fake process and a fake link behind the same port. A spare worker is
+handed out here: a runner cannot tell it from one that was spawned for it.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from signal import Signals
@@ -13,10 +14,13 @@ import zmq
 
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, ToWorker
+from supervisor.fleet.crash_record import MAX_LOG_BYTES
 from supervisor.fleet.exit_reason import ExitReason, classify
 from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
 from supervisor.fleet.oom import OomCounter
 from supervisor.fleet.process import WorkerProcess, trim_log
+from supervisor.fleet.standby import SparePool
+from supervisor.fleet.watchdog import Vitals
 from supervisor.runtime_dir import RuntimeDir
 
 ExitListener = Callable[[ExitReason], None]
@@ -40,6 +44,7 @@ class Process(Protocol):
 
     def boot(self, boot: Boot) -> None: ...
     def signal(self, number: Signals, *, group: bool = False) -> None: ...
+    def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
 
 
@@ -56,11 +61,22 @@ class Edge(Protocol):
         """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`."""
         ...
 
+    def log_mark(self, worker: WorkerName) -> int:
+        """The end of a worker's log now."""
+        ...
+
+    def log_since(self, worker: WorkerName, mark: int) -> bytes:
+        """What was written to a worker's log since `mark`; the last `MAX_LOG_BYTES` of it."""
+        ...
+
 
 class LocalEdge:
     """Real processes of this machine and real sockets in the runtime folder."""
 
-    def __init__(self, runtime: RuntimeDir, command: Sequence[str]) -> None:
+    def __init__(
+        self, runtime: RuntimeDir, command: Sequence[str], spares: SparePool | None = None
+    ) -> None:
+        self._spares = spares
         self._runtime = runtime
         self._command = command
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -79,7 +95,7 @@ class LocalEdge:
             raise OSError(err.errno, f"cannot bind {path}: {err}") from err
 
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> WorkerProcess:
-        """A process in its own group that writes to the worker's log."""
+        """A process in its own group that writes to the worker's log. The spare if there is one."""
         log = self._runtime.worker_log(worker)
         trim_log(log)
         self._oom.mark()
@@ -88,7 +104,25 @@ class LocalEdge:
             oom = si_status == Signals.SIGKILL and self._oom.claim()
             on_exit(classify(si_code, si_status, at=time.time(), oom=oom))
 
-        return WorkerProcess(self._command, log, ended)
+        spare = self._spares.take(log, ended) if self._spares else None
+        return spare or WorkerProcess(self._command, log, ended)
+
+    def log_mark(self, worker: WorkerName) -> int:
+        """See the port."""
+        try:
+            return self._runtime.worker_log(worker).stat().st_size
+        except OSError:
+            return 0
+
+    def log_since(self, worker: WorkerName, mark: int) -> bytes:
+        """See the port. Blocks for what reading 64 KiB from the page cache takes."""
+        try:
+            with self._runtime.worker_log(worker).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(mark, size - MAX_LOG_BYTES))
+                return file.read(MAX_LOG_BYTES)
+        except OSError:
+            return b""
 
     def close(self) -> None:
         """After all links have been closed. May be called again."""

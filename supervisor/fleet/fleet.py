@@ -16,19 +16,28 @@ from pathlib import Path
 
 import msgspec
 
-from gpufc.config import Config, ModelConfig
+from gpufc.config import Config, ModelConfig, Standby
 from gpufc.errors import EngineUnavailable, ModelNotFound, NotFound
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import FAILED_S, of_group, of_worker
+from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
-from supervisor.fleet.port import Condition, ConditionStatus, FleetListener, WorkerStatus
+from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle, WorkerState
+from supervisor.fleet.port import (
+    Condition,
+    ConditionStatus,
+    FleetListener,
+    SpareStatus,
+    WorkerStatus,
+)
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import WorkerRunner, WorkerSpec
+from supervisor.fleet.runner import Hooks, WorkerRunner, WorkerSpec
+from supervisor.fleet.standby import SparePool
+from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -55,6 +64,7 @@ class Fleet:
         *,
         command: Sequence[str] = WORKER_COMMAND,
         timings: Timings | None = None,
+        watch: WatchLimits = LIMITS,
         rng: random.Random | None = None,
     ) -> None:
         self.listener = listener
@@ -64,7 +74,10 @@ class Fleet:
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
         self._rng = rng or random.Random()  # noqa: S311 - it spreads restarts, it hides nothing
         self._epochs = itertools.count(1)
-        self._edge = LocalEdge(runtime, command)
+        self._watch = watch
+        self._crashes = CrashWriter(CrashStore(runtime.path))
+        self._spares = self._spare_pool(runtime, command)
+        self._edge = LocalEdge(runtime, command, self._spares)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         model = served_name(config.model)
@@ -83,6 +96,8 @@ class Fleet:
         May be called again, also with `now` while another call is waiting.
         """
         self._stopping = True
+        if self._spares is not None:
+            self._spares.end()
         for runner in self._runners():
             runner.post(ev.StopRequested(now))
         if self._tasks:
@@ -93,7 +108,10 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
         for runner in self._runners():
             runner.close()
+        if self._spares is not None:
+            await self._spares.wait_ended()
         self._edge.close()
+        await asyncio.to_thread(self._crashes.close)
 
     async def _wait_stopped(self) -> None:
         try:
@@ -136,6 +154,10 @@ class Fleet:
         """A row for each worker."""
         return [runner.status() for runner in self._runners()]
 
+    def spares(self) -> list[SpareStatus]:
+        """A row for each process that waits to take a worker's place."""
+        return self._spares.rows() if self._spares else []
+
     async def restart(self, worker: WorkerName | None, *, now: bool = False) -> None:
         """Replace a worker's process, or all one after another; clears `failed`.
 
@@ -171,7 +193,28 @@ class Fleet:
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
         )
-        return WorkerRunner(spec, lifecycle, self._edge, lambda: self.listener, self._count)
+        hooks = Hooks(self._count, self._became_ready, self._crashes.submit)
+        return WorkerRunner(spec, lifecycle, self._edge, lambda: self.listener, hooks, self._watch)
+
+    def _spare_pool(self, runtime: RuntimeDir, command: Sequence[str]) -> SparePool | None:
+        if self._config.fleet.standby is Standby.NONE:
+            return None
+        if self._config.fleet.standby is Standby.HOT:
+            logger.warning("standby=hot is not there yet: the spare is a warm one")
+        return SparePool(
+            command,
+            runtime.logs,
+            self._config.model.backend,
+            self._is_quiet,
+            delay_s=self._timings.spare_s,
+        )
+
+    def _is_quiet(self) -> bool:
+        return not any(runner.lifecycle.state in COMING_UP for runner in self._runners())
+
+    def _became_ready(self) -> None:
+        if self._spares is not None:
+            self._spares.refill_soon()
 
     def _count(self, reason: Reason) -> None:
         self.restarts_total[reason] += 1

@@ -20,6 +20,8 @@ class Timings(Struct, frozen=True, kw_only=True):
     """From SIGTERM to SIGKILL."""
     dump_s: float = 2.0
     """From SIGABRT, on which a hung worker writes its stacks, to SIGKILL."""
+    spare_s: float = 2.0
+    """From a worker's ready to the spawn of a spare: what it replays needs the CPU first."""
     kill_s: float = 5.0
     """Between SIGKILLs: a process in an uninterruptible call outlives the first."""
 

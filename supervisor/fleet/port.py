@@ -129,3 +129,20 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     last_heartbeat_at: float | None
     devices: tuple[EngineDevice, ...]
     system_info: str
+
+
+class SpareState(StrEnum):
+    """How far a process is that waits to take a worker's place."""
+
+    STARTING = "starting"
+    WARM = "warm"
+    LOADING = "loading"
+    HOT = "hot"
+
+
+class SpareStatus(Struct, frozen=True, kw_only=True):
+    """One row of `/stats`' `spares`."""
+
+    pid: int
+    state: SpareState
+    rss_bytes: int

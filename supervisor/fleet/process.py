@@ -22,24 +22,32 @@ from pathlib import Path
 import gpufc
 from gpufc import wire
 from gpufc.protocol import Boot
+from supervisor.fleet.watchdog import Vitals
 
 logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
 """`-P`: else Python looks for modules in the operator's current folder first."""
 
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 _PASSED = frozenset(
     {
         *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
-        *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LLAMA_CPP_LIB_PATH"),
+        *("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LLAMA_CPP_LIB_PATH", "GLIBC_TUNABLES"),
     }
 )
 _PASSED_PREFIXES = (
     *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Large blocks, above all the KV cache, in huge pages where the system allows it (madvise). A
+worker is ready sooner, as clearing the cache faults in 512 times fewer pages, and its end is
+noticed sooner: the pidfd becomes readable only after the kernel has torn its memory down."""
+
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
 ExitListener = Callable[[int, int], None]
@@ -75,13 +83,18 @@ class WorkerProcess:
         on_exit: ExitListener,
         *,
         environ: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] = {},
     ) -> None:
-        """Spawn `command --boot-fd N`. Takes 1–2 ms. Raises `OSError`."""
+        """Spawn `command --boot-fd N`. Takes 1–2 ms. Raises `OSError`.
+
+        `extra` variables are passed on beside what is left of `environ`.
+        """
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         boot_read, self._boot_write = os.pipe()
         try:
-            self._popen = _spawn(command, boot_read, log, scrubbed(environ or os.environ))
+            passed = _HUGE_PAGES | scrubbed(environ or os.environ) | dict(extra)
+            self._popen = _spawn(command, boot_read, log, passed)
         except BaseException:
             os.close(self._boot_write)
             raise
@@ -109,6 +122,22 @@ class WorkerProcess:
                 os.killpg(self.pid, number)
             else:
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended, even if nobody has been told yet."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return self._running and os.waitid(os.P_PIDFD, self._pidfd, options) is None
+
+    def vitals(self) -> Vitals | None:
+        """Its run state, CPU time and page faults now; None when they cannot be told."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                # the name before the last bracket may hold anything (proc_pid_stat(5))
+                fields = file.read().rpartition(b")")[2].split()
+            cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+            return Vitals(fields[0].decode(), cpu_s, int(fields[9]))
+        except (OSError, IndexError, ValueError):
+            return None
 
     def rss_bytes(self) -> int:
         """Resident memory now; 0 when it cannot be told."""

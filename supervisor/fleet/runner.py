@@ -21,6 +21,7 @@ from gpufc.protocol import (
     Boot,
     EngineFailed,
     FromWorker,
+    Generate,
     Heartbeat,
     Hello,
     LoadFailed,
@@ -31,10 +32,14 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.fleet import events as ev
+from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Edge, Link, Process
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.observation import Observation
 from supervisor.fleet.port import FleetListener, WorkerMessage, WorkerStatus
+from supervisor.fleet.step_rate import StepRate
+from supervisor.fleet.watchdog import LIMITS, WatchLimits
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +58,34 @@ class WorkerSpec(Struct, frozen=True):
     log_level: str
 
 
+class Hooks(Struct, frozen=True):
+    """Whom a runner tells what is not the listener's business. Must not block or raise."""
+
+    restarted: Callable[[Reason], None] = lambda reason: None
+    """A process is started in the place of one that ended so."""
+    became_ready: Callable[[], None] = lambda: None
+    crashed: Callable[[CrashRecord], None] = lambda record: None
+    """A process ended that nobody had asked to."""
+
+
 class Worker:
     """A ready process, as the listener sees it (`port.WorkerHandle`)."""
 
-    def __init__(self, spec: WorkerSpec, epoch: Epoch, ready: Ready, link: Link) -> None:
+    def __init__(
+        self, spec: WorkerSpec, epoch: Epoch, ready: Ready, link: Link, seen: Observation
+    ) -> None:
         self.name = spec.name
         self.epoch = epoch
         self.model = spec.model
         self.ready = ready
         self._link = link
+        self._seen = seen
 
     def send(self, message: ToWorker) -> None:
         """See the port."""
         self._link.send(message)
+        if type(message) is Generate:
+            self._seen.handed_work()
 
     def __repr__(self) -> str:
         return f"Worker({self.name}, epoch={self.epoch})"
@@ -80,23 +100,26 @@ class WorkerRunner:
         lifecycle: WorkerLifecycle,
         edge: Edge,
         listener: Callable[[], FleetListener | None],
-        on_restart: Callable[[Reason], None],
+        hooks: Hooks | None = None,
+        limits: WatchLimits = LIMITS,
     ) -> None:
         self.spec = spec
         self.lifecycle = lifecycle
         self.defect: str | None = None
         """Set when the runner itself has failed: it does nothing any more."""
-        self.heartbeat: Heartbeat | None = None
-        self.heartbeat_at: float | None = None
         self.last_step_at: float | None = None
         self._edge = edge
         self._listener = listener
-        self._on_restart = on_restart
+        self._hooks = hooks or Hooks()
+        self._limits = limits
+        self._rate = StepRate()
         self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._timers: dict[ev.TimerKind, asyncio.TimerHandle] = {}
         self._link: Link | None = None
         self._process: Process | None = None
+        self._seen: Observation | None = None
+        self._log_mark = 0
         self._worker: Worker | None = None
         self._token_seen = False
 
@@ -127,8 +150,8 @@ class WorkerRunner:
 
     def status(self) -> WorkerStatus:
         """What the fleet knows of this place now."""
-        life, beat = self.lifecycle, self.heartbeat
-        ready = life.ready
+        life, seen = self.lifecycle, self._seen
+        beat, ready = seen.heartbeat if seen else None, life.ready
         return WorkerStatus(
             name=self.spec.name,
             pid=life.pid,
@@ -150,7 +173,7 @@ class WorkerRunner:
             loading_fraction=life.loading_fraction,
             loaded_in_s=ready.loaded_in_s if ready else None,
             last_step_at=self.last_step_at,
-            last_heartbeat_at=self.heartbeat_at,
+            last_heartbeat_at=seen.heartbeat_at if seen else None,
             devices=ready.devices if ready else (),
             system_info=ready.system_info if ready else "",
         )
@@ -159,7 +182,11 @@ class WorkerRunner:
 
     def _handle(self, event: ev.Event) -> None:
         before = self.lifecycle.state
-        for action in self.lifecycle.handle(event, time.monotonic()):
+        is_end = isinstance(event, ev.Exited) and event.epoch == self.lifecycle.epoch
+        actions = self.lifecycle.handle(event, time.monotonic())
+        if is_end:
+            self._record_end()
+        for action in actions:
             self._execute(action)
         if self.lifecycle.state is not before:
             self._log_state()
@@ -170,10 +197,12 @@ class WorkerRunner:
         if type(message) is Step:
             self._on_step(message)
             return
-        epoch = message.epoch
+        epoch, seen = message.epoch, self._seen
+        if seen is not None:
+            seen.beat(message) if isinstance(message, Heartbeat) else seen.heard()
         match message:
             case Heartbeat():
-                self.heartbeat, self.heartbeat_at = message, time.time()
+                pass
             case Hello():
                 self.post(ev.HelloReceived(epoch))
             case Loading():
@@ -188,6 +217,8 @@ class WorkerRunner:
                 self._forward(message)
 
     def _on_step(self, step: Step) -> None:
+        if self._seen is not None:
+            self._seen.stepped(step.step)
         if self._worker is not None:
             self._note_progress(step)
         self._forward(step)
@@ -210,6 +241,13 @@ class WorkerRunner:
 
     def _on_broken(self, epoch: Epoch) -> Callable[[str, bool], None]:
         return lambda detail, retryable: self.post(ev.LinkBroken(epoch, detail, retryable))
+
+    def _on_hung(self, epoch: Epoch) -> Callable[[str], None]:
+        def hung(verdict: str) -> None:
+            logger.error("worker hung worker=%s epoch=%d: %s", self.spec.name, epoch, verdict)
+            self.post(ev.DeclaredHung(epoch, verdict))
+
+        return hung
 
     def _on_exit(self, epoch: Epoch) -> Callable[[ExitReason], None]:
         def ended(reason: ExitReason) -> None:
@@ -250,7 +288,7 @@ class WorkerRunner:
 
     def _spawn(self, action: ev.Spawn) -> None:
         if action.replaces is not None:
-            self._on_restart(action.replaces)
+            self._hooks.restarted(action.replaces)
         epoch, spec = action.epoch, self.spec
         self._token_seen = False
         token = secrets.token_hex(16)
@@ -262,6 +300,10 @@ class WorkerRunner:
         except OSError as err:
             self.post(ev.SpawnFailed(epoch, str(err)))
             return
+        self._log_mark = self._edge.log_mark(spec.name)
+        self._seen = Observation(
+            self._process, spec.config, self._rate, self._on_hung(epoch), self._limits
+        )
         self.post(ev.Spawned(epoch, self._process.pid))
         self._link.expect(self._process.pid)
         try:
@@ -288,11 +330,13 @@ class WorkerRunner:
         self._timers[action.kind] = loop.call_later(action.delay_s, self.post, fired)
 
     def _report_ready(self, ready: Ready) -> None:
-        if self._link is None:
-            raise AssertionError("ready without a link")
-        worker = Worker(self.spec, self.lifecycle.epoch, ready, self._link)
-        self._worker = worker
+        link, seen = self._link, self._seen
+        if link is None or seen is None:
+            raise AssertionError("ready without a process")
+        seen.serves(ready)
+        worker = self._worker = Worker(self.spec, self.lifecycle.epoch, ready, link, seen)
         self._tell(lambda listener: listener.worker_ready(worker))
+        self._hooks.became_ready()
 
     def _report_lost(self, reason: ExitReason) -> None:
         worker, self._worker = self._worker, None
@@ -302,7 +346,18 @@ class WorkerRunner:
     def _release(self) -> None:
         if self._link is not None:
             self._link.close()
-        self._link = self._process = self.heartbeat = self.heartbeat_at = None
+        if self._seen is not None:
+            self._seen.close()
+        self._link = self._process = self._seen = None
+
+    def _record_end(self) -> None:
+        """For the flight recorder, before the next process writes to the same log."""
+        end, seen, spec = self.lifecycle.last_exit, self._seen, self.spec
+        if end is None or end.reason in ASKED or seen is None:
+            return
+        log = self._edge.log_since(spec.name, self._log_mark)
+        epoch = self.lifecycle.epoch
+        self._hooks.crashed(seen.record(end, log, worker=spec.name, epoch=epoch, model=spec.model))
 
     def _tell(self, call: Callable[[FleetListener], None]) -> None:
         listener = self._listener()

@@ -20,6 +20,9 @@ TICK_S = 0.5
 """How often to look."""
 
 
+_COMPUTING = frozenset({EnginePhase.PREFILL, EnginePhase.DECODE})
+
+
 class WatchLimits(Struct, frozen=True, kw_only=True):
     """How long is too long, in seconds. safety.md T2 and T3 are made of these."""
 
@@ -156,7 +159,7 @@ class Watchdog:
         record = self._record
         if not self._serving or record is None or self._stopped_since is not None:
             return None
-        if record.phase not in {EnginePhase.PREFILL, EnginePhase.DECODE}:
+        if record.phase not in _COMPUTING:
             return None
         took = self._record_at - self._fair(record.step_started)
         deadline = self._deadline(record)
@@ -169,7 +172,7 @@ class Watchdog:
 
     def _idle_with_work(self) -> str | None:
         record = self._record
-        if not self._serving or record is None or record.phase is not EnginePhase.IDLE:
+        if not self._serving or record is None or record.phase in _COMPUTING:
             return None
         if self._handed_at is None or self._stopped_since is not None:
             return None
@@ -190,11 +193,10 @@ class Watchdog:
     def _learn(self, before: Heartbeat, record: Heartbeat) -> None:
         """The next record's start is the end of the step before. Where several steps passed
         between two heartbeats they were short, and their mean is as good."""
-        if before.phase not in {EnginePhase.PREFILL, EnginePhase.DECODE}:
+        if before.phase not in _COMPUTING:
             return
         self._measured = True
-        disturbed = self._stopped_since is not None or before.step_started < self._step_fair_from
-        if not disturbed or self._rate.predict(before.phase, before.step_tokens) is None:
+        if self._stopped_since is None and before.step_started >= self._step_fair_from:
             n_steps = max(1, record.step - before.step)
             took_s = (record.step_started - before.step_started) / n_steps
             self._rate.learn(before.phase, before.step_tokens, took_s)

@@ -20,7 +20,11 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
     """
     limits = services(request).config.limits
     _check_headers(request, limits)
-    return msgspec.json.decode(await _read(request, limits), type=kind)
+    body = await _read(request, limits)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UnicodeDecodeError as err:  # which msgspec passes on as it is
+        raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
 
 
 def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
@@ -29,7 +33,9 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not accepted")
     if request.content_type != "application/json":
-        raise UnsupportedMediaType("The Content-Type must be application/json")
+        raise UnsupportedMediaType(
+            "The Content-Type must be application/json (curl: -H 'Content-Type: application/json')"
+        )
     if (request.content_length or 0) > limits.max_body_bytes:
         raise _too_large(limits)
 

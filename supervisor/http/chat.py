@@ -14,6 +14,9 @@ from supervisor.http.chunks import ChatChunks
 from supervisor.http.generation import Dialect, generate
 from supervisor.http.schemas import Answer, Count, GenerationFields, UsageObject
 
+MAX_MESSAGES = 4096
+"""Of one conversation. A body of 8 MiB could hold a quarter of a million empty ones."""
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
@@ -37,7 +40,7 @@ class Message(Struct, frozen=True):
 class ChatBody(GenerationFields, kw_only=True):
     """The request."""
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Count | None = None
 
 

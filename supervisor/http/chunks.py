@@ -19,6 +19,7 @@ class ChunkWriter:
     Implements `sse.EventEncoder`.
     """
 
+    END = DONE
     KIND: str
     BEFORE_TEXT: bytes
     AFTER_TEXT: bytes

@@ -20,10 +20,11 @@ from supervisor.http.context import REQUEST_ID, json_response
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER_S = 1.0
+LONGEST_RETRY_AFTER_S = 600.0
 RETRYABLE = frozenset({429, 503})
 """Statuses that always tell when to come back."""
 
-_PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*?)(?:\[\.\.\.\])?`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
@@ -43,7 +44,7 @@ def error_response(error: RequestError) -> web.Response:
     """The whole answer to a request that ends with this error."""
     headers = {}
     if error.status in RETRYABLE:
-        wait_s = error.retry_after_s or DEFAULT_RETRY_AFTER_S
+        wait_s = min(error.retry_after_s or DEFAULT_RETRY_AFTER_S, LONGEST_RETRY_AFTER_S)
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
     return json_response(error_object(error), status=error.status, headers=headers)
 

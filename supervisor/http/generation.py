@@ -13,8 +13,9 @@ from supervisor.dispatch.stream import ResponseStream
 from supervisor.http import validation
 from supervisor.http.chunks import ChunkWriter
 from supervisor.http.context import PRINCIPAL, REQUEST_ID, json_response, services
+from supervisor.http.durable import DurableReader, NumberedEvents, find_or_start, read_headers
 from supervisor.http.schemas import Answer, GenerationFields
-from supervisor.http.sse import send_stream
+from supervisor.http.sse import EventEncoder, send_stream
 
 
 class Dialect(Struct, frozen=True):
@@ -34,8 +35,30 @@ async def generate(
 ) -> web.StreamResponse:
     """Run a request and answer it, streamed or whole. Raises `RequestError`.
 
-    When the client leaves, the handler is cancelled and with it the request.
+    When the client leaves, the handler is cancelled and with it the request, unless it is durable.
     """
+    wish = read_headers(request, streamed=bool(body.stream))
+    if wish is not None:
+        found = find_or_start(
+            request, wish, body, lambda: _accept(request, body, prompts, max_tokens)
+        )
+        with DurableReader(found, wish.position) as reader:
+            return await _send(request, body, found.stream, reader, dialect)
+    wanted = _accept(request, body, prompts, max_tokens)
+    stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
+    try:
+        return await _send(request, body, stream, stream, dialect)
+    finally:
+        stream.cancel()
+
+
+def _accept(
+    request: web.Request,
+    body: GenerationFields,
+    prompts: tuple[Prompt, ...],
+    max_tokens: int | None,
+) -> GenerationRequest:
+    """What is asked for, within all limits and with its seed fixed. Raises `RequestError`."""
     front = services(request)
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
@@ -43,7 +66,7 @@ async def generate(
     if len(prompts) > limits.max_prompts:
         raise InvalidRequest(f"at most {limits.max_prompts} prompts", param="prompt")
     facts = front.dispatcher.facts(model)
-    wanted = GenerationRequest(
+    return GenerationRequest(
         id=request[REQUEST_ID],
         model=model,
         prompts=prompts,
@@ -55,33 +78,35 @@ async def generate(
         created=int(time.time()),
         replay=front.config.model.replay,
     )
-    stream = front.dispatcher.submit(wanted, request[PRINCIPAL])
-    try:
-        if body.stream:
-            return await _streamed(request, body, stream, dialect)
-        texts = await stream.complete()
-        return json_response(dialect.whole(_answer(stream, dialect), stream, texts))
-    finally:
-        stream.cancel()
 
 
-async def _streamed(
-    request: web.Request, body: GenerationFields, stream: ResponseStream, dialect: Dialect
+async def _send(
+    request: web.Request,
+    body: GenerationFields,
+    stream: ResponseStream,
+    reader: ResponseStream | DurableReader,
+    dialect: Dialect,
 ) -> web.StreamResponse:
+    """Answer with what `reader`, which may be the stream itself, reads of it."""
+    if not body.stream:
+        texts = await reader.complete()
+        answer = _answer(stream.request, reader.fingerprint, dialect)
+        return json_response(dialect.whole(answer, stream, texts))
     options = body.stream_options
-    chunks = dialect.chunks(
-        _answer(stream, dialect),
+    encoder: EventEncoder = dialect.chunks(
+        _answer(stream.request, reader.fingerprint, dialect),
         n_choices=stream.request.n_sequences,
         include_usage=bool(options and options.include_usage),
     )
-    return await send_stream(request, stream, chunks, services(request).config.limits)
+    if isinstance(reader, DurableReader):
+        encoder = NumberedEvents(encoder, reader)
+    return await send_stream(request, reader, encoder, services(request).config.limits)
 
 
-def _answer(stream: ResponseStream, dialect: Dialect) -> Answer:
-    fingerprint = stream.fingerprint
+def _answer(wanted: GenerationRequest, fingerprint: str | None, dialect: Dialect) -> Answer:
     return Answer(
-        id=dialect.id_prefix + stream.request.id,
-        created=stream.request.created,
-        model=stream.request.model,
+        id=dialect.id_prefix + wanted.id,
+        created=wanted.created,
+        model=wanted.model,
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
     )

@@ -65,7 +65,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """A prepare hook, so that streams carry the id as well."""
-    response.headers["X-Request-Id"] = request[REQUEST_ID]
+    # aiohttp refuses some requests (`Expect`) before any middleware has seen them
+    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
     response.headers["Server"] = "gpufc"  # and not which versions of what are behind it
 
 

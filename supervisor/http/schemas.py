@@ -15,6 +15,10 @@ from supervisor.http.unsupported import NotYet
 INT64_MAX = 2**63 - 1
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+MAX_TOKEN_IDS = 262_144
+"""In one list. More than any context takes, and few enough not to hold up the event loop."""
+
+TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 

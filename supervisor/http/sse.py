@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import RequestError
-from supervisor.dispatch.stream import ResponseStream, StreamEvent, Usage
+from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.errors import from_exception
 
 HEADERS = {
@@ -22,8 +22,29 @@ HEADERS = {
 COMMENT = b": waiting\n\n"
 
 
+class EventSource(Protocol):
+    """What is sent (`ResponseStream`, `DurableReader`)."""
+
+    @property
+    def done(self) -> bool:
+        """Whether everything has been read, the end included."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Whole when `done`."""
+        ...
+
+    async def next(self, timeout_s: float) -> list[StreamEvent] | None:
+        """News; None after `timeout_s` without any. Raises the request's `RequestError`."""
+        ...
+
+
 class EventEncoder(Protocol):
     """A dialect: what its events look like, each with its blank line at the end."""
+
+    END: bytes
+    """What ends `closing` and `error`: the last words of every stream."""
 
     def events(self, events: list[StreamEvent]) -> bytes:
         """What the choices gained. Called for every step: the hot path."""
@@ -39,12 +60,12 @@ class EventEncoder(Protocol):
 
 
 async def send_stream(
-    request: web.Request, stream: ResponseStream, encoder: EventEncoder, limits: LimitsConfig
+    request: web.Request, stream: EventSource, encoder: EventEncoder, limits: LimitsConfig
 ) -> web.StreamResponse:
     """Send everything. Raises a `RequestError` that comes before the headers.
 
     A client that does not read is waited for, while its text gathers in the log. Cancelled when the
-    client leaves; the caller cancels the stream then.
+    client leaves; what becomes of the request then is the caller's.
     """
     first = await stream.next(limits.first_byte_s)
     response = web.StreamResponse(headers=HEADERS)

@@ -29,7 +29,7 @@ def document(front: Services) -> dict[str, Any]:
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generation.per_second(now)},
         "workers": [_worker(front, row) for row in front.fleet.workers()],
-        "spares": [],
+        "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
         "sources": msgspec.to_builtins(snapshot.sources) if snapshot else [],

@@ -6,7 +6,7 @@ from msgspec import Struct
 from gpufc.protocol import TextPrompt
 from supervisor.http.body import read_json
 from supervisor.http.context import json_response, services
-from supervisor.http.schemas import TokenId
+from supervisor.http.schemas import TokenIds
 
 
 class TokenizeBody(Struct, frozen=True):
@@ -20,7 +20,7 @@ class TokenizeBody(Struct, frozen=True):
 
 
 class DetokenizeBody(Struct, frozen=True):
-    tokens: list[TokenId]
+    tokens: TokenIds
     model: str | None = None
 
 

@@ -186,3 +186,11 @@ def test_nothing_is_left_in_the_cache_but_what_is_kept_for_reuse() -> None:
     run.run(spec(99, prompt("x" * 30), max_tokens=3, cache_prompt=False))
     run.run(spec(100, prompt("last" * 10), max_tokens=1, cache_prompt=False))
     assert fake.n_cells_used <= len(prompt("last" * 10)) + 1
+
+
+def test_a_sequence_that_does_not_fit_alone_is_refused_and_the_engine_goes_on() -> None:
+    run = EngineRun(backend(kv_cells=64, n_ctx=200))
+    run.run(spec(1, prompt("x" * 100), max_tokens=5), spec(2, prompt("fits"), max_tokens=5))
+    (refused,) = (message for message in run.messages if isinstance(message, Refused))
+    assert (refused.request, refused.code) == (1, "context_length_exceeded")
+    assert run.tokens(2) == expected_tokens(prompt("fits"), 5)

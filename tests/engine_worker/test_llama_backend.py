@@ -21,7 +21,9 @@ N_CTX = 256
 
 def load(path: Path, n_sequences: int = 4, **config: Any) -> LlamaBackend:
     given = {"n_ctx": N_CTX, "kv_cells": 512, "batch_tokens": 256, "n_threads": 1, **config}
-    return LlamaBackend.load(ModelConfig(model_path=str(path), **given), n_sequences, lambda _: None)
+    return LlamaBackend.load(
+        ModelConfig(model_path=str(path), **given), n_sequences, lambda _: None
+    )
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["unified", "streams"])

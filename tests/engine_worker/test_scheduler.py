@@ -131,16 +131,27 @@ def test_without_cache_prompt_nothing_is_reused_and_nothing_lies_about_when_alon
     assert work(plan) == [(2, 41, True)]
 
 
-def test_the_last_idle_holding_is_taken_over_rather_than_copied_when_no_slot_is_free() -> None:
-    planner = scheduler(max_running=2, n_slots=2, batch_tokens=64)
-    first, other = sequence(spec(1, prompt=PREFIX)), sequence(spec(2))
-    add(planner, first, other)
-    step(planner)
-    planner.finish(first)
-    add(planner, sequence(spec(3, prompt=(*PREFIX[:30], 7, 8))))
-    plan = planner.plan()
-    assert plan.edits == [Remove(0, 30)]
-    assert plan.work[-1].count == 2
+def test_requests_that_come_together_compute_their_common_prefix_once() -> None:
+    planner = scheduler(max_running=4, n_slots=5, batch_tokens=16)
+    prompts = [(*PREFIX, 100 + n) for n in range(4)]
+    add(planner, *(sequence(spec(n + 1, prompt=prompt)) for n, prompt in enumerate(prompts)))
+    n_tokens = 0
+    while any(running.n_computed < len(PREFIX) for running in planner.running) or not n_tokens:
+        plan = planner.plan()
+        n_tokens += plan.n_tokens
+        planner.commit(plan)
+    assert n_tokens < 2 * len(PREFIX)
+
+
+@pytest.mark.parametrize("n_cached", [0, 1, 3])
+def test_no_more_idle_sequences_are_kept_than_configured(n_cached: int) -> None:
+    planner = scheduler(max_running=4, n_slots=4 + n_cached, batch_tokens=256)
+    for request in range(1, 12):
+        running = sequence(spec(request, prompt=20))
+        add(planner, running)
+        step(planner)
+        planner.finish(running)
+    assert len(planner._cache.idle_slots()) == n_cached
 
 
 def test_when_cells_are_short_idle_prefixes_go_first_then_the_youngest() -> None:

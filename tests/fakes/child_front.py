@@ -1,10 +1,13 @@
-"""A front that is nothing but a fleet: prints its worker's pid when it is ready, then waits."""
+"""A front that is nothing but a fleet: prints its worker's pid when it is ready, then waits.
+
+`child_front RUNTIME_DIR [STANDBY]`. With a spare it prints that one's pid, too, when there is one.
+"""
 
 import asyncio
 import sys
 from pathlib import Path
 
-from gpufc.config import Config
+from gpufc.config import Config, FleetConfig, Standby
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
@@ -23,16 +26,21 @@ class Printer:
 
 
 async def main() -> None:
+    standby = Standby(sys.argv[2]) if len(sys.argv) > 2 else Standby.NONE
     listener = Printer()
     child = str(Path(__file__).with_name("child_worker.py"))
     fleet = Fleet(
-        Config(),
+        Config(fleet=FleetConfig(standby=standby)),
         RuntimeDir.acquire(sys.argv[1]),
         listener,
         command=(sys.executable, child, "ready"),
     )
     listener.fleet = fleet
     await fleet.start()
+    if standby is not Standby.NONE:
+        while not fleet.spares():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+        print(fleet.spares()[0].pid, flush=True)
     await asyncio.Event().wait()
 
 

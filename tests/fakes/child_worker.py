@@ -18,6 +18,7 @@ import zmq
 from gpufc import wire
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
+    HEARTBEAT_S,
     PROTOCOL_VERSION,
     Boot,
     Cancel,
@@ -59,10 +60,16 @@ class Child:
     def heartbeat(self) -> None:
         self.send(Heartbeat(self.boot.epoch, EnginePhase.IDLE, 1, time.monotonic(), 0, 2, 1, 77))
 
+    def receive(self) -> bytes:
+        """The next message, with heartbeats while there is none."""
+        while not self.socket.poll(HEARTBEAT_S * 1000):
+            self.heartbeat()
+        return self.socket.recv()
+
     def serve(self) -> None:
         """Answer every Generate with one token; Cancel asks for trouble (see `_trouble`)."""
         while True:
-            message = wire.decode_to_worker(self.socket.recv())
+            message = wire.decode_to_worker(self.receive())
             match message:
                 case Shutdown():
                     self.socket.close()

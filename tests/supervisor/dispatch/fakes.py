@@ -31,7 +31,13 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import WorkerState
-from supervisor.fleet.port import Condition, ConditionStatus, WorkerMessage, WorkerStatus
+from supervisor.fleet.port import (
+    Condition,
+    ConditionStatus,
+    SpareStatus,
+    WorkerMessage,
+    WorkerStatus,
+)
 
 MODEL = "fake-model"
 N_CTX = 4096
@@ -190,6 +196,9 @@ class FakeFleet:
         if name in {None, MODEL, "default"}:
             return MODEL
         raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+
+    def spares(self) -> list[SpareStatus]:
+        return []
 
     def workers(self) -> list[WorkerStatus]:
         return [worker_status(f"default-{i}") for i in range(self.replicas)]

@@ -257,7 +257,7 @@ async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
         worker = front.fleet.start_worker()
         worker.answers_prepare = False
         await until(lambda worker=worker: worker.sent)
-        worker.die()
+        worker.die(CRASHED)
     with pytest.raises(EngineCrashed):
         await stream.complete()
     assert front.dispatcher.idle

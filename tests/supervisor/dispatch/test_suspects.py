@@ -6,70 +6,114 @@ from gpufc.ids import RequestId, RequestNo
 from gpufc.protocol import TextPrompt
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.request import GenerationRequest
-from supervisor.dispatch.suspects import MAX_QUARANTINED, QUARANTINE_S, Quarantine, Suspects
+from supervisor.dispatch.suspects import MAX_REMEMBERED, MEMORY_S, Quarantine, Suspects, Victim
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 CRASH = ExitReason(signal=11, reason=Reason.CRASHED, at=0.0)
 A, B, C = RequestNo(1), RequestNo(2), RequestNo(3)
 
 
+def died(
+    suspects: Suspects, batch: dict[int, int], reason: ExitReason = CRASH, now: float = 0.0
+) -> RequestNo | None:
+    """A death with these sequences (number → tokens), each of a request of its own."""
+    victims = [Victim(RequestNo(no), bytes([no]), n_tokens) for no, n_tokens in batch.items()]
+    return suspects.died(victims, reason, now)
+
+
 def test_one_death_suspects_nobody() -> None:
     suspects = Suspects()
-    assert suspects.died({A: 5, B: 7}, CRASH) is None
+    assert died(suspects, {A: 5, B: 7}) is None
     assert not suspects
 
 
 def test_what_two_deaths_have_in_common_without_progress_is_suspect() -> None:
     suspects = Suspects()
-    suspects.died({A: 5, B: 7, C: 1}, CRASH)
-    assert suspects.died({A: 5, B: 8}, CRASH) is None
-    assert suspects.suspects == {A: 5}
+    died(suspects, {A: 5, B: 7, C: 1})
+    assert died(suspects, {A: 5, B: 8}) is None
+    assert suspects.open == {A: 5}
 
 
 def test_a_suspect_that_gains_a_token_is_cleared() -> None:
     suspects = Suspects()
-    suspects.died({A: 5, B: 7}, CRASH)
-    suspects.died({A: 5, B: 7}, CRASH)
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5, B: 7})
     assert not suspects.gained(A, 5)
     assert suspects.gained(A, 6)
-    assert suspects.suspects == {B: 7}
+    assert suspects.open == {B: 7}
 
 
-def test_a_suspect_that_dies_alone_is_convicted_at_the_third_death() -> None:
+def test_a_suspect_that_dies_alone_is_convicted_and_the_others_are_free() -> None:
     suspects = Suspects()
-    suspects.died({A: 5, B: 7}, CRASH)
-    suspects.died({A: 5, B: 7}, CRASH)
+    died(suspects, {A: 5, B: 7, C: 1})
+    died(suspects, {A: 5, B: 7, C: 1})
     suspects.gained(A, 6)
-    assert suspects.died({B: 7}, CRASH) == B
+    assert died(suspects, {B: 7}) == B
     assert not suspects
+
+
+def test_nobody_is_convicted_who_did_not_die_alone() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5, B: 7})
+    suspects.gained(A, 6)
+    assert died(suspects, {A: 8, B: 7}) is None
+    assert suspects.open == {B: 7}
 
 
 def test_a_sequence_that_was_alone_both_times_is_convicted_at_the_second() -> None:
     suspects = Suspects()
-    assert suspects.died({A: 5}, CRASH) is None
-    assert suspects.died({A: 5}, CRASH) == A
+    assert died(suspects, {A: 5}) is None
+    assert died(suspects, {A: 5}) == A
 
 
 def test_a_sequence_that_got_further_in_between_is_not_convicted() -> None:
     suspects = Suspects()
-    suspects.died({A: 5}, CRASH)
-    assert suspects.died({A: 6}, CRASH) is None
+    died(suspects, {A: 5})
+    assert died(suspects, {A: 6}) is None
+
+
+def test_deaths_of_others_in_between_do_not_make_one_forgotten() -> None:
+    suspects = Suspects()
+    assert died(suspects, {A: 0}) is None
+    assert died(suspects, {B: 0}) is None
+    assert died(suspects, {A: 0}) == A
+
+
+def test_a_request_whose_client_left_and_asks_again_is_known_again() -> None:
+    suspects = Suspects()
+    suspects.died([Victim(A, b"poison", 3)], CRASH, 0.0)
+    suspects.left(A)
+    assert suspects.died([Victim(B, b"poison", 3)], CRASH, 1.0) == B
+
+
+def test_what_died_long_ago_is_forgotten() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5}, now=0.0)
+    assert died(suspects, {A: 5}, now=MEMORY_S + 1) is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    suspects = Suspects()
+    for n in range(MAX_REMEMBERED + 10):
+        suspects.died([Victim(RequestNo(n), str(n).encode(), 0)], CRASH, 0.0)
+    assert suspects.died([Victim(A, b"0", 0)], CRASH, 1.0) is None
 
 
 @pytest.mark.parametrize("reason", [Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.RESTARTED])
 def test_ends_from_outside_say_nothing_about_requests(reason: Reason) -> None:
     suspects = Suspects()
     for _ in range(3):
-        assert suspects.died({A: 5}, ExitReason(signal=9, reason=reason, at=0.0)) is None
+        assert died(suspects, {A: 5}, ExitReason(signal=9, reason=reason, at=0.0)) is None
     assert not suspects
 
 
-def test_a_sequence_that_has_ended_is_no_longer_suspect() -> None:
+def test_a_sequence_that_is_gone_is_no_longer_suspect() -> None:
     suspects = Suspects()
-    suspects.died({A: 5, B: 5}, CRASH)
-    suspects.died({A: 5, B: 5}, CRASH)
-    suspects.ended(A)
-    assert suspects.suspects == {B: 5}
+    died(suspects, {A: 5, B: 5})
+    died(suspects, {A: 5, B: 5})
+    suspects.left(A)
+    assert suspects.open == {B: 5}
 
 
 def request(text: str, seed: int = 1) -> GenerationRequest:
@@ -85,14 +129,14 @@ def request(text: str, seed: int = 1) -> GenerationRequest:
 def test_an_equal_request_is_refused_for_ten_minutes_whatever_its_seed() -> None:
     quarantine = Quarantine()
     quarantine.add(request("poison"), now=0.0)
-    assert quarantine.holds(request("poison", seed=2), now=QUARANTINE_S - 1)
-    assert not quarantine.holds(request("poison"), now=QUARANTINE_S + 1)
+    assert quarantine.holds(request("poison", seed=2), now=MEMORY_S - 1)
+    assert not quarantine.holds(request("poison"), now=MEMORY_S + 1)
     assert not quarantine.holds(request("other"), now=1.0)
 
 
 def test_the_quarantine_is_bounded() -> None:
     quarantine = Quarantine()
-    for n in range(MAX_QUARANTINED + 10):
+    for n in range(MAX_REMEMBERED + 10):
         quarantine.add(request(str(n)), now=0.0)
     assert not quarantine.holds(request("0"), now=1.0)
-    assert quarantine.holds(request(str(MAX_QUARANTINED + 9)), now=1.0)
+    assert quarantine.holds(request(str(MAX_REMEMBERED + 9)), now=1.0)

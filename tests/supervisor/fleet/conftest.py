@@ -8,16 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from gpufc.config import Config, FleetConfig, ModelConfig
+from gpufc.config import Config, FleetConfig, ModelConfig, Standby
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
+from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child_worker.py")
 
-QUICK = Timings(start_s=15.0, load_s=15.0, shutdown_s=0.5, terminate_s=0.3, dump_s=0.3, kill_s=1.0)
+QUICK = Timings(
+    start_s=15.0,
+    load_s=15.0,
+    shutdown_s=0.5,
+    terminate_s=0.3,
+    dump_s=0.3,
+    kill_s=1.0,
+    spare_s=0.2,
+)
 """Long enough for a Python child on a busy machine to say hello; stop ladders short to wait for."""
 
 
@@ -100,11 +109,16 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
     started: list[Started] = []
 
     async def start_fleet(
-        behaviour: str, *, restart_limit: int = 1000, timings: Timings = QUICK
+        behaviour: str,
+        *,
+        restart_limit: int = 1000,
+        timings: Timings = QUICK,
+        watch: WatchLimits = LIMITS,
+        standby: Standby = Standby.NONE,
     ) -> Started:
         config = Config(
             model=ModelConfig(model_path="/models/tiny.gguf"),
-            fleet=FleetConfig(restart_limit=restart_limit),
+            fleet=FleetConfig(restart_limit=restart_limit, standby=standby),
         )
         listener = Recorder()
         fleet = Fleet(
@@ -113,6 +127,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
             listener,
             command=(sys.executable, CHILD, behaviour),
             timings=timings,
+            watch=watch,
             rng=random.Random(7),
         )
         await fleet.start()

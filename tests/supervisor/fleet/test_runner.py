@@ -22,6 +22,7 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.fleet import events as ev
+from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.ladder import Timings
@@ -29,7 +30,8 @@ from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
 from supervisor.fleet.link import BrokenListener, MessageListener
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import WorkerRunner, WorkerSpec
+from supervisor.fleet.runner import Hooks, WorkerRunner, WorkerSpec
+from supervisor.fleet.watchdog import LIMITS, Vitals, WatchLimits
 from tests.fakes.child_worker import ready
 from tests.supervisor.fleet.conftest import Recorder
 
@@ -50,6 +52,9 @@ class FakeProcess:
         self.signals.append(number)
         if number is signal.SIGKILL:
             self.exit(KILLED)
+
+    def vitals(self) -> Vitals | None:
+        return Vitals("S", 0.0)
 
     def rss_bytes(self) -> int:
         return 7
@@ -98,12 +103,19 @@ class FakeEdge:
         self.processes.append(FakeProcess(100 + len(self.processes), on_exit))
         return self.processes[-1]
 
+    def log_mark(self, worker: WorkerName) -> int:
+        return 5
+
+    def log_since(self, worker: WorkerName, mark: int) -> bytes:
+        return f"{worker} printed this since {mark}".encode()
+
 
 class Bench:
-    def __init__(self, timings: Timings) -> None:
+    def __init__(self, timings: Timings, limits: WatchLimits = LIMITS) -> None:
         self.edge = FakeEdge()
         self.listener = Recorder()
         self.restarts: list[Reason] = []
+        self.crashes: list[CrashRecord] = []
         epochs = itertools.count(1)
         self.life = WorkerLifecycle(
             RestartPolicy(100, random.Random(1)), timings, lambda: Epoch(next(epochs))
@@ -116,7 +128,12 @@ class Bench:
             log_level="info",
         )
         self.runner = WorkerRunner(
-            spec, self.life, self.edge, lambda: self.listener, self.restarts.append
+            spec,
+            self.life,
+            self.edge,
+            lambda: self.listener,
+            Hooks(restarted=self.restarts.append, crashed=self.crashes.append),
+            limits,
         )
         self.task = asyncio.create_task(self.runner.run())
         self.runner.post(ev.StartRequested())
@@ -277,3 +294,27 @@ async def test_status_row(bench: Bench) -> None:
         "/m.gguf",
     )
     assert (row.kv_cells_total, row.rss_bytes, row.loading_fraction) == (2048, 7, 1.0)
+
+
+async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench) -> None:
+    await bench.up()
+    bench.runner.post(ev.RestartRequested(now=True))
+    await bench.up(2)
+    assert bench.crashes == []
+    bench.edge.processes[1].exit(KILLED)
+    await bench.until(WorkerState.BACKOFF, 2)
+    (record,) = bench.crashes
+    assert (record.worker, record.epoch, record.pid, record.signal) == ("default-0", 2, 101, 9)
+    assert record.log == ("default-0 printed this since 5",)
+    assert record.was_ready
+
+
+async def test_silence_is_answered_with_a_dump_and_the_worker_is_replaced() -> None:
+    bench = Bench(Timings(dump_s=0.01), WatchLimits(silence_s=0.2))
+    await bench.up()
+    await bench.until(WorkerState.BACKOFF)
+    abort = [signal.SIGCONT, signal.SIGABRT, signal.SIGKILL]
+    assert bench.edge.processes[0].signals == abort
+    assert bench.listener.lost[0].reason is Reason.HUNG
+    assert bench.crashes[0].reason is Reason.HUNG
+    bench.task.cancel()

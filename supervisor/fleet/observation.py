@@ -1,0 +1,93 @@
+"""What is seen of one process while it runs: its heartbeats, its vitals, its memory.
+
+Feeds the watchdog, which decides, and the black box, which remembers. Owns the periodic look and
+nothing else; one for each process, of its runner.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gpufc.config import ModelConfig
+from gpufc.ids import Epoch, WorkerName
+from gpufc.protocol import Heartbeat, Ready
+from supervisor.fleet.crash_record import BlackBox, CrashRecord
+from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.step_rate import StepRate
+from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLimits
+
+
+class Observed(Protocol):
+    """The part of a process that is looked at."""
+
+    pid: int
+
+    def vitals(self) -> Vitals | None: ...
+    def rss_bytes(self) -> int: ...
+
+
+class Observation:
+    """From spawn until `close`. `on_hung` is called once at most, with the watchdog's verdict."""
+
+    def __init__(
+        self,
+        process: Observed,
+        config: ModelConfig,
+        rate: StepRate,
+        on_hung: Callable[[str], None],
+        limits: WatchLimits = LIMITS,
+    ) -> None:
+        now = time.monotonic()
+        self.heartbeat: Heartbeat | None = None
+        self.heartbeat_at: float | None = None
+        """Unix time, for people."""
+        self._process = process
+        self._on_hung = on_hung
+        self._is_hung = False
+        self._watchdog = Watchdog(now, rate, limits)
+        self._box = BlackBox(now, time.time(), config)
+        self._box.pid = process.pid
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def close(self) -> None:
+        """Stop looking. May be called again."""
+        self._timer.cancel()
+
+    def heard(self) -> None:
+        """The process said something that says nothing of its engine."""
+        self._watchdog.heard(time.monotonic())
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        self.heartbeat, self.heartbeat_at = heartbeat, time.time()
+        self._box.heartbeat = heartbeat
+        self._watchdog.beat(heartbeat, time.monotonic())
+
+    def stepped(self, step: int) -> None:
+        self._box.last_step = step
+        self._watchdog.stepped(step, time.monotonic())
+
+    def handed_work(self) -> None:
+        """It has been sent something to compute."""
+        self._watchdog.handed_work(time.monotonic())
+
+    def serves(self, ready: Ready) -> None:
+        """It has loaded its model."""
+        self._box.ready = ready
+        self._watchdog.serves(time.monotonic())
+
+    def record(
+        self, end: ExitReason, log: bytes, *, worker: WorkerName, epoch: Epoch, model: str
+    ) -> CrashRecord:
+        """What the flight recorder keeps of it, now that it has ended."""
+        now = time.monotonic()
+        return self._box.record(end, now, log, worker=worker, epoch=epoch, model=model)
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        now = time.monotonic()
+        self._box.sample_memory(now, self._process.rss_bytes())
+        verdict = self._watchdog.look(now, self._process.vitals())
+        if verdict is not None and not self._is_hung:
+            self._is_hung = True
+            self._on_hung(verdict)

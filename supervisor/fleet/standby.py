@@ -1,0 +1,173 @@
+"""Spare workers: processes that have imported everything and wait for their boot message.
+
+`SparePool` owns at most one spare of a fleet. It is spawned when nothing loads (a worker that is
+coming up needs the CPU more), handed out at the next spawn, and ended with the fleet. Knows
+nothing of models, links and states: what fills a worker's place is the runner's.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gpufc.config import BackendKind
+from supervisor.fleet.port import SpareState, SpareStatus
+from supervisor.fleet.process import ExitListener, WorkerProcess, trim_log
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_S = 1.0
+BACKOFF_LIMIT_S = 600.0
+BACKOFF_FACTOR = 4.0
+"""After a spare that died unused. An environment in which spares die must not spin."""
+
+WARM_AFTER_S = 0.2
+"""A spare that sleeps and is older than this waits for its boot message: nothing else in its
+imports waits as long. It is only shown, nothing depends on it."""
+
+END_LIMIT_S = 5.0
+LINK_PREFIX = ".spare-"
+
+
+class Spare:
+    """One spare process. Its exit goes to the pool until it is handed out, then to its new owner.
+
+    It is born with a log of its own. `log_link` is a name that it opens when its boot message
+    comes, and that is made to point to the log of the worker whose place it takes.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        logs: Path,
+        backend: BackendKind,
+        on_exit: ExitListener,
+    ) -> None:
+        """Spawn it. Raises `OSError`."""
+        self.log_link = logs / f"{LINK_PREFIX}{secrets.token_hex(4)}"
+        self.since = time.monotonic()
+        self.on_exit = on_exit
+        log = logs / "spare.log"
+        trim_log(log)
+        extra = {"GPUFC_SPARE_LOG": str(self.log_link), "GPUFC_SPARE_BACKEND": backend.value}
+        self.process = WorkerProcess(command, log, self._ended, extra=extra)
+
+    def hand_over(self, log: Path, on_exit: ExitListener) -> WorkerProcess:
+        """Let it be another's from now on, writing to `log` once it is booted."""
+        self.on_exit = on_exit
+        with contextlib.suppress(OSError):  # then it goes on writing where it does now
+            self.log_link.symlink_to(log)
+        return self.process
+
+    def status(self) -> SpareStatus:
+        """Its row in `/stats`."""
+        vitals = self.process.vitals()
+        asleep = vitals is not None and vitals.run_state == "S"
+        old = time.monotonic() - self.since > WARM_AFTER_S
+        return SpareStatus(
+            pid=self.process.pid,
+            state=SpareState.WARM if asleep and old else SpareState.STARTING,
+            rss_bytes=self.process.rss_bytes(),
+        )
+
+    def _ended(self, si_code: int, si_status: int) -> None:
+        self.log_link.unlink(missing_ok=True)
+        self.on_exit(si_code, si_status)
+
+
+class SparePool:
+    """At most one spare. All methods belong to the event loop's thread.
+
+    `quiet` says whether nothing is coming up now, so that a spare may be spawned. `delay_s` is
+    how long to wait for that, and from a worker's ready: replayed streams are prefilled first.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        logs: Path,
+        backend: BackendKind,
+        quiet: Callable[[], bool],
+        *,
+        delay_s: float,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
+        self._command = command
+        self._logs = logs
+        self._backend = backend
+        self._quiet = quiet
+        self._delay_s = delay_s
+        self._backoff_s = backoff_s
+        self._spare: Spare | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._n_lost = 0
+        self._closed = False
+        self._gone = asyncio.Event()
+        for link in logs.glob(f"{LINK_PREFIX}*"):  # of a front that was killed
+            link.unlink(missing_ok=True)
+
+    def rows(self) -> list[SpareStatus]:
+        """The spares there are."""
+        return [self._spare.status()] if self._spare else []
+
+    def refill_soon(self) -> None:
+        """A worker became ready: see to it that there is a spare, in a while."""
+        if self._spare is None and self._timer is None and not self._closed:
+            self._refill_in(self._delay_s)
+
+    def take(self, log: Path, on_exit: ExitListener) -> WorkerProcess | None:
+        """The spare, if there is one that lives; from now on it is the caller's."""
+        spare = self._spare
+        if spare is None or not spare.process.is_alive():
+            return None
+        self._spare = None
+        self._n_lost = 0
+        return spare.hand_over(log, on_exit)
+
+    def end(self) -> None:
+        """Kill the spare and let there be no other. `wait_ended` waits for it."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._spare is None:
+            self._gone.set()
+        else:
+            self._spare.process.signal(signal.SIGKILL, group=True)
+
+    async def wait_ended(self) -> None:
+        """Wait until the spare has been reaped."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_LIMIT_S):
+                await self._gone.wait()
+
+    def _refill_in(self, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._refill)
+
+    def _refill(self) -> None:
+        self._timer = None
+        if not self._quiet():
+            self._refill_in(self._delay_s)
+            return
+        try:
+            self._spare = Spare(self._command, self._logs, self._backend, self._lost)
+        except OSError as err:
+            logger.warning("spare_not_started: %s", err)
+            self._back_off()
+
+    def _lost(self, si_code: int, si_status: int) -> None:
+        self._spare = None
+        if self._closed:
+            self._gone.set()
+            return
+        logger.warning("spare_died si_code=%d status=%d", si_code, si_status)
+        self._back_off()
+
+    def _back_off(self) -> None:
+        delay_s = min(BACKOFF_LIMIT_S, self._backoff_s * BACKOFF_FACTOR**self._n_lost)
+        self._n_lost = min(self._n_lost + 1, 10)
+        self._refill_in(delay_s)

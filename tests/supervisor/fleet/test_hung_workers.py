@@ -1,0 +1,231 @@
+"""The real worker on the fake backend, hung in every way there is; the fleet's verdict and dump."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gpufc.config import BackendKind, Config, FleetConfig, ModelConfig, Standby
+from gpufc.ids import RequestNo
+from gpufc.protocol import Generate, Step
+from gpufc.sampling import SamplingParams
+from supervisor.fleet.crash_record import CrashRecord
+from supervisor.fleet.crash_store import CrashStore
+from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.port import ConditionStatus, WorkerHandle
+from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.runtime_dir import RuntimeDir
+from tests.supervisor.fleet.conftest import QUICK, Recorder, Started
+
+SOON = WatchLimits(
+    silence_s=1.5,
+    loading_silence_s=3.0,
+    step_least_s=1.5,
+    first_step_s=1.5,
+    first_step_again_s=1.5,
+)
+
+StartReal = Callable[..., Awaitable[Started]]
+
+
+@pytest.fixture
+async def start_real(runtime: RuntimeDir) -> AsyncIterator[StartReal]:
+    """Start a fleet of one `python -m engine_worker` with a scripted backend."""
+    started: list[Started] = []
+
+    async def start(
+        script: str = "",
+        *,
+        watch: WatchLimits = SOON,
+        standby: Standby = Standby.NONE,
+        restart_limit: int = 1000,
+    ) -> Started:
+        config = Config(
+            model=ModelConfig(backend=BackendKind.FAKE, fake_script=script),
+            fleet=FleetConfig(standby=standby, restart_limit=restart_limit),
+        )
+        listener = Recorder()
+        fleet = Fleet(config, runtime, listener, timings=QUICK, watch=watch)
+        await fleet.start()
+        started.append(Started(fleet, listener, runtime))
+        return started[-1]
+
+    yield start
+    for each in started:
+        await each.fleet.stop(now=True)
+
+
+def generate(worker: WorkerHandle, prompt: str, max_tokens: int = 8, request: int = 1) -> None:
+    """The fake vocabulary's prompt tokens are bytes."""
+    worker.send(
+        Generate(
+            epoch=worker.epoch,
+            request=RequestNo(request),
+            request_id="r",  # type: ignore[arg-type]
+            choice=0,
+            prompt_tokens=tuple(prompt.encode()),
+            sampling=SamplingParams(seed=1),
+            max_tokens=max_tokens,
+        )
+    )
+
+
+def n_tokens(started: Started) -> int:
+    steps = [m for m in started.listener.messages if isinstance(m, Step)]
+    return sum(len(delta.tokens) for step in steps for delta in step.deltas)
+
+
+async def recorded(started: Started) -> CrashRecord:
+    """The newest crash record, once it has been written."""
+    return (await records(started, 1))[0]
+
+
+async def records(started: Started, n: int) -> list[CrashRecord]:
+    """The newest `n`; a thread writes them, and tells nobody."""
+    store = CrashStore(started.runtime.path)
+
+    def wait() -> list[CrashRecord]:
+        until = time.monotonic() + 5
+        while len(found := store.list()) < n and time.monotonic() < until:
+            time.sleep(0.02)
+        return [store.load(summary.id) for summary in found]
+
+    return await asyncio.to_thread(wait)
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [("hang", "step 4 of 1 tokens has taken"), ("freeze", "no heartbeat for")],
+)
+async def test_a_fault_in_the_engine_thread(
+    start_real: StartReal, fault: str, verdict: str
+) -> None:
+    # with some time in each step, or a frozen process would not have sent its third token
+    started = await start_real("step_ms=30")
+    worker = await started.until_ready()
+    generate(worker, f"[[{fault}@3]]")
+    await started.listener.until(lambda: n_tokens(started) == 3)
+    began = time.perf_counter()
+    await started.listener.until(lambda: started.listener.lost)
+    assert 1.0 < time.perf_counter() - began < 4.0
+    assert started.fleet.condition().status is ConditionStatus.HUNG
+    assert started.listener.lost[0].reason is Reason.HUNG
+    assert verdict in started.listener.lost[0].detail
+    second = await started.until_ready(2)
+    generate(second, "and on it goes")
+    await started.listener.until(lambda: n_tokens(started) == 11)
+    record = await recorded(started)
+    assert (record.reason, record.signal, record.was_ready) == (Reason.HUNG, signal.SIGABRT, True)
+    assert any("fake_faults.py" in line for line in record.python_stack)
+    assert record.engine is not None
+    assert record.engine.last_step_sent == 3
+
+
+async def test_a_hang_in_the_prompt(start_real: StartReal) -> None:
+    started = await start_real()
+    generate(await started.until_ready(), "[[hang@-1]]")
+    await started.listener.until(lambda: started.listener.lost)
+    assert "prefill step 1 of 11 tokens" in started.listener.lost[0].detail
+
+
+async def test_stopped_for_ever(start_real: StartReal) -> None:
+    started = await start_real()
+    await started.until_ready()
+    os.kill(started.status.pid, signal.SIGSTOP)
+    await started.listener.until(lambda: started.listener.lost)
+    assert "run state T" in started.listener.lost[0].detail
+    assert started.fleet.condition().status is ConditionStatus.HUNG
+    await started.until_ready(2)
+    assert (await recorded(started)).signal == signal.SIGABRT  # it was continued, and dumped
+
+
+async def test_stopped_while_it_loads(start_real: StartReal) -> None:
+    started = await start_real("load_s=20")
+    await started.until_state("loading")
+    pid = started.status.pid
+    os.kill(pid, signal.SIGSTOP)
+    await started.listener.until(lambda: started.status.last_exit)
+    assert started.status.last_exit.reason is Reason.HUNG
+
+
+async def test_stopped_for_5_s_while_it_generates(start_real: StartReal) -> None:
+    started = await start_real("step_ms=20", watch=LIMITS)
+    generate(await started.until_ready(), "a prompt", 100)
+    await started.listener.until(lambda: n_tokens(started) >= 20)
+    pid = started.status.pid
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(5.0)
+    os.kill(pid, signal.SIGCONT)
+    await started.listener.until(lambda: n_tokens(started) == 100)
+    assert (started.status.pid, started.listener.lost) == (pid, [])
+
+
+async def test_a_loop_that_was_late_blames_nobody(start_real: StartReal) -> None:
+    started = await start_real("step_ms=20")
+    worker = await started.until_ready()
+    generate(worker, "a prompt", 400)
+    await started.listener.until(lambda: n_tokens(started) >= 5)
+    os.kill(started.status.pid, signal.SIGSTOP)
+    time.sleep(2.5)  # noqa: ASYNC251 - the front and the worker are suspended together
+    os.kill(started.status.pid, signal.SIGCONT)
+    await started.listener.until(lambda: n_tokens(started) >= 100)
+    assert started.listener.lost == []
+
+
+async def test_slow_steps_and_a_slow_load_are_left_alone(start_real: StartReal) -> None:
+    started = await start_real("load_s=4,step_ms=1200")
+    generate(await started.until_ready(), "a prompt", 3)
+    await started.listener.until(lambda: n_tokens(started) == 3)
+    assert (started.listener.lost, started.status.restarts) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "restarts", "text", "signal_"),
+    [
+        ("load_crash=segv", 2, "3 starts in a row never became ready; last: ", None),
+        ("load_crash=kill", 2, "never became ready; last: killed (SIGKILL)", signal.SIGKILL),
+        ("load_crash=exit3", 2, "never became ready; last: exited (code 3)", 0),
+        ("load_fail=1", 0, "load_failed (code 0): the fake model does not load", 0),
+    ],
+)
+@pytest.mark.parametrize("standby", [Standby.NONE, Standby.WARM])
+async def test_a_model_that_never_loads(
+    start_real: StartReal,
+    script: str,
+    restarts: int,
+    text: str,
+    signal_: int | None,
+    standby: Standby,
+) -> None:
+    began = time.perf_counter()
+    started = await start_real(script, watch=LIMITS, standby=standby)
+    await started.until_state("failed")
+    assert time.perf_counter() - began < 20
+    assert started.status.restarts == restarts
+    assert text in started.status.detail
+    assert started.status.detail == started.fleet.condition().detail
+    assert started.fleet.condition().status is ConditionStatus.FAILED
+    assert signal_ in {None, started.status.last_exit.signal or 0}
+    assert started.fleet.spares() == []
+    assert len(await records(started, restarts + 1)) == restarts + 1
+
+
+async def test_restart_clears_failed(start_real: StartReal, tmp_path: Path) -> None:
+    """Broken three times, then mended: nobody tries again until told to."""
+    mended = tmp_path / "mended"
+    started = await start_real(f"load_crash=kill,fail_once_file={mended}", watch=LIMITS)
+    while started.status.state != "failed":
+        epoch = started.status.epoch
+        await started.listener.until(
+            lambda epoch=epoch: started.status.epoch > epoch or started.status.state == "failed"
+        )
+        mended.unlink(missing_ok=True)
+    mended.touch()
+    await started.fleet.restart(None)
+    assert started.status.state == "ready"
+    assert started.status.detail == ""

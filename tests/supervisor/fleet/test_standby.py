@@ -1,0 +1,165 @@
+"""Spare workers: when there is one, who gets it, and that nothing of it stays."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gpufc.config import BackendKind, Standby
+from supervisor.fleet.port import SpareStatus
+from supervisor.fleet.standby import SparePool
+from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet
+from tests.supervisor.fleet.test_hung_workers import (  # noqa: F401
+    StartReal,
+    generate,
+    n_tokens,
+    start_real,
+)
+
+WAITS = (sys.executable, CHILD, "ready")
+DIES = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+async def eventually(holds: Callable[[], object], timeout_s: float = 15.0) -> None:
+    """Wait for what no event tells."""
+    until = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.01)
+
+
+async def warm_spare(started: Started) -> SpareStatus:
+    await eventually(lambda: [row for row in started.fleet.spares() if row.state == "warm"])
+    return started.fleet.spares()[0]
+
+
+async def killed(started: Started, times: int) -> None:
+    os.kill(started.status.pid, signal.SIGKILL)
+    await started.until_ready(times)
+
+
+async def test_the_spare_takes_the_place_of_a_dead_worker(start: StartFleet) -> None:
+    started = await start("ready", standby=Standby.WARM)
+    assert started.fleet.spares() == []
+    await started.until_ready()
+    assert started.fleet.spares() == []  # it is not spawned while anything loads
+    spare = await warm_spare(started)
+    assert spare.rss_bytes > 1_000_000
+    await killed(started, 2)
+    assert started.status.pid == spare.pid
+    assert started.fleet.spares() == []
+    assert (await warm_spare(started)).pid != spare.pid
+
+
+async def test_a_dead_spare_is_not_handed_out(start: StartFleet) -> None:
+    started = await start("ready", standby=Standby.WARM)
+    await started.until_ready()
+    spare = await warm_spare(started)
+    os.kill(spare.pid, signal.SIGKILL)
+    os.kill(started.status.pid, signal.SIGKILL)  # both ends are noticed in the same turn
+    await started.until_ready(2)
+    assert started.status.pid != spare.pid
+    assert started.status.restarts == 1
+
+
+async def test_none_is_none(start: StartFleet) -> None:
+    started = await start("ready", standby=Standby.NONE)
+    await started.until_ready()
+    assert started.fleet.spares() == []
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_stop_ends_the_spare_too(start: StartFleet, now: bool) -> None:
+    started = await start("ready", standby=Standby.WARM)
+    await started.until_ready()
+    spare = await warm_spare(started)
+    await started.fleet.stop(now=now)
+    assert not psutil.pid_exists(spare.pid)
+    assert started.fleet.spares() == []
+    assert list(started.runtime.logs.glob(".spare-*")) == []
+
+
+async def test_kills_with_a_spare_leak_nothing(start: StartFleet) -> None:
+    started = await start("ready", standby=Standby.WARM)
+    own = psutil.Process()
+    await started.until_ready()
+    await warm_spare(started)
+    before = own.num_fds(), len(own.children(recursive=True))
+    for n in range(2, 6):
+        await killed(started, n)
+        await warm_spare(started)
+    await asyncio.to_thread(lambda: None)  # the writer's thread is there by now, ours too
+    assert (own.num_fds(), len(own.children(recursive=True))) == before
+    assert len(list(started.runtime.logs.glob(".spare-*"))) <= 1
+
+
+async def test_a_real_spare_writes_to_the_log_of_its_place(start_real: StartReal) -> None:  # noqa: F811
+    started = await start_real(standby=Standby.WARM)
+    await started.until_ready()
+    spare = await warm_spare(started)
+    os.kill(started.status.pid, signal.SIGKILL)
+    worker = await started.until_ready(2)
+    assert started.status.pid == spare.pid
+    generate(worker, "[[decode_error@2]]")  # of which it writes a line
+    await started.listener.until(lambda: len(started.listener.lost) == 2)
+    assert n_tokens(started) == 2
+    await started.until_ready(3)
+    assert "default-0.2" in started.log
+    assert "decode_failed" in started.log
+    assert "decode_failed" not in (started.runtime.logs / "spare.log").read_text()
+
+
+async def test_spares_that_die_do_not_spin(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = SparePool(DIES, tmp_path, BackendKind.FAKE, lambda: True, delay_s=0.0, backoff_s=0.3)
+    pool.refill_soon()
+    await asyncio.sleep(3.0)  # after 0.3 s, 1.2 s and 4.8 s more
+    assert 2 <= caplog.text.count("spare_died") <= 3
+    pool.end()
+    await pool.wait_ended()
+
+
+async def test_no_spare_while_something_comes_up(tmp_path: Path) -> None:
+    quiet = False
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: quiet, delay_s=0.02)
+    pool.refill_soon()
+    await asyncio.sleep(0.1)
+    assert pool.rows() == []
+    quiet = True
+    await eventually(pool.rows)
+    pool.end()
+    await pool.wait_ended()
+    assert pool.rows() == []
+
+
+def test_links_of_a_front_that_was_killed_are_swept(tmp_path: Path) -> None:
+    (tmp_path / ".spare-00").symlink_to(tmp_path / "default-0.log")
+    SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: True, delay_s=1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_spare_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
+    front = subprocess.Popen(
+        [sys.executable, "-m", "tests.fakes.child_front", str(tmp_path / "r"), "warm"],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+    )
+    with front:
+        assert front.stdout is not None
+        worker, spare = (int(front.stdout.readline()) for _ in range(2))
+        pidfds = [os.pidfd_open(pid) for pid in (worker, spare)]
+        front.kill()
+        killed_at = time.perf_counter()
+        for pidfd in pidfds:
+            assert select.select([pidfd], [], [], 5)[0]
+            os.close(pidfd)
+        assert time.perf_counter() - killed_at < 1.0
