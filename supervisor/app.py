@@ -19,6 +19,7 @@ from gpufc.errors import ConfigError, NotFound, Overloaded, StartError
 from gpufc.ids import WorkerName
 from gpufc.settings import Value
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
@@ -55,8 +56,13 @@ def _services(
         fleet=fleet,
         dispatcher=dispatcher,
         devices=devices,
+        durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
         started_at=time.time(),
     )
+
+
+def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 class Front:

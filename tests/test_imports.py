@@ -26,6 +26,11 @@ PURE_MODULES = [
     "supervisor/dispatch/admission.py",
     "supervisor/dispatch/stream_log.py",
     "supervisor/dispatch/router.py",
+    "supervisor/dispatch/recovery.py",
+    "supervisor/dispatch/suspects.py",
+    "supervisor/dispatch/durable.py",
+    "supervisor/fleet/watchdog.py",
+    "supervisor/fleet/crash_record.py",
 ]
 
 

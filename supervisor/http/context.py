@@ -10,6 +10,7 @@ from gpufc.config import Config
 from gpufc.ids import RequestId
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 
@@ -29,6 +30,7 @@ class Services(Struct, frozen=True):
     fleet: ServedFleet
     dispatcher: Dispatcher
     devices: Devices | None
+    durable: DurableRequests
     started_at: float
 
 

@@ -5,25 +5,21 @@ has the event (`dispatch/durable.py` says what positions are). A client that lea
 with it: the request goes on, and whoever sends it again with the same key reads the same logs.
 """
 
-import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
-from weakref import WeakKeyDictionary
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import InvalidRequest, RequestError
-from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest, DurableRequests
+from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import StreamEvent, Usage, Wakeup
-from supervisor.http.context import PRINCIPAL, Services, services
+from supervisor.http.context import PRINCIPAL, services
 from supervisor.http.sse import EventEncoder
 
 KEY = "Idempotency-Key"
@@ -34,9 +30,6 @@ EVENTS_AT_ONCE = 256
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _EVENT_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,9})")
-
-_stores: WeakKeyDictionary[Dispatcher, DurableRequests] = WeakKeyDictionary()
-"""The durable requests of each front, made at the first one."""
 
 
 class Wish(Struct, frozen=True):
@@ -82,7 +75,7 @@ def find_or_start(
     an event of a stream that is not known.
     """
     front, principal = services(request), request[PRINCIPAL]
-    store = _store(front)
+    store = front.durable
     key = DurableKey(principal.name, wish.key)
     encoded = msgspec.json.encode(body, order="sorted")
     digest = hashlib.sha256(request.path.encode() + b"\0" + encoded).digest()
@@ -98,15 +91,6 @@ def find_or_start(
         front.dispatcher.ledger.requests.rejected += 1
         raise
     return store.add(key, digest, len(encoded), front.dispatcher.submit(wanted, principal))
-
-
-def _store(front: Services) -> DurableRequests:
-    store = _stores.get(front.dispatcher)
-    if store is None:
-        call_later = asyncio.get_running_loop().call_later
-        store = DurableRequests(front.config.limits, clock=time.monotonic, call_later=call_later)
-        _stores[front.dispatcher] = store
-    return store
 
 
 class DurableReader:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.errors import InvalidRequest
 from gpufc.protocol import Prompt
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
@@ -63,8 +62,6 @@ def _accept(
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
     n = validation.choices(body, limits)
-    if len(prompts) > limits.max_prompts:
-        raise InvalidRequest(f"at most {limits.max_prompts} prompts", param="prompt")
     facts = front.dispatcher.facts(model)
     return GenerationRequest(
         id=request[REQUEST_ID],

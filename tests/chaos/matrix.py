@@ -1,0 +1,172 @@
+"""The fault matrix: every fault at every moment, streamed and not, on the scripted engine.
+
+A cell passes only if the fault hit (a later epoch served; for a pause none) and every stream of it
+has a history without a fault.
+"""
+
+import asyncio
+import collections
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
+
+import aiohttp
+from msgspec import Struct
+
+from tests.chaos import moments
+from tests.chaos.cell import Cell, Play, forget
+from tests.chaos.faults import FAULTS, NOT_COVERED
+from tests.chaos.moments import Moment, Setup
+from tests.chaos.report import conditions, say
+from tests.chaos.rig import (
+    Footprint,
+    Missed,
+    Rig,
+    rig,
+    stop_and_look,
+    wrong_counters,
+)
+
+CELLS_OF_A_SERVICE = 16
+TRIES = 4
+"""A signal from outside may come too late: that is a miss, not a pass, and is tried again."""
+SPARE_DESCRIPTORS = 12
+
+
+class Result(Struct, frozen=True):
+    """What became of a cell. `missed` are the tries before the one that counts."""
+
+    cell: Cell
+    wrong: list[str]
+    missed: int
+    took_s: float
+
+
+def cells(*, hangs: bool = True, others: bool = True, containing: str = "") -> list[Cell]:
+    """All cells that there are, or some of them."""
+    return [
+        cell
+        for fault in FAULTS.values()
+        for moment in Moment
+        for streamed in (True, False)
+        if moments.exists(fault, moment)
+        and (hangs if fault.hangs else others)
+        and containing in (cell := Cell(fault, moment, streamed)).name
+    ]
+
+
+async def run(wanted: list[Cell], n_lanes: int) -> bool:
+    """Returns whether every cell passed."""
+    say(f"fault matrix: {len(wanted)} cells, {n_lanes} services at once; {conditions()}")
+    started = time.monotonic()
+    results, leftovers = await play(wanted, n_lanes, _progress)
+    bad = [result for result in results if result.wrong]
+    say(f"  {len(results) - len(bad)} of {len(wanted)} cells passed")
+    say(
+        f"  {sum(r.missed for r in results)} misses tried again, {time.monotonic() - started:.0f} s"
+    )
+    for line in _table(results):
+        say(f"  {line}")
+    for line in NOT_COVERED:
+        say(f"  not covered: {line}")
+    for result in bad:
+        for line in result.wrong[:4]:
+            say(f"  WRONG {result.cell.name}: {line}")
+    for line in leftovers:
+        say(f"  WRONG left behind: {line}")
+    return not bad and not leftovers and len(results) == len(wanted)
+
+
+def _progress(n_done: int) -> None:
+    if n_done % 25 == 0:
+        say(f"  {n_done} cells")
+
+
+async def play(
+    wanted: list[Cell], n_lanes: int, on_result: Callable[[int], None] = lambda _: None
+) -> tuple[list[Result], list[str]]:
+    """Run cells, those of one setup on one service; what services left behind is told apart."""
+    lanes, results, leftovers = asyncio.Semaphore(n_lanes), [], []
+
+    async def lane(setup: Setup, batch: list[Cell]) -> None:
+        async with lanes:
+            try:
+                async for result in _serve(setup, batch, leftovers):
+                    results.append(result)
+                    on_result(len(results))
+            except (AssertionError, Missed, aiohttp.ClientError) as err:
+                done = {result.cell for result in results}
+                left = [cell for cell in batch if cell not in done]
+                results.extend(Result(c, [f"service: {err!r:.300}"], 0, 0.0) for c in left)
+
+    async with asyncio.TaskGroup() as group:
+        for setup, batch in _batches(wanted):
+            group.create_task(lane(setup, batch))
+    return results, leftovers
+
+
+def _batches(wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list[Cell]]]:
+    by_setup: dict[Setup, list[Cell]] = collections.defaultdict(list)
+    for cell in wanted:
+        by_setup[cell.setup].append(cell)
+    for setup, found in by_setup.items():
+        size = 1 if setup.alone else CELLS_OF_A_SERVICE
+        slow = sum(cell.fault.hangs or cell.fault.pauses for cell in found) > len(found) // 2
+        size = min(size, 4) if slow else size
+        for start in range(0, len(found), size):
+            yield setup, found[start : start + size]
+
+
+async def _serve(setup: Setup, batch: list[Cell], leftovers: list[str]) -> AsyncIterator[Result]:
+    with tempfile.NamedTemporaryFile(prefix="ch", dir="/tmp", delete=False) as file:
+        marker = Path(file.name)
+    try:
+        async with rig(environ=setup.environ(str(marker))) as one:
+            before = Footprint(one.service)
+            for cell in batch:
+                yield await _try(one, cell, marker)
+            if setup.alone:
+                return
+            figures = await one.until_idle()
+            leftovers += wrong_counters(figures)
+            after = Footprint(one.service)
+            if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
+                leftovers.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
+            if after.zombies or after.sockets > before.sockets:
+                leftovers.append(f"{after}")
+            leftovers += stop_and_look(one.service)
+    finally:
+        forget(marker)
+
+
+async def _try(one: Rig, cell: Cell, marker: Path) -> Result:
+    started = time.monotonic()
+    for missed in range(TRIES):
+        try:
+            wrong = await Play(one, cell, f"{cell.name} try {missed}", marker).run()
+        except Missed as err:
+            wrong = [f"missed: {err}"]
+            if cell.setup.alone:
+                break
+            continue
+        break
+    return Result(cell, wrong, missed, time.monotonic() - started)
+
+
+def _table(results: list[Result]) -> list[str]:
+    """Moments down, faults across: passed of tried."""
+    faults = list(dict.fromkeys(result.cell.fault.name for result in results))
+    lines = ["| moment | " + " | ".join(faults) + " |", "| --- |" + " --- |" * len(faults)]
+    for moment in Moment:
+        row = []
+        for fault in faults:
+            found = [
+                result
+                for result in results
+                if result.cell.moment is moment and result.cell.fault.name == fault
+            ]
+            good = sum(not result.wrong for result in found)
+            row.append(f"{good}/{len(found)}" if found else "–")
+        lines.append(f"| {moment} | " + " | ".join(row) + " |")
+    return lines

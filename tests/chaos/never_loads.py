@@ -1,0 +1,121 @@
+"""A model that cannot be loaded: given up in time, refused at once, and nothing goes on turning."""
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.chaos.load import ask_fake, run_ask
+from tests.chaos.report import conditions, say, spread
+from tests.chaos.rig import Figures, Rig, is_ready, rig, worker
+
+SCRIPTS = ("load_crash=segv", "load_crash=exit3", "load_fail=1", "load_hang=1")
+LOAD_TIMEOUT_S = 15
+"""For the one that hangs: the default lets a load go on for ten minutes without any progress."""
+FAILED_WITHIN_S = 60.0
+REFUSED_WITHIN_S = 0.010
+N_REQUESTS = 200
+IDLE_S = 5.0
+
+
+async def run(scripts: tuple[str, ...] = SCRIPTS) -> bool:
+    """Returns whether all of them were given up and refused in time."""
+    return all([await _run(script) for script in scripts])
+
+
+async def _run(script: str) -> bool:
+    say(f"never loads again: {script}; {conditions()}")
+    wrong = []
+    with tempfile.TemporaryDirectory(prefix="nl", dir="/tmp") as folder:
+        marker = Path(folder, "m")
+        _touch(marker)
+        async with rig(environ=_environ(script, marker)) as one:
+            row, took = await _fail(one, marker)
+            say(f"  failed after {took:.1f} s, epoch {row['epoch']}: {row['detail']}")
+            if took > FAILED_WITHIN_S:
+                wrong.append(f"failed only after {took:.0f} s")
+            times, statuses = await _refusals(one)
+            say(f"  answers {statuses}: {spread(times)}")
+            if statuses != {503} or max(times) > REFUSED_WITHIN_S:
+                wrong.append(f"statuses {statuses}, longest {max(times) * 1e3:.1f} ms")
+            share = await _cpu_share(one)
+            say(f"  front: {share:.2%} of a core over {IDLE_S:.0f} s")
+    for line in wrong:
+        say(f"  WRONG {line}")
+    return not wrong
+
+
+def _environ(script: str, marker: Path) -> dict[str, str]:
+    environ = {
+        "GPUFC_BACKEND": "fake",
+        "GPUFC_FAKE_SCRIPT": f"{script},fail_once_file={marker}",
+        "GPUFC_LOG_LEVEL": "error",
+    }
+    if script == "load_hang=1":
+        environ["GPUFC_LOAD_TIMEOUT_S"] = str(LOAD_TIMEOUT_S)
+    return environ
+
+
+async def _fail(one: Rig, marker: Path) -> tuple[dict[str, Any], float]:
+    """Kill the worker; from then on each load goes wrong. The row, and how long it took.
+
+    A model that cannot be loaded when the service is started ends `start`; this is one that
+    could be, and cannot any more. A request waits meanwhile, and must get its typed error.
+    """
+    _forget(marker)
+    os.kill((await one.until_ready())["pid"], signal.SIGKILL)
+    started = time.monotonic()
+    await one.until(lambda now: not is_ready(now), "the death is noticed")
+    waiting = asyncio.create_task(
+        run_ask(one.session, one.url, ask_fake("waits", 5, streamed=False), "waits")
+    )
+
+    def failed(now: Figures) -> bool:
+        _forget(marker)  # the script's fault comes once for each time that the file is missing
+        return bool(worker(now)["state"] == "failed")
+
+    found = await one.until(failed, "failed", 150.0)
+    took = time.monotonic() - started
+    history = await waiting
+    if history.status != 503:
+        raise AssertionError(f"who waited got {history.status} {history.body}")
+    return worker(found), took
+
+
+def _touch(path: Path) -> None:
+    path.touch()
+
+
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def _refusals(one: Rig) -> tuple[list[float], set[int]]:
+    times, statuses = [], set()
+    for number in range(N_REQUESTS):
+        ask, started = ask_fake(f"refused {number}", 5), time.monotonic()
+        async with one.session.post(f"{one.url}/v1/completions", json=ask.body) as response:
+            await response.read()
+        times.append(time.monotonic() - started)
+        statuses.add(response.status)
+    return times[1:], statuses  # the first one opens the connection
+
+
+async def _cpu_share(one: Rig) -> float:
+    """Of a core, used by the front and what it started over some seconds of nothing to do."""
+    processes = [one.service.front, *one.service.front.children(recursive=True)]
+    before = sum(_cpu_s(process) for process in processes)
+    started = time.monotonic()
+    # the one wait that is a measurement: how much is used in a given time
+    await asyncio.sleep(IDLE_S)
+    return (sum(_cpu_s(process) for process in processes) - before) / (time.monotonic() - started)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,162 @@
+"""The same killer against llama-server behind its own router: what its clients got.
+
+The router starts a child for each model; the child is what is killed here, as gpufc's worker is.
+"""
+
+import asyncio
+import collections
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from tests.chaos.history import History, Wrong, check, longest_silence_s, text_times
+from tests.chaos.load import Ask, ask_real, begin, clients, pursue
+from tests.chaos.real import N_KILLS, N_STREAMS, N_TOKENS, prompts
+from tests.chaos.report import conditions, say, spread
+
+START_S = 60.0
+NAME = "demo"
+
+
+async def run(
+    program: Path, model: Path, n_runs: int, seed: int, n_threads: int | None = None
+) -> bool:
+    """Always True: it is a measurement of somebody else's program."""
+    say(
+        f"peer: llama-server, its router and one child, {n_runs} runs of {N_STREAMS} streams × "
+        f"{N_TOKENS} tokens, up to {N_KILLS} kills a run, seed {seed}, engine threads "
+        f"{n_threads or 'default'}; {conditions()}"
+    )
+    dice = random.Random(seed)
+    kinds: collections.Counter[str] = collections.Counter()
+    n_complete, n_kills, back, silences, fractions = 0, 0, [], [], []
+    async with _router(program, model, n_threads) as (url, router), clients() as session:
+        for _ in range(n_runs):
+            await _answers(session, url)
+            histories, kills = await _one_run(session, url, router, dice)
+            n_kills += kills
+            for history in histories:
+                # its chunks carry the time of each chunk, which breaks nobody's stream
+                found = [item for item in check(history) if item.wrong is not Wrong.IDENTITY]
+                n_complete += not found
+                kinds["complete" if not found else f"{found[0]}"[:90]] += 1
+                silences.append(longest_silence_s(history))
+                fractions.append(len(text_times(history)) / N_TOKENS)
+            started = time.monotonic()
+            back.append((await _answers(session, url)) - started)
+    say(f"  {n_complete} of {n_runs * N_STREAMS} streams complete, {n_kills} kills")
+    for kind, count in kinds.most_common():
+        say(f"  {count} × {kind}")
+    say(f"  share of its tokens that a stream got: {spread(fractions, '')}")
+    say(f"  longest silence of a stream: {spread(silences)}")
+    say(f"  until a new request is answered after the run: {spread(back)}; {conditions()}")
+    return True
+
+
+async def _one_run(
+    session: aiohttp.ClientSession, url: str, router: psutil.Process, dice: random.Random
+) -> tuple[list[History], int]:
+    """Kills at random numbers of events that clients have; ends when no stream is open."""
+    whole = N_STREAMS * N_TOKENS
+    marks = sorted(dice.sample(range(whole // 20, whole - whole // 10), N_KILLS))
+    n_events, n_kills = 0, 0
+
+    def count(_: History) -> None:
+        nonlocal n_events, n_kills
+        n_events += 1
+        if marks and n_events >= marks[0]:
+            del marks[0]
+            for child in _children(router):
+                os.kill(child.pid, signal.SIGKILL)
+                n_kills += 1
+
+    histories, waits = [], []
+    for number, prompt in enumerate(prompts()):
+        sampling = {"seed": number, "temperature": 0.8, "repeat_penalty": 1.1}
+        ask = ask_real(prompt, N_TOKENS, model=NAME, **sampling)
+        histories.append(begin(f"stream {number}", ask))
+        waits.append(pursue(session, url, ask, histories[-1], count))
+    await asyncio.gather(*waits)
+    return histories, n_kills
+
+
+def _children(router: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [c for c in router.children() if c.status() != psutil.STATUS_ZOMBIE]
+    return []
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> float:
+    """When a short request has been answered; asks again until then."""
+    ask = Ask("Hello", 2, ask_real("Hello", 2).expected, False, {"model": NAME})
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        history = await pursue(session, url, ask, begin("answers?", ask))
+        if history.status == 200 and history.broke is None:
+            return time.monotonic()
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the peer does not answer: {history.status} {history.body}")
+
+
+@contextlib.asynccontextmanager
+async def _router(
+    program: Path, model: Path, n_threads: int | None
+) -> AsyncIterator[tuple[str, psutil.Process]]:
+    with tempfile.TemporaryDirectory(prefix="pe", dir="/tmp") as folder:
+        url, process = _start(program, model, Path(folder), n_threads)
+        router = psutil.Process(process.pid)
+        try:
+            await _listens(url, process)
+            yield url, router
+        finally:
+            children = router.children(recursive=True)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(process.wait, 10)
+            for left in (*_alive(children), *([router] if process.poll() is None else [])):
+                left.kill()
+
+
+def _start(
+    program: Path, model: Path, folder: Path, n_threads: int | None
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """The router, with room for all streams at once, as gpufc has it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    preset = folder / "models.ini"
+    lines = [f"[{NAME}]", f"model = {model}"]
+    lines += [f"ctx-size = {1024 * N_STREAMS}", f"parallel = {N_STREAMS}"]
+    lines += [f"threads = {n_threads}"] if n_threads else []
+    preset.write_text("\n".join(lines) + "\n")
+    command = [program, "--models-preset", preset, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--threads-http", str(2 * N_STREAMS)]  # else streams wait for the router's threads
+    with (folder / "log").open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    return f"http://127.0.0.1:{port}", process
+
+
+def _alive(children: list[psutil.Process]) -> list[psutil.Process]:
+    return [child for child in children if child.is_running()]
+
+
+async def _listens(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.get(f"{url}/health") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.02)
+    raise AssertionError("llama-server does not come up")

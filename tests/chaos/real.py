@@ -1,0 +1,154 @@
+"""The real model: many streams at once, and a worker that is killed at random moments."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from tests.chaos.history import History, check, longest_silence_s, text_times
+from tests.chaos.load import ask_real, begin, pursue
+from tests.chaos.report import conditions, say, spread
+from tests.chaos.rig import Rig, generated, rig, stop_and_look, worker, wrong_counters
+
+N_STREAMS = 16
+N_TOKENS = 256
+N_KILLS = 3
+TOKENS_S = 300.0
+"""On a machine with much else to do, tokens may take their time."""
+TOPICS = (
+    *("foxes", "trains", "the sea", "bread", "clocks", "winter", "bridges", "maps"),
+    *("music", "gardens", "paper", "stars", "rivers", "letters", "glass", "horses"),
+)
+
+
+class Outcome(Struct):
+    """What all runs brought. Times in seconds, from the kill on."""
+
+    n_streams: int = 0
+    n_kills: int = 0
+    noticed: list[float] = field(default_factory=list)
+    ready: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    each: list[float] = field(default_factory=list)
+    silences: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Kill(Struct):
+    """One kill: when it was, when a later epoch was seen, and when that was ready."""
+
+    at: float
+    noticed_at: float
+    ready_at: float
+    open: tuple[str, ...]
+
+
+def prompts(n_streams: int = N_STREAMS) -> list[str]:
+    """A prompt for each stream; no two are alike."""
+    return [f"A short story about {TOPICS[n % len(TOPICS)]}, part {n}:" for n in range(n_streams)]
+
+
+async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> bool:
+    """Returns whether every stream was complete."""
+    say(
+        f"real model: {n_runs} runs of {N_STREAMS} streams × {N_TOKENS} tokens, {N_KILLS} kills a "
+        f"run, seed {seed}, engine threads {n_threads or 'default'}; {conditions()}"
+    )
+    outcome, dice = Outcome(), random.Random(seed)
+    environ = {"GPUFC_RESTART_LIMIT": "10000"}
+    if n_threads is not None:
+        environ["GPUFC_N_THREADS"] = str(n_threads)
+    arguments = ("--model-path", str(model), "--n-ctx", "1024")
+    concurrent = ("--max-concurrent-requests", str(N_STREAMS))
+    async with rig(*arguments, *concurrent, environ=environ) as one:
+        try:
+            for number in range(n_runs):
+                started = time.monotonic()
+                await one_run(one, dice, outcome)
+                say(
+                    f"  run {number + 1}: {time.monotonic() - started:.0f} s, "
+                    f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
+                )
+        finally:
+            _print(outcome)
+        left = wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    for line in left:
+        say(f"  WRONG {line}")
+    return not outcome.wrong and not left
+
+
+async def one_run(
+    one: Rig,
+    dice: random.Random,
+    outcome: Outcome,
+    *,
+    n_streams: int = N_STREAMS,
+    n_tokens: int = N_TOKENS,
+    n_kills: int = N_KILLS,
+) -> None:
+    """Streams together, kills at random numbers of tokens; adds to `outcome`."""
+    row = await one.until_ready()
+    start = generated(await one.figures())
+    whole = n_streams * n_tokens
+    marks = sorted(dice.sample(range(whole // 20, whole - whole // 10), n_kills))
+    histories, tasks = [], []
+    for number, prompt in enumerate(prompts(n_streams)):
+        sampling = {"seed": number, "temperature": 0.8, "repeat_penalty": 1.1}
+        ask = ask_real(prompt, n_tokens, **sampling)
+        history = begin(f"stream {number}", ask)
+        histories.append(history)
+        tasks.append(asyncio.create_task(pursue(one.session, one.url, ask, history)))
+    kills = [await _kill_at(one, start + mark, histories) for mark in marks]
+    await asyncio.gather(*tasks)
+    for history in histories:
+        outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
+        outcome.silences.append(longest_silence_s(history))
+    outcome.n_streams += n_streams
+    outcome.n_kills += n_kills
+    for kill in kills:
+        _measure(kill, histories, outcome)
+    after = worker(await one.figures())["epoch"]
+    if after != row["epoch"] + n_kills:
+        outcome.wrong.append(f"epoch {row['epoch']} -> {after} by {n_kills} kills")
+
+
+async def _kill_at(one: Rig, mark: int, histories: list[History]) -> Kill:
+    row = await one.until_ready()
+    await one.until(lambda now: generated(now) >= mark, "tokens", TOKENS_S)
+    os.kill(row["pid"], signal.SIGKILL)
+    at = time.monotonic()
+    still = tuple(history.name for history in histories if history.open)
+    await one.until(lambda now: worker(now)["epoch"] > row["epoch"], "a later epoch")
+    noticed_at = time.monotonic()
+    await one.until_ready(after=row["epoch"])
+    return Kill(at, noticed_at, time.monotonic(), still)
+
+
+def _measure(kill: Kill, histories: list[History], outcome: Outcome) -> None:
+    """Until each stream's next text. What came before the death was noticed is not new."""
+    outcome.noticed.append(kill.noticed_at - kill.at)
+    outcome.ready.append(kill.ready_at - kill.at)
+    nexts = []
+    for history in histories:
+        if history.name in kill.open:
+            later = [at for at in text_times(history) if at > kill.noticed_at]
+            nexts += [later[0] - kill.at] if later else []
+    if nexts:
+        outcome.first.append(min(nexts))
+        outcome.last.append(max(nexts))
+        outcome.each += nexts
+
+
+def _print(outcome: Outcome) -> None:
+    n_bad = len({line.split(":")[0] for line in outcome.wrong})
+    say(f"  {outcome.n_streams} streams, {outcome.n_kills} kills, {n_bad} not complete")
+    for name in ("noticed", "ready", "first", "last", "each"):
+        say(f"  from kill to {name}: {spread(getattr(outcome, name))}")
+    say(f"  longest silence of a stream: {spread(outcome.silences)}; {conditions()}")
+    for line in outcome.wrong[:30]:
+        say(f"  WRONG {line}")

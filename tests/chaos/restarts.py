@@ -1,0 +1,65 @@
+"""Many restarts of one place: what the front holds after them that it did not before."""
+
+import os
+import signal
+import time
+
+from tests.chaos.history import check
+from tests.chaos.load import ask_fake, run_ask
+from tests.chaos.report import conditions, say
+from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, wrong_counters
+
+ENVIRON = {
+    "GPUFC_BACKEND": "fake",
+    "GPUFC_RESTART_LIMIT": "10000",
+    "GPUFC_LOG_LEVEL": "warning",
+}
+WARM_UP = 60
+"""Restarts before the first look: what is made once is no growth, nor are the 50 crash records."""
+SPARE_DESCRIPTORS = 3
+
+
+async def run(n_restarts: int) -> bool:
+    """Returns whether nothing grew."""
+    say(f"restarts: {n_restarts}, fake backend; {conditions()}")
+    async with rig(environ=ENVIRON) as one:
+        epoch = await _restart(one, WARM_UP, 0)
+        before, started = Footprint(one.service), time.monotonic()
+        say(f"  before: {before}")
+        for done in range(100, n_restarts + 1, 100):
+            epoch = await _restart(one, 100, epoch)
+            say(f"  after {done}: {Footprint(one.service)} {time.monotonic() - started:.0f} s")
+        epoch = await _restart(one, n_restarts % 100, epoch)
+        after = Footprint(one.service)
+        say(f"  after: {after}, epoch {epoch}, {time.monotonic() - started:.0f} s")
+        wrong = _growth(before, after) + wrong_counters(await one.figures())
+        if epoch < n_restarts + WARM_UP:
+            wrong.append(f"only {epoch} epochs")
+        wrong += stop_and_look(one.service)
+    for line in wrong:
+        say(f"  WRONG {line}")
+    return not wrong
+
+
+async def _restart(one: Rig, times: int, epoch: int) -> int:
+    """Kill the worker again and again, each time when it has served. The latest epoch."""
+    for _ in range(times):
+        row = await one.until_ready()
+        epoch = row["epoch"]
+        found = await run_ask(one.session, one.url, ask_fake(f"epoch {epoch}", 2), "restart")
+        wrong = check(found)
+        if wrong:
+            raise AssertionError(f"epoch {epoch}: {wrong[0]}")
+        os.kill(row["pid"], signal.SIGKILL)
+        epoch = (await one.until_ready(after=epoch))["epoch"]
+    return epoch
+
+
+def _growth(before: Footprint, after: Footprint) -> list[str]:
+    wrong = []
+    if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
+        wrong.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
+    for name in ("processes", "zombies", "sockets", "files"):
+        if getattr(after, name) > getattr(before, name):
+            wrong.append(f"{name}: {getattr(before, name)} -> {getattr(after, name)}")
+    return wrong

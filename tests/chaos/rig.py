@@ -1,0 +1,169 @@
+"""A service under test with what a run needs around it: live figures, signals, leftovers."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from tests.chaos.load import clients
+from tests.service import Service, lives, service, wait_for
+
+POLL_S = 0.002
+SURVIVE_S = 2.0
+
+Figures = dict[str, Any]
+
+
+class Missed(Exception):
+    """The moment for which a fault was meant did not come, or had passed."""
+
+
+class Rig:
+    """One running service, its clients' session and a view of its figures."""
+
+    def __init__(
+        self, running: Service, session: aiohttp.ClientSession, view: aiohttp.ClientSession
+    ) -> None:
+        self.service = running
+        self.session = session
+        self.url = running.url
+        self._view = view
+        self._once = 0
+
+    async def figures(self) -> Figures:
+        """The status document now, over the control socket, which answers in a drain too."""
+        async with self._view.get("http://front/status") as response:
+            found: Figures = await response.json()
+            return found
+
+    async def until(
+        self, holds: Callable[[Figures], Any], why: str, timeout_s: float = 60.0
+    ) -> Figures:
+        """Figures for which the condition holds. Raises `Missed` if none come."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = await self.figures()
+            if holds(found):
+                return found
+            if time.monotonic() > deadline:
+                raise Missed(f"not within {timeout_s:.0f} s: {why}")
+            await asyncio.sleep(POLL_S)
+
+    async def until_ready(self, after: int = -1, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The worker's row, once an epoch later than `after` serves."""
+        found = await self.until(
+            lambda now: is_ready(now) and worker(now)["epoch"] > after, "ready", timeout_s
+        )
+        return worker(found)
+
+    async def until_idle(self) -> Figures:
+        """Nothing runs or waits, and a worker is ready."""
+        return await self.until(
+            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready"
+        )
+
+    def once(self) -> Path:
+        """A name for a fault that shall be met once."""
+        self._once += 1
+        return self.service.runtime.path / f"o{self._once}"
+
+
+@contextlib.asynccontextmanager
+async def rig(*arguments: str, environ: dict[str, str], ready: bool = True) -> AsyncIterator[Rig]:
+    """A service in a folder of its own with a short name, which is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="ch", dir="/tmp"))
+    making = service(folder / "r", *arguments, environ=environ, ready=ready)
+    try:
+        running = await asyncio.to_thread(making.__enter__)
+        try:
+            connector = aiohttp.UnixConnector(str(running.runtime.control_socket))
+            async with clients() as session, aiohttp.ClientSession(connector=connector) as view:
+                yield Rig(running, session, view)
+        finally:
+            await asyncio.to_thread(making.__exit__, None, None, None)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker(figures: Figures) -> dict[str, Any]:
+    """The only worker's row."""
+    row: dict[str, Any] = figures["workers"][0]
+    return row
+
+
+def is_ready(figures: Figures) -> bool:
+    return bool(worker(figures)["state"] == "ready")
+
+
+def occupancy(figures: Figures) -> tuple[int, int]:
+    """Sequences that run and that wait."""
+    return figures["requests"]["running"], figures["requests"]["waiting"]
+
+
+def generated(figures: Figures) -> int:
+    """Tokens generated so far, each counted once."""
+    return int(figures["tokens"]["generated_total"])
+
+
+def send(pid: int, number: int) -> None:
+    """A signal to a worker. Raises `Missed` where it is gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise Missed(f"process {pid} was gone") from None
+
+
+class Footprint:
+    """What the front holds now. `growth` says what a later one has more."""
+
+    def __init__(self, running: Service) -> None:
+        front = running.front
+        children = front.children(recursive=True)
+        self.descriptors = front.num_fds()
+        self.processes = len(children)
+        self.zombies = sum(child.status() == psutil.STATUS_ZOMBIE for child in children)
+        self.sockets = len(list(running.runtime.path.glob("*.sock")))
+        self.files = sum(1 for path in running.runtime.path.rglob("*") if path.is_file())
+        self.threads = front.num_threads()
+        self.rss_bytes = front.memory_info().rss
+
+    def __str__(self) -> str:
+        return (
+            f"descriptors={self.descriptors} processes={self.processes} zombies={self.zombies} "
+            f"sockets={self.sockets} files={self.files} threads={self.threads} "
+            f"front_rss={self.rss_bytes / 2**20:.1f} MiB"
+        )
+
+
+def stop_and_look(running: Service) -> list[str]:
+    """Stop the service kindly; what it left behind."""
+    children = running.front.children(recursive=True)
+    running.process.send_signal(signal.SIGTERM)
+    code = running.process.wait(40)
+    found = [f"the front ended with {code}"] if code != 0 else []
+    found += survivors(children)
+    found += [f"{path.name} is left" for path in running.runtime.path.glob("*.sock")]
+    return found
+
+
+def survivors(children: list[psutil.Process]) -> list[str]:
+    """Of a front that has ended: what outlives it by more than a moment."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not any(map(lives, children)), SURVIVE_S)
+    return [f"process {child.pid} lives" for child in children if lives(child)]
+
+
+def wrong_counters(figures: Figures) -> list[str]:
+    """What the front itself says went wrong."""
+    requests = figures["requests"]
+    names = ("lost_total", "failed_total", "cancelled_total")
+    return [f"{name}={requests[name]}" for name in names if requests[name]]
