@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine_worker.gguf_header import GgufHeader
+from gpufc.amount import amount
 from gpufc.errors import MemoryShort
 
 GRANULE = 256
@@ -71,7 +72,7 @@ def require_fit(n_cells: int, cell_bytes: int, limit_bytes: int, *, on_gpu: bool
         return
     place, advice = ("device", "n_ctx or n_gpu_layers") if on_gpu else ("host", "n_ctx or kv_cells")
     raise MemoryShort(
-        f"a KV cache of {n_cells} cells needs {needed >> 20} MiB, and {limit_bytes >> 20} MiB of"
+        f"a KV cache of {n_cells:,} cells needs {amount(needed)}, and {amount(limit_bytes)} of"
         f" {place} memory can be used for it; set a smaller {advice}"
     )
 

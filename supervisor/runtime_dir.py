@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import secrets
+import shlex
 import stat
 import tempfile
 import time
@@ -16,12 +17,15 @@ from pathlib import Path
 
 from gpufc.errors import ConfigError, StartError
 from gpufc.ids import WorkerName
+from supervisor.control import program
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket, without its final zero (unix(7))."""
 
 _LOCK = "front.lock"
 _CONTROL = "control.sock"
+_OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes"})
+_LINK_NAME = re.compile(r"w-[0-9a-f]{8}\.sock")
 _LONGEST_NAME = len("w-00000000.sock")
 _LOCK_TRIES = 10
 _LOCK_WAIT_S = 0.02
@@ -63,6 +67,10 @@ class RuntimeDir:
         """The folder of the workers' logs."""
         return self.path / "logs"
 
+    def command(self, words: str) -> str:
+        """How to type a command that means this folder, for a hint."""
+        return program.command(words, None if self.path == _default() else self.path)
+
     def worker_log(self, worker: WorkerName) -> Path:
         """What a worker's processes write to stdout and stderr. Kept over restarts."""
         return self.logs / (re.sub(r"[^\w.-]", "_", worker).lstrip(".") + ".log")
@@ -85,6 +93,13 @@ class RuntimeDir:
             return None
         finally:
             os.close(fd)
+
+    def held_for_s(self) -> float | None:
+        """How long ago a front last took or gave back the folder; None if none ever did."""
+        try:
+            return max(0.0, time.time() - (self.path / _LOCK).stat().st_mtime)
+        except OSError:
+            return None
 
     def cleanup(self) -> None:
         """Remove the sockets and give the folder back. Logs stay. May be called again."""
@@ -120,12 +135,27 @@ class RuntimeDir:
         if found.st_mode & 0o022:
             raise ConfigError(
                 f"runtime folder {self.path} can be written by others "
-                f"(mode {stat.S_IMODE(found.st_mode):o}); `chmod 700` it or choose another one"
+                f"(mode {stat.S_IMODE(found.st_mode):o}); {self._way_out(found)}"
             )
         try:
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as err:
             raise ConfigError(f"log folder {self.logs} cannot be made: {err}") from err
+
+    def _way_out(self, found: os.stat_result) -> str:
+        """`chmod` is advised for a folder of our own only: a shared one would break for others."""
+        other = "choose another folder with --runtime-dir, one that need not exist yet"
+        if found.st_mode & stat.S_ISVTX or not self._only_ours():
+            return other
+        return f"{other}, or `chmod 700 {shlex.quote(str(self.path))}`"
+
+    def _only_ours(self) -> bool:
+        """Whether the folder is empty, or holds only what a front leaves behind."""
+        try:
+            names = {entry.name for entry in self.path.iterdir()}
+        except OSError:
+            return False
+        return all(name in _OURS or _LINK_NAME.fullmatch(name) for name in names)
 
     def _lock(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -145,7 +175,7 @@ class RuntimeDir:
             os.close(fd)
             raise StartError(
                 f"another front (pid {pid or 'unknown'}) is running in {self.path}; "
-                "use `gpufc-supervisor stop` or --runtime-dir"
+                f"`{self.command('stop')}` ends it, or choose another folder with --runtime-dir"
             )
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -4,7 +4,6 @@ One module for each command. They import what is heavy inside their functions, s
 answers at once. What goes wrong is one line on stderr and an exit code (`exit_codes.py`).
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -13,7 +12,9 @@ from typing import Any
 
 import click
 
-PROGRAM = "gpufc-supervisor"
+from supervisor.control import program
+
+PROGRAM = program.NAME
 
 COMMANDS = {
     "start": "supervisor.cli.start",
@@ -49,9 +50,12 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, with the command that was probably meant."""
-        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        if args[0] not in COMMANDS and close:
-            ctx.fail(f"No such command {args[0]!r}; did you mean {close[0]}?")
+        if args[0] not in COMMANDS:
+            from gpufc.settings import closest
+
+            close = closest(args[0], COMMANDS)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"No such command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
@@ -71,8 +75,8 @@ class Commands(click.Group):
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
     },
-    epilog=f"First steps: `{PROGRAM} doctor` says whether this machine is ready, "
-    f"`{PROGRAM} start` serves the demo model, `{PROGRAM} chat` talks to it.",
+    epilog=f"First steps: `{program.command('doctor')}` says whether this machine is ready, "
+    f"`{program.command('start')}` serves the demo model, `{program.command('chat')}` talks to it.",
 )
 @click.version_option(None, "-V", "--version", package_name="gpufc", message="%(version)s")
 def cli() -> None:

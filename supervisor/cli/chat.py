@@ -9,7 +9,11 @@ from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("chat")
+@click.command(
+    "chat",
+    epilog="Exit codes: 0 fine, 1 the service refused (no such model, prompt too long, …), "
+    "2 bad usage, 4 not running.",
+)
 @click.argument("prompt", required=False)
 @click.option("--system", metavar="TEXT", help="system prompt [default: the model's own]")
 @click.option("--model", metavar="NAME", help="model to talk to [default: the one served]")
@@ -39,12 +43,14 @@ def command(
     from supervisor.cli.chat_session import ChatSession
     from supervisor.control.client import ControlClient, NotRunning
 
-    status = ControlClient(find(runtime_dir).control_socket).status()
+    folder = find(runtime_dir)
+    status = ControlClient(folder.control_socket).status()
     addresses = status["front"]["addresses"]
     if not addresses:
-        raise NotRunning("the front has no address yet; `gpufc-supervisor status` shows why")
+        raise NotRunning(f"the front has no address yet; `{folder.command('status')}` shows why")
     given = {name: value for name, value in options.items() if value is not None}
-    session = ChatSession(ChatClient(addresses[0], given), sys.stdout, system=system)
+    client = ChatClient(addresses[0], given)
+    session = ChatSession(client, sys.stdout, system=system, command=folder.command)
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
         if not prompt:

@@ -24,10 +24,14 @@ class ChatFailed(GpufcError):
 
 
 class Figures(Struct):
-    """What the last answer cost. Seconds are as this client saw them."""
+    """What the last answer cost. Seconds are as this client saw them.
+
+    Until the service has sent its own figures, `completion_tokens` counts the pieces that came.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    broken_off: bool = False
     first_token_s: float | None = None
     total_s: float = 0.0
 
@@ -49,20 +53,21 @@ class ChatClient:
     def answer(self, messages: list[Turn]) -> Generator[str, None, None]:
         """The answer's text, as it comes. Closing the iterator cancels the request.
 
-        Raises `ChatFailed` or `NotRunning`.
+        An empty piece says that the service is there and has no text yet. Raises `ChatFailed` or
+        `NotRunning`.
         """
         self.figures = Figures()
         began = time.monotonic()
         connection = self._connection()
         try:
-            for event in _events(self._send(connection, messages)):
-                self.figures.total_s = time.monotonic() - began
-                self._count(event)
-                text = _text(event)
-                if text:
-                    if self.figures.first_token_s is None:
-                        self.figures.first_token_s = time.monotonic() - began
+            response = self._send(connection, messages)
+            self.figures.broken_off = True  # until it has ended
+            for event in _events(response):
+                text = _text(event) if event else ""
+                self._count(event, text, time.monotonic() - began)
+                if text or event is None:
                     yield text
+            self.figures.broken_off = False
         except TimeoutError:
             raise NotRunning(f"{self.base_url} has been silent for {TIMEOUT_S:.0f} s") from None
         except (OSError, http.client.HTTPException) as err:
@@ -89,16 +94,23 @@ class ChatClient:
             raise ChatFailed(_error(response))
         return response
 
-    def _count(self, event: dict[str, Any]) -> None:
-        usage = event.get("usage")
+    def _count(self, event: dict[str, Any] | None, text: str, elapsed_s: float) -> None:
+        self.figures.total_s = elapsed_s
+        if text:
+            self.figures.completion_tokens += 1
+            if self.figures.first_token_s is None:
+                self.figures.first_token_s = elapsed_s
+        usage = event.get("usage") if event else None
         if usage:
             self.figures.prompt_tokens = usage["prompt_tokens"]
             self.figures.completion_tokens = usage["completion_tokens"]
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The stream's events up to `[DONE]`; comments are passed over."""
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any] | None]:
+    """The stream's events up to `[DONE]`; None for a comment."""
     while line := response.readline():
+        if line.startswith(b":"):
+            yield None
         if not line.startswith(b"data:"):
             continue
         data = line[len(b"data:") :].strip()

@@ -1,15 +1,20 @@
 """One conversation at a terminal: what has been said, the slash commands, the prompt."""
 
 import contextlib
+import textwrap
+from collections.abc import Callable
 from typing import TextIO
 
 import click
 
+from supervisor.cli.answer_view import AnswerView
 from supervisor.cli.chat_client import ChatClient, ChatFailed, Turn
-from supervisor.cli.terminal import duration
+from supervisor.cli.terminal import columns, duration, input_mode
+from supervisor.control import program
 from supervisor.control.client import NotRunning
 
 PROMPT = "> "
+BANNER_COLUMNS = 80
 
 HELP = """\
 /system TEXT  set the system prompt and begin anew; without TEXT, show it
@@ -23,8 +28,17 @@ Ctrl-C breaks an answer off; what came of it stays in the conversation."""
 class ChatSession:
     """Keeps the turns. A turn without an answer is taken back, so that it can be asked again."""
 
-    def __init__(self, client: ChatClient, out: TextIO, *, system: str | None = None) -> None:
+    def __init__(
+        self,
+        client: ChatClient,
+        out: TextIO,
+        *,
+        system: str | None = None,
+        command: Callable[[str], str] = program.command,
+    ) -> None:
+        """`command` is how a command of the front that is talked to is typed."""
         self._client = client
+        self._command_line = command
         self._out = out
         self._system = system
         self._turns: list[Turn] = []
@@ -36,13 +50,13 @@ class ChatSession:
         """
         self._turns.append({"role": "user", "content": prompt})
         said: list[str] = []
+        view = AnswerView(self._out)
         try:
-            with contextlib.closing(self._client.answer(self._messages())) as pieces:
-                for piece in pieces:
-                    said.append(piece)
-                    self._out.write(piece)
-                    self._out.flush()
+            # what is typed meanwhile would appear in the middle of the answer
+            with input_mode(echo=False, lines=True):
+                self._receive(said, view)
         finally:
+            view.end()
             if said:
                 self._turns.append({"role": "assistant", "content": "".join(said)})
             else:
@@ -51,10 +65,20 @@ class ChatSession:
                 self._out.write("\n")
             self._out.flush()
 
+    def _receive(self, said: list[str], view: AnswerView) -> None:
+        with contextlib.closing(self._client.answer(self._messages())) as pieces:
+            for piece in pieces:
+                if piece:
+                    said.append(piece)
+                    view.text(piece)
+                else:
+                    view.alive()
+
     def converse(self, model: str) -> None:
         """Prompt, answer, prompt, … until the person ends it or the service is gone."""
         _enable_editing()
-        self._say(f"{model} at {self._client.base_url}. /help names the commands, Ctrl-D ends.")
+        banner = f"{model} at {self._client.base_url}. /help names the commands, Ctrl-D ends."
+        self._say(_wrapped(banner))
         while (line := self._read()) is not None:
             if line.startswith("/"):
                 if not self._command(line):
@@ -71,7 +95,7 @@ class ChatSession:
             self._say(f"error: {err}", fg="red")
         except NotRunning as err:
             self._say(f"error: {err}", fg="red")
-            self._say("Ask again when `gpufc-supervisor status` says that it is ready.")
+            self._say(f"Ask again when `{self._command_line('status')}` says that it is ready.")
 
     def _read(self) -> str | None:
         """One line; None at the end. Ctrl-C clears the line, as in a shell."""
@@ -115,11 +139,13 @@ class ChatSession:
         """The last answer's figures in words."""
         figures = self._client.figures
         if figures.first_token_s is None:
-            return "no answer yet"
+            return "broken off before the first token" if figures.broken_off else "no answer yet"
+        end = ", broken off" if figures.broken_off else ""
+        prompt = f"{figures.prompt_tokens} tokens of prompt; " if figures.prompt_tokens else ""
         return (
-            f"{figures.completion_tokens} tokens in {duration(figures.total_s)}, first after "
+            f"{figures.completion_tokens} tokens in {duration(figures.total_s)}{end}, first after "
             f"{duration(figures.first_token_s)}, then {figures.tokens_per_second:.1f} tokens/s; "
-            f"{figures.prompt_tokens} tokens of prompt; {len(self._turns)} turns kept"
+            f"{prompt}{len(self._turns)} turns kept"
         )
 
     def _messages(self) -> list[Turn]:
@@ -128,6 +154,11 @@ class ChatSession:
 
     def _say(self, text: str, fg: str | None = None) -> None:
         click.secho(text, fg=fg, dim=fg is None, file=self._out)
+
+
+def _wrapped(text: str) -> str:
+    width = min(columns(), BANNER_COLUMNS)
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _enable_editing() -> None:

@@ -48,7 +48,7 @@ def list_crashes(as_json: bool, runtime_dir: str | None) -> None:
     ]
     if rows:
         click.echo("\n".join(table(rows, columns(), ("model", "after"))))
-        click.echo("\n`gpufc-supervisor crashes show ID` (or `latest`) shows one.")
+        click.echo(f"\n`{find(runtime_dir).command('crashes show ID')}` (or `latest`) shows one.")
     else:
         click.echo("no worker has died unasked")
 
@@ -66,7 +66,8 @@ def show(crash_id: str, as_json: bool, runtime_dir: str | None) -> None:
     try:
         record = _store(runtime_dir).load(crash_id)
     except NotFound as err:
-        raise ConfigError(f"{err.message}; `gpufc-supervisor crashes list` lists them") from None
+        lists = find(runtime_dir).command("crashes list")
+        raise ConfigError(f"{err.message}; `{lists}` lists them") from None
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(record), indent=2))
     else:

@@ -32,7 +32,7 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     """
     folder = RuntimeDir.find(config.server.runtime_dir)
     log = _log_path(folder)
-    with log.open("wb") as output:
+    with open(log, "wb", opener=_private) as output:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "supervisor.cli", "start", *args],
             stdin=subprocess.DEVNULL,
@@ -46,10 +46,10 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         raise
-    for line in welcome(status, config.model.n_ctx):
+    for line in welcome(status, config.model.n_ctx, folder.command):
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
-    click.echo("`gpufc-supervisor logs -f` follows it, `gpufc-supervisor stop` ends it.")
+    click.echo(f"`{folder.command('logs -f')}` follows it, `{folder.command('stop')}` ends it.")
     child.returncode = 0  # it is meant to outlive us: no warning about that when we end
 
 
@@ -94,6 +94,13 @@ def _log_path(folder: RuntimeDir) -> Path:
     """Where the child's own output goes. The folder is made and checked as the front does it."""
     RuntimeDir.acquire(str(folder.path)).cleanup()
     return folder.logs / OUTPUT_NAME
+
+
+def _private(path: str, flags: int) -> int:
+    """An opener: nobody else may read it, even if it was there before with another mode."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(fd, 0o600)
+    return fd
 
 
 def _environment() -> dict[str, str]:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpufc.errors import ConfigError
+from gpufc.errors import ConfigError, GpufcError
 from supervisor.cli.errors import USAGE
 from supervisor.cli.options import config_option, resolve, setting_options
 
 if TYPE_CHECKING:
+    from gpufc.config import ServerConfig
     from gpufc.settings import Settings
     from supervisor.cli.findings import Finding
+    from supervisor.runtime_dir import RuntimeDir
 
 PROBE_S = 60.0
 
@@ -41,9 +43,11 @@ def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
     """Say whether `start` would work with these options, and what to do if not.
 
     Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would
-    work, 2 if the configuration is wrong, 3 if something else is in the way.
+    work or has done so already, 2 if the configuration is wrong, 3 if something else is in the way.
     """
     import msgspec
+
+    from supervisor.cli import findings
 
     settings = resolve(flags, config_file)
     found = []
@@ -55,7 +59,7 @@ def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     codes = [finding.code for finding in found if finding.level == "bad"]
     if not as_json:
-        click.echo(_verdict(len(codes)))
+        click.echo(_verdict(len(codes), any(one.subject == findings.RUNNING for one in found)))
     sys.exit(min(codes, default=0))
 
 
@@ -74,27 +78,40 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
         yield findings.Finding(findings.Level.BAD, "configuration", str(err), code=USAGE)
     yield from _engine(plan, settings)
     folder = RuntimeDir.find(server.runtime_dir)
+    running = findings.running(_status(folder), server.port)
+    if running is not None:
+        yield running
+    else:
+        yield from _places(server)
+    yield from findings.limits()
+    yield findings.disk(str(folder.path))
+
+
+def _status(folder: "RuntimeDir") -> dict[str, Any] | None:
+    """What the front that runs in the folder says of itself."""
+    from supervisor.control.client import ControlClient
+
+    try:
+        return ControlClient(folder.control_socket).status()
+    except GpufcError:
+        return None
+
+
+def _places(server: "ServerConfig") -> Iterator["Finding"]:
+    """Whether the folder and the port can be taken."""
+    from supervisor.cli import findings, preflight
+    from supervisor.runtime_dir import RuntimeDir
+
     yield findings.checked(
         "runtime folder",
-        lambda: _try_folder(server.runtime_dir),
-        f"{folder.path} can be used, and no other front runs in it",
+        lambda: preflight.check_folder(server.runtime_dir),
+        f"{RuntimeDir.find(server.runtime_dir).path} can be used, and no other front runs in it",
     )
     yield findings.checked(
         "port",
         lambda: preflight.check_port(server.host, server.port),
         f"{server.port} on {server.host} is free" if server.port else "a free one will be taken",
     )
-    yield from findings.limits()
-    yield findings.disk(str(folder.path))
-
-
-def _try_folder(given: str | None) -> None:
-    """Take the folder and give it back, which leaves it there, empty. Raises as `start` would."""
-    from supervisor.cli import preflight
-    from supervisor.runtime_dir import RuntimeDir
-
-    preflight.check_not_running(given)
-    RuntimeDir.acquire(given).cleanup()
 
 
 def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
@@ -160,7 +177,9 @@ def _print(finding: "Finding") -> None:
         click.echo(f"{indent}→ {finding.advice}")
 
 
-def _verdict(bad: int) -> str:
+def _verdict(bad: int, is_running: bool) -> str:
+    if is_running and not bad:
+        return click.style("Nothing to do: it runs already.", fg="green")
     if bad:
         word = "thing keeps" if bad == 1 else "things keep"
         return click.style(f"{bad} {word} `start` from working.", fg="red")

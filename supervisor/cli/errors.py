@@ -70,9 +70,24 @@ def exit_code(err: GpufcError) -> int:
 
 def _usage(err: click.UsageError) -> str:
     """Click's message as one line that begins small and ends with where to look."""
+    from supervisor.control import program
+
+    if isinstance(err, click.NoSuchOption):
+        close = _similar(err.option_name, err.possibilities or ())
+        err = click.NoSuchOption(err.option_name, possibilities=close, ctx=err.ctx)
     message = " ".join(err.format_message().split())
-    where = err.ctx.command_path if err.ctx else "gpufc-supervisor"
-    return f"{message[:1].lower()}{message[1:].rstrip('.')} (see `{where} --help`)"
+    _, _, words = (err.ctx.command_path if err.ctx else "").partition(" ")
+    where = program.command(f"{words} --help".strip())
+    return f"{message[:1].lower()}{message[1:].rstrip('.')} (see `{where}`)"
+
+
+def _similar(option: str, possibilities: Sequence[str]) -> list[str]:
+    """Click finds options alike that share little more than their dashes."""
+    from gpufc.settings import closest
+
+    bare = {name.lstrip("-"): name for name in possibilities}
+    close = closest(option.lstrip("-"), bare)
+    return [bare[close]] if close else []
 
 
 def _say(message: str, code: int) -> int:

@@ -5,9 +5,10 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -15,12 +16,17 @@ from gpufc.config import Config
 from gpufc.errors import GpufcError
 from supervisor.cli import errors
 from supervisor.cli.terminal import amount
+from supervisor.control import program
 
 LEAST_PYTHON = (3, 11)
 LEAST_FILES = 4096
+LEAST_CONTEXT = 16
 LEAST_DISK_BYTES = 100 << 20
 GPU_SHARE = 0.8
 CPU_SHARE = 0.9
+REBUILD = "install --force-reinstall --no-cache-dir llama-cpp-python"
+RUNNING = "running"
+"""The subject of the finding that a front runs already."""
 
 
 class Level(StrEnum):
@@ -56,7 +62,9 @@ def libraries(names: dict[str, str]) -> Iterator[Finding]:
 
     missing = [name for name, module in names.items() if importlib.util.find_spec(module) is None]
     for name in missing:
-        yield Finding(Level.BAD, "library", f"{name} is not installed", "pip install gpufc")
+        yield Finding(
+            Level.BAD, "library", f"{name} is not installed", program.pip(f"install {name}")
+        )
     if not missing:
         versions = []
         for name in names:
@@ -76,12 +84,23 @@ def checked(subject: str, check: Callable[[], Any], fine: str) -> Finding:
     return Finding(Level.OK, subject, fine)
 
 
+def running(status: Mapping[str, Any] | None, port: int) -> Finding | None:
+    """One finding for the front that holds both the folder and the port, if it is well."""
+    if status is None or status["front"]["condition"]["status"] != "ok":
+        return None
+    front = status["front"]
+    if port and port not in (urlsplit(address).port for address in front["addresses"]):
+        return None
+    where = f"pid {front['pid']}, {', '.join(front['addresses'])}"
+    return Finding(Level.OK, RUNNING, f"already running here: {where}; nothing to do")
+
+
 def engine(report: dict[str, Any]) -> Iterator[Finding]:
     """What llama.cpp was compiled for and what it finds."""
     if "error" in report:
         yield Finding(
             Level.BAD, "llama.cpp", report["error"],
-            "pip install --force-reinstall --no-cache-dir llama-cpp-python compiles it for here",
+            f"{program.pip(REBUILD)} compiles it for here",
         )  # fmt: skip
         return
     gpu = "with" if report["supports_gpu"] else "without"
@@ -117,8 +136,7 @@ def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator
     if devices and not supports_gpu:
         yield Finding(
             Level.WARN, "GPU", "llama.cpp was compiled without support for it: the CPU will do all",
-            "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-cache-dir "
-            "llama-cpp-python",
+            f"CMAKE_ARGS=-DGGML_CUDA=on {program.pip(REBUILD)}",
         )  # fmt: skip
     if not devices:
         yield Finding(Level.OK, "NVIDIA GPU", f"none: {why_none}")
@@ -127,7 +145,7 @@ def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator
 def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
     """Whole, and does its training fit what is asked of it."""
     if "error" in facts:
-        advice = "" if "again" in facts["error"] else "download it again, or name another one"
+        advice = "" if ";" in facts["error"] else "download it again, or name another one"
         yield Finding(Level.BAD, "model", facts["error"], advice, errors.USAGE)
         return
     name = facts["name"] or "unnamed"
@@ -159,8 +177,8 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
         yield Finding(Level.OK, "memory", text)
         return
     room = int((free - facts["file_bytes"]) // facts["cell_bytes"])
-    if room >= 16:
-        advice = f"--n-ctx {room // 256 * 256 or room}"
+    if room >= LEAST_CONTEXT:
+        advice = _less_context(n_ctx, n_cells, room // 256 * 256 or room)
         yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)
     elif on_gpu:
         advice = "fewer layers on the GPU (--n-gpu-layers), or a smaller quantization"
@@ -168,6 +186,15 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
     else:
         advice = "a smaller model or a smaller quantization"
         yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)
+
+
+def _less_context(n_ctx: int, n_cells: int, room: int) -> str:
+    """What to set so that `room` cells suffice. `n_cells` over `n_ctx` are `kv_cells`."""
+    if n_cells == n_ctx:
+        return f"--n-ctx {room}"
+    if room >= n_ctx:
+        return f"GPUFC_KV_CELLS={room} at most; without it, as many as fit are taken"
+    return f"--n-ctx {room}, and no GPUFC_KV_CELLS (kv_cells is {n_cells:,})"
 
 
 def limits() -> Iterator[Finding]:

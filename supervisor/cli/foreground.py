@@ -67,7 +67,7 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
         async with front:
             runner = await control.serve(control.create_control_app(front), folder.control_socket)
             try:
-                await Terminal(front, config.model.n_ctx).attend()
+                await Terminal(front, config, folder.command).attend()
             finally:
                 await runner.cleanup()
     finally:
@@ -77,10 +77,12 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
 class Terminal:
     """Tells a person how it is going. Owns the signals; the front's own tasks are the front's."""
 
-    def __init__(self, front: ServedFront, n_ctx: int) -> None:
-        """`n_ctx` is what was asked for; a model may give less."""
+    def __init__(self, front: ServedFront, config: Config, command: Callable[[str], str]) -> None:
+        """`command` is how a command of this front is typed."""
         self._front = front
-        self._n_ctx = n_ctx
+        self._n_ctx = config.model.n_ctx
+        self._drain_s = config.server.shutdown_timeout_s
+        self._command = command
         self._stopping = asyncio.Event()
 
     async def attend(self) -> None:
@@ -90,14 +92,14 @@ class Terminal:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self._on_signal, number)
         ready = asyncio.ensure_future(self._front.wait_ready())
         try:
             await self._watch(ready, "loading the model", self._loading)
         except (ConfigError, StartError) as err:
             raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document(), self._n_ctx):
+            for line in welcome(self._document(), self._n_ctx, self._command):
                 click.echo(line)
             click.echo("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())
@@ -106,12 +108,13 @@ class Terminal:
         signalled.cancel()
         await self._watch(ended, "stopping", self._draining)
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         """The first one drains, the next one does not wait."""
         again = self._stopping.is_set()
         if not again:
             echoed = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal shows ^C
-            click.echo(f"{echoed}stopping when requests have ended; Ctrl-C again: now", err=True)
+            hint = "; Ctrl-C again: now" if number is signal.SIGINT else ""
+            click.echo(f"{echoed}stopping when requests have ended{hint}", err=True)
         self._stopping.set()
         self._front.request_stop(again)
 
@@ -134,7 +137,8 @@ class Terminal:
 
     def _draining(self, progress: Progress) -> None:
         requests = self._document()["requests"]
-        progress.note(left(requests["running"], requests["waiting"]))
+        running, waiting = requests["running"], requests["waiting"]
+        progress.note(left(running, waiting), self._drain_s if running or waiting else None)
 
     def _reason(self) -> str | None:
         """Why a worker could not load its model, in its own words."""

@@ -10,6 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 POLL_S = 0.2
@@ -18,8 +19,8 @@ FRONT = "front"
 Line = tuple[str, str]
 """Who wrote it, and what."""
 
-_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} ")
-_TIME_BYTES = 23
+_TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:[+-]\d\d:\d\d)?) ")
+"""A time without its zone is local time, as older lines have it."""
 
 
 def names(folder: Path) -> list[str]:
@@ -75,11 +76,19 @@ class Tail:
         return lines
 
 
-def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[bytes, str, str]]:
+def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[float, str, str]]:
     entries = []
-    at = b""
+    at = 0.0
     for line in lines:
-        if _TIME.match(line):
-            at = line[:_TIME_BYTES]
+        if match := _TIME.match(line):
+            at = _seconds(match[1].decode(), at)
         entries.append((at, name, line.decode("utf-8", "replace").rstrip("\r")))
     return entries
+
+
+def _seconds(text: str, otherwise: float) -> float:
+    """Since the epoch; `otherwise` for a date that no calendar has."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return otherwise

@@ -1,13 +1,18 @@
 """`logs`: what the front and its workers have written, joined."""
 
+import re
+import sys
 from collections.abc import Callable, Iterable
 
 import click
 
+from supervisor.cli.log_files import FRONT
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 _COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
+_ROLE = re.compile(r"(?P<head>\S+ [A-Z]+ +)(?P<role>\S+) ")
+"""The process as the line itself names it: `front`, or a worker and its epoch, `default-0.3`."""
 _LOUD = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}
 
 
@@ -43,8 +48,13 @@ def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | Non
     style = _painter(names)
     _print(tail.last(lines), style)
     if follow:
-        for batch in tail.follow():
-            _print(batch, style)
+        # Ctrl-C is how one leaves a view that has no end of its own
+        try:
+            for batch in tail.follow():
+                _print(batch, style)
+        except KeyboardInterrupt:
+            if sys.stdout.isatty():
+                click.echo()  # the prompt would stand behind the terminal's ^C
 
 
 def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -> None:
@@ -54,12 +64,21 @@ def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -
 
 def _painter(names: list[str]) -> Callable[[str, str], str]:
     """Prefixes a line with its process's name, in a colour of its own, aligned."""
-    width = max(len(name) for name in names)
+    width = max(len(name) + (0 if name == FRONT else len(".99")) for name in names)
 
     def paint(name: str, text: str) -> str:
         at = names.index(name) if name in names else len(names)
-        prefix = click.style(name.ljust(width), fg=_COLOURS[at % len(_COLOURS)])
+        who, text = _named_once(name, text)
+        prefix = click.style(who.ljust(width), fg=_COLOURS[at % len(_COLOURS)])
         level = next((colour for word, colour in _LOUD.items() if f" {word}" in text[:40]), None)
         return f"{prefix}  {click.style(text, fg=level) if level else text}"
 
     return paint
+
+
+def _named_once(name: str, text: str) -> tuple[str, str]:
+    """Who wrote the line, and the line without that where it begins with it."""
+    match = _ROLE.match(text)
+    if match and (match["role"] == name or match["role"].startswith(f"{name}.")):
+        return match["role"], match["head"] + text[match.end() :]
+    return name, text

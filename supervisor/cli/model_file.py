@@ -3,13 +3,17 @@
 What is inside is the worker's business: models are untrusted, and the front does not parse them.
 """
 
-import difflib
 import os
 from pathlib import Path
 
 from gpufc.errors import ConfigError
+from gpufc.settings import closest
+from supervisor.control import program
 
 MAGIC = b"GGUF"
+NEWEST_VERSION = 3
+PLAUSIBLE_VERSION = 99
+"""What claims a higher one is damaged rather than new; the worker says so."""
 _LEAST_BYTES = 24
 _GLANCE_BYTES = 64
 _PARTIAL_SUFFIXES = (".part", ".partial", ".crdownload", ".incomplete", ".download", ".aria2")
@@ -61,8 +65,14 @@ def _fault_in_gguf(start: bytes, size: int) -> str | None:
     version = start[4:8]
     if version[:3] == b"\0\0\0":
         return "is a big-endian GGUF file; get the little-endian edition of the model"
-    if int.from_bytes(version, "little") < 2:
+    number = int.from_bytes(version, "little")
+    if number < 2:
         return "is in GGUF version 1, which llama.cpp no longer reads; get a newer edition"
+    if NEWEST_VERSION < number <= PLAUSIBLE_VERSION:
+        return (
+            f"is in GGUF version {number}, newer than this llama.cpp knows; "
+            f"`{program.pip('install --upgrade llama-cpp-python')}` updates it"
+        )
     return None
 
 
@@ -94,8 +104,13 @@ def _in_folder(folder: Path) -> str:
         found = []
     if not found:
         return "name a GGUF file"
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"name one of its files: {', '.join(found[:3])}{more}"
+    return f"name one of its files: {_some(found)}"
+
+
+def _some(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(sorted(names)[:3])}{more}"
 
 
 def _near(path: Path) -> str:
@@ -109,5 +124,7 @@ def _near(path: Path) -> str:
         names = [entry.name for entry in folder.iterdir() if entry.suffix == ".gguf"]
     except OSError:
         return ""
-    close = difflib.get_close_matches(path.name, names, n=1) or (names if len(names) == 1 else [])
-    return f"; did you mean {folder / close[0]}?" if close else ""
+    close = closest(path.name, names)
+    if close:
+        return f"; did you mean {folder / close}?"
+    return f"; its folder holds {_some(names)}" if names else ""

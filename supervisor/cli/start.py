@@ -1,16 +1,21 @@
 """`start`: check everything that can be checked, then serve, here or in the background."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from supervisor.cli.options import config_option, resolve, setting_options
+from supervisor.control import program
+
+if TYPE_CHECKING:
+    from gpufc.settings import Settings
 
 
 @click.command(
     "start",
-    epilog="Keys without a flag are set by variable or file; `gpufc-supervisor config show` lists "
-    "them all. Exit codes: 0 ended as asked, 2 bad usage or configuration, 3 could not start.",
+    epilog=f"Keys without a flag are set by variable or file; `{program.command('config show')}` "
+    "lists them all. Exit codes: 0 ended as asked, 2 bad usage or configuration, 3 could not "
+    "start.",
 )
 @setting_options()
 @config_option
@@ -27,7 +32,7 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
     plan = preflight.check(settings)
     for line in plan.notes:
         click.echo(line, err=True)
-    for line in _demo_lines() if plan.is_demo else ():
+    for line in _demo_lines(settings) if plan.is_demo else ():
         click.echo(line)
     if detach:
         from supervisor.cli.detach import start_detached
@@ -39,10 +44,14 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
         serve(plan.config, settings.values)
 
 
-def _demo_lines() -> tuple[str, ...]:
+def _demo_lines(settings: "Settings") -> tuple[str, ...]:
+    """Said before anything is loaded, so they promise nothing."""
+    from supervisor.runtime_dir import RuntimeDir
+
+    folder = RuntimeDir.find(settings.config.server.runtime_dir)
     return (
-        "Serving the demo model, SmolLM2 135M: small, quick and often wrong.",
-        "For another one: gpufc-supervisor start --model-path FILE.gguf",
+        "No model was named: this is the demo model, SmolLM2 135M, small, quick and often wrong.",
+        f"For another one: {folder.command('start --model-path FILE.gguf')}",
         "",
     )
 

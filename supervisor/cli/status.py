@@ -1,5 +1,6 @@
 """`status`: what runs and how it is doing."""
 
+import contextlib
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ WATCH_S = 1.0
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="the whole document, for scripts")
-@click.option("--watch", "-w", is_flag=True, help="redraw every second until Ctrl-C")
+@click.option("--watch", "-w", is_flag=True, help="redraw every second until q or Ctrl-C")
 @setting_options(["runtime_dir"])
 def command(as_json: bool, watch: bool, runtime_dir: str | None) -> None:
     """Show the front, its workers, requests and devices.
@@ -25,36 +26,40 @@ def command(as_json: bool, watch: bool, runtime_dir: str | None) -> None:
     """
     from supervisor.control.client import ControlClient
 
-    client = ControlClient(find(runtime_dir).control_socket)
-    if as_json:
-        click.echo(json.dumps(client.status(), indent=None if watch else 2))
-        while watch:
-            time.sleep(WATCH_S)
-            click.echo(json.dumps(client.status()))
-    elif watch:
-        _watch(client.status)
-    else:
-        _print(client.status())
+    status = ControlClient(find(runtime_dir).control_socket).status
+    if not watch:
+        click.echo(json.dumps(status(), indent=2) if as_json else _text(status()))
+        return
+    # Ctrl-C is how one leaves a view that has no end of its own
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdout.isatty() and not as_json:
+            _watch(status)
+        else:
+            _repeat(lambda: json.dumps(status()) if as_json else _text(status()))
 
 
-def _print(document: dict[str, Any]) -> None:
+def _text(document: dict[str, Any]) -> str:
     from supervisor.cli.status_view import render
     from supervisor.cli.terminal import columns
 
-    click.echo("\n".join(render(document, columns())))
+    return "\n".join(render(document, columns()))
+
+
+def _repeat(text: Callable[[], str]) -> None:
+    """Print again and again. A front that goes away ends it."""
+    while True:
+        click.echo(text())
+        time.sleep(WATCH_S)
 
 
 def _watch(status: Callable[[], dict[str, Any]]) -> None:
-    """Redraw on a terminal; elsewhere print again and again. A front that goes away ends it."""
+    """Redraw on a terminal until q is pressed. A front that goes away ends it."""
     from supervisor.cli.status_view import render
-    from supervisor.cli.terminal import columns, full_screen, redraw
+    from supervisor.cli.terminal import columns, full_screen, input_mode, key_within, redraw
 
-    if not sys.stdout.isatty():
-        while True:
-            _print(status())
-            time.sleep(WATCH_S)
-    with full_screen(sys.stdout):
+    with full_screen(sys.stdout), input_mode(echo=False, lines=False):
         while True:
             lines = render(status(), columns())
-            redraw(sys.stdout, [*lines, "", click.style("Ctrl-C ends this view", dim=True)])
-            time.sleep(WATCH_S)
+            redraw(sys.stdout, [*lines, "", click.style("q ends this view", dim=True)])
+            if "q" in key_within(WATCH_S).lower():
+                return

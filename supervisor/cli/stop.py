@@ -2,11 +2,15 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
+
+if TYPE_CHECKING:
+    from supervisor.control.client import ControlClient
 
 GONE_S = 15.0
 
@@ -27,16 +31,24 @@ def command(now: bool, runtime_dir: str | None) -> None:
     folder = find(runtime_dir)
     client = ControlClient(folder.control_socket)
     pid = int(client.status()["front"]["pid"])
+    limit_s = None if now else _drain_limit_s(client)
     progress = Progress("stopping")
     try:
         for event in client.stop(now):
-            progress.note(left(event["running"], event["waiting"]))
+            running, waiting = event["running"], event["waiting"]
+            progress.note(left(running, waiting), limit_s if running or waiting else None)
     except NotRunning:
         pass  # it went away while it told how it was going, which is what was asked for
     if not _wait_gone(pid):
         progress.end()
         raise Refused(f"the front (pid {pid}) has not ended; look into {folder.logs}")
     progress.end(f"stopped (pid {pid})")
+
+
+def _drain_limit_s(client: "ControlClient") -> float | None:
+    """How long the front waits for its requests, as it was started."""
+    values = {row["key"]: row["value"] for row in client.config()}
+    return values.get("shutdown_timeout_s")
 
 
 def left(running: int, waiting: int) -> str:

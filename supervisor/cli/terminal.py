@@ -4,6 +4,8 @@ Written here rather than taken from rich, which costs the front 7 MiB of its 80.
 """
 
 import contextlib
+import os
+import select
 import shutil
 import sys
 import time
@@ -12,17 +14,10 @@ from typing import TextIO
 
 import click
 
+from gpufc.amount import amount as amount
+
 BAR_WIDTH = 30
 PLAIN_STEP = 0.25
-
-
-def amount(n_bytes: float) -> str:
-    """Bytes as a person reads them: `1.2 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024 or unit == "GiB":
-            break
-        n_bytes /= 1024
-    return f"{n_bytes:.0f} {unit}" if unit == "B" or n_bytes >= 100 else f"{n_bytes:.1f} {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -71,13 +66,14 @@ class Progress:
             self._line(f"{self._what}: {done:.0%}")
             self._next_fraction = (done // PLAIN_STEP + 1) * PLAIN_STEP
 
-    def note(self, text: str) -> None:
-        """How it stands, where no fraction is known."""
+    def note(self, text: str, limit_s: float | None = None) -> None:
+        """How it stands, where no fraction is known. It takes at most `limit_s`."""
+        limit = f" (at most {duration(limit_s)})" if limit_s is not None else ""
         if self._live:
-            self._redraw(f"{self._what}: {text}  {duration(self._elapsed())}")
+            self._redraw(f"{self._what}: {text}  {duration(self._elapsed())}{limit}")
         elif text != self._told:
             self._told = text
-            self._line(f"{self._what}: {text}")
+            self._line(f"{self._what}: {text}{limit}")
 
     def end(self, text: str | None = None) -> None:
         """Remove the line, or leave `text` in its place."""
@@ -97,6 +93,46 @@ class Progress:
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+@contextlib.contextmanager
+def input_mode(*, echo: bool, lines: bool) -> Iterator[None]:
+    """How the terminal treats what is typed, until the end of the block; nothing elsewhere.
+
+    Without `echo` it is not shown; without `lines` each key arrives at once. Ctrl-C stays Ctrl-C.
+    """
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    changed = before.copy()
+    changed[3] &= ~(0 if echo else termios.ECHO) & ~(0 if lines else termios.ICANON)
+    try:
+        termios.tcsetattr(fd, termios.TCSADRAIN, changed)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def key_within(seconds: float) -> str:
+    """The key that is pressed meanwhile; nothing after `seconds`, and nothing without a terminal.
+
+    Within `input_mode(lines=False)`.
+    """
+    if not sys.stdin.isatty():
+        time.sleep(seconds)
+        return ""
+    fd = sys.stdin.fileno()
+    pressed, _, _ = select.select([fd], [], [], seconds)
+    if not pressed:
+        return ""
+    key = os.read(fd, 64)
+    if not key:  # the terminal has gone: it would be "ready" without end
+        time.sleep(seconds)
+    return key.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Made from the status document, so that `start` and `start --detach` say the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from supervisor.cli.terminal import amount
@@ -11,15 +11,16 @@ from supervisor.cli.terminal import amount
 WIDTH = 11
 
 
-def welcome(status: Mapping[str, Any], n_ctx: int) -> list[str]:
-    """Lines for a person at a terminal. `n_ctx` is what was asked for."""
+def welcome(status: Mapping[str, Any], n_ctx: int, command: Callable[[str], str]) -> list[str]:
+    """Lines for a person at a terminal. `n_ctx` is what was asked for, `command` how a command of
+    this front is typed."""
     front = status["front"]
     addresses = front["addresses"]
     lines = [_row("address", address) for address in addresses]
     for worker in status["workers"]:
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
-    lines += [_row("device", text) for text in _devices(status)]
-    return [*lines, "", "Try:", *_first_request(addresses[0])] if addresses else lines
+    lines += [_row("device", text) for text in _devices(status, command)]
+    return [*lines, "", "Try:", *_first_request(addresses[0], command)] if addresses else lines
 
 
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
@@ -33,7 +34,7 @@ def _context(worker: Mapping[str, Any], n_ctx: int) -> str:
     return f"{worker['n_ctx']:,} tokens for each request{less}"
 
 
-def _devices(status: Mapping[str, Any]) -> list[str]:
+def _devices(status: Mapping[str, Any], command: Callable[[str], str]) -> list[str]:
     """What the engine computes on. A GPU that it cannot use is worth a line as well."""
     found: dict[str, str] = {}
     for worker in status["workers"]:
@@ -46,7 +47,7 @@ def _devices(status: Mapping[str, Any]) -> list[str]:
     lines = list(found.values())
     gpus = [device["name"] for device in status.get("devices") or []]
     if gpus and all(not worker.get("n_gpu_layers") for worker in status["workers"]):
-        lines.append(f"{gpus[0]} is not used; `gpufc-supervisor doctor` says why")
+        lines.append(f"{gpus[0]} is not used; `{command('doctor')}` says why")
     return lines
 
 
@@ -59,9 +60,9 @@ def _fields(device: Any) -> tuple[str, str, str, int]:
     return name, description, kind, total
 
 
-def _first_request(address: str) -> list[str]:
+def _first_request(address: str, command: Callable[[str], str]) -> list[str]:
     return [
-        "  gpufc-supervisor chat",
+        f"  {command('chat')}",
         f"  curl {address}/v1/chat/completions \\",
         "    -H 'Content-Type: application/json' \\",
         """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",

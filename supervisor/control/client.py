@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gpufc.errors import ConfigError, GpufcError
+from supervisor.runtime_dir import RuntimeDir
 
 TIMEOUT_S = 10.0
+STARTING_S = 5.0
+"""A front takes its folder's lock first and makes its control socket soon after."""
 
 
 class NotRunning(GpufcError):
@@ -79,9 +82,7 @@ class ControlClient:
                 raise _error(response)
             yield response
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(
-                f"nothing runs in {self.path.parent}; `gpufc-supervisor start` starts it"
-            ) from None
+            raise self._nobody() from None
         except TimeoutError:
             raise NotRunning(
                 f"the front in {self.path.parent} does not answer (waited {self._timeout_s:.0f} s)"
@@ -94,6 +95,21 @@ class ControlClient:
             raise NotRunning(f"{self.path} cannot be reached: {err}") from err
         finally:
             connection.close()
+
+    def _nobody(self) -> NotRunning:
+        """Why nobody listens. A front without its socket can be reached by signals only."""
+        folder = RuntimeDir.find(str(self.path.parent))
+        pid = folder.front_pid()
+        if pid is None:
+            return NotRunning(
+                f"nothing runs in {folder.path}; `{folder.command('start')}` starts it"
+            )
+        if (folder.held_for_s() or 0.0) < STARTING_S:
+            return NotRunning(f"a front (pid {pid}) is just starting in {folder.path}; try again")
+        return NotRunning(
+            f"a front (pid {pid}) runs in {folder.path} but its control socket is gone; "
+            f"end it with `kill {pid}`"
+        )
 
 
 def _error(response: http.client.HTTPResponse) -> GpufcError:

@@ -71,7 +71,9 @@ def test_on_a_gpu_four_fifths_of_the_free_memory_are_used() -> None:
 
 
 def test_a_context_that_does_not_fit_says_how_much_it_needs_and_what_to_set() -> None:
-    with pytest.raises(ModelLoadError, match=r"needs 4096 MiB, and 900 MiB .* smaller n_ctx"):
+    with pytest.raises(
+        ModelLoadError, match=r"4,096 cells needs 4.0 GiB, and 900 MiB .* smaller n_ctx"
+    ):
         cells.fit_cells(
             n_ctx=4096, n_running=1, cell_bytes=MIB, available_bytes=1000 * MIB, on_gpu=False
         )

@@ -68,7 +68,9 @@ def test_files_that_cannot_be_read_are_told_apart(path: Path) -> None:
         (struct.pack("<Q", 99) + b'{"__metadata__":{"format":"pt"}}', "safetensors"),
         (b"PK\3\4" + b"\0" * 60, "PyTorch"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (gguf([ARCH], [], version=1), "version 1 is not supported"),
+        (gguf([ARCH], [], version=1), "version 1, which is not read any more; get a newer"),
+        (gguf([ARCH], [], version=4), "newer than this llama.cpp knows; update llama-cpp-python"),
+        (gguf([ARCH], [], version=0x12345678), "damaged: it claims GGUF version 305,419,896"),
         (gguf([ARCH], [], version=0x03000000), "byte order"),
     ],
 )
@@ -77,8 +79,17 @@ def test_other_formats_get_a_hint(path: Path, content: bytes, hint: str) -> None
 
 
 def test_a_truncated_file_says_so(path: Path) -> None:
-    assert "truncated" in refusal(path, GOOD[:-1])
-    assert "damaged" in refusal(path, GOOD[:100])
+    said = refusal(path, GOOD[:-1])
+    assert "truncated" in said
+    assert f"{len(GOOD) - 1} bytes" in said
+    said = refusal(path, GOOD[:100])
+    assert "damaged" in said
+    assert said.endswith("; download it again")
+
+
+def test_byte_counts_can_be_read(path: Path) -> None:
+    large = gguf([ARCH], [tensor("w", (4_000_000,), 0, 0)])
+    assert "need 16,000,128 bytes (15.3 MiB); download it again" in refusal(path, large)
 
 
 @pytest.mark.parametrize(

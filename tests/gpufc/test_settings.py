@@ -62,10 +62,16 @@ def test_every_key_has_a_unique_name_a_description_and_a_variable() -> None:
     [
         ({"GPUFC_N_CTXX": "1"}, ["GPUFC_N_CTXX", "did you mean GPUFC_N_CTX?"]),
         ({"GPUFC_QWERTY": "1"}, ["GPUFC_QWERTY", "config show"]),
-        ({"GPUFC_N_CTX": "many"}, ["n_ctx", "GPUFC_N_CTX", "'many'", "int"]),
-        ({"GPUFC_PORT": "65536"}, ["port", "<= 65535"]),
-        ({"GPUFC_STANDBY": "cold"}, ["standby", "cold"]),
-        ({"GPUFC_MODEL": ""}, ["model", "length >= 1"]),
+        ({"GPUFC_N_CTX": "many"}, ["n_ctx", "GPUFC_N_CTX", "'many'", "a whole number from 16"]),
+        ({"GPUFC_PORT": "65536"}, ["port", "a whole number from 0 to 65535"]),
+        ({"GPUFC_STANDBY": "cold"}, ["standby", "'cold'", "none, warm or hot"]),
+        ({"GPUFC_KV_UNIFIED": "perhaps"}, ["kv_unified", "'perhaps'", "true or false"]),
+        ({"GPUFC_SHUTDOWN_TIMEOUT_S": "long"}, ["'long'", "must be a number from 0 to 86400"]),
+        ({"GPUFC_LOAD_TIMEOUT_S": "0"}, ["a number over 0 and at most 86400"]),
+        ({"GPUFC_KV_CELLS": "few"}, ["kv_cells", "a whole number from 16"]),
+        ({"GPUFC_MODEL": ""}, ["model", "not empty"]),
+        ({"GPUFC_MODEL_PATH": ""}, ["model_path (variable GPUFC_MODEL_PATH) is empty"]),
+        ({"GPUFC_FLAVOUR": "1"}, ["GPUFC_FLAVOUR", "config show"]),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_reason(
@@ -83,7 +89,7 @@ def test_a_wrong_variable_is_named_with_its_reason(
     ("text", "words"),
     [
         ("prot = 1", ["unknown key prot", "did you mean port?"]),
-        ("port = '80'", ["port", "expected `int`"]),
+        ("port = '80'", ["port", "a whole number"]),
         ("port = ", ["not valid TOML"]),
     ],
 )
@@ -105,3 +111,15 @@ def test_other_programs_variables_are_left_alone() -> None:
     assert resolve(environ={"PORT": "1", "GPUFC_CONFIG": "x", "GPUFC_API_KEY": "k"}).config == (
         Config()
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("strat", "start"), ("stat", "start"), ("chess", None), ("serve", None)]
+)
+def test_only_what_is_really_alike_is_offered(word: str, meant: str | None) -> None:
+    assert settings.closest(word, ["start", "crashes", "restart", "doctor"]) == meant
+
+
+def test_no_message_shows_a_name_of_pythons_types() -> None:
+    for key in settings.keys().values():
+        assert settings._wanted(key), key.name

@@ -1,5 +1,6 @@
-"""Files as newcomers have them: whole, half, and of the wrong kind."""
+"""Files as newcomers have them: whole, half, and of the wrong kind; and one that is a terminal."""
 
+import io
 import struct
 from pathlib import Path
 
@@ -14,3 +15,10 @@ def safetensors(path: Path) -> Path:
     header = b'{"__metadata__":{"format":"pt"}}'
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
     return path
+
+
+class Screen(io.StringIO):
+    """A terminal that was written to."""
+
+    def isatty(self) -> bool:
+        return True

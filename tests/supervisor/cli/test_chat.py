@@ -1,17 +1,22 @@
 """`chat` against a small service: one answer for scripts, a conversation for people."""
 
 import io
-from collections.abc import Iterator
+import re
+import sys
+import termios
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli import chat_session, cli
+from supervisor.cli import answer_view, chat_session, cli
+from supervisor.cli.answer_view import AnswerView
 from supervisor.cli.chat_client import ChatClient, ChatFailed
 from supervisor.cli.chat_session import ChatSession
 from supervisor.control.client import ControlClient, NotRunning
 from tests.supervisor.cli.fake_service import FakeService, fake_service
+from tests.supervisor.cli.files import Screen
 from tests.supervisor.control.fake_front import document
 
 
@@ -102,6 +107,7 @@ def test_a_turn_without_an_answer_is_taken_back(service: tuple[FakeService, str]
     made.refusal = (503, "draining")
     with pytest.raises(ChatFailed, match="draining"):
         chat.ask("one")
+    assert chat.stats() == "no answer yet"
     made.refusal = None
     chat.ask("two")
     assert [turn["content"] for turn in made.seen[1]["messages"]] == ["two"]
@@ -159,7 +165,11 @@ def test_ctrl_c_breaks_the_answer_off_and_keeps_what_came(
     typed(monkeypatch, "one")
     chat.converse("smol")
     monkeypatch.setattr(out, "write", written)
+    assert chat.stats().startswith("2 tokens in ")
+    assert "broken off" in chat.stats()
+    assert "prompt" not in chat.stats(), "the service has not told"
     chat.ask("two")
+    assert "broken off" not in chat.stats()
     assert "broken off" in out.getvalue()
     assert made.seen[1]["messages"][1] == {"role": "assistant", "content": "Hello "}
 
@@ -173,3 +183,93 @@ def test_a_service_that_is_gone_does_not_end_the_conversation(
     assert "went away" in out.getvalue()
     with pytest.raises(NotRunning):
         chat.ask("two")
+
+
+def test_a_terminal_gets_lines_broken_between_words(
+    service: tuple[FakeService, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, url = service
+    monkeypatch.setenv("COLUMNS", "20")
+    made.pieces = ["A long ans", "wer that does", " not fit", " in one line."]
+    screen = Screen()
+    ChatSession(ChatClient(url), screen).ask("one")
+    assert screen.getvalue().split("\n") == [
+        "A long answer that ",
+        "does not fit in one",
+        "line.",
+        "",
+    ]
+
+
+def test_the_banner_fits_into_eighty_columns(
+    service: tuple[FakeService, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(monkeypatch)
+    chat, out = session(service[1])
+    chat.converse("a-model-with-quite-a-long-name-of-its-own")
+    assert max(len(line) for line in out.getvalue().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("so_far", ["", "So far"])
+def test_a_long_pause_shows_a_note_that_goes_away(
+    monkeypatch: pytest.MonkeyPatch, so_far: str
+) -> None:
+    monkeypatch.setattr(answer_view, "PAUSE_S", 0.0)
+    screen = Screen()
+    view = AnswerView(screen)
+    view.text(so_far)
+    view.alive()
+    view.alive()
+    assert screen.getvalue().count("waiting for the engine…") == 1
+    view.text(" so good")
+    view.end()
+    assert seen(screen.getvalue()) == f"{so_far} so good"
+
+
+def test_a_short_pause_and_a_pipe_show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, pipe = Screen(), io.StringIO()
+    AnswerView(screen).alive()
+    monkeypatch.setattr(answer_view, "PAUSE_S", 0.0)
+    AnswerView(pipe).alive()
+    assert screen.getvalue() == pipe.getvalue() == ""
+
+
+def seen(written: str) -> str:
+    """One line as it stands on the terminal in the end."""
+    line, at = "", 0
+    for part in re.split(r"(\x1b\[\d*[mDK])", written):
+        match = re.fullmatch(r"\x1b\[(\d*)([mDK])", part)
+        if match is None:
+            line, at = line[:at] + part + line[at + len(part) :], at + len(part)
+        elif match[2] == "D":
+            at -= int(match[1])
+        elif match[2] == "K":
+            line = line[:at]
+    return line
+
+
+def test_what_is_typed_meanwhile_is_not_echoed_and_the_echo_comes_back(
+    service: tuple[FakeService, str],
+    typing: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, url = service
+    chat, out = session(url)
+    echoes = []
+    written = out.write
+
+    def write(text: str) -> int:
+        echoes.append(has_echo())
+        if text == "wörld":
+            raise KeyboardInterrupt
+        return written(text)
+
+    monkeypatch.setattr(out, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        chat.ask("one")
+    assert echoes[:2] == [False, False]
+    assert has_echo()
+
+
+def has_echo() -> bool:
+    return bool(termios.tcgetattr(sys.stdin.fileno())[3] & termios.ECHO)

@@ -1,6 +1,7 @@
 """`start --detach` with real processes and the fake engine: ready or a reason, never silence."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def test_a_whole_life(folder: Path) -> None:
     assert started.returncode == 0, started.stderr
     assert "http://127.0.0.1:" in started.stdout
     assert str(folder / "logs" / "front.log") in started.stdout
+    assert f"logs -f --runtime-dir {folder}`" in started.stdout
+    assert stat.S_IMODE((folder / "logs" / "start.out").stat().st_mode) == 0o600
 
     assert "ready" in run(folder, "status").stdout
     assert "epoch 2" in run(folder, "restart").stderr

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from click.testing import CliRunner
 
 from gpufc import settings
 from gpufc.config import Config, ModelConfig
-from supervisor.cli import cli, doctor, findings
+from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
 from tests.supervisor.cli import files
+from tests.supervisor.control.fake_front import document
 
 ENGINE = {
     "version": "0.3.36",
@@ -167,3 +169,61 @@ def test_every_finding_is_made_from_settings_that_start_would_use(
     given = settings.resolve(flags=flags, environ={}, file=None)
     texts = [finding.text for finding in doctor.examine(given)]
     assert any("9,999" in text for text in texts)
+
+
+def cells(n_ctx: int, kv_cells: int, room: int) -> findings.Finding:
+    """What is found where there is memory for `room` cells beside the weights."""
+    config = Config(model=ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells))
+    facts: dict[str, Any] = MODEL
+    available = (facts["file_bytes"] + room * facts["cell_bytes"]) / findings.CPU_SHARE + 1
+    (finding,) = findings.memory(facts, report(available_bytes=available), config)
+    return finding
+
+
+def test_too_many_cells_name_their_own_key() -> None:
+    assert cells(4096, 2_000_000, 100_000).advice.startswith("GPUFC_KV_CELLS=99840 at most")
+
+
+def test_no_context_above_the_models_is_advised() -> None:
+    facts = MODEL | {"n_ctx_train": 2048}
+    config = Config(model=ModelConfig(n_ctx=4096, kv_cells=200_000_000))
+    (finding,) = findings.memory(facts, report(available_bytes=1 << 30), config)
+    assert "n-ctx" not in finding.advice
+    assert "GPUFC_KV_CELLS" in finding.advice
+
+
+def test_where_not_even_the_context_fits_both_are_named() -> None:
+    advice = cells(100_000, 2_000_000, 50_000).advice
+    assert "--n-ctx 49920" in advice
+    assert "no GPUFC_KV_CELLS" in advice
+
+
+def test_a_front_that_runs_here_and_is_well_is_one_finding(
+    probed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_status", lambda _: document())
+    code, found = examine(tmp_path, "--port", "8082")
+    assert (code, bad(found)) == (0, [])
+    (running,) = [finding for finding in found if finding["subject"] == "running"]
+    assert "already running here: pid" in running["text"]
+    assert "http://127.0.0.1:8082; nothing to do" in running["text"]
+    assert not {"port", "runtime folder"} & {finding["subject"] for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("condition", "port"), [({"status": "failed", "detail": ""}, 8082), ({"status": "ok"}, 8083)]
+)
+def test_a_front_that_is_not_well_or_elsewhere_is_told_in_full(
+    condition: dict[str, str], port: int
+) -> None:
+    status = document()
+    status["front"]["condition"] = condition
+    assert findings.running(status, port) is None
+
+
+def test_the_name_of_the_ports_owner_is_whole() -> None:
+    process: Any = SimpleNamespace(
+        name=lambda: "gpufc-superviso",
+        cmdline=lambda: ["/x/python", "/x/bin/gpufc-supervisor", "start"],
+    )
+    assert preflight.name_of(process) == "gpufc-supervisor"

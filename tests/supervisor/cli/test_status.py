@@ -1,15 +1,19 @@
 """`status` and `models`: what a document looks like to a person, wide and narrow."""
 
 import json
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli import cli
+from supervisor.cli import cli, status, stop
 from supervisor.cli.status_view import render
+from supervisor.cli.terminal import Progress
 from supervisor.control.client import ControlClient
+from tests.supervisor.cli.files import Screen
 from tests.supervisor.control.control_server import Server
 from tests.supervisor.control.fake_front import document, worker
 
@@ -99,3 +103,35 @@ def test_a_front_that_has_no_status_yet_is_not_running(
     assert ControlClient(path).path == path
     result = CliRunner().invoke(cli, ["status", "--runtime-dir", str(path.parent)])
     assert result.exit_code == 4
+
+
+@pytest.mark.parametrize("how", [["--watch"], ["--watch", "--json"]])
+def test_ctrl_c_is_the_normal_end_of_watching(
+    server: Server, monkeypatch: pytest.MonkeyPatch, how: list[str]
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    _, path, _ = server
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=interrupted))
+    result = CliRunner().invoke(cli, ["status", *how, "--runtime-dir", str(path.parent)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "default-0" in result.stdout
+
+
+def test_q_ends_watching_at_a_terminal(
+    typing: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typing("q")
+    status._watch(document)
+    shown = capsys.readouterr().out
+    assert "q ends this view" in shown
+    assert shown.endswith("\x1b[?1049l"), "the screen that was there before is back"
+
+
+def test_stop_says_how_long_it_may_take(server: Server) -> None:
+    _, path, _ = server
+    assert stop._drain_limit_s(ControlClient(path)) == 30.0
+    terminal = Screen()
+    Progress("stopping", terminal).note(stop.left(2, 0), 30.0)
+    assert "stopping: 2 requests running, 0 waiting  0.0 s (at most 30 s)" in terminal.getvalue()

@@ -1,13 +1,16 @@
 """Client and server over a real unix socket."""
 
+import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from gpufc.errors import ConfigError
 from supervisor.control.client import ControlClient, NotRunning
+from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.control.control_server import Server
 
 
@@ -68,7 +71,7 @@ def test_an_unknown_worker_is_the_operators_mistake(server: Server) -> None:
 
 
 def test_without_a_socket_nothing_runs(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning, match=r"nothing runs in .*`gpufc-supervisor start`"):
+    with pytest.raises(NotRunning, match=r"nothing runs in .* start --runtime-dir \S+` starts it"):
         ControlClient(tmp_path / "control.sock").status()
 
 
@@ -79,3 +82,20 @@ def test_a_socket_that_a_killed_front_left_means_nothing_runs(server: Server) ->
     end()
     with pytest.raises(NotRunning, match="nothing runs"):
         ControlClient(left).status()
+
+
+@pytest.mark.parametrize(
+    ("age_s", "words"),
+    [(60, r"pid \d+\) runs in .* is gone; end it with `kill \d+`"), (0, "just st")],
+)
+def test_a_front_whose_socket_is_gone_is_told_from_none(
+    tmp_path: Path, age_s: int, words: str
+) -> None:
+    folder = RuntimeDir.acquire(str(tmp_path))
+    taken = time.time() - age_s
+    os.utime(tmp_path / "front.lock", (taken, taken))
+    with pytest.raises(NotRunning, match=words):
+        ControlClient(folder.control_socket).status()
+    folder.cleanup()
+    with pytest.raises(NotRunning, match="nothing runs"):
+        ControlClient(folder.control_socket).status()

@@ -22,7 +22,7 @@ def test_it_is_made_private(tmp_path: Path) -> None:
 
 def test_a_second_front_is_told_who_is_there(tmp_path: Path) -> None:
     first = RuntimeDir.acquire(str(tmp_path))
-    with pytest.raises(StartError, match=rf"another front \(pid {os.getpid()}\) .*gpufc-super"):
+    with pytest.raises(StartError, match=rf"another front \(pid {os.getpid()}\) .* stop"):
         RuntimeDir.acquire(str(tmp_path))
     first.cleanup()
     RuntimeDir.acquire(str(tmp_path)).cleanup()
@@ -73,6 +73,37 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) ->
     folder.chmod(mode)
     with pytest.raises(ConfigError, match="written by others"):
         RuntimeDir.acquire(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("mode", "inside", "advised"),
+    [
+        (0o777, "logs", True),
+        (0o777, "w-0a1b2c3d.sock", True),
+        (0o777, "my-thesis.odt", False),
+        (0o1777, None, False),
+    ],
+)
+def test_chmod_is_advised_for_a_folder_that_is_ours_alone(
+    tmp_path: Path, mode: int, inside: str | None, advised: bool
+) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    if inside:
+        (folder / inside).mkdir()
+    folder.chmod(mode)
+    with pytest.raises(ConfigError, match="choose another folder") as caught:
+        RuntimeDir.acquire(str(folder))
+    assert ("chmod 700" in str(caught.value)) is advised
+
+
+def test_a_suggested_command_carries_the_folder_unless_it_is_the_default(tmp_path: Path) -> None:
+    assert (
+        RuntimeDir.find(str(tmp_path)).command("stop").endswith(f" stop --runtime-dir {tmp_path}")
+    )
+    default = RuntimeDir.find(None)
+    assert default.command("stop").endswith(" stop")
+    assert RuntimeDir.find(str(default.path)).command("stop").endswith(" stop")
 
 
 def test_a_link_is_refused(tmp_path: Path) -> None:
