@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gpufc.config import AdmissionConfig, Config, LimitsConfig
 from supervisor.app import create_app
+from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.http.server import FrontRunner, bind, urls
 from tests.supervisor.dispatch.fakes import FakeFleet
@@ -20,12 +21,12 @@ from tests.supervisor.dispatch.fakes import FakeFleet
 class Service:
     """A front that listens. `fleet.start_worker()` makes it ready."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, devices: DeviceMonitor | None = None) -> None:
         self.config = config
         self.fleet = FakeFleet()
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.dispatcher = self.dispatcher
-        self.app = create_app(config, self.fleet, self.dispatcher)
+        self.app = create_app(config, self.fleet, self.dispatcher, devices)
         self.runner = FrontRunner(self.app, config.limits)
         self.url = ""
         self.http: aiohttp.ClientSession
