@@ -19,7 +19,6 @@ class Match(Struct, frozen=True):
 
     slot: int
     n_tokens: int
-    idle: bool
 
 
 class _Holding(Struct):
@@ -51,7 +50,7 @@ class PrefixCache:
             if not self._can_cut and not whole:
                 continue
             if n_tokens >= MIN_MATCH and (best is None or n_tokens > best.n_tokens):
-                best = Match(slot, n_tokens, holding.idle)
+                best = Match(slot, n_tokens)
         if best is not None:
             self._holdings.move_to_end(best.slot)
         return best

@@ -32,9 +32,6 @@ from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
 
-GOODBYE_S = 2.0
-"""How long requests that were ended get to hand their last words to their clients."""
-
 
 class UnusableModel(StartError, ConfigError):
     """It could not start because the model or its configuration is at fault: trying again would

@@ -18,13 +18,13 @@ def test_the_longest_prefix_wins_also_of_a_running_sequence() -> None:
     prefixes.hold(0, "", LONG[:30])
     prefixes.release(0)
     prefixes.hold(1, "", LONG[:60])
-    assert prefixes.match("", LONG) == Match(1, 60, idle=False)
+    assert prefixes.match("", LONG) == Match(1, 60)
 
 
 def test_at_least_one_token_is_left_to_compute() -> None:
     prefixes = cache()
     prefixes.hold(0, "", LONG)
-    assert prefixes.match("", LONG) == Match(0, 99, idle=False)
+    assert prefixes.match("", LONG) == Match(0, 99)
 
 
 def test_a_short_match_is_none() -> None:
@@ -66,5 +66,5 @@ def test_a_model_that_cannot_be_cut_back_reuses_whole_idle_states_only() -> None
     prefixes.hold(0, "", LONG[:50])
     assert prefixes.match("", LONG) is None
     prefixes.release(0)
-    assert prefixes.match("", LONG) == Match(0, 50, idle=True)
+    assert prefixes.match("", LONG) == Match(0, 50)
     assert prefixes.match("", [*LONG[:49], 999, 998]) is None
