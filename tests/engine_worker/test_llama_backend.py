@@ -265,7 +265,7 @@ def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
 
 
 def test_too_large_a_cache_is_refused_before_it_is_tried(model_path: Path) -> None:
-    assert "MiB" in refusal(model_path, kv_cells=268_435_456)
+    assert "GiB" in refusal(model_path, kv_cells=268_435_456)
 
 
 def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) -> None:
