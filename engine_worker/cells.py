@@ -41,6 +41,10 @@ def bytes_per_cell(header: GgufHeader) -> int:
     return max(1, sum(kv_heads[:n_layers]) * (key + value) * F16_BYTES)
 
 
+GPU_RESERVE_BYTES = 512 * 1024 * 1024
+"""Of device memory left alone: what the first steps allocate fails by ending the process."""
+
+
 def fit_cells(
     *,
     n_ctx: int,

@@ -278,8 +278,12 @@ def _batch_tokens(config: ModelConfig) -> int:
 def _n_cells(header: GgufHeader, config: ModelConfig, n_ctx: int, n_sequences: int) -> int:
     devices = list_devices(lc._lib)
     on_gpu = bool(_log.n_offloaded) and free_gpu_bytes(devices) > 0
-    available = free_gpu_bytes(devices) if on_gpu else cells.available_memory()
     cell_bytes = cells.bytes_per_cell(header)
+    if on_gpu:
+        available = max(0, free_gpu_bytes(devices) - cells.GPU_RESERVE_BYTES)
+        cell_bytes += 2 * _batch_tokens(config)  # of the compute buffer, measured on one H100
+    else:
+        available = cells.available_memory()
     share = cells.GPU_SHARE if on_gpu else cells.CPU_HARD_SHARE
     if not config.kv_unified:
         wanted = cells.round_up(n_ctx) * n_sequences
@@ -340,4 +344,4 @@ def _n_offloaded(config: ModelConfig, n_layers: int) -> int:
     if not lc.llama_supports_gpu_offload():
         return 0
     n_offloaded = _log.n_offloaded if _log.n_offloaded is not None else config.n_gpu_layers
-    return min(n_offloaded, n_layers)
+    return max(0, min(n_offloaded, n_layers + 1) - 1)  # the output layer is the first to move

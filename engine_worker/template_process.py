@@ -130,6 +130,8 @@ class _Child:
         # -P and PYTHONPATH: our own packages from where this file is, nothing from the folder
         # that the worker happens to run in
         root = str(Path(__file__).resolve().parent.parent)
+        # and dependencies from where this process has them, which may be no site-packages folder
+        path = os.pathsep.join([root, *(entry for entry in sys.path if entry)])
         command = [sys.executable, "-P", "-s", "-m", "engine_worker.template_process"]
         try:
             self._process = subprocess.Popen(
@@ -137,7 +139,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": root, "LANG": "C.UTF-8"},
+                env={"PYTHONPATH": path, "LANG": "C.UTF-8"},
                 bufsize=0,
             )
         except OSError as err:
