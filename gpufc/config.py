@@ -151,6 +151,14 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
     load_timeout_s: Annotated[
         float, Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load")
     ] = 600.0
+    recycle_growth_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="anonymous memory that a worker may gain since it was ready, in bytes,"
+            " before it is replaced; 0: never",
+        ),
+    ] = 2 * 1024 * 1024 * 1024
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@
         ├── RateLimited                  429 rate_limit_exceeded
         ├── Overloaded                   503 overloaded_error
         ├── EngineUnavailable            503 engine_unavailable
+        ├── SwapRefused                  409 swap_refused (exit code 5 on a terminal)
         ├── EngineCrashed                500 server_error engine_crashed
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
         └── InternalError                500 server_error internal_error
@@ -170,6 +171,14 @@ class EngineUnavailable(RequestError):
     status = 503
     type = "engine_unavailable"
     code = "engine_unavailable"
+
+
+class SwapRefused(RequestError):
+    """A new model did not load or did not pass its trial: the one before serves on."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "swap_refused"
 
 
 class EngineCrashed(RequestError):

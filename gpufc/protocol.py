@@ -204,10 +204,16 @@ class Ready(Message, frozen=True):
 
 
 class LoadFailed(Message, frozen=True):
-    """The model cannot be served. With `retryable` false, starting again would fail again."""
+    """The model cannot be served. With `retryable` false, starting again would fail again.
+
+    When memory is what was missing, `needed_bytes` is what it would take and `available_bytes` what
+    there was: whoever can free the difference may try again. Both 0 otherwise.
+    """
 
     reason: str
     retryable: bool
+    needed_bytes: int = 0
+    available_bytes: int = 0
 
 
 class Prepared(Message, frozen=True):

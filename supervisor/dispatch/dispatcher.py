@@ -202,6 +202,9 @@ class Dispatcher:
             case Finished():
                 group.finished(worker, message.request)
 
+    def worker_draining(self, worker: WorkerHandle) -> None:
+        worker.drained()
+
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         group = self._groups[worker.model]
         group.worker_lost(worker, reason)

@@ -4,6 +4,7 @@ Nothing here knows processes, sockets or pids' files: `fleet.Fleet` implements t
 dispatch's client the other.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
@@ -46,8 +47,26 @@ class WorkerHandle(Protocol):
         ...
 
     @property
+    def line(self) -> int:
+        """Processes that follow each other by restarts, with the same model and settings, have
+        one line. What takes over from them by a swap has another."""
+        ...
+
+    @property
     def ready(self) -> Ready:
         """What was really obtained when the model was loaded."""
+        ...
+
+    def drained(self) -> None:
+        """Nothing that has begun needs this worker's line any more: it may be ended.
+
+        Only after `worker_draining`; may also be called when the worker has been lost since.
+        """
+        ...
+
+    def explain_deaths(self, count: int) -> None:
+        """The last `count` deaths of this worker's line were a request's doing, which has been
+        convicted: they say nothing about the model, and count for no limit."""
         ...
 
     def send(self, message: ToWorker) -> None:
@@ -59,8 +78,8 @@ class WorkerHandle(Protocol):
 class FleetListener(Protocol):
     """Told about workers, in the event loop. Must not block; must not raise.
 
-    For one handle the order is always `worker_ready`, any number of `worker_message`,
-    `worker_lost`. The last one comes exactly once, as soon as the fleet gives the worker up: its
+    For one handle the order is always `worker_ready`, any number of `worker_message`, with at most
+    one `worker_draining` among them, `worker_lost`. The last one comes exactly once, as soon as the fleet gives the worker up: its
     process may then still be ending, but nothing that it says reaches anybody any more.
     """
 
@@ -70,6 +89,12 @@ class FleetListener(Protocol):
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         """Something that a ready worker said. Its epoch has been checked."""
+        ...
+
+    def worker_draining(self, worker: WorkerHandle) -> None:
+        """Another worker takes over, with another model: this one gets nothing new, but what has
+        begun on its fingerprint ends on it, also on the next worker of its line if it is lost.
+        Answered by `worker.drained()`, at once or later."""
         ...
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
@@ -146,3 +171,55 @@ class SpareStatus(Struct, frozen=True, kw_only=True):
     pid: int
     state: SpareState
     rss_bytes: int
+
+
+class ReplacementStage(StrEnum):
+    """How far a worker's replacement is. The words of the terminal and of `/admin`."""
+
+    LOADING = "loading"
+    TRYING = "trying"
+    DRAINING = "draining"
+    """The old worker's streams end on it; with `stop first`, before the new one is loaded."""
+    ROLLING_BACK = "rolling_back"
+    READY = "ready"
+
+
+class Replacement(Struct, frozen=True, kw_only=True):
+    """One line of progress of a restart or a swap. `fraction` is of the loading, 0 to 1."""
+
+    worker: WorkerName
+    stage: ReplacementStage
+    detail: str = ""
+    fraction: float = 0.0
+    pid: int | None = None
+    epoch: Epoch | None = None
+
+
+OnReplacement = Callable[[Replacement], None]
+
+
+class ModelChange(Struct, frozen=True, kw_only=True):
+    """What a swap changes; None leaves it as it is."""
+
+    model_path: str
+    n_ctx: int | None = None
+    n_gpu_layers: int | None = None
+
+
+class ReplaceableFleet(Protocol):
+    """What operators can have replaced. Both return when it is done; when the caller is cancelled,
+    what has begun goes on."""
+
+    async def restart(
+        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = ...
+    ) -> None:
+        """Replace a worker, or all one after another. Raises `NotFound`, `EngineUnavailable`."""
+        ...
+
+    async def swap(
+        self, name: str | None, change: ModelChange, *, tell: OnReplacement = ...
+    ) -> None:
+        """Serve another model under a served name (None: the only one). Raises `ModelNotFound`,
+        `SwapRefused` with the reason if the one before serves on, `Overloaded` while another
+        replacement of it is going on."""
+        ...

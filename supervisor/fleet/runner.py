@@ -6,6 +6,7 @@ without the queue, between `worker_ready` and `worker_lost` and at no other time
 """
 
 import asyncio
+import itertools
 import logging
 import secrets
 import signal
@@ -48,6 +49,9 @@ LAST_WORDS_S = 0.03
 through the socket, and without them a broken file would look like a crash."""
 
 
+_lines = itertools.count(1)
+
+
 class WorkerSpec(Struct, frozen=True):
     """What fills a place in the fleet, whichever process it is."""
 
@@ -72,11 +76,18 @@ class Worker:
     """A ready process, as the listener sees it (`port.WorkerHandle`)."""
 
     def __init__(
-        self, spec: WorkerSpec, epoch: Epoch, ready: Ready, link: Link, seen: Observation
+        self,
+        spec: WorkerSpec,
+        line: int,
+        epoch: Epoch,
+        ready: Ready,
+        link: Link,
+        seen: Observation,
     ) -> None:
         self.name = spec.name
         self.epoch = epoch
         self.model = spec.model
+        self.line = line
         self.ready = ready
         self._link = link
         self._seen = seen
@@ -86,6 +97,12 @@ class Worker:
         self._link.send(message)
         if type(message) is Generate:
             self._seen.handed_work()
+
+    def drained(self) -> None:
+        """See the port."""
+
+    def explain_deaths(self, count: int) -> None:
+        """See the port."""
 
     def __repr__(self) -> str:
         return f"Worker({self.name}, epoch={self.epoch})"
@@ -104,6 +121,7 @@ class WorkerRunner:
         limits: WatchLimits = LIMITS,
     ) -> None:
         self.spec = spec
+        self.line = next(_lines)
         self.lifecycle = lifecycle
         self.defect: str | None = None
         """Set when the runner itself has failed: it does nothing any more."""
@@ -334,7 +352,9 @@ class WorkerRunner:
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
-        worker = self._worker = Worker(self.spec, self.lifecycle.epoch, ready, link, seen)
+        worker = self._worker = Worker(
+            self.spec, self.line, self.lifecycle.epoch, ready, link, seen
+        )
         self._tell(lambda listener: listener.worker_ready(worker))
         self._hooks.became_ready()
 
