@@ -1,0 +1,125 @@
+"""Computed KV of sequences in a memory file, on its way from one worker to the next.
+
+The file is anonymous memory (memfd) that the front made: it has no name, is written once by the
+worker that is about to be replaced, sealed by the front, and read by its successor. Its layout:
+
+    state, state, …      each as the backend exports it, from a page's beginning on
+    index                msgpack of `Index`
+    trailer              the index's offset and length, 8 bytes each (little endian)
+
+Only what one process of a fingerprint wrote is given to another one of the same fingerprint.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from gpufc.errors import GpufcError
+
+_TRAILER = struct.Struct("<QQ")
+MAX_INDEX_BYTES = 64 * 1024 * 1024
+
+Fill = Callable[[memoryview], int]
+"""Writes one state into the memory that it is given; returns the bytes written."""
+
+
+class KvFileError(GpufcError):
+    """A memory file that cannot be taken over: prefill instead."""
+
+
+class SavedSequence(Struct, frozen=True, array_like=True):
+    """One state: the KV of all of `tokens`, which the sequences of `scope` may share."""
+
+    scope: str
+    tokens: tuple[int, ...]
+    offset: int
+    size: int
+
+
+class Index(Struct, frozen=True, array_like=True):
+    """What is in the file, and by which model and settings it was computed."""
+
+    fingerprint: str
+    sequences: tuple[SavedSequence, ...]
+
+
+class KvWriter:
+    """Fills an empty memory file. `limit_bytes` bounds its size, the index not counted."""
+
+    def __init__(self, fd: int, limit_bytes: int) -> None:
+        self.n_bytes = 0
+        """The states' size so far, in bytes, padding included."""
+        self.sequences: list[SavedSequence] = []
+        self._fd = fd
+        self._limit = limit_bytes
+
+    def add(self, scope: str, tokens: tuple[int, ...], size: int, fill: Fill) -> bool:
+        """Append one state of `size` bytes. False if it does not fit or could not be written.
+
+        Raises `OSError` when there is no memory.
+        """
+        padded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        if size <= 0 or self.n_bytes + padded > self._limit:
+            return False
+        offset = self.n_bytes
+        # reserved and not only promised: a store into a page that cannot be had is a SIGBUS
+        os.posix_fallocate(self._fd, offset, padded)
+        with mmap.mmap(self._fd, padded, offset=offset) as memory, memoryview(memory) as view:
+            written = fill(view[:size])
+        if written != size:
+            return False
+        self.n_bytes += padded
+        self.sequences.append(SavedSequence(scope, tokens, offset, size))
+        return True
+
+    def finish(self, fingerprint: str) -> None:
+        """Write the index. Nothing is mapped any more afterwards, so that it can be sealed."""
+        index = msgspec.msgpack.encode(Index(fingerprint, tuple(self.sequences)))
+        trailer = _TRAILER.pack(self.n_bytes, len(index))
+        os.ftruncate(self._fd, self.n_bytes)
+        _write_at(self._fd, index + trailer, self.n_bytes)
+
+
+class KvReader:
+    """The states of a finished memory file. Raises `KvFileError` if it is not for `fingerprint`."""
+
+    def __init__(self, fd: int, fingerprint: str) -> None:
+        self._fd = fd
+        index = _read_index(fd)
+        if index.fingerprint != fingerprint:
+            raise KvFileError(f"computed by another model: {index.fingerprint}")
+        self.sequences = index.sequences
+
+    def state(self, saved: SavedSequence) -> mmap.mmap:
+        """One state, mapped for reading. The caller closes it; only `saved.size` bytes count."""
+        return mmap.mmap(
+            self._fd, saved.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=saved.offset
+        )
+
+
+def _read_index(fd: int) -> Index:
+    size = os.fstat(fd).st_size
+    try:
+        offset, length = _TRAILER.unpack(os.pread(fd, _TRAILER.size, size - _TRAILER.size))
+        if length > MAX_INDEX_BYTES or offset + length + _TRAILER.size != size:
+            raise KvFileError("the memory file was not finished")
+        index = msgspec.msgpack.decode(os.pread(fd, length, offset), type=Index)
+    except (struct.error, OSError, msgspec.DecodeError) as err:
+        raise KvFileError(f"the memory file cannot be read: {err}") from err
+    if any(
+        saved.offset % mmap.PAGESIZE or saved.size <= 0 or saved.offset + saved.size > offset
+        for saved in index.sequences
+    ):
+        raise KvFileError("the memory file's index points outside of it")
+    return index
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        n_written = os.pwrite(fd, view, offset)
+        view, offset = view[n_written:], offset + n_written
