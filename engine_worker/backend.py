@@ -91,6 +91,19 @@ class Backend(Protocol):
         """Make the empty sequence `target` begin with the first `n_tokens` of `source`."""
         ...
 
+    def state_bytes(self, sequence: int) -> int:
+        """The size of a sequence's state; 0 if it cannot be exported."""
+        ...
+
+    def export_state(self, sequence: int, memory: memoryview) -> int:
+        """Write a sequence's KV cells into memory of that size; returns the bytes written."""
+        ...
+
+    def import_state(self, sequence: int, memory: memoryview) -> bool:
+        """Give the empty `sequence` what another worker of the same fingerprint exported. False
+        (and it stays empty) if that fails."""
+        ...
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Text to token ids."""
         ...

@@ -121,6 +121,24 @@ class FakeBackend:
             self._sequences[target] = [_Cell(cell.token, cell.state) for cell in prefix]
             self._n_used += n_tokens
 
+    def state_bytes(self, sequence: int) -> int:
+        """See `Backend`. A state is the sequence's tokens, four bytes each."""
+        return 4 * len(self._sequences[sequence])
+
+    def export_state(self, sequence: int, memory: memoryview) -> int:
+        """See `Backend`."""
+        memory[:] = np.array(self.history(sequence), np.int32).tobytes()
+        return len(memory)
+
+    def import_state(self, sequence: int, memory: memoryview) -> bool:
+        """See `Backend`."""
+        tokens = np.frombuffer(bytes(memory), np.int32).tolist()
+        if self._n_used + len(tokens) > self._room:
+            return False
+        for token in tokens:
+            self._append(sequence, token)
+        return True
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return fake_vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
 

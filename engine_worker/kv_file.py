@@ -95,10 +95,8 @@ class KvReader:
         self.sequences = index.sequences
 
     def state(self, saved: SavedSequence) -> mmap.mmap:
-        """One state, mapped for reading. The caller closes it; only `saved.size` bytes count."""
-        return mmap.mmap(
-            self._fd, saved.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ, offset=saved.offset
-        )
+        """One state, mapped copy on write: the file is sealed. The caller closes it."""
+        return mmap.mmap(self._fd, saved.size, access=mmap.ACCESS_COPY, offset=saved.offset)
 
 
 def _read_index(fd: int) -> Index:

@@ -131,6 +131,28 @@ class LlamaBackend:
         if lc.llama_memory_seq_pos_max(self._memory, target) >= n_tokens:
             self.remove(target, n_tokens)
 
+    def state_bytes(self, sequence: int) -> int:
+        """See `Backend`. Of a model whose state cannot be cut, nothing is exported."""
+        return (
+            int(lc.llama_state_seq_get_size(self._context, sequence)) if self.facts.can_cut else 0
+        )
+
+    def export_state(self, sequence: int, memory: memoryview) -> int:
+        """See `Backend`."""
+        target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
+        size = lc.llama_state_seq_get_data(self._context, target, len(memory), sequence)
+        del target  # it holds the memory, which the caller is about to unmap
+        return int(size)
+
+    def import_state(self, sequence: int, memory: memoryview) -> bool:
+        """See `Backend`. llama.cpp checks that cache types and layout agree."""
+        source = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
+        size = lc.llama_state_seq_set_data(self._context, source, len(memory), sequence)
+        del source
+        if not size:
+            lc.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return bool(size)
+
     def close(self) -> None:
         """Free context and model. Nothing may be called afterwards; a second call does nothing."""
         context, self._context = self._context, None

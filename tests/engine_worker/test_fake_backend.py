@@ -10,7 +10,7 @@ from engine_worker.backend import Batch
 from engine_worker.fake_backend import FakeBackend, expected_text, expected_tokens
 from engine_worker.fake_vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
 from engine_worker.sampling import Sampler
-from gpufc.config import ModelConfig
+from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError, OutOfCells
 from gpufc.sampling import SamplingParams
 
@@ -237,3 +237,14 @@ def test_pieces_join_to_the_text() -> None:
     assert backend.piece(EOS) == b""
     assert backend.spelling(EOS) == b"<|eos|>"
     assert backend.piece(GENERATED + 65) == b"A"
+
+
+def test_a_state_goes_over_to_another_backend() -> None:
+    old, new = (FakeBackend(ModelConfig(backend=BackendKind.FAKE), 4) for _ in range(2))
+    old.decode(Batch([5, 6, 7], [0, 1, 2], [1, 1, 1], [False, False, True]))
+    memory = bytearray(old.state_bytes(1))
+    assert old.export_state(1, memoryview(memory)) == len(memory)
+    assert new.import_state(3, memoryview(memory))
+    assert new.history(3) == [5, 6, 7]
+    goes_on = new.decode(Batch([8], [3], [3], [True]))
+    assert (goes_on == old.decode(Batch([8], [3], [1], [True]))).all()

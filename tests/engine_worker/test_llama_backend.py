@@ -272,3 +272,23 @@ def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO)
     load(model_path, 2, n_ctx=8192, kv_cells=10_240).close()
     assert [record.message for record in caplog.records] == []
+
+
+def test_a_state_that_was_handed_over_goes_on_to_the_bit(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog, and then")
+    n = len(tokens)
+    backend.decode(Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))
+    memory = bytearray(backend.state_bytes(0))
+    assert backend.export_state(0, memoryview(memory)) == len(memory) > 0
+    before = backend.decode(Batch([tokens[-1]], [n], [0], [True])).copy()
+    backend.remove(0)
+    assert backend.import_state(0, memoryview(memory))
+    after = backend.decode(Batch([tokens[-1]], [n], [0], [True]))
+    assert (before == after).all()
+
+
+def test_a_state_that_is_no_state_is_refused_and_leaves_nothing(backend: LlamaBackend) -> None:
+    assert not backend.import_state(0, memoryview(bytearray(4096)))
+    tokens = tokens_of(backend, "The")
+    n = len(tokens)
+    backend.decode(Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))

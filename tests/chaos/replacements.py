@@ -1,0 +1,167 @@
+"""Restarts and swaps on purpose, again and again, while clients come and go."""
+
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from tests.chaos.history import History, check, longest_silence_s, text_times
+from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
+from tests.chaos.report import conditions, say, spread
+from tests.chaos.rig import Rig, rig, stop_and_look, worker, wrong_counters
+from tests.service import COMMAND, clean_environment
+
+N_CLIENTS = 4
+N_TOKENS = 48
+UNDISTURBED_S = 10.0
+"""How long requests are timed before the first replacement, to compare with."""
+REFUSED = 5
+
+
+class Outcome(Struct):
+    """What the clients of one run got. Times in seconds."""
+
+    histories: list[History] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    disturbed_from: float = 0.0
+
+    def of(self, *, disturbed: bool) -> list[History]:
+        """Those that began before the first replacement, or after it."""
+        return [
+            history
+            for history in self.histories
+            if (history.started_at >= self.disturbed_from) is disturbed
+        ]
+
+
+async def restarts(n: int, model: Path | None) -> bool:
+    """`n` restarts under load; the fake backend without a model. Whether nobody noticed."""
+    async with _service(model) as one:
+        outcome = Outcome()
+        async with _load(one, outcome, _asks(model, "restart")):
+            for _ in range(n):
+                pid = worker(await one.figures())["pid"]
+                await _replace(one, outcome, "restart")
+                if worker(await one.figures())["pid"] == pid:
+                    outcome.wrong.append("a restart left the worker where it was")
+        return await _verdict(one, outcome, f"{n} restarts")
+
+
+async def swaps(n: int, models: Sequence[Path]) -> bool:
+    """`n` swaps to and fro between two real models under load. Whether nobody noticed."""
+    async with _service(models[0]) as one:
+        outcome = Outcome()
+        async with _load(one, outcome, _asks(models[0], "swap")):
+            for number in range(1, n + 1):
+                target = models[number % len(models)]
+                await _replace(one, outcome, "swap", str(target))
+                served = worker(await one.figures())["model_path"]
+                if Path(served) != target:
+                    outcome.wrong.append(f"{served} serves and not {target}")
+        return await _verdict(one, outcome, f"{n} swaps")
+
+
+async def refusals(model: Path, bad: Sequence[tuple[str, Sequence[str]]]) -> bool:
+    """Swaps that must be refused, under load: `bad` are a name and the command's arguments."""
+    async with _service(model) as one:
+        outcome = Outcome()
+        async with _load(one, outcome, _asks(model, "refusal")):
+            for name, arguments in bad:
+                code, said = await _command(one, "swap", *arguments)
+                say(f"  {name}: exit code {code}: {said.splitlines()[-1] if said else ''}")
+                if code != REFUSED:
+                    outcome.wrong.append(f"{name}: exit code {code} instead of {REFUSED}")
+                row = worker(await one.figures())
+                if row["state"] != "ready" or Path(row["model_path"]) != model:
+                    outcome.wrong.append(f"{name}: {row['model_path']} is {row['state']}")
+        return await _verdict(one, outcome, f"{len(bad)} refused swaps")
+
+
+@asynccontextmanager
+async def _service(model: Path | None) -> AsyncIterator[Rig]:
+    arguments = ["--model-path", str(model), "--n-ctx", "1024"] if model else []
+    environ = {"GPUFC_LOG_LEVEL": "warning"} | ({} if model else {"GPUFC_BACKEND": "fake"})
+    async with rig(*arguments, environ=environ) as one:
+        yield one
+
+
+def _asks(model: Path | None, name: str) -> Callable[[int], Ask]:
+    def ask(number: int) -> Ask:
+        prompt = f"{name} {number}: a short story about the sea and"
+        return ask_real(prompt, N_TOKENS, seed=number) if model else ask_fake(prompt, N_TOKENS)
+
+    return ask
+
+
+@asynccontextmanager
+async def _load(one: Rig, outcome: Outcome, ask: Callable[[int], Ask]) -> AsyncIterator[None]:
+    """`N_CLIENTS` that ask one request after the other, for as long as the block runs."""
+    numbers, over = itertools.count(), asyncio.Event()
+
+    async def client() -> None:
+        while not over.is_set():
+            number = next(numbers)
+            wanted = ask(number)
+            history = begin(f"request {number}", wanted)
+            outcome.histories.append(history)
+            await pursue(one.session, one.url, wanted, history)
+
+    tasks = [asyncio.create_task(client()) for _ in range(N_CLIENTS)]
+    try:
+        await asyncio.sleep(UNDISTURBED_S)  # a span of time that is measured, not waited for
+        outcome.disturbed_from = time.monotonic()
+        yield
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def _replace(one: Rig, outcome: Outcome, *arguments: str) -> None:
+    started = time.monotonic()
+    code, said = await _command(one, *arguments)
+    outcome.took.append(time.monotonic() - started)
+    if code != 0:
+        outcome.wrong.append(f"{' '.join(arguments)} ended with {code}: {said[-300:]}")
+
+
+async def _command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
+    """One of the operator's commands, as a process: its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        name,
+        *arguments,
+        "--runtime-dir",
+        str(one.service.runtime.path),
+        env=clean_environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode().strip()
+
+
+async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
+    for history in outcome.histories:
+        outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
+    outcome.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    say(f"{what}, {N_CLIENTS} clients, {len(outcome.histories)} requests; {conditions()}")
+    if outcome.took:
+        say(f"  the command: {spread(outcome.took)}")
+    for name, disturbed in (("before", False), ("meanwhile", True)):
+        some = outcome.of(disturbed=disturbed)
+        say(f"  first text, {name}: {spread([*map(_first_text_s, some)])}")
+        say(f"  longest silence of a stream, {name}: {spread([*map(longest_silence_s, some)])}")
+    for line in outcome.wrong[:30]:
+        say(f"  WRONG {line}")
+    say(f"  {len(outcome.wrong)} errors")
+    return not outcome.wrong
+
+
+def _first_text_s(history: History) -> float:
+    return next(iter(text_times(history)), sys.float_info.max) - history.started_at
