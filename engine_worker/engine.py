@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
+from engine_worker import kv_transfer
 from engine_worker.backend import Backend, Batch, Logits
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
@@ -30,10 +31,12 @@ from gpufc.protocol import (
     Delta,
     EngineFailed,
     EnginePhase,
+    ExportKv,
     Finished,
     FinishReason,
     FromWorker,
     Generate,
+    ImportKv,
     Refused,
     Started,
     Step,
@@ -42,6 +45,9 @@ from gpufc.protocol import (
 logger = logging.getLogger(__name__)
 
 Emit = Callable[[FromWorker], None]
+
+ToEngine = Generate | Cancel | ExportKv | ImportKv
+"""The messages that are the engine thread's business."""
 
 
 class Engine:
@@ -55,7 +61,7 @@ class Engine:
         self, backend: Backend, emit: Emit, *, epoch: Epoch, max_running: int, batch_tokens: int
     ) -> None:
         facts = backend.facts
-        self.inbox: SimpleQueue[Generate | Cancel] = SimpleQueue()
+        self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = Progress.at_start()
         self.scheduler = Scheduler(
             max_running=max_running,
@@ -160,12 +166,14 @@ class Engine:
     def _refuse(self, request: RequestNo, err: RequestError) -> None:
         self._emit(Refused(self._epoch, request, err.code, err.message, err.param))
 
-    def _handle(self, message: Generate | Cancel) -> None:
+    def _handle(self, message: ToEngine) -> None:
         match message:
             case Generate():
                 self._admit(message)
             case Cancel(_, request):
                 self._cancel(request)
+            case ExportKv() | ImportKv():
+                self._emit(kv_transfer.move(message, self._backend, self.scheduler))
 
     def _admit(self, spec: Generate) -> None:
         try:

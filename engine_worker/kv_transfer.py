@@ -15,7 +15,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from engine_worker.backend import Backend
 from engine_worker.kv_file import KvFileError, KvReader, KvWriter
+from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,28 @@ def take_over(backend: KvStates, keeper: KvKeeper, fd: int, *, fingerprint: str)
         n_tokens += len(saved.tokens)
         n_bytes += saved.size
     return Transfer(n_sequences, n_tokens, n_bytes, time.monotonic() - started)
+
+
+def move(message: ExportKv | ImportKv, backend: Backend, keeper: KvKeeper) -> KvMoved:
+    """Do what the front asked for. Never raises: what is not handed over is prefilled."""
+    fingerprint, is_import = backend.facts.fingerprint, isinstance(message, ImportKv)
+    try:
+        with opened(message.pid, message.fd, sealed=is_import) as fd:
+            if isinstance(message, ImportKv):
+                done = take_over(backend, keeper, fd, fingerprint=fingerprint)
+            else:
+                done = export(
+                    backend,
+                    keeper.holdings(),
+                    fd,
+                    fingerprint=fingerprint,
+                    limit_bytes=message.limit_bytes,
+                )
+    except (KvFileError, OSError) as err:
+        logger.warning("kv_not_moved import=%s: %s", is_import, err)
+        return KvMoved(message.epoch, 0, 0, 0, 0.0, error=str(err) or type(err).__name__)
+    logger.info("kv_moved import=%s %s", is_import, done)
+    return KvMoved(message.epoch, done.n_sequences, done.n_tokens, done.n_bytes, done.seconds)
 
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE

@@ -10,6 +10,8 @@ from collections.abc import Sequence as Tokens
 
 from msgspec import Struct
 
+from engine_worker.kv_transfer import Holding
+
 MIN_MATCH = 16
 """Shorter prefixes are computed again: a copy, and a batch broken at another place, cost more."""
 
@@ -82,6 +84,14 @@ class PrefixCache:
     def n_idle_tokens(self) -> int:
         """Tokens in idle holdings, a prefix that two of them share counted twice."""
         return sum(len(held.tokens) for held in self._holdings.values() if held.idle)
+
+    def idle_holdings(self) -> list[Holding]:
+        """All idle holdings, the latest used first."""
+        return [
+            Holding(slot, held.scope, tuple(held.tokens))
+            for slot, held in reversed(self._holdings.items())
+            if held.idle
+        ]
 
     def idle_slots(self) -> list[int]:
         """All idle slots, the least recently used first."""

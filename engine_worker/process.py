@@ -38,10 +38,12 @@ from gpufc.protocol import (
     Cancel,
     Detokenize,
     Detokenized,
+    ExportKv,
     FromWorker,
     Generate,
     Heartbeat,
     Hello,
+    ImportKv,
     LoadFailed,
     Loading,
     Prepare,
@@ -198,7 +200,7 @@ class Worker:
         match message:
             case Prepare() | Detokenize():
                 self._to_prepare.put(message)
-            case Generate() | Cancel():
+            case Generate() | Cancel() | ExportKv() | ImportKv():
                 if self._engine is not None:
                     self._engine.inbox.put(message)
             case Shutdown():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from engine_worker.kv_transfer import Holding
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.sequence import Sequence
 from gpufc.errors import OutOfCells
@@ -168,6 +169,32 @@ class Scheduler:
             raise OutOfCells("one sequence alone does not fit into the KV cache")
         self._cells_short = True
         self.preempt(max(self.running, key=lambda sequence: sequence.request))
+
+    def holdings(self) -> list[Holding]:
+        """See `kv_transfer.KvKeeper`."""
+        running = [
+            Holding(seq.slot, seq.spec.scope, tuple(seq.tokens[: seq.n_computed]))
+            for seq in self.running
+            if seq.slot is not None and seq.reuses_prefix and seq.n_computed
+        ]
+        return running + self._cache.idle_holdings()
+
+    def adopt(self, scope: str, tokens: tuple[int, ...]) -> int | None:
+        """See `kv_transfer.KvKeeper`."""
+        if len(self._cache.idle_slots()) >= self._max_idle or not self._free:
+            return None
+        slot = max(self._free)
+        self._free.remove(slot)
+        self._cache.hold(slot, scope, tokens)
+        if not self._cache.release(slot):  # too short to be worth it
+            self._free.append(slot)
+            return None
+        return slot
+
+    def disown(self, slot: int) -> None:
+        """See `kv_transfer.KvKeeper`."""
+        self._cache.forget(slot)
+        self._free.append(slot)
 
     @property
     def n_cells_used(self) -> int:

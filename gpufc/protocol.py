@@ -145,11 +145,28 @@ class Detokenize(Message, frozen=True):
     sequences: tuple[Tokens, ...]
 
 
+class ExportKv(Message, frozen=True):
+    """Write what is computed into an empty memory file, which lies open in process `pid` as `fd`:
+    at most `limit_bytes` of it. Answered by `KvMoved`. What runs goes on meanwhile."""
+
+    pid: int
+    fd: int
+    limit_bytes: int
+
+
+class ImportKv(Message, frozen=True):
+    """Take over what another worker of the same fingerprint wrote into a memory file, which has
+    been sealed since. Answered by `KvMoved`."""
+
+    pid: int
+    fd: int
+
+
 class Shutdown(Message, frozen=True):
     """End the process cleanly, with exit code 0, without finishing what runs."""
 
 
-ToWorker = Prepare | Generate | Cancel | Detokenize | Shutdown
+ToWorker = Prepare | Generate | Cancel | Detokenize | ExportKv | ImportKv | Shutdown
 
 
 # up: worker to front
@@ -278,6 +295,16 @@ class Finished(Message, frozen=True):
     reason: FinishReason
 
 
+class KvMoved(Message, frozen=True):
+    """The end of an `ExportKv` or `ImportKv`, successful unless `error` says why not."""
+
+    n_sequences: int
+    n_tokens: int
+    n_bytes: int
+    seconds: float
+    error: str = ""
+
+
 class EngineFailed(Message, frozen=True):
     """The engine's state is unknown after this step, and the process is about to end. `requests`
     are those that the fatal batch computed."""
@@ -309,6 +336,7 @@ FromWorker = (
     | Detokenized
     | Step
     | Finished
+    | KvMoved
     | EngineFailed
     | Heartbeat
 )

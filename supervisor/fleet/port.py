@@ -79,8 +79,9 @@ class FleetListener(Protocol):
     """Told about workers, in the event loop. Must not block; must not raise.
 
     For one handle the order is always `worker_ready`, any number of `worker_message`, with at most
-    one `worker_draining` among them, `worker_lost`. The last one comes exactly once, as soon as the fleet gives the worker up: its
-    process may then still be ending, but nothing that it says reaches anybody any more.
+    one `worker_draining` among them, `worker_lost`. The last one comes exactly once, as soon as the
+    fleet gives the worker up: its process may then still be ending, but nothing that it says
+    reaches anybody any more.
     """
 
     def worker_ready(self, worker: WorkerHandle) -> None:

@@ -25,6 +25,7 @@ from gpufc.protocol import (
     Generate,
     Heartbeat,
     Hello,
+    KvMoved,
     LoadFailed,
     Loading,
     Ready,
@@ -219,7 +220,7 @@ class WorkerRunner:
         if seen is not None:
             seen.beat(message) if isinstance(message, Heartbeat) else seen.heard()
         match message:
-            case Heartbeat():
+            case Heartbeat() | KvMoved():
                 pass
             case Hello():
                 self.post(ev.HelloReceived(epoch))

@@ -6,8 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine_worker.fake_backend import FakeBackend
+from engine_worker.fake_vocabulary import tokenize
 from engine_worker.kv_file import KvFileError
 from engine_worker.kv_transfer import SEALS, Holding, Transfer, export, opened, take_over
+from gpufc.config import BackendKind, ModelConfig
+from gpufc.ids import Epoch, RequestId, RequestNo
+from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Step
+from gpufc.sampling import SamplingParams
+from tests.engine_worker.engine_runs import EngineRun
 
 
 class States:
@@ -118,3 +125,46 @@ def test_the_file_is_read_only_when_nobody_can_write_it_any_more(fd: int) -> Non
 def test_a_file_that_is_gone_is_refused() -> None:
     with pytest.raises(KvFileError), opened(os.getpid(), 999_999, sealed=True):
         pass
+
+
+def generate(request: int, tokens: list[int]) -> Generate:
+    return Generate(
+        Epoch(1),
+        RequestNo(request),
+        RequestId(f"r{request}"),
+        0,
+        tuple(tokens),
+        SamplingParams(temperature=0.0, seed=1),
+        max_tokens=8,
+    )
+
+
+def engine_run() -> EngineRun:
+    return EngineRun(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 6))
+
+
+def move(run: EngineRun, message: ExportKv | ImportKv) -> KvMoved:
+    run.engine.inbox.put(message)
+    run.engine.take_requests()
+    (moved,) = [message for message in run.messages if isinstance(message, KvMoved)]
+    return moved
+
+
+def test_an_engine_goes_on_from_what_another_one_computed(fd: int) -> None:
+    prompt = tokenize("A prefix that is long enough to be worth keeping", add_special=True)
+    old, new = engine_run(), engine_run()
+    old.run(generate(1, prompt))
+    moved = move(old, ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
+    assert (moved.n_sequences, moved.error) == (1, "")
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+
+    assert move(new, ImportKv(Epoch(1), os.getpid(), fd)).n_sequences == 1
+    new.run(generate(2, prompt))
+    steps = [message for message in new.messages if isinstance(message, Step)]
+    (started,) = [start for step in steps for start in step.started]
+    assert started.n_cached == len(prompt) - 1
+    assert new.text(2) == old.text(1)
+
+
+def test_an_engine_says_why_it_cannot_take_over(fd: int) -> None:
+    assert "sealed" in move(engine_run(), ImportKv(Epoch(1), os.getpid(), fd)).error
