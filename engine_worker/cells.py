@@ -77,7 +77,9 @@ def require_fit(n_cells: int, cell_bytes: int, limit_bytes: int, *, on_gpu: bool
     place, advice = ("device", "n_ctx or n_gpu_layers") if on_gpu else ("host", "n_ctx or kv_cells")
     raise MemoryShort(
         f"a KV cache of {n_cells:,} cells needs {amount(needed)}, and {amount(limit_bytes)} of"
-        f" {place} memory can be used for it; set a smaller {advice}"
+        f" {place} memory can be used for it; set a smaller {advice}",
+        needed_bytes=needed,
+        available_bytes=limit_bytes,
     )
 
 

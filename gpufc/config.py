@@ -151,6 +151,14 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
     load_timeout_s: Annotated[
         float, Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load")
     ] = 600.0
+    handover_kv_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="memory for computed KV on its way to a worker's successor of the same"
+            " model, in bytes; 0: the successor prefills",
+        ),
+    ] = 1024 * 1024 * 1024
     recycle_growth_bytes: Annotated[
         int,
         Meta(

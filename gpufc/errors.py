@@ -63,6 +63,11 @@ class ModelLoadError(EngineError):
 class MemoryShort(ModelLoadError):
     """There is not enough memory at this moment: an ended process's may not be free yet."""
 
+    def __init__(self, message: str, *, needed_bytes: int = 0, available_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+
 
 class OutOfCells(EngineError):
     """`llama_decode` returned 1: no KV space for this batch. Nothing was computed or lost."""

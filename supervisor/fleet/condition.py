@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
 from supervisor.fleet.port import Condition, ConditionStatus
+from supervisor.fleet.runner import WorkerRunner
 
 START_S = 2.0
 """From spawn to ready with a small model: the guess while nothing is known yet."""
@@ -28,6 +29,13 @@ def of_group(conditions: Iterable[Condition]) -> Condition:
         conditions,
         key=lambda condition: (_BEST_FIRST.index(condition.status), condition.retry_after_s),
     )
+
+
+def of_runner(runner: WorkerRunner, now: float) -> Condition:
+    """The condition of what one runner runs."""
+    if runner.defect is not None:
+        return Condition(ConditionStatus.FAILED, runner.defect, FAILED_S)
+    return of_worker(runner.lifecycle, now)
 
 
 def of_worker(worker: WorkerLifecycle, now: float) -> Condition:

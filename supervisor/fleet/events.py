@@ -36,15 +36,29 @@ class DrainRequested(Struct, frozen=True):
 
 
 class StopRequested(Struct, frozen=True):
-    """End the process for good. `now` skips asking it."""
+    """End the process for good. `now` skips asking it; `reason` is one of `ASKED`."""
 
     now: bool = False
+    reason: Reason = Reason.STOPPED
 
 
 class RestartRequested(Struct, frozen=True):
     """Replace the process by a new one, whatever state it is in; clears `FAILED`."""
 
     now: bool = False
+
+
+class TookOver(Struct, frozen=True):
+    """This worker serves from now on in the place of another one, whose record it continues."""
+
+    restarts: int
+    last_exit: ExitReason
+
+
+class DeathsExplained(Struct, frozen=True):
+    """The last `count` deaths were a convicted request's doing."""
+
+    count: int
 
 
 # what happened to a process
@@ -80,6 +94,8 @@ class LoadFailed(Struct, frozen=True):
     epoch: Epoch
     detail: str
     retryable: bool
+    needed_bytes: int = 0
+    available_bytes: int = 0
 
 
 class TokenProduced(Struct, frozen=True):
@@ -128,6 +144,8 @@ Event = (
     StartRequested
     | DrainRequested
     | StopRequested
+    | TookOver
+    | DeathsExplained
     | RestartRequested
     | Spawned
     | SpawnFailed

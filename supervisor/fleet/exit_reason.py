@@ -24,6 +24,9 @@ class Reason(StrEnum):
     # decided
     STOPPED = "stopped"
     RESTARTED = "restarted"
+    SWAPPED = "swapped"
+    RECYCLED = "recycled"
+    HANDED_OVER = "handed_over"
     HUNG = "hung"
     DECODE_FAILED = "decode_failed"
     START_TIMEOUT = "start_timeout"
@@ -34,7 +37,9 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-ASKED = frozenset({Reason.STOPPED, Reason.RESTARTED})
+ASKED = frozenset(
+    {Reason.STOPPED, Reason.RESTARTED, Reason.SWAPPED, Reason.RECYCLED, Reason.HANDED_OVER}
+)
 """Ends that somebody wanted: they are no deaths, and nothing is to be concluded from them."""
 
 CRASH_SIGNALS = frozenset(

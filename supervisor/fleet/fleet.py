@@ -10,32 +10,37 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gpufc.config import Config, ModelConfig, Standby
-from gpufc.errors import EngineUnavailable, ModelNotFound, NotFound
+from gpufc.errors import ModelNotFound, NotFound
 from gpufc.ids import Epoch, WorkerName
-from supervisor.fleet import events as ev
-from supervisor.fleet.condition import FAILED_S, of_group, of_worker
+from supervisor.fleet import upkeep
+from supervisor.fleet.condition import of_group
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle, WorkerState
+from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
     FleetListener,
+    ModelChange,
+    OnReplacement,
+    Replacement,
     SpareStatus,
     WorkerStatus,
 )
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import Hooks, WorkerRunner, WorkerSpec
+from supervisor.fleet.stage import Stage
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
@@ -48,6 +53,10 @@ MAX_SEQUENCES = 256
 DEFAULT_GROUP = "default"
 STOP_LIMIT_S = 30.0
 """Far over every ladder: only a process that the kernel cannot end takes longer."""
+
+
+def _nobody(_: Replacement) -> None:
+    """Who does not want to know how a replacement gets on."""
 
 
 class Fleet:
@@ -79,16 +88,21 @@ class Fleet:
         self._spares = self._spare_pool(runtime, command)
         self._edge = LocalEdge(runtime, command, self._spares)
         self._tasks: list[asyncio.Task[None]] = []
+        self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
         model = served_name(config.model)
         self._aliases = {model: _aliases(config.model, model)}
-        self._groups = {model: [self._runner(DEFAULT_GROUP, 0, model, config.model)]}
+        self._groups = {model: [self._place(DEFAULT_GROUP, 0, model, config.model)]}
 
     async def start(self) -> None:
         """Begin to start all workers. Returns at once; `worker_ready` tells the rest."""
-        for runner in self._runners():
-            self._tasks.append(asyncio.create_task(runner.run(), name=f"fleet {runner.spec.name}"))
-            runner.post(ev.StartRequested())
+        growth, is_hot = self._config.fleet.recycle_growth_bytes, self._is_hot
+        for place in self._places():
+            place.start()
+            self._tasks.append(asyncio.create_task(upkeep.recycle(place, growth)))
+            if is_hot:
+                delay_s = self._timings.spare_s
+                self._tasks.append(asyncio.create_task(upkeep.keep_hot(place, delay_s)))
 
     async def stop(self, *, now: bool = False) -> None:
         """End all workers and leave nothing behind. `now` kills; otherwise they are asked first.
@@ -96,28 +110,31 @@ class Fleet:
         May be called again, also with `now` while another call is waiting.
         """
         self._stopping = True
+        await self._end_tasks()
         if self._spares is not None:
             self._spares.end()
-        for runner in self._runners():
-            runner.post(ev.StopRequested(now))
-        if self._tasks:
-            await self._wait_stopped()
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for runner in self._runners():
-            runner.close()
+        for place in self._places():
+            place.request_stop(now=now)
+        await self._wait_stopped()
+        for place in self._places():
+            await place.close()
         if self._spares is not None:
             await self._spares.wait_ended()
         self._edge.close()
         await asyncio.to_thread(self._crashes.close)
 
+    async def _end_tasks(self) -> None:
+        tasks = [*self._tasks, *self._work]
+        self._tasks = []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _wait_stopped(self) -> None:
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
-                for runner in self._runners():
-                    await runner.wait_until(partial(_is_stopped, runner))
+                for place in self._places():
+                    await place.wait_stopped()
         except TimeoutError:
             logger.error("workers cannot be ended, the kernel holds them; left alone")
 
@@ -128,8 +145,8 @@ class Fleet:
         """
         if self._stopping:
             return Condition(ConditionStatus.DRAINING, "the front is stopping", 1.0)
-        runners = self._runners() if model is None else self._groups[self.resolve(model)]
-        return of_group(_condition_of(runner) for runner in runners)
+        places = self._places() if model is None else self._groups[self.resolve(model)]
+        return of_group(place.condition() for place in places)
 
     def models(self) -> list[str]:
         """The names that models are served under."""
@@ -151,41 +168,65 @@ class Fleet:
         raise ModelNotFound(f"The model {name!r} does not exist", param="model")
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker."""
-        return [runner.status() for runner in self._runners()]
+        """A row for each worker; while one is replaced, the one that retires has a row too."""
+        return [row for place in self._places() for row in place.workers()]
 
     def spares(self) -> list[SpareStatus]:
         """A row for each process that waits to take a worker's place."""
-        return self._spares.rows() if self._spares else []
+        loaded = [row for place in self._places() for row in place.spares()]
+        return loaded + (self._spares.rows() if self._spares else [])
 
-    async def restart(self, worker: WorkerName | None, *, now: bool = False) -> None:
+    async def restart(
+        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = _nobody
+    ) -> None:
         """Replace a worker's process, or all one after another; clears `failed`.
 
-        Returns when the new ones are ready. Raises `NotFound` for an unknown name and
-        `EngineUnavailable` when a new one fails for good. When cancelled, what has begun goes on.
+        Returns when the new ones are ready. Raises `NotFound` for an unknown name, `Overloaded`
+        while it is being replaced, and `EngineUnavailable` when a new one cannot take over. When
+        cancelled, what has begun goes on.
         """
-        chosen = [r for r in self._runners() if worker is None or r.spec.name == worker]
+        chosen = [place for place in self._places() if worker in {None, place.spec.name}]
         if not chosen:
             raise NotFound(f"there is no worker {worker!r}", param="worker")
-        for runner in chosen:
-            epoch = runner.lifecycle.epoch
-            runner.post(ev.RestartRequested(now))
-            await runner.wait_until(partial(_settled, runner, epoch))
-            condition = _condition_of(runner)
-            if condition.status is ConditionStatus.FAILED or self._stopping:
-                raise EngineUnavailable(condition.detail, retry_after_s=condition.retry_after_s)
+        for place in chosen:
+            await self._lasting(place.restart(now=now, tell=tell, reason=Reason.RESTARTED))
 
-    def _runners(self) -> list[WorkerRunner]:
-        return [runner for group in self._groups.values() for runner in group]
+    async def swap(
+        self, name: str | None, change: ModelChange, *, tell: OnReplacement = _nobody
+    ) -> None:
+        """Serve another model under a served name; None means the only one.
 
-    def _runner(self, group: str, index: int, model: str, config: ModelConfig) -> WorkerRunner:
-        policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
-        lifecycle = WorkerLifecycle(
-            policy,
-            self._timings,
-            lambda: Epoch(next(self._epochs)),
-            unix_offset_s=time.time() - time.monotonic(),
-        )
+        The first worker that cannot take over ends it: those after it are left as they were.
+        Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. When cancelled, what has begun goes on.
+        """
+        model = self._swapped(name)
+        for place in self._groups[model]:
+            await self._lasting(place.swap(change, tell=tell))
+        file = Path(change.model_path)
+        self._aliases[model] |= {file.name, file.stem}
+
+    def _swapped(self, name: str | None) -> str:
+        """The group that is meant. An unknown name is a new one for the only model."""
+        try:
+            return self.resolve(name)
+        except ModelNotFound:
+            if name is None or len(self._groups) > 1:
+                raise
+            (only,) = self._groups
+            self._aliases[only] |= {name}
+            return only
+
+    async def _lasting(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that goes on when whoever asked for it is gone."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        await asyncio.shield(task)
+
+    def _places(self) -> list[Place]:
+        return [place for group in self._groups.values() for place in group]
+
+    def _place(self, group: str, index: int, model: str, config: ModelConfig) -> Place:
         spec = WorkerSpec(
             name=WorkerName(f"{group}-{index}"),
             model=model,
@@ -193,14 +234,35 @@ class Fleet:
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
         )
-        hooks = Hooks(self._count, self._became_ready, self._crashes.submit)
-        return WorkerRunner(spec, lifecycle, self._edge, lambda: self.listener, hooks, self._watch)
+        return Place(
+            spec,
+            self._runner,
+            lambda: self.listener,
+            self._hooks(),
+            handover_kv_bytes=self._config.fleet.handover_kv_bytes,
+        )
+
+    def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
+        policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
+        lifecycle = WorkerLifecycle(
+            policy,
+            self._timings,
+            lambda: Epoch(next(self._epochs)),
+            unix_offset_s=time.time() - time.monotonic(),
+        )
+        hooks = msgspec.structs.replace(self._hooks(), drained=drained)
+        return WorkerRunner(spec, lifecycle, self._edge, lambda: stage, hooks, self._watch)
+
+    def _hooks(self) -> Hooks:
+        return Hooks(self._count, self._became_ready, self._crashes.submit)
+
+    @property
+    def _is_hot(self) -> bool:
+        return self._config.fleet.standby is Standby.HOT
 
     def _spare_pool(self, runtime: RuntimeDir, command: Sequence[str]) -> SparePool | None:
         if self._config.fleet.standby is Standby.NONE:
             return None
-        if self._config.fleet.standby is Standby.HOT:
-            logger.warning("standby=hot is not there yet: the spare is a warm one")
         return SparePool(
             command,
             runtime.logs,
@@ -210,7 +272,8 @@ class Fleet:
         )
 
     def _is_quiet(self) -> bool:
-        return not any(runner.lifecycle.state in COMING_UP for runner in self._runners())
+        runners = [runner for place in self._places() for runner in place.runners()]
+        return not any(runner.lifecycle.state in COMING_UP for runner in runners)
 
     def _became_ready(self) -> None:
         if self._spares is not None:
@@ -233,21 +296,3 @@ def _aliases(config: ModelConfig, served: str) -> frozenset[str]:
         path = Path(config.model_path)
         names |= {path.name, path.stem}
     return frozenset(names)
-
-
-def _condition_of(runner: WorkerRunner) -> Condition:
-    if runner.defect is not None:
-        return Condition(ConditionStatus.FAILED, runner.defect, FAILED_S)
-    return of_worker(runner.lifecycle, time.monotonic())
-
-
-def _is_stopped(runner: WorkerRunner) -> bool:
-    return runner.lifecycle.state is WorkerState.STOPPED
-
-
-def _settled(runner: WorkerRunner, before: Epoch) -> bool:
-    """Whether a newer process than that of epoch `before` is ready, or none will be."""
-    life = runner.lifecycle
-    if life.state is WorkerState.STOPPED:
-        return True
-    return life.epoch > before and life.state in {WorkerState.READY, WorkerState.FAILED}

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NoReturn, assert_never
 
 import msgspec
+from msgspec import Struct
 
 from gpufc.errors import GpufcError
 from gpufc.ids import Epoch, RequestNo
@@ -34,6 +35,13 @@ class WorkerState(StrEnum):
     STOPPING = "stopping"
     BACKOFF = "backoff"
     FAILED = "failed"
+
+
+class Shortage(Struct, frozen=True):
+    """What a load would have taken and what there was, in bytes; 0 if memory was not the cause."""
+
+    needed_bytes: int
+    available_bytes: int
 
 
 class After(StrEnum):
@@ -97,6 +105,8 @@ class WorkerLifecycle:
         self.retry_at: float | None = None
         self.detail = ""
         self.since = 0.0
+        self.shortage = Shortage(0, 0)
+        """Of the last load that failed."""
         self._policy = policy
         self._timings = timings
         self._ladders = Ladders(timings)
@@ -125,7 +135,11 @@ class WorkerLifecycle:
             case ev.StartRequested() | ev.DrainRequested():
                 self._start_or_drain(event)
             case ev.StopRequested():
-                self._stop(now=event.now)
+                self._stop(event.reason, now=event.now)
+            case ev.TookOver():
+                self.restarts, self.last_exit = event.restarts, event.last_exit
+            case ev.DeathsExplained():
+                self._policy.forgive(event.count)
             case ev.RestartRequested():
                 self._restart(now=event.now)
             case ev.TimerFired():
@@ -145,9 +159,9 @@ class WorkerLifecycle:
         elif self.state is WorkerState.READY:
             self._move(WorkerState.DRAINING, "draining")
 
-    def _stop(self, *, now: bool) -> None:
+    def _stop(self, reason: Reason, *, now: bool) -> None:
         if self.state in UP:
-            self._end(Reason.STOPPED, "", self._ladder_for(now=now), After.STAY_STOPPED)
+            self._end(reason, "", self._ladder_for(now=now), After.STAY_STOPPED)
         elif self.state is WorkerState.STOPPING:
             self._after = After.STAY_STOPPED
             if now:
@@ -205,6 +219,7 @@ class WorkerLifecycle:
                 self._became_ready(event.ready)
             case ev.LoadFailed():
                 after = After.ASK_POLICY if event.retryable else After.FAIL
+                self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
             case ev.TokenProduced():
                 # out of turn it says nothing about whether the worker works

@@ -130,22 +130,30 @@ class WorkerProcess:
 
     def vitals(self) -> Vitals | None:
         """Its run state, CPU time and page faults now; None when they cannot be told."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                # the name before the last bracket may hold anything (proc_pid_stat(5))
-                fields = file.read().rpartition(b")")[2].split()
-            cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
-            return Vitals(fields[0].decode(), cpu_s, int(fields[9]))
-        except (OSError, IndexError, ValueError):
-            return None
+        return vitals_of(self.pid)
 
     def rss_bytes(self) -> int:
         """Resident memory now; 0 when it cannot be told."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * resource.getpagesize()
-        except (OSError, IndexError):
-            return 0
+        return rss_bytes_of(self.pid)
+
+    def lend(self) -> tuple[int, int]:
+        """Its pidfd and the boot pipe's write end, to be copied to a front that takes over: the
+        one says when it ends, and as long as somebody holds the other it does not end by itself."""
+        return self._pidfd, self._boot_write
+
+    def let_go(self) -> None:
+        """Another front has it. It is reaped here as long as this process is its parent, but
+        nobody is told, and nothing is sent to it any more."""
+        self._on_exit = lambda si_code, si_status: None
+        if self._running:
+            self._running = False
+            self._popen.returncode = 0  # it is meant to outlive us
+            self._close_boot()
+
+    def _close_boot(self) -> None:
+        if self._boot_write >= 0:
+            os.close(self._boot_write)
+            self._boot_write = -1
 
     def _ended(self) -> None:
         """The pidfd became readable: the process is a zombie, so its pid is still its own."""
@@ -155,11 +163,32 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)  # what it started must not outlive it
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
-        os.close(self._boot_write)
+        self._close_boot()
         if result is None:  # cannot be without WNOHANG
             raise AssertionError("waitid returned nothing")
         self._popen.returncode = result.si_status  # else its destructor would wait for the pid
         self._on_exit(result.si_code, result.si_status)
+
+
+def vitals_of(pid: int) -> Vitals | None:
+    """A process's run state, CPU time and page faults now; None when they cannot be told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # the name before the last bracket may hold anything (proc_pid_stat(5))
+            fields = file.read().rpartition(b")")[2].split()
+        cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+        return Vitals(fields[0].decode(), cpu_s, int(fields[9]))
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def rss_bytes_of(pid: int) -> int:
+    """A process's resident memory now; 0 when it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
 
 
 def _spawn(

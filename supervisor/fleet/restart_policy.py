@@ -69,5 +69,10 @@ class RestartPolicy:
         self._never_ready = 0
         self._attempt = 0
 
+    def forgive(self, count: int) -> None:
+        """The last `count` deaths were explained by a request, and count no more."""
+        for _ in range(min(count, len(self._deaths))):
+            self._deaths.pop()
+
     def _recent(self, now: float) -> int:
         return sum(1 for death in self._deaths if now - death < DEATHS_WINDOW_S)

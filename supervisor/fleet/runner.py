@@ -21,10 +21,12 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import (
     Boot,
     EngineFailed,
+    ExportKv,
     FromWorker,
     Generate,
     Heartbeat,
     Hello,
+    ImportKv,
     KvMoved,
     LoadFailed,
     Loading,
@@ -71,6 +73,8 @@ class Hooks(Struct, frozen=True):
     became_ready: Callable[[], None] = lambda: None
     crashed: Callable[[CrashRecord], None] = lambda record: None
     """A process ended that nobody had asked to."""
+    drained: Callable[[], None] = lambda: None
+    """Nothing that has begun needs this runner any more."""
 
 
 class Worker:
@@ -84,6 +88,8 @@ class Worker:
         ready: Ready,
         link: Link,
         seen: Observation,
+        post: Callable[[ev.Event], None],
+        drained: Callable[[], None],
     ) -> None:
         self.name = spec.name
         self.epoch = epoch
@@ -92,6 +98,9 @@ class Worker:
         self.ready = ready
         self._link = link
         self._seen = seen
+        self._post = post
+        self._drained = drained
+        self._kv_moved: asyncio.Future[KvMoved] | None = None
 
     def send(self, message: ToWorker) -> None:
         """See the port."""
@@ -101,9 +110,22 @@ class Worker:
 
     def drained(self) -> None:
         """See the port."""
+        self._drained()
 
     def explain_deaths(self, count: int) -> None:
         """See the port."""
+        self._post(ev.DeathsExplained(count))
+
+    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
+        """See `kv_handover.KvWorker`. One at a time."""
+        self._kv_moved = asyncio.get_running_loop().create_future()
+        self._link.send(message)
+        return await self._kv_moved
+
+    def kv_moved(self, message: KvMoved) -> None:
+        """The worker's answer to `move_kv`; also said for it when it is gone."""
+        if self._kv_moved is not None and not self._kv_moved.done():
+            self._kv_moved.set_result(message)
 
     def __repr__(self) -> str:
         return f"Worker({self.name}, epoch={self.epoch})"
@@ -139,7 +161,8 @@ class WorkerRunner:
         self._process: Process | None = None
         self._seen: Observation | None = None
         self._log_mark = 0
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
+        """The ready process, from `worker_ready` to `worker_lost`."""
         self._token_seen = False
 
     def post(self, event: ev.Event) -> None:
@@ -188,7 +211,7 @@ class WorkerRunner:
             n_gpu_layers=ready.n_gpu_layers if ready else 0,
             sequences_running=beat.n_running if beat else 0,
             sequences_waiting=beat.n_waiting if beat else 0,
-            rss_bytes=self._process.rss_bytes() if self._process else 0,
+            rss_bytes=self.rss_bytes,
             loading_fraction=life.loading_fraction,
             loaded_in_s=ready.loaded_in_s if ready else None,
             last_step_at=self.last_step_at,
@@ -196,6 +219,11 @@ class WorkerRunner:
             devices=ready.devices if ready else (),
             system_info=ready.system_info if ready else "",
         )
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory of its process; 0 without one."""
+        return self._process.rss_bytes() if self._process else 0
 
     # events in
 
@@ -220,8 +248,11 @@ class WorkerRunner:
         if seen is not None:
             seen.beat(message) if isinstance(message, Heartbeat) else seen.heard()
         match message:
-            case Heartbeat() | KvMoved():
+            case Heartbeat():
                 pass
+            case KvMoved():
+                if self.worker is not None:
+                    self.worker.kv_moved(message)
             case Hello():
                 self.post(ev.HelloReceived(epoch))
             case Loading():
@@ -229,7 +260,15 @@ class WorkerRunner:
             case Ready():
                 self.post(ev.BecameReady(epoch, message))
             case LoadFailed():
-                self.post(ev.LoadFailed(epoch, message.reason, message.retryable))
+                self.post(
+                    ev.LoadFailed(
+                        epoch,
+                        message.reason,
+                        message.retryable,
+                        message.needed_bytes,
+                        message.available_bytes,
+                    )
+                )
             case EngineFailed():
                 self.post(ev.EngineBroke(epoch, message.reason, message.requests))
             case _:
@@ -238,7 +277,7 @@ class WorkerRunner:
     def _on_step(self, step: Step) -> None:
         if self._seen is not None:
             self._seen.stepped(step.step)
-        if self._worker is not None:
+        if self.worker is not None:
             self._note_progress(step)
         self._forward(step)
 
@@ -249,7 +288,7 @@ class WorkerRunner:
             self.post(ev.TokenProduced(step.epoch))
 
     def _forward(self, message: WorkerMessage) -> None:
-        worker, listener = self._worker, self._listener()
+        worker, listener = self.worker, self._listener()
         if worker is None or listener is None:
             logger.debug("message of a worker that does not serve worker=%s", self.spec.name)
             return
@@ -353,15 +392,23 @@ class WorkerRunner:
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
-        worker = self._worker = Worker(
-            self.spec, self.line, self.lifecycle.epoch, ready, link, seen
+        worker = self.worker = Worker(
+            self.spec,
+            self.line,
+            self.lifecycle.epoch,
+            ready,
+            link,
+            seen,
+            self.post,
+            self._hooks.drained,
         )
         self._tell(lambda listener: listener.worker_ready(worker))
         self._hooks.became_ready()
 
     def _report_lost(self, reason: ExitReason) -> None:
-        worker, self._worker = self._worker, None
+        worker, self.worker = self.worker, None
         if worker is not None:
+            worker.kv_moved(KvMoved(worker.epoch, 0, 0, 0, 0.0, error=str(reason)))
             self._tell(lambda listener: listener.worker_lost(worker, reason))
 
     def _release(self) -> None:

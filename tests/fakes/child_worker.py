@@ -24,12 +24,15 @@ from gpufc.protocol import (
     Cancel,
     Delta,
     EnginePhase,
+    FinishReason,
     Generate,
     Heartbeat,
     Hello,
     LoadFailed,
     Loading,
     Message,
+    Prepare,
+    Prepared,
     Ready,
     Shutdown,
     Step,
@@ -74,15 +77,23 @@ class Child:
                 case Shutdown():
                     self.socket.close()
                     sys.exit(0)
+                case Prepare():
+                    self.send(Prepared(self.boot.epoch, message.request, (1, 2)))
                 case Generate():
-                    self.token(message.request)
+                    on_trial = message.request == 0
+                    self.token(message.request, finish=FinishReason.LENGTH if on_trial else None)
                 case Cancel():
                     _trouble(self, message.request)
                 case _:
                     pass
 
-    def token(self, request: RequestNo, epoch: Epoch | None = None) -> None:
-        delta = Delta(request, 0, (17,), "x")
+    def token(
+        self,
+        request: RequestNo,
+        epoch: Epoch | None = None,
+        finish: FinishReason | None = None,
+    ) -> None:
+        delta = Delta(request, 0, (17,), "x", finish)
         self.send(Step(self.boot.epoch if epoch is None else epoch, 1, (delta,)))
 
 

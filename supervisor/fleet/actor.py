@@ -1,0 +1,46 @@
+"""A runner with its stage and its task."""
+
+import asyncio
+
+from supervisor.fleet import events as ev
+from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.port import WorkerHandle
+from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.stage import Stage
+
+
+class Actor:
+    """One of a place's runners. Owned by the place; made in the event loop."""
+
+    def __init__(self, runner: WorkerRunner, stage: Stage) -> None:
+        self.runner = runner
+        self.stage = stage
+        self.passed: WorkerHandle | None = None
+        """The worker that has passed its trial; the next one of the runner has not."""
+        self._task: asyncio.Task[None] | None = None
+        stage.on_drain = lambda: runner.post(ev.DrainRequested())
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether its worker is ready, and known to work."""
+        return self.passed is not None and self.passed is self.stage.worker
+
+    def start(self) -> None:
+        """Begin to start a process."""
+        self._task = asyncio.create_task(self.runner.run(), name=f"fleet {self.runner.spec.name}")
+        self.runner.post(ev.StartRequested())
+
+    def drain(self) -> None:
+        """Let it end what has begun, whatever happens to it meanwhile."""
+        self.stage.drain()
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has no process and will start none."""
+        await self.runner.wait_until(lambda: self.runner.lifecycle.state is WorkerState.STOPPED)
+
+    async def close(self) -> None:
+        """End its task and let go of what it holds."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.runner.close()

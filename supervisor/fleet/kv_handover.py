@@ -1,0 +1,76 @@
+"""Computed KV, carried from a worker to its successor of the same fingerprint.
+
+The memory file belongs to the front: made here, open only here, written once by the old worker,
+sealed against everybody, read by the new one, and gone. It never has a name, and nothing that
+another process could have written is ever taken over.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+from typing import Protocol
+
+import psutil
+
+from gpufc.ids import Epoch
+from gpufc.protocol import ExportKv, ImportKv, KvMoved
+
+logger = logging.getLogger(__name__)
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+MOVE_S = 10.0
+"""The longest that either worker may take; an engine in a long step answers after it."""
+MEMORY_SHARE = 0.25
+"""Of the memory that is free now. What the file takes lasts until the successor has read it."""
+
+
+class KvWorker(Protocol):
+    """See `runner.Worker`."""
+
+    epoch: Epoch
+
+    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
+        """Let the worker move KV; the answer may say that it failed. Waits for as long as it
+        takes, but not longer than the worker serves."""
+        ...
+
+
+async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved | None:
+    """Carry what `old` has computed to `new`. None if that was not possible: `new` prefills.
+
+    Never raises; both workers serve on as before. `limit_bytes` 0 switches it off.
+    """
+    limit_bytes = min(limit_bytes, int(psutil.virtual_memory().available * MEMORY_SHARE))
+    if limit_bytes <= 0:
+        return None
+    try:
+        async with asyncio.timeout(MOVE_S):
+            return await _hand_over(old, new, limit_bytes)
+    except (OSError, TimeoutError) as err:
+        logger.warning("kv_not_handed_over: %s", str(err) or f"not within {MOVE_S:g} s")
+        return None
+
+
+async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved | None:
+    fd = os.memfd_create("gpufc-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        exported = await old.move_kv(ExportKv(old.epoch, os.getpid(), fd, limit_bytes))
+        if exported.error or not exported.n_sequences:
+            logger.info("kv_not_exported: %s", exported.error or "there is none")
+            return None
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
+    finally:
+        os.close(fd)
+    logger.info(
+        "kv_handed_over sequences=%d/%d tokens=%d bytes=%d export_s=%.3f import_s=%.3f %s",
+        taken.n_sequences,
+        exported.n_sequences,
+        taken.n_tokens,
+        taken.n_bytes,
+        exported.seconds,
+        taken.seconds,
+        taken.error,
+    )
+    return taken

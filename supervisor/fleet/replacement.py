@@ -1,0 +1,81 @@
+"""What becomes of a replacement: pure decisions, apart from `place.py`, which carries them out.
+
+| the candidate | restart, recycle | swap |
+| --- | --- | --- |
+| passed its trial | takes over | takes over |
+| could not have its memory, which would do without the old worker's | stop first | stop first |
+| could not have its memory, and could not have it then | stop first | refused |
+| was killed by the kernel for memory | stop first | refused |
+| anything else | the old one goes on, error | refused |
+
+*Stop first* means that streams wait: of a restart they are replayed, before a swap they end first.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from gpufc.config import ModelConfig
+from gpufc.protocol import Ready
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.port import ModelChange
+
+
+class CandidateFailure(Struct, frozen=True):
+    """Why a candidate cannot take over. `detail` is for people."""
+
+    detail: str
+    shortage: Shortage = Shortage(0, 0)
+    out_of_memory: bool = False
+
+
+class Verdict(StrEnum):
+    """What to do when a candidate has failed."""
+
+    STOP_FIRST = "stop_first"
+    GIVE_UP = "give_up"
+
+
+def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> CandidateFailure:
+    """The failure of a candidate whose process ended before it was ready."""
+    if last_exit is None:
+        return CandidateFailure("it did not start")
+    short = shortage if last_exit.reason is Reason.LOAD_FAILED else Shortage(0, 0)
+    detail = last_exit.detail or str(last_exit)
+    return CandidateFailure(detail, short, last_exit.reason is Reason.OUT_OF_MEMORY)
+
+
+def after_failed_restart(failure: CandidateFailure) -> Verdict:
+    """Two at once are too many, or the new one does not work."""
+    if failure.shortage.needed_bytes or failure.out_of_memory:
+        return Verdict.STOP_FIRST
+    return Verdict.GIVE_UP
+
+
+def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict:
+    """`freed_bytes` is what the old worker's end would give back."""
+    short = failure.shortage
+    if short.needed_bytes and short.needed_bytes <= short.available_bytes + freed_bytes:
+        return Verdict.STOP_FIRST
+    return Verdict.GIVE_UP
+
+
+def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
+    """The configuration that a swap asks for; the served name stays."""
+    wanted = {
+        "model_path": change.model_path,
+        "n_ctx": change.n_ctx,
+        "n_gpu_layers": change.n_gpu_layers,
+    }
+    given = {key: value for key, value in wanted.items() if value is not None}
+    return msgspec.structs.replace(config, **given)
+
+
+def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+    """The configuration by which a second worker gets as many cells as the first one has, though
+    less memory is free now."""
+    if ready is None or not config.kv_unified or config.kv_cells is not None:
+        return config
+    return msgspec.structs.replace(config, kv_cells=ready.kv_cells)

@@ -1,0 +1,84 @@
+"""A short generation by which a worker shows that it works, before anybody depends on it. Pure.
+
+A model that loads may still be unusable: weights that are not numbers, a cache that does not fit
+the kernels, a driver that fails on the first batch. The trial goes through all of it.
+"""
+
+from collections.abc import Callable
+
+from gpufc.ids import RequestId, RequestNo
+from gpufc.protocol import (
+    Generate,
+    Prepare,
+    Prepared,
+    Refused,
+    Step,
+    TextPrompt,
+    Tokens,
+)
+from gpufc.sampling import SamplingParams
+from supervisor.fleet.port import WorkerHandle, WorkerMessage
+
+NUMBER = RequestNo(0)
+"""Dispatch counts from 1, and a worker on trial has no other requests."""
+N_TOKENS = 8
+PROMPT = "Hello, how are you?"
+FALLBACK: Tokens = (0,)
+"""For a model whose tokenizer makes nothing of the prompt."""
+
+
+class Trial:
+    """One worker's trial. `settled` is told once: None if it passed, or why it did not."""
+
+    def __init__(self, settled: Callable[[str | None], None]) -> None:
+        self._settled: Callable[[str | None], None] | None = settled
+        self._n_tokens = 0
+
+    def begin(self, worker: WorkerHandle) -> None:
+        """Ask the first question."""
+        worker.send(Prepare(worker.epoch, NUMBER, TextPrompt(PROMPT), N_TOKENS))
+
+    def feed(self, worker: WorkerHandle, message: WorkerMessage) -> None:
+        """What the worker answers."""
+        match message:
+            case Prepared():
+                worker.send(_generate(worker, message.prompt_tokens or FALLBACK))
+            case Refused():
+                self._settle(f"it refuses a short prompt: {message.message}")
+            case Step():
+                self._step(message)
+            case _:
+                self._settle(f"it answers nonsense: {type(message).__name__}")
+
+    def lost(self, reason: str) -> None:
+        """The worker is gone."""
+        self._settle(f"it ended: {reason}")
+
+    def timed_out(self, limit_s: float) -> None:
+        """It took too long."""
+        self._settle(f"it did not generate {N_TOKENS} tokens within {limit_s:g} s")
+
+    def _step(self, step: Step) -> None:
+        for delta in step.deltas:
+            self._n_tokens += len(delta.tokens)
+            if delta.finish is not None:
+                self._settle(None if self._n_tokens else "it generated no token")
+
+    def _settle(self, failure: str | None) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled(failure)
+
+
+def _generate(worker: WorkerHandle, prompt: Tokens) -> Generate:
+    return Generate(
+        worker.epoch,
+        NUMBER,
+        RequestId("trial"),
+        0,
+        prompt,
+        SamplingParams(seed=0, temperature=0.0, ignore_eos=True),
+        max_tokens=N_TOKENS,
+        cache_prompt=False,
+        scope="trial",
+    )
