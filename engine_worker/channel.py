@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import zmq
 
@@ -51,6 +51,16 @@ class Channel:
         self._heartbeat = heartbeat
         self._outbox: deque[bytes] = deque([wire.encode(hello)])
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._has_moved = False
+
+    def move(self, endpoint: str, epoch: Epoch, first: Iterable[FromWorker]) -> None:
+        """Leave the link for another one, on which `first` is said first. In `on_message` only.
+
+        Others may still hand messages of the old epoch over: the new front drops them.
+        """
+        self._endpoint, self._epoch = endpoint, epoch
+        self._outbox = deque(wire.encode(message) for message in first)
+        self._has_moved = True
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over, from any thread. Order is kept for each calling thread."""
@@ -76,6 +86,11 @@ class Channel:
                 os.eventfd_read(self._wakeup)
             if events.get(socket, 0) & zmq.POLLIN:
                 self._receive_all(socket)
+            if self._has_moved:
+                self._has_moved = False
+                poller.unregister(socket)
+                socket.close(linger=0)
+                socket = self._connect()
 
     def _connect(self) -> "zmq.Socket[bytes]":
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -98,7 +113,7 @@ class Channel:
         poller.register(socket, zmq.POLLIN)
 
     def _receive_all(self, socket: "zmq.Socket[bytes]") -> None:
-        while True:
+        while not self._has_moved:
             try:
                 data = socket.recv(zmq.NOBLOCK)
             except zmq.Again:

@@ -27,6 +27,7 @@ from gpufc.errors import (
 )
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
+    Attach,
     Cancel,
     Delta,
     EngineFailed,
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 Emit = Callable[[FromWorker], None]
 
-ToEngine = Generate | Cancel | ExportKv | ImportKv
+ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 """The messages that are the engine thread's business."""
 
 
@@ -68,6 +69,7 @@ class Engine:
             n_slots=facts.n_sequences,
             batch_tokens=batch_tokens,
             prefix_cache=PrefixCache(can_cut=facts.can_cut),
+            takes_over=facts.unified and facts.can_cut,
         )
         self._backend = backend
         self._emit = emit
@@ -172,6 +174,8 @@ class Engine:
                 self._admit(message)
             case Cancel(_, request):
                 self._cancel(request)
+            case Attach():
+                self._begin_anew(message.successor)
             case ExportKv() | ImportKv():
                 self._emit(kv_transfer.move(message, self._backend, self.scheduler))
 
@@ -214,6 +218,12 @@ class Engine:
         if sequence is not None:
             self.scheduler.finish(sequence)
             self._emit(Finished(self._epoch, request, FinishReason.CANCELLED))
+
+    def _begin_anew(self, epoch: Epoch) -> None:
+        """Another front has taken over: what runs is nobody's, and its cells are prefixes."""
+        for sequence in (*self.scheduler.running, *self.scheduler.waiting):
+            self.scheduler.finish(sequence)
+        self._epoch = epoch
 
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:
         scheduler = self.scheduler

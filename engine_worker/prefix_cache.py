@@ -57,6 +57,11 @@ class PrefixCache:
             self._holdings.move_to_end(best.slot)
         return best
 
+    def surplus(self, match: Match) -> int | None:
+        """How many tokens a matched idle holding has beyond the match; None for a busy one."""
+        holding = self._holdings[match.slot]
+        return len(holding.tokens) - match.n_tokens if holding.idle else None
+
     def hold(self, slot: int, scope: str, tokens: Tokens[int]) -> None:
         """A running sequence's slot now has cells for exactly `tokens`."""
         self._holdings[slot] = _Holding(scope, list(tokens), idle=False)

@@ -1,6 +1,7 @@
 """What runs in the worker process, and in which thread.
 
     main       waits on the boot pipe: end of file means that the front is gone
+               (and so is every other one that has been given the pipe's other end)
     channel    the ZeroMQ socket (`channel.py`)
     prepare    templates and tokenizing, off the decode path (`prompt.py`)
     engine     loads the model, then decodes (`engine.py`)
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Never
 
+import msgspec
+
 from engine_worker.backend import Backend
 from engine_worker.channel import Channel
 from engine_worker.engine import Engine
@@ -31,9 +34,18 @@ from engine_worker.prompt import PromptPreparer
 from engine_worker.template_process import TemplateRenderer
 from gpufc import logs, wire
 from gpufc.config import BackendKind
-from gpufc.errors import DecodeFailed, InvalidRequest, MemoryShort, ModelLoadError, RequestError
+from gpufc.errors import (
+    DecodeFailed,
+    InvalidRequest,
+    LinkError,
+    MemoryShort,
+    ModelLoadError,
+    RequestError,
+)
+from gpufc.ids import Epoch
 from gpufc.protocol import (
     PROTOCOL_VERSION,
+    Attach,
     Boot,
     Cancel,
     Detokenize,
@@ -90,11 +102,30 @@ def main(boot_fd: int) -> Never:
         sys.exit(EXIT_FRONT_GONE)
     _take_log()
     logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
-    Worker(boot).start()
-    while os.read(boot_fd, 4096):
-        pass
+    worker = Worker(boot)
+    worker.start()
+    _outlive_nobody(boot_fd, worker)
     logger.warning("front_gone")
     _exit(EXIT_FRONT_GONE)
+
+
+def _outlive_nobody(boot_fd: int, worker: "Worker") -> None:
+    """Wait for the end of the last front that holds the boot pipe.
+
+    The first one is the parent as well. Once another one has taken over, its end is no reason to
+    end; the signal for it belongs to the thread that asked for it, which is this one.
+    """
+    poll = select.poll()
+    poll.register(boot_fd, select.POLLIN)
+    poll.register(worker.adoption, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if worker.adoption in ready:
+            os.eventfd_read(worker.adoption)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            worker.adopted.set()
+        if boot_fd in ready and not os.read(boot_fd, 4096):
+            return
 
 
 def _confine() -> None:
@@ -143,6 +174,12 @@ class Worker:
         self._loading = Progress.at_start()
         self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
         self._told_to_end = threading.Event()
+        self._epoch = boot.epoch
+        self._ready: Ready | None = None
+        self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable when the main thread is to let go of the parent."""
+        self.adopted = threading.Event()
+        """Set when it has."""
         hello = Hello(boot.epoch, PROTOCOL_VERSION, boot.token, os.getpid())
         self._channel = Channel(
             boot.endpoint, hello, on_message=self._route, heartbeat=self._heartbeat
@@ -160,7 +197,7 @@ class Worker:
             backend = self._load()
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
-            self._say_farewell(LoadFailed(boot.epoch, str(err), isinstance(err, MemoryShort)))
+            self._say_farewell(_load_failed(boot.epoch, err))
             _exit(EXIT_LOAD_FAILED)
         self._engine = Engine(
             backend,
@@ -170,7 +207,8 @@ class Worker:
             batch_tokens=backend.facts.batch_tokens,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
-        self._channel.send(_ready(boot, backend, time.monotonic() - started))
+        self._ready = _ready(boot, backend, time.monotonic() - started)
+        self._channel.send(self._ready)
         try:
             self._engine.run()
         except DecodeFailed as err:
@@ -203,15 +241,32 @@ class Worker:
             case Generate() | Cancel() | ExportKv() | ImportKv():
                 if self._engine is not None:
                     self._engine.inbox.put(message)
+            case Attach():
+                self._attach(message)
             case Shutdown():
                 logger.info("shutdown_requested")
                 self._told_to_end.set()
                 _exit(0)
 
+    def _attach(self, message: Attach) -> None:
+        """Serve another front from now on. What the engine says before it gets to this is of the
+        old epoch, and what the new front asks comes after it in the inbox."""
+        engine, ready, epoch = self._engine, self._ready, message.successor
+        if engine is None or ready is None:
+            raise LinkError("told to attach to another front before there was a model")
+        logger.info("attached epoch=%d successor=%d", message.epoch, epoch)
+        os.eventfd_write(self.adoption, 1)
+        self.adopted.wait()
+        self._epoch = epoch
+        self._ready = msgspec.structs.replace(ready, epoch=epoch)
+        hello = Hello(epoch, PROTOCOL_VERSION, message.token, os.getpid())
+        self._channel.move(message.endpoint, epoch, (hello, self._ready))
+        engine.inbox.put(message)
+
     def _heartbeat(self) -> Heartbeat:
         now = self._loading if self._engine is None else self._engine.progress
         return Heartbeat(
-            self._boot.epoch,
+            self._epoch,
             phase=now.phase,
             step=now.step,
             step_started=now.step_started,
@@ -232,6 +287,12 @@ class Worker:
             except RequestError as err:
                 answer = Refused(message.epoch, message.request, err.code, err.message, err.param)
             self._channel.send(answer)
+
+
+def _load_failed(epoch: Epoch, err: ModelLoadError) -> LoadFailed:
+    if isinstance(err, MemoryShort):
+        return LoadFailed(epoch, str(err), True, err.needed_bytes, err.available_bytes)
+    return LoadFailed(epoch, str(err), False)
 
 
 def _answer(

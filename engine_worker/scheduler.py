@@ -70,8 +70,16 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, max_running: int, n_slots: int, batch_tokens: int, prefix_cache: PrefixCache
+        self,
+        *,
+        max_running: int,
+        n_slots: int,
+        batch_tokens: int,
+        prefix_cache: PrefixCache,
+        takes_over: bool = True,
     ) -> None:
+        """`takes_over`: a sequence may run in the slot of the idle one that it continues. Not
+        where running slots must be the lowest (a KV stream each)."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._max_running = max_running
@@ -81,6 +89,7 @@ class Scheduler:
         self._max_idle = max(0, n_slots - max_running)
         self._edits: list[KvEdit] = []
         self._cells_short = False
+        self._takes_over = takes_over
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
@@ -181,7 +190,7 @@ class Scheduler:
 
     def adopt(self, scope: str, tokens: tuple[int, ...]) -> int | None:
         """See `kv_transfer.KvKeeper`."""
-        if len(self._cache.idle_slots()) >= self._max_idle or not self._free:
+        if not self._free:
             return None
         slot = max(self._free)
         self._free.remove(slot)
@@ -228,9 +237,27 @@ class Scheduler:
             # Cells lying about change the order in which attention sums, and so the last bit.
             for slot in self._cache.idle_slots():
                 self._give_up(slot)
-        # there is one: idle slots are no more than those beyond `max_running`
+        if self._continue_idle(sequence):
+            return
+        if not self._free and (idle := self._cache.least_recently_used()) is not None:
+            self._give_up(idle)
         sequence.slot = min(self._free)
         self._free.remove(sequence.slot)
+
+    def _continue_idle(self, sequence: Sequence) -> bool:
+        """Go on in the idle slot that holds this sequence's beginning and nothing else, such as
+        the turns of a conversation before this one: no copy, and no second set of cells."""
+        if not self._takes_over or not sequence.reuses_prefix:
+            return False
+        match = self._cache.match(sequence.spec.scope, sequence.tokens)
+        surplus = None if match is None else self._cache.surplus(match)
+        if match is None or surplus is None or surplus > 1:
+            return False
+        if surplus:  # the last token, which is computed again for its logits
+            self._edits.append(Remove(match.slot, match.n_tokens))
+        sequence.slot, sequence.n_computed = match.slot, match.n_tokens
+        self._remember(sequence)
+        return True
 
     def _give_up(self, slot: int) -> None:
         self._cache.forget(slot)

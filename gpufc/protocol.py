@@ -166,7 +166,21 @@ class Shutdown(Message, frozen=True):
     """End the process cleanly, with exit code 0, without finishing what runs."""
 
 
-ToWorker = Prepare | Generate | Cancel | Detokenize | ExportKv | ImportKv | Shutdown
+class Attach(Message, frozen=True):
+    """Another front takes this worker over. It drops what runs (the KV stays, as prefixes), leaves
+    this link without a word, and says hello and ready on that one, under the epoch `successor`: so
+    nothing that was said to or by the front before can be taken for the new one's."""
+
+    successor: Epoch
+    endpoint: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Without the token, as `Boot`."""
+        return f"Attach({self.epoch} to {self.successor}, endpoint={self.endpoint!r})"
+
+
+ToWorker = Prepare | Generate | Cancel | Detokenize | ExportKv | ImportKv | Shutdown | Attach
 
 
 # up: worker to front

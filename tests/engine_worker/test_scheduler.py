@@ -115,8 +115,32 @@ def test_a_finished_sequences_cells_serve_the_next_request() -> None:
     add(planner, first)
     step(planner)
     planner.finish(first)
-    add(planner, sequence(spec(2, prompt=(*PREFIX, 1))))
-    assert planner.plan().edits == [Copy(source=0, target=1, n_tokens=40)]
+    second = sequence(spec(2, prompt=(*PREFIX, 1)))
+    add(planner, second)
+    plan = planner.plan()
+    assert (plan.edits, second.slot, plan.n_tokens) == ([], 0, 1)
+
+
+def test_the_same_prompt_again_computes_its_last_token_only() -> None:
+    planner = scheduler(batch_tokens=64)
+    first = sequence(spec(1, prompt=PREFIX))
+    add(planner, first)
+    step(planner)
+    planner.finish(first)
+    again = sequence(spec(2, prompt=PREFIX))
+    add(planner, again)
+    plan = planner.plan()
+    assert (plan.edits, again.slot, plan.n_tokens) == ([Remove(0, 39)], 0, 1)
+
+
+def test_an_idle_slot_that_holds_more_is_copied_from() -> None:
+    planner = scheduler(batch_tokens=64)
+    first = sequence(spec(1, prompt=PREFIX))
+    add(planner, first)
+    step(planner)
+    planner.finish(first)
+    add(planner, sequence(spec(2, prompt=(*PREFIX[:30], 1))))
+    assert planner.plan().edits == [Copy(source=0, target=1, n_tokens=30)]
 
 
 def test_without_cache_prompt_nothing_is_reused_and_nothing_lies_about_when_alone() -> None:
