@@ -22,8 +22,8 @@ _WEIGHT = 0.1
 class Admission:
     """The places of one model's group.
 
-    Invariants: a sequence is in one of `preparing`, `ready` and `running`; at most `slots` run; at
-    most `slots + queue_limit` are there at all.
+    Invariants: a sequence is in one of `preparing`, `ready`, `aside` and `running`; at most `slots`
+    run, those beside them not counted; at most `slots + queue_limit` are there at all.
     """
 
     def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
@@ -32,9 +32,12 @@ class Admission:
         self._preparing: set[RequestNo] = set()
         self._ready: set[RequestNo] = set()
         self._running: set[RequestNo] = set()
+        self._aside: set[RequestNo] = set()
         # a heap of `_ready`, and of some that have left it: (rank, size of the replay, number)
         self._order: list[tuple[int, int, RequestNo]] = []
         self._service_s = _FIRST_GUESS_S
+        self.n_beside = 0
+        """Running sequences that take no slot: on workers that are being replaced."""
 
     @property
     def slots(self) -> int:
@@ -52,7 +55,7 @@ class Admission:
 
     @property
     def n_waiting(self) -> int:
-        return len(self._preparing) + len(self._ready)
+        return len(self._preparing) + len(self._ready) + len(self._aside)
 
     def accept(self, numbers: Sequence[RequestNo]) -> None:
         """Take in all sequences of a request, or none of them.
@@ -66,7 +69,7 @@ class Admission:
                 " wait at once",
                 param="n",
             )
-        missing = self.n_running + self.n_waiting + len(numbers) - self.places
+        missing = self.n_running - self.n_beside + self.n_waiting + len(numbers) - self.places
         if missing > 0:
             raise Overloaded(
                 f"the queue is full: {self.n_running} sequences run and {self.n_waiting} wait",
@@ -81,8 +84,12 @@ class Admission:
 
     def next(self) -> RequestNo | None:
         """Whose turn it is, if there is a free slot. `start` makes it run."""
-        if len(self._running) >= self.slots:
+        if len(self._running) - self.n_beside >= self.slots:
             return None
+        return self.first()
+
+    def first(self) -> RequestNo | None:
+        """Who has waited longest, whether or not there is a free slot."""
         while self._order and self._order[0][2] not in self._ready:
             heapq.heappop(self._order)
         return self._order[0][2] if self._order else None
@@ -98,9 +105,24 @@ class Admission:
         self._running.remove(number)
         self._enqueue(number, _PUT_BACK, n_tokens)
 
+    def set_aside(self, number: RequestNo) -> None:
+        """It has to wait for a certain worker: others may go first. Until `come_back`."""
+        self._ready.remove(number)
+        self._aside.add(number)
+
+    def come_back(self, number: RequestNo, n_tokens: int) -> None:
+        """It is in the queue again, where it was."""
+        self._aside.remove(number)
+        self._enqueue(number, _PUT_BACK, n_tokens)
+
+    def prepare_again(self, number: RequestNo) -> None:
+        """Another model is to run it: its prompt is not known."""
+        self._ready.remove(number)
+        self._preparing.add(number)
+
     def release(self, number: RequestNo) -> None:
         """It has ended, at whatever stage it was."""
-        for stage in (self._running, self._ready, self._preparing):
+        for stage in (self._running, self._ready, self._aside, self._preparing):
             stage.discard(number)
 
     def note_service_time(self, seconds: float) -> None:

@@ -18,12 +18,15 @@ from gpufc.protocol import (
     Detokenize,
     Detokenized,
     Finished,
+    Generate,
     Prepare,
     Prepared,
+    Prompt,
     Ready,
     Refused,
     Step,
     TextPrompt,
+    TokenPrompt,
     Tokens,
     ToWorker,
 )
@@ -33,6 +36,7 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.questions import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 
@@ -84,12 +88,42 @@ class Dispatcher:
         except RequestError:
             self.ledger.requests.rejected += 1
             raise
-        self._watch_outage(group)
+        if not group.has_worker:
+            self._watch_outage(group)
+        return stream
+
+    def resume(self, model: str, sequence: Generate) -> ResponseStream:
+        """Go on with a sequence that another front began, from the tokens that it has.
+
+        `sequence` is what that front would have sent to a worker. Its reader gets what is new.
+        Raises as `submit` does.
+        """
+        self._require_service(model)
+        request = GenerationRequest(
+            id=sequence.request_id,
+            model=model,
+            prompts=(TokenPrompt(sequence.prompt_tokens),),
+            sampling=sequence.sampling,
+            created=int(time.time()),
+            max_tokens=sequence.max_tokens,
+            stop=sequence.stop,
+            cache_prompt=sequence.cache_prompt,
+            replay=sequence.replay,
+        )
+        log = StreamLog.of_another_front(next(self._numbers), request, sequence)
+        group = self._group(model)
+        stream = group.resume(request, log)
+        if not group.has_worker:
+            self._watch_outage(group)
         return stream
 
     async def tokenize(self, model: str, prompt: TextPrompt) -> Tokens:
         """The prompt's token ids. Waits for a worker; raises `RequestError`."""
-        answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt))
+        return await self.prepare(model, prompt)
+
+    async def prepare(self, model: str, prompt: Prompt, reserve: int = 0) -> Tokens:
+        """The same for any prompt of which `reserve` more tokens are to be generated."""
+        answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt, reserve))
         if isinstance(answer, Prepared):
             return answer.prompt_tokens
         raise InternalError("the engine answered nonsense")
@@ -118,7 +152,8 @@ class Dispatcher:
             )
         )
         group.pump()
-        self._watch_outage(group)
+        if not group.has_worker:
+            self._watch_outage(group)
         try:
             return await future
         finally:
@@ -203,7 +238,10 @@ class Dispatcher:
                 group.finished(worker, message.request)
 
     def worker_draining(self, worker: WorkerHandle) -> None:
-        worker.drained()
+        group = self._groups[worker.model]
+        group.worker_draining(worker)
+        self._watch_outage(group)
+        self._changed.set()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         group = self._groups[worker.model]
@@ -253,7 +291,8 @@ class Dispatcher:
         return group
 
     def _replicas(self, model: str) -> int:
-        return max(1, sum(row.model == model for row in self._fleet.workers()))
+        places = {row.name for row in self._fleet.workers() if row.model == model}
+        return max(1, len(places))
 
 
 def _unavailable(condition: Condition) -> EngineUnavailable:

@@ -36,6 +36,7 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import LISTENED_TO, Job, Stage
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.pool import WorkerPool
@@ -43,7 +44,14 @@ from supervisor.dispatch.questions import Answer, Question, Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.dispatch.suspects import FATAL, Quarantine, Suspects, Victim, fingerprint
+from supervisor.dispatch.suspects import (
+    FATAL,
+    Quarantine,
+    Suspects,
+    Victim,
+    fingerprint,
+    incriminates,
+)
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
 
@@ -78,6 +86,7 @@ class ModelGroup:
         self._pool = WorkerPool(limits.max_concurrent_requests)
         self._suspects = Suspects()
         self._quarantine = Quarantine()
+        self._draining = DrainingLines()
         self._jobs: dict[RequestNo, Job] = {}
         self._streams: dict[ResponseStream, tuple[float, int]] = {}  # accepted at, jobs left
 
@@ -85,6 +94,11 @@ class ModelGroup:
     def idle(self) -> bool:
         """Whether no sequence is left, not even one that is being cancelled."""
         return not self._jobs
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether there is a worker that takes new requests."""
+        return self._pool.has(None)
 
     # requests
 
@@ -107,16 +121,36 @@ class ModelGroup:
             for choice in range(request.n)
         ]
         self.admission.accept([log.no for log in logs])
+        stream = self._open(request, logs)
+        for start in range(0, len(logs), request.n):
+            self._prepare(stream, logs[start : start + request.n])
+        self.pump()
+        return stream
+
+    def resume(self, request: GenerationRequest, log: StreamLog) -> ResponseStream:
+        """Go on with a sequence that another front has begun: its log has a prompt and tokens.
+
+        Raises `Overloaded`.
+        """
+        self.admission.accept([log.no])
+        stream = self._open(request, [log])
+        log.fingerprint = self.ready.fingerprint if self.ready else None
+        self._jobs[log.no].stage = Stage.READY
+        self.admission.prepared(log.no)
+        self.pump()
+        return stream
+
+    def _open(self, request: GenerationRequest, logs: list[StreamLog]) -> ResponseStream:
+        now = self._clock()
         stream = ResponseStream(
             request,
             logs,
             on_cancel=self._withdraw_all,
-            fingerprint=lambda: self.ready.fingerprint if self.ready else None,
+            fingerprint=lambda: logs[0].fingerprint,
         )
-        self._streams[stream] = (self._clock(), len(logs))
-        for start in range(0, len(logs), request.n):
-            self._prepare(stream, logs[start : start + request.n])
-        self.pump()
+        self._streams[stream] = (now, len(logs))
+        for log in logs:
+            self._jobs[log.no] = Job(log, stream, log.no, now)
         return stream
 
     def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
@@ -124,7 +158,8 @@ class ModelGroup:
         no, request = logs[0].no, stream.request
         now = self._clock()
         for log in logs:
-            self._jobs[log.no] = Job(log, stream, no, now)
+            self._jobs[log.no].question = no
+            self._jobs[log.no].stage = Stage.PREPARING
         prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
         self.questions.add(
             Question(
@@ -140,23 +175,35 @@ class ModelGroup:
         if not isinstance(answer, Prepared):
             self._fail(self._jobs[logs[0].no].stream, InternalError("the engine answered nonsense"))
             return
-        self._ledger.tokens.prompt += len(answer.prompt_tokens)
+        if logs[0].fingerprint is None:
+            self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
             log.prompt_tokens = answer.prompt_tokens
+            log.fingerprint = self._pool.fingerprint(answer.epoch)
             self._jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)
 
     def pump(self) -> None:
         """Send workers what they have room for. Called whenever that may have changed."""
-        if not self._pool:
-            return
-        if self.questions.any_unasked:
-            self.questions.ask(self._pool.least_busy())
-        while (no := self._next()) is not None:
-            worker = self._pool.idle() if self._suspects else self._pool.with_room()
-            if worker is None:
-                return
-            self._start(self._jobs[no], worker)
+        if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
+            self.questions.ask(asked)
+        self.admission.n_beside = self._pool.n_beside
+        aside: list[RequestNo] = []
+        while self._pool and (no := self._next()) is not None:
+            job = self._jobs[no]
+            find = self._pool.idle if self._suspects else self._pool.with_room
+            worker = find(job.bound_to)
+            if worker is not None:
+                self._start(job, worker)
+            elif job.bound_to is not None and not self._suspects:
+                self.admission.set_aside(no)
+                aside.append(no)
+            else:
+                break
+        for no in aside:
+            self.admission.come_back(no, self._jobs[no].log.n_known)
+        if self._draining:
+            self._draining.settle(self._jobs.values(), self._pool)
 
     def _next(self) -> RequestNo | None:
         """Who starts next. While there are suspects, one of them at a time and nobody else."""
@@ -174,9 +221,15 @@ class ModelGroup:
             job.worker.send(Cancel(job.worker.epoch, job.log.no))
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
+        if job.log.fingerprint != worker.ready.fingerprint:  # and so it has not begun
+            self.admission.prepare_again(job.log.no)
+            self._prepare(job.stream, [job.log])
+            self.questions.ask(worker)
+            return
         self.admission.start(job.log.no)
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
+        job.line = worker.line
         try:
             worker.send(job.log.to_generate(worker.epoch))
         except LinkError as err:  # larger than a message may be, which no limit of ours allows
@@ -189,12 +242,34 @@ class ModelGroup:
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
         self.ready = worker.ready
+        for job in list(self._jobs.values()):
+            if job.stage is Stage.READY and self._is_stranded(job, worker):
+                self._fail(job.stream, recovery.model_changed())
+        self.pump()
+
+    def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
+        """Whether a worker came back with another model where this sequence's model was."""
+        bound_to = job.bound_to
+        return (
+            bound_to is not None
+            and job.line == worker.line
+            and not self._pool.has(bound_to)
+            and not self._draining.serves(bound_to)
+        )
+
+    def worker_draining(self, worker: WorkerHandle) -> None:
+        self._pool.drain(worker)
+        self._draining.add(worker)
+        if self._pool.newest is not None:
+            self.ready = self._pool.newest.ready
         self.pump()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._jobs.values() if job.worker is worker]
         convict = self._suspects.died(_victims(orphans, reason), reason, now)
+        if convict is not None:
+            worker.explain_deaths(self._suspects.n_deaths_explained)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._end(job)
@@ -228,18 +303,22 @@ class ModelGroup:
 
         Returns in how many seconds the next one is due; None if nothing waits for a worker.
         """
-        if self._pool:
-            return None
         limit = self._clock() - recovery.MAX_OUTAGE_S
         for job in list(self._jobs.values()):
-            if job.waits_since <= limit and job.stage is not Stage.ENDED:
+            if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
                 self._fail(job.stream, recovery.outage_over_limit(began=began))
-        self.questions.expire(limit, recovery.outage_over_limit(began=False))
-        waiting = [job.waits_since for job in self._jobs.values()]
-        if not waiting and not len(self.questions):
+        asked_nobody = not self._pool.has(None) and len(self.questions) > 0
+        if asked_nobody:
+            self.questions.expire(limit, recovery.outage_over_limit(began=False))
+        waiting = [job.waits_since for job in self._jobs.values() if self._lacks(job)]
+        if not waiting and not asked_nobody:
             return None
         return max(0.0, min(waiting, default=self._clock()) - limit)
+
+    def _lacks(self, job: Job) -> bool:
+        """Whether there is no worker now that could take it."""
+        return job.worker is None and not self._pool.has(job.bound_to)
 
     def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
         """A worker has answered a question."""
@@ -253,7 +332,7 @@ class ModelGroup:
             job = self._jobs.get(message.request)
             if job is not None and job.worker is worker:
                 self._detach(job)
-                self._fail(job.stream, error)
+                self._fail(job.stream, recovery.refusal_of(job.log, error))
         self.pump()
 
     def finished(self, worker: WorkerHandle, no: RequestNo) -> None:
@@ -332,7 +411,7 @@ class ModelGroup:
 
     def fail_waiting(self, error: EngineUnavailable) -> None:
         """There will be no worker: whoever waits for one need not wait any longer."""
-        if not self._pool:
+        if not self._pool and not self._draining:
             self.end_all(error)
 
     def _fail(self, stream: ResponseStream, error: RequestError) -> None:
@@ -393,7 +472,7 @@ class ModelGroup:
 
 def _victims(orphans: Iterable[Job], reason: ExitReason) -> list[Victim]:
     """What the lost worker was computing; only its last batch where it could still tell."""
-    if reason.reason not in FATAL:
+    if not incriminates(reason):
         return []
     named = set(reason.requests)
     logs = [job.log for job in orphans if not named or job.log.no in named]

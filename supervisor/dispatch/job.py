@@ -33,6 +33,7 @@ class Job:
 
     __slots__ = (
         "last_token_at",
+        "line",
         "log",
         "question",
         "sent_at",
@@ -50,7 +51,20 @@ class Job:
         self.question = question
         self.stage = Stage.PREPARING
         self.worker: WorkerHandle | None = None
+        self.line: int | None = None
+        """On which line of workers it ran last (`WorkerHandle.line`)."""
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.waits_since = now
         """When it was accepted, or last lost its worker (monotonic seconds)."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any part of the answer to its request exists: then the rest has to come from
+        the same model."""
+        return any(log.tokens for log in self.stream.logs)
+
+    @property
+    def bound_to(self) -> str | None:
+        """The fingerprint on which alone it can go on; None if any will do."""
+        return self.log.fingerprint if self.has_begun else None

@@ -1,4 +1,10 @@
-"""The ready workers of one model, and how many sequences each has."""
+"""The ready workers of one model, and how many sequences each has.
+
+A worker is *open*, or it is being *drained*: then it gets only what has begun on its fingerprint.
+Sequences that have not begun may run on any open worker.
+"""
+
+from collections.abc import Iterator
 
 from gpufc.ids import Epoch
 from supervisor.dispatch.router import Load, least_outstanding
@@ -6,12 +12,16 @@ from supervisor.fleet.port import WorkerHandle
 
 
 class WorkerPool:
-    """Invariant: the counts are those of the model's running and cancelling jobs."""
+    """Invariant: the counts are those of the model's running and cancelling jobs.
+
+    Where a `fingerprint` is asked for, draining workers count too; without one only open ones do.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._workers: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
+        self._draining: set[Epoch] = set()
 
     def __bool__(self) -> bool:
         return bool(self._workers)
@@ -20,8 +30,13 @@ class WorkerPool:
         self._workers[worker.epoch] = worker
         self._outstanding[worker.epoch] = 0
 
+    def drain(self, worker: WorkerHandle) -> None:
+        """It gets nothing new any more."""
+        self._draining.add(worker.epoch)
+
     def remove(self, worker: WorkerHandle) -> None:
         del self._workers[worker.epoch], self._outstanding[worker.epoch]
+        self._draining.discard(worker.epoch)
 
     def took(self, worker: WorkerHandle) -> None:
         """It has one sequence more."""
@@ -31,18 +46,52 @@ class WorkerPool:
         """It has one sequence less."""
         self._outstanding[worker.epoch] -= 1
 
-    def with_room(self) -> WorkerHandle | None:
-        """Who should get the next sequence; None if all are full."""
-        loads = (Load(epoch, n, self._capacity) for epoch, n in self._outstanding.items())
+    @property
+    def n_beside(self) -> int:
+        """Sequences on workers that are being drained: they take no place from others."""
+        return sum(self._outstanding[epoch] for epoch in self._draining)
+
+    @property
+    def newest(self) -> WorkerHandle | None:
+        """The open worker that became ready last."""
+        return max(self._eligible(None), key=lambda worker: worker.epoch, default=None)
+
+    def has(self, fingerprint: str | None) -> bool:
+        """Whether any worker could take such a sequence, once it has room."""
+        return any(True for _ in self._eligible(fingerprint))
+
+    def fingerprint(self, epoch: Epoch) -> str | None:
+        """Of the worker of this epoch, if it is there."""
+        worker = self._workers.get(epoch)
+        return None if worker is None else worker.ready.fingerprint
+
+    def has_open(self, fingerprint: str) -> bool:
+        """Whether an open worker could take such a sequence."""
+        return any(worker.ready.fingerprint == fingerprint for worker in self._eligible(None))
+
+    def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
+        """Who should get the next such sequence; None if all are full."""
+        loads = (
+            Load(worker.epoch, self._outstanding[worker.epoch], self._capacity)
+            for worker in self._eligible(fingerprint)
+        )
         epoch = least_outstanding(loads)
         return None if epoch is None else self._workers[epoch]
 
-    def idle(self) -> WorkerHandle | None:
-        """One that has nothing to do."""
-        free = (epoch for epoch, n in self._outstanding.items() if n == 0)
-        epoch = next(free, None)
-        return None if epoch is None else self._workers[epoch]
+    def idle(self, fingerprint: str | None) -> WorkerHandle | None:
+        """One that could take it and has nothing to do."""
+        workers = self._eligible(fingerprint)
+        return next((worker for worker in workers if not self._outstanding[worker.epoch]), None)
 
-    def least_busy(self) -> WorkerHandle:
-        """Whom to ask a question. There must be a worker."""
-        return min(self._workers.values(), key=lambda worker: self._outstanding[worker.epoch])
+    def least_busy(self) -> WorkerHandle | None:
+        """Whom to ask a question."""
+        workers = self._eligible(None)
+        return min(workers, key=lambda worker: self._outstanding[worker.epoch], default=None)
+
+    def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
+        for epoch, worker in self._workers.items():
+            if fingerprint is None:
+                if epoch not in self._draining:
+                    yield worker
+            elif worker.ready.fingerprint == fingerprint:
+                yield worker

@@ -54,3 +54,16 @@ def outage_over_limit(*, began: bool) -> RequestError:
     return EngineUnavailable(
         f"No engine was ready for {MAX_OUTAGE_S:.0f} s", retry_after_s=MAX_OUTAGE_S / 4
     )
+
+
+def model_changed() -> RequestError:
+    """The end of what had begun on a model that is there no more: its file was replaced."""
+    return EngineCrashed("The model's file has changed since this request began; ask again")
+
+
+def refusal_of(log: StreamLog, error: RequestError) -> RequestError:
+    """What a client is told when a worker refuses a sequence. One that has begun was accepted
+    once: then it is not the client's fault, whatever the worker says."""
+    if not log.tokens or error.status >= 500:
+        return error
+    return EngineCrashed(f"The engine could not go on with this request: {error.message}")

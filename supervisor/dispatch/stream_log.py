@@ -5,6 +5,7 @@ not logged first. Nothing but the log is needed to go on with a sequence on anot
 """
 
 from array import array
+from typing import Self
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
@@ -28,6 +29,7 @@ class StreamLog:
         "choice",
         "epochs",
         "error",
+        "fingerprint",
         "finish",
         "fruitless_dispatches",
         "index",
@@ -58,6 +60,8 @@ class StreamLog:
         """Its number among all choices of the answer, as OpenAI counts them."""
         self.scope = scope
         self.prompt_tokens: Tokens | None = None
+        self.fingerprint: str | None = None
+        """Of the model whose tokens these are."""
         self.tokens = array("i")
         self.texts: list[str] = []
         self.epochs: list[Epoch] = []
@@ -67,6 +71,19 @@ class StreamLog:
         """Times that it was sent to a worker since it last gained a token."""
         self.finish: FinishReason | None = None
         self.error: RequestError | None = None
+
+    @classmethod
+    def of_another_front(
+        cls, no: RequestNo, request: GenerationRequest, sequence: Generate
+    ) -> Self:
+        """The log of a sequence that another front began, with the tokens that it has. Their
+        text was sent there."""
+        log = cls(no, request, scope=sequence.scope)
+        log.choice = sequence.choice
+        log.prompt_tokens = sequence.prompt_tokens
+        log.tokens.extend(sequence.tokens)
+        log.n_cached = 0
+        return log
 
     @property
     def n_known(self) -> int:

@@ -21,6 +21,13 @@ FATAL = frozenset({Reason.CRASHED, Reason.DECODE_FAILED, Reason.HUNG, Reason.EXI
 """Ends that a batch may have brought about. A kill from outside, also by the kernel for lack of
 memory, and an end that was asked for say nothing about requests."""
 
+
+def incriminates(reason: ExitReason) -> bool:
+    """Whether an end may be the doing of what was computed. Memory that ran out, also a device's
+    (where it aborts the process), is everybody's."""
+    return reason.reason in FATAL and "out of memory" not in reason.detail.lower()
+
+
 MEMORY_S = 600.0
 MAX_REMEMBERED = 1000
 
@@ -42,7 +49,10 @@ class Suspects:
 
     def __init__(self) -> None:
         self.open: dict[RequestNo, int] = {}
+        self.n_deaths_explained = 0
+        """By the latest conviction: the deaths in which the convict was."""
         self._died_at: dict[Fingerprint, tuple[int, float]] = {}
+        self._n_deaths: dict[Fingerprint, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.open)
@@ -52,12 +62,13 @@ class Suspects:
 
         A conviction explains the deaths before it: the others are suspects no longer.
         """
-        if reason.reason not in FATAL:
+        if not incriminates(reason):
             return None
         stuck = [victim for victim in batch if victim.n_tokens <= self._known(victim.what, now)]
         self._remember(batch, now)
         if stuck and len(batch) == 1:
             self.open.clear()
+            self.n_deaths_explained = self._n_deaths.pop(stuck[0].what, 1)
             return stuck[0].no
         self.open |= {victim.no: victim.n_tokens for victim in stuck}
         return None
@@ -79,10 +90,14 @@ class Suspects:
 
     def _remember(self, batch: Sequence[Victim], now: float) -> None:
         for victim in batch:
-            self._died_at.pop(victim.what, None)
+            known = self._died_at.pop(victim.what, None)
+            n_before = self._n_deaths.get(victim.what, 0) if known else 0
+            self._n_deaths[victim.what] = n_before + 1
             self._died_at[victim.what] = (victim.n_tokens, now + MEMORY_S)
         while len(self._died_at) > MAX_REMEMBERED:
-            del self._died_at[next(iter(self._died_at))]
+            oldest = next(iter(self._died_at))
+            del self._died_at[oldest]
+            self._n_deaths.pop(oldest, None)
 
 
 class Quarantine:

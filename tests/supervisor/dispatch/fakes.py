@@ -77,12 +77,23 @@ class FakeWorker:
     With `auto`, steps follow each other by themselves as long as there is something to do.
     """
 
-    def __init__(self, fleet: "FakeFleet", epoch: int, *, auto: bool = True) -> None:
+    def __init__(
+        self,
+        fleet: "FakeFleet",
+        epoch: int,
+        *,
+        auto: bool = True,
+        line: int = 1,
+        fingerprint: str = "abc123",
+    ) -> None:
+        self.line = line
+        self.n_drained = 0
+        self.n_deaths_explained = 0
         self.name = WorkerName("default-0")
         self.epoch = Epoch(epoch)
         self.model = MODEL
         self.ready = Ready(
-            self.epoch, "abc123", "fake", N_CTX, N_CTX, N_CTX, 8, N_VOCAB, 1, 0, 1, 1, True, 0.1
+            self.epoch, fingerprint, "fake", N_CTX, N_CTX, N_CTX, 8, N_VOCAB, 1, 0, 1, 1, True, 0.1
         )
         self.auto = auto
         self.answers_prepare = True
@@ -96,6 +107,12 @@ class FakeWorker:
         self._stepping = False
         self._steps = itertools.count(1)
         self.lost = False
+
+    def drained(self) -> None:
+        self.n_drained += 1
+
+    def explain_deaths(self, count: int) -> None:
+        self.n_deaths_explained += count
 
     def send(self, message: ToWorker) -> None:
         if self.lost:
@@ -176,9 +193,12 @@ class FakeFleet:
         self.replicas = replicas
         self._epochs = itertools.count(1)
 
-    def start_worker(self, *, auto: bool = True) -> FakeWorker:
+    def start_worker(
+        self, *, auto: bool = True, line: int = 1, fingerprint: str = "abc123"
+    ) -> FakeWorker:
         self.status = OK
-        worker = FakeWorker(self, next(self._epochs), auto=auto)
+        epoch = next(self._epochs)
+        worker = FakeWorker(self, epoch, auto=auto, line=line, fingerprint=fingerprint)
         self.dispatcher.worker_ready(worker)
         return worker
 

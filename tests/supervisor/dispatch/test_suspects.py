@@ -140,3 +140,21 @@ def test_the_quarantine_is_bounded() -> None:
         quarantine.add(request(str(n)), now=0.0)
     assert not quarantine.holds(request("0"), now=1.0)
     assert quarantine.holds(request(str(MAX_REMEMBERED + 9)), now=1.0)
+
+
+def test_a_conviction_explains_the_deaths_that_the_convict_was_in() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5, B: 8})
+    assert died(suspects, {A: 5}) == A
+    assert suspects.n_deaths_explained == 3
+
+
+def test_memory_that_ran_out_on_a_device_suspects_nobody() -> None:
+    suspects = Suspects()
+    out = ExitReason(
+        signal=6, reason=Reason.CRASHED, at=0.0, detail="CUDA error: out of memory in ggml-cuda.cu"
+    )
+    for _ in range(3):
+        assert died(suspects, {A: 5}, out) is None
+    assert not suspects
