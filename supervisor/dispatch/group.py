@@ -38,6 +38,7 @@ from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import LISTENED_TO, Job, Stage
+from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.questions import Answer, Question, Questions
@@ -61,8 +62,8 @@ logger = logging.getLogger(__name__)
 class ModelGroup:
     """All of one model. Only the dispatcher calls it, in the event loop.
 
-    Invariant: each job in `_jobs` is in exactly the matching set of `admission`; a job leaves both
-    at once, when it ENDs.
+    What becomes of one job is the table's (`job_table.py`); who is next, and where, is decided
+    here.
     """
 
     def __init__(
@@ -82,18 +83,18 @@ class ModelGroup:
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
-        self._on_idle = on_idle
         self._pool = WorkerPool(limits.max_concurrent_requests)
         self._suspects = Suspects()
         self._quarantine = Quarantine()
         self._draining = DrainingLines()
-        self._jobs: dict[RequestNo, Job] = {}
-        self._streams: dict[ResponseStream, tuple[float, int]] = {}  # accepted at, jobs left
+        self._table = JobTable(
+            self.admission, self.questions, self._pool, self._suspects, ledger, clock, on_idle
+        )
 
     @property
     def idle(self) -> bool:
         """Whether no sequence is left, not even one that is being cancelled."""
-        return not self._jobs
+        return not self._table.jobs
 
     @property
     def has_worker(self) -> bool:
@@ -121,7 +122,7 @@ class ModelGroup:
             for choice in range(request.n)
         ]
         self.admission.accept([log.no for log in logs])
-        stream = self._open(request, logs)
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.ready)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])
         self.pump()
@@ -133,24 +134,11 @@ class ModelGroup:
         Raises `Overloaded`.
         """
         self.admission.accept([log.no])
-        stream = self._open(request, [log])
+        stream = self._table.open(request, [log], self._withdraw, lambda: self.ready)
         log.fingerprint = self.ready.fingerprint if self.ready else None
-        self._jobs[log.no].stage = Stage.READY
+        self._table.jobs[log.no].stage = Stage.READY
         self.admission.prepared(log.no)
         self.pump()
-        return stream
-
-    def _open(self, request: GenerationRequest, logs: list[StreamLog]) -> ResponseStream:
-        now = self._clock()
-        stream = ResponseStream(
-            request,
-            logs,
-            on_cancel=self._withdraw_all,
-            fingerprint=lambda: logs[0].fingerprint,
-        )
-        self._streams[stream] = (now, len(logs))
-        for log in logs:
-            self._jobs[log.no] = Job(log, stream, log.no, now)
         return stream
 
     def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
@@ -158,29 +146,31 @@ class ModelGroup:
         no, request = logs[0].no, stream.request
         now = self._clock()
         for log in logs:
-            self._jobs[log.no].question = no
-            self._jobs[log.no].stage = Stage.PREPARING
+            self._table.jobs[log.no].question = no
+            self._table.jobs[log.no].stage = Stage.PREPARING
         prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
         self.questions.add(
             Question(
                 no,
                 lambda epoch: Prepare(epoch, no, prompt, reserve),
                 answered=lambda answer: self._prepared(logs, answer),
-                failed=lambda error: self._fail(stream, error),
+                failed=lambda error: self._table.fail(stream, error),
                 since=now,
             )
         )
 
     def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
         if not isinstance(answer, Prepared):
-            self._fail(self._jobs[logs[0].no].stream, InternalError("the engine answered nonsense"))
+            self._table.fail(
+                self._table.jobs[logs[0].no].stream, InternalError("the engine answered nonsense")
+            )
             return
         if logs[0].fingerprint is None:
             self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
             log.prompt_tokens = answer.prompt_tokens
             log.fingerprint = self._pool.fingerprint(answer.epoch)
-            self._jobs[log.no].stage = Stage.READY
+            self._table.jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)
 
     def pump(self) -> None:
@@ -190,7 +180,7 @@ class ModelGroup:
         self.admission.n_beside = self._pool.n_beside
         aside: list[RequestNo] = []
         while self._pool and (no := self._next()) is not None:
-            job = self._jobs[no]
+            job = self._table.jobs[no]
             find = self._pool.idle if self._suspects else self._pool.with_room
             worker = find(job.bound_to)
             if worker is not None:
@@ -201,15 +191,15 @@ class ModelGroup:
             else:
                 break
         for no in aside:
-            self.admission.come_back(no, self._jobs[no].log.n_known)
+            self.admission.come_back(no, self._table.jobs[no].log.n_known)
         if self._draining:
-            self._draining.settle(self._jobs.values(), self._pool)
+            self._draining.settle(self._table.jobs.values(), self._pool)
 
     def _next(self) -> RequestNo | None:
         """Who starts next. While there are suspects, one of them at a time and nobody else."""
         if not self._suspects:
             return self.admission.next()
-        suspects = [self._jobs[no] for no in self._suspects.open]
+        suspects = [self._table.jobs[no] for no in self._suspects.open]
         if any(job.stage is not Stage.READY for job in suspects):
             return None
         return min(suspects, key=lambda job: job.log.n_known).log.no
@@ -234,17 +224,17 @@ class ModelGroup:
             worker.send(job.log.to_generate(worker.epoch))
         except LinkError as err:  # larger than a message may be, which no limit of ours allows
             logger.error("generate_unsendable request=%s error=%s", job.stream.request.id, err)
-            self._detach(job)
-            self._fail(job.stream, InternalError("The request is too large for the engine"))
+            self._table.detach(job)
+            self._table.fail(job.stream, InternalError("The request is too large for the engine"))
 
     # workers
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
         self.ready = worker.ready
-        for job in list(self._jobs.values()):
+        for job in list(self._table.jobs.values()):
             if job.stage is Stage.READY and self._is_stranded(job, worker):
-                self._fail(job.stream, recovery.model_changed())
+                self._table.fail(job.stream, recovery.model_changed())
         self.pump()
 
     def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
@@ -266,15 +256,15 @@ class ModelGroup:
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
-        orphans = [job for job in self._jobs.values() if job.worker is worker]
+        orphans = [job for job in self._table.jobs.values() if job.worker is worker]
         convict = self._suspects.died(_victims(orphans, reason), reason, now)
         if convict is not None:
             worker.explain_deaths(self._suspects.n_deaths_explained)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
-                self._end(job)
+                self._table.end(job)
             else:
-                self._detach(job)
+                self._table.detach(job)
                 job.waits_since = now
         self._pool.remove(worker)
         for job in orphans:
@@ -287,7 +277,7 @@ class ModelGroup:
         if is_convict:
             logger.warning("request_convicted request=%s", job.stream.request.id)
             self._quarantine.add(job.stream.request, self._clock())
-            self._fail(
+            self._table.fail(
                 job.stream,
                 EngineCrashSuspect(f"This request ended the engine repeatedly: {reason}"),
             )
@@ -296,7 +286,7 @@ class ModelGroup:
             case recovery.Replay():
                 self._ledger.requests.replayed += 1
             case recovery.Fail(error):
-                self._fail(job.stream, error)
+                self._table.fail(job.stream, error)
 
     def expire(self) -> float | None:
         """End what has waited too long while there was no worker.
@@ -304,14 +294,14 @@ class ModelGroup:
         Returns in how many seconds the next one is due; None if nothing waits for a worker.
         """
         limit = self._clock() - recovery.MAX_OUTAGE_S
-        for job in list(self._jobs.values()):
+        for job in list(self._table.jobs.values()):
             if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
-                self._fail(job.stream, recovery.outage_over_limit(began=began))
+                self._table.fail(job.stream, recovery.outage_over_limit(began=began))
         asked_nobody = not self._pool.has(None) and len(self.questions) > 0
         if asked_nobody:
             self.questions.expire(limit, recovery.outage_over_limit(began=False))
-        waiting = [job.waits_since for job in self._jobs.values() if self._lacks(job)]
+        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
         if not waiting and not asked_nobody:
             return None
         return max(0.0, min(waiting, default=self._clock()) - limit)
@@ -329,27 +319,27 @@ class ModelGroup:
         """A worker will not prepare a prompt, or not run a sequence."""
         error = from_wire(message.code, message.message, message.param)
         if not self.questions.settle(message.request, worker.epoch, error):
-            job = self._jobs.get(message.request)
+            job = self._table.jobs.get(message.request)
             if job is not None and job.worker is worker:
-                self._detach(job)
-                self._fail(job.stream, recovery.refusal_of(job.log, error))
+                self._table.detach(job)
+                self._table.fail(job.stream, recovery.refusal_of(job.log, error))
         self.pump()
 
     def finished(self, worker: WorkerHandle, no: RequestNo) -> None:
         """A worker has stopped a sequence that it was told to stop."""
-        job = self._jobs.get(no)
+        job = self._table.jobs.get(no)
         if job is not None and job.stage is Stage.CANCELLING and job.worker is worker:
-            self._end(job)
+            self._table.end(job)
         elif job is not None and job.stage is Stage.PAUSING and job.worker is worker:
-            self._detach(job)
+            self._table.detach(job)
         elif job is not None and job.worker is worker:
-            self._detach(job)
-            self._fail(job.stream, InternalError("The engine gave the request up"))
+            self._table.detach(job)
+            self._table.fail(job.stream, InternalError("The engine gave the request up"))
         self.pump()
 
     def step(self, worker: WorkerHandle, step: Step) -> None:
         """What one engine step brought. The hot path."""
-        now, jobs = self._clock(), self._jobs
+        now, jobs = self._clock(), self._table.jobs
         n_tokens = 0
         ended = False
         for started in step.started:
@@ -367,7 +357,7 @@ class ModelGroup:
                     self._cleared(job)
                     ended = True
             if delta.finish is not None and job.stage is not Stage.ENDED:
-                self._end(job)
+                self._table.end(job)
                 ended = True
         self._ledger.tokens.recomputed += step.n_recomputed
         if n_tokens:
@@ -387,7 +377,7 @@ class ModelGroup:
                 return
         except LinkError as err:
             logger.error("stream_gap request=%s error=%s", job.stream.request.id, err)
-            self._fail(job.stream, InternalError("The engine lost tokens"))
+            self._table.fail(job.stream, InternalError("The engine lost tokens"))
             return
         if delta.tokens:
             self._time(job, len(delta.tokens), now)
@@ -398,7 +388,7 @@ class ModelGroup:
         if job.last_token_at is not None:
             self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
         else:
-            self._ledger.time_to_first_token.add(now - self._streams[job.stream][0])
+            self._ledger.time_to_first_token.add(now - self._table.accepted_at(job.stream))
         job.last_token_at = now
 
     # ends
@@ -406,68 +396,17 @@ class ModelGroup:
     def end_all(self, error: RequestError) -> None:
         """Every request ends with this error, also those that run."""
         self.questions.fail_all(error)
-        for stream in list(self._streams):
-            self._fail(stream, error)
+        for stream in list(self._table.streams):
+            self._table.fail(stream, error)
 
     def fail_waiting(self, error: EngineUnavailable) -> None:
         """There will be no worker: whoever waits for one need not wait any longer."""
         if not self._pool and not self._draining:
             self.end_all(error)
 
-    def _fail(self, stream: ResponseStream, error: RequestError) -> None:
-        """End a whole request: what one of its sequences met, the client gets once for all."""
-        if stream.error is None and not stream.cancelled:
-            stream.fail(error)
-        for log in stream.logs:
-            if not log.ended:
-                log.fail(error)
-        self._withdraw_jobs(stream)
-
-    def _withdraw_all(self, stream: ResponseStream) -> None:
-        for log in stream.logs:
-            if not log.ended:
-                log.cancel()
-        self._withdraw_jobs(stream)
+    def _withdraw(self, stream: ResponseStream) -> None:
+        self._table.withdraw(stream)
         self.pump()
-
-    def _withdraw_jobs(self, stream: ResponseStream) -> None:
-        for log in stream.logs:
-            job = self._jobs.get(log.no)
-            if job is None:
-                continue
-            self.questions.drop(job.question)
-            if job.stage is Stage.PAUSING:
-                job.stage = Stage.CANCELLING
-            elif job.stage is Stage.RUNNING and job.worker is not None:
-                job.stage = Stage.CANCELLING
-                job.worker.send(Cancel(job.worker.epoch, log.no))
-            elif job.stage is not Stage.CANCELLING:
-                self._end(job)
-
-    def _detach(self, job: Job) -> None:
-        """Its worker has it no longer: it waits again, in its old place."""
-        if job.worker is not None:
-            self._pool.gave_back(job.worker)
-        job.stage, job.worker = Stage.READY, None
-        self.admission.put_back(job.log.no, job.log.n_known)
-
-    def _end(self, job: Job) -> None:
-        """Free the job's place. What its stream ended with is settled before."""
-        now = self._clock()
-        if job.worker is not None:
-            self._pool.gave_back(job.worker)
-            self.admission.note_service_time(now - job.sent_at)
-        job.stage, job.worker = Stage.ENDED, None
-        del self._jobs[job.log.no]
-        self._suspects.left(job.log.no)
-        self.admission.release(job.log.no)
-        accepted_at, left = self._streams.pop(job.stream)
-        if left > 1:
-            self._streams[job.stream] = (accepted_at, left - 1)
-        else:
-            self._ledger.ended(job.stream.outcome, now - accepted_at)
-        if not self._jobs:
-            self._on_idle()
 
 
 def _victims(orphans: Iterable[Job], reason: ExitReason) -> list[Victim]:

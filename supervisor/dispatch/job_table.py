@@ -1,0 +1,131 @@
+"""The sequences of one model that have not ended, and the requests that they belong to.
+
+Whatever ends a sequence, or takes it off its worker, goes through here, so that its place, its
+worker's count and its request's end are settled together and once.
+"""
+
+from collections.abc import Callable, Sequence
+
+from gpufc.errors import RequestError
+from gpufc.ids import RequestNo
+from gpufc.protocol import Cancel, Ready
+from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.job import Job, Stage
+from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.pool import WorkerPool
+from supervisor.dispatch.questions import Questions
+from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.suspects import Suspects
+
+
+class JobTable:
+    """Owned by the model's group.
+
+    Invariant: each job in `jobs` is in exactly the matching set of `admission`; a job leaves both
+    at once, when it ENDs.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        questions: Questions,
+        pool: WorkerPool,
+        suspects: Suspects,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self.jobs: dict[RequestNo, Job] = {}
+        self.streams: dict[ResponseStream, tuple[float, int]] = {}
+        """When each was accepted (monotonic seconds), and how many of its jobs are left."""
+        self._admission = admission
+        self._questions = questions
+        self._pool = pool
+        self._suspects = suspects
+        self._ledger = ledger
+        self._clock = clock
+        self._on_idle = on_idle
+
+    def open(
+        self,
+        request: GenerationRequest,
+        logs: Sequence[StreamLog],
+        on_cancel: Callable[[ResponseStream], None],
+        ready: Callable[[], Ready | None],
+    ) -> ResponseStream:
+        """Take in the sequences of a request, which admission has accepted.
+
+        `ready` is what stands for its model until one of its prompts has been prepared.
+        """
+
+        def fingerprint() -> str | None:
+            now = ready()
+            return logs[0].fingerprint or (now.fingerprint if now else None)
+
+        accepted_at = self._clock()
+        stream = ResponseStream(request, logs, on_cancel=on_cancel, fingerprint=fingerprint)
+        self.streams[stream] = (accepted_at, len(logs))
+        for log in logs:
+            self.jobs[log.no] = Job(log, stream, log.no, accepted_at)
+        return stream
+
+    def accepted_at(self, stream: ResponseStream) -> float:
+        """When an open request was accepted (monotonic seconds)."""
+        return self.streams[stream][0]
+
+    def fail(self, stream: ResponseStream, error: RequestError) -> None:
+        """End a whole request: what one of its sequences met, the client gets once for all."""
+        if stream.error is None and not stream.cancelled:
+            stream.fail(error)
+        for log in stream.logs:
+            if not log.ended:
+                log.fail(error)
+        self._withdraw_jobs(stream)
+
+    def withdraw(self, stream: ResponseStream) -> None:
+        """Nobody wants this request any more."""
+        for log in stream.logs:
+            if not log.ended:
+                log.cancel()
+        self._withdraw_jobs(stream)
+
+    def _withdraw_jobs(self, stream: ResponseStream) -> None:
+        for log in stream.logs:
+            job = self.jobs.get(log.no)
+            if job is None:
+                continue
+            self._questions.drop(job.question)
+            if job.stage is Stage.PAUSING:
+                job.stage = Stage.CANCELLING
+            elif job.stage is Stage.RUNNING and job.worker is not None:
+                job.stage = Stage.CANCELLING
+                job.worker.send(Cancel(job.worker.epoch, log.no))
+            elif job.stage is not Stage.CANCELLING:
+                self.end(job)
+
+    def detach(self, job: Job) -> None:
+        """Its worker has it no longer: it waits again, in its old place."""
+        if job.worker is not None:
+            self._pool.gave_back(job.worker)
+        job.stage, job.worker = Stage.READY, None
+        self._admission.put_back(job.log.no, job.log.n_known)
+
+    def end(self, job: Job) -> None:
+        """Free the job's place. What its stream ended with is settled before."""
+        now = self._clock()
+        if job.worker is not None:
+            self._pool.gave_back(job.worker)
+            self._admission.note_service_time(now - job.sent_at)
+        job.stage, job.worker = Stage.ENDED, None
+        del self.jobs[job.log.no]
+        self._suspects.left(job.log.no)
+        self._admission.release(job.log.no)
+        accepted_at, left = self.streams.pop(job.stream)
+        if left > 1:
+            self.streams[job.stream] = (accepted_at, left - 1)
+        else:
+            self._ledger.ended(job.stream.outcome, now - accepted_at)
+        if not self.jobs:
+            self._on_idle()
