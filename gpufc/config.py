@@ -68,6 +68,13 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
             extra=FLAG,
         ),
     ] = None
+    model_dirs: Annotated[
+        str | None,
+        Meta(
+            description="folders from which models may be loaded over HTTP, separated by `:`"
+            " [default: the folder of the model at start]",
+        ),
+    ] = None
     log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG)] = (
         LogLevel.INFO
     )

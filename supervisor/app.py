@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -23,11 +24,15 @@ from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus
-from supervisor.http.context import Devices, Services
+from supervisor.fleet.port import ConditionStatus, ModelChange
+from supervisor.handover.giver import Giver, UpgradeFailed
+from supervisor.handover.taker import Taker
+from supervisor.http import run_token
+from supervisor.http.context import Devices, Operator, Services
 from supervisor.http.routes import create_web_app
-from supervisor.http.server import BACKLOG, FrontRunner, bind, urls
+from supervisor.http.server import FrontRunner, listeners, urls
 from supervisor.http.stats import document
+from supervisor.replacing import Replacing, Work
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -46,7 +51,12 @@ def create_app(
 
 
 def _services(
-    config: Config, fleet: ServedFleet, dispatcher: Dispatcher, devices: Devices | None
+    config: Config,
+    fleet: ServedFleet,
+    dispatcher: Dispatcher,
+    devices: Devices | None,
+    started_at: float | None = None,
+    operator: Operator | None = None,
 ) -> Services:
     return Services(
         config=config,
@@ -54,7 +64,8 @@ def _services(
         dispatcher=dispatcher,
         devices=devices,
         durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
-        started_at=time.time(),
+        started_at=started_at or time.time(),
+        operator=operator,
     )
 
 
@@ -75,30 +86,47 @@ class Front:
         *,
         values: Sequence[Value] = (),
         devices: Devices | None = None,
+        taker: Taker | None = None,
     ) -> None:
         """`values` are what `config` was made of; `devices` is started and stopped by the caller.
+        With a `taker` it takes over from another front, and `taker.prepare` must have returned
+        before it is entered.
 
         Raises `ConfigError` or `StartError` for a runtime folder that cannot be used or is in use.
         """
         self.config = config
-        self.runtime = RuntimeDir.acquire(config.server.runtime_dir)
-        self.fleet = Fleet(config, self.runtime)
+        self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
+        self.fleet = Fleet(config, self.runtime, heritage=taker.heritage if taker else None)
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.addresses: list[str] = []
         """The URLs under which it is reached, once entered."""
+        self.listeners: list[socket.socket] = []
+        self.started_at = taker.started_at if taker else time.time()
+        self._taker = taker
+        self._giver: Giver | None = None
+        self._handed_over = asyncio.Event()
         self._values = values
-        self._services = _services(config, self.fleet, self.dispatcher, devices)
+        self._services = _services(
+            config, self.fleet, self.dispatcher, devices, self.started_at, operator=self
+        )
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._runner: FrontRunner | None = None
-        self._restarts: set[asyncio.Task[None]] = set()
+        token_file = self.runtime.admin_token
+        self.admin_token = run_token.known(token_file) if taker else run_token.make(token_file)
+        app = create_web_app(self._services, run_token.by_token(self.admin_token))
+        self.http = FrontRunner(app, config.limits)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken."""
         try:
-            await self._listen()
-            await self.fleet.start()
+            if self._taker is None:
+                await self._listen()
+                await self.fleet.start()
+            else:
+                await self._taker.take_over(self)
+                await self._listen()
         except BaseException:
             await self._close()
             raise
@@ -117,19 +145,17 @@ class Front:
     async def _listen(self) -> None:
         server = self.config.server
         # looked up here and not in a thread: nothing else is waiting for the loop yet
-        sockets = bind(server.host, server.port)
-        self._runner = FrontRunner(create_web_app(self._services), self.config.limits)
-        await self._runner.setup()
-        for sock in sockets:
-            await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
-        self.addresses = urls(sockets)
+        given = self._taker.listeners if self._taker else None
+        self.listeners = given or listeners(server.host, server.port)
+        await self.http.setup()
+        await self.http.listen(self.listeners)
+        self.addresses = urls(self.listeners)
         logger.info("listening addresses=%s", " ".join(self.addresses))
 
     async def _close(self) -> None:
-        for task in self._restarts:
+        for task in self._tasks:
             task.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.http.cleanup()
         await self.fleet.stop(now=self._stop_now.is_set())
         self.runtime.cleanup()
 
@@ -168,12 +194,23 @@ class Front:
         exits = (row.last_exit for row in self.fleet.workers())
         return any(last is not None and last.reason is Reason.LOAD_FAILED for last in exits)
 
+    async def _stop_or_successor(self) -> None:
+        """Wait until there is nothing more to wait for."""
+        waits = [asyncio.create_task(e.wait()) for e in (self._stop, self._handed_over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
     async def wait_stop(self) -> bool:
         """Wait until a stop is requested, then until running requests have ended.
 
         True if all did; False if `shutdown_timeout_s` passed or a stop `now` was requested before.
         """
-        await self._stop.wait()
+        await self._stop_or_successor()
+        if self._handed_over.is_set():
+            return True
         timeout_s = self.config.server.shutdown_timeout_s
         logger.info("draining timeout_s=%s", timeout_s)
         self.dispatcher.drain(retry_after_s=timeout_s)
@@ -194,22 +231,62 @@ class Front:
             self._stop_now.set()
         self._stop.set()
 
-    def restart(self, worker: str | None, now: bool = False) -> list[str]:
-        """Begin to replace one worker, or all; returns their names. Raises `NotFound`."""
-        names = [row.name for row in self.fleet.workers() if worker in {None, row.name}]
-        if not names:
+    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+        """Begin to replace one worker, or all one after another. Raises `NotFound`."""
+        if not any(worker in {None, row.name} for row in self.fleet.workers()):
             raise NotFound(f"there is no worker {worker!r}", param="worker")
         only = None if worker is None else WorkerName(worker)
-        task = asyncio.create_task(self._restart(only, now))
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
-        return list(names)
+        return self._replacing(
+            f"restart of {worker or 'all workers'}",
+            lambda tell: self.fleet.restart(only, now=now, tell=tell),
+        )
 
-    async def _restart(self, worker: WorkerName | None, now: bool) -> None:
+    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+        """Begin to serve another model under a served name; None means the only one."""
+        return self._replacing(
+            f"swap to {change.model_path}", lambda tell: self.fleet.swap(name, change, tell=tell)
+        )
+
+    def _replacing(self, what: str, work: Work) -> Replacing:
+        replacing = Replacing(what, work)
+        self._tasks.add(replacing.task)
+        replacing.task.add_done_callback(self._replaced)
+        return replacing
+
+    def _replaced(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever followed it has been told
+
+    async def upgrade(self, tell: Callable[[str], None]) -> int:
+        """Let a new front take over; returns its pid once this one has only to drain, which it
+        then does, and ends. `tell` gets lines for people, as long as it drains.
+
+        Raises `UpgradeFailed`, in general with this front as it was.
+        """
+        if self._giver is not None or self._stop.is_set():
+            raise UpgradeFailed("the front is being replaced, or stops, already")
+        giver = self._giver = Giver(self, tell)
         try:
-            await self.fleet.restart(worker, now=now)
-        except Exception:  # the boundary of a task that nobody waits for; `status` shows the rest
-            logger.exception("restart_failed worker=%s", worker)
+            pid = await giver.hand_over()
+        except UpgradeFailed:
+            if not giver.handed_over:
+                self._giver = None
+            else:
+                self._handed_over.set()
+            raise
+        task = asyncio.create_task(self._drain_away(giver))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return pid
+
+    async def _drain_away(self, giver: Giver) -> None:
+        await giver.drain()
+        self._handed_over.set()
+
+    async def wait_handed_over(self) -> None:
+        """Wait until a new front has everything, and the last client of this one is served."""
+        await self._handed_over.wait()
 
     def status(self) -> dict[str, Any]:
         """The `/stats` document, with the front itself beside it."""
@@ -218,6 +295,7 @@ class Front:
             "pid": os.getpid(),
             "addresses": self.addresses,
             "runtime_dir": str(self.runtime.path),
+            "admin_token": self.admin_token,
             "condition": {
                 "status": condition.status,
                 "detail": condition.detail,

@@ -57,6 +57,38 @@ class RuntimeDir:
         self._sweep()
         return self
 
+    @classmethod
+    def take_over(cls, path: str, lock_fd: int) -> "RuntimeDir":
+        """The folder of a front that gives it away: the lock is held by every copy of `lock_fd`.
+
+        Nothing in it is changed before `own`.
+        """
+        self = cls(Path(path))
+        self._lock_fd = lock_fd
+        return self
+
+    def own(self) -> None:
+        """Say in the lock that it is this process which holds it."""
+        if self._lock_fd is not None:
+            _write_pid(self._lock_fd)
+
+    def lend(self) -> int:
+        """The lock, to be copied to a front that takes over."""
+        if self._lock_fd is None:
+            raise StartError(f"runtime folder {self.path} is not held")
+        return self._lock_fd
+
+    def let_go(self) -> None:
+        """Another front has it: everything in it is that one's."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    @property
+    def admin_token(self) -> Path:
+        """The token by which this run may be administered over HTTP."""
+        return self.path / "admin-token"
+
     @property
     def control_socket(self) -> Path:
         """Where the control commands reach the front."""
@@ -106,6 +138,7 @@ class RuntimeDir:
         if self._lock_fd is None:
             return
         self._sweep()
+        self.admin_token.unlink(missing_ok=True)
         # the file stays: unlinking it would let two fronts lock two files of the same name
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
@@ -177,8 +210,7 @@ class RuntimeDir:
                 f"another front (pid {pid or 'unknown'}) is running in {self.path}; "
                 f"`{self.command('stop')}` ends it, or choose another folder with --runtime-dir"
             )
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        _write_pid(fd)
         self._lock_fd = fd
 
     def _sweep(self) -> None:
@@ -193,6 +225,11 @@ def _default() -> Path:
     if given:
         return Path(given) / "gpufc"
     return Path(tempfile.gettempdir()) / f"gpufc-{os.geteuid()}"
+
+
+def _write_pid(fd: int) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
 
 def _pid_in(fd: int) -> int | None:

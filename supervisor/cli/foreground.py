@@ -56,6 +56,7 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
+    from supervisor.handover.command import add_upgrade
     from supervisor.runtime_dir import RuntimeDir
 
     folder = RuntimeDir.find(config.server.runtime_dir)
@@ -65,7 +66,9 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
     monitor.start()
     try:
         async with front:
-            runner = await control.serve(control.create_control_app(front), folder.control_socket)
+            app = control.create_control_app(front)
+            add_upgrade(app, front)
+            runner = await control.serve(app, folder.control_socket)
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:

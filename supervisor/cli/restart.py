@@ -9,31 +9,26 @@ from supervisor.cli.options import setting_options
 
 @click.command("restart")
 @click.argument("worker", required=False)
-@click.option("--now", is_flag=True, help="kill the old worker rather than ask it to end")
+@click.option("--now", is_flag=True, help="kill the old worker rather than load a new one first")
 @setting_options(["runtime_dir"])
 def command(worker: str | None, now: bool, runtime_dir: str | None) -> None:
     """Replace the engine worker WORKER, or all one after another.
 
-    The front stays and goes on taking requests. `status` names the workers. Returns when the new
-    ones are ready; the exit code is 3 if one could not start.
+    The front stays and goes on taking requests; streams that run go on. The new worker is loaded
+    and tried before the old one ends, where memory allows. `status` names the workers. The exit
+    code is 3 if a new one could not start.
     """
-    from supervisor.cli.terminal import Progress
+    from supervisor.cli.replacement_view import Failed, show
     from supervisor.control.client import ControlClient
 
-    client = ControlClient(find(runtime_dir).control_socket)
-    progress = Progress("restarting")
     try:
-        for event in client.restart(worker, now):
-            match event["event"]:
-                case "failed":
-                    raise StartError(f"the new worker could not start: {event['message']}")
-                case "ready":
-                    progress.end(
-                        f"{event['worker']} is {event['state']}: pid {event['pid']}, "
-                        f"epoch {event['epoch']}"
-                    )
-                case _:
-                    progress.note(f"{event['worker']} {event['state']}")
-    except BaseException:
-        progress.end()
+        ready = show(
+            ControlClient(find(runtime_dir).control_socket).restart(worker, now), "restart"
+        )
+    except Failed as err:
+        raise StartError(str(err)) from None
+    except KeyboardInterrupt:
+        click.echo("The restart goes on; `status` shows it.", err=True)
         raise
+    for one in ready:
+        click.echo(f"{one['worker']} is ready: pid {one['pid']}, epoch {one['epoch']}")

@@ -19,6 +19,8 @@ def welcome(status: Mapping[str, Any], n_ctx: int, command: Callable[[str], str]
     lines = [_row("address", address) for address in addresses]
     for worker in status["workers"]:
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
+    if addresses and (token := front.get("admin_token")):
+        lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
     lines += [_row("device", text) for text in _devices(status, command)]
     return [*lines, "", "Try:", *_first_request(addresses[0], command)] if addresses else lines
 

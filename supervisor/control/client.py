@@ -58,8 +58,24 @@ class ControlClient:
         return self._post("/stop", {"now": now})
 
     def restart(self, worker: str | None, now: bool) -> Iterator[dict[str, Any]]:
-        """Ask for new workers; yields their states, until all are replaced or have failed."""
+        """Ask for new workers; yields how they get on, until all are replaced or one failed."""
         return self._post("/restart", {"worker": worker, "now": now})
+
+    def swap(
+        self, model_path: str, name: str | None, n_ctx: int | None, n_gpu_layers: int | None
+    ) -> Iterator[dict[str, Any]]:
+        """Ask for another model; yields how it gets on, until it serves or was refused."""
+        body = {
+            "model_path": model_path,
+            "name": name,
+            "n_ctx": n_ctx,
+            "n_gpu_layers": n_gpu_layers,
+        }
+        return self._post("/swap", body)
+
+    def upgrade(self) -> Iterator[dict[str, Any]]:
+        """Ask for a new front; yields how it gets on, until this one's requests have ended."""
+        return self._post("/upgrade", {})
 
     def _get(self, route: str) -> Any:
         with self._answer("GET", route, None) as response:

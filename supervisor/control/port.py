@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpufc.settings import Value
+from supervisor.fleet.port import ModelChange
+from supervisor.replacing import Replacing
 
 
 class ControlledFront(Protocol):
@@ -22,9 +24,10 @@ class ControlledFront(Protocol):
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
         ...
 
-    def restart(self, worker: str | None, now: bool = False) -> Sequence[str]:
-        """Begin to replace one worker, or all one after another; returns their names.
+    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+        """Begin to replace one worker, or all one after another. Raises `NotFound`."""
+        ...
 
-        Raises `NotFound` for a name that no worker has.
-        """
+    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+        """Begin to serve another model under a served name; None means the only one."""
         ...

@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from gpufc.errors import RequestError
 from supervisor.control.port import ControlledFront
+from supervisor.fleet.port import ModelChange
+from supervisor.replacing import Replacing
 
 POLL_S = 0.1
 REPEAT_S = 2.0
@@ -33,6 +35,13 @@ class RestartBody(Struct, frozen=True, forbid_unknown_fields=True):
     now: bool = False
 
 
+class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
+    model_path: str
+    name: str | None = None
+    n_ctx: int | None = None
+    n_gpu_layers: int | None = None
+
+
 def create_control_app(front: ControlledFront) -> web.Application:
     """The application that `serve` puts on the socket."""
     handlers = _Handlers(front)
@@ -43,6 +52,7 @@ def create_control_app(front: ControlledFront) -> web.Application:
     app.router.add_get("/config", handlers.config)
     app.router.add_post("/stop", handlers.stop)
     app.router.add_post("/restart", handlers.restart)
+    app.router.add_post("/swap", handlers.swap)
     return app
 
 
@@ -54,9 +64,12 @@ async def serve(app: web.Application, path: Path) -> web.AppRunner:
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    path.unlink(missing_ok=True)  # noqa: ASYNC240  (once, at start)
-    await web.UnixSite(runner, path).start()
-    os.chmod(path, 0o600)
+    # under another name first: whoever connects meanwhile finds the front before, or this one
+    fresh = path.with_name(f".{path.name}")
+    fresh.unlink(missing_ok=True)
+    await web.UnixSite(runner, fresh).start()
+    os.chmod(fresh, 0o600)
+    fresh.rename(path)
     return runner
 
 
@@ -78,10 +91,14 @@ class _Handlers:
 
     async def restart(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, RestartBody)
-        before = {row["name"]: row["epoch"] for row in self._workers()}
-        names = self._front.restart(body.worker, body.now)
-        old = {name: before[name] for name in names}
-        return await _lines(request, self._restarting(request.app[_CLOSING], old))
+        return await _lines(request, _followed(self._front.restart(body.worker, body.now)))
+
+    async def swap(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, SwapBody)
+        change = ModelChange(
+            model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
+        )
+        return await _lines(request, _followed(self._front.swap(body.name, change)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
@@ -93,32 +110,16 @@ class _Handlers:
             }
             await asyncio.sleep(POLL_S)
 
-    async def _restarting(
-        self, closing: asyncio.Event, old: dict[str, int]
-    ) -> AsyncIterator[Event]:
-        """The states that the workers of these epochs go through, until all are replaced."""
-        while old and not closing.is_set():
-            for row in self._workers():
-                name, state = row["name"], row["state"]
-                if name not in old:
-                    continue
-                if state == "ready" and row["epoch"] > old[name]:
-                    del old[name]
-                    yield {"event": "ready", "worker": name} | _told(row)
-                elif state == "failed" and row["epoch"] > old[name]:
-                    yield {"event": "failed", "worker": name, "message": row["detail"]}
-                    return
-                else:
-                    yield {"event": "progress", "worker": name} | _told(row)
-            await asyncio.sleep(POLL_S)
 
-    def _workers(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = msgspec.to_builtins(self._front.status())["workers"]
-        return rows
-
-
-def _told(row: dict[str, Any]) -> Event:
-    return {key: row.get(key) for key in ("state", "detail", "epoch", "pid", "loading_fraction")}
+async def _followed(replacing: Replacing) -> AsyncIterator[Event]:
+    """How a replacement gets on, and its end: `done`, or `failed` with its reason."""
+    try:
+        async for progress in replacing.follow():
+            yield {"event": "progress"} | msgspec.to_builtins(progress)
+    except RequestError as err:
+        yield {"event": "failed", "message": err.message, "code": err.code}
+    else:
+        yield {"event": "done"}
 
 
 async def _on_shutdown(app: web.Application) -> None:

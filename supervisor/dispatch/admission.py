@@ -23,7 +23,8 @@ class Admission:
     """The places of one model's group.
 
     Invariants: a sequence is in one of `preparing`, `ready`, `aside` and `running`; at most `slots`
-    run, those beside them not counted; at most `slots + queue_limit` are there at all.
+    run, those beside them not counted; at most `slots + queue_limit` are there at all, unless
+    another front had accepted some of them.
     """
 
     def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
@@ -76,6 +77,11 @@ class Admission:
                 retry_after_s=self.retry_after_s(missing),
             )
         self._preparing.update(numbers)
+
+    def take_in(self, number: RequestNo, n_tokens: int) -> None:
+        """One that another front has accepted, and maybe begun: refusing it now would break a
+        promise. It waits before all that have not begun."""
+        self._enqueue(number, _PUT_BACK, n_tokens)
 
     def prepared(self, number: RequestNo) -> None:
         """Its prompt is known: it may start when it is its turn."""

@@ -96,9 +96,12 @@ class Dispatcher:
         """Go on with a sequence that another front began, from the tokens that it has.
 
         `sequence` is what that front would have sent to a worker. Its reader gets what is new.
-        Raises as `submit` does.
+        Neither a full queue nor a drain is a reason to refuse what was accepted there: raises
+        `EngineUnavailable` only.
         """
-        self._require_service(model)
+        condition = self._fleet.condition(model)
+        if condition.status is ConditionStatus.FAILED:
+            raise _unavailable(condition)
         request = GenerationRequest(
             id=sequence.request_id,
             model=model,

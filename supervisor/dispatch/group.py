@@ -129,15 +129,11 @@ class ModelGroup:
         return stream
 
     def resume(self, request: GenerationRequest, log: StreamLog) -> ResponseStream:
-        """Go on with a sequence that another front has begun: its log has a prompt and tokens.
-
-        Raises `Overloaded`.
-        """
-        self.admission.accept([log.no])
+        """Go on with a sequence that another front has begun: its log has a prompt and tokens."""
         stream = self._table.open(request, [log], self._withdraw, lambda: self.ready)
         log.fingerprint = self.ready.fingerprint if self.ready else None
         self._table.jobs[log.no].stage = Stage.READY
-        self.admission.prepared(log.no)
+        self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
 

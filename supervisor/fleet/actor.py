@@ -2,6 +2,7 @@
 
 import asyncio
 
+from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.port import WorkerHandle
@@ -37,6 +38,12 @@ class Actor:
     async def wait_stopped(self) -> None:
         """Wait until it has no process and will start none."""
         await self.runner.wait_until(lambda: self.runner.lifecycle.state is WorkerState.STOPPED)
+
+    def hand_over(self, successor: Epoch, endpoint: str, token: str) -> None:
+        """See `WorkerRunner.hand_over`. Nothing that happens to the process matters here now."""
+        if self._task is not None:
+            self._task.cancel()
+        self.runner.hand_over(successor, endpoint, token)
 
     async def close(self) -> None:
         """End its task and let go of what it holds."""

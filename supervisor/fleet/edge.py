@@ -6,7 +6,8 @@ handed out here: a runner cannot tell it from one that was spawned for it.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from signal import Signals
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from supervisor.fleet.crash_record import MAX_LOG_BYTES
 from supervisor.fleet.exit_reason import ExitReason, classify
 from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
 from supervisor.fleet.oom import OomCounter
+from supervisor.fleet.process import ExitListener as SystemExitListener
 from supervisor.fleet.process import WorkerProcess, trim_log
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import Vitals
@@ -46,6 +48,8 @@ class Process(Protocol):
     def signal(self, number: Signals, *, group: bool = False) -> None: ...
     def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
+    def lend(self) -> tuple[int, int]: ...
+    def let_go(self) -> None: ...
 
 
 class Edge(Protocol):
@@ -74,8 +78,14 @@ class LocalEdge:
     """Real processes of this machine and real sockets in the runtime folder."""
 
     def __init__(
-        self, runtime: RuntimeDir, command: Sequence[str], spares: SparePool | None = None
+        self,
+        runtime: RuntimeDir,
+        command: Sequence[str],
+        spares: SparePool | None = None,
+        running: "Mapping[WorkerName, Callable[[Path, SystemExitListener], Process]] | None" = None,
     ) -> None:
+        """`running` are processes that another front has started: the first of its place each."""
+        self._running = dict(running or {})
         self._spares = spares
         self._runtime = runtime
         self._command = command
@@ -94,16 +104,19 @@ class LocalEdge:
         except zmq.ZMQError as err:
             raise OSError(err.errno, f"cannot bind {path}: {err}") from err
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> WorkerProcess:
+    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
         """A process in its own group that writes to the worker's log. The spare if there is one."""
         log = self._runtime.worker_log(worker)
-        trim_log(log)
         self._oom.mark()
 
         def ended(si_code: int, si_status: int) -> None:
             oom = si_status == Signals.SIGKILL and self._oom.claim()
             on_exit(classify(si_code, si_status, at=time.time(), oom=oom))
 
+        take_over = self._running.pop(worker, None)
+        if take_over is not None:
+            return take_over(log, ended)
+        trim_log(log)
         spare = self._spares.take(log, ended) if self._spares else None
         return spare or WorkerProcess(self._command, log, ended)
 

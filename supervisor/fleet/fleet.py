@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from gpufc.config import Config, ModelConfig, Standby
-from gpufc.errors import ModelNotFound, NotFound
+from gpufc.errors import ModelNotFound, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
+from supervisor.fleet import events as ev
 from supervisor.fleet import upkeep
-from supervisor.fleet.condition import of_group
+from supervisor.fleet.condition import FAILED_S, of_group
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.heritage import HeldWorker, Heritage, Holdings
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
 from supervisor.fleet.place import Place
@@ -35,6 +37,7 @@ from supervisor.fleet.port import (
     OnReplacement,
     Replacement,
     SpareStatus,
+    WorkerHandle,
     WorkerStatus,
 )
 from supervisor.fleet.process import WORKER_COMMAND
@@ -75,24 +78,32 @@ class Fleet:
         timings: Timings | None = None,
         watch: WatchLimits = LIMITS,
         rng: random.Random | None = None,
+        heritage: Heritage | None = None,
     ) -> None:
+        """`heritage`: workers that run already, for another front that is about to give them."""
+        held = heritage.holdings if heritage else None
         self.listener = listener
         self.restarts_total: Counter[Reason] = Counter()
         """Replacements started so far, by how the process before ended."""
         self._config = config
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
         self._rng = rng or random.Random()  # noqa: S311 - it spreads restarts, it hides nothing
-        self._epochs = itertools.count(1)
+        self.restarts_total.update(held.restarts if held else {})
+        self._epochs = itertools.count(held.next_epoch if held else 1)
         self._watch = watch
         self._crashes = CrashWriter(CrashStore(runtime.path))
         self._spares = self._spare_pool(runtime, command)
-        self._edge = LocalEdge(runtime, command, self._spares)
+        running = heritage.processes if heritage else None
+        self._edge = LocalEdge(runtime, command, self._spares, running)
         self._tasks: list[asyncio.Task[None]] = []
         self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._successor: Condition | None = None
         model = served_name(config.model)
         self._aliases = {model: _aliases(config.model, model)}
-        self._groups = {model: [self._place(DEFAULT_GROUP, 0, model, config.model)]}
+        self._groups = {model: [self._place(self._spec(DEFAULT_GROUP, 0, model, config.model))]}
+        if held is not None:
+            self._inherit(held)
 
     async def start(self) -> None:
         """Begin to start all workers. Returns at once; `worker_ready` tells the rest."""
@@ -113,15 +124,108 @@ class Fleet:
         await self._end_tasks()
         if self._spares is not None:
             self._spares.end()
-        for place in self._places():
-            place.request_stop(now=now)
-        await self._wait_stopped()
+        if self._successor is None:
+            for place in self._places():
+                place.request_stop(now=now)
+            await self._wait_stopped()
         for place in self._places():
             await place.close()
         if self._spares is not None:
             await self._spares.wait_ended()
         self._edge.close()
         await asyncio.to_thread(self._crashes.close)
+
+    def _inherit(self, held: Holdings) -> None:
+        """Begin with the places of the fleet before, each with its record."""
+        for model, aliases in held.models.items():
+            workers = [worker for worker in held.workers if worker.spec.model == model]
+            if not workers:
+                continue  # it had no process: it is started as it is configured
+            self._aliases[model] = frozenset(aliases)
+            self._groups[model] = [self._place(worker.spec) for worker in workers]
+            for place, worker in zip(self._groups[model], workers, strict=True):
+                if worker.last_exit is not None:
+                    place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
+
+    # another front takes over
+
+    def holdings(self) -> Holdings:
+        """What there is to hand over. Raises `Overloaded` while something is on its way."""
+        self._require_settled()
+        held = []
+        for place in self._places():
+            life, worker = place.runner.lifecycle, place.runner.worker
+            if worker is not None and life.pid is not None:
+                held.append(
+                    HeldWorker(
+                        spec=place.runner.spec,
+                        pid=life.pid,
+                        ready=worker.ready,
+                        restarts=life.restarts,
+                        last_exit=life.last_exit,
+                    )
+                )
+        return Holdings(
+            workers=tuple(held),
+            models={model: tuple(sorted(names)) for model, names in self._aliases.items()},
+            next_epoch=Epoch(next(self._epochs)),
+            restarts=dict(self.restarts_total),
+        )
+
+    def _require_settled(self) -> None:
+        unsettled = next((place for place in self._places() if not place.settled), None)
+        if unsettled is not None:
+            detail = unsettled.condition().detail or "it is being replaced"
+            raise Overloaded(f"{unsettled.spec.name}: {detail}", retry_after_s=1.0)
+
+    def _require_ours(self) -> None:
+        if self._successor is not None:
+            raise Overloaded("another front has the workers", retry_after_s=1.0)
+
+    def holds(self, holdings: Holdings) -> bool:
+        """Whether everything is as it was when these were taken."""
+        running = {worker.spec.name: worker.pid for worker in holdings.workers}
+        return all(place.settled for place in self._places()) and self._running() == running
+
+    def serving(self, model: str) -> list[WorkerHandle]:
+        """The ready workers of a model."""
+        workers = [place.runner.worker for place in self._groups[model]]
+        return [worker for worker in workers if worker is not None]
+
+    def _running(self) -> dict[WorkerName, int]:
+        """The pids of ready workers."""
+        found = {}
+        for place in self._places():
+            pid = place.runner.lifecycle.pid
+            if place.runner.worker is not None and pid is not None:
+                found[place.spec.name] = pid
+        return found
+
+    def lend(self, worker: WorkerName) -> tuple[int, int] | None:
+        """The descriptors of a worker's process, to be copied. None if it has ended since."""
+        return self._place_of(worker).runner.lend()
+
+    def hand_over(self, worker: WorkerName, successor: Epoch, endpoint: str, token: str) -> None:
+        """Send a worker away to another front. From now on this fleet manages nothing."""
+        self._successor = Condition(ConditionStatus.OK, "", 0.0)
+        self._place_of(worker).current.hand_over(successor, endpoint, token)
+
+    async def let_go(self) -> None:
+        """The other front has the workers: end what it does not get, and keep nothing open."""
+        await self._end_tasks()
+        if self._spares is not None:
+            self._spares.end()
+        for place in self._places():
+            await place.leave()
+            place.runner.let_go()
+
+    def successor_lost(self) -> None:
+        """The other front is gone, and with it the workers."""
+        if self._successor is not None:
+            self._successor = Condition(ConditionStatus.FAILED, "the new front is gone", FAILED_S)
+
+    def _place_of(self, worker: WorkerName) -> Place:
+        return next(place for place in self._places() if place.spec.name == worker)
 
     async def _end_tasks(self) -> None:
         tasks = [*self._tasks, *self._work]
@@ -143,6 +247,8 @@ class Fleet:
 
         Raises `ModelNotFound`.
         """
+        if self._successor is not None:
+            return self._successor
         if self._stopping:
             return Condition(ConditionStatus.DRAINING, "the front is stopping", 1.0)
         places = self._places() if model is None else self._groups[self.resolve(model)]
@@ -185,6 +291,7 @@ class Fleet:
         while it is being replaced, and `EngineUnavailable` when a new one cannot take over. When
         cancelled, what has begun goes on.
         """
+        self._require_ours()
         chosen = [place for place in self._places() if worker in {None, place.spec.name}]
         if not chosen:
             raise NotFound(f"there is no worker {worker!r}", param="worker")
@@ -199,6 +306,7 @@ class Fleet:
         The first worker that cannot take over ends it: those after it are left as they were.
         Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. When cancelled, what has begun goes on.
         """
+        self._require_ours()
         model = self._swapped(name)
         for place in self._groups[model]:
             await self._lasting(place.swap(change, tell=tell))
@@ -226,14 +334,16 @@ class Fleet:
     def _places(self) -> list[Place]:
         return [place for group in self._groups.values() for place in group]
 
-    def _place(self, group: str, index: int, model: str, config: ModelConfig) -> Place:
-        spec = WorkerSpec(
+    def _spec(self, group: str, index: int, model: str, config: ModelConfig) -> WorkerSpec:
+        return WorkerSpec(
             name=WorkerName(f"{group}-{index}"),
             model=model,
             config=msgspec.structs.replace(config, model=model),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
         )
+
+    def _place(self, spec: WorkerSpec) -> Place:
         return Place(
             spec,
             self._runner,

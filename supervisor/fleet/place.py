@@ -20,7 +20,7 @@ from supervisor.fleet.actor import Actor
 from supervisor.fleet.condition import START_S, of_runner
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.kv_handover import hand_over
-from supervisor.fleet.lifecycle import COMING_UP, SERVING, WorkerState
+from supervisor.fleet.lifecycle import AT_REST, COMING_UP, SERVING, WorkerState
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -161,6 +161,20 @@ class Place:
         await asyncio.gather(*tasks, return_exceptions=True)
         for actor in list(self._actors()):
             await actor.close()
+
+    # another front takes over
+
+    @property
+    def settled(self) -> bool:
+        """Whether its worker serves, or there is no process and none on its way."""
+        if self._busy or self._retiring:
+            return False
+        return self.runner.lifecycle.state in {WorkerState.READY} | AT_REST
+
+    async def leave(self) -> None:
+        """The worker belongs to another front: end what else there is."""
+        if self._candidate is not None:
+            await self._dismiss(self._candidate)
 
     # replacements
 

@@ -19,6 +19,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import (
+    Attach,
     Boot,
     EngineFailed,
     ExportKv,
@@ -224,6 +225,27 @@ class WorkerRunner:
     def rss_bytes(self) -> int:
         """Resident memory of its process; 0 without one."""
         return self._process.rss_bytes() if self._process else 0
+
+    # another front takes over
+
+    def lend(self) -> tuple[int, int] | None:
+        """The descriptors of its process, to be copied; None without one."""
+        return self._process.lend() if self._process else None
+
+    def hand_over(self, successor: Epoch, endpoint: str, token: str) -> None:
+        """Tell the process to attach to another front; it is lost to this one. `run` must have
+        been cancelled."""
+        if self._link is not None:
+            self._link.send(Attach(self.lifecycle.epoch, successor, endpoint, token))
+        if self._seen is not None:
+            self._seen.close()
+        self._report_lost(ExitReason(reason=Reason.HANDED_OVER, at=time.time()))
+
+    def let_go(self) -> None:
+        """The other front has the process."""
+        if self._process is not None:
+            self._process.let_go()
+        self._release()
 
     # events in
 

@@ -13,6 +13,8 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.fleet.port import ModelChange
+from supervisor.replacing import Replacing
 
 
 class Devices(Protocol):
@@ -20,6 +22,18 @@ class Devices(Protocol):
 
     def snapshot(self) -> Snapshot:
         """What is known now. Never blocks."""
+        ...
+
+
+class Operator(Protocol):
+    """What `/admin` can have done (`supervisor.app.Front`)."""
+
+    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+        """Begin to replace one worker, or all. Raises `NotFound`."""
+        ...
+
+    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+        """Begin to serve another model."""
         ...
 
 
@@ -32,6 +46,7 @@ class Services(Struct, frozen=True):
     devices: Devices | None
     durable: DurableRequests
     started_at: float
+    operator: Operator | None = None
 
 
 SERVICES = web.AppKey("services", Services)

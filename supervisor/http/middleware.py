@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gpufc.errors import NotFound, PermissionDenied
+from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.context import PRINCIPAL, REQUEST_ID
@@ -86,6 +86,8 @@ def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Mi
         scope = rules[rule]
         if scope is not PUBLIC:
             principal = authenticate(request)
+            if principal is ANONYMOUS and not principal.may(scope):
+                raise AuthenticationFailed("This needs the token that `start` has printed")
             if not principal.may(scope):
                 raise PermissionDenied(f"This needs the scope {scope!r}")
             request[PRINCIPAL] = principal

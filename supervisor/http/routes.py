@@ -4,7 +4,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from supervisor.dispatch.request import Scope
-from supervisor.http import chat, completions, health, models, stats, tokens
+from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
 from supervisor.http.context import SERVICES, Services
 from supervisor.http.middleware import (
     PUBLIC,
@@ -37,6 +37,9 @@ ROUTES = (
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
+    Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
+    Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
+    Route("GET", "/", index.get_index, Scope.READ),
 )
 
 

@@ -6,6 +6,7 @@ aiohttp bounds neither how long a header may take nor how many connections an ad
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError, StartError
 from gpufc.ids import new_request_id
+from supervisor.handover.sd import activated_sockets
 from supervisor.http.errors import error_response
 
 logger = logging.getLogger(__name__)
@@ -83,6 +85,11 @@ class BoundedHandler(RequestHandler):
         response.force_close()
         return response
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._current_request is not None
+
     def _stop_header_deadline(self) -> None:
         if self._header_deadline is not None:
             self._header_deadline.cancel()
@@ -120,7 +127,8 @@ class BoundedServer(web.Server):
 
 
 class FrontRunner(web.AppRunner):
-    """An application runner with our limits."""
+    """An application runner with our limits. Once it has retired it takes no new connections, and
+    ends those that it has with their next answer."""
 
     def __init__(self, app: web.Application, limits: LimitsConfig) -> None:
         super().__init__(
@@ -133,9 +141,58 @@ class FrontRunner(web.AppRunner):
             shutdown_timeout=LINGER_S,
         )
         self._limits = limits
+        self._has_retired = False
+        app.on_response_prepare.append(self._close_when_retired)
 
     async def _make_server(self) -> web.Server:
         return BoundedServer(await super()._make_server(), self._limits)
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on these, which are the runner's from now on."""
+        for sock in sockets:
+            await web.SockSite(self, sock, backlog=BACKLOG).start()
+
+    async def retire(self) -> None:
+        """Let somebody else, who holds the same sockets, accept from now on.
+
+        An idle connection stays open for its usual time: a client that is just sending its next
+        request would lose it otherwise, and not every client tries again.
+        """
+        self._has_retired = True
+        for site in tuple(self.sites):
+            await site.stop()  # closes our descriptor; connections in the queue stay in it
+
+    @property
+    def n_connections(self) -> int:
+        """Open connections, busy or idle."""
+        return len(self._connections())
+
+    @property
+    def n_busy(self) -> int:
+        """Connections on which a request is being answered."""
+        return sum(handler.is_busy for handler in self._connections())
+
+    def _connections(self) -> list[BoundedHandler]:
+        found = self.server.connections if self.server is not None else []
+        return [handler for handler in found if isinstance(handler, BoundedHandler)]
+
+    async def _close_when_retired(
+        self, _request: web.BaseRequest, response: web.StreamResponse
+    ) -> None:
+        if self._has_retired:
+            response.force_close()
+            response.headers["Connection"] = "close"  # aiohttp has decided on it already
+
+
+def listeners(host: str, port: int) -> list[socket.socket]:
+    """What to accept connections on: the sockets that a service manager has opened, else `bind`'s.
+
+    Raises `StartError`.
+    """
+    given = activated_sockets(os.environ)
+    if given:
+        logger.info("socket_activated n=%d", len(given))
+    return given or bind(host, port)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

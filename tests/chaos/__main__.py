@@ -40,6 +40,10 @@ def _options() -> argparse.Namespace:
     add("--lanes", type=int, default=3, help="services of the matrix at once")
     add("--kills", type=int, metavar="N", help="N random faults under load, fake backend")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
+    add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
+    add("--swaps", type=int, metavar="N", help="N swaps between two real models under load")
+    add("--second", type=Path, metavar="FILE", help="with --swaps: the second model")
+    add("--refusals", action="store_true", help="swaps under load that must be refused")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--positions", choices=("exact", "fast"), help="a real stream killed at each position")
     add("--greedy", action="store_true", help="with --positions: greedy rather than sampled")
@@ -63,6 +67,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
     runs: list[Run] = []
     if options.positions:
         runs.append(partial(positions.run, _model(), options.positions, greedy=options.greedy))
+    runs += _replacements(options)
     if options.kills:
         runs.append(partial(random_kills.run, options.kills, options.seed))
     if options.matrix:
@@ -86,6 +91,23 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         runs.append(partial(never_loads.run))
     if not runs:
         sys.exit("nothing asked for; see --help")
+    return runs
+
+
+def _replacements(options: argparse.Namespace) -> list[Run]:
+    from tests.chaos import replacements
+
+    runs: list[Run] = []
+    if options.replacements:
+        runs.append(partial(replacements.restarts, options.replacements, None))
+        runs.append(partial(replacements.restarts, options.replacements, _model()))
+    if options.swaps:
+        if options.second is None:
+            sys.exit("--swaps needs --second FILE, another model")
+        models = [_model(), options.second.absolute()]
+        runs.append(partial(replacements.swaps, options.swaps, models))
+    if options.refusals:
+        runs.append(partial(replacements.refusals, _model()))
     return runs
 
 

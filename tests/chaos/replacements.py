@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from tests.chaos.broken_models import not_a_number, truncated
 from tests.chaos.history import History, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import conditions, say, spread
@@ -21,6 +23,12 @@ N_TOKENS = 48
 UNDISTURBED_S = 10.0
 """How long requests are timed before the first replacement, to compare with."""
 REFUSED = 5
+ROOMY = {
+    "GPUFC_N_CTX": "128",
+    "GPUFC_KV_UNIFIED": "false",
+    "GPUFC_MAX_CONCURRENT_REQUESTS": "200",
+}
+"""With a KV stream for each of 200 sequences, a context of 8,192 tokens takes tens of gigabytes."""
 
 
 class Outcome(Struct):
@@ -67,26 +75,41 @@ async def swaps(n: int, models: Sequence[Path]) -> bool:
         return await _verdict(one, outcome, f"{n} swaps")
 
 
-async def refusals(model: Path, bad: Sequence[tuple[str, Sequence[str]]]) -> bool:
-    """Swaps that must be refused, under load: `bad` are a name and the command's arguments."""
-    async with _service(model) as one:
-        outcome = Outcome()
-        async with _load(one, outcome, _asks(model, "refusal")):
-            for name, arguments in bad:
-                code, said = await _command(one, "swap", *arguments)
-                say(f"  {name}: exit code {code}: {said.splitlines()[-1] if said else ''}")
-                if code != REFUSED:
-                    outcome.wrong.append(f"{name}: exit code {code} instead of {REFUSED}")
-                row = worker(await one.figures())
-                if row["state"] != "ready" or Path(row["model_path"]) != model:
-                    outcome.wrong.append(f"{name}: {row['model_path']} is {row['state']}")
-        return await _verdict(one, outcome, f"{len(bad)} refused swaps")
+async def refusals(model: Path) -> bool:
+    """Swaps that must be refused, under load: the model before has to go on serving."""
+    with tempfile.TemporaryDirectory(prefix="ch") as folder:
+        bad = [
+            ("half a file", [str(truncated(model, Path(folder)))], "truncated"),
+            ("logits that are not numbers", [str(not_a_number(model, Path(folder)))], "trial"),
+            ("does not fit", [str(model), "--n-ctx", "8192"], "KV cache"),
+        ]
+        async with _service(model, ROOMY) as one:
+            outcome = Outcome()
+            async with _load(one, outcome, _asks(model, "refusal")):
+                for name, arguments, word in bad:
+                    await _refused(one, outcome, name, arguments, word, model)
+            return await _verdict(one, outcome, f"{len(bad)} refused swaps")
+
+
+async def _refused(
+    one: Rig, outcome: Outcome, name: str, arguments: list[str], word: str, model: Path
+) -> None:
+    pid = worker(await one.figures())["pid"]
+    code, said = await _command(one, "swap", *arguments)
+    why = said.splitlines()[-1] if said else ""
+    say(f"  {name}: exit code {code}: {why}")
+    if code != REFUSED or word not in why:
+        outcome.wrong.append(f"{name}: exit code {code}, and the reason does not say {word!r}")
+    row = worker(await one.figures())
+    if row["state"] != "ready" or row["pid"] != pid or Path(row["model_path"]) != model:
+        outcome.wrong.append(f"{name}: {row['model_path']} is {row['state']}, pid {row['pid']}")
 
 
 @asynccontextmanager
-async def _service(model: Path | None) -> AsyncIterator[Rig]:
-    arguments = ["--model-path", str(model), "--n-ctx", "1024"] if model else []
-    environ = {"GPUFC_LOG_LEVEL": "warning"} | ({} if model else {"GPUFC_BACKEND": "fake"})
+async def _service(model: Path | None, extra: dict[str, str] = {}) -> AsyncIterator[Rig]:  # noqa: B006
+    arguments = ["--model-path", str(model)] if model else []
+    environ = {"GPUFC_LOG_LEVEL": "warning", "GPUFC_N_CTX": "1024"}
+    environ |= ({} if model else {"GPUFC_BACKEND": "fake"}) | extra
     async with rig(*arguments, environ=environ) as one:
         yield one
 

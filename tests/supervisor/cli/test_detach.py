@@ -37,7 +37,7 @@ def test_a_whole_life(folder: Path) -> None:
     assert stat.S_IMODE((folder / "logs" / "start.out").stat().st_mode) == 0o600
 
     assert "ready" in run(folder, "status").stdout
-    assert "epoch 2" in run(folder, "restart").stderr
+    assert "epoch 2" in run(folder, "restart").stdout
     assert "worker ready" in run(folder, "logs").stdout
 
     again = run(folder, "start", "--detach", "--port", "0")

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpufc import settings
-from gpufc.errors import NotFound
+from gpufc.errors import NotFound, SwapRefused
+from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
+from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
+from supervisor.replacing import Replacing
 
 
 def worker(**changes: Any) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class FakeFront:
         self.row = worker()
         self.stops: list[bool] = []
         self.restarts: list[tuple[str | None, bool]] = []
+        self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
         self.fails = False
 
@@ -75,16 +79,27 @@ class FakeFront:
     def request_stop(self, now: bool = False) -> None:
         self.stops.append(now)
 
-    def restart(self, worker: str | None, now: bool = False) -> list[str]:
+    def restart(self, worker: str | None, now: bool = False) -> Replacing:
         if worker not in (None, "default-0"):
             raise NotFound(f"there is no worker {worker!r}", param="worker")
         self.restarts.append((worker, now))
-        self._task = asyncio.get_running_loop().create_task(self._replace())
-        return ["default-0"]
+        return Replacing("restart", self._replace)
 
-    async def _replace(self) -> None:
-        for state in ("stopping", "starting", "loading"):
-            self.row |= {"state": state}
-            await asyncio.sleep(0.15)
-        state, detail = ("failed", "the model is gone") if self.fails else ("ready", "")
-        self.row |= {"state": state, "detail": detail, "epoch": self.row["epoch"] + 1, "pid": 12}
+    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+        self.swaps.append((name, change))
+        return Replacing("swap", self._replace)
+
+    async def _replace(self, tell: OnReplacement) -> None:
+        for stage in (ReplacementStage.LOADING, ReplacementStage.TRYING):
+            tell(Replacement(worker=WorkerName("default-0"), stage=stage, fraction=0.5))
+            await asyncio.sleep(0)
+        if self.fails:
+            raise SwapRefused("the model is gone")
+        tell(
+            Replacement(
+                worker=WorkerName("default-0"),
+                stage=ReplacementStage.READY,
+                pid=12,
+                epoch=Epoch(2),
+            )
+        )

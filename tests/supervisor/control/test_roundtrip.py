@@ -10,6 +10,7 @@ import pytest
 
 from gpufc.errors import ConfigError
 from supervisor.control.client import ControlClient, NotRunning
+from supervisor.fleet.port import ModelChange
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.control.control_server import Server
 
@@ -48,12 +49,12 @@ def test_stop_now_says_so(server: Server) -> None:
     assert front.stops == [True]
 
 
-def test_restart_tells_each_state_and_the_new_epoch(server: Server) -> None:
+def test_restart_tells_how_it_gets_on_and_the_new_epoch(server: Server) -> None:
     front, path, _ = server
-    events = list(ControlClient(path).restart("default-0", now=True))
-    states = [event["state"] for event in events if event["state"] != "ready"]
-    assert states == sorted(states, key=["stopping", "starting", "loading"].index)
-    assert (events[-1]["event"], events[-1]["epoch"], events[-1]["pid"]) == ("ready", 2, 12)
+    *told, last = list(ControlClient(path).restart("default-0", now=True))
+    assert last == {"event": "done"}
+    assert told[-1]["stage"] == "ready"
+    assert (told[-1]["worker"], told[-1]["epoch"], told[-1]["pid"]) == ("default-0", 2, 12)
     assert front.restarts == [("default-0", True)]
 
 
@@ -62,6 +63,15 @@ def test_restart_that_fails_ends_with_the_reason(server: Server) -> None:
     front.fails = True
     last = list(ControlClient(path).restart(None, now=False))[-1]
     assert (last["event"], last["message"]) == ("failed", "the model is gone")
+
+
+def test_swap_brings_over_what_was_asked_for_and_its_end(server: Server) -> None:
+    front, path, _ = server
+    assert list(ControlClient(path).swap("/m.gguf", "it", 512, None))[-1] == {"event": "done"}
+    assert front.swaps == [("it", ModelChange(model_path="/m.gguf", n_ctx=512))]
+    front.fails = True
+    last = list(ControlClient(path).swap("/m.gguf", None, None, 3))[-1]
+    assert (last["event"], last["code"]) == ("failed", "swap_refused")
 
 
 def test_an_unknown_worker_is_the_operators_mistake(server: Server) -> None:

@@ -1,0 +1,192 @@
+"""A client of any OpenAI-compatible server that does as little as it can while tokens arrive.
+
+The load shares the processors with what it measures: a piece of a stream costs one search for
+chunks with text, and nothing is parsed but the end. `server_text` reads a kept stream afterwards.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from supervisor.bench.outcome import Failure, Outcome
+from supervisor.bench.workload import Conversation, Workload
+
+SILENCE_S = 120.0
+
+TEXT = re.compile(rb'"(?:content|text|reasoning_content)": ?"(?!")')
+"""One for each chunk that carries text. In a string of JSON the quotes would be escaped."""
+
+ERROR = re.compile(rb'^data: ?\{"error":', re.MULTILINE)
+USAGE = re.compile(rb'"usage": ?\{')
+END = re.compile(rb'"usage": ?\{|"error"|\[DONE\]')
+DONE = b"[DONE]"
+
+
+class Api(StrEnum):
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """The server that is measured. `url` is its base, with or without `/v1`."""
+
+    url: str
+    model: str | None = None
+    api: Api = Api.CHAT
+    key: str | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        base = self.url.rstrip("/").removesuffix("/v1")
+        route = "chat/completions" if self.api is Api.CHAT else "completions"
+        return f"{base}/v1/{route}"
+
+
+@contextlib.asynccontextmanager
+async def session(key: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """Connections for any number of requests at once."""
+    headers = {"Authorization": f"Bearer {key}"} if key else None
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S, sock_connect=30.0)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, headers=headers
+    ) as opened:
+        yield opened
+
+
+def body(
+    target: Target, workload: Workload, asked: Conversation, said: list[tuple[str, str]]
+) -> bytes:
+    """The request for the turn after those in `said`, pairs of what user and server said."""
+    fields: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": workload.output_tokens,
+        "ignore_eos": True,
+        "seed": asked.seed,
+        "temperature": 0.0 if workload.greedy else 0.8,
+        "top_k": 40,
+        "top_p": 0.95,
+        "min_p": 0.05,
+    }
+    if target.model is not None:
+        fields["model"] = target.model
+    own = asked.turns[len(said)]
+    if target.api is Api.COMPLETIONS:
+        before = "".join(f"{user}{server}\n" for user, server in said)
+        prefix = f"{asked.prefix}\n" if asked.prefix else ""
+        return msgspec.json.encode(fields | {"prompt": f"{prefix}{before}{own}"})
+    messages = [{"role": "system", "content": asked.prefix}] if asked.prefix else []
+    for user, server in said:
+        messages.append({"role": "user", "content": user})
+        messages.append({"role": "assistant", "content": server})
+    messages.append({"role": "user", "content": own})
+    return msgspec.json.encode(fields | {"messages": messages})
+
+
+async def ask(
+    http: aiohttp.ClientSession, target: Target, payload: bytes, outcome: Outcome, *, keep: bool
+) -> None:
+    """Send a request and write down what comes until it ends, however it ends.
+
+    With `keep`, the answer's text is in the outcome. Cancelled, it says `unfinished`.
+    """
+    outcome.failure = Failure.UNREACHABLE
+    try:
+        await _ask(http, target, payload, outcome, keep)
+    except TimeoutError as err:
+        outcome.failure, outcome.detail = Failure.SILENT, str(err)
+    except (aiohttp.ClientError, OSError, msgspec.DecodeError) as err:
+        # the failure says how far it had come
+        outcome.detail = f"{type(err).__name__}: {err}"
+    except BaseException:
+        outcome.failure = Failure.UNFINISHED
+        raise
+    finally:
+        outcome.ended_at = time.monotonic()
+
+
+async def _ask(
+    http: aiohttp.ClientSession, target: Target, payload: bytes, outcome: Outcome, keep: bool
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    outcome.began_at = time.monotonic()
+    async with http.post(target.endpoint, data=payload, headers=headers) as response:
+        if response.status != 200:
+            outcome.failure = Failure.REFUSED
+            outcome.detail = f"{response.status}: {_message(await response.read())}"
+            return
+        outcome.failure = Failure.CUT
+        pieces = await _read(response.content, outcome, keep)
+    if keep:
+        outcome.text = server_text(b"".join(pieces))
+
+
+async def _read(content: aiohttp.StreamReader, outcome: Outcome, keep: bool) -> list[bytes]:
+    """Note the time of each chunk with text. A piece may end anywhere, also inside a line."""
+    kept: list[bytes] = []
+    tail = b""
+    times, clock, find = outcome.text_at, time.monotonic, TEXT.findall
+    async for piece in content.iter_any():
+        now = clock()
+        if keep:
+            kept.append(piece)
+        whole, _, tail = (tail + piece).rpartition(b"\n")
+        times.extend([now] * len(find(whole)))
+        if END.search(whole):
+            _read_end(whole, outcome)
+    _read_end(tail, outcome)
+    return kept
+
+
+def _read_end(events: bytes, outcome: Outcome) -> None:
+    """Events among which may be the usage, an error and the last."""
+    if ERROR.search(events):
+        outcome.failure = Failure.ERROR_EVENT
+        outcome.detail = events[:300].decode("utf-8", "replace")
+        return
+    for data in _data(events):
+        if data == DONE:
+            if outcome.failure is Failure.CUT:
+                outcome.failure = None
+        elif USAGE.search(data):
+            _count(msgspec.json.decode(data)["usage"], outcome)
+    if not outcome.counted_by_server:
+        outcome.output_tokens = len(outcome.text_at)
+
+
+def _count(usage: dict[str, Any], outcome: Outcome) -> None:
+    outcome.prompt_tokens = usage.get("prompt_tokens", 0)
+    outcome.output_tokens = usage.get("completion_tokens", 0)
+    outcome.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    outcome.counted_by_server = True
+
+
+def server_text(stream: bytes) -> str:
+    """The answer's text, of a whole stream."""
+    texts = []
+    for data in _data(stream):
+        if data == DONE:
+            break
+        for choice in msgspec.json.decode(data).get("choices") or []:
+            texts.append((choice.get("delta") or choice).get("content") or choice.get("text") or "")
+    return "".join(texts)
+
+
+def _data(events: bytes) -> list[bytes]:
+    return [line[5:].strip() for line in events.split(b"\n") if line.startswith(b"data:")]
+
+
+def _message(answer: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(answer)["error"]["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return answer[:200].decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""gpufc beside another server, and the front alone: `scripts/bench`. See ../DESIGN.md."""

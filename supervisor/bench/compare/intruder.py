@@ -1,0 +1,82 @@
+"""The play of the intruder: what running streams notice of a very long prompt.
+
+The streams run; when each has had some tokens, the intruder's request goes out. Until its first
+token comes, they are disturbed. Gaps are compared between before and meanwhile, in one run.
+"""
+
+import asyncio
+import time
+
+from msgspec import Struct, structs
+
+from supervisor.bench import client
+from supervisor.bench.client import Target
+from supervisor.bench.figures import Figures, distribution, figures
+from supervisor.bench.outcome import Outcome
+from supervisor.bench.runner import Bounds, Load
+from supervisor.bench.workload import Workload, conversation
+
+CALM_TOKENS = 40
+"""That each stream has had before the intruder comes: what calm is measured by."""
+
+OUTPUT_TOKENS = 8
+
+ROOM = 160
+"""Tokens of the context that the prompt leaves: to the chat template, a system prompt, an answer."""
+
+POLL_S = 0.02
+
+
+class Intrusion(Struct, frozen=True):
+    """When the intruder asked and when it had its first token."""
+
+    began_at: float
+    ended_at: float
+
+
+async def intrude(
+    target: Target, workload: Workload, bounds: Bounds, n_ctx: int
+) -> tuple[dict[str, float], Figures]:
+    """Metrics of the intrusion, and the figures of the streams."""
+    prompt_tokens = max(1, n_ctx - ROOM)
+    async with client.session(target.key) as http:
+        load = Load(http, target, workload, lambda _: None)
+        long = structs.replace(workload, prompt_tokens=prompt_tokens, output_tokens=OUTPUT_TOKENS)
+        intruder = Load(http, target, long, lambda _: None)
+        async with asyncio.timeout(bounds.grace_s), asyncio.TaskGroup() as tasks:
+            for index in range(bounds.streams):
+                tasks.create_task(load.converse(conversation(workload, index)))
+            while not _all_run(load.outcomes, bounds.streams):
+                await asyncio.sleep(POLL_S)
+            await intruder.converse(conversation(long, -100))
+    (asked,) = intruder.outcomes
+    ended_at = asked.text_at[0] if asked.text_at else time.monotonic()
+    found = figures(load.outcomes)
+    return metrics(load.outcomes, Intrusion(asked.began_at, ended_at)), found
+
+
+def _all_run(outcomes: list[Outcome], streams: int) -> bool:
+    """Whether each has had its calm tokens, or has ended without them."""
+    ready = [o for o in outcomes if len(o.text_at) >= CALM_TOKENS or o.ended_at]
+    return len(ready) == streams
+
+
+def metrics(outcomes: list[Outcome], intrusion: Intrusion) -> dict[str, float]:
+    """Gaps that ended before the intrusion, and those that lie in it at least in part.
+
+    The gaps before all streams had begun are prefills of the others: they are left out.
+    """
+    began = max((o.text_at[0] for o in outcomes if o.text_at), default=0.0)
+    calm, disturbed = [], []
+    for outcome in outcomes:
+        for earlier, later in zip(outcome.text_at, outcome.text_at[1:], strict=False):
+            if earlier >= began and later <= intrusion.began_at:
+                calm.append(later - earlier)
+            elif later > intrusion.began_at and earlier < intrusion.ended_at:
+                disturbed.append(later - earlier)
+    row = {"intruder_first_token_ms": (intrusion.ended_at - intrusion.began_at) * 1000}
+    for name, values in (("calm", distribution(calm)), ("disturbed", distribution(disturbed))):
+        if values is not None:
+            row |= {f"{name}_gap_{k}_ms": getattr(values, k) * 1000 for k in ("p50", "p99", "max")}
+    row["failed"] = float(sum(outcome.failure is not None for outcome in outcomes))
+    return row

@@ -1,0 +1,185 @@
+"""Starting and ending what is measured, all with the same model, threads, context and slots.
+
+A server lives for one scenario of one round, so that only one is loaded at a time.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from msgspec import Struct
+
+from gpufc.errors import StartError
+
+START_S = 120.0
+STOP_S = 20.0
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """What all servers have in common. `n_ctx` is what one request may use.
+
+    `kv` None leaves the layout of the KV cache to each server; true is one cache for all.
+    """
+
+    model: Path
+    n_threads: int
+    n_ctx: int
+    slots: int = 8
+    flash_attention: str = "auto"
+    unified: bool | None = None
+
+
+class Server(Protocol):
+    """One program under measurement."""
+
+    @property
+    def name(self) -> str: ...
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        """What to run. `folder` is private and goes when the server has ended."""
+        ...
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        """Variables besides those of this process."""
+        ...
+
+
+class Gpufc(Struct, frozen=True, kw_only=True):
+    """This project's own service; `keys` are further ones of its configuration."""
+
+    name: str = "gpufc"
+    keys: dict[str, str] = {}
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        command = [sys.executable, "-m", "supervisor.cli", "start"]
+        command += ["--port", str(port), "--runtime-dir", str(folder / "run")]
+        command += ["--model-path", str(setting.model), "--n-ctx", str(setting.n_ctx)]
+        return [*command, "--max-concurrent-requests", str(setting.slots)]
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        keys = {"n_threads": setting.n_threads, "flash_attention": setting.flash_attention}
+        unified = {} if setting.unified is None else {"kv_unified": str(setting.unified).lower()}
+        all_keys = {**keys, **unified, **self.keys}
+        return {f"GPUFC_{key.upper()}": str(value) for key, value in all_keys.items()}
+
+
+class LlamaServer(Struct, frozen=True, kw_only=True):
+    """llama.cpp's own server, its prompt cache and everything else as it comes."""
+
+    program: Path
+    name: str = "llama-server"
+    arguments: tuple[str, ...] = ()
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        command = [str(self.program), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--model", str(setting.model), "--ctx-size", str(setting.n_ctx * setting.slots)]
+        command += ["--parallel", str(setting.slots), "--threads", str(setting.n_threads)]
+        command += ["--flash-attn", setting.flash_attention]
+        # else streams wait for one of the HTTP threads
+        command += ["--threads-http", str(2 * setting.slots + 2)]
+        if setting.unified is not None:
+            command.append("--kv-unified" if setting.unified else "--no-kv-unified")
+        return [*command, *self.arguments]
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        return {}
+
+
+class Running:
+    """A server that answers."""
+
+    def __init__(self, url: str, process: psutil.Process) -> None:
+        self.url = url
+        self._process = process
+
+    def cpu_s(self) -> float:
+        """Processor time of all its processes that live."""
+        total = 0.0
+        for process in [self._process, *self._process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def front_cpu_s(self) -> float:
+        """Processor time of the process that was started, without its children."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process that was started."""
+        return int(self._process.memory_info().rss)
+
+
+@contextlib.contextmanager
+def running(server: Server, setting: Setting) -> Iterator[Running]:
+    """A server that could produce a token. Raises `StartError`."""
+    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
+        folder, port = Path(name), _free_port()
+        log = folder / "out"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                server.command(setting, port, folder),
+                env=_clean_environment() | server.environ(setting),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url, process, log)
+            yield Running(url, psutil.Process(process.pid))
+        finally:
+            _end(process)
+
+
+def _clean_environment() -> dict[str, str]:
+    """Without what would configure gpufc, or llama-server by its own variables."""
+    prefixes = ("GPUFC_", "LLAMA_ARG_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+        time.sleep(0.05)
+    last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+    raise StartError(f"{process.args!r} does not come up: {' / '.join(last)}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    children = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_S)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

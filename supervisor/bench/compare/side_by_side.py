@@ -1,0 +1,83 @@
+"""Servers in turn through scenarios, round after round."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import uvloop
+from msgspec import Struct, structs
+
+from supervisor.bench.client import Api, Target
+from supervisor.bench.compare.rounds import Row, order
+from supervisor.bench.compare.scenarios import Scenario
+from supervisor.bench.compare.servers import Server, Setting, running
+
+Say = Callable[[str], None]
+
+QUICK_TOKENS = 16
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What a comparison does. Each round has a seed of its own, so that no prompt comes twice."""
+
+    scenarios: tuple[Scenario, ...]
+    setting: Setting
+    rounds: int
+    api: Api = Api.CHAT
+    seed: int = 1
+
+
+def quick(scenario: Scenario) -> Scenario:
+    """As small as it can be, to see whether all works."""
+    workload = scenario.workload
+    return structs.replace(
+        scenario,
+        workload=structs.replace(
+            workload,
+            output_tokens=min(workload.output_tokens, QUICK_TOKENS),
+            prompt_tokens=min(workload.prompt_tokens, QUICK_TOKENS),
+            turns=min(workload.turns, 2),
+        ),
+        bounds=structs.replace(scenario.bounds, requests=scenario.bounds.streams, warm_up=1),
+    )
+
+
+def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
+    """All rows, in the order in which they were measured. Raises `StartError`."""
+    by_name = {server.name: server for server in servers}
+    rows = []
+    for scenario in plan.scenarios:
+        for number, name in order(list(by_name), plan.rounds):
+            row = one_round(plan, scenario, by_name[name], number)
+            rows.append(row)
+            say(f"{scenario.name} round {number + 1} {name}: {_brief(row, scenario)}")
+    return rows
+
+
+def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Row:
+    """Start a server, play the scenario, end it."""
+    setting = structs.replace(plan.setting, slots=scenario.slots)
+    workload = structs.replace(scenario.workload, seed=plan.seed + number)
+    load = os.getloadavg()[0]
+    with running(server, setting) as alive:
+        target = Target(url=alive.url, api=plan.api)
+        before = alive.cpu_s()
+        metrics, figures = uvloop.run(
+            scenario.play(target, workload, scenario.bounds, setting.n_ctx)
+        )
+        cpu_s = alive.cpu_s() - before
+        if figures.output_tokens:
+            metrics["server_cpu_ms_per_token"] = cpu_s * 1000 / figures.output_tokens
+        return Row(
+            scenario=scenario.name,
+            server=server.name,
+            round=number,
+            metrics=metrics,
+            load_average=load,
+            figures=figures,
+        )
+
+
+def _brief(row: Row, scenario: Scenario) -> str:
+    shown = (f"{name} {row.metrics[name]:.1f}" for name in scenario.shows if name in row.metrics)
+    failed = row.metrics.get("failed", 0.0)
+    return ", ".join(shown) + (f", {failed:.0f} FAILED" if failed else "")

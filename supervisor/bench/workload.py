@@ -1,0 +1,101 @@
+"""What is asked for, and when. Pure: the same workload gives the same requests everywhere.
+
+Lengths are counted in words that the usual vocabularies hold as one token, since a client has no
+tokenizer; what it came to in tokens is in the server's `usage`.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from supervisor.bench.words import WORDS
+
+PHRASE_WORDS = 8
+"""Length of what a repetitive text repeats."""
+
+INDEX_WORDS = 3
+"""Words at the beginning of a text that only its index decides: 37 million texts are distinct."""
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Workload(Struct, frozen=True, kw_only=True):
+    """One kind of conversation, any number of them. `conversation` makes the one of an index.
+
+    `prompt_tokens` is the length of each turn's own text; the `shared_prefix` stands before the
+    first turn's in addition, the same in all. `rate` is of conversations per second, arriving as a
+    Poisson process; None means that a client begins one when it has ended another.
+    """
+
+    prompt_tokens: Count = 128
+    output_tokens: Count = 128
+    shared_prefix: Annotated[int, Meta(ge=0)] = 0
+    turns: Count = 1
+    repetitive: bool = False
+    greedy: bool = False
+    rate: Annotated[float, Meta(gt=0.0)] | None = None
+    seed: int = 1
+
+
+class Conversation(Struct, frozen=True):
+    """What one user says. `seed` is for the server's dice."""
+
+    index: int
+    prefix: str
+    turns: tuple[str, ...]
+    seed: int
+
+
+def conversation(workload: Workload, index: int) -> Conversation:
+    """The conversation of this index; those of different indexes begin differently.
+
+    A negative index is a warm-up, unlike all that is measured.
+    """
+    dice = _dice(f"{workload.seed}/{index}")
+    return Conversation(
+        index=index,
+        prefix=_shared_prefix(workload),
+        turns=tuple(_text(workload, index, dice) for _ in range(workload.turns)),
+        seed=dice.randrange(1, 1 << 31),
+    )
+
+
+def arrivals(workload: Workload) -> Iterator[float]:
+    """When conversations begin, in seconds since the first moment, without end."""
+    if workload.rate is None:
+        raise ValueError("a closed loop has no times of arrival")
+    dice = _dice(f"{workload.seed}/arrivals")
+    return itertools.accumulate(dice.expovariate(workload.rate) for _ in itertools.count())
+
+
+def _dice(purpose: str) -> random.Random:
+    """Hashing text is the same in all processes and versions of Python."""
+    return random.Random(purpose)  # noqa: S311  (no secrets)
+
+
+def _shared_prefix(workload: Workload) -> str:
+    dice = _dice(f"{workload.seed}/prefix")
+    return " ".join(dice.choices(WORDS, k=workload.shared_prefix))
+
+
+def _text(workload: Workload, index: int, dice: random.Random) -> str:
+    n_words = workload.prompt_tokens
+    words = _index_words(workload.seed, index)[:n_words]
+    if workload.repetitive:
+        words += dice.choices(WORDS, k=PHRASE_WORDS - len(words))
+        words = list(itertools.islice(itertools.cycle(words), n_words))
+    words += dice.choices(WORDS, k=n_words - len(words))
+    return " ".join(words)
+
+
+def _index_words(seed: int, index: int) -> list[str]:
+    """The index as a number written in words, its last digit first, shifted by the seed."""
+    number = index + _dice(f"{seed}/index").randrange(len(WORDS) ** INDEX_WORDS)
+    words = []
+    for _ in range(INDEX_WORDS):
+        number, digit = divmod(number, len(WORDS))
+        words.append(WORDS[digit])
+    return words

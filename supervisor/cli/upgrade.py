@@ -1,0 +1,43 @@
+"""`upgrade`: a new front in the place of the running one, while clients and workers stay."""
+
+import os
+
+import click
+
+from supervisor.cli.options import runtime_dir as find
+from supervisor.cli.options import setting_options
+
+
+@click.command("upgrade")
+@setting_options(["runtime_dir"])
+def command(runtime_dir: str | None) -> None:
+    """Replace the front by a new one, of what is installed now.
+
+    It takes over the listening sockets and the running workers: no request is refused, no stream
+    is lost, no model is loaded again. Configuration is read anew; flags stay as given at start.
+    Returns when the old front's requests have ended. If the new front cannot start, the old one
+    goes on, and the exit code is 5.
+    """
+    from supervisor.cli.terminal import Progress
+    from supervisor.control.client import ControlClient, NotRunning, Refused
+
+    folder = find(runtime_dir)
+    progress = Progress("upgrading")
+    pid: int | None = None
+    try:
+        for event in ControlClient(folder.control_socket).upgrade():
+            match event["event"]:
+                case "failed":
+                    raise Refused(f"{event['message']}; the front before serves on")
+                case "serving" | "done":
+                    pid = event["pid"]
+                case _:
+                    progress.note(event["message"])
+    except NotRunning:
+        if pid is None:
+            raise
+    finally:
+        progress.end()
+    click.echo(f"upgraded: the front is pid {pid} now")
+    if os.isatty(1):
+        click.echo(f"It runs in the background; `{folder.command('stop')}` ends it.")

@@ -1,0 +1,83 @@
+"""A stream of whole messages over a connected socket: each with its length before it.
+
+What a ROUTER and a DEALER would do, without a name that somebody else could use, and with an end
+of file that says at once that the other front is gone.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import cast
+
+from gpufc.errors import LinkError
+from gpufc.protocol import MAX_MESSAGE_BYTES
+
+logger = logging.getLogger(__name__)
+
+_LENGTH = struct.Struct("!I")
+
+
+class Frames(asyncio.Protocol):
+    """One end, in the event loop. `on_frame` gets every message, `on_lost` is told once.
+
+    A message that `on_frame` raises `LinkError` for breaks the connection.
+    """
+
+    def __init__(self, on_frame: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+
+    @classmethod
+    async def over(
+        cls, sock: socket.socket, on_frame: Callable[[bytes], None], on_lost: Callable[[], None]
+    ) -> "Frames":
+        """Take a connected socket over."""
+        loop = asyncio.get_running_loop()
+        _, self = await loop.create_unix_connection(lambda: cls(on_frame, on_lost), sock=sock)
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Queue one message; after the end it goes nowhere. Never blocks."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(_LENGTH.pack(len(data)) + data)
+
+    def close(self) -> None:
+        """Send what is queued, then end. `on_lost` is told."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            self._take_frames()
+        except LinkError:
+            logger.exception("broken frame")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost()
+
+    def _take_frames(self) -> None:
+        buffer, start = self._buffer, 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > MAX_MESSAGE_BYTES:
+                raise LinkError(f"a message of {length} bytes is over {MAX_MESSAGE_BYTES}")
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            frame = bytes(buffer[start + _LENGTH.size : end])
+            start = end
+            self._on_frame(frame)
+        del buffer[:start]

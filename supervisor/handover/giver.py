@@ -1,0 +1,235 @@
+"""The old front's side: starts a new one, hands everything over to it, drains, and ends.
+
+Up to `Go` nothing is changed: whatever goes wrong, the new process is ended and this front goes on.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gpufc.config import Config
+from gpufc.errors import GpufcError, LinkError, Overloaded
+from gpufc.ids import Epoch
+from gpufc.protocol import PROTOCOL_VERSION
+from gpufc.settings import Value
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.heritage import Holdings
+from supervisor.handover import sd
+from supervisor.handover.messages import (
+    VERSION,
+    Attached,
+    Estate,
+    Go,
+    Origins,
+    Serving,
+    Totals,
+    Unwilling,
+    Willing,
+)
+from supervisor.handover.remote import RemoteFleet, RemoteWorker
+from supervisor.handover.successor import Successor
+from supervisor.http.server import FrontRunner
+from supervisor.runtime_dir import RuntimeDir
+
+logger = logging.getLogger(__name__)
+
+START_S = 60.0
+"""For an interpreter, its imports and the configuration, on a machine that is busy serving."""
+
+TAKE_OVER_S = 120.0
+"""A worker comes over between two steps of its engine; should it not, the new front replaces it."""
+
+LOOK_S = 0.1
+
+
+class UpgradeFailed(GpufcError):
+    """No new front has taken over. The text says why."""
+
+
+class GivingFront(Protocol):
+    """What is handed over (`supervisor.app.Front`)."""
+
+    config: Config
+    runtime: RuntimeDir
+    fleet: Fleet
+    dispatcher: Dispatcher
+    http: FrontRunner
+    listeners: list[socket.socket]
+    started_at: float
+
+    def effective_values(self) -> Sequence[Value]: ...
+
+
+Tell = Callable[[str], None]
+
+
+class Giver:
+    """One attempt. `hand_over`, then `drain`, then the front may end."""
+
+    def __init__(self, front: GivingFront, tell: Tell) -> None:
+        """`tell` gets a line for people at each step."""
+        self._front = front
+        self._tell = tell
+        self._successor: Successor | None = None
+        self._remote: RemoteFleet | None = None
+
+    async def hand_over(self) -> int:
+        """Returns when the new front serves, with its pid.
+
+        Raises `UpgradeFailed`: unless `handed_over`, this front serves as before.
+        """
+        if os.getpid() == 1:
+            raise UpgradeFailed(
+                "the front is the first process here: with its end the container would end"
+            )
+        try:
+            holdings = self._front.fleet.holdings()
+            successor = Successor()
+        except (Overloaded, OSError) as err:
+            raise UpgradeFailed(str(err)) from err
+        self._tell(f"starting the new front (pid {successor.pid})")
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                willing = await self._ask(successor, holdings, theirs)
+            await self._go(successor, holdings, willing, ours)
+        except BaseException as err:
+            ours.close()
+            await successor.end()
+            if isinstance(err, TimeoutError):
+                raise UpgradeFailed(f"it was not ready within {START_S:.0f} s") from err
+            if isinstance(err, LinkError | OSError):
+                raise UpgradeFailed(str(err)) from err
+            raise
+        self._successor = successor
+        await self._follow(successor)
+        return successor.pid
+
+    async def _ask(self, successor: Successor, holdings: Holdings, relay: socket.socket) -> Willing:
+        """Give the new front copies of everything, and wait until it could take over."""
+        successor.send(self._estate(holdings), self._descriptors(holdings, relay))
+        async with asyncio.timeout(START_S):
+            match await successor.receive():
+                case Willing() as willing:
+                    return willing
+                case Unwilling(reason):
+                    raise LinkError(reason)
+                case other:
+                    raise LinkError(f"it said {type(other).__name__} first")
+
+    def _estate(self, holdings: Holdings) -> Estate:
+        front = self._front
+        values = front.effective_values()
+        flags = {v.key.name: v.value for v in values if v.source.startswith("flag ")}
+        files = [v.source.removeprefix("file ") for v in values if v.source.startswith("file ")]
+        return Estate(
+            version=VERSION,
+            protocol=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            runtime_dir=str(front.runtime.path),
+            origins=Origins(
+                flags=flags, file=files[0] if files else None, model=front.config.model
+            ),
+            started_at=front.started_at,
+            n_listeners=len(front.listeners),
+            fleet=holdings,
+            relayed=_relayed(holdings),
+        )
+
+    def _descriptors(self, holdings: Holdings, relay: socket.socket) -> list[int]:
+        front = self._front
+        found = [relay.fileno(), front.runtime.lend(), 1, 2]
+        found += [sock.fileno() for sock in front.listeners]
+        for worker in holdings.workers:
+            lent = front.fleet.lend(worker.spec.name)
+            if lent is None:
+                raise LinkError(f"{worker.spec.name} has just died; try again")
+            found += lent
+        return found
+
+    async def _go(
+        self, successor: Successor, holdings: Holdings, willing: Willing, relay: socket.socket
+    ) -> None:
+        """The point of no return, if everything is still as it was."""
+        fleet = self._front.fleet
+        relayed = [
+            RemoteWorker(handle, epoch)
+            for model, epoch in _relayed(holdings).items()
+            for handle in fleet.serving(model)[:1]
+        ]
+        remote = RemoteFleet(self._front.dispatcher, relayed, fleet.successor_lost)
+        await remote.open(relay)
+        # from here on nothing is waited for
+        if not fleet.holds(holdings):
+            remote.close()
+            raise LinkError("a worker has just died or is being replaced; try again")
+        ledger = self._front.dispatcher.ledger
+        successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
+        for attachment in willing.attachments:
+            fleet.hand_over(
+                attachment.worker, attachment.successor, attachment.endpoint, attachment.token
+            )
+        remote.begin()
+        self._remote = remote
+
+    async def _follow(self, successor: Successor) -> None:
+        """Until the new front serves. If it dies now, the workers end with it."""
+        fleet = self._front.fleet
+        try:
+            async with asyncio.timeout(TAKE_OVER_S):
+                while True:
+                    match await successor.receive():
+                        case Attached(worker, pid):
+                            self._tell(f"worker {worker} attached (pid {pid})")
+                        case Serving():
+                            break
+                        case _:
+                            pass
+        except (LinkError, TimeoutError) as err:
+            await fleet.let_go()
+            await successor.end()
+            logger.critical("upgrade_broke: %s", err)
+            raise UpgradeFailed(f"the new front died while it took over: {err}") from err
+        await self._front.http.retire()
+        await fleet.let_go()
+        self._front.runtime.let_go()
+        sd.notify(f"MAINPID={successor.pid}")
+        logger.info("handed_over pid=%d", successor.pid)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether there is no way back, however it ended."""
+        return self._remote is not None
+
+    async def drain(self) -> None:
+        """Wait for this front's own clients: until no connection is left, or none has asked for
+        anything for as long as idle connections may stay."""
+        front, remote = self._front, self._remote
+        keepalive_s = front.config.limits.keepalive_timeout_s
+        quiet_since = time.monotonic()
+        told = -1
+        while remote is not None and not remote.lost:
+            busy = front.http.n_busy
+            if busy != told:
+                told = busy
+                self._tell(f"the old front drains {busy} {'stream' if busy == 1 else 'streams'}")
+            if busy or not front.dispatcher.idle:
+                quiet_since = time.monotonic()
+            elif not front.http.n_connections or time.monotonic() - quiet_since > keepalive_s:
+                break
+            await asyncio.sleep(LOOK_S)
+        if remote is not None:
+            remote.close()
+        if self._successor is not None:
+            self._successor.let_live()
+
+
+def _relayed(holdings: Holdings) -> dict[str, Epoch]:
+    """The epochs of the new front's workers in this one's dispatch: none had them before."""
+    models = dict.fromkeys(worker.spec.model for worker in holdings.workers)
+    return {model: Epoch(holdings.next_epoch + i) for i, model in enumerate(models)}

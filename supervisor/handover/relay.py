@@ -1,0 +1,233 @@
+"""The new front's side of the relay: serves the old front's sequences as if it were a worker.
+
+Each `Generate` becomes a sequence of our own, which goes on from the tokens that it has, on
+whatever worker there is, over any number of deaths; what it gains goes back as `Step`s. Numbers of
+requests are the old front's on its connection, ours inside.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from gpufc import wire
+from gpufc.errors import LinkError, RequestError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import (
+    Cancel,
+    Delta,
+    Detokenize,
+    Detokenized,
+    Finished,
+    FinishReason,
+    FromWorker,
+    Generate,
+    Prepare,
+    Prepared,
+    Prompt,
+    Refused,
+    Started,
+    Step,
+    Tokens,
+)
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.handover.frames import Frames
+
+logger = logging.getLogger(__name__)
+
+
+class RelayedDispatch(Protocol):
+    """What the relay needs of dispatch. Nothing of it is refused for lack of room: the old front
+    has accepted it already."""
+
+    def resume(self, model: str, sequence: Generate) -> ResponseStream:
+        """Run one sequence from the tokens that it has. Raises `RequestError`."""
+        ...
+
+    async def prepare(self, model: str, prompt: Prompt, reserve: int) -> Tokens:
+        """A prompt's tokens. Waits for a worker; raises `RequestError`."""
+        ...
+
+    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
+        """The bytes of each token list. Waits for a worker; raises `RequestError`."""
+        ...
+
+
+class Relay:
+    """One old front, until it has ended. In the event loop.
+
+    Invariant: every `Generate` is answered by exactly one terminal message, unless the connection
+    ends before.
+    """
+
+    def __init__(self, dispatch: RelayedDispatch, models: Mapping[Epoch, str]) -> None:
+        """`models` says which model the old front means by which epoch."""
+        self.ended = asyncio.Event()
+        self._dispatch = dispatch
+        self._models = models
+        self._frames: Frames | None = None
+        self._sequences: dict[tuple[Epoch, RequestNo], Relayed] = {}
+        self._changed: dict[Relayed, None] = {}
+        self._questions: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many of the old front's sequences run or wait here."""
+        return len(self._sequences)
+
+    async def open(self, sock: socket.socket) -> None:
+        """Take the connected socket over and serve it."""
+        self._frames = await Frames.over(sock, self._heard, self._gone)
+
+    def close(self) -> None:
+        """Send what there is, and end."""
+        if self._frames is not None:
+            self._flush()
+            self._frames.close()
+
+    # what the old front says
+
+    def _heard(self, data: bytes) -> None:
+        message = wire.decode_to_worker(data)
+        model = self._models.get(message.epoch)
+        if model is None:
+            raise LinkError(f"the old front spoke of epoch {message.epoch}")
+        match message:
+            case Generate():
+                self._generate(model, message)
+            case Cancel(epoch, request):
+                relayed = self._sequences.get((epoch, request))
+                if relayed is not None:
+                    relayed.stream.cancel()
+            case Prepare() | Detokenize():
+                task = asyncio.create_task(self._ask(model, message))
+                self._questions.add(task)
+                task.add_done_callback(self._questions.discard)
+            case _:
+                raise LinkError(f"the old front sent {type(message).__name__}")
+
+    def _generate(self, model: str, message: Generate) -> None:
+        try:
+            stream = self._dispatch.resume(model, message)
+        except RequestError as err:
+            self._send(_refused(message, err))
+            return
+        relayed = Relayed(self, message, stream)
+        self._sequences[message.epoch, message.request] = relayed
+        stream.observe(relayed)
+
+    async def _ask(self, model: str, message: Prepare | Detokenize) -> None:
+        epoch, request = message.epoch, message.request
+        try:
+            if isinstance(message, Prepare):
+                tokens = await self._dispatch.prepare(model, message.prompt, message.reserve)
+                answer: FromWorker = Prepared(epoch, request, tokens)
+            else:
+                pieces = await self._dispatch.detokenize(model, message.sequences)
+                answer = Detokenized(epoch, request, pieces)
+        except RequestError as err:
+            answer = _refused(message, err)
+        self._send(answer)
+
+    # what our sequences gain
+
+    def changed(self, relayed: "Relayed") -> None:
+        """It has news. What one turn of the loop brings is one message, as an engine's step is."""
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._changed[relayed] = None
+
+    def _flush(self) -> None:
+        changed, self._changed = self._changed, {}
+        steps: dict[Epoch, tuple[list[Delta], list[Started]]] = {}
+        ends: list[FromWorker] = []
+        for relayed in changed:
+            deltas, started = steps.setdefault(relayed.epoch, ([], []))
+            started += relayed.take_started()
+            deltas += relayed.take_delta()
+            ends += relayed.end()
+            if relayed.is_over:
+                self._sequences.pop((relayed.epoch, relayed.request), None)
+        for epoch, (deltas, started) in steps.items():
+            if deltas or started:
+                self._send(Step(epoch, 0, tuple(deltas), tuple(started)))
+        for end in ends:
+            self._send(end)
+
+    def _send(self, message: FromWorker) -> None:
+        if self._frames is not None:
+            self._frames.write(wire.encode(message))
+
+    def _gone(self) -> None:
+        """The old front has ended, and with it its clients' connections."""
+        for relayed in list(self._sequences.values()):
+            relayed.stream.cancel()
+        for task in self._questions:
+            task.cancel()
+        self._sequences.clear()
+        self.ended.set()
+
+
+class Relayed:
+    """One of the old front's sequences. Implements `dispatch.stream.StreamObserver`."""
+
+    def __init__(self, relay: Relay, asked: Generate, stream: ResponseStream) -> None:
+        self.epoch = asked.epoch
+        self.request = asked.request
+        self.stream = stream
+        self.is_over = False
+        self._relay = relay
+        (self._log,) = stream.logs
+        self._n_tokens = len(asked.tokens)
+        self._n_texts = len(self._log.texts)
+        self._has_started = False
+
+    def gained(self, index: int) -> None:
+        self._relay.changed(self)
+
+    def ended(self) -> None:
+        self._relay.changed(self)
+
+    def take_started(self) -> list[Started]:
+        """That it has left the queue, once."""
+        if self._has_started or self._log.n_cached is None:
+            return []
+        self._has_started = True
+        return [Started(self.request, self._log.n_cached)]
+
+    def take_delta(self) -> list[Delta]:
+        """What it gained since it was last asked. Tokens without text may wait for some."""
+        log, finish = self._log, self._log.finish
+        position = self._n_tokens
+        tokens, text = tuple(log.tokens[position:]), "".join(log.texts[self._n_texts :])
+        self._n_tokens, self._n_texts = len(log.tokens), len(log.texts)
+        if self.is_over or finish is FinishReason.CANCELLED:
+            finish = None
+        if finish is not None:
+            self.is_over = True
+        if not tokens and not text and finish is None:
+            return []
+        return [Delta(self.request, position, tokens, text, finish)]
+
+    def end(self) -> list[FromWorker]:
+        """The terminal message, if it ends otherwise than by finishing."""
+        if self.is_over:
+            return []
+        if self.stream.error is not None:
+            self.is_over = True
+            return [_refused(self, self.stream.error)]
+        if self.stream.cancelled:
+            self.is_over = True
+            return [Finished(self.epoch, self.request, FinishReason.CANCELLED)]
+        return []
+
+
+class _Asked(Protocol):
+    @property
+    def epoch(self) -> Epoch: ...
+    @property
+    def request(self) -> RequestNo: ...
+
+
+def _refused(asked: _Asked, error: RequestError) -> Refused:
+    return Refused(asked.epoch, asked.request, error.code, error.message, error.param)

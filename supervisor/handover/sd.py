@@ -1,0 +1,50 @@
+"""What a service manager passes to the front and wants to hear of it: sd_listen_fds(3) and
+sd_notify(3), without a library."""
+
+import contextlib
+import os
+import socket
+from collections.abc import MutableMapping
+
+from gpufc.errors import StartError
+
+FIRST_FD = 3
+
+
+def activated_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that this process was started with; none without activation.
+
+    Takes the variables away, so that no child takes the descriptors for its own. Raises
+    `StartError` for what is no listening stream socket.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    return [_listener(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
+
+
+def _listener(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    try:
+        sock = socket.socket(fileno=fd)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as err:
+        raise StartError(f"descriptor {fd} of LISTEN_FDS cannot be used: {err}") from err
+    if not listens or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.detach()
+        raise StartError(f"descriptor {fd} of LISTEN_FDS is no listening internet socket")
+    sock.setblocking(False)
+    return sock
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if there is one, such as `READY=1`. Never fails."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.sendto(state.encode(), address)

@@ -1,0 +1,79 @@
+"""`/admin/…`: what the operator's commands do, for programs that hold the admin key."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from gpufc.config import Config
+from gpufc.errors import NotFound, PermissionDenied
+from supervisor.fleet.port import ModelChange
+from supervisor.http.body import read_json
+from supervisor.http.context import Operator, json_response, services
+from supervisor.replacing import Replacing
+
+
+class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `gpufc-supervisor restart`."""
+
+    worker: str | None = None
+    now: bool = False
+
+
+class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `gpufc-supervisor swap`; `model` and `name` are two words for the served name."""
+
+    model_path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    name: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    n_ctx: Annotated[int, Meta(ge=16, le=16_777_216)] | None = None
+    n_gpu_layers: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+
+
+async def restart(request: web.Request) -> web.Response:
+    """`POST /admin/restart`: answers when the new workers serve."""
+    asked = await read_json(request, RestartRequest)
+    return await _answered(request, _operator(request).restart(asked.worker, asked.now))
+
+
+async def swap(request: web.Request) -> web.Response:
+    """`POST /admin/swap`: answers when the new model serves; 409 when the one before goes on."""
+    asked = await read_json(request, SwapRequest)
+    path = await asyncio.to_thread(allowed_model, asked.model_path, services(request).config)
+    change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
+    return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
+
+
+def allowed_model(given: str, config: Config) -> Path:
+    """The file that may be loaded over HTTP, links resolved. Raises `PermissionDenied`, which
+    does not tell whether there is such a file."""
+    try:
+        path = Path(given).resolve(strict=True)
+        allowed = [Path(folder).resolve(strict=True) for folder in allowed_folders(config)]
+    except (OSError, RuntimeError, ValueError):
+        path, allowed = Path(given), []
+    if not any(path.is_relative_to(folder) for folder in allowed) or not path.is_file():
+        raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
+    return path
+
+
+def allowed_folders(config: Config) -> list[str]:
+    """From where models may be loaded over HTTP."""
+    if config.server.model_dirs is not None:
+        return [folder for folder in config.server.model_dirs.split(":") if folder]
+    return [str(Path(config.model.model_path).parent)] if config.model.model_path else []
+
+
+async def _answered(request: web.Request, replacing: Replacing) -> web.Response:
+    await replacing.wait()
+    rows = services(request).fleet.workers()
+    return json_response({"status": "ready", "workers": rows})
+
+
+def _operator(request: web.Request) -> Operator:
+    operator = services(request).operator
+    if operator is None:
+        raise NotFound(f"There is no route {request.method} {request.path}")
+    return operator

@@ -1,0 +1,30 @@
+"""`GET /`: what runs here, for whoever opens the address in a browser."""
+
+from html import escape
+
+from aiohttp import web
+
+from gpufc import __version__
+from supervisor.http.context import services
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>gpufc</title>
+<h1>gpufc {version}</h1>
+<p>Serves {models} over OpenAI's API: <code>POST /v1/chat/completions</code>,
+<code>/v1/completions</code>.</p>
+<ul><li><a href="/readyz">/readyz</a></li><li><a href="/stats">/stats</a></li>
+<li><a href="/v1/models">/v1/models</a></li></ul>
+</html>
+"""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def get_index(request: web.Request) -> web.Response:
+    """A page without scripts and without anything from elsewhere."""
+    models = ", ".join(f"<b>{escape(name)}</b>" for name in services(request).fleet.models())
+    page = _PAGE.format(version=escape(__version__), models=models)
+    return web.Response(text=page, content_type="text/html", headers=_HEADERS)

@@ -1,0 +1,256 @@
+"""A front is replaced by a new one while clients and the worker stay: nobody is refused or lost."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
+from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
+
+N_STREAMS = 50
+N_TOKENS = 120
+QUICK = FAKE | {
+    "GPUFC_FAKE_SCRIPT": "step_ms=5",
+    "GPUFC_KEEPALIVE_TIMEOUT_S": "1.5",
+    "GPUFC_STANDBY": "none",
+}
+REFUSED = 5
+
+
+class Running:
+    """A service whose front changes, so that what `service` started is not what is there."""
+
+    def __init__(self, started: Service, config: Path) -> None:
+        self.service = started
+        self.config = config
+        self.old = started.front
+        self.url = started.url
+        self.worker = psutil.Process(started.worker()["pid"])
+
+    async def upgrade(self, **environ: str) -> tuple[int, str]:
+        """The command, as a process: its exit code and what it said."""
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            "upgrade",
+            "--runtime-dir",
+            str(self.service.runtime.path),
+            env=clean_environment() | environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    def front(self) -> psutil.Process:
+        """The front that answers now."""
+        return psutil.Process(self.service.status()["front"]["pid"])
+
+    async def until_old_is_gone(self) -> None:
+        code = await asyncio.to_thread(self.service.process.wait, 30)
+        assert code == 0, self.service.output
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    config = tmp_path / "gpufc.toml"
+    config.write_text("")
+    with service(tmp_path / "run", "--config", str(config), environ=QUICK) as started:
+        found = Running(started, config)
+        try:
+            yield found
+        finally:
+            pid = started.runtime.front_pid()
+            if pid is not None and pid != started.process.pid:
+                front = psutil.Process(pid)
+                front.terminate()
+                wait_for(lambda: not lives(front), why="the new front has ended")
+
+
+@asynccontextmanager
+async def flow(url: str, *, keep_alive: bool) -> AsyncIterator[list[tuple[str, object]]]:
+    """Two clients that ask one request after the other. What each got, or what went wrong."""
+    outcomes: list[tuple[str, object]] = []
+    numbers, over = itertools.count(), asyncio.Event()
+    connector = aiohttp.TCPConnector(force_close=not keep_alive)
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        while not over.is_set():
+            prompt = f"flow {keep_alive} {next(numbers)}"
+            try:
+                status, body, _ = await complete(session, url, prompt, max_tokens=3)
+            except aiohttp.ClientError as err:
+                outcomes.append((prompt, err))
+                continue
+            outcomes.append((prompt, body["choices"][0]["text"] if status == 200 else body))
+
+    async with aiohttp.ClientSession(connector=connector) as session:
+        tasks = [asyncio.create_task(client(session)) for _ in range(2)]
+        try:
+            yield outcomes
+        finally:
+            over.set()
+            await asyncio.gather(*tasks)
+
+
+def check_flow(outcomes: list[tuple[str, object]]) -> None:
+    assert len(outcomes) > 2
+    assert [(p, got) for p, got in outcomes if got != fake_text(p, 3)] == []
+
+
+async def test_an_upgrade_under_load_is_not_noticed(running: Running) -> None:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        flow(running.url, keep_alive=True) as kept,
+        flow(running.url, keep_alive=False) as fresh,
+    ):
+        streams = [
+            asyncio.create_task(stream(session, running.url, f"stream {n}", max_tokens=N_TOKENS))
+            for n in range(N_STREAMS)
+        ]
+        before = running.service.status()["tokens"]["generated_total"]
+        code, said = await running.upgrade()
+        assert code == 0, said
+        answers = await asyncio.gather(*streams)
+        n_after = len(fresh)
+        while len(fresh) < n_after + 3:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    for n, events in enumerate(answers):
+        assert joined(events) == fake_text(f"stream {n}", N_TOKENS)
+    check_flow(kept)
+    check_flow(fresh)
+    await running.until_old_is_gone()
+    assert not lives(running.old)
+    status = running.service.status()
+    assert status["front"]["pid"] != running.old.pid
+    assert status["front"]["addresses"] == [running.url]
+    row = status["workers"][0]
+    assert (row["pid"], row["state"], row["restarts"]) == (running.worker.pid, "ready", 0)
+    requests = status["requests"]
+    assert (requests["lost_total"], requests["failed_total"], requests["rejected_total"]) == (
+        0,
+        0,
+        0,
+    )
+    assert status["tokens"]["generated_total"] >= before + N_STREAMS
+    assert running.service.runtime.front_pid() == status["front"]["pid"]
+    left = sorted(path.name for path in running.service.runtime.path.iterdir())
+    (link,) = [name for name in left if name.startswith("w-")]
+    assert left == ["admin-token", "control.sock", "front.lock", "logs", link]
+
+
+async def test_after_two_upgrades_the_worker_can_be_replaced_and_stopped(running: Running) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            code, said = await running.upgrade()
+            assert code == 0, said
+        assert running.service.worker()["pid"] == running.worker.pid
+        front = running.front()
+        epoch = running.service.kill_worker(signal.SIGSEGV)
+        row = await asyncio.to_thread(running.service.wait_epoch_after, epoch)
+        assert (row["last_exit"]["reason"], row["last_exit"]["signal"]) == (
+            "crashed",
+            signal.SIGSEGV,
+        )
+        assert row["restarts"] == 1
+        status, body, _ = await complete(session, running.url, "again")
+        assert (status, body["choices"][0]["text"]) == (200, fake_text("again", 20))
+    worker = psutil.Process(row["pid"])
+    front.terminate()
+    wait_for(lambda: not lives(front) and not lives(worker), why="all gone")
+    assert sorted(p.name for p in running.service.runtime.path.glob("*.sock")) == []
+
+
+@pytest.mark.parametrize("cause", ["configuration", "model", "crash"])
+async def test_a_new_front_that_cannot_start_changes_nothing(tmp_path: Path, cause: str) -> None:
+    config = tmp_path / "gpufc.toml"
+    config.write_text("n_ctx = 2048\n")
+    environ = QUICK | {"PYTHONPATH": os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path)))}
+    arguments = ("--config", str(config))
+    with service(tmp_path / "run", *arguments, environ=environ) as started:
+        found = Running(started, config)
+        expected = {
+            "configuration": "unknown key n_ctxt",
+            "model": "another n_ctx",
+            "crash": "ImportError: it is broken",
+        }
+        match cause:
+            case "configuration":
+                config.write_text("n_ctxt = 2048\n")
+            case "model":
+                config.write_text("n_ctx = 4096\n")
+            case "crash":
+                # what a broken installation looks like: an import that fails
+                (tmp_path / "sitecustomize.py").write_text(
+                    "import sys, os\n"
+                    "if 'supervisor.handover' in sys.orig_argv:\n"
+                    "    sys.stderr.write('ImportError: it is broken\\n')\n"
+                    "    sys.stderr.flush()\n"
+                    "    os._exit(1)\n"
+                )
+        async with aiohttp.ClientSession() as session:
+            running = asyncio.create_task(
+                stream(session, found.url, "meanwhile", max_tokens=N_TOKENS)
+            )
+            code, said = await found.upgrade()
+            assert code == REFUSED, said
+            assert expected[cause] in said
+            assert joined(await running) == fake_text("meanwhile", N_TOKENS)
+            status, _, headers = await complete(session, found.url, "still here")
+        assert status == 200
+        assert headers.get("Connection", "") != "close"
+        row = started.worker()
+        assert (row["pid"], row["epoch"], row["state"]) == (found.worker.pid, 1, "ready")
+        assert len(list(started.runtime.path.glob("w-*.sock"))) == 1
+        children = started.front.children(recursive=True)
+        assert [child.pid for child in children if child.parent() == started.front] == [row["pid"]]
+
+
+async def test_a_worker_that_dies_right_after_is_replaced_and_streams_go_on(
+    running: Running,
+) -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        streams = [
+            asyncio.create_task(stream(session, running.url, f"s {n}", max_tokens=400))
+            for n in range(8)
+        ]
+        upgrade = asyncio.create_task(running.upgrade())
+        await asyncio.to_thread(
+            wait_for, lambda: running.service.status()["front"]["pid"] != running.old.pid
+        )
+        assert lives(running.old)
+        running.worker.kill()
+        new = asyncio.create_task(stream(session, running.url, "new", max_tokens=20))
+        for n, events in enumerate(await asyncio.gather(*streams)):
+            assert joined(events) == fake_text(f"s {n}", 400)
+        assert joined(await new) == fake_text("new", 20)
+        assert (await upgrade)[0] == 0
+    row = running.service.worker()
+    assert row["pid"] != running.worker.pid
+    assert (row["restarts"], row["last_exit"]["signal"]) == (1, signal.SIGKILL)
+
+
+async def test_with_the_new_front_the_workers_end_and_the_old_one_says_so(
+    running: Running,
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        open_stream = asyncio.create_task(stream(session, running.url, "long", max_tokens=2000))
+        upgrade = asyncio.create_task(running.upgrade())
+        await asyncio.to_thread(
+            wait_for, lambda: running.service.status()["front"]["pid"] != running.old.pid
+        )
+        running.front().kill()
+        gone = await asyncio.to_thread(psutil.wait_procs, [running.worker], 1.0)
+        assert gone[0] == [running.worker] or not lives(running.worker)  # nobody may reap it
+        events = await open_stream
+        assert '"engine_unavailable"' in events[-2] or '"engine_crashed"' in events[-2], events[-2]
+        await upgrade
+    await asyncio.to_thread(running.service.process.wait, 20)

@@ -1,0 +1,281 @@
+"""A real worker process that is told to attach to another front, over real links."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from engine_worker.fake_backend import expected_text
+from engine_worker.fake_vocabulary import tokenize
+from gpufc.config import BackendKind, ModelConfig
+from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.protocol import (
+    Attach,
+    Boot,
+    FromWorker,
+    Generate,
+    Heartbeat,
+    Hello,
+    Loading,
+    Prepare,
+    Prepared,
+    Ready,
+    Shutdown,
+    Step,
+    TextPrompt,
+)
+from gpufc.sampling import SamplingParams
+from supervisor.fleet.link import WorkerLink
+from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
+from supervisor.handover.adopted import AdoptedProcess, Inherited
+
+FIRST, SECOND = Epoch(7), Epoch(9)
+PROMPT = tuple(tokenize("a prompt that goes on", add_special=True))
+
+
+class Peer:
+    """A front, as far as one worker can tell."""
+
+    def __init__(self, folder: Path, name: str, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.token = f"token of {name}"
+        self.heard: list[FromWorker] = []
+        self.broken: list[str] = []
+        self._news = asyncio.Event()
+        self.link = WorkerLink(
+            zmq.Context.instance(),
+            folder / f"{name}.sock",
+            epoch,
+            self.token,
+            on_message=self._hear,
+            on_broken=lambda detail, retryable: self.broken.append(detail),
+        )
+
+    def _hear(self, message: FromWorker) -> None:
+        self.heard.append(message)
+        self._news.set()
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                self._news.clear()
+                await self._news.wait()
+
+    async def until_ready(self) -> Ready:
+        await self.until(lambda: self.of(Ready))
+        return self.of(Ready)[0]
+
+    def of(self, kind: type) -> list:  # type: ignore[type-arg]
+        return [message for message in self.heard if isinstance(message, kind)]
+
+    def generate(self, request: int, max_tokens: int, tokens: tuple[int, ...] = ()) -> None:
+        self.link.send(
+            Generate(
+                self.epoch,
+                RequestNo(request),
+                RequestId("id"),
+                0,
+                PROMPT,
+                SamplingParams(seed=1),
+                max_tokens=max_tokens,
+                tokens=tokens,
+            )
+        )
+
+    def gained(self, request: int) -> tuple[list[int], str]:
+        """Tokens and text of a sequence so far."""
+        deltas = [d for step in self.of(Step) for d in step.deltas if d.request == request]
+        tokens = [token for delta in deltas for token in delta.tokens]
+        return tokens, "".join(delta.text for delta in deltas)
+
+    def finished(self, request: int) -> bool:
+        deltas = [d for step in self.of(Step) for d in step.deltas if d.request == request]
+        return any(delta.finish is not None for delta in deltas)
+
+
+class Pair:
+    """A worker that serves `first`, and `second`, which it has not heard of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "worker.log"
+        self.exits: list[tuple[int, int]] = []
+        self.first = Peer(folder, "first", FIRST)
+        self.second = Peer(folder, "second", SECOND)
+        self.process = WorkerProcess(WORKER_COMMAND, self.log, self._exited)
+        self.gone = asyncio.Event()
+        for peer in (self.first, self.second):
+            peer.link.expect(self.process.pid)
+        self.process.boot(
+            Boot(
+                FIRST,
+                WorkerName("default-0"),
+                self.first.link.endpoint,
+                self.first.token,
+                ModelConfig(backend=BackendKind.FAKE, fake_script="step_ms=2"),
+                n_sequences=4,
+            )
+        )
+
+    def _exited(self, si_code: int, si_status: int) -> None:
+        self.exits.append((si_code, si_status))
+        self.gone.set()
+
+    def attach(self) -> None:
+        second = self.second
+        self.first.link.send(Attach(FIRST, SECOND, second.link.endpoint, second.token))
+
+    async def until_gone(self) -> tuple[int, int]:
+        async with asyncio.timeout(10):
+            await self.gone.wait()
+        return self.exits[0]
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    made = Pair(tmp_path)
+    yield made
+    made.process.signal(signal.SIGKILL, group=True)
+    await made.until_gone()
+    made.first.link.close()
+    made.second.link.close()
+
+
+async def test_it_serves_the_new_front_with_the_model_that_it_has(pair: Pair) -> None:
+    before = await pair.first.until_ready()
+    pair.attach()
+    after = await pair.second.until_ready()
+    assert [type(m) for m in pair.second.heard[:2]] == [Hello, Ready]
+    assert (after.epoch, after.fingerprint, after.loaded_in_s) == (
+        SECOND,
+        before.fingerprint,
+        before.loaded_in_s,
+    )
+    assert not pair.second.of(Loading)
+    pair.second.link.send(Prepare(SECOND, RequestNo(1), TextPrompt("hello")))
+    pair.second.generate(2, 20)
+    await pair.second.until(lambda: pair.second.finished(2) and pair.second.of(Prepared))
+    assert pair.second.gained(2)[1] == expected_text(PROMPT, 20)
+    await pair.second.until(lambda: pair.second.of(Heartbeat))
+    assert pair.second.broken == []
+
+
+async def test_a_sequence_goes_on_at_the_new_front_and_nothing_of_the_old_is_heard(
+    pair: Pair,
+) -> None:
+    await pair.first.until_ready()
+    pair.first.generate(5, 60)
+    await pair.first.until(lambda: len(pair.first.gained(5)[0]) >= 10)
+    pair.attach()
+    tokens, text = pair.first.gained(5)
+    await pair.second.until_ready()
+    pair.second.generate(5, 60, tuple(tokens))  # the number means another sequence here
+    await pair.second.until(lambda: pair.second.finished(5))
+    assert text + pair.second.gained(5)[1] == expected_text(PROMPT, 60)
+    deltas = [delta for step in pair.second.of(Step) for delta in step.deltas]
+    assert deltas[0].position == len(tokens)
+    assert all(message.epoch == SECOND for message in pair.second.heard)
+    started = [s for step in pair.second.of(Step) for s in step.started]
+    assert started[0].n_cached > 0
+
+
+async def test_the_old_front_cannot_reach_it_any_more(pair: Pair) -> None:
+    await pair.first.until_ready()
+    pair.attach()
+    await pair.second.until_ready()
+    pair.first.link.send(Shutdown(FIRST))
+    pair.second.generate(1, 10)
+    await pair.second.until(lambda: pair.second.finished(1))
+    assert pair.process.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("number", "seen"),
+    [
+        (signal.SIGKILL, (os.CLD_KILLED, signal.SIGKILL)),
+        (signal.SIGSEGV, (os.CLD_KILLED, signal.SIGSEGV)),
+        (None, (os.CLD_EXITED, 0)),
+    ],
+)
+async def test_an_adopted_process_tells_how_it_ended(
+    pair: Pair, number: signal.Signals | None, seen: tuple[int, int]
+) -> None:
+    await pair.first.until_ready()
+    told: list[tuple[int, int]] = []
+    gone = asyncio.Event()
+
+    def exited(si_code: int, si_status: int) -> None:
+        told.append((si_code, si_status))
+        gone.set()
+
+    pidfd, boot_write = map(os.dup, pair.process.lend())
+    adopted = AdoptedProcess(Inherited(pair.process.pid, pidfd, boot_write), pair.log, exited)
+    adopted.signal(signal.SIGKILL)  # it is not ours yet
+    pair.attach()
+    await pair.second.until_ready()
+    assert adopted.vitals() is not None
+    assert adopted.rss_bytes() > 1_000_000
+    adopted.attach()
+    if number is None:
+        pair.second.link.send(Shutdown(SECOND))
+    else:
+        adopted.signal(number)
+    async with asyncio.timeout(10):
+        await gone.wait()
+    assert told == [seen]
+    assert await pair.until_gone() == seen
+
+
+PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+sys.path.insert(0, os.environ["PYTHONPATH"].split(":")[0])
+from tests.supervisor.handover.test_attach import Pair
+
+async def main():
+    pair = Pair(Path(sys.argv[1]))
+    await pair.first.until_ready()
+    pair.attach()
+    await pair.second.until_ready()
+    print(pair.process.pid, *(os.set_inheritable(fd, True) or fd for fd in pair.process.lend()))
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
+    tmp_path: Path, held: bool
+) -> None:
+    parent = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pid, _, boot_write = map(int, (await asyncio.to_thread(parent.stdout.readline)).split())
+    pidfd = os.pidfd_open(pid)
+    tether = os.open(f"/proc/{parent.pid}/fd/{boot_write}", os.O_WRONLY)
+    if not held:
+        os.close(tether)
+    parent.kill()
+    await asyncio.to_thread(parent.wait)
+    parent.stdout.close()
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pidfd, gone.set)
+    try:
+        if held:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await gone.wait()
+            os.close(tether)
+        async with asyncio.timeout(1.0):  # the promise: not more than a second
+            await gone.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)

@@ -1,0 +1,164 @@
+"""The old front's dispatch over the relay to the new front's: both real, over fake workers."""
+
+import asyncio
+import socket
+
+import pytest
+
+from gpufc.config import AdmissionConfig
+from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
+from gpufc.ids import Epoch
+from gpufc.protocol import ChatMessage, ChatPrompt, TextPrompt
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.request import ANONYMOUS
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.handover.relay import Relay
+from supervisor.handover.remote import RemoteFleet, RemoteWorker
+from tests.supervisor.dispatch.fakes import (
+    FAILED,
+    KILLED,
+    MODEL,
+    N_TOKENS,
+    FakeFleet,
+    FakeWorker,
+    request,
+    text_of,
+)
+
+HANDED_OVER = ExitReason(reason=Reason.HANDED_OVER, at=0.0)
+REMOTE = Epoch(50)
+
+
+class Fronts:
+    """An old front and a new one. `hand_over` is what `Go` means, without processes."""
+
+    def __init__(self, *, places: int = 10) -> None:
+        limits = AdmissionConfig(max_concurrent_requests=places)
+        self.old_fleet, self.new_fleet = FakeFleet(), FakeFleet()
+        self.old = self.old_fleet.dispatcher = Dispatcher(self.old_fleet, limits)
+        self.new = self.new_fleet.dispatcher = Dispatcher(self.new_fleet, limits)
+        self.before = self.old_fleet.start_worker(auto=False)
+        self.relay = Relay(self.new, {REMOTE: MODEL})
+        self.remote = RemoteFleet(
+            self.old,
+            [RemoteWorker(self.before, REMOTE)],
+            lambda: self.old_fleet.change(FAILED),
+        )
+
+    async def hand_over(self, *, auto: bool = True) -> FakeWorker:
+        """Returns the new front's worker."""
+        ours, theirs = socket.socketpair()
+        await self.remote.open(ours)
+        self.before.lost = True
+        self.old.worker_lost(self.before, HANDED_OVER)
+        self.remote.begin()
+        after = self.new_fleet.start_worker(auto=auto)
+        await self.relay.open(theirs)
+        return after
+
+    def submit(self, *prompts: str, n: int = 1) -> ResponseStream:
+        return self.old.submit(request(*prompts, n=n), ANONYMOUS)
+
+    async def began(self, *streams: ResponseStream) -> None:
+        """Let each have two tokens on the old worker."""
+        while len(self.before.active) < sum(len(stream.logs) for stream in streams):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        self.before.step()
+        self.before.step()
+
+
+@pytest.fixture
+async def fronts() -> Fronts:
+    return Fronts()
+
+
+async def test_sequences_go_on_where_they_were(fronts: Fronts) -> None:
+    streams = [fronts.submit("one"), fronts.submit("two", n=2)]
+    await fronts.began(*streams)
+    after = await fronts.hand_over()
+    assert await streams[0].complete() == [text_of("one")]
+    assert await streams[1].complete() == [text_of("two"), text_of("two", choice=1)]
+    (spec, _), *_ = [(m, None) for m in after.sent if type(m).__name__ == "Generate"]
+    assert len(spec.tokens) == 2
+    assert streams[0].usage.completion == N_TOKENS
+
+
+async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fronts) -> None:
+    await fronts.hand_over()
+    assert await fronts.submit("late").complete() == [text_of("late")]
+    prompt = ChatPrompt((ChatMessage("user", "hi"),))
+    assert await fronts.old.prepare(MODEL, prompt) == tuple(b"<user>hi")
+    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == (b"AB",)
+
+
+async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    after = await fronts.hand_over(auto=False)
+    while not after.active:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    after.step()
+    after.lost = True
+    fronts.new.worker_lost(after, KILLED)
+    fronts.new_fleet.start_worker()
+    assert await stream.complete() == [text_of("one")]
+
+
+async def test_a_full_queue_at_the_new_front_refuses_nothing_of_the_old_one() -> None:
+    fronts = Fronts(places=1)
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    fronts.new_fleet.start_worker(auto=True)
+    own = [fronts.new.submit(request("own"), ANONYMOUS) for _ in range(9)]
+    await fronts.hand_over()
+    assert await stream.complete() == [text_of("one")]
+    assert [await each.complete() for each in own] == [[text_of("own")]] * 9
+
+
+async def test_who_leaves_at_the_old_front_leaves_at_the_new_one(fronts: Fronts) -> None:
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    after = await fronts.hand_over(auto=False)
+    while not after.active:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    stream.cancel()
+    async with asyncio.timeout(5):
+        await fronts.old.wait_until(lambda: fronts.old.idle)
+    assert not after.active
+    assert len(fronts.relay) == 0
+
+
+async def test_errors_arrive_with_their_kind(fronts: Fronts) -> None:
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    await fronts.hand_over(auto=False)
+    with pytest.raises(InvalidRequest):
+        await fronts.old.prepare(MODEL, TextPrompt("x" * 10_000))
+    while not len(fronts.relay):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    fronts.new.end_all(InternalError("it went wrong"))
+    with pytest.raises(InternalError, match="it went wrong"):
+        await stream.complete()
+
+
+async def test_without_the_new_front_everything_ends_at_once(fronts: Fronts) -> None:
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    await fronts.hand_over(auto=False)
+    fronts.relay.close()
+    with pytest.raises(EngineUnavailable):
+        await stream.complete()
+    assert fronts.remote.lost
+
+
+async def test_the_end_of_the_old_front_frees_its_places(fronts: Fronts) -> None:
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    await fronts.hand_over(auto=False)
+    while not len(fronts.relay):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    fronts.remote.close()
+    async with asyncio.timeout(5):
+        await fronts.relay.ended.wait()
+        await fronts.new.wait_until(lambda: fronts.new.idle)
