@@ -177,7 +177,7 @@ def vitals_of(pid: int) -> Vitals | None:
             # the name before the last bracket may hold anything (proc_pid_stat(5))
             fields = file.read().rpartition(b")")[2].split()
         cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
-        return Vitals(fields[0].decode(), cpu_s, int(fields[9]))
+        return Vitals(fields[0].decode(), cpu_s, int(fields[9]), int(fields[21]))
     except (OSError, IndexError, ValueError):
         return None
 

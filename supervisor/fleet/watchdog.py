@@ -20,6 +20,9 @@ TICK_S = 0.5
 """How often to look."""
 
 
+STILL_CPU_SHARE = 0.05
+"""Of a core: sending heartbeats takes less."""
+
 _COMPUTING = frozenset({EnginePhase.PREFILL, EnginePhase.DECODE})
 
 
@@ -30,6 +33,8 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
     """Without a word, or stopped, while it serves."""
     loading_silence_s: float = 30.0
     """The same while it loads: page faults of a load can starve its other threads."""
+    loading_still_s: float = 12.0
+    """Heartbeats while it loads, but no computing, no reading, no memory gained: a load moves."""
     step_least_s: float = 10.0
     step_factor: float = 8.0
     """A step may take `step_factor` times what is predicted, and `step_least_s` in any case."""
@@ -52,6 +57,12 @@ class Vitals(Struct, frozen=True):
     run_state: str
     cpu_s: float
     major_faults: int = 0
+    rss_pages: int = 0
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Or for whatever else the kernel does not let it be interrupted in."""
+        return self.run_state == "D"
 
     @property
     def is_stopped(self) -> bool:
@@ -73,12 +84,14 @@ class Watchdog:
         self._fair_from = now
         self._step_fair_from = now
         self._heard_at: float | None = None
+        self._heard_at_first = now
         self._record: Heartbeat | None = None
         self._record_at = now
         self._measured = False
         self._done_step = -1
         self._handed_at: float | None = None
         self._stopped_since: float | None = None
+        self._moved_at = now
         self._vitals: Vitals | None = None
         self._cpu_share = 0.0
 
@@ -91,6 +104,8 @@ class Watchdog:
 
     def heard(self, now: float) -> None:
         """The process said something, whatever it was."""
+        if self._heard_at is None:
+            self._heard_at_first = now
         self._heard_at = now
 
     def stepped(self, step: int, now: float) -> None:
@@ -122,7 +137,13 @@ class Watchdog:
             self._fair_from = now
         self._note(vitals, now)
         self._looked_at = now
-        verdict = self._stopped(now) or self._silent(now) or self._stuck() or self._idle_with_work()
+        verdict = (
+            self._stopped(now)
+            or self._silent(now)
+            or self._still(now)
+            or self._stuck()
+            or self._idle_with_work()
+        )
         return verdict and f"{verdict}; {self._evidence()}"
 
     def _note(self, vitals: Vitals | None, now: float) -> None:
@@ -136,6 +157,8 @@ class Watchdog:
         if vitals is None or before is None:
             return
         self._cpu_share = (vitals.cpu_s - before.cpu_s) / max(1e-3, now - self._looked_at)
+        if self._moves(before, vitals):
+            self._moved_at = now
         if not self._measured and vitals.major_faults > before.major_faults:
             self._step_fair_from = now  # a mapped model that comes from the disk as it is used
 
@@ -152,6 +175,23 @@ class Watchdog:
         limit = limits.silence_s if self._serving else limits.loading_silence_s
         took = now - max(self._heard_at, self._fair_from)
         return f"no heartbeat for {took:.1f} s" if took > limit else None
+
+    def _moves(self, before: Vitals, vitals: Vitals) -> bool:
+        return (
+            self._cpu_share > STILL_CPU_SHARE
+            or vitals.waits_for_disk
+            or vitals.major_faults > before.major_faults
+            or vitals.rss_pages != before.rss_pages
+        )
+
+    def _still(self, now: float) -> str | None:
+        """A load that does nothing at all. One that computes for ever has a timer of its own."""
+        if self._serving or self._heard_at is None or self._stopped_since is not None:
+            return None
+        took = now - max(self._moved_at, self._heard_at_first, self._fair_from)
+        if self._vitals is None or took <= self._limits.loading_still_s:
+            return None
+        return f"loading, but nothing has moved for {took:.1f} s"
 
     def _stuck(self) -> str | None:
         """By how old the step was when its record came, not by how old it may be by now: a

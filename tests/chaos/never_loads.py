@@ -15,8 +15,6 @@ from tests.chaos.report import conditions, say, spread
 from tests.chaos.rig import Figures, Rig, is_ready, rig, worker
 
 SCRIPTS = ("load_crash=segv", "load_crash=exit3", "load_fail=1", "load_hang=1")
-LOAD_TIMEOUT_S = 15
-"""For the one that hangs: the default lets a load go on for ten minutes without any progress."""
 FAILED_WITHIN_S = 60.0
 REFUSED_WITHIN_S = 0.010
 N_REQUESTS = 200
@@ -51,14 +49,11 @@ async def _run(script: str) -> bool:
 
 
 def _environ(script: str, marker: Path) -> dict[str, str]:
-    environ = {
+    return {
         "GPUFC_BACKEND": "fake",
         "GPUFC_FAKE_SCRIPT": f"{script},fail_once_file={marker}",
         "GPUFC_LOG_LEVEL": "error",
     }
-    if script == "load_hang=1":
-        environ["GPUFC_LOAD_TIMEOUT_S"] = str(LOAD_TIMEOUT_S)
-    return environ
 
 
 async def _fail(one: Rig, marker: Path) -> tuple[dict[str, Any], float]:

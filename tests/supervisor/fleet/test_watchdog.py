@@ -26,6 +26,9 @@ class World:
         self.run_state = "S"
         self.faults = 0
         self.faulting = False
+        self.computes = True
+        self.cpu_s = 0.0
+        self.rss_pages = 1000
         self.talks = True
         self.front_runs = True
         self._next_look = self.now + TICK_S
@@ -55,7 +58,9 @@ class World:
                     self._look(began)
 
     def _look(self, began: float) -> None:
-        verdict = self.dog.look(self.now, Vitals(self.run_state, 0.0, self.faults))
+        self.cpu_s += TICK_S * (0.6 if self.computes else 0.002)
+        seen = Vitals(self.run_state, self.cpu_s, self.faults, self.rss_pages)
+        verdict = self.dog.look(self.now, seen)
         if verdict and self.verdict is None:
             self.verdict, self.hung_after = verdict, self.now - began
 
@@ -80,6 +85,23 @@ def idle_for_an_hour(world: World) -> None:
 
 def load_with_heartbeats(world: World) -> None:
     world.run(1800)
+
+
+def load_that_waits_for_the_disk(world: World) -> None:
+    world.computes, world.run_state = False, "D"
+    world.run(600)
+
+
+def load_that_gains_memory_now_and_then(world: World) -> None:
+    world.computes = False
+    for _ in range(20):
+        world.run(10)
+        world.rss_pages += 1
+
+
+def idle_without_computing(world: World) -> None:
+    world.computes = False
+    world.run(3600)
 
 
 def load_that_starves_the_heartbeats(world: World) -> None:
@@ -193,6 +215,9 @@ def work_taken_at_once(world: World) -> None:
     [
         (idle_for_an_hour, True),
         (load_with_heartbeats, False),
+        (load_that_waits_for_the_disk, False),
+        (load_that_gains_memory_now_and_then, False),
+        (idle_without_computing, True),
         (load_that_starves_the_heartbeats, False),
         (load_that_is_stopped_for_5_s, False),
         (stop_for_5_s, True),
@@ -258,6 +283,12 @@ def first_prefill_never_ends(world: World) -> None:
     world.run(100)
 
 
+def load_that_does_nothing(world: World) -> None:
+    world.run(5)
+    world.computes = False
+    world.run(20)
+
+
 def silent_load(world: World) -> None:
     all_threads_stand(world)
 
@@ -282,6 +313,7 @@ def silent_after_the_front_was_suspended(world: World) -> None:
         (stopped_for_ever_in_a_step, True, 12.0, "run state T"),
         (all_threads_stand, True, 12.0, "no heartbeat"),
         (silent_load, False, 31.0, "no heartbeat"),
+        (load_that_does_nothing, False, 18.0, "nothing has moved"),
         (decode_never_ends, True, 11.0, "decode step 42 of 3 tokens"),
         (decode_never_ends_after_a_stop, True, 11.0, "decode step"),
         (prefill_never_ends, True, 11.0, "prefill step 42 of 128 tokens"),
@@ -320,6 +352,7 @@ def test_a_step_that_was_reported_done_is_not_stuck() -> None:
 
 def test_the_verdict_brings_its_evidence() -> None:
     world = World().used()
+    world.computes = False
     stopped_for_ever(world)
     assert world.verdict is not None
     assert world.verdict.endswith("; run state T, 0% of a core")
