@@ -55,7 +55,8 @@ async def session(key: str | None = None) -> AsyncIterator[aiohttp.ClientSession
     """Connections for any number of requests at once."""
     headers = {"Authorization": f"Bearer {key}"} if key else None
     timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S, sock_connect=30.0)
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=5.0)
+    # some servers close a connection after a stream without having said so: that is no failure
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, headers=headers
     ) as opened:

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from supervisor.bench.outcome import Outcome
 
+MOST_SAID = 3
+
 
 class Distribution(Struct, frozen=True):
     """Seconds."""
@@ -58,6 +60,8 @@ class Figures(Struct, frozen=True, kw_only=True):
     per_output_token_s: Distribution | None
     request_s: Distribution | None
     turns: list[TurnFigures]
+    said: list[str]
+    """What the first failed requests said, each thing once."""
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -116,7 +120,13 @@ def figures(outcomes: Sequence[Outcome]) -> Figures:
         per_output_token_s=distribution(_per_output_token(good)),
         request_s=distribution(outcome.ended_at - outcome.began_at for outcome in good),
         turns=_turns(good),
+        said=_said(outcomes),
     )
+
+
+def _said(outcomes: Sequence[Outcome]) -> list[str]:
+    said = (f"{o.failure}: {o.detail}" for o in outcomes if o.failure is not None)
+    return list(dict.fromkeys(said))[:MOST_SAID]
 
 
 def _elapsed_s(outcomes: Sequence[Outcome]) -> float:

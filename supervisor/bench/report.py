@@ -1,6 +1,5 @@
 """Figures as text for people and as JSON for programs. Pure, but for `write`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +104,3 @@ def _request(outcome: Outcome, origin: float) -> dict[str, Any]:
         "failure": outcome.failure,
         "detail": outcome.detail,
     }
-
-
-def first_failures(outcomes: Sequence[Outcome], most: int = 3) -> list[str]:
-    """What the first few failed requests said, each thing once."""
-    said = (f"{o.failure}: {o.detail}" for o in outcomes if o.failure is not None)
-    return list(dict.fromkeys(said))[:most]

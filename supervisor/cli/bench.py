@@ -100,7 +100,7 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     run = _measure(target, workload, bounds)
     found = figures(run.outcomes)
     click.echo("\n".join(report.lines(found)))
-    for line in report.first_failures(run.outcomes):
+    for line in found.said:
         click.echo(click.style(line, fg="red"), err=True)
     if json_file is not None:
         report.write(json_file, report.document(found, target, workload, bounds, run))

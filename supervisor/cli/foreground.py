@@ -48,14 +48,19 @@ def serve(config: Config, values: Sequence[Value]) -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, values))
-    click.echo("stopped", err=True)
+        successor = runner.run(_serve(config, values))
+    if successor is None:
+        click.echo("stopped", err=True)
+    else:
+        click.echo(f"a new front has taken over: pid {successor}, in the background", err=True)
 
 
-async def _serve(config: Config, values: Sequence[Value]) -> None:
+async def _serve(config: Config, values: Sequence[Value]) -> int | None:
+    """Returns the pid of the front that has taken over, if one has."""
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
+    from supervisor.handover import sd
     from supervisor.handover.command import add_upgrade
     from supervisor.runtime_dir import RuntimeDir
 
@@ -69,12 +74,16 @@ async def _serve(config: Config, values: Sequence[Value]) -> None:
             app = control.create_control_app(front)
             add_upgrade(app, front)
             runner = await control.serve(app, folder.control_socket)
+            sd.notify("READY=1")  # it answers, and says itself how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
+                if front.successor is None:
+                    sd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
+    return front.successor
 
 
 class Terminal:

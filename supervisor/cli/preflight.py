@@ -6,6 +6,7 @@ front takes it, and it checks again.
 
 import errno
 import ipaddress
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from gpufc.settings import Settings
 from supervisor import demo_model
 from supervisor.cli import model_file
 from supervisor.control import program
+from supervisor.handover.sd import is_activated
 
 if TYPE_CHECKING:
     import psutil
@@ -39,7 +41,8 @@ def check(settings: Settings) -> Plan:
     """Raises `ConfigError` or `StartError` for the first thing that would keep it from starting."""
     plan = check_configuration(settings)
     check_folder(plan.config.server.runtime_dir)
-    check_port(plan.config.server.host, plan.config.server.port)
+    if not is_activated(os.environ):
+        check_port(plan.config.server.host, plan.config.server.port)
     return plan
 
 

@@ -45,10 +45,12 @@ class PacketSocket:
         self._socket.settimeout(timeout_s)
         try:
             data, descriptors, flags, _ = socket.recv_fds(
-                self._socket, MAX_PACKET_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                self._socket, MAX_PACKET_BYTES, MAX_DESCRIPTORS
             )
         finally:
             self._socket.setblocking(False)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # `recv_fds` takes no MSG_CMSG_CLOEXEC
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -4,11 +4,16 @@ sd_notify(3), without a library."""
 import contextlib
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 from gpufc.errors import StartError
 
 FIRST_FD = 3
+
+
+def is_activated(environ: Mapping[str, str]) -> bool:
+    """Whether `activated_sockets` would find some."""
+    return environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "") != "0"
 
 
 def activated_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:

@@ -27,6 +27,8 @@ SPECULATION = ("speculation", "none")
 
 QUICK_OUTPUT = 8
 
+TITLE = "gpufc to the other server: longer is better"
+
 HOW_TO_BUILD = """\
 there is no llama-server; give --llama-server PATH or set LLAMA_SERVER. One of the same llama.cpp
 as gpufc's is built from llama-cpp-python's own sources:
@@ -138,9 +140,7 @@ def _write(
         }
         report.write(options.json, msgspec.to_builtins(document))
     if options.plot:
-        options.plot.write_text(
-            plot.ratio_bars("gpufc to the other, per scenario", _bars(compared))
-        )
+        options.plot.write_text(plot.ratio_bars(TITLE, _bars(compared)))
 
 
 def _bars(compared: list[Comparison]) -> dict[str, float]:
@@ -171,12 +171,17 @@ def _servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
     keys = dict(_pair(entry) for entry in options.set)
     ours: Server = Gpufc(keys=keys)
     switch, off = SPECULATION
-    if scenario.name == "repetitive" and switch in settings.keys():
+    if scenario.name == "repetitive" and _is_a_key(switch):
         return [ours, Gpufc(name="without speculation", keys=keys | {switch: off})]
     if options.alone:
         return [ours]
     arguments = tuple(options.llama_server_arguments.split())
     return [ours, LlamaServer(program=_llama_server(options), arguments=arguments)]
+
+
+def _is_a_key(name: str) -> bool:
+    known = settings.keys()
+    return name in known
 
 
 def _pair(entry: str) -> tuple[str, str]:

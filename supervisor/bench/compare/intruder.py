@@ -22,7 +22,7 @@ CALM_TOKENS = 40
 OUTPUT_TOKENS = 8
 
 ROOM = 160
-"""Tokens of the context that the prompt leaves: to the chat template, a system prompt, an answer."""
+"""Tokens of the context that the prompt leaves: for chat template, system prompt and answer."""
 
 POLL_S = 0.02
 
@@ -39,6 +39,7 @@ async def intrude(
 ) -> tuple[dict[str, float], Figures]:
     """Metrics of the intrusion, and the figures of the streams."""
     prompt_tokens = max(1, n_ctx - ROOM)
+    calm = min(CALM_TOKENS, workload.output_tokens // 4)
     async with client.session(target.key) as http:
         load = Load(http, target, workload, lambda _: None)
         long = structs.replace(workload, prompt_tokens=prompt_tokens, output_tokens=OUTPUT_TOKENS)
@@ -46,7 +47,7 @@ async def intrude(
         async with asyncio.timeout(bounds.grace_s), asyncio.TaskGroup() as tasks:
             for index in range(bounds.streams):
                 tasks.create_task(load.converse(conversation(workload, index)))
-            while not _all_run(load.outcomes, bounds.streams):
+            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (nobody tells)
                 await asyncio.sleep(POLL_S)
             await intruder.converse(conversation(long, -100))
     (asked,) = intruder.outcomes
@@ -55,9 +56,9 @@ async def intrude(
     return metrics(load.outcomes, Intrusion(asked.began_at, ended_at)), found
 
 
-def _all_run(outcomes: list[Outcome], streams: int) -> bool:
+def _all_run(outcomes: list[Outcome], streams: int, calm: int) -> bool:
     """Whether each has had its calm tokens, or has ended without them."""
-    ready = [o for o in outcomes if len(o.text_at) >= CALM_TOKENS or o.ended_at]
+    ready = [o for o in outcomes if len(o.text_at) >= calm or o.ended_at]
     return len(ready) == streams
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
-from typing import Any
 
 from msgspec import Struct
 
 from supervisor.bench.compare.scenarios import is_better_higher
+from supervisor.bench.figures import Figures
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -17,7 +17,7 @@ class Row(Struct, frozen=True, kw_only=True):
     round: int
     metrics: dict[str, float]
     load_average: float
-    figures: Any = None
+    figures: Figures
 
 
 class Comparison(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,9 @@ from gpufc.errors import StartError
 
 START_S = 120.0
 STOP_S = 20.0
+QUIET_WITHIN_S = 15.0
+QUIET_FOR_S = 0.5
+QUIET_SHARE = 0.1
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -139,7 +141,9 @@ def running(server: Server, setting: Setting) -> Iterator[Running]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(url, process, log)
-            yield Running(url, psutil.Process(process.pid))
+            alive = Running(url, psutil.Process(process.pid))
+            _wait_until_quiet(alive)
+            yield alive
         finally:
             _end(process)
 
@@ -161,13 +165,30 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+        if _is_ready(f"{url}/health"):
+            return
         time.sleep(0.05)
     last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
     raise StartError(f"{process.args!r} does not come up: {' / '.join(last)}")
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310  (our own http)
+            return bool(answer.status == 200)
+    except OSError:  # nobody listens yet, or a 503
+        return False
+
+
+def _wait_until_quiet(alive: Running) -> None:
+    """Until what a server does after it is ready (a spare process, a warm-up) is done."""
+    deadline, before = time.monotonic() + QUIET_WITHIN_S, alive.cpu_s()
+    while time.monotonic() < deadline:
+        time.sleep(QUIET_FOR_S)
+        now = alive.cpu_s()
+        if abs(now - before) < QUIET_SHARE * QUIET_FOR_S:
+            return
+        before = now
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -80,4 +80,5 @@ def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Ro
 def _brief(row: Row, scenario: Scenario) -> str:
     shown = (f"{name} {row.metrics[name]:.1f}" for name in scenario.shows if name in row.metrics)
     failed = row.metrics.get("failed", 0.0)
-    return ", ".join(shown) + (f", {failed:.0f} FAILED" if failed else "")
+    said = f", {failed:.0f} FAILED ({'; '.join(row.figures.said)})" if failed else ""
+    return ", ".join(shown) + said

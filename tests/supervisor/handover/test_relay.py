@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,9 +23,10 @@ from tests.supervisor.dispatch.fakes import (
     N_TOKENS,
     FakeFleet,
     FakeWorker,
-    request,
     text_of,
+    until,
 )
+from tests.supervisor.dispatch.fakes import request as wanted
 
 HANDED_OVER = ExitReason(reason=Reason.HANDED_OVER, at=0.0)
 REMOTE = Epoch(50)
@@ -58,19 +60,23 @@ class Fronts:
         return after
 
     def submit(self, *prompts: str, n: int = 1) -> ResponseStream:
-        return self.old.submit(request(*prompts, n=n), ANONYMOUS)
+        return self.old.submit(wanted(*prompts, n=n), ANONYMOUS)
 
     async def began(self, *streams: ResponseStream) -> None:
         """Let each have two tokens on the old worker."""
-        while len(self.before.active) < sum(len(stream.logs) for stream in streams):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(
+            lambda: len(self.before.active) == sum(len(stream.logs) for stream in streams)
+        )
         self.before.step()
         self.before.step()
 
 
 @pytest.fixture
-async def fronts() -> Fronts:
-    return Fronts()
+async def fronts(request: pytest.FixtureRequest) -> AsyncIterator[Fronts]:
+    made = Fronts(places=getattr(request, "param", 10))
+    yield made
+    made.remote.close()
+    await until(lambda: made.remote.lost and made.relay.ended.is_set())
 
 
 async def test_sequences_go_on_where_they_were(fronts: Fronts) -> None:
@@ -96,8 +102,7 @@ async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
     stream = fronts.submit("one")
     await fronts.began(stream)
     after = await fronts.hand_over(auto=False)
-    while not after.active:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: after.active)
     after.step()
     after.lost = True
     fronts.new.worker_lost(after, KILLED)
@@ -105,12 +110,14 @@ async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
     assert await stream.complete() == [text_of("one")]
 
 
-async def test_a_full_queue_at_the_new_front_refuses_nothing_of_the_old_one() -> None:
-    fronts = Fronts(places=1)
+@pytest.mark.parametrize("fronts", [1], indirect=True)
+async def test_a_full_queue_at_the_new_front_refuses_nothing_of_the_old_one(
+    fronts: Fronts,
+) -> None:
     stream = fronts.submit("one")
     await fronts.began(stream)
     fronts.new_fleet.start_worker(auto=True)
-    own = [fronts.new.submit(request("own"), ANONYMOUS) for _ in range(9)]
+    own = [fronts.new.submit(wanted("own"), ANONYMOUS) for _ in range(9)]
     await fronts.hand_over()
     assert await stream.complete() == [text_of("one")]
     assert [await each.complete() for each in own] == [[text_of("own")]] * 9
@@ -120,8 +127,7 @@ async def test_who_leaves_at_the_old_front_leaves_at_the_new_one(fronts: Fronts)
     stream = fronts.submit("one")
     await fronts.began(stream)
     after = await fronts.hand_over(auto=False)
-    while not after.active:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: after.active)
     stream.cancel()
     async with asyncio.timeout(5):
         await fronts.old.wait_until(lambda: fronts.old.idle)
@@ -135,8 +141,7 @@ async def test_errors_arrive_with_their_kind(fronts: Fronts) -> None:
     await fronts.hand_over(auto=False)
     with pytest.raises(InvalidRequest):
         await fronts.old.prepare(MODEL, TextPrompt("x" * 10_000))
-    while not len(fronts.relay):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: len(fronts.relay))
     fronts.new.end_all(InternalError("it went wrong"))
     with pytest.raises(InternalError, match="it went wrong"):
         await stream.complete()
@@ -156,8 +161,7 @@ async def test_the_end_of_the_old_front_frees_its_places(fronts: Fronts) -> None
     stream = fronts.submit("one")
     await fronts.began(stream)
     await fronts.hand_over(auto=False)
-    while not len(fronts.relay):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: len(fronts.relay))
     fronts.remote.close()
     async with asyncio.timeout(5):
         await fronts.relay.ended.wait()

@@ -1,0 +1,191 @@
+"""Comparing servers: whose turn it is, which way is better, what is started and how."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.bench.compare import batched, command, table
+from supervisor.bench.compare.intruder import Intrusion
+from supervisor.bench.compare.intruder import metrics as intruder_metrics
+from supervisor.bench.compare.rounds import Row, compare, order
+from supervisor.bench.compare.scenarios import SCENARIOS, metrics
+from supervisor.bench.compare.servers import Gpufc, LlamaServer, Setting
+from supervisor.bench.compare.side_by_side import quick
+from supervisor.bench.figures import figures
+from tests.supervisor.bench.test_figures import outcome
+
+ROOT = Path(__file__).parent.parent.parent.parent
+
+SETTING = Setting(model=Path("/m.gguf"), n_threads=3, n_ctx=100, slots=4)
+
+
+def row(server: str, number: int, **values: float) -> Row:
+    return Row(
+        scenario="s", server=server, round=number, metrics=values, load_average=0.0,
+        figures=figures([]),
+    )  # fmt: skip
+
+
+def test_the_order_alternates() -> None:
+    assert list(order(["a", "b"], 3)) == [
+        (0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b"),
+    ]  # fmt: skip
+
+
+def test_ratios_above_one_are_ours_whichever_way_the_metric_goes() -> None:
+    rows = [
+        *(row("ours", i, output_tokens_per_s=v, gap_ms=v) for i, v in enumerate([30, 20, 10])),
+        *(row("peer", i, output_tokens_per_s=v, gap_ms=v) for i, v in enumerate([5, 10, 90])),
+    ]
+    rate, gap = compare(rows, "s", ["ours", "peer"])
+    assert (rate.medians, rate.ratios) == ({"ours": 20, "peer": 10}, {"peer": 2.0})
+    assert (gap.medians, gap.ratios) == ({"ours": 20, "peer": 10}, {"peer": 0.5})
+    assert rate.spreads["peer"] == (5, 90)
+    assert compare(rows, "another", ["ours", "peer"]) == []
+
+
+def test_what_only_one_has_gets_no_ratio() -> None:
+    (found,) = compare([row("ours", 0, x_ms=1.0)], "s", ["ours", "peer"])
+    assert found.ratios == {}
+    text = "\n".join(table.lines([found], [], ["ours", "peer"]))
+    assert "× peer" in text
+
+
+def test_both_get_the_same_setting() -> None:
+    ours, peer = Gpufc(keys={"replay": "exact"}), LlamaServer(program=Path("/ls"))
+    words = " ".join(ours.command(SETTING, 1, Path("/f")))
+    assert "--model-path /m.gguf --n-ctx 100 --max-concurrent-requests 4" in words
+    assert ours.environ(SETTING) == {
+        "GPUFC_N_THREADS": "3", "GPUFC_FLASH_ATTENTION": "auto", "GPUFC_REPLAY": "exact",
+    }  # fmt: skip
+    words = " ".join(peer.command(SETTING, 1, Path("/f")))
+    assert "--ctx-size 400 --parallel 4 --threads 3 --flash-attn auto" in words
+    assert "kv-unified" not in words
+
+
+@pytest.mark.parametrize(
+    ("unified", "option"), [(True, "--kv-unified"), (False, "--no-kv-unified")]
+)
+def test_the_layout_is_set_for_both_or_for_none(unified: bool, option: str) -> None:
+    setting = Setting(model=Path("/m"), n_threads=1, n_ctx=100, unified=unified)
+    assert Gpufc().environ(setting)["GPUFC_KV_UNIFIED"] == str(unified).lower()
+    assert option in LlamaServer(program=Path("/ls")).command(setting, 1, Path("/f"))
+
+
+def test_a_turn_that_was_not_cached_is_seen() -> None:
+    first, second, third = (outcome(0.0, 1.0, turn=turn) for turn in range(3))
+    first.prompt_tokens = 100
+    second.prompt_tokens, second.cached_tokens = 200, 110
+    third.cached_tokens = 120
+    assert metrics(figures([first, second, third]))["turns_not_cached"] == 1
+
+
+def test_gaps_are_told_apart_by_the_intrusion() -> None:
+    early = outcome(0.0, 1.0, 2.0, 3.0, 7.0, 8.0)
+    late = outcome(0.0, 2.0, 2.5, 3.5, 6.0, 9.0, 9.5)
+    found = intruder_metrics([early, late], Intrusion(3.6, 7.5))
+    # since both run: 2-3, and 2-2.5, 2.5-3.5; 3-7, 7-8 and 3.5-6, 6-9 touch the intrusion
+    assert found["calm_gap_max_ms"] == 1000
+    assert found["calm_gap_p50_ms"] == 1000
+    assert found["disturbed_gap_max_ms"] == 4000
+    assert found["disturbed_gap_p50_ms"] == 2750
+    assert found["intruder_first_token_ms"] == pytest.approx(3900)
+
+
+def test_an_intrusion_after_the_end_disturbs_nobody() -> None:
+    found = intruder_metrics([outcome(0.0, 1.0, 2.0)], Intrusion(5.0, 6.0))
+    assert "disturbed_gap_p99_ms" not in found
+
+
+def test_rates_of_the_batched_benchmark() -> None:
+    said = 'noise\n{"pl": 1, "speed_tg": 10.5, "x": 1}\n{"pl": 8, "speed_tg": 20.0}\n'
+    assert batched.decode_rates(said) == {1: 10.5, 8: 20.0}
+    words = " ".join(batched.command(Path("/b"), SETTING, (1, 8), 16, 4))
+    assert "--ctx-size 160 --threads 3" in words
+    assert "-npp 16 -ntg 4 -npl 1,8" in words
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_small_when_quick_and_shows_metrics_that_exist(name: str) -> None:
+    scenario = quick(SCENARIOS[name])
+    assert scenario.workload.output_tokens <= 16
+    assert scenario.bounds.requests == scenario.bounds.streams <= scenario.slots
+    run = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.5, 2.5, turn=1)]
+    known = metrics(figures(run)) | intruder_metrics(run, Intrusion(0.5, 2.2))
+    calm = {"calm_gap_p99_ms"}
+    assert set(scenario.shows) <= set(known) | calm
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    """A program like llama-server, with the fake server inside."""
+    program = tmp_path / "llama-server"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from tests.supervisor.bench.fake_openai import main; main()\n"
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_a_whole_comparison_with_real_processes(
+    peer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out, drawing = tmp_path / "m.gguf", tmp_path / "out.json", tmp_path / "out.svg"
+    model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    code = command.main(
+        ["--quick", "--scenario", "multiturn", "--set", "backend=fake", "--model", str(model),
+         "--llama-server", str(peer), "--json", str(out), "--plot", str(drawing)]
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "× llama-server" in shown
+    assert "FAILED" not in shown
+    read = json.loads(out.read_text())
+    assert [entry["server"] for entry in read["rows"]] == ["gpufc", "llama-server"]
+    assert all(entry["figures"]["succeeded"] == 16 for entry in read["rows"])
+    assert read["conditions"]["cores"] >= 1
+    assert "multiturn" in drawing.read_text()
+
+
+def test_the_front_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "front.json"
+    assert command.main(["--front", "--quick", "--json", str(out)]) == 0
+    assert "added per token" in capsys.readouterr().out
+    found = json.loads(out.read_text())["front"]
+    assert found["costs"][0]["streams"] == 4
+    assert found["per_token_ms"]["engine_p50"] >= 20  # the scripted step
+
+
+def test_a_server_that_does_not_come_up_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "llama-server"
+    broken.write_text("#!/bin/sh\necho no such model; exit 1\n")
+    broken.chmod(0o755)
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    code = command.main(
+        ["--quick", "--scenario", "one", "--set", "backend=fake", "--model", str(model),
+         "--llama-server", str(broken)]
+    )  # fmt: skip
+    assert code == 3
+    assert "no such model" in capsys.readouterr().err
+
+
+def test_without_a_peer_it_says_how_to_build_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("LLAMA_SERVER", raising=False)
+    with pytest.raises(SystemExit, match="cmake --build"):
+        command.main(["--scenario", "one", "--model", "/m.gguf"])
+
+
+def test_the_script_is_short_strict_and_readable_to_the_shell() -> None:
+    script = ROOT / "scripts" / "bench"
+    assert os.access(script, os.X_OK)
+    assert "\nset -eu\n" in script.read_text()
+    subprocess.run(["sh", "-n", script], check=True, timeout=30)
