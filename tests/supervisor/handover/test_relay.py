@@ -64,9 +64,7 @@ class Fronts:
 
     async def began(self, *streams: ResponseStream) -> None:
         """Let each have two tokens on the old worker."""
-        await until(
-            lambda: len(self.before.active) == sum(len(stream.logs) for stream in streams)
-        )
+        await until(lambda: len(self.before.active) == sum(len(stream.logs) for stream in streams))
         self.before.step()
         self.before.step()
 
