@@ -47,6 +47,7 @@ def _options() -> argparse.Namespace:
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--positions", choices=("exact", "fast"), help="a real stream killed at each position")
     add("--greedy", action="store_true", help="with --positions: greedy rather than sampled")
+    add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
     add("--real", type=int, metavar="N", help="N runs of 16 × 256 real tokens, 3 kills each")
     add("--threads", type=int, metavar="N", help="with --real, --peer: CPU threads of the engine")
     add("--peer", metavar="llama-server=PATH", help="the same killer against llama-server")
@@ -59,6 +60,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         never_loads,
         peer,
         positions,
+        prefills,
         random_kills,
         real,
         restarts,
@@ -85,6 +87,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         runs.append(
             partial(peer.run, Path(program), _model(), n_runs, options.seed, options.threads)
         )
+    if options.prefills:
+        runs.append(partial(prefills.run, _model(), options.prefills))
     if options.restarts:
         runs.append(partial(restarts.run, options.restarts))
     if options.never_loads:
