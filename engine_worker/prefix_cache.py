@@ -46,7 +46,7 @@ class PrefixCache:
         for slot, holding in self._holdings.items():
             if holding.scope != scope:
                 continue
-            n_tokens = _common_prefix(holding.tokens, tokens)
+            n_tokens = common_prefix(holding.tokens, tokens)
             n_tokens = min(n_tokens, len(tokens) - 1)
             whole = holding.idle and n_tokens == len(holding.tokens)
             if not self._can_cut and not whole:
@@ -77,6 +77,17 @@ class PrefixCache:
         self._holdings.move_to_end(slot)
         return True
 
+    def move(self, source: int, target: int) -> None:
+        """What slot `source` held is now in `target`, which held nothing."""
+        holding = self._holdings.pop(source, None)
+        if holding is not None:
+            self._holdings[target] = holding
+
+    def n_tokens(self, slot: int) -> int:
+        """How many tokens a slot holds."""
+        holding = self._holdings.get(slot)
+        return 0 if holding is None else len(holding.tokens)
+
     def forget(self, slot: int) -> None:
         """The slot's cells are gone, or now belong to another sequence."""
         self._holdings.pop(slot, None)
@@ -103,7 +114,7 @@ class PrefixCache:
         return [slot for slot, held in self._holdings.items() if held.idle]
 
 
-def _common_prefix(left: list[int], right: Tokens[int]) -> int:
+def common_prefix(left: list[int], right: Tokens[int]) -> int:
     """Length of the common prefix, by bisection over slice comparisons, which run in C."""
     low, high = 0, min(len(left), len(right))
     while low < high:
