@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from engine_worker.kv_edit import KvEdit
 from engine_worker.pace import Pace
-from engine_worker.prefix_cache import MIN_MATCH, common_prefix
+from engine_worker.prefix_cache import MIN_MATCH
+from engine_worker.radix_tree import n_common
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from gpufc.errors import OutOfCells
@@ -164,7 +165,7 @@ class Scheduler:
     def _will_share(self, sequence: Sequence, other: Sequence) -> int:
         if sequence.spec.scope != other.spec.scope:
             return 0
-        return common_prefix(other.tokens, sequence.tokens)
+        return n_common(other.tokens, sequence.tokens)
 
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""

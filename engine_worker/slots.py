@@ -51,9 +51,14 @@ class Slots:
 
     def remember(self, sequence: Sequence) -> None:
         """What a running sequence has computed by now may be shared."""
-        if sequence.reuses_prefix and sequence.slot is not None:
-            computed = sequence.tokens[: sequence.n_computed]
-            self._cache.hold(sequence.slot, sequence.spec.scope, computed)
+        slot, n_computed = sequence.slot, sequence.n_computed
+        if slot is None or not sequence.reuses_prefix:
+            return
+        n_held = self._cache.n_held(slot)
+        if 0 < n_held <= n_computed:
+            self._cache.extend(slot, sequence.tokens[n_held:n_computed])
+        else:
+            self._cache.hold(slot, sequence.spec.scope, sequence.tokens[:n_computed])
 
     def cut(self, sequence: Sequence) -> None:
         """Forget the cells behind what a sequence has computed: drafts that did not hold."""
