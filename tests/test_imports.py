@@ -28,6 +28,7 @@ PURE_MODULES = [
     "supervisor/fleet/lifecycle.py",
     "supervisor/fleet/restart_policy.py",
     "supervisor/dispatch/admission.py",
+    "supervisor/dispatch/turns.py",
     "supervisor/dispatch/stream_log.py",
     "supervisor/dispatch/router.py",
     "supervisor/dispatch/recovery.py",
