@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from engine_worker import fake_faults, fake_vocabulary
-from engine_worker.backend import Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.chat_template import CHATML
 from engine_worker.fake_faults import Misspeak, first_time
 from engine_worker.fake_vocabulary import (
@@ -76,6 +76,7 @@ class FakeBackend:
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
         self._commit = fake_faults.committer(misspeak)
+        self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch)
 
     @classmethod
@@ -100,7 +101,7 @@ class FakeBackend:
         """The tokens that a sequence holds, for tests."""
         return [cell.token for cell in self._sequences[sequence]]
 
-    def decode(self, batch: Batch) -> Logits:
+    def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
         rows: list[Logits] = []
@@ -109,10 +110,12 @@ class FakeBackend:
             state = self._append(sequence, token)
             if wanted:
                 rows.append(_row(state, is_nan=self._meets_nan(state)))
-        logits = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
-        if rows:
-            require_finite(logits)
-        return logits
+        self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def logits(self) -> Logits:
+        if len(self._rows):
+            require_finite(self._rows)
+        return self._rows
 
     def remove(self, sequence: int, start: int = 0) -> None:
         cells = self._sequences[sequence]
@@ -174,6 +177,8 @@ class FakeBackend:
         lengths = {len(batch.positions), len(batch.sequences), len(batch.outputs), n_tokens}
         if not 0 < n_tokens <= self._n_batch or len(lengths) > 1:
             raise DecodeFailed(f"a batch of {n_tokens} tokens, of at most {self._n_batch}")
+        if sum(batch.outputs) > self.facts.max_outputs:
+            raise DecodeFailed(f"{sum(batch.outputs)} outputs of {self.facts.max_outputs}")
         ends: dict[int, int] = {}
         entries = zip(batch.tokens, batch.positions, batch.sequences, strict=True)
         for token, position, sequence in entries:
@@ -236,6 +241,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         kv_cells=cells,
         n_sequences=n_sequences,
         batch_tokens=n_batch,
+        max_outputs=min(n_batch, n_sequences + SPARE_OUTPUTS),
         n_vocab=N_VOCAB,
         n_layers=1,
         n_gpu_layers=0,

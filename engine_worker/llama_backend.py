@@ -16,7 +16,7 @@ import llama_cpp.llama_cpp as lc
 import numpy as np
 
 from engine_worker import cells
-from engine_worker.backend import Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.fingerprint import fingerprint
 from engine_worker.ggml_devices import free_gpu_bytes, list_devices
 from engine_worker.gguf_header import GgufHeader, read_header
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ."""
+
+SPARE_OUTPUT_BYTES = 32 << 20
+"""Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
 
 BATCH_TOKENS_CPU = 128
 BATCH_TOKENS_GPU = 1024
@@ -69,6 +72,7 @@ class LlamaBackend:
         self._memory = lc.llama_get_memory(context)
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(context))
+        self._n_outputs = 0
         self.tokenize = vocabulary.tokenize
         self.piece = vocabulary.piece
         self.spelling = vocabulary.spelling
@@ -103,18 +107,20 @@ class LlamaBackend:
         on_progress(1.0)
         return cls(model, context, facts, vocabulary)
 
-    def decode(self, batch: Batch) -> Logits:
-        n_outputs = self._check(batch)
+    def begin(self, batch: Batch) -> None:
+        self._n_outputs = self._check(batch)
         code = lc.llama_decode(self._context, self._batch.fill(batch))
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}: {_log.last_error() or 'no reason'}")
+
+    def logits(self) -> Logits:
         # also waits for the computation, and puts the rows into the batch's order
         pointer = lc.llama_get_logits(self._context)
-        if n_outputs == 0:
+        if self._n_outputs == 0:
             return np.empty((0, self.facts.n_vocab), np.float32)
-        logits: Logits = np.ctypeslib.as_array(pointer, (n_outputs, self.facts.n_vocab))
+        logits: Logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self.facts.n_vocab))
         require_finite(logits)
         return logits
 
@@ -165,10 +171,10 @@ class LlamaBackend:
     def _check(self, batch: Batch) -> int:
         """The number of outputs. Refuses what would abort the process: see `n_outputs_max`."""
         n_tokens, n_outputs = len(batch.tokens), sum(batch.outputs)
-        if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.n_sequences:
+        if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.max_outputs:
             raise DecodeFailed(
                 f"a batch of {n_tokens} tokens with {n_outputs} outputs, of at most"
-                f" {self._batch.capacity} and {self.facts.n_sequences}"
+                f" {self._batch.capacity} and {self.facts.max_outputs}"
             )
         return n_outputs
 
@@ -274,8 +280,10 @@ def _new_context(
     n_threads = config.n_threads or cells.usable_cores()
     params = lc.llama_context_default_params()
     params.n_ctx = _n_cells(header, config, n_ctx, n_sequences)
-    params.n_seq_max = params.n_outputs_max = n_sequences
+    params.n_seq_max = n_sequences
     params.n_batch = params.n_ubatch = max(_batch_tokens(config), n_sequences)
+    n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
+    params.n_outputs_max = _max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = params.n_threads_batch = n_threads
     params.flash_attn_type = _FLASH[config.flash_attention]
     params.kv_unified = config.kv_unified
@@ -288,6 +296,12 @@ def _new_context(
             f"no context of {params.n_ctx} KV cells for {config.model_path}: {_reason()}"
         )
     return context
+
+
+def _max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
+    """Rows of logits that one step may have. They cost memory on the host and on the device."""
+    spare = min(SPARE_OUTPUTS, SPARE_OUTPUT_BYTES // (n_vocab * 4))
+    return min(n_batch, n_sequences + spare)
 
 
 def _batch_tokens(config: ModelConfig) -> int:
@@ -346,12 +360,16 @@ def _facts(
         kv_cells=lc.llama_n_ctx(context),
         n_sequences=lc.llama_n_seq_max(context),
         batch_tokens=lc.llama_n_batch(context),
+        max_outputs=_max_outputs(
+            vocabulary.n_tokens, lc.llama_n_seq_max(context), lc.llama_n_batch(context)
+        ),
         n_vocab=vocabulary.n_tokens,
         n_layers=n_layers,
         n_gpu_layers=_n_offloaded(config, n_layers),
         n_params=lc.llama_model_n_params(model),
         model_bytes=header.file_bytes,
         unified=config.kv_unified,
+        asynchronous=_n_offloaded(config, n_layers) > 0,
         can_cut=not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model)),
         chat_template=template.decode("utf-8", "replace") if template else None,
         bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
