@@ -122,7 +122,7 @@ async def test_a_restart_under_load_is_not_noticed(running: Service) -> None:
             wait_for, lambda: running.status()["tokens"]["generated_total"] > 100, why="load"
         )
         lines = await asyncio.to_thread(lambda: list(running.control.restart(None, now=False)))
-        assert lines[-1]["state"] == "ready"
+        assert lines[-1]["event"] == "done"
         answers = await asyncio.gather(*tasks)
     for n, events in enumerate(answers):
         assert joined(events) == fake_text(f"r {n}", 200)
