@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 TRIAL_S = 60.0
 BUSY_S = 5.0
+COMES_BACK = COMING_UP | {WorkerState.BACKOFF, WorkerState.STOPPING}
+"""Of a worker that is not ready and that nobody has stopped."""
 
 MakeRunner = Callable[[WorkerSpec, Stage, Callable[[], None]], WorkerRunner]
 """A runner of this spec that reports to this stage; the last is its `Hooks.drained`."""
@@ -350,7 +352,9 @@ class Place:
             )
         before = self._enter(fresh, ExitReason(reason=reason, at=time.time()))
         self._hooks.restarted(reason)
-        if same or before.stage.worker is None:
+        # one that has just died comes back for what has begun on a model that is served no more
+        comes_back = before.runner.lifecycle.state in COMES_BACK and reason is Reason.SWAPPED
+        if same or (before.stage.worker is None and not comes_back):
             self._retire(before, ev.StopRequested(reason=reason))
             await before.wait_stopped()
             self._continue_record(fresh, before)

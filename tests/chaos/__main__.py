@@ -64,6 +64,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         random_kills,
         real,
         restarts,
+        scripted,
     )
 
     runs: list[Run] = []
@@ -78,7 +79,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
             others=not options.only_hangs,
             containing=options.cells,
         )
-        runs.append(partial(matrix.run, cells, options.lanes))
+        runs.append(partial(matrix.run, scripted.Scripted(), cells, options.lanes))
     if options.real:
         runs.append(partial(real.run, _model(), options.real, options.seed, options.threads))
     if options.peer:

@@ -100,6 +100,26 @@ def check(
     return found
 
 
+def check_ended(history: History, codes: Iterable[str]) -> list[Violation]:
+    """What is wrong with a history that could not be finished: it has to end with one of these
+    errors, once, after a beginning of what was expected."""
+    if history.broke is not None:
+        return [Violation(Wrong.BROKEN_OFF, history.broke)]
+    data = [event.data for event in history.events]
+    bodies = [_parsed(item) for item in data] if data else [history.body]
+    errors = [body["error"] for body in bodies if isinstance(body, dict) and "error" in body]
+    found = []
+    if [error.get("code") for error in errors] not in [[code] for code in codes]:
+        found.append(Violation(Wrong.ERROR_EVENT, f"{errors}"))
+    if data and (data.count(DONE) != 1 or data[-1] != DONE):
+        found.append(Violation(Wrong.DONE, f"the last event is {data[-1][:80]}"))
+    wanted = history.expected.texts or ()
+    for index, text in texts_of(history).items():
+        if not wanted[index].startswith(text):
+            found += _compare(text, wanted[index], [])
+    return found
+
+
 def texts_of(history: History) -> dict[int, str]:
     """The text of each choice, as far as it came."""
     texts: dict[int, str] = {}
