@@ -89,3 +89,4 @@ OUTSIDE = (
     Fault("SIGSTOP-5s", number=signal.SIGSTOP, pauses=True),
     Fault("SIGSTOP", number=signal.SIGSTOP, hangs=True, reasons=GIVEN_UP),
 )
+ALL = (*INSIDE, *OUTSIDE)

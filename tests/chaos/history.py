@@ -134,7 +134,12 @@ def texts_of(history: History) -> dict[int, str]:
 
 def text_times(history: History) -> list[float]:
     """When each event with text came."""
-    return [event.at for event in history.events if _has_text(event.data)]
+    return [event.at for event in history.events if _text(event.data)]
+
+
+def event_texts(history: History) -> list[str]:
+    """The text of each event that has some."""
+    return list(filter(None, (_text(event.data) for event in history.events)))
 
 
 def longest_silence_s(history: History) -> float:
@@ -145,10 +150,10 @@ def longest_silence_s(history: History) -> float:
     )
 
 
-def _has_text(data: str) -> bool:
-    return data != DONE and any(
-        choice.get("text") or (choice.get("delta") or {}).get("content")
-        for choice in (_parsed(data) or {}).get("choices", ())
+def _text(data: str) -> str:
+    choices = () if data == DONE else (_parsed(data) or {}).get("choices", ())
+    return "".join(
+        choice.get("text") or (choice.get("delta") or {}).get("content") or "" for choice in choices
     )
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tests.chaos import memory_limit, moments
 from tests.chaos.cell import Cell, Play, forget
-from tests.chaos.faults import INSIDE, OUTSIDE, Fault
+from tests.chaos.faults import ALL, Fault
 from tests.chaos.moments import NOT_COVERED, Moment
 from tests.chaos.plan import Setup, World
 from tests.chaos.report import conditions, say
@@ -45,7 +45,7 @@ class Result(Struct, frozen=True):
 
 
 def cells(
-    faults: Iterable[Fault] = (*INSIDE, *OUTSIDE),
+    faults: Iterable[Fault] = ALL,
     *,
     hangs: bool = True,
     others: bool = True,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gpufc.errors import GpufcError
 from tests.chaos.rig import Figures, Rig
 
 Lines = Iterator[dict[str, Any]]
@@ -30,7 +31,10 @@ class Operation:
         return str((await self._task)["event"])
 
     def _last_line(self) -> dict[str, Any]:
-        return list(self._ask())[-1]
+        try:
+            return list(self._ask())[-1]
+        except GpufcError as err:
+            return {"event": f"{type(err).__name__}: {err}"}
 
 
 def _loads(figures: Figures) -> bool:
