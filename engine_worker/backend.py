@@ -16,6 +16,9 @@ from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
 
+SPARE_OUTPUTS = 64
+"""Rows of logits beyond one for each sequence that a backend offers, for checking drafts."""
+
 LoadProgress = Callable[[float], None]
 """Called with 0…1 while the model loads, from the loading thread."""
 
@@ -24,7 +27,8 @@ class Batch(Struct):
     """What one decode computes: parallel lists, one entry for each token.
 
     `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
-    within the sequence; `outputs` marks the tokens whose logits are wanted.
+    within the sequence; `outputs` marks the tokens whose logits are wanted,
+    of one sequence as many as one likes.
     """
 
     tokens: list[int]
@@ -36,7 +40,8 @@ class Batch(Struct):
 class ModelFacts(Struct, frozen=True, kw_only=True):
     """What was really obtained when the model was loaded.
 
-    `batch_tokens` is the most that one `decode` may be given. `unified` says that all sequences
+    `batch_tokens` is the most that one `decode` may be given, `max_outputs` the most of them whose
+    logits may be wanted: at least one for each sequence. `unified` says that all sequences
     share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
     for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
     whole or not at all.
@@ -49,6 +54,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     kv_cells: int
     n_sequences: int
     batch_tokens: int
+    max_outputs: int
     n_vocab: int
     n_layers: int
     n_gpu_layers: int

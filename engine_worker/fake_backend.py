@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from engine_worker import fake_faults, fake_vocabulary
-from engine_worker.backend import Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.chat_template import CHATML
 from engine_worker.fake_faults import first_time
 from engine_worker.fake_vocabulary import (
@@ -160,6 +160,8 @@ class FakeBackend:
         lengths = {len(batch.positions), len(batch.sequences), len(batch.outputs), n_tokens}
         if not 0 < n_tokens <= self._n_batch or len(lengths) > 1:
             raise DecodeFailed(f"a batch of {n_tokens} tokens, of at most {self._n_batch}")
+        if sum(batch.outputs) > self.facts.max_outputs:
+            raise DecodeFailed(f"{sum(batch.outputs)} outputs of {self.facts.max_outputs}")
         ends: dict[int, int] = {}
         entries = zip(batch.tokens, batch.positions, batch.sequences, strict=True)
         for token, position, sequence in entries:
@@ -223,6 +225,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         kv_cells=cells,
         n_sequences=n_sequences,
         batch_tokens=n_batch,
+        max_outputs=min(n_batch, n_sequences + SPARE_OUTPUTS),
         n_vocab=N_VOCAB,
         n_layers=1,
         n_gpu_layers=0,

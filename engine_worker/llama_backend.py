@@ -16,7 +16,7 @@ import llama_cpp.llama_cpp as lc
 import numpy as np
 
 from engine_worker import cells
-from engine_worker.backend import Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.fingerprint import fingerprint
 from engine_worker.ggml_devices import free_gpu_bytes, list_devices
 from engine_worker.gguf_header import GgufHeader, read_header
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ."""
+
+SPARE_OUTPUT_BYTES = 32 << 20
+"""Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
 
 BATCH_TOKENS_CPU = 128
 BATCH_TOKENS_GPU = 1024
@@ -165,10 +168,10 @@ class LlamaBackend:
     def _check(self, batch: Batch) -> int:
         """The number of outputs. Refuses what would abort the process: see `n_outputs_max`."""
         n_tokens, n_outputs = len(batch.tokens), sum(batch.outputs)
-        if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.n_sequences:
+        if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.max_outputs:
             raise DecodeFailed(
                 f"a batch of {n_tokens} tokens with {n_outputs} outputs, of at most"
-                f" {self._batch.capacity} and {self.facts.n_sequences}"
+                f" {self._batch.capacity} and {self.facts.max_outputs}"
             )
         return n_outputs
 
@@ -274,8 +277,10 @@ def _new_context(
     n_threads = config.n_threads or cells.usable_cores()
     params = lc.llama_context_default_params()
     params.n_ctx = _n_cells(header, config, n_ctx, n_sequences)
-    params.n_seq_max = params.n_outputs_max = n_sequences
+    params.n_seq_max = n_sequences
     params.n_batch = params.n_ubatch = max(_batch_tokens(config), n_sequences)
+    n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
+    params.n_outputs_max = _max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = params.n_threads_batch = n_threads
     params.flash_attn_type = _FLASH[config.flash_attention]
     params.kv_unified = config.kv_unified
@@ -288,6 +293,12 @@ def _new_context(
             f"no context of {params.n_ctx} KV cells for {config.model_path}: {_reason()}"
         )
     return context
+
+
+def _max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
+    """Rows of logits that one step may have. They cost memory on the host and on the device."""
+    spare = min(SPARE_OUTPUTS, SPARE_OUTPUT_BYTES // (n_vocab * 4))
+    return min(n_batch, n_sequences + spare)
 
 
 def _batch_tokens(config: ModelConfig) -> int:
@@ -346,6 +357,9 @@ def _facts(
         kv_cells=lc.llama_n_ctx(context),
         n_sequences=lc.llama_n_seq_max(context),
         batch_tokens=lc.llama_n_batch(context),
+        max_outputs=_max_outputs(
+            vocabulary.n_tokens, lc.llama_n_seq_max(context), lc.llama_n_batch(context)
+        ),
         n_vocab=vocabulary.n_tokens,
         n_layers=n_layers,
         n_gpu_layers=_n_offloaded(config, n_layers),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine_worker.backend import Batch
+from engine_worker.backend import SPARE_OUTPUTS, Batch
 from engine_worker.fake_backend import FakeBackend, expected_text, expected_tokens
 from engine_worker.fake_vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
 from engine_worker.sampling import Sampler
@@ -248,3 +248,14 @@ def test_a_state_goes_over_to_another_backend() -> None:
     assert new.history(3) == [5, 6, 7]
     goes_on = new.decode(Batch([8], [3], [3], [True]))
     assert (goes_on == old.decode(Batch([8], [3], [1], [True]))).all()
+
+
+def test_more_outputs_than_there_are_rows_are_refused() -> None:
+    backend = make(2, batch_tokens=128)
+    assert backend.facts.max_outputs == 2 + SPARE_OUTPUTS
+    n_tokens = backend.facts.max_outputs + 1
+    batch = Batch([65] * n_tokens, list(range(n_tokens)), [0] * n_tokens, [True] * n_tokens)
+    with pytest.raises(DecodeFailed):
+        backend.decode(batch)
+    batch.outputs[0] = False
+    assert len(backend.decode(batch)) == n_tokens - 1

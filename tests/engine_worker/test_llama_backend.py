@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_worker.backend import Backend, Batch
+from engine_worker.backend import SPARE_OUTPUTS, Backend, Batch
 from engine_worker.llama_backend import LlamaBackend
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
@@ -106,6 +106,18 @@ def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -
     assert backend.decode(feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
 
 
+def test_one_step_gives_logits_for_sequences_and_drafts(backend: LlamaBackend) -> None:
+    assert backend.facts.max_outputs == 4 + SPARE_OUTPUTS
+    tokens = tokens_of(backend, "One, two, three, four, five, six, seven, " * 9)[:68]
+    rows = backend.decode(feed(tokens, wanted=68)).copy()
+    assert rows.shape == (68, 49152)
+    backend.remove(0)
+    for end in (30, 68):
+        row = backend.decode(feed(tokens[:end]))[0]
+        assert rows[end - 1].argmax() == row.argmax()
+        backend.remove(0)
+
+
 def test_a_copied_prefix_gives_the_same_logits(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
     expected = backend.decode(feed(tokens))[0].copy()
@@ -138,7 +150,7 @@ def test_no_room_is_told_and_changes_nothing(backend: LlamaBackend) -> None:
 
 
 def test_what_would_abort_the_process_is_refused(backend: LlamaBackend) -> None:
-    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 8, wanted=5)):
+    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 69, wanted=69)):
         with pytest.raises(DecodeFailed):
             backend.decode(batch)
 
