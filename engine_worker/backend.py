@@ -44,7 +44,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     logits may be wanted: at least one for each sequence. `unified` says that all sequences
     share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
     for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
-    whole or not at all.
+    whole or not at all. `asynchronous`: a device computes while this process does something else.
     """
 
     fingerprint: str
@@ -62,6 +62,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     model_bytes: int
     unified: bool
     can_cut: bool
+    asynchronous: bool = False
     chat_template: str | None
     bos_text: str
     eos_text: str
@@ -72,20 +73,28 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """A loaded model with its KV cache.
 
-    `decode`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece` and
-    `is_end` may be called from any thread at any time. `close` is called once, last.
+    `begin`, `logits`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece`
+    and `is_end` may be called from any thread at any time. `close` is called once, last.
     """
 
     facts: ModelFacts
     end_tokens: frozenset[int]
     """The tokens that end a generation (EOS, EOT and the like)."""
 
-    def decode(self, batch: Batch) -> Logits:
-        """Compute a batch; returns the logits of the marked tokens, in batch order.
+    def begin(self, batch: Batch) -> None:
+        """Begin to compute a batch. Returns when it is done, or with `facts.asynchronous` when the
+        device is at it: then what comes next may run beside.
 
-        Shape (marked tokens, n_vocab), float32; a view that is valid until the next `decode`.
         Raises `OutOfCells` (nothing was computed, nothing changed) or `DecodeFailed` (the
         process must not go on).
+        """
+        ...
+
+    def logits(self) -> Logits:
+        """Wait for the batch that was begun; the logits of its marked tokens, in batch order.
+
+        Shape (marked tokens, n_vocab), float32; a view that is valid until the next `begin`.
+        Raises `DecodeFailed`.
         """
         ...
 

@@ -68,6 +68,7 @@ class FakeBackend:
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
+        self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch)
 
     @classmethod
@@ -86,7 +87,7 @@ class FakeBackend:
         """The tokens that a sequence holds, for tests."""
         return [cell.token for cell in self._sequences[sequence]]
 
-    def decode(self, batch: Batch) -> Logits:
+    def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
         rows: list[Logits] = []
@@ -95,10 +96,12 @@ class FakeBackend:
             state = self._append(sequence, token)
             if wanted:
                 rows.append(_row(state, is_nan=self._meets_nan(state)))
-        logits = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
-        if rows:
-            require_finite(logits)
-        return logits
+        self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def logits(self) -> Logits:
+        if len(self._rows):
+            require_finite(self._rows)
+        return self._rows
 
     def remove(self, sequence: int, start: int = 0) -> None:
         cells = self._sequences[sequence]

@@ -72,6 +72,7 @@ class LlamaBackend:
         self._memory = lc.llama_get_memory(context)
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(context))
+        self._n_outputs = 0
         self.tokenize = vocabulary.tokenize
         self.piece = vocabulary.piece
         self.spelling = vocabulary.spelling
@@ -106,18 +107,20 @@ class LlamaBackend:
         on_progress(1.0)
         return cls(model, context, facts, vocabulary)
 
-    def decode(self, batch: Batch) -> Logits:
-        n_outputs = self._check(batch)
+    def begin(self, batch: Batch) -> None:
+        self._n_outputs = self._check(batch)
         code = lc.llama_decode(self._context, self._batch.fill(batch))
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}: {_log.last_error() or 'no reason'}")
+
+    def logits(self) -> Logits:
         # also waits for the computation, and puts the rows into the batch's order
         pointer = lc.llama_get_logits(self._context)
-        if n_outputs == 0:
+        if self._n_outputs == 0:
             return np.empty((0, self.facts.n_vocab), np.float32)
-        logits: Logits = np.ctypeslib.as_array(pointer, (n_outputs, self.facts.n_vocab))
+        logits: Logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self.facts.n_vocab))
         require_finite(logits)
         return logits
 
@@ -366,6 +369,7 @@ def _facts(
         n_params=lc.llama_model_n_params(model),
         model_bytes=header.file_bytes,
         unified=config.kv_unified,
+        asynchronous=_n_offloaded(config, n_layers) > 0,
         can_cut=not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model)),
         chat_template=template.decode("utf-8", "replace") if template else None,
         bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),

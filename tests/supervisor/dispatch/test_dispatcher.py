@@ -20,7 +20,7 @@ from gpufc.ids import Epoch
 from gpufc.protocol import Cancel, Delta, Generate, Prepare, Step, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
-from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
+from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
@@ -50,8 +50,10 @@ class Front:
         self.dispatcher = Dispatcher(self.fleet, limits, clock=clock)
         self.fleet.dispatcher = self.dispatcher
 
-    def submit(self, wanted: GenerationRequest | None = None) -> ResponseStream:
-        return self.dispatcher.submit(wanted or request(), ANONYMOUS)
+    def submit(
+        self, wanted: GenerationRequest | None = None, principal: Principal = ANONYMOUS
+    ) -> ResponseStream:
+        return self.dispatcher.submit(wanted or request(), principal)
 
     @property
     def requests(self) -> dict[str, int]:
@@ -88,6 +90,17 @@ async def test_no_more_run_than_there_are_slots_and_all_are_served() -> None:
     texts = await asyncio.gather(*(stream.complete() for stream in streams))
     assert texts == [[text_of(f"p{i}")] for i in range(20)]
     assert worker.most_active == 3
+
+
+async def test_a_clients_only_request_starts_before_another_ones_fifty() -> None:
+    front = Front(slots=2, queue=60)
+    worker = front.fleet.start_worker()
+    many = [front.submit(request(f"many{i}")) for i in range(50)]
+    one = front.submit(request("one"), Principal("b", ANONYMOUS.scopes))
+    assert await one.complete() == [text_of("one")]
+    asked = [message.prompt_tokens for message in generates(worker.sent)]
+    assert asked.index(tokens_of(TextPrompt("one"))) == 2  # after those that ran already
+    await asyncio.gather(*(stream.complete() for stream in many))
 
 
 async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
