@@ -142,7 +142,7 @@ def test_fewer_layers_than_must_be_are_an_error_that_says_what_is_short(load: Lo
     assert caught.value.needed_bytes - caught.value.available_bytes > 0
     with pytest.raises(MemoryShort, match="CUDA0 buffer"):
         load(8000, min_gpu_layers=999, fake={"weights_fit": 7})
-    with pytest.raises(ModelLoadError, match="min_gpu_layers is 2, and llama.cpp has no GPU"):
+    with pytest.raises(ModelLoadError, match=r"min_gpu_layers is 2, and .* no GPU"):
         load(min_gpu_layers=2)
 
 
