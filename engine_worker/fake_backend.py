@@ -29,7 +29,7 @@ from engine_worker.fake_vocabulary import (
     expected_tokens,
 )
 from engine_worker.sampling import require_finite
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
@@ -64,7 +64,7 @@ class FakeBackend:
     def __init__(self, config: ModelConfig, n_sequences: int) -> None:
         self._script = fake_faults.parse_script(config.fake_script)
         cells = config.kv_cells or config.n_ctx * n_sequences
-        self._room = cells if config.kv_unified else cells // n_sequences
+        self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
@@ -217,9 +217,14 @@ def _row(state: State, *, is_nan: bool) -> Logits:
     return row
 
 
+def _is_unified(config: ModelConfig) -> bool:
+    """Cells cost nothing here: `auto` is the cache that is harder to keep the account of."""
+    return config.kv_unified is not KvUnified.FALSE
+
+
 def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
-    room = cells if config.kv_unified else cells // n_sequences
+    room = cells if _is_unified(config) else cells // n_sequences
     return ModelFacts(
         fingerprint=hashlib.sha256(name.encode()).hexdigest(),
         architecture="fake",
@@ -234,7 +239,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         n_gpu_layers=0,
         n_params=0,
         model_bytes=0,
-        unified=config.kv_unified,
+        unified=_is_unified(config),
         can_cut=True,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],

@@ -25,6 +25,8 @@ PURE_MODULES = [
     "engine_worker/detokenizer.py",
     "engine_worker/stop_matcher.py",
     "engine_worker/cells.py",
+    "engine_worker/footprint.py",
+    "engine_worker/placement.py",
     "supervisor/fleet/lifecycle.py",
     "supervisor/fleet/restart_policy.py",
     "supervisor/dispatch/admission.py",

@@ -208,9 +208,9 @@ class Place:
                 self.spec, config=decide.changed(self.spec.config, change)
             )
             try:
-                fresh = await self._tried(wanted, tell)
+                fresh = await self._tried(self._beside(wanted), tell)
             except CandidateFailed as err:
-                freed = self.runner.rss_bytes
+                freed = self.runner.rss_bytes + self._device_bytes()
                 if decide.after_failed_swap(err.failure, freed_bytes=freed) is not (
                     decide.Verdict.STOP_FIRST
                 ):
@@ -254,6 +254,15 @@ class Place:
         worker = self.runner.worker
         config = decide.pinned(self.spec.config, worker.ready if worker else None)
         return msgspec.structs.replace(self.spec, config=config)
+
+    def _beside(self, wanted: WorkerSpec) -> WorkerSpec:
+        worker = self.runner.worker
+        config = decide.beside(wanted.config, worker.ready if worker else None)
+        return msgspec.structs.replace(wanted, config=config)
+
+    def _device_bytes(self) -> int:
+        worker = self.runner.worker
+        return worker.ready.device_bytes if worker else 0
 
     async def _restart_in_place(self, tell: OnReplacement, *, now: bool) -> None:
         """Stop, start, replay."""

@@ -16,7 +16,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
 from gpufc.protocol import Ready
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
@@ -74,8 +74,20 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
 
 
 def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
-    """The configuration by which a second worker gets as many cells as the first one has, though
-    less memory is free now."""
-    if ready is None or not config.kv_unified or config.kv_cells is not None:
+    """The configuration by which a second worker gets what the first one has, though less memory is
+    free now: its cells in their layout, and its layers on the GPU."""
+    if ready is None:
         return config
-    return msgspec.structs.replace(config, kv_cells=ready.kv_cells)
+    config = msgspec.structs.replace(config, min_gpu_layers=ready.n_gpu_layers)
+    if not ready.unified:
+        return msgspec.structs.replace(config, kv_unified=KvUnified.FALSE)
+    n_cells = ready.kv_cells if config.kv_cells is None else config.kv_cells
+    return msgspec.structs.replace(config, kv_unified=KvUnified.TRUE, kv_cells=n_cells)
+
+
+def beside(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+    """The configuration of another model's worker that is loaded while the first one holds GPU
+    memory: it must not do with fewer layers there for the want of what that one gives back."""
+    if ready is None or not ready.n_gpu_layers:
+        return config
+    return msgspec.structs.replace(config, min_gpu_layers=config.n_gpu_layers)

@@ -10,10 +10,14 @@ from engine_worker.backend import SPARE_OUTPUTS, Batch
 from engine_worker.fake_backend import FakeBackend, expected_text, expected_tokens
 from engine_worker.fake_vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
 from engine_worker.sampling import Sampler
-from gpufc.config import BackendKind, ModelConfig
+from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError, OutOfCells
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.decoding import decode
+
+
+def layout(unified: bool) -> KvUnified:
+    return KvUnified.TRUE if unified else KvUnified.FALSE
 
 
 def make(n_sequences: int = 4, **config: object) -> FakeBackend:
@@ -69,7 +73,7 @@ def test_every_sampling_setting_chooses_the_same(temperature: float) -> None:
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
-    backend = make(kv_unified=unified)
+    backend = make(kv_unified=layout(unified))
     decode(backend, feed(CHAT))
     backend.copy_prefix(0, 2, 10)
     other = CHAT[:10] + tokenize("!")
@@ -81,7 +85,7 @@ def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
 
 def test_shared_cells_count_once_in_one_cache_and_twice_in_streams() -> None:
     for unified, n_used in ((True, 10), (False, 20)):
-        backend = make(kv_unified=unified)
+        backend = make(kv_unified=layout(unified))
         decode(backend, feed(CHAT[:10]))
         backend.copy_prefix(0, 1, 10)
         assert backend.n_cells_used == n_used
