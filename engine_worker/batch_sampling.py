@@ -19,7 +19,7 @@ class Pick(Struct, frozen=True):
 
 
 class BatchSampler:
-    def __init__(self, n_vocab: int) -> None:
+    def __init__(self, n_vocab: int, n_threads: int) -> None:
         pass
 
     def choose(

@@ -80,6 +80,13 @@ class SplitMode(StrEnum):
     ROW = "row"
 
 
+class Speculation(StrEnum):
+    """What guesses tokens ahead, for the next step to verify."""
+
+    NONE = "none"
+    NGRAM = "ngram"
+
+
 class ServerConfig(Struct, frozen=True, kw_only=True):
     """Where the front listens and where it keeps what it needs while it runs."""
 
@@ -209,6 +216,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=200, description="finished sequences whose KV is kept for reuse"),
     ] = 4
+    speculation: Annotated[
+        Speculation,
+        Meta(description="draft tokens ahead: none, or ngram (from the sequence's own text)"),
+    ] = Speculation.NGRAM
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
         bool, Meta(description="keep the model in memory: it is never swapped out")
