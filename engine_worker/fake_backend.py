@@ -62,7 +62,8 @@ class FakeBackend:
     end_tokens = ENDS
 
     def __init__(self, config: ModelConfig, n_sequences: int) -> None:
-        self._script = fake_faults.parse_script(config.fake_script)
+        self._script = fake_faults.script_of(config)
+        self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
@@ -95,7 +96,8 @@ class FakeBackend:
         for token, sequence, wanted in entries:
             state = self._append(sequence, token)
             if wanted:
-                rows.append(_row(state, is_nan=self._meets_nan(state)))
+                is_nan = self._meets_nan(state) or bool(self._script.nan)
+                rows.append(_row(state, is_nan=is_nan))
         self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
 
     def logits(self) -> Logits:
@@ -183,6 +185,8 @@ class FakeBackend:
         seconds = self._script.step_ms / 1e3 + n_prefilled * self._script.prefill_us / 1e6
         if seconds > 0:
             time.sleep(seconds)
+        if self._script.leak_kb:
+            self._leaked.append(b"\1" * (self._script.leak_kb << 10))
 
     def _append(self, sequence: int, token: int) -> State:
         """Add a cell; meets the faults of a directive that this very token completes."""

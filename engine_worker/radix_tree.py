@@ -20,7 +20,9 @@ class _Node:
 
     __slots__ = ("children", "depth", "edge", "parent", "slots")
 
-    def __init__(self, parent: "_Node | None", edge: TokenArray, depth: int, slots: set[int]) -> None:
+    def __init__(
+        self, parent: "_Node | None", edge: TokenArray, depth: int, slots: set[int]
+    ) -> None:
         self.parent = parent
         self.edge = edge
         self.depth = depth

@@ -158,9 +158,13 @@ class Front:
         gc.freeze()
         logger.info("listening addresses=%s", " ".join(self.addresses))
 
-    async def _close(self) -> None:
+    def _end_tasks(self) -> None:
+        """What has been asked for is not waited for any longer; whoever follows it is told."""
         for task in self._tasks:
             task.cancel()
+
+    async def _close(self) -> None:
+        self._end_tasks()
         await self.http.cleanup()
         await self.fleet.stop(now=self._stop_now.is_set())
         self.runtime.cleanup()
@@ -228,6 +232,7 @@ class Front:
         finally:
             drained.cancel()
             hurried.cancel()
+            self._end_tasks()
 
     # what operators ask for (`control.port.ControlledFront`)
 

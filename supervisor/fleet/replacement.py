@@ -1,14 +1,17 @@
-"""What becomes of a replacement: pure decisions, apart from `place.py`, which carries them out.
+"""What becomes of a replacement: pure decisions, apart from `replacer.py`, which carries them out.
 
 | the candidate | restart, recycle | swap |
 | --- | --- | --- |
 | passed its trial | takes over | takes over |
-| could not have its memory, which would do without the old worker's | stop first | stop first |
+| passed it, but got fewer layers onto the GPU than the old worker has | stop first | takes over |
+| could not have its memory, and would do without the old worker's | stop first | stop first |
 | could not have its memory, and could not have it then | stop first | refused |
 | was killed by the kernel for memory | stop first | refused |
 | anything else | the old one goes on, error | refused |
 
-*Stop first* means that streams wait: of a restart they are replayed, before a swap they end first.
+*Stop first*: the old worker ends before the new one is loaded. Streams that may go on with the new
+one wait and are replayed; before a swap to another model they end first. If the new one cannot
+serve then either, the old one is loaded again.
 """
 
 from enum import StrEnum
@@ -17,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config import KvUnified, ModelConfig
+from gpufc.errors import GpufcError
 from gpufc.protocol import Ready
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
@@ -29,6 +33,14 @@ class CandidateFailure(Struct, frozen=True):
     detail: str
     shortage: Shortage = Shortage(0, 0)
     out_of_memory: bool = False
+
+
+class CandidateFailed(GpufcError):
+    """A candidate cannot take over."""
+
+    def __init__(self, failure: CandidateFailure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
 
 
 class Verdict(StrEnum):
@@ -47,6 +59,14 @@ def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> Candid
     return CandidateFailure(detail, short, last_exit.reason is Reason.OUT_OF_MEMORY)
 
 
+def lesser(old: Ready, new: Ready) -> CandidateFailure | None:
+    """Why a worker would not do in the place of an equal one; None if it would."""
+    if new.n_gpu_layers >= old.n_gpu_layers:
+        return None
+    detail = f"beside the old worker only {new.n_gpu_layers} layers fit onto the GPU"
+    return CandidateFailure(detail, out_of_memory=True)
+
+
 def after_failed_restart(failure: CandidateFailure) -> Verdict:
     """Two at once are too many, or the new one does not work."""
     if failure.shortage.needed_bytes or failure.out_of_memory:
@@ -60,6 +80,22 @@ def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict
     if short.needed_bytes and short.needed_bytes <= short.available_bytes + freed_bytes:
         return Verdict.STOP_FIRST
     return Verdict.GIVE_UP
+
+
+def freed_bytes(ready: Ready | None, anonymous_bytes: int) -> int:
+    """What a worker's end gives back: its anonymous memory, and what it has taken on devices.
+    Weights that are mapped are the page cache's, and count as free already."""
+    return anonymous_bytes + (ready.device_bytes if ready is not None else 0)
+
+
+def continues(old: Ready, new: Ready) -> bool:
+    """Whether what runs on the old worker can go on with the new one."""
+    return old.fingerprint == new.fingerprint and new.n_ctx >= old.n_ctx
+
+
+def can_replay(before: ModelConfig, wanted: ModelConfig) -> bool:
+    """The same, as far as it can be told before the new one is loaded."""
+    return before.model_path == wanted.model_path and wanted.n_ctx >= before.n_ctx
 
 
 def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
