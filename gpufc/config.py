@@ -152,8 +152,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=100_000,
-            description="fewest layers on the GPU with which to serve; as many as the model has"
-            " when it is more",
+            description="fewest layers on the GPU; where fewer fit, the model is not served",
         ),
     ] = 0
     devices: Annotated[
