@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from engine_worker import cells
+from engine_worker import host
+from engine_worker.footprint import footprint
 from engine_worker.ggml_devices import list_devices
 from engine_worker.gguf_header import read_header
 from gpufc.errors import ModelLoadError
@@ -51,13 +52,13 @@ def model(path: Path) -> dict[str, Any]:
         "name": header.text("general.name"),
         "n_ctx_train": header.number(f"{header.architecture}.context_length"),
         "file_bytes": header.file_bytes,
-        "cell_bytes": cells.bytes_per_cell(header),
+        "cell_bytes": footprint(header).bytes_per_cell,
     }
 
 
 def main() -> None:
     """The optional argument is a model's path."""
-    report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": cells.available_memory()}
+    report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": host.available_memory()}
     if len(sys.argv) > 1:
         report["model"] = model(Path(sys.argv[1]))
     sys.stdout.write(json.dumps(report) + "\n")

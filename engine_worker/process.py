@@ -344,6 +344,8 @@ def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
         loaded_in_s=loaded_in_s,
         devices=facts.devices,
         system_info=facts.system_info,
+        unified=facts.unified,
+        device_bytes=facts.device_bytes,
     )
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
 from gpufc.protocol import Ready
 from supervisor.fleet.exit_reason import ExitReason, Reason
@@ -83,10 +83,9 @@ def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict
 
 
 def freed_bytes(ready: Ready | None, anonymous_bytes: int) -> int:
-    """What a worker's end gives back: its anonymous memory, and its weights if they lie on a
-    device. Weights that are mapped are the page cache's, and count as free already."""
-    on_device = ready.model_bytes if ready is not None and ready.n_gpu_layers else 0
-    return anonymous_bytes + on_device
+    """What a worker's end gives back: its anonymous memory, and what it has taken on devices.
+    Weights that are mapped are the page cache's, and count as free already."""
+    return anonymous_bytes + (ready.device_bytes if ready is not None else 0)
 
 
 def continues(old: Ready, new: Ready) -> bool:
@@ -111,8 +110,20 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
 
 
 def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
-    """The configuration by which a second worker gets as many cells as the first one has, though
-    less memory is free now."""
-    if ready is None or not config.kv_unified or config.kv_cells is not None:
+    """The configuration by which a second worker gets what the first one has, though less memory is
+    free now: its cells in their layout, and its layers on the GPU."""
+    if ready is None:
         return config
-    return msgspec.structs.replace(config, kv_cells=ready.kv_cells)
+    config = msgspec.structs.replace(config, min_gpu_layers=ready.n_gpu_layers)
+    if not ready.unified:
+        return msgspec.structs.replace(config, kv_unified=KvUnified.FALSE)
+    n_cells = ready.kv_cells if config.kv_cells is None else config.kv_cells
+    return msgspec.structs.replace(config, kv_unified=KvUnified.TRUE, kv_cells=n_cells)
+
+
+def beside(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+    """The configuration of another model's worker that is loaded while the first one holds GPU
+    memory: it must not do with fewer layers there for the want of what that one gives back."""
+    if ready is None or not ready.n_gpu_layers:
+        return config
+    return msgspec.structs.replace(config, min_gpu_layers=config.n_gpu_layers)

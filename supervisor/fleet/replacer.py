@@ -63,7 +63,7 @@ class Replacer:
             config = decide.changed(place.spec.config, change)
             wanted = msgspec.structs.replace(place.spec, config=config)
             try:
-                await self._tried(wanted, tell)
+                await self._tried(self._beside(wanted), tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
                 verdict = decide.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())
@@ -163,6 +163,12 @@ class Replacer:
         self._say(tell, ReplacementStage.READY)
 
     # swap
+
+    def _beside(self, wanted: WorkerSpec) -> WorkerSpec:
+        """The spec of a candidate that is loaded while the old worker holds its memory."""
+        worker = self.place.runner.worker
+        config = decide.beside(wanted.config, worker.ready if worker else None)
+        return msgspec.structs.replace(wanted, config=config)
 
     def _freed_bytes(self) -> int:
         """What the end of the worker that serves would give back."""

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_worker.backend import Batch, Logits
+from engine_worker.backend import Batch
 from engine_worker.fake_backend import FakeBackend, expected_tokens
 from engine_worker.fake_vocabulary import tokenize
-from gpufc.config import BackendKind, ModelConfig, Replay
+from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Cancel, EngineFailed, Finished, FinishReason, Refused, Step
@@ -16,8 +16,9 @@ from tests.engine_worker.sequences import spec
 
 
 def backend(kv_cells: int = 4096, n_ctx: int = 1024, unified: bool = True) -> FakeBackend:
+    layout = KvUnified.TRUE if unified else KvUnified.FALSE
     config = ModelConfig(
-        backend=BackendKind.FAKE, kv_cells=kv_cells, n_ctx=n_ctx, kv_unified=unified
+        backend=BackendKind.FAKE, kv_cells=kv_cells, n_ctx=n_ctx, kv_unified=layout
     )
     return FakeBackend.load(config, 6, lambda _: None)
 
@@ -159,9 +160,9 @@ class CountingBackend(FakeBackend):
 
     n_decodes = 0
 
-    def decode(self, batch: Batch) -> Logits:
+    def begin(self, batch: Batch) -> None:
         self.n_decodes += 1
-        return super().decode(batch)
+        super().begin(batch)
 
 
 def test_a_long_prompt_delays_a_running_stream_by_no_more_than_one_chunk() -> None:

@@ -78,8 +78,8 @@ def test_fewer_layers_on_the_gpu_are_a_lack_of_memory() -> None:
 def test_mapped_weights_free_nothing_and_those_on_a_device_do() -> None:
     assert freed_bytes(None, 7) == 7
     assert freed_bytes(READY, 7) == 7
-    on_device = msgspec.structs.replace(READY, n_gpu_layers=1)
-    assert freed_bytes(on_device, 7) == 7 + READY.model_bytes
+    on_device = msgspec.structs.replace(READY, device_bytes=100)
+    assert freed_bytes(on_device, 7) == 107
 
 
 def test_streams_go_on_with_an_equal_model_that_has_no_less_context() -> None:
