@@ -3,7 +3,6 @@
 | the candidate | restart, recycle | swap |
 | --- | --- | --- |
 | passed its trial | takes over | takes over |
-| passed it, but got fewer layers onto the GPU than the old worker has | stop first | takes over |
 | could not have its memory, and would do without the old worker's | stop first | stop first |
 | could not have its memory, and could not have it then | stop first | refused |
 | was killed by the kernel for memory | stop first | refused |
@@ -57,14 +56,6 @@ def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> Candid
     short = shortage if last_exit.reason is Reason.LOAD_FAILED else Shortage(0, 0)
     detail = last_exit.detail or str(last_exit)
     return CandidateFailure(detail, short, last_exit.reason is Reason.OUT_OF_MEMORY)
-
-
-def lesser(old: Ready, new: Ready) -> CandidateFailure | None:
-    """Why a worker would not do in the place of an equal one; None if it would."""
-    if new.n_gpu_layers >= old.n_gpu_layers:
-        return None
-    detail = f"beside the old worker only {new.n_gpu_layers} layers fit onto the GPU"
-    return CandidateFailure(detail, out_of_memory=True)
 
 
 def after_failed_restart(failure: CandidateFailure) -> Verdict:

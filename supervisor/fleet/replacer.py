@@ -126,7 +126,6 @@ class Replacer:
                 return
             try:
                 await self._tried(self._like_now(), tell)
-                self._require_equal()
                 await self._take_over(reason, tell)
             except CandidateFailed as err:
                 await self.place.dismiss()
@@ -142,14 +141,6 @@ class Replacer:
         worker, spec = self.place.runner.worker, self.place.spec
         config = decide.pinned(spec.config, worker.ready if worker else None)
         return msgspec.structs.replace(spec, config=config)
-
-    def _require_equal(self) -> None:
-        """Raises `CandidateFailed` if the new worker could load less than the old one has."""
-        candidate, old = self.place.candidate, self.place.runner.worker
-        new = candidate.runner.worker if candidate else None
-        failure = decide.lesser(old.ready, new.ready) if old and new else None
-        if failure is not None:
-            raise CandidateFailed(failure)
 
     async def _restart_in_place(self, tell: OnReplacement, *, now: bool) -> None:
         """Stop, start, replay."""

@@ -56,7 +56,6 @@ class Script(Struct, frozen=True):
     those after them are good. `trial` is the answer to `Generate`: a token for each letter."""
 
     fingerprint: str = "fake"
-    n_gpu_layers: tuple[int, ...] = (0,)
     n_ctx: int | None = None
     loads: tuple[LoadFailed | ExitReason | None, ...] = ()
     is_slow: bool = False
@@ -129,11 +128,9 @@ class Scripted(FakeEdge):
 
     def _ready(self, epoch: int) -> None:
         boot, script = self.booted[self._index(epoch)], self.script_of(epoch)
-        n_earlier = sum(each.model.model_path == boot.model.model_path for each in self.booted) - 1
-        layers = script.n_gpu_layers[min(n_earlier, len(script.n_gpu_layers) - 1)]
         n_ctx = script.n_ctx or boot.model.n_ctx
         facts = msgspec.structs.replace(
-            ready(Epoch(epoch)), fingerprint=script.fingerprint, n_gpu_layers=layers, n_ctx=n_ctx
+            ready(Epoch(epoch)), fingerprint=script.fingerprint, n_ctx=n_ctx
         )
         self.links[self._index(epoch)].say(facts)
 

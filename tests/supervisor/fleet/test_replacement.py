@@ -18,8 +18,6 @@ from supervisor.fleet.replacement import (
     changed,
     continues,
     freed_bytes,
-    lesser,
-    pinned,
 )
 from tests.fakes.child_worker import ready
 
@@ -66,15 +64,6 @@ def test_a_shortage_counts_only_where_loading_failed_for_it() -> None:
     assert candidate_failed(None, SHORT).detail == "it did not start"
 
 
-def test_fewer_layers_on_the_gpu_are_a_lack_of_memory() -> None:
-    full = msgspec.structs.replace(READY, n_gpu_layers=30)
-    assert lesser(READY, full) is None
-    assert lesser(full, full) is None
-    failure = lesser(full, READY)
-    assert failure is not None
-    assert after_failed_restart(failure) is Verdict.STOP_FIRST
-
-
 def test_mapped_weights_free_nothing_and_those_on_a_device_do() -> None:
     assert freed_bytes(None, 7) == 7
     assert freed_bytes(READY, 7) == 7
@@ -114,12 +103,3 @@ def test_a_swap_changes_what_it_names_and_nothing_else() -> None:
     assert changed(config, ModelChange(model_path="/b", n_ctx=7, n_gpu_layers=0)) == (
         msgspec.structs.replace(config, model_path="/b", n_ctx=7, n_gpu_layers=0)
     )
-
-
-@pytest.mark.parametrize(
-    "config", [ModelConfig(kv_cells=64), ModelConfig(kv_unified=False)], ids=["given", "per stream"]
-)
-def test_only_a_fitted_number_of_cells_is_pinned(config: ModelConfig) -> None:
-    assert pinned(config, READY) == config
-    assert pinned(ModelConfig(), None) == ModelConfig()
-    assert pinned(ModelConfig(), READY).kv_cells == READY.kv_cells

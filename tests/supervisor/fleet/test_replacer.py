@@ -106,16 +106,6 @@ async def test_where_there_is_not_room_for_both_the_old_worker_ends_first(
     assert bench.stages[-1] is ReplacementStage.READY
 
 
-async def test_a_worker_that_got_fewer_layers_onto_the_gpu_is_not_taken(bench: Bench) -> None:
-    bench.edge.scripts["/gpu"] = Script(fingerprint="other", n_gpu_layers=(32, 5, 32))
-    await bench.swap("/gpu")
-    bench.listener.ready[0].drained()
-    await bench.until("lost 1")
-    await bench.restart()
-    assert bench.calls[-2:] == ["lost 2", "ready 4"]
-    assert bench.place.workers()[0].n_gpu_layers == 32
-
-
 async def test_restart_now_loads_nothing_before(bench: Bench) -> None:
     await bench.restart(now=True)
     assert bench.calls == ["ready 1", "lost 1", "ready 2"]
