@@ -65,20 +65,20 @@ class Columns:
         `best` are the rows' largest logits. `changed` logits take the place of those in `logits`.
         Tokens with -inf are left out, and rows that have no others.
         """
-        touched = self._columns_of(changed.places)
-        if len(touched):
+        if len(changed.places):
+            touched = self._columns_of(changed.places)
             bounds, wanted = self._wanted(maxima, best, changed, touched, n_first)
         else:
             bounds = _bounds(self._reached(maxima, n_first), best)
             wanted = maxima >= bounds[:, None]
         columns = np.flatnonzero(wanted)
         rows = columns // self.n_columns
-        few = np.bincount(rows, minlength=len(logits)) <= MAX_COLUMNS
-        if not few.all():
+        if len(columns) > MAX_COLUMNS:
+            few = np.bincount(rows, minlength=len(logits)) <= MAX_COLUMNS
             wanted[~few] = False
             columns, rows = columns[few[rows]], rows[few[rows]]
         places, values = self._gather(logits, rows, columns - rows * self.n_columns)
-        if len(touched):
+        if len(changed.places):
             seen = wanted.reshape(-1)[touched].nonzero()[0]
             depths = changed.places[seen] % self.n_vocab // self.n_columns
             values[depths, columns.searchsorted(touched[seen])] = changed.values[seen]
