@@ -45,6 +45,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
     for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
     whole or not at all. `asynchronous`: a device computes while this process does something else.
+    `device_bytes` is what the model and its cache have taken of GPUs' memory.
     """
 
     fingerprint: str
@@ -58,6 +59,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     n_vocab: int
     n_layers: int
     n_gpu_layers: int
+    device_bytes: int = 0
     n_params: int
     model_bytes: int
     unified: bool

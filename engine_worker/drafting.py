@@ -44,6 +44,10 @@ class Drafter(Protocol):
     position_s: float
     """What one more drafted position costs before the step, in seconds; 0 if it is nothing."""
 
+    def chance(self, evidence: int) -> float:
+        """The chance that a token is right, to be assumed until a sequence has shown it."""
+        ...
+
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
         """A draft for each request, in their order, none longer than its request's limit."""
         ...

@@ -16,6 +16,7 @@ from msgspec import Struct
 from engine_worker import kv_transfer
 from engine_worker.backend import Backend, Batch, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, Pick
+from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
@@ -23,6 +24,8 @@ from engine_worker.sampling import Sampler
 from engine_worker.scheduler import Plan, Scheduler, Work
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
+from engine_worker.speculation import Speculation
+from engine_worker.step_costs import StepCosts
 from engine_worker.stream_slots import StreamSlots
 from gpufc.errors import (
     ContextLengthExceeded,
@@ -50,6 +53,9 @@ from gpufc.protocol import (
 
 logger = logging.getLogger(__name__)
 
+SAMPLING_THREADS = 4
+"""Beside a device; where the CPU computes, its cores are taken."""
+
 Emit = Callable[[FromWorker], None]
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
@@ -73,18 +79,31 @@ class Engine:
     """
 
     def __init__(
-        self, backend: Backend, emit: Emit, *, epoch: Epoch, max_running: int, batch_tokens: int
+        self,
+        backend: Backend,
+        emit: Emit,
+        *,
+        epoch: Epoch,
+        max_running: int,
+        batch_tokens: int,
+        drafter: Drafter | None = None,
     ) -> None:
+        """Without a `drafter`, nothing is guessed ahead."""
         facts = backend.facts
+        costs = StepCosts()
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = Progress.at_start()
         self.scheduler = Scheduler(
             max_running=max_running,
             batch_tokens=batch_tokens,
             slots=_slots(facts, max_running),
+            costs=costs,
         )
         self._backend = backend
-        self._sampler = BatchSampler(facts.n_vocab)
+        self._costs = costs
+        self._speculation = Speculation(drafter, costs) if drafter and facts.can_cut else None
+        self._n_spare_outputs = facts.max_outputs - max_running
+        self._sampler = BatchSampler(facts.n_vocab, SAMPLING_THREADS if facts.asynchronous else 1)
         self._emit = emit
         self._epoch = epoch
         self._step = 0
@@ -116,6 +135,7 @@ class Engine:
         if not self.scheduler.running and not self.scheduler.waiting:
             return
         began = time.monotonic()
+        self._guess()
         started: list[Started] = []
         plan = self._begin_what_fits(started)
         self._tell()
@@ -125,12 +145,23 @@ class Engine:
         self._untold = Untold(self._step, gained, started, n_recomputed)
         if not self._backend.facts.asynchronous or not self.scheduler.running:
             self._tell()
-        self.scheduler.pace.measured(
-            time.monotonic() - began,
-            n_decoding=plan.n_decoding,
-            n_prefill=plan.n_prefill,
-            n_drafted=plan.n_drafted,
+        if plan.n_tokens:
+            self._costs.observe(plan.n_tokens, time.monotonic() - began)
+
+    def _guess(self) -> None:
+        """Give drafts to those that decode. Not to those whose numerics must not depend on it."""
+        if self._speculation is None:
+            return
+        decoding = self.scheduler.decoding()
+        left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
+        guessed = [seq for seq in decoding if seq.reuses_prefix]
+        drafts = self._speculation.draft_all(
+            [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
+            n_decoding=len(decoding),
         )
+        for sequence, draft in zip(guessed, drafts, strict=True):
+            sequence.draft = draft[:left]
+            left -= len(sequence.draft)
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:
         while True:
@@ -167,7 +198,7 @@ class Engine:
             self.scheduler.make_room()
         except OutOfCells as err:
             (sequence,) = self.scheduler.running
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
             self._refuse(sequence.request, ContextLengthExceeded(str(err), param="prompt"))
 
     def _begin(self, plan: Plan) -> None:
@@ -202,7 +233,7 @@ class Engine:
         sequence, ended, n_held = work.sequence, False, 0
         for token, guess in zip_longest(chosen, work.draft):
             if isinstance(token, RequestError):
-                self.scheduler.finish(sequence)
+                self._finish(sequence)
                 self._refuse(sequence.request, token)
                 return False
             ended = sequence.accept(token)
@@ -213,8 +244,13 @@ class Engine:
             sequence.draft = []
             self.scheduler.verified(work, n_held)
         if ended:
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
         return True
+
+    def _finish(self, sequence: Sequence) -> None:
+        self.scheduler.finish(sequence)
+        if self._speculation is not None:
+            self._speculation.forget(sequence.request)
 
     def _tell(self) -> None:
         """Emit what the last step has brought, unless that is done."""
@@ -284,13 +320,13 @@ class Engine:
     def _cancel(self, request: RequestNo) -> None:
         sequence = self.scheduler.find(request)
         if sequence is not None:
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
             self._emit(Finished(self._epoch, request, FinishReason.CANCELLED))
 
     def _begin_anew(self, epoch: Epoch) -> None:
         """Another front has taken over: what runs is nobody's, and its cells are prefixes."""
         for sequence in (*self.scheduler.running, *self.scheduler.waiting):
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
         self._epoch = epoch
 
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:

@@ -29,8 +29,7 @@ from engine_worker.fake_vocabulary import (
     expected_text,
     expected_tokens,
 )
-from engine_worker.sampling import require_finite
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
@@ -69,9 +68,10 @@ class FakeBackend:
     def __init__(
         self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
     ) -> None:
-        self._script = fake_faults.parse_script(config.fake_script)
+        self._script = fake_faults.script_of(config)
+        self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
-        self._room = cells if config.kv_unified else cells // n_sequences
+        self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
@@ -109,12 +109,11 @@ class FakeBackend:
         for token, sequence, wanted in entries:
             state = self._append(sequence, token)
             if wanted:
-                rows.append(_row(state, is_nan=self._meets_nan(state)))
+                is_nan = self._meets_nan(state) or bool(self._script.nan)
+                rows.append(_row(state, is_nan=is_nan))
         self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
 
     def logits(self) -> Logits:
-        if len(self._rows):
-            require_finite(self._rows)
         return self._rows
 
     def remove(self, sequence: int, start: int = 0) -> None:
@@ -197,6 +196,8 @@ class FakeBackend:
         seconds = self._script.step_ms / 1e3 + n_prefilled * self._script.prefill_us / 1e6
         if seconds > 0:
             time.sleep(seconds)
+        if self._script.leak_kb:
+            self._leaked.append(b"\1" * (self._script.leak_kb << 10))
 
     def _append(self, sequence: int, token: int) -> State:
         """Add a cell; meets the faults of a directive that this very token completes."""
@@ -230,9 +231,14 @@ def _row(state: State, *, is_nan: bool) -> Logits:
     return row
 
 
+def _is_unified(config: ModelConfig) -> bool:
+    """Cells cost nothing here: `auto` is the cache that is harder to keep the account of."""
+    return config.kv_unified is not KvUnified.FALSE
+
+
 def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
-    room = cells if config.kv_unified else cells // n_sequences
+    room = cells if _is_unified(config) else cells // n_sequences
     return ModelFacts(
         fingerprint=hashlib.sha256(name.encode()).hexdigest(),
         architecture="fake",
@@ -247,7 +253,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         n_gpu_layers=0,
         n_params=0,
         model_bytes=0,
-        unified=config.kv_unified,
+        unified=_is_unified(config),
         can_cut=True,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],

@@ -7,7 +7,12 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     load_s=1.5           loading takes that long, with progress
     load_fail=1          loading raises `ModelLoadError`
     load_fault=segv      loading has that fault, see `FAULTS`; exit3 is exit with the code 3
-    fail_once_file=PATH  the two above happen only if PATH does not exist, and create it
+    load_short=1000      loading lacks so many bytes of memory
+    fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
+    nan=1                what it computes are no numbers
+    leak_kb=64           each decode keeps so much more memory
+
+A file `MODEL.script` beside the model's (which need not exist) adds to it, for that model only.
 """
 
 import ctypes
@@ -15,6 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +28,8 @@ from msgspec import Struct
 
 from engine_worker.backend import LoadProgress
 from engine_worker.fake_vocabulary import FAULTS, MISSPEAKS, NAN
-from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError
+from gpufc.config import ModelConfig
+from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
 
 Commit = Callable[[str, int], None]
 """Has a fault, with its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
@@ -43,7 +50,17 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     load_s: float = 0.0
     load_fail: int = 0
     load_fault: str = ""
+    load_short: int = 0
     fail_once_file: str = ""
+    nan: int = 0
+    leak_kb: int = 0
+
+
+def script_of(config: ModelConfig) -> Script:
+    """The configured script with what belongs to the model. Raises `ConfigError`."""
+    own = Path(f"{config.model_path}.script")
+    text = own.read_text() if config.model_path and own.is_file() else ""
+    return parse_script(f"{config.fake_script},{text}")
 
 
 def parse_script(text: str) -> Script:
@@ -72,10 +89,14 @@ def play_load(script: Script, on_progress: LoadProgress, commit: Commit) -> None
     for step in range(n_steps):
         on_progress(step / n_steps)
         time.sleep(script.load_s / n_steps)
-    misbehaves = bool(script.load_fail or script.load_fault)
+    misbehaves = bool(script.load_fail or script.load_fault or script.load_short)
     if misbehaves and first_time(script.fail_once_file):
         if script.load_fail:
             raise ModelLoadError("the fake model does not load, as its script says")
+        if script.load_short:
+            raise MemoryShort(
+                "not enough memory, as its script says", needed_bytes=script.load_short
+            )
         commit(*_with_code(script.load_fault))
     on_progress(1.0)
 

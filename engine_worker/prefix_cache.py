@@ -53,7 +53,7 @@ class PrefixCache:
         be continued instead of copied; of a busy one if there is no other.
         """
         tree = self._trees.get(scope)
-        best = None if tree is None else self._best(tree, tokens)
+        best = None if tree is None else self._best(tree, tokens[:-1])
         if best is None or best.n_tokens < MIN_MATCH:
             return None
         self._touch(best.slot)
@@ -63,7 +63,7 @@ class PrefixCache:
         """How many tokens a matched idle holding has beyond the match; None for a busy one."""
         if not self._holdings[match.slot].idle:
             return None
-        return self.n_held(match.slot) - match.n_tokens
+        return self.n_tokens(match.slot) - match.n_tokens
 
     def hold(self, slot: int, scope: str, tokens: Tokens[int]) -> None:
         """A running sequence's slot now has cells for exactly `tokens`."""
@@ -80,8 +80,8 @@ class PrefixCache:
         self._tree(slot).extend(slot, tokens)
         self._touch(slot)
 
-    def n_held(self, slot: int) -> int:
-        """For how many tokens a slot has cells, as far as it is known; 0 without a holding."""
+    def n_tokens(self, slot: int) -> int:
+        """How many tokens the holding of a slot has; 0 without one."""
         return self._tree(slot).length(slot) if slot in self._holdings else 0
 
     def move(self, source: int, target: int) -> None:
@@ -91,7 +91,7 @@ class PrefixCache:
 
     def release(self, slot: int) -> bool:
         """The running sequence of a slot has ended. True if its cells are worth keeping."""
-        if self.n_held(slot) < MIN_MATCH:
+        if self.n_tokens(slot) < MIN_MATCH:
             self.forget(slot)
             return False
         self._holdings[slot].idle = True
@@ -115,8 +115,10 @@ class PrefixCache:
         others = self._tree(slot).beyond(slot)
         if self._can_cut:
             return bool(others)
-        length = self.n_held(slot)
-        return any(self._holdings[other].idle and self.n_held(other) == length for other in others)
+        length = self.n_tokens(slot)
+        return any(
+            self._holdings[other].idle and self.n_tokens(other) == length for other in others
+        )
 
     def least_recently_used(self) -> int | None:
         """The idle slot to give up first, or None when none is idle: redundant ones before the
@@ -129,7 +131,7 @@ class PrefixCache:
     @property
     def n_idle_tokens(self) -> int:
         """Tokens in idle holdings, a prefix that two of them share counted twice."""
-        return sum(self.n_held(slot) for slot, held in self._holdings.items() if held.idle)
+        return sum(self.n_tokens(slot) for slot, held in self._holdings.items() if held.idle)
 
     def idle_holdings(self) -> list[Holding]:
         """All idle holdings, the latest used first."""
@@ -143,15 +145,10 @@ class PrefixCache:
         return sorted((slot for slot, held in self._holdings.items() if held.idle), key=self._used)
 
     def _best(self, tree: RadixTree, tokens: Tokens[int]) -> Match | None:
-        n_most = len(tokens) - 1
         if self._can_cut:
-            n_common, slots = tree.longest(tokens)
-            return self._preferred(slots, min(n_common, n_most))
-        ends = [
-            (n_tokens, slot)
-            for n_tokens, slot in tree.ends_along(tokens)
-            if n_tokens <= n_most and self._holdings[slot].idle
-        ]
+            n_tokens, slots = tree.longest(tokens)
+            return self._preferred(slots, n_tokens)
+        ends = [end for end in tree.ends_along(tokens) if self._holdings[end[1]].idle]
         if not ends:
             return None
         longest = ends[-1][0]
@@ -160,7 +157,7 @@ class PrefixCache:
     def _preferred(self, slots: Iterable[int], n_tokens: int) -> Match | None:
         def rank(slot: int) -> tuple[bool, int, int]:
             idle = self._holdings[slot].idle
-            return not idle, self.n_held(slot) if idle else 0, self._used(slot)
+            return not idle, self.n_tokens(slot) if idle else 0, self._used(slot)
 
         slot = min(slots, key=rank, default=None)
         return None if slot is None else Match(slot, n_tokens)

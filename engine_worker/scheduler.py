@@ -15,6 +15,7 @@ from engine_worker.prefix_cache import MIN_MATCH
 from engine_worker.radix_tree import n_common
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
+from engine_worker.step_costs import StepCosts
 from gpufc.errors import OutOfCells
 from gpufc.ids import RequestNo
 from gpufc.protocol import Started
@@ -74,14 +75,14 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, max_running: int, batch_tokens: int, slots: Slots, pace: Pace | None = None
+        self, *, max_running: int, batch_tokens: int, slots: Slots, costs: StepCosts
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.slots = slots
-        self.pace = pace or Pace(batch_tokens)
+        self._pace = Pace(batch_tokens, costs)
         self._max_running = max_running
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._cells_short = False
 
     def add(self, sequence: Sequence) -> None:
@@ -105,8 +106,8 @@ class Scheduler:
         decoding = self.decoding()
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
         n_drafted = sum(len(item.draft) for item in work)
-        room = self._batch_tokens - len(decoding) - n_drafted
-        chunks, started = self._prefill(min(room, self.pace.allowance(len(decoding))))
+        room = self.batch_tokens - len(decoding) - n_drafted
+        chunks, started = self._prefill(min(room, self._pace.allowance(len(decoding))))
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
@@ -169,7 +170,7 @@ class Scheduler:
 
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""
-        self.pace.spent(plan.n_decoding, plan.n_prefill)
+        self._pace.spent(plan.n_decoding, plan.n_prefill)
         n_recomputed = 0
         for work in plan.work:
             sequence = work.sequence

@@ -54,7 +54,7 @@ class Slots:
         slot, n_computed = sequence.slot, sequence.n_computed
         if slot is None or not sequence.reuses_prefix:
             return
-        n_held = self._cache.n_held(slot)
+        n_held = self._cache.n_tokens(slot)
         if 0 < n_held <= n_computed:
             self._cache.extend(slot, sequence.tokens[n_held:n_computed])
         else:

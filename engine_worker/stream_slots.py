@@ -70,7 +70,7 @@ class StreamSlots(Slots):
             if worth_least == slot:
                 return
         target = max(self._free)
-        self._edits.append(Copy(slot, target, self._cache.n_held(slot)))
+        self._edits.append(Copy(slot, target, self._cache.n_tokens(slot)))
         self._cache.move(slot, target)
         self._free.remove(target)
         self.give_up(slot)
@@ -99,7 +99,7 @@ class StreamSlots(Slots):
     def _move(self, source: int, target: int) -> None:
         sequence = self._busy.pop(source)
         self._edits.append(Copy(source, target, sequence.n_computed))
-        if self._cache.n_held(source):
+        if self._cache.n_tokens(source):
             self._cache.move(source, target)
         self._free.remove(target)
         self._own(target, sequence, sequence.n_computed)

@@ -56,6 +56,7 @@ def _options() -> argparse.Namespace:
     add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
     add("--swaps", type=int, metavar="N", help="N swaps between two real models under load")
     add("--second", type=Path, metavar="FILE", help="with --swaps: the second model")
+    add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
     add("--refusals", action="store_true", help="swaps under load that must be refused")
 
     add = parser.add_argument_group("how").add_argument
@@ -88,6 +89,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         restarts,
         returns,
         scripted,
+        upgrades,
     )
 
     o = options
@@ -117,6 +119,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.replacements, lambda: replacements.restarts(o.replacements, _model())),
         (o.swaps, lambda: replacements.swaps(o.swaps, [_model(), _second(o)])),
         (o.refusals, lambda: replacements.refusals(_model())),
+        (o.upgrades, lambda: upgrades.run(o.upgrades)),
     ]
     return [run for wanted, run in table if wanted]
 

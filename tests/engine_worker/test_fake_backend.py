@@ -10,10 +10,14 @@ from engine_worker.backend import SPARE_OUTPUTS, Batch
 from engine_worker.fake_backend import FakeBackend, expected_text, expected_tokens
 from engine_worker.fake_vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
 from engine_worker.sampling import Sampler
-from gpufc.config import BackendKind, ModelConfig
+from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError, OutOfCells
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.decoding import decode
+
+
+def layout(unified: bool) -> KvUnified:
+    return KvUnified.TRUE if unified else KvUnified.FALSE
 
 
 def make(n_sequences: int = 4, **config: object) -> FakeBackend:
@@ -69,7 +73,7 @@ def test_every_sampling_setting_chooses_the_same(temperature: float) -> None:
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
-    backend = make(kv_unified=unified)
+    backend = make(kv_unified=layout(unified))
     decode(backend, feed(CHAT))
     backend.copy_prefix(0, 2, 10)
     other = CHAT[:10] + tokenize("!")
@@ -81,7 +85,7 @@ def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
 
 def test_shared_cells_count_once_in_one_cache_and_twice_in_streams() -> None:
     for unified, n_used in ((True, 10), (False, 20)):
-        backend = make(kv_unified=unified)
+        backend = make(kv_unified=layout(unified))
         decode(backend, feed(CHAT[:10]))
         backend.copy_prefix(0, 1, 10)
         assert backend.n_cells_used == n_used
@@ -156,7 +160,7 @@ def test_text_that_only_looks_like_a_directive_is_text() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("raise", RuntimeError), ("decode_error", DecodeFailed), ("nan", DecodeFailed)],
+    [("raise", RuntimeError), ("decode_error", DecodeFailed)],
 )
 def test_faults_that_raise_come_after_exactly_n_tokens(fault: str, error: type[Exception]) -> None:
     prompt = tokenize(f"[[{fault}@3]]")
@@ -168,6 +172,13 @@ def test_faults_that_raise_come_after_exactly_n_tokens(fault: str, error: type[E
         generate(make(), replayed, 1)
     beyond = prompt + expected_tokens(prompt, 4)
     assert generate(make(), beyond, 2) == expected_tokens(beyond, 2)
+
+
+def test_logits_become_no_numbers_after_exactly_n_tokens() -> None:
+    prompt = tokenize("[[nan@3]]")
+    tokens = prompt + expected_tokens(prompt, 3)
+    assert np.isfinite(decode(make(), feed(tokens[:-1]))).all()
+    assert np.isnan(decode(make(), feed(tokens))).any()
 
 
 def test_a_fault_can_come_once_only(tmp_path: Path) -> None:

@@ -94,12 +94,12 @@ def test_a_holding_grows_by_what_is_new() -> None:
     prefixes = cache()
     prefixes.hold(0, "", LONG[:20])
     prefixes.extend(0, LONG[20:50])
-    assert prefixes.n_held(0) == 50
+    assert prefixes.n_tokens(0) == 50
     assert prefixes.match("", LONG) == Match(0, 50)
 
 
 def test_a_slot_without_holding_holds_nothing() -> None:
-    assert cache().n_held(3) == 0
+    assert cache().n_tokens(3) == 0
 
 
 def test_a_moved_holding_is_found_in_its_new_slot_only() -> None:
@@ -109,7 +109,7 @@ def test_a_moved_holding_is_found_in_its_new_slot_only() -> None:
     assert prefixes.match("", LONG) == Match(5, 99)
     assert prefixes.idle_slots() == [5]
     prefixes.forget(0)
-    assert prefixes.n_held(5) == 100
+    assert prefixes.n_tokens(5) == 100
 
 
 @pytest.mark.parametrize("longer_is_idle", [True, False])
@@ -269,7 +269,7 @@ class CacheAgainstScan(RuleBasedStateMachine):
     def every_slot_holds_what_it_was_given(self) -> None:
         for slot in range(6):
             held = self.held.get(slot)
-            assert self.cache.n_held(slot) == (len(held.tokens) if held else 0)
+            assert self.cache.n_tokens(slot) == (len(held.tokens) if held else 0)
 
 
 TestCacheAgainstScan = CacheAgainstScan.TestCase

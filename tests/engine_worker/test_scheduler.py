@@ -7,6 +7,7 @@ from engine_worker.prefix_cache import PrefixCache
 from engine_worker.scheduler import Plan, Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
+from engine_worker.step_costs import StepCosts
 from gpufc.config import Replay
 from gpufc.errors import OutOfCells
 from tests.engine_worker.sequences import sequence, spec
@@ -14,7 +15,9 @@ from tests.engine_worker.sequences import sequence, spec
 
 def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> Scheduler:
     slots = Slots(n_slots, max_idle=n_slots - max_running, cache=PrefixCache(can_cut=True))
-    return Scheduler(max_running=max_running, batch_tokens=batch_tokens, slots=slots)
+    return Scheduler(
+        max_running=max_running, batch_tokens=batch_tokens, slots=slots, costs=StepCosts()
+    )
 
 
 def work(plan: Plan) -> list[tuple[int, int, bool]]:

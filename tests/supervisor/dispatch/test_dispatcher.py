@@ -21,7 +21,7 @@ from gpufc.protocol import Cancel, Delta, Generate, Prepare, Step, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal
-from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream import ResponseStream, StreamEvent
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
     FAILED,
@@ -90,6 +90,28 @@ async def test_no_more_run_than_there_are_slots_and_all_are_served() -> None:
     texts = await asyncio.gather(*(stream.complete() for stream in streams))
     assert texts == [[text_of(f"p{i}")] for i in range(20)]
     assert worker.most_active == 3
+
+
+async def test_a_step_may_bring_several_tokens_of_a_sequence_also_after_a_death() -> None:
+    front = Front()
+    first = front.fleet.start_worker(auto=False)
+    first.n_at_once = 3
+    stream = front.submit(request(max_tokens=8))
+    await until(lambda: first.active)
+    first.n_tokens = 100
+    first.step()
+    assert await stream.next(1.0) == [StreamEvent(0, text_of("hello", 3), 3, None)]
+    first.die()
+    second = front.fleet.start_worker(auto=False)
+    second.n_tokens, second.n_at_once = 100, 4
+    await until(lambda: second.active)
+    (spec,) = generates(second.sent)
+    assert spec.tokens == (0, 1, 2)
+    second.step()
+    second.step()
+    assert await stream.complete() == [text_of("hello", 8)]
+    assert stream.usage.completion == 8
+    assert front.dispatcher.ledger.tokens.generated == 8
 
 
 async def test_a_clients_only_request_starts_before_another_ones_fifty() -> None:

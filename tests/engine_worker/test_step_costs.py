@@ -1,0 +1,69 @@
+"""A step's cost is what was seen, a line where nothing was, and never held against for ever."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_worker.step_costs import StepCosts
+
+
+def costs(*observed: tuple[int, float]) -> StepCosts:
+    found = StepCosts()
+    for n_tokens, seconds in observed:
+        found.observe(n_tokens, seconds)
+    return found
+
+
+def test_nothing_is_known_before_two_sizes_were_seen() -> None:
+    assert costs().seconds(1) is None
+    assert costs((1, 0.01), (1, 0.01)).seconds(1) is None
+    assert costs((1, 0.01), (100, 0.5)).seconds(1) == pytest.approx(0.01)
+
+
+def test_between_two_sizes_lies_a_line_and_beyond_them_it_goes_on() -> None:
+    found = costs((1, 0.01), (5, 0.03), (101, 0.51))
+    assert found.seconds(3) == pytest.approx(0.02)
+    assert found.seconds(53) == pytest.approx(0.27)
+    assert found.seconds(201) == pytest.approx(1.01)
+
+
+def test_fewer_tokens_than_were_seen_cost_what_the_fewest_did() -> None:
+    assert costs((8, 0.05), (128, 0.5)).seconds(1) == pytest.approx(0.05)
+
+
+def test_a_line_that_falls_by_accident_does_not_go_on() -> None:
+    assert costs((1, 0.03), (5, 0.02)).seconds(50) == pytest.approx(0.02)
+
+
+def test_a_size_that_became_dearer_is_followed() -> None:
+    found = costs((1, 0.01), (128, 0.5))
+    for _ in range(60):
+        found.observe(1, 0.02)
+    assert found.seconds(1) == pytest.approx(0.02, rel=0.05)
+
+
+def test_one_slow_step_moves_a_known_size_little() -> None:
+    found = costs((128, 0.5), *[(1, 0.01)] * 16)
+    found.observe(1, 0.1)
+    assert found.seconds(1) == pytest.approx(0.01 + 0.09 / 16)
+
+
+def test_a_size_not_seen_for_long_is_interpolated_again() -> None:
+    found = costs((1, 0.01), (101, 0.51), (9, 5.0))
+    for _ in range(300):
+        found.observe(1, 0.01)
+    assert found.seconds(9) == pytest.approx(0.05)
+    assert found.seconds(101) == pytest.approx(0.51)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-6, 10.0)), min_size=1),
+    st.integers(1, 5000),
+)
+def test_a_cost_within_the_sizes_seen_lies_within_the_costs_seen(
+    observed: list[tuple[int, float]], n_tokens: int
+) -> None:
+    found = costs(*observed).seconds(n_tokens)
+    sizes, seconds = zip(*observed, strict=True)
+    if found is not None and n_tokens <= min(sizes):
+        assert min(seconds) * 0.999 <= found <= max(seconds) * 1.001
