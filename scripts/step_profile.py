@@ -32,7 +32,7 @@ PARTS = {
     "begin": "_begin_what_fits",
     "tell": "_tell",
     "wait": "_wait_for",
-    "sample": "_sample",
+    "take": "_take",
 }
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     steps = _run(engine, options.streams, spent)
     print(f"{options.model.name}, {options.streams} streams, {backend.facts.unified=}, medians of")
     print(f"{len(steps)} steps in which all decode, milliseconds:")
-    for part in (*PARTS, "step"):
+    for part in (*PARTS, "choose", "step"):
         print(f"  {part:8}{median(step[part] for step in steps) * 1000:8.2f}")
     print(f"  {options.streams / median(step['step'] for step in steps):.0f} tokens/s")
 
@@ -104,6 +104,7 @@ def _timed(engine: Engine) -> dict[str, float]:
 
     for part, name in PARTS.items():
         setattr(engine, name, timed(part, getattr(engine, name)))
+    engine._sampler.choose = timed("choose", engine._sampler.choose)
     return spent
 
 
@@ -117,7 +118,7 @@ def _run(engine: Engine, n_streams: int, spent: dict[str, float]) -> list[dict[s
         engine.run_step()
         spent["step"] = time.perf_counter() - began
         if all_decode:
-            steps.append(dict(spent) | {part: spent[part] for part in PARTS})
+            steps.append({part: spent[part] for part in (*PARTS, "choose", "step")})
     return steps
 
 
