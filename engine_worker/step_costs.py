@@ -5,6 +5,8 @@ the cost of many tokens, decoding steps that of few, and drafts what lies betwee
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from math import inf
 
 from msgspec import Struct
 
@@ -27,7 +29,10 @@ class _Mean(Struct):
 
 
 class StepCosts:
-    """Seconds of a step as a function of its tokens: measured means, straight lines between."""
+    """Seconds of a step as a function of its tokens: measured means, straight lines between.
+
+    It never falls: where larger steps took less time, so would the smaller one have.
+    """
 
     def __init__(self) -> None:
         self._means: dict[int, _Mean] = {}
@@ -43,7 +48,7 @@ class StepCosts:
         mean.seconds += (seconds - mean.seconds) / mean.count
         mean.last = self._n_steps
         self._forget()
-        self._points = sorted((mean.n_tokens, mean.seconds) for mean in self._means.values())
+        self._points = _rising((mean.n_tokens, mean.seconds) for mean in self._means.values())
 
     def seconds(self, n_tokens: int) -> float | None:
         """The expected seconds of a step of `n_tokens`; None until two sizes have been seen.
@@ -65,3 +70,12 @@ class StepCosts:
         for size in sorted(self._means)[1:-1]:
             if self._means[size].last < stale:
                 del self._means[size]
+
+
+def _rising(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    rising = []
+    least = inf
+    for n_tokens, seconds in sorted(points, reverse=True):
+        least = min(least, seconds)
+        rising.append((n_tokens, least))
+    return rising[::-1]

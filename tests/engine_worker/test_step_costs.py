@@ -52,14 +52,20 @@ def test_a_size_not_seen_for_long_is_interpolated_again() -> None:
     assert found.seconds(101) == pytest.approx(0.51)
 
 
+def test_a_larger_step_that_took_less_shows_what_a_smaller_one_can_take() -> None:
+    found = costs((1, 0.01), (16, 0.9), (32, 0.1), (48, 0.05))
+    assert found.seconds(32) == found.seconds(64) == pytest.approx(0.05)
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-6, 10.0)), min_size=1),
     st.integers(1, 5000),
+    st.integers(0, 100),
 )
-def test_a_cost_within_the_sizes_seen_lies_within_the_costs_seen(
-    observed: list[tuple[int, float]], n_tokens: int
+def test_more_tokens_never_cost_less(
+    observed: list[tuple[int, float]], n_tokens: int, n_more: int
 ) -> None:
-    found = costs(*observed).seconds(n_tokens)
-    sizes, seconds = zip(*observed, strict=True)
-    if found is not None and n_tokens <= min(sizes):
-        assert min(seconds) * 0.999 <= found <= max(seconds) * 1.001
+    found = costs(*observed)
+    fewer, more = found.seconds(n_tokens), found.seconds(n_tokens + n_more)
+    if fewer is not None and more is not None:
+        assert 0.0 < fewer <= more * (1 + 1e-9)
