@@ -1,11 +1,43 @@
 """`python -m engine_worker --boot-fd N`: started by the front, not by people."""
 
 import argparse
+import contextlib
+import ctypes
+import importlib.util
+import os
+from pathlib import Path
 
-from engine_worker.process import main
 
-parser = argparse.ArgumentParser(prog="engine_worker", description=__doc__)
-parser.add_argument(
-    "--boot-fd", type=int, required=True, help="pipe that brings the boot message and then stays"
-)
-main(parser.parse_args().boot_fd)
+def run() -> None:
+    """Become a worker. Never returns."""
+    parser = argparse.ArgumentParser(prog="engine_worker", description=__doc__)
+    parser.add_argument(
+        "--boot-fd",
+        type=int,
+        required=True,
+        help="pipe that brings the boot message and then stays",
+    )
+    options = parser.parse_args()
+    _load_llama_first()
+    from engine_worker.process import main
+
+    main(options.boot_fd)
+
+
+def _load_llama_first() -> None:
+    """Of two C++ runtimes the one that is loaded first serves all: numpy's and ZeroMQ's may be
+    older than the one that llama.cpp was compiled with, and then it could not be loaded any more.
+
+    What goes wrong here is told when the model is loaded.
+    """
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return
+    default = Path(spec.origin).parent / "lib"
+    folder = Path(os.environ.get("LLAMA_CPP_LIB_PATH", default))
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(str(folder / "libllama.so"))
+
+
+if __name__ == "__main__":
+    run()

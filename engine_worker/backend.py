@@ -16,6 +16,9 @@ from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
 
+SPARE_OUTPUTS = 64
+"""Rows of logits beyond one for each sequence that a backend offers, for checking drafts."""
+
 LoadProgress = Callable[[float], None]
 """Called with 0…1 while the model loads, from the loading thread."""
 
@@ -24,7 +27,8 @@ class Batch(Struct):
     """What one decode computes: parallel lists, one entry for each token.
 
     `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
-    within the sequence; `outputs` marks the tokens whose logits are wanted.
+    within the sequence; `outputs` marks the tokens whose logits are wanted,
+    of one sequence as many as one likes.
     """
 
     tokens: list[int]
@@ -36,10 +40,12 @@ class Batch(Struct):
 class ModelFacts(Struct, frozen=True, kw_only=True):
     """What was really obtained when the model was loaded.
 
-    `batch_tokens` is the most that one `decode` may be given. `unified` says that all sequences
+    `batch_tokens` is the most that one `decode` may be given, `max_outputs` the most of them whose
+    logits may be wanted: at least one for each sequence. `unified` says that all sequences
     share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
     for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
-    whole or not at all.
+    whole or not at all. `asynchronous`: a device computes while this process does something else.
+    `device_bytes` is what the model and its cache have taken of GPUs' memory.
     """
 
     fingerprint: str
@@ -49,13 +55,16 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     kv_cells: int
     n_sequences: int
     batch_tokens: int
+    max_outputs: int
     n_vocab: int
     n_layers: int
     n_gpu_layers: int
+    device_bytes: int = 0
     n_params: int
     model_bytes: int
     unified: bool
     can_cut: bool
+    asynchronous: bool = False
     chat_template: str | None
     bos_text: str
     eos_text: str
@@ -66,20 +75,28 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """A loaded model with its KV cache.
 
-    `decode`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece` and
-    `is_end` may be called from any thread at any time. `close` is called once, last.
+    `begin`, `logits`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece`
+    and `is_end` may be called from any thread at any time. `close` is called once, last.
     """
 
     facts: ModelFacts
     end_tokens: frozenset[int]
     """The tokens that end a generation (EOS, EOT and the like)."""
 
-    def decode(self, batch: Batch) -> Logits:
-        """Compute a batch; returns the logits of the marked tokens, in batch order.
+    def begin(self, batch: Batch) -> None:
+        """Begin to compute a batch. Returns when it is done, or with `facts.asynchronous` when the
+        device is at it: then what comes next may run beside.
 
-        Shape (marked tokens, n_vocab), float32; a view that is valid until the next `decode`.
         Raises `OutOfCells` (nothing was computed, nothing changed) or `DecodeFailed` (the
         process must not go on).
+        """
+        ...
+
+    def logits(self) -> Logits:
+        """Wait for the batch that was begun; the logits of its marked tokens, in batch order.
+
+        Shape (marked tokens, n_vocab), float32; a view that is valid until the next `begin`.
+        Raises `DecodeFailed`.
         """
         ...
 

@@ -1,24 +1,92 @@
-"""How many KV cells there should be: arithmetic on what the model needs and the machine has.
+"""How many KV cells there should be, and how they are laid out: pure arithmetic.
 
-A cell holds one token's keys and values in every layer. llama.cpp clears its whole KV buffer when
-it is made, so cells cost time at every restart as well as memory.
+A cell holds one token's keys and values in every layer. One cache is shared by all sequences, or
+each has a stream of its own: decoding is faster then, and memory is reserved for as many whole
+contexts as there are sequences. llama.cpp clears its whole KV buffer when it is made, so cells
+cost time at every restart as well as memory.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from engine_worker.gguf_header import GgufHeader
+from msgspec import Struct
+
 from gpufc.amount import amount
+from gpufc.config import KvUnified
 from gpufc.errors import MemoryShort
 
 GRANULE = 256
 """llama.cpp rounds a context up to this many cells."""
-F16_BYTES = 2
 CPU_TARGET_BYTES = 512 << 20
 CPU_SHARE = 0.4
 CPU_HARD_SHARE = 0.9
+CPU_STREAMS_BYTES = 2 << 30
+CPU_STREAMS_SHARE = 0.25
+"""What streams may take of a host by themselves: they are a convenience there, not a need."""
 GPU_SHARE = 0.8
+
+
+class Store(Struct, frozen=True, kw_only=True):
+    """Memory that holds the whole cache, or the layers of it that lie there.
+
+    `cell_bytes` is for each cell, `score_bytes` for each cell that one token may attend to. Of the
+    `available_bytes` a share is used, the model already loaded.
+    """
+
+    cell_bytes: int
+    score_bytes: int
+    available_bytes: int
+    on_gpu: bool
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most that a cache may take here."""
+        return int(self.available_bytes * (GPU_SHARE if self.on_gpu else CPU_HARD_SHARE))
+
+    @property
+    def streams_limit_bytes(self) -> int:
+        """The most that streams may take here when nobody has asked for them."""
+        if self.on_gpu:
+            return self.limit_bytes
+        return min(CPU_STREAMS_BYTES, int(self.available_bytes * CPU_STREAMS_SHARE))
+
+    def needed_bytes(self, n_cells: int, n_attended: int) -> int:
+        """For a cache of so many cells, of which a token attends to at most `n_attended`."""
+        return n_cells * self.cell_bytes + n_attended * self.score_bytes
+
+
+class Layout(Struct, frozen=True):
+    """The decision. `n_cells` are those of all sequences together."""
+
+    n_cells: int
+    unified: bool
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What is asked of the cache: `n_ctx` for one request, of which `n_running` run at once, in
+    `n_sequences` with the idle ones; and what the operator has said."""
+
+    n_ctx: int
+    n_running: int
+    n_sequences: int
+    unified: KvUnified = KvUnified.AUTO
+    kv_cells: int | None = None
+
+    @property
+    def stream_cells(self) -> int:
+        """Cells of a stream each."""
+        return round_up(self.n_ctx) * self.n_sequences
+
+    @property
+    def least_cells(self) -> int:
+        """The smallest cache that will do."""
+        if self.unified is KvUnified.FALSE:
+            return self.stream_cells
+        return round_up(self.kv_cells or self.n_ctx)
+
+    @property
+    def least_attended(self) -> int:
+        """Of those, what a token attends to."""
+        return round_up(self.n_ctx) if self.unified is KvUnified.FALSE else self.least_cells
 
 
 def round_up(n_cells: int) -> int:
@@ -26,133 +94,59 @@ def round_up(n_cells: int) -> int:
     return -(-n_cells // GRANULE) * GRANULE
 
 
-def bytes_per_cell(header: GgufHeader) -> int:
-    """Bytes of one token's keys and values over all layers, at two bytes a number; at least 1.
+def choose_layout(wish: Wish, stores: Sequence[Store]) -> Layout:
+    """One cache or a stream each, and of how many cells. Every store must hold its part.
 
-    An upper bound for models that compress them (MLA) or keep none in some layers.
+    Streams, where they fit and nobody has said otherwise. Raises `MemoryShort` when what is asked
+    for, or else one request's context, does not fit.
     """
-    arch = header.architecture
-    n_layers = min(header.number(f"{arch}.block_count"), 65_536)
-    n_heads = max(max(header.per_layer(f"{arch}.attention.head_count", 1, 1), default=1), 1)
-    kv_heads = header.per_layer(f"{arch}.attention.head_count_kv", n_layers, n_heads)
-    head_dim = header.number(f"{arch}.embedding_length") // n_heads
-    key = header.number(f"{arch}.attention.key_length", head_dim)
-    value = header.number(f"{arch}.attention.value_length", head_dim)
-    return max(1, sum(kv_heads[:n_layers]) * (key + value) * F16_BYTES)
+    stream = round_up(wish.n_ctx)
+    if wish.unified is KvUnified.AUTO and _streams_fit(wish, stores):
+        return Layout(wish.stream_cells, unified=False)
+    if wish.unified is KvUnified.FALSE:
+        require_fit(wish.stream_cells, stream, stores)
+        return Layout(wish.stream_cells, unified=False)
+    if wish.kv_cells is not None:
+        n_cells = round_up(wish.kv_cells)
+        require_fit(n_cells, n_cells, stores)
+        return Layout(n_cells, unified=True)
+    require_fit(wish.n_ctx, wish.n_ctx, stores)
+    fitting = min(_fitting(wish, store) for store in stores)
+    return Layout(round_up(max(fitting, wish.n_ctx)), unified=True)
 
 
-GPU_RESERVE_BYTES = 512 * 1024 * 1024
-"""Of device memory left alone: what the first steps allocate fails by ending the process."""
-
-
-def fit_cells(
-    *,
-    n_ctx: int,
-    n_running: int,
-    cell_bytes: int,
-    available_bytes: int,
-    on_gpu: bool,
-) -> int:
-    """Cells of one cache for all sequences, a multiple of `GRANULE`, at least `n_ctx`.
-
-    `n_running` sequences run at once; `available_bytes` is free memory where the cache will be,
-    the model already loaded. Raises `MemoryShort` when not even one request's context fits.
-    """
-    wanted = n_ctx * n_running
-    if on_gpu:
-        require_fit(n_ctx, cell_bytes, int(available_bytes * GPU_SHARE), on_gpu=True)
-        cells = min(wanted, int(available_bytes * GPU_SHARE) // cell_bytes)
-    else:
-        require_fit(n_ctx, cell_bytes, int(available_bytes * CPU_HARD_SHARE), on_gpu=False)
-        generous = max(2 * n_ctx, CPU_TARGET_BYTES // cell_bytes)
-        cells = min(wanted, generous, int(available_bytes * CPU_SHARE) // cell_bytes)
-    return round_up(max(cells, n_ctx))
-
-
-def require_fit(n_cells: int, cell_bytes: int, limit_bytes: int, *, on_gpu: bool) -> None:
-    """Raises `MemoryShort`, with what to set, if `n_cells` take more than `limit_bytes`."""
-    needed = n_cells * cell_bytes
-    if needed <= limit_bytes:
-        return
-    place, advice = ("device", "n_ctx or n_gpu_layers") if on_gpu else ("host", "n_ctx or kv_cells")
-    raise MemoryShort(
-        f"a KV cache of {n_cells:,} cells needs {amount(needed)}, and {amount(limit_bytes)} of"
-        f" {place} memory can be used for it; set a smaller {advice}",
-        needed_bytes=needed,
-        available_bytes=limit_bytes,
+def _streams_fit(wish: Wish, stores: Sequence[Store]) -> bool:
+    if wish.kv_cells is not None and wish.stream_cells > wish.kv_cells:
+        return False
+    return all(
+        store.needed_bytes(wish.stream_cells, round_up(wish.n_ctx)) <= store.streams_limit_bytes
+        for store in stores
     )
 
 
-def available_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of host memory that this process could still take: the system's, within cgroup v2's.
-
-    What cannot be read does not limit; with nothing readable it is 1 GiB.
-    """
-    limits = [*_meminfo(proc), *_cgroup_rooms(proc, cgroups)]
-    return max(0, min(limits)) if limits else 1 << 30
-
-
-def _meminfo(proc: Path) -> Sequence[int]:
-    for line in _read(proc / "meminfo").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable" and value.split()[:1] and value.split()[0].isdigit():
-            return [int(value.split()[0]) * 1024]
-    return []
+def _fitting(wish: Wish, store: Store) -> int:
+    """Cells of one cache: as many as could be used, within this store's share."""
+    wanted = wish.n_ctx * wish.n_running
+    each = max(1, store.cell_bytes + store.score_bytes)
+    if store.on_gpu:
+        return min(wanted, store.limit_bytes // each)
+    generous = max(2 * wish.n_ctx, CPU_TARGET_BYTES // max(1, store.cell_bytes))
+    return min(wanted, generous, int(store.available_bytes * CPU_SHARE) // each)
 
 
-def _cgroup_folders(proc: Path, cgroups: Path) -> Sequence[Path]:
-    """This process's cgroup and all above it: each of them may have a limit."""
-    for line in _read(proc / "self" / "cgroup").splitlines():
-        if line.startswith("0::"):
-            folder = cgroups / line[3:].strip("/")
-            within = [place for place in folder.parents if place.is_relative_to(cgroups)]
-            return [folder, *within][:64]
-    return [cgroups]
-
-
-def _cgroup_rooms(proc: Path, cgroups: Path) -> Sequence[int]:
-    rooms = []
-    for folder in _cgroup_folders(proc, cgroups):
-        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
-        if limit.isdigit() and used.isdigit():
-            rooms.append(int(limit) - int(used) + _reclaimable(folder))
-    return rooms
-
-
-def _reclaimable(folder: Path) -> int:
-    """Page cache counts as used, and goes when it is needed."""
-    for line in _read(folder / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "inactive_file" and value.isdigit():
-            return int(value)
-    return 0
-
-
-def usable_cores(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Physical cores that this process may run on, within cgroup v2's CPU quota; at least 1.
-
-    Two hyperthreads of one core share its vector units: more threads than cores decode slower.
-    """
-    cpus = os.sched_getaffinity(0)
-    cores = {_core_of(cpu) for cpu in cpus}
-    n_cores = len(cores)
-    for folder in _cgroup_folders(proc, cgroups):
-        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
-        if quota.isdigit() and period.isdigit() and int(period):
-            n_cores = min(n_cores, -(-int(quota) // int(period)))
-    return max(1, n_cores)
-
-
-def _core_of(cpu: int) -> tuple[str, str]:
-    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-    core = _read(topology / "core_id").strip()
-    return _read(topology / "physical_package_id").strip(), core or f"cpu{cpu}"
-
-
-def _read(path: Path) -> str:
-    """At most 64 KiB of a small file's text; empty when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(65_536).decode("ascii", "replace")
-    except OSError:
-        return ""
+def require_fit(n_cells: int, n_attended: int, stores: Sequence[Store]) -> None:
+    """Raises `MemoryShort`, with what to set, where a store cannot hold its part of `n_cells`."""
+    for store in stores:
+        needed, limit = store.needed_bytes(n_cells, n_attended), store.limit_bytes
+        if needed <= limit:
+            continue
+        place, advice = ("host", "n_ctx or kv_cells")
+        if store.on_gpu:
+            place, advice = ("device", "n_ctx or n_gpu_layers")
+        raise MemoryShort(
+            f"a KV cache of {n_cells:,} cells needs {amount(needed)}, and {amount(limit)} of"
+            f" {place} memory can be used for it; set a smaller {advice}",
+            needed_bytes=needed,
+            available_bytes=limit,
+            on_device=store.on_gpu,
+        )

@@ -6,18 +6,27 @@ it out on a backend. One thread runs it from the first to the last line.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from queue import Empty, SimpleQueue
 
 import numpy as np
+from msgspec import Struct
 
 from engine_worker import kv_transfer
-from engine_worker.backend import Backend, Batch, Logits
+from engine_worker.backend import Backend, Batch, Logits, ModelFacts
+from engine_worker.batch_sampling import BatchSampler, Pick
+from engine_worker.drafting import Drafter, DraftRequest
+from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
-from engine_worker.scheduler import Copy, Plan, Remove, Scheduler
+from engine_worker.scheduler import Plan, Scheduler, Work
 from engine_worker.sequence import Sequence
+from engine_worker.slots import Slots
+from engine_worker.speculation import Speculation
+from engine_worker.step_costs import StepCosts
+from engine_worker.stream_slots import StreamSlots
 from gpufc.errors import (
     ContextLengthExceeded,
     DecodeFailed,
@@ -29,7 +38,6 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Attach,
     Cancel,
-    Delta,
     EngineFailed,
     EnginePhase,
     ExportKv,
@@ -45,10 +53,22 @@ from gpufc.protocol import (
 
 logger = logging.getLogger(__name__)
 
+SAMPLING_THREADS = 4
+"""Beside a device; where the CPU computes, its cores are taken."""
+
 Emit = Callable[[FromWorker], None]
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 """The messages that are the engine thread's business."""
+
+
+class Untold(Struct, frozen=True):
+    """What a step has brought and nobody has been told yet."""
+
+    step: int
+    gained: list[Sequence]
+    started: list[Started]
+    n_recomputed: int
 
 
 class Engine:
@@ -59,22 +79,35 @@ class Engine:
     """
 
     def __init__(
-        self, backend: Backend, emit: Emit, *, epoch: Epoch, max_running: int, batch_tokens: int
+        self,
+        backend: Backend,
+        emit: Emit,
+        *,
+        epoch: Epoch,
+        max_running: int,
+        batch_tokens: int,
+        drafter: Drafter | None = None,
     ) -> None:
+        """Without a `drafter`, nothing is guessed ahead."""
         facts = backend.facts
+        costs = StepCosts()
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = Progress.at_start()
         self.scheduler = Scheduler(
             max_running=max_running,
-            n_slots=facts.n_sequences,
             batch_tokens=batch_tokens,
-            prefix_cache=PrefixCache(can_cut=facts.can_cut),
-            takes_over=facts.unified and facts.can_cut,
+            slots=_slots(facts, max_running),
+            costs=costs,
         )
         self._backend = backend
+        self._costs = costs
+        self._speculation = Speculation(drafter, costs) if drafter and facts.can_cut else None
+        self._n_spare_outputs = facts.max_outputs - max_running
+        self._sampler = BatchSampler(facts.n_vocab, SAMPLING_THREADS if facts.asynchronous else 1)
         self._emit = emit
         self._epoch = epoch
         self._step = 0
+        self._untold: Untold | None = None
 
     def run(self) -> None:
         """Serve until the process ends. Raises `DecodeFailed` when the backend is lost."""
@@ -94,24 +127,43 @@ class Engine:
                 return
 
     def run_step(self) -> None:
-        """Plan, decode, sample, and emit one `Step`, if there is anything to compute."""
+        """Plan, compute, sample, and emit one `Step`, if there is anything to compute.
+
+        What a device computes on its own leaves time to say what the step before has brought;
+        where the computing takes this very thread, that would come a whole step late.
+        """
         if not self.scheduler.running and not self.scheduler.waiting:
             return
-        plan, logits, started = self._decode_what_fits()
-        n_recomputed = self.scheduler.commit(plan)
-        deltas = self._sample(plan, logits)
-        self._emit(
-            Step(
-                self._epoch,
-                self._step,
-                tuple(deltas),
-                tuple(started),
-                n_recomputed=n_recomputed,
-            )
-        )
-
-    def _decode_what_fits(self) -> tuple[Plan, Logits, list[Started]]:
+        began = time.monotonic()
+        self._guess()
         started: list[Started] = []
+        plan = self._begin_what_fits(started)
+        self._tell()
+        logits = self._wait_for(plan)
+        n_recomputed = self.scheduler.commit(plan)
+        gained = self._sample(plan, logits)
+        self._untold = Untold(self._step, gained, started, n_recomputed)
+        if not self._backend.facts.asynchronous or not self.scheduler.running:
+            self._tell()
+        if plan.n_tokens:
+            self._costs.observe(plan.n_tokens, time.monotonic() - began)
+
+    def _guess(self) -> None:
+        """Give drafts to those that decode. Not to those whose numerics must not depend on it."""
+        if self._speculation is None:
+            return
+        decoding = self.scheduler.decoding()
+        left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
+        guessed = [seq for seq in decoding if seq.reuses_prefix]
+        drafts = self._speculation.draft_all(
+            [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
+            n_decoding=len(decoding),
+        )
+        for sequence, draft in zip(guessed, drafts, strict=True):
+            sequence.draft = draft[:left]
+            left -= len(sequence.draft)
+
+    def _begin_what_fits(self, started: list[Started]) -> Plan:
         while True:
             plan = self.scheduler.plan()
             started += plan.started
@@ -119,56 +171,108 @@ class Engine:
             phase = EnginePhase.PREFILL if plan.is_prefill else EnginePhase.DECODE
             self._note(phase, plan.n_tokens)
             try:
-                return plan, self._decode(plan), started
+                self._begin(plan)
+                return plan
             except OutOfCells:
                 self._make_room()
             except DecodeFailed as err:
-                requests = tuple(work.sequence.request for work in plan.work)
-                self._emit(EngineFailed(self._epoch, str(err), requests))
+                self._fail(plan, err)
                 raise
+
+    def _wait_for(self, plan: Plan) -> Logits:
+        if not plan.work:
+            return np.empty((0, self._backend.facts.n_vocab), np.float32)
+        try:
+            return self._backend.logits()
+        except DecodeFailed as err:
+            self._fail(plan, err)
+            raise
+
+    def _fail(self, plan: Plan, err: DecodeFailed) -> None:
+        self._tell()
+        requests = tuple(sorted(work.sequence.request for work in plan.work))
+        self._emit(EngineFailed(self._epoch, str(err), requests))
 
     def _make_room(self) -> None:
         try:
             self.scheduler.make_room()
         except OutOfCells as err:
             (sequence,) = self.scheduler.running
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
             self._refuse(sequence.request, ContextLengthExceeded(str(err), param="prompt"))
 
-    def _decode(self, plan: Plan) -> Logits:
+    def _begin(self, plan: Plan) -> None:
         for edit in plan.edits:
             match edit:
                 case Remove(slot, start):
                     self._backend.remove(slot, start)
                 case Copy(source, target, n_tokens):
                     self._backend.copy_prefix(source, target, n_tokens)
-        if not plan.work:
-            return np.empty((0, self._backend.facts.n_vocab), np.float32)
-        return self._backend.decode(_batch(plan))
+        if plan.work:
+            self._backend.begin(_batch(plan))
 
-    def _sample(self, plan: Plan, logits: Logits) -> list[Delta]:
-        deltas = []
+    def _sample(self, plan: Plan, logits: Logits) -> list[Sequence]:
+        """Let sequences take their next tokens. Returns those that have gained something."""
+        wanted = [work for work in plan.work if work.output]
+        try:
+            chosen = self._sampler.choose(logits, [pick for work in wanted for pick in picks(work)])
+        except DecodeFailed as err:
+            self._fail(plan, err)
+            raise
+        gained = []
         row = 0
-        for work in plan.work:
-            if not work.output:
-                continue
-            sequence = work.sequence
-            row += 1
-            try:
-                delta = sequence.accept(sequence.choose(logits[row - 1]))
-            except RequestError as err:
-                self.scheduler.finish(sequence)
-                self._refuse(sequence.request, err)
-                continue
-            deltas.append(delta)
-            if delta.finish is not None:
-                self.scheduler.finish(sequence)
-        return deltas
+        for work in wanted:
+            answers = chosen[row : row + work.n_outputs]
+            row += work.n_outputs
+            if self._accept(work, answers):
+                gained.append(work.sequence)
+        return gained
+
+    def _accept(self, work: Work, chosen: list[int | RequestError]) -> bool:
+        """Take tokens as long as the guesses before them were right."""
+        sequence, ended, n_held = work.sequence, False, 0
+        for token, guess in zip_longest(chosen, work.draft):
+            if isinstance(token, RequestError):
+                self._finish(sequence)
+                self._refuse(sequence.request, token)
+                return False
+            ended = sequence.accept(token)
+            if ended or token != guess:
+                break
+            n_held += 1
+        if work.draft:
+            sequence.draft = []
+            self.scheduler.verified(work, n_held)
+        if ended:
+            self._finish(sequence)
+        return True
+
+    def _finish(self, sequence: Sequence) -> None:
+        self.scheduler.finish(sequence)
+        if self._speculation is not None:
+            self._speculation.forget(sequence.request)
+
+    def _tell(self) -> None:
+        """Emit what the last step has brought, unless that is done."""
+        untold, self._untold = self._untold, None
+        if untold is None:
+            return
+        deltas = tuple(sequence.delta() for sequence in untold.gained)
+        self._emit(
+            Step(
+                self._epoch,
+                untold.step,
+                deltas,
+                tuple(untold.started),
+                n_recomputed=untold.n_recomputed,
+            )
+        )
 
     def _refuse(self, request: RequestNo, err: RequestError) -> None:
         self._emit(Refused(self._epoch, request, err.code, err.message, err.param))
 
     def _handle(self, message: ToEngine) -> None:
+        self._tell()  # whatever is answered comes after it
         match message:
             case Generate():
                 self._admit(message)
@@ -177,7 +281,7 @@ class Engine:
             case Attach():
                 self._begin_anew(message.successor)
             case ExportKv() | ImportKv():
-                self._emit(kv_transfer.move(message, self._backend, self.scheduler))
+                self._emit(kv_transfer.move(message, self._backend, self.scheduler.slots))
 
     def _admit(self, spec: Generate) -> None:
         try:
@@ -216,13 +320,13 @@ class Engine:
     def _cancel(self, request: RequestNo) -> None:
         sequence = self.scheduler.find(request)
         if sequence is not None:
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
             self._emit(Finished(self._epoch, request, FinishReason.CANCELLED))
 
     def _begin_anew(self, epoch: Epoch) -> None:
         """Another front has taken over: what runs is nobody's, and its cells are prefixes."""
         for sequence in (*self.scheduler.running, *self.scheduler.waiting):
-            self.scheduler.finish(sequence)
+            self._finish(sequence)
         self._epoch = epoch
 
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:
@@ -234,7 +338,30 @@ class Engine:
             step_tokens=n_tokens,
             n_running=len(scheduler.running),
             n_waiting=len(scheduler.waiting),
-            kv_cells_used=min(scheduler.n_cells_used, self._backend.facts.kv_cells),
+            kv_cells_used=min(scheduler.slots.n_cells_used, self._backend.facts.kv_cells),
+        )
+
+
+def _slots(facts: ModelFacts, max_running: int) -> Slots:
+    cache = PrefixCache(can_cut=facts.can_cut)
+    if facts.unified or not facts.can_cut:
+        max_idle = max(0, facts.n_sequences - max_running)
+        return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
+    # idle cells of another stream slow nobody down
+    return StreamSlots(facts.n_sequences, max_idle=facts.n_sequences, cache=cache)
+
+
+def picks(work: Work) -> Iterator[Pick]:
+    """A row to choose from for the last known token, and for each guess after it."""
+    sequence = work.sequence
+    history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
+    for at in range(work.n_outputs):
+        yield Pick(
+            sequence.sampler,
+            history,
+            len(sequence.tokens) + at,
+            sequence.spec.choice,
+            sequence.n_generated + at,
         )
 
 
@@ -244,8 +371,10 @@ def _batch(plan: Plan) -> Batch:
         sequence = work.sequence
         start, stop = sequence.n_computed, sequence.n_computed + work.count
         batch.tokens += sequence.tokens[start:stop]
-        batch.positions += range(start, stop)
-        batch.sequences += [sequence.slot or 0] * work.count
-        batch.outputs += [False] * work.count
-        batch.outputs[-1] = work.output
+        batch.tokens += work.draft
+        count = work.count + len(work.draft)
+        batch.positions += range(start, start + count)
+        batch.sequences += [sequence.slot or 0] * count
+        batch.outputs += [False] * (count - work.n_outputs)
+        batch.outputs += [True] * work.n_outputs
     return batch

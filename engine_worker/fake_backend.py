@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from engine_worker import fake_faults, fake_vocabulary
-from engine_worker.backend import Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.chat_template import CHATML
 from engine_worker.fake_faults import first_time
 from engine_worker.fake_vocabulary import (
@@ -29,7 +29,7 @@ from engine_worker.fake_vocabulary import (
     expected_tokens,
 )
 from engine_worker.sampling import require_finite
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
@@ -62,12 +62,14 @@ class FakeBackend:
     end_tokens = ENDS
 
     def __init__(self, config: ModelConfig, n_sequences: int) -> None:
-        self._script = fake_faults.parse_script(config.fake_script)
+        self._script = fake_faults.script_of(config)
+        self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
-        self._room = cells if config.kv_unified else cells // n_sequences
+        self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
+        self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch)
 
     @classmethod
@@ -86,7 +88,7 @@ class FakeBackend:
         """The tokens that a sequence holds, for tests."""
         return [cell.token for cell in self._sequences[sequence]]
 
-    def decode(self, batch: Batch) -> Logits:
+    def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
         rows: list[Logits] = []
@@ -94,11 +96,14 @@ class FakeBackend:
         for token, sequence, wanted in entries:
             state = self._append(sequence, token)
             if wanted:
-                rows.append(_row(state, is_nan=self._meets_nan(state)))
-        logits = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
-        if rows:
-            require_finite(logits)
-        return logits
+                is_nan = self._meets_nan(state) or bool(self._script.nan)
+                rows.append(_row(state, is_nan=is_nan))
+        self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def logits(self) -> Logits:
+        if len(self._rows):
+            require_finite(self._rows)
+        return self._rows
 
     def remove(self, sequence: int, start: int = 0) -> None:
         cells = self._sequences[sequence]
@@ -160,6 +165,8 @@ class FakeBackend:
         lengths = {len(batch.positions), len(batch.sequences), len(batch.outputs), n_tokens}
         if not 0 < n_tokens <= self._n_batch or len(lengths) > 1:
             raise DecodeFailed(f"a batch of {n_tokens} tokens, of at most {self._n_batch}")
+        if sum(batch.outputs) > self.facts.max_outputs:
+            raise DecodeFailed(f"{sum(batch.outputs)} outputs of {self.facts.max_outputs}")
         ends: dict[int, int] = {}
         entries = zip(batch.tokens, batch.positions, batch.sequences, strict=True)
         for token, position, sequence in entries:
@@ -178,6 +185,8 @@ class FakeBackend:
         seconds = self._script.step_ms / 1e3 + n_prefilled * self._script.prefill_us / 1e6
         if seconds > 0:
             time.sleep(seconds)
+        if self._script.leak_kb:
+            self._leaked.append(b"\1" * (self._script.leak_kb << 10))
 
     def _append(self, sequence: int, token: int) -> State:
         """Add a cell; meets the faults of a directive that this very token completes."""
@@ -212,9 +221,14 @@ def _row(state: State, *, is_nan: bool) -> Logits:
     return row
 
 
+def _is_unified(config: ModelConfig) -> bool:
+    """Cells cost nothing here: `auto` is the cache that is harder to keep the account of."""
+    return config.kv_unified is not KvUnified.FALSE
+
+
 def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
-    room = cells if config.kv_unified else cells // n_sequences
+    room = cells if _is_unified(config) else cells // n_sequences
     return ModelFacts(
         fingerprint=hashlib.sha256(name.encode()).hexdigest(),
         architecture="fake",
@@ -223,12 +237,13 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         kv_cells=cells,
         n_sequences=n_sequences,
         batch_tokens=n_batch,
+        max_outputs=min(n_batch, n_sequences + SPARE_OUTPUTS),
         n_vocab=N_VOCAB,
         n_layers=1,
         n_gpu_layers=0,
         n_params=0,
         model_bytes=0,
-        unified=config.kv_unified,
+        unified=_is_unified(config),
         can_cut=True,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],

@@ -8,7 +8,12 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     load_fail=1          loading raises `ModelLoadError`
     load_crash=segv      loading dies of a fault: segv, abort, kill or exitCODE
     load_hang=1          loading never ends
-    fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
+    load_short=1000      loading lacks so many bytes of memory
+    fail_once_file=PATH  the four above happen only if PATH does not exist, and create it
+    nan=1                what it computes are no numbers
+    leak_kb=64           each decode keeps so much more memory
+
+A file `MODEL.script` beside the model's (which need not exist) adds to it, for that model only.
 """
 
 import ctypes
@@ -16,13 +21,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Struct
 
 from engine_worker.backend import LoadProgress
-from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError
+from gpufc.config import ModelConfig
+from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +41,17 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     load_fail: int = 0
     load_crash: str = ""
     load_hang: int = 0
+    load_short: int = 0
     fail_once_file: str = ""
+    nan: int = 0
+    leak_kb: int = 0
+
+
+def script_of(config: ModelConfig) -> Script:
+    """The configured script with what belongs to the model. Raises `ConfigError`."""
+    own = Path(f"{config.model_path}.script")
+    text = own.read_text() if config.model_path and own.is_file() else ""
+    return parse_script(f"{config.fake_script},{text}")
 
 
 def parse_script(text: str) -> Script:
@@ -63,12 +80,16 @@ def play_load(script: Script, on_progress: LoadProgress) -> None:
     for step in range(n_steps):
         on_progress(step / n_steps)
         time.sleep(script.load_s / n_steps)
-    misbehaves = bool(script.load_fail or script.load_crash or script.load_hang)
+    misbehaves = script.load_fail or script.load_crash or script.load_hang or script.load_short
     if misbehaves and first_time(script.fail_once_file):
         if script.load_crash:
             commit(*_crash(script.load_crash))
         if script.load_hang:
             _hang()
+        if script.load_short:
+            raise MemoryShort(
+                "not enough memory, as its script says", needed_bytes=script.load_short
+            )
         raise ModelLoadError("the fake model does not load, as its script says")
     on_progress(1.0)
 

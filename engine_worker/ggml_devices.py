@@ -1,6 +1,7 @@
 """The devices that ggml sees, whoever made them. Not in llama-cpp-python's bindings: ctypes."""
 
 import ctypes
+from collections.abc import Sequence
 
 from gpufc.protocol import EngineDevice
 
@@ -43,6 +44,9 @@ def list_devices(library: ctypes.CDLL) -> tuple[EngineDevice, ...]:
     return tuple(devices)
 
 
-def free_gpu_bytes(devices: tuple[EngineDevice, ...]) -> int:
-    """Free memory of all GPUs together; 0 without one."""
-    return sum(entry.memory_free_bytes for entry in devices if entry.kind in ("gpu", "igpu"))
+def device_handles(library: ctypes.CDLL, names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
+    """ggml's pointers to devices that `list_devices` has named, and NULL at the end."""
+    by_name = library.ggml_backend_dev_by_name
+    by_name.restype, by_name.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+    handles = [by_name(name.encode()) for name in names]
+    return (ctypes.c_void_p * (len(handles) + 1))(*handles, None)

@@ -137,18 +137,27 @@ def opened(owner_pid: int, owner_fd: int, *, sealed: bool) -> Iterator[int]:
     """A memory file that lies open in the front's process, by that process's own table.
 
     Nobody but a process of the same user may open it there. With `sealed` it must not be
-    writable by anybody any more. Raises `KvFileError`.
+    writable by anybody any more, else it must be new: the front may have lost patience, and its
+    descriptor be another file's by now. Raises `KvFileError`.
     """
     mode = os.O_RDONLY if sealed else os.O_RDWR
     try:
-        fd = os.open(f"/proc/{owner_pid}/fd/{owner_fd}", mode | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{owner_pid}/fd/{owner_fd}", mode | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as err:
         raise KvFileError(f"the memory file cannot be opened: {err}") from err
     try:
-        if sealed and fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
-            raise KvFileError("the memory file is not sealed")
+        _require_memory_file(fd, sealed=sealed)
         yield fd
     except OSError as err:
         raise KvFileError(f"the memory file cannot be used: {err}") from err
     finally:
         os.close(fd)
+
+
+def _require_memory_file(fd: int, *, sealed: bool) -> None:
+    """Raises `KvFileError` for one in another state, `OSError` for any other file."""
+    seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # only memory files have any
+    if sealed and seals & SEALS != SEALS:
+        raise KvFileError("the memory file is not sealed")
+    if not sealed and (seals or os.fstat(fd).st_size):
+        raise KvFileError("the memory file is not new")

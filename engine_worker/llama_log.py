@@ -12,6 +12,9 @@ logger = logging.getLogger("engine_worker.llama_cpp")
 _DEBUG, _INFO, _WARN, _ERROR, _CONT = 1, 2, 3, 4, 5
 _LEVELS = {_INFO: logging.DEBUG, _WARN: logging.WARNING, _ERROR: logging.WARNING}
 
+_NO_MEMORY = ("out of memory", "failed to allocate", "unable to allocate")
+"""Of CUDA, of the KV cache and compute buffers, and of weights."""
+
 _HARMLESS = "possible training context overflow"
 """Said of every cache with more cells than the trained context: one request never gets as many."""
 
@@ -27,7 +30,8 @@ class LlamaLog:
         self._level = _DEBUG
         self._pending = ""
         self._errors: deque[str] = deque(maxlen=8)
-        self.n_offloaded: int | None = None
+        self.flash_attention: bool | None = None
+        """What `auto` came to in the newest context; None when llama.cpp has not said."""
 
     def write(self, level: int, text: bytes | None) -> None:
         """One call of llama.cpp's log callback."""
@@ -48,9 +52,15 @@ class LlamaLog:
         """
         return next(iter(self._errors), "")
 
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether one of the errors since `clear` is of memory that could not be had."""
+        return any(word in line for line in self._errors for word in _NO_MEMORY)
+
     def clear(self) -> None:
-        """Forget the errors: what fails from here on has its own."""
+        """Forget what was said: what comes from here on has its own reasons."""
         self._errors.clear()
+        self.flash_attention = None
 
     def _flush(self) -> None:
         line, self._pending = self._pending.strip(), ""
@@ -58,13 +68,12 @@ class LlamaLog:
             return
         if self._level == _ERROR:
             self._errors.append(line)
-        self._note_offload(line)
+        self._note_flash_attention(line)
         level = _LEVELS.get(self._level, logging.DEBUG)
         logger.log(logging.DEBUG if _HARMLESS in line else level, "%s", line)
 
-    def _note_offload(self, line: str) -> None:
-        # "load_tensors: offloaded 31/31 layers to GPU": the only place where llama.cpp says it
-        before, _, rest = line.partition("offloaded ")
-        count = rest.partition("/")[0]
-        if before and count.isdigit() and rest.endswith("layers to GPU"):
-            self.n_offloaded = int(count)
+    def _note_flash_attention(self, line: str) -> None:
+        # "resolve_fused_ops: Flash Attention enabled", or "… not supported, set to disabled"
+        _, found, verdict = line.partition("Flash Attention ")
+        if found and verdict.endswith(("enabled", "disabled")):
+            self.flash_attention = verdict == "enabled"

@@ -10,14 +10,17 @@ on a machine that it was not compiled for, and a model's header is untrusted. Lo
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from engine_worker import cells
+from engine_worker import host
+from engine_worker.footprint import footprint
 from engine_worker.ggml_devices import list_devices
 from engine_worker.gguf_header import read_header
+from gpufc.config import KvType
 from gpufc.errors import ModelLoadError
 
 
@@ -40,8 +43,11 @@ def engine() -> dict[str, Any]:
     }
 
 
-def model(path: Path) -> dict[str, Any]:
-    """What the file's header says, every tensor checked to lie within the file; or its fault."""
+def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
+    """What the file's header says, every tensor checked to lie within the file; or its fault.
+
+    `cache_types` are those of keys and values, by which a cell's size goes.
+    """
     try:
         header = read_header(path)
     except ModelLoadError as err:
@@ -51,15 +57,15 @@ def model(path: Path) -> dict[str, Any]:
         "name": header.text("general.name"),
         "n_ctx_train": header.number(f"{header.architecture}.context_length"),
         "file_bytes": header.file_bytes,
-        "cell_bytes": cells.bytes_per_cell(header),
+        "cell_bytes": footprint(header, *map(KvType, cache_types)).bytes_per_cell,
     }
 
 
 def main() -> None:
-    """The optional argument is a model's path."""
-    report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": cells.available_memory()}
+    """The optional arguments are a model's path and the types of its cache."""
+    report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": host.available_memory()}
     if len(sys.argv) > 1:
-        report["model"] = model(Path(sys.argv[1]))
+        report["model"] = model(Path(sys.argv[1]), sys.argv[2:4])
     sys.stdout.write(json.dumps(report) + "\n")
 
 

@@ -31,9 +31,10 @@ from engine_worker.channel import Channel
 from engine_worker.engine import Engine
 from engine_worker.progress import Progress
 from engine_worker.prompt import PromptPreparer
+from engine_worker.prompt_lookup import PromptLookup
 from engine_worker.template_process import TemplateRenderer
 from gpufc import logs, wire
-from gpufc.config import BackendKind
+from gpufc.config import BackendKind, Speculation
 from gpufc.errors import (
     DecodeFailed,
     InvalidRequest,
@@ -205,6 +206,7 @@ class Worker:
             epoch=boot.epoch,
             max_running=boot.n_sequences,
             batch_tokens=backend.facts.batch_tokens,
+            drafter=PromptLookup() if boot.model.speculation is Speculation.NGRAM else None,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
         self._ready = _ready(boot, backend, time.monotonic() - started)
@@ -344,6 +346,8 @@ def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
         loaded_in_s=loaded_in_s,
         devices=facts.devices,
         system_info=facts.system_info,
+        unified=facts.unified,
+        device_bytes=facts.device_bytes,
     )
 
 

@@ -165,14 +165,19 @@ def _split(node: _Node, at: int) -> _Node:
 
 
 def _common_prefix(edge: TokenArray, tokens: Sequence[int], start: int) -> int:
-    """How much of `edge` stands in `tokens` at `start`: by bisection, since slices compare in C."""
-    there = array("i", tokens[start : start + len(edge)])
-    if there == edge:
-        return len(edge)
-    low, high = 0, min(len(edge), len(there))
+    """How much of `edge` stands in `tokens` at `start`."""
+    return n_common(edge, array("i", tokens[start : start + len(edge)]))
+
+
+def n_common(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the common prefix of two sequences of one type: by bisection, since slices compare
+    in C."""
+    low, high = 0, min(len(left), len(right))
+    if left[:high] == right[:high]:
+        return high
     while low < high:
         middle = (low + high + 1) // 2
-        if edge[low:middle] == there[low:middle]:
+        if left[low:middle] == right[low:middle]:
             low = middle
         else:
             high = middle - 1

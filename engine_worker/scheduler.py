@@ -1,4 +1,4 @@
-"""Which tokens the next step computes, in which KV slots, and who gives way when cells are short.
+"""Which tokens the next step computes, and who gives way when cells are short.
 
 Pure: `plan()` says what to do, the engine does it and calls `commit()`; nothing here knows a
 backend, a clock or a thread. See DESIGN.md for why it is shaped so.
@@ -9,87 +9,81 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from engine_worker.kv_transfer import Holding
-from engine_worker.prefix_cache import PrefixCache
+from engine_worker.kv_edit import KvEdit
+from engine_worker.pace import Pace
+from engine_worker.prefix_cache import MIN_MATCH
+from engine_worker.radix_tree import n_common
 from engine_worker.sequence import Sequence
+from engine_worker.slots import Slots
+from engine_worker.step_costs import StepCosts
 from gpufc.errors import OutOfCells
 from gpufc.ids import RequestNo
 from gpufc.protocol import Started
 
-
-class Remove(Struct, frozen=True):
-    """Forget the cells of a slot from position `start` on."""
-
-    slot: int
-    start: int
-
-
-class Copy(Struct, frozen=True):
-    """Let the empty slot `target` begin with `n_tokens` of `source`."""
-
-    source: int
-    target: int
-    n_tokens: int
-
-
-KvEdit = Remove | Copy
+AGEING = 32
+"""Tokens by which a prompt counts as shorter for each step that it has waited: no prompt is so long
+that shorter ones get in before it for ever."""
 
 
 class Work(Struct, frozen=True):
-    """Compute `count` pending tokens of a sequence; `output` when they reach the last known."""
+    """Compute `count` pending tokens of a sequence, and after them its `draft`.
+
+    With `output`, `count` reaches the last known token: logits are wanted for that and for each
+    drafted one.
+    """
 
     sequence: Sequence
     count: int
     output: bool
+    draft: tuple[int, ...] = ()
+
+    @property
+    def n_outputs(self) -> int:
+        return 1 + len(self.draft) if self.output else 0
 
 
 class Plan(Struct, frozen=True):
-    """One step: first the edits, in their order, then all work in one batch."""
+    """One step: first the edits, in their order, then all work in one batch.
+
+    `n_decoding` sequences compute their one next token, `n_drafted` guesses beside it; `n_prefill`
+    tokens are of prompts and replays.
+    """
 
     edits: list[KvEdit]
     work: list[Work]
     started: list[Started]
+    n_decoding: int = 0
+    n_drafted: int = 0
+    n_prefill: int = 0
 
     @property
     def n_tokens(self) -> int:
-        return sum(work.count for work in self.work)
+        return self.n_decoding + self.n_drafted + self.n_prefill
 
     @property
     def is_prefill(self) -> bool:
-        """Whether any sequence computes more than its one next token."""
-        return any(work.count > 1 for work in self.work)
+        """Whether any sequence computes more than its one next token, and guesses."""
+        return self.n_prefill > 0
 
 
 class Scheduler:
-    """Waiting and running sequences and the slots between them.
+    """Waiting and running sequences.
 
-    Invariants: a slot is free, idle in the prefix cache, or owned by exactly one running
-    sequence; `waiting` is in order of arrival, with preempted sequences in front; at most
-    `max_running` sequences run; one step computes at most `batch_tokens` tokens; no more slots
-    stay idle than there are beyond `max_running`, which must not exceed `n_slots`.
+    Invariants: a sequence runs if and only if it has a slot; `waiting` is in order of arrival, with
+    preempted sequences in front; at most `max_running` run; one step computes at most
+    `batch_tokens` tokens.
     """
 
     def __init__(
-        self,
-        *,
-        max_running: int,
-        n_slots: int,
-        batch_tokens: int,
-        prefix_cache: PrefixCache,
-        takes_over: bool = True,
+        self, *, max_running: int, batch_tokens: int, slots: Slots, costs: StepCosts
     ) -> None:
-        """`takes_over`: a sequence may run in the slot of the idle one that it continues. Not
-        where running slots must be the lowest (a KV stream each)."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.slots = slots
+        self._pace = Pace(batch_tokens, costs)
         self._max_running = max_running
-        self._batch_tokens = batch_tokens
-        self._cache = prefix_cache
-        self._free = list(range(n_slots))
-        self._max_idle = max(0, n_slots - max_running)
-        self._edits: list[KvEdit] = []
+        self.batch_tokens = batch_tokens
         self._cells_short = False
-        self._takes_over = takes_over
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
@@ -99,35 +93,84 @@ class Scheduler:
         """The waiting or running sequence of a request."""
         return next((seq for seq in self._all() if seq.request == request), None)
 
+    def decoding(self) -> list[Sequence]:
+        """Those that will compute one next token each, and may have guesses beside it."""
+        return [seq for seq in self.running if seq.n_pending == 1]
+
     def plan(self) -> Plan:
         """The next step. Its `work` is empty when there is nothing to do.
 
-        Running sequences' next tokens come first, then chunks of prompts in order of arrival, so
-        that a long prompt delays running streams by one chunk at most.
+        Every running sequence's next token is in it. Chunks of prompts come beside, as many as
+        the pace allows, the shortest prompt first.
         """
-        self._start_waiting()
-        budget = self._batch_tokens
+        decoding = self.decoding()
+        work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
+        n_drafted = sum(len(item.draft) for item in work)
+        room = self.batch_tokens - len(decoding) - n_drafted
+        chunks, started = self._prefill(min(room, self._pace.allowance(len(decoding))))
+        self.slots.settle()
+        return Plan(
+            self.slots.take_edits(),
+            # in the order of slots, which a stream each needs to be computed in one pass
+            sorted(work + chunks, key=lambda item: item.sequence.slot or 0),
+            started,
+            n_decoding=len(decoding),
+            n_drafted=n_drafted,
+            n_prefill=sum(item.count for item in chunks),
+        )
+
+    def _prefill(self, budget: int) -> tuple[list[Work], list[Started]]:
+        chunks: list[Work] = []
         started: list[Started] = []
-        work: list[Work] = []
-        decoding = [seq for seq in self.running if seq.n_pending == 1]
-        prefilling = [seq for seq in self.running if seq.n_pending > 1]
-        for sequence in (*decoding, *prefilling):
-            if budget == 0:
-                break
-            if sequence.n_computed == 0:
-                # those that came together began before any of them was in the cache
-                self._reuse(sequence)
-            if not sequence.announced:
-                sequence.announced = True
-                started.append(Started(sequence.request, sequence.n_computed))
+        for sequence in self._prompts():
+            if budget <= 0 or (sequence.slot is None and self._awaits_prefix(sequence)):
+                sequence.n_steps_waited += 1
+                continue
+            if sequence.slot is None:
+                started += self._start(sequence)
             count = sequence.next_chunk(budget)
-            work.append(Work(sequence, count, output=count == sequence.n_pending))
+            chunks.append(Work(sequence, count, output=count == sequence.n_pending))
             budget -= count
-        edits, self._edits = self._edits, []
-        return Plan(edits, work, started)
+        return chunks, started
+
+    def _prompts(self) -> list[Sequence]:
+        """Whose prompt is not computed yet, the first to come first."""
+        found = [seq for seq in self.running if seq.n_pending > 1]
+        if not (self._cells_short and self.running):
+            n_places = self._max_running - len(self.running)
+            found += [seq for seq, _ in zip(self.waiting, range(n_places), strict=False)]
+        return sorted(found, key=lambda seq: seq.n_pending - AGEING * seq.n_steps_waited)
+
+    def _start(self, sequence: Sequence) -> list[Started]:
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        self.slots.give(sequence)
+        if sequence.announced:
+            return []
+        sequence.announced = True
+        return [Started(sequence.request, sequence.n_computed)]
+
+    def _awaits_prefix(self, sequence: Sequence) -> bool:
+        """Whether somebody is just computing what this sequence begins with: of those that come
+        together with one system prompt the first computes it, the others copy it."""
+        if not sequence.reuses_prefix:
+            return False
+        others = [seq for seq in self.running if seq.n_pending > 1 and seq.reuses_prefix]
+        gains = [(self._will_share(sequence, seq), seq.n_computed) for seq in others]
+        if not any(shared >= computed + MIN_MATCH for shared, computed in gains):
+            return False
+        found = self.slots.match(sequence)
+        known = 0 if found is None else found.n_tokens
+        return any(shared >= max(known, computed) + MIN_MATCH for shared, computed in gains)
+
+    def _will_share(self, sequence: Sequence, other: Sequence) -> int:
+        if sequence.spec.scope != other.spec.scope:
+            return 0
+        return n_common(other.tokens, sequence.tokens)
 
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""
+        self._pace.spent(plan.n_decoding, plan.n_prefill)
         n_recomputed = 0
         for work in plan.work:
             sequence = work.sequence
@@ -136,8 +179,16 @@ class Scheduler:
             n_recomputed += max(0, min(sequence.n_ever_computed, sequence.n_computed) - before)
             sequence.n_ever_computed = max(sequence.n_ever_computed, sequence.n_computed)
             if work.count > 1:
-                self._remember(sequence)
+                self.slots.remember(sequence)
         return n_recomputed
+
+    def verified(self, work: Work, n_held: int) -> None:
+        """Of a committed work's draft the first `n_held` were right; what follows is forgotten."""
+        sequence = work.sequence
+        sequence.n_computed += n_held
+        sequence.n_ever_computed = max(sequence.n_ever_computed, sequence.n_computed)
+        if n_held < len(work.draft):
+            self.slots.cut(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """A sequence has ended, however it did. Its cells stay for others while they may."""
@@ -146,125 +197,37 @@ class Scheduler:
             return
         self.running.remove(sequence)
         self._cells_short = False
-        self._remember(sequence)
-        slot, sequence.slot = sequence.slot, None
-        if not self._cache.release(slot):
-            self._give_up(slot)
-        for surplus in self._cache.idle_slots()[: -self._max_idle or None]:
-            self._give_up(surplus)
+        self.slots.remember(sequence)
+        self.slots.take_back(sequence, keep=True)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it is replayed from its tokens when they fit."""
         if sequence.slot is None:
             return
         self.running.remove(sequence)
-        slot, sequence.slot = sequence.slot, None
+        self.slots.take_back(sequence, keep=False)
         sequence.n_computed = 0
-        self._give_up(slot)
+        sequence.draft = []
         self.waiting.appendleft(sequence)
 
     def make_room(self) -> None:
         """The last plan did not fit into the cache: give up something, then plan again.
 
-        Idle prefixes go first, then the youngest running sequence. Until some sequence has
-        ended, nobody new is started, or the one that gave way would come straight back. Raises
-        `OutOfCells` when a single sequence alone does not fit.
+        Guesses go first, then idle prefixes, then the youngest running sequence. Until some
+        sequence has ended, nobody new is started, or the one that gave way would come straight
+        back. Raises `OutOfCells` when a single sequence alone does not fit.
         """
-        idle = self._cache.least_recently_used()
-        if idle is not None:
-            self._give_up(idle)
+        if any(seq.draft for seq in self.running):
+            for seq in self.running:
+                seq.draft = []
+            return
+        if self.slots.give_up_idle():
             return
         if len(self.running) <= 1:
             raise OutOfCells("one sequence alone does not fit into the KV cache")
         self._cells_short = True
         self.preempt(max(self.running, key=lambda sequence: sequence.request))
 
-    def holdings(self) -> list[Holding]:
-        """See `kv_transfer.KvKeeper`."""
-        running = [
-            Holding(seq.slot, seq.spec.scope, tuple(seq.tokens[: seq.n_computed]))
-            for seq in self.running
-            if seq.slot is not None and seq.reuses_prefix and seq.n_computed
-        ]
-        return running + self._cache.idle_holdings()
-
-    def adopt(self, scope: str, tokens: tuple[int, ...]) -> int | None:
-        """See `kv_transfer.KvKeeper`."""
-        if not self._free:
-            return None
-        slot = max(self._free)
-        self._free.remove(slot)
-        self._cache.hold(slot, scope, tokens)
-        if not self._cache.release(slot):  # too short to be worth it
-            self._free.append(slot)
-            return None
-        return slot
-
-    def disown(self, slot: int) -> None:
-        """See `kv_transfer.KvKeeper`."""
-        self._cache.forget(slot)
-        self._free.append(slot)
-
-    @property
-    def n_cells_used(self) -> int:
-        """Cells in use at most: a prefix that sequences share counts for each of them."""
-        return sum(seq.n_computed for seq in self.running) + self._cache.n_idle_tokens
-
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
-
-    def _start_waiting(self) -> None:
-        while self.waiting and len(self.running) < self._max_running:
-            if self._cells_short and self.running:
-                break
-            sequence = self.waiting.popleft()
-            self._assign_slot(sequence)
-            self.running.append(sequence)
-
-    def _reuse(self, sequence: Sequence) -> None:
-        """Begin a sequence of which nothing is computed yet with the longest prefix there is."""
-        if not sequence.reuses_prefix or sequence.slot is None:
-            return
-        match = self._cache.match(sequence.spec.scope, sequence.tokens)
-        if match is not None:
-            self._edits.append(Copy(match.slot, sequence.slot, match.n_tokens))
-            sequence.n_computed = match.n_tokens
-
-    def _assign_slot(self, sequence: Sequence) -> None:
-        """Give a slot to a sequence, the lowest: running ids stay compact, idle ones drift up."""
-        if not sequence.reuses_prefix and not self.running:
-            # Cells lying about change the order in which attention sums, and so the last bit.
-            for slot in self._cache.idle_slots():
-                self._give_up(slot)
-        if self._continue_idle(sequence):
-            return
-        if not self._free and (idle := self._cache.least_recently_used()) is not None:
-            self._give_up(idle)
-        sequence.slot = min(self._free)
-        self._free.remove(sequence.slot)
-
-    def _continue_idle(self, sequence: Sequence) -> bool:
-        """Go on in the idle slot that holds this sequence's beginning and nothing else, such as
-        the turns of a conversation before this one: no copy, and no second set of cells."""
-        if not self._takes_over or not sequence.reuses_prefix:
-            return False
-        match = self._cache.match(sequence.spec.scope, sequence.tokens)
-        surplus = None if match is None else self._cache.surplus(match)
-        if match is None or surplus is None or surplus > 1:
-            return False
-        if surplus:  # the last token, which is computed again for its logits
-            self._edits.append(Remove(match.slot, match.n_tokens))
-        sequence.slot, sequence.n_computed = match.slot, match.n_tokens
-        self._remember(sequence)
-        return True
-
-    def _give_up(self, slot: int) -> None:
-        self._cache.forget(slot)
-        self._edits.append(Remove(slot, 0))
-        self._free.append(slot)
-
-    def _remember(self, sequence: Sequence) -> None:
-        if sequence.reuses_prefix and sequence.slot is not None:
-            computed = sequence.tokens[: sequence.n_computed]
-            self._cache.hold(sequence.slot, sequence.spec.scope, computed)

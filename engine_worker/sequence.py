@@ -6,7 +6,6 @@ engine calls the rest.
 
 from collections.abc import Callable
 
-from engine_worker.backend import Logits
 from engine_worker.detokenizer import Detokenizer
 from engine_worker.sampling import Sampler
 from engine_worker.stop_matcher import StopMatcher
@@ -17,10 +16,10 @@ from gpufc.protocol import Delta, FinishReason, Generate
 class Sequence:
     """A prompt, one choice for it, and everything needed to go on at the next position.
 
-    Invariant: the text state (detokenizer and stop matcher) has seen exactly the generated
-    tokens, so that a sequence made from `Generate.tokens` goes on as if it had produced them
-    itself. `tokens[:n_computed]` have cells in KV sequence `slot`; while it waits, `slot` is
-    None and `n_computed` 0.
+    Invariant: `delta` has read a beginning of the generated tokens, and the text state (detokenizer
+    and stop matcher) has seen exactly that; so a sequence made from `Generate.tokens` goes on as if
+    it had produced them itself. `tokens[:n_computed]` have cells in KV slot `slot`; while it waits,
+    `slot` is None and `n_computed` 0.
     """
 
     def __init__(
@@ -34,22 +33,32 @@ class Sequence:
     ) -> None:
         self.spec = spec
         self.request = spec.request
+        self.sampler = sampler
         self.tokens: list[int] = [*spec.prompt_tokens, *spec.tokens]
         self.n_prompt = len(spec.prompt_tokens)
         self.slot: int | None = None
         self.n_computed = 0
         self.n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
+        self.n_steps_waited = 0
+        """Steps in which others' prompts were computed before this one's."""
+        self.draft: list[int] = []
+        """Guesses at the tokens after the last known one, for the next step only."""
         self.announced = False
+        self.finish: FinishReason | None = None
+        """Why it has ended, if it has."""
         self._limit = n_ctx
         if spec.max_tokens is not None:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
-        self._sampler = sampler
         self._piece = piece
         self._is_end = is_end
         self._detokenizer = Detokenizer()
         self._stops = StopMatcher(spec.stop)
-        for token in spec.tokens:
-            self._stops.feed(self._detokenizer.feed(piece(token)))
+        self._n_told = len(spec.tokens)
+        self._n_read = 0
+        self._text = ""
+        self._stopped = False
+        self._read()
+        self._text = ""  # of the tokens that it began with: said by the worker before
 
     @property
     def n_generated(self) -> int:
@@ -60,6 +69,11 @@ class Sequence:
     def n_pending(self) -> int:
         """Known tokens that have no cells yet: 1 while decoding, more in prefill or replay."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def room(self) -> int:
+        """Tokens that it may still gain."""
+        return self._limit - len(self.tokens)
 
     @property
     def exact(self) -> bool:
@@ -90,29 +104,40 @@ class Sequence:
         """The terminal delta of a sequence that is complete before it starts, else None."""
         if len(self.tokens) < self._limit:
             return None
-        return Delta(self.request, self.n_generated, (), self._flush(), FinishReason.LENGTH)
+        self.finish = FinishReason.LENGTH
+        return self.delta()
 
-    def choose(self, logits: Logits) -> int:
-        """The next token, from the logits row after the last known token. Changes nothing."""
-        return self._sampler.choose(logits, self.tokens, self.spec.choice, self.n_generated)
-
-    def accept(self, token: int) -> Delta:
-        """Take the chosen token and say what it brought; terminal if `finish` is set.
+    def accept(self, token: int) -> bool:
+        """Take the next token. True when that ends the sequence; see `finish`.
 
         A token that ends the generation is not part of the answer: it is in no delta.
         """
-        position = self.n_generated
         if self._is_end(token):
-            return Delta(self.request, position, (), self._flush(), FinishReason.STOP)
+            self.finish = FinishReason.STOP
+            return True
         self.tokens.append(token)
-        text, stopped = self._stops.feed(self._detokenizer.feed(self._piece(token)))
-        finish = None
-        if stopped:
-            finish = FinishReason.STOP
+        if self._stops.any and self._read():
+            self.finish = FinishReason.STOP
         elif len(self.tokens) >= self._limit:
-            finish = FinishReason.LENGTH
-            text += self._flush()
-        return Delta(self.request, position, (token,), text, finish)
+            self.finish = FinishReason.LENGTH
+        return self.finish is not None
 
-    def _flush(self) -> str:
-        return self._stops.flush()
+    def delta(self) -> Delta:
+        """What it has gained since the last call; terminal if `finish` is set."""
+        stopped = self._read()
+        text, self._text = self._text, ""
+        if self.finish is not None and not stopped:
+            text += self._stops.flush()
+        position, self._n_told = self._n_told, self.n_generated
+        tokens = tuple(self.tokens[self.n_prompt + position :])
+        return Delta(self.request, position, tokens, text, self.finish)
+
+    def _read(self) -> bool:
+        """Turn tokens that have not been read into text. True once a stop string is found."""
+        for token in self.tokens[self.n_prompt + self._n_read :]:
+            self._n_read += 1
+            text, found = self._stops.feed(self._detokenizer.feed(self._piece(token)))
+            self._text += text
+            if found:
+                self._stopped = True
+        return self._stopped

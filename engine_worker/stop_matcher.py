@@ -18,6 +18,11 @@ class StopMatcher:
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to look for."""
+        return bool(self._stops)
+
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to send, and whether a stop string was found right after it."""
         if not self._stops:

@@ -51,6 +51,35 @@ class FlashAttention(StrEnum):
     OFF = "off"
 
 
+class KvUnified(StrEnum):
+    """One KV cache for all sequences; `auto` gives each a stream of its own where they fit."""
+
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
+class KvType(StrEnum):
+    """How keys or values are stored, by ggml's names."""
+
+    F16 = "f16"
+    BF16 = "bf16"
+    F32 = "f32"
+    Q8_0 = "q8_0"
+    Q5_1 = "q5_1"
+    Q5_0 = "q5_0"
+    Q4_1 = "q4_1"
+    Q4_0 = "q4_0"
+
+
+class SplitMode(StrEnum):
+    """How a model is spread over GPUs: not at all, whole layers, or rows of each matrix."""
+
+    NONE = "none"
+    LAYER = "layer"
+    ROW = "row"
+
+
 class Speculation(StrEnum):
     """What guesses tokens ahead, for the next step to verify."""
 
@@ -111,8 +140,41 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = 4096
     n_gpu_layers: Annotated[
         int,
-        Meta(ge=0, le=100_000, description="layers to put on the GPU, if there is one", extra=FLAG),
+        Meta(
+            ge=0,
+            le=100_000,
+            description="layers to put on the GPU, if there is one; fewer if they do not fit",
+            extra=FLAG,
+        ),
     ] = 999
+    min_gpu_layers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="fewest layers on the GPU; where fewer fit, the model is not served",
+        ),
+    ] = 0
+    devices: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them"
+            " [default: all]",
+        ),
+    ] = None
+    split_mode: Annotated[
+        SplitMode, Meta(description="over several GPUs: none, whole layers, or rows of matrices")
+    ] = SplitMode.LAYER
+    main_gpu: Annotated[
+        int,
+        Meta(ge=0, le=255, description="the GPU that has all with split_mode none, counted from 0"),
+    ] = 0
+    tensor_split: Annotated[
+        Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){0,127}$")] | None,
+        Meta(
+            description="parts of the model for each GPU, such as `3,1` [default: by free memory]",
+        ),
+    ] = None
     kv_cells: Annotated[
         Annotated[int, Meta(ge=16, le=268_435_456)] | None,
         Meta(
@@ -120,8 +182,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     kv_unified: Annotated[
-        bool, Meta(description="one KV cache for all sequences rather than a stream for each")
-    ] = True
+        KvUnified,
+        Meta(
+            description="one KV cache for all sequences (true), a stream for each (false), or"
+            " streams where they fit (auto)"
+        ),
+    ] = KvUnified.AUTO
+    cache_type_k: Annotated[KvType, Meta(description="how the KV cache stores keys")] = KvType.F16
+    cache_type_v: Annotated[
+        KvType,
+        Meta(description="how the KV cache stores values; less than 16 bits takes flash attention"),
+    ] = KvType.F16
     batch_tokens: Annotated[
         Annotated[int, Meta(ge=16, le=65_536)] | None,
         Meta(
@@ -132,6 +203,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for decoding [default: the cores there are]"),
+    ] = None
+    n_threads_batch: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        Meta(description="CPU threads for prompts [default: n_threads]"),
     ] = None
     flash_attention: Annotated[FlashAttention, Meta(description="flash attention kernels")] = (
         FlashAttention.AUTO
@@ -145,6 +220,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Meta(description="draft tokens ahead: none, or ngram (from the sequence's own text)"),
     ] = Speculation.NGRAM
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
+    use_mlock: Annotated[
+        bool, Meta(description="keep the model in memory: it is never swapped out")
+    ] = False
     replay: Annotated[
         Replay,
         Meta(description="how a continued stream feeds its tokens: fast in a batch, exact singly"),

@@ -63,8 +63,17 @@ class ModelLoadError(EngineError):
 class MemoryShort(ModelLoadError):
     """There is not enough memory at this moment: an ended process's may not be free yet."""
 
-    def __init__(self, message: str, *, needed_bytes: int = 0, available_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        needed_bytes: int = 0,
+        available_bytes: int = 0,
+        on_device: bool = False,
+    ) -> None:
+        """`on_device`: it is a device's memory that is short, and not the host's."""
         super().__init__(message)
+        self.on_device = on_device
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
 

@@ -214,7 +214,8 @@ class Ready(Message, frozen=True):
     """The model is loaded; this is what was really obtained.
 
     `fingerprint` is equal for two workers only if a replay may move between them. `n_ctx` is
-    what one request may use, `kv_cells` what all of them share.
+    what one request may use, `kv_cells` what all of them share if the cache is `unified`, else a
+    stream each. `device_bytes` is what model and cache have taken of GPUs' memory.
     """
 
     fingerprint: str
@@ -232,6 +233,8 @@ class Ready(Message, frozen=True):
     loaded_in_s: float
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
+    unified: bool = True
+    device_bytes: int = 0
 
 
 class LoadFailed(Message, frozen=True):

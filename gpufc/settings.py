@@ -139,6 +139,9 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def _checked(key: Key, raw: Any, source: str, *, strict: bool) -> Value:
+    kind = _kind(key.type)
+    if isinstance(raw, bool) and isinstance(kind, inspect.EnumType):
+        raw = str(raw).lower()  # TOML's true and false are words among others here
     try:
         value = msgspec.convert(raw, key.type, strict=strict)
     except msgspec.ValidationError as err:
@@ -161,6 +164,8 @@ def _wanted(key: Key) -> str:
             return f"it must be a whole number{_bounds(kind)}"
         case inspect.FloatType() as kind:
             return f"it must be a number{_bounds(kind)}"
+        case inspect.StrType(pattern=str()):
+            return f"it must be as in: {key.description}"
         case inspect.StrType(max_length=most_letters, min_length=least):
             limit = f" of at most {most_letters:,} letters" if most_letters else ""
             return f"it must be text{limit}{' and not empty' if least else ''}"

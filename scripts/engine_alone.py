@@ -29,31 +29,48 @@ Arrival = tuple[float, Step]
 
 def main() -> None:
     options = _options()
-    arrivals: SimpleQueue[Arrival] = SimpleQueue()
-    engine = _engine(options.streams, options.step_ms, arrivals)
+    arrivals: list[Arrival] = []
+    n_ended: SimpleQueue[int] = SimpleQueue()
+    engine = _engine(options.streams, options.step_ms, arrivals, n_ended)
     began: dict[int, float] = {}
-    times: dict[int, list[float]] = defaultdict(list)
     numbers = iter(range(options.requests))
     for number in itertools.islice(numbers, options.streams):
         _begin(engine, number, options.tokens, began)
-    while sum(map(len, times.values())) < options.requests * options.tokens:
-        at, step = arrivals.get()
-        for delta in step.deltas:
-            times[delta.request] += [at] * len(delta.tokens)
-            if delta.finish is not None and (number := next(numbers, None)) is not None:
-                _begin(engine, number, options.tokens, began)
+    left = options.requests
+    while left:
+        ended = n_ended.get()
+        left -= ended
+        for number in itertools.islice(numbers, ended):
+            _begin(engine, number, options.tokens, began)
+    times = _times(arrivals)
     first = [times[number][0] - began[number] for number in began]
     gaps = [b - a for stream in times.values() for a, b in itertools.pairwise(stream)]
     print(json.dumps({"first_token_s": first, "gaps_s": gaps}))
 
 
-def _engine(streams: int, step_ms: float, arrivals: "SimpleQueue[Arrival]") -> Engine:
+def _times(arrivals: list[Arrival]) -> dict[int, list[float]]:
+    """When each request's tokens came."""
+    times: dict[int, list[float]] = defaultdict(list)
+    for at, step in arrivals:
+        for delta in step.deltas:
+            times[delta.request] += [at] * len(delta.tokens)
+    return times
+
+
+def _engine(
+    streams: int, step_ms: float, arrivals: list[Arrival], n_ended: "SimpleQueue[int]"
+) -> Engine:
+    """A running engine. Its thread writes down what comes and tells how many requests have ended;
+    whoever looks at more meanwhile takes the interpreter from it."""
     config = ModelConfig(backend=BackendKind.FAKE, fake_script=f"step_ms={step_ms}")
     backend = FakeBackend.load(config, streams + config.cached_sequences, lambda _: None)
 
     def emit(message: FromWorker) -> None:
         if isinstance(message, Step):
-            arrivals.put((time.monotonic(), message))
+            arrivals.append((time.monotonic(), message))
+            ended = sum(delta.finish is not None for delta in message.deltas)
+            if ended:
+                n_ended.put(ended)
 
     engine = Engine(backend, emit, epoch=Epoch(1), max_running=streams, batch_tokens=256)
     threading.Thread(target=engine.run, daemon=True).start()

@@ -106,6 +106,8 @@ class Front:
         self.started_at = taker.started_at if taker else time.time()
         self._taker = taker
         self._giver: Giver | None = None
+        self._giving = asyncio.Lock()
+        """Held while a new front takes over: this one does not end in the middle of it."""
         self._handed_over = asyncio.Event()
         self.successor: int | None = None
         """The pid of the front that has taken over from this one."""
@@ -113,7 +115,8 @@ class Front:
         self._services = _services(
             config, self.fleet, self.dispatcher, devices, self.started_at, operator=self
         )
-        self._stop = asyncio.Event()
+        self.stopping = asyncio.Event()
+        """Set when a stop has been requested."""
         self._stop_now = asyncio.Event()
         token_file = self.runtime.admin_token
         self.admin_token = run_token.known(token_file) if taker else run_token.make(token_file)
@@ -158,9 +161,13 @@ class Front:
         gc.freeze()
         logger.info("listening addresses=%s", " ".join(self.addresses))
 
-    async def _close(self) -> None:
+    def _end_tasks(self) -> None:
+        """What has been asked for is not waited for any longer; whoever follows it is told."""
         for task in self._tasks:
             task.cancel()
+
+    async def _close(self) -> None:
+        self._end_tasks()
         await self.http.cleanup()
         await self.fleet.stop(now=self._stop_now.is_set())
         self.runtime.cleanup()
@@ -182,7 +189,7 @@ class Front:
         good otherwise.
         """
         waited = asyncio.create_task(self.dispatcher.wait_until(self._is_settled))
-        stopped = asyncio.create_task(self._stop.wait())
+        stopped = asyncio.create_task(self.stopping.wait())
         try:
             await asyncio.wait({waited, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -202,7 +209,7 @@ class Front:
 
     async def _stop_or_successor(self) -> None:
         """Wait until there is nothing more to wait for."""
-        waits = [asyncio.create_task(e.wait()) for e in (self._stop, self._handed_over)]
+        waits = [asyncio.create_task(e.wait()) for e in (self.stopping, self._handed_over)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -217,6 +224,8 @@ class Front:
         await self._stop_or_successor()
         if self._handed_over.is_set():
             return True
+        async with self._giving:
+            pass
         timeout_s = self.config.server.shutdown_timeout_s
         logger.info("draining timeout_s=%s", timeout_s)
         self.dispatcher.drain(retry_after_s=timeout_s)
@@ -228,14 +237,15 @@ class Front:
         finally:
             drained.cancel()
             hurried.cancel()
+            self._end_tasks()
 
     # what operators ask for (`control.port.ControlledFront`)
 
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
-        if now or self._stop.is_set():
+        if now or self.stopping.is_set():
             self._stop_now.set()
-        self._stop.set()
+        self.stopping.set()
 
     def restart(self, worker: str | None, now: bool = False) -> Replacing:
         """Begin to replace one worker, or all one after another. Raises `NotFound`."""
@@ -270,12 +280,15 @@ class Front:
 
         Raises `UpgradeFailed`, in general with this front as it was.
         """
-        if self._giver is not None or self._stop.is_set():
-            raise UpgradeFailed("the front is being replaced, or stops, already")
+        if self._giver is not None:
+            raise UpgradeFailed("the front is being replaced already")
+        if self.stopping.is_set():
+            raise UpgradeFailed("the front is stopping")
         giver = self._giver = Giver(self, tell)
         try:
-            pid = await giver.hand_over()
-        except UpgradeFailed:
+            async with self._giving:
+                pid = await giver.hand_over()
+        except BaseException:
             if not giver.handed_over:
                 self._giver = None
             else:

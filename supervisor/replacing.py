@@ -9,7 +9,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from gpufc.errors import RequestError
+from gpufc.errors import Overloaded, RequestError
+from gpufc.ids import WorkerName
 from supervisor.fleet.port import OnReplacement, Replacement
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Replacing:
 
     def __init__(self, what: str, work: Work) -> None:
         self.what = what
-        self._latest: Replacement | None = None
+        self._latest: dict[WorkerName, Replacement] = {}
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(work), name=what)
 
@@ -36,23 +37,23 @@ class Replacing:
         logger.info("%s done", self.what)
 
     def _told(self, progress: Replacement) -> None:
-        self._latest = progress
+        self._latest[progress.worker] = progress
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def follow(self) -> AsyncIterator[Replacement]:
-        """How it gets on, the latest first; ends when it does. Raises what it failed with.
+        """How it gets on: of each worker the latest; ends when it does. Raises as `wait`.
 
         Who stops following stops nothing.
         """
-        seen: Replacement | None = None
+        seen: dict[WorkerName, Replacement] = {}
         while True:
-            changed = self._changed
-            if self._latest is not seen and self._latest is not None:
-                seen = self._latest
-                yield seen
-                continue
-            if self.task.done():
+            changed, over = self._changed, self.task.done()
+            news = [told for name, told in self._latest.items() if seen.get(name) is not told]
+            seen = dict(self._latest)
+            for told in news:
+                yield told
+            if over:
                 break
             waiter = asyncio.ensure_future(changed.wait())
             try:
@@ -62,5 +63,9 @@ class Replacing:
         await self.wait()
 
     async def wait(self) -> None:
-        """Until its end. Raises what it failed with; when cancelled, it goes on."""
-        await asyncio.shield(self.task)
+        """Until its end. Raises what it failed with, `Overloaded` if the front stopped before it
+        came to one. Whoever is cancelled here stops nothing."""
+        await asyncio.wait({self.task})
+        if self.task.cancelled():
+            raise Overloaded(f"{self.what}: the server is stopping", retry_after_s=5.0)
+        self.task.result()

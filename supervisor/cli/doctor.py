@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,7 +118,8 @@ def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
     from supervisor.cli import findings
 
     path = plan.config.model.model_path if plan else None
-    report = probe(path)
+    model = settings.config.model
+    report = probe(path, (model.cache_type_k, model.cache_type_v))
     engine = report["llama_cpp"]
     yield from findings.engine(engine)
     devices, why_none = _gpus()
@@ -130,9 +131,10 @@ def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
         yield from findings.memory(facts, report, settings.config)
 
 
-def probe(model_path: str | None) -> dict[str, Any]:
+def probe(model_path: str | None, cache_types: Sequence[str] = ()) -> dict[str, Any]:
     """What `engine_worker.probe` says, run in a process of its own: it may crash or hang."""
-    command = [sys.executable, "-m", "engine_worker.probe", *([model_path] if model_path else [])]
+    command = [sys.executable, "-m", "engine_worker.probe"]
+    command += [model_path, *cache_types] if model_path else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
         report: dict[str, Any] = json.loads(done.stdout)

@@ -177,12 +177,15 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
         yield Finding(Level.OK, "memory", text)
         return
     room = int((free - facts["file_bytes"]) // facts["cell_bytes"])
-    if room >= LEAST_CONTEXT:
-        advice = _less_context(n_ctx, n_cells, room // 256 * 256 or room)
-        yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)
-    elif on_gpu:
-        advice = "fewer layers on the GPU (--n-gpu-layers), or a smaller quantization"
+    fitting = _less_context(n_ctx, n_cells, room // 256 * 256 or room)
+    if on_gpu:
+        kept = (
+            f"{fitting} keeps them there" if room >= LEAST_CONTEXT else "a smaller model would fit"
+        )
+        advice = f"not all layers will be on the GPU; {kept}"
         yield Finding(Level.WARN, "memory", text, advice)
+    elif room >= LEAST_CONTEXT:
+        yield Finding(Level.BAD, "memory", text, fitting, errors.USAGE)
     else:
         advice = "a smaller model or a smaller quantization"
         yield Finding(Level.BAD, "memory", text, advice, errors.USAGE)

@@ -5,10 +5,12 @@ from typing import Any
 
 from gpufc.errors import GpufcError
 from supervisor.cli.terminal import Progress
+from supervisor.control.client import NotRunning
 
 _WORDS = {
     "trying": "the new worker is tried with a short generation",
     "draining": "what runs on the old model ends first",
+    "stopping": "the old worker ends first, streams wait",
     "rolling_back": "loading the model before again",
 }
 
@@ -24,27 +26,31 @@ class Failed(GpufcError):
 def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
     """Show progress until the end; returns what the workers that now serve have said last.
 
-    Raises `Failed`. Ctrl-C ends the showing only.
+    Raises `Failed`, and `NotRunning` if the front ends before it is done. Ctrl-C ends the showing
+    only.
     """
     progress = Progress(what)
-    ready: list[Mapping[str, Any]] = []
+    ready: dict[str, Mapping[str, Any]] = {}
     try:
         for event in events:
-            if event["event"] == "failed":
-                raise Failed(event["message"], event["code"])
-            if event["event"] == "progress":
-                if event["stage"] == "ready":
-                    ready.append(event)
-                _show(progress, event)
+            match event["event"]:
+                case "failed":
+                    raise Failed(event["message"], event["code"])
+                case "done":
+                    return list(ready.values())
+                case "progress" if event["stage"] == "ready":
+                    ready[event["worker"]] = event
+                case _:
+                    _show(progress, event)
     finally:
         progress.end()
-    return ready
+    raise NotRunning(f"the front went away before the {what} was done")
 
 
 def _show(progress: Progress, event: Mapping[str, Any]) -> None:
     stage, fraction = event["stage"], event["fraction"]
     if stage == "loading" and 0 < fraction < 1:
         progress.fraction(fraction)
-    elif stage != "ready":
+    else:
         detail = f" ({event['detail']})" if event["detail"] else ""
         progress.note(_WORDS.get(stage, stage) + detail)

@@ -2,7 +2,7 @@
 
 import click
 
-from gpufc.errors import StartError
+from gpufc.errors import EngineUnavailable, StartError
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
@@ -16,17 +16,17 @@ def command(worker: str | None, now: bool, runtime_dir: str | None) -> None:
 
     The front stays and goes on taking requests; streams that run go on. The new worker is loaded
     and tried before the old one ends, where memory allows. `status` names the workers. The exit
-    code is 3 if a new one could not start.
+    code is 3 if a new one could not start, 5 if it is being replaced already.
     """
     from supervisor.cli.replacement_view import Failed, show
-    from supervisor.control.client import ControlClient
+    from supervisor.control.client import ControlClient, Refused
 
     try:
         ready = show(
             ControlClient(find(runtime_dir).control_socket).restart(worker, now), "restart"
         )
     except Failed as err:
-        raise StartError(str(err)) from None
+        raise (StartError if err.code == EngineUnavailable.code else Refused)(str(err)) from None
     except KeyboardInterrupt:
         click.echo("The restart goes on; `status` shows it.", err=True)
         raise

@@ -34,7 +34,7 @@ def command(
     try:
         ready = show(client.swap(str(path), name, n_ctx, n_gpu_layers), "swap")
     except Failed as err:
-        raise Refused(f"{err}; the model before goes on serving") from None
+        raise Refused(str(err)) from None
     except KeyboardInterrupt:
         click.echo("The swap goes on; `status` shows it.", err=True)
         raise

@@ -84,7 +84,8 @@ class ControlClient:
     def _post(self, route: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with self._answer("POST", route, json.dumps(body)) as response:
             while line := response.readline():
-                yield json.loads(line)
+                if line.strip():  # else it only says that the front lives
+                    yield json.loads(line)
 
     @contextmanager
     def _answer(

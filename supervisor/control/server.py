@@ -11,17 +11,14 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import RequestError
+from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront
 from supervisor.fleet.port import ModelChange
 from supervisor.replacing import Replacing
 
 POLL_S = 0.1
-REPEAT_S = 2.0
-"""Progress is repeated this often though nothing changed, so that both ends see the other alive."""
-
 _CLOSING = web.AppKey("closing", asyncio.Event)
 
-Event = dict[str, Any]
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -87,18 +84,18 @@ class _Handlers:
     async def stop(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, StopBody)
         self._front.request_stop(body.now)
-        return await _lines(request, self._draining(request.app[_CLOSING]))
+        return await send_lines(request, self._draining(request.app[_CLOSING]))
 
     async def restart(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, RestartBody)
-        return await _lines(request, _followed(self._front.restart(body.worker, body.now)))
+        return await send_lines(request, _followed(self._front.restart(body.worker, body.now)))
 
     async def swap(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, SwapBody)
         change = ModelChange(
             model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
         )
-        return await _lines(request, _followed(self._front.swap(body.name, change)))
+        return await send_lines(request, _followed(self._front.swap(body.name, change)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
@@ -132,26 +129,6 @@ def _json(document: Any) -> web.Response:
 
 async def _body(request: web.Request, kind: type[T]) -> T:
     return msgspec.json.decode(await request.read() or b"{}", type=kind)
-
-
-async def _lines(request: web.Request, events: AsyncIterator[Event]) -> web.StreamResponse:
-    """Send each event that differs from the one before, and every `REPEAT_S` one that does not.
-
-    A client that leaves stops the telling, not the work.
-    """
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    loop = asyncio.get_running_loop()
-    last: dict[str | None, tuple[Event, float]] = {}
-    async for event in events:
-        now = loop.time()
-        subject = event.get("worker")
-        known = last.get(subject)
-        if known is None or known[0] != event or now - known[1] >= REPEAT_S:
-            last[subject] = (event, now)
-            await response.write(msgspec.json.encode(event) + b"\n")
-    await response.write_eof()
-    return response
 
 
 @web.middleware

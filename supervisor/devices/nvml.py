@@ -61,7 +61,7 @@ class NvmlSource:
                     return None
                 raise
 
-        memory = told(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        memory = told(lambda: _memory(nvml, handle))
         rates = told(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         power = told(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         limit = told(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
@@ -78,3 +78,14 @@ class NvmlSource:
             power_watts=None if power is None else power / 1000,
             power_limit_watts=None if limit is None else limit / 1000,
         )
+
+
+def _memory(nvml: Any, handle: Any) -> Any:
+    """The first version of this call counts the driver's reserve as used; old drivers have no
+    other."""
+    try:
+        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+    except nvml.NVMLError as err:
+        if err.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+            raise
+        return nvml.nvmlDeviceGetMemoryInfo(handle)

@@ -1,20 +1,20 @@
 """How many sequences of a model run and wait at once, and which one starts next.
 
 Pure: counts numbers, knows neither workers nor prompts. Those that were put back start before
-those that have not begun, the shortest replay first, so that the first streams go on early; among
-the others whose prompt is known it is first come, first served.
+those that have not begun, the shortest replay first, so that the first streams go on early. The
+others, once their prompt is known, start when it is their owner's turn (`turns.py`).
 """
 
-import heapq
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import InvalidRequest, Overloaded
 from gpufc.ids import RequestNo
+from supervisor.dispatch.turns import Turns
 
 LONGEST_RETRY_AFTER_S = 60.0
 _FIRST_GUESS_S = 2.0
-_PUT_BACK, _FRESH = 0, 1
 _WEIGHT = 0.1
 """Of one service time in their moving average: some ten requests are remembered."""
 
@@ -22,20 +22,21 @@ _WEIGHT = 0.1
 class Admission:
     """The places of one model's group.
 
-    Invariants: a sequence is in one of `preparing`, `ready`, `aside` and `running`; at most `slots`
-    run, those beside them not counted; at most `slots + queue_limit` are there at all, unless
-    another front had accepted some of them.
+    Invariants: a sequence is in one of `preparing`, the turns' waiting ones, `again`, `aside` and
+    `running`; at most `slots` run, those beside them not counted; at most `places` are there at
+    all, and `reserve` more, unless another front had accepted some of them.
     """
 
     def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
         self._limits = limits
         self.replicas = replicas
         self._preparing: set[RequestNo] = set()
-        self._ready: set[RequestNo] = set()
-        self._running: set[RequestNo] = set()
+        self._turns = Turns()
+        self._again: dict[RequestNo, int] = {}
         self._aside: set[RequestNo] = set()
-        # a heap of `_ready`, and of some that have left it: (rank, size of the replay, number)
-        self._order: list[tuple[int, int, RequestNo]] = []
+        self._running: set[RequestNo] = set()
+        self._replays: list[tuple[int, RequestNo]] = []
+        """Those in `again`, sorted by the size of their replay."""
         self._service_s = _FIRST_GUESS_S
         self.n_beside = 0
         """Running sequences that take no slot: on workers that are being replaced."""
@@ -51,15 +52,21 @@ class Admission:
         return self.slots + self._limits.queue_limit
 
     @property
+    def reserve(self) -> int:
+        """Places beyond `places` for owners with less than an even share of them: else whoever
+        fills the queue would keep all others out of it."""
+        return min(self.slots, self._limits.queue_limit)
+
+    @property
     def n_running(self) -> int:
         return len(self._running)
 
     @property
     def n_waiting(self) -> int:
-        return len(self._preparing) + len(self._ready) + len(self._aside)
+        return len(self._preparing) + self._turns.n_waiting + len(self._again) + len(self._aside)
 
-    def accept(self, numbers: Sequence[RequestNo]) -> None:
-        """Take in all sequences of a request, or none of them.
+    def accept(self, numbers: Sequence[RequestNo], owner: str) -> None:
+        """Take in all sequences of a request, or none of them. `owner` is who shares with others.
 
         Raises `InvalidRequest` for more than could ever be taken in, `Overloaded` for more than
         there is room for now.
@@ -70,66 +77,76 @@ class Admission:
                 " wait at once",
                 param="n",
             )
-        missing = self.n_running - self.n_beside + self.n_waiting + len(numbers) - self.places
+        n_present = self.n_running - self.n_beside + self.n_waiting
+        missing = n_present + len(numbers) - self._room(len(numbers), owner)
         if missing > 0:
             raise Overloaded(
                 f"the queue is full: {self.n_running} sequences run and {self.n_waiting} wait",
                 retry_after_s=self.retry_after_s(missing),
             )
         self._preparing.update(numbers)
+        for number in numbers:
+            self._turns.enter(number, owner)
+
+    def _room(self, n_wanted: int, owner: str) -> int:
+        """How many may be there at once if this owner is to have so many more."""
+        share = self.places // self._turns.n_owners(owner)
+        is_modest = self._turns.n_present(owner) + n_wanted <= share
+        return self.places + (self.reserve if is_modest else 0)
 
     def take_in(self, number: RequestNo, n_tokens: int) -> None:
         """One that another front has accepted, and maybe begun: refusing it now would break a
-        promise. It waits before all that have not begun."""
-        self._enqueue(number, _PUT_BACK, n_tokens)
+        promise. It waits before all that have not begun. Whose it is, is not known."""
+        self._turns.enter(number, "")
+        self._wait_again(number, n_tokens)
 
     def prepared(self, number: RequestNo) -> None:
         """Its prompt is known: it may start when it is its turn."""
         self._preparing.remove(number)
-        self._enqueue(number, _FRESH, 0)
+        self._turns.wait(number)
 
     def next(self) -> RequestNo | None:
         """Whose turn it is, if there is a free slot. `start` makes it run."""
         if len(self._running) - self.n_beside >= self.slots:
             return None
-        return self.first()
-
-    def first(self) -> RequestNo | None:
-        """Who has waited longest, whether or not there is a free slot."""
-        while self._order and self._order[0][2] not in self._ready:
-            heapq.heappop(self._order)
-        return self._order[0][2] if self._order else None
+        return self._replays[0][1] if self._replays else self._turns.first()
 
     def start(self, number: RequestNo) -> None:
         """It has been sent to a worker."""
-        self._ready.remove(number)
+        self._no_longer_again(number)
+        self._turns.begin(number)
         self._running.add(number)
 
     def put_back(self, number: RequestNo, n_tokens: int) -> None:
         """The worker is gone: it waits again, before all that have not begun. `n_tokens` are what
         its replay has to compute."""
         self._running.remove(number)
-        self._enqueue(number, _PUT_BACK, n_tokens)
+        self._turns.pause(number)
+        self._wait_again(number, n_tokens)
 
     def set_aside(self, number: RequestNo) -> None:
         """It has to wait for a certain worker: others may go first. Until `come_back`."""
-        self._ready.remove(number)
+        self._no_longer_again(number)
+        self._turns.pause(number)
         self._aside.add(number)
 
     def come_back(self, number: RequestNo, n_tokens: int) -> None:
-        """It is in the queue again, where it was."""
+        """It is in the queue again, before all that have not begun."""
         self._aside.remove(number)
-        self._enqueue(number, _PUT_BACK, n_tokens)
+        self._wait_again(number, n_tokens)
 
     def prepare_again(self, number: RequestNo) -> None:
         """Another model is to run it: its prompt is not known."""
-        self._ready.remove(number)
+        self._no_longer_again(number)
+        self._turns.pause(number)
         self._preparing.add(number)
 
     def release(self, number: RequestNo) -> None:
         """It has ended, at whatever stage it was."""
-        for stage in (self._running, self._ready, self._aside, self._preparing):
+        self._no_longer_again(number)
+        for stage in (self._running, self._aside, self._preparing):
             stage.discard(number)
+        self._turns.leave(number)
 
     def note_service_time(self, seconds: float) -> None:
         """How long one sequence occupied its slot."""
@@ -140,6 +157,11 @@ class Admission:
         estimate = self._service_s * n_places / self.slots
         return min(LONGEST_RETRY_AFTER_S, max(1.0, estimate))
 
-    def _enqueue(self, number: RequestNo, rank: int, n_tokens: int) -> None:
-        self._ready.add(number)
-        heapq.heappush(self._order, (rank, n_tokens, number))
+    def _wait_again(self, number: RequestNo, n_tokens: int) -> None:
+        self._again[number] = n_tokens
+        insort(self._replays, (n_tokens, number))
+
+    def _no_longer_again(self, number: RequestNo) -> None:
+        n_tokens = self._again.pop(number, None)
+        if n_tokens is not None:
+            del self._replays[bisect_left(self._replays, (n_tokens, number))]

@@ -121,7 +121,7 @@ class ModelGroup:
             for index in range(len(request.prompts))
             for choice in range(request.n)
         ]
-        self.admission.accept([log.no for log in logs])
+        self.admission.accept([log.no for log in logs], principal.owner)
         stream = self._table.open(request, logs, self._withdraw, lambda: self.ready)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])

@@ -19,11 +19,20 @@ class Scope(StrEnum):
 
 
 class Principal(Struct, frozen=True):
-    """Who asks. Those with equal `cache_scope` may reuse each other's cached prefixes."""
+    """Who asks. Those with equal `cache_scope` may reuse each other's cached prefixes.
+
+    `address` is set where the name does not tell clients apart.
+    """
 
     name: str
     scopes: frozenset[Scope]
     cache_scope: str = ""
+    address: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Among whom slots are shared evenly: whoever has the same one shares its part."""
+        return self.address or self.name
 
     def may(self, scope: Scope) -> bool:
         """Whether it holds `scope`, by itself or through `ADMIN`."""

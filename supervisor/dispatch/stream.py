@@ -6,6 +6,7 @@ several readers, or with one who comes back, are read through an observer (`dura
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -50,30 +51,58 @@ class StreamObserver(Protocol):
 
 
 class Wakeup:
-    """What one reader waits on until there is news. Nothing is remembered while nobody waits."""
+    """What one reader waits on until there is news. Nothing is remembered while nobody waits.
 
-    __slots__ = ("_waiter",)
+    Its timer outlives the waits, which there are one of for each token: it is not moved with each
+    of them, but looks when it is due whether the wait in progress is over, and else goes on.
+    """
+
+    __slots__ = ("_deadline", "_due", "_timer", "_waiter")
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        """When the timer is; infinite without one. In the loop's seconds, as `_deadline`."""
+        self._deadline = math.inf
 
     async def wait(self, timeout_s: float | None) -> None:
         """Until `wake` is called, or for `timeout_s`."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        # cheaper than asyncio.timeout, which is felt at one wait for each token
-        timer = loop.call_later(timeout_s, self.wake) if timeout_s is not None else None
+        if timeout_s is None:
+            self._deadline = math.inf
+        else:
+            self._deadline = loop.time() + timeout_s
+            if self._deadline < self._due:
+                self._set_timer(loop)
         try:
             await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
 
     def wake(self) -> None:
         """Let the reader go on, if it waits."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def rest(self) -> None:
+        """Nobody is going to wait any more, as far as is known."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._due = None, math.inf
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.rest()
+        self._due = self._deadline
+        self._timer = loop.call_at(self._due, self._is_due, loop)
+
+    def _is_due(self, loop: asyncio.AbstractEventLoop) -> None:
+        is_over, self._timer, self._due = self._deadline <= self._due, None, math.inf
+        if is_over:
+            self.wake()
+        elif self._waiter is not None and self._deadline < math.inf:
+            self._set_timer(loop)
 
 
 class ResponseStream:
@@ -166,6 +195,7 @@ class ResponseStream:
 
     def cancel(self) -> None:
         """Nobody reads any more. May be called at any time, also after the end."""
+        self._wakeup.rest()
         if not self.cancelled and self.error is None and not self._all_ended():
             self.cancelled = True
             self._on_cancel(self)

@@ -1,13 +1,22 @@
 """A runner with its stage and its task."""
 
 import asyncio
+import logging
 
 from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.port import WorkerHandle
+from supervisor.fleet.replacement import CandidateFailed, CandidateFailure
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
+from supervisor.fleet.trial import Trial
+
+logger = logging.getLogger(__name__)
+
+TRIAL_S = 300.0
+"""Only what the watchdog does not see takes that long: it knows a hung engine from one that is
+reading its model from a slow disk."""
 
 
 class Actor:
@@ -30,6 +39,28 @@ class Actor:
         """Begin to start a process."""
         self._task = asyncio.create_task(self.runner.run(), name=f"fleet {self.runner.spec.name}")
         self.runner.post(ev.StartRequested())
+
+    async def pass_trial(self) -> None:
+        """Let its ready worker, of whom nobody hears yet, generate a little.
+
+        Raises `CandidateFailed`.
+        """
+        worker, loop = self.stage.worker, asyncio.get_running_loop()
+        if worker is None:
+            raise CandidateFailed(CandidateFailure("it ended before its trial"))
+        settled: asyncio.Future[str | None] = loop.create_future()
+        trial = self.stage.trial = Trial(settled.set_result)
+        timer = loop.call_later(TRIAL_S, trial.timed_out, TRIAL_S)
+        trial.begin(worker)
+        try:
+            failure = await settled
+        finally:
+            timer.cancel()
+            self.stage.trial = None
+        if failure is not None:
+            raise CandidateFailed(CandidateFailure(f"its trial failed: {failure}"))
+        self.passed = worker
+        logger.info("trial_passed worker=%s epoch=%d", worker.name, worker.epoch)
 
     def drain(self) -> None:
         """Let it end what has begun, whatever happens to it meanwhile."""

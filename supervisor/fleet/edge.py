@@ -12,11 +12,12 @@ from signal import Signals
 from typing import Protocol
 
 import zmq
+from msgspec import structs
 
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, ToWorker
 from supervisor.fleet.crash_record import MAX_LOG_BYTES
-from supervisor.fleet.exit_reason import ExitReason, classify
+from supervisor.fleet.exit_reason import ExitReason, classify, device_memory
 from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
 from supervisor.fleet.oom import OomCounter
 from supervisor.fleet.process import ExitListener as SystemExitListener
@@ -108,15 +109,21 @@ class LocalEdge:
         """A process in its own group that writes to the worker's log. The spare if there is one."""
         log = self._runtime.worker_log(worker)
         self._oom.mark()
+        take_over = self._running.pop(worker, None)
+        if take_over is None:
+            trim_log(log)
+        mark = self.log_mark(worker)
 
         def ended(si_code: int, si_status: int) -> None:
             oom = si_status == Signals.SIGKILL and self._oom.claim()
-            on_exit(classify(si_code, si_status, at=time.time(), oom=oom))
+            reason = classify(si_code, si_status, at=time.time(), oom=oom)
+            if si_status == Signals.SIGABRT:
+                detail = device_memory(self.log_since(worker, mark))
+                reason = structs.replace(reason, detail=detail)
+            on_exit(reason)
 
-        take_over = self._running.pop(worker, None)
         if take_over is not None:
             return take_over(log, ended)
-        trim_log(log)
         spare = self._spares.take(log, ended) if self._spares else None
         return spare or WorkerProcess(self._command, log, ended)
 

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from gpufc import protocol
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Ready
+from gpufc.protocol import FromWorker, Ready
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 
@@ -160,6 +161,23 @@ Event = (
     | Exited
     | TimerFired
 )
+
+
+def of_message(message: FromWorker) -> Event | None:
+    """What a worker's message means to its lifecycle; None for what is others' business."""
+    match message:
+        case protocol.Hello(epoch):
+            return HelloReceived(epoch)
+        case protocol.Loading(epoch, fraction):
+            return LoadProgress(epoch, fraction)
+        case protocol.Ready(epoch):
+            return BecameReady(epoch, message)
+        case protocol.LoadFailed(epoch, reason, retryable, needed_bytes, available_bytes):
+            return LoadFailed(epoch, reason, retryable, needed_bytes, available_bytes)
+        case protocol.EngineFailed(epoch, reason, requests):
+            return EngineBroke(epoch, reason, requests)
+        case _:
+            return None
 
 
 # what is to be done

@@ -56,6 +56,9 @@ CRASH_SIGNALS = frozenset(
 """Signals that a process brings upon itself. Every other one was sent to it."""
 
 
+_OUT_OF_MEMORY = "out of memory"
+
+
 class ExitReason(Struct, frozen=True, kw_only=True):
     """How a worker ended. At most one of `signal` and `code` is set; neither where the front has
     given a worker up whose process has not ended yet. `at` is unix time in seconds. `requests` are
@@ -90,6 +93,16 @@ def classify(si_code: int, si_status: int, *, at: float, oom: bool) -> ExitReaso
     else:
         reason = Reason.KILLED
     return ExitReason(signal=si_status, reason=reason, at=at)
+
+
+def device_memory(log: bytes) -> str:
+    """What a process that has aborted said of a device's memory, for `detail`; else empty.
+
+    ggml ends the process when an operation's working memory cannot be had. That is nobody's fault
+    in particular: `suspects.incriminates` goes by these words.
+    """
+    lines = log.decode("utf-8", "replace").splitlines()
+    return next((line.strip()[-200:] for line in lines if _OUT_OF_MEMORY in line.lower()), "")
 
 
 def _signal_name(number: int) -> str:

@@ -11,13 +11,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from gpufc.config import Config, ModelConfig, Standby
-from gpufc.errors import ModelNotFound, NotFound, Overloaded
+from gpufc.errors import NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
 from supervisor.fleet import upkeep
@@ -25,9 +24,10 @@ from supervisor.fleet.condition import FAILED_S, of_group
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.heritage import HeldWorker, Heritage, Holdings
+from supervisor.fleet.heritage import Heritage, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.names import DEFAULT_GROUP, ServedNames, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
     Condition,
@@ -41,11 +41,13 @@ from supervisor.fleet.port import (
     WorkerStatus,
 )
 from supervisor.fleet.process import WORKER_COMMAND
+from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import Hooks, WorkerRunner, WorkerSpec
+from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,6 @@ logger = logging.getLogger(__name__)
 MAX_SEQUENCES = 256
 """llama.cpp's own limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
-DEFAULT_GROUP = "default"
 STOP_LIMIT_S = 30.0
 """Far over every ladder: only a process that the kernel cannot end takes longer."""
 
@@ -100,20 +101,22 @@ class Fleet:
         self._stopping = False
         self._successor: Condition | None = None
         model = served_name(config.model)
-        self._aliases = {model: _aliases(config.model, model)}
-        self._groups = {model: [self._place(self._spec(DEFAULT_GROUP, 0, model, config.model))]}
+        self._names = ServedNames({model: aliases(config.model)})
+        self._groups = {model: [self._replacer(self._spec(DEFAULT_GROUP, 0, model, config.model))]}
         if held is not None:
             self._inherit(held)
 
     async def start(self) -> None:
         """Begin to start all workers. Returns at once; `worker_ready` tells the rest."""
-        growth, is_hot = self._config.fleet.recycle_growth_bytes, self._is_hot
-        for place in self._places():
-            place.start()
-            self._tasks.append(asyncio.create_task(upkeep.recycle(place, growth)))
-            if is_hot:
-                delay_s = self._timings.spare_s
-                self._tasks.append(asyncio.create_task(upkeep.keep_hot(place, delay_s)))
+        config, delay_s = self._config.fleet, self._timings.spare_s
+        for replacer in self._replacers():
+            replacer.place.start()
+            self._keep_up(upkeep.recycle(replacer, config.recycle_growth_bytes))
+            if config.standby is Standby.HOT:
+                self._keep_up(upkeep.keep_hot(replacer, delay_s))
+
+    def _keep_up(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
 
     async def stop(self, *, now: bool = False) -> None:
         """End all workers and leave nothing behind. `now` kills; otherwise they are asked first.
@@ -137,46 +140,26 @@ class Fleet:
 
     def _inherit(self, held: Holdings) -> None:
         """Begin with the places of the fleet before, each with its record."""
-        for model, aliases in held.models.items():
+        for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
             if not workers:
                 continue  # it had no process: it is started as it is configured
-            self._aliases[model] = frozenset(aliases)
-            self._groups[model] = [self._place(worker.spec) for worker in workers]
-            for place, worker in zip(self._groups[model], workers, strict=True):
+            self._names.add(model, *names)
+            self._groups[model] = [self._replacer(worker.spec) for worker in workers]
+            for replacer, worker in zip(self._groups[model], workers, strict=True):
                 if worker.last_exit is not None:
-                    place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
+                    replacer.place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
 
     # another front takes over
 
     def holdings(self) -> Holdings:
         """What there is to hand over. Raises `Overloaded` while something is on its way."""
-        self._require_settled()
-        held = []
-        for place in self._places():
-            life, worker = place.runner.lifecycle, place.runner.worker
-            if worker is not None and life.pid is not None:
-                held.append(
-                    HeldWorker(
-                        spec=place.runner.spec,
-                        pid=life.pid,
-                        ready=worker.ready,
-                        restarts=life.restarts,
-                        last_exit=life.last_exit,
-                    )
-                )
-        return Holdings(
-            workers=tuple(held),
-            models={model: tuple(sorted(names)) for model, names in self._aliases.items()},
+        return take_stock(
+            self._places(),
+            self._names.known(),
             next_epoch=Epoch(next(self._epochs)),
-            restarts=dict(self.restarts_total),
+            restarts=self.restarts_total,
         )
-
-    def _require_settled(self) -> None:
-        unsettled = next((place for place in self._places() if not place.settled), None)
-        if unsettled is not None:
-            detail = unsettled.condition().detail or "it is being replaced"
-            raise Overloaded(f"{unsettled.spec.name}: {detail}", retry_after_s=1.0)
 
     def _require_ours(self) -> None:
         if self._successor is not None:
@@ -184,22 +167,12 @@ class Fleet:
 
     def holds(self, holdings: Holdings) -> bool:
         """Whether everything is as it was when these were taken."""
-        running = {worker.spec.name: worker.pid for worker in holdings.workers}
-        return all(place.settled for place in self._places()) and self._running() == running
+        return is_unchanged(self._places(), holdings)
 
     def serving(self, model: str) -> list[WorkerHandle]:
         """The ready workers of a model."""
-        workers = [place.runner.worker for place in self._groups[model]]
+        workers = [replacer.place.runner.worker for replacer in self._groups[model]]
         return [worker for worker in workers if worker is not None]
-
-    def _running(self) -> dict[WorkerName, int]:
-        """The pids of ready workers."""
-        found = {}
-        for place in self._places():
-            pid = place.runner.lifecycle.pid
-            if place.runner.worker is not None and pid is not None:
-                found[place.spec.name] = pid
-        return found
 
     def lend(self, worker: WorkerName) -> tuple[int, int] | None:
         """The descriptors of a worker's process, to be copied. None if it has ended since."""
@@ -216,7 +189,7 @@ class Fleet:
         if self._spares is not None:
             self._spares.end()
         for place in self._places():
-            await place.leave()
+            await place.dismiss()
             place.runner.let_go()
 
     def successor_lost(self) -> None:
@@ -251,27 +224,16 @@ class Fleet:
             return self._successor
         if self._stopping:
             return Condition(ConditionStatus.DRAINING, "the front is stopping", 1.0)
-        places = self._places() if model is None else self._groups[self.resolve(model)]
-        return of_group(place.condition() for place in places)
+        replacers = self._replacers() if model is None else self._groups[self.resolve(model)]
+        return of_group(replacer.place.condition() for replacer in replacers)
 
     def models(self) -> list[str]:
         """The names that models are served under."""
         return list(self._groups)
 
     def resolve(self, name: str | None) -> str:
-        """The served name that a client's `model` means. Raises `ModelNotFound`.
-
-        With one model served, no name and its aliases (file name, stem, `default`) mean it too.
-        """
-        if name is not None and name in self._groups:
-            return name
-        if len(self._groups) == 1:
-            (only,) = self._groups
-            if name is None or name in self._aliases[only]:
-                return only
-        if name is None:
-            raise ModelNotFound("several models are served: name one", param="model")
-        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+        """The served name that a client's `model` means. Raises `ModelNotFound`."""
+        return self._names.resolve(name)
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker; while one is replaced, the one that retires has a row too."""
@@ -292,37 +254,26 @@ class Fleet:
         cancelled, what has begun goes on.
         """
         self._require_ours()
-        chosen = [place for place in self._places() if worker in {None, place.spec.name}]
+        chosen = [each for each in self._replacers() if worker in {None, each.place.spec.name}]
         if not chosen:
             raise NotFound(f"there is no worker {worker!r}", param="worker")
-        for place in chosen:
-            await self._lasting(place.restart(now=now, tell=tell, reason=Reason.RESTARTED))
+        for replacer in chosen:
+            await self._lasting(replacer.restart(now=now, tell=tell))
 
     async def swap(
         self, name: str | None, change: ModelChange, *, tell: OnReplacement = _nobody
     ) -> None:
-        """Serve another model under a served name; None means the only one.
+        """Serve another model under a served name; None means the only one, and with only one
+        served, an unknown name becomes a further name of it.
 
         The first worker that cannot take over ends it: those after it are left as they were.
         Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. When cancelled, what has begun goes on.
         """
         self._require_ours()
-        model = self._swapped(name)
-        for place in self._groups[model]:
-            await self._lasting(place.swap(change, tell=tell))
-        file = Path(change.model_path)
-        self._aliases[model] |= {file.name, file.stem}
-
-    def _swapped(self, name: str | None) -> str:
-        """The group that is meant. An unknown name is a new one for the only model."""
-        try:
-            return self.resolve(name)
-        except ModelNotFound:
-            if name is None or len(self._groups) > 1:
-                raise
-            (only,) = self._groups
-            self._aliases[only] |= {name}
-            return only
+        model = self._names.to_be_swapped(name)
+        for replacer in self._groups[model]:
+            await self._lasting(replacer.swap(change, tell=tell))
+        self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def _lasting(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that goes on when whoever asked for it is gone."""
@@ -331,8 +282,11 @@ class Fleet:
         task.add_done_callback(self._work.discard)
         await asyncio.shield(task)
 
+    def _replacers(self) -> list[Replacer]:
+        return [replacer for group in self._groups.values() for replacer in group]
+
     def _places(self) -> list[Place]:
-        return [place for group in self._groups.values() for place in group]
+        return [replacer.place for replacer in self._replacers()]
 
     def _spec(self, group: str, index: int, model: str, config: ModelConfig) -> WorkerSpec:
         return WorkerSpec(
@@ -343,14 +297,9 @@ class Fleet:
             log_level=self._config.server.log_level,
         )
 
-    def _place(self, spec: WorkerSpec) -> Place:
-        return Place(
-            spec,
-            self._runner,
-            lambda: self.listener,
-            self._hooks(),
-            handover_kv_bytes=self._config.fleet.handover_kv_bytes,
-        )
+    def _replacer(self, spec: WorkerSpec) -> Replacer:
+        place = Place(spec, self._runner, lambda: self.listener, self._became_ready)
+        return Replacer(place, self._count, handover_kv_bytes=self._config.fleet.handover_kv_bytes)
 
     def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
         policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
@@ -360,15 +309,8 @@ class Fleet:
             lambda: Epoch(next(self._epochs)),
             unix_offset_s=time.time() - time.monotonic(),
         )
-        hooks = msgspec.structs.replace(self._hooks(), drained=drained)
+        hooks = Hooks(self._count, self._became_ready, self._crashes.submit, drained)
         return WorkerRunner(spec, lifecycle, self._edge, lambda: stage, hooks, self._watch)
-
-    def _hooks(self) -> Hooks:
-        return Hooks(self._count, self._became_ready, self._crashes.submit)
-
-    @property
-    def _is_hot(self) -> bool:
-        return self._config.fleet.standby is Standby.HOT
 
     def _spare_pool(self, runtime: RuntimeDir, command: Sequence[str]) -> SparePool | None:
         if self._config.fleet.standby is Standby.NONE:
@@ -391,18 +333,3 @@ class Fleet:
 
     def _count(self, reason: Reason) -> None:
         self.restarts_total[reason] += 1
-
-
-def served_name(config: ModelConfig) -> str:
-    """The name that a model is served under: as configured, else the file's name."""
-    if config.model is not None:
-        return config.model
-    return Path(config.model_path).stem if config.model_path else config.backend.value
-
-
-def _aliases(config: ModelConfig, served: str) -> frozenset[str]:
-    names = {served, DEFAULT_GROUP}
-    if config.model_path is not None:
-        path = Path(config.model_path)
-        names |= {path.name, path.stem}
-    return frozenset(names)

@@ -3,17 +3,19 @@
 How it gets from the one to the other is `supervisor/handover`'s.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
+from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Ready
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.place import Place
 from supervisor.fleet.process import ExitListener
-from supervisor.fleet.runner import WorkerSpec
+from supervisor.fleet.worker import WorkerSpec
 
 TakeOver = Callable[[Path, ExitListener], Process]
 """Makes a running process ours, of its log and of whom to tell of its end."""
@@ -44,3 +46,42 @@ class Heritage(Struct, frozen=True, kw_only=True):
 
     holdings: Holdings
     processes: dict[WorkerName, TakeOver]
+
+
+def take_stock(
+    places: Sequence[Place],
+    models: dict[str, tuple[str, ...]],
+    *,
+    next_epoch: Epoch,
+    restarts: Mapping[Reason, int],
+) -> Holdings:
+    """What there is to hand over. Raises `Overloaded` while something is on its way."""
+    unsettled = next((place for place in places if not place.settled), None)
+    if unsettled is not None:
+        detail = unsettled.condition().detail or "it is being replaced"
+        raise Overloaded(f"{unsettled.spec.name}: {detail}", retry_after_s=1.0)
+    held = [worker for place in places if (worker := _held(place)) is not None]
+    return Holdings(
+        workers=tuple(held), models=models, next_epoch=next_epoch, restarts=dict(restarts)
+    )
+
+
+def is_unchanged(places: Sequence[Place], holdings: Holdings) -> bool:
+    """Whether everything is as it was when these were taken."""
+    before = {worker.spec.name: worker.pid for worker in holdings.workers}
+    now = {worker.spec.name: worker.pid for place in places if (worker := _held(place))}
+    return now == before and all(place.settled for place in places)
+
+
+def _held(place: Place) -> HeldWorker | None:
+    """The worker that serves in a place, if there is one."""
+    life, worker = place.runner.lifecycle, place.runner.worker
+    if worker is None or life.pid is None:
+        return None
+    return HeldWorker(
+        spec=place.runner.spec,
+        pid=life.pid,
+        ready=worker.ready,
+        restarts=life.restarts,
+        last_exit=life.last_exit,
+    )

@@ -15,6 +15,7 @@ import psutil
 
 from gpufc.ids import Epoch
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
+from supervisor.devices import cgroup
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ MEMORY_SHARE = 0.25
 
 
 class KvWorker(Protocol):
-    """See `runner.Worker`."""
+    """See `worker.Worker`."""
 
     epoch: Epoch
 
@@ -41,7 +42,7 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
 
     Never raises; both workers serve on as before. `limit_bytes` 0 switches it off.
     """
-    limit_bytes = min(limit_bytes, int(psutil.virtual_memory().available * MEMORY_SHARE))
+    limit_bytes = min(limit_bytes, int(_free_bytes() * MEMORY_SHARE))
     if limit_bytes <= 0:
         return None
     try:
@@ -74,3 +75,10 @@ async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved 
         taken.error,
     )
     return taken
+
+
+def _free_bytes() -> int:
+    """Memory that could be had now: the machine's, within the limits of a container."""
+    limit = cgroup.read().memory_free_bytes
+    available = psutil.virtual_memory().available
+    return available if limit is None else min(available, limit)

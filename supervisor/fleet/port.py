@@ -180,7 +180,9 @@ class ReplacementStage(StrEnum):
     LOADING = "loading"
     TRYING = "trying"
     DRAINING = "draining"
-    """The old worker's streams end on it; with `stop first`, before the new one is loaded."""
+    """There is not room for both: the old worker's streams end on it before the new one loads."""
+    STOPPING = "stopping"
+    """There is not room for both: the old worker ends, its streams wait for the new one."""
     ROLLING_BACK = "rolling_back"
     READY = "ready"
 

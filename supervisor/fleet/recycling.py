@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpufc.ids import Epoch
 
-LOOK_S = 5.0
+LOOK_S = 1.0
 """How often a place looks."""
 PAUSE_S = 60.0
 """The least time between two recyclings of a place: what grows faster than that is no leak that

@@ -1,14 +1,16 @@
-"""What becomes of a replacement: pure decisions, apart from `place.py`, which carries them out.
+"""What becomes of a replacement: pure decisions, apart from `replacer.py`, which carries them out.
 
 | the candidate | restart, recycle | swap |
 | --- | --- | --- |
 | passed its trial | takes over | takes over |
-| could not have its memory, which would do without the old worker's | stop first | stop first |
+| could not have its memory, and would do without the old worker's | stop first | stop first |
 | could not have its memory, and could not have it then | stop first | refused |
 | was killed by the kernel for memory | stop first | refused |
 | anything else | the old one goes on, error | refused |
 
-*Stop first* means that streams wait: of a restart they are replayed, before a swap they end first.
+*Stop first*: the old worker ends before the new one is loaded. Streams that may go on with the new
+one wait and are replayed; before a swap to another model they end first. If the new one cannot
+serve then either, the old one is loaded again.
 """
 
 from enum import StrEnum
@@ -16,7 +18,8 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from gpufc.config import ModelConfig
+from gpufc.config import KvUnified, ModelConfig
+from gpufc.errors import GpufcError
 from gpufc.protocol import Ready
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
@@ -29,6 +32,14 @@ class CandidateFailure(Struct, frozen=True):
     detail: str
     shortage: Shortage = Shortage(0, 0)
     out_of_memory: bool = False
+
+
+class CandidateFailed(GpufcError):
+    """A candidate cannot take over."""
+
+    def __init__(self, failure: CandidateFailure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
 
 
 class Verdict(StrEnum):
@@ -62,6 +73,22 @@ def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict
     return Verdict.GIVE_UP
 
 
+def freed_bytes(ready: Ready | None, anonymous_bytes: int) -> int:
+    """What a worker's end gives back: its anonymous memory, and what it has taken on devices.
+    Weights that are mapped are the page cache's, and count as free already."""
+    return anonymous_bytes + (ready.device_bytes if ready is not None else 0)
+
+
+def continues(old: Ready, new: Ready) -> bool:
+    """Whether what runs on the old worker can go on with the new one."""
+    return old.fingerprint == new.fingerprint and new.n_ctx >= old.n_ctx
+
+
+def can_replay(before: ModelConfig, wanted: ModelConfig) -> bool:
+    """The same, as far as it can be told before the new one is loaded."""
+    return before.model_path == wanted.model_path and wanted.n_ctx >= before.n_ctx
+
+
 def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     """The configuration that a swap asks for; the served name stays."""
     wanted = {
@@ -74,8 +101,20 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
 
 
 def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
-    """The configuration by which a second worker gets as many cells as the first one has, though
-    less memory is free now."""
-    if ready is None or not config.kv_unified or config.kv_cells is not None:
+    """The configuration by which a second worker gets what the first one has, though less memory is
+    free now: its cells in their layout, and its layers on the GPU."""
+    if ready is None:
         return config
-    return msgspec.structs.replace(config, kv_cells=ready.kv_cells)
+    config = msgspec.structs.replace(config, min_gpu_layers=ready.n_gpu_layers)
+    if not ready.unified:
+        return msgspec.structs.replace(config, kv_unified=KvUnified.FALSE)
+    n_cells = ready.kv_cells if config.kv_cells is None else config.kv_cells
+    return msgspec.structs.replace(config, kv_unified=KvUnified.TRUE, kv_cells=n_cells)
+
+
+def beside(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+    """The configuration of another model's worker that is loaded while the first one holds GPU
+    memory: it must not do with fewer layers there for the want of what that one gives back."""
+    if ready is None or not ready.n_gpu_layers:
+        return config
+    return msgspec.structs.replace(config, min_gpu_layers=config.n_gpu_layers)

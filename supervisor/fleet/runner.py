@@ -13,31 +13,19 @@ import signal
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
-
-from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
-from gpufc.ids import Epoch, WorkerName
+from gpufc.ids import Epoch
 from gpufc.protocol import (
     Attach,
     Boot,
-    EngineFailed,
-    ExportKv,
     FromWorker,
-    Generate,
     Heartbeat,
-    Hello,
-    ImportKv,
     KvMoved,
-    LoadFailed,
-    Loading,
     Ready,
     Shutdown,
     Step,
-    ToWorker,
 )
 from supervisor.fleet import events as ev
-from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Edge, Link, Process
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
@@ -45,6 +33,7 @@ from supervisor.fleet.observation import Observation
 from supervisor.fleet.port import FleetListener, WorkerMessage, WorkerStatus
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -54,82 +43,6 @@ through the socket, and without them a broken file would look like a crash."""
 
 
 _lines = itertools.count(1)
-
-
-class WorkerSpec(Struct, frozen=True):
-    """What fills a place in the fleet, whichever process it is."""
-
-    name: WorkerName
-    model: str
-    config: ModelConfig
-    n_sequences: int
-    log_level: str
-
-
-class Hooks(Struct, frozen=True):
-    """Whom a runner tells what is not the listener's business. Must not block or raise."""
-
-    restarted: Callable[[Reason], None] = lambda reason: None
-    """A process is started in the place of one that ended so."""
-    became_ready: Callable[[], None] = lambda: None
-    crashed: Callable[[CrashRecord], None] = lambda record: None
-    """A process ended that nobody had asked to."""
-    drained: Callable[[], None] = lambda: None
-    """Nothing that has begun needs this runner any more."""
-
-
-class Worker:
-    """A ready process, as the listener sees it (`port.WorkerHandle`)."""
-
-    def __init__(
-        self,
-        spec: WorkerSpec,
-        line: int,
-        epoch: Epoch,
-        ready: Ready,
-        link: Link,
-        seen: Observation,
-        post: Callable[[ev.Event], None],
-        drained: Callable[[], None],
-    ) -> None:
-        self.name = spec.name
-        self.epoch = epoch
-        self.model = spec.model
-        self.line = line
-        self.ready = ready
-        self._link = link
-        self._seen = seen
-        self._post = post
-        self._drained = drained
-        self._kv_moved: asyncio.Future[KvMoved] | None = None
-
-    def send(self, message: ToWorker) -> None:
-        """See the port."""
-        self._link.send(message)
-        if type(message) is Generate:
-            self._seen.handed_work()
-
-    def drained(self) -> None:
-        """See the port."""
-        self._drained()
-
-    def explain_deaths(self, count: int) -> None:
-        """See the port."""
-        self._post(ev.DeathsExplained(count))
-
-    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
-        """See `kv_handover.KvWorker`. One at a time."""
-        self._kv_moved = asyncio.get_running_loop().create_future()
-        self._link.send(message)
-        return await self._kv_moved
-
-    def kv_moved(self, message: KvMoved) -> None:
-        """The worker's answer to `move_kv`; also said for it when it is gone."""
-        if self._kv_moved is not None and not self._kv_moved.done():
-            self._kv_moved.set_result(message)
-
-    def __repr__(self) -> str:
-        return f"Worker({self.name}, epoch={self.epoch})"
 
 
 class WorkerRunner:
@@ -266,35 +179,16 @@ class WorkerRunner:
         if type(message) is Step:
             self._on_step(message)
             return
-        epoch, seen = message.epoch, self._seen
+        seen = self._seen
         if seen is not None:
             seen.beat(message) if isinstance(message, Heartbeat) else seen.heard()
-        match message:
-            case Heartbeat():
-                pass
-            case KvMoved():
-                if self.worker is not None:
-                    self.worker.kv_moved(message)
-            case Hello():
-                self.post(ev.HelloReceived(epoch))
-            case Loading():
-                self.post(ev.LoadProgress(epoch, message.fraction))
-            case Ready():
-                self.post(ev.BecameReady(epoch, message))
-            case LoadFailed():
-                self.post(
-                    ev.LoadFailed(
-                        epoch,
-                        message.reason,
-                        message.retryable,
-                        message.needed_bytes,
-                        message.available_bytes,
-                    )
-                )
-            case EngineFailed():
-                self.post(ev.EngineBroke(epoch, message.reason, message.requests))
-            case _:
-                self._forward(message)
+        if isinstance(message, KvMoved):
+            if self.worker is not None:
+                self.worker.kv_moved(message)
+        elif (event := ev.of_message(message)) is not None:
+            self.post(event)
+        elif isinstance(message, WorkerMessage):
+            self._forward(message)
 
     def _on_step(self, step: Step) -> None:
         if self._seen is not None:

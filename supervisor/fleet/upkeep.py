@@ -1,14 +1,13 @@
-"""What is done for a place while nothing happens: recycling, and a hot spare."""
+"""What is done for a place while nobody asks: recycling, and a hot spare. Runs until cancelled."""
 
 import asyncio
 import logging
 import time
 
 from gpufc.errors import RequestError
-from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.place import CandidateFailed, Place
-from supervisor.fleet.port import Replacement
 from supervisor.fleet.recycling import LOOK_S, Recycler, anonymous_bytes
+from supervisor.fleet.replacement import CandidateFailed
+from supervisor.fleet.replacer import Replacer
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +15,10 @@ HOT_BACKOFF_S = 60.0
 """A hot spare that could not be made is tried again after so long."""
 
 
-async def recycle(place: Place, growth_bytes: int) -> None:
-    """Replace the place's worker whenever it has grown too much. Runs until cancelled."""
-    if not growth_bytes:
-        return
-    recycler = Recycler(growth_bytes)
-    while True:
+async def recycle(replacer: Replacer, growth_bytes: int) -> None:
+    """Replace a place's worker whenever it has grown too much; 0: never."""
+    place, recycler = replacer.place, Recycler(growth_bytes)
+    while growth_bytes:
         await asyncio.sleep(LOOK_S)
         life = place.runner.lifecycle
         if not place.serves or place.busy or life.pid is None:
@@ -31,26 +28,24 @@ async def recycle(place: Place, growth_bytes: int) -> None:
             continue
         logger.warning("recycling worker=%s anonymous_bytes=%d", place.spec.name, n_bytes)
         try:
-            await place.restart(now=False, tell=_nobody, reason=Reason.RECYCLED)
+            await replacer.recycle()
         except RequestError as err:
             logger.warning("not_recycled worker=%s: %s", place.spec.name, err)
 
 
-async def keep_hot(place: Place, delay_s: float) -> None:
-    """See to it that a loaded worker waits beside the one that serves. Runs until cancelled.
+async def keep_hot(replacer: Replacer, delay_s: float) -> None:
+    """See to it that a loaded worker waits beside the one that serves.
 
     `delay_s` is how long the serving one is left alone after anything has happened.
     """
+    place = replacer.place
     while True:
         await asyncio.sleep(delay_s)
+        seen = place.n_changes
         try:
-            await place.keep_hot()
-        except (CandidateFailed, RequestError) as err:
+            await replacer.keep_hot()
+        except CandidateFailed as err:
             logger.warning("no_hot_spare worker=%s: %s", place.spec.name, err)
             await asyncio.sleep(HOT_BACKOFF_S)
         else:
-            await place.wait_changed()
-
-
-def _nobody(_: Replacement) -> None:
-    """Nobody asked, so nobody is told."""
+            await place.wait_changed(seen)

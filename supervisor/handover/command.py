@@ -7,19 +7,16 @@
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable
-from typing import Any, Protocol
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
-import msgspec
 from aiohttp import web
 
+from supervisor.control.lines import Event, send_lines
 from supervisor.handover.giver import UpgradeFailed
 
-REPEAT_S = 2.0
-"""A line is said again after that, so that both ends see the other alive."""
-
-Event = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 class UpgradableFront(Protocol):
@@ -31,36 +28,36 @@ class UpgradableFront(Protocol):
 
 def add_upgrade(app: web.Application, front: UpgradableFront) -> None:
     """Add the route to the application of the control socket."""
+    working: set[asyncio.Task[None]] = set()
 
     async def upgrade(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
         events: asyncio.Queue[Event] = asyncio.Queue()
         # a task of its own: who hangs up stops the telling, not the work
-        work = asyncio.ensure_future(_upgrade(front, events.put_nowait))
-        _working.add(work)
-        work.add_done_callback(_working.discard)
-        event: Event = {}
-        while event.get("event") not in {"done", "failed"}:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPEAT_S):
-                    event = await events.get()
-            if event:
-                await response.write(msgspec.json.encode(event) + b"\n")
-        return response
+        work = asyncio.create_task(_upgrade(front, events.put_nowait))
+        working.add(work)
+        work.add_done_callback(working.discard)
+        return await send_lines(request, _until_the_end(events))
 
     app.router.add_post("/upgrade", upgrade)
 
 
-_working: set["asyncio.Future[None]"] = set()
+async def _until_the_end(events: "asyncio.Queue[Event]") -> AsyncIterator[Event]:
+    while True:
+        event = await events.get()
+        yield event
+        if event["event"] in {"done", "failed"}:
+            return
 
 
 async def _upgrade(front: UpgradableFront, say: Callable[[Event], None]) -> None:
     try:
         pid = await front.upgrade(lambda line: say({"event": "progress", "message": line}))
+        say({"event": "serving", "pid": pid})
+        await front.wait_handed_over()
     except UpgradeFailed as err:
         say({"event": "failed", "message": str(err)})
-        return
-    say({"event": "serving", "pid": pid})
-    await front.wait_handed_over()
-    say({"event": "done", "pid": pid})
+    except Exception as err:  # the boundary: whoever follows must hear of an end
+        logger.exception("upgrade_failed")
+        say({"event": "failed", "message": f"unexpected {type(err).__name__}: {err}"})
+    else:
+        say({"event": "done", "pid": pid})

@@ -24,6 +24,7 @@ from supervisor.handover.messages import (
     VERSION,
     Attached,
     Estate,
+    FromNew,
     Go,
     Origins,
     Serving,
@@ -61,6 +62,7 @@ class GivingFront(Protocol):
     http: FrontRunner
     listeners: list[socket.socket]
     started_at: float
+    stopping: asyncio.Event
 
     def effective_values(self) -> Sequence[Value]: ...
 
@@ -114,13 +116,26 @@ class Giver:
         """Give the new front copies of everything, and wait until it could take over."""
         successor.send(self._estate(holdings), self._descriptors(holdings, relay))
         async with asyncio.timeout(START_S):
-            match await successor.receive():
+            match await self._first_words(successor):
                 case Willing() as willing:
                     return willing
                 case Unwilling(reason):
                     raise LinkError(reason)
                 case other:
                     raise LinkError(f"it said {type(other).__name__} first")
+
+    async def _first_words(self, successor: Successor) -> FromNew:
+        """Raises `LinkError`, also when this front is told to stop meanwhile."""
+        words = asyncio.ensure_future(successor.receive())
+        stopped = asyncio.ensure_future(self._front.stopping.wait())
+        try:
+            await asyncio.wait({words, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                raise LinkError("the front was told to stop")
+            return words.result()
+        finally:
+            words.cancel()
+            stopped.cancel()
 
     def _estate(self, holdings: Holdings) -> Estate:
         front = self._front
@@ -165,9 +180,9 @@ class Giver:
         remote = RemoteFleet(self._front.dispatcher, relayed, fleet.successor_lost)
         await remote.open(relay)
         # from here on nothing is waited for
-        if not fleet.holds(holdings):
+        if self._front.stopping.is_set() or not fleet.holds(holdings):
             remote.close()
-            raise LinkError("a worker has just died or is being replaced; try again")
+            raise LinkError("it is stopping, or a worker has just died or is being replaced")
         ledger = self._front.dispatcher.ledger
         successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
         for attachment in willing.attachments:

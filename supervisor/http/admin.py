@@ -49,12 +49,9 @@ async def swap(request: web.Request) -> web.Response:
 def allowed_model(given: str, config: Config) -> Path:
     """The file that may be loaded over HTTP, links resolved. Raises `PermissionDenied`, which
     does not tell whether there is such a file."""
-    try:
-        path = Path(given).resolve(strict=True)
-        allowed = [Path(folder).resolve(strict=True) for folder in allowed_folders(config)]
-    except (OSError, RuntimeError, ValueError):
-        path, allowed = Path(given), []
-    if not any(path.is_relative_to(folder) for folder in allowed) or not path.is_file():
+    path = _resolved(given)
+    folders = map(_resolved, allowed_folders(config))
+    if path is None or not path.is_file() or not any(f and path.is_relative_to(f) for f in folders):
         raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
     return path
 
@@ -64,6 +61,14 @@ def allowed_folders(config: Config) -> list[str]:
     if config.server.model_dirs is not None:
         return [folder for folder in config.server.model_dirs.split(":") if folder]
     return [str(Path(config.model.model_path).parent)] if config.model.model_path else []
+
+
+def _resolved(given: str) -> Path | None:
+    """What a path means, links followed; None if there is nothing."""
+    try:
+        return Path(given).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 async def _answered(request: web.Request, replacing: Replacing) -> web.Response:

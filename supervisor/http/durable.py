@@ -114,6 +114,7 @@ class DurableReader:
         traceback: TracebackType | None,
     ) -> None:
         self.request.watchers.discard(self._changed)
+        self._wakeup.rest()
 
     @property
     def done(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+from msgspec import structs
 
 from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied
 from gpufc.ids import new_request_id
@@ -70,6 +71,13 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
     response.headers["Server"] = "gpufc"  # and not which versions of what are behind it
 
 
+def _told_apart(principal: Principal, request: web.Request) -> Principal:
+    """Those without a key are told apart by their address."""
+    if principal is not ANONYMOUS or not request.remote:
+        return principal
+    return structs.replace(principal, address=request.remote)
+
+
 def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Middleware:
     """Lets through what the table allows to whoever asks. Host and address lists belong here."""
 
@@ -90,7 +98,7 @@ def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Mi
                 raise AuthenticationFailed("This needs the token that `start` has printed")
             if not principal.may(scope):
                 raise PermissionDenied(f"This needs the scope {scope!r}")
-            request[PRINCIPAL] = principal
+            request[PRINCIPAL] = _told_apart(principal, request)
         return await handler(request)
 
     return check

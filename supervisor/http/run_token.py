@@ -46,7 +46,8 @@ def by_token(token: str) -> Authenticate:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return ANONYMOUS
-        right = hmac.compare_digest(given.strip().encode(), expected)
+        # aiohttp has kept bytes that are no UTF-8 as surrogates
+        right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), expected)
         return OPERATOR if right else ANONYMOUS
 
     return authenticate

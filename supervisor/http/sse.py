@@ -22,6 +22,12 @@ HEADERS = {
 COMMENT = b": waiting\n\n"
 
 
+class EventStream(web.StreamResponse):
+    """Headers wait for what is written first: a packet, and a wake-up of the client, for both."""
+
+    _send_headers_immediately = False  # as aiohttp's own `Response` has it
+
+
 class EventSource(Protocol):
     """What is sent (`ResponseStream`, `DurableReader`)."""
 
@@ -67,18 +73,17 @@ async def send_stream(
     A client that does not read is waited for, while its text gathers in the log. Cancelled when the
     client leaves; what becomes of the request then is the caller's.
     """
-    first = await stream.next(limits.first_byte_s)
-    response = web.StreamResponse(headers=HEADERS)
+    events = await stream.next(limits.first_byte_s)
+    response = EventStream(headers=HEADERS)
     await response.prepare(request)
-    await response.write(COMMENT if first is None else encoder.events(first))
     try:
         while not stream.done:
-            events = await stream.next(limits.keepalive_comment_s)
             await response.write(COMMENT if events is None else encoder.events(events))
-        end = encoder.closing(stream.usage)
+            events = await stream.next(limits.keepalive_comment_s)
+        end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:
         raise
     except Exception as exc:  # the request boundary: no second answer can begin, but this one ends
         end = encoder.error(from_exception(exc, request))
-    await response.write(end)
+    await response.write_eof(end)
     return response

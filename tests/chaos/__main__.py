@@ -43,6 +43,7 @@ def _options() -> argparse.Namespace:
     add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
     add("--swaps", type=int, metavar="N", help="N swaps between two real models under load")
     add("--second", type=Path, metavar="FILE", help="with --swaps: the second model")
+    add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
     add("--refusals", action="store_true", help="swaps under load that must be refused")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--positions", choices=("exact", "fast"), help="a real stream killed at each position")
@@ -95,9 +96,11 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _replacements(options: argparse.Namespace) -> list[Run]:
-    from tests.chaos import replacements
+    from tests.chaos import replacements, upgrades
 
     runs: list[Run] = []
+    if options.upgrades:
+        runs.append(partial(upgrades.run, options.upgrades))
     if options.replacements:
         runs.append(partial(replacements.restarts, options.replacements, None))
         runs.append(partial(replacements.restarts, options.replacements, _model()))

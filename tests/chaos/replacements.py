@@ -95,7 +95,7 @@ async def _refused(
     one: Rig, outcome: Outcome, name: str, arguments: list[str], word: str, model: Path
 ) -> None:
     pid = worker(await one.figures())["pid"]
-    code, said = await _command(one, "swap", *arguments)
+    code, said = await command(one, "swap", *arguments)
     why = said.splitlines()[-1] if said else ""
     say(f"  {name}: exit code {code}: {why}")
     if code != REFUSED or word not in why:
@@ -147,13 +147,13 @@ async def _load(one: Rig, outcome: Outcome, ask: Callable[[int], Ask]) -> AsyncI
 
 async def _replace(one: Rig, outcome: Outcome, *arguments: str) -> None:
     started = time.monotonic()
-    code, said = await _command(one, *arguments)
+    code, said = await command(one, *arguments)
     outcome.took.append(time.monotonic() - started)
     if code != 0:
         outcome.wrong.append(f"{' '.join(arguments)} ended with {code}: {said[-300:]}")
 
 
-async def _command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
+async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
     """One of the operator's commands, as a process: its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
@@ -178,7 +178,7 @@ async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
         say(f"  the command: {spread(outcome.took)}")
     for name, disturbed in (("before", False), ("meanwhile", True)):
         some = outcome.of(disturbed=disturbed)
-        say(f"  first text, {name}: {spread([*map(_first_text_s, some)])}")
+        say(f"  first text, {name}: {spread([*map(first_text_s, some)])}")
         say(f"  longest silence of a stream, {name}: {spread([*map(longest_silence_s, some)])}")
     for line in outcome.wrong[:30]:
         say(f"  WRONG {line}")
@@ -186,5 +186,6 @@ async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
     return not outcome.wrong
 
 
-def _first_text_s(history: History) -> float:
+def first_text_s(history: History) -> float:
+    """From the request to its first text, in seconds."""
     return next(iter(text_times(history)), sys.float_info.max) - history.started_at

@@ -85,7 +85,8 @@ async def rig(*arguments: str, environ: dict[str, str], ready: bool = True) -> A
     try:
         running = await asyncio.to_thread(making.__enter__)
         try:
-            connector = aiohttp.UnixConnector(str(running.runtime.control_socket))
+            # each look is a connection of its own: after an upgrade another front listens there
+            connector = aiohttp.UnixConnector(str(running.runtime.control_socket), force_close=True)
             async with clients() as session, aiohttp.ClientSession(connector=connector) as view:
                 yield Rig(running, session, view)
         finally:

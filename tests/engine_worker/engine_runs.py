@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from engine_worker.backend import Backend
+from engine_worker.drafting import Drafter
 from engine_worker.engine import Engine
 from gpufc.ids import Epoch
 from gpufc.protocol import Delta, FromWorker, Generate, Step
@@ -11,7 +12,14 @@ from gpufc.protocol import Delta, FromWorker, Generate, Step
 class EngineRun:
     """An engine with everything that it has emitted."""
 
-    def __init__(self, backend: Backend, *, max_running: int = 4, batch_tokens: int = 32) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        max_running: int = 4,
+        batch_tokens: int = 32,
+        drafter: Drafter | None = None,
+    ) -> None:
         self.messages: list[FromWorker] = []
         self.engine = Engine(
             backend,
@@ -19,6 +27,7 @@ class EngineRun:
             epoch=Epoch(1),
             max_running=max_running,
             batch_tokens=batch_tokens,
+            drafter=drafter,
         )
 
     @property

@@ -1,45 +1,37 @@
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine_worker import cells
-from engine_worker.gguf_header import GgufHeader, Value
-from gpufc.errors import ModelLoadError
+from engine_worker.cells import Layout, Store, Wish
+from gpufc.config import KvUnified
+from gpufc.errors import MemoryShort
 
 MIB = 1 << 20
+GIB = 1 << 30
 
 
-def header(**metadata: Value) -> GgufHeader:
-    named = {f"llama.{key.replace('__', '.')}": value for key, value in metadata.items()}
-    return GgufHeader(
-        metadata={"general.architecture": "llama", **named},
-        n_tensors=1,
-        header_bytes=0,
-        file_bytes=0,
-        parts=(),
+def host(available: int, cell_bytes: int = 23_040, score_bytes: int = 0) -> Store:
+    return Store(
+        cell_bytes=cell_bytes,
+        score_bytes=score_bytes,
+        available_bytes=available,
+        on_gpu=False,
     )
 
 
-def test_bytes_of_a_cell_are_layers_times_heads_times_both_dimensions() -> None:
-    smollm2 = header(
-        block_count=30,
-        embedding_length=576,
-        attention__head_count=9,
-        attention__head_count_kv=3,
+def gpu(available: int, cell_bytes: int = 23_040, score_bytes: int = 0) -> Store:
+    return Store(
+        cell_bytes=cell_bytes,
+        score_bytes=score_bytes,
+        available_bytes=available,
+        on_gpu=True,
     )
-    assert cells.bytes_per_cell(smollm2) == 30 * 3 * (64 + 64) * 2
 
 
-def test_heads_may_differ_by_layer_and_dimensions_be_given() -> None:
-    hybrid = header(
-        block_count=3,
-        embedding_length=64,
-        attention__head_count=4,
-        attention__head_count_kv=(0, 2, 0),
-        attention__key_length=8,
-        attention__value_length=4,
-    )
-    assert cells.bytes_per_cell(hybrid) == 2 * 12 * 2
+def wish(n_ctx: int, n_running: int, **more: Any) -> Wish:
+    more.setdefault("unified", KvUnified.TRUE)
+    return Wish(n_ctx=n_ctx, n_running=n_running, n_sequences=n_running + 4, **more)
 
 
 @pytest.mark.parametrize(
@@ -52,64 +44,65 @@ def test_heads_may_differ_by_layer_and_dimensions_be_given() -> None:
         (4096, 100, 120 * MIB, 4096),  # one context, however little there is
     ],
 )
-def test_cells_on_a_host(n_ctx: int, n_running: int, available: int, expected: int) -> None:
-    fitted = cells.fit_cells(
-        n_ctx=n_ctx,
-        n_running=n_running,
-        cell_bytes=23_040,
-        available_bytes=available,
-        on_gpu=False,
-    )
-    assert fitted == expected
+def test_cells_of_one_cache_on_a_host(
+    n_ctx: int, n_running: int, available: int, expected: int
+) -> None:
+    layout = cells.choose_layout(wish(n_ctx, n_running), [host(available)])
+    assert layout == Layout(expected, unified=True)
 
 
 def test_on_a_gpu_four_fifths_of_the_free_memory_are_used() -> None:
-    fitted = cells.fit_cells(
-        n_ctx=4096, n_running=100, cell_bytes=MIB, available_bytes=10_000 * MIB, on_gpu=True
-    )
-    assert fitted == cells.round_up(8000)
+    layout = cells.choose_layout(wish(4096, 100), [gpu(10_000 * MIB, MIB)])
+    assert layout == Layout(cells.round_up(8000), unified=True)
+
+
+def test_scores_of_all_cells_count_for_one_cache() -> None:
+    layout = cells.choose_layout(wish(4096, 100), [gpu(10_000 * MIB, MIB // 2, MIB // 2)])
+    assert layout == Layout(cells.round_up(8000), unified=True)
+
+
+def test_where_a_cache_lies_on_both_the_smaller_room_decides() -> None:
+    stores = [gpu(10_000 * MIB, MIB), host(15_000 * MIB, MIB)]
+    assert cells.choose_layout(wish(2048, 100), stores).n_cells == cells.round_up(4096)
 
 
 def test_a_context_that_does_not_fit_says_how_much_it_needs_and_what_to_set() -> None:
     with pytest.raises(
-        ModelLoadError, match=r"4,096 cells needs 4.0 GiB, and 900 MiB .* smaller n_ctx"
-    ):
-        cells.fit_cells(
-            n_ctx=4096, n_running=1, cell_bytes=MIB, available_bytes=1000 * MIB, on_gpu=False
-        )
+        MemoryShort, match=r"4,096 cells needs 4.0 GiB, and 900 MiB of host .* smaller n_ctx"
+    ) as caught:
+        cells.choose_layout(wish(4096, 1), [host(1000 * MIB, MIB)])
+    assert not caught.value.on_device
+    with pytest.raises(MemoryShort, match=r"of device memory .* n_gpu_layers") as caught:
+        cells.choose_layout(wish(4096, 1), [gpu(1000 * MIB, MIB), host(GIB * 100)])
+    assert caught.value.on_device
+    assert caught.value.needed_bytes == 4096 * MIB
 
 
-def fake_system(tmp_path: Path, files: dict[str, str]) -> tuple[Path, Path]:
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path / "proc", tmp_path / "cgroup"
+def test_streams_where_they_fit_and_nobody_has_said_otherwise() -> None:
+    asked = wish(4096, 10, unified=KvUnified.AUTO)
+    streams = Layout(14 * 4096, unified=False)
+    assert cells.choose_layout(asked, [host(8 * GIB)]) == streams  # 1.2 GiB of 2.0
+    assert cells.choose_layout(asked, [host(4 * GIB)]).unified  # of 1.0
+    assert cells.choose_layout(asked, [host(400 * GIB, 40_000)]).unified  # over 2.0
+    assert cells.choose_layout(asked, [gpu(2 * GIB)]) == streams  # of 1.6
+    assert cells.choose_layout(asked, [gpu(1 * GIB)]).unified
+    assert cells.choose_layout(asked, [gpu(80 * GIB), host(1 * GIB)]).unified
 
 
-def test_memory_is_the_least_of_the_system_and_all_cgroups_above(tmp_path: Path) -> None:
-    system = fake_system(
-        tmp_path,
-        {
-            "proc/meminfo": "MemTotal: 999 kB\nMemAvailable:  5000 kB\n",
-            "proc/self/cgroup": "0::/outer/inner\n",
-            "cgroup/outer/memory.max": "2000000\n",
-            "cgroup/outer/memory.current": "1500000\n",
-            "cgroup/outer/memory.stat": "anon 5\ninactive_file 100000\n",
-            "cgroup/outer/inner/memory.max": "max\n",
-            "cgroup/outer/inner/memory.current": "7\n",
-        },
-    )
-    assert cells.available_memory(*system) == 600_000
+def test_of_streams_a_token_attends_to_its_own_only() -> None:
+    asked = wish(4096, 10, unified=KvUnified.AUTO)
+    assert not cells.choose_layout(asked, [gpu(2 * GIB, score_bytes=60_000)]).unified
+    assert cells.choose_layout(asked, [gpu(2 * GIB, score_bytes=120_000)]).unified
 
 
-def test_unreadable_limits_do_not_limit(tmp_path: Path) -> None:
-    assert cells.available_memory(*fake_system(tmp_path, {})) == 1 << 30
-    garbage = fake_system(tmp_path, {"proc/meminfo": "MemAvailable: lots\n"})
-    assert cells.available_memory(*garbage) == 1 << 30
+def test_a_number_of_cells_bounds_streams_too() -> None:
+    for kv_cells, unified in ((14 * 4096, False), (14 * 4096 - 1, True)):
+        asked = wish(4096, 10, unified=KvUnified.AUTO, kv_cells=kv_cells)
+        assert cells.choose_layout(asked, [host(100 * GIB)]) == Layout(14 * 4096, unified)
 
 
-def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
-    files = {"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "50000 100000\n"}
-    assert cells.usable_cores(*fake_system(tmp_path, files)) == 1
-    assert cells.usable_cores() >= 1
+def test_streams_that_were_asked_for_may_take_all_there_is_but_not_more() -> None:
+    asked = wish(4096, 10, unified=KvUnified.FALSE)
+    assert cells.choose_layout(asked, [host(2 * GIB)]) == Layout(14 * 4096, unified=False)
+    with pytest.raises(MemoryShort, match=r"57,344 cells"):
+        cells.choose_layout(asked, [host(GIB)])

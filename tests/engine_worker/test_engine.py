@@ -1,13 +1,16 @@
 """The engine on the fake backend, whose every token depends on all tokens before it."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_worker.backend import Batch, Logits
+from engine_worker.backend import Batch
+from engine_worker.drafting import Draft, DraftRequest
 from engine_worker.fake_backend import FakeBackend, expected_tokens
-from engine_worker.fake_vocabulary import tokenize
-from gpufc.config import BackendKind, ModelConfig, Replay
+from engine_worker.fake_vocabulary import piece, tokenize
+from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Cancel, EngineFailed, Finished, FinishReason, Refused, Step
@@ -16,8 +19,9 @@ from tests.engine_worker.sequences import spec
 
 
 def backend(kv_cells: int = 4096, n_ctx: int = 1024, unified: bool = True) -> FakeBackend:
+    layout = KvUnified.TRUE if unified else KvUnified.FALSE
     config = ModelConfig(
-        backend=BackendKind.FAKE, kv_cells=kv_cells, n_ctx=n_ctx, kv_unified=unified
+        backend=BackendKind.FAKE, kv_cells=kv_cells, n_ctx=n_ctx, kv_unified=layout
     )
     return FakeBackend.load(config, 6, lambda _: None)
 
@@ -159,9 +163,9 @@ class CountingBackend(FakeBackend):
 
     n_decodes = 0
 
-    def decode(self, batch: Batch) -> Logits:
+    def begin(self, batch: Batch) -> None:
         self.n_decodes += 1
-        return super().decode(batch)
+        super().begin(batch)
 
 
 def test_a_long_prompt_delays_a_running_stream_by_no_more_than_one_chunk() -> None:
@@ -194,3 +198,74 @@ def test_a_sequence_that_does_not_fit_alone_is_refused_and_the_engine_goes_on() 
     (refused,) = (message for message in run.messages if isinstance(message, Refused))
     assert (refused.request, refused.code) == (1, "context_length_exceeded")
     assert run.tokens(2) == expected_tokens(prompt("fits"), 5)
+
+
+class KnowingDrafter:
+    """Guesses what the fake model will say, but that every `wrong`-th guess is another token."""
+
+    position_s = 0.0
+
+    def __init__(self, prompts: dict[int, tuple[int, ...]], wrong: int) -> None:
+        self.n_drafted = 0
+        self._prompts = prompts
+        self._wrong = wrong
+
+    def chance(self, evidence: int) -> float:
+        return 0.9
+
+    def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(self._guess(request), 5) for request in requests]
+
+    def forget(self, key: RequestNo) -> None:
+        pass
+
+    def _guess(self, request: DraftRequest) -> list[int]:
+        words = self._prompts[request.key]
+        n_known = len(request.tokens) - len(words)
+        guesses = expected_tokens(words, n_known + request.limit)[n_known:]
+        self.n_drafted += len(guesses)
+        return [
+            guess + 1 if (n_known + at) % self._wrong == 0 else guess
+            for at, guess in enumerate(guesses)
+        ]
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize("wrong", [1, 2, 5, 1000])
+def test_drafts_change_how_many_steps_it_takes_and_nothing_else(unified: bool, wrong: int) -> None:
+    prompts = {n: prompt(f"request {n} " * n) for n in range(1, 8)}
+    drafter = KnowingDrafter(prompts, wrong)
+    fake = CountingBackend(
+        ModelConfig(
+            backend=BackendKind.FAKE,
+            kv_cells=6 * 1024,
+            n_ctx=1024,
+            kv_unified=KvUnified.TRUE if unified else KvUnified.FALSE,
+        ),
+        6,
+    )
+    run = EngineRun(fake, batch_tokens=64, drafter=drafter)
+    _make_drafts_pay(run)
+    run.run(*(spec(n, words, max_tokens=40 + n) for n, words in prompts.items()))
+    for n, words in prompts.items():
+        assert run.tokens(n) == expected_tokens(words, 40 + n)
+    assert drafter.n_drafted
+    if wrong == 1000:
+        assert fake.n_decodes < 7 * 40 / 4
+
+
+def _make_drafts_pay(run: EngineRun) -> None:
+    """Steps that cost the same whatever they compute, as on a large device."""
+    run.engine._costs.seconds = lambda n_tokens: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+
+
+def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:
+    words = prompt("stops [[stop@12]] somewhere")
+    text = b"".join(map(piece, expected_tokens(words, 20))).decode()
+    stop = text[8:11]
+    drafter = KnowingDrafter({1: words}, 1000)
+    run = EngineRun(backend(), batch_tokens=64, drafter=drafter)
+    _make_drafts_pay(run)
+    run.run(spec(1, words, max_tokens=40, stop=(stop,)))
+    assert run.text(1) == text[: text.index(stop)]
+    assert run.deltas(1)[-1].finish is FinishReason.STOP

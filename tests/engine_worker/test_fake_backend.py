@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine_worker.backend import Batch
+from engine_worker.backend import SPARE_OUTPUTS, Batch
 from engine_worker.fake_backend import FakeBackend, expected_text, expected_tokens
 from engine_worker.fake_vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
 from engine_worker.sampling import Sampler
-from gpufc.config import BackendKind, ModelConfig
+from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, ModelLoadError, OutOfCells
 from gpufc.sampling import SamplingParams
+from tests.engine_worker.decoding import decode
+
+
+def layout(unified: bool) -> KvUnified:
+    return KvUnified.TRUE if unified else KvUnified.FALSE
 
 
 def make(n_sequences: int = 4, **config: object) -> FakeBackend:
@@ -33,7 +38,7 @@ def generate(backend: FakeBackend, history: list[int], n: int, sequence: int = 0
     tokens = list(history)
     done = len(backend.history(sequence))
     for _ in range(n):
-        row = backend.decode(feed(tokens[done:], sequence, done))[0]
+        row = decode(backend, feed(tokens[done:], sequence, done))[0]
         done = len(tokens)
         tokens.append(int(row.argmax()))
         if backend.is_end(tokens[-1]):
@@ -60,7 +65,7 @@ def test_a_replay_goes_on_as_if_nothing_had_happened() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 5.0])
 def test_every_sampling_setting_chooses_the_same(temperature: float) -> None:
-    row = make().decode(feed(CHAT))[0]
+    row = decode(make(), feed(CHAT))[0]
     for seed in range(20):
         sampler = Sampler(SamplingParams(seed=seed, temperature=temperature), N_VOCAB)
         assert sampler.choose(row, CHAT, 0, 0) == expected_tokens(CHAT, 1)[0]
@@ -68,8 +73,8 @@ def test_every_sampling_setting_chooses_the_same(temperature: float) -> None:
 
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
-    backend = make(kv_unified=unified)
-    backend.decode(feed(CHAT))
+    backend = make(kv_unified=layout(unified))
+    decode(backend, feed(CHAT))
     backend.copy_prefix(0, 2, 10)
     other = CHAT[:10] + tokenize("!")
     assert generate(backend, other, 5, sequence=2) == expected_tokens(other, 5)
@@ -80,8 +85,8 @@ def test_a_copied_prefix_goes_on_as_its_own_sequence(unified: bool) -> None:
 
 def test_shared_cells_count_once_in_one_cache_and_twice_in_streams() -> None:
     for unified, n_used in ((True, 10), (False, 20)):
-        backend = make(kv_unified=unified)
-        backend.decode(feed(CHAT[:10]))
+        backend = make(kv_unified=layout(unified))
+        decode(backend, feed(CHAT[:10]))
         backend.copy_prefix(0, 1, 10)
         assert backend.n_cells_used == n_used
         backend.remove(0)
@@ -93,11 +98,11 @@ def test_shared_cells_count_once_in_one_cache_and_twice_in_streams() -> None:
 
 def test_running_out_of_cells_changes_nothing() -> None:
     backend = make(kv_cells=16)
-    backend.decode(feed(CHAT[:10]))
+    decode(backend, feed(CHAT[:10]))
     with pytest.raises(OutOfCells):
-        backend.decode(feed(CHAT[:7], sequence=1))
+        decode(backend, feed(CHAT[:7], sequence=1))
     assert (backend.n_cells_used, backend.history(1)) == (10, [])
-    backend.decode(feed(CHAT[:6], sequence=1))
+    decode(backend, feed(CHAT[:6], sequence=1))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_running_out_of_cells_changes_nothing() -> None:
 )
 def test_bad_batches_are_fatal(batch: Batch) -> None:
     with pytest.raises(DecodeFailed):
-        make().decode(batch)
+        decode(make(), batch)
 
 
 def test_rows_come_in_batch_order() -> None:
@@ -125,7 +130,7 @@ def test_rows_come_in_batch_order() -> None:
         sequences=[3] * len(b) + [1] * len(a),
         outputs=[False] * (len(b) - 1) + [True] + [False] * (len(a) - 1) + [True],
     )
-    rows = make().decode(batch)
+    rows = decode(make(), batch)
     assert rows.dtype == np.float32
     assert rows.argmax(axis=1).tolist() == expected_tokens(b, 1) + expected_tokens(a, 1)
 
@@ -143,7 +148,7 @@ def test_say_and_stop_and_emoji() -> None:
 def test_a_directive_works_inside_any_template_and_after_a_copy() -> None:
     prompt = tokenize("<|im_start|>user\n[[stop@2]]<|im_end|>\n<|im_start|>assistant\n")
     backend = make()
-    backend.decode(feed(prompt))
+    decode(backend, feed(prompt))
     backend.copy_prefix(0, 1, len(prompt) - 1)
     assert len(generate(backend, prompt, 9, sequence=1)) == 3
 
@@ -182,7 +187,7 @@ def test_a_fault_in_the_prompt_comes_while_it_is_computed() -> None:
     batch = feed(prompt)
     batch.outputs[-1] = False
     with pytest.raises(RuntimeError):
-        backend.decode(batch)
+        decode(backend, batch)
 
 
 def _meet(fault: str) -> None:
@@ -241,10 +246,21 @@ def test_pieces_join_to_the_text() -> None:
 
 def test_a_state_goes_over_to_another_backend() -> None:
     old, new = (FakeBackend(ModelConfig(backend=BackendKind.FAKE), 4) for _ in range(2))
-    old.decode(Batch([5, 6, 7], [0, 1, 2], [1, 1, 1], [False, False, True]))
+    decode(old, Batch([5, 6, 7], [0, 1, 2], [1, 1, 1], [False, False, True]))
     memory = bytearray(old.state_bytes(1))
     assert old.export_state(1, memoryview(memory)) == len(memory)
     assert new.import_state(3, memoryview(memory))
     assert new.history(3) == [5, 6, 7]
-    goes_on = new.decode(Batch([8], [3], [3], [True]))
-    assert (goes_on == old.decode(Batch([8], [3], [1], [True]))).all()
+    goes_on = decode(new, Batch([8], [3], [3], [True]))
+    assert (goes_on == decode(old, Batch([8], [3], [1], [True]))).all()
+
+
+def test_more_outputs_than_there_are_rows_are_refused() -> None:
+    backend = make(2, batch_tokens=128)
+    assert backend.facts.max_outputs == 2 + SPARE_OUTPUTS
+    n_tokens = backend.facts.max_outputs + 1
+    batch = Batch([65] * n_tokens, list(range(n_tokens)), [0] * n_tokens, [True] * n_tokens)
+    with pytest.raises(DecodeFailed):
+        decode(backend, batch)
+    batch.outputs[0] = False
+    assert len(decode(backend, batch)) == n_tokens - 1

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from engine_worker.backend import Backend, Batch
+from engine_worker.backend import SPARE_OUTPUTS, Backend, Batch
+from engine_worker.footprint import footprint
+from engine_worker.gguf_header import read_header
 from engine_worker.llama_backend import LlamaBackend
-from gpufc.config import ModelConfig
+from gpufc.config import KvType, KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
+from tests.engine_worker.decoding import decode
 
 from .gguf_files import gguf, pair, tensor, text
 
@@ -21,12 +25,13 @@ N_CTX = 256
 
 def load(path: Path, n_sequences: int = 4, **config: Any) -> LlamaBackend:
     given = {"n_ctx": N_CTX, "kv_cells": 512, "batch_tokens": 256, "n_threads": 1, **config}
-    return LlamaBackend.load(
-        ModelConfig(model_path=str(path), **given), n_sequences, lambda _: None
-    )
+    wanted = msgspec.convert({"model_path": str(path), **given}, ModelConfig)
+    return LlamaBackend.load(wanted, n_sequences, lambda _: None)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["unified", "streams"])
+@pytest.fixture(
+    scope="module", params=[KvUnified.TRUE, KvUnified.FALSE], ids=["unified", "streams"]
+)
 def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaBackend]:
     loaded = load(model_path, kv_unified=request.param)
     yield loaded
@@ -83,7 +88,7 @@ def test_it_is_a_backend(backend: LlamaBackend) -> None:
 
 
 def test_it_computes_a_sensible_next_token(backend: LlamaBackend) -> None:
-    row = backend.decode(feed(tokens_of(backend, "The capital of France is")))[0]
+    row = decode(backend, feed(tokens_of(backend, "The capital of France is")))[0]
     assert backend.piece(int(row.argmax())) == b" Paris"
 
 
@@ -91,9 +96,9 @@ def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
     first, second = (tokens_of(backend, words) for words in ("Water boils at", "One, two, three,"))
     alone = []
     for tokens in (first, second):
-        alone.append(backend.decode(feed(tokens))[0].copy())
+        alone.append(decode(backend, feed(tokens))[0].copy())
         backend.remove(0)
-    rows = backend.decode(joined(feed(first, sequence=3), feed(second, sequence=1)))
+    rows = decode(backend, joined(feed(first, sequence=3), feed(second, sequence=1)))
     assert rows.shape == (2, 49152)
     for row, expected in zip(rows, alone, strict=True):
         np.testing.assert_allclose(row, expected, atol=0.05)
@@ -102,27 +107,39 @@ def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
 
 def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "word " * 200)[:200]
-    assert backend.decode(feed(tokens, wanted=0)).shape == (0, 49152)
-    assert backend.decode(feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
+    assert decode(backend, feed(tokens, wanted=0)).shape == (0, 49152)
+    assert decode(backend, feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
+
+
+def test_one_step_gives_logits_for_sequences_and_drafts(backend: LlamaBackend) -> None:
+    assert backend.facts.max_outputs == 4 + SPARE_OUTPUTS
+    tokens = tokens_of(backend, "One, two, three, four, five, six, seven, " * 9)[:68]
+    rows = decode(backend, feed(tokens, wanted=68)).copy()
+    assert rows.shape == (68, 49152)
+    backend.remove(0)
+    for end in (30, 68):
+        row = decode(backend, feed(tokens[:end]))[0]
+        assert rows[end - 1].argmax() == row.argmax()
+        backend.remove(0)
 
 
 def test_a_copied_prefix_gives_the_same_logits(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
-    expected = backend.decode(feed(tokens))[0].copy()
+    expected = decode(backend, feed(tokens))[0].copy()
     cut = len(tokens) - 4
     backend.copy_prefix(0, 2, cut)
-    row = backend.decode(feed(tokens[cut:], sequence=2, start=cut))[0].copy()
+    row = decode(backend, feed(tokens[cut:], sequence=2, start=cut))[0].copy()
     np.testing.assert_allclose(row, expected, atol=0.05)
     backend.remove(0)
-    again = backend.decode(feed(tokens[-1:], sequence=2, start=len(tokens)))[0]
+    again = decode(backend, feed(tokens[-1:], sequence=2, start=len(tokens)))[0]
     assert np.isfinite(again).all()
 
 
 def test_a_sequence_that_was_cut_goes_on_from_there(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog")
-    expected = backend.decode(feed(tokens))[0].copy()
+    expected = decode(backend, feed(tokens))[0].copy()
     backend.remove(0, 3)
-    row = backend.decode(feed(tokens[3:], start=3))[0]
+    row = decode(backend, feed(tokens[3:], start=3))[0]
     np.testing.assert_allclose(row, expected, atol=0.05)
 
 
@@ -130,22 +147,45 @@ def test_no_room_is_told_and_changes_nothing(backend: LlamaBackend) -> None:
     n_batch, room = 256, 512 if backend.facts.unified else N_CTX
     tokens = (tokens_of(backend, "word " * 300))[:n_batch]
     for start in range(0, room, n_batch):
-        backend.decode(feed(tokens, start=start, wanted=0))
+        decode(backend, feed(tokens, start=start, wanted=0))
     with pytest.raises(OutOfCells):
-        backend.decode(feed(tokens[:1], start=room))
+        decode(backend, feed(tokens[:1], start=room))
     backend.remove(0, room - 1)
-    assert backend.decode(feed(tokens[:1], start=room - 1)).shape == (1, 49152)
+    assert decode(backend, feed(tokens[:1], start=room - 1)).shape == (1, 49152)
 
 
 def test_what_would_abort_the_process_is_refused(backend: LlamaBackend) -> None:
-    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 8, wanted=5)):
+    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 69, wanted=69)):
         with pytest.raises(DecodeFailed):
-            backend.decode(batch)
+            decode(backend, batch)
 
 
 def test_a_bad_batch_is_fatal_and_says_why(backend: LlamaBackend) -> None:
     with pytest.raises(DecodeFailed, match="llama_decode returned -1"):
-        backend.decode(feed([1 << 20]))
+        decode(backend, feed([1 << 20]))
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+def test_a_cache_of_any_type_takes_what_was_reckoned_and_makes_sense(
+    model_path: Path, kind: str
+) -> None:
+    backend = load(model_path, 1, cache_type_k=kind, cache_type_v=kind)
+    row = decode(backend, feed(tokens_of(backend, "The capital of France is")))[0]
+    assert backend.piece(int(row.argmax())) == b" Paris"
+    n_bytes = footprint(read_header(model_path), KvType(kind), KvType(kind)).bytes_per_cell
+    n_tokens = len(tokens_of(backend, "The capital of France is"))
+    assert backend.state_bytes(0) == pytest.approx(n_tokens * n_bytes, rel=0.2)
+    backend.close()
+
+
+def test_packed_values_need_flash_attention(model_path: Path) -> None:
+    assert "flash_attn" in refusal(model_path, cache_type_v="q8_0", flash_attention="off")
+
+
+def test_streams_are_had_where_they_fit(model_path: Path) -> None:
+    backend = load(model_path, 2, kv_cells=None, kv_unified="auto")
+    assert (backend.facts.unified, backend.facts.kv_cells) == (False, 2 * N_CTX)
+    backend.close()
 
 
 def test_text_to_tokens_and_back(backend: LlamaBackend) -> None:
@@ -176,7 +216,7 @@ def test_the_vocabulary_may_be_used_by_many_threads(backend: LlamaBackend) -> No
     ]
     for thread in threads:
         thread.start()
-    backend.decode(feed(expected[:100]))
+    decode(backend, feed(expected[:100]))
     for thread in threads:
         thread.join()
     assert results == [expected] * 80
@@ -202,11 +242,17 @@ def test_a_context_over_the_trained_one_is_lowered(
 
 def test_the_fingerprint_depends_on_what_logits_depend_on(model_path: Path) -> None:
     prints = []
-    for config in ({"n_ctx": 64}, {"n_ctx": 128}, {"n_ctx": 64, "flash_attention": "off"}):
+    for config in (
+        {"n_ctx": 64, "flash_attention": "on"},
+        {"n_ctx": 128},
+        {"n_ctx": 64, "flash_attention": "off"},
+        {"n_ctx": 64, "cache_type_k": "q8_0"},
+    ):
         backend = load(model_path, 1, **{"kv_cells": 256, **config})
         prints.append(backend.facts.fingerprint)
         backend.close()
-    assert prints[0] == prints[1] != prints[2]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
 
 
 def test_loading_again_and_again_does_not_grow(model_path: Path) -> None:
@@ -265,25 +311,26 @@ def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
 
 
 def test_too_large_a_cache_is_refused_before_it_is_tried(model_path: Path) -> None:
-    assert "GiB" in refusal(model_path, kv_cells=268_435_456)
+    assert "GiB" in refusal(model_path, kv_cells=268_435_456, kv_unified="true")
 
 
 def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     load(model_path, 2, n_ctx=8192, kv_cells=10_240).close()
-    assert [record.message for record in caplog.records] == []
+    said = [record for record in caplog.records if record.name == "engine_worker.llama_cpp"]
+    assert said == []
 
 
 def test_a_state_that_was_handed_over_goes_on_to_the_bit(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog, and then")
     n = len(tokens)
-    backend.decode(Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))
+    decode(backend, Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))
     memory = bytearray(backend.state_bytes(0))
     assert backend.export_state(0, memoryview(memory)) == len(memory) > 0
-    before = backend.decode(Batch([tokens[-1]], [n], [0], [True])).copy()
+    before = decode(backend, Batch([tokens[-1]], [n], [0], [True])).copy()
     backend.remove(0)
     assert backend.import_state(0, memoryview(memory))
-    after = backend.decode(Batch([tokens[-1]], [n], [0], [True]))
+    after = decode(backend, Batch([tokens[-1]], [n], [0], [True]))
     assert (before == after).all()
 
 
@@ -291,4 +338,4 @@ def test_a_state_that_is_no_state_is_refused_and_leaves_nothing(backend: LlamaBa
     assert not backend.import_state(0, memoryview(bytearray(4096)))
     tokens = tokens_of(backend, "The")
     n = len(tokens)
-    backend.decode(Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))
+    decode(backend, Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))

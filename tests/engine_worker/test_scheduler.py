@@ -2,20 +2,21 @@
 
 import pytest
 
+from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
-from engine_worker.scheduler import Copy, Plan, Remove, Scheduler
+from engine_worker.scheduler import Plan, Scheduler
 from engine_worker.sequence import Sequence
+from engine_worker.slots import Slots
+from engine_worker.step_costs import StepCosts
 from gpufc.config import Replay
 from gpufc.errors import OutOfCells
 from tests.engine_worker.sequences import sequence, spec
 
 
 def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> Scheduler:
+    slots = Slots(n_slots, max_idle=n_slots - max_running, cache=PrefixCache(can_cut=True))
     return Scheduler(
-        max_running=max_running,
-        n_slots=n_slots,
-        batch_tokens=batch_tokens,
-        prefix_cache=PrefixCache(can_cut=True),
+        max_running=max_running, batch_tokens=batch_tokens, slots=slots, costs=StepCosts()
     )
 
 
@@ -175,7 +176,7 @@ def test_no_more_idle_sequences_are_kept_than_configured(n_cached: int) -> None:
         add(planner, running)
         step(planner)
         planner.finish(running)
-    assert len(planner._cache.idle_slots()) == n_cached
+    assert len(planner.slots.idle_and_free[0]) == n_cached
 
 
 def test_when_cells_are_short_idle_prefixes_go_first_then_the_youngest() -> None:
@@ -241,5 +242,5 @@ def test_every_slot_is_free_again_when_everything_has_ended() -> None:
         add(planner, running)
         step(planner)
         planner.finish(running)
-    idle = planner._cache.idle_slots()
-    assert sorted([*planner._free, *idle]) == list(range(6))
+    idle, free = planner.slots.idle_and_free
+    assert sorted([*idle, *free]) == list(range(6))

@@ -4,9 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine_worker.sequence import Sequence
 from gpufc.config import Replay
-from gpufc.protocol import FinishReason
+from gpufc.protocol import Delta, FinishReason
 from tests.engine_worker.sequences import sequence, spec
+
+
+def gained(running: Sequence, token: int) -> Delta:
+    """What one token brings."""
+    running.accept(token)
+    return running.delta()
 
 
 def run(text: bytes, **wanted: object) -> tuple[str, list[FinishReason]]:
@@ -14,7 +21,7 @@ def run(text: bytes, **wanted: object) -> tuple[str, list[FinishReason]]:
     running = sequence(spec(**wanted))  # type: ignore[arg-type]
     joined, finishes = "", []
     for token in text:
-        delta = running.accept(token)
+        delta = gained(running, token)
         joined += delta.text
         if delta.finish is not None:
             finishes.append(delta.finish)
@@ -24,13 +31,13 @@ def run(text: bytes, **wanted: object) -> tuple[str, list[FinishReason]]:
 
 def test_positions_count_the_generated_tokens() -> None:
     running = sequence(spec(prompt=5))
-    assert [running.accept(97).position for _ in range(3)] == [0, 1, 2]
+    assert [gained(running, 97).position for _ in range(3)] == [0, 1, 2]
 
 
 def test_the_end_token_ends_and_is_not_part_of_the_answer() -> None:
     running = sequence(spec())
-    running.accept(97)
-    delta = running.accept(299)
+    gained(running, 97)
+    delta = gained(running, 299)
     assert (delta.tokens, delta.finish) == ((), FinishReason.STOP)
     assert running.n_generated == 1
 
@@ -41,8 +48,8 @@ def test_max_tokens_ends_with_length() -> None:
 
 def test_the_context_ends_with_length() -> None:
     running = sequence(spec(prompt=5), n_ctx=7)
-    assert running.accept(97).finish is None
-    assert running.accept(97).finish is FinishReason.LENGTH
+    assert gained(running, 97).finish is None
+    assert gained(running, 97).finish is FinishReason.LENGTH
 
 
 def test_a_stop_string_is_cut_off_and_nothing_of_it_is_ever_sent() -> None:
@@ -59,6 +66,20 @@ def test_text_held_back_at_the_end_is_flushed() -> None:
 
 def test_a_character_cut_at_the_end_is_dropped_rather_than_broken() -> None:
     assert run("aé".encode(), max_tokens=2) == ("a", [FinishReason.LENGTH])
+
+
+def test_tokens_of_several_steps_come_in_one_delta() -> None:
+    running = sequence(spec())
+    for token in b"abc":
+        assert not running.accept(token)
+    assert running.delta() == Delta(running.request, 0, tuple(b"abc"), "abc")
+    assert running.delta() == Delta(running.request, 3, (), "")
+
+
+def test_a_stop_string_ends_at_its_token_although_nobody_has_asked_for_text() -> None:
+    running = sequence(spec(stop=("bc",)))
+    assert [running.accept(token) for token in b"abc"] == [False, False, True]
+    assert running.delta() == Delta(running.request, 0, tuple(b"abc"), "a", FinishReason.STOP)
 
 
 def test_nothing_to_generate_ends_before_it_starts() -> None:
@@ -80,13 +101,13 @@ def test_a_replayed_sequence_brings_exactly_what_was_still_to_come(
     undisturbed = sequence(spec(stop=stop))
     texts = []
     for token in tokens:
-        delta = undisturbed.accept(token)
+        delta = gained(undisturbed, token)
         texts.append(delta.text)
         if delta.finish is not None:
             break
     cut = min(cut, len(texts) - 1)
     resumed = sequence(spec(stop=stop, tokens=tokens[:cut]))
-    assert [resumed.accept(token).text for token in tokens[cut : len(texts)]] == texts[cut:]
+    assert [gained(resumed, token).text for token in tokens[cut : len(texts)]] == texts[cut:]
 
 
 @pytest.mark.parametrize(("computed", "expected"), [(0, 4), (4, 4), (8, 2), (10, 1), (11, 1)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpufc import settings
-from gpufc.config import Config, Replay, Standby
+from gpufc.config import Config, KvUnified, Replay, Standby
 from gpufc.errors import ConfigError
 
 
@@ -65,7 +65,14 @@ def test_every_key_has_a_unique_name_a_description_and_a_variable() -> None:
         ({"GPUFC_N_CTX": "many"}, ["n_ctx", "GPUFC_N_CTX", "'many'", "a whole number from 16"]),
         ({"GPUFC_PORT": "65536"}, ["port", "a whole number from 0 to 65535"]),
         ({"GPUFC_STANDBY": "cold"}, ["standby", "'cold'", "none, warm or hot"]),
-        ({"GPUFC_KV_UNIFIED": "perhaps"}, ["kv_unified", "'perhaps'", "true or false"]),
+        ({"GPUFC_KV_UNIFIED": "perhaps"}, ["kv_unified", "'perhaps'", "auto, true or false"]),
+        ({"GPUFC_USE_MLOCK": "perhaps"}, ["use_mlock", "'perhaps'", "must be true or false"]),
+        ({"GPUFC_CACHE_TYPE_K": "f8"}, ["cache_type_k", "'f8'", "f16, bf16, f32, q8_0"]),
+        ({"GPUFC_SPLIT_MODE": "rows"}, ["split_mode", "none, layer or row"]),
+        ({"GPUFC_TENSOR_SPLIT": "3;1"}, ["tensor_split", "'3;1'", "such as `3,1`"]),
+        ({"GPUFC_TENSOR_SPLIT": "-1,1"}, ["tensor_split", "'-1,1'"]),
+        ({"GPUFC_DEVICES": ""}, ["devices", "not empty"]),
+        ({"GPUFC_MAIN_GPU": "-1"}, ["main_gpu", "a whole number from 0"]),
         ({"GPUFC_SHUTDOWN_TIMEOUT_S": "long"}, ["'long'", "must be a number from 0 to 86400"]),
         ({"GPUFC_LOAD_TIMEOUT_S": "0"}, ["a number over 0 and at most 86400"]),
         ({"GPUFC_KV_CELLS": "few"}, ["kv_cells", "a whole number from 16"]),
@@ -100,6 +107,23 @@ def test_a_wrong_file_is_named_with_its_reason(tmp_path: Path, text: str, words:
         resolve(file=path)
     for word in (*words, str(path)):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kv_unified = true", KvUnified.TRUE),
+        ("kv_unified = false", KvUnified.FALSE),
+        ("kv_unified = 'auto'", KvUnified.AUTO),
+        ("n_ctx = 4096", KvUnified.AUTO),
+    ],
+)
+def test_words_that_are_booleans_in_toml_may_be_written_so(
+    tmp_path: Path, text: str, expected: KvUnified
+) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text(text)
+    assert resolve(file=path).config.model.kv_unified is expected
 
 
 def test_a_file_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:

@@ -33,6 +33,20 @@ async def test_sixteen_streams_at_once_each_bring_their_own_text(running: Servic
         assert joined(events) == fake_text(prompt, 40)
 
 
+async def test_a_thousand_streams_at_once_each_bring_their_own_text(tmp_path: Path) -> None:
+    keys = {"MAX_CONCURRENT_REQUESTS": "1024", "MAX_CONNECTIONS_PER_ADDRESS": "2000"}
+    environ = FAKE | {f"GPUFC_{key}": value for key, value in keys.items()}
+    prompts = [f"canary {n}" for n in range(1024)]
+    with service(tmp_path / "run", environ=environ) as running:
+        unlimited = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=unlimited) as session:
+            answers = await asyncio.gather(
+                *(stream(session, running.url, prompt, max_tokens=20) for prompt in prompts)
+            )
+    for prompt, events in zip(prompts, answers, strict=True):
+        assert joined(events) == fake_text(prompt, 20)
+
+
 async def test_of_a_hundred_at_once_ninety_are_served_and_ten_refused(running: Service) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         answers = await asyncio.gather(

@@ -112,23 +112,6 @@ async def test_a_poison_request_among_32_is_found_and_the_others_finish(running:
     assert 1 <= running.worker()["restarts"] <= 3
 
 
-async def test_a_restart_under_load_is_not_noticed(running: Service) -> None:
-    async with aiohttp.ClientSession() as session:
-        tasks = [
-            asyncio.create_task(stream(session, running.url, f"r {n}", max_tokens=200))
-            for n in range(8)
-        ]
-        await asyncio.to_thread(
-            wait_for, lambda: running.status()["tokens"]["generated_total"] > 100, why="load"
-        )
-        lines = await asyncio.to_thread(lambda: list(running.control.restart(None, now=False)))
-        assert lines[-1]["state"] == "ready"
-        answers = await asyncio.gather(*tasks)
-    for n, events in enumerate(answers):
-        assert joined(events) == fake_text(f"r {n}", 200)
-    assert running.worker()["epoch"] >= 2
-
-
 async def test_random_kills_lose_repeat_and_cross_nothing(running: Service) -> None:
     """Streams start all the time while the worker is killed at moments that nothing chose."""
     n_kills, results = 12, []

@@ -5,15 +5,16 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 
+from tests.integration.commands import REFUSED, command, fake_model
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
+from tests.service import Service, lives, service, wait_for
 
 N_STREAMS = 50
 N_TOKENS = 120
@@ -22,7 +23,6 @@ QUICK = FAKE | {
     "GPUFC_KEEPALIVE_TIMEOUT_S": "1.5",
     "GPUFC_STANDBY": "none",
 }
-REFUSED = 5
 
 
 class Running:
@@ -35,19 +35,9 @@ class Running:
         self.url = started.url
         self.worker = psutil.Process(started.worker()["pid"])
 
-    async def upgrade(self, **environ: str) -> tuple[int, str]:
-        """The command, as a process: its exit code and what it said."""
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            "upgrade",
-            "--runtime-dir",
-            str(self.service.runtime.path),
-            env=clean_environment() | environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-        return process.returncode or 0, said.decode()
+    async def upgrade(self) -> tuple[int, str]:
+        """The command: its exit code and what it said."""
+        return await command(self.service, "upgrade")
 
     def front(self) -> psutil.Process:
         """The front that answers now."""
@@ -58,11 +48,12 @@ class Running:
         assert code == 0, self.service.output
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+@contextmanager
+def upgradable(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[Running]:
     config = tmp_path / "gpufc.toml"
     config.write_text("")
-    with service(tmp_path / "run", "--config", str(config), environ=QUICK) as started:
+    arguments = ("--config", str(config), *arguments)
+    with service(tmp_path / "run", *arguments, environ=QUICK | environ) as started:
         found = Running(started, config)
         try:
             yield found
@@ -72,6 +63,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
                 front = psutil.Process(pid)
                 front.terminate()
                 wait_for(lambda: not lives(front), why="the new front has ended")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with upgradable(tmp_path) as found:
+        yield found
 
 
 @asynccontextmanager
@@ -167,6 +164,58 @@ async def test_after_two_upgrades_the_worker_can_be_replaced_and_stopped(running
     front.terminate()
     wait_for(lambda: not lives(front) and not lives(worker), why="all gone")
     assert sorted(p.name for p in running.service.runtime.path.glob("*.sock")) == []
+
+
+async def test_a_swapped_model_stays_and_so_does_its_next_worker(tmp_path: Path) -> None:
+    old, new = fake_model(tmp_path / "old.gguf"), fake_model(tmp_path / "new.gguf")
+    with upgradable(tmp_path, "--model-path", str(old)) as running:
+        assert (await command(running.service, "swap", str(new)))[0] == 0
+        worker = running.service.worker()["pid"]
+        assert (await running.upgrade())[0] == 0
+        row = running.service.worker()
+        assert (row["pid"], row["model_path"]) == (worker, str(new))
+        assert (await command(running.service, "restart"))[0] == 0
+        row = running.service.worker()
+        assert row["pid"] != worker
+        assert (row["model_path"], row["restarts"]) == (str(new), 2)
+        async with aiohttp.ClientSession() as session:
+            for name in ("old", "new.gguf"):
+                assert (await complete(session, running.url, "x", model=name))[0] == 200
+
+
+async def test_a_hot_spare_is_made_anew(tmp_path: Path) -> None:
+    def hot(found: Running) -> int | None:
+        rows = found.service.status()["spares"]
+        return next((row["pid"] for row in rows if row["state"] == "hot"), None)
+
+    with upgradable(tmp_path, GPUFC_STANDBY="hot") as running:
+        before = psutil.Process(await asyncio.to_thread(wait_for, lambda: hot(running)))
+        assert (await running.upgrade())[0] == 0
+        assert running.service.worker()["pid"] == running.worker.pid
+        after = await asyncio.to_thread(wait_for, lambda: hot(running), why="a hot spare")
+        assert after != before.pid
+        assert not lives(before)
+
+
+async def test_a_stop_ends_an_upgrade_that_has_not_got_far(tmp_path: Path) -> None:
+    slow = "import sys, time\n'supervisor.handover' in sys.orig_argv and time.sleep(60)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    path = os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path)))
+    with upgradable(tmp_path, PYTHONPATH=path) as running:
+        upgrade = asyncio.create_task(running.upgrade())
+        children = await asyncio.to_thread(
+            wait_for,
+            lambda: len(found := running.old.children()) == 2 and found,
+            why="the new front starts",
+        )
+        code, said = await command(running.service, "stop")
+        assert code == 0, said
+        code, said = await upgrade
+        assert code == REFUSED, said
+        assert "the front was told to stop" in said
+        await running.until_old_is_gone()
+        assert not any(map(lives, children))
+        assert list(running.service.runtime.path.glob("*.sock")) == []
 
 
 @pytest.mark.parametrize("cause", ["configuration", "model", "crash"])

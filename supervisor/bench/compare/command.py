@@ -15,7 +15,7 @@ from gpufc.errors import GpufcError
 from supervisor import demo_model
 from supervisor.bench import plot, report
 from supervisor.bench.client import Api
-from supervisor.bench.compare import batched, front, machine, table
+from supervisor.bench.compare import batched, front, growth, machine, table
 from supervisor.bench.compare.rounds import Comparison, Row, compare
 from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
 from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; returns the exit code: 2 bad usage, 3 a server did not come up."""
     options = _parser().parse_args(arguments)
     try:
-        return _front(options) if options.front else _compare(options)
+        if options.front:
+            return _front(options)
+        return _growth(options) if options.growth else _compare(options)
     except GpufcError as err:
         print(f"error: {err}", file=sys.stderr)
         return 3
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--alone", action="store_true", help="gpufc only")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
+    add("--growth", type=int, metavar="N", help="memory over N short requests, scripted or --model")
     add("--seed", type=int, default=1)
     add("--json", type=Path, metavar="FILE")
     add("--plot", type=Path, metavar="FILE", help="ratios as SVG")
@@ -113,11 +116,25 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _front(options: argparse.Namespace) -> int:
     conditions = machine.conditions()
-    found = front.measure(quick=options.quick)
+    found = front.measure(front.QUICK if options.quick else front.Size())
     print("\n".join(front.lines(found)))
     if options.json:
         plain = msgspec.to_builtins(found)
         report.write(options.json, {"conditions": conditions, "front": plain})
+    return 0
+
+
+def _growth(options: argparse.Namespace) -> int:
+    conditions = machine.conditions()
+    keys = dict(_pair(entry) for entry in options.set)
+    server, setting = front.service(slots=growth.CLIENTS)
+    if options.model:
+        server, setting = Gpufc(keys={"standby": "none"} | keys), _setting(options)
+    found = growth.measure(server, setting, options.growth, lambda n: print(f"{n:,} requests"))
+    print("\n".join(growth.lines(found)))
+    if options.json:
+        plain = msgspec.to_builtins(found)
+        report.write(options.json, {"conditions": conditions, "growth": plain})
     return 0
 
 

@@ -7,46 +7,43 @@ process without a front (`scripts/engine_alone.py`): the client's median and 99t
 the engine's median.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
 import time
+import urllib.request
+from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
+from statistics import median
 
-import uvloop
 from msgspec import Struct
 
 from gpufc.errors import StartError
-from supervisor.bench import runner
-from supervisor.bench.client import Api, Target
 from supervisor.bench.compare.servers import Gpufc, Running, Setting, running
-from supervisor.bench.figures import distribution, gaps, times_to_first_token
-from supervisor.bench.outcome import Outcome
-from supervisor.bench.runner import Bounds
-from supervisor.bench.workload import Workload
+from supervisor.bench.compare.sink import ask, occupying
+from supervisor.bench.figures import Distribution, distribution
 
 ENGINE_ALONE = Path(__file__).resolve().parents[3] / "scripts" / "engine_alone.py"
 STEP_MS = 20
-PACED_STREAMS, PACED_TOKENS = 32, 200
-N_REQUESTS = 400
-SINK_BYTES = 1 << 16
-
-HEADER = (
-    b"POST /v1/completions HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-)
+PACED_STREAMS = 32
+WARM_UP = 20
+BUSY_TOKENS = 4000
+FULL_WITHIN_S = 20.0
 
 
 class Cost(Struct, frozen=True, kw_only=True):
-    """Of one number of streams."""
+    """Of one number of streams: medians of some runs. `peak_bytes` is resident memory.
+
+    `tokens_per_event` above 1 says that the machine was so busy that the front sent several tokens
+    at once, which is cheaper.
+    """
 
     streams: int
     cpu_us_per_token: float
     cpu_us_per_request: float
     tokens_per_s: float
-    memory_bytes: int
+    tokens_per_event: float
+    peak_bytes: int
 
 
 class Added(Struct, frozen=True, kw_only=True):
@@ -58,19 +55,35 @@ class Added(Struct, frozen=True, kw_only=True):
 
 
 class FrontFigures(Struct, frozen=True, kw_only=True):
+    """`refused_s` is how long a 503 takes while all places are taken."""
+
     costs: list[Cost]
     per_request_ms: Added
     per_token_ms: Added
+    refused_s: Distribution
 
 
-def measure(*, quick: bool = False) -> FrontFigures:
-    """Run everything; about a minute. Raises `StartError`."""
-    shapes = [(4, 20)] if quick else [(64, 400), (1024, 100)]
-    n_requests, n_tokens = (20, 20) if quick else (N_REQUESTS, PACED_TOKENS)
+class Size(Struct, frozen=True, kw_only=True):
+    """How much is done. `costs` are numbers of streams with the tokens of each."""
+
+    costs: tuple[tuple[int, int], ...] = ((64, 500), (1024, 100))
+    runs: int = 3
+    requests: int = 2000
+    paced_tokens: int = 400
+    busy_streams: int = 64
+    refused: int = 500
+
+
+QUICK = Size(costs=((4, 20),), runs=1, requests=20, paced_tokens=20, busy_streams=4, refused=10)
+
+
+def measure(size: Size) -> FrontFigures:
+    """Run everything; about two minutes. Raises `StartError`."""
     return FrontFigures(
-        costs=[_cost(streams, tokens) for streams, tokens in shapes],
-        per_request_ms=_added_per_request(n_requests),
-        per_token_ms=_added_per_token(n_tokens),
+        costs=[_cost(streams, tokens, size.runs) for streams, tokens in size.costs],
+        per_request_ms=_added_per_request(size.requests),
+        per_token_ms=_added_per_token(size.paced_tokens),
+        refused_s=_refused(size.busy_streams, size.refused),
     )
 
 
@@ -78,8 +91,9 @@ def lines(found: FrontFigures) -> list[str]:
     """For a terminal."""
     out = [
         f"{cost.streams:5} streams: {cost.cpu_us_per_token:.1f} µs of the front's processor per"
-        f" token, {cost.cpu_us_per_request:.0f} µs per request, {cost.tokens_per_s:,.0f} tokens/s,"
-        f" {cost.memory_bytes / 2**20:.0f} MiB resident"
+        f" token ({1e6 / cost.cpu_us_per_token:,.0f} tokens/s a core),"
+        f" {cost.cpu_us_per_request:.0f} µs per request; {cost.tokens_per_s:,.0f} tokens/s here,"
+        f" {cost.tokens_per_event:.2f} tokens an event, {cost.peak_bytes / 2**20:.0f} MiB resident"
         for cost in found.costs
     ]
     for what, added in (("request", found.per_request_ms), ("token", found.per_token_ms)):
@@ -87,85 +101,103 @@ def lines(found: FrontFigures) -> list[str]:
             f"added per {what}: p50 {added.p50:.2f} ms, p99 {added.p99:.2f} ms"
             f" (engine alone: {added.engine_p50:.2f} ms)"
         )
+    refused = found.refused_s
+    out.append(
+        f"refused when full: p50 {refused.p50 * 1000:.1f} ms, p99 {refused.p99 * 1000:.1f} ms,"
+        f" max {refused.max * 1000:.1f} ms"
+    )
     return out
 
 
-def _service(slots: int, script: str) -> tuple[Gpufc, Setting]:
-    keys = {"backend": "fake", "fake_script": script, "standby": "none", "max_queue": "4096"}
+def service(slots: int, script: str = "", *, queue: int = 4096) -> tuple[Gpufc, Setting]:
+    """The front over the scripted engine, without a spare process."""
+    keys = {"backend": "fake", "fake_script": script, "standby": "none", "max_queue": str(queue)}
+    # the clients are one address
+    keys["max_connections_per_address"] = "4096"
     setting = Setting(model=Path("/dev/null"), n_threads=1, n_ctx=4096, slots=slots)
     return Gpufc(keys=keys), setting
 
 
-def _cost(streams: int, n_tokens: int) -> Cost:
-    with running(*_service(streams, "")) as alive:
-        uvloop.run(_sink(alive.url, streams, 4))  # warm
-        less, more = n_tokens // 4, n_tokens
-        short_s, _ = _spent(alive, streams, less)
-        long_s, elapsed_s = _spent(alive, streams, more)
-        per_token_s = (long_s - short_s) / (streams * (more - less))
-        return Cost(
-            streams=streams,
-            cpu_us_per_token=per_token_s * 1e6,
-            cpu_us_per_request=(long_s / streams - per_token_s * more) * 1e6,
-            tokens_per_s=streams * more / elapsed_s,
-            memory_bytes=alive.memory_bytes(),
-        )
-
-
-def _spent(alive: Running, streams: int, n_tokens: int) -> tuple[float, float]:
-    """Seconds of the front's processor and of the clock for so many streams of this length."""
-    cpu, clock = alive.front_cpu_s(), time.monotonic()
-    uvloop.run(_sink(alive.url, streams, n_tokens))
-    return alive.front_cpu_s() - cpu, time.monotonic() - clock
-
-
-async def _sink(url: str, streams: int, n_tokens: int) -> None:
-    """Clients that read bytes and do nothing else. Raises `StartError` for a bad answer."""
-    address = urlsplit(url)
-    await asyncio.gather(
-        *(_drain(address.hostname or "", address.port or 0, i, n_tokens) for i in range(streams))
+def _cost(streams: int, n_tokens: int, runs: int) -> Cost:
+    with running(*service(streams)) as alive:
+        ask(alive.url, clients=streams, tokens=4)  # warm
+        measured = [
+            (_spent(alive, streams, n_tokens // 5), _spent(alive, streams, n_tokens))
+            for _ in range(runs)
+        ]
+        peak_bytes = alive.peak_bytes()
+    per_token = median((b.cpu_s - a.cpu_s) / (b.n_tokens - a.n_tokens) for a, b in measured)
+    long = [b for _, b in measured]
+    return Cost(
+        streams=streams,
+        cpu_us_per_token=per_token * 1e6,
+        cpu_us_per_request=median((b.cpu_s - per_token * b.n_tokens) / streams for b in long) * 1e6,
+        tokens_per_s=median(b.n_tokens / b.elapsed_s for b in long),
+        tokens_per_event=median(b.n_tokens / b.n_events for b in long),
+        peak_bytes=peak_bytes,
     )
 
 
-async def _drain(host: str, port: int, number: int, n_tokens: int) -> None:
-    body = b'{"prompt":"stream %d","stream":true,"max_tokens":%d,"ignore_eos":true}'
-    payload = body % (number, n_tokens)
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(HEADER % (host.encode(), len(payload)) + payload)
-        last = b""
-        while data := await reader.read(SINK_BYTES):
-            last = (last + data)[-200:]
-    finally:
-        writer.close()
-    if b"[DONE]" not in last:
-        raise StartError(f"the front answered {last!r}")
+class _Spent(Struct, frozen=True, kw_only=True):
+    """What one run took of the front's processor and of the clock."""
+
+    cpu_s: float
+    elapsed_s: float
+    n_tokens: int
+    n_events: int
+
+
+def _spent(alive: Running, streams: int, n_tokens: int) -> _Spent:
+    cpu_s, began = alive.front_cpu_s(), time.monotonic()
+    answers = ask(alive.url, clients=streams, tokens=n_tokens)
+    return _Spent(
+        cpu_s=alive.front_cpu_s() - cpu_s,
+        elapsed_s=time.monotonic() - began,
+        n_tokens=streams * n_tokens,
+        n_events=sum(len(answer.text_at) for answer in answers),
+    )
 
 
 def _added_per_request(n_requests: int) -> Added:
     alone = _engine_alone(streams=1, tokens=1, requests=n_requests, step_ms=0)["first_token_s"]
-    workload = Workload(prompt_tokens=4, output_tokens=1)
-    seen = _seen(workload, streams=1, requests=n_requests, step_ms=0)
-    return _added(times_to_first_token(seen), alone)
+    with running(*service(1, "step_ms=0")) as alive:
+        ask(alive.url, clients=1, requests=WARM_UP, tokens=1)
+        seen = ask(alive.url, clients=1, requests=n_requests, tokens=1)
+    return _added([answer.text_at[0] - answer.began_at for answer in seen], alone)
 
 
 def _added_per_token(n_tokens: int) -> Added:
     streams = PACED_STREAMS
     alone = _engine_alone(streams=streams, tokens=n_tokens, requests=streams, step_ms=STEP_MS)
-    workload = Workload(prompt_tokens=4, output_tokens=n_tokens)
-    seen = _seen(workload, streams=streams, requests=streams, step_ms=STEP_MS)
-    return _added([gap for outcome in seen for gap in gaps(outcome)], alone["gaps_s"])
+    with running(*service(streams, f"step_ms={STEP_MS}")) as alive:
+        ask(alive.url, clients=streams, tokens=WARM_UP)
+        seen = ask(alive.url, clients=streams, tokens=n_tokens)
+    gaps = [b - a for answer in seen for a, b in pairwise(answer.text_at)]
+    return _added(gaps, alone["gaps_s"])
 
 
-def _seen(workload: Workload, *, streams: int, requests: int, step_ms: int) -> list[Outcome]:
-    with running(*_service(streams, f"step_ms={step_ms}")) as alive:
-        target = Target(url=alive.url, api=Api.COMPLETIONS)
-        bounds = Bounds(streams=streams, requests=requests, warm_up=20)
-        outcomes = uvloop.run(runner.run(target, workload, bounds)).outcomes
-    failed = next((outcome for outcome in outcomes if outcome.failure), None)
-    if failed is not None:
-        raise StartError(f"a request failed: {failed.failure} {failed.detail}")
-    return outcomes
+def _refused(streams: int, n_requests: int) -> Distribution:
+    """While so many streams run and as many wait."""
+    places = 2 * streams
+    script = f"step_ms={STEP_MS}"
+    with (
+        running(*service(streams, script, queue=streams)) as alive,
+        occupying(alive.url, places, BUSY_TOKENS),
+    ):
+        _wait_until_full(alive.url, places)
+        seen = ask(alive.url, clients=1, requests=n_requests, tokens=1, status=503)
+    return _required(distribution(answer.ended_at - answer.began_at for answer in seen))
+
+
+def _wait_until_full(url: str, places: int) -> None:
+    deadline = time.monotonic() + FULL_WITHIN_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}/stats", timeout=5) as answer:  # noqa: S310  (our own http)
+            requests = json.load(answer)["requests"]
+        if requests["running"] + requests["waiting"] == places:
+            return
+        time.sleep(0.02)
+    raise StartError(f"{places} requests are not there after {FULL_WITHIN_S:.0f} s")
 
 
 def _engine_alone(**shape: int) -> dict[str, list[float]]:
@@ -182,11 +214,15 @@ def _engine_alone(**shape: int) -> dict[str, list[float]]:
 
 
 def _added(seen: list[float], alone: list[float]) -> Added:
-    ours, theirs = distribution(seen), distribution(alone)
-    if ours is None or theirs is None:
-        raise StartError("nothing was measured")
+    ours, theirs = _required(distribution(seen)), _required(distribution(alone))
     return Added(
         engine_p50=theirs.p50 * 1000,
         p50=(ours.p50 - theirs.p50) * 1000,
         p99=(ours.p99 - theirs.p50) * 1000,
     )
+
+
+def _required(values: Distribution | None) -> Distribution:
+    if values is None:
+        raise StartError("nothing was measured")
+    return values

@@ -97,7 +97,9 @@ SCENARIOS = {
                    "intruder_first_token_ms"),
             play=intrude,
         ),
-        _streams("gpu64", 64, 64, requests=256, output=256),
+        _streams("gpu1", 1, 8, requests=4, output=256),
+        _streams("gpu32", 32, 32, requests=96, output=256),
+        _streams("gpu64", 64, 64, requests=192, output=256),
     )
 }  # fmt: skip
 

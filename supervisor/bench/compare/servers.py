@@ -26,6 +26,8 @@ QUIET_WITHIN_S = 15.0
 QUIET_FOR_S = 0.5
 QUIET_SHARE = 0.1
 
+_CPUCLOCK_SCHED = 2
+
 
 class Setting(Struct, frozen=True, kw_only=True):
     """What all servers have in common. `n_ctx` is what one request may use.
@@ -114,13 +116,24 @@ class Running:
         return total
 
     def front_cpu_s(self) -> float:
-        """Processor time of the process that was started, without its children."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        """Processor time of the process that was started, without its children.
 
-    def memory_bytes(self) -> int:
-        """Resident memory of the process that was started."""
-        return int(self._process.memory_info().rss)
+        From its own clock (clock_getcpuclockid(3)), since `/proc` counts in hundredths of a second.
+        """
+        return time.clock_gettime(~self._process.pid << 3 | _CPUCLOCK_SCHED)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Resident memory now: of the process that was started, and of all below it."""
+        below = 0
+        for process in self._process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below += process.memory_info().rss
+        return int(self._process.memory_info().rss), below
+
+    def peak_bytes(self) -> int:
+        """The most resident memory that the process that was started has had."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ class FakeOpenai:
         self.seen: list[dict[str, Any]] = []
         self.running = 0
         self.most_running = 0
+        self.fault = ""
+        """What is done wrong where a request names no model."""
         self._changed = asyncio.Condition()
         self.gate: asyncio.Event | None = None
         """Every answer waits for it after its first token, if there is one."""
@@ -56,14 +58,14 @@ class FakeOpenai:
             await self._changed.wait_for(lambda: self.running >= n_requests)
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        fault = body.get("model", "")
+        fault = body.get("model", self.fault)
         if fault == "refuse":
             return web.json_response({"error": {"message": "too busy"}}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if fault == "silent":
             await asyncio.Event().wait()
-        for number, event in enumerate(events(body)):
+        for number, event in enumerate(events(body, fault)):
             if fault == "cut" and number == 3:
                 break
             await self._write(response, event, fault)
@@ -83,9 +85,9 @@ class FakeOpenai:
             await asyncio.sleep(0)
 
 
-def events(body: dict[str, Any]) -> list[bytes]:
+def events(body: dict[str, Any], fault: str) -> list[bytes]:
     """An answer: a role, `max_tokens` words, an end, the usage, `[DONE]`."""
-    chat, fault = "messages" in body, body.get("model", "")
+    chat = "messages" in body
     made = [_frame([{"delta": {"role": "assistant", "content": ""}}])] if chat else []
     for number in range(body["max_tokens"]):
         if fault == "error" and number == 2:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.bench.compare import batched, command, table
+from supervisor.bench.compare import batched, command, growth, table
 from supervisor.bench.compare.intruder import Intrusion
 from supervisor.bench.compare.intruder import metrics as intruder_metrics
 from supervisor.bench.compare.rounds import Row, compare, order
@@ -158,7 +158,25 @@ def test_the_front_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "added per token" in capsys.readouterr().out
     found = json.loads(out.read_text())["front"]
     assert found["costs"][0]["streams"] == 4
+    assert found["costs"][0]["cpu_us_per_token"] > 0
     assert found["per_token_ms"]["engine_p50"] >= 20  # the scripted step
+    assert 0 < found["refused_s"]["p50"] < 1
+
+
+def test_growth_is_measured_in_front_and_worker(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "growth.json"
+    assert command.main(["--growth", "320", "--json", str(out)]) == 0
+    assert "per 100,000" in capsys.readouterr().out
+    found = json.loads(out.read_text())["growth"]
+    assert found["requests"][-1] == 320
+    assert min(found["front_bytes"] + found["workers_bytes"]) > 1 << 20
+
+
+def test_growth_is_the_slope_after_warm_up() -> None:
+    requests = [100 * (i + 1) for i in range(8)]
+    assert growth.slope(requests, [0, 500, *(1000 + 7 * n for n in requests[2:])]) == 700_000
 
 
 def test_a_server_that_does_not_come_up_is_said(

@@ -41,7 +41,7 @@ def report(**changes: Any) -> dict[str, Any]:
 def probed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the probe will say: may be changed by the test."""
     said = report()
-    monkeypatch.setattr(doctor, "probe", lambda _: said)
+    monkeypatch.setattr(doctor, "probe", lambda *_: said)
     return said
 
 
@@ -128,6 +128,26 @@ def test_weights_too_large_for_the_machine() -> None:
     finding = memory(4096, available_bytes=50 << 20)
     assert finding.level is Level.BAD
     assert "smaller model" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "free", "kept"),
+    [(1_000_000, 500 << 20, "--n-ctx"), (4096, 50 << 20, "smaller model")],
+)
+def test_what_a_gpu_cannot_hold_stays_on_the_host(n_ctx: int, free: int, kept: str) -> None:
+    gpu = {"kind": "gpu", "memory_free_bytes": free}
+    finding = memory(n_ctx, llama_cpp=ENGINE | {"devices": [gpu]})
+    assert finding.level is Level.WARN
+    assert finding.advice.startswith("not all layers will be on the GPU; ")
+    assert kept in finding.advice
+
+
+def test_the_probe_counts_cells_of_the_types_that_are_configured(model_path: Path) -> None:
+    plain, packed = (
+        doctor.probe(str(model_path), types)["model"]["cell_bytes"]
+        for types in ((), ("q8_0", "q8_0"))
+    )
+    assert packed == plain * 34 // 64
 
 
 def test_a_gpu_that_llama_cpp_cannot_use_is_worth_a_warning() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,6 @@ from supervisor.cli import cli, status, stop
 from supervisor.cli.status_view import render
 from supervisor.cli.terminal import Progress
 from supervisor.control.client import ControlClient
-from supervisor.fleet.port import ModelChange
 from tests.supervisor.cli.files import Screen
 from tests.supervisor.control.control_server import Server
 from tests.supervisor.control.fake_front import document, worker
@@ -85,37 +83,6 @@ def test_models(server: Server) -> None:
     _, path, _ = server
     result = CliRunner().invoke(cli, ["models", "--runtime-dir", str(path.parent)])
     assert "SmolLM2-135M-Instruct.Q4_1  ready" in result.stdout
-
-
-def test_restart_says_what_became_of_it(server: Server) -> None:
-    front, path, _ = server
-    result = CliRunner().invoke(cli, ["restart", "--runtime-dir", str(path.parent)])
-    assert (result.exit_code, "epoch 2" in result.stdout) == (0, True)
-    front.fails = True
-    result = CliRunner().invoke(cli, ["restart", "--runtime-dir", str(path.parent)])
-    assert result.exit_code == 3
-    assert "the model is gone" in result.stderr
-
-
-def test_swap_says_what_became_of_it(server: Server, tmp_path: Path) -> None:
-    front, path, _ = server
-    model = tmp_path / "m.gguf"
-    model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
-    command = ["swap", str(model), "--n-ctx", "512", "--runtime-dir", str(path.parent)]
-    result = CliRunner().invoke(cli, command)
-    assert (result.exit_code, "serves m.gguf" in result.stdout) == (0, True)
-    assert front.swaps == [(None, ModelChange(model_path=str(model), n_ctx=512))]
-    front.fails = True
-    result = CliRunner().invoke(cli, command)
-    assert result.exit_code == 5
-    assert "the model is gone; the model before goes on serving" in result.stderr
-
-
-def test_swap_to_a_file_that_is_not_there_asks_nobody(server: Server) -> None:
-    front, path, _ = server
-    result = CliRunner().invoke(cli, ["swap", "/no/such.gguf", "--runtime-dir", str(path.parent)])
-    assert (result.exit_code, front.swaps) == (2, [])
-    assert "does not exist" in result.stderr
 
 
 def test_a_front_that_has_no_status_yet_is_not_running(

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpufc import settings
-from gpufc.errors import NotFound, SwapRefused
+from gpufc.errors import NotFound, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
 from supervisor.replacing import Replacing
+
+NAME = WorkerName("default-0")
 
 
 def worker(**changes: Any) -> dict[str, Any]:
@@ -66,7 +68,11 @@ class FakeFront:
         self.restarts: list[tuple[str | None, bool]] = []
         self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
-        self.fails = False
+        self.fails: RequestError | None = None
+        """What replacements come to."""
+        self.goes_on: asyncio.Event | None = None
+        """What they wait for in the middle; they hold it up for as long as it is not set."""
+        self.replacing: Replacing | None = None
 
     def status(self) -> dict[str, Any]:
         made = document(workers=[dict(self.row)])
@@ -83,23 +89,20 @@ class FakeFront:
         if worker not in (None, "default-0"):
             raise NotFound(f"there is no worker {worker!r}", param="worker")
         self.restarts.append((worker, now))
-        return Replacing("restart", self._replace)
+        self.replacing = Replacing("restart", self._replace)
+        return self.replacing
 
     def swap(self, name: str | None, change: ModelChange) -> Replacing:
         self.swaps.append((name, change))
-        return Replacing("swap", self._replace)
+        self.replacing = Replacing("swap", self._replace)
+        return self.replacing
 
     async def _replace(self, tell: OnReplacement) -> None:
         for stage in (ReplacementStage.LOADING, ReplacementStage.TRYING):
-            tell(Replacement(worker=WorkerName("default-0"), stage=stage, fraction=0.5))
+            tell(Replacement(worker=NAME, stage=stage, fraction=0.5))
             await asyncio.sleep(0)
-        if self.fails:
-            raise SwapRefused("the model is gone")
-        tell(
-            Replacement(
-                worker=WorkerName("default-0"),
-                stage=ReplacementStage.READY,
-                pid=12,
-                epoch=Epoch(2),
-            )
-        )
+        if self.goes_on is not None:
+            await self.goes_on.wait()
+        if self.fails is not None:
+            raise self.fails
+        tell(Replacement(worker=NAME, stage=ReplacementStage.READY, pid=12, epoch=Epoch(2)))

@@ -1,5 +1,6 @@
 """Client and server over a real unix socket."""
 
+import asyncio
 import os
 import stat
 import threading
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gpufc.errors import ConfigError
+from gpufc.errors import ConfigError, EngineUnavailable, SwapRefused
+from supervisor.control import lines
 from supervisor.control.client import ControlClient, NotRunning
 from supervisor.fleet.port import ModelChange
 from supervisor.runtime_dir import RuntimeDir
+from tests.service import wait_for
 from tests.supervisor.control.control_server import Server
 
 
@@ -60,7 +63,7 @@ def test_restart_tells_how_it_gets_on_and_the_new_epoch(server: Server) -> None:
 
 def test_restart_that_fails_ends_with_the_reason(server: Server) -> None:
     front, path, _ = server
-    front.fails = True
+    front.fails = EngineUnavailable("the model is gone")
     last = list(ControlClient(path).restart(None, now=False))[-1]
     assert (last["event"], last["message"]) == ("failed", "the model is gone")
 
@@ -69,9 +72,51 @@ def test_swap_brings_over_what_was_asked_for_and_its_end(server: Server) -> None
     front, path, _ = server
     assert list(ControlClient(path).swap("/m.gguf", "it", 512, None))[-1] == {"event": "done"}
     assert front.swaps == [("it", ModelChange(model_path="/m.gguf", n_ctx=512))]
-    front.fails = True
+    front.fails = SwapRefused("no")
     last = list(ControlClient(path).swap("/m.gguf", None, None, 3))[-1]
     assert (last["event"], last["code"]) == ("failed", "swap_refused")
+
+
+def test_a_front_that_is_long_at_it_is_not_taken_for_dead(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, path, _ = server
+    monkeypatch.setattr(lines, "REPEAT_S", 0.05)
+    front.goes_on = asyncio.Event()
+    events = ControlClient(path, timeout_s=1.0).swap("/m.gguf", None, None, None)
+    began, told = time.monotonic(), []
+    while time.monotonic() - began < 1.5:
+        told.append(next(events))
+    assert [event["stage"] for event in told[-5:]] == ["trying"] * 5
+    events.close()
+
+
+def test_who_hangs_up_stops_nothing(server: Server) -> None:
+    front, path, _ = server
+    front.goes_on = asyncio.Event()
+    events = ControlClient(path).swap("/m.gguf", None, None, None)
+    next(events)
+    events.close()
+    assert front.replacing is not None
+    loop = front.replacing.task.get_loop()
+    loop.call_soon_threadsafe(front.goes_on.set)
+    wait_for(front.replacing.task.done, 5)
+    assert not front.replacing.task.cancelled()
+
+
+def test_a_replacement_that_a_stop_breaks_off_has_an_end(server: Server) -> None:
+    front, path, _ = server
+    front.goes_on = asyncio.Event()
+    events = ControlClient(path).swap("/m.gguf", None, None, None)
+    next(events)
+    assert front.replacing is not None
+    loop = front.replacing.task.get_loop()
+    loop.call_soon_threadsafe(front.replacing.task.cancel)
+    assert list(events)[-1] == {
+        "event": "failed",
+        "message": "swap: the server is stopping",
+        "code": "overloaded",
+    }
 
 
 def test_an_unknown_worker_is_the_operators_mistake(server: Server) -> None:

@@ -19,17 +19,26 @@ class FakeNvml:
     NVML_ERROR_NOT_SUPPORTED = 3
     NVML_ERROR_NO_PERMISSION = 4
     NVML_ERROR_GPU_IS_LOST = 15
+    NVML_ERROR_FUNCTION_NOT_FOUND = 13
     NVML_TEMPERATURE_GPU = 0
+    nvmlMemory_v2 = 2  # noqa: N815
 
-    def __init__(self, power: int | Exception = 250_000) -> None:
+    def __init__(self, power: int | Exception = 250_000, *, is_old: bool = False) -> None:
         self.power = power
+        self._is_old = is_old
+
+    def nvmlDeviceGetMemoryInfo(self, _: str, version: int | None = None) -> Any:  # noqa: N802
+        if version is None:
+            return SimpleNamespace(used=2 << 30, total=4 << 30)
+        if self._is_old:
+            raise FakeError(self.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return SimpleNamespace(used=1 << 30, total=4 << 30, reserved=1 << 30)
 
     def __getattr__(self, name: str) -> Any:
         answers: dict[str, Any] = {
             "nvmlDeviceGetCount": 1,
             "nvmlDeviceGetHandleByIndex": "handle",
             "nvmlDeviceGetName": "NVIDIA Fake",
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=1 << 30, total=4 << 30),
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=42),
             "nvmlDeviceGetPowerUsage": self.power,
             "nvmlDeviceGetEnforcedPowerLimit": 700_000,
@@ -58,6 +67,11 @@ def test_units_are_those_of_the_names() -> None:
     assert (device.memory_used_bytes, device.memory_total_bytes) == (1 << 30, 4 << 30)
     assert device.temperature_celsius == 65.0
     assert (device.kind, device.name) == ("cuda", "NVIDIA Fake")
+
+
+def test_an_old_driver_counts_its_reserve_as_used() -> None:
+    (device,) = source(FakeNvml(is_old=True)).sample()
+    assert device.memory_used_bytes == 2 << 30
 
 
 def test_what_the_driver_does_not_support_is_none() -> None:

@@ -72,7 +72,8 @@ def text_of(prompt: str, n_tokens: int = N_TOKENS, choice: int = 0) -> str:
 
 
 class FakeWorker:
-    """A ready worker. Prepares at once; generates a token for each sequence with every `step`.
+    """A ready worker. Prepares at once; generates `n_at_once` tokens for each sequence with every
+    `step`.
 
     With `auto`, steps follow each other by themselves as long as there is something to do.
     """
@@ -98,6 +99,7 @@ class FakeWorker:
         self.auto = auto
         self.answers_prepare = True
         self.n_tokens = N_TOKENS
+        self.n_at_once = 1
         self.n_cached = 0
         self.sent: list[ToWorker] = []
         self.active: dict[RequestNo, tuple[Generate, int]] = {}
@@ -169,15 +171,19 @@ class FakeWorker:
         self.tell(Step(self.epoch, next(self._steps), tuple(deltas), started))
 
     def _delta(self, no: RequestNo, spec: Generate, position: int) -> Delta:
-        self.active[no] = (spec, position + 1)
+        limit = self.n_tokens if spec.max_tokens is None else min(spec.max_tokens, self.n_tokens)
+        end = min(position + self.n_at_once, limit)
+        self.active[no] = (spec, end)
         finish = None
-        if position + 1 == spec.max_tokens:
+        if end == spec.max_tokens:
             finish = FinishReason.LENGTH
-        elif position + 1 == self.n_tokens:
+        elif end == self.n_tokens:
             finish = FinishReason.STOP
         if finish:
             del self.active[no]
-        return Delta(no, position, (position,), piece(spec, position), finish)
+        positions = range(position, end)
+        text = "".join(piece(spec, at) for at in positions)
+        return Delta(no, position, tuple(positions), text, finish)
 
     def die(self, reason: ExitReason = KILLED) -> None:
         self.lost = True

@@ -1,5 +1,7 @@
 """Who runs, who waits, who is sent away."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,27 +21,31 @@ def numbers(*values: int) -> list[RequestNo]:
     return [RequestNo(value) for value in values]
 
 
+def accept(places: Admission, *values: int, owner: str = "a") -> None:
+    places.accept(numbers(*values), owner)
+
+
 def test_the_default_queue_is_eight_times_what_runs() -> None:
     assert Admission(AdmissionConfig(max_concurrent_requests=10)).places == 90
 
 
 def test_a_request_takes_all_its_places_or_none() -> None:
     places = admission()
-    places.accept(numbers(1, 2, 3, 4))
+    accept(places, 1, 2, 3, 4)
     with pytest.raises(Overloaded):
-        places.accept(numbers(5, 6))
+        accept(places, 5, 6)
     assert places.n_waiting == 4
-    places.accept(numbers(5))
+    accept(places, 5)
 
 
 def test_what_can_never_fit_is_the_clients_mistake() -> None:
     with pytest.raises(InvalidRequest):
-        admission().accept(numbers(1, 2, 3, 4, 5, 6))
+        accept(admission(), 1, 2, 3, 4, 5, 6)
 
 
 def test_the_first_one_whose_prompt_is_known_starts_first() -> None:
     places = admission(slots=1)
-    places.accept(numbers(1, 2, 3))
+    accept(places, 1, 2, 3)
     assert places.next() is None
     places.prepared(RequestNo(3))
     places.prepared(RequestNo(2))
@@ -53,7 +59,7 @@ def test_the_first_one_whose_prompt_is_known_starts_first() -> None:
 
 def test_who_is_put_back_starts_before_who_has_not_begun_the_shortest_first() -> None:
     places = admission(slots=3)
-    places.accept(numbers(1, 2, 3, 4))
+    accept(places, 1, 2, 3, 4)
     for number in numbers(1, 2, 3, 4):
         places.prepared(number)
     for number, n_tokens in ((2, 30), (1, 20), (3, 10)):
@@ -85,6 +91,49 @@ def test_retry_after_follows_service_times_within_bounds() -> None:
     assert places.retry_after_s(100) == 60.0
 
 
+def test_a_full_queue_of_one_owner_leaves_room_for_others_but_not_for_ever() -> None:
+    places = admission(slots=2, queue=6)
+    accept(places, *range(1, 9))
+    with pytest.raises(Overloaded):
+        accept(places, 9)
+    accept(places, 10, owner="b")
+    accept(places, 11, owner="c")
+    with pytest.raises(Overloaded):
+        accept(places, 12, owner="d")  # the reserve is as large as there are slots
+
+
+def test_only_who_has_less_than_an_even_share_gets_in_beyond_the_limit() -> None:
+    places = admission(slots=3, queue=5)
+    accept(places, *range(1, 5))
+    accept(places, *range(5, 8), owner="b")
+    accept(places, 8)
+    with pytest.raises(Overloaded):
+        accept(places, 9, 10, owner="b")  # has 3 of 8 places already
+    accept(places, 9, owner="b")
+
+
+def test_without_a_queue_nobody_waits() -> None:
+    places = admission(slots=1, queue=0)
+    accept(places, 1)
+    with pytest.raises(Overloaded):
+        accept(places, 2, owner="b")
+
+
+def test_who_is_put_back_goes_before_an_owner_whose_turn_it_would_be() -> None:
+    places = admission(slots=2, queue=8)
+    accept(places, 1, 2, 3)
+    accept(places, 4, owner="b")
+    for number in numbers(1, 2, 3, 4):
+        places.prepared(number)
+    for number in numbers(1, 2):
+        places.start(number)
+    places.put_back(RequestNo(1), 100)
+    assert places.next() == 1
+    places.start(RequestNo(1))
+    places.release(RequestNo(2))
+    assert places.next() == 4
+
+
 class AdmissionMachine(RuleBasedStateMachine):
     """Any history, against plain sets."""
 
@@ -93,21 +142,38 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.slots, self.queue = slots, queue
         self.admission = admission(slots, queue)
         self.last = 0
+        self.owners: dict[int, str] = {}
         self.preparing: set[int] = set()
-        self.ready: dict[int, tuple[int, int]] = {}
+        self.fresh: set[int] = set()
+        self.again: dict[int, int] = {}
         self.running: set[int] = set()
+        self.passed_over_since: dict[str, int] = {}
+        self.n_events = 0
 
-    @rule(count=st.integers(1, 4))
-    def accept(self, count: int) -> None:
+    @rule(count=st.integers(1, 4), owner=st.sampled_from("abc"))
+    def accept(self, count: int, owner: str) -> None:
         new = [RequestNo(self.last + i + 1) for i in range(count)]
         self.last += count
-        present = len(self.preparing | self.ready.keys() | self.running)
-        if present + count > self.slots + self.queue:
+        if self.refuses(count, owner):
             with pytest.raises((Overloaded, InvalidRequest)):
-                self.admission.accept(new)
+                self.admission.accept(new, owner)
         else:
-            self.admission.accept(new)
+            self.admission.accept(new, owner)
             self.preparing.update(new)
+            if owner not in self.owners.values():
+                self.event(owner)
+            self.owners |= dict.fromkeys(new, owner)
+
+    def refuses(self, count: int, owner: str) -> bool:
+        places = self.slots + self.queue
+        present = Counter(self.owners.values())
+        share = places // len(present.keys() | {owner})
+        reserve = min(self.slots, self.queue) if present[owner] + count <= share else 0
+        return count > places or present.total() + count > places + reserve
+
+    def event(self, owner: str) -> None:
+        self.n_events += 1
+        self.passed_over_since[owner] = self.n_events
 
     @rule(data=st.data())
     def prepared(self, data: st.DataObject) -> None:
@@ -115,19 +181,31 @@ class AdmissionMachine(RuleBasedStateMachine):
             number = data.draw(st.sampled_from(sorted(self.preparing)))
             self.admission.prepared(RequestNo(number))
             self.preparing.remove(number)
-            self.ready[number] = (1, 0)
+            self.fresh.add(number)
 
     @rule()
     def start_next(self) -> None:
-        expected = None
-        if self.ready and len(self.running) < self.slots:
-            expected = min(self.ready, key=lambda number: (self.ready[number], number))
+        expected = self.whose_turn() if len(self.running) < self.slots else None
         number = self.admission.next()
         assert number == expected
         if number is not None:
             self.admission.start(number)
-            del self.ready[number]
+            self.again.pop(number, None)
+            self.fresh.discard(number)
             self.running.add(number)
+            self.event(self.owners[number])
+
+    def whose_turn(self) -> int | None:
+        """The same rules, by looking at everybody."""
+        if self.again:
+            return min(self.again, key=lambda number: (self.again[number], number))
+        running = Counter(self.owners[number] for number in self.running)
+
+        def rank(number: int) -> tuple[int, int, int]:
+            owner = self.owners[number]
+            return running[owner], self.passed_over_since[owner], number
+
+        return min(self.fresh, key=rank, default=None)
 
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
@@ -136,23 +214,27 @@ class AdmissionMachine(RuleBasedStateMachine):
             n_tokens = data.draw(st.integers(1, 100))
             self.admission.put_back(RequestNo(number), n_tokens)
             self.running.remove(number)
-            self.ready[number] = (0, n_tokens)
+            self.event(self.owners[number])
+            self.again[number] = n_tokens
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        everyone = sorted(self.preparing | self.ready.keys() | self.running)
-        if everyone:
-            number = data.draw(st.sampled_from(everyone))
+        if self.owners:
+            number = data.draw(st.sampled_from(sorted(self.owners)))
             self.admission.release(RequestNo(number))
-            self.ready.pop(number, None)
-            for stage in (self.preparing, self.running):
+            if number in self.running:
+                self.event(self.owners[number])
+            self.again.pop(number, None)
+            for stage in (self.preparing, self.fresh, self.running):
                 stage.discard(number)
+            del self.owners[number]
 
     @invariant()
     def counts_agree(self) -> None:
         if hasattr(self, "admission"):
+            n_waiting = len(self.preparing) + len(self.fresh) + len(self.again)
             assert self.admission.n_running == len(self.running) <= self.slots
-            assert self.admission.n_waiting == len(self.preparing) + len(self.ready)
+            assert self.admission.n_waiting == n_waiting
 
 
 TestAdmissionMachine = AdmissionMachine.TestCase

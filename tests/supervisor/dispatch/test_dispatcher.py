@@ -20,8 +20,8 @@ from gpufc.ids import Epoch
 from gpufc.protocol import Cancel, Delta, Generate, Prepare, Step, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
-from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
-from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal
+from supervisor.dispatch.stream import ResponseStream, StreamEvent
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
     FAILED,
@@ -50,8 +50,10 @@ class Front:
         self.dispatcher = Dispatcher(self.fleet, limits, clock=clock)
         self.fleet.dispatcher = self.dispatcher
 
-    def submit(self, wanted: GenerationRequest | None = None) -> ResponseStream:
-        return self.dispatcher.submit(wanted or request(), ANONYMOUS)
+    def submit(
+        self, wanted: GenerationRequest | None = None, principal: Principal = ANONYMOUS
+    ) -> ResponseStream:
+        return self.dispatcher.submit(wanted or request(), principal)
 
     @property
     def requests(self) -> dict[str, int]:
@@ -88,6 +90,39 @@ async def test_no_more_run_than_there_are_slots_and_all_are_served() -> None:
     texts = await asyncio.gather(*(stream.complete() for stream in streams))
     assert texts == [[text_of(f"p{i}")] for i in range(20)]
     assert worker.most_active == 3
+
+
+async def test_a_step_may_bring_several_tokens_of_a_sequence_also_after_a_death() -> None:
+    front = Front()
+    first = front.fleet.start_worker(auto=False)
+    first.n_at_once = 3
+    stream = front.submit(request(max_tokens=8))
+    await until(lambda: first.active)
+    first.n_tokens = 100
+    first.step()
+    assert await stream.next(1.0) == [StreamEvent(0, text_of("hello", 3), 3, None)]
+    first.die()
+    second = front.fleet.start_worker(auto=False)
+    second.n_tokens, second.n_at_once = 100, 4
+    await until(lambda: second.active)
+    (spec,) = generates(second.sent)
+    assert spec.tokens == (0, 1, 2)
+    second.step()
+    second.step()
+    assert await stream.complete() == [text_of("hello", 8)]
+    assert stream.usage.completion == 8
+    assert front.dispatcher.ledger.tokens.generated == 8
+
+
+async def test_a_clients_only_request_starts_before_another_ones_fifty() -> None:
+    front = Front(slots=2, queue=60)
+    worker = front.fleet.start_worker()
+    many = [front.submit(request(f"many{i}")) for i in range(50)]
+    one = front.submit(request("one"), Principal("b", ANONYMOUS.scopes))
+    assert await one.complete() == [text_of("one")]
+    asked = [message.prompt_tokens for message in generates(worker.sent)]
+    assert asked.index(tokens_of(TextPrompt("one"))) == 2  # after those that ran already
+    await asyncio.gather(*(stream.complete() for stream in many))
 
 
 async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:

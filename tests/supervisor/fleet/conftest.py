@@ -50,6 +50,10 @@ class Recorder:
         self.messages.append(message)
         self._wake()
 
+    def worker_draining(self, worker: WorkerHandle) -> None:
+        self.calls.append(f"draining {worker.epoch}")
+        self._wake()
+
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         self.calls.append(f"lost {worker.epoch}")
         self.lost.append(reason)

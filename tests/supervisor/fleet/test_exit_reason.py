@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.fleet.exit_reason import ExitReason, Reason, classify
+from supervisor.fleet.exit_reason import ExitReason, Reason, classify, device_memory
 from supervisor.fleet.oom import OomCounter
 
 
@@ -39,6 +39,12 @@ def test_classify(si_code: int, status: int, oom: bool, expected: ExitReason) ->
 )
 def test_for_people(reason: ExitReason, text: str) -> None:
     assert str(reason) == text
+
+
+def test_what_was_said_of_a_device_s_memory_is_found_in_the_log() -> None:
+    log = b"ready\n  CUDA error: Out of memory\n  in function alloc\n\xff"
+    assert device_memory(log) == "CUDA error: Out of memory"
+    assert device_memory(b"GGML_ASSERT(n > 0) failed\n") == ""
 
 
 def test_each_counted_kill_explains_one_death(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import of_group, of_worker
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.fleet import Fleet, served_name
+from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.names import served_name
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.fleet.process import scrubbed, trim_log
 from supervisor.runtime_dir import RuntimeDir

@@ -114,6 +114,15 @@ async def test_what_would_fail_again_is_not_retried(
     assert text in started.fleet.condition().detail
 
 
+async def test_an_abort_for_lack_of_device_memory_says_so(start: StartFleet) -> None:
+    started = await start("ready")
+    trouble(await started.until_ready(), 8)
+    await started.until_ready(2)
+    last = started.status.last_exit
+    assert (last.reason, last.signal) == (Reason.CRASHED, signal.SIGABRT)
+    assert last.detail == "WARNING CUDA error: out of memory"
+
+
 async def test_strangers_are_dropped_and_the_worker_serves(start: StartFleet) -> None:
     started = await start("garbage_before_hello")
     await first_token(started, await started.until_ready())

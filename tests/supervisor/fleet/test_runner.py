@@ -14,100 +14,24 @@ from gpufc.ids import Epoch, RequestNo, WorkerName
 from gpufc.protocol import (
     Boot,
     Delta,
-    FromWorker,
     Hello,
     LoadFailed,
     Shutdown,
     Step,
-    ToWorker,
 )
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
-from supervisor.fleet.edge import ExitListener
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
-from supervisor.fleet.link import BrokenListener, MessageListener
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import Hooks, WorkerRunner, WorkerSpec
-from supervisor.fleet.watchdog import LIMITS, Vitals, WatchLimits
+from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.child_worker import ready
 from tests.supervisor.fleet.conftest import Recorder
-
-KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=1.0)
-
-
-class FakeProcess:
-    def __init__(self, pid: int, on_exit: ExitListener) -> None:
-        self.pid = pid
-        self.exit = on_exit
-        self.booted: Boot | None = None
-        self.signals: list[signal.Signals] = []
-
-    def boot(self, boot: Boot) -> None:
-        self.booted = boot
-
-    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
-        self.signals.append(number)
-        if number is signal.SIGKILL:
-            self.exit(KILLED)
-
-    def vitals(self) -> Vitals | None:
-        return Vitals("S", 0.0)
-
-    def rss_bytes(self) -> int:
-        return 7
-
-
-class FakeLink:
-    def __init__(self, epoch: Epoch, say: MessageListener, broken: BrokenListener) -> None:
-        self.endpoint = f"ipc:///fake/{epoch}"
-        self.epoch = epoch
-        self.say = say
-        self.broken = broken
-        self.sent: list[ToWorker] = []
-        self.last_words: list[FromWorker] = []
-        self.closed = False
-        self.expected: int | None = None
-
-    def expect(self, pid: int) -> None:
-        self.expected = pid
-
-    def send(self, message: ToWorker) -> None:
-        self.sent.append(message)
-
-    def drain_now(self) -> None:
-        while self.last_words:
-            self.say(self.last_words.pop(0))
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class FakeEdge:
-    def __init__(self) -> None:
-        self.links: list[FakeLink] = []
-        self.processes: list[FakeProcess] = []
-        self.refuse: Exception | None = None
-
-    def open_link(
-        self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
-    ) -> FakeLink:
-        self.links.append(FakeLink(epoch, on_message, on_broken))
-        return self.links[-1]
-
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> FakeProcess:
-        if self.refuse is not None:
-            raise self.refuse
-        self.processes.append(FakeProcess(100 + len(self.processes), on_exit))
-        return self.processes[-1]
-
-    def log_mark(self, worker: WorkerName) -> int:
-        return 5
-
-    def log_since(self, worker: WorkerName, mark: int) -> bytes:
-        return f"{worker} printed this since {mark}".encode()
+from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
 
 
 class Bench:

@@ -7,6 +7,7 @@ import pytest
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from gpufc.protocol import Delta, FinishReason, Step
+from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
 from tests.supervisor.dispatch.fakes import FAILED, FakeFleet, FakeWorker, text_of, until
 from tests.supervisor.http.conftest import running
@@ -126,6 +127,24 @@ async def test_a_client_that_leaves_the_queue_is_forgotten() -> None:
         worker.auto = True
         worker.go()
         assert (await first).status == 200
+
+
+async def test_clients_without_keys_are_told_apart_by_their_addresses() -> None:
+    async with running(slots=1, queue=20) as service:
+        worker = service.fleet.start_worker(auto=False)
+        many = [asyncio.create_task(service.complete(prompt=f"many{i}")) for i in range(10)]
+        await until(lambda: service.dispatcher.occupancy == Occupancy(1, 9))
+        reader, writer = await asyncio.open_connection(
+            *service.address, local_addr=("127.0.0.2", 0)
+        )
+        writer.write(raw(b'{"prompt": "other"}'))
+        await until(lambda: service.dispatcher.occupancy.waiting == 10)
+        worker.auto = True
+        worker.go()
+        assert await reader.readuntil(text_of("other").encode())
+        assert service.dispatcher.occupancy.waiting >= 8
+        assert [(await answer).status for answer in many] == [200] * 10
+        writer.close()
 
 
 async def test_a_reader_that_does_not_read_blocks_nobody_and_gathers_no_writes() -> None:

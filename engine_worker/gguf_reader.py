@@ -1,0 +1,227 @@
+"""A cursor over a GGUF file's header: every count and length is bounded, every move checked.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import mmap
+import struct
+from collections import defaultdict
+from pathlib import Path
+
+from msgspec import Struct
+
+from gpufc.amount import exact
+from gpufc.errors import ModelLoadError
+
+Value = bool | int | float | str | tuple[int | float | bool, ...]
+
+KNOWN_VERSIONS = (2, 3)
+PLAUSIBLE_VERSION = 99
+"""What claims a higher one is damaged rather than new."""
+MAX_KEYS = 65_536
+MAX_TENSORS = 1 << 20
+MAX_KEY_BYTES = 65_535
+MAX_STRING_BYTES = 64 << 20
+MAX_STRINGS = 8 << 20
+"""Strings in all arrays of a header; the largest vocabularies with merges have under a million."""
+MAX_KEPT_ELEMENTS = 4096
+"""Longer arrays, and arrays of strings, are checked and passed over."""
+MAX_ALIGNMENT = 1 << 20
+MAX_DIMENSIONS = 4
+
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_STRING, _ARRAY = 8, 9
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+
+# ggml type → (elements of a block, bytes of a block); ggml/src/ggml.c, type_traits
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
+    9: (32, 36), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
+    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
+    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+}  # fmt: skip
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What one file's header says. `header_bytes` is where the tensors' data begin."""
+
+    metadata: dict[str, Value]
+    n_tensors: int
+    tensor_bytes: dict[str, int]
+    header_bytes: int
+
+
+def _other_format(start: bytes, path: Path) -> str:
+    if path.suffix == ".safetensors" or start[8:10] == b'{"':
+        return "it looks like safetensors; convert it with llama.cpp's convert_hf_to_gguf.py"
+    if start[:2] == b"PK":
+        return "it looks like a PyTorch checkpoint; convert it with convert_hf_to_gguf.py"
+    if start[:4] in (b"lmgg", b"tjgg", b"fmgg"):
+        return "it is of an older ggml format; find or make a GGUF file of the model"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with git lfs pull"
+    return "it does not begin with GGUF"
+
+
+class HeaderReader:
+    """A cursor over the mapped file. Every move is checked against the file's end."""
+
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
+        self._data = data
+        self._path = path
+        self._at = 0
+        self._strings_left = MAX_STRINGS
+
+    def contents(self) -> Contents:
+        """Read it all. Raises `ModelLoadError`."""
+        if self._data[:4] != b"GGUF":
+            reason = _other_format(self._data[:32], self._path)
+            raise ModelLoadError(f"model file {self._path} is not a GGUF file: {reason}")
+        self._at = 4
+        version = self._u32()
+        if version not in KNOWN_VERSIONS:
+            raise self._other_version(version)
+        n_tensors, n_keys = self._u64(), self._u64()
+        if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
+            raise self._bad(f"it claims {n_tensors:,} tensors and {n_keys:,} keys")
+        metadata = dict(filter(None, (self._pair() for _ in range(n_keys))))
+        end, tensor_bytes = self._tensors(n_tensors)
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT:
+            raise self._bad(f"its alignment is {alignment}")
+        start = -(-self._at // alignment) * alignment
+        if n_tensors and start + end > len(self._data):
+            raise ModelLoadError(
+                f"model file {self._path} is truncated: it has {exact(len(self._data))}, its"
+                f" tensors need {exact(start + end)}; download it again"
+            )
+        return Contents(
+            metadata=metadata,
+            n_tensors=n_tensors,
+            tensor_bytes=tensor_bytes,
+            header_bytes=min(start, len(self._data)),
+        )
+
+    def _bad(self, reason: str) -> ModelLoadError:
+        return ModelLoadError(f"model file {self._path} is damaged: {reason}; download it again")
+
+    def _other_version(self, version: int) -> ModelLoadError:
+        if version & 0xFFFF == 0:
+            reason = "is in another byte order; get the little-endian edition of the model"
+        elif version < min(KNOWN_VERSIONS):
+            reason = (
+                f"is in GGUF version {version}, which is not read any more; get a newer edition"
+            )
+        elif version <= PLAUSIBLE_VERSION:
+            reason = (
+                f"is in GGUF version {version}, newer than this llama.cpp knows;"
+                " update llama-cpp-python"
+            )
+        else:
+            return self._bad(f"it claims GGUF version {version:,}")
+        return ModelLoadError(f"model file {self._path} {reason}")
+
+    def _advance(self, n_bytes: int) -> int:
+        """Pass over `n_bytes` and return where they begin."""
+        start = self._at
+        if n_bytes > len(self._data) - start:
+            raise self._bad(f"its header goes past its end at byte {start:,}")
+        self._at = start + n_bytes
+        return start
+
+    def _u32(self) -> int:
+        return int(_U32.unpack_from(self._data, self._advance(4))[0])
+
+    def _u64(self) -> int:
+        return int(_U64.unpack_from(self._data, self._advance(8))[0])
+
+    def _string(self, limit: int) -> str:
+        length = self._u64()
+        if length > limit:
+            raise self._bad(f"a text of {exact(length)} in its header")
+        start = self._advance(length)
+        return self._data[start : start + length].decode("utf-8", "replace")
+
+    def _pair(self) -> tuple[str, Value] | None:
+        key = self._string(MAX_KEY_BYTES)
+        kind = self._u32()
+        value = self._array(key) if kind == _ARRAY else self._scalar(kind, key)
+        return None if value is None else (key, value)
+
+    def _scalar(self, kind: int, key: str) -> Value:
+        if kind == _STRING:
+            return self._string(MAX_STRING_BYTES)
+        layout = _SCALARS.get(kind)
+        if layout is None:
+            raise self._bad(f"key {key[:80]!r} has the unknown type {kind}")
+        value: Value = struct.unpack_from(
+            "<" + layout, self._data, self._advance(struct.calcsize(layout))
+        )[0]
+        return value
+
+    def _array(self, key: str) -> tuple[int | float | bool, ...] | None:
+        kind, count = self._u32(), self._u64()
+        if kind == _STRING:
+            self._skip_strings(count)
+            return None
+        layout = _SCALARS.get(kind)
+        if layout is None:
+            raise self._bad(f"array {key[:80]!r} has elements of the unknown type {kind}")
+        start = self._advance(count * struct.calcsize(layout))
+        if count > MAX_KEPT_ELEMENTS:
+            return None
+        return struct.unpack_from(f"<{count}{layout}", self._data, start)
+
+    def _skip_strings(self, count: int) -> None:
+        """The one long loop: a vocabulary of 50,000 and its merges take about 20 ms."""
+        self._strings_left -= count
+        if self._strings_left < 0:
+            raise self._bad(f"an array of {count:,} texts in its header")
+        data, at, unpack = self._data, self._at, _U64.unpack_from
+        last = len(data) - 8
+        for _ in range(count):
+            if at > last:
+                break
+            at += 8 + unpack(data, at)[0]
+        else:
+            self._advance(at - self._at)
+            return
+        raise self._bad(f"its header goes past its end at byte {self._at:,}")
+
+    def _tensors(self, n_tensors: int) -> tuple[int, dict[str, int]]:
+        """The end of the last tensor, in bytes from where the data begin, and sizes by group."""
+        end, sizes = 0, defaultdict[str, int](int)
+        for _ in range(n_tensors):
+            name = self._string(MAX_KEY_BYTES)
+            n_dimensions = self._u32()
+            if n_dimensions > MAX_DIMENSIONS:
+                raise self._bad(f"tensor {name[:80]!r} has {n_dimensions} dimensions")
+            n_elements = 1
+            for _ in range(n_dimensions):
+                n_elements *= self._u64()
+            kind, offset = self._u32(), self._u64()
+            # a type of a newer llama.cpp has an unknown size, but begins within the file at least
+            per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
+            size = -(-n_elements // per_block) * block_bytes
+            sizes[_group(name)] += size
+            end = max(end, offset + size)
+        return end, dict(sizes)
+
+
+def _group(name: str) -> str:
+    """`blk.7` for a tensor of that layer, else the name without `.weight` and the like."""
+    first, _, rest = name.partition(".")
+    return f"blk.{rest.partition('.')[0]}" if first == "blk" else first

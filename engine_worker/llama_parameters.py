@@ -1,0 +1,111 @@
+"""The configuration as llama.cpp's parameters. The bindings are passed in."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from engine_worker import host
+from engine_worker.backend import SPARE_OUTPUTS
+from engine_worker.cells import Layout
+from engine_worker.ggml_devices import device_handles
+from engine_worker.placement import split_shares
+from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
+from gpufc.protocol import EngineDevice
+
+BATCH_TOKENS_CPU = 128
+BATCH_TOKENS_GPU = 1024
+"""Tokens of one step. The CPU's figure is measured (DESIGN.md), the GPU's llama.cpp's own range."""
+
+SPARE_OUTPUT_BYTES = 32 << 20
+"""Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
+
+_SPLIT_MODES = {SplitMode.NONE: "NONE", SplitMode.LAYER: "LAYER", SplitMode.ROW: "ROW"}
+_FLASH = {
+    FlashAttention.AUTO: "AUTO",
+    FlashAttention.ON: "ENABLED",
+    FlashAttention.OFF: "DISABLED",
+}
+# (use_mmap, use_mlock) → LLAMA_LOAD_MODE_…
+_LOAD_MODES = {
+    (False, False): "NONE",
+    (True, False): "MMAP",
+    (False, True): "MLOCK",
+    (True, True): "MMAP_MLOCK",
+}
+# enum ggml_type, of which the bindings do not have all
+_TYPES = {
+    KvType.F32: 0,
+    KvType.F16: 1,
+    KvType.BF16: 30,
+    KvType.Q8_0: 8,
+    KvType.Q5_1: 7,
+    KvType.Q5_0: 6,
+    KvType.Q4_1: 3,
+    KvType.Q4_0: 2,
+}
+_PLAIN_TYPES = frozenset({KvType.F16, KvType.BF16, KvType.F32})
+
+
+def batch_tokens(config: ModelConfig, n_sequences: int, *, on_gpu: bool) -> int:
+    """Tokens of one step: room for every sequence's next one at least.
+
+    On a CPU a larger step computes no faster, it only makes running streams wait longer.
+    """
+    wanted = config.batch_tokens or (BATCH_TOKENS_GPU if on_gpu else BATCH_TOKENS_CPU)
+    return max(wanted, n_sequences)
+
+
+def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
+    """Rows of logits that one step may have. They cost memory on the host and on the device."""
+    spare = min(SPARE_OUTPUTS, SPARE_OUTPUT_BYTES // (n_vocab * 4))
+    return min(n_batch, n_sequences + spare)
+
+
+def needs_flash(config: ModelConfig) -> bool:
+    """Packed values can only be read by flash attention: llama.cpp turns `auto` into `on`."""
+    return config.flash_attention is FlashAttention.ON or (
+        config.flash_attention is FlashAttention.AUTO and config.cache_type_v not in _PLAIN_TYPES
+    )
+
+
+def model_parameters(
+    lc: Any, config: ModelConfig, devices: Sequence[EngineDevice], n_layers: int
+) -> Any:
+    """`llama_model_params` for `n_layers` on these GPUs; llama.cpp counts the output layer too."""
+    params = lc.llama_model_default_params()
+    params.n_gpu_layers = n_layers + 1 if n_layers else 0
+    params.load_mode = getattr(
+        lc, f"LLAMA_LOAD_MODE_{_LOAD_MODES[config.use_mmap, config.use_mlock]}"
+    )
+    params.split_mode = getattr(lc, f"LLAMA_SPLIT_MODE_{_SPLIT_MODES[config.split_mode]}")
+    if config.devices is not None or config.split_mode is SplitMode.NONE:
+        # already the one that main_gpu names, where all is to be on one
+        names = [one.name for one in devices]
+        params.devices = ctypes.cast(device_handles(lc._lib, names), ctypes.c_void_p)
+    else:
+        params.main_gpu = config.main_gpu
+    shares = split_shares(config.tensor_split)
+    if shares:
+        size = lc.llama_max_devices()
+        params.tensor_split = (ctypes.c_float * size)(*shares[:size])
+    return params
+
+
+def context_parameters(
+    lc: Any, config: ModelConfig, layout: Layout, n_sequences: int, *, n_vocab: int, on_gpu: bool
+) -> Any:
+    """`llama_context_params`."""
+    params = lc.llama_context_default_params()
+    params.n_ctx = layout.n_cells
+    params.kv_unified = layout.unified
+    params.n_seq_max = n_sequences
+    params.n_batch = params.n_ubatch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
+    params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
+    params.n_threads = config.n_threads or host.usable_cores()
+    params.n_threads_batch = config.n_threads_batch or params.n_threads
+    params.flash_attn_type = getattr(lc, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH[config.flash_attention]}")
+    params.type_k = _TYPES[config.cache_type_k]
+    params.type_v = _TYPES[config.cache_type_v]
+    params.swa_full = True  # a window that has moved on could not be cut back
+    params.no_perf = True
+    return params

@@ -1,0 +1,109 @@
+"""Slots where each has a KV stream of its own. Pure.
+
+llama.cpp computes sequences with *consecutive* ids in one forward pass; each gap among those that
+run costs another pass, in every step. A copy between streams moves a whole stream: the price of
+a few such passes. Hence: what starts takes a gap, else a place beside those that run; a gap that
+stays is closed after some steps; idle prefixes make way by moving to where nobody runs.
+"""
+
+from engine_worker.kv_edit import Copy
+from engine_worker.prefix_cache import Match
+from engine_worker.sequence import Sequence
+from engine_worker.slots import Slots, gaps
+
+PATIENCE = 4
+"""Steps for which a gap is borne. Often somebody starts meanwhile and fills it for nothing."""
+
+
+class StreamSlots(Slots):
+    """See `Slots`. Running slots are kept together."""
+
+    _n_steps_apart = 0
+
+    def settle(self) -> None:
+        """Close gaps that nobody has filled."""
+        if not any(gaps(set(self._busy))):
+            self._n_steps_apart = 0
+            return
+        self._n_steps_apart += 1
+        if self._n_steps_apart >= PATIENCE:
+            self._close_up()
+            self._n_steps_apart = 0
+
+    def _place(self, sequence: Sequence, match: Match | None) -> None:
+        candidates = self._candidates()
+        continues = match is not None and self._continues(match)
+        if match is not None and continues and match.slot in candidates:
+            self._begin_in(match, sequence)
+            return
+        slot = self._best(candidates, match)
+        if match is not None and slot == match.slot:  # no other place: what is beyond it is lost
+            self._begin_in(match, sequence)
+            return
+        self._vacate(slot, match)
+        self._begin(slot, sequence, match)
+        if match is not None and continues:  # it is the beginning of what now runs
+            self.give_up(match.slot)
+
+    def _candidates(self) -> list[int]:
+        """Where a sequence can start without another pass: gaps, else the places at both ends."""
+        busy = set(self._busy)
+        if not busy:
+            return list(range(self.n_slots))
+        ends = [end for end in (max(busy) + 1, min(busy) - 1) if 0 <= end < self.n_slots]
+        return list(gaps(busy)) or ends or self._defects()
+
+    def _best(self, candidates: list[int], match: Match | None) -> int:
+        """A free one; else the idle one that is worth least, the match's own the last."""
+        rank = {slot: at for at, slot in enumerate(self._cache.idle_slots(), start=1)}
+        if match is not None and match.slot in rank:
+            rank[match.slot] = self.n_slots + 1
+        return min(candidates, key=lambda slot: (rank.get(slot, 0), slot))
+
+    def _vacate(self, slot: int, match: Match | None = None) -> None:
+        """Free a slot. What it holds moves to a free place, else to that of what is worth less."""
+        if slot in self._free:
+            return
+        if not self._free:
+            worth_least = self._idle_but(match)[0]
+            self.give_up(worth_least)
+            if worth_least == slot:
+                return
+        target = max(self._free)
+        self._edits.append(Copy(slot, target, self._cache.n_tokens(slot)))
+        self._cache.move(slot, target)
+        self._free.remove(target)
+        self.give_up(slot)
+
+    def _close_up(self) -> None:
+        """Move those outside of the window where most run into its holes."""
+        window = self._window()
+        outside = sorted(slot for slot in self._busy if slot not in window)
+        holes = [slot for slot in window if slot not in self._busy]
+        for source, target in zip(outside, holes, strict=True):
+            self._vacate(target)
+            self._move(source, target)
+
+    def _window(self) -> range:
+        """The consecutive slots in which most sequences run already, and fewest are idle."""
+        n_busy = len(self._busy)
+        windows = (range(at, at + n_busy) for at in range(self.n_slots - n_busy + 1))
+        return max(
+            windows,
+            key=lambda window: (
+                sum(slot in self._busy for slot in window),
+                sum(slot in self._free for slot in window),
+            ),
+        )
+
+    def _move(self, source: int, target: int) -> None:
+        sequence = self._busy.pop(source)
+        self._edits.append(Copy(source, target, sequence.n_computed))
+        if self._cache.n_tokens(source):
+            self._cache.move(source, target)
+        self._free.remove(target)
+        self._own(target, sequence, sequence.n_computed)
+        self.give_up(source)
+
+    def _defects(self) -> list[int]:
+        return [self._defect()]

@@ -1,0 +1,64 @@
+"""The names that models are served under, and what else clients may call them. Pure."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpufc.config import ModelConfig
+from gpufc.errors import ModelNotFound
+
+DEFAULT_GROUP = "default"
+
+
+class ServedNames:
+    """Served name → aliases. A served name stays, whatever is swapped in beneath it."""
+
+    def __init__(self, aliases: dict[str, Iterable[str]]) -> None:
+        self._aliases = {model: set(names) for model, names in aliases.items()}
+
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """Every served name with its aliases."""
+        return {model: tuple(sorted(names)) for model, names in self._aliases.items()}
+
+    def add(self, model: str, *aliases: str) -> None:
+        """Let a served name have further ones."""
+        self._aliases[model].update(aliases)
+
+    def resolve(self, name: str | None) -> str:
+        """The served name that a client's `model` means. Raises `ModelNotFound`.
+
+        With one model served, no name and its aliases (file name, stem, `default`) mean it too.
+        """
+        if name is not None and name in self._aliases:
+            return name
+        if len(self._aliases) == 1:
+            ((only, aliases),) = self._aliases.items()
+            if name is None or name in aliases:
+                return only
+        if name is None:
+            raise ModelNotFound("several models are served: name one", param="model")
+        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+
+    def to_be_swapped(self, name: str | None) -> str:
+        """The served name that a swap means: an unknown one is to be a further name of the only
+        model. Raises `ModelNotFound`."""
+        if name is not None and len(self._aliases) == 1:
+            (only,) = self._aliases
+            return only
+        return self.resolve(name)
+
+
+def served_name(config: ModelConfig) -> str:
+    """The name that a model is served under: as configured, else the file's name."""
+    if config.model is not None:
+        return config.model
+    return Path(config.model_path).stem if config.model_path else config.backend.value
+
+
+def aliases(config: ModelConfig) -> set[str]:
+    """What else a model may be called."""
+    return {served_name(config), DEFAULT_GROUP, *file_names(config.model_path)}
+
+
+def file_names(model_path: str | None) -> set[str]:
+    """The names that a model's file gives it."""
+    return {Path(model_path).name, Path(model_path).stem} if model_path is not None else set()

@@ -1,0 +1,91 @@
+"""What fills a worker's place, and a ready process as the rest of the front sees it."""
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from gpufc.config import ModelConfig
+from gpufc.ids import Epoch, WorkerName
+from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Ready, ToWorker
+from supervisor.fleet import events as ev
+from supervisor.fleet.crash_record import CrashRecord
+from supervisor.fleet.edge import Link
+from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.observation import Observation
+
+
+class WorkerSpec(Struct, frozen=True):
+    """What fills a place in the fleet, whichever process it is."""
+
+    name: WorkerName
+    model: str
+    config: ModelConfig
+    n_sequences: int
+    log_level: str
+
+
+class Hooks(Struct, frozen=True):
+    """Whom a runner tells what is not the listener's business. Must not block or raise."""
+
+    restarted: Callable[[Reason], None] = lambda reason: None
+    """A process is started in the place of one that ended so."""
+    became_ready: Callable[[], None] = lambda: None
+    crashed: Callable[[CrashRecord], None] = lambda record: None
+    """A process ended that nobody had asked to."""
+    drained: Callable[[], None] = lambda: None
+    """Nothing that has begun needs this runner any more."""
+
+
+class Worker:
+    """A ready process, as the listener sees it (`port.WorkerHandle`)."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        line: int,
+        epoch: Epoch,
+        ready: Ready,
+        link: Link,
+        seen: Observation,
+        post: Callable[[ev.Event], None],
+        drained: Callable[[], None],
+    ) -> None:
+        self.name = spec.name
+        self.epoch = epoch
+        self.model = spec.model
+        self.line = line
+        self.ready = ready
+        self._link = link
+        self._seen = seen
+        self._post = post
+        self._drained = drained
+        self._kv_moved: asyncio.Future[KvMoved] | None = None
+
+    def send(self, message: ToWorker) -> None:
+        """See the port."""
+        self._link.send(message)
+        if type(message) is Generate:
+            self._seen.handed_work()
+
+    def drained(self) -> None:
+        """See the port."""
+        self._drained()
+
+    def explain_deaths(self, count: int) -> None:
+        """See the port."""
+        self._post(ev.DeathsExplained(count))
+
+    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
+        """See `kv_handover.KvWorker`. One at a time."""
+        self._kv_moved = asyncio.get_running_loop().create_future()
+        self._link.send(message)
+        return await self._kv_moved
+
+    def kv_moved(self, message: KvMoved) -> None:
+        """The worker's answer to `move_kv`; also said for it when it is gone."""
+        if self._kv_moved is not None and not self._kv_moved.done():
+            self._kv_moved.set_result(message)
+
+    def __repr__(self) -> str:
+        return f"Worker({self.name}, epoch={self.epoch})"

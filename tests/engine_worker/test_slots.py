@@ -1,0 +1,181 @@
+"""Who gets which slot, and what is copied or forgotten for it, in one cache and in streams."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine_worker.kv_edit import Copy, KvEdit, Remove
+from engine_worker.prefix_cache import PrefixCache
+from engine_worker.sequence import Sequence
+from engine_worker.slots import Slots, gaps
+from engine_worker.stream_slots import PATIENCE, StreamSlots
+from tests.engine_worker.sequences import sequence, spec
+
+PREFIX = tuple(range(40))
+MOVES = ("start", "end", "settle", "adopt", "short")
+
+
+def shared(n_slots: int = 6, max_idle: int = 6) -> Slots:
+    return Slots(n_slots, max_idle=max_idle, cache=PrefixCache(can_cut=True))
+
+
+def streams(n_slots: int = 6) -> StreamSlots:
+    return StreamSlots(n_slots, max_idle=n_slots, cache=PrefixCache(can_cut=True))
+
+
+def run(slots: Slots, request: int, prompt: tuple[int, ...] | int = 40) -> Sequence:
+    """A sequence that has a slot and has computed all of its prompt."""
+    running = sequence(spec(request, prompt))
+    slots.give(running)
+    running.n_computed = len(running.tokens)
+    slots.remember(running)
+    return running
+
+
+def end(slots: Slots, *sequences: Sequence) -> None:
+    for each in sequences:
+        slots.take_back(each, keep=True)
+
+
+class Cells:
+    """Carries edits out on token lists, as a backend would."""
+
+    def __init__(self, n_slots: int) -> None:
+        self.held: list[list[int]] = [[] for _ in range(n_slots)]
+
+    def do(self, edits: list[KvEdit]) -> None:
+        for edit in edits:
+            match edit:
+                case Remove(slot, start):
+                    del self.held[slot][start:]
+                case Copy(source, target, n_tokens):
+                    assert not self.held[target], "a copy into a slot that is not empty"
+                    assert n_tokens <= len(self.held[source])
+                    self.held[target] = self.held[source][:n_tokens]
+
+
+def test_in_one_cache_a_conversation_goes_on_in_the_slot_that_has_it() -> None:
+    slots = shared()
+    end(slots, run(slots, 1, PREFIX))
+    slots.take_edits()
+    again = sequence(spec(2, (*PREFIX, 7, 8)))
+    slots.give(again)
+    assert (again.slot, again.n_computed, slots.take_edits()) == (0, 40, [])
+
+
+def test_in_streams_it_goes_on_in_place_if_that_is_beside_those_that_run() -> None:
+    slots = streams()
+    first, second = run(slots, 1, PREFIX), run(slots, 2)
+    end(slots, first)
+    slots.take_edits()
+    again = sequence(spec(3, (*PREFIX, 7, 8)))
+    slots.give(again)
+    assert (again.slot, second.slot, slots.take_edits()) == (0, 1, [])
+
+
+def test_in_streams_it_is_copied_beside_those_that_run_and_leaves_its_old_place() -> None:
+    slots = streams()
+    running = [run(slots, n) for n in (1, 2, 3)]
+    end(slots, run(slots, 4, PREFIX), running[2])
+    run(slots, 5)  # takes slot 2, so that what it held has to move
+    slots.take_edits()
+    end(slots, running[1])
+    far = sequence(spec(6, (*PREFIX, 7)))
+    slots.give(far)
+    assert far.slot == 1
+    assert Copy(3, 1, 40) in slots.take_edits()
+    assert 3 in slots.idle_and_free[1]
+
+
+def test_a_gap_is_filled_by_the_next_that_starts() -> None:
+    slots = streams()
+    running = [run(slots, n) for n in range(1, 5)]
+    end(slots, running[1])
+    assert run(slots, 9).slot == 1
+
+
+def test_what_a_gap_held_moves_to_a_free_slot_rather_than_being_lost() -> None:
+    slots = streams()
+    running = [run(slots, n) for n in range(1, 5)]
+    end(slots, running[1])
+    run(slots, 9)
+    idle, _ = slots.idle_and_free
+    assert idle == [5]
+    assert run(slots, 10, (*running[1].tokens, 1)).n_computed == len(running[1].tokens) + 1
+
+
+def test_a_gap_that_nobody_fills_is_closed_after_some_steps() -> None:
+    slots = streams()
+    running = [run(slots, n) for n in range(1, 5)]
+    end(slots, running[0], running[2])
+    for _ in range(PATIENCE - 1):
+        slots.settle()
+    assert [each.slot for each in (running[1], running[3])] == [1, 3]
+    slots.settle()
+    # into a free place beside the other, rather than where an idle prefix would have to move
+    assert [each.slot for each in (running[1], running[3])] == [4, 3]
+
+
+def test_without_a_free_slot_the_least_recently_used_prefix_goes() -> None:
+    slots = streams(n_slots=3)
+    old, new = run(slots, 1), run(slots, 2)
+    third = run(slots, 3)
+    end(slots, old, new, third)
+    run(slots, 4)
+    assert slots.match(sequence(spec(5, (*old.tokens, 1)))) is None
+    assert slots.match(sequence(spec(5, (*new.tokens, 1)))) is not None
+
+
+@given(
+    st.booleans(),
+    st.lists(
+        st.tuples(st.sampled_from(["start", "end", "settle", "adopt", "short"]), st.integers(0, 9))
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_running_slot_has_its_own_tokens_whatever_comes(
+    in_streams: bool, moves: list[tuple[str, int]]
+) -> None:
+    slots = streams(7) if in_streams else shared(7, max_idle=3)
+    cells, running, n_started = Cells(7), [], 0
+    for move, at in moves:
+        if move == "start" and len(running) < 4:
+            n_started += 1
+            fresh = sequence(spec(n_started, (*PREFIX[: 4 * at], *range(100, 120), n_started % 3)))
+            slots.give(fresh)
+            cells.do(slots.take_edits())
+            assert cells.held[fresh.slot or 0] == fresh.tokens[: fresh.n_computed]
+            cells.held[fresh.slot or 0] = list(fresh.tokens)
+            fresh.n_computed = len(fresh.tokens)
+            slots.remember(fresh)
+            running.append(fresh)
+        elif move == "end" and running:
+            end(slots, running.pop(at % len(running)))
+        elif move == "settle":
+            for _ in range(PATIENCE):
+                slots.settle()
+            assert not in_streams or not any(gaps({each.slot or 0 for each in running}))
+        elif move == "adopt":
+            adopted = slots.adopt("", tuple(range(200 + at, 230 + at)))
+            if adopted is not None:
+                cells.do(slots.take_edits())
+                cells.held[adopted] = list(range(200 + at, 230 + at))
+        elif move == "short":
+            slots.give_up_idle()
+        cells.do(slots.take_edits())
+        for each in running:
+            assert cells.held[each.slot or 0] == each.tokens
+        for holding in slots.holdings():
+            assert cells.held[holding.slot] == list(holding.tokens)
+        idle, free = slots.idle_and_free
+        assert sorted([*idle, *free, *(each.slot for each in running)]) == list(range(7))
+        assert all(not cells.held[slot] for slot in free)
+
+
+@pytest.mark.parametrize("make", [shared, streams])
+def test_what_does_not_reuse_prefixes_begins_with_nothing_lying_about(make: object) -> None:
+    slots: Slots = make()  # type: ignore[operator]
+    end(slots, run(slots, 1, PREFIX))
+    exact = sequence(spec(2, PREFIX, cache_prompt=False))
+    slots.give(exact)
+    assert (exact.n_computed, slots.idle_and_free[0]) == (0, [])

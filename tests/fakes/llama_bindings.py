@@ -1,0 +1,114 @@
+"""llama.cpp's bindings as the loader uses them, over GPUs that exist in tests only."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from engine_worker.llama_log import LlamaLog
+from gpufc.protocol import EngineDevice
+
+_ERROR = 4
+
+
+class FakeLlama:
+    """Takes as many layers as it is told, whatever was reckoned before.
+
+    `weights_fit` and `context_fits` are the most layers of which weights and context find device
+    memory. `tried` has the layers that were asked for, the output layer not counted; `open` is the
+    number of models that were loaded and not freed.
+    """
+
+    def __init__(
+        self,
+        log: LlamaLog,
+        devices: Callable[[int], tuple[EngineDevice, ...]],
+        weights_fit: int = 999,
+        context_fits: int = 999,
+        failure: str = "unable to allocate CUDA0 buffer",
+    ) -> None:
+        self.tried: list[int] = []
+        self.open = 0
+        self.contexts: list[Any] = []
+        self._log = log
+        self._devices = devices
+        self._weights_fit, self._context_fits = weights_fit, context_fits
+        self._failure = failure
+        self._lib = self
+
+    def list_devices(self, _: Any) -> tuple[EngineDevice, ...]:
+        """Stands in for `ggml_devices.list_devices`."""
+        return self._devices(self.tried[-1] if self.open else 0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("LLAMA_"):
+            return name
+        if name.startswith(("llama_model_is_", "llama_model_has_encoder")):
+            return lambda _: False
+        if name.startswith("llama_"):
+            return lambda *_: None
+        raise AttributeError(name)
+
+    def llama_model_default_params(self) -> Any:
+        return SimpleNamespace()
+
+    llama_context_default_params = llama_model_default_params
+
+    @staticmethod
+    def llama_progress_callback(function: Any) -> Any:
+        return function
+
+    def llama_model_load_from_file(self, _: bytes, params: Any) -> Any:
+        n_layers = max(0, params.n_gpu_layers - 1)
+        self.tried.append(n_layers)
+        if n_layers > self._weights_fit:
+            return self._fail()
+        self.open += 1
+        params.progress_callback(1.0, None)
+        return SimpleNamespace(n_layers=n_layers)
+
+    def llama_init_from_model(self, model: Any, params: Any) -> Any:
+        if model.n_layers > self._context_fits:
+            return self._fail()
+        self.contexts.append(params)
+        return params
+
+    def _fail(self) -> None:
+        self._log.write(_ERROR, f"{self._failure}\n".encode())
+
+    def llama_model_free(self, _: Any) -> None:
+        self.open -= 1
+
+    def llama_model_has_decoder(self, _: Any) -> bool:
+        return True
+
+    def llama_vocab_type(self, _: Any) -> str:
+        return "LLAMA_VOCAB_TYPE_BPE"
+
+    def llama_vocab_n_tokens(self, _: Any) -> int:
+        return 1
+
+    def llama_vocab_bos(self, _: Any) -> int:
+        return -1
+
+    llama_vocab_eos = llama_vocab_bos
+
+    def llama_n_ctx(self, context: Any) -> int:
+        return int(context.n_ctx)
+
+    def llama_n_seq_max(self, context: Any) -> int:
+        return int(context.n_seq_max)
+
+    def llama_n_batch(self, context: Any) -> int:
+        return int(context.n_batch)
+
+    def llama_print_system_info(self) -> bytes:
+        return b"fake"
+
+    def llama_model_n_ctx_train(self, _: Any) -> int:
+        return 4096
+
+    def llama_model_n_layer(self, _: Any) -> int:
+        return 8
+
+    def llama_model_n_params(self, _: Any) -> int:
+        return 1

@@ -1,0 +1,109 @@
+"""The listening socket belongs to a service manager: a front comes and goes beneath it."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from supervisor.control.client import ControlClient, NotRunning
+from tests.integration.fake_service import FAKE, complete, fake_text
+from tests.service import clean_environment, wait_for
+
+ACTIVATE = """
+import os, sys
+fd, *command = sys.argv[1:]
+if int(fd) != 3:
+    os.dup2(int(fd), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"}
+os.execv(command[0], command)
+"""
+"""What `systemd-socket-activate` does once there is a connection."""
+
+
+class Manager:
+    """Holds a socket, starts fronts on it, and hears what they notify it of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(folder / "notify"))
+        self.notified.setblocking(False)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self._folder = folder
+        self.control = ControlClient(folder / "run" / "control.sock")
+
+    @contextlib.contextmanager
+    def front(self) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-c", ACTIVATE, str(self.listener.fileno())]
+        front = [sys.executable, "-c", "from supervisor.cli import main; main()", "start"]
+        environ = FAKE | {"NOTIFY_SOCKET": str(self._folder / "notify"), "GPUFC_STANDBY": "none"}
+        with subprocess.Popen(
+            [*command, *front, "--runtime-dir", str(self._folder / "run")],
+            env=clean_environment() | environ,
+            pass_fds=(self.listener.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+                process.wait(20)
+
+    def heard(self) -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.notified.recv(1000))
+        return found
+
+    def status(self) -> dict[str, object] | None:
+        with contextlib.suppress(NotRunning):
+            return self.control.status()
+        return None
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path)
+    yield made
+    made.listener.close()
+    made.notified.close()
+
+
+async def test_who_connects_before_and_between_fronts_is_served(manager: Manager) -> None:
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        before = asyncio.create_task(complete(session, manager.url, "before"))
+        with manager.front() as first:
+            status, body, _ = await before
+            assert (status, body["choices"][0]["text"]) == (200, fake_text("before", 20))
+            found = manager.status()
+            assert found is not None
+            front = found["front"]
+            assert front["addresses"] == [manager.url]  # type: ignore[index]
+        assert first.returncode == 0
+        between = asyncio.create_task(complete(session, manager.url, "between"))
+        with manager.front():
+            assert (await between)[0] == 200
+    assert manager.heard() == [b"READY=1", b"STOPPING=1"] * 2
+
+
+def test_nobody_below_the_front_inherits_the_socket(manager: Manager) -> None:
+    with manager.front():
+        status = wait_for(manager.status, why="it answers")
+        pid = wait_for(lambda: (manager.status() or status)["workers"][0]["pid"], why="a worker")  # type: ignore[index]
+        inode = os.fstat(manager.listener.fileno()).st_ino
+        held = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        assert f"socket:[{inode}]" not in held
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"LISTEN_" not in environ

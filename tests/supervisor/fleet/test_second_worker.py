@@ -1,0 +1,56 @@
+"""Which configuration a second worker is loaded with, beside the one that serves."""
+
+import pytest
+
+from gpufc.config import KvUnified, ModelConfig
+from gpufc.ids import Epoch
+from gpufc.protocol import Ready
+from supervisor.fleet.replacement import beside, pinned
+
+
+def ready(*, unified: bool, n_gpu_layers: int = 0) -> Ready:
+    return Ready(
+        Epoch(1),
+        fingerprint="f",
+        architecture="llama",
+        n_ctx=4096,
+        n_ctx_train=8192,
+        kv_cells=20_480,
+        n_sequences=10,
+        n_vocab=100,
+        n_layers=30,
+        n_gpu_layers=n_gpu_layers,
+        n_params=1,
+        model_bytes=1,
+        has_chat_template=False,
+        loaded_in_s=1.0,
+        unified=unified,
+    )
+
+
+@pytest.mark.parametrize("asked", [KvUnified.AUTO, KvUnified.TRUE])
+def test_a_second_worker_gets_the_cells_that_the_first_one_has(asked: KvUnified) -> None:
+    config = pinned(ModelConfig(kv_unified=asked), ready(unified=True))
+    assert (config.kv_unified, config.kv_cells) == (KvUnified.TRUE, 20_480)
+
+
+def test_a_second_worker_gets_streams_if_the_first_one_has_them() -> None:
+    config = pinned(ModelConfig(), ready(unified=False))
+    assert (config.kv_unified, config.kv_cells) == (KvUnified.FALSE, None)
+
+
+def test_cells_that_were_asked_for_stay() -> None:
+    config = pinned(ModelConfig(kv_cells=30_000), ready(unified=True))
+    assert config.kv_cells == 30_000
+
+
+def test_a_second_worker_does_with_no_fewer_layers_on_the_gpu() -> None:
+    assert pinned(ModelConfig(), ready(unified=True, n_gpu_layers=20)).min_gpu_layers == 20
+    assert pinned(ModelConfig(), None) == ModelConfig()
+
+
+def test_another_model_is_not_cut_for_the_memory_that_the_one_before_holds() -> None:
+    wanted = ModelConfig(n_gpu_layers=12)
+    assert beside(wanted, ready(unified=True, n_gpu_layers=20)).min_gpu_layers == 12
+    assert beside(wanted, ready(unified=True)) == wanted
+    assert beside(wanted, None) == wanted
