@@ -196,9 +196,9 @@ def answers(backend: LlamaBackend, prompts: list[list[int]]) -> list[Text]:
             new = tokens[n_computed:]
             outputs = [False] * (len(new) - 1) + [True]
             places = list(range(n_computed, len(tokens)))
-            logits = backend.decode(Batch(new, places, [0] * len(new), outputs))
+            backend.begin(Batch(new, places, [0] * len(new), outputs))
             n_computed = len(tokens)
-            token = sampler.choose(logits[0], tokens, 0, position)
+            token = sampler.choose(backend.logits()[0], tokens, 0, position)
             if backend.is_end(token):
                 break
             tokens.append(token)
