@@ -1,16 +1,38 @@
-"""Placeholder until the vectorised one arrives."""
+"""All tokens of one engine step, chosen at once: exactly those that `Sampler.choose` gives.
 
-from collections.abc import Sequence
+What a row costs is reading it once, which several threads share; everything after that works on
+the few candidates of all rows together. Rows whose chain needs more than the first `MAX_TOP_K`
+tokens go through `Sampler.choose`, one by one.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from engine_worker.candidates import Columns
+from engine_worker.logit_adjustment import Adjusted, Logits, adjusted
 from engine_worker.sampling import Sampler
-from gpufc.errors import RequestError
+from engine_worker.sampling_chain import draw
+from gpufc.errors import DecodeFailed, RequestError
+
+MAX_TOP_K = 256
+"""Above it, or without top-k, a row goes alone."""
+
+_CHUNK_LOGITS = 1 << 19
+"""Logits that a thread folds at a time, 2 MiB; to wake a thread for less costs more."""
 
 
 class Pick(Struct, frozen=True):
+    """One row to choose from: whose it is, and where in the sequence.
+
+    `history` begins with the `n_history` tokens before the chosen one, prompt included; what
+    follows is not looked at, so that rows of one sequence can share a list. `position` counts the
+    generated tokens before this one.
+    """
+
     sampler: Sampler
     history: Sequence[int]
     n_history: int
@@ -19,17 +41,117 @@ class Pick(Struct, frozen=True):
 
 
 class BatchSampler:
-    def __init__(self, n_vocab: int, n_threads: int) -> None:
-        pass
+    """Owned by the engine thread. Its memory is used again at every step: a sixteenth of the logits
+    there ever were at once, and while it chooses some hundred KiB a row at the most."""
 
-    def choose(
-        self, logits: NDArray[np.float32], picks: Sequence[Pick]
-    ) -> list[int | RequestError]:
-        found: list[int | RequestError] = []
-        for row, pick in zip(logits, picks, strict=True):
-            try:
-                history = pick.history[: pick.n_history]
-                found.append(pick.sampler.choose(row, history, pick.choice, pick.position))
-            except RequestError as err:
-                found.append(err)
-        return found
+    def __init__(self, n_vocab: int, n_threads: int) -> None:
+        """`n_threads` in all, the caller's one included. `close` ends the others."""
+        self._columns = Columns(n_vocab)
+        self._maxima = np.empty((0, self._columns.n_columns), np.float32)
+        self._n_helpers = n_threads - 1
+        self._helpers = ThreadPoolExecutor(max(1, self._n_helpers), "sampling")
+
+    def close(self) -> None:
+        """Ends the threads. Nothing can be chosen afterwards."""
+        self._helpers.shutdown()
+
+    def choose(self, logits: Logits, picks: Sequence[Pick]) -> list[int | RequestError]:
+        """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous, not modified.
+
+        In the place of a token stands the `RequestError` that ends its request, if biases leave
+        nothing to choose from. Raises `DecodeFailed` if any row has NaN or +inf, or no finite
+        logit: then the whole batch is worth nothing.
+        """
+        if not picks:
+            return []
+        if all(pick.sampler.is_argmax for pick in picks):
+            return list(self._best(logits))
+        maxima = self._fold(logits)
+        best = maxima.max(axis=1)
+        _require_finite(best)
+        chosen = self._choose_from_first(logits, maxima, best, picks)
+        return [
+            chosen[row] if row in chosen else _choose_alone(logits[row], pick)
+            for row, pick in enumerate(picks)
+        ]
+
+    def _best(self, logits: Logits) -> list[int]:
+        ids = np.empty(len(logits), np.intp)
+        self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
+        _require_finite(logits[np.arange(len(ids)), ids])
+        return ids.tolist()
+
+    def _fold(self, logits: Logits) -> Logits:
+        if len(self._maxima) < len(logits):
+            self._maxima = np.empty((len(logits), self._columns.n_columns), np.float32)
+        maxima = self._maxima[: len(logits)]
+        self._share(logits, lambda rows: self._columns.fold(logits[rows], maxima[rows]))
+        return maxima
+
+    def _share(self, logits: Logits, work: Callable[[slice], object]) -> None:
+        """Have all threads do the work on all rows."""
+        n_rows, n_vocab = logits.shape
+        step = max(1, _CHUNK_LOGITS // n_vocab)
+        # one iterator for all: each thread takes the next chunk when it has done one
+        chunks = iter(range(0, n_rows, step))
+
+        def take_part() -> None:
+            for start in chunks:
+                work(slice(start, start + step))
+
+        n_helpers = min(self._n_helpers, (n_rows - 1) // step)
+        helping = [self._helpers.submit(take_part) for _ in range(n_helpers)]
+        take_part()
+        for helper in helping:
+            helper.result()
+
+    def _choose_from_first(
+        self, logits: Logits, maxima: Logits, best: Logits, picks: Sequence[Pick]
+    ) -> dict[int, int]:
+        """The tokens of all rows, by row, but of those that need much of their row or have none."""
+        steps = chain.from_iterable([pick.sampler.steps for pick in picks])
+        table = np.fromiter(steps, np.float64).reshape(len(picks), -1)
+        alone = table[:, 0] > MAX_TOP_K
+        maxima[alone] = -np.inf
+        n_first = np.where(alone, 1, table[:, 0]).astype(np.intp)
+        found = self._columns.first(logits, maxima, best, _changed(logits, picks), n_first)
+        if not len(found.rows):
+            return {}
+        scores = found.logits.astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        rows = found.rows.tolist()
+        uniforms = np.array([_uniform(picks[row]) for row in rows])
+        places = draw(scores, found.counts, table[found.rows], uniforms)
+        return dict(zip(rows, found.ids[np.arange(len(rows)), places].tolist(), strict=True))
+
+
+def _require_finite(best: Logits) -> None:
+    """Given the largest logit of each row. NaN wins every maximum; -inf alone is legal (some models
+    mask tokens so), but not as the best."""
+    if not np.isfinite(best).all():
+        raise DecodeFailed("the model computed logits that are not finite (NaN or infinite)")
+
+
+def _changed(logits: Logits, picks: Sequence[Pick]) -> Adjusted:
+    """What biases and penalties make of the rows that do not go alone."""
+    rows, adjustments, recents = [], [], []
+    for row, pick in enumerate(picks):
+        adjustment = pick.sampler.adjustment
+        if adjustment is not None and pick.sampler.steps.top_k <= MAX_TOP_K:
+            rows.append(row)
+            adjustments.append(adjustment)
+            recents.append(adjustment.recent(pick.history, pick.n_history))
+    return adjusted(logits, rows, adjustments, recents)
+
+
+def _uniform(pick: Pick) -> float:
+    return pick.sampler.uniform(pick.choice, pick.position)
+
+
+def _choose_alone(logits: Logits, pick: Pick) -> int | RequestError:
+    try:
+        return pick.sampler.choose(
+            logits, pick.history[: pick.n_history], pick.choice, pick.position
+        )
+    except RequestError as err:
+        return err

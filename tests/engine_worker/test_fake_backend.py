@@ -160,7 +160,7 @@ def test_text_that_only_looks_like_a_directive_is_text() -> None:
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("raise", RuntimeError), ("decode_error", DecodeFailed), ("nan", DecodeFailed)],
+    [("raise", RuntimeError), ("decode_error", DecodeFailed)],
 )
 def test_faults_that_raise_come_after_exactly_n_tokens(fault: str, error: type[Exception]) -> None:
     prompt = tokenize(f"[[{fault}@3]]")
@@ -172,6 +172,13 @@ def test_faults_that_raise_come_after_exactly_n_tokens(fault: str, error: type[E
         generate(make(), replayed, 1)
     beyond = prompt + expected_tokens(prompt, 4)
     assert generate(make(), beyond, 2) == expected_tokens(beyond, 2)
+
+
+def test_logits_become_no_numbers_after_exactly_n_tokens() -> None:
+    prompt = tokenize("[[nan@3]]")
+    tokens = prompt + expected_tokens(prompt, 3)
+    assert np.isfinite(decode(make(), feed(tokens[:-1]))).all()
+    assert np.isnan(decode(make(), feed(tokens))).any()
 
 
 def test_a_fault_can_come_once_only(tmp_path: Path) -> None:

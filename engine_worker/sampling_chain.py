@@ -1,0 +1,131 @@
+"""llama.cpp's sampler chain from top-k to the draw, for many rows at once.
+
+Pure arithmetic over candidates: `scores` has shape (n_rows, n_candidates) and holds logits minus
+the row's best one, candidates by rising id, -inf where a row has fewer. Double precision, so that
+the order of summation does not decide who survives; every sum runs along a row alone and padding
+adds zeros to it, so a row's result does not depend on the rows beside it, to the last bit.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufc.sampling import SamplingParams
+
+Scores = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.intp]
+
+
+class Steps(NamedTuple):
+    """The steps' parameters for one row; a step that is off has the value that changes nothing."""
+
+    top_k: float
+    typical_p: float
+    top_p: float
+    log_min_p: float
+    temperature: float
+
+
+def steps(params: SamplingParams, n_vocab: int) -> Steps:
+    """Greedy is the best one alone: of equals top-k keeps the lowest id, as argmax does."""
+    if params.temperature == 0.0:
+        return Steps(1, 1.0, 1.0, -math.inf, 1.0)
+    return Steps(
+        params.top_k if 0 < params.top_k < n_vocab else math.inf,
+        params.typical_p,
+        params.top_p,
+        math.log(params.min_p) if params.min_p > 0.0 else -math.inf,
+        params.temperature,
+    )
+
+
+def draw(
+    scores: Scores, counts: Counts, table: Scores, uniforms: Scores, whole: float | None = None
+) -> Counts:
+    """The place of each row's chosen candidate; arguments as `survivors` takes them.
+
+    Drawn by rising id, not by rank: when a replay's logits differ in the last bits, equals that
+    change places do not change the draw.
+    """
+    kept, weights = survivors(scores, counts, table, whole)
+    mass = weights.cumsum(axis=1)
+    drawn = uniforms * mass[:, -1]
+    places = _count(mass <= drawn[:, None])
+    # the product may be rounded up to all of the mass
+    for row in (places == scores.shape[1]).nonzero()[0]:
+        places[row] = kept[row].nonzero()[0][-1]
+    return places
+
+
+def survivors(
+    scores: Scores, counts: Counts, table: Scores, whole: float | None = None
+) -> tuple[Mask, Scores]:
+    """Which candidates the steps leave, and their weights, 0 for the others; not normalized.
+
+    Of each row the first `counts`, at least one, are candidates, the rest is padding. `table` has
+    a row of `Steps` for each. `whole` is the mass of all tokens, of which top-p is a share, where
+    candidates are fewer than the steps before top-p leave; None where they are not.
+    """
+    top_k, typical_p, top_p, log_min_p, temperature = table.T
+    n_kept = np.minimum(top_k, counts).astype(np.intp)
+    if typical_p.min() < 1.0:
+        scores = np.where(_first(scores, _ranked(scores), n_kept), scores, -np.inf)
+        for row in (typical_p < 1.0).nonzero()[0]:
+            _drop_untypical(scores[row], float(typical_p[row]))
+        n_kept = counts = _count(scores > -np.inf)
+    kept = scores > -np.inf
+    if top_p.min() < 1.0 or (n_kept < counts).any():
+        ranked = _ranked(scores)
+        nucleus = np.minimum(n_kept, _nucleus(ranked, n_kept, top_p, whole))
+        kept = _first(scores, ranked, np.where(top_p < 1.0, nucleus, n_kept))
+    best = scores.max(axis=1, keepdims=True)
+    kept &= scores >= best + log_min_p[:, None]
+    with np.errstate(over="ignore"):
+        weights = np.exp((scores - best) / temperature[:, None])
+    weights *= kept
+    return kept, weights
+
+
+def _count(mask: Mask) -> Counts:
+    counts: Counts = np.add.reduce(mask, axis=1, dtype=np.intp)
+    return counts
+
+
+def _ranked(scores: Scores) -> Scores:
+    return np.sort(scores, axis=1)[:, ::-1]
+
+
+def _first(scores: Scores, ranked: Scores, n_kept: Counts) -> Mask:
+    """The `n_kept` largest of each row; of equal ones, the lowest ids."""
+    least = ranked[np.arange(len(ranked)), n_kept - 1]
+    kept = scores >= least[:, None]
+    surplus = _count(kept) - n_kept
+    for row in surplus.nonzero()[0]:
+        equal = (scores[row] == least[row]).nonzero()[0]
+        kept[row, equal[-surplus[row] :]] = False
+    return kept
+
+
+def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None) -> Counts:
+    """How many of the first `n_kept` it takes to hold the share `top_p` of the mass."""
+    mass = np.exp(ranked)
+    mass *= np.arange(mass.shape[1]) < n_kept[:, None]
+    mass = mass.cumsum(axis=1)
+    wanted = top_p * (mass[:, -1] if whole is None else whole)
+    return _count(mass < wanted[:, None]) + 1
+
+
+def _drop_untypical(scores: Scores, share: float) -> None:
+    """Locally typical sampling of one row, in place (Meister et al. 2022): those stay whose
+    surprise is nearest to the entropy, until they hold more than `share` of the mass."""
+    places = (scores > -np.inf).nonzero()[0]
+    weights = np.exp(scores[places])
+    chances = weights / weights.sum()
+    surprise = -np.log(np.maximum(chances, np.finfo(np.float64).tiny))
+    entropy = float((chances * surprise).sum())
+    nearest = np.argsort(np.abs(surprise - entropy), kind="stable")
+    n_kept = int(np.cumsum(chances[nearest]).searchsorted(share, side="right")) + 1
+    scores[places[nearest[n_kept:]]] = -np.inf
