@@ -117,16 +117,16 @@ def play(text: Text, policy: Policy, points: tuple[tuple[int, float], ...], seed
     """The answer's tokens, step by step, as an engine with these costs would make them."""
     noise, costs, n_drafted, n_accepted, total = random.Random(seed), StepCosts(), 0, 0, 0.0
     draft = policy(costs)
-    costs.observe(text.n_prompt, seconds(points, text.n_prompt))
+    costs.computed(text.n_prompt, seconds(points, text.n_prompt))
     known = text.tokens[: text.n_prompt]
     while len(known) < len(text.tokens):
-        costs_known = costs.seconds(1) is not None
+        costs_known = costs.seconds(1, 1) is not None
         left = text.tokens[len(known) :]
         drafted = draft(known, len(left) - 1) if costs_known else []
         pairs = zip(drafted, left, strict=False)
         n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(drafted))
         took = seconds(points, 1 + len(drafted)) * noise.lognormvariate(0.0, 0.1)
-        costs.observe(1 + len(drafted), took)
+        costs.computed(1 + len(drafted), took)
         known += left[: n_right + 1]
         n_drafted, n_accepted, total = n_drafted + len(drafted), n_accepted + n_right, total + took
     return Outcome(total, n_drafted, n_accepted)
