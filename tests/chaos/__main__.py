@@ -41,8 +41,9 @@ def _options() -> argparse.Namespace:
     add("--kills", type=int, metavar="N", help="N random faults under load, fake backend")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
     add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
-    add("--swaps", type=int, metavar="N", help="N swaps between two real models under load")
-    add("--second", type=Path, metavar="FILE", help="with --swaps: the second model")
+    add("--swaps", type=int, metavar="N", help="N swaps between two models under load")
+    add("--second", type=Path, metavar="FILE", help="with --swaps: the second real model")
+    add("--fake", action="store_true", help="with --replacements, --swaps: the fake backend")
     add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
     add("--refusals", action="store_true", help="swaps under load that must be refused")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
@@ -102,12 +103,12 @@ def _replacements(options: argparse.Namespace) -> list[Run]:
     if options.upgrades:
         runs.append(partial(upgrades.run, options.upgrades))
     if options.replacements:
-        runs.append(partial(replacements.restarts, options.replacements, None))
-        runs.append(partial(replacements.restarts, options.replacements, _model()))
+        model = None if options.fake else _model()
+        runs.append(partial(replacements.restarts, options.replacements, model))
     if options.swaps:
-        if options.second is None:
-            sys.exit("--swaps needs --second FILE, another model")
-        models = [_model(), options.second.absolute()]
+        if options.second is None and not options.fake:
+            sys.exit("--swaps needs --second FILE, another model, or --fake")
+        models = [] if options.fake else [_model(), options.second.absolute()]
         runs.append(partial(replacements.swaps, options.swaps, models))
     if options.refusals:
         runs.append(partial(replacements.refusals, _model()))
