@@ -40,10 +40,6 @@ def test_outputs_cost_extra_once_two_numbers_of_them_were_seen() -> None:
     assert found.seconds(11, 1) == pytest.approx(0.061)
 
 
-def test_a_line_that_falls_by_accident_does_not_go_on() -> None:
-    assert costs((1, 0.03), (5, 0.02)).seconds(50) == pytest.approx(0.02)
-
-
 def test_a_size_that_became_dearer_is_followed() -> None:
     found = costs((1, 0.01), (128, 0.5))
     for _ in range(60):
