@@ -138,8 +138,8 @@ class Engine:
         """
         if not self.scheduler.running and not self.scheduler.waiting:
             return
-        began = time.monotonic()
         self._guess()
+        began = time.monotonic()
         started: list[Started] = []
         plan = self._begin_what_fits(started)
         self._tell()
@@ -148,16 +148,19 @@ class Engine:
         prepared = prepare([pick for work in wanted for pick in picks(work)])
         try:
             logits = self._wait_for(plan)
+            computed = time.monotonic()
             chosen = self._sampler.choose(logits, prepared)
         except DecodeFailed as err:
             self._fail(plan, err)
             raise
         gained = self._take(wanted, chosen)
+        if plan.n_tokens:
+            self._costs.computed(plan.n_tokens, computed - began)
+        if len(logits):
+            self._costs.sampled(len(logits), time.monotonic() - computed)
         self._untold = Untold(self._step, gained, started, n_recomputed)
         if not self._backend.facts.asynchronous or not self.scheduler.running:
             self._tell()
-        if plan.n_tokens:
-            self._costs.observe(plan.n_tokens, time.monotonic() - began)
 
     def _guess(self) -> None:
         """Give drafts to those that decode. Not to those whose numerics must not depend on it."""

@@ -39,7 +39,10 @@ PARTS = {
 def main() -> None:
     options = _options()
     config = ModelConfig(
-        model_path=str(options.model), n_ctx=options.n_ctx, kv_unified=options.layout
+        model_path=str(options.model),
+        n_ctx=options.n_ctx,
+        kv_unified=options.layout,
+        n_threads=options.threads,
     )
     backend = LlamaBackend.load(config, options.streams + 4, lambda _: None)
     engine = Engine(
@@ -70,6 +73,7 @@ def _options() -> argparse.Namespace:
     add("--prompt", type=int, default=128, help="tokens of each prompt")
     add("--n-ctx", type=int, default=2048)
     add("--layout", type=KvUnified, default=KvUnified.AUTO, choices=list(KvUnified))
+    add("--threads", type=int, help="(all cores)")
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
     return parser.parse_args()

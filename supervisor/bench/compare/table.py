@@ -9,7 +9,8 @@ from supervisor.bench.compare.scenarios import Scenario
 def lines(
     comparisons: Sequence[Comparison], scenarios: Sequence[Scenario], servers: Sequence[str]
 ) -> list[str]:
-    """The metrics that scenarios show: medians, and our ratio to the others (more is better)."""
+    """The metrics that scenarios show: medians, and our ratio to the others (more is better), each
+    with the least and the most of a single round."""
     out = [_header(servers)]
     for scenario in scenarios:
         rows = {c.metric: c for c in comparisons if c.scenario == scenario.name}
@@ -32,8 +33,15 @@ def _header(servers: Sequence[str]) -> str:
 
 def _row(row: Comparison, servers: Sequence[str]) -> str:
     cells = [_value(row, server) for server in servers]
-    cells += [f"{row.ratios[s]:.2f}" if s in row.ratios else "–" for s in servers[1:]]
+    cells += [_ratio(row, server) for server in servers[1:]]
     return f"  {row.metric:26}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def _ratio(row: Comparison, server: str) -> str:
+    if server not in row.ratios:
+        return "–"
+    low, high = row.ratio_spreads[server]
+    return f"{row.ratios[server]:.2f} ({low:.2f}–{high:.2f})"
 
 
 def _value(row: Comparison, server: str) -> str:
