@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import zmq
 
 from gpufc import wire
+from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import (
     HEARTBEAT_S,
@@ -34,7 +35,8 @@ class Channel:
     """Sends what it is given in that order, and a heartbeat every `HEARTBEAT_S`.
 
     `on_message` is called in the channel's thread with every message of this epoch and must not
-    block. `heartbeat` is asked for the current record each time one is due.
+    block. `heartbeat` is asked for the current record each time one is due. There is one
+    connection: who comes back after it was cut is a stranger to the front, so that is an end.
     """
 
     def __init__(
@@ -64,17 +66,34 @@ class Channel:
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over, from any thread. Order is kept for each calling thread."""
-        self._outbox.append(wire.encode(message))
+        self.send_bytes(wire.encode(message))
+
+    def send_bytes(self, data: bytes) -> None:
+        """The same with a message that is encoded already."""
+        self._outbox.append(data)
         os.eventfd_write(self._wakeup, 1)
 
     def run(self) -> None:
-        """Serve the socket until the process ends. Raises `LinkError` on a broken message."""
-        socket = self._connect()
+        """Serve the socket until the process ends.
+
+        Raises `LinkError` on a broken message, and when the front has cut the connection.
+        """
         poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
-        next_beat = time.monotonic()
         while True:
+            self._has_moved = False
+            socket, cut = self._connect(poller)
+            try:
+                self._serve(poller, socket, cut)
+            finally:
+                _leave(poller, socket, cut)
+
+    def _serve(
+        self, poller: zmq.Poller, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]"
+    ) -> None:
+        """Until the channel is moved to another link."""
+        next_beat = time.monotonic()
+        while not self._has_moved:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + HEARTBEAT_S
@@ -86,21 +105,22 @@ class Channel:
                 os.eventfd_read(self._wakeup)
             if events.get(socket, 0) & zmq.POLLIN:
                 self._receive_all(socket)
-            if self._has_moved:
-                self._has_moved = False
-                poller.unregister(socket)
-                socket.close(linger=0)
-                socket = self._connect()
+            if cut in events and not self._has_moved:
+                raise LinkError("the front has cut the link")
 
-    def _connect(self) -> "zmq.Socket[bytes]":
+    def _connect(self, poller: zmq.Poller) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+        """The socket, and another one that is readable once its connection has been cut."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        cut = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(self._endpoint)
-        return socket
+        poller.register(socket, zmq.POLLIN)
+        poller.register(cut, zmq.POLLIN)
+        return socket, cut
 
     def _flush(self, socket: "zmq.Socket[bytes]", poller: zmq.Poller) -> None:
         while self._outbox:
@@ -123,3 +143,10 @@ class Channel:
                 self._on_message(message)
             else:
                 logger.warning("message_dropped reason=epoch got=%d", message.epoch)
+
+
+def _leave(poller: zmq.Poller, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
+    socket.disable_monitor()
+    for each in (cut, socket):
+        poller.unregister(each)
+        each.close(linger=0)

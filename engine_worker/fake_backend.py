@@ -14,7 +14,7 @@ import numpy as np
 from engine_worker import fake_faults, fake_vocabulary
 from engine_worker.backend import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
 from engine_worker.chat_template import CHATML
-from engine_worker.fake_faults import first_time
+from engine_worker.fake_faults import Misspeak, first_time
 from engine_worker.fake_vocabulary import (
     BOS,
     ENDS,
@@ -23,13 +23,14 @@ from engine_worker.fake_vocabulary import (
     IN_PROMPT,
     MAX_DIRECTIVE,
     N_VOCAB,
+    NAN,
     SPECIALS,
     State,
     expected_text,
     expected_tokens,
 )
 from gpufc.config import KvUnified, ModelConfig
-from gpufc.errors import DecodeFailed, OutOfCells
+from gpufc.errors import DecodeFailed, LinkError, OutOfCells
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 
@@ -38,6 +39,10 @@ LOGIT = 60.0
 """Of the chosen token, all others having 0: so likely that every sampling setting chooses it."""
 
 _START = State()
+
+
+def _no_link(fault: str) -> None:
+    raise LinkError(f"no link to say {fault} on")
 
 
 class _Cell:
@@ -60,7 +65,9 @@ class FakeBackend:
 
     end_tokens = ENDS
 
-    def __init__(self, config: ModelConfig, n_sequences: int) -> None:
+    def __init__(
+        self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
+    ) -> None:
         self._script = fake_faults.script_of(config)
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
@@ -68,14 +75,21 @@ class FakeBackend:
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
+        self._commit = fake_faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch)
 
     @classmethod
-    def load(cls, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Self:
+    def load(
+        cls,
+        config: ModelConfig,
+        n_sequences: int,
+        on_progress: LoadProgress,
+        misspeak: Misspeak = _no_link,
+    ) -> Self:
         """Play the script's loading. Raises `ConfigError` or, as scripted, `ModelLoadError`."""
-        backend = cls(config, n_sequences)
-        fake_faults.play_load(backend._script, on_progress)
+        backend = cls(config, n_sequences, misspeak)
+        fake_faults.play_load(backend._script, on_progress, backend._commit)
         return backend
 
     @property
@@ -194,20 +208,19 @@ class FakeBackend:
         )
         for entry in state.directives[len(before.directives) :]:
             if entry.kind in FAULTS and entry.at == IN_PROMPT and first_time(entry.once):
-                fake_faults.commit(entry.kind, entry.code)
+                self._commit(entry.kind, entry.code)
         cells.append(_Cell(token, state))
         self._n_used += 1
         return state
 
-    @staticmethod
-    def _meets_nan(state: State) -> bool:
-        """Meet the faults that are due now; whether one of them, `nan`, spoils the logits."""
+    def _meets_nan(self, state: State) -> bool:
+        """Meet the faults that are due now; whether one of them, `NAN`, spoils the logits."""
         due = (entry for entry in state.directives if entry.at == state.n_generated)
         for entry in due:
             if entry.kind in FAULTS and first_time(entry.once):
-                if entry.kind == "nan":
+                if entry.kind == NAN:
                     return True
-                fake_faults.commit(entry.kind, entry.code)
+                self._commit(entry.kind, entry.code)
         return False
 
 

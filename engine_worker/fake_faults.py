@@ -6,10 +6,9 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     prefill_us=10        that long for each token whose logits nobody wants
     load_s=1.5           loading takes that long, with progress
     load_fail=1          loading raises `ModelLoadError`
-    load_crash=segv      loading dies of a fault: segv, abort, kill or exitCODE
-    load_hang=1          loading never ends
+    load_fault=segv      loading has that fault, see `FAULTS`; exit3 is exit with the code 3
     load_short=1000      loading lacks so many bytes of memory
-    fail_once_file=PATH  the four above happen only if PATH does not exist, and create it
+    fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
     nan=1                what it computes are no numbers
     leak_kb=64           each decode keeps so much more memory
 
@@ -22,14 +21,25 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from engine_worker.backend import LoadProgress
+from engine_worker.fake_vocabulary import FAULTS, MISSPEAKS, NAN
 from gpufc.config import ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
+
+Commit = Callable[[str, int], None]
+"""Has a fault, with its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
+among them: it is in the logits."""
+
+Misspeak = Callable[[str], None]
+"""Says one of `MISSPEAKS` on the link."""
+
+HOG_BLOCK_BYTES = 16 << 20
+HOG_LIMIT_BYTES = 2 << 30
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,8 +49,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     prefill_us: float = 0.0
     load_s: float = 0.0
     load_fail: int = 0
-    load_crash: str = ""
-    load_hang: int = 0
+    load_fault: str = ""
     load_short: int = 0
     fail_once_file: str = ""
     nan: int = 0
@@ -68,29 +77,27 @@ def parse_script(text: str) -> Script:
         raise ConfigError(f"bad fake_script: {err}") from None
     if min(script.step_ms, script.prefill_us, script.load_s) < 0:
         raise ConfigError("bad fake_script: times must not be negative")
-    fault, _ = _crash(script.load_crash)
-    if fault not in ("", "segv", "abort", "kill", "exit"):
-        raise ConfigError(f"bad fake_script: load_crash={script.load_crash} is no fault")
+    fault, _ = _with_code(script.load_fault)
+    if script.load_fault and (fault not in FAULTS or fault == NAN):
+        raise ConfigError(f"bad fake_script: load_fault={script.load_fault} is no fault")
     return script
 
 
-def play_load(script: Script, on_progress: LoadProgress) -> None:
+def play_load(script: Script, on_progress: LoadProgress, commit: Commit) -> None:
     """Load as the script says. Returns, raises `ModelLoadError`, never returns, or dies."""
     n_steps = max(1, min(20, int(script.load_s / 0.05)))
     for step in range(n_steps):
         on_progress(step / n_steps)
         time.sleep(script.load_s / n_steps)
-    misbehaves = script.load_fail or script.load_crash or script.load_hang or script.load_short
+    misbehaves = bool(script.load_fail or script.load_fault or script.load_short)
     if misbehaves and first_time(script.fail_once_file):
-        if script.load_crash:
-            commit(*_crash(script.load_crash))
-        if script.load_hang:
-            _hang()
+        if script.load_fail:
+            raise ModelLoadError("the fake model does not load, as its script says")
         if script.load_short:
             raise MemoryShort(
                 "not enough memory, as its script says", needed_bytes=script.load_short
             )
-        raise ModelLoadError("the fake model does not load, as its script says")
+        commit(*_with_code(script.load_fault))
     on_progress(1.0)
 
 
@@ -105,13 +112,20 @@ def first_time(marker: str) -> bool:
     return True
 
 
-def commit(fault: str, code: int) -> NoReturn:
-    """Die, hang or raise as `fault` says. `nan` is not among them: it is in the logits."""
-    _FAULTS[fault](code)
-    raise AssertionError(f"the fault {fault} returned")
+def committer(misspeak: Misspeak) -> Commit:
+    """What commits a fault, given the way to say what must not be said."""
+
+    def commit(fault: str, code: int) -> None:
+        if fault in MISSPEAKS:
+            misspeak(fault)  # and the engine goes on, as one that does not know would
+            return
+        _DEEDS[fault](code)
+        raise AssertionError(f"the fault {fault} returned")
+
+    return commit
 
 
-def _crash(text: str) -> tuple[str, int]:
+def _with_code(text: str) -> tuple[str, int]:
     """`exit3` is the fault `exit` with the code 3; others have none."""
     name = text.rstrip("0123456789")
     return name, int(text[len(name) :] or 1)
@@ -126,7 +140,7 @@ def _die_of(signum: int) -> Callable[[int], None]:
     return die
 
 
-def _hang(_: int = 0) -> None:
+def _hang(_: int) -> None:
     """Never return, the GIL free: heartbeats go on."""
     while True:
         time.sleep(0.05)
@@ -139,6 +153,15 @@ def _freeze(_: int) -> None:
         sleep(3600)
 
 
+def _hog(_: int) -> None:
+    """Take memory until the kernel ends it. Where nothing limits it, it ends by itself: a test
+    must not take the machine's."""
+    held = []
+    for _block in range(HOG_LIMIT_BYTES // HOG_BLOCK_BYTES):
+        held.append(b"x" * HOG_BLOCK_BYTES)
+    raise MemoryError(f"{len(held)} blocks taken, and nothing happened")
+
+
 def _raise(_: int) -> None:
     raise RuntimeError("an unexpected exception, as the prompt says")
 
@@ -147,13 +170,14 @@ def _decode_error(_: int) -> None:
     raise DecodeFailed("llama_decode returned -3, as the prompt says")
 
 
-_FAULTS: dict[str, Callable[[int], None]] = {
+_DEEDS: dict[str, Callable[[int], None]] = {
     "segv": _die_of(signal.SIGSEGV),
     "abort": _die_of(signal.SIGABRT),
     "kill": _die_of(signal.SIGKILL),
     "exit": os._exit,
     "hang": _hang,
     "freeze": _freeze,
+    "hog": _hog,
     "raise": _raise,
     "decode_error": _decode_error,
 }

@@ -17,9 +17,10 @@ Directives in the prompt's text change that:
     [[FAULT@N once=PATH]]   only if the file PATH does not exist, and creates it
     [[exit@N:CODE]]    the fault `exit`, with its exit code
 
-Faults (`fake_faults.py`): segv, abort, kill, exit, hang, freeze, raise, decode_error, nan. A stream
-gets exactly N tokens before its fault: the N-th was sent by the step before. A replay that
-begins beyond N does not meet it again, one that begins at N or before does.
+Faults are `FAULTS`; what they do stands in `fake_faults.py`, what is said on the link by
+`MISSPEAKS` in `fake_channel.py`. A stream gets exactly N tokens before its fault: the N-th was sent
+by the step before. A replay that begins beyond N does not meet it again, one that begins at N or
+before does.
 """
 
 import re
@@ -34,7 +35,11 @@ ENDS = frozenset({EOS, 259})
 GENERATED = 272
 N_VOCAB = GENERATED + 256
 
-FAULTS = ("segv", "abort", "kill", "exit", "hang", "freeze", "raise", "decode_error", "nan")
+NAN = "nan"
+MISSPEAKS = frozenset({"garbage", "oversize", "duplicate", "old_epoch"})
+FAULTS = MISSPEAKS | {
+    *("segv", "abort", "kill", "exit", "hang", "freeze", "hog", "raise", "decode_error", NAN)
+}
 IN_PROMPT = -1
 
 _LETTERS = b"etaoin shrdlu cmfwyp vbgkjqxz "
@@ -171,7 +176,7 @@ def parse_directive(text: str) -> tuple[Directive, ...]:
     if text.startswith("say:") and len(text) > 4:
         return (Directive("say", text=text[4:].encode()),)
     match = _FAULT.fullmatch(text)
-    if match is None or match["fault"] not in (*FAULTS, "stop"):
+    if match is None or match["fault"] not in FAULTS | {"stop"}:
         return ()
     code = int(match["code"] or 1)
     return (Directive(match["fault"], int(match["at"]), code, match["once"] or ""),)

@@ -2,14 +2,19 @@
 
 A step that also prefills takes longer, and every running stream waits for it. So prefill is paid
 from an account: each step pays in as many tokens as keep it within `STALL` times a plain decode
-step, and the account holds one whole batch. A short prompt is thus computed in one step, as if it
-were alone; a long one makes each step a bit longer, but never stops the others.
+step, or that plus `UNNOTICED_S`, and the account holds one whole batch. A short prompt is thus
+computed in one step, as if it were alone; a long one makes each step a bit longer, but never stops
+the others.
 """
 
 from engine_worker.step_costs import StepCosts
 
 STALL = 2.2
 """A step with prefill, to one without: running streams' tokens come that much later."""
+
+UNNOTICED_S = 0.03
+"""What a step may always take longer: nobody reads so fast, and prompts would wait for nothing
+where plain steps take a few milliseconds."""
 
 MIN_CHUNK = 16
 """A smaller piece of a prompt costs a step nearly as much, and gets nowhere."""
@@ -40,13 +45,14 @@ class Pace:
     def _share(self, n_decoding: int) -> int:
         """What a step pays in: the most tokens that do not make it too long; all of them as long as
         nothing is known."""
-        alone_s = self._costs.seconds(n_decoding)
+        alone_s = self._costs.seconds(n_decoding, n_decoding)
         if alone_s is None:
             return self._batch_tokens
+        most_s = max(STALL * alone_s, alone_s + UNNOTICED_S)
         low, high = 0, self._batch_tokens
         while low < high:
             middle = (low + high + 1) // 2
-            if (self._costs.seconds(n_decoding + middle) or 0.0) <= STALL * alone_s:
+            if (self._costs.seconds(n_decoding + middle, n_decoding) or 0.0) <= most_s:
                 low = middle
             else:
                 high = middle - 1

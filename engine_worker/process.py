@@ -182,7 +182,7 @@ class Worker:
         self.adopted = threading.Event()
         """Set when it has."""
         hello = Hello(boot.epoch, PROTOCOL_VERSION, boot.token, os.getpid())
-        self._channel = Channel(
+        self._channel = _kind_of_channel(boot)(
             boot.endpoint, hello, on_message=self._route, heartbeat=self._heartbeat
         )
 
@@ -223,8 +223,10 @@ class Worker:
         n_slots = min(MAX_SEQUENCES, boot.n_sequences + boot.model.cached_sequences)
         if boot.model.backend is BackendKind.FAKE:
             from engine_worker.fake_backend import FakeBackend
+            from engine_worker.fake_channel import misspeak_on
 
-            return FakeBackend.load(boot.model, n_slots, self._report_load)
+            misspeak = misspeak_on(self._channel)
+            return FakeBackend.load(boot.model, n_slots, self._report_load, misspeak)
         from engine_worker.llama_backend import LlamaBackend
 
         return LlamaBackend.load(boot.model, n_slots, self._report_load)
@@ -289,6 +291,14 @@ class Worker:
             except RequestError as err:
                 answer = Refused(message.epoch, message.request, err.code, err.message, err.param)
             self._channel.send(answer)
+
+
+def _kind_of_channel(boot: Boot) -> type[Channel]:
+    if boot.model.backend is BackendKind.FAKE:
+        from engine_worker.fake_channel import FakeChannel
+
+        return FakeChannel
+    return Channel
 
 
 def _load_failed(epoch: Epoch, err: ModelLoadError) -> LoadFailed:

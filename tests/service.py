@@ -50,11 +50,21 @@ def clean_environment() -> dict[str, str]:
 class Service:
     """One running front with its workers. Use `service(...)`, which also ends it."""
 
-    def __init__(self, runtime_dir: Path, arguments: list[str], environ: dict[str, str]) -> None:
+    def __init__(
+        self,
+        runtime_dir: Path,
+        arguments: list[str],
+        environ: dict[str, str],
+        cgroup: Path | None = None,
+    ) -> None:
         self.runtime = RuntimeDir.find(str(runtime_dir))
         self._log = (runtime_dir.parent / f"{runtime_dir.name}.out").open("w+b")
         self.process = subprocess.Popen(
-            [*COMMAND, "start", "--port", "0", "--runtime-dir", str(runtime_dir), *arguments],
+            [
+                *_joining(cgroup),
+                *(*COMMAND, "start", "--port", "0", "--runtime-dir", str(runtime_dir)),
+                *arguments,
+            ],
             env=clean_environment() | environ,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -124,12 +134,22 @@ class Service:
         self._log.close()
 
 
+def _joining(cgroup: Path | None) -> list[str]:
+    """A program becomes a member of a cgroup before it is run, and so all that it starts."""
+    return [] if cgroup is None else ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup)]
+
+
 @contextlib.contextmanager
 def service(
-    runtime_dir: Path, *arguments: str, environ: dict[str, str] | None = None, ready: bool = True
+    runtime_dir: Path,
+    *arguments: str,
+    environ: dict[str, str] | None = None,
+    ready: bool = True,
+    cgroup: Path | None = None,
 ) -> Iterator[Service]:
-    """A running service; with `ready`, one that has loaded its model."""
-    running = Service(runtime_dir, list(arguments), environ or {})
+    """A running service; with `ready`, one that has loaded its model. `cgroup` is the file in which
+    the members of its cgroup are written."""
+    running = Service(runtime_dir, list(arguments), environ or {}, cgroup)
     try:
         if ready:
             running.wait_ready()

@@ -17,7 +17,7 @@ from supervisor.fleet import events as ev
 from supervisor.fleet import replacement as decide
 from supervisor.fleet.actor import Actor
 from supervisor.fleet.condition import of_runner
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.kv_handover import hand_over
 from supervisor.fleet.lifecycle import COMING_UP, SERVING, WorkerState
 from supervisor.fleet.place import BUSY_S, Place
@@ -234,7 +234,9 @@ class Replacer:
             raise CandidateFailed(CandidateFailure("it died before it took over"))
         before = place.promote(ExitReason(reason=reason, at=time.time()))
         self._restarted(reason)
-        if continues or before.stage.worker is None:
+        # what had begun on one that has just died may be able to go on there only
+        is_needed = _comes_back(before) and not _can_replay(before, fresh)
+        if continues or (before.stage.worker is None and not is_needed):
             place.retire(before, ev.StopRequested(reason=reason))
             await before.wait_stopped()
             self._continue_record(fresh, before)
@@ -283,6 +285,17 @@ class Replacer:
 
 def _nobody(_: Replacement) -> None:
     """Nobody asked, so nobody is told."""
+
+
+def _comes_back(actor: Actor) -> bool:
+    """Whether it has no worker because that one died, and another one follows."""
+    life = actor.runner.lifecycle
+    was_given_up = life.giving_up is not None and life.giving_up not in ASKED
+    return actor.stage.worker is None and (_is_coming(actor) or was_given_up)
+
+
+def _can_replay(before: Actor, fresh: Actor) -> bool:
+    return decide.can_replay(before.runner.spec.config, fresh.runner.spec.config)
 
 
 def _is_coming(actor: Actor) -> bool:

@@ -3,31 +3,29 @@
 import asyncio
 import contextlib
 import signal
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 from msgspec import Struct
 
-from tests.chaos import moments
-from tests.chaos.faults import PAUSE_S, Fault
-from tests.chaos.history import History, check
-from tests.chaos.load import Ask, ask_fake, begin, pursue, run_ask
-from tests.chaos.moments import N_TOKENS, Moment, Setup
-from tests.chaos.rig import (
-    Figures,
-    Missed,
-    Rig,
-    generated,
-    is_ready,
-    occupancy,
-    send,
-    survivors,
-    worker,
-)
+from tests.chaos import operation
+from tests.chaos.faults import Fault
+from tests.chaos.history import History, check, check_ended
+from tests.chaos.load import Ask, begin, pursue, run_ask
+from tests.chaos.moments import AFTER_A_DEATH, REPLACING, Moment
+from tests.chaos.operation import Operation
+from tests.chaos.plan import Plan, World
+from tests.chaos.records import Records
+from tests.chaos.rig import Rig, generated, occupancy, send, survivors, worker
+from tests.chaos.strike import Strike
 
 HIT_S = 60.0
 """A fault after which no later epoch serves within this time did not hit."""
-N_DRAINING = 120
+STOP_S = 30.0
+N_BEFORE_DRAIN = 4
+TYPED = frozenset({"engine_unavailable", "engine_crashed"})
+"""What a request may end with when its model cannot be loaded any more."""
 
 
 class Cell(Struct, frozen=True):
@@ -41,9 +39,177 @@ class Cell(Struct, frozen=True):
     def name(self) -> str:
         return f"{self.fault.name} × {self.moment} × {'stream' if self.streamed else 'whole'}"
 
-    @property
-    def setup(self) -> Setup:
-        return moments.setup(self.fault, self.moment)
+
+class Play:
+    """One try at one cell. `marker` is the file whose absence spoils the next load."""
+
+    def __init__(self, one: Rig, world: World, cell: Cell, name: str, marker: Path) -> None:
+        self.one, self.world, self.cell, self.marker = one, world, cell, marker
+        self.fault, self.moment = cell.fault, cell.moment
+        self.once = one.once()
+        self.plan: Plan = world.plan(
+            cell.fault, cell.moment, name, self.once, streamed=cell.streamed
+        )
+        self.records = Records(one.service.runtime.path)
+        self.epoch = 0
+        self.start = 0
+        self.pid: int | None = None
+        """Of the process that a signal has hit."""
+        self.operation: Operation | None = None
+
+    async def run(self) -> list[str]:
+        """What was wrong. Raises `Missed` when the fault came at another moment than it should."""
+        figures = await self.one.until_idle()
+        self.epoch, self.start = worker(figures)["epoch"], generated(figures)
+        self.operation = self._operation(worker(figures)["model_path"])
+        if self.moment is Moment.DRAIN:
+            return await self._drain()
+        try:
+            wrong = self._judge(await self._histories())
+        finally:
+            ended = await self.operation.end() if self.operation is not None else None
+        wrong += self._judge_operation(ended)
+        wrong += await (self._mended() if self.fault.unloadable else self._serves())
+        return wrong + await self._deaths() + self._not_met()
+
+    # what is asked
+
+    async def _histories(self) -> list[History]:
+        return await (self._idle() if self.moment is Moment.IDLE else self._under_way())
+
+    async def _idle(self) -> list[History]:
+        """The fault, then a request."""
+        one, history = self.one, begin("after", self.plan.ask)
+        self.pid = worker(await one.figures())["pid"]
+        send(self.pid, self.fault.number or 0)
+        if not self.fault.hangs and not self.fault.pauses:
+            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", HIT_S)
+        async with running(self._pursue(history)) as (task,):
+            if self.fault.pauses:
+                await self._strike().pause(self.pid, history)
+            return [await task]
+
+    async def _under_way(self) -> list[History]:
+        """The stream under test, with those that its moment needs."""
+        history = begin("under test", self.plan.ask)
+        async with running(*self._asked(self.plan.fillers, "filler")) as fillers:
+            if fillers:
+                await self.one.until(lambda now: occupancy(now)[0] == len(fillers), "all run")
+            self._spoil()
+            beside = self._asked(self.plan.beside, "beside")
+            async with running(self._pursue(history), *beside) as tasks:
+                if self.fault.outside:
+                    self.pid = await self._strike().hit(history, self.operation)
+                return await asyncio.gather(*fillers, *tasks)
+
+    async def _drain(self) -> list[str]:
+        """A stop is asked for while streams run; then the fault; all streams end as they should."""
+        one, history = self.one, begin("under test", self.plan.ask)
+        children = one.service.front.children(recursive=True)
+        beside = self._asked(self.plan.beside, "beside")
+        async with running(self._pursue(history), *beside) as tasks:
+            await one.until(lambda now: generated(now) - self.start >= N_BEFORE_DRAIN, "tokens")
+            one.service.process.send_signal(signal.SIGTERM)
+            if self.fault.outside:
+                self.pid = await self._strike().hit(history)
+            wrong = self._judge(await asyncio.gather(*tasks))
+        await asyncio.to_thread(one.service.process.wait, STOP_S)
+        if one.service.process.returncode != 0:
+            wrong.append(f"the front ended with {one.service.process.returncode}")
+        wrong += await asyncio.to_thread(survivors, children)
+        return wrong + await self._deaths() + self._not_met()
+
+    def _asked(self, asks: tuple[Ask, ...], name: str) -> list[Coroutine[Any, Any, History]]:
+        one = self.one
+        return [
+            run_ask(one.session, one.url, ask, f"{name} {number}")
+            for number, ask in enumerate(asks)
+        ]
+
+    def _pursue(self, history: History) -> Coroutine[Any, Any, History]:
+        return pursue(self.one.session, self.one.url, self.plan.ask, history)
+
+    def _strike(self) -> Strike:
+        return Strike(
+            self.one, self.fault, self.moment, self.plan, epoch=self.epoch, start=self.start
+        )
+
+    def _operation(self, model_path: str | None) -> Operation | None:
+        if self.moment is Moment.RESTART:
+            return operation.restart(self.one)
+        if self.moment in REPLACING:
+            return operation.swap(self.one, self.world.other_model(model_path))
+        return None
+
+    def _spoil(self) -> None:
+        """Let the next load go wrong, where the service's script says so."""
+        if self.fault.unloadable or (self.moment is Moment.LOADING and not self.fault.outside):
+            forget(self.marker)
+
+    # what came of it
+
+    def _judge(self, histories: list[History]) -> list[str]:
+        return [
+            f"{history.name}: {item}"
+            for history in histories
+            for item in (
+                check_ended(history, TYPED)
+                if self.fault.unloadable
+                else check(history, [other for other in histories if other is not history])
+            )
+        ]
+
+    def _judge_operation(self, event: str | None) -> list[str]:
+        """Only a new worker that dies lets a replacement fail."""
+        expected = None if self.operation is None else "done"
+        if self.moment is Moment.CANDIDATE and not self.fault.survived:
+            expected = "failed"
+        return [] if event == expected else [f"the replacement ended with {event!r}"]
+
+    async def _serves(self) -> list[str]:
+        """A later epoch serves; the same one, where nothing may have been killed."""
+        least, most = self._epochs()
+        row = await self.one.until_ready(least - 1, HIT_S)
+        if most is not None and row["epoch"] > most:
+            return [f"epoch {row['epoch']}, at most {most}: {row['last_exit']}"]
+        return []
+
+    def _epochs(self) -> tuple[int, int | None]:
+        """Between which epochs the one is that serves in the end; None: however late."""
+        later = self.epoch + (self.moment in AFTER_A_DEATH | REPLACING)
+        if self.moment is Moment.CANDIDATE and not self.fault.survived:
+            return self.epoch, self.epoch
+        if self.fault.survived:
+            return later, later
+        return later + (self.moment not in REPLACING), None
+
+    async def _mended(self) -> list[str]:
+        """The place is given up until an operator restarts it; then a later epoch serves."""
+        one = self.one
+        found = await one.until(lambda now: worker(now)["state"] == "failed", "failed")
+        wrong = [] if "does not load" in worker(found)["detail"] else [worker(found)["detail"]]
+        await asyncio.to_thread(lambda: list(one.service.control.restart(None, now=False)))
+        await one.until_ready(self.epoch, HIT_S)
+        history = await run_ask(one.session, one.url, self.plan.ask, "afterwards")
+        return wrong + [f"{history.name}: {item}" for item in check(history)]
+
+    async def _deaths(self) -> list[str]:
+        """The flight recorder has the death that the fault must bring, and no other."""
+        earlier = int(self.moment in AFTER_A_DEATH)
+        if self.fault.survived:
+            found = await self.records.at_least(earlier)
+            return [f"it died: {record.reason}" for record in found[earlier:]]
+        if self.moment in REPLACING and self.fault.hangs:
+            return []  # replaced before anybody could call it hung
+        after = self.epoch + earlier - 1
+        wrong = await self.records.explained(self.fault, pid=self.pid, after=after)
+        return [] if wrong is None else [wrong]
+
+    def _not_met(self) -> list[str]:
+        if self.fault.outside:
+            return []
+        met = self.marker if self.moment is Moment.LOADING else self.once
+        return [] if met.exists() else ["the directive was not met"]
 
 
 def forget(marker: Path) -> None:
@@ -51,239 +217,15 @@ def forget(marker: Path) -> None:
     marker.unlink(missing_ok=True)
 
 
-class Play:
-    """One try at one cell."""
-
-    def __init__(self, one: Rig, cell: Cell, name: str, marker: Path) -> None:
-        self.one, self.cell, self.fault = one, cell, cell.fault
-        self.marker = marker
-        self.once = one.once()
-        self.epoch = 0
-        self.start = 0
-        directives = ""
-        if not self.fault.outside and cell.moment not in (Moment.QUEUED, Moment.LOADING):
-            plain = moments.prompt(cell.moment, name)
-            at = moments.position(cell.moment, plain)
-            if cell.moment is Moment.CHARACTER:
-                at = self._inside(name)
-            directives = self.fault.text(at, self.once)
-        if cell.moment is Moment.REPLAY:
-            directives = f"[[kill@{N_TOKENS // 3} once={self.once}-first]]{directives}"
-        if cell.moment is Moment.LOADING:
-            directives = f"[[kill@{N_TOKENS // 3} once={self.once}-first]]"
-        self.prompt = moments.prompt(cell.moment, name, directives)
-        self.name = name
-        self.others: list[asyncio.Task[History]] = []
-
-    def _inside(self, name: str) -> int:
-        """A position inside a character of the very prompt that says it."""
-        for at in range(N_TOKENS // 3, N_TOKENS):
-            text = moments.prompt(self.cell.moment, name, self.fault.text(at, self.once))
-            if moments.inside_a_character(text, at) == at:
-                return at
-        raise Missed("no position is inside a character")
-
-    async def run(self) -> list[str]:
-        one, cell = self.one, self.cell
-        figures = await one.until_idle()
-        self.epoch, self.start = worker(figures)["epoch"], generated(figures)
-        if cell.moment is Moment.IDLE:
-            histories = await self._idle()
-        elif cell.moment is Moment.DRAIN:
-            return await self._drain()
-        else:
-            histories = await self._under_way()
-        wrong = self._judge(histories)
-        row = await one.until_ready(-1 if self.fault.pauses else self.epoch, HIT_S)
-        least = self.epoch + (2 if cell.moment in (Moment.REPLAY, Moment.LOADING) else 1)
-        if cell.moment is Moment.RESTART:
-            least = self.epoch + 2
-        if self.fault.pauses:
-            exact = {Moment.REPLAY: 1, Moment.LOADING: 1, Moment.RESTART: 1}.get(cell.moment, 0)
-            if row["epoch"] != self.epoch + exact:
-                wrong.append(f"a pause was taken for a death: {row['last_exit']}")
-        elif row["epoch"] < least:
-            raise Missed(f"epoch {row['epoch']}, not {least}: the fault did not hit")
-        elif not self.fault.explains(row["last_exit"]):
-            wrong.append(f"it died of something else: {row['last_exit']}")
-        return wrong + self._not_met()
-
-    def _not_met(self) -> list[str]:
-        if self.fault.outside:
-            return []
-        met = self.marker if self.cell.moment is Moment.LOADING else self.once
-        return [] if met.exists() else ["the directive was not met"]
-
-    def _judge(self, histories: list[History]) -> list[str]:
-        return [
-            f"{history.name}: {item}"
-            for history in histories
-            for item in check(history, [other for other in histories if other is not history])
-        ]
-
-    def _ask(self) -> Ask:
-        stop = "STOP" if self.cell.moment is Moment.STOP else None
-        n_tokens = N_DRAINING if self.cell.moment is Moment.DRAIN else N_TOKENS
-        return ask_fake(self.prompt, n_tokens, streamed=self.cell.streamed, stop=stop)
-
-    # the moments
-
-    async def _idle(self) -> list[History]:
-        one = self.one
-        pid = worker(await one.figures())["pid"]
-        send(pid, self.fault.number or 0)
-        if self.fault.pauses:
-            history = begin("after", self._ask())
-            task = asyncio.create_task(pursue(one.session, one.url, self._ask(), history))
-            await self._paused(pid, history)
-            return [await task]
-        if not self.fault.hangs:
-            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", HIT_S)
-        return [await run_ask(one.session, one.url, self._ask(), "after")]
-
-    async def _under_way(self) -> list[History]:
-        """The stream of this cell, with one beside it where that does not spoil the position."""
-        one, moment = self.one, self.cell.moment
-        tasks = []
-        if moment is Moment.QUEUED:
-            tasks += self._fillers()
-            await one.until(lambda now: occupancy(now)[0] == 2, "both places are taken")
-        elif not self.fault.outside:
-            beside = ask_fake(f"beside {self.name}", N_TOKENS)
-            tasks.append(asyncio.create_task(run_ask(one.session, one.url, beside, "beside")))
-        if moment is Moment.LOADING and not self.fault.outside:
-            forget(self.marker)
-        history = begin("under test", self._ask())
-        under_test = asyncio.create_task(pursue(one.session, one.url, self._ask(), history))
-        tasks.append(under_test)
-        try:
-            if self.fault.outside:
-                await self._strike(history)
-            return [await task for task in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _fillers(self) -> list[asyncio.Task[History]]:
-        one, asks = self.one, []
-        for number in range(2):
-            fault = ""
-            if number == 0 and not self.fault.outside:
-                fault = self.fault.text(N_TOKENS // 3, self.once)
-            asks.append(ask_fake(f"{fault}filler {number} {self.name}", 2 * N_TOKENS))
-        return [
-            asyncio.create_task(run_ask(one.session, one.url, ask, f"filler {number}"))
-            for number, ask in enumerate(asks)
-        ]
-
-    async def _strike(self, history: History) -> None:
-        """Wait for the moment, send the signal, and see that the stream was still open."""
-        pid = await self._moment()
-        send(pid, self.fault.number or 0)
-        if not history.open:
-            raise Missed("the stream had ended")
-        if self.fault.pauses:
-            await self._paused(pid, history)
-
-    async def _paused(self, pid: int, history: History) -> None:
-        """The fault is a time, so this waits for one."""
-        await asyncio.sleep(PAUSE_S)
-        was_open = history.open
-        send(pid, signal.SIGCONT)
-        if not was_open:
-            raise Missed("the stream ended during the pause")
-
-    async def _moment(self) -> int:
-        """The pid of the worker to hit, as soon as the moment has come."""
-        one, moment, epoch = self.one, self.cell.moment, self.epoch
-        third = N_TOKENS // 3
-        match moment:
-            case Moment.PREFILL:
-                found = await one.until(lambda now: occupancy(now)[0] == 1, "it runs")
-            case Moment.QUEUED:
-                found = await one.until(
-                    lambda now: occupancy(now) == (2, 1) and self._gained(now) >= third, "it waits"
-                )
-            case Moment.REPLAY:
-                found = await one.until(
-                    lambda now: (
-                        is_ready(now) and worker(now)["epoch"] > epoch and occupancy(now)[0] == 1
-                    ),
-                    "it is replayed",
-                )
-            case Moment.LOADING:
-                found = await one.until(
-                    lambda now: worker(now)["state"] == "loading" and worker(now)["epoch"] > epoch,
-                    "the next one loads",
-                )
-            case Moment.RESTART:
-                found = await self._restarting(third)
-            case _:
-                least = moments.position(moment, self.prompt)
-                least = max(1, min(least, N_TOKENS - 2))  # a signal takes a moment to arrive
-                found = await one.until(lambda now: self._gained(now) >= least, "its position")
-        return int(worker(found)["pid"])
-
-    async def _restarting(self, after: int) -> Figures:
-        """An operator restarts the worker; the next one has been started and not said hello."""
-        one = self.one
-        await one.until(lambda now: self._gained(now) >= after, "tokens")
-        control = one.service.control
-
-        def restart() -> None:
-            with contextlib.suppress(Exception):
-                list(control.restart(None, now=False))
-
-        self._restart = asyncio.create_task(asyncio.to_thread(restart))
-        return await one.until(
-            lambda now: (
-                worker(now)["epoch"] > self.epoch
-                and worker(now)["state"] in ("starting", "loading")
-            ),
-            "the next one starts",
-        )
-
-    def _gained(self, figures: Figures) -> int:
-        return generated(figures) - self.start
-
-    async def _drain(self) -> list[str]:
-        """A stop is asked for while streams run; then the fault; all streams end as they should."""
-        one, fault = self.one, self.fault
-        seen, exits = {self.epoch}, []
-        children = one.service.front.children(recursive=True)
-        beside = ask_fake(f"beside {self.name}", N_DRAINING)
-        asks = [("under test", self._ask()), ("beside", beside)]
-        histories = [begin(name, ask) for name, ask in asks]
-        tasks = [
-            asyncio.create_task(pursue(one.session, one.url, ask, history))
-            for (_, ask), history in zip(asks, histories, strict=True)
-        ]
-        await one.until(lambda now: self._gained(now) >= 4, "tokens")
-        one.service.process.send_signal(signal.SIGTERM)
-        if fault.outside:
-            found = await one.until(lambda now: self._gained(now) >= 50, "tokens in the drain")
-            pid = int(worker(found)["pid"])
-            send(pid, fault.number or 0)
-            if not histories[0].open:
-                raise Missed("the stream had ended")
-            if fault.pauses:
-                await self._paused(pid, histories[0])
-        while not all(task.done() for task in tasks):
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                row = worker(await one.figures())
-                seen.add(row["epoch"])
-                exits.append(row["last_exit"])
-            await asyncio.sleep(0.01)
-        wrong = self._judge([await task for task in tasks])
-        await asyncio.to_thread(one.service.process.wait, 30)
-        if one.service.process.returncode != 0:
-            wrong.append(f"the front ended with {one.service.process.returncode}")
-        wrong += await asyncio.to_thread(survivors, children)
-        if fault.pauses and seen != {self.epoch}:
-            wrong.append("a pause was taken for a death")
-        if not fault.pauses and max(seen) <= self.epoch:
-            wrong.append("no later epoch was seen")
-        elif not fault.pauses and not any(map(fault.explains, filter(None, exits))):
-            wrong.append(f"it died of something else: {exits[-1]}")
-        return wrong + self._not_met()
+@contextlib.asynccontextmanager
+async def running(
+    *requests: Coroutine[Any, Any, History],
+) -> AsyncIterator[list[asyncio.Task[History]]]:
+    """Requests that run from here on, and are given up when the block is left."""
+    tasks = [asyncio.create_task(request) for request in requests]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -100,6 +100,26 @@ def check(
     return found
 
 
+def check_ended(history: History, codes: Iterable[str]) -> list[Violation]:
+    """What is wrong with a history that could not be finished: it has to end with one of these
+    errors, once, after a beginning of what was expected."""
+    if history.broke is not None:
+        return [Violation(Wrong.BROKEN_OFF, history.broke)]
+    data = [event.data for event in history.events]
+    bodies = [_parsed(item) for item in data] if data else [history.body]
+    errors = [body["error"] for body in bodies if isinstance(body, dict) and "error" in body]
+    found = []
+    if [error.get("code") for error in errors] not in [[code] for code in codes]:
+        found.append(Violation(Wrong.ERROR_EVENT, f"{errors}"))
+    if data and (data.count(DONE) != 1 or data[-1] != DONE):
+        found.append(Violation(Wrong.DONE, f"the last event is {data[-1][:80]}"))
+    wanted = history.expected.texts or ()
+    for index, text in texts_of(history).items():
+        if not wanted[index].startswith(text):
+            found += _compare(text, wanted[index], [])
+    return found
+
+
 def texts_of(history: History) -> dict[int, str]:
     """The text of each choice, as far as it came."""
     texts: dict[int, str] = {}
@@ -114,7 +134,12 @@ def texts_of(history: History) -> dict[int, str]:
 
 def text_times(history: History) -> list[float]:
     """When each event with text came."""
-    return [event.at for event in history.events if _has_text(event.data)]
+    return [event.at for event in history.events if _text(event.data)]
+
+
+def event_texts(history: History) -> list[str]:
+    """The text of each event that has some."""
+    return list(filter(None, (_text(event.data) for event in history.events)))
 
 
 def longest_silence_s(history: History) -> float:
@@ -125,10 +150,10 @@ def longest_silence_s(history: History) -> float:
     )
 
 
-def _has_text(data: str) -> bool:
-    return data != DONE and any(
-        choice.get("text") or (choice.get("delta") or {}).get("content")
-        for choice in (_parsed(data) or {}).get("choices", ())
+def _text(data: str) -> str:
+    choices = () if data == DONE else (_parsed(data) or {}).get("choices", ())
+    return "".join(
+        choice.get("text") or (choice.get("delta") or {}).get("content") or "" for choice in choices
     )
 
 

@@ -59,10 +59,10 @@ def ask_fake(
     return Ask(prompt, max_tokens, expected, streamed, fields)
 
 
-def ask_real(prompt: str, max_tokens: int, *, streamed: bool = True, **fields: Any) -> Ask:
-    """A request to a real model, that must bring exactly `max_tokens`."""
+def ask_real(prompt: str, max_tokens: int, **fields: Any) -> Ask:
+    """A streamed request to a real model, that must bring exactly `max_tokens`."""
     expected = Expected(1, None, max_tokens, "length")
-    return Ask(prompt, max_tokens, expected, streamed, {"ignore_eos": True, **fields})
+    return Ask(prompt, max_tokens, expected, fields={"ignore_eos": True, **fields})
 
 
 @contextlib.asynccontextmanager

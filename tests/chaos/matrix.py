@@ -14,10 +14,11 @@ from pathlib import Path
 import aiohttp
 from msgspec import Struct
 
-from tests.chaos import moments
+from tests.chaos import memory_limit, moments
 from tests.chaos.cell import Cell, Play, forget
-from tests.chaos.faults import FAULTS, NOT_COVERED
-from tests.chaos.moments import Moment, Setup
+from tests.chaos.faults import ALL, Fault
+from tests.chaos.moments import NOT_COVERED, Moment
+from tests.chaos.plan import Setup, World
 from tests.chaos.report import conditions, say
 from tests.chaos.rig import (
     Footprint,
@@ -43,31 +44,42 @@ class Result(Struct, frozen=True):
     took_s: float
 
 
-def cells(*, hangs: bool = True, others: bool = True, containing: str = "") -> list[Cell]:
-    """All cells that there are, or some of them."""
+def cells(
+    faults: Iterable[Fault] = ALL,
+    *,
+    hangs: bool = True,
+    others: bool = True,
+    containing: str = "",
+) -> list[Cell]:
+    """All cells that there are, or some of them; those that this machine can bring about."""
+    can_limit = memory_limit.available()
     return [
         cell
-        for fault in FAULTS.values()
+        for fault in faults
         for moment in Moment
         for streamed in (True, False)
         if moments.exists(fault, moment)
         and (hangs if fault.hangs else others)
+        and (can_limit or not fault.limited)
         and containing in (cell := Cell(fault, moment, streamed)).name
     ]
 
 
-async def run(wanted: list[Cell], n_lanes: int) -> bool:
+async def run(world: World, wanted: list[Cell], n_lanes: int) -> bool:
     """Returns whether every cell passed."""
     say(f"fault matrix: {len(wanted)} cells, {n_lanes} services at once; {conditions()}")
     started = time.monotonic()
-    results, leftovers = await play(wanted, n_lanes, _progress)
+    results, leftovers = await play(world, wanted, n_lanes, _progress)
     bad = [result for result in results if result.wrong]
     say(f"  {len(results) - len(bad)} of {len(wanted)} cells passed")
     say(
-        f"  {sum(r.missed for r in results)} misses tried again, {time.monotonic() - started:.0f} s"
+        f"  {sum(r.missed for r in results)} misses tried again, "
+        f"{time.monotonic() - started:.0f} s; {conditions()}"
     )
     for line in _table(results):
         say(f"  {line}")
+    if not memory_limit.available():
+        say("  not covered: out of memory: no cgroup can be made here")
     for line in NOT_COVERED:
         say(f"  not covered: {line}")
     for result in bad:
@@ -84,32 +96,37 @@ def _progress(n_done: int) -> None:
 
 
 async def play(
-    wanted: list[Cell], n_lanes: int, on_result: Callable[[int], None] = lambda _: None
+    world: World,
+    wanted: list[Cell],
+    n_lanes: int,
+    on_result: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Result], list[str]]:
     """Run cells, those of one setup on one service; what services left behind is told apart."""
-    lanes, results, leftovers = asyncio.Semaphore(n_lanes), [], []
+    lanes = asyncio.Semaphore(n_lanes)
+    results: list[Result] = []
+    leftovers: list[str] = []
 
     async def lane(setup: Setup, batch: list[Cell]) -> None:
         async with lanes:
             try:
-                async for result in _serve(setup, batch, leftovers):
+                async for result in _serve(world, setup, batch, leftovers):
                     results.append(result)
                     on_result(len(results))
-            except (AssertionError, Missed, aiohttp.ClientError) as err:
+            except (AssertionError, Missed, OSError, aiohttp.ClientError) as err:
                 done = {result.cell for result in results}
                 left = [cell for cell in batch if cell not in done]
                 results.extend(Result(c, [f"service: {err!r:.300}"], 0, 0.0) for c in left)
 
     async with asyncio.TaskGroup() as group:
-        for setup, batch in _batches(wanted):
+        for setup, batch in _batches(world, wanted):
             group.create_task(lane(setup, batch))
     return results, leftovers
 
 
-def _batches(wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list[Cell]]]:
+def _batches(world: World, wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list[Cell]]]:
     by_setup: dict[Setup, list[Cell]] = collections.defaultdict(list)
     for cell in wanted:
-        by_setup[cell.setup].append(cell)
+        by_setup[world.setup(cell.fault, cell.moment)].append(cell)
     for setup, found in by_setup.items():
         size = 1 if setup.alone else CELLS_OF_A_SERVICE
         slow = sum(cell.fault.hangs or cell.fault.pauses for cell in found) > len(found) // 2
@@ -118,39 +135,42 @@ def _batches(wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list[Cell]]]:
             yield setup, found[start : start + size]
 
 
-async def _serve(setup: Setup, batch: list[Cell], leftovers: list[str]) -> AsyncIterator[Result]:
+async def _serve(
+    world: World, setup: Setup, batch: list[Cell], leftovers: list[str]
+) -> AsyncIterator[Result]:
     with tempfile.NamedTemporaryFile(prefix="ch", dir="/tmp", delete=False) as file:
         marker = Path(file.name)
+    environ, memory_bytes = setup.environ(marker), setup.memory_bytes
     try:
-        async with rig(environ=setup.environ(str(marker))) as one:
-            before = Footprint(one.service)
+        async with rig(*setup.arguments, environ=environ, memory_bytes=memory_bytes) as one:
+            await world.prepare(one)
+            before, some_left = Footprint(one.service), False
             for cell in batch:
-                yield await _try(one, cell, marker)
+                result = await _try(one, world, cell, marker, once=setup.alone)
+                some_left |= result.missed > 0
+                yield result
             if setup.alone:
                 return
             figures = await one.until_idle()
-            leftovers += wrong_counters(figures)
-            after = Footprint(one.service)
-            if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
-                leftovers.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
-            if after.zombies or after.sockets > before.sockets:
-                leftovers.append(f"{after}")
+            if not any(cell.fault.unloadable for cell in batch):
+                leftovers += wrong_counters(figures, some_left=some_left)
+            leftovers += before.outgrown_by(Footprint(one.service), SPARE_DESCRIPTORS)
             leftovers += stop_and_look(one.service)
     finally:
         forget(marker)
 
 
-async def _try(one: Rig, cell: Cell, marker: Path) -> Result:
+async def _try(one: Rig, world: World, cell: Cell, marker: Path, *, once: bool) -> Result:
+    """A cell until it has hit; its service cannot play it again with `once`."""
     started = time.monotonic()
     for missed in range(TRIES):
         try:
-            wrong = await Play(one, cell, f"{cell.name} try {missed}", marker).run()
+            wrong = await Play(one, world, cell, f"{cell.name} try {missed}", marker).run()
+            break
         except Missed as err:
             wrong = [f"missed: {err}"]
-            if cell.setup.alone:
+            if once:
                 break
-            continue
-        break
     return Result(cell, wrong, missed, time.monotonic() - started)
 
 

@@ -139,7 +139,15 @@ def _start(
     lines += [f"ctx-size = {1024 * N_STREAMS}", f"parallel = {N_STREAMS}"]
     lines += [f"threads = {n_threads}"] if n_threads else []
     preset.write_text("\n".join(lines) + "\n")
-    command = [program, "--models-preset", preset, "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(program),
+        "--models-preset",
+        str(preset),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--threads-http", str(2 * N_STREAMS)]  # else streams wait for the router's threads
     with (folder / "log").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)

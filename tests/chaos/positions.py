@@ -1,56 +1,89 @@
-"""One real stream, sampled with a seed and penalised, killed at each position in turn."""
+"""One real stream, killed at each position in turn: is the text what it would have been?"""
 
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
 
 from tests.chaos.history import History, check, text_times, texts_of
-from tests.chaos.load import ask_real, begin, pursue
+from tests.chaos.load import Ask, ask_real, begin, pursue
 from tests.chaos.report import conditions, say
 from tests.chaos.rig import Rig, rig
 
 N_POSITIONS = 40
 N_TOKENS = 48
-PROMPT = "Once upon a time a fox and a hen lived by the sea. One morning"
-SAMPLING = {"seed": 7, "temperature": 0.8, "top_p": 0.95, "repeat_penalty": 1.3}
-GREEDY = {"seed": 7, "temperature": 0.0, "repeat_penalty": 1.3}
+PROMPTS = (
+    "Once upon a time a fox and a hen lived by the sea. One morning",
+    "The capital of France is",
+    "def fibonacci(n):\n",
+    "Dear Sir or Madam,\n\nI am writing to you about",
+)
+KINDS: dict[str, dict[str, Any]] = {
+    "sampled": {"seed": 7, "temperature": 0.8, "top_p": 0.95, "repeat_penalty": 1.3},
+    "greedy": {"seed": 7, "temperature": 0.0, "repeat_penalty": 1.3},
+}
 
 
-async def run(
-    model: Path, replay: str, *, greedy: bool = False, positions: int = N_POSITIONS
-) -> bool:
+class Found(Struct):
+    """Of one stream: how many positions were tried, and at which of them the text differed."""
+
+    n_tried: int
+    different: list[int]
+    wrong: list[str]
+
+
+async def run(model: Path, replay: str, n_prompts: int) -> bool:
     """Returns whether all that was promised for this kind of replay held."""
-    kind = "greedy" if greedy else "sampled"
-    say(f"positions: {replay}, {kind}, {positions} kills; {conditions()}")
+    say(
+        f"positions: {replay}, {n_prompts} prompts, greedy and sampled, penalised, {N_POSITIONS} "
+        f"kills each; {conditions()}"
+    )
     # one thread: the figures are about equality, and the machine may have more to do
     environ = {"GPUFC_REPLAY": replay, "GPUFC_RESTART_LIMIT": "10000", "GPUFC_N_THREADS": "1"}
-    arguments = ("--model-path", str(model), "--n-ctx", "1024")
-    different, wrong = [], []
-    async with rig(*arguments, environ=environ) as one:
-        undisturbed, _ = await _text(one, None, greedy=greedy)
-        again, _ = await _text(one, None, greedy=greedy)
-        if again != undisturbed:
-            wrong.append("two undisturbed runs differ")
-        for position in range(1, positions + 1):
-            text, sent = await _text(one, position, greedy=greedy)
-            if not text.startswith(sent):
-                wrong.append(f"position {position}: what was sent changed")
-            if text != undisturbed:
-                different.append(position)
-            if position % 10 == 0:
-                say(f"  {position} positions, {len(different)} different")
-    say(f"  equal {positions - len(different)} of {positions}; different at {different}")
-    if replay == "exact" and different:
-        wrong.append("exact replay is not exact")
+    found = []
+    async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
+        for prompt in PROMPTS[:n_prompts]:
+            for kind, sampling in KINDS.items():
+                ask = ask_real(prompt, N_TOKENS, **sampling)
+                found.append(await _stream(one, ask, range(1, N_POSITIONS + 1)))
+                last = found[-1]
+                n_equal = last.n_tried - len(last.different)
+                say(f"  {kind}, {prompt[:20]!r}: equal {n_equal} of {last.n_tried}; {conditions()}")
+    wrong = [line for each in found for line in each.wrong]
+    n_tried, n_different = (
+        sum(each.n_tried for each in found),
+        sum(len(each.different) for each in found),
+    )
+    say(f"  equal {n_tried - n_different} of {n_tried} in all")
+    if replay == "exact" and n_different:
+        wrong.append(f"exact replay is not exact: {[each.different for each in found]}")
     for line in wrong:
         say(f"  WRONG {line}")
     return not wrong
 
 
-async def _text(one: Rig, position: int | None, *, greedy: bool) -> tuple[str, str]:
+async def _stream(one: Rig, ask: Ask, positions: Iterable[int]) -> Found:
+    found = Found(0, [], [])
+    undisturbed, _ = await _text(one, ask, None)
+    again, _ = await _text(one, ask, None)
+    if again != undisturbed:
+        found.wrong.append("two undisturbed runs differ")
+    for position in positions:
+        text, sent = await _text(one, ask, position)
+        found.n_tried += 1
+        if not text.startswith(sent):
+            found.wrong.append(f"position {position}: what was sent changed")
+        if text != undisturbed:
+            found.different.append(position)
+    return found
+
+
+async def _text(one: Rig, ask: Ask, position: int | None) -> tuple[str, str]:
     """The whole text, and what of it had come when the worker was killed."""
     row = await one.until_ready()
-    ask = ask_real(PROMPT, N_TOKENS, **(GREEDY if greedy else SAMPLING))
     history, sent = begin(f"position {position}", ask), [""]
     killed: list[int] = []
 

@@ -53,6 +53,12 @@ def prompts(n_streams: int = N_STREAMS) -> list[str]:
     return [f"A short story about {TOPICS[n % len(TOPICS)]}, part {n}:" for n in range(n_streams)]
 
 
+def settings(n_threads: int | None) -> dict[str, str]:
+    """Of a service that is killed very often."""
+    threads = {} if n_threads is None else {"GPUFC_N_THREADS": str(n_threads)}
+    return {"GPUFC_RESTART_LIMIT": "10000"} | threads
+
+
 async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> bool:
     """Returns whether every stream was complete."""
     say(
@@ -60,9 +66,7 @@ async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None)
         f"run, seed {seed}, engine threads {n_threads or 'default'}; {conditions()}"
     )
     outcome, dice = Outcome(), random.Random(seed)
-    environ = {"GPUFC_RESTART_LIMIT": "10000"}
-    if n_threads is not None:
-        environ["GPUFC_N_THREADS"] = str(n_threads)
+    environ = settings(n_threads)
     arguments = ("--model-path", str(model), "--n-ctx", "1024")
     concurrent = ("--max-concurrent-requests", str(N_STREAMS))
     async with rig(*arguments, *concurrent, environ=environ) as one:

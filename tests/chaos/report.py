@@ -29,6 +29,16 @@ def spread(values: Sequence[float], unit: str = "s") -> str:
     )
 
 
+def over(name: str, values: Sequence[float], limit_s: float, share: float = 1.0) -> list[str]:
+    """A line if the value that `share` of all do not exceed is over a limit."""
+    if not values:
+        return [f"{name}: nothing was measured"]
+    value = percentile(values, share)
+    if value <= limit_s:
+        return []
+    return [f"{name}: {value:.3f} s at the {share:.0%} point, at most {limit_s:g} s"]
+
+
 def say(line: str = "") -> None:
     """A line that is seen at once, also through a pipe."""
     print(line, flush=True)

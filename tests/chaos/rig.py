@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import aiohttp
 import psutil
 
 from tests.chaos.load import clients
+from tests.chaos.memory_limit import memory_limit
 from tests.service import Service, lives, service, wait_for
 
 POLL_S = 0.002
@@ -78,11 +79,18 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rig(*arguments: str, environ: dict[str, str], ready: bool = True) -> AsyncIterator[Rig]:
-    """A service in a folder of its own with a short name, which is removed at the end."""
+async def rig(
+    *arguments: str, environ: dict[str, str], ready: bool = True, memory_bytes: int = 0
+) -> AsyncIterator[Rig]:
+    """A service in a folder of its own with a short name, which is removed at the end.
+
+    `memory_bytes`: with a limit of its memory. Raises `OSError` where none can be set.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ch", dir="/tmp"))
-    making = service(folder / "r", *arguments, environ=environ, ready=ready)
+    limits = contextlib.ExitStack()
     try:
+        cgroup = limits.enter_context(memory_limit(memory_bytes)) if memory_bytes else None
+        making = service(folder / "r", *arguments, environ=environ, ready=ready, cgroup=cgroup)
         running = await asyncio.to_thread(making.__enter__)
         try:
             # each look is a connection of its own: after an upgrade another front listens there
@@ -92,6 +100,7 @@ async def rig(*arguments: str, environ: dict[str, str], ready: bool = True) -> A
         finally:
             await asyncio.to_thread(making.__exit__, None, None, None)
     finally:
+        await asyncio.to_thread(limits.close)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -103,6 +112,11 @@ def worker(figures: Figures) -> dict[str, Any]:
 
 def is_ready(figures: Figures) -> bool:
     return bool(worker(figures)["state"] == "ready")
+
+
+def is_draining(figures: Figures) -> bool:
+    """Whether the front is on its way out."""
+    return bool(figures["front"]["condition"]["status"] == "draining")
 
 
 def occupancy(figures: Figures) -> tuple[int, int]:
@@ -124,7 +138,7 @@ def send(pid: int, number: int) -> None:
 
 
 class Footprint:
-    """What the front holds now. `growth` says what a later one has more."""
+    """What the front holds now."""
 
     def __init__(self, running: Service) -> None:
         front = running.front
@@ -136,6 +150,21 @@ class Footprint:
         self.files = sum(1 for path in running.runtime.path.rglob("*") if path.is_file())
         self.threads = front.num_threads()
         self.rss_bytes = front.memory_info().rss
+
+    def outgrown_by(
+        self,
+        later: "Footprint",
+        spare_descriptors: int,
+        names: Iterable[str] = ("zombies", "sockets"),
+    ) -> list[str]:
+        """What a later one has more of. `spare_descriptors` are clients' connections and such."""
+        wrong = []
+        if later.descriptors > self.descriptors + spare_descriptors:
+            wrong.append(f"descriptors: {self.descriptors} -> {later.descriptors}")
+        for name in names:
+            if getattr(later, name) > getattr(self, name):
+                wrong.append(f"{name}: {getattr(self, name)} -> {getattr(later, name)}")
+        return wrong
 
     def __str__(self) -> str:
         return (
@@ -163,8 +192,8 @@ def survivors(children: list[psutil.Process]) -> list[str]:
     return [f"process {child.pid} lives" for child in children if lives(child)]
 
 
-def wrong_counters(figures: Figures) -> list[str]:
-    """What the front itself says went wrong."""
+def wrong_counters(figures: Figures, *, some_left: bool = False) -> list[str]:
+    """What the front itself says went wrong. `some_left`: clients that did not wait."""
     requests = figures["requests"]
-    names = ("lost_total", "failed_total", "cancelled_total")
+    names = ("lost_total", "failed_total") + (() if some_left else ("cancelled_total",))
     return [f"{name}={requests[name]}" for name in names if requests[name]]

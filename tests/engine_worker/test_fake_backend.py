@@ -234,7 +234,7 @@ def test_the_script_makes_loading_fail_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["nonsense=1", "step_ms", "step_ms=fast", "step_ms=-1", "load_crash=boom"]
+    "script", ["nonsense=1", "step_ms", "step_ms=fast", "step_ms=-1", "load_fault=boom"]
 )
 def test_a_bad_script_is_a_configuration_error(script: str) -> None:
     with pytest.raises(ConfigError, match="fake_script"):

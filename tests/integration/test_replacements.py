@@ -116,7 +116,7 @@ async def test_after_a_swap_new_requests_get_the_new_model_under_the_old_name(
     ("script", "why"),
     [
         ("load_fail=1", "the fake model does not load"),
-        ("load_crash=segv", "crashed (SIGSEGV)"),
+        ("load_fault=segv", "crashed (SIGSEGV)"),
         ("nan=1", "its trial failed"),
         (f"load_short={1 << 50}", "not enough memory"),
     ],

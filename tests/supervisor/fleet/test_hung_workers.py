@@ -187,9 +187,9 @@ async def test_slow_steps_and_a_slow_load_are_left_alone(start_real: StartReal) 
 @pytest.mark.parametrize(
     ("script", "restarts", "text", "signal_"),
     [
-        ("load_crash=segv", 2, "3 starts in a row never became ready; last: ", None),
-        ("load_crash=kill", 2, "never became ready; last: killed (SIGKILL)", signal.SIGKILL),
-        ("load_crash=exit3", 2, "never became ready; last: exited (code 3)", 0),
+        ("load_fault=segv", 2, "3 starts in a row never became ready; last: ", None),
+        ("load_fault=kill", 2, "never became ready; last: killed (SIGKILL)", signal.SIGKILL),
+        ("load_fault=exit3", 2, "never became ready; last: exited (code 3)", 0),
         ("load_fail=1", 0, "load_failed (code 0): the fake model does not load", 0),
     ],
 )
@@ -218,7 +218,7 @@ async def test_a_model_that_never_loads(
 async def test_restart_clears_failed(start_real: StartReal, tmp_path: Path) -> None:
     """Broken three times, then mended: nobody tries again until told to."""
     mended = tmp_path / "mended"
-    started = await start_real(f"load_crash=kill,fail_once_file={mended}", watch=LIMITS)
+    started = await start_real(f"load_fault=kill,fail_once_file={mended}", watch=LIMITS)
     while started.status.state != "failed":
         epoch = started.status.epoch
         await started.listener.until(

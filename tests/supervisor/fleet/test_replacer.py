@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from gpufc.errors import EngineUnavailable, Overloaded, SwapRefused
@@ -182,6 +183,27 @@ async def test_an_old_worker_that_dies_while_it_drains_is_started_again_and_drai
     bench.edge.process_of(1).exit(KILLED)
     await bench.until("draining 3")
     assert bench.calls == ["ready 1", "ready 2", "draining 1", "lost 1", "ready 3", "draining 3"]
+    bench.listener.ready[2].drained()
+    await bench.until("lost 3")
+
+
+async def test_an_old_worker_that_dies_while_the_new_model_loads_comes_back_to_be_drained(
+    bench: Bench,
+) -> None:
+    bench.edge.scripts |= {"/new": msgspec.structs.replace(OTHER, is_slow=True)}
+    swap = asyncio.create_task(bench.swap())
+    await bench.until_changed(
+        lambda: bench.place.spares() and bench.place.spares()[0].state is SpareState.LOADING
+    )
+    bench.edge.scripts["/old"] = Script(is_slow=True)
+    bench.edge.process_of(1).exit(KILLED)
+    await bench.until("lost 1")
+    bench.edge.finish_load(2)
+    await swap
+    await bench.until_changed(lambda: bench.place.workers()[-1].state == "loading")
+    bench.edge.finish_load(3)
+    await bench.until("draining 3")
+    assert bench.calls == ["ready 1", "lost 1", "ready 2", "ready 3", "draining 3"]
     bench.listener.ready[2].drained()
     await bench.until("lost 3")
 

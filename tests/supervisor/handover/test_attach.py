@@ -44,7 +44,7 @@ class Peer:
 
     def __init__(self, folder: Path, name: str, epoch: Epoch) -> None:
         self.epoch = epoch
-        self.token = f"token of {name}"
+        self.token = f"token-of-{name}"
         self.heard: list[FromWorker] = []
         self.broken: list[str] = []
         self._news = asyncio.Event()
@@ -235,15 +235,14 @@ PARENT = """
 import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, os.environ["PYTHONPATH"].split(":")[0])
-from tests.supervisor.handover.test_attach import Pair
+from tests.supervisor.handover.test_attach import FIRST, SECOND, Attach, Pair
 
 async def main():
     pair = Pair(Path(sys.argv[1]))
     await pair.first.until_ready()
-    pair.attach()
-    await pair.second.until_ready()
     print(pair.process.pid, *(os.set_inheritable(fd, True) or fd for fd in pair.process.lend()))
     sys.stdout.flush()
+    pair.first.link.send(Attach(FIRST, SECOND, *sys.stdin.readline().split()))
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -254,17 +253,26 @@ asyncio.run(main())
 async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
     tmp_path: Path, held: bool
 ) -> None:
+    second = Peer(tmp_path, "successor", SECOND)
     parent = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    assert parent.stdin is not None
     assert parent.stdout is not None
     pid, _, boot_write = map(int, (await asyncio.to_thread(parent.stdout.readline)).split())
+    second.link.expect(pid)
+    print(second.link.endpoint, second.token, file=parent.stdin, flush=True)
+    await second.until_ready()
     pidfd = os.pidfd_open(pid)
     tether = os.open(f"/proc/{parent.pid}/fd/{boot_write}", os.O_WRONLY)
     if not held:
         os.close(tether)
     parent.kill()
     await asyncio.to_thread(parent.wait)
+    parent.stdin.close()
     parent.stdout.close()
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(pidfd, gone.set)
@@ -279,3 +287,4 @@ async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
     finally:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
+        second.link.close()

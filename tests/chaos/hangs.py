@@ -1,0 +1,88 @@
+"""A real worker that is stopped: for ever, which is a hang, and for 5 s, which is none."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from tests.chaos.cell import running
+from tests.chaos.faults import PAUSE_S
+from tests.chaos.history import check, longest_silence_s, text_times
+from tests.chaos.load import ask_real, begin, pursue
+from tests.chaos.readiness import Answers, readiness
+from tests.chaos.records import Records
+from tests.chaos.report import conditions, over, say, spread
+from tests.chaos.rig import Rig, generated, rig, stop_and_look, worker, wrong_counters
+
+N_TOKENS = 128
+PROMPT = "A short story about trains, part {}:"
+NEXT_TOKEN_S, READYZ_S, SILENCE_S = 20.0, 12.0, 5.0
+
+
+class Outcome(Struct):
+    """Seconds from each stop on; of pauses only what was wrong is kept."""
+
+    token: list[float] = field(default_factory=list)
+    readyz: list[float] = field(default_factory=list)
+    silence: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+async def run(model: Path, n_each: int, seed: int) -> bool:
+    """Returns whether every stream went on in time, and nothing was killed for a pause."""
+    say(
+        f"hangs: one real stream, stopped {n_each} times for ever and {n_each} times for "
+        f"{PAUSE_S:.0f} s, seed {seed}; {conditions()}"
+    )
+    dice, found = random.Random(seed), Outcome()
+    environ = {"GPUFC_RESTART_LIMIT": "10000"}
+    async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
+        async with readiness(one.url) as answers:
+            for number in range(n_each):
+                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, None)
+                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, answers)
+        wrong = found.wrong + wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    say(f"  stopped for ever, next token: {spread(found.token)}")
+    say(f"  stopped for ever, /readyz still 200: {spread(found.readyz)}")
+    say(f"  longest silence of a stream: {spread(found.silence)}; {conditions()}")
+    wrong += over("next token", found.token, NEXT_TOKEN_S)
+    wrong += over("/readyz 200", found.readyz, READYZ_S)
+    wrong += over("silence", found.silence, SILENCE_S)
+    for line in wrong:
+        say(f"  WRONG {line}")
+    return not wrong
+
+
+async def _play(
+    one: Rig, number: int, position: int, found: Outcome, answers: Answers | None
+) -> None:
+    """One stop: for ever where `answers` are looked at, else for `PAUSE_S`."""
+    row, records = await one.until_ready(), Records(one.service.runtime.path)
+    start = generated(await one.figures())
+    ask = ask_real(PROMPT.format(number), N_TOKENS, seed=number)
+    history = begin(f"stream {number}", ask)
+    async with running(pursue(one.session, one.url, ask, history)) as (task,):
+        await one.until(lambda now: generated(now) - start >= position, "tokens")
+        os.kill(row["pid"], signal.SIGSTOP)
+        at = time.monotonic()
+        if answers is None:
+            await asyncio.sleep(PAUSE_S)  # the fault is a time
+            os.kill(row["pid"], signal.SIGCONT)
+        else:
+            await one.until(lambda now: worker(now)["epoch"] > row["epoch"], "a later epoch")
+            found.readyz.append(answers.good_after(at, time.monotonic()))
+        again_at = time.monotonic()
+        await task
+    found.wrong += [f"{history.name}: {item}" for item in check(history)]
+    found.silence.append(longest_silence_s(history))
+    if answers is not None:
+        found.token.append(next(when for when in text_times(history) if when > again_at) - at)
+        found.wrong += [
+            f"it was {r.reason}" for r in await records.at_least(1) if r.reason != "hung"
+        ]
+    elif worker(await one.figures())["pid"] != row["pid"]:
+        found.wrong.append(f"killed for a pause of {PAUSE_S:.0f} s")
