@@ -11,11 +11,12 @@ from itertools import chain
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from engine_worker.candidates import Columns
-from engine_worker.logit_adjustment import Adjusted, Logits, adjusted
+from engine_worker.logit_adjustment import Adjustment, Logits, adjusted
 from engine_worker.sampling import Sampler
-from engine_worker.sampling_chain import draw
+from engine_worker.sampling_chain import Counts, Scores, Steps, draw
 from gpufc.errors import DecodeFailed, RequestError
 
 MAX_TOP_K = 256
@@ -40,6 +41,40 @@ class Pick(Struct, frozen=True):
     position: int
 
 
+class Prepared(Struct, frozen=True):
+    """All of a batch that can be known before its logits are. `prepare` makes it.
+
+    `table` has a row of `Steps` for each pick, `n_first` says how many tokens of a row its chain
+    looks at, `uniforms` are the random numbers. Rows of `alone` go alone; `changed` lists those
+    with biases or penalties, their adjustments, and the tokens that are penalized.
+    """
+
+    picks: Sequence[Pick]
+    is_argmax: bool
+    table: Scores
+    alone: NDArray[np.bool_]
+    n_first: Counts
+    uniforms: Scores
+    changed: tuple[list[int], list[Adjustment], list[Sequence[int]]]
+
+
+def prepare(picks: Sequence[Pick]) -> Prepared:
+    """Do beforehand, while a device computes the logits, what does not take them."""
+    steps = chain.from_iterable([pick.sampler.steps for pick in picks])
+    table = np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields))
+    alone = table[:, 0] > MAX_TOP_K
+    is_argmax = all(pick.sampler.is_argmax for pick in picks)
+    return Prepared(
+        picks,
+        is_argmax,
+        table,
+        alone,
+        np.where(alone, 1, table[:, 0]).astype(np.intp),
+        np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
+        _changed(picks),
+    )
+
+
 class BatchSampler:
     """Owned by the engine thread. Its memory is used again at every step: a sixteenth of the logits
     there ever were at once, and while it chooses some hundred KiB a row at the most."""
@@ -55,24 +90,27 @@ class BatchSampler:
         """Ends the threads. Nothing can be chosen afterwards."""
         self._helpers.shutdown()
 
-    def choose(self, logits: Logits, picks: Sequence[Pick]) -> list[int | RequestError]:
+    def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous, not modified.
 
         In the place of a token stands the `RequestError` that ends its request, if biases leave
         nothing to choose from. Raises `DecodeFailed` if any row has NaN or +inf, or no finite
         logit: then the whole batch is worth nothing.
         """
-        if not picks:
+        if not prepared.picks:
             return []
-        if all(pick.sampler.is_argmax for pick in picks):
+        if prepared.is_argmax:
             return list(self._best(logits))
+        if len(prepared.picks) == 1:  # the way of many rows costs one more than it saves
+            _require_finite(logits.max(axis=1))
+            return [_choose_alone(logits[0], prepared.picks[0])]
         maxima = self._fold(logits)
         best = maxima.max(axis=1)
         _require_finite(best)
-        chosen = self._choose_from_first(logits, maxima, best, picks)
+        chosen = self._choose_from_first(logits, maxima, best, prepared)
         return [
             chosen[row] if row in chosen else _choose_alone(logits[row], pick)
-            for row, pick in enumerate(picks)
+            for row, pick in enumerate(prepared.picks)
         ]
 
     def _best(self, logits: Logits) -> list[int]:
@@ -106,23 +144,20 @@ class BatchSampler:
             helper.result()
 
     def _choose_from_first(
-        self, logits: Logits, maxima: Logits, best: Logits, picks: Sequence[Pick]
+        self, logits: Logits, maxima: Logits, best: Logits, prepared: Prepared
     ) -> dict[int, int]:
         """The tokens of all rows, by row, but of those that need much of their row or have none."""
-        steps = chain.from_iterable([pick.sampler.steps for pick in picks])
-        table = np.fromiter(steps, np.float64).reshape(len(picks), -1)
-        alone = table[:, 0] > MAX_TOP_K
-        maxima[alone] = -np.inf
-        n_first = np.where(alone, 1, table[:, 0]).astype(np.intp)
-        found = self._columns.first(logits, maxima, best, _changed(logits, picks), n_first)
+        maxima[prepared.alone] = -np.inf
+        changed = adjusted(logits, *prepared.changed)
+        found = self._columns.first(logits, maxima, best, changed, prepared.n_first)
         if not len(found.rows):
             return {}
         scores = found.logits.astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)
-        rows = found.rows.tolist()
-        uniforms = np.array([_uniform(picks[row]) for row in rows])
-        places = draw(scores, found.counts, table[found.rows], uniforms)
-        return dict(zip(rows, found.ids[np.arange(len(rows)), places].tolist(), strict=True))
+        rows = found.rows
+        places = draw(scores, found.counts, prepared.table[rows], prepared.uniforms[rows])
+        ids = found.ids[np.arange(len(rows)), places]
+        return dict(zip(rows.tolist(), ids.tolist(), strict=True))
 
 
 def _require_finite(best: Logits) -> None:
@@ -132,8 +167,10 @@ def _require_finite(best: Logits) -> None:
         raise DecodeFailed("the model computed logits that are not finite (NaN or infinite)")
 
 
-def _changed(logits: Logits, picks: Sequence[Pick]) -> Adjusted:
-    """What biases and penalties make of the rows that do not go alone."""
+def _changed(
+    picks: Sequence[Pick],
+) -> tuple[list[int], list[Adjustment], list[Sequence[int]]]:
+    """The rows with biases or penalties, but of those that go alone."""
     rows, adjustments, recents = [], [], []
     for row, pick in enumerate(picks):
         adjustment = pick.sampler.adjustment
@@ -141,7 +178,7 @@ def _changed(logits: Logits, picks: Sequence[Pick]) -> Adjusted:
             rows.append(row)
             adjustments.append(adjustment)
             recents.append(adjustment.recent(pick.history, pick.n_history))
-    return adjusted(logits, rows, adjustments, recents)
+    return rows, adjustments, recents
 
 
 def _uniform(pick: Pick) -> float:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from engine_worker import kv_transfer
 from engine_worker.backend import Backend, Batch, Logits, ModelFacts
-from engine_worker.batch_sampling import BatchSampler, Pick
+from engine_worker.batch_sampling import BatchSampler, Pick, prepare
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
@@ -55,6 +55,10 @@ logger = logging.getLogger(__name__)
 
 SAMPLING_THREADS = 4
 """Beside a device; where the CPU computes, its cores are taken."""
+
+MAX_SPECULATING = 4
+"""Streams up to which guesses are verified. More of them keep the machine busy by themselves, and
+where each has a KV stream, drafts of different lengths take a forward pass each."""
 
 Emit = Callable[[FromWorker], None]
 
@@ -134,25 +138,37 @@ class Engine:
         """
         if not self.scheduler.running and not self.scheduler.waiting:
             return
-        began = time.monotonic()
         self._guess()
+        began = time.monotonic()
         started: list[Started] = []
         plan = self._begin_what_fits(started)
         self._tell()
-        logits = self._wait_for(plan)
         n_recomputed = self.scheduler.commit(plan)
-        gained = self._sample(plan, logits)
+        wanted = [work for work in plan.work if work.output]
+        prepared = prepare([pick for work in wanted for pick in picks(work)])
+        try:
+            logits = self._wait_for(plan)
+            computed = time.monotonic()
+            chosen = self._sampler.choose(logits, prepared)
+        except DecodeFailed as err:
+            self._fail(plan, err)
+            raise
+        gained = self._take(wanted, chosen)
+        if plan.n_tokens:
+            self._costs.computed(plan.n_tokens, computed - began)
+        if len(logits):
+            self._costs.sampled(len(logits), time.monotonic() - computed)
         self._untold = Untold(self._step, gained, started, n_recomputed)
         if not self._backend.facts.asynchronous or not self.scheduler.running:
             self._tell()
-        if plan.n_tokens:
-            self._costs.observe(plan.n_tokens, time.monotonic() - began)
 
     def _guess(self) -> None:
         """Give drafts to those that decode. Not to those whose numerics must not depend on it."""
         if self._speculation is None:
             return
         decoding = self.scheduler.decoding()
+        if len(decoding) > MAX_SPECULATING:
+            return
         left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
         guessed = [seq for seq in decoding if seq.reuses_prefix]
         drafts = self._speculation.draft_all(
@@ -182,11 +198,7 @@ class Engine:
     def _wait_for(self, plan: Plan) -> Logits:
         if not plan.work:
             return np.empty((0, self._backend.facts.n_vocab), np.float32)
-        try:
-            return self._backend.logits()
-        except DecodeFailed as err:
-            self._fail(plan, err)
-            raise
+        return self._backend.logits()
 
     def _fail(self, plan: Plan, err: DecodeFailed) -> None:
         self._tell()
@@ -211,14 +223,8 @@ class Engine:
         if plan.work:
             self._backend.begin(_batch(plan))
 
-    def _sample(self, plan: Plan, logits: Logits) -> list[Sequence]:
+    def _take(self, wanted: list[Work], chosen: list[int | RequestError]) -> list[Sequence]:
         """Let sequences take their next tokens. Returns those that have gained something."""
-        wanted = [work for work in plan.work if work.output]
-        try:
-            chosen = self._sampler.choose(logits, [pick for work in wanted for pick in picks(work)])
-        except DecodeFailed as err:
-            self._fail(plan, err)
-            raise
         gained = []
         row = 0
         for work in wanted:

@@ -77,14 +77,17 @@ class Loader:
             unified=config.kv_unified,
             kv_cells=config.kv_cells,
         )
+        on_gpu = parameters.flash_attention(config, on_gpu=True)
+        on_cpu = parameters.flash_attention(config, on_gpu=False)
         self._demand = placement.Demand(
             model=footprint(self._header, config.cache_type_k, config.cache_type_v),
             wish=wish,
             gpu_batch=parameters.batch_tokens(config, n_sequences, on_gpu=True),
             cpu_batch=parameters.batch_tokens(config, n_sequences, on_gpu=False),
-            flash=config.flash_attention is not FlashAttention.OFF,
+            flash_on_gpu=on_gpu is not FlashAttention.OFF,
             # `auto` finds it impossible: some of its operations would be on the other device
-            flash_in_parts=parameters.needs_flash(config),
+            flash_in_parts=on_gpu is FlashAttention.ON,
+            flash_on_cpu=on_cpu is FlashAttention.ON,
         )
 
     def load(self) -> Loaded:
@@ -224,7 +227,7 @@ class Loader:
         template = lc.llama_model_chat_template(model, None)
         n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
         return ModelFacts(
-            fingerprint=fingerprint(self._header, self._numerics()),
+            fingerprint=fingerprint(self._header, self._numerics(on_gpu=n_layers > 0)),
             architecture=self._header.architecture,
             n_ctx=self._demand.wish.n_ctx,
             n_ctx_train=lc.llama_model_n_ctx_train(model),
@@ -248,12 +251,12 @@ class Loader:
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
         )
 
-    def _numerics(self) -> tuple[str, ...]:
+    def _numerics(self, *, on_gpu: bool) -> tuple[str, ...]:
         """What logits depend on beside the file, as it was obtained."""
         config = self._config
-        flash = parameters.needs_flash(config)
-        if config.flash_attention is FlashAttention.AUTO and self._log.flash_attention is not None:
-            flash = self._log.flash_attention
+        flash = parameters.flash_attention(config, on_gpu=on_gpu)
+        if self._log.flash_attention is not None:
+            flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         return self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
 
 

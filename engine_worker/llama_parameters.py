@@ -61,11 +61,17 @@ def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
     return min(n_batch, n_sequences + spare)
 
 
-def needs_flash(config: ModelConfig) -> bool:
-    """Packed values can only be read by flash attention: llama.cpp turns `auto` into `on`."""
-    return config.flash_attention is FlashAttention.ON or (
-        config.flash_attention is FlashAttention.AUTO and config.cache_type_v not in _PLAIN_TYPES
-    )
+def flash_attention(config: ModelConfig, *, on_gpu: bool) -> FlashAttention:
+    """What to ask llama.cpp for. `auto`, which leaves it to llama.cpp, remains on a GPU only.
+
+    Packed values can be read by flash attention only. Else a CPU decodes faster without it, the
+    more so the longer the context is (DESIGN.md).
+    """
+    if config.flash_attention is not FlashAttention.AUTO:
+        return config.flash_attention
+    if config.cache_type_v not in _PLAIN_TYPES:
+        return FlashAttention.ON
+    return FlashAttention.AUTO if on_gpu else FlashAttention.OFF
 
 
 def model_parameters(
@@ -103,7 +109,8 @@ def context_parameters(
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or host.usable_cores()
     params.n_threads_batch = config.n_threads_batch or params.n_threads
-    params.flash_attn_type = getattr(lc, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH[config.flash_attention]}")
+    flash = _FLASH[flash_attention(config, on_gpu=on_gpu)]
+    params.flash_attn_type = getattr(lc, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
     params.type_k = _TYPES[config.cache_type_k]
     params.type_v = _TYPES[config.cache_type_v]
     params.swa_full = True  # a window that has moved on could not be cut back

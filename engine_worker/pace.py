@@ -45,14 +45,14 @@ class Pace:
     def _share(self, n_decoding: int) -> int:
         """What a step pays in: the most tokens that do not make it too long; all of them as long as
         nothing is known."""
-        alone_s = self._costs.seconds(n_decoding)
+        alone_s = self._costs.seconds(n_decoding, n_decoding)
         if alone_s is None:
             return self._batch_tokens
         most_s = max(STALL * alone_s, alone_s + UNNOTICED_S)
         low, high = 0, self._batch_tokens
         while low < high:
             middle = (low + high + 1) // 2
-            if (self._costs.seconds(n_decoding + middle) or 0.0) <= most_s:
+            if (self._costs.seconds(n_decoding + middle, n_decoding) or 0.0) <= most_s:
                 low = middle
             else:
                 high = middle - 1

@@ -79,17 +79,17 @@ def _free_bytes(device: EngineDevice) -> float:
 class Demand(Struct, frozen=True, kw_only=True):
     """What a model asks of memory, for any number of its layers on GPUs.
 
-    `gpu_batch` and `cpu_batch` are the tokens of a step with layers on a GPU and without. `flash`
-    is whether attention is computed in flash kernels, `flash_in_parts` whether it is also when
-    only a part of the layers is on a GPU.
+    `gpu_batch` and `cpu_batch` are the tokens of a step with layers on a GPU and without; the
+    others whether flash attention is certain with the whole model on a GPU, with a part, with none.
     """
 
     model: Footprint
     wish: cells.Wish
     gpu_batch: int
     cpu_batch: int
-    flash: bool
+    flash_on_gpu: bool
     flash_in_parts: bool
+    flash_on_cpu: bool
 
     def fitting_layers(self, wanted: int, room_bytes: int) -> int:
         """How many layers, `wanted` at most, fit on GPUs with the smallest cache that will do."""
@@ -126,9 +126,11 @@ class Demand(Struct, frozen=True, kw_only=True):
         )
 
     def _score_bytes(self, n_layers: int) -> int:
-        is_whole = n_layers in (0, self.model.n_layers)
-        flash = self.flash if is_whole else self.flash_in_parts
-        return self.model.score_bytes(self.gpu_batch if n_layers else self.cpu_batch, flash=flash)
+        if not n_layers:
+            return self.model.score_bytes(self.cpu_batch, flash=self.flash_on_cpu)
+        is_whole = n_layers == self.model.n_layers
+        flash = self.flash_on_gpu if is_whole else self.flash_in_parts
+        return self.model.score_bytes(self.gpu_batch, flash=flash)
 
 
 def fewer_layers(n_layers: int) -> int:

@@ -131,7 +131,7 @@ def _clipped(request: DraftRequest) -> DraftRequest:
 
 def _prices(costs: StepCosts, n_decoding: int) -> _Prices | None:
     n_most = n_decoding + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)
-    seconds = [costs.seconds(n_tokens) for n_tokens in range(n_decoding, n_most + 1)]
+    seconds = [costs.seconds(n, n) for n in range(n_decoding, n_most + 1)]
     known = [value for value in seconds if value is not None]
     if len(known) < 2:
         return None

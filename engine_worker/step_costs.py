@@ -1,10 +1,12 @@
 """How long a step takes by the number of its tokens, learnt from the steps that there were.
 
-Pure: who has a clock calls `observe`. Nothing is computed for the sake of measuring: prefills give
-the cost of many tokens, decoding steps that of few, and drafts what lies between.
+Pure: who has a clock calls `computed` and `sampled`. Nothing is computed for the sake of measuring:
+prefills give the cost of many tokens, decoding steps that of few, and drafts what lies between.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from math import inf
 
 from msgspec import Struct
 
@@ -19,51 +21,87 @@ _FORGOTTEN_AFTER = 256
 accident would keep drafts of that length from being tried for ever."""
 
 
+class StepCosts:
+    """Seconds of a step: those that computing its tokens takes, which the model does, and those of
+    choosing from its outputs, which the host does. A prefill has many tokens and one output, a
+    step that verifies drafts as many of both, so one cannot be told by the other.
+    """
+
+    def __init__(self) -> None:
+        self._computing = _Curve()
+        self._sampling = _Curve()
+
+    def computed(self, n_tokens: int, seconds: float) -> None:
+        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling."""
+        self._computing.observe(n_tokens, seconds)
+
+    def sampled(self, n_outputs: int, seconds: float) -> None:
+        """To choose tokens from `n_outputs` ≥ 1 rows of logits took `seconds`."""
+        self._sampling.observe(n_outputs, seconds)
+
+    def seconds(self, n_tokens: int, n_outputs: int) -> float | None:
+        """The expected seconds of a step; None until steps of two sizes have been seen.
+
+        Sampling is free until it was seen with two numbers of outputs: drafts show what it costs.
+        """
+        computing_s = self._computing.seconds(n_tokens)
+        if computing_s is None:
+            return None
+        return computing_s + (self._sampling.seconds(n_outputs) or 0.0)
+
+
 class _Mean(Struct):
-    n_tokens: float = 0.0
+    size: float = 0.0
     seconds: float = 0.0
     count: int = 0
     last: int = 0
 
 
-class StepCosts:
-    """Seconds of a step as a function of its tokens: measured means, straight lines between."""
+class _Curve:
+    """Seconds by size: measured means, straight lines between.
+
+    It never falls: where more took less time, so would the fewer have.
+    """
 
     def __init__(self) -> None:
         self._means: dict[int, _Mean] = {}
         self._points: list[tuple[float, float]] = []
-        self._n_steps = 0
+        self._n_seen = 0
 
-    def observe(self, n_tokens: int, seconds: float) -> None:
-        """A step of `n_tokens` ≥ 1 (all of its batch) took `seconds`, device and host."""
-        self._n_steps += 1
-        mean = self._means.setdefault(bisect_right(_SIZES, n_tokens), _Mean())
+    def observe(self, size: int, seconds: float) -> None:
+        self._n_seen += 1
+        mean = self._means.setdefault(bisect_right(_SIZES, size), _Mean())
         mean.count = min(mean.count + 1, _MEMORY)
-        mean.n_tokens += (n_tokens - mean.n_tokens) / mean.count
+        mean.size += (size - mean.size) / mean.count
         mean.seconds += (seconds - mean.seconds) / mean.count
-        mean.last = self._n_steps
+        mean.last = self._n_seen
         self._forget()
-        self._points = sorted((mean.n_tokens, mean.seconds) for mean in self._means.values())
+        self._points = _rising((mean.size, mean.seconds) for mean in self._means.values())
 
-    def seconds(self, n_tokens: int) -> float | None:
-        """The expected seconds of a step of `n_tokens`; None until two sizes have been seen.
-
-        Fewer tokens than were seen cost what the fewest did; more, on the line of the most, and no
-        less than those: a line that falls by accident would end below zero.
-        """
+    def seconds(self, size: int) -> float | None:
+        """None until two sizes were seen. Less than was seen costs what the least did; more, on
+        the line of the most."""
         points = self._points
         if len(points) < 2:
             return None
-        if n_tokens <= points[0][0]:
+        if size <= points[0][0]:
             return points[0][1]
-        right = min(bisect_left(points, (n_tokens,)), len(points) - 1)
-        (n_left, s_left), (n_right, s_right) = points[right - 1], points[right]
-        on_line = s_left + (s_right - s_left) * (n_tokens - n_left) / (n_right - n_left)
-        return on_line if n_tokens <= n_right else max(on_line, s_right)
+        right = min(bisect_left(points, (size,)), len(points) - 1)
+        (left_size, left_s), (right_size, right_s) = points[right - 1], points[right]
+        return left_s + (right_s - left_s) * (size - left_size) / (right_size - left_size)
 
     def _forget(self) -> None:
         """The smallest and the largest size stay: what lies between is a line without them."""
-        stale = self._n_steps - _FORGOTTEN_AFTER
+        stale = self._n_seen - _FORGOTTEN_AFTER
         for size in sorted(self._means)[1:-1]:
             if self._means[size].last < stale:
                 del self._means[size]
+
+
+def _rising(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    rising = []
+    least = inf
+    for size, seconds in sorted(points, reverse=True):
+        least = min(least, seconds)
+        rising.append((size, least))
+    return rising[::-1]

@@ -208,9 +208,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for prompts [default: n_threads]"),
     ] = None
-    flash_attention: Annotated[FlashAttention, Meta(description="flash attention kernels")] = (
-        FlashAttention.AUTO
-    )
+    flash_attention: Annotated[
+        FlashAttention,
+        Meta(description="flash attention kernels; auto: on a GPU that has them, not on a CPU"),
+    ] = FlashAttention.AUTO
     cached_sequences: Annotated[
         int,
         Meta(ge=0, le=200, description="finished sequences whose KV is kept for reuse"),

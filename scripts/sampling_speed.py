@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine_worker.batch_sampling import BatchSampler, Pick
+from engine_worker.batch_sampling import BatchSampler, Pick, prepare
 from engine_worker.sampling import Sampler
 from gpufc.sampling import SamplingParams
 
@@ -60,7 +60,7 @@ def main() -> None:
                 f"{name}, {n_threads} threads",
                 options.steps,
                 matrices,
-                lambda m, b=batch, p=picks: b.choose(m, p),
+                lambda m, b=batch, p=picks: b.choose(m, prepare(p)),
             )
             batch.close()
 

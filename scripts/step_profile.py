@@ -32,14 +32,17 @@ PARTS = {
     "begin": "_begin_what_fits",
     "tell": "_tell",
     "wait": "_wait_for",
-    "sample": "_sample",
+    "take": "_take",
 }
 
 
 def main() -> None:
     options = _options()
     config = ModelConfig(
-        model_path=str(options.model), n_ctx=options.n_ctx, kv_unified=options.layout
+        model_path=str(options.model),
+        n_ctx=options.n_ctx,
+        kv_unified=options.layout,
+        n_threads=options.threads,
     )
     backend = LlamaBackend.load(config, options.streams + 4, lambda _: None)
     engine = Engine(
@@ -56,7 +59,7 @@ def main() -> None:
     steps = _run(engine, options.streams, spent)
     print(f"{options.model.name}, {options.streams} streams, {backend.facts.unified=}, medians of")
     print(f"{len(steps)} steps in which all decode, milliseconds:")
-    for part in (*PARTS, "step"):
+    for part in (*PARTS, "choose", "step"):
         print(f"  {part:8}{median(step[part] for step in steps) * 1000:8.2f}")
     print(f"  {options.streams / median(step['step'] for step in steps):.0f} tokens/s")
 
@@ -70,6 +73,7 @@ def _options() -> argparse.Namespace:
     add("--prompt", type=int, default=128, help="tokens of each prompt")
     add("--n-ctx", type=int, default=2048)
     add("--layout", type=KvUnified, default=KvUnified.AUTO, choices=list(KvUnified))
+    add("--threads", type=int, help="(all cores)")
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
     return parser.parse_args()
@@ -104,6 +108,7 @@ def _timed(engine: Engine) -> dict[str, float]:
 
     for part, name in PARTS.items():
         setattr(engine, name, timed(part, getattr(engine, name)))
+    engine._sampler.choose = timed("choose", engine._sampler.choose)
     return spent
 
 
@@ -117,7 +122,7 @@ def _run(engine: Engine, n_streams: int, spent: dict[str, float]) -> list[dict[s
         engine.run_step()
         spent["step"] = time.perf_counter() - began
         if all_decode:
-            steps.append(dict(spent) | {part: spent[part] for part in PARTS})
+            steps.append({part: spent[part] for part in (*PARTS, "choose", "step")})
     return steps
 
 

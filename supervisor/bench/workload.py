@@ -11,10 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from supervisor.bench import code_text
 from supervisor.bench.words import WORDS
-
-PHRASE_WORDS = 8
-"""Length of what a repetitive text repeats."""
 
 INDEX_WORDS = 3
 """Words at the beginning of a text that only its index decides: 37 million texts are distinct."""
@@ -26,15 +24,16 @@ class Workload(Struct, frozen=True, kw_only=True):
     """One kind of conversation, any number of them. `conversation` makes the one of an index.
 
     `prompt_tokens` is the length of each turn's own text; the `shared_prefix` stands before the
-    first turn's in addition, the same in all. `rate` is of conversations per second, arriving as a
-    Poisson process; None means that a client begins one when it has ended another.
+    first turn's in addition, the same in all. With `copying`, a turn's text brings source code and
+    asks to have it again with one name changed. `rate` is of conversations per second, arriving as
+    a Poisson process; None means that a client begins one when it has ended another.
     """
 
     prompt_tokens: Count = 128
     output_tokens: Count = 128
     shared_prefix: Annotated[int, Meta(ge=0)] = 0
     turns: Count = 1
-    repetitive: bool = False
+    copying: bool = False
     greedy: bool = False
     rate: Annotated[float, Meta(gt=0.0)] | None = None
     seed: int = 1
@@ -83,10 +82,10 @@ def _shared_prefix(workload: Workload) -> str:
 
 def _text(workload: Workload, index: int, dice: random.Random) -> str:
     n_words = workload.prompt_tokens
-    words = _index_words(workload.seed, index)[:n_words]
-    if workload.repetitive:
-        words += dice.choices(WORDS, k=PHRASE_WORDS - len(words))
-        words = list(itertools.islice(itertools.cycle(words), n_words))
+    first = _index_words(workload.seed, index)
+    if workload.copying:
+        return code_text.wish(first, n_words, dice)
+    words = first[:n_words]
     words += dice.choices(WORDS, k=n_words - len(words))
     return " ".join(words)
 

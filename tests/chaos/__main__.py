@@ -54,8 +54,9 @@ def _options() -> argparse.Namespace:
 
     add = parser.add_argument_group("replacements").add_argument
     add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
-    add("--swaps", type=int, metavar="N", help="N swaps between two real models under load")
-    add("--second", type=Path, metavar="FILE", help="with --swaps: the second model")
+    add("--swaps", type=int, metavar="N", help="N swaps between two models under load")
+    add("--second", type=Path, metavar="FILE", help="with --swaps: the second real model")
+    add("--fake", action="store_true", help="with --replacements, --swaps: the fake backend")
     add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
     add("--refusals", action="store_true", help="swaps under load that must be refused")
 
@@ -115,9 +116,14 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
-        (o.replacements, lambda: replacements.restarts(o.replacements, None)),
-        (o.replacements, lambda: replacements.restarts(o.replacements, _model())),
-        (o.swaps, lambda: replacements.swaps(o.swaps, [_model(), _second(o)])),
+        (
+            o.replacements,
+            lambda: replacements.restarts(o.replacements, None if o.fake else _model()),
+        ),
+        (
+            o.swaps,
+            lambda: replacements.swaps(o.swaps, [] if o.fake else [_model(), _second(o)]),
+        ),
         (o.refusals, lambda: replacements.refusals(_model())),
         (o.upgrades, lambda: upgrades.run(o.upgrades)),
     ]
@@ -126,7 +132,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 def _second(options: argparse.Namespace) -> Path:
     if options.second is None:
-        sys.exit("--swaps needs --second FILE, another model")
+        sys.exit("--swaps needs --second FILE, another model, or --fake")
     return Path(options.second).absolute()
 
 

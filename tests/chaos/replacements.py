@@ -15,14 +15,16 @@ from tests.chaos.broken_models import not_a_number, truncated
 from tests.chaos.history import History, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import conditions, say, spread
-from tests.chaos.rig import Rig, rig, stop_and_look, worker, wrong_counters
-from tests.service import COMMAND, clean_environment
+from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, worker, wrong_counters
+from tests.integration.commands import command as run_command
+from tests.integration.commands import fake_model
 
 N_CLIENTS = 4
 N_TOKENS = 48
 UNDISTURBED_S = 10.0
 """How long requests are timed before the first replacement, to compare with."""
 REFUSED = 5
+FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=10"}
 ROOMY = {
     "GPUFC_N_CTX": "128",
     "GPUFC_KV_UNIFIED": "false",
@@ -34,6 +36,7 @@ ROOMY = {
 class Outcome(Struct):
     """What the clients of one run got. Times in seconds."""
 
+    before: Footprint
     histories: list[History] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -51,8 +54,8 @@ class Outcome(Struct):
 async def restarts(n: int, model: Path | None) -> bool:
     """`n` restarts under load; the fake backend without a model. Whether nobody noticed."""
     async with _service(model) as one:
-        outcome = Outcome()
-        async with _load(one, outcome, _asks(model, "restart")):
+        outcome = Outcome(Footprint(one.service))
+        async with _load(one, outcome, _asks("restart", fake=model is None)):
             for _ in range(n):
                 pid = worker(await one.figures())["pid"]
                 await _replace(one, outcome, "restart")
@@ -62,17 +65,21 @@ async def restarts(n: int, model: Path | None) -> bool:
 
 
 async def swaps(n: int, models: Sequence[Path]) -> bool:
-    """`n` swaps to and fro between two real models under load. Whether nobody noticed."""
-    async with _service(models[0]) as one:
-        outcome = Outcome()
-        async with _load(one, outcome, _asks(models[0], "swap")):
-            for number in range(1, n + 1):
-                target = models[number % len(models)]
-                await _replace(one, outcome, "swap", str(target))
-                served = worker(await one.figures())["model_path"]
-                if Path(served) != target:
-                    outcome.wrong.append(f"{served} serves and not {target}")
-        return await _verdict(one, outcome, f"{n} swaps")
+    """`n` swaps to and fro between two models under load; between two of the fake backend's
+    without any. Whether nobody noticed."""
+    with tempfile.TemporaryDirectory(prefix="ch") as folder:
+        fakes = [fake_model(Path(folder) / name) for name in ("one.gguf", "two.gguf")]
+        chosen = list(models) or fakes
+        async with _service(chosen[0], fake=not models) as one:
+            outcome = Outcome(Footprint(one.service))
+            async with _load(one, outcome, _asks("swap", fake=not models)):
+                for number in range(1, n + 1):
+                    target = chosen[number % len(chosen)]
+                    await _replace(one, outcome, "swap", str(target))
+                    served = worker(await one.figures())["model_path"]
+                    if Path(served) != target:
+                        outcome.wrong.append(f"{served} serves and not {target}")
+            return await _verdict(one, outcome, f"{n} swaps")
 
 
 async def refusals(model: Path) -> bool:
@@ -83,9 +90,9 @@ async def refusals(model: Path) -> bool:
             ("logits that are not numbers", [str(not_a_number(model, Path(folder)))], "trial"),
             ("does not fit", [str(model), "--n-ctx", "8192"], "KV cache"),
         ]
-        async with _service(model, ROOMY) as one:
-            outcome = Outcome()
-            async with _load(one, outcome, _asks(model, "refusal")):
+        async with _service(model, extra=ROOMY) as one:
+            outcome = Outcome(Footprint(one.service))
+            async with _load(one, outcome, _asks("refusal", fake=False)):
                 for name, arguments, word in bad:
                     await _refused(one, outcome, name, arguments, word, model)
             return await _verdict(one, outcome, f"{len(bad)} refused swaps")
@@ -106,18 +113,21 @@ async def _refused(
 
 
 @asynccontextmanager
-async def _service(model: Path | None, extra: dict[str, str] = {}) -> AsyncIterator[Rig]:  # noqa: B006
+async def _service(
+    model: Path | None, *, fake: bool | None = None, extra: dict[str, str] | None = None
+) -> AsyncIterator[Rig]:
+    is_fake = model is None if fake is None else fake
     arguments = ["--model-path", str(model)] if model else []
     environ = {"GPUFC_LOG_LEVEL": "warning", "GPUFC_N_CTX": "1024"}
-    environ |= ({} if model else {"GPUFC_BACKEND": "fake"}) | extra
-    async with rig(*arguments, environ=environ) as one:
+    environ |= FAKE if is_fake else {}
+    async with rig(*arguments, environ=environ | (extra or {})) as one:
         yield one
 
 
-def _asks(model: Path | None, name: str) -> Callable[[int], Ask]:
+def _asks(name: str, *, fake: bool) -> Callable[[int], Ask]:
     def ask(number: int) -> Ask:
         prompt = f"{name} {number}: a short story about the sea and"
-        return ask_real(prompt, N_TOKENS, seed=number) if model else ask_fake(prompt, N_TOKENS)
+        return ask_fake(prompt, N_TOKENS) if fake else ask_real(prompt, N_TOKENS, seed=number)
 
     return ask
 
@@ -155,24 +165,16 @@ async def _replace(one: Rig, outcome: Outcome, *arguments: str) -> None:
 
 async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
     """One of the operator's commands, as a process: its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        name,
-        *arguments,
-        "--runtime-dir",
-        str(one.service.runtime.path),
-        env=clean_environment(),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said, _ = await process.communicate()
-    return process.returncode or 0, said.decode().strip()
+    code, said = await run_command(one.service, name, *arguments)
+    return code, said.strip()
 
 
 async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
     for history in outcome.histories:
         outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
-    outcome.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    outcome.wrong += wrong_counters(await one.until_idle())
+    after = Footprint(one.service)
+    outcome.wrong += stop_and_look(one.service)
     say(f"{what}, {N_CLIENTS} clients, {len(outcome.histories)} requests; {conditions()}")
     if outcome.took:
         say(f"  the command: {spread(outcome.took)}")
@@ -180,6 +182,8 @@ async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
         some = outcome.of(disturbed=disturbed)
         say(f"  first text, {name}: {spread([*map(first_text_s, some)])}")
         say(f"  longest silence of a stream, {name}: {spread([*map(longest_silence_s, some)])}")
+    say(f"  before: {outcome.before}")
+    say(f"  after:  {after}")
     for line in outcome.wrong[:30]:
         say(f"  WRONG {line}")
     say(f"  {len(outcome.wrong)} errors")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine_worker.batch_sampling import MAX_TOP_K, BatchSampler, Pick
+from engine_worker.batch_sampling import MAX_TOP_K, BatchSampler, Pick, prepare
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
 from gpufc.sampling import SamplingParams
@@ -58,7 +58,7 @@ def check(
         pick(row_params, n_vocab, history, end)
         for row_params, history in zip(wanted, histories, strict=True)
     ]
-    chosen = batch.choose(logits, picks)
+    chosen = batch.choose(logits, prepare(picks))
     assert len(chosen) == len(picks)
     for row, row_params, history, one, token in zip(
         logits, wanted, histories, picks, chosen, strict=True
@@ -183,7 +183,7 @@ def test_rows_of_equal_logits_keep_the_lowest_ids(batch: BatchSampler, temperatu
     logits = np.zeros((3, 20_000), np.float32)
     wanted = [params(temperature=temperature, top_k=3, seed=seed) for seed in range(3)]
     picks = [pick(one, 20_000, [], []) for one in wanted]
-    chosen = batch.choose(logits, picks)
+    chosen = batch.choose(logits, prepare(picks))
     assert all(isinstance(token, int) and token < 3 for token in chosen)
     check(batch, logits, wanted, [[], [], []], [])
 
@@ -197,7 +197,7 @@ def test_logits_that_doubles_cannot_tell_apart_beside_the_best_are_ties(
     logits[:, [40, 300, 900]] = [1e-30, 2e-30, 3e-30]
     wanted = [params(temperature=100.0, top_k=2, top_p=1, min_p=0, seed=row) for row in range(40)]
     check(batch, logits, wanted, [[]] * 40, [])
-    tokens = batch.choose(logits, [pick(one, 1000, [], []) for one in wanted])
+    tokens = batch.choose(logits, prepare([pick(one, 1000, [], []) for one in wanted]))
     assert set(tokens) == {40, 500}
 
 
@@ -228,10 +228,12 @@ def test_a_row_s_token_depends_on_no_other_row_and_not_on_the_threads(batch: Bat
         pick(params(seed=row, **MIXED[row % len(MIXED)]), 49_152, history, [row])
         for row, history in enumerate(histories)
     ]
-    together = batch.choose(logits, picks)
+    together = batch.choose(logits, prepare(picks))
     alone = BatchSampler(49_152, n_threads=1)
-    assert together == [alone.choose(logits[row : row + 1], [picks[row]])[0] for row in range(24)]
-    assert together[::-1] == batch.choose(logits[::-1].copy(), picks[::-1])
+    assert together == [
+        alone.choose(logits[row : row + 1], prepare([picks[row]]))[0] for row in range(24)
+    ]
+    assert together[::-1] == batch.choose(logits[::-1].copy(), prepare(picks[::-1]))
 
 
 @pytest.mark.parametrize("batch", [100], indirect=True)
@@ -244,7 +246,7 @@ def test_a_row_without_any_token_left_gets_its_error_and_the_others_tokens(
     )
     wanted = [params(), banning, params(temperature=0.0)]
     logits = rows(3, 100)
-    chosen = batch.choose(logits, [pick(one, 100, [], []) for one in wanted])
+    chosen = batch.choose(logits, prepare([pick(one, 100, [], []) for one in wanted]))
     assert isinstance(chosen[0], int)
     assert isinstance(chosen[1], RequestError)
     assert chosen[1].param == "logit_bias"
@@ -259,13 +261,13 @@ def test_what_follows_the_history_in_its_list_is_not_looked_at(
     logits = rows(1, 1000)
     best = int(logits.argmax())
     sampler = Sampler(params(temperature=0.0, **kind), 1000)
-    assert batch.choose(logits, [Pick(sampler, [1, best], 1, 0, 0)]) == [best]
-    assert batch.choose(logits, [Pick(sampler, [1, best], 2, 0, 0)]) != [best]
+    assert batch.choose(logits, prepare([Pick(sampler, [1, best], 1, 0, 0)])) == [best]
+    assert batch.choose(logits, prepare([Pick(sampler, [1, best], 2, 0, 0)])) != [best]
 
 
 @pytest.mark.parametrize("batch", [1000], indirect=True)
 def test_an_empty_batch_has_no_tokens(batch: BatchSampler) -> None:
-    assert batch.choose(np.empty((0, 1000), np.float32), []) == []
+    assert batch.choose(np.empty((0, 1000), np.float32), prepare([])) == []
 
 
 # a model gone wrong
@@ -280,12 +282,12 @@ def test_a_logit_that_is_no_number_or_infinite_fails_the_batch_wherever_it_is(
     good = rows(12, 50_257)
     history = [9, 50_256]
     picks = [pick(params(**kind), 50_257, history, [0])] * 12
-    batch.choose(good, picks)
+    batch.choose(good, prepare(picks))
     for row, token in [(0, 0), (5, 8), (5, 9), (11, 50_256), (11, 31_000)]:
         spoilt = good.copy()
         spoilt[row, token] = bad
         with pytest.raises(DecodeFailed):
-            batch.choose(spoilt, picks)
+            batch.choose(spoilt, prepare(picks))
 
 
 @pytest.mark.parametrize("batch", [1000], indirect=True)
@@ -296,7 +298,7 @@ def test_a_row_without_any_finite_logit_fails_the_batch(
     logits = rows(3, 1000)
     logits[1] = -np.inf
     with pytest.raises(DecodeFailed):
-        batch.choose(logits, [pick(params(**kind), 1000, [], [])] * 3)
+        batch.choose(logits, prepare([pick(params(**kind), 1000, [], [])] * 3))
 
 
 # threads
@@ -305,7 +307,7 @@ def test_a_row_without_any_finite_logit_fails_the_batch(
 def test_close_ends_the_threads() -> None:
     before = set(threading.enumerate())
     batch = BatchSampler(49_152, n_threads=3)
-    batch.choose(rows(24, 49_152), [pick(params(), 49_152, [], [])] * 24)
+    batch.choose(rows(24, 49_152), prepare([pick(params(), 49_152, [], [])] * 24))
     assert set(threading.enumerate()) > before
     batch.close()
     assert set(threading.enumerate()) == before

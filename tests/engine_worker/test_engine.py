@@ -256,7 +256,7 @@ def test_drafts_change_how_many_steps_it_takes_and_nothing_else(unified: bool, w
 
 def _make_drafts_pay(run: EngineRun) -> None:
     """Steps that cost the same whatever they compute, as on a large device."""
-    run.engine._costs.seconds = lambda n_tokens: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.engine._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
 
 
 def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:

@@ -159,6 +159,25 @@ def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:
     assert (context.n_threads, context.n_threads_batch) == (3, 5)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "config", "expected"),
+    [
+        ((), {}, "DISABLED"),
+        ((8000,), {}, "AUTO"),
+        ((), {"flash_attention": "on"}, "ENABLED"),
+        ((8000,), {"flash_attention": "off"}, "DISABLED"),
+        ((), {"cache_type_v": "q8_0"}, "ENABLED"),
+        ((), {"cache_type_k": "q8_0"}, "DISABLED"),
+    ],
+)
+def test_flash_attention_is_a_gpu_s_or_what_the_cache_needs(
+    load: Load, gpus: tuple[int, ...], config: dict[str, str], expected: str
+) -> None:
+    _, llama = load(*gpus, **config)
+    (context,) = llama.contexts
+    assert context.flash_attn_type == f"LLAMA_FLASH_ATTN_TYPE_{expected}"
+
+
 def test_the_fingerprint_is_that_of_what_was_obtained(load: Load) -> None:
     def print_of(**config: Any) -> str:
         return load(**config)[0].facts.fingerprint

@@ -9,7 +9,7 @@ BATCH = 128
 def linear(base_s: float, token_s: float) -> StepCosts:
     costs = StepCosts()
     for n_tokens in (1, 8, 16, 64, 128):
-        costs.observe(n_tokens, base_s + token_s * n_tokens)
+        costs.computed(n_tokens, base_s + token_s * n_tokens)
     return costs
 
 
@@ -28,7 +28,7 @@ def test_a_long_prompt_gets_what_does_not_stall_the_others() -> None:
     for _ in range(20):
         chunks.append(pace.allowance(16))
         pace.spent(16, chunks[-1])
-    plain_s, long_s = costs.seconds(16), costs.seconds(16 + chunks[-1])
+    plain_s, long_s = costs.seconds(16, 16), costs.seconds(16 + chunks[-1], 16)
     assert plain_s is not None
     assert long_s is not None
     assert long_s <= STALL * plain_s * 1.1

@@ -95,8 +95,9 @@ def demand(**more: Any) -> Demand:
         "wish": cells.Wish(n_ctx=4096, n_running=8, n_sequences=8, unified=KvUnified.TRUE),
         "gpu_batch": 1024,
         "cpu_batch": 128,
-        "flash": True,
+        "flash_on_gpu": True,
         "flash_in_parts": True,
+        "flash_on_cpu": False,
     }
     return Demand(**{**given, **more})
 
@@ -138,7 +139,7 @@ def test_a_whole_model_has_its_cache_where_it_is() -> None:
     (on_device,) = demand().stores(10, device_room=7, host_room=9)
     assert on_device.on_gpu
     (on_host,) = demand().stores(0, device_room=7, host_room=9)
-    assert (on_host.on_gpu, on_host.score_bytes) == (False, 128 * 2)
+    assert (on_host.on_gpu, on_host.score_bytes) == (False, 128 * (4 + 6 * 32))
 
 
 def test_fewer_layers_come_to_none_in_a_few_steps() -> None:

@@ -41,7 +41,7 @@ class ScriptedDrafter:
 def costs(first_s: float, further_s: float) -> StepCosts:
     found = StepCosts()
     for n_tokens in (1, 2048):
-        found.observe(n_tokens, first_s + further_s * (n_tokens - 1))
+        found.computed(n_tokens, first_s + further_s * (n_tokens - 1))
     return found
 
 

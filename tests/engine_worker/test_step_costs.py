@@ -7,63 +7,74 @@ from hypothesis import strategies as st
 from engine_worker.step_costs import StepCosts
 
 
-def costs(*observed: tuple[int, float]) -> StepCosts:
+def costs(*computed: tuple[int, float]) -> StepCosts:
     found = StepCosts()
-    for n_tokens, seconds in observed:
-        found.observe(n_tokens, seconds)
+    for n_tokens, seconds in computed:
+        found.computed(n_tokens, seconds)
     return found
 
 
 def test_nothing_is_known_before_two_sizes_were_seen() -> None:
-    assert costs().seconds(1) is None
-    assert costs((1, 0.01), (1, 0.01)).seconds(1) is None
-    assert costs((1, 0.01), (100, 0.5)).seconds(1) == pytest.approx(0.01)
+    assert costs().seconds(1, 1) is None
+    assert costs((1, 0.01), (1, 0.01)).seconds(1, 1) is None
+    assert costs((1, 0.01), (100, 0.5)).seconds(1, 1) == pytest.approx(0.01)
 
 
 def test_between_two_sizes_lies_a_line_and_beyond_them_it_goes_on() -> None:
     found = costs((1, 0.01), (5, 0.03), (101, 0.51))
-    assert found.seconds(3) == pytest.approx(0.02)
-    assert found.seconds(53) == pytest.approx(0.27)
-    assert found.seconds(201) == pytest.approx(1.01)
+    assert found.seconds(3, 0) == pytest.approx(0.02)
+    assert found.seconds(53, 0) == pytest.approx(0.27)
+    assert found.seconds(201, 0) == pytest.approx(1.01)
 
 
 def test_fewer_tokens_than_were_seen_cost_what_the_fewest_did() -> None:
-    assert costs((8, 0.05), (128, 0.5)).seconds(1) == pytest.approx(0.05)
+    assert costs((8, 0.05), (128, 0.5)).seconds(1, 1) == pytest.approx(0.05)
 
 
-def test_a_line_that_falls_by_accident_does_not_go_on() -> None:
-    assert costs((1, 0.03), (5, 0.02)).seconds(50) == pytest.approx(0.02)
+def test_outputs_cost_extra_once_two_numbers_of_them_were_seen() -> None:
+    found = costs((1, 0.01), (101, 0.51))
+    found.sampled(1, 0.001)
+    assert found.seconds(11, 11) == pytest.approx(0.06)
+    found.sampled(11, 0.006)
+    assert found.seconds(11, 11) == pytest.approx(0.066)
+    assert found.seconds(11, 1) == pytest.approx(0.061)
 
 
 def test_a_size_that_became_dearer_is_followed() -> None:
     found = costs((1, 0.01), (128, 0.5))
     for _ in range(60):
-        found.observe(1, 0.02)
-    assert found.seconds(1) == pytest.approx(0.02, rel=0.05)
+        found.computed(1, 0.02)
+    assert found.seconds(1, 1) == pytest.approx(0.02, rel=0.05)
 
 
 def test_one_slow_step_moves_a_known_size_little() -> None:
     found = costs((128, 0.5), *[(1, 0.01)] * 16)
-    found.observe(1, 0.1)
-    assert found.seconds(1) == pytest.approx(0.01 + 0.09 / 16)
+    found.computed(1, 0.1)
+    assert found.seconds(1, 1) == pytest.approx(0.01 + 0.09 / 16)
 
 
 def test_a_size_not_seen_for_long_is_interpolated_again() -> None:
-    found = costs((1, 0.01), (101, 0.51), (9, 5.0))
+    found = costs((1, 0.01), (101, 0.51), (9, 0.5))
     for _ in range(300):
-        found.observe(1, 0.01)
-    assert found.seconds(9) == pytest.approx(0.05)
-    assert found.seconds(101) == pytest.approx(0.51)
+        found.computed(1, 0.01)
+    assert found.seconds(9, 1) == pytest.approx(0.05)
+    assert found.seconds(101, 1) == pytest.approx(0.51)
+
+
+def test_a_larger_step_that_took_less_shows_what_a_smaller_one_can_take() -> None:
+    found = costs((1, 0.01), (16, 0.9), (32, 0.1), (48, 0.05))
+    assert found.seconds(32, 1) == found.seconds(64, 1) == pytest.approx(0.05)
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-6, 10.0)), min_size=1),
     st.integers(1, 5000),
+    st.integers(0, 100),
 )
-def test_a_cost_within_the_sizes_seen_lies_within_the_costs_seen(
-    observed: list[tuple[int, float]], n_tokens: int
+def test_more_tokens_never_cost_less(
+    computed: list[tuple[int, float]], n_tokens: int, n_more: int
 ) -> None:
-    found = costs(*observed).seconds(n_tokens)
-    sizes, seconds = zip(*observed, strict=True)
-    if found is not None and n_tokens <= min(sizes):
-        assert min(seconds) * 0.999 <= found <= max(seconds) * 1.001
+    found = costs(*computed)
+    fewer, more = found.seconds(n_tokens, 1), found.seconds(n_tokens + n_more, 1)
+    if fewer is not None and more is not None:
+        assert 0.0 < fewer <= more * (1 + 1e-9)

@@ -2,49 +2,43 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from gpufc.errors import StartError
+from supervisor.bench.compare.scenarios import Scenario
 from supervisor.bench.compare.servers import Setting
 
 TIMEOUT_S = 600.0
 
 
-def command(
-    program: Path, setting: Setting, streams: Sequence[int], prompt: int, output: int
-) -> list[str]:
-    """Prompts and answers of these lengths, so many at once."""
-    cells = max(streams) * (prompt + output)
+def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
+    """Prompts and answers as long as the scenario's, and as many at once."""
+    streams, workload = scenario.bounds.streams, scenario.workload
+    cells = streams * (workload.prompt_tokens + workload.output_tokens)
     made = [str(program), "--model", str(setting.model), "--ctx-size", str(cells)]
     made += ["--threads", str(setting.n_threads), "--flash-attn", setting.flash_attention]
-    made += ["-npp", str(prompt), "-ntg", str(output), "-npl", ",".join(map(str, streams))]
-    return [*made, "--output-format", "jsonl"]
+    if setting.unified is not None:
+        made.append("--kv-unified" if setting.unified else "--no-kv-unified")
+    made += ["-npp", str(workload.prompt_tokens), "-ntg", str(workload.output_tokens)]
+    return [*made, "-npl", str(streams), "--output-format", "jsonl"]
 
 
-def decode_rates(lines: str) -> dict[int, float]:
-    """Generated tokens per second for each number of streams, of what it prints."""
-    rates = {}
-    for line in lines.splitlines():
-        if line.startswith("{"):
-            row = json.loads(line)
-            rates[int(row["pl"])] = float(row["speed_tg"])
-    return rates
+def decode_rate(lines: str) -> float | None:
+    """Generated tokens per second, of what it prints."""
+    rows = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+    return float(rows[-1]["speed_tg"]) if rows else None
 
 
-def measure(
-    program: Path,
-    setting: Setting,
-    streams: Sequence[int] = (1, 8, 16),
-    prompt: int = 128,
-    output: int = 128,
-) -> dict[int, float]:
-    """Run it. Raises `StartError`."""
+def measure(program: Path, setting: Setting, scenario: Scenario) -> float:
+    """Run it; tokens per second. Raises `StartError`."""
     try:
         done = subprocess.run(
-            command(program, setting, streams, prompt, output),
+            command(program, setting, scenario),
             capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as err:
         raise StartError(f"{program.name} failed: {err}") from err
-    return decode_rates(done.stdout)
+    rate = decode_rate(done.stdout)
+    if rate is None:
+        raise StartError(f"{program.name} said nothing of its speed")
+    return rate

@@ -63,7 +63,8 @@ def _all_run(outcomes: list[Outcome], streams: int, calm: int) -> bool:
 
 
 def metrics(outcomes: list[Outcome], intrusion: Intrusion) -> dict[str, float]:
-    """Gaps that ended before the intrusion, and those that lie in it at least in part.
+    """Gaps that ended before the intrusion, and those that lie in it at least in part;
+    `disturbed_to_calm` is how many times longer the 99th percentile is.
 
     The gaps before all streams had begun are prefills of the others: they are left out.
     """
@@ -79,5 +80,7 @@ def metrics(outcomes: list[Outcome], intrusion: Intrusion) -> dict[str, float]:
     for name, values in (("calm", distribution(calm)), ("disturbed", distribution(disturbed))):
         if values is not None:
             row |= {f"{name}_gap_{k}_ms": getattr(values, k) * 1000 for k in ("p50", "p99", "max")}
+    if "calm_gap_p99_ms" in row and "disturbed_gap_p99_ms" in row:
+        row["disturbed_to_calm"] = row["disturbed_gap_p99_ms"] / row["calm_gap_p99_ms"]
     row["failed"] = float(sum(outcome.failure is not None for outcome in outcomes))
     return row

@@ -21,14 +21,16 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """One metric of one scenario: medians over rounds, and the ratio of the first server to each
-    other one, such that more than 1 is better for the first."""
+    """One metric of one scenario: medians over rounds, and the ratio of the first server's to each
+    other one's, such that more than 1 is better for the first. Spreads are the least and the most
+    of single rounds; a ratio's, of both servers in the same round."""
 
     scenario: str
     metric: str
     medians: dict[str, float]
     spreads: dict[str, tuple[float, float]]
     ratios: dict[str, float]
+    ratio_spreads: dict[str, tuple[float, float]]
 
 
 def order(servers: Sequence[str], n_rounds: int) -> Iterator[tuple[int, str]]:
@@ -47,26 +49,39 @@ def compare(rows: Iterable[Row], scenario: str, servers: Sequence[str]) -> list[
 
 
 def _compare(rows: list[Row], scenario: str, metric: str, servers: Sequence[str]) -> Comparison:
-    values = {
-        server: [
-            row.metrics[metric] for row in rows if row.server == server and metric in row.metrics
-        ]
-        for server in servers
-    }
-    medians = {server: median(found) for server, found in values.items() if found}
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if metric in row.metrics:
+            values.setdefault(row.server, {})[row.round] = row.metrics[metric]
+    medians = {server: median(found.values()) for server, found in values.items()}
+    ratios, ratio_spreads = {}, {}
+    for other in servers[1:]:
+        ratio = _ratio(metric, medians.get(servers[0]), medians.get(other))
+        if ratio is not None:
+            ratios[other] = ratio
+            ratio_spreads[other] = _ratio_spread(metric, values[servers[0]], values[other])
     return Comparison(
         scenario=scenario,
         metric=metric,
         medians=medians,
-        spreads={server: (min(found), max(found)) for server, found in values.items() if found},
-        ratios=_ratios(metric, medians, servers),
+        spreads={s: (min(found.values()), max(found.values())) for s, found in values.items()},
+        ratios=ratios,
+        ratio_spreads=ratio_spreads,
     )
 
 
-def _ratios(metric: str, medians: dict[str, float], servers: Sequence[str]) -> dict[str, float]:
-    ours, ratios = medians.get(servers[0]), {}
-    for server in servers[1:]:
-        theirs = medians.get(server)
-        if ours and theirs:
-            ratios[server] = ours / theirs if is_better_higher(metric) else theirs / ours
-    return ratios
+def _ratio_spread(
+    metric: str, ours: dict[int, float], theirs: dict[int, float]
+) -> tuple[float, float]:
+    """Over the rounds that both have; both 0 if there is none."""
+    found = [_ratio(metric, ours.get(number), value) for number, value in theirs.items()]
+    known = [ratio for ratio in found if ratio is not None]
+    return min(known, default=0.0), max(known, default=0.0)
+
+
+def _ratio(metric: str, ours: float | None, theirs: float | None) -> float | None:
+    """None where one of them has none, or nothing to divide by; and for shares, where how many
+    times more says nothing."""
+    if not ours or not theirs or metric.endswith("_share"):
+        return None
+    return ours / theirs if is_better_higher(metric) else theirs / ours

@@ -30,7 +30,11 @@ async def measure(target: Target, workload: Workload, bounds: Bounds, n_ctx: int
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """`slots` is how many sequences each server has. `metrics` are those that the table shows."""
+    """`slots` is how many sequences each server has. `shows` are the metrics in the table.
+
+    With `variants`, gpufc is compared with itself under values of this key of its configuration,
+    the first of them ours. `is_plain` ones are what llama-batched-bench can be asked as well.
+    """
 
     name: str
     says: str
@@ -39,11 +43,16 @@ class Scenario(Struct, frozen=True, kw_only=True):
     bounds: Bounds
     shows: tuple[str, ...]
     play: Play = measure
+    variants: tuple[str, tuple[str, ...]] | None = None
+    is_plain: bool = False
 
 
 RATE = "output_tokens_per_s"
 FIRST = ("first_token_p50_ms", "first_token_p99_ms")
 GAPS = ("gap_p50_ms", "gap_p99_ms")
+PER_TOKEN = "per_token_p50_ms"  # noqa: S105  (no secret)
+
+SPECULATION = ("speculation", ("ngram", "none"))
 
 
 def _streams(name: str, streams: int, slots: int, requests: int, output: int) -> Scenario:
@@ -54,6 +63,7 @@ def _streams(name: str, streams: int, slots: int, requests: int, output: int) ->
         workload=Workload(prompt_tokens=128, output_tokens=output),
         bounds=Bounds(streams=streams, requests=requests),
         shows=(RATE, *FIRST, *GAPS),
+        is_plain=True,
     )
 
 
@@ -80,12 +90,22 @@ SCENARIOS = {
             shows=(*FIRST, RATE, "cached_share", "turns_not_cached"),
         ),
         Scenario(
-            name="repetitive",
-            says="1 stream that repeats itself, greedy",
+            name="copying",
+            says="1 stream that edits code, greedy, with and without speculation",
             slots=4,
-            workload=Workload(prompt_tokens=128, output_tokens=128, repetitive=True, greedy=True),
+            workload=Workload(prompt_tokens=300, output_tokens=160, copying=True, greedy=True),
             bounds=Bounds(streams=1, requests=3),
-            shows=(RATE, "gap_p50_ms"),
+            shows=(RATE, PER_TOKEN),
+            variants=SPECULATION,
+        ),
+        Scenario(
+            name="ordinary",
+            says="1 stream of ordinary text, with and without speculation",
+            slots=4,
+            workload=Workload(prompt_tokens=128, output_tokens=160),
+            bounds=Bounds(streams=1, requests=3),
+            shows=(RATE, PER_TOKEN),
+            variants=SPECULATION,
         ),
         Scenario(
             name="intruder",
@@ -93,8 +113,8 @@ SCENARIOS = {
             slots=9,
             workload=Workload(prompt_tokens=64, output_tokens=400),
             bounds=Bounds(streams=8, requests=8),
-            shows=("calm_gap_p99_ms", "disturbed_gap_p99_ms", "disturbed_gap_max_ms",
-                   "intruder_first_token_ms"),
+            shows=("calm_gap_p99_ms", "disturbed_gap_p99_ms", "disturbed_to_calm",
+                   "disturbed_gap_max_ms", "intruder_first_token_ms"),
             play=intrude,
         ),
         _streams("gpu1", 1, 8, requests=4, output=256),
@@ -116,6 +136,7 @@ def metrics(found: Figures) -> Metrics:
     }
     row |= _milliseconds("first_token", found.time_to_first_token_s)
     row |= _milliseconds("gap", found.inter_token_s)
+    row |= _milliseconds("per_token", found.per_output_token_s)
     row |= _milliseconds("request", found.request_s)
     return row
 

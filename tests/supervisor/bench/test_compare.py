@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gpufc import settings
 from supervisor.bench.compare import batched, command, growth, table
 from supervisor.bench.compare.intruder import Intrusion
 from supervisor.bench.compare.intruder import metrics as intruder_metrics
+from supervisor.bench.compare.results import Results
 from supervisor.bench.compare.rounds import Row, compare, order
 from supervisor.bench.compare.scenarios import SCENARIOS, metrics
 from supervisor.bench.compare.servers import Gpufc, LlamaServer, Setting
@@ -42,6 +44,7 @@ def test_ratios_above_one_are_ours_whichever_way_the_metric_goes() -> None:
         *(row("peer", i, output_tokens_per_s=v, gap_ms=v) for i, v in enumerate([5, 10, 90])),
     ]
     rate, gap = compare(rows, "s", ["ours", "peer"])
+    assert rate.ratio_spreads == {"peer": (pytest.approx(1 / 9), 6.0)}
     assert (rate.medians, rate.ratios) == ({"ours": 20, "peer": 10}, {"peer": 2.0})
     assert (gap.medians, gap.ratios) == ({"ours": 20, "peer": 10}, {"peer": 0.5})
     assert rate.spreads["peer"] == (5, 90)
@@ -101,12 +104,21 @@ def test_an_intrusion_after_the_end_disturbs_nobody() -> None:
     assert "disturbed_gap_p99_ms" not in found
 
 
-def test_rates_of_the_batched_benchmark() -> None:
-    said = 'noise\n{"pl": 1, "speed_tg": 10.5, "x": 1}\n{"pl": 8, "speed_tg": 20.0}\n'
-    assert batched.decode_rates(said) == {1: 10.5, 8: 20.0}
-    words = " ".join(batched.command(Path("/b"), SETTING, (1, 8), 16, 4))
-    assert "--ctx-size 160 --threads 3" in words
-    assert "-npp 16 -ntg 4 -npl 1,8" in words
+def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
+    said = 'noise\n{"pl": 16, "speed_tg": 20.5, "x": 1}\n'
+    assert batched.decode_rate(said) == 20.5
+    assert batched.decode_rate("noise") is None
+    words = " ".join(batched.command(Path("/b"), SETTING, SCENARIOS["sixteen"]))
+    assert f"--ctx-size {16 * (128 + 96)} --threads 3" in words
+    assert "-npp 128 -ntg 96 -npl 16" in words
+
+
+def test_what_is_reached_of_the_kernels_is_of_the_same_scenario() -> None:
+    results = Results({}, {})
+    rows = [row("gpufc", 0, output_tokens_per_s=30), row("peer", 0, output_tokens_per_s=20)]
+    results.add(rows, compare(rows, "s", ["gpufc", "peer"]))
+    assert results.add_kernels("s", 8, 40.0).reached == 0.75
+    assert results.add_kernels("another", 8, 40.0).reached is None
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -116,8 +128,15 @@ def test_a_scenario_is_small_when_quick_and_shows_metrics_that_exist(name: str) 
     assert scenario.bounds.requests == scenario.bounds.streams <= scenario.slots
     run = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.5, 2.5, turn=1)]
     known = metrics(figures(run)) | intruder_metrics(run, Intrusion(0.5, 2.2))
-    calm = {"calm_gap_p99_ms"}
-    assert set(scenario.shows) <= set(known) | calm
+    assert set(scenario.shows) <= set(known) | {"calm_gap_p99_ms", "disturbed_to_calm"}
+
+
+def test_what_variants_switch_are_keys_of_the_configuration() -> None:
+    for scenario in SCENARIOS.values():
+        if scenario.variants is not None:
+            key, values = scenario.variants
+            for value in values:
+                settings.resolve(flags={}, environ={f"GPUFC_{key.upper()}": value}, file=None)
 
 
 @pytest.fixture
@@ -195,11 +214,35 @@ def test_a_server_that_does_not_come_up_is_said(
     assert "no such model" in capsys.readouterr().err
 
 
-def test_without_a_peer_it_says_how_to_build_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_peer_it_says_how_to_build_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("LLAMA_SERVER", raising=False)
-    with pytest.raises(SystemExit, match="cmake --build"):
-        command.main(["--scenario", "one", "--model", "/m.gguf"])
+    assert command.main(["--scenario", "one", "--model", "/m.gguf"]) == 2
+    assert "cmake --build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--scenario", "nope"]])
+def test_what_cannot_be_measured_is_bad_usage(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        command.main(words)
+    assert refused.value.code == 2
+
+
+@pytest.mark.parametrize("entry", ["n_ctx", "nope=1"])
+def test_what_is_set_is_a_key_of_the_configuration(
+    entry: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--alone", "--scenario", "one", "--model", "/m.gguf", "--set", entry]
+    assert command.main(words) == 2
+    assert entry in capsys.readouterr().err
+
+
+def test_the_list_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*SCENARIOS, "batched"))
 
 
 def test_the_script_is_short_strict_and_readable_to_the_shell() -> None:

@@ -1,6 +1,8 @@
 """The same workload asks the same everywhere; different requests ask different things."""
 
+import ast
 import itertools
+import re
 import subprocess
 import sys
 
@@ -41,10 +43,9 @@ def test_another_seed_asks_something_else() -> None:
     assert (len(texts), len(prefixes)) == (50, 50)
 
 
-@pytest.mark.parametrize("repetitive", [False, True])
 @pytest.mark.parametrize("n_words", [1, 2, 8, 11, 128])
-def test_texts_are_as_long_as_asked(n_words: int, repetitive: bool) -> None:
-    workload = Workload(prompt_tokens=n_words, shared_prefix=7, turns=3, repetitive=repetitive)
+def test_texts_are_as_long_as_asked(n_words: int) -> None:
+    workload = Workload(prompt_tokens=n_words, shared_prefix=7, turns=3)
     made = conversation(workload, 12)
     assert [len(text.split()) for text in made.turns] == [n_words] * 3
     assert len(made.prefix.split()) == 7
@@ -57,9 +58,24 @@ def test_the_prefix_is_shared_and_only_that() -> None:
     assert one.turns[0] != two.turns[0]
 
 
-def test_a_repetitive_text_repeats_itself() -> None:
-    words = conversation(Workload(prompt_tokens=32, repetitive=True), 0).turns[0].split()
-    assert words[:8] * 4 == words
+@pytest.mark.parametrize(("n_tokens", "n_methods"), [(1, 1), (120, 1), (250, 3), (500, 7)])
+def test_code_to_be_copied_is_about_as_long_as_asked(n_tokens: int, n_methods: int) -> None:
+    workload = Workload(prompt_tokens=n_tokens, copying=True)
+    texts = [conversation(workload, index).turns[0] for index in range(200)]
+    assert len({code(text).splitlines()[0] for text in texts}) == len(texts)
+    assert {code(text).count("    def ") for text in texts} == {n_methods + 1}
+
+
+def test_code_to_be_copied_is_code_and_has_the_name_that_is_to_be_changed() -> None:
+    text = conversation(Workload(prompt_tokens=250, copying=True), 0).turns[0]
+    ast.parse(code(text))
+    old, new = re.findall("`(.*?)`", text.splitlines()[0])
+    assert f"def {old}(" in text
+    assert f"def {new}(" not in text
+
+
+def code(text: str) -> str:
+    return text.partition("```python\n")[2].removesuffix("```\n")
 
 
 def test_arrivals_come_at_the_rate_and_not_in_step() -> None:

@@ -1,0 +1,225 @@
+"""What drafting pays: the engine's own policy and others, played through on real token sequences.
+
+Each text is a sequence of the model's tokens whose end is taken for the answer; a step takes what
+`--costs` say, with 10 % noise, and the policy learns costs from its steps as it does in the engine.
+Ordinary answers come from the model at temperature 0.8, which takes most of the time (a minute on
+two cores). Prints a Markdown table: speed against no drafts (tokens drafted and accepted, for each
+token of the answers).
+"""
+
+import argparse
+import inspect
+import json
+import random
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import heapq
+import shlex
+import textwrap
+
+from engine_worker.backend import Batch
+from engine_worker.drafting import Draft, DraftRequest
+from engine_worker.llama_backend import LlamaBackend
+from engine_worker.prompt_lookup import PromptLookup
+from engine_worker.sampling import Sampler
+from engine_worker.speculation import Speculation
+from engine_worker.step_costs import StepCosts
+from gpufc.config import ModelConfig
+from gpufc.ids import RequestNo
+from gpufc.sampling import SamplingParams
+
+CPU_MS = ((1, 9.3), (5, 32.5), (9, 52.0), (17, 78.0), (33, 142.0), (129, 510.0))
+GPU_MS = ((1, 2.0), (1025, 22.5))
+"""Tokens of a step and its milliseconds; lines between."""
+KEY = RequestNo(1)
+N_TOKENS = 220
+QUESTIONS = (
+    "Why is the sky blue?",
+    "Tell me a story about a lighthouse keeper.",
+    "Explain how a diesel engine works.",
+    "Write a letter to my landlord about a broken heater.",
+    "Explain recursion to a child, with an example in Python.",
+    "Give me five tips for growing tomatoes.",
+    "What is the difference between TCP and UDP?",
+    "Write a Python function that parses a CSV file and explain it.",
+)
+
+
+class Text(NamedTuple):
+    """All tokens, and how many of them are the prompt."""
+
+    tokens: list[int]
+    n_prompt: int
+
+
+class Outcome(NamedTuple):
+    seconds: float
+    n_drafted: int
+    n_accepted: int
+
+
+Policy = Callable[[StepCosts], Callable[[list[int], int], list[int]]]
+"""From costs to a function of (tokens, limit) that drafts."""
+
+
+class Reported(PromptLookup):
+    """Prompt lookup that says the same evidence of every draft, so that the odds are not told
+    apart by it: 0 leaves them by position in the draft, 32 one chance for all."""
+
+    def __init__(self, evidence: int) -> None:
+        super().__init__()
+        self.evidence = evidence
+
+    def chance(self, evidence: int) -> float:
+        return 0.6
+
+    def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(draft.tokens, self.evidence) for draft in super().draft_all(requests)]
+
+
+def adaptive(make: Callable[[], PromptLookup]) -> Policy:
+    def begin(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
+        speculation = Speculation(make(), costs)
+        return lambda tokens, limit: speculation.draft_all([DraftRequest(KEY, tokens, limit)])[0]
+
+    return begin
+
+
+def always(length: int) -> Policy:
+    def begin(_: StepCosts) -> Callable[[list[int], int], list[int]]:
+        lookup = PromptLookup()
+
+        def draft(tokens: list[int], limit: int) -> list[int]:
+            (found,) = lookup.draft_all([DraftRequest(KEY, tokens, min(limit, length))])
+            return found.tokens
+
+        return draft
+
+    return begin
+
+
+POLICIES: dict[str, Policy] = {
+    "always 4": always(4),
+    "always 16": always(16),
+    "one chance for each sequence": adaptive(lambda: Reported(32)),
+    "chances by position": adaptive(lambda: Reported(0)),
+    "chances by evidence (ours)": adaptive(PromptLookup),
+}
+
+
+def play(text: Text, policy: Policy, points: tuple[tuple[int, float], ...], seed: int) -> Outcome:
+    """The answer's tokens, step by step, as an engine with these costs would make them."""
+    noise, costs, n_drafted, n_accepted, total = random.Random(seed), StepCosts(), 0, 0, 0.0
+    draft = policy(costs)
+    costs.computed(text.n_prompt, seconds(points, text.n_prompt))
+    known = text.tokens[: text.n_prompt]
+    while len(known) < len(text.tokens):
+        costs_known = costs.seconds(1, 1) is not None
+        left = text.tokens[len(known) :]
+        drafted = draft(known, len(left) - 1) if costs_known else []
+        pairs = zip(drafted, left, strict=False)
+        n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(drafted))
+        took = seconds(points, 1 + len(drafted)) * noise.lognormvariate(0.0, 0.1)
+        costs.computed(1 + len(drafted), took)
+        known += left[: n_right + 1]
+        n_drafted, n_accepted, total = n_drafted + len(drafted), n_accepted + n_right, total + took
+    return Outcome(total, n_drafted, n_accepted)
+
+
+def seconds(points: tuple[tuple[int, float], ...], n_tokens: int) -> float:
+    after = next((n for n, (size, _) in enumerate(points) if n and size >= n_tokens), -1)
+    (n_left, ms_left), (n_right, ms_right) = points[after - 1], points[after]
+    return (ms_left + (ms_right - ms_left) * (n_tokens - n_left) / (n_right - n_left)) / 1000
+
+
+def cell(texts: list[Text], policy: Policy, points: tuple[tuple[int, float], ...]) -> str:
+    plain = [play(text, always(0), points, seed) for seed, text in enumerate(texts)]
+    found = [play(text, policy, points, seed) for seed, text in enumerate(texts)]
+    n_tokens = sum(len(text.tokens) - text.n_prompt for text in texts)
+    speed = sum(each.seconds for each in plain) / sum(each.seconds for each in found)
+    drafted, accepted = sum(f.n_drafted for f in found), sum(f.n_accepted for f in found)
+    return f"{speed:.2f} ({drafted / n_tokens:.2f}, {accepted / n_tokens:.2f})"
+
+
+def texts(backend: LlamaBackend) -> dict[str, list[Text]]:
+    def tokenize(text: str) -> list[int]:
+        return backend.tokenize(text, add_special=False, parse_special=True)
+
+    def exchange(question: str, answer: str = "") -> Text:
+        asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        prompt = tokenize(asked)
+        return Text([*prompt, *tokenize(answer)], len(prompt))
+
+    sources = [inspect.getsource(module)[2000:7000] for module in (textwrap, heapq, shlex)]
+    rng = random.Random(3)
+    return {
+        "copy": [exchange(f"Repeat this.\n{source}", source) for source in sources],
+        "edited code": [exchange(f"Edit.\n{code}", edited(code, rng)) for code in sources],
+        "rows": [exchange("List users.", rows(rng)) for _ in range(3)],
+        "phrase": [exchange("Write it.", "I will not talk in class again, I promise.\n" * 20)],
+        "ordinary": answers(backend, [exchange(question).tokens for question in QUESTIONS]),
+    }
+
+
+def edited(code: str, rng: random.Random) -> str:
+    """Two names changed everywhere, one line in fifty gone, and as many comments new."""
+    names = re.findall(r"\b[a-z_]{5,}\b", code)
+    by_use = sorted(set(names), key=lambda name: (names.count(name), name))
+    for old, new in ((by_use[-2], "renamed_item"), (by_use[-5], "other")):
+        code = re.sub(rf"\b{old}\b", new, code)
+    lines = [line for line in code.split("\n") if rng.random() > 0.02]
+    return "\n".join(line + ("  # to be checked" if rng.random() < 0.02 else "") for line in lines)
+
+
+def rows(rng: random.Random) -> str:
+    def row(number: int) -> str:
+        name, city = rng.choice(("Alice", "Chen", "Maria")), rng.choice(("Paris", "Lima", "Oslo"))
+        return json.dumps({"id": number, "name": name, "age": rng.randrange(20, 70), "city": city})
+
+    return "\n".join(row(number) for number in range(30))
+
+
+def answers(backend: LlamaBackend, prompts: list[list[int]]) -> list[Text]:
+    """What the model says, at temperature 0.8."""
+    found = []
+    for number, prompt in enumerate(prompts):
+        sampler = Sampler(SamplingParams(seed=number), backend.facts.n_vocab, backend.end_tokens)
+        tokens, n_computed = list(prompt), 0
+        backend.remove(0)
+        for position in range(N_TOKENS):
+            new = tokens[n_computed:]
+            outputs = [False] * (len(new) - 1) + [True]
+            places = list(range(n_computed, len(tokens)))
+            backend.begin(Batch(new, places, [0] * len(new), outputs))
+            n_computed = len(tokens)
+            token = sampler.choose(backend.logits()[0], tokens, 0, position)
+            if backend.is_end(token):
+                break
+            tokens.append(token)
+        found.append(Text(tokens, len(prompt)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="a GGUF file")
+    options = parser.parse_args()
+    config = ModelConfig(model_path=options.model, n_ctx=2048, cached_sequences=0)
+    backend = LlamaBackend.load(config, 1, lambda _: None)
+    found = texts(backend)
+    backend.close()
+    for machine, points in (("CPU", CPU_MS), ("GPU", GPU_MS)):
+        print(f"| {machine} | {' | '.join(found)} |\n|{' --- |' * (len(found) + 1)}")
+        for name, policy in POLICIES.items():
+            cells = [cell(each, policy, points) for each in found.values()]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
