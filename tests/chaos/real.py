@@ -148,8 +148,8 @@ async def _prefill_rate(one: Rig) -> float:
     for number in range(2):
         ask = ask_real(f"{number} " + "the long and winding road " * 100, 1, cache_prompt=False)
         history = await run_ask(one.session, one.url, ask, "prefill")
-        (usage,) = usages(history)
-        rates.append(usage["prompt_tokens"] / (text_times(history)[0] - history.started_at))
+        n_tokens = int(usages(history)[0]["prompt_tokens"])
+        rates.append(n_tokens / (text_times(history)[0] - history.started_at))
     return max(rates)
 
 
