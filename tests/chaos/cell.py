@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.chaos import operation
+from tests.chaos import operation, strike
 from tests.chaos.faults import Fault
 from tests.chaos.history import History, check, check_ended
 from tests.chaos.load import Ask, begin, pursue, run_ask
@@ -20,8 +20,6 @@ from tests.chaos.records import Records
 from tests.chaos.rig import Rig, generated, occupancy, send, survivors, worker
 from tests.chaos.strike import Strike
 
-HIT_S = 60.0
-"""A fault after which no later epoch serves within this time did not hit."""
 STOP_S = 30.0
 N_BEFORE_DRAIN = 4
 TYPED = frozenset({"engine_unavailable", "engine_crashed"})
@@ -85,7 +83,7 @@ class Play:
         self.pid = worker(await one.figures())["pid"]
         send(self.pid, self.fault.number or 0)
         if not self.fault.hangs and not self.fault.pauses:
-            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", HIT_S)
+            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", strike.HIT_S)
         async with running(self._pursue(history)) as (task,):
             if self.fault.pauses:
                 await self._strike().pause(self.pid, history)
@@ -174,7 +172,7 @@ class Play:
         is_new = not self.fault.survived or self.moment in AFTER_A_DEATH | REPLACING
         if self.moment is Moment.CANDIDATE and not self.fault.survived:
             is_new = False
-        row = await self.one.until_ready(self.epoch if is_new else self.epoch - 1, HIT_S)
+        row = await self.one.until_ready(self.epoch if is_new else self.epoch - 1, strike.HIT_S)
         n_restarts = row["restarts"] - self.n_restarts
         if not is_new or self.fault.survived:
             return [] if n_restarts == is_new else [f"{n_restarts} restarts: {row['last_exit']}"]
@@ -186,7 +184,7 @@ class Play:
         found = await one.until(lambda now: worker(now)["state"] == "failed", "failed")
         wrong = [] if "does not load" in worker(found)["detail"] else [worker(found)["detail"]]
         await asyncio.to_thread(lambda: list(one.service.control.restart(None, now=False)))
-        await one.until_ready(self.epoch, HIT_S)
+        await one.until_ready(self.epoch, strike.HIT_S)
         history = await run_ask(one.session, one.url, self.plan.ask, "afterwards")
         return wrong + [f"{history.name}: {item}" for item in check(history)]
 
