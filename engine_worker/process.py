@@ -149,12 +149,14 @@ def _import_engine() -> None:
 
 
 def _take_log() -> None:
-    """A spare begins with a log of its own. By now this name is that of its place's log."""
+    """A spare begins with a log of its own. By now this name is that of its place's log, and is
+    needed only here."""
     name = os.environ.get("GPUFC_SPARE_LOG")
     if name is None:
         return
     with contextlib.suppress(OSError):  # not there: where it writes now is a log as well
         fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.unlink(name)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
         os.close(fd)

@@ -5,6 +5,7 @@ chunks with text, and nothing is parsed but the end. `server_text` reads a kept 
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -13,12 +14,16 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from supervisor.bench.outcome import Failure, Outcome
 from supervisor.bench.workload import Conversation, Workload
 
 SILENCE_S = 120.0
+LIST_S = 5.0
+
+_UNLISTED = (msgspec.DecodeError, KeyError, IndexError, TypeError)
+"""What an answer that lists no model leads to."""
 
 TEXT = re.compile(rb'"(?:content|text|reasoning_content)": ?"(?!")')
 """One for each chunk that carries text. In a string of JSON the quotes would be escaped."""
@@ -35,19 +40,29 @@ class Api(StrEnum):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """The server that is measured. `url` is its base, with or without `/v1`."""
+    """The server that is measured. `url` is its base, with or without `/v1`.
+
+    A `strict` one refuses fields that are not OpenAI's: without them, an answer may end early.
+    """
 
     url: str
     model: str | None = None
     api: Api = Api.CHAT
     key: str | None = None
+    strict: bool = False
 
     @property
     def endpoint(self) -> str:
         """Where requests go."""
-        base = self.url.rstrip("/").removesuffix("/v1")
-        route = "chat/completions" if self.api is Api.CHAT else "completions"
-        return f"{base}/v1/{route}"
+        return self._at("chat/completions" if self.api is Api.CHAT else "completions")
+
+    @property
+    def models(self) -> str:
+        """Where the server lists its models."""
+        return self._at("models")
+
+    def _at(self, route: str) -> str:
+        return f"{self.url.rstrip('/').removesuffix('/v1')}/v1/{route}"
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +78,19 @@ async def session(key: str | None = None) -> AsyncIterator[aiohttp.ClientSession
         yield opened
 
 
+async def named(target: Target) -> Target:
+    """With the first model that the server lists, if none is named: many servers want one. As it
+    is if the server does not say."""
+    if target.model is not None:
+        return target
+    limit = aiohttp.ClientTimeout(total=LIST_S)
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, *_UNLISTED):
+        async with session(target.key) as http, http.get(target.models, timeout=limit) as response:
+            listed = msgspec.json.decode(await response.read())
+            return structs.replace(target, model=str(listed["data"][0]["id"]))
+    return target
+
+
 def body(
     target: Target, workload: Workload, asked: Conversation, said: list[tuple[str, str]]
 ) -> bytes:
@@ -71,13 +99,12 @@ def body(
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": workload.output_tokens,
-        "ignore_eos": True,
         "seed": asked.seed,
         "temperature": 0.0 if workload.greedy else 0.8,
-        "top_k": 40,
         "top_p": 0.95,
-        "min_p": 0.05,
     }
+    if not target.strict:
+        fields |= {"ignore_eos": True, "top_k": 40, "min_p": 0.05}
     if target.model is not None:
         fields["model"] = target.model
     own = asked.turns[len(said)]
@@ -105,6 +132,11 @@ async def ask(
         await _ask(http, target, payload, outcome, keep)
     except TimeoutError as err:
         outcome.failure, outcome.detail = Failure.SILENT, str(err)
+    except aiohttp.ClientConnectorError as err:
+        number = err.os_error.errno or 0
+        # of a lookup's failure only its own text says anything, of others the number says it best
+        why = os.strerror(number) if number > 0 else err.strerror
+        outcome.detail = f"{err.host} port {err.port}: {why}"
     except (aiohttp.ClientError, OSError, msgspec.DecodeError) as err:
         # the failure says how far it had come
         outcome.detail = f"{type(err).__name__}: {err}"

@@ -15,7 +15,9 @@ COLUMNS = ("mean", "p50", "p90", "p99", "max")
 
 
 def lines(figures: Figures) -> list[str]:
-    """A run, for a terminal."""
+    """A run, for a terminal. One in which nothing succeeded has nothing but errors."""
+    if not figures.succeeded:
+        return [_success(figures), *_errors(figures)]
     rows = [
         ("time to first token", figures.time_to_first_token_s),
         ("between tokens", figures.inter_token_s),
@@ -55,17 +57,27 @@ def write(path: Path, document: dict[str, Any]) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
+def _success(figures: Figures) -> str:
+    return (
+        f"{figures.succeeded} of {figures.requests} requests succeeded in {figures.elapsed_s:.1f} s"
+        f" ({figures.requests_per_s:.2f}/s)"
+    )
+
+
+def _errors(figures: Figures) -> list[str]:
+    return [f"{count} × {kind}" for kind, count in sorted(figures.errors.items())]
+
+
 def _counts(figures: Figures) -> list[str]:
     cached = figures.cached_tokens / figures.prompt_tokens if figures.prompt_tokens else 0.0
     out = [
-        f"{figures.succeeded} of {figures.requests} requests succeeded in {figures.elapsed_s:.1f} s"
-        f" ({figures.requests_per_s:.2f}/s)",
+        _success(figures),
         f"{figures.output_tokens_per_s:.1f} output tokens/s,"
         f" {figures.total_tokens_per_s:.1f} tokens/s with prompts",
         f"{figures.prompt_tokens:,} prompt tokens, {cached:.0%} of them from the server's cache;"
         f" {figures.output_tokens:,} output tokens",
+        *_errors(figures),
     ]
-    out += [f"{count} × {kind}" for kind, count in sorted(figures.errors.items())]
     if figures.short:
         out.append(f"{figures.short} brought another number of tokens than was asked for")
     return out

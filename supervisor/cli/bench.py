@@ -25,7 +25,7 @@ _COUNT = click.IntRange(1)
     "4 no request succeeded, or nothing runs.",
 )
 @click.option("--url", metavar="URL", help="any OpenAI-compatible server [default: the own front]")
-@click.option("--model", metavar="NAME", help="model to ask for [default: none is named]")
+@click.option("--model", metavar="NAME", help="model to ask for [default: the first one listed]")
 @click.option(
     "--streams", type=_COUNT, default=8, metavar="N",
     help="clients, each with one request at a time [default: 8]",
@@ -66,6 +66,7 @@ _COUNT = click.IntRange(1)
     "--api", type=click.Choice(["chat", "completions"]), default="chat",
     help="route to use [default: chat]",
 )  # fmt: skip
+@click.option("--strict", is_flag=True, help="send OpenAI's own fields only; answers may end early")
 @click.option("--greedy", is_flag=True, help="temperature 0 rather than 0.8")
 @click.option(
     "--seed", type=int, default=1, metavar="N",
@@ -84,9 +85,12 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
 
     A key, where the server wants one, is read from the variable GPUFC_API_KEY.
     """
+    import asyncio
+
     import msgspec
 
     from supervisor.bench import report
+    from supervisor.bench.client import named
     from supervisor.bench.figures import figures
     from supervisor.bench.runner import Bounds
     from supervisor.bench.workload import Workload
@@ -96,7 +100,7 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     if options["requests"] is None and options["duration_s"] is None:
         options["duration_s"] = DURATION_S
     bounds = msgspec.convert(_fields(Bounds, options), Bounds)
-    target = _target(options)
+    target = asyncio.run(named(_target(options)))
     run = _measure(target, workload, bounds)
     found = figures(run.outcomes)
     click.echo("\n".join(report.lines(found)))
@@ -124,6 +128,7 @@ def _target(options: dict[str, Any]) -> "Target":
         model=options["model"],
         api=Api(options["api"]),
         key=os.environ.get("GPUFC_API_KEY"),
+        strict=options["strict"],
     )
 
 

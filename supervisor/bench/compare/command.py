@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec import structs
 
 from gpufc.errors import GpufcError
 from supervisor.bench import report
@@ -15,6 +16,8 @@ from supervisor.bench.compare.rounds import compare
 from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
 from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
 from supervisor.bench.compare.side_by_side import Plan, carry_out, quick
+
+QUICK_N_CTX = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +60,8 @@ def _compare(options: argparse.Namespace) -> None:
     """Everything that could be missing is looked for before the first server is started."""
     chosen = [name for name in options.scenario or wanted.DEFAULT if name != wanted.BATCHED]
     setting = wanted.setting(options)
+    if options.quick:
+        setting = structs.replace(setting, n_ctx=min(setting.n_ctx, QUICK_N_CTX))
     played = [(SCENARIOS[name], wanted.servers(options, SCENARIOS[name])) for name in chosen]
     with_kernels = wanted.BATCHED in (options.scenario or ())
     kernels = wanted.batched_bench(options) if with_kernels else None

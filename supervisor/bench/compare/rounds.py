@@ -80,7 +80,8 @@ def _ratio_spread(
 
 
 def _ratio(metric: str, ours: float | None, theirs: float | None) -> float | None:
-    """None where one of them has none, or nothing to divide by."""
-    if not ours or not theirs:
+    """None where one of them has none, or nothing to divide by; and for shares, where how many
+    times more says nothing."""
+    if not ours or not theirs or metric.endswith("_share"):
         return None
     return ours / theirs if is_better_higher(metric) else theirs / ours

@@ -14,6 +14,7 @@ from supervisor.bench.compare.servers import Server, Setting, running
 Say = Callable[[str], None]
 
 QUICK_TOKENS = 16
+QUICK_PREFIX = 64
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -31,10 +32,12 @@ def quick(scenario: Scenario) -> Scenario:
     workload = scenario.workload
     return structs.replace(
         scenario,
+        says=f"{scenario.says}; shortened",
         workload=structs.replace(
             workload,
             output_tokens=min(workload.output_tokens, QUICK_TOKENS),
             prompt_tokens=min(workload.prompt_tokens, QUICK_TOKENS),
+            shared_prefix=min(workload.shared_prefix, QUICK_PREFIX),
             turns=min(workload.turns, 2),
         ),
         bounds=structs.replace(scenario.bounds, requests=scenario.bounds.streams, warm_up=1),

@@ -1,9 +1,12 @@
 """A comparison as text. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from supervisor.bench.compare.rounds import Comparison
 from supervisor.bench.compare.scenarios import Scenario
+
+NAME, CELL = 28, 24
+"""Widths of the columns, in letters."""
 
 
 def lines(
@@ -28,25 +31,26 @@ def _counts(rows: dict[str, Comparison], name: str) -> bool:
 
 def _header(servers: Sequence[str]) -> str:
     ratios = [f"× {server}" for server in servers[1:]]
-    return f"{'median of rounds':28}" + "".join(f"{name:>22}" for name in [*servers, *ratios])
+    return f"{'median of rounds':{NAME}}" + "".join(f"{n:>{CELL}}" for n in [*servers, *ratios])
 
 
 def _row(row: Comparison, servers: Sequence[str]) -> str:
-    cells = [_value(row, server) for server in servers]
-    cells += [_ratio(row, server) for server in servers[1:]]
-    return f"  {row.metric:26}" + "".join(f"{cell:>22}" for cell in cells)
+    cells = [_cell(row.medians, row.spreads, server) for server in servers]
+    cells += [_cell(row.ratios, row.ratio_spreads, server) for server in servers[1:]]
+    return f"{'  ' + row.metric:{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
-def _ratio(row: Comparison, server: str) -> str:
-    if server not in row.ratios:
+def _cell(
+    values: Mapping[str, float], spreads: Mapping[str, tuple[float, float]], server: str
+) -> str:
+    if server not in values:
         return "–"
-    low, high = row.ratio_spreads[server]
-    return f"{row.ratios[server]:.2f} ({low:.2f}–{high:.2f})"
+    low, high = spreads[server]
+    spread = f" ({_number(low)}–{_number(high)})" if low < high else ""
+    return _number(values[server]) + spread
 
 
-def _value(row: Comparison, server: str) -> str:
-    if server not in row.medians:
-        return "–"
-    low, high = row.spreads[server]
-    digits = 2 if abs(row.medians[server]) < 10 else 1
-    return f"{row.medians[server]:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+def _number(value: float) -> str:
+    """Three figures or more."""
+    digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"

@@ -66,6 +66,8 @@ async def test_nobody_listens() -> None:
         pass
     outcome = await ask(url)
     assert outcome.failure is Failure.UNREACHABLE
+    assert outcome.detail.startswith("127.0.0.1 port ")
+    assert outcome.detail.endswith(": Connection refused")
     assert outcome.ended_at >= outcome.began_at > 0
 
 

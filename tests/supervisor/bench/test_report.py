@@ -42,10 +42,15 @@ def test_the_table() -> None:
     assert "\n".join(report.lines(figures(RUN))) == TABLE
 
 
-def test_a_run_without_a_success_has_a_table_too() -> None:
-    lines = report.lines(figures([outcome(0.0, failure=Failure.CUT)]))
-    assert "1 × cut off" in lines
-    assert any(line.startswith("whole request") and "–" in line for line in lines)
+def test_a_run_without_a_success_has_its_errors_and_no_table() -> None:
+    first, second = report.lines(figures([outcome(0.0, failure=Failure.CUT)]))
+    assert first.startswith("0 of 1 requests succeeded")
+    assert second == "1 × cut off"
+
+
+def test_what_was_not_measured_is_left_open_in_the_table() -> None:
+    lines = report.lines(figures([outcome(0.0, 1.0)]))
+    assert any(line.startswith("between tokens") and "–" in line for line in lines)
 
 
 def test_the_file_holds_everything_but_the_key(tmp_path: Path) -> None:

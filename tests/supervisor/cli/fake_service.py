@@ -17,6 +17,7 @@ class FakeService:
         self.refusal: tuple[int, str] | None = None
         self.break_with: str | None = None
         self.headers: list[str | None] = []
+        self.models: list[str] = []
 
     def frames(self) -> Iterator[bytes]:
         yield b": keep-alive\n\n"
@@ -53,6 +54,12 @@ def fake_service() -> Iterator[tuple[FakeService, str]]:
             for frame in service.frames():
                 self.wfile.write(frame)
                 self.wfile.flush()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            listed = [{"id": name} for name in service.models]
+            self.wfile.write(json.dumps({"data": listed}).encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -60,6 +60,23 @@ def test_without_a_url_it_measures_the_running_front(
     assert set(fake.headers) == {"Bearer secret"}
 
 
+def test_a_server_that_lists_its_models_is_asked_for_the_first(
+    service: tuple[FakeService, str],
+) -> None:
+    fake, url = service
+    fake.models = ["one", "two"]
+    assert bench("--url", url).exit_code == 0
+    assert {body["model"] for body in fake.seen} == {"one"}
+
+
+def test_a_strict_server_gets_no_field_that_is_not_openais(
+    service: tuple[FakeService, str],
+) -> None:
+    fake, url = service
+    assert bench("--url", url, "--strict").exit_code == 0
+    assert not {"ignore_eos", "top_k", "min_p"} & fake.seen[-1].keys()
+
+
 def test_nothing_runs(tmp_path: Path) -> None:
     result = bench("--runtime-dir", str(tmp_path / "none"))
     assert result.exit_code == 4
@@ -74,6 +91,7 @@ def test_only_failures_are_exit_code_4_with_what_they_said(
     result = bench("--url", url)
     assert result.exit_code == 4
     assert "4 × refused" in result.stdout
+    assert "time to first token" not in result.stdout
     assert "503: too busy" in result.stderr
 
 
