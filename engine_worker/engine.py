@@ -13,11 +13,10 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from msgspec import Struct
 
-from engine_worker import kv_transfer
+from engine_worker import kv_edit, kv_transfer
 from engine_worker.backend import Backend, Batch, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, Pick, prepare
 from engine_worker.drafting import Drafter, DraftRequest
-from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
@@ -214,12 +213,7 @@ class Engine:
             self._refuse(sequence.request, ContextLengthExceeded(str(err), param="prompt"))
 
     def _begin(self, plan: Plan) -> None:
-        for edit in plan.edits:
-            match edit:
-                case Remove(slot, start):
-                    self._backend.remove(slot, start)
-                case Copy(source, target, n_tokens):
-                    self._backend.copy_prefix(source, target, n_tokens)
+        kv_edit.apply(plan.edits, self._backend)
         if plan.work:
             self._backend.begin(_batch(plan))
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine_worker import cells, host, placement
 from engine_worker import llama_parameters as parameters
-from engine_worker.backend import LoadProgress, ModelFacts
+from engine_worker.backend import MAX_SEQUENCES, LoadProgress, ModelFacts
 from engine_worker.fingerprint import fingerprint
 from engine_worker.footprint import footprint
 from engine_worker.ggml_devices import list_devices
@@ -28,9 +28,6 @@ from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.protocol import EngineDevice
 
 logger = logging.getLogger(__name__)
-
-MAX_SEQUENCES = 256
-"""LLAMA_MAX_SEQ."""
 
 Devices = Sequence[EngineDevice]
 

@@ -10,16 +10,21 @@ from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 if TYPE_CHECKING:
+    from supervisor.fleet.batch_record import SequenceRecord
     from supervisor.fleet.crash_record import CrashRecord
     from supervisor.fleet.crash_store import CrashStore
+
+MAX_SHOWN = 10
+"""Sequences; `--json` has them all."""
 
 
 @click.group("crashes")
 def command() -> None:
     """Look at the deaths of workers, as the flight recorder kept them.
 
-    A record holds the reason, the last engine step, the last lines that the worker printed, its
-    stacks and its memory; never a prompt or an answer. The newest 50 are kept.
+    A record holds the reason, the last engine step, what was being computed (its parameters; never
+    a prompt or an answer), the last lines that the worker printed, its stacks and its memory. The
+    newest 50 are kept.
     """
 
 
@@ -105,6 +110,7 @@ def _lines(record: "CrashRecord") -> list[str]:
         )
     if record.requests:
         lines.append(f"batch     sequences {', '.join(map(str, record.requests))}")
+    lines += map(_sequence, record.sequences[:MAX_SHOWN])
     if record.memory:
         peak = max(sample.rss_bytes for sample in record.memory)
         lines.append(
@@ -119,3 +125,12 @@ def _lines(record: "CrashRecord") -> list[str]:
         if part:
             lines += ["", f"{title}:", *(f"  {line}" for line in part)]
     return lines
+
+
+def _sequence(had: "SequenceRecord") -> str:
+    parameters = ", ".join(f"{name} {value}" for name, value in had.parameters.items())
+    limit = "" if had.max_tokens is None else f" of {had.max_tokens}"
+    return (
+        f"had       {had.no}: {had.request}, prompt of {had.n_prompt_tokens} tokens, "
+        f"{had.n_tokens}{limit} generated before; {parameters}"
+    )

@@ -8,7 +8,8 @@ everybody else goes on.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +31,8 @@ def incriminates(reason: ExitReason) -> bool:
 
 MEMORY_S = 600.0
 MAX_REMEMBERED = 1000
+MAX_DEATHS = 64
+"""Of one request. Fewer latch `failed`."""
 
 Fingerprint = bytes
 
@@ -50,9 +53,11 @@ class Suspects:
     def __init__(self) -> None:
         self.open: dict[RequestNo, int] = {}
         self.n_deaths_explained = 0
-        """By the latest conviction: the deaths in which the convict was."""
+        """By the latest conviction and by none before: deaths in which the convict was."""
         self._died_at: dict[Fingerprint, tuple[int, float]] = {}
-        self._n_deaths: dict[Fingerprint, int] = {}
+        self._deaths: dict[Fingerprint, deque[int]] = {}
+        self._unexplained: deque[int] = deque(maxlen=MAX_REMEMBERED)
+        self._n_deaths = 0
 
     def __bool__(self) -> bool:
         return bool(self.open)
@@ -68,7 +73,7 @@ class Suspects:
         self._remember(batch, now)
         if stuck and len(batch) == 1:
             self.open.clear()
-            self.n_deaths_explained = self._n_deaths.pop(stuck[0].what, 1)
+            self._explain(self._deaths.pop(stuck[0].what))
             return stuck[0].no
         self.open |= {victim.no: victim.n_tokens for victim in stuck}
         return None
@@ -89,15 +94,23 @@ class Suspects:
         return n_tokens if until > now else -1
 
     def _remember(self, batch: Sequence[Victim], now: float) -> None:
+        self._n_deaths += 1
+        self._unexplained.append(self._n_deaths)
         for victim in batch:
-            known = self._died_at.pop(victim.what, None)
-            n_before = self._n_deaths.get(victim.what, 0) if known else 0
-            self._n_deaths[victim.what] = n_before + 1
+            self._died_at.pop(victim.what, None)  # to the end of the order
             self._died_at[victim.what] = (victim.n_tokens, now + MEMORY_S)
+            deaths = self._deaths.setdefault(victim.what, deque(maxlen=MAX_DEATHS))
+            deaths.append(self._n_deaths)
         while len(self._died_at) > MAX_REMEMBERED:
             oldest = next(iter(self._died_at))
             del self._died_at[oldest]
-            self._n_deaths.pop(oldest, None)
+            self._deaths.pop(oldest, None)
+
+    def _explain(self, deaths: Iterable[int]) -> None:
+        explained = set(deaths) & set(self._unexplained)
+        self.n_deaths_explained = len(explained)
+        still = (death for death in self._unexplained if death not in explained)
+        self._unexplained = deque(still, MAX_REMEMBERED)
 
 
 class Quarantine:

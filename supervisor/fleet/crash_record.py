@@ -15,6 +15,7 @@ from msgspec import Struct
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, RequestNo, WorkerName
 from gpufc.protocol import Heartbeat, Ready
+from supervisor.fleet.batch_record import Batch, SequenceRecord
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 MAX_LOG_LINES = 200
@@ -51,8 +52,8 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
 
 
 class CrashRecord(Struct, frozen=True, kw_only=True):
-    """One unwanted end. Times `_at` are unix seconds. `requests` are those of the fatal batch, by
-    their numbers on the link, where the worker could still tell."""
+    """One unwanted end. Times `_at` are unix seconds. `sequences` are what the worker had, and
+    `requests` those of the fatal batch, by their numbers, where the worker could still tell."""
 
     worker: WorkerName
     epoch: Epoch
@@ -70,6 +71,7 @@ class CrashRecord(Struct, frozen=True, kw_only=True):
     loaded_in_s: float | None
     engine: EngineRecord | None
     requests: tuple[RequestNo, ...]
+    sequences: tuple[SequenceRecord, ...] = ()
     memory: tuple[MemorySample, ...]
     log: tuple[str, ...]
     python_stack: tuple[str, ...]
@@ -94,6 +96,7 @@ class BlackBox:
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
         self.last_step: int | None = None
+        self.batch = Batch()
         self._started = started
         self._started_at = started_at
         self._config = config
@@ -136,6 +139,7 @@ class BlackBox:
             loaded_in_s=ready.loaded_in_s if ready else None,
             engine=self._engine(now),
             requests=end.requests,
+            sequences=self.batch.records(end.requests),
             memory=tuple(self._memory),
             log=lines,
             python_stack=python_stack,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import Heartbeat, Ready
+from gpufc.protocol import FromWorker, Generate, Heartbeat, Ready, Step
 from supervisor.fleet.crash_record import BlackBox, CrashRecord
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.step_rate import StepRate
@@ -54,8 +54,9 @@ class Observation:
         """Stop looking. May be called again."""
         self._timer.cancel()
 
-    def heard(self) -> None:
+    def heard(self, message: FromWorker) -> None:
         """The process said something that says nothing of its engine."""
+        self._box.batch.told(message)
         self._watchdog.heard(time.monotonic())
 
     def beat(self, heartbeat: Heartbeat) -> None:
@@ -63,12 +64,14 @@ class Observation:
         self._box.heartbeat = heartbeat
         self._watchdog.beat(heartbeat, time.monotonic())
 
-    def stepped(self, step: int) -> None:
-        self._box.last_step = step
-        self._watchdog.stepped(step, time.monotonic())
+    def stepped(self, step: Step) -> None:
+        self._box.last_step = step.step
+        self._box.batch.told(step)
+        self._watchdog.stepped(step.step, time.monotonic())
 
-    def handed_work(self) -> None:
+    def handed_work(self, sequence: Generate) -> None:
         """It has been sent something to compute."""
+        self._box.batch.given(sequence)
         self._watchdog.handed_work(time.monotonic())
 
     def serves(self, ready: Ready) -> None:

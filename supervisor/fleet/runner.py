@@ -181,7 +181,7 @@ class WorkerRunner:
             return
         seen = self._seen
         if seen is not None:
-            seen.beat(message) if isinstance(message, Heartbeat) else seen.heard()
+            seen.beat(message) if isinstance(message, Heartbeat) else seen.heard(message)
         if isinstance(message, KvMoved):
             if self.worker is not None:
                 self.worker.kv_moved(message)
@@ -192,7 +192,7 @@ class WorkerRunner:
 
     def _on_step(self, step: Step) -> None:
         if self._seen is not None:
-            self._seen.stepped(step.step)
+            self._seen.stepped(step)
         if self.worker is not None:
             self._note_progress(step)
         self._forward(step)

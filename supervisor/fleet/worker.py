@@ -65,8 +65,8 @@ class Worker:
     def send(self, message: ToWorker) -> None:
         """See the port."""
         self._link.send(message)
-        if type(message) is Generate:
-            self._seen.handed_work()
+        if isinstance(message, Generate):
+            self._seen.handed_work(message)
 
     def drained(self) -> None:
         """See the port."""

@@ -36,12 +36,11 @@ SPARE_DESCRIPTORS = 12
 
 
 class Result(Struct, frozen=True):
-    """What became of a cell. `missed` are the tries before the one that counts."""
+    """What became of a cell. `missed` says of each try before the one that counts what it was."""
 
     cell: Cell
     wrong: list[str]
-    missed: int
-    took_s: float
+    missed: list[str]
 
 
 def cells(
@@ -73,7 +72,7 @@ async def run(world: World, wanted: list[Cell], n_lanes: int) -> bool:
     bad = [result for result in results if result.wrong]
     say(f"  {len(results) - len(bad)} of {len(wanted)} cells passed")
     say(
-        f"  {sum(r.missed for r in results)} misses tried again, "
+        f"  {sum(len(result.missed) for result in results)} misses, "
         f"{time.monotonic() - started:.0f} s; {conditions()}"
     )
     for line in _table(results):
@@ -82,6 +81,9 @@ async def run(world: World, wanted: list[Cell], n_lanes: int) -> bool:
         say("  not covered: out of memory: no cgroup can be made here")
     for line in NOT_COVERED:
         say(f"  not covered: {line}")
+    for result in results:
+        for line in result.missed:
+            say(f"  missed: {result.cell.name}: {line}")
     for result in bad:
         for line in result.wrong[:4]:
             say(f"  WRONG {result.cell.name}: {line}")
@@ -115,7 +117,7 @@ async def play(
             except (AssertionError, Missed, OSError, aiohttp.ClientError) as err:
                 done = {result.cell for result in results}
                 left = [cell for cell in batch if cell not in done]
-                results.extend(Result(c, [f"service: {err!r:.300}"], 0, 0.0) for c in left)
+                results.extend(Result(c, [f"service: {err!r:.300}"], []) for c in left)
 
     async with asyncio.TaskGroup() as group:
         for setup, batch in _batches(world, wanted):
@@ -147,7 +149,7 @@ async def _serve(
             before, some_left = Footprint(one.service), False
             for cell in batch:
                 result = await _try(one, world, cell, marker, once=setup.alone)
-                some_left |= result.missed > 0
+                some_left |= bool(result.missed)
                 yield result
             if setup.alone:
                 return
@@ -162,16 +164,16 @@ async def _serve(
 
 async def _try(one: Rig, world: World, cell: Cell, marker: Path, *, once: bool) -> Result:
     """A cell until it has hit; its service cannot play it again with `once`."""
-    started = time.monotonic()
-    for missed in range(TRIES):
+    missed: list[str] = []
+    while True:
         try:
-            wrong = await Play(one, world, cell, f"{cell.name} try {missed}", marker).run()
-            break
+            wrong = await Play(one, world, cell, f"{cell.name} try {len(missed)}", marker).run()
         except Missed as err:
+            missed.append(str(err))
+            if not once and len(missed) < TRIES:
+                continue
             wrong = [f"missed: {err}"]
-            if once:
-                break
-    return Result(cell, wrong, missed, time.monotonic() - started)
+        return Result(cell, wrong, missed)
 
 
 def _table(results: list[Result]) -> list[str]:

@@ -1,7 +1,10 @@
 """The engine on the fake backend, whose every token depends on all tokens before it."""
 
+import fcntl
+import os
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +13,20 @@ from engine_worker.backend import Batch
 from engine_worker.drafting import Draft, DraftRequest
 from engine_worker.fake_backend import FakeBackend, expected_tokens
 from engine_worker.fake_vocabulary import piece, tokenize
+from engine_worker.kv_transfer import SEALS
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Cancel, EngineFailed, Finished, FinishReason, Refused, Step
+from gpufc.protocol import (
+    Cancel,
+    EngineFailed,
+    ExportKv,
+    Finished,
+    FinishReason,
+    ImportKv,
+    Refused,
+    Step,
+)
 from tests.engine_worker.engine_runs import EngineRun
 from tests.engine_worker.sequences import spec
 
@@ -203,7 +216,7 @@ def test_a_sequence_that_does_not_fit_alone_is_refused_and_the_engine_goes_on() 
 class KnowingDrafter:
     """Guesses what the fake model will say, but that every `wrong`-th guess is another token."""
 
-    position_s = 0.0
+    position_s: float | None = None
 
     def __init__(self, prompts: dict[int, tuple[int, ...]], wrong: int) -> None:
         self.n_drafted = 0
@@ -252,6 +265,29 @@ def test_drafts_change_how_many_steps_it_takes_and_nothing_else(unified: bool, w
     assert drafter.n_drafted
     if wrong == 1000:
         assert fake.n_decodes < 7 * 40 / 4
+
+
+def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
+    words = prompt("handed over in the middle of it")
+    old = EngineRun(backend(), drafter=KnowingDrafter({1: words}, 5))
+    new = EngineRun(backend())
+    _make_drafts_pay(old)
+    fd = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    old.engine.inbox.put(spec(1, words, max_tokens=40))
+    while len(old.deltas(1)) < 5:
+        old.engine.take_requests()
+        old.engine.run_step()
+    old.engine.inbox.put(ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
+    old.engine.take_requests()
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    new.engine.inbox.put(ImportKv(Epoch(1), os.getpid(), fd))
+    new.engine.take_requests()
+    os.close(fd)
+    tokens = tuple(old.tokens(1))
+    new.run(msgspec.structs.replace(spec(1, words, max_tokens=40), tokens=tokens))
+    assert [*tokens, *new.tokens(1)] == expected_tokens(words, 40)
+    started = [start for step in new.messages if isinstance(step, Step) for start in step.started]
+    assert started[0].n_cached > len(words)
 
 
 def _make_drafts_pay(run: EngineRun) -> None:

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from gpufc.config import ModelConfig
-from gpufc.ids import Epoch, WorkerName
+from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.protocol import Generate
+from gpufc.sampling import SamplingParams
 from supervisor.cli import cli
 from supervisor.fleet.crash_record import BlackBox, CrashRecord
 from supervisor.fleet.crash_store import CrashStore
@@ -20,6 +22,8 @@ def record(tmp_path: Path) -> CrashRecord:
     box = BlackBox(0.0, 1_700_000_000.0, ModelConfig())
     box.pid = 4321
     box.sample_memory(1.0, 50 << 20)
+    sampling = SamplingParams(seed=5, temperature=0.0)
+    box.batch.given(Generate(Epoch(7), RequestNo(3), RequestId("cmpl-9"), 0, (1, 2), sampling))
     end = ExitReason(signal=11, reason=Reason.CRASHED, at=1_700_000_090.0)
     made = box.record(
         end, 90.0, b"one\nlast line\n", worker=WorkerName("default-0"), epoch=Epoch(7), model="m"
@@ -49,7 +53,8 @@ def test_show_tells_reason_memory_and_last_lines(
 ) -> None:
     which = [record.id if word == "ID" else word for word in which]
     output = run("show", *which, folder=tmp_path)
-    for words in ("epoch 7, pid 4321", "crashed (signal 11)", "50.0 MiB", "last line"):
+    sequence = "3: cmpl-9, prompt of 2 tokens, 0 generated before; seed 5, temperature 0.0"
+    for words in ("epoch 7, pid 4321", "crashed (signal 11)", "50.0 MiB", "last line", sequence):
         assert words in output
 
 

@@ -112,6 +112,10 @@ def test_a_restart_that_was_asked_for_is_not_counted() -> None:
         log.to_generate(Epoch(epoch))
 
 
+N_BEFORE_END = 6
+"""Streams of no tokens are not what goes wrong."""
+
+
 class StreamLogMachine(RuleBasedStateMachine):
     """Any order of deltas, right or wrong, over any number of epochs, against a plain list."""
 
@@ -122,26 +126,38 @@ class StreamLogMachine(RuleBasedStateMachine):
         self.tokens: list[int] = []
         self.ended = False
 
-    @rule(tokens=st.lists(st.integers(0, 999), max_size=3), finish=st.booleans())
-    def next_delta(self, tokens: list[int], finish: bool) -> None:
-        reason = FinishReason.STOP if finish else None
-        kept = self.log.append(delta(len(self.tokens), *tokens, finish=reason), Epoch(self.epoch))
+    @rule(tokens=st.lists(st.integers(0, 999), max_size=3))
+    def next_delta(self, tokens: list[int]) -> None:
+        self.appended(tokens, None)
+
+    @precondition(lambda self: len(self.tokens) >= N_BEFORE_END)
+    @rule(tokens=st.lists(st.integers(0, 999), max_size=3))
+    def last_delta(self, tokens: list[int]) -> None:
+        self.appended(tokens, FinishReason.STOP)
+
+    def appended(self, tokens: list[int], finish: FinishReason | None) -> None:
+        kept = self.log.append(delta(len(self.tokens), *tokens, finish=finish), Epoch(self.epoch))
         assert kept is not self.ended
         if kept:
             self.tokens += tokens
-            self.ended = finish
+            self.ended = finish is not None
 
-    @rule(shift=st.integers(-5, 5).filter(bool), tokens=st.lists(st.integers(0, 9), max_size=3))
-    def shifted_delta(self, shift: int, tokens: list[int]) -> None:
+    @rule(
+        shift=st.integers(-5, 5).filter(bool),
+        tokens=st.lists(st.integers(0, 9), max_size=3),
+        finish=st.booleans(),
+    )
+    def shifted_delta(self, shift: int, tokens: list[int], finish: bool) -> None:
         position = max(0, len(self.tokens) + shift)
         if position == len(self.tokens):
             return
-        fits = position + len(tokens) <= len(self.tokens)
-        if self.ended or fits:
-            assert not self.log.append(delta(position, *tokens), Epoch(self.epoch))
+        shifted = delta(position, *tokens, finish=FinishReason.STOP if finish else None)
+        is_repetition = position + len(tokens) <= len(self.tokens) and not finish
+        if self.ended or is_repetition:
+            assert not self.log.append(shifted, Epoch(self.epoch))
         else:
             with pytest.raises(LinkError):
-                self.log.append(delta(position, *tokens), Epoch(self.epoch))
+                self.log.append(shifted, Epoch(self.epoch))
 
     @rule(tokens=st.lists(st.integers(0, 9), min_size=1, max_size=3))
     def stale_delta(self, tokens: list[int]) -> None:
@@ -153,7 +169,7 @@ class StreamLogMachine(RuleBasedStateMachine):
         self.epoch += 1
         assert self.log.to_generate(Epoch(self.epoch)).tokens == tuple(self.tokens)
 
-    @precondition(lambda self: not self.ended)
+    @precondition(lambda self: not self.ended and len(self.tokens) >= N_BEFORE_END)
     @rule()
     def cancel(self) -> None:
         self.log.cancel()

@@ -150,6 +150,16 @@ def test_a_conviction_explains_the_deaths_that_the_convict_was_in() -> None:
     assert suspects.n_deaths_explained == 3
 
 
+def test_a_death_is_explained_once_however_many_convicts_were_in_it() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5})
+    assert suspects.n_deaths_explained == 3
+    assert died(suspects, {B: 7}) == B
+    assert suspects.n_deaths_explained == 1
+
+
 def test_memory_that_ran_out_on_a_device_suspects_nobody() -> None:
     suspects = Suspects()
     out = ExitReason(

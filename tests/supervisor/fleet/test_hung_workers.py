@@ -124,6 +124,7 @@ async def test_a_fault_in_the_engine_thread(
     assert any("fake_faults.py" in line for line in record.python_stack)
     assert record.engine is not None
     assert record.engine.last_step_sent == 3
+    assert [(had.no, had.max_tokens) for had in record.sequences] == [(1, 8)]
 
 
 async def test_a_hang_in_the_prompt(start_real: StartReal) -> None:

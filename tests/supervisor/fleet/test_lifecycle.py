@@ -329,16 +329,22 @@ class AnyOrder(RuleBasedStateMachine):
         self.process: Epoch | None = None
         self.reported = False
         self.timers: dict[ev.TimerKind, int] = {}
-        self.stopped_for_good = False
+        self.stops_for_good = False
+        self.latest = Epoch(0)
         self.do(ev.StartRequested())
 
-    def do(self, event: ev.Event) -> None:
+    def do(self, event: ev.Event) -> list[ev.Action]:
         self.now += 0.1
-        for action in self.life.handle(event, self.now):
+        had_failed = self.life.state is WorkerState.FAILED
+        actions = self.life.handle(event, self.now)
+        for action in actions:
             match action:
                 case ev.Spawn():
                     assert self.process is None
-                    self.process = action.epoch
+                    assert action.epoch > self.latest
+                    assert not self.stops_for_good
+                    assert not had_failed or isinstance(event, ev.RestartRequested)
+                    self.process = self.latest = action.epoch
                 case ev.Release():
                     assert self.process is None
                 case ev.ReportReady():
@@ -351,9 +357,14 @@ class AnyOrder(RuleBasedStateMachine):
                     self.timers[action.kind] = action.generation
                 case _:
                     pass
+        return actions
 
     def some_epoch(self, late: bool) -> Epoch:
         return Epoch(self.life.epoch - 1) if late else self.life.epoch
+
+    @rule()
+    def asked_to_drain_out_of_turn(self) -> None:
+        self.do(ev.DrainRequested())
 
     @rule(late=st.booleans(), n=st.integers(0, 7))
     def process_says(self, late: bool, n: int) -> None:
@@ -368,11 +379,13 @@ class AnyOrder(RuleBasedStateMachine):
             ev.DeclaredHung(epoch, ""),
             ev.EngineBroke(epoch, "", ()),
         ]
-        if late or self.process is not None:
+        if late:
+            assert self.do(said[n]) == []
+        elif self.process is not None:
             self.do(said[n])
 
     @rule()
-    @precondition(lambda self: self.process is not None)
+    @precondition(lambda self: self.life.state is WorkerState.STARTING)
     def comes_up(self) -> None:
         self.do(ev.HelloReceived(self.life.epoch))
 
@@ -395,9 +408,29 @@ class AnyOrder(RuleBasedStateMachine):
         assert epoch is not None
         self.do(ev.SpawnFailed(epoch, ""))
 
-    @rule(now=st.booleans(), n=st.integers(0, 2))
-    def asked(self, now: bool, n: int) -> None:
-        self.do([ev.StopRequested(now), ev.RestartRequested(now), ev.DrainRequested()][n])
+    @rule(now=st.booleans())
+    def asked_to_stop(self, now: bool) -> None:
+        self.stops_for_good = True
+        self.do(ev.StopRequested(now))
+
+    @rule(now=st.booleans())
+    def asked_to_restart(self, now: bool) -> None:
+        if self.life.state is not WorkerState.STOPPING:  # who stops for good wins
+            self.stops_for_good = False
+        self.do(ev.RestartRequested(now))
+
+    @rule()
+    @precondition(lambda self: self.life.state is WorkerState.READY)
+    def asked_to_drain(self) -> None:
+        self.do(ev.DrainRequested())
+
+    @rule(count=st.integers(1, 5))
+    def dispatch_says(self, count: int) -> None:
+        self.do(ev.DeathsExplained(count))
+
+    @rule(restarts=st.integers(0, 9))
+    def takes_over(self, restarts: int) -> None:
+        self.do(ev.TookOver(restarts, KILLED))
 
     @rule(kind=st.sampled_from(ev.TimerKind), late=st.integers(0, 1))
     def time_passes(self, kind: ev.TimerKind, late: int) -> None:
@@ -411,6 +444,12 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def who_was_reported_ready_serves(self) -> None:
         assert self.reported == (self.life.state in SERVING)
+
+    @invariant()
+    def who_has_failed_or_waits_says_why(self) -> None:
+        if self.life.state in {WorkerState.FAILED, WorkerState.BACKOFF}:
+            assert self.life.detail
+            assert self.life.last_exit is not None
 
     @invariant()
     def what_waits_has_a_timer(self) -> None:
