@@ -53,6 +53,7 @@ class Play:
         self.records = Records(one.service.runtime.path)
         self.epoch = 0
         self.start = 0
+        self.n_restarts = 0
         self.pid: int | None = None
         """Of the process that a signal has hit."""
         self.operation: Operation | None = None
@@ -61,6 +62,7 @@ class Play:
         """What was wrong. Raises `Missed` when the fault came at another moment than it should."""
         figures = await self.one.until_idle()
         self.epoch, self.start = worker(figures)["epoch"], generated(figures)
+        self.n_restarts = worker(figures)["restarts"]
         self.operation = self._operation(worker(figures)["model_path"])
         if self.moment is Moment.DRAIN:
             return await self._drain()
@@ -167,21 +169,16 @@ class Play:
         return [] if event == expected else [f"the replacement ended with {event!r}"]
 
     async def _serves(self) -> list[str]:
-        """A later epoch serves; the same one, where nothing may have been killed."""
-        least, most = self._epochs()
-        row = await self.one.until_ready(least - 1, HIT_S)
-        if most is not None and row["epoch"] > most:
-            return [f"epoch {row['epoch']}, at most {most}: {row['last_exit']}"]
-        return []
-
-    def _epochs(self) -> tuple[int, int | None]:
-        """Between which epochs the one is that serves in the end; None: however late."""
-        later = self.epoch + (self.moment in AFTER_A_DEATH | REPLACING)
+        """A later epoch serves; one that took as many restarts as it should, where nothing may have
+        been killed. (Candidates that never served have epochs, too.)"""
+        is_new = not self.fault.survived or self.moment in AFTER_A_DEATH | REPLACING
         if self.moment is Moment.CANDIDATE and not self.fault.survived:
-            return self.epoch, self.epoch
-        if self.fault.survived:
-            return later, later
-        return later + (self.moment not in REPLACING), None
+            is_new = False
+        row = await self.one.until_ready(self.epoch if is_new else self.epoch - 1, HIT_S)
+        n_restarts = row["restarts"] - self.n_restarts
+        if not is_new or self.fault.survived:
+            return [] if n_restarts == is_new else [f"{n_restarts} restarts: {row['last_exit']}"]
+        return []
 
     async def _mended(self) -> list[str]:
         """The place is given up until an operator restarts it; then a later epoch serves."""
