@@ -204,7 +204,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(
-            description="CPU threads for decoding [default: the cores there are, 1 if GPUs hold all]"
+            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]"
         ),
     ] = None
     n_threads_batch: Annotated[
