@@ -16,6 +16,9 @@ from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
 
+MAX_SEQUENCES = 256
+"""LLAMA_MAX_SEQ: no context has more."""
+
 SPARE_OUTPUTS = 64
 """Rows of logits beyond one for each sequence that a backend offers, for checking drafts."""
 

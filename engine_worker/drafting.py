@@ -41,8 +41,9 @@ class Draft(Struct, frozen=True):
 class Drafter(Protocol):
     """Guesses for all sequences of a step at once. One thread calls it, the engine's."""
 
-    position_s: float
-    """What one more drafted position costs before the step, in seconds; 0 if it is nothing."""
+    position_s: float | None
+    """What one more drafted position of all sequences costs before the step, in seconds; None if
+    drafts cost nothing, and so may be asked for only to see whether they would have been right."""
 
     def chance(self, evidence: int) -> float:
         """The chance that a token is right, to be assumed until a sequence has shown it."""

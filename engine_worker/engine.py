@@ -13,11 +13,10 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from msgspec import Struct
 
-from engine_worker import kv_transfer
+from engine_worker import kv_edit, kv_transfer
 from engine_worker.backend import Backend, Batch, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, Pick, prepare
 from engine_worker.drafting import Drafter, DraftRequest
-from engine_worker.kv_edit import Copy, KvEdit, Remove
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
@@ -214,17 +213,9 @@ class Engine:
             self._refuse(sequence.request, ContextLengthExceeded(str(err), param="prompt"))
 
     def _begin(self, plan: Plan) -> None:
-        self._edit(plan.edits)
+        kv_edit.apply(plan.edits, self._backend)
         if plan.work:
             self._backend.begin(_batch(plan))
-
-    def _edit(self, edits: list[KvEdit]) -> None:
-        for edit in edits:
-            match edit:
-                case Remove(slot, start):
-                    self._backend.remove(slot, start)
-                case Copy(source, target, n_tokens):
-                    self._backend.copy_prefix(source, target, n_tokens)
 
     def _take(self, wanted: list[Work], chosen: list[int | RequestError]) -> list[Sequence]:
         """Let sequences take their next tokens. Returns those that have gained something."""
@@ -290,9 +281,6 @@ class Engine:
             case Attach():
                 self._begin_anew(message.successor)
             case ExportKv() | ImportKv():
-                # else cells are moved that the next step would have removed, and one is filled that
-                # it would empty
-                self._edit(self.scheduler.slots.take_edits())
                 self._emit(kv_transfer.move(message, self._backend, self.scheduler.slots))
 
     def _admit(self, spec: Generate) -> None:

@@ -1,5 +1,8 @@
 """What is done to the KV cache before a step computes anything: two verbs on slots."""
 
+from collections.abc import Iterable
+from typing import Protocol
+
 from msgspec import Struct
 
 
@@ -19,3 +22,20 @@ class Copy(Struct, frozen=True):
 
 
 KvEdit = Remove | Copy
+
+
+class Editable(Protocol):
+    """The part of a `Backend` that edits are done on."""
+
+    def remove(self, sequence: int, start: int = 0) -> None: ...
+    def copy_prefix(self, source: int, target: int, n_tokens: int) -> None: ...
+
+
+def apply(edits: Iterable[KvEdit], backend: Editable) -> None:
+    """Do them, in their order."""
+    for edit in edits:
+        match edit:
+            case Remove(slot, start):
+                backend.remove(slot, start)
+            case Copy(source, target, n_tokens):
+                backend.copy_prefix(source, target, n_tokens)

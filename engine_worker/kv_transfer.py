@@ -15,7 +15,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from engine_worker import kv_edit
 from engine_worker.backend import Backend
+from engine_worker.kv_edit import KvEdit
 from engine_worker.kv_file import KvFileError, KvReader, KvWriter
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
@@ -40,6 +42,10 @@ class Holding(Struct, frozen=True):
 
 class KvKeeper(Protocol):
     """The part of a scheduler that knows which sequences have cells."""
+
+    def take_edits(self) -> list[KvEdit]:
+        """What it has decided and the cache has yet to follow, in this order."""
+        ...
 
     def holdings(self) -> list[Holding]:
         """All that is computed: running sequences first, then idle ones, latest used first."""
@@ -110,6 +116,8 @@ def take_over(backend: KvStates, keeper: KvKeeper, fd: int, *, fingerprint: str)
 def move(message: ExportKv | ImportKv, backend: Backend, keeper: KvKeeper) -> KvMoved:
     """Do what the front asked for. Never raises: what is not handed over is prefilled."""
     fingerprint, is_import = backend.facts.fingerprint, isinstance(message, ImportKv)
+    # else cells of drafts that did not hold would go along, and what is taken over be removed
+    kv_edit.apply(keeper.take_edits(), backend)
     try:
         with opened(message.pid, message.fd, sealed=is_import) as fd:
             if isinstance(message, ImportKv):

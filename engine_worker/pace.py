@@ -4,7 +4,7 @@ A step that also prefills takes longer, and every running stream waits for it. S
 from an account: each step pays in as many tokens as keep it within `STALL` times a plain decode
 step, or that plus `UNNOTICED_S`, and the account holds one whole batch. A short prompt is thus
 computed in one step, as if it were alone; a long one makes each step a bit longer, but never stops
-the others.
+the others. The more prompts wait, the more they may take.
 """
 
 from engine_worker.step_costs import StepCosts
@@ -34,12 +34,13 @@ class Pace:
             return self._batch_tokens
         return max(MIN_CHUNK, self._account)
 
-    def spent(self, n_decoding: int, n_prefill: int) -> None:
-        """A step has computed so many prompt tokens beside `n_decoding` streams."""
+    def spent(self, n_decoding: int, n_prefill: int, n_waiting: int) -> None:
+        """A step has computed so many prompt tokens beside `n_decoding` streams, of `n_waiting`
+        prompts: each of them has somebody who waits as well, so each pays in."""
         if not n_decoding:
             self._account = self._batch_tokens
             return
-        left = max(0, self._account - n_prefill) + self._share(n_decoding)
+        left = max(0, self._account - n_prefill) + self._share(n_decoding) * max(1, n_waiting)
         self._account = min(self._batch_tokens, left)
 
     def _share(self, n_decoding: int) -> int:

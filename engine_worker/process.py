@@ -26,15 +26,15 @@ from typing import Never
 
 import msgspec
 
-from engine_worker.backend import Backend
+from engine_worker import loading
+from engine_worker.backend import Backend, LoadProgress
 from engine_worker.channel import Channel
 from engine_worker.engine import Engine
 from engine_worker.progress import Progress
 from engine_worker.prompt import PromptPreparer
-from engine_worker.prompt_lookup import PromptLookup
 from engine_worker.template_process import TemplateRenderer
 from gpufc import logs, wire
-from gpufc.config import BackendKind, Speculation
+from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
     InvalidRequest,
@@ -83,9 +83,6 @@ SWITCH_INTERVAL_S = 0.0005
 
 MAX_SPELT_BYTES = 16 * 1024 * 1024
 """The longest text that tokens are turned into in one answer."""
-
-MAX_SEQUENCES = 256
-"""llama.cpp's own limit."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -197,7 +194,9 @@ class Worker:
         boot = self._boot
         started = time.monotonic()
         try:
-            backend = self._load()
+            backend, drafter = loading.load(
+                boot.model, boot.n_sequences, self._load, self._report_load
+            )
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
             self._say_farewell(_load_failed(boot.epoch, err))
@@ -208,7 +207,7 @@ class Worker:
             epoch=boot.epoch,
             max_running=boot.n_sequences,
             batch_tokens=backend.facts.batch_tokens,
-            drafter=PromptLookup() if boot.model.speculation is Speculation.NGRAM else None,
+            drafter=drafter,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
         self._ready = _ready(boot, backend, time.monotonic() - started)
@@ -220,18 +219,15 @@ class Worker:
             self._told_to_end.wait(FAREWELL_S)
             _exit(EXIT_DECODE_FAILED)
 
-    def _load(self) -> Backend:
-        boot = self._boot
-        n_slots = min(MAX_SEQUENCES, boot.n_sequences + boot.model.cached_sequences)
-        if boot.model.backend is BackendKind.FAKE:
+    def _load(self, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
+        if config.backend is BackendKind.FAKE:
             from engine_worker.fake_backend import FakeBackend
             from engine_worker.fake_channel import misspeak_on
 
-            misspeak = misspeak_on(self._channel)
-            return FakeBackend.load(boot.model, n_slots, self._report_load, misspeak)
+            return FakeBackend.load(config, n_sequences, on_progress, misspeak_on(self._channel))
         from engine_worker.llama_backend import LlamaBackend
 
-        return LlamaBackend.load(boot.model, n_slots, self._report_load)
+        return LlamaBackend.load(config, n_sequences, on_progress)
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))

@@ -24,7 +24,7 @@ class PromptLookup:
     Keeps some 200 bytes for each token of the sequences that it follows.
     """
 
-    position_s = 0.0
+    position_s: float | None = None
 
     def __init__(self) -> None:
         self._histories: dict[RequestNo, _History] = {}

@@ -25,6 +25,10 @@ AGEING = 32
 that shorter ones get in before it for ever."""
 
 
+BURST_BATCHES = 16
+"""Batches of prompts for which those who have just begun wait at most."""
+
+
 class Work(Struct, frozen=True):
     """Compute `count` pending tokens of a sequence, and after them its `draft`.
 
@@ -46,7 +50,7 @@ class Plan(Struct, frozen=True):
     """One step: first the edits, in their order, then all work in one batch.
 
     `n_decoding` sequences compute their one next token, `n_drafted` guesses beside it; `n_prefill`
-    tokens are of prompts and replays.
+    tokens are of prompts and replays, of which `n_prompts` are not computed yet.
     """
 
     edits: list[KvEdit]
@@ -55,6 +59,7 @@ class Plan(Struct, frozen=True):
     n_decoding: int = 0
     n_drafted: int = 0
     n_prefill: int = 0
+    n_prompts: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -84,9 +89,13 @@ class Scheduler:
         self._max_running = max_running
         self.batch_tokens = batch_tokens
         self._cells_short = False
+        self._n_steps = 0
+        self._n_held = 0
+        """Prompt tokens computed since anybody's next token was."""
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
+        sequence.arrived_at = self._n_steps
         self.waiting.append(sequence)
 
     def find(self, request: RequestNo) -> Sequence | None:
@@ -100,29 +109,46 @@ class Scheduler:
     def plan(self) -> Plan:
         """The next step. Its `work` is empty when there is nothing to do.
 
-        Every running sequence's next token is in it. Chunks of prompts come beside, as many as
-        the pace allows, the shortest prompt first.
+        Every running sequence's next token is in it, unless they wait for others of a burst. Chunks
+        of prompts come beside, as many as the pace allows, the shortest prompt first.
         """
+        prompts = self._prompts()
         decoding = self.decoding()
+        if self._is_burst(prompts, decoding):
+            decoding = []
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
         n_drafted = sum(len(item.draft) for item in work)
         room = self.batch_tokens - len(decoding) - n_drafted
-        chunks, started = self._prefill(min(room, self._pace.allowance(len(decoding))))
+        if not any(seq.is_replay for seq in prompts):
+            room = min(room, self._pace.allowance(len(decoding)))
+        chunks, started = self._prefill(prompts, room)
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
-            # in the order of slots, which a stream each needs to be computed in one pass
-            sorted(work + chunks, key=lambda item: item.sequence.slot or 0),
+            _ordered(work, chunks),
             started,
             n_decoding=len(decoding),
             n_drafted=n_drafted,
             n_prefill=sum(item.count for item in chunks),
+            n_prompts=len(prompts),
         )
 
-    def _prefill(self, budget: int) -> tuple[list[Work], list[Started]]:
+    def _is_burst(self, prompts: list[Sequence], decoding: list[Sequence]) -> bool:
+        """Whether only those run that have just begun, and others came, or are replayed, with them.
+
+        They have their first token, and hold back the next ones: what they would compute meanwhile
+        is little, and each step of it would make the last ones wait longer for their first.
+        """
+        if not decoding or any(seq.n_gained > 1 for seq in decoding):
+            return False
+        began_at = min(seq.began_at for seq in decoding)
+        waited = any(seq.arrived_at < began_at for seq in prompts)
+        return waited and self._n_held < BURST_BATCHES * self.batch_tokens
+
+    def _prefill(self, prompts: list[Sequence], budget: int) -> tuple[list[Work], list[Started]]:
         chunks: list[Work] = []
         started: list[Started] = []
-        for sequence in self._prompts():
+        for sequence in prompts:
             if budget <= 0 or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
                 continue
@@ -170,10 +196,14 @@ class Scheduler:
 
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""
-        self._pace.spent(plan.n_decoding, plan.n_prefill)
+        self._pace.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
+        self._n_held = 0 if plan.n_decoding else self._n_held + plan.n_prefill
+        self._n_steps += 1
         n_recomputed = 0
         for work in plan.work:
             sequence = work.sequence
+            if work.output and not sequence.n_gained:
+                sequence.began_at = self._n_steps
             before = sequence.n_computed
             sequence.n_computed = before + work.count
             n_recomputed += max(0, min(sequence.n_ever_computed, sequence.n_computed) - before)
@@ -231,3 +261,12 @@ class Scheduler:
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
+
+
+def _ordered(decoding: list[Work], chunks: list[Work]) -> list[Work]:
+    """In the order of slots, which those with a KV stream each need to be computed in one pass.
+
+    Prompts alone in the opposite one: then each is a pass of its own. In one with its neighbours
+    all would get as far as the shortest, and what is left of each would be another pass.
+    """
+    return sorted(decoding + chunks, key=lambda item: item.sequence.slot or 0, reverse=not decoding)

@@ -85,6 +85,7 @@ class Speculation(StrEnum):
 
     NONE = "none"
     NGRAM = "ngram"
+    DRAFT = "draft"
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
@@ -202,7 +203,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = None
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="CPU threads for decoding [default: the cores there are]"),
+        Meta(
+            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]"
+        ),
     ] = None
     n_threads_batch: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
@@ -218,8 +221,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = 4
     speculation: Annotated[
         Speculation,
-        Meta(description="draft tokens ahead: none, or ngram (from the sequence's own text)"),
+        Meta(
+            description="draft tokens ahead: none, ngram (from the sequence's own text), or draft"
+            " (by the model of draft_model_path)"
+        ),
     ] = Speculation.NGRAM
+    draft_model_path: Annotated[
+        str | None, Meta(description="GGUF file of a small model with the same vocabulary")
+    ] = None
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
         bool, Meta(description="keep the model in memory: it is never swapped out")

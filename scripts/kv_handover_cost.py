@@ -28,6 +28,7 @@ from msgspec import Struct
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine_worker.backend import Backend, Batch, Logits
+from engine_worker.kv_edit import KvEdit
 from engine_worker.kv_transfer import Holding, export, take_over
 from engine_worker.llama_backend import LlamaBackend
 from gpufc.config import KvUnified, ModelConfig
@@ -57,6 +58,9 @@ class Keeper:
 
     def __init__(self) -> None:
         self._n_given = 0
+
+    def take_edits(self) -> list[KvEdit]:
+        return []
 
     def holdings(self) -> list[Holding]:
         return []

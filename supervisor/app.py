@@ -26,6 +26,7 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus, ModelChange
+from supervisor.fleet.standby import Spare
 from supervisor.handover.giver import Giver, UpgradeFailed
 from supervisor.handover.taker import Taker
 from supervisor.http import run_token
@@ -88,8 +89,10 @@ class Front:
         values: Sequence[Value] = (),
         devices: Devices | None = None,
         taker: Taker | None = None,
+        spare: Spare | None = None,
     ) -> None:
         """`values` are what `config` was made of; `devices` is started and stopped by the caller.
+        A `spare` becomes the first worker.
         With a `taker` it takes over from another front, and `taker.prepare` must have returned
         before it is entered.
 
@@ -97,7 +100,8 @@ class Front:
         """
         self.config = config
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
-        self.fleet = Fleet(config, self.runtime, heritage=taker.heritage if taker else None)
+        heritage = taker.heritage if taker else None
+        self.fleet = Fleet(config, self.runtime, heritage=heritage, spare=spare)
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.addresses: list[str] = []

@@ -19,6 +19,8 @@ PURE_MODULES = [
     "engine_worker/prefix_cache.py",
     "engine_worker/radix_tree.py",
     "engine_worker/prompt_lookup.py",
+    "engine_worker/odds.py",
+    "engine_worker/draft_lengths.py",
     "engine_worker/speculation.py",
     "engine_worker/step_costs.py",
     "engine_worker/sampling.py",

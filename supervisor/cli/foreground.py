@@ -1,23 +1,27 @@
 """Serving in the foreground: the event loop, signals, and what the terminal is told meanwhile."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import msgspec
 
 from gpufc import logs
-from gpufc.config import Config
+from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
+
+if TYPE_CHECKING:
+    from supervisor.fleet.standby import Spare
 
 POLL_S = 0.1
 FRONT_LOG = "front.log"
@@ -57,6 +61,7 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 
 async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     """Returns the pid of the front that has taken over, if one has."""
+    spare = _early_spare(config)  # while it imports what a worker needs, so does the front
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
@@ -66,7 +71,7 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
 
     folder = RuntimeDir.find(config.server.runtime_dir)
     monitor = default_monitor(str(folder.path))
-    front = Front(config, values=values, devices=monitor)
+    front = Front(config, values=values, devices=monitor, spare=spare)
     log_to(folder.logs, config.server.log_level)
     monitor.start()
     try:
@@ -84,6 +89,20 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     finally:
         monitor.stop()
     return front.successor
+
+
+def _early_spare(config: Config) -> "Spare | None":
+    """The process of the first worker. It ends with this one, whatever becomes of that."""
+    if config.fleet.standby is Standby.NONE:
+        return None
+    from supervisor.fleet.process import WORKER_COMMAND
+    from supervisor.fleet.standby import Spare
+    from supervisor.runtime_dir import RuntimeDir
+
+    logs = RuntimeDir.find(config.server.runtime_dir).logs
+    with contextlib.suppress(OSError):  # it is only earlier: the fleet starts what it lacks
+        return Spare(WORKER_COMMAND, logs, config.model.backend)
+    return None
 
 
 class Terminal:

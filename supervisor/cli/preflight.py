@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from gpufc.config import BackendKind, Config
+from gpufc.config import BackendKind, Config, Speculation
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings
 from supervisor import demo_model
@@ -55,9 +55,22 @@ def check_configuration(settings: Settings) -> Plan:
         return Plan(config, notes=notes)
     given = config.model.model_path
     path = _demo() if given is None else model_file.check(given, source_of(settings, "model_path"))
-    model = msgspec.structs.replace(config.model, model_path=str(path))
+    model = msgspec.structs.replace(
+        config.model, model_path=str(path), draft_model_path=_draft_path(settings)
+    )
     config = msgspec.structs.replace(config, model=model)
     return Plan(config, is_demo=given is None, notes=notes)
+
+
+def _draft_path(settings: Settings) -> str | None:
+    """The draft model's absolute path, if one is to be used."""
+    model = settings.config.model
+    if model.speculation is not Speculation.DRAFT:
+        return model.draft_model_path
+    if model.draft_model_path is None:
+        source = source_of(settings, "speculation")
+        raise ConfigError(f"speculation is draft ({source}): set draft_model_path to a GGUF file")
+    return str(model_file.check(model.draft_model_path, source_of(settings, "draft_model_path")))
 
 
 def source_of(settings: Settings, name: str) -> str:

@@ -45,7 +45,7 @@ from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
-from supervisor.fleet.standby import SparePool
+from supervisor.fleet.standby import Spare, SparePool
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
@@ -80,8 +80,11 @@ class Fleet:
         watch: WatchLimits = LIMITS,
         rng: random.Random | None = None,
         heritage: Heritage | None = None,
+        spare: Spare | None = None,
     ) -> None:
-        """`heritage`: workers that run already, for another front that is about to give them."""
+        """`heritage`: workers that run already, for another front that is about to give them.
+        `spare`: becomes the first worker, unless the configuration wants none.
+        """
         held = heritage.holdings if heritage else None
         self.listener = listener
         self.restarts_total: Counter[Reason] = Counter()
@@ -93,7 +96,7 @@ class Fleet:
         self._epochs = itertools.count(held.next_epoch if held else 1)
         self._watch = watch
         self._crashes = CrashWriter(CrashStore(runtime.path))
-        self._spares = self._spare_pool(runtime, command)
+        self._spares = self._spare_pool(runtime, command, spare)
         running = heritage.processes if heritage else None
         self._edge = LocalEdge(runtime, command, self._spares, running)
         self._tasks: list[asyncio.Task[None]] = []
@@ -312,7 +315,9 @@ class Fleet:
         hooks = Hooks(self._count, self._became_ready, self._crashes.submit, drained)
         return WorkerRunner(spec, lifecycle, self._edge, lambda: stage, hooks, self._watch)
 
-    def _spare_pool(self, runtime: RuntimeDir, command: Sequence[str]) -> SparePool | None:
+    def _spare_pool(
+        self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
+    ) -> SparePool | None:
         if self._config.fleet.standby is Standby.NONE:
             return None
         return SparePool(
@@ -321,6 +326,7 @@ class Fleet:
             self._config.model.backend,
             self._is_quiet,
             delay_s=self._timings.spare_s,
+            first=first,
         )
 
     def _is_quiet(self) -> bool:

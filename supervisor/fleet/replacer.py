@@ -248,9 +248,9 @@ class Replacer:
     @staticmethod
     def _continue_record(fresh: Actor, before: Actor) -> None:
         """By now it is known how the process before has ended."""
-        end = before.runner.lifecycle.last_exit
-        if end is not None:
-            fresh.runner.post(ev.TookOver(fresh.runner.lifecycle.restarts, end))
+        life = before.runner.lifecycle
+        if life.last_exit is not None:
+            fresh.runner.post(ev.TookOver(life.restarts + 1, life.last_exit))
 
     # progress
 

@@ -45,7 +45,7 @@ class Spare:
         command: Sequence[str],
         logs: Path,
         backend: BackendKind,
-        on_exit: ExitListener,
+        on_exit: ExitListener = lambda si_code, si_status: None,
     ) -> None:
         """Spawn it. Raises `OSError`."""
         self.log_link = logs / f"{LINK_PREFIX}{secrets.token_hex(4)}"
@@ -95,14 +95,18 @@ class SparePool:
         *,
         delay_s: float,
         backoff_s: float = BACKOFF_S,
+        first: Spare | None = None,
     ) -> None:
+        """`first` was spawned before there was a pool: it is this one's from now on."""
         self._command = command
         self._logs = logs
         self._backend = backend
         self._quiet = quiet
         self._delay_s = delay_s
         self._backoff_s = backoff_s
-        self._spare: Spare | None = None
+        self._spare = first
+        if first is not None:
+            first.on_exit = self._lost
         self._timer: asyncio.TimerHandle | None = None
         self._n_lost = 0
         self._closed = False

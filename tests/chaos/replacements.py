@@ -95,7 +95,7 @@ async def refusals(model: Path) -> bool:
             async with _load(one, outcome, _asks("refusal", fake=False)):
                 for name, arguments, word in bad:
                     await _refused(one, outcome, name, arguments, word, model)
-            return await _verdict(one, outcome, f"{len(bad)} refused swaps")
+            return await _verdict(one, outcome, f"{len(bad)} refused swaps", n_deaths=1)
 
 
 async def _refused(
@@ -169,11 +169,15 @@ async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
     return code, said.strip()
 
 
-async def _verdict(one: Rig, outcome: Outcome, what: str) -> bool:
+async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) -> bool:
+    """Whether all is right: `n_deaths` workers may have died, each with its record."""
     for history in outcome.histories:
         outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
     outcome.wrong += wrong_counters(await one.until_idle())
     after = Footprint(one.service)
+    records = len(list((one.service.runtime.path / "crashes").glob("*.json")))
+    if records != n_deaths:
+        outcome.wrong.append(f"{records} workers have died, expected {n_deaths}")
     outcome.wrong += stop_and_look(one.service)
     say(f"{what}, {N_CLIENTS} clients, {len(outcome.histories)} requests; {conditions()}")
     if outcome.took:

@@ -216,7 +216,7 @@ def test_a_sequence_that_does_not_fit_alone_is_refused_and_the_engine_goes_on() 
 class KnowingDrafter:
     """Guesses what the fake model will say, but that every `wrong`-th guess is another token."""
 
-    position_s = 0.0
+    position_s: float | None = None
 
     def __init__(self, prompts: dict[int, tuple[int, ...]], wrong: int) -> None:
         self.n_drafted = 0

@@ -4,11 +4,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from engine_worker.fake_backend import FakeBackend
 from engine_worker.fake_vocabulary import tokenize
-from engine_worker.kv_file import KvFileError
+from engine_worker.kv_edit import KvEdit, Remove
+from engine_worker.kv_file import KvFileError, KvReader
 from engine_worker.kv_transfer import SEALS, Holding, Transfer, export, opened, take_over
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo
@@ -46,6 +48,9 @@ class Keeper:
     def __init__(self, n_free: int) -> None:
         self.free = list(range(10, 10 + n_free))
         self.held: dict[int, tuple[str, tuple[int, ...]]] = {}
+
+    def take_edits(self) -> list[KvEdit]:
+        return []
 
     def holdings(self) -> list[Holding]:
         return []
@@ -168,3 +173,34 @@ def test_an_engine_goes_on_from_what_another_one_computed(fd: int) -> None:
 
 def test_an_engine_says_why_it_cannot_take_over(fd: int) -> None:
     assert "sealed" in move(engine_run(), ImportKv(Epoch(1), os.getpid(), fd)).error
+
+
+def test_what_the_trial_left_to_be_removed_takes_nothing_that_was_taken_over(fd: int) -> None:
+    old, new = engine_run(), engine_run()
+    prompts = [
+        tokenize(f"{n}: a prefix that is long enough to be worth keeping", add_special=True)
+        for n in range(1, 5)
+    ]
+    for n, prompt in enumerate(prompts, 1):
+        old.run(generate(n, prompt))
+    n_kept = move(old, ExportKv(Epoch(1), os.getpid(), fd, 1 << 20)).n_sequences
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    trial = msgspec.structs.replace(generate(9, prompts[0][:8]), cache_prompt=False)
+    new.run(trial)
+    assert move(new, ImportKv(Epoch(1), os.getpid(), fd)).n_sequences == n_kept > 0
+    for n, prompt in enumerate(prompts, 1):
+        new.run(generate(n, prompt))
+        assert new.text(n) == old.text(n)
+
+
+def test_drafts_that_did_not_hold_are_not_handed_over(fd: int) -> None:
+    run = engine_run()
+    prompt = tokenize("A prefix that is long enough to be worth keeping", add_special=True)
+    run.run(generate(1, prompt))
+    slots = run.engine.scheduler.slots
+    (held,) = slots.holdings()
+    n_cells = len(held.tokens) - 3
+    slots._edits.append(Remove(held.slot, n_cells))
+    move(run, ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
+    (saved,) = KvReader(fd, run.engine._backend.facts.fingerprint).sequences
+    assert saved.size == 4 * n_cells

@@ -27,7 +27,7 @@ def test_a_long_prompt_gets_what_does_not_stall_the_others() -> None:
     chunks = []
     for _ in range(20):
         chunks.append(pace.allowance(16))
-        pace.spent(16, chunks[-1])
+        pace.spent(16, chunks[-1], 1)
     plain_s, long_s = costs.seconds(16, 16), costs.seconds(16 + chunks[-1], 16)
     assert plain_s is not None
     assert long_s is not None
@@ -36,21 +36,31 @@ def test_a_long_prompt_gets_what_does_not_stall_the_others() -> None:
     assert MIN_CHUNK <= chunks[-1] < BATCH / 4
 
 
+def test_the_more_prompts_wait_the_more_they_get() -> None:
+    def later(n_waiting: int) -> int:
+        pace = Pace(BATCH, linear(0.004, 0.005))
+        for _ in range(5):
+            pace.spent(16, pace.allowance(16), n_waiting)
+        return pace.allowance(16)
+
+    assert later(1) < later(3) < later(20) == BATCH
+
+
 def test_the_account_fills_up_again_in_steps_without_prompts() -> None:
     pace = Pace(BATCH, linear(0.004, 0.005))
-    pace.spent(16, BATCH)
+    pace.spent(16, BATCH, 1)
     for _ in range(20):
-        pace.spent(16, 0)
+        pace.spent(16, 0, 0)
     assert pace.allowance(16) == BATCH
 
 
 def test_where_tokens_are_cheap_nothing_is_held_back() -> None:
     pace = Pace(BATCH, linear(0.006, 0.00002))
-    pace.spent(8, BATCH)
+    pace.spent(8, BATCH, 1)
     assert pace.allowance(8) == BATCH
 
 
 def test_as_long_as_nothing_is_known_nothing_is_held_back() -> None:
     pace = Pace(BATCH, StepCosts())
-    pace.spent(8, BATCH)
+    pace.spent(8, BATCH, 1)
     assert pace.allowance(8) == BATCH

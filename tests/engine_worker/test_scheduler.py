@@ -4,7 +4,7 @@ import pytest
 
 from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
-from engine_worker.scheduler import Plan, Scheduler
+from engine_worker.scheduler import BURST_BATCHES, Plan, Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from engine_worker.step_costs import StepCosts
@@ -21,7 +21,7 @@ def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> 
 
 
 def work(plan: Plan) -> list[tuple[int, int, bool]]:
-    return [(item.sequence.request, item.count, item.output) for item in plan.work]
+    return sorted((item.sequence.request, item.count, item.output) for item in plan.work)
 
 
 def step(planner: Scheduler, token: int = 97) -> list[tuple[int, int, bool]]:
@@ -68,6 +68,14 @@ def test_prompts_are_prefilled_in_order_of_arrival() -> None:
     assert step(planner) == [(1, 6, True), (2, 2, False)]
 
 
+def test_work_is_ordered_by_slots_and_prompts_alone_the_other_way_round() -> None:
+    planner = scheduler(batch_tokens=64)
+    add(planner, sequence(spec(1)), sequence(spec(2)), sequence(spec(3)))
+    assert [item.sequence.slot for item in planner.plan().work] == [2, 1, 0]
+    step(planner)
+    assert [item.sequence.slot for item in planner.plan().work] == [0, 1, 2]
+
+
 def test_no_more_than_max_running_run_and_the_next_starts_when_one_ends() -> None:
     planner = scheduler(max_running=1)
     first, second = sequence(spec(1)), sequence(spec(2))
@@ -94,6 +102,37 @@ def test_started_is_said_once_also_after_a_preemption() -> None:
     planner.preempt(running)
     assert [started.request for started in plan.started] == [1]
     assert planner.plan().started == []
+
+
+def test_who_has_just_begun_waits_for_those_that_came_with_it() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=20)))
+    assert [step(planner) for _ in range(4)] == [
+        [(1, 6, True), (2, 2, False)],
+        [(2, 8, False)],
+        [(2, 8, False)],
+        [(2, 2, True)],
+    ]
+    assert step(planner) == [(1, 1, True), (2, 1, True)]
+
+
+def test_who_has_just_begun_does_not_wait_for_who_comes_later() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=6)))
+    step(planner)
+    add(planner, sequence(spec(2, prompt=20)))
+    assert step(planner) == [(1, 1, True), (2, 7, False)]
+
+
+def test_who_has_just_begun_waits_for_so_many_batches_and_no_more() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=500)))
+    n_alone = 0
+    while [request for request, *_ in step(planner)] in ([1, 2], [2]) and n_alone < 100:
+        n_alone += 1
+        if planner.running[0].n_gained > 1:
+            break
+    assert n_alone == BURST_BATCHES + 1
 
 
 PREFIX = tuple(range(40))

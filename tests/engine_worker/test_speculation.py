@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine_worker.draft_lengths import MAX_DRAFT, MAX_DRAFTED
 from engine_worker.drafting import Draft, DraftRequest
-from engine_worker.speculation import MAX_DRAFT, MAX_DRAFTED, Speculation
+from engine_worker.speculation import Speculation
 from engine_worker.step_costs import StepCosts
 from gpufc.ids import RequestNo
 
@@ -18,9 +19,14 @@ RIGHT, WRONG = 1, 2
 class ScriptedDrafter:
     """Says the same of every sequence, as much as is asked for."""
 
-    position_s = 0.0
-
-    def __init__(self, token: int = RIGHT, assumed: float = 0.5, evidence: int = 50) -> None:
+    def __init__(
+        self,
+        token: int = RIGHT,
+        assumed: float = 0.5,
+        evidence: int = 50,
+        position_s: float | None = None,
+    ) -> None:
+        self.position_s = position_s
         self.token = token
         self.assumed = assumed
         self.evidence = evidence
@@ -140,6 +146,33 @@ def test_where_no_draft_can_pay_the_drafter_is_not_asked() -> None:
     drafter = ScriptedDrafter(assumed=0.99)
     assert lengths(Speculation(drafter, costs(0.001, 0.002)), [[0]] * 4) == [0] * 4
     assert drafter.asked == []
+
+
+def test_a_draft_that_costs_something_is_only_as_long_as_it_pays() -> None:
+    cheap = ScriptedDrafter(assumed=0.7, evidence=0, position_s=0.0001)
+    dear = ScriptedDrafter(assumed=0.7, evidence=0, position_s=0.001)
+    (long,), (short,) = (lengths(Speculation(drafter, GPU), [[0]]) for drafter in (cheap, dear))
+    assert 1 <= short < long < MAX_DRAFT
+
+
+def test_a_costly_drafter_that_is_right_is_asked_for_long_drafts() -> None:
+    drafter = ScriptedDrafter(assumed=0.7, evidence=0, position_s=0.0002)
+    speculation, tokens = Speculation(drafter, GPU), [0]
+    for _ in range(100):
+        tokens += [RIGHT] * (1 + lengths(speculation, [tokens])[0])
+    assert lengths(speculation, [tokens])[0] > 16
+
+
+def test_a_costly_drafter_that_is_wrong_is_asked_for_a_hundredth_of_the_time() -> None:
+    position_s, step_s = 0.001, 0.002
+    drafter = ScriptedDrafter(WRONG, assumed=0.7, evidence=0, position_s=position_s)
+    speculation, tokens = Speculation(drafter, GPU), [0]
+    for n_steps in (50, 1000):
+        drafter.asked.clear()
+        for _ in range(n_steps):
+            lengths(speculation, [tokens])
+            tokens.append(RIGHT)
+    assert 0 < len(drafter.asked) * position_s <= 0.0125 * 1000 * step_s
 
 
 def test_of_many_hopeless_sequences_few_are_looked_at_in_a_step() -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gpufc import settings
@@ -196,6 +198,26 @@ def test_growth_is_measured_in_front_and_worker(
 def test_growth_is_the_slope_after_warm_up() -> None:
     requests = [100 * (i + 1) for i in range(8)]
     assert growth.slope(requests, [0, 500, *(1000 + 7 * n for n in requests[2:])]) == 700_000
+
+
+def test_when_it_is_told_to_end_no_server_stays(tmp_path: Path) -> None:
+    words = ["--alone", "--scenario", "one", "--set", "backend=fake", "--rounds", "1000"]
+    model = tmp_path / "m.gguf"
+    model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "supervisor.bench", *words, "--model", str(model)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with bench:
+        assert bench.stdout is not None
+        assert any("round 1" in line for line in bench.stdout)
+        own = psutil.Process(bench.pid)
+        while len(servers := own.children(recursive=True)) < 2:  # a front and its worker
+            time.sleep(0.01)
+        bench.terminate()
+        assert bench.wait(60) == 130
+        _, alive = psutil.wait_procs(servers, timeout=30)
+    assert alive == []
 
 
 def test_a_server_that_does_not_come_up_is_said(

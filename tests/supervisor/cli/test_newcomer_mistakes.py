@@ -77,6 +77,15 @@ MISTAKES = [
     Mistake("web page", "start --model-path {folder}/page.gguf", USAGE, ("web page",)),
     Mistake("Git LFS pointer", "start --model-path {folder}/lfs.gguf", USAGE, ("git lfs pull",)),
     Mistake("JSON answer", "start --model-path {folder}/error.gguf", USAGE, ("JSON",)),
+    Mistake(
+        "no draft model", f"start {MODEL}", USAGE,
+        ("GPUFC_SPECULATION", "draft_model_path"), {"GPUFC_SPECULATION": "draft"},
+    ),
+    Mistake(
+        "wrong path of the draft model", f"start {MODEL}", USAGE,
+        ("small.gguf", "does not exist", "GPUFC_DRAFT_MODEL_PATH"),
+        {"GPUFC_SPECULATION": "draft", "GPUFC_DRAFT_MODEL_PATH": "/small.gguf"},
+    ),
     Mistake("no path at all", "start --model-path=", USAGE, ("model_path", "is empty")),
     Mistake(
         "GGUF of a later version", "start --model-path {folder}/new.gguf", USAGE,

@@ -13,6 +13,7 @@ from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
+from supervisor.fleet.standby import Spare
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 
@@ -119,6 +120,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
         timings: Timings = QUICK,
         watch: WatchLimits = LIMITS,
         standby: Standby = Standby.NONE,
+        spare: Spare | None = None,
     ) -> Started:
         config = Config(
             model=ModelConfig(model_path="/models/tiny.gguf"),
@@ -133,6 +135,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
             timings=timings,
             watch=watch,
             rng=random.Random(7),
+            spare=spare,
         )
         await fleet.start()
         started.append(Started(fleet, listener, runtime))

@@ -15,7 +15,8 @@ import pytest
 
 from gpufc.config import BackendKind, Standby
 from supervisor.fleet.port import SpareStatus
-from supervisor.fleet.standby import SparePool
+from supervisor.fleet.standby import Spare, SparePool
+from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet
 from tests.supervisor.fleet.test_hung_workers import (  # noqa: F401
     StartReal,
@@ -115,6 +116,28 @@ async def test_a_real_spare_writes_to_the_log_of_its_place(start_real: StartReal
     assert "default-0.2" in started.log
     assert "decode_failed" in started.log
     assert "decode_failed" not in (started.runtime.logs / "spare.log").read_text()
+
+
+async def test_a_spare_from_before_the_fleet_becomes_the_first_worker(
+    start: StartFleet, runtime: RuntimeDir
+) -> None:
+    spare = Spare((sys.executable, CHILD, "ready"), runtime.logs, BackendKind.LLAMA)
+    started = await start("ready", standby=Standby.WARM, spare=spare)
+    await started.until_ready()
+    assert started.status.pid == spare.process.pid
+    await warm_spare(started)  # and there will be another one
+    assert started.listener.lost == []
+
+
+async def test_a_spare_from_before_the_fleet_may_die_unnoticed(
+    start: StartFleet, runtime: RuntimeDir
+) -> None:
+    spare = Spare(DIES, runtime.logs, BackendKind.LLAMA)
+    await eventually(lambda: not spare.process.is_alive())
+    started = await start("ready", standby=Standby.WARM, spare=spare)
+    await started.until_ready()
+    assert started.status.pid != spare.process.pid
+    assert started.listener.lost == []
 
 
 async def test_spares_that_die_do_not_spin(
