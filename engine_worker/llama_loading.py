@@ -140,7 +140,7 @@ class Loader:
             with ThreadPoolExecutor(1) as pool:
                 vocab = self._lc.llama_model_get_vocab(model)
                 reading = pool.submit(Vocabulary, self._lc, vocab)
-                context = self._new_context(model, layout, on_gpu=n_layers > 0)
+                context = self._new_context(model, layout, n_layers)
             vocabulary = reading.result()
         except BaseException:
             self._lc.llama_model_free(model)
@@ -185,8 +185,8 @@ class Loader:
             return "it has no vocabulary"
         return None
 
-    def _new_context(self, model: Any, layout: cells.Layout, *, on_gpu: bool) -> Any:
-        lc = self._lc
+    def _new_context(self, model: Any, layout: cells.Layout, n_layers: int) -> Any:
+        lc, on_gpu = self._lc, n_layers > 0
         params = parameters.context_parameters(
             lc,
             self._config,
@@ -194,6 +194,7 @@ class Loader:
             self._n_sequences,
             n_vocab=lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)),
             on_gpu=on_gpu,
+            whole=on_gpu and n_layers >= self._demand.model.n_layers,
         )
         self._log.clear()
         context = lc.llama_init_from_model(model, params)

@@ -98,16 +98,24 @@ def model_parameters(
 
 
 def context_parameters(
-    lc: Any, config: ModelConfig, layout: Layout, n_sequences: int, *, n_vocab: int, on_gpu: bool
+    lc: Any,
+    config: ModelConfig,
+    layout: Layout,
+    n_sequences: int,
+    *,
+    n_vocab: int,
+    on_gpu: bool,
+    whole: bool,
 ) -> Any:
-    """`llama_context_params`."""
+    """`llama_context_params`. `whole`: all layers are on GPUs. What is left for the CPU then, rows
+    of an embedding, takes longer to share among threads than to do."""
     params = lc.llama_context_default_params()
     params.n_ctx = layout.n_cells
     params.kv_unified = layout.unified
     params.n_seq_max = n_sequences
     params.n_batch = params.n_ubatch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
-    params.n_threads = config.n_threads or host.usable_cores()
+    params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads
     flash = _FLASH[flash_attention(config, on_gpu=on_gpu)]
     params.flash_attn_type = getattr(lc, f"LLAMA_FLASH_ATTN_TYPE_{flash}")

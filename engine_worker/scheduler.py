@@ -125,8 +125,7 @@ class Scheduler:
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
-            # in the order of slots, which a stream each needs to be computed in one pass
-            sorted(work + chunks, key=lambda item: item.sequence.slot or 0),
+            _ordered(work, chunks),
             started,
             n_decoding=len(decoding),
             n_drafted=n_drafted,
@@ -262,3 +261,12 @@ class Scheduler:
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
+
+
+def _ordered(decoding: list[Work], chunks: list[Work]) -> list[Work]:
+    """In the order of slots, which those with a KV stream each need to be computed in one pass.
+
+    Prompts alone in the opposite one: then each is a pass of its own. In one with its neighbours
+    all would get as far as the shortest, and what is left of each would be another pass.
+    """
+    return sorted(decoding + chunks, key=lambda item: item.sequence.slot or 0, reverse=not decoding)

@@ -203,7 +203,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = None
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="CPU threads for decoding [default: the cores there are]"),
+        Meta(
+            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]"
+        ),
     ] = None
     n_threads_batch: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,

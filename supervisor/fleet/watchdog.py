@@ -118,8 +118,8 @@ class Watchdog:
         self._heard_at = self._record_at = now
         before, self._record = self._record, record
         if before is not None and record.step_started > before.step_started:
-            self._handed_at = None
             self._learn(before, record)
+            self._handed_at = None
 
     def handed_work(self, now: float) -> None:
         """The process has been given something to compute."""
@@ -234,12 +234,24 @@ class Watchdog:
         """The next record's start is the end of the step before. Where several steps passed
         between two heartbeats they were short, and their mean is as good."""
         if before.phase not in _COMPUTING:
+            self._learn_unseen(before, record)
             return
         self._measured = True
         if self._stopped_since is None and before.step_started >= self._step_fair_from:
             n_steps = max(1, record.step - before.step)
             took_s = (record.step_started - before.step_started) / n_steps
             self._rate.learn(before.phase, before.step_tokens, took_s)
+
+    def _learn_unseen(self, before: Heartbeat, record: Heartbeat) -> None:
+        """Steps since it was handed work that no heartbeat has shown: each took less than it is
+        since then. Else the first request of all would be given time for a first step for ever."""
+        n_unseen = record.step - before.step - (record.phase in _COMPUTING)
+        if self._handed_at is None or self._stopped_since is not None or n_unseen < 1:
+            return
+        self._measured = True
+        if self._rate.predict(EnginePhase.DECODE, 1) is None:
+            took_s = record.step_started - max(self._handed_at, self._step_fair_from)
+            self._rate.learn(EnginePhase.DECODE, 1, max(0.0, took_s) / n_unseen)
 
     def _evidence(self) -> str:
         if self._vitals is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.chaos import operation
+from tests.chaos import operation, strike
 from tests.chaos.faults import Fault
 from tests.chaos.history import History, check, check_ended
 from tests.chaos.load import Ask, begin, pursue, run_ask
@@ -20,8 +20,6 @@ from tests.chaos.records import Records
 from tests.chaos.rig import Rig, generated, occupancy, send, survivors, worker
 from tests.chaos.strike import Strike
 
-HIT_S = 60.0
-"""A fault after which no later epoch serves within this time did not hit."""
 STOP_S = 30.0
 N_BEFORE_DRAIN = 4
 TYPED = frozenset({"engine_unavailable", "engine_crashed"})
@@ -53,6 +51,7 @@ class Play:
         self.records = Records(one.service.runtime.path)
         self.epoch = 0
         self.start = 0
+        self.n_restarts = 0
         self.pid: int | None = None
         """Of the process that a signal has hit."""
         self.operation: Operation | None = None
@@ -61,6 +60,7 @@ class Play:
         """What was wrong. Raises `Missed` when the fault came at another moment than it should."""
         figures = await self.one.until_idle()
         self.epoch, self.start = worker(figures)["epoch"], generated(figures)
+        self.n_restarts = worker(figures)["restarts"]
         self.operation = self._operation(worker(figures)["model_path"])
         if self.moment is Moment.DRAIN:
             return await self._drain()
@@ -83,7 +83,7 @@ class Play:
         self.pid = worker(await one.figures())["pid"]
         send(self.pid, self.fault.number or 0)
         if not self.fault.hangs and not self.fault.pauses:
-            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", HIT_S)
+            await one.until(lambda now: worker(now)["epoch"] > self.epoch, "a death", strike.HIT_S)
         async with running(self._pursue(history)) as (task,):
             if self.fault.pauses:
                 await self._strike().pause(self.pid, history)
@@ -167,21 +167,16 @@ class Play:
         return [] if event == expected else [f"the replacement ended with {event!r}"]
 
     async def _serves(self) -> list[str]:
-        """A later epoch serves; the same one, where nothing may have been killed."""
-        least, most = self._epochs()
-        row = await self.one.until_ready(least - 1, HIT_S)
-        if most is not None and row["epoch"] > most:
-            return [f"epoch {row['epoch']}, at most {most}: {row['last_exit']}"]
-        return []
-
-    def _epochs(self) -> tuple[int, int | None]:
-        """Between which epochs the one is that serves in the end; None: however late."""
-        later = self.epoch + (self.moment in AFTER_A_DEATH | REPLACING)
+        """A later epoch serves; one that took as many restarts as it should, where nothing may have
+        been killed. (Candidates that never served have epochs, too.)"""
+        is_new = not self.fault.survived or self.moment in AFTER_A_DEATH | REPLACING
         if self.moment is Moment.CANDIDATE and not self.fault.survived:
-            return self.epoch, self.epoch
-        if self.fault.survived:
-            return later, later
-        return later + (self.moment not in REPLACING), None
+            is_new = False
+        row = await self.one.until_ready(self.epoch if is_new else self.epoch - 1, strike.HIT_S)
+        n_restarts = row["restarts"] - self.n_restarts
+        if not is_new or self.fault.survived:
+            return [] if n_restarts == is_new else [f"{n_restarts} restarts: {row['last_exit']}"]
+        return []
 
     async def _mended(self) -> list[str]:
         """The place is given up until an operator restarts it; then a later epoch serves."""
@@ -189,7 +184,7 @@ class Play:
         found = await one.until(lambda now: worker(now)["state"] == "failed", "failed")
         wrong = [] if "does not load" in worker(found)["detail"] else [worker(found)["detail"]]
         await asyncio.to_thread(lambda: list(one.service.control.restart(None, now=False)))
-        await one.until_ready(self.epoch, HIT_S)
+        await one.until_ready(self.epoch, strike.HIT_S)
         history = await run_ask(one.session, one.url, self.plan.ask, "afterwards")
         return wrong + [f"{history.name}: {item}" for item in check(history)]
 

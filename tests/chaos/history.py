@@ -142,6 +142,12 @@ def event_texts(history: History) -> list[str]:
     return list(filter(None, (_text(event.data) for event in history.events)))
 
 
+def usages(history: History) -> list[dict[str, Any]]:
+    """What a stream has told of tokens; once, if all is right."""
+    chunks = [_parsed(event.data) for event in history.events if event.data != DONE]
+    return [chunk["usage"] for chunk in chunks if chunk and chunk.get("usage")]
+
+
 def longest_silence_s(history: History) -> float:
     """The longest time without a byte on the open stream."""
     times = [*history.bytes_at, *([history.ended_at] if history.ended_at else [])]
@@ -189,11 +195,11 @@ def _streamed(history: History) -> Iterator[Violation]:
     if len({(chunk.get("id"), chunk.get("created")) for chunk in good}) > 1:
         yield Violation(Wrong.IDENTITY, "the id or the time changed within the stream")
     yield from _finishes(history)
-    usages = [chunk["usage"] for chunk in good if chunk.get("usage")]
-    if len(usages) != 1:
-        yield Violation(Wrong.USAGE, f"{len(usages)} times")
+    told = usages(history)
+    if len(told) != 1:
+        yield Violation(Wrong.USAGE, f"{len(told)} times")
     else:
-        yield from _usage(usages[0], history.expected)
+        yield from _usage(told[0], history.expected)
 
 
 def _whole(history: History) -> Iterator[Violation]:

@@ -88,7 +88,7 @@ class Modelled:
             ask = _expecting(ask, known.text)
         fillers = tuple(_filler(number) for number in range(2))
         return Plan(
-            replace(ask, streamed=streamed),
+            replace(_distinct(ask, name), streamed=streamed),
             n_tokens,
             fillers=fillers if moment is Moment.QUEUED else (),
             lasts=_lasts(moment, known),
@@ -114,6 +114,12 @@ def _ask(kind: Kind) -> Ask:
 
 def _filler(number: int) -> Ask:
     return ask_real(f"{number}: {STORY}", 2 * N_TOKENS, **SAMPLED)
+
+
+def _distinct(ask: Ask, name: str) -> Ask:
+    """With a stop string that nothing stops at: else all cells' requests were equal, and after the
+    second crash at the same position convicted."""
+    return replace(ask, fields=ask.fields | {"stop": [*ask.fields.get("stop", ()), f"\0{name}"]})
 
 
 def _expecting(ask: Ask, text: str) -> Ask:

@@ -14,7 +14,13 @@ from tests.chaos.load import ask_fake, run_ask
 from tests.chaos.report import conditions, say, spread
 from tests.chaos.rig import Figures, Rig, is_ready, rig, worker
 
-SCRIPTS = ("load_fault=segv", "load_fault=exit3", "load_fail=1", "load_fault=hang")
+SCRIPTS = (
+    "load_fault=segv",
+    "load_fault=exit3",
+    "load_fail=1",
+    "load_fault=hang",
+    "load_fault=freeze",
+)
 FAILED_WITHIN_S = 60.0
 REFUSED_WITHIN_S = 0.010
 N_REQUESTS = 200

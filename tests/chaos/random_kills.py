@@ -33,7 +33,10 @@ ENVIRON = {
 N_CLIENTS = 24
 TOKENS_BETWEEN = (100, 1300)
 SIGNALS = (signal.SIGKILL,) * 4 + (signal.SIGSEGV, signal.SIGABRT)
-INSIDE = ("raise", "decode_error", "nan", "exit", "segv", "abort", "kill")
+INSIDE = (
+    *("raise", "decode_error", "nan", "exit", "segv", "abort", "kill"),
+    *("garbage", "oversize"),
+)
 INSIDE_SHARE = 0.2
 """Of the faults: those that a stream brings along, at a position of its own."""
 SILENCE_S = 5.0

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from tests.chaos.history import History, check, longest_silence_s, text_times
-from tests.chaos.load import ask_real, begin, pursue
+from tests.chaos.history import History, check, longest_silence_s, text_times, usages
+from tests.chaos.load import ask_real, begin, pursue, run_ask
 from tests.chaos.report import conditions, say, spread
 from tests.chaos.rig import Rig, generated, rig, stop_and_look, worker, wrong_counters
 
 N_STREAMS = 16
 N_TOKENS = 256
 N_KILLS = 3
+REPLAY_SHARE = 1.3
+"""safety.md T5: the last stream goes on once its tokens and those of all before it are computed, at
+the rate of a prefill, and somewhat later."""
 TOKENS_S = 300.0
 """On a machine with much else to do, tokens may take their time."""
 TOPICS = (
@@ -36,6 +39,8 @@ class Outcome(Struct):
     last: list[float] = field(default_factory=list)
     each: list[float] = field(default_factory=list)
     silences: list[float] = field(default_factory=list)
+    bound_shares: list[float] = field(default_factory=list)
+    """The last stream's time over the time that T5 allows for it."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -70,10 +75,12 @@ async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None)
     arguments = ("--model-path", str(model), "--n-ctx", "1024")
     concurrent = ("--max-concurrent-requests", str(N_STREAMS))
     async with rig(*arguments, *concurrent, environ=environ) as one:
+        rate = await _prefill_rate(one)
+        say(f"  prefill: {rate:.0f} tokens a second")
         try:
             for number in range(n_runs):
                 started = time.monotonic()
-                await one_run(one, dice, outcome)
+                await one_run(one, dice, outcome, rate=rate)
                 say(
                     f"  run {number + 1}: {time.monotonic() - started:.0f} s, "
                     f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
@@ -94,8 +101,10 @@ async def one_run(
     n_streams: int = N_STREAMS,
     n_tokens: int = N_TOKENS,
     n_kills: int = N_KILLS,
+    rate: float | None = None,
 ) -> None:
-    """Streams together, kills at random numbers of tokens; adds to `outcome`."""
+    """Streams together, kills at random numbers of tokens; adds to `outcome`. `rate` is that of a
+    prefill, in tokens a second."""
     row = await one.until_ready()
     start = generated(await one.figures())
     whole = n_streams * n_tokens
@@ -115,7 +124,7 @@ async def one_run(
     outcome.n_streams += n_streams
     outcome.n_kills += n_kills
     for kill in kills:
-        _measure(kill, histories, outcome)
+        _measure(kill, histories, outcome, rate)
     after = worker(await one.figures())["epoch"]
     if after != row["epoch"] + n_kills:
         outcome.wrong.append(f"epoch {row['epoch']} -> {after} by {n_kills} kills")
@@ -133,19 +142,37 @@ async def _kill_at(one: Rig, mark: int, histories: list[History]) -> Kill:
     return Kill(at, noticed_at, time.monotonic(), still)
 
 
-def _measure(kill: Kill, histories: list[History], outcome: Outcome) -> None:
+async def _prefill_rate(one: Rig) -> float:
+    """Tokens a second of a prompt alone, the better of two."""
+    rates = []
+    for number in range(2):
+        ask = ask_real(f"{number} " + "the long and winding road " * 100, 1, cache_prompt=False)
+        history = await run_ask(one.session, one.url, ask, "prefill")
+        n_tokens = int(usages(history)[0]["prompt_tokens"])
+        rates.append(n_tokens / (text_times(history)[0] - history.started_at))
+    return max(rates)
+
+
+def _measure(kill: Kill, histories: list[History], outcome: Outcome, rate: float | None) -> None:
     """Until each stream's next text. What came before the death was noticed is not new."""
     outcome.noticed.append(kill.noticed_at - kill.at)
     outcome.ready.append(kill.ready_at - kill.at)
-    nexts = []
+    nexts, n_tokens = [], 0
     for history in histories:
-        if history.name in kill.open:
-            later = [at for at in text_times(history) if at > kill.noticed_at]
-            nexts += [later[0] - kill.at] if later else []
-    if nexts:
-        outcome.first.append(min(nexts))
-        outcome.last.append(max(nexts))
-        outcome.each += nexts
+        if history.name not in kill.open:
+            continue
+        times = text_times(history)
+        later = [at for at in times if at > kill.noticed_at]
+        nexts += [later[0] - kill.at] if later else []
+        n_tokens += usages(history)[0]["prompt_tokens"] + len(times) - len(later)
+    if not nexts:
+        return
+    outcome.first.append(min(nexts))
+    outcome.last.append(max(nexts))
+    outcome.each += nexts
+    if rate is not None:
+        allowed = outcome.ready[-1] + REPLAY_SHARE * n_tokens / rate
+        outcome.bound_shares.append(max(nexts) / allowed)
 
 
 def _print(outcome: Outcome) -> None:
@@ -153,6 +180,7 @@ def _print(outcome: Outcome) -> None:
     say(f"  {outcome.n_streams} streams, {outcome.n_kills} kills, {n_bad} not complete")
     for name in ("noticed", "ready", "first", "last", "each"):
         say(f"  from kill to {name}: {spread(getattr(outcome, name))}")
+    say(f"  last, of what T5 allows: {spread(outcome.bound_shares, '×')}")
     say(f"  longest silence of a stream: {spread(outcome.silences)}; {conditions()}")
     for line in outcome.wrong[:30]:
         say(f"  WRONG {line}")

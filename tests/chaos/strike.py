@@ -24,6 +24,9 @@ from tests.chaos.rig import (
     worker,
 )
 
+HIT_S = 60.0
+"""A fault that nothing comes of within this time did not hit."""
+
 
 class Strike:
     """One signal at one moment of a stream that began when the front had `start` tokens in all."""
@@ -60,7 +63,7 @@ class Strike:
     async def _at_death(self) -> int:
         """The tokens that the stream had when its worker was lost: the next one has to load."""
         found = await self.one.until(
-            lambda now: not is_ready(now) or worker(now)["epoch"] > self.epoch, "a death"
+            lambda now: not is_ready(now) or worker(now)["epoch"] > self.epoch, "a death", HIT_S
         )
         return self._gained(found)
 

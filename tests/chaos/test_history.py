@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.history import DONE, Event, History, Wrong, check, texts_of
+from tests.chaos.history import DONE, Event, History, Wrong, check, check_ended, texts_of
 from tests.chaos.load import ask_fake, begin
 
 PROMPT, N_TOKENS = "a stream of its own", 40
@@ -198,3 +198,49 @@ def test_a_stop_string_ends_the_expected_text_and_is_counted() -> None:
     ask = ask_fake("[[say:before STOP after]]", 40, stop="STOP")
     assert ask.expected.texts == ("before ",)
     assert (ask.expected.completion_tokens, ask.expected.finish) == (len("before STOP"), "stop")
+
+
+def ended(code: str = "engine_unavailable") -> History:
+    """A stream whose model could not be loaded again, half way."""
+    history = good()
+    error = json.dumps({"error": {"code": code}})
+    history.events[20:-1] = [Event(history.events[20].at, error)]
+    return history
+
+
+def ended_twice(history: History) -> None:
+    history.events.insert(20, history.events[20])
+
+
+def with_another_text(history: History) -> None:
+    set_data(history, 7, text_chunk("#"))
+
+
+def without_done(history: History) -> None:
+    del history.events[-1]
+
+
+def test_a_stream_that_could_not_be_finished_ends_once_with_its_error() -> None:
+    assert check_ended(ended(), {"engine_unavailable"}) == []
+    found = check_ended(ended("internal_error"), {"engine_unavailable"})
+    assert [item.wrong for item in found] == [Wrong.ERROR_EVENT]
+    assert {item.wrong for item in check_ended(good(), {"engine_unavailable"})} == {
+        Wrong.ERROR_EVENT
+    }
+
+
+@pytest.mark.parametrize(
+    ("tamper", "wrong"),
+    [
+        (ended_twice, Wrong.ERROR_EVENT),
+        (with_another_text, Wrong.ALTERED),
+        (without_done, Wrong.DONE),
+        (broken_off, Wrong.BROKEN_OFF),
+    ],
+)
+def test_an_ending_that_was_tampered_with_is_found(
+    tamper: Callable[[History], None], wrong: Wrong
+) -> None:
+    history = ended()
+    tamper(history)
+    assert wrong in {item.wrong for item in check_ended(history, {"engine_unavailable"})}

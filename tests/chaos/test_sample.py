@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import cell, matrix, real
+from tests.chaos import cell, matrix, real, strike
 from tests.chaos.faults import Fault
 from tests.chaos.moments import Moment
 from tests.chaos.rig import rig, stop_and_look, wrong_counters
@@ -54,7 +54,7 @@ async def test_a_sample_of_the_fault_matrix_passes() -> None:
 async def test_a_fault_that_does_not_hit_is_no_pass(
     moment: Moment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell, "HIT_S", 1.0)
+    monkeypatch.setattr(strike, "HIT_S", 1.0)
     monkeypatch.setattr(matrix, "TRIES", 1)
     harmless = Fault("SIGCONT", number=signal.SIGCONT)
     results, _ = await matrix.play(

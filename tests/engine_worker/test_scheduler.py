@@ -21,7 +21,7 @@ def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> 
 
 
 def work(plan: Plan) -> list[tuple[int, int, bool]]:
-    return [(item.sequence.request, item.count, item.output) for item in plan.work]
+    return sorted((item.sequence.request, item.count, item.output) for item in plan.work)
 
 
 def step(planner: Scheduler, token: int = 97) -> list[tuple[int, int, bool]]:
@@ -66,6 +66,14 @@ def test_prompts_are_prefilled_in_order_of_arrival() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=6)))
     assert step(planner) == [(1, 6, True), (2, 2, False)]
+
+
+def test_work_is_ordered_by_slots_and_prompts_alone_the_other_way_round() -> None:
+    planner = scheduler(batch_tokens=64)
+    add(planner, sequence(spec(1)), sequence(spec(2)), sequence(spec(3)))
+    assert [item.sequence.slot for item in planner.plan().work] == [2, 1, 0]
+    step(planner)
+    assert [item.sequence.slot for item in planner.plan().work] == [0, 1, 2]
 
 
 def test_no_more_than_max_running_run_and_the_next_starts_when_one_ends() -> None:

@@ -210,9 +210,23 @@ def work_taken_at_once(world: World) -> None:
     world.run(100)
 
 
+def a_few_quick_steps(world: World) -> None:
+    """So quick that no heartbeat shows any of them."""
+    world.run(HEARTBEAT_S)
+    world.dog.handed_work(world.now)
+    world.steps(PREFILL, 20, 0.02)
+    world.steps(DECODE, 1, 0.02, 5)
+
+
+def first_long_prefill_after_a_few_quick_steps(world: World) -> None:
+    a_few_quick_steps(world)
+    world.steps(PREFILL, 128, 50.0)
+
+
 @pytest.mark.parametrize(
     ("what", "serving"),
     [
+        (first_long_prefill_after_a_few_quick_steps, True),
         (idle_for_an_hour, True),
         (load_with_heartbeats, False),
         (load_that_waits_for_the_disk, False),
@@ -267,6 +281,12 @@ def prefill_never_ends(world: World) -> None:
     world.run(60)
 
 
+def decode_never_ends_after_a_few_quick_steps(world: World) -> None:
+    a_few_quick_steps(world)
+    world.begin(DECODE, 1)
+    world.run(60)
+
+
 def decode_never_ends_after_a_stop(world: World) -> None:
     stop_for_5_s_again_and_again(world)
     decode_never_ends(world)
@@ -314,6 +334,7 @@ def silent_after_the_front_was_suspended(world: World) -> None:
         (all_threads_stand, True, 12.0, "no heartbeat"),
         (silent_load, False, 31.0, "no heartbeat"),
         (load_that_does_nothing, False, 18.0, "nothing has moved"),
+        (decode_never_ends_after_a_few_quick_steps, True, 11.5, "decode step 7 of 1 tokens"),
         (decode_never_ends, True, 11.0, "decode step 42 of 3 tokens"),
         (decode_never_ends_after_a_stop, True, 11.0, "decode step"),
         (prefill_never_ends, True, 11.0, "prefill step 42 of 128 tokens"),
