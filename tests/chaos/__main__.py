@@ -107,7 +107,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.restarts, lambda: restarts.run(o.restarts)),
         (
             o.real_matrix,
-            lambda: matrix.run(modelled.Modelled(_model()), cells(faults.OUTSIDE), 1),
+            lambda: matrix.run(modelled.Modelled(_model()), cells(faults.REAL), 1),
         ),
         (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads)),
         (o.peer, lambda: peer.run(o.peer, _model(), o.real or 3, o.seed, o.threads)),

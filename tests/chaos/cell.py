@@ -144,7 +144,7 @@ class Play:
     def _spoil(self) -> None:
         """Let the next load go wrong, where the service's script says so."""
         if self.fault.unloadable or (self.moment is Moment.LOADING and not self.fault.outside):
-            forget(self.marker)
+            self.world.spoil(self.marker)
 
     # what came of it
 
@@ -182,7 +182,8 @@ class Play:
         """The place is given up until an operator restarts it; then a later epoch serves."""
         one = self.one
         found = await one.until(lambda now: worker(now)["state"] == "failed", "failed")
-        wrong = [] if "does not load" in worker(found)["detail"] else [worker(found)["detail"]]
+        wrong = [] if "load_failed" in worker(found)["detail"] else [worker(found)["detail"]]
+        self.world.mend()
         await asyncio.to_thread(lambda: list(one.service.control.restart(None, now=False)))
         await one.until_ready(self.epoch, strike.HIT_S)
         history = await run_ask(one.session, one.url, self.plan.ask, "afterwards")
@@ -205,11 +206,6 @@ class Play:
             return []
         met = self.marker if self.moment is Moment.LOADING else self.once
         return [] if met.exists() else ["the directive was not met"]
-
-
-def forget(marker: Path) -> None:
-    """Let the next load go wrong, as the script says."""
-    marker.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager

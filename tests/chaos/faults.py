@@ -90,3 +90,8 @@ OUTSIDE = (
     Fault("SIGSTOP", number=signal.SIGSTOP, hangs=True, reasons=GIVEN_UP),
 )
 ALL = (*INSIDE, *OUTSIDE)
+CORRUPTING = Fault(
+    "SIGKILL, corrupt-model", number=signal.SIGKILL, unloadable=True, dies=(signal.SIGKILL, None)
+)
+"""Of a real file; a scripted engine has none."""
+REAL = (*OUTSIDE, CORRUPTING)

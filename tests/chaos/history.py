@@ -113,10 +113,10 @@ def check_ended(history: History, codes: Iterable[str]) -> list[Violation]:
         found.append(Violation(Wrong.ERROR_EVENT, f"{errors}"))
     if data and (data.count(DONE) != 1 or data[-1] != DONE):
         found.append(Violation(Wrong.DONE, f"the last event is {data[-1][:80]}"))
-    wanted = history.expected.texts or ()
-    for index, text in texts_of(history).items():
-        if not wanted[index].startswith(text):
-            found += _compare(text, wanted[index], [])
+    for index, want in enumerate(history.expected.texts or ()):
+        text = texts_of(history).get(index, "")
+        if not want.startswith(text):
+            found += _compare(text, want, [])
     return found
 
 

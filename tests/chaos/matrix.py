@@ -15,7 +15,7 @@ import aiohttp
 from msgspec import Struct
 
 from tests.chaos import memory_limit, moments
-from tests.chaos.cell import Cell, Play, forget
+from tests.chaos.cell import Cell, Play
 from tests.chaos.faults import ALL, Fault
 from tests.chaos.moments import NOT_COVERED, Moment
 from tests.chaos.plan import Setup, World
@@ -140,10 +140,9 @@ def _batches(world: World, wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list
 async def _serve(
     world: World, setup: Setup, batch: list[Cell], leftovers: list[str]
 ) -> AsyncIterator[Result]:
-    with tempfile.NamedTemporaryFile(prefix="ch", dir="/tmp", delete=False) as file:
-        marker = Path(file.name)
-    environ, memory_bytes = setup.environ(marker), setup.memory_bytes
-    try:
+    with tempfile.TemporaryDirectory(prefix="ch", dir="/tmp") as folder:
+        marker = _made(Path(folder, "m"))
+        environ, memory_bytes = setup.environ(marker), setup.memory_bytes
         async with rig(*setup.arguments, environ=environ, memory_bytes=memory_bytes) as one:
             await world.prepare(one)
             before, some_left = Footprint(one.service), False
@@ -158,8 +157,11 @@ async def _serve(
                 leftovers += wrong_counters(figures, some_left=some_left)
             leftovers += before.outgrown_by(Footprint(one.service), SPARE_DESCRIPTORS)
             leftovers += stop_and_look(one.service)
-    finally:
-        forget(marker)
+
+
+def _made(marker: Path) -> Path:
+    marker.touch()
+    return marker
 
 
 async def _try(one: Rig, world: World, cell: Cell, marker: Path, *, once: bool) -> Result:

@@ -4,6 +4,9 @@ With `replay = "exact"` and one stream at a time the text is that of an undistur
 bit, so that each stream can be compared with what it would have been.
 """
 
+import os
+import shutil
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -54,10 +57,12 @@ class Known(Struct, frozen=True):
 
 
 class Modelled:
-    """The world of a real model, on one thread."""
+    """The world of a copy of a real model, on one thread."""
 
     def __init__(self, model: Path) -> None:
-        self._model = model
+        self._folder = tempfile.TemporaryDirectory(prefix="cm", dir="/tmp")
+        self._model = shutil.copy(model, self._folder.name)
+        self._whole, self._half = Path(f"{self._model}.whole"), Path(f"{self._model}.half")
         self._known: dict[Kind, Known] = {}
 
     def setup(self, fault: Fault, moment: Moment) -> Setup:
@@ -65,7 +70,7 @@ class Modelled:
         if moment is Moment.QUEUED:
             variables["GPUFC_MAX_CONCURRENT_REQUESTS"] = "2"
         return Setup(
-            arguments=("--model-path", str(self._model), "--n-ctx", "1024"),
+            arguments=("--model-path", self._model, "--n-ctx", "1024"),
             variables=tuple(variables.items()),
             alone=moment is Moment.DRAIN,
         )
@@ -94,9 +99,22 @@ class Modelled:
             lasts=_lasts(moment, known),
         )
 
+    def spoil(self, marker: Path) -> None:
+        """Half of the file; whoever has the whole one mapped keeps it."""
+        size = Path(self._model).stat().st_size
+        with Path(self._model).open("rb") as file:
+            self._half.write_bytes(file.read(size // 2))
+        os.rename(self._model, self._whole)
+        os.rename(self._half, self._model)
+
+    def mend(self) -> None:
+        """The whole file again, if it is not there."""
+        if self._whole.exists():
+            os.rename(self._whole, self._model)
+
     def other_model(self, now: str | None) -> str:
         """The same one: a stream that runs on another model ends there."""
-        return str(self._model)
+        return self._model
 
 
 def _kind(moment: Moment) -> Kind:

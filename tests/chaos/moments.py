@@ -36,12 +36,12 @@ NOT_COVERED = ("inside a grammar, inside a tool call: what they are made of is n
 
 def exists(fault: Fault, moment: Moment) -> bool:
     """Whether there is such a cell at all."""
+    if fault.unloadable and moment in AFTER_A_DEATH | REPLACING | {Moment.IDLE, Moment.DRAIN}:
+        return False  # the first load after the request began is the one that fails
     if fault.outside:
         return True
     if moment is Moment.LOADING:
         return bool(fault.load_fault)
-    if fault.unloadable and moment in (Moment.REPLAY, Moment.DRAIN):
-        return False  # the first load after the request began is the one that fails
     if moment is Moment.PREFILL:
         return fault.name != "nan"  # a prompt's logits are looked at after its last token only
     return moment not in NOT_FROM_INSIDE

@@ -60,6 +60,14 @@ class World(Protocol):
     def plan(
         self, fault: Fault, moment: Moment, name: str, once: Path, *, streamed: bool
     ) -> Plan: ...
+    def spoil(self, marker: Path) -> None:
+        """Let the next load go wrong, in a service with this marker."""
+        ...
+
+    def mend(self) -> None:
+        """Let loads go well again."""
+        ...
+
     def other_model(self, now: str | None) -> str:
         """What to swap to from the model that is served now."""
         ...
