@@ -141,8 +141,7 @@ def _growth(options: argparse.Namespace) -> None:
     conditions = machine.conditions()
     server, setting = front.service(slots=growth.CLIENTS)
     if options.model:
-        keys = {"standby": "none"} | wanted.own_keys(options)
-        server, setting = Gpufc(keys=keys), wanted.setting(options)
+        server, setting = Gpufc(keys=wanted.own_keys(options)), wanted.setting(options)
     found = growth.measure(server, setting, options.growth, lambda n: _say(f"{n:,} requests"))
     _say(*growth.lines(found))
     if options.json:

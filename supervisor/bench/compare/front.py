@@ -110,8 +110,8 @@ def lines(found: FrontFigures) -> list[str]:
 
 
 def service(slots: int, script: str = "", *, queue: int = 4096) -> tuple[Gpufc, Setting]:
-    """The front over the scripted engine, without a spare process."""
-    keys = {"backend": "fake", "fake_script": script, "standby": "none", "max_queue": str(queue)}
+    """The front over the scripted engine."""
+    keys = {"backend": "fake", "fake_script": script, "max_queue": str(queue)}
     # the clients are one address
     keys["max_connections_per_address"] = "4096"
     setting = Setting(model=Path("/dev/null"), n_threads=1, n_ctx=4096, slots=slots)

@@ -72,7 +72,7 @@ SCENARIOS = {
     for scenario in (
         _streams("one", 1, 8, requests=3, output=128),
         _streams("eight", 8, 8, requests=16, output=128),
-        _streams("sixteen", 16, 16, requests=32, output=96),
+        _streams("sixteen", 16, 16, requests=32, output=64),
         Scenario(
             name="prefix8",
             says="8 at once with a common new prefix of 600 words",
@@ -111,7 +111,7 @@ SCENARIOS = {
             name="intruder",
             says="a prompt as long as the context arrives among 8 running streams",
             slots=9,
-            workload=Workload(prompt_tokens=64, output_tokens=400),
+            workload=Workload(prompt_tokens=64, output_tokens=320),
             bounds=Bounds(streams=8, requests=8),
             shows=("calm_gap_p99_ms", "disturbed_gap_p99_ms", "disturbed_to_calm",
                    "disturbed_gap_max_ms", "intruder_first_token_ms"),

@@ -59,7 +59,10 @@ class Server(Protocol):
 
 
 class Gpufc(Struct, frozen=True, kw_only=True):
-    """This project's own service; `keys` are further ones of its configuration."""
+    """This project's own service; `keys` are further ones of its configuration.
+
+    Without a spare process: one would be started 2 s into the measurement, once.
+    """
 
     name: str = "gpufc"
     keys: dict[str, str] = {}
@@ -71,7 +74,8 @@ class Gpufc(Struct, frozen=True, kw_only=True):
         return [*command, "--max-concurrent-requests", str(setting.slots)]
 
     def environ(self, setting: Setting) -> dict[str, str]:
-        keys = {"n_threads": setting.n_threads, "flash_attention": setting.flash_attention}
+        keys: dict[str, object] = {"n_threads": setting.n_threads, "standby": "none"}
+        keys["flash_attention"] = setting.flash_attention
         unified = {} if setting.unified is None else {"kv_unified": str(setting.unified).lower()}
         all_keys = {**keys, **unified, **self.keys}
         return {f"GPUFC_{key.upper()}": str(value) for key, value in all_keys.items()}
@@ -194,7 +198,7 @@ def _is_ready(address: str) -> bool:
 
 
 def _wait_until_quiet(alive: Running) -> None:
-    """Until what a server does after it is ready (a spare process, a warm-up) is done."""
+    """Until what a server does after it is ready is done."""
     deadline, before = time.monotonic() + QUIET_WITHIN_S, alive.cpu_s()
     while time.monotonic() < deadline:
         time.sleep(QUIET_FOR_S)

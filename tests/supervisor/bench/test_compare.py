@@ -66,6 +66,7 @@ def test_both_get_the_same_setting() -> None:
     assert "--model-path /m.gguf --n-ctx 100 --max-concurrent-requests 4" in words
     assert ours.environ(SETTING) == {
         "GPUFC_N_THREADS": "3", "GPUFC_FLASH_ATTENTION": "auto", "GPUFC_REPLAY": "exact",
+        "GPUFC_STANDBY": "none",
     }  # fmt: skip
     words = " ".join(peer.command(SETTING, 1, Path("/f")))
     assert "--ctx-size 400 --parallel 4 --threads 3 --flash-attn auto" in words
@@ -111,8 +112,8 @@ def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
     assert batched.decode_rate(said) == 20.5
     assert batched.decode_rate("noise") is None
     words = " ".join(batched.command(Path("/b"), SETTING, SCENARIOS["sixteen"]))
-    assert f"--ctx-size {16 * (128 + 96)} --threads 3" in words
-    assert "-npp 128 -ntg 96 -npl 16" in words
+    assert f"--ctx-size {16 * (128 + 64)} --threads 3" in words
+    assert "-npp 128 -ntg 64 -npl 16" in words
 
 
 def test_what_is_reached_of_the_kernels_is_of_the_same_scenario() -> None:
