@@ -43,8 +43,10 @@ _PASSED_PREFIXES = (
     *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Large blocks, above all the KV cache, in huge pages where the system allows it (madvise). A
+_TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "GOMP_SPINCOUNT": "3000"}
+"""For C libraries, where the front's environment does not say otherwise. OpenMP's threads wait for
+each other awake, and by default for so long that two workers on the same cores, as in every swap,
+keep each other from computing (engine_worker/DESIGN.md). Large blocks, above all the KV cache, in huge pages where the system allows it (madvise). A
 worker is ready sooner, as clearing the cache faults in 512 times fewer pages, and its end is
 noticed sooner: the pidfd becomes readable only after the kernel has torn its memory down."""
 
@@ -93,7 +95,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         boot_read, self._boot_write = os.pipe()
         try:
-            passed = _HUGE_PAGES | scrubbed(environ or os.environ) | dict(extra)
+            passed = _TUNED | scrubbed(environ or os.environ) | dict(extra)
             self._popen = _spawn(command, boot_read, log, passed)
         except BaseException:
             os.close(self._boot_write)

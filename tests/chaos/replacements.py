@@ -95,7 +95,8 @@ async def refusals(model: Path) -> bool:
             async with _load(one, outcome, _asks("refusal", fake=False)):
                 for name, arguments, word in bad:
                     await _refused(one, outcome, name, arguments, word, model)
-            return await _verdict(one, outcome, f"{len(bad)} refused swaps", n_deaths=1)
+            # the flight recorder keeps the end of each that could not take over
+            return await _verdict(one, outcome, f"{len(bad)} refused swaps", n_deaths=len(bad))
 
 
 async def _refused(
