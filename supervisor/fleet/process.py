@@ -44,11 +44,12 @@ _PASSED_PREFIXES = (
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
 _TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "GOMP_SPINCOUNT": "3000"}
-"""For C libraries, where the front's environment does not say otherwise. OpenMP's threads wait for
-each other awake, and by default for so long that two workers on the same cores, as in every swap,
-keep each other from computing (engine_worker/DESIGN.md). Large blocks, above all the KV cache, in huge pages where the system allows it (madvise). A
-worker is ready sooner, as clearing the cache faults in 512 times fewer pages, and its end is
-noticed sooner: the pidfd becomes readable only after the kernel has torn its memory down."""
+"""For C libraries, where the front's environment does not say otherwise. Large blocks, above all
+the KV cache, in huge pages where the system allows it (madvise): a worker is ready sooner, as
+clearing the cache faults in 512 times fewer pages, and its end is noticed sooner, since the pidfd
+becomes readable only after the kernel has torn its memory down. OpenMP's threads wait for each
+other awake, by default for so long that two workers on the same cores, as in every swap, keep each
+other from computing (engine_worker/DESIGN.md)."""
 
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
