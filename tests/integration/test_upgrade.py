@@ -16,6 +16,7 @@ from tests.integration.commands import REFUSED, command, fake_model
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
 from tests.service import Service, lives, service, wait_for
 
+ROOT = str(Path(__file__).parents[2])
 N_STREAMS = 50
 N_TOKENS = 120
 QUICK = FAKE | {
@@ -200,7 +201,7 @@ async def test_a_hot_spare_is_made_anew(tmp_path: Path) -> None:
 async def test_a_stop_ends_an_upgrade_that_has_not_got_far(tmp_path: Path) -> None:
     slow = "import sys, time\n'supervisor.handover' in sys.orig_argv and time.sleep(60)\n"
     (tmp_path / "sitecustomize.py").write_text(slow)
-    path = os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path)))
+    path = os.pathsep.join((ROOT, str(tmp_path)))
     with upgradable(tmp_path, PYTHONPATH=path) as running:
         upgrade = asyncio.create_task(running.upgrade())
         children = await asyncio.to_thread(
@@ -222,7 +223,7 @@ async def test_a_stop_ends_an_upgrade_that_has_not_got_far(tmp_path: Path) -> No
 async def test_a_new_front_that_cannot_start_changes_nothing(tmp_path: Path, cause: str) -> None:
     config = tmp_path / "gpufc.toml"
     config.write_text("n_ctx = 2048\n")
-    environ = QUICK | {"PYTHONPATH": os.pathsep.join((os.environ["PYTHONPATH"], str(tmp_path)))}
+    environ = QUICK | {"PYTHONPATH": os.pathsep.join((ROOT, str(tmp_path)))}
     arguments = ("--config", str(config))
     with service(tmp_path / "run", *arguments, environ=environ) as started:
         found = Running(started, config)

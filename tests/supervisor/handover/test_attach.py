@@ -234,7 +234,6 @@ async def test_an_adopted_process_tells_how_it_ended(
 PARENT = """
 import asyncio, os, sys
 from pathlib import Path
-sys.path.insert(0, os.environ["PYTHONPATH"].split(":")[0])
 from tests.supervisor.handover.test_attach import FIRST, SECOND, Attach, Pair
 
 async def main():
@@ -256,6 +255,7 @@ async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
     second = Peer(tmp_path, "successor", SECOND)
     parent = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=Path(__file__).parents[3],  # whence it imports this module
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
