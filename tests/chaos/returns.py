@@ -68,7 +68,8 @@ async def run(
         f"threads {n_threads or 'default'}; {conditions()}"
     )
     dice, found = random.Random(seed), Returns()
-    environ = settings(n_threads) | {"GPUFC_STANDBY": standby}
+    # an event for each token: guessed ones come several at once, and a stream may end too early
+    environ = settings(n_threads) | {"GPUFC_STANDBY": standby, "GPUFC_SPECULATION": "none"}
     async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
         async with readiness(one.url) as answers:
             for number in range(n_kills):
