@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,8 @@ class Service:
         cgroup: Path | None = None,
     ) -> None:
         self.runtime = RuntimeDir.find(str(runtime_dir))
-        self._log = (runtime_dir.parent / f"{runtime_dir.name}.out").open("w+b")
+        self._log = runtime_dir.parent / f"{runtime_dir.name}.out"
+        log = self._log.open("wb")
         self.process = subprocess.Popen(
             [
                 *_joining(cgroup),
@@ -67,18 +69,24 @@ class Service:
             ],
             env=clean_environment() | environ,
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        log.close()
         self.control = ControlClient(self.runtime.control_socket)
         self.front = psutil.Process(self.process.pid)
 
     @property
     def output(self) -> str:
         """What `start` has printed so far."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        return self._log.read_text()
+
+    def printed_after(self, label: str) -> str:
+        """What stands behind a label in the lines that `start` prints. It prints them once it is
+        ready, and may answer requests a moment before."""
+        line = re.compile(f"{re.escape(label)}(.*)\n")
+        return wait_for(lambda: line.search(self.output), why=f"{label!r} is printed")[1]
 
     def status(self) -> dict[str, Any]:
         return self.control.status()
@@ -131,7 +139,6 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
-        self._log.close()
 
 
 def _joining(cgroup: Path | None) -> list[str]:

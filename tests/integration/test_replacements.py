@@ -241,7 +241,7 @@ def _hot_spare(running: Service) -> int | None:
 async def test_swap_over_http_with_the_token_that_start_prints(
     running: Service, old: Path, tmp_path: Path
 ) -> None:
-    token = running.output.partition("/?token=")[2].split()[0]
+    token = await asyncio.to_thread(running.printed_after, "/?token=")
     headers = {"Authorization": f"Bearer {token}"}
     new, bad = fake_model(tmp_path / "new.gguf"), fake_model(tmp_path / "bad.gguf", "nan=1")
     async with load(running), aiohttp.ClientSession(headers=headers) as session:
