@@ -7,8 +7,9 @@ backend, a clock or a thread. See DESIGN.md for why it is shaped so.
 from collections import deque
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from engine_worker import burst
 from engine_worker.kv_edit import KvEdit
 from engine_worker.pace import Pace
 from engine_worker.prefix_cache import MIN_MATCH
@@ -24,9 +25,8 @@ AGEING = 32
 """Tokens by which a prompt counts as shorter for each step that it has waited: no prompt is so long
 that shorter ones get in before it for ever."""
 
-
-BURST_BATCHES = 16
-"""Batches of prompts for which those who have just begun wait at most."""
+BURST_BATCHES = 32
+"""Batches of others' prompts for which who could go on waits at most."""
 
 
 class Work(Struct, frozen=True):
@@ -44,6 +44,11 @@ class Work(Struct, frozen=True):
     @property
     def n_outputs(self) -> int:
         return 1 + len(self.draft) if self.output else 0
+
+    @property
+    def n_left(self) -> int:
+        """Known tokens that it leaves to be computed."""
+        return self.sequence.n_pending - self.count
 
 
 class Plan(Struct, frozen=True):
@@ -91,7 +96,7 @@ class Scheduler:
         self._cells_short = False
         self._n_steps = 0
         self._n_held = 0
-        """Prompt tokens computed since anybody's next token was."""
+        """Prompt tokens computed while somebody could have gone on, and nobody did."""
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
@@ -109,12 +114,14 @@ class Scheduler:
     def plan(self) -> Plan:
         """The next step. Its `work` is empty when there is nothing to do.
 
-        Every running sequence's next token is in it, unless they wait for others of a burst. Chunks
-        of prompts come beside, as many as the pace allows, the shortest prompt first.
+        Every running sequence's next token is in it, unless they wait for others of a burst (see
+        `burst.py`). Chunks of prompts come beside, as many as the pace allows, the shortest first.
         """
         prompts = self._prompts()
         decoding = self.decoding()
-        if self._is_burst(prompts, decoding):
+        may_wait = self._n_held < BURST_BATCHES * self.batch_tokens
+        is_burst = may_wait and bool(prompts) and burst.is_burst(decoding, prompts)
+        if is_burst:
             decoding = []
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
         n_drafted = sum(len(item.draft) for item in work)
@@ -122,6 +129,8 @@ class Scheduler:
         if not any(seq.is_replay for seq in prompts):
             room = min(room, self._pace.allowance(len(decoding)))
         chunks, started = self._prefill(prompts, room)
+        if is_burst:
+            chunks = self._together(chunks, prompts)
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
@@ -133,17 +142,18 @@ class Scheduler:
             n_prompts=len(prompts),
         )
 
-    def _is_burst(self, prompts: list[Sequence], decoding: list[Sequence]) -> bool:
-        """Whether only those run that have just begun, and others came, or are replayed, with them.
-
-        They have their first token, and hold back the next ones: what they would compute meanwhile
-        is little, and each step of it would make the last ones wait longer for their first.
-        """
-        if not decoding or any(seq.n_gained > 1 for seq in decoding):
-            return False
-        began_at = min(seq.began_at for seq in decoding)
-        waited = any(seq.arrived_at < began_at for seq in prompts)
-        return waited and self._n_held < BURST_BATCHES * self.batch_tokens
+    def _together(self, chunks: list[Work], prompts: list[Sequence]) -> list[Work]:
+        """Of a burst, who is done with its prompt leaves the last token while others are not."""
+        left = {chunk.sequence.request: chunk.n_left for chunk in chunks}
+        others = [seq for seq in prompts if left.get(seq.request, seq.n_pending)]
+        return [
+            structs.replace(chunk, count=chunk.count - 1, output=False)
+            if chunk.output
+            and burst.stops_before_its_first_token(chunk.sequence)
+            and burst.has_mates(chunk.sequence, others)
+            else chunk
+            for chunk in chunks
+        ]
 
     def _prefill(self, prompts: list[Sequence], budget: int) -> tuple[list[Work], list[Started]]:
         chunks: list[Work] = []
@@ -197,15 +207,16 @@ class Scheduler:
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""
         self._pace.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
-        self._n_held = 0 if plan.n_decoding else self._n_held + plan.n_prefill
+        n_ready = len(self.decoding())
+        self._n_held = self._n_held + plan.n_prefill if n_ready and not plan.n_decoding else 0
         self._n_steps += 1
         n_recomputed = 0
         for work in plan.work:
             sequence = work.sequence
-            if work.output and not sequence.n_gained:
-                sequence.began_at = self._n_steps
             before = sequence.n_computed
             sequence.n_computed = before + work.count
+            if sequence.n_pending <= 1 and not sequence.ready_at:
+                sequence.ready_at = self._n_steps
             n_recomputed += max(0, min(sequence.n_ever_computed, sequence.n_computed) - before)
             sequence.n_ever_computed = max(sequence.n_ever_computed, sequence.n_computed)
             if work.count > 1:

@@ -39,8 +39,10 @@ class Sequence:
         self.slot: int | None = None
         self.n_computed = 0
         self.n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
-        self.arrived_at = self.began_at = 0
-        """The steps there had been when it came, and when it got its first token."""
+        self.arrived_at = 0
+        """The steps there had been when it came."""
+        self.ready_at = 0
+        """Those when all it knew but the last token was computed, so that it could go on."""
         self.n_steps_waited = 0
         """Steps in which others' prompts were computed before this one's."""
         self.draft: list[int] = []

@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine_worker.burst import LIKE
 from engine_worker.kv_edit import Copy, Remove
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.scheduler import BURST_BATCHES, Plan, Scheduler
@@ -65,7 +66,7 @@ def test_running_sequences_come_before_a_long_prompt_and_share_the_batch() -> No
 def test_prompts_are_prefilled_in_order_of_arrival() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=6)))
-    assert step(planner) == [(1, 6, True), (2, 2, False)]
+    assert step(planner) == [(1, 5, False), (2, 2, False)]
 
 
 def test_work_is_ordered_by_slots_and_prompts_alone_the_other_way_round() -> None:
@@ -104,19 +105,25 @@ def test_started_is_said_once_also_after_a_preemption() -> None:
     assert planner.plan().started == []
 
 
-def test_who_has_just_begun_waits_for_those_that_came_with_it() -> None:
+def test_those_that_came_together_begin_together() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=20)))
-    assert [step(planner) for _ in range(4)] == [
-        [(1, 6, True), (2, 2, False)],
+    assert [step(planner) for _ in range(5)] == [
+        [(1, 5, False), (2, 2, False)],
         [(2, 8, False)],
         [(2, 8, False)],
         [(2, 2, True)],
+        [(1, 1, True), (2, 1, True)],
     ]
-    assert step(planner) == [(1, 1, True), (2, 1, True)]
 
 
-def test_who_has_just_begun_does_not_wait_for_who_comes_later() -> None:
+def test_who_wants_one_token_only_has_it_at_once() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=6, max_tokens=1)), sequence(spec(2, prompt=20)))
+    assert step(planner) == [(1, 6, True), (2, 2, False)]
+
+
+def test_who_was_ready_does_not_wait_for_who_comes_later() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)))
     step(planner)
@@ -124,15 +131,39 @@ def test_who_has_just_begun_does_not_wait_for_who_comes_later() -> None:
     assert step(planner) == [(1, 1, True), (2, 7, False)]
 
 
-def test_who_has_just_begun_waits_for_so_many_batches_and_no_more() -> None:
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=500)))
-    n_alone = 0
-    while [request for request, *_ in step(planner)] in ([1, 2], [2]) and n_alone < 100:
-        n_alone += 1
-        if planner.running[0].n_gained > 1:
-            break
-    assert n_alone == BURST_BATCHES + 1
+    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=6 * LIKE + 1)))
+    assert step(planner) == [(1, 6, True), (2, 2, False)]
+    assert step(planner) == [(1, 1, True), (2, 7, False)]
+
+
+def test_a_running_stream_waits_for_nobody_and_then_nobody_does() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=6)))
+    step(planner), step(planner)
+    add(planner, sequence(spec(2, prompt=6)), sequence(spec(3, prompt=20)))
+    assert step(planner) == [(1, 1, True), (2, 6, True), (3, 1, False)]
+    assert step(planner) == [(1, 1, True), (2, 1, True), (3, 6, False)]
+
+
+def test_replays_go_on_by_a_token_and_wait_for_the_others() -> None:
+    planner = scheduler(batch_tokens=8)
+    add(planner, sequence(spec(1, prompt=4, tokens=(97, 98))), sequence(spec(2, tokens=(97,) * 12)))
+    assert [step(planner) for _ in range(3)] == [
+        [(1, 6, True), (2, 2, False)],
+        [(2, 8, False)],
+        [(2, 6, True)],
+    ]
+    assert step(planner) == [(1, 1, True), (2, 1, True)]
+
+
+def test_who_is_ready_waits_for_so_many_batches_and_no_more() -> None:
+    planner = scheduler(max_running=60, n_slots=60, batch_tokens=8)
+    add(planner, *(sequence(spec(number, prompt=9)) for number in range(60)))
+    batches = [step(planner) for _ in range(BURST_BATCHES + 3)]
+    with_output = [number for number, batch in enumerate(batches) if any(w[2] for w in batch)]
+    assert with_output == [BURST_BATCHES + 1]
 
 
 PREFIX = tuple(range(40))
