@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from gpufc.protocol import EngineDevice
@@ -31,13 +31,15 @@ class Batch(Struct):
 
     `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
     within the sequence; `outputs` marks the tokens whose logits are wanted,
-    of one sequence as many as one likes.
+    of one sequence as many as one likes. `chunks` are the sequences whose prompt is computed while
+    the others decode: a backend may compute them apart.
     """
 
     tokens: list[int]
     positions: list[int]
     sequences: list[int]
     outputs: list[bool]
+    chunks: set[int] = field(default_factory=set)
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ it out on a backend. One thread runs it from the first to the last line.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import zip_longest
 from queue import Empty, SimpleQueue
 
@@ -14,8 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from engine_worker import kv_edit, kv_transfer
-from engine_worker.backend import Backend, Batch, Logits, ModelFacts
-from engine_worker.batch_sampling import BatchSampler, Pick, prepare
+from engine_worker.backend import Backend, Logits, ModelFacts
+from engine_worker.batch_sampling import BatchSampler, prepare
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
@@ -24,6 +24,7 @@ from engine_worker.scheduler import Plan, Scheduler, Work
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from engine_worker.speculation import Speculation
+from engine_worker.step_batch import batch_of, picks
 from engine_worker.step_costs import StepCosts
 from engine_worker.stream_slots import StreamSlots
 from gpufc.errors import (
@@ -215,7 +216,7 @@ class Engine:
     def _begin(self, plan: Plan) -> None:
         kv_edit.apply(plan.edits, self._backend)
         if plan.work:
-            self._backend.begin(_batch(plan))
+            self._backend.begin(batch_of(plan))
 
     def _take(self, wanted: list[Work], chosen: list[int | RequestError]) -> list[Sequence]:
         """Let sequences take their next tokens. Returns those that have gained something."""
@@ -349,32 +350,3 @@ def _slots(facts: ModelFacts, max_running: int) -> Slots:
         return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
     # idle cells of another stream slow nobody down
     return StreamSlots(facts.n_sequences, max_idle=facts.n_sequences, cache=cache)
-
-
-def picks(work: Work) -> Iterator[Pick]:
-    """A row to choose from for the last known token, and for each guess after it."""
-    sequence = work.sequence
-    history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
-    for at in range(work.n_outputs):
-        yield Pick(
-            sequence.sampler,
-            history,
-            len(sequence.tokens) + at,
-            sequence.spec.choice,
-            sequence.n_generated + at,
-        )
-
-
-def _batch(plan: Plan) -> Batch:
-    batch = Batch([], [], [], [])
-    for work in plan.work:
-        sequence = work.sequence
-        start, stop = sequence.n_computed, sequence.n_computed + work.count
-        batch.tokens += sequence.tokens[start:stop]
-        batch.tokens += work.draft
-        count = work.count + len(work.draft)
-        batch.positions += range(start, start + count)
-        batch.sequences += [sequence.slot or 0] * count
-        batch.outputs += [False] * (count - work.n_outputs)
-        batch.outputs += [True] * work.n_outputs
-    return batch

@@ -5,11 +5,13 @@ one line. llama.cpp aborts the process on some misuse, so batches are checked he
 """
 
 import ctypes
+from itertools import compress
 from typing import Any, Self
 
 import llama_cpp
 import llama_cpp.llama_cpp as lc
 import numpy as np
+from numpy.typing import NDArray
 
 from engine_worker.backend import Batch, LoadProgress, Logits
 from engine_worker.llama_loading import Loaded, Loader
@@ -38,6 +40,9 @@ class LlamaBackend:
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(loaded.context))
         self._n_outputs = 0
+        self._logits: Logits | None = None
+        """What was put together from two passes."""
+        self._computes_apart = not self.facts.unified and not self.facts.asynchronous
         self.tokenize = vocabulary.tokenize
         self.piece = vocabulary.piece
         self.spelling = vocabulary.spelling
@@ -54,7 +59,33 @@ class LlamaBackend:
         return cls(Loader(lc, version, _log, config, n_sequences, on_progress).load())
 
     def begin(self, batch: Batch) -> None:
-        self._n_outputs = self._check(batch)
+        self._check(batch)
+        self._logits = None
+        if self._computes_apart and batch.chunks:
+            self._compute_apart(batch)
+        else:
+            self._decode(batch)
+
+    def _compute_apart(self, batch: Batch) -> None:
+        """First who decodes, then the prompts: in one pass all would attend to as many cells as the
+        one that has the most."""
+        is_chunk = np.isin(batch.sequences, list(batch.chunks))
+        is_output = np.array(batch.outputs)
+        logits = np.empty((is_output.sum(), self.facts.n_vocab), np.float32)
+        decoding, prompts = _part(batch, ~is_chunk), _part(batch, is_chunk)
+        self._decode(decoding)
+        logits[~is_chunk[is_output]] = self.logits()
+        try:
+            self._decode(prompts)
+        except OutOfCells:
+            for sequence, position in zip(decoding.sequences, decoding.positions, strict=True):
+                self.remove(sequence, position)
+            raise
+        logits[is_chunk[is_output]] = self.logits()
+        self._logits = logits
+
+    def _decode(self, batch: Batch) -> None:
+        self._n_outputs = sum(batch.outputs)
         code = lc.llama_decode(self._context, self._batch.fill(batch))
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
@@ -62,6 +93,8 @@ class LlamaBackend:
             raise DecodeFailed(f"llama_decode returned {code}: {_log.last_error() or 'no reason'}")
 
     def logits(self) -> Logits:
+        if self._logits is not None:
+            return self._logits
         # also waits for the computation, and puts the rows into the batch's order
         pointer = lc.llama_get_logits(self._context)
         if self._n_outputs == 0:
@@ -113,15 +146,24 @@ class LlamaBackend:
         if model is not None:
             lc.llama_model_free(model)
 
-    def _check(self, batch: Batch) -> int:
-        """The number of outputs. Refuses what would abort the process: see `n_outputs_max`."""
+    def _check(self, batch: Batch) -> None:
+        """Refuses what would abort the process: see `n_outputs_max`."""
         n_tokens, n_outputs = len(batch.tokens), sum(batch.outputs)
         if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.max_outputs:
             raise DecodeFailed(
                 f"a batch of {n_tokens} tokens with {n_outputs} outputs, of at most"
                 f" {self._batch.capacity} and {self.facts.max_outputs}"
             )
-        return n_outputs
+
+
+def _part(batch: Batch, members: NDArray[np.bool_]) -> Batch:
+    """Only the tokens that `members` marks."""
+    return Batch(
+        list(compress(batch.tokens, members)),
+        list(compress(batch.positions, members)),
+        list(compress(batch.sequences, members)),
+        list(compress(batch.outputs, members)),
+    )
 
 
 class _BatchArrays:

@@ -9,14 +9,14 @@ the others. The more prompts wait, the more they may take.
 
 from engine_worker.step_costs import StepCosts
 
-STALL = 2.2
+STALL = 2.4
 """A step with prefill, to one without: running streams' tokens come that much later."""
 
 UNNOTICED_S = 0.03
 """What a step may always take longer: nobody reads so fast, and prompts would wait for nothing
 where plain steps take a few milliseconds."""
 
-MIN_CHUNK = 16
+MIN_CHUNK = 8
 """A smaller piece of a prompt costs a step nearly as much, and gets nowhere."""
 
 

@@ -105,6 +105,37 @@ def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
     assert abs(alone[0] - alone[1]).max() > 1
 
 
+def test_prompts_beside_decoding_sequences_give_the_same_rows(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
+    decode(backend, feed(tokens, sequence=2))
+    parts = (
+        feed(tokens, sequence=0, wanted=2),
+        feed([5], sequence=2, start=len(tokens)),
+        feed(tokens[:7], sequence=3),
+    )
+    expected = decode(backend, joined(*parts)).copy()
+    for sequence, start in ((0, 0), (2, len(tokens)), (3, 0)):
+        backend.remove(sequence, start)
+    together = joined(*parts)
+    together.chunks = {0, 3}
+    np.testing.assert_allclose(decode(backend, together), expected, atol=0.05)
+
+
+def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> None:
+    backend = load(model_path, kv_unified=KvUnified.FALSE)
+    try:
+        tokens = tokens_of(backend, "word " * 250)[:250]
+        decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
+        batch = joined(feed([5], sequence=0, start=4), feed(tokens[:200], sequence=1, start=100))
+        batch.chunks = {1}
+        with pytest.raises(OutOfCells):
+            backend.begin(batch)
+        again = decode(backend, feed([5], sequence=0, start=4))
+        assert np.isfinite(again).all()
+    finally:
+        backend.close()
+
+
 def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "word " * 200)[:200]
     assert decode(backend, feed(tokens, wanted=0)).shape == (0, 49152)

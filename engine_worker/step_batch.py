@@ -1,0 +1,40 @@
+"""From a plan to what a backend computes, and to the rows that are chosen from. Pure."""
+
+from collections.abc import Iterator
+
+from engine_worker.backend import Batch
+from engine_worker.batch_sampling import Pick
+from engine_worker.scheduler import Plan, Work
+
+
+def batch_of(plan: Plan) -> Batch:
+    """All tokens of a plan, in the order of its work."""
+    batch = Batch([], [], [], [])
+    for work in plan.work:
+        sequence = work.sequence
+        slot = sequence.slot or 0
+        start, stop = sequence.n_computed, sequence.n_computed + work.count
+        batch.tokens += sequence.tokens[start:stop]
+        batch.tokens += work.draft
+        count = work.count + len(work.draft)
+        batch.positions += range(start, start + count)
+        batch.sequences += [slot] * count
+        batch.outputs += [False] * (count - work.n_outputs)
+        batch.outputs += [True] * work.n_outputs
+        if plan.n_decoding and work.count > 1:
+            batch.chunks.add(slot)
+    return batch
+
+
+def picks(work: Work) -> Iterator[Pick]:
+    """A row to choose from for the last known token, and for each guess after it."""
+    sequence = work.sequence
+    history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
+    for at in range(work.n_outputs):
+        yield Pick(
+            sequence.sampler,
+            history,
+            len(sequence.tokens) + at,
+            sequence.spec.choice,
+            sequence.n_generated + at,
+        )
