@@ -18,6 +18,9 @@ MAX_DRAFT = 32
 """Tokens drafted for one sequence; beyond, a step is little cheaper per token, a miss dearer."""
 MAX_DRAFTED = 128
 """Tokens drafted in one step, over all sequences."""
+LEAST_GAIN = 0.1
+"""By how much the logarithm of the product of rates must be expected to grow. A step with drafts
+takes several times as long: for a small gain, what is read would only come less evenly."""
 
 
 class Offer(Struct, frozen=True):
@@ -67,8 +70,7 @@ def worthwhile(offers: Sequence[Offer], prices: Prices) -> list[int]:
             tokens.append((-log1p(reached / expected), at))
             expected += reached
     tokens.sort()
-    best = total = 0.0
-    n_best = 0
+    best, total, n_best = LEAST_GAIN, 0.0, 0
     for n, ((loss, _), price) in enumerate(zip(tokens, prices.each, strict=False), 1):
         total -= loss + price
         if total > best:
