@@ -74,7 +74,7 @@ def test_the_way_up() -> None:
     assert life.handle(ev.StartRequested(), 0.0) == [
         ev.Publish(),
         ev.Spawn(E1, None),
-        ev.SetTimer(ev.TimerKind.START, 30.0, 1),
+        ev.SetTimer(ev.TimerKind.START, Timings().start_s, 1),
     ]
     assert life.handle(ev.Spawned(E1, 100), 0.0) == []
     assert life.pid == 100
