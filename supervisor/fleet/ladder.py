@@ -11,8 +11,8 @@ class Timings(Struct, frozen=True, kw_only=True):
     """How long each wait may take, in seconds. Tests shorten them; operators set the loading."""
 
     start_s: float = 15.0
-    """From spawn to hello, which takes 0.3 s. Three in vain, with their ends and pauses, stay within
-    a minute: then nobody waits any longer for what never comes."""
+    """From spawn to hello, which takes 0.3 s. Three in vain, with their ends and pauses, stay
+    within a minute: then nobody waits any longer for what never comes."""
     load_s: float = 600.0
     """Loading without any progress."""
     shutdown_s: float = 2.0
