@@ -145,14 +145,13 @@ class Columns:
 
 
 def of_row(row: Logits, best: np.float32, steps: Steps) -> tuple[Places, float | None]:
-    """Ids, rising, of tokens of one whole row with its largest logit `best`, which is not -inf.
+    """Ids, rising, of tokens of one whole row with its largest logit `best`, which is not -inf:
+    of all that the chain can keep, and of few others.
 
     Also `whole` for `sampling_chain.survivors`.
     """
     if steps.top_k < math.inf:
-        place = len(row) - int(steps.top_k)
-        bound = _bounds(np.partition(row, place)[place : place + 1], best)
-        return np.flatnonzero(row >= bound), None
+        return np.flatnonzero(row >= _bounds(_reached(row, int(steps.top_k)), best)), None
     if steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
         return np.flatnonzero(row >= _LEAST), None
     # a hair below the threshold, which is applied in double precision later
@@ -160,6 +159,15 @@ def of_row(row: Logits, best: np.float32, steps: Steps) -> tuple[Places, float |
     if steps.top_p == 1.0:
         return ids, None
     return ids, float(np.exp(row - best).sum(dtype=np.float64))
+
+
+def _reached(row: Logits, n_first: int) -> Logits:
+    """What `n_first` tokens of a row reach, shape (1,)."""
+    width = len(row) // DEPTH
+    if 4 * n_first <= width:  # as many columns' maxima reach their n-th largest
+        row = row[: DEPTH * width].reshape(DEPTH, width).max(axis=0)
+    place = len(row) - n_first
+    return np.partition(row, place)[place : place + 1]
 
 
 def _bounds(reached: Logits, *best: Logits | np.float32) -> Logits:
