@@ -7,8 +7,8 @@
                                                  ENDED ◀─Finished─ CANCELLING
 
 A cancelled sequence keeps its slot until its worker says that it has stopped. Decisions are made
-by `admission`, `router` and `recovery`; this is where they meet messages. No asyncio, no clock of
-its own: whatever depends on time gets it from the outside.
+by `admission`, `router` and `recovery`; this is where they meet messages (those that bring tokens:
+`delivery`). No asyncio, no clock of its own: whatever depends on time gets it from the outside.
 """
 
 import logging
@@ -25,8 +25,6 @@ from gpufc.errors import (
 )
 from gpufc.ids import RequestNo
 from gpufc.protocol import (
-    Cancel,
-    Delta,
     Detokenized,
     Prepare,
     Prepared,
@@ -36,8 +34,9 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
-from supervisor.dispatch.job import LISTENED_TO, Job, Stage
+from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.pool import WorkerPool
@@ -90,6 +89,7 @@ class ModelGroup:
         self._table = JobTable(
             self.admission, self.questions, self._pool, self._suspects, ledger, clock, on_idle
         )
+        self._delivery = Delivery(self._table, self._suspects, ledger)
 
     @property
     def idle(self) -> bool:
@@ -199,12 +199,6 @@ class ModelGroup:
         if any(job.stage is not Stage.READY for job in suspects):
             return None
         return min(suspects, key=lambda job: job.log.n_known).log.no
-
-    def _cleared(self, job: Job) -> None:
-        """A suspect has got on. While there are others it makes room, so that each is alone."""
-        if self._suspects and job.stage is Stage.RUNNING and job.worker is not None:
-            job.stage = Stage.PAUSING
-            job.worker.send(Cancel(job.worker.epoch, job.log.no))
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.ready.fingerprint:  # and so it has not begun
@@ -334,58 +328,9 @@ class ModelGroup:
         self.pump()
 
     def step(self, worker: WorkerHandle, step: Step) -> None:
-        """What one engine step brought. The hot path."""
-        now, jobs = self._clock(), self._table.jobs
-        n_tokens = 0
-        ended = False
-        for started in step.started:
-            job = jobs.get(started.request)
-            if job is not None and job.worker is worker:
-                self._started(job, started.n_cached)
-        for delta in step.deltas:
-            n_tokens += len(delta.tokens)
-            job = jobs.get(delta.request)
-            if job is None or job.worker is not worker:
-                continue
-            if job.stage in LISTENED_TO:
-                self._append(job, delta, now)
-                if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
-                    self._cleared(job)
-                    ended = True
-            if delta.finish is not None and job.stage is not Stage.ENDED:
-                self._table.end(job)
-                ended = True
-        self._ledger.tokens.recomputed += step.n_recomputed
-        if n_tokens:
-            self._ledger.generated(n_tokens, worker.name, now)
-        if ended:
+        """What one engine step brought."""
+        if self._delivery.deliver(worker, step, self._clock()):
             self.pump()
-
-    def _started(self, job: Job, n_cached: int) -> None:
-        # choices share a prompt, which counts once
-        if job.log.started(n_cached) and job.log.choice == 0:
-            self._ledger.tokens.prompt_cached += job.log.n_cached or 0
-
-    def _append(self, job: Job, delta: Delta, now: float) -> None:
-        log = job.log
-        try:
-            if not log.append(delta, log.epochs[-1]):
-                return
-        except LinkError as err:
-            logger.error("stream_gap request=%s error=%s", job.stream.request.id, err)
-            self._table.fail(job.stream, InternalError("The engine lost tokens"))
-            return
-        if delta.tokens:
-            self._time(job, len(delta.tokens), now)
-        if delta.text or delta.finish is not None:
-            job.stream.notify(log.index)
-
-    def _time(self, job: Job, n_tokens: int, now: float) -> None:
-        if job.last_token_at is not None:
-            self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
-        else:
-            self._ledger.time_to_first_token.add(now - self._table.accepted_at(job.stream))
-        job.last_token_at = now
 
     # ends
 

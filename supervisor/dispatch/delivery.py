@@ -1,0 +1,81 @@
+"""What an engine step brings: into the logs first, then the readers are woken. The hot path."""
+
+import logging
+
+from gpufc.errors import InternalError, LinkError
+from gpufc.protocol import Cancel, Delta, Step
+from supervisor.dispatch.job import LISTENED_TO, Job, Stage
+from supervisor.dispatch.job_table import JobTable
+from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.suspects import Suspects
+from supervisor.fleet.port import WorkerHandle
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Owned by the model's group."""
+
+    def __init__(self, table: JobTable, suspects: Suspects, ledger: Ledger) -> None:
+        self._table = table
+        self._suspects = suspects
+        self._ledger = ledger
+
+    def deliver(self, worker: WorkerHandle, step: Step, now: float) -> bool:
+        """True if a place may have fallen free. `now` is in monotonic seconds."""
+        jobs = self._table.jobs
+        n_tokens = 0
+        freed = False
+        for started in step.started:
+            job = jobs.get(started.request)
+            if job is not None and job.worker is worker:
+                self._started(job, started.n_cached)
+        for delta in step.deltas:
+            n_tokens += len(delta.tokens)
+            job = jobs.get(delta.request)
+            if job is None or job.worker is not worker:
+                continue
+            if job.stage in LISTENED_TO:
+                self._append(job, delta, now)
+                if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
+                    self._cleared(job)
+                    freed = True
+            if delta.finish is not None and job.stage is not Stage.ENDED:
+                self._table.end(job)
+                freed = True
+        self._ledger.tokens.recomputed += step.n_recomputed
+        if n_tokens:
+            self._ledger.generated(n_tokens, worker.name, now)
+        return freed
+
+    def _started(self, job: Job, n_cached: int) -> None:
+        # choices share a prompt, which counts once
+        if job.log.started(n_cached) and job.log.choice == 0:
+            self._ledger.tokens.prompt_cached += job.log.n_cached or 0
+
+    def _append(self, job: Job, delta: Delta, now: float) -> None:
+        log = job.log
+        try:
+            if not log.append(delta, log.epochs[-1]):
+                return
+        except LinkError as err:
+            logger.error("stream_gap request=%s error=%s", job.stream.request.id, err)
+            self._table.fail(job.stream, InternalError("The engine lost tokens"))
+            return
+        if delta.tokens:
+            self._time(job, len(delta.tokens), now)
+        if delta.text or delta.finish is not None:
+            job.stream.notify(log.index)
+
+    def _time(self, job: Job, n_tokens: int, now: float) -> None:
+        if job.last_token_at is not None:
+            self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
+        else:
+            self._ledger.time_to_first_token.add(now - self._table.accepted_at(job.stream))
+        job.last_token_at = now
+
+    def _cleared(self, job: Job) -> None:
+        """A suspect has got on. While there are others it makes room, so that each is alone."""
+        if self._suspects and job.stage is Stage.RUNNING and job.worker is not None:
+            job.stage = Stage.PAUSING
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
