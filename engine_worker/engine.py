@@ -166,6 +166,8 @@ class Engine:
         """Give drafts to those that decode. Not to those whose numerics must not depend on it."""
         if self._speculation is None:
             return
+        for sequence in self.scheduler.running:
+            sequence.draft = []  # what waited may have one still
         decoding = self.scheduler.decoding()
         if len(decoding) > MAX_SPECULATING:
             return

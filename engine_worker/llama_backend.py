@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine_worker.backend import Batch, LoadProgress, Logits
 from engine_worker.llama_loading import Loaded, Loader
 from engine_worker.llama_log import LlamaLog
+from engine_worker.passes import computes_apart
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 
@@ -42,7 +43,8 @@ class LlamaBackend:
         self._n_outputs = 0
         self._logits: Logits | None = None
         """What was put together from two passes."""
-        self._computes_apart = not self.facts.unified and not self.facts.asynchronous
+        facts = self.facts
+        self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
         self.tokenize = vocabulary.tokenize
         self.piece = vocabulary.piece
         self.spelling = vocabulary.spelling
@@ -61,14 +63,13 @@ class LlamaBackend:
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._logits = None
-        if self._computes_apart and batch.chunks:
+        if self._may_compute_apart and computes_apart(batch):
             self._compute_apart(batch)
         else:
             self._decode(batch)
 
     def _compute_apart(self, batch: Batch) -> None:
-        """First who decodes, then the prompts: in one pass all would attend to as many cells as the
-        one that has the most."""
+        """First who decodes, then the prompts; see `passes`."""
         is_chunk = np.isin(batch.sequences, list(batch.chunks))
         is_output = np.array(batch.outputs)
         logits = np.empty((is_output.sum(), self.facts.n_vocab), np.float32)

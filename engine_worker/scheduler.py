@@ -109,6 +109,10 @@ class Scheduler:
 
     def decoding(self) -> list[Sequence]:
         """Those that will compute one next token each, and may have guesses beside it."""
+        ready = self._ready()
+        return [] if self._is_burst(ready, self._prompts()) else ready
+
+    def _ready(self) -> list[Sequence]:
         return [seq for seq in self.running if seq.n_pending == 1]
 
     def plan(self) -> Plan:
@@ -118,9 +122,8 @@ class Scheduler:
         `burst.py`). Chunks of prompts come beside, as many as the pace allows, the shortest first.
         """
         prompts = self._prompts()
-        decoding = self.decoding()
-        may_wait = self._n_held < BURST_BATCHES * self.batch_tokens
-        is_burst = may_wait and bool(prompts) and burst.is_burst(decoding, prompts)
+        decoding = self._ready()
+        is_burst = self._is_burst(decoding, prompts)
         if is_burst:
             decoding = []
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
@@ -142,6 +145,10 @@ class Scheduler:
             n_prompts=len(prompts),
         )
 
+    def _is_burst(self, ready: list[Sequence], prompts: list[Sequence]) -> bool:
+        may_wait = self._n_held < BURST_BATCHES * self.batch_tokens
+        return may_wait and bool(prompts) and burst.is_burst(ready, prompts)
+
     def _together(self, chunks: list[Work], prompts: list[Sequence]) -> list[Work]:
         """Of a burst, who is done with its prompt leaves the last token while others are not."""
         left = {chunk.sequence.request: chunk.n_left for chunk in chunks}
@@ -149,6 +156,7 @@ class Scheduler:
         return [
             structs.replace(chunk, count=chunk.count - 1, output=False)
             if chunk.output
+            and chunk.count > 1
             and burst.stops_before_its_first_token(chunk.sequence)
             and burst.has_mates(chunk.sequence, others)
             else chunk
@@ -207,8 +215,8 @@ class Scheduler:
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""
         self._pace.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
-        n_ready = len(self.decoding())
-        self._n_held = self._n_held + plan.n_prefill if n_ready and not plan.n_decoding else 0
+        may_go_on = bool(self._ready()) and not plan.n_decoding
+        self._n_held = self._n_held + plan.n_prefill if may_go_on else 0
         self._n_steps += 1
         n_recomputed = 0
         for work in plan.work:
