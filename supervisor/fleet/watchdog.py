@@ -31,7 +31,7 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
 
     silence_s: float = 10.0
     """Without a word, or stopped, while it serves."""
-    loading_silence_s: float = 30.0
+    loading_silence_s: float = 25.0
     """The same while it loads: page faults of a load can starve its other threads."""
     loading_still_s: float = 12.0
     """Heartbeats while it loads, but no computing, no reading, no memory gained: a load moves."""
