@@ -20,8 +20,9 @@ TICK_S = 0.5
 """How often to look."""
 
 
-STILL_CPU_SHARE = 0.05
-"""Of a core: sending heartbeats takes less."""
+STILL_CPU_SHARE = 0.1
+"""Of a core: sending heartbeats takes less, and so do threads that wait for an interpreter's lock
+which never comes (some 0.04)."""
 
 _COMPUTING = frozenset({EnginePhase.PREFILL, EnginePhase.DECODE})
 
@@ -31,7 +32,7 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
 
     silence_s: float = 10.0
     """Without a word, or stopped, while it serves."""
-    loading_silence_s: float = 25.0
+    loading_silence_s: float = 30.0
     """The same while it loads: page faults of a load can starve its other threads."""
     loading_still_s: float = 12.0
     """Heartbeats while it loads, but no computing, no reading, no memory gained: a load moves."""

@@ -28,6 +28,7 @@ class World:
         self.faulting = False
         self.computes = True
         self.cpu_s = 0.0
+        self.idle_share = 0.002
         self.rss_pages = 1000
         self.talks = True
         self.front_runs = True
@@ -58,7 +59,7 @@ class World:
                     self._look(began)
 
     def _look(self, began: float) -> None:
-        self.cpu_s += TICK_S * (0.6 if self.computes else 0.002)
+        self.cpu_s += TICK_S * (0.6 if self.computes else self.idle_share)
         seen = Vitals(self.run_state, self.cpu_s, self.faults, self.rss_pages)
         verdict = self.dog.look(self.now, seen)
         if verdict and self.verdict is None:
@@ -309,6 +310,13 @@ def load_that_does_nothing(world: World) -> None:
     world.run(20)
 
 
+def load_whose_threads_wait_for_a_lock(world: World) -> None:
+    """They wake up now and then to look."""
+    world.idle_share = 0.06
+    world.talks = False
+    load_that_does_nothing(world)
+
+
 def silent_load(world: World) -> None:
     all_threads_stand(world)
 
@@ -333,6 +341,7 @@ def silent_after_the_front_was_suspended(world: World) -> None:
         (stopped_for_ever_in_a_step, True, 12.0, "run state T"),
         (all_threads_stand, True, 12.0, "no heartbeat"),
         (silent_load, False, 31.0, "no heartbeat"),
+        (load_whose_threads_wait_for_a_lock, False, 12.5, "nothing has moved"),
         (load_that_does_nothing, False, 18.0, "nothing has moved"),
         (decode_never_ends_after_a_few_quick_steps, True, 11.5, "decode step 7 of 1 tokens"),
         (decode_never_ends, True, 11.0, "decode step 42 of 3 tokens"),
