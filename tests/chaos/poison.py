@@ -24,8 +24,7 @@ FAULTS = ("segv", "abort", "decode_error", "nan", "exit")
 MOST_DEATHS = 3
 SUSPECT = "engine_crash_suspect"
 SEVERAL = 4
-"""So many at once in the last round. Each may cost `MOST_DEATHS`: one among all, one among those
-who are suspected, and one alone."""
+"""So many at once in the last round: each costs two more deaths at most."""
 
 
 class Tally(Struct):
@@ -78,7 +77,7 @@ async def _round(one: Rig, dice: random.Random, tally: Tally, number: int, n_poi
         tally.wrong.append(f"an equal request was answered with {again.status} {again.body}")
     deaths = (await one.until_ready())["restarts"] - before
     tally.deaths.append(deaths)
-    if deaths > MOST_DEATHS * n_poison:
+    if deaths > MOST_DEATHS + 2 * (n_poison - 1):
         tally.wrong.append(f"round {number}: {deaths} deaths")
 
 

@@ -181,7 +181,7 @@ async def test_flood_does_not_starve_the_loop(start: StartFleet) -> None:
     assert requests == list(range(5000))
 
 
-async def test_kill_is_noticed_at_once_and_repaired(start: StartFleet) -> None:
+async def test_kill_is_noticed_within_50_ms_and_repaired(start: StartFleet) -> None:
     started = await start("ready")
     took = []
     for n in range(1, 6):
@@ -194,8 +194,7 @@ async def test_kill_is_noticed_at_once_and_repaired(start: StartFleet) -> None:
         assert started.fleet.condition().status is ConditionStatus.RESTARTING
     await started.until_ready(6)
     assert {reason.reason for reason in started.listener.lost} == {Reason.KILLED}
-    # a busy machine may delay any one of them; asking again and again would delay most
-    assert sorted(took)[len(took) // 2] < 0.05, took
+    assert max(took) < 0.05, took
 
 
 async def test_sending_to_a_dead_worker_does_nothing(start: StartFleet) -> None:
