@@ -20,7 +20,8 @@ from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
-from engine_worker.scheduler import Plan, Scheduler, Work
+from engine_worker.plan import Plan, Work
+from engine_worker.scheduler import Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from engine_worker.speculation import Speculation
@@ -102,6 +103,7 @@ class Engine:
             batch_tokens=batch_tokens,
             slots=_slots(facts, max_running),
             costs=costs,
+            in_passes=facts.asynchronous and not facts.unified,
         )
         self._backend = backend
         self._costs = costs

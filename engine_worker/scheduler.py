@@ -7,11 +7,11 @@ backend, a clock or a thread. See DESIGN.md for why it is shaped so.
 from collections import deque
 from collections.abc import Iterator
 
-from msgspec import Struct, structs
+from msgspec import structs
 
-from engine_worker import burst
-from engine_worker.kv_edit import KvEdit
+from engine_worker import burst, equal_chunks
 from engine_worker.pace import Pace
+from engine_worker.plan import Plan, Work
 from engine_worker.prefix_cache import MIN_MATCH
 from engine_worker.radix_tree import n_common
 from engine_worker.sequence import Sequence
@@ -29,69 +29,29 @@ BURST_BATCHES = 32
 """Batches of others' prompts for which who could go on waits at most."""
 
 
-class Work(Struct, frozen=True):
-    """Compute `count` pending tokens of a sequence, and after them its `draft`.
-
-    With `output`, `count` reaches the last known token: logits are wanted for that and for each
-    drafted one.
-    """
-
-    sequence: Sequence
-    count: int
-    output: bool
-    draft: tuple[int, ...] = ()
-
-    @property
-    def n_outputs(self) -> int:
-        return 1 + len(self.draft) if self.output else 0
-
-    @property
-    def n_left(self) -> int:
-        """Known tokens that it leaves to be computed."""
-        return self.sequence.n_pending - self.count
-
-
-class Plan(Struct, frozen=True):
-    """One step: first the edits, in their order, then all work in one batch.
-
-    `n_decoding` sequences compute their one next token, `n_drafted` guesses beside it; `n_prefill`
-    tokens are of prompts and replays, of which `n_prompts` are not computed yet.
-    """
-
-    edits: list[KvEdit]
-    work: list[Work]
-    started: list[Started]
-    n_decoding: int = 0
-    n_drafted: int = 0
-    n_prefill: int = 0
-    n_prompts: int = 0
-
-    @property
-    def n_tokens(self) -> int:
-        return self.n_decoding + self.n_drafted + self.n_prefill
-
-    @property
-    def is_prefill(self) -> bool:
-        """Whether any sequence computes more than its one next token, and guesses."""
-        return self.n_prefill > 0
-
-
 class Scheduler:
     """Waiting and running sequences.
 
     Invariants: a sequence runs if and only if it has a slot; `waiting` is in order of arrival, with
     preempted sequences in front; at most `max_running` run; one step computes at most
-    `batch_tokens` tokens.
+    `batch_tokens` tokens. With `in_passes`, a step's chunks are equally long: see `equal_chunks`.
     """
 
     def __init__(
-        self, *, max_running: int, batch_tokens: int, slots: Slots, costs: StepCosts
+        self,
+        *,
+        max_running: int,
+        batch_tokens: int,
+        slots: Slots,
+        costs: StepCosts,
+        in_passes: bool = False,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.slots = slots
         self._pace = Pace(batch_tokens, costs)
         self._max_running = max_running
+        self._in_passes = in_passes
         self.batch_tokens = batch_tokens
         self._cells_short = False
         self._n_steps = 0
@@ -110,7 +70,7 @@ class Scheduler:
     def decoding(self) -> list[Sequence]:
         """Those that will compute one next token each, and may have guesses beside it."""
         ready = self._ready()
-        return [] if self._is_burst(ready, self._prompts()) else ready
+        return [] if self._is_burst(ready, self._prompts(self._tails(ready))) else ready
 
     def _ready(self) -> list[Sequence]:
         return [seq for seq in self.running if seq.n_pending == 1]
@@ -121,25 +81,29 @@ class Scheduler:
         Every running sequence's next token is in it, unless they wait for others of a burst (see
         `burst.py`). Chunks of prompts come beside, as many as the pace allows, the shortest first.
         """
-        prompts = self._prompts()
         decoding = self._ready()
+        tails = self._tails(decoding)
+        prompts = self._prompts(tails)
         is_burst = self._is_burst(decoding, prompts)
         if is_burst:
-            decoding = []
+            decoding = tails = []
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
+        work += [Work(seq, 1, output=False) for seq in tails]
         n_drafted = sum(len(item.draft) for item in work)
-        room = self.batch_tokens - len(decoding) - n_drafted
+        room = self.batch_tokens - len(work) - n_drafted
         if not any(seq.is_replay for seq in prompts):
-            room = min(room, self._pace.allowance(len(decoding)))
+            room = min(room, self._pace.allowance(len(work)))
         chunks, started = self._prefill(prompts, room)
         if is_burst:
             chunks = self._together(chunks, prompts)
+        if self._in_passes:
+            chunks = equal_chunks.levelled(chunks)
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
-            _ordered(work, chunks),
+            self._ordered(work, chunks),
             started,
-            n_decoding=len(decoding),
+            n_decoding=len(work),
             n_drafted=n_drafted,
             n_prefill=sum(item.count for item in chunks),
             n_prompts=len(prompts),
@@ -167,19 +131,41 @@ class Scheduler:
         chunks: list[Work] = []
         started: list[Started] = []
         for sequence in prompts:
-            if budget <= 0 or (sequence.slot is None and self._awaits_prefix(sequence)):
+            count = self._next_chunk(sequence, chunks, budget)
+            if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
                 continue
             if sequence.slot is None:
                 started += self._start(sequence)
-            count = sequence.next_chunk(budget)
-            chunks.append(Work(sequence, count, output=count == sequence.n_pending))
-            budget -= count
+                count = self._next_chunk(sequence, chunks, budget)  # less, after a known prefix
+            if count:
+                chunks.append(Work(sequence, count, output=count == sequence.n_pending))
+                budget -= count
         return chunks, started
 
-    def _prompts(self) -> list[Sequence]:
-        """Whose prompt is not computed yet, the first to come first."""
-        found = [seq for seq in self.running if seq.n_pending > 1]
+    def _next_chunk(self, sequence: Sequence, chunks: list[Work], budget: int) -> int:
+        """The tokens that a step computes of one more prompt; 0: none."""
+        if budget <= 0:
+            return 0
+        if not (self._in_passes and chunks):
+            return sequence.next_chunk(budget)
+        first = chunks[0]
+        if first.count > budget or sequence.exact or first.sequence.exact:
+            return 0  # an exact one's chunks must be the same the next time
+        n_pending = sequence.n_pending
+        if sequence.slot is None and not equal_chunks.is_like(n_pending, first.count):
+            n_pending = min(n_pending, len(sequence.tokens) - self._n_known(sequence))
+        return first.count if equal_chunks.is_like(n_pending, first.count) else 0
+
+    def _tails(self, ready: list[Sequence]) -> list[Sequence]:
+        """What is left of prompts, and has a place beside those that are ready to go on."""
+        if not (self._in_passes and ready):
+            return []
+        return [seq for seq in self.running if equal_chunks.is_tail(seq)]
+
+    def _prompts(self, tails: list[Sequence]) -> list[Sequence]:
+        """Whose prompt is not computed yet, the first to come first; without `tails`."""
+        found = [seq for seq in self.running if seq.n_pending > 1 and seq not in tails]
         if not (self._cells_short and self.running):
             n_places = self._max_running - len(self.running)
             found += [seq for seq, _ in zip(self.waiting, range(n_places), strict=False)]
@@ -203,9 +189,13 @@ class Scheduler:
         gains = [(self._will_share(sequence, seq), seq.n_computed) for seq in others]
         if not any(shared >= computed + MIN_MATCH for shared, computed in gains):
             return False
-        found = self.slots.match(sequence)
-        known = 0 if found is None else found.n_tokens
+        known = self._n_known(sequence)
         return any(shared >= max(known, computed) + MIN_MATCH for shared, computed in gains)
+
+    def _n_known(self, sequence: Sequence) -> int:
+        """The tokens that it would begin with."""
+        found = self.slots.match(sequence)
+        return 0 if found is None else found.n_tokens
 
     def _will_share(self, sequence: Sequence, other: Sequence) -> int:
         if sequence.spec.scope != other.spec.scope:
@@ -277,15 +267,16 @@ class Scheduler:
         self._cells_short = True
         self.preempt(max(self.running, key=lambda sequence: sequence.request))
 
+    def _ordered(self, decoding: list[Work], chunks: list[Work]) -> list[Work]:
+        """In the order of slots, which those with a KV stream each need to be computed in one pass.
+
+        Prompts alone in the opposite one, unless they are equally long: then each is a pass of its
+        own. In one with its neighbours all would get as far as the shortest, and what is left of
+        each would be another pass.
+        """
+        apart = not decoding and not self._in_passes
+        return sorted(decoding + chunks, key=lambda item: item.sequence.slot or 0, reverse=apart)
+
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
-
-
-def _ordered(decoding: list[Work], chunks: list[Work]) -> list[Work]:
-    """In the order of slots, which those with a KV stream each need to be computed in one pass.
-
-    Prompts alone in the opposite one: then each is a pass of its own. In one with its neighbours
-    all would get as far as the shortest, and what is left of each would be another pass.
-    """
-    return sorted(decoding + chunks, key=lambda item: item.sequence.slot or 0, reverse=not decoding)

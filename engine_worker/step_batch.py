@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from engine_worker.backend import Batch
 from engine_worker.batch_sampling import Pick
-from engine_worker.scheduler import Plan, Work
+from engine_worker.plan import Plan, Work
 
 
 def batch_of(plan: Plan) -> Batch:

@@ -4,8 +4,9 @@ import pytest
 
 from engine_worker.burst import LIKE
 from engine_worker.kv_edit import Copy, Remove
+from engine_worker.plan import Plan
 from engine_worker.prefix_cache import PrefixCache
-from engine_worker.scheduler import BURST_BATCHES, Plan, Scheduler
+from engine_worker.scheduler import BURST_BATCHES, Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from engine_worker.step_costs import StepCosts

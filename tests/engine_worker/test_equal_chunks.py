@@ -1,0 +1,153 @@
+"""Prompts on a device, a KV stream each: which are computed together, and what is left of them."""
+
+from engine_worker.equal_chunks import TAIL
+from engine_worker.plan import Plan
+from engine_worker.prefix_cache import PrefixCache
+from engine_worker.scheduler import Scheduler
+from engine_worker.sequence import Sequence
+from engine_worker.step_costs import StepCosts
+from engine_worker.stream_slots import StreamSlots
+from gpufc.config import Replay
+from tests.engine_worker.sequences import sequence, spec
+
+
+def scheduler(max_running: int = 64, batch_tokens: int = 1024) -> Scheduler:
+    n_slots = max_running + 4
+    slots = StreamSlots(n_slots, max_idle=n_slots, cache=PrefixCache(can_cut=True))
+    return Scheduler(
+        max_running=max_running,
+        batch_tokens=batch_tokens,
+        slots=slots,
+        costs=StepCosts(),
+        in_passes=True,
+    )
+
+
+def step(planner: Scheduler) -> Plan:
+    """Plan, commit, and let each finished chunk produce a token."""
+    plan = planner.plan()
+    planner.commit(plan)
+    for item in plan.work:
+        if item.output:
+            item.sequence.accept(97)
+    return plan
+
+
+def passes(plan: Plan) -> int:
+    """In how many llama.cpp computes it: runs of consecutive slots, each as often as the counts of
+    tokens differ; of a run only what is left is computed further."""
+    left = {item.sequence.slot or 0: item.count + len(item.draft) for item in plan.work}
+    n_passes = 0
+    while left:
+        run = [min(left)]
+        while run[-1] + 1 in left:
+            run.append(run[-1] + 1)
+        least = min(left[slot] for slot in run)
+        left = {
+            slot: count - least if slot in run else count
+            for slot, count in left.items()
+            if slot not in run or count > least
+        }
+        n_passes += 1
+    return n_passes
+
+
+def run_until_all_decode(planner: Scheduler) -> int:
+    """The passes that it takes."""
+    n_passes = 0
+    while planner.waiting or any(not seq.n_gained for seq in planner.running):
+        plan = step(planner)
+        assert plan.n_tokens <= planner.batch_tokens
+        n_passes += passes(plan)
+    return n_passes
+
+
+def prompts(*lengths: int) -> list[Sequence]:
+    """That have nothing in common."""
+    return [
+        sequence(spec(number, (number, *(97 + at % 26 for at in range(n - 1)))))
+        for number, n in enumerate(lengths, start=1)
+    ]
+
+
+def test_many_prompts_of_like_length_take_a_few_passes() -> None:
+    planner = scheduler()
+    for item in prompts(*(150 + at * 37 % 50 for at in range(64))):
+        planner.add(item)
+    assert run_until_all_decode(planner) <= 13 + TAIL  # 11,000 tokens, 1,024 at most in each
+
+
+def test_those_that_are_computed_together_are_neighbours_and_get_equally_many_tokens() -> None:
+    planner = scheduler()
+    for item in prompts(160, 400, 162, 155):
+        planner.add(item)
+    plan = step(planner)
+    assert [(item.sequence.slot, item.sequence.n_prompt) for item in plan.work] == [
+        (0, 155),
+        (1, 160),
+        (2, 162),
+    ]
+    assert {item.count for item in plan.work} == {154}, "the last token waits for the others'"
+
+
+def test_a_tail_comes_token_by_token_beside_those_that_have_begun() -> None:
+    planner = scheduler()
+    short, long = prompts(100, 103)
+    planner.add(short)
+    planner.add(long)
+    assert [(item.count, item.output) for item in step(planner).work] == [(99, False)] * 2
+    gained = [(step(planner).n_tokens, short.n_gained, long.n_gained) for _ in range(4)]
+    assert gained == [(2, 1, 0), (2, 2, 0), (2, 3, 0), (2, 4, 1)]
+
+
+def test_a_lone_prompt_is_computed_at_once() -> None:
+    planner = scheduler()
+    (alone,) = prompts(300)
+    planner.add(alone)
+    step(planner)
+    assert alone.n_gained == 1
+
+
+def test_what_little_is_left_is_computed_at_once_where_nobody_runs() -> None:
+    planner = scheduler()
+    (first,) = prompts(300)
+    planner.add(first)
+    step(planner)
+    planner.finish(first)
+    again = sequence(spec(2, tuple(first.tokens) + (98,) * (TAIL - 2)))
+    planner.add(again)
+    step(planner)
+    assert again.n_gained == 1
+
+
+def test_prompts_that_begin_with_the_same_are_computed_together_after_it() -> None:
+    planner = scheduler()
+    common = tuple(97 + at % 20 for at in range(200))
+    for number in range(8):
+        own = tuple(97 + (number * 5 + at) % 26 for at in range(40))
+        planner.add(sequence(spec(number + 1, common + own)))
+    assert step(planner).n_prefill == 239, "one computes what is common"
+    assert run_until_all_decode(planner) <= 3
+    assert all(seq.n_gained for seq in planner.running)
+
+
+def test_one_that_is_to_be_exact_is_computed_by_itself() -> None:
+    planner = scheduler()
+    exact = sequence(spec(1, 100, replay=Replay.EXACT))
+    planner.add(exact)
+    for item in [sequence(spec(number, 100)) for number in (2, 3)]:
+        planner.add(item)
+    counts = [[(item.sequence.request, item.count) for item in step(planner).work] for _ in "ab"]
+    assert counts == [[(1, 100)], [(1, 1), (2, 100), (3, 100)]]
+
+
+def test_beside_running_streams_chunks_are_equally_long_too() -> None:
+    planner = scheduler(batch_tokens=512)
+    for item in prompts(50, 50):
+        planner.add(item)
+    step(planner)
+    for item in [sequence(spec(number, 100 + number)) for number in (3, 4, 5)]:
+        planner.add(item)
+    plan = step(planner)
+    assert [item.count for item in plan.work] == [1, 1, 103, 103, 103]
+    assert passes(plan) == 2
