@@ -17,10 +17,10 @@ from engine_worker import kv_edit, kv_transfer
 from engine_worker.backend import Backend, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, prepare
 from engine_worker.drafting import Drafter, DraftRequest
+from engine_worker.plan import Plan, Work
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
-from engine_worker.plan import Plan, Work
 from engine_worker.scheduler import Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
