@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from engine_worker.candidates import Columns
 from engine_worker.logit_adjustment import Adjustment, Logits, adjusted
-from engine_worker.sampling import Sampler
-from engine_worker.sampling_chain import Counts, Scores, Steps, draw
-from gpufc.errors import DecodeFailed, RequestError
+from engine_worker.sampling import Sampler, unusable
+from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
+from gpufc.errors import RequestError
 
 MAX_TOP_K = 256
 """Above it, or without top-k, a row goes alone."""
@@ -44,14 +44,14 @@ class Pick(Struct, frozen=True):
 class Prepared(Struct, frozen=True):
     """All of a batch that can be known before its logits are. `prepare` makes it.
 
-    `table` has a row of `Steps` for each pick, `n_first` says how many tokens of a row its chain
+    `table` has the steps of each pick, `n_first` says how many tokens of a row its chain
     looks at, `uniforms` are the random numbers. Rows of `alone` go alone; `changed` lists those
     with biases or penalties, their adjustments, and the tokens that are penalized.
     """
 
     picks: Sequence[Pick]
     is_argmax: bool
-    table: Scores
+    table: Table
     alone: NDArray[np.bool_]
     n_first: Counts
     uniforms: Scores
@@ -61,15 +61,15 @@ class Prepared(Struct, frozen=True):
 def prepare(picks: Sequence[Pick]) -> Prepared:
     """Do beforehand, while a device computes the logits, what does not take them."""
     steps = chain.from_iterable([pick.sampler.steps for pick in picks])
-    table = np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields))
-    alone = table[:, 0] > MAX_TOP_K
+    table = Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
+    alone = table.top_k > MAX_TOP_K
     is_argmax = all(pick.sampler.is_argmax for pick in picks)
     return Prepared(
         picks,
         is_argmax,
         table,
         alone,
-        np.where(alone, 1, table[:, 0]).astype(np.intp),
+        np.where(alone, 1, table.top_k).astype(np.intp),
         np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
         _changed(picks),
     )
@@ -102,21 +102,22 @@ class BatchSampler:
         if prepared.is_argmax:
             return list(self._best(logits))
         if len(prepared.picks) == 1:  # the way of many rows costs one more than it saves
-            _require_finite(logits.max(axis=1))
-            return [_choose_alone(logits[0], prepared.picks[0])]
+            return [_choose_alone(logits, prepared, 0)]
         maxima = self._fold(logits)
         best = maxima.max(axis=1)
-        _require_finite(best)
+        if not np.isfinite(best).all():
+            raise unusable()
         chosen = self._choose_from_first(logits, maxima, best, prepared)
         return [
-            chosen[row] if row in chosen else _choose_alone(logits[row], pick)
-            for row, pick in enumerate(prepared.picks)
+            chosen[row] if row in chosen else _choose_alone(logits, prepared, row)
+            for row in range(len(logits))
         ]
 
     def _best(self, logits: Logits) -> list[int]:
         ids = np.empty(len(logits), np.intp)
         self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
-        _require_finite(logits[np.arange(len(ids)), ids])
+        if not np.isfinite(logits[np.arange(len(ids)), ids]).all():
+            raise unusable()
         return ids.tolist()
 
     def _fold(self, logits: Logits) -> Logits:
@@ -155,16 +156,12 @@ class BatchSampler:
         scores = found.logits.astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)
         rows = found.rows
-        places = draw(scores, found.counts, prepared.table[rows], prepared.uniforms[rows])
+        table, uniforms = prepared.table, prepared.uniforms
+        if len(rows) < len(table):
+            table, uniforms = table.of(rows), uniforms[rows]
+        places = draw(scores, found.counts, table, uniforms)
         ids = found.ids[np.arange(len(rows)), places]
         return dict(zip(rows.tolist(), ids.tolist(), strict=True))
-
-
-def _require_finite(best: Logits) -> None:
-    """Given the largest logit of each row. NaN wins every maximum; -inf alone is legal (some models
-    mask tokens so), but not as the best."""
-    if not np.isfinite(best).all():
-        raise DecodeFailed("the model computed logits that are not finite (NaN or infinite)")
 
 
 def _changed(
@@ -185,10 +182,10 @@ def _uniform(pick: Pick) -> float:
     return pick.sampler.uniform(pick.choice, pick.position)
 
 
-def _choose_alone(logits: Logits, pick: Pick) -> int | RequestError:
+def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:
+    pick = prepared.picks[row]
+    history = () if pick.sampler.adjustment is None else pick.history[: pick.n_history]
     try:
-        return pick.sampler.choose(
-            logits, pick.history[: pick.n_history], pick.choice, pick.position
-        )
+        return pick.sampler.choose_by(logits[row], history, prepared.uniforms[row : row + 1])
     except RequestError as err:
         return err

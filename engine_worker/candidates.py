@@ -26,7 +26,9 @@ _REFOLD = 8
 _REFOLD_FROM = 1 << 15
 """Maxima in all; to look through fewer takes less time than to fold them."""
 
-_LEAST = np.finfo(np.float32).min
+_LEAST = float(np.finfo(np.float32).min)
+_HAIR = 2.0**-50
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 class Candidates(NamedTuple):
@@ -144,40 +146,67 @@ class Columns:
         return Candidates(rows, counts, ids, logits)
 
 
-def of_row(row: Logits, best: np.float32, steps: Steps) -> tuple[Places, float | None]:
-    """Ids, rising, of tokens of one whole row with its largest logit `best`, which is not -inf:
-    of all that the chain can keep, and of few others.
+def of_row(row: Logits, steps: Steps) -> tuple[float, Places, Logits, float | None]:
+    """Of one whole row the largest logit, ids, rising, and logits of all tokens that the chain can
+    keep, and of few others; also `whole` for `sampling_chain.survivors`.
 
-    Also `whole` for `sampling_chain.survivors`.
+    The largest one is NaN if the row has one, or infinite; then there are no ids.
     """
-    if steps.top_k < math.inf:
-        return np.flatnonzero(row >= _bounds(_reached(row, int(steps.top_k)), best)), None
-    if steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
-        return np.flatnonzero(row >= _LEAST), None
-    # a hair below the threshold, which is applied in double precision later
-    ids = np.flatnonzero(row >= np.float32(float(best) + steps.log_min_p - 1e-3))
-    if steps.top_p == 1.0:
-        return ids, None
-    return ids, float(np.exp(row - best).sum(dtype=np.float64))
-
-
-def _reached(row: Logits, n_first: int) -> Logits:
-    """What `n_first` tokens of a row reach, shape (1,)."""
     width = len(row) // DEPTH
-    if 4 * n_first <= width:  # as many columns' maxima reach their n-th largest
-        row = row[: DEPTH * width].reshape(DEPTH, width).max(axis=0)
-    place = len(row) - n_first
-    return np.partition(row, place)[place : place + 1]
+    if 4 * steps.top_k <= width:
+        return *_first_of_row(row, width, int(steps.top_k)), None
+    best = float(row.max())
+    if not math.isfinite(best):
+        return best, *_NOTHING, None
+    whole = None
+    if steps.top_k < math.inf:
+        place = len(row) - int(steps.top_k)
+        ids = np.flatnonzero(row >= _bound(float(np.partition(row, place)[place]), best))
+    elif steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
+        ids = np.flatnonzero(row >= _LEAST)
+    else:
+        # a hair below the threshold, which is applied in double precision later
+        ids = np.flatnonzero(row >= np.float32(best + steps.log_min_p - 1e-3))
+        if steps.top_p < 1.0:
+            whole = float(np.exp(row - np.float32(best)).sum(dtype=np.float64))
+    return best, ids, row[ids], whole
 
 
-def _bounds(reached: Logits, *best: Logits | np.float32) -> Logits:
+def _first_of_row(row: Logits, width: int, top_k: int) -> tuple[float, Places, Logits]:
+    """Those that reach what `top_k` of `width` columns' maxima reach. The row is read once."""
+    columns = row[: DEPTH * width].reshape(DEPTH, width)
+    maxima = columns.max(axis=0)
+    best = float(maxima.max())
+    rest = row[DEPTH * width :]
+    if len(rest):
+        best = float(np.maximum(best, rest.max()))
+    if not math.isfinite(best):
+        return best, *_NOTHING
+    place = width - top_k
+    bound = _bound(float(np.partition(maxima, place)[place]), best)
+    wanted = (maxima >= bound).nonzero()[0]
+    logits = columns.take(wanted, axis=1)
+    depths, places = (logits >= bound).nonzero()
+    ids, logits = depths * width + wanted[places], logits[depths, places]
+    if len(rest) and rest.max() >= bound:
+        reaching = (rest >= bound).nonzero()[0]
+        ids = np.concatenate((ids, reaching + DEPTH * width))
+        logits = np.concatenate((logits, rest[reaching]))
+    return best, ids, logits
+
+
+def _bound(reached: float, best: float) -> np.float32:
+    """See `_bounds`, for one row."""
+    return np.float32(max(reached - (abs(reached) + abs(best)) * _HAIR, _LEAST))
+
+
+def _bounds(reached: Logits, *best: Logits) -> Logits:
     """Bounds for logits that reach `reached` or tie with one that does, and are not -inf.
 
     Ties are of scores, logit minus the best: near zero these tell less apart than the logits do.
     Where the best one is not known, two that it lies between are given.
     """
-    hair = np.float32(2.0**-50)
-    bounds = reached - np.abs(reached) * hair
+    bounds = reached - np.abs(reached) * _HAIR
     for some in best:
-        bounds -= np.abs(some) * hair
+        bounds -= np.abs(some) * _HAIR
     return np.maximum(bounds, _LEAST)

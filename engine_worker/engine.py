@@ -68,12 +68,19 @@ ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 
 
 class Untold(Struct, frozen=True):
-    """What a step has brought and nobody has been told yet."""
+    """What a step has brought and nobody has been told yet.
+
+    Computing `n_tokens` took `computing_s`, choosing from `n_outputs` rows `sampling_s`.
+    """
 
     step: int
     gained: list[Sequence]
     started: list[Started]
     n_recomputed: int
+    n_tokens: int
+    computing_s: float
+    n_outputs: int
+    sampling_s: float
 
 
 class Engine:
@@ -156,11 +163,16 @@ class Engine:
             self._fail(plan, err)
             raise
         gained = self._take(wanted, chosen)
-        if plan.n_tokens:
-            self._costs.computed(plan.n_tokens, computed - began)
-        if len(logits):
-            self._costs.sampled(len(logits), time.monotonic() - computed)
-        self._untold = Untold(self._step, gained, started, n_recomputed)
+        self._untold = Untold(
+            self._step,
+            gained,
+            started,
+            n_recomputed,
+            n_tokens=plan.n_tokens,
+            computing_s=computed - began,
+            n_outputs=len(logits),
+            sampling_s=time.monotonic() - computed,
+        )
         if not self._backend.facts.asynchronous or not self.scheduler.running:
             self._tell()
 
@@ -258,10 +270,14 @@ class Engine:
             self._speculation.forget(sequence.request)
 
     def _tell(self) -> None:
-        """Emit what the last step has brought, unless that is done."""
+        """Emit what the last step has brought, and learn what it cost, unless that is done."""
         untold, self._untold = self._untold, None
         if untold is None:
             return
+        if untold.n_tokens:
+            self._costs.computed(untold.n_tokens, untold.computing_s)
+        if untold.n_outputs:
+            self._costs.sampled(untold.n_outputs, untold.sampling_s)
         deltas = tuple(sequence.delta() for sequence in untold.gained)
         self._emit(
             Step(

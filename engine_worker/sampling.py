@@ -10,6 +10,7 @@ spares from looking at every token. This module puts them together for one row, 
 for all rows of an engine step.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from engine_worker.candidates import of_row
 from engine_worker.logit_adjustment import adjusted, adjustment
-from engine_worker.sampling_chain import Scores, draw, steps, survivors
-from gpufc.errors import InvalidRequest
+from engine_worker.sampling_chain import Scores, Table, draw, steps, survivors
+from gpufc.errors import DecodeFailed, InvalidRequest
 from gpufc.sampling import SamplingParams
 
 Row = NDArray[np.float32]
@@ -42,6 +43,7 @@ class Sampler:
         self, params: SamplingParams, n_vocab: int, end_tokens: Collection[int] = ()
     ) -> None:
         self.steps = steps(params, n_vocab)
+        self._table = Table(np.array([self.steps]))
         self.adjustment = adjustment(params, n_vocab, end_tokens)
         self.is_argmax = self.steps.top_k == 1 and self.adjustment is None
         """Whether the choice is the first of the row's largest logits, as the backend gave them."""
@@ -57,28 +59,34 @@ class Sampler:
 
         `logits` has shape (n_vocab,) and is not modified. `history` holds the prompt's and all
         generated tokens. `position` counts the generated tokens before this one. Raises
-        `InvalidRequest` when biases leave no token to choose from: this ends the request only.
+        `InvalidRequest` when biases leave no token to choose from: this ends the request only; and
+        `DecodeFailed` for logits that are worth nothing: see `unusable`.
         """
+        uniforms = np.array([self.uniform(choice, position)])
+        return self.choose_by(logits, history, uniforms)
+
+    def choose_by(self, logits: Row, history: Sequence[int], uniforms: Scores) -> int:
+        """The same, given the random number, shape (1,)."""
         scores, ids, whole = self._candidates(logits, history)
-        drawn = np.array([self.uniform(choice, position)])
-        counts = np.array([len(ids)])
-        return int(ids[draw(scores, counts, np.array([self.steps]), drawn, whole)[0]])
+        return int(ids[draw(scores, np.array([len(ids)]), self._table, uniforms, whole)[0]])
 
     def distribution(self, logits: Row, history: Sequence[int]) -> tuple[Ids, Scores]:
         """The tokens that `choose` draws from, by rising id, and their probabilities."""
         scores, ids, whole = self._candidates(logits, history)
-        kept, weights = survivors(scores, np.array([len(ids)]), np.array([self.steps]), whole)
+        kept, weights = survivors(scores, np.array([len(ids)]), self._table, whole)
         left = weights[kept]
         return ids[kept[0]], left / left.sum()
 
     def _candidates(self, logits: Row, history: Sequence[int]) -> tuple[Scores, Ids, float | None]:
         """What the chain takes for this one row, and the candidates' ids."""
-        row = self._adjusted(logits, history)
-        best = row.max()
-        if best == -np.inf:
+        best, ids, values, whole = of_row(self._adjusted(logits, history), self.steps)
+        if best == -np.inf and self.adjustment is not None:
+            if not math.isfinite(float(logits.max())):
+                raise unusable()
             raise InvalidRequest("the biases leave no token to choose from", param="logit_bias")
-        ids, whole = of_row(row, best, self.steps)
-        return (row[ids].astype(np.float64) - float(best))[None], ids, whole
+        if not math.isfinite(best):
+            raise unusable()
+        return (values.astype(np.float64) - best)[None], ids, whole
 
     def _adjusted(self, logits: Row, history: Sequence[int]) -> Row:
         """The row with biases and penalties applied; a copy only if there are any."""
@@ -89,3 +97,9 @@ class Sampler:
         row = logits.copy()
         row[places] = values
         return row
+
+
+def unusable() -> DecodeFailed:
+    """Where a row's largest logit is no number. NaN wins every maximum; -inf alone is legal (some
+    models mask tokens so), but not as the largest one."""
+    return DecodeFailed("the model computed logits that are not finite (NaN or infinite)")

@@ -19,6 +19,10 @@ Mask = NDArray[np.bool_]
 Counts = NDArray[np.intp]
 
 
+LEAST_TEMPERATURE = 1e-200
+"""So cold that the best one is certain, whatever the scores; below it their quotient overflows."""
+
+
 class Steps(NamedTuple):
     """The steps' parameters for one row; a step that is off has the value that changes nothing."""
 
@@ -38,12 +42,32 @@ def steps(params: SamplingParams, n_vocab: int) -> Steps:
         params.typical_p,
         params.top_p,
         math.log(params.min_p) if params.min_p > 0.0 else -math.inf,
-        params.temperature,
+        max(params.temperature, LEAST_TEMPERATURE),
     )
 
 
+class Table:
+    """The `Steps` of some rows, as columns; and which steps any of them takes at all, since to find
+    that out takes as long as a step. Immutable."""
+
+    def __init__(self, values: Scores) -> None:
+        """`values` has a row of `Steps` for each."""
+        self._values = values
+        self.top_k, self.typical_p, self.top_p, log_min_p, temperature = values.T
+        self.log_min_p, self.temperature = log_min_p[:, None], temperature[:, None]
+        self.is_typical = bool((self.typical_p < 1.0).any())
+        self.is_nucleus = bool((self.top_p < 1.0).any())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def of(self, rows: Counts | slice) -> "Table":
+        """Only those of some rows."""
+        return Table(self._values[rows])
+
+
 def draw(
-    scores: Scores, counts: Counts, table: Scores, uniforms: Scores, whole: float | None = None
+    scores: Scores, counts: Counts, table: Table, uniforms: Scores, whole: float | None = None
 ) -> Counts:
     """The place of each row's chosen candidate; arguments as `survivors` takes them.
 
@@ -61,30 +85,31 @@ def draw(
 
 
 def survivors(
-    scores: Scores, counts: Counts, table: Scores, whole: float | None = None
+    scores: Scores, counts: Counts, table: Table, whole: float | None = None
 ) -> tuple[Mask, Scores]:
     """Which candidates the steps leave, and their weights, 0 for the others; not normalized.
 
     Of each row the first `counts`, at least one, are candidates, the rest is padding. `table` has
-    a row of `Steps` for each. `whole` is the mass of all tokens, of which top-p is a share, where
+    the steps of each. `whole` is the mass of all tokens, of which top-p is a share, where
     candidates are fewer than the steps before top-p leave; None where they are not.
     """
-    top_k, typical_p, top_p, log_min_p, temperature = table.T
-    n_kept = np.minimum(top_k, counts).astype(np.intp)
-    if typical_p.min() < 1.0:
+    n_kept = np.minimum(table.top_k, counts).astype(np.intp)
+    if table.is_typical:
         scores = np.where(_first(scores, _ranked(scores), n_kept), scores, -np.inf)
-        for row in (typical_p < 1.0).nonzero()[0]:
-            _drop_untypical(scores[row], float(typical_p[row]))
+        for row in (table.typical_p < 1.0).nonzero()[0]:
+            _drop_untypical(scores[row], float(table.typical_p[row]))
         n_kept = counts = _count(scores > -np.inf)
     kept = scores > -np.inf
-    if top_p.min() < 1.0 or (n_kept < counts).any():
+    if table.is_nucleus or (n_kept < counts).any():
         ranked = _ranked(scores)
-        nucleus = np.minimum(n_kept, _nucleus(ranked, n_kept, top_p, whole))
-        kept = _first(scores, ranked, np.where(top_p < 1.0, nucleus, n_kept))
-    best = scores.max(axis=1, keepdims=True)
-    kept &= scores >= best + log_min_p[:, None]
-    with np.errstate(over="ignore"):
-        weights = np.exp((scores - best) / temperature[:, None])
+        if table.is_nucleus:
+            nucleus = np.minimum(n_kept, _nucleus(ranked, n_kept, table.top_p, whole))
+            n_kept = np.where(table.top_p < 1.0, nucleus, n_kept)
+        kept = _first(scores, ranked, n_kept)
+    if table.is_typical:  # the best one may be gone
+        scores = scores - scores.max(axis=1, keepdims=True)
+    kept &= scores >= table.log_min_p
+    weights = np.exp(scores / table.temperature)
     weights *= kept
     return kept, weights
 
