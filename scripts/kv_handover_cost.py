@@ -22,15 +22,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from msgspec import Struct
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from engine_worker.llama_backend import LlamaBackend  # before numpy: see engine_worker/__main__.py
+
+import numpy as np  # isort: skip
+from msgspec import Struct
 
 from engine_worker.backend import Backend, Batch, Logits
 from engine_worker.kv_edit import KvEdit
 from engine_worker.kv_transfer import Holding, export, take_over
-from engine_worker.llama_backend import LlamaBackend
 from gpufc.config import KvUnified, ModelConfig
 
 ROOM = 64
