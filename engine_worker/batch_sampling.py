@@ -6,6 +6,7 @@ tokens go through `Sampler.choose`, one by one.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 import numpy as np
@@ -13,7 +14,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from engine_worker.candidates import Columns
-from engine_worker.helpers import Helpers
 from engine_worker.logit_adjustment import Adjustment, Logits, adjusted
 from engine_worker.sampling import Sampler, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
@@ -83,11 +83,12 @@ class BatchSampler:
         """`n_threads` in all, the caller's one included. `close` ends the others."""
         self._columns = Columns(n_vocab)
         self._maxima = np.empty((0, self._columns.n_columns), np.float32)
-        self._helpers = Helpers(n_threads - 1)
+        self._n_helpers = n_threads - 1
+        self._helpers = ThreadPoolExecutor(max(1, self._n_helpers), "sampling")
 
     def close(self) -> None:
         """Ends the threads. Nothing can be chosen afterwards."""
-        self._helpers.close()
+        self._helpers.shutdown()
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous, not modified.
@@ -130,7 +131,18 @@ class BatchSampler:
         """Have all threads do the work on all rows."""
         n_rows, n_vocab = logits.shape
         step = max(1, _CHUNK_LOGITS // n_vocab)
-        self._helpers.share([slice(start, start + step) for start in range(0, n_rows, step)], work)
+        # one iterator for all: each thread takes the next chunk when it has done one
+        chunks = iter(range(0, n_rows, step))
+
+        def take_part() -> None:
+            for start in chunks:
+                work(slice(start, start + step))
+
+        n_helpers = min(self._n_helpers, (n_rows - 1) // step)
+        helping = [self._helpers.submit(take_part) for _ in range(n_helpers)]
+        take_part()
+        for helper in helping:
+            helper.result()
 
     def _choose_from_first(
         self, logits: Logits, maxima: Logits, best: Logits, prepared: Prepared

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine_worker import kv_edit, kv_transfer
 from engine_worker.backend import Backend, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, prepare
-from engine_worker.draft_shapes import DraftShapes
+from engine_worker.draft_shape import DraftShape
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.plan import Plan, Work
 from engine_worker.prefix_cache import PrefixCache
@@ -115,8 +115,10 @@ class Engine:
         )
         self._backend = backend
         self._costs = costs
-        self._speculation = Speculation(drafter, costs) if drafter and facts.can_cut else None
-        self._shapes = DraftShapes()
+        self._speculation = None
+        if drafter and facts.can_cut:
+            shape = DraftShape() if facts.asynchronous else None
+            self._speculation = Speculation(drafter, costs, shape)
         self._n_spare_outputs = facts.max_outputs - max_running
         self._sampler = BatchSampler(facts.n_vocab, SAMPLING_THREADS if facts.asynchronous else 1)
         self._emit = emit
@@ -193,10 +195,8 @@ class Engine:
             [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
             n_decoding=len(decoding),
         )
-        if self._backend.facts.asynchronous:
-            drafts = self._shapes.levelled(drafts, [seq.tokens[-1] for seq in guessed], left)
         for sequence, draft in zip(guessed, drafts, strict=True):
-            sequence.draft = draft[: min(left, sequence.room - 1)]
+            sequence.draft = draft[:left]
             left -= len(sequence.draft)
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:

@@ -13,8 +13,11 @@ from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
 from gpufc.protocol import EngineDevice
 
 BATCH_TOKENS_CPU = 128
-BATCH_TOKENS_GPU = 1024
-"""Tokens of one step. The CPU's figure is measured (DESIGN.md), the GPU's llama.cpp's own range."""
+BATCH_TOKENS_GPU = 2048
+"""Tokens of one step. Measured: see DESIGN.md."""
+
+PASS_TOKENS = 1024
+"""Of one forward pass at most: more take as long each, and memory for what is computed between."""
 
 SPARE_OUTPUT_BYTES = 32 << 20
 """Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
@@ -113,7 +116,8 @@ def context_parameters(
     params.n_ctx = layout.n_cells
     params.kv_unified = layout.unified
     params.n_seq_max = n_sequences
-    params.n_batch = params.n_ubatch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
+    params.n_batch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
+    params.n_ubatch = min(params.n_batch, PASS_TOKENS)
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads

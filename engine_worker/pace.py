@@ -12,7 +12,7 @@ from engine_worker.step_costs import StepCosts
 STALL = 2.4
 """A step with prefill, to one without: running streams' tokens come that much later."""
 
-UNNOTICED_S = 0.03
+UNNOTICED_S = 0.04
 """What a step may always take longer: nobody reads so fast, and prompts would wait for nothing
 where plain steps take a few milliseconds."""
 

@@ -9,6 +9,7 @@ from math import ceil
 from msgspec import Struct
 
 from engine_worker.draft_lengths import MAX_DRAFT, MAX_DRAFTED, Offer, Prices, worthwhile
+from engine_worker.draft_shape import LENGTH, DraftShape
 from engine_worker.drafting import Draft, Drafter, DraftRequest
 from engine_worker.odds import Odds
 from engine_worker.step_costs import StepCosts
@@ -53,8 +54,13 @@ class Speculation:
     out to learn that the text has turned repetitive. Where they do, one token is, now and then.
     """
 
-    def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
+    def __init__(
+        self, drafter: Drafter, costs: StepCosts, shape: DraftShape | None = None
+    ) -> None:
+        """With a `shape`, all drafts of a step have its length."""
         self._drafter = drafter
+        self._shape = shape
+        self._longest = LENGTH if shape else MAX_DRAFT
         self._costs = costs
         self._tracks: dict[RequestNo, _Track] = {}
         self._prices: dict[int, Prices | None] = {}
@@ -71,10 +77,12 @@ class Speculation:
         drafts: list[list[int]] = [[] for _ in requests]
         prices = self._priced(len(requests) if n_decoding is None else n_decoding)
         if prices is None or prices.hopeless:
+            if self._shape is not None:
+                self._shape.reset()
             return drafts
         awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
         if not awake:
-            return drafts
+            return self._shaped(requests, drafts)
         asked = [requests[at] for at in awake]
         if self._drafter.position_s is None:
             verified = self._look_then_choose(asked, prices, rest=len(requests) // _LOOKED_AT)
@@ -82,12 +90,29 @@ class Speculation:
             verified = self._choose_then_draft(asked, prices)
         for at, tokens in zip(awake, verified, strict=True):
             drafts[at] = tokens
-        return drafts
+        return self._shaped(requests, drafts)
 
     def forget(self, key: RequestNo) -> None:
         """The sequence has ended. Unknown keys are ignored."""
         self._drafter.forget(key)
         self._tracks.pop(key, None)
+
+    def _shaped(
+        self, requests: Sequence[DraftRequest], drafts: list[list[int]]
+    ) -> list[list[int]]:
+        """Where it must be, all of one length: with what was guessed beyond what is worth it, and
+        then with the last token, which is as good a guess as any."""
+        if self._shape is None:
+            return drafts
+        length = self._shape.length(is_worthwhile=any(drafts))
+        if not length:
+            return [[] for _ in requests]
+        return [
+            (self._tracks[request.key].draft.tokens + request.tokens[-1:] * length)[
+                : min(length, request.limit)
+            ]
+            for request in requests
+        ]
 
     def _look_then_choose(
         self, requests: list[DraftRequest], prices: Prices, rest: int
@@ -104,7 +129,7 @@ class Speculation:
     def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
         """Drafts as long as they are worth making, and one token where none is: to learn."""
         offers = [
-            Offer(self._tracks[request.key].odds, 0, min(request.limit, MAX_DRAFT))
+            Offer(self._tracks[request.key].odds, 0, min(request.limit, self._longest))
             for request in requests
         ]
         lengths = worthwhile(offers, prices)
@@ -114,7 +139,7 @@ class Speculation:
 
     def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
         asked = [
-            DraftRequest(request.key, request.tokens, min(request.limit, length, MAX_DRAFT))
+            DraftRequest(request.key, request.tokens, min(request.limit, length, self._longest))
             for request, length in zip(requests, lengths, strict=True)
         ]
         drafts = self._drafter.draft_all(asked)
@@ -149,7 +174,9 @@ class Speculation:
     def _price(self, n_decoding: int) -> Prices | None:
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
         seconds = []
-        for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
+        for n_drafted in range(1 + min(n_decoding * self._longest, MAX_DRAFTED)):
+            if self._shape is not None and n_drafted:
+                n_drafted = n_decoding * LENGTH
             step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
             if step_s is None:
                 return None
