@@ -62,6 +62,10 @@ MAX_SPECULATING = 4
 """Streams up to which guesses are verified. More of them keep the machine busy by themselves, and
 where each has a KV stream, drafts of different lengths take a forward pass each."""
 
+LEAST_MOVED = 512
+"""Tokens of an idle prefix that is worth moving to another stream on a device. There a move takes
+2 ms, as long as computing some 100 tokens, and most idle prefixes are not asked for again."""
+
 Emit = Callable[[FromWorker], None]
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
@@ -373,4 +377,7 @@ def _slots(facts: ModelFacts, max_running: int) -> Slots:
         max_idle = max(0, facts.n_sequences - max_running)
         return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
     # idle cells of another stream slow nobody down
-    return StreamSlots(facts.n_sequences, max_idle=facts.n_sequences, cache=cache)
+    least_moved = LEAST_MOVED if facts.asynchronous else 0
+    return StreamSlots(
+        facts.n_sequences, max_idle=facts.n_sequences, cache=cache, least_moved=least_moved
+    )

@@ -54,9 +54,7 @@ class Speculation:
     out to learn that the text has turned repetitive. Where they do, one token is, now and then.
     """
 
-    def __init__(
-        self, drafter: Drafter, costs: StepCosts, shape: DraftShape | None = None
-    ) -> None:
+    def __init__(self, drafter: Drafter, costs: StepCosts, shape: DraftShape | None = None) -> None:
         """With a `shape`, all drafts of a step have its length."""
         self._drafter = drafter
         self._shape = shape
@@ -97,9 +95,7 @@ class Speculation:
         self._drafter.forget(key)
         self._tracks.pop(key, None)
 
-    def _shaped(
-        self, requests: Sequence[DraftRequest], drafts: list[list[int]]
-    ) -> list[list[int]]:
+    def _shaped(self, requests: Sequence[DraftRequest], drafts: list[list[int]]) -> list[list[int]]:
         """Where it must be, all of one length: with what was guessed beyond what is worth it, and
         then with the last token, which is as good a guess as any."""
         if self._shape is None:

@@ -7,7 +7,7 @@ stays is closed after some steps; idle prefixes make way by moving to where nobo
 """
 
 from engine_worker.kv_edit import Copy
-from engine_worker.prefix_cache import Match
+from engine_worker.prefix_cache import Match, PrefixCache
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots, gaps
 
@@ -18,7 +18,13 @@ PATIENCE = 4
 class StreamSlots(Slots):
     """See `Slots`. Running slots are kept together."""
 
-    _n_steps_apart = 0
+    def __init__(
+        self, n_slots: int, *, max_idle: int, cache: PrefixCache, least_moved: int = 0
+    ) -> None:
+        """An idle prefix of fewer than `least_moved` tokens does not make way but is given up."""
+        super().__init__(n_slots, max_idle=max_idle, cache=cache)
+        self._least_moved = least_moved
+        self._n_steps_apart = 0
 
     def settle(self) -> None:
         """Close gaps that nobody has filled."""
@@ -63,6 +69,9 @@ class StreamSlots(Slots):
     def _vacate(self, slot: int, match: Match | None = None) -> None:
         """Free a slot. What it holds moves to a free place, else to that of what is worth less."""
         if slot in self._free:
+            return
+        if self._cache.n_tokens(slot) < self._least_moved:
+            self.give_up(slot)
             return
         if not self._free:
             worth_least = self._idle_but(match)[0]

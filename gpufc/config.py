@@ -198,7 +198,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=16, le=65_536)] | None,
         Meta(
             description="most tokens that one engine step computes"
-            " [default: 128 on a CPU, 1024 on a GPU]"
+            " [default: 128 on a CPU, 2048 on a GPU]"
         ),
     ] = None
     n_threads: Annotated[
@@ -258,13 +258,13 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
         float, Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load")
     ] = 600.0
     handover_kv_bytes: Annotated[
-        int,
+        Annotated[int, Meta(ge=0)] | None,
         Meta(
-            ge=0,
             description="memory for computed KV on its way to a worker's successor of the same"
-            " model, in bytes; 0: the successor prefills",
+            " model, in bytes; 0: the successor prefills [default: 1 GiB; 0 on a GPU, which"
+            " prefills faster]",
         ),
-    ] = 1024 * 1024 * 1024
+    ] = None
     recycle_growth_bytes: Annotated[
         int,
         Meta(

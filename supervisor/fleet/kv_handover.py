@@ -14,7 +14,7 @@ from typing import Protocol
 import psutil
 
 from gpufc.ids import Epoch
-from gpufc.protocol import ExportKv, ImportKv, KvMoved
+from gpufc.protocol import ExportKv, ImportKv, KvMoved, Ready
 from supervisor.devices import cgroup
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,20 @@ MOVE_S = 10.0
 """The longest that either worker may take; an engine in a long step answers after it."""
 MEMORY_SHARE = 0.25
 """Of the memory that is free now. What the file takes lasts until the successor has read it."""
+
+
+DEFAULT_BYTES = 1 << 30
+
+
+def limit(wanted: int | None, ready: Ready) -> int:
+    """The most bytes to carry from a worker, given what the configuration says.
+
+    Left to us, nothing where a GPU computes: to prefill again took 0.3 to 0.7 of the time there, for
+    a 135M model and an 8B one (README).
+    """
+    if wanted is not None:
+        return wanted
+    return 0 if ready.n_gpu_layers else DEFAULT_BYTES
 
 
 class KvWorker(Protocol):

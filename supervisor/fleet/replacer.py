@@ -18,7 +18,7 @@ from supervisor.fleet import replacement as decide
 from supervisor.fleet.actor import Actor
 from supervisor.fleet.condition import of_runner
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
-from supervisor.fleet.kv_handover import hand_over
+from supervisor.fleet.kv_handover import hand_over, limit
 from supervisor.fleet.lifecycle import COMING_UP, SERVING, WorkerState
 from supervisor.fleet.place import BUSY_S, Place
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
@@ -34,10 +34,14 @@ class Replacer:
     """The only one that replaces what fills a place. In the event loop."""
 
     def __init__(
-        self, place: Place, restarted: Callable[[Reason], None], *, handover_kv_bytes: int = 0
+        self,
+        place: Place,
+        restarted: Callable[[Reason], None],
+        *,
+        handover_kv_bytes: int | None = 0,
     ) -> None:
         """`restarted` is told of each takeover. At most `handover_kv_bytes` of computed KV are
-        carried from a worker to its successor."""
+        carried from a worker to its successor; with None it depends on the worker."""
         self.place = place
         self._restarted = restarted
         self._handover_kv_bytes = handover_kv_bytes
@@ -228,7 +232,7 @@ class Replacer:
         continues = False
         if old is not None and new is not None and decide.continues(old.ready, new.ready):
             continues = True
-            await hand_over(old, new, self._handover_kv_bytes)
+            await hand_over(old, new, limit(self._handover_kv_bytes, old.ready))
         if fresh is None or fresh.runner.worker is None:
             await place.dismiss()
             raise CandidateFailed(CandidateFailure("it died before it took over"))

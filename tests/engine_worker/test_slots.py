@@ -104,6 +104,15 @@ def test_what_a_gap_held_moves_to_a_free_slot_rather_than_being_lost() -> None:
     assert run(slots, 10, (*running[1].tokens, 1)).n_computed == len(running[1].tokens) + 1
 
 
+@pytest.mark.parametrize(("n_tokens", "is_kept"), [(49, False), (50, True)])
+def test_what_is_short_is_given_up_where_a_move_is_dear(n_tokens: int, is_kept: bool) -> None:
+    slots = StreamSlots(6, max_idle=6, cache=PrefixCache(can_cut=True), least_moved=50)
+    _, in_the_way, _ = (run(slots, n, n_tokens) for n in (1, 2, 3))
+    end(slots, in_the_way)
+    assert run(slots, 9).slot == 1
+    assert (slots.match(sequence(spec(10, (*in_the_way.tokens, 1)))) is not None) == is_kept
+
+
 def test_a_gap_that_nobody_fills_is_closed_after_some_steps() -> None:
     slots = streams()
     running = [run(slots, n) for n in range(1, 5)]

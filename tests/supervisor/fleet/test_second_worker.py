@@ -5,6 +5,7 @@ import pytest
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.ids import Epoch
 from gpufc.protocol import Ready
+from supervisor.fleet.kv_handover import DEFAULT_BYTES, limit
 from supervisor.fleet.replacement import beside, pinned
 
 
@@ -37,6 +38,16 @@ def test_a_second_worker_gets_the_cells_that_the_first_one_has(asked: KvUnified)
 def test_a_second_worker_gets_streams_if_the_first_one_has_them() -> None:
     config = pinned(ModelConfig(), ready(unified=False))
     assert (config.kv_unified, config.kv_cells) == (KvUnified.FALSE, None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_gpu_layers", "expected"),
+    [(None, 0, DEFAULT_BYTES), (None, 20, 0), (1000, 0, 1000), (1000, 20, 1000), (0, 0, 0)],
+)
+def test_computed_kv_is_carried_where_it_pays_or_as_configured(
+    wanted: int | None, n_gpu_layers: int, expected: int
+) -> None:
+    assert limit(wanted, ready(unified=False, n_gpu_layers=n_gpu_layers)) == expected
 
 
 def test_cells_that_were_asked_for_stay() -> None:
