@@ -21,19 +21,20 @@ class DraftShape:
     """Whether steps have drafts. The engine thread's own."""
 
     def __init__(self) -> None:
-        self._has_drafts = False
+        self.has_drafts = False
+        """Whether the next step's are to have any, unless something changes."""
         self._n_otherwise = 0
 
     def length(self, is_worthwhile: bool) -> int:
         """Tokens of each draft in the next step, given whether any is worth verifying."""
-        if is_worthwhile == self._has_drafts:
+        if is_worthwhile == self.has_drafts:
             self._n_otherwise = 0
         else:
             self._n_otherwise += 1
-            if self._n_otherwise >= (PATIENCE if self._has_drafts else WANTED):
+            if self._n_otherwise >= (PATIENCE if self.has_drafts else WANTED):
                 self.reset(has_drafts=is_worthwhile)
-        return LENGTH if self._has_drafts else 0
+        return LENGTH if self.has_drafts else 0
 
     def reset(self, *, has_drafts: bool = False) -> None:
         """The next step has drafts, or none, whatever was before."""
-        self._has_drafts, self._n_otherwise = has_drafts, 0
+        self.has_drafts, self._n_otherwise = has_drafts, 0

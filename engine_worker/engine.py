@@ -155,11 +155,16 @@ class Engine:
         """
         if not self.scheduler.running and not self.scheduler.waiting:
             return
-        self._guess()
+        speculation = self._speculation
+        is_quiet = speculation is None or speculation.is_quiet
+        if not is_quiet:
+            self._guess()
         began = time.monotonic()
         started: list[Started] = []
         plan = self._begin_what_fits(started)
         self._tell()
+        if is_quiet:
+            self._guess()  # only to see whether it would have been right
         n_recomputed = self.scheduler.commit(plan)
         wanted = [work for work in plan.work if work.output]
         prepared = prepare([pick for work in wanted for pick in picks(work)])

@@ -64,6 +64,13 @@ class Speculation:
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the next drafts will be empty, whatever they are asked for: then that may be done
+        beside a step. A model that guesses is asked on the device that computes the step."""
+        quiet = self._shape is not None and not self._shape.has_drafts
+        return quiet and self._drafter.position_s is None
+
     def draft_all(
         self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
     ) -> list[list[int]]:

@@ -32,8 +32,8 @@ DEFAULT_BYTES = 1 << 30
 def limit(wanted: int | None, ready: Ready) -> int:
     """The most bytes to carry from a worker, given what the configuration says.
 
-    Left to us, nothing where a GPU computes: to prefill again took 0.3 to 0.7 of the time there, for
-    a 135M model and an 8B one (README).
+    Left to us, nothing where a GPU computes: to prefill again took 0.3 to 0.7 of the time there,
+    with a model of 135M and with one of 8B (README).
     """
     if wanted is not None:
         return wanted

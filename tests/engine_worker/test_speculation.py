@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_worker.draft_lengths import LEAST_GAIN, MAX_DRAFT, MAX_DRAFTED
+from engine_worker.draft_shape import LENGTH, WANTED, DraftShape
 from engine_worker.drafting import Draft, DraftRequest
 from engine_worker.speculation import Speculation
 from engine_worker.step_costs import StepCosts
@@ -219,3 +220,36 @@ def test_the_length_of_one_draft_is_the_fastest_or_none_where_that_is_hardly_fas
     hardly = length == 0 and fastest <= rate(0) * exp(LEAST_GAIN)
     assert rate(length) >= fastest or hardly
     assert length == 0 or fastest >= rate(0) * exp(LEAST_GAIN) * (1 - 1e-9)
+
+
+def test_on_a_device_all_drafts_are_equally_long_and_nothing_waits_for_those_that_are_none() -> (
+    None
+):
+    shape = DraftShape()
+    speculation = Speculation(ScriptedDrafter(assumed=0.99), GPU, shape)
+    sequences = [[0], [0]]
+    assert speculation.is_quiet
+    for _ in range(WANTED - 1):
+        assert lengths(speculation, sequences) == [0, 0]
+    assert lengths(speculation, sequences) == [LENGTH, LENGTH]
+    assert not speculation.is_quiet
+
+
+def test_on_a_device_what_a_drafter_does_not_guess_is_filled_up() -> None:
+    shape = DraftShape()
+    shape.reset(has_drafts=True)
+    drafter = ScriptedDrafter(assumed=0.99)
+    drafter.draft_all = lambda asked: [Draft([5, 6], 9) for _ in asked]  # type: ignore[method-assign]
+    speculation = Speculation(drafter, GPU, shape)
+    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [3, 4], 100)])
+    assert draft == [5, 6, 4, 4, 4, 4, 4]
+    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [3, 4], 3)])
+    assert draft == [5, 6, 4], "no more than there is room for"
+
+
+def test_where_a_step_of_the_one_length_costs_too_much_there_are_no_drafts() -> None:
+    shape = DraftShape()
+    shape.reset(has_drafts=True)
+    speculation = Speculation(ScriptedDrafter(assumed=0.99), costs(0.001, 0.002), shape)
+    assert lengths(speculation, [[0]]) == [0]
+    assert not shape.has_drafts
