@@ -39,6 +39,12 @@ def backend(kv_cells: int = 4096, n_ctx: int = 1024, unified: bool = True) -> Fa
     return FakeBackend.load(config, 6, lambda _: None)
 
 
+def on_a_device(fake: FakeBackend) -> FakeBackend:
+    """The same, said to compute beside this process."""
+    fake.facts = msgspec.structs.replace(fake.facts, asynchronous=True)
+    return fake
+
+
 def prompt(text: str) -> tuple[int, ...]:
     return tuple(tokenize(text, add_special=True))
 
@@ -51,8 +57,11 @@ def test_one_request_brings_its_tokens_and_ends_once() -> None:
     assert [delta.finish for delta in run.deltas(1)].count(FinishReason.LENGTH) == 1
 
 
-def test_many_requests_of_all_lengths_each_bring_their_own_text() -> None:
-    run = EngineRun(backend())
+@pytest.mark.parametrize(
+    "fake", [backend(), on_a_device(backend()), on_a_device(backend(6 * 1024, unified=False))]
+)
+def test_many_requests_of_all_lengths_each_bring_their_own_text(fake: FakeBackend) -> None:
+    run = EngineRun(fake)
     prompts = {n: prompt(f"request {n} " * n) for n in range(1, 20)}
     run.run(*(spec(n, words, max_tokens=n + 5) for n, words in prompts.items()))
     for n, words in prompts.items():
@@ -243,9 +252,12 @@ class KnowingDrafter:
         ]
 
 
+@pytest.mark.parametrize("is_device", [False, True])
 @pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize("wrong", [1, 2, 5, 1000])
-def test_drafts_change_how_many_steps_it_takes_and_nothing_else(unified: bool, wrong: int) -> None:
+def test_drafts_change_how_many_steps_it_takes_and_nothing_else(
+    unified: bool, wrong: int, is_device: bool
+) -> None:
     prompts = {n: prompt(f"request {n} " * n) for n in range(1, 8)}
     drafter = KnowingDrafter(prompts, wrong)
     fake = CountingBackend(
@@ -257,7 +269,7 @@ def test_drafts_change_how_many_steps_it_takes_and_nothing_else(unified: bool, w
         ),
         6,
     )
-    run = EngineRun(fake, batch_tokens=64, drafter=drafter)
+    run = EngineRun(on_a_device(fake) if is_device else fake, batch_tokens=64, drafter=drafter)
     _make_drafts_pay(run)
     run.run(*(spec(n, words, max_tokens=40 + n) for n, words in prompts.items()))
     for n, words in prompts.items():
