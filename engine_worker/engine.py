@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from msgspec import Struct
 
-from engine_worker import kv_edit, kv_transfer
+from engine_worker import host, kv_edit, kv_transfer
 from engine_worker.backend import Backend, Logits, ModelFacts
 from engine_worker.batch_sampling import BatchSampler, prepare
 from engine_worker.draft_shape import DraftShape
@@ -55,8 +55,9 @@ from gpufc.protocol import (
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_THREADS = 4
-"""Beside a device; where the CPU computes, its cores are taken."""
+SAMPLING_THREADS = 8
+"""Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
+are taken."""
 
 MAX_SPECULATING = 4
 """Streams up to which guesses are verified. More of them keep the machine busy by themselves, and
@@ -124,7 +125,8 @@ class Engine:
             shape = DraftShape() if facts.asynchronous else None
             self._speculation = Speculation(drafter, costs, shape)
         self._n_spare_outputs = facts.max_outputs - max_running
-        self._sampler = BatchSampler(facts.n_vocab, SAMPLING_THREADS if facts.asynchronous else 1)
+        n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
+        self._sampler = BatchSampler(facts.n_vocab, max(1, n_threads))
         self._emit = emit
         self._epoch = epoch
         self._step = 0

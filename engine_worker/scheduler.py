@@ -73,7 +73,7 @@ class Scheduler:
         return [] if self._is_burst(ready, self._prompts(self._tails(ready))) else ready
 
     def _ready(self) -> list[Sequence]:
-        return [seq for seq in self.running if seq.n_pending == 1]
+        return [seq for seq in self.running if len(seq.tokens) == seq.n_computed + 1]
 
     def plan(self) -> Plan:
         """The next step. Its `work` is empty when there is nothing to do.
@@ -159,7 +159,7 @@ class Scheduler:
 
     def _tails(self, ready: list[Sequence]) -> list[Sequence]:
         """What is left of prompts, and has a place beside those that are ready to go on."""
-        if not (self._in_passes and ready):
+        if not self._in_passes or not ready or len(ready) == len(self.running):
             return []
         return [seq for seq in self.running if equal_chunks.is_tail(seq)]
 

@@ -14,6 +14,12 @@ def batch_of(plan: Plan) -> Batch:
         sequence = work.sequence
         slot = sequence.slot or 0
         start, stop = sequence.n_computed, sequence.n_computed + work.count
+        if work.count == 1 and not work.draft:  # most of all, and a device waits meanwhile
+            batch.tokens.append(sequence.tokens[start])
+            batch.positions.append(start)
+            batch.sequences.append(slot)
+            batch.outputs.append(work.output)
+            continue
         batch.tokens += sequence.tokens[start:stop]
         batch.tokens += work.draft
         count = work.count + len(work.draft)
