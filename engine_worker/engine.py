@@ -6,7 +6,7 @@ it out on a backend. One thread runs it from the first to the last line.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from queue import Empty, SimpleQueue
 
@@ -175,7 +175,7 @@ class Engine:
             computed = time.monotonic()
             chosen = self._sampler.choose(logits, prepared)
         except DecodeFailed as err:
-            self._fail(plan, err)
+            self._fail((work.sequence for work in plan.work), err)
             raise
         gained = self._take(wanted, chosen)
         self._untold = Untold(
@@ -202,10 +202,14 @@ class Engine:
             return
         left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
         guessed = [seq for seq in decoding if seq.reuses_prefix]
-        drafts = self._speculation.draft_all(
-            [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
-            n_decoding=len(decoding),
-        )
+        try:
+            drafts = self._speculation.draft_all(
+                [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
+                n_decoding=len(decoding),
+            )
+        except DecodeFailed as err:  # a model that guesses
+            self._fail(guessed, err)
+            raise
         for sequence, draft in zip(guessed, drafts, strict=True):
             sequence.draft = draft[:left]
             left -= len(sequence.draft)
@@ -223,7 +227,7 @@ class Engine:
             except OutOfCells:
                 self._make_room()
             except DecodeFailed as err:
-                self._fail(plan, err)
+                self._fail((work.sequence for work in plan.work), err)
                 raise
 
     def _wait_for(self, plan: Plan) -> Logits:
@@ -231,9 +235,10 @@ class Engine:
             return np.empty((0, self._backend.facts.n_vocab), np.float32)
         return self._backend.logits()
 
-    def _fail(self, plan: Plan, err: DecodeFailed) -> None:
+    def _fail(self, computed: Iterable[Sequence], err: DecodeFailed) -> None:
         self._tell()
-        requests = tuple(sorted(work.sequence.request for work in plan.work))
+        requests = tuple(sorted(sequence.request for sequence in computed))
+        logger.error("decode_failed reason=%s", err)  # who is told may end this process at once
         self._emit(EngineFailed(self._epoch, str(err), requests))
 
     def _make_room(self) -> None:

@@ -214,8 +214,7 @@ class Worker:
         self._channel.send(self._ready)
         try:
             self._engine.run()
-        except DecodeFailed as err:
-            logger.error("decode_failed reason=%s", err)
+        except DecodeFailed:
             self._told_to_end.wait(FAREWELL_S)
             _exit(EXIT_DECODE_FAILED)
 

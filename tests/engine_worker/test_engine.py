@@ -180,6 +180,23 @@ def test_a_fatal_decode_names_the_requests_of_its_batch_and_ends_the_engine() ->
     assert run.tokens(1) == expected_tokens(fatal, 3)
 
 
+def test_a_model_that_guesses_and_fails_is_told_like_any_other_failure() -> None:
+    words = prompt("a")
+    drafter = KnowingDrafter({1: words}, 1000)
+    run = EngineRun(backend(), drafter=drafter)
+    _make_drafts_pay(run)
+
+    def fail(_: object) -> list[Draft]:
+        raise DecodeFailed("the draft model is lost")
+
+    drafter.draft_all = fail  # type: ignore[method-assign]
+    with pytest.raises(DecodeFailed):
+        run.run(spec(1, words, max_tokens=10))
+    failed = run.messages[-1]
+    assert isinstance(failed, EngineFailed)
+    assert (failed.reason, failed.requests) == ("the draft model is lost", (1,))
+
+
 class CountingBackend(FakeBackend):
     """Counts decodes."""
 

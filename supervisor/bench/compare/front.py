@@ -74,7 +74,7 @@ class Size(Struct, frozen=True, kw_only=True):
     refused: int = 500
 
 
-QUICK = Size(costs=((4, 20),), runs=1, requests=20, paced_tokens=20, busy_streams=4, refused=10)
+QUICK = Size(costs=((4, 500),), runs=3, requests=20, paced_tokens=20, busy_streams=4, refused=10)
 
 
 def measure(size: Size) -> FrontFigures:
