@@ -33,7 +33,7 @@ def has_mates(sequence: Sequence, prompts: Iterable[Sequence]) -> bool:
         (not sequence.ready_at or other.arrived_at < sequence.ready_at)
         and len(other.tokens) <= most
         and (other.is_replay or not sequence.spec.tokens)
-        and not _is_fed_singly(other)
+        and not is_fed_singly(other)
         for other in prompts
     )
 
@@ -44,6 +44,6 @@ def stops_before_its_first_token(sequence: Sequence) -> bool:
     return sequence.room > 1 and not sequence.n_generated and not sequence.exact
 
 
-def _is_fed_singly(sequence: Sequence) -> bool:
+def is_fed_singly(sequence: Sequence) -> bool:
     """An exact replay feeds its generated tokens one a step, beside which others go on for free."""
-    return sequence.exact and sequence.n_computed >= sequence.n_prompt
+    return sequence.exact and sequence.n_computed >= sequence.n_prompt and sequence.n_pending > 1

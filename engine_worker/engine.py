@@ -160,13 +160,13 @@ class Engine:
         speculation = self._speculation
         is_quiet = speculation is None or speculation.is_quiet
         if not is_quiet:
-            self._guess()
+            self._give_drafts()
         began = time.monotonic()
         started: list[Started] = []
         plan = self._begin_what_fits(started)
         self._tell()
         if is_quiet:
-            self._guess()  # only to see whether it would have been right
+            self._guesses()  # only to see whether they would have been right
         n_recomputed = self.scheduler.commit(plan)
         wanted = [work for work in plan.work if work.output]
         prepared = prepare([pick for work in wanted for pick in picks(work)])
@@ -191,15 +191,22 @@ class Engine:
         if not self._backend.facts.asynchronous or not self.scheduler.running:
             self._tell()
 
-    def _guess(self) -> None:
-        """Give drafts to those that decode. Not to those whose numerics must not depend on it."""
-        if self._speculation is None:
-            return
+    def _give_drafts(self) -> None:
         for sequence in self.scheduler.running:
             sequence.draft = []  # what waited may have one still
+        left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(self.scheduler.running))
+        for sequence, draft in self._guesses():
+            sequence.draft = draft[:left]
+            left -= len(sequence.draft)
+
+    def _guesses(self) -> list[tuple[Sequence, list[int]]]:
+        """Drafts for those that decode. Not for those whose numerics must not depend on it."""
+        if self._speculation is None:
+            return []
         decoding = self.scheduler.decoding()
         if len(decoding) > MAX_SPECULATING:
-            return
+            self._speculation.pause()
+            return []
         left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
         guessed = [seq for seq in decoding if seq.reuses_prefix]
         try:
@@ -210,9 +217,7 @@ class Engine:
         except DecodeFailed as err:  # a model that guesses
             self._fail(guessed, err)
             raise
-        for sequence, draft in zip(guessed, drafts, strict=True):
-            sequence.draft = draft[:left]
-            left -= len(sequence.draft)
+        return list(zip(guessed, drafts, strict=True))
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:
         while True:

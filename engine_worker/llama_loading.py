@@ -79,8 +79,8 @@ class Loader:
         self._demand = placement.Demand(
             model=footprint(self._header, config.cache_type_k, config.cache_type_v),
             wish=wish,
-            gpu_batch=parameters.batch_tokens(config, n_sequences, on_gpu=True),
-            cpu_batch=parameters.batch_tokens(config, n_sequences, on_gpu=False),
+            gpu_batch=parameters.pass_tokens(config, n_sequences, on_gpu=True),
+            cpu_batch=parameters.pass_tokens(config, n_sequences, on_gpu=False),
             flash_on_gpu=on_gpu is not FlashAttention.OFF,
             # `auto` finds it impossible: some of its operations would be on the other device
             flash_in_parts=on_gpu is FlashAttention.ON,

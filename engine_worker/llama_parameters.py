@@ -58,6 +58,11 @@ def batch_tokens(config: ModelConfig, n_sequences: int, *, on_gpu: bool) -> int:
     return max(wanted, n_sequences)
 
 
+def pass_tokens(config: ModelConfig, n_sequences: int, *, on_gpu: bool) -> int:
+    """Most tokens of one forward pass: for so many llama.cpp reserves memory."""
+    return min(batch_tokens(config, n_sequences, on_gpu=on_gpu), PASS_TOKENS)
+
+
 def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
     """Rows of logits that one step may have. They cost memory on the host and on the device."""
     spare = min(SPARE_OUTPUTS, SPARE_OUTPUT_BYTES // (n_vocab * 4))
@@ -117,7 +122,7 @@ def context_parameters(
     params.kv_unified = layout.unified
     params.n_seq_max = n_sequences
     params.n_batch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
-    params.n_ubatch = min(params.n_batch, PASS_TOKENS)
+    params.n_ubatch = pass_tokens(config, n_sequences, on_gpu=on_gpu)
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads

@@ -32,8 +32,9 @@ class Work(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """One step: first the edits, in their order, then all work in one batch.
 
-    `n_decoding` sequences compute their one next token, `n_drafted` guesses beside it; `n_prefill`
-    tokens are of prompts and replays, of which `n_prompts` are not computed yet.
+    `n_decoding` sequences compute one token, their next one or one more of a prompt that is fed
+    token by token, and `n_drafted` guesses beside it; `n_prefill` tokens are of other prompts and
+    replays, of which `n_prompts` are not computed yet.
     """
 
     edits: list[KvEdit]

@@ -79,10 +79,10 @@ class Sampler:
 
     def _candidates(self, logits: Row, history: Sequence[int]) -> tuple[Scores, Ids, float | None]:
         """What the chain takes for this one row, and the candidates' ids."""
+        if self.adjustment is not None and not math.isfinite(logits.max()):
+            raise unusable()  # penalties would hide it
         best, ids, values, whole = of_row(self._adjusted(logits, history), self.steps)
         if best == -np.inf and self.adjustment is not None:
-            if not math.isfinite(float(logits.max())):
-                raise unusable()
             raise InvalidRequest("the biases leave no token to choose from", param="logit_bias")
         if not math.isfinite(best):
             raise unusable()

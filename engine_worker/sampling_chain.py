@@ -61,7 +61,7 @@ class Table:
     def __len__(self) -> int:
         return len(self._values)
 
-    def of(self, rows: Counts | slice) -> "Table":
+    def of(self, rows: Counts) -> "Table":
         """Only those of some rows."""
         return Table(self._values[rows])
 

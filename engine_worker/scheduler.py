@@ -70,7 +70,7 @@ class Scheduler:
     def decoding(self) -> list[Sequence]:
         """Those that will compute one next token each, and may have guesses beside it."""
         ready = self._ready()
-        return [] if self._is_burst(ready, self._prompts(self._tails(ready))) else ready
+        return [] if self._is_burst(ready, self._prompts(self._fed_singly(ready))) else ready
 
     def _ready(self) -> list[Sequence]:
         return [seq for seq in self.running if len(seq.tokens) == seq.n_computed + 1]
@@ -82,22 +82,23 @@ class Scheduler:
         `burst.py`). Chunks of prompts come beside, as many as the pace allows, the shortest first.
         """
         decoding = self._ready()
-        tails = self._tails(decoding)
-        prompts = self._prompts(tails)
+        single = self._fed_singly(decoding)
+        prompts = self._prompts(single)
         is_burst = self._is_burst(decoding, prompts)
         if is_burst:
-            decoding = tails = []
+            decoding, single = [], [seq for seq in single if seq.exact]
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
-        work += [Work(seq, 1, output=False) for seq in tails]
+        work += [Work(seq, 1, output=False) for seq in single]
         n_drafted = sum(len(item.draft) for item in work)
         room = self.batch_tokens - len(work) - n_drafted
         if not any(seq.is_replay for seq in prompts):
             room = min(room, self._pace.allowance(len(work)))
         chunks, started = self._prefill(prompts, room)
+        counts = [chunk.count for chunk in chunks]
         if is_burst:
             chunks = self._together(chunks, prompts)
         if self._in_passes:
-            chunks = equal_chunks.levelled(chunks)
+            chunks = equal_chunks.levelled(chunks, counts)
         self.slots.settle()
         return Plan(
             self.slots.take_edits(),
@@ -137,7 +138,7 @@ class Scheduler:
                 continue
             if sequence.slot is None:
                 started += self._start(sequence)
-                count = self._next_chunk(sequence, chunks, budget)  # less, after a known prefix
+                count = self._next_chunk(sequence, chunks, budget)  # it may know a beginning
             if count:
                 chunks.append(Work(sequence, count, output=count == sequence.n_pending))
                 budget -= count
@@ -149,23 +150,25 @@ class Scheduler:
             return 0
         if not (self._in_passes and chunks):
             return sequence.next_chunk(budget)
-        first = chunks[0]
-        if first.count > budget or sequence.exact or first.sequence.exact:
-            return 0  # an exact one's chunks must be the same the next time
-        n_pending = sequence.n_pending
-        if sequence.slot is None and not equal_chunks.is_like(n_pending, first.count):
-            n_pending = min(n_pending, len(sequence.tokens) - self._n_known(sequence))
-        return first.count if equal_chunks.is_like(n_pending, first.count) else 0
+        if sequence.exact or chunks[0].sequence.exact:
+            return 0  # an exact one's passes must be the same the next time
+        counts = dict.fromkeys(chunk.count for chunk in chunks)
+        return equal_chunks.next_chunk(sequence.n_pending, counts, budget)
 
-    def _tails(self, ready: list[Sequence]) -> list[Sequence]:
-        """What is left of prompts, and has a place beside those that are ready to go on."""
-        if not self._in_passes or not ready or len(ready) == len(self.running):
+    def _fed_singly(self, ready: list[Sequence]) -> list[Sequence]:
+        """Of those that have more to compute than their next token: who does so token by token, in
+        passes that others take anyway. Tails only where somebody is ready to go on."""
+        if not self._in_passes or len(ready) == len(self.running):
             return []
-        return [seq for seq in self.running if equal_chunks.is_tail(seq)]
+        return [
+            seq
+            for seq in self.running
+            if burst.is_fed_singly(seq) or (ready and equal_chunks.is_tail(seq))
+        ]
 
-    def _prompts(self, tails: list[Sequence]) -> list[Sequence]:
-        """Whose prompt is not computed yet, the first to come first; without `tails`."""
-        found = [seq for seq in self.running if seq.n_pending > 1 and seq not in tails]
+    def _prompts(self, single: list[Sequence]) -> list[Sequence]:
+        """Whose prompt is not computed yet, the first to come first; without `single` ones."""
+        found = [seq for seq in self.running if seq.n_pending > 1 and seq not in single]
         if not (self._cells_short and self.running):
             n_places = self._max_running - len(self.running)
             found += [seq for seq, _ in zip(self.waiting, range(n_places), strict=False)]
@@ -189,13 +192,9 @@ class Scheduler:
         gains = [(self._will_share(sequence, seq), seq.n_computed) for seq in others]
         if not any(shared >= computed + MIN_MATCH for shared, computed in gains):
             return False
-        known = self._n_known(sequence)
-        return any(shared >= max(known, computed) + MIN_MATCH for shared, computed in gains)
-
-    def _n_known(self, sequence: Sequence) -> int:
-        """The tokens that it would begin with."""
         found = self.slots.match(sequence)
-        return 0 if found is None else found.n_tokens
+        known = 0 if found is None else found.n_tokens
+        return any(shared >= max(known, computed) + MIN_MATCH for shared, computed in gains)
 
     def _will_share(self, sequence: Sequence, other: Sequence) -> int:
         if sequence.spec.scope != other.spec.scope:
@@ -217,7 +216,7 @@ class Scheduler:
                 sequence.ready_at = self._n_steps
             n_recomputed += max(0, min(sequence.n_ever_computed, sequence.n_computed) - before)
             sequence.n_ever_computed = max(sequence.n_ever_computed, sequence.n_computed)
-            if work.count > 1:
+            if work.count > 1 or not work.output:
                 self.slots.remember(sequence)
         return n_recomputed
 

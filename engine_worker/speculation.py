@@ -66,7 +66,7 @@ class Speculation:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the next drafts will be empty, whatever they are asked for: then that may be done
+        """Whether drafts are only compared with what comes, for now, so that they may be asked for
         beside a step. A model that guesses is asked on the device that computes the step."""
         quiet = self._shape is not None and not self._shape.has_drafts
         return quiet and self._drafter.position_s is None
@@ -81,56 +81,68 @@ class Speculation:
         """
         drafts: list[list[int]] = [[] for _ in requests]
         prices = self._priced(len(requests) if n_decoding is None else n_decoding)
-        if prices is None or prices.hopeless:
-            if self._shape is not None:
-                self._shape.reset()
+        if prices is None:
+            return drafts
+        if prices.hopeless:
+            self.pause()
             return drafts
         awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
         if not awake:
-            return self._shaped(requests, drafts)
+            return self._shaped(requests, drafts, is_worthwhile=False)
         asked = [requests[at] for at in awake]
         if self._drafter.position_s is None:
-            verified = self._look_then_choose(asked, prices, rest=len(requests) // _LOOKED_AT)
+            rest = len(requests) // _LOOKED_AT
+            verified, lengths = self._look_then_choose(asked, prices, rest)
         else:
-            verified = self._choose_then_draft(asked, prices)
+            verified, lengths = self._choose_then_draft(asked, prices)
         for at, tokens in zip(awake, verified, strict=True):
             drafts[at] = tokens
-        return self._shaped(requests, drafts)
+        return self._shaped(requests, drafts, is_worthwhile=any(lengths))
 
     def forget(self, key: RequestNo) -> None:
         """The sequence has ended. Unknown keys are ignored."""
         self._drafter.forget(key)
         self._tracks.pop(key, None)
 
-    def _shaped(self, requests: Sequence[DraftRequest], drafts: list[list[int]]) -> list[list[int]]:
+    def pause(self) -> None:
+        """There is a step in which nothing is guessed."""
+        if self._shape is not None:
+            self._shape.reset()
+
+    def _shaped(
+        self, requests: Sequence[DraftRequest], drafts: list[list[int]], *, is_worthwhile: bool
+    ) -> list[list[int]]:
         """Where it must be, all of one length: with what was guessed beyond what is worth it, and
         then with the last token, which is as good a guess as any."""
         if self._shape is None:
             return drafts
-        length = self._shape.length(is_worthwhile=any(drafts))
+        length = self._shape.length(is_worthwhile)
         if not length:
             return [[] for _ in requests]
-        return [
-            (self._tracks[request.key].draft.tokens + request.tokens[-1:] * length)[
-                : min(length, request.limit)
-            ]
-            for request in requests
-        ]
+        return [self._filled_up(request, length) for request in requests]
+
+    def _filled_up(self, request: DraftRequest, length: int) -> list[int]:
+        track = self._tracks[request.key]
+        guessed = track.draft.tokens if track.n_known == len(request.tokens) else []
+        return (guessed + request.tokens[-1:] * length)[: min(length, request.limit)]
 
     def _look_then_choose(
         self, requests: list[DraftRequest], prices: Prices, rest: int
-    ) -> list[list[int]]:
-        """Of drafts that cost nothing, what is worth verifying."""
+    ) -> tuple[list[list[int]], list[int]]:
+        """Of drafts that cost nothing, what is worth verifying; and how much that is."""
         drafts = self._drafted(requests, [request.limit for request in requests])
         odds = [self._tracks[request.key].odds for request in requests]
         pairs = zip(odds, drafts, strict=True)
         offers = [Offer(odds, draft.evidence, len(draft.tokens)) for odds, draft in pairs]
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, rest)
-        return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)]
+        return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)], lengths
 
-    def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
-        """Drafts as long as they are worth making, and one token where none is: to learn."""
+    def _choose_then_draft(
+        self, requests: list[DraftRequest], prices: Prices
+    ) -> tuple[list[list[int]], list[int]]:
+        """Drafts as long as they are worth making, and how long that is; one token where none is:
+        to learn."""
         offers = [
             Offer(self._tracks[request.key].odds, 0, min(request.limit, self._longest))
             for request in requests
@@ -138,7 +150,7 @@ class Speculation:
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, ceil(prices.each[0] / _PROBING))
         drafts = self._drafted(requests, [max(1, length) for length in lengths])
-        return [draft.tokens for draft in drafts]
+        return [draft.tokens for draft in drafts], lengths
 
     def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
         asked = [
@@ -178,9 +190,10 @@ class Speculation:
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
         seconds = []
         for n_drafted in range(1 + min(n_decoding * self._longest, MAX_DRAFTED)):
+            n_verified = n_drafted
             if self._shape is not None and n_drafted:
-                n_drafted = n_decoding * LENGTH
-            step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
+                n_verified = n_decoding * LENGTH
+            step_s = self._costs.seconds(n_decoding + n_verified, n_decoding + n_verified)
             if step_s is None:
                 return None
             seconds.append(step_s + draft_s * n_drafted)

@@ -28,7 +28,7 @@ from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
 
 PARTS = {
-    "guess": "_guess",
+    "guess": "_guesses",
     "begin": "_begin_what_fits",
     "tell": "_tell",
     "wait": "_wait_for",

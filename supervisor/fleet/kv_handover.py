@@ -27,17 +27,19 @@ MEMORY_SHARE = 0.25
 
 
 DEFAULT_BYTES = 1 << 30
+"""The most that is carried where the configuration says nothing, and it pays."""
 
 
-def limit(wanted: int | None, ready: Ready) -> int:
-    """The most bytes to carry from a worker, given what the configuration says.
+def limit(wanted: int | None, old: Ready, new: Ready) -> int:
+    """The most bytes to carry from a worker to another, given what the configuration says.
 
-    Left to us, nothing where a GPU computes: to prefill again took 0.3 to 0.7 of the time there,
-    with a model of 135M and with one of 8B (README).
+    Left to us, nothing where GPUs compute all layers: to prefill again took 0.3 to 0.7 of the time
+    there, with a model of 135M and with one of 8B (README).
     """
     if wanted is not None:
         return wanted
-    return 0 if ready.n_gpu_layers else DEFAULT_BYTES
+    on_gpus = all(ready.n_gpu_layers >= ready.n_layers for ready in (old, new))
+    return 0 if on_gpus else DEFAULT_BYTES
 
 
 class KvWorker(Protocol):

@@ -232,7 +232,7 @@ class Replacer:
         continues = False
         if old is not None and new is not None and decide.continues(old.ready, new.ready):
             continues = True
-            await hand_over(old, new, limit(self._handover_kv_bytes, old.ready))
+            await hand_over(old, new, limit(self._handover_kv_bytes, old.ready, new.ready))
         if fresh is None or fresh.runner.worker is None:
             await place.dismiss()
             raise CandidateFailed(CandidateFailure("it died before it took over"))

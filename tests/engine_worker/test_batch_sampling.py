@@ -301,6 +301,30 @@ def test_a_row_without_any_finite_logit_fails_the_batch(
         batch.choose(logits, prepare([pick(params(**kind), 1000, [], [])] * 3))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("top_k", [0, 40])
+@pytest.mark.parametrize("n_rows", [1, 2])
+@pytest.mark.parametrize("batch", [1000], indirect=True)
+def test_no_penalty_hides_a_logit_that_is_no_number(
+    batch: BatchSampler, bad: float, top_k: int, n_rows: int
+) -> None:
+    logits = rows(n_rows, 1000)
+    logits[0, 1] = bad
+    wanted = params(repeat_penalty=1.1, top_k=top_k)
+    with pytest.raises(DecodeFailed):
+        batch.choose(logits, prepare([pick(wanted, 1000, [1], [])] * n_rows))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+@pytest.mark.parametrize("batch", [1000], indirect=True)
+def test_the_coldest_temperature_is_greedy(batch: BatchSampler, n_rows: int) -> None:
+    logits = rows(n_rows, 1000)
+    chosen = batch.choose(
+        logits, prepare([pick(params(temperature=5e-324), 1000, [], [])] * n_rows)
+    )
+    assert chosen == logits.argmax(axis=1).tolist()
+
+
 # threads
 
 

@@ -82,12 +82,14 @@ def test_those_that_are_computed_together_are_neighbours_and_get_equally_many_to
     for item in prompts(160, 400, 162, 155):
         planner.add(item)
     plan = step(planner)
-    assert [(item.sequence.slot, item.sequence.n_prompt) for item in plan.work] == [
-        (0, 155),
-        (1, 160),
-        (2, 162),
+    # the last token of each waits for the others', and what is not like them is a pass of its own
+    assert [(item.sequence.slot, item.sequence.n_prompt, item.count) for item in plan.work] == [
+        (0, 155, 154),
+        (1, 160, 154),
+        (2, 162, 154),
+        (3, 400, 399),
     ]
-    assert {item.count for item in plan.work} == {154}, "the last token waits for the others'"
+    assert passes(plan) == 2
 
 
 def test_a_tail_comes_token_by_token_beside_those_that_have_begun() -> None:
@@ -139,6 +141,46 @@ def test_one_that_is_to_be_exact_is_computed_by_itself() -> None:
         planner.add(item)
     counts = [[(item.sequence.request, item.count) for item in step(planner).work] for _ in "ab"]
     assert counts == [[(1, 100)], [(1, 1), (2, 100), (3, 100)]]
+
+
+def test_what_is_left_of_a_burst_s_longest_prompts_is_a_tail() -> None:
+    planner = scheduler()
+    for item in prompts(100, 100 + TAIL):
+        planner.add(item)
+    assert [step(planner).n_tokens for _ in range(2)] == [198, 2]
+
+
+def test_prompts_that_are_not_alike_share_a_step_where_they_fit_whole() -> None:
+    planner = scheduler()
+    for item in prompts(50, 100, 200, 400, 800):
+        planner.add(item)
+    assert [item.count for item in step(planner).work] == [50, 100, 200, 399]
+    assert [item.count for item in step(planner).work] == [1, 1, 1, 1, 800]
+
+
+def test_exact_replays_go_on_together_token_by_token() -> None:
+    planner = scheduler()
+    for number in range(1, 17):
+        tokens = tuple(range(97, 117))
+        planner.add(sequence(spec(number, 100, tokens=tokens, replay=Replay.EXACT)))
+    n_steps = 0
+    while any(not seq.n_gained for seq in (*planner.running, *planner.waiting)):
+        step(planner)
+        n_steps += 1
+    assert n_steps <= 16 + 20 + 1, "each prompt by itself, then all at once"
+
+
+def test_the_tokens_of_a_tail_are_shared_once_all_are_computed() -> None:
+    planner = scheduler()
+    short, long = prompts(100, 105)
+    planner.add(short)
+    planner.add(long)
+    for _ in range(8):
+        step(planner)
+    again = sequence(spec(3, (*long.tokens[:105], 98)))
+    planner.add(again)
+    step(planner)
+    assert again.n_computed == 106
 
 
 def test_beside_running_streams_chunks_are_equally_long_too() -> None:

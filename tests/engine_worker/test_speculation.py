@@ -247,6 +247,26 @@ def test_on_a_device_what_a_drafter_does_not_guess_is_filled_up() -> None:
     assert draft == [5, 6, 4], "no more than there is room for"
 
 
+def test_on_a_device_a_probe_is_no_draft_that_is_worthwhile() -> None:
+    drafter = ScriptedDrafter(WRONG, assumed=0.05, position_s=0.00002)
+    speculation = Speculation(drafter, GPU, DraftShape())
+    sequences = [[0]]
+    for _ in range(50):
+        assert lengths(speculation, sequences) == [0]
+        sequences[0].append(RIGHT)
+    assert drafter.asked, "it was probed"
+
+
+def test_on_a_device_a_draft_for_what_has_passed_is_not_verified() -> None:
+    shape = DraftShape()
+    drafter = ScriptedDrafter(5, assumed=0.01, position_s=0.00002)
+    speculation = Speculation(drafter, GPU, shape)
+    speculation.draft_all([DraftRequest(RequestNo(1), [0], 100)])
+    shape.reset(has_drafts=True)
+    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [0, 1, 2], 100)])
+    assert draft == [2] * LENGTH
+
+
 def test_where_a_step_of_the_one_length_costs_too_much_there_are_no_drafts() -> None:
     shape = DraftShape()
     shape.reset(has_drafts=True)

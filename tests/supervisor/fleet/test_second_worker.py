@@ -41,13 +41,22 @@ def test_a_second_worker_gets_streams_if_the_first_one_has_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "n_gpu_layers", "expected"),
-    [(None, 0, DEFAULT_BYTES), (None, 20, 0), (1000, 0, 1000), (1000, 20, 1000), (0, 0, 0)],
+    ("wanted", "old_layers", "new_layers", "expected"),
+    [
+        (None, 0, 0, DEFAULT_BYTES),
+        (None, 30, 30, 0),
+        (None, 20, 20, DEFAULT_BYTES),
+        (None, 30, 20, DEFAULT_BYTES),
+        (1000, 0, 0, 1000),
+        (1000, 30, 30, 1000),
+        (0, 0, 0, 0),
+    ],
 )
 def test_computed_kv_is_carried_where_it_pays_or_as_configured(
-    wanted: int | None, n_gpu_layers: int, expected: int
+    wanted: int | None, old_layers: int, new_layers: int, expected: int
 ) -> None:
-    assert limit(wanted, ready(unified=False, n_gpu_layers=n_gpu_layers)) == expected
+    old, new = (ready(unified=False, n_gpu_layers=n) for n in (old_layers, new_layers))
+    assert limit(wanted, old, new) == expected
 
 
 def test_cells_that_were_asked_for_stay() -> None:
