@@ -34,7 +34,8 @@ class Scheduler:
 
     Invariants: a sequence runs if and only if it has a slot; `waiting` is in order of arrival, with
     preempted sequences in front; at most `max_running` run; one step computes at most
-    `batch_tokens` tokens. With `in_passes`, a step's chunks are equally long: see `equal_chunks`.
+    `batch_tokens` tokens. With `in_passes`, chunks of like prompts are equally long: see
+    `equal_chunks`.
     """
 
     def __init__(
