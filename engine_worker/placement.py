@@ -79,7 +79,7 @@ def _free_bytes(device: EngineDevice) -> float:
 class Demand(Struct, frozen=True, kw_only=True):
     """What a model asks of memory, for any number of its layers on GPUs.
 
-    `gpu_batch` and `cpu_batch` are the tokens of a step with layers on a GPU and without; the
+    `gpu_batch` and `cpu_batch` are the tokens of a pass with layers on a GPU and without; the
     others whether flash attention is certain with the whole model on a GPU, with a part, with none.
     """
 
