@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
+from engine_worker.candidates import TopK
 from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
@@ -124,6 +125,11 @@ class Backend(Protocol):
     def import_state(self, sequence: int, memory: memoryview) -> bool:
         """Give the empty `sequence` what another worker of the same fingerprint exported. False
         (and it stays empty) if that fails."""
+        ...
+
+    def top_k(self, n_threads: int) -> TopK | None:
+        """What finds the largest logits of many rows with so many threads, if there is such a
+        thing. It belongs to the engine thread, and to the caller to close."""
         ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

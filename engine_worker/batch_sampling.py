@@ -1,8 +1,9 @@
 """All tokens of one engine step, chosen at once: exactly those that `Sampler.choose` gives.
 
-What a row costs is reading it once, which several threads share; everything after that works on
-the few candidates of all rows together. Rows whose chain needs more than the first `MAX_TOP_K`
-tokens go through `Sampler.choose`, one by one.
+What a row costs is reading it once, which several threads share, be it here (`Columns`) or by
+somebody else (`TopK`); everything after that works on the few candidates of all rows together.
+Rows whose chain needs more than the first `MAX_TOP_K` tokens go through `Sampler.choose`, one by
+one.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from engine_worker.candidates import Columns
+from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
 from engine_worker.logit_adjustment import Adjustment, Logits, adjusted
 from engine_worker.sampling import Sampler, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
@@ -79,8 +80,10 @@ class BatchSampler:
     """Owned by the engine thread. Its memory is used again at every step: a sixteenth of the logits
     there ever were at once, and while it chooses some hundred KiB a row at the most."""
 
-    def __init__(self, n_vocab: int, n_threads: int) -> None:
-        """`n_threads` in all, the caller's one included. `close` ends the others."""
+    def __init__(self, n_vocab: int, n_threads: int, top_k: TopK | None = None) -> None:
+        """`n_threads` in all, the caller's one included. `close` ends the others, and `top_k`,
+        which finds the first tokens where it can."""
+        self._top_k = top_k
         self._columns = Columns(n_vocab)
         self._maxima = np.empty((0, self._columns.n_columns), np.float32)
         self._n_helpers = n_threads - 1
@@ -89,9 +92,12 @@ class BatchSampler:
     def close(self) -> None:
         """Ends the threads. Nothing can be chosen afterwards."""
         self._helpers.shutdown()
+        if self._top_k is not None:
+            self._top_k.close()
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
-        """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous, not modified.
+        """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous. They are as
+        before when it returns; with a `top_k`, biases are written into them meanwhile.
 
         In the place of a token stands the `RequestError` that ends its request, if biases leave
         nothing to choose from. Raises `DecodeFailed` if any row has NaN or +inf, or no finite
@@ -103,11 +109,7 @@ class BatchSampler:
             return list(self._best(logits))
         if len(prepared.picks) == 1:  # the way of many rows costs one more than it saves
             return [_choose_alone(logits, prepared, 0)]
-        maxima = self._fold(logits)
-        best = maxima.max(axis=1)
-        if not np.isfinite(best).all():
-            raise unusable()
-        chosen = self._choose_from_first(logits, maxima, best, prepared)
+        chosen = self._choose_from_first(logits, prepared)
         return [
             chosen[row] if row in chosen else _choose_alone(logits, prepared, row)
             for row in range(len(logits))
@@ -144,13 +146,9 @@ class BatchSampler:
         for helper in helping:
             helper.result()
 
-    def _choose_from_first(
-        self, logits: Logits, maxima: Logits, best: Logits, prepared: Prepared
-    ) -> dict[int, int]:
+    def _choose_from_first(self, logits: Logits, prepared: Prepared) -> dict[int, int]:
         """The tokens of all rows, by row, but of those that need much of their row or have none."""
-        maxima[prepared.alone] = -np.inf
-        changed = adjusted(logits, *prepared.changed)
-        found = self._columns.first(logits, maxima, best, changed, prepared.n_first)
+        found = self._first(logits, prepared)
         if not len(found.rows):
             return {}
         scores = found.logits.astype(np.float64)
@@ -162,6 +160,47 @@ class BatchSampler:
         places = draw(scores, found.counts, table, uniforms)
         ids = found.ids[np.arange(len(rows)), places]
         return dict(zip(rows.tolist(), ids.tolist(), strict=True))
+
+    def _first(self, logits: Logits, prepared: Prepared) -> Candidates:
+        """The candidates of all rows where these are few."""
+        top_k = None if prepared.alone.all() else self._top_k
+        found = None if top_k is None else _from_top(top_k, logits, prepared)
+        if found is not None:
+            return found
+        maxima = self._fold(logits)
+        best = maxima.max(axis=1)
+        if not np.isfinite(best).all():
+            raise unusable()
+        if top_k is not None:
+            self._do_without_top_k()
+        maxima[prepared.alone] = -np.inf
+        changed = adjusted(logits, *prepared.changed)
+        return self._columns.first(logits, maxima, best, changed, prepared.n_first)
+
+    def _do_without_top_k(self) -> None:
+        """It could not tell about logits that are sound. So it will be the next time: a model that
+        masks tokens with -inf does so always."""
+        if self._top_k is not None:
+            self._top_k.close()
+            self._top_k = None
+
+
+def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:
+    """What `TopK` finds; None where it cannot tell, or some logits are not finite."""
+    with np.errstate(invalid="ignore"):
+        places, values = adjusted(logits, *prepared.changed)
+    flat = logits.reshape(-1)
+    before = flat[places]
+    if not np.isfinite(before).all():
+        return None
+    flat[places] = np.maximum(values, OUT_OF_REACH)
+    try:
+        top = top_k.first(logits, int(prepared.n_first.max()) + 1)
+        if top is None or not np.isfinite(top.sums).all():
+            return None
+        return of_top(logits, top.ids, ~prepared.alone)
+    finally:
+        flat[places] = before
 
 
 def _changed(

@@ -8,7 +8,7 @@ again.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ DEPTH = 16
 
 MAX_COLUMNS = 512
 """Columns gathered for one row; where it takes more, to look through the row is as fast."""
+
+OUT_OF_REACH = np.float32(-1e30)
+"""Stands for -inf where sums are to stay finite."""
 
 _REFOLD = 8
 _REFOLD_FROM = 1 << 15
@@ -39,6 +42,26 @@ class Candidates(NamedTuple):
     counts: Counts
     ids: Places
     logits: Logits
+
+
+class Top(NamedTuple):
+    """The `k` tokens of each row with the largest logits, in any order, of equals any: `ids`
+    (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of them are."""
+
+    ids: NDArray[np.int32]
+    sums: Logits
+
+
+class TopK(Protocol):
+    """What finds the first tokens of rows in another way than `Columns`."""
+
+    def first(self, logits: Logits, k: int) -> Top | None:
+        """Valid until the next call. None where it cannot tell."""
+        ...
+
+    def close(self) -> None:
+        """Nothing may be called afterwards."""
+        ...
 
 
 class Columns:
@@ -144,6 +167,25 @@ class Columns:
         logits = np.full(filled.shape, -np.inf, np.float32)
         logits[filled] = values
         return Candidates(rows, counts, ids, logits)
+
+
+def of_top(logits: Logits, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) -> Candidates:
+    """The candidates of `wanted` rows for up to k - 1 first tokens, given the first k of each.
+
+    `logits` (n_rows, n_vocab) are finite. Rows are left out whose last ones others may equal, or
+    are `OUT_OF_REACH`.
+    """
+    ordered = np.sort(ids, axis=1).astype(np.int64)
+    starts = np.arange(0, logits.size, logits.shape[1])[:, None]
+    values = logits.reshape(-1).take(ordered + starts)
+    last, before = np.partition(values, 1, axis=1)[:, :2].T
+    sure = last < _bounds(before, values.max(axis=1))
+    sure &= last > OUT_OF_REACH
+    sure &= wanted
+    rows = sure.nonzero()[0]
+    if len(rows) < len(ids):
+        ordered, values = ordered[rows], values[rows]
+    return Candidates(rows, np.full(len(rows), ids.shape[1]), ordered, values)
 
 
 def of_row(row: Logits, steps: Steps) -> tuple[float, Places, Logits, float | None]:

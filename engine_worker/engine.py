@@ -28,7 +28,7 @@ from engine_worker.slots import Slots
 from engine_worker.speculation import Speculation
 from engine_worker.step_batch import batch_of, picks
 from engine_worker.step_costs import StepCosts
-from engine_worker.stream_slots import StreamSlots
+from engine_worker.stream_slots import StreamSlots, least_copied
 from gpufc.errors import (
     ContextLengthExceeded,
     DecodeFailed,
@@ -59,13 +59,12 @@ SAMPLING_THREADS = 8
 """Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
 are taken."""
 
+TOP_K_THREADS = 4
+"""Threads from which on ggml's top-k, which takes longer and shares better, is the faster one."""
+
 MAX_SPECULATING = 4
 """Streams up to which guesses are verified. More of them keep the machine busy by themselves, and
 where each has a KV stream, drafts of different lengths take a forward pass each."""
-
-LEAST_MOVED = 512
-"""Tokens of an idle prefix that is worth moving to another stream on a device. There a move takes
-2 ms, as long as computing some 100 tokens, and most idle prefixes are not asked for again."""
 
 Emit = Callable[[FromWorker], None]
 
@@ -126,7 +125,11 @@ class Engine:
             self._speculation = Speculation(drafter, costs, shape)
         self._n_spare_outputs = facts.max_outputs - max_running
         n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
-        self._sampler = BatchSampler(facts.n_vocab, max(1, n_threads))
+        self._sampler = BatchSampler(
+            facts.n_vocab,
+            max(1, n_threads),
+            backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None,
+        )
         self._emit = emit
         self._epoch = epoch
         self._step = 0
@@ -394,7 +397,9 @@ def _slots(facts: ModelFacts, max_running: int) -> Slots:
         max_idle = max(0, facts.n_sequences - max_running)
         return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
     # idle cells of another stream slow nobody down
-    least_moved = LEAST_MOVED if facts.asynchronous else 0
     return StreamSlots(
-        facts.n_sequences, max_idle=facts.n_sequences, cache=cache, least_moved=least_moved
+        facts.n_sequences,
+        max_idle=facts.n_sequences,
+        cache=cache,
+        least_copied=least_copied(facts.n_layers, facts.n_params) if facts.asynchronous else 0,
     )

@@ -155,6 +155,9 @@ class FakeBackend:
             self._append(sequence, token)
         return True
 
+    def top_k(self, n_threads: int) -> None:
+        """See `Backend`."""
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return fake_vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend import Batch, LoadProgress, Logits
+from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.llama_loading import Loaded, Loader
 from engine_worker.llama_log import LlamaLog
 from engine_worker.passes import computes_apart
@@ -137,6 +138,10 @@ class LlamaBackend:
         if not size:
             lc.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return bool(size)
+
+    def top_k(self, n_threads: int) -> GgmlTopK | None:
+        """See `Backend`."""
+        return GgmlTopK.of(lc._lib, self.facts.n_vocab, n_threads)
 
     def close(self) -> None:
         """Free context and model. Nothing may be called afterwards; a second call does nothing."""

@@ -79,12 +79,18 @@ class Loader:
         self._demand = placement.Demand(
             model=footprint(self._header, config.cache_type_k, config.cache_type_v),
             wish=wish,
-            gpu_batch=parameters.pass_tokens(config, n_sequences, on_gpu=True),
-            cpu_batch=parameters.pass_tokens(config, n_sequences, on_gpu=False),
+            gpu_batch=self._sizes(on_gpu=True).one_pass,
+            cpu_batch=self._sizes(on_gpu=False).one_pass,
             flash_on_gpu=on_gpu is not FlashAttention.OFF,
             # `auto` finds it impossible: some of its operations would be on the other device
             flash_in_parts=on_gpu is FlashAttention.ON,
             flash_on_cpu=on_cpu is FlashAttention.ON,
+        )
+
+    def _sizes(self, *, on_gpu: bool) -> parameters.Sizes:
+        model_bytes = sum(self._header.tensor_bytes.values())
+        return parameters.step_sizes(
+            self._config, self._n_sequences, on_gpu=on_gpu, model_bytes=model_bytes
         )
 
     def load(self) -> Loaded:
@@ -192,6 +198,7 @@ class Loader:
             self._config,
             layout,
             self._n_sequences,
+            sizes=self._sizes(on_gpu=on_gpu),
             n_vocab=lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)),
             on_gpu=on_gpu,
             whole=on_gpu and n_layers >= self._demand.model.n_layers,

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine_worker import host
 from engine_worker.backend import SPARE_OUTPUTS
@@ -12,12 +12,8 @@ from engine_worker.placement import split_shares
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
 from gpufc.protocol import EngineDevice
 
-BATCH_TOKENS_CPU = 128
-BATCH_TOKENS_GPU = 2048
-"""Tokens of one step. Measured: see DESIGN.md."""
-
-PASS_TOKENS = 1024
-"""Of one forward pass at most: more take as long each, and memory for what is computed between."""
+SMALL_MODEL_BYTES = 1 << 30
+"""A GPU computes a pass of fewer weights in hardly more time for more tokens."""
 
 SPARE_OUTPUT_BYTES = 32 << 20
 """Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
@@ -49,18 +45,30 @@ _TYPES = {
 _PLAIN_TYPES = frozenset({KvType.F16, KvType.BF16, KvType.F32})
 
 
-def batch_tokens(config: ModelConfig, n_sequences: int, *, on_gpu: bool) -> int:
-    """Tokens of one step: room for every sequence's next one at least.
+class Sizes(NamedTuple):
+    """Most tokens of one step, and of the forward passes that it is computed in: for so many
+    llama.cpp reserves memory."""
+
+    step: int
+    one_pass: int
+
+
+CPU_SIZES = Sizes(128, 128)
+GPU_SIZES = Sizes(2048, 1024)
+SMALL_ON_GPU_SIZES = Sizes(4096, 2048)
+"""By default. Measured: see DESIGN.md."""
+
+
+def step_sizes(config: ModelConfig, n_sequences: int, *, on_gpu: bool, model_bytes: int) -> Sizes:
+    """Room for every sequence's next token at least.
 
     On a CPU a larger step computes no faster, it only makes running streams wait longer.
     """
-    wanted = config.batch_tokens or (BATCH_TOKENS_GPU if on_gpu else BATCH_TOKENS_CPU)
-    return max(wanted, n_sequences)
-
-
-def pass_tokens(config: ModelConfig, n_sequences: int, *, on_gpu: bool) -> int:
-    """Most tokens of one forward pass: for so many llama.cpp reserves memory."""
-    return min(batch_tokens(config, n_sequences, on_gpu=on_gpu), PASS_TOKENS)
+    usual = CPU_SIZES
+    if on_gpu:
+        usual = SMALL_ON_GPU_SIZES if model_bytes <= SMALL_MODEL_BYTES else GPU_SIZES
+    step = max(config.batch_tokens or usual.step, n_sequences)
+    return Sizes(step, min(step, max(usual.one_pass, GPU_SIZES.one_pass)))
 
 
 def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
@@ -111,6 +119,7 @@ def context_parameters(
     layout: Layout,
     n_sequences: int,
     *,
+    sizes: Sizes,
     n_vocab: int,
     on_gpu: bool,
     whole: bool,
@@ -121,8 +130,7 @@ def context_parameters(
     params.n_ctx = layout.n_cells
     params.kv_unified = layout.unified
     params.n_seq_max = n_sequences
-    params.n_batch = batch_tokens(config, n_sequences, on_gpu=on_gpu)
-    params.n_ubatch = pass_tokens(config, n_sequences, on_gpu=on_gpu)
+    params.n_batch, params.n_ubatch = sizes
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads

@@ -12,7 +12,7 @@ from itertools import count
 from msgspec import Struct
 
 from engine_worker.kv_transfer import Holding
-from engine_worker.radix_tree import RadixTree
+from engine_worker.radix_tree import RadixTree, n_common
 
 MIN_MATCH = 16
 """Shorter prefixes are computed again: a copy, and a batch broken at another place, cost more."""
@@ -58,6 +58,13 @@ class PrefixCache:
             return None
         self._touch(best.slot)
         return best
+
+    def match_in(self, slot: int, scope: str, tokens: Tokens[int]) -> Match | None:
+        """The same in this slot alone, whose holding is not used by that."""
+        if self._holdings[slot].scope != scope:
+            return None
+        shared = n_common(self._tree(slot).tokens(slot).tolist(), list(tokens[:-1]))
+        return Match(slot, shared) if shared >= MIN_MATCH else None
 
     def surplus(self, match: Match) -> int | None:
         """How many tokens a matched idle holding has beyond the match; None for a busy one."""

@@ -12,7 +12,6 @@ from msgspec import structs
 from engine_worker import burst, equal_chunks
 from engine_worker.pace import Pace
 from engine_worker.plan import Plan, Work
-from engine_worker.prefix_cache import MIN_MATCH
 from engine_worker.radix_tree import n_common
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
@@ -189,18 +188,28 @@ class Scheduler:
         together with one system prompt the first computes it, the others copy it."""
         if not sequence.reuses_prefix:
             return False
+        least = self.slots.least_shared
         others = [seq for seq in self.running if seq.n_pending > 1 and seq.reuses_prefix]
-        gains = [(self._will_share(sequence, seq), seq.n_computed) for seq in others]
-        if not any(shared >= computed + MIN_MATCH for shared, computed in gains):
+        gains = [
+            (n_common(seq.tokens, sequence.tokens), seq.n_computed)
+            for seq in others
+            if self._shares(sequence, seq, seq.n_computed + least)
+        ]
+        if not gains:
             return False
         found = self.slots.match(sequence)
         known = 0 if found is None else found.n_tokens
-        return any(shared >= max(known, computed) + MIN_MATCH for shared, computed in gains)
+        return any(shared >= max(known, computed) + least for shared, computed in gains)
 
-    def _will_share(self, sequence: Sequence, other: Sequence) -> int:
-        if sequence.spec.scope != other.spec.scope:
-            return 0
-        return n_common(other.tokens, sequence.tokens)
+    def _shares(self, sequence: Sequence, other: Sequence, n_tokens: int) -> bool:
+        """Whether both begin with the same `n_tokens`, for the same scope. To find out how many are
+        the same takes much longer, and of most nobody wants to know."""
+        mine = sequence.tokens[:n_tokens]
+        return (
+            len(mine) == n_tokens
+            and mine == other.tokens[:n_tokens]
+            and sequence.spec.scope == other.spec.scope
+        )
 
     def commit(self, plan: Plan) -> int:
         """The plan's work is computed. Returns how many of its tokens had been once before."""

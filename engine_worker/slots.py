@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from engine_worker.kv_edit import Copy, KvEdit, Remove
 from engine_worker.kv_transfer import Holding
-from engine_worker.prefix_cache import Match, PrefixCache
+from engine_worker.prefix_cache import MIN_MATCH, Match, PrefixCache
 from engine_worker.sequence import Sequence
 
 
@@ -26,6 +26,8 @@ class Slots:
         self._free = set(range(n_slots))
         self._busy: dict[int, Sequence] = {}
         self._edits: list[KvEdit] = []
+        self.least_shared = MIN_MATCH
+        """Tokens of a prefix that somebody else is just computing, for which it pays to wait."""
 
     def take_edits(self) -> list[KvEdit]:
         """What has to be done since the last call, in this order."""

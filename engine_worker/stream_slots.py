@@ -3,7 +3,8 @@
 llama.cpp computes sequences with *consecutive* ids in one forward pass; each gap among those that
 run costs another pass, in every step. A copy between streams moves a whole stream: the price of
 a few such passes. Hence: what starts takes a gap, else a place beside those that run; a gap that
-stays is closed after some steps; idle prefixes make way by moving to where nobody runs.
+stays is closed after some steps; idle prefixes make way by moving to where nobody runs. On a device
+a short prefix is computed sooner than copied; then it is reused only where it lies.
 """
 
 from engine_worker.kv_edit import Copy
@@ -14,16 +15,32 @@ from engine_worker.slots import Slots, gaps
 PATIENCE = 4
 """Steps for which a gap is borne. Often somebody starts meanwhile and fills it for nothing."""
 
+_COPY_S = 50e-6
+_TOKEN_S = 9e-6
+_PARAMETER_S = 1.1e-14
+"""One H100: what a layer's copy takes, and of a prompt's token what any model takes and what each
+parameter does beside it. Where the device is slower, copies are worth more than this says."""
+
+MOVED = 4
+"""An idle prefix must be so many times worth a copy to make way: most are not asked for again."""
+
+
+def least_copied(n_layers: int, n_params: int) -> int:
+    """Tokens of a prefix that a device copies to another stream sooner than it computes them."""
+    return round(n_layers * _COPY_S / (_TOKEN_S + n_params * _PARAMETER_S))
+
 
 class StreamSlots(Slots):
     """See `Slots`. Running slots are kept together."""
 
     def __init__(
-        self, n_slots: int, *, max_idle: int, cache: PrefixCache, least_moved: int = 0
+        self, n_slots: int, *, max_idle: int, cache: PrefixCache, least_copied: int = 0
     ) -> None:
-        """An idle prefix of fewer than `least_moved` tokens does not make way but is given up."""
+        """Of fewer than `least_copied` tokens no copy is made. An idle prefix must have more to
+        make way, or is given up: see `MOVED`."""
         super().__init__(n_slots, max_idle=max_idle, cache=cache)
-        self._least_moved = least_moved
+        self.least_shared = max(self.least_shared, least_copied)
+        self._least_moved = MOVED * least_copied
         self._n_steps_apart = 0
 
     def settle(self) -> None:
@@ -42,6 +59,9 @@ class StreamSlots(Slots):
         if match is not None and continues and match.slot in candidates:
             self._begin_in(match, sequence)
             return
+        if match is not None and match.n_tokens < self.least_shared:
+            self._begin_without_a_copy(self._best(candidates), sequence)
+            return
         slot = self._best(candidates, match)
         if match is not None and slot == match.slot:  # no other place: what is beyond it is lost
             self._begin_in(match, sequence)
@@ -51,6 +71,16 @@ class StreamSlots(Slots):
         if match is not None and continues:  # it is the beginning of what now runs
             self.give_up(match.slot)
 
+    def _begin_without_a_copy(self, slot: int, sequence: Sequence) -> None:
+        """What is idle in the slot, and not worth moving, may begin as the sequence does, too."""
+        if slot not in self._free and self._cache.n_tokens(slot) < self._least_moved:
+            kept = self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
+            if kept is not None:
+                self._begin_in(kept, sequence)
+                return
+        self._vacate(slot)
+        self._begin(slot, sequence, None)
+
     def _candidates(self) -> list[int]:
         """Where a sequence can start without another pass: gaps, else the places at both ends."""
         busy = set(self._busy)
@@ -59,7 +89,7 @@ class StreamSlots(Slots):
         ends = [end for end in (max(busy) + 1, min(busy) - 1) if 0 <= end < self.n_slots]
         return list(gaps(busy)) or ends or self._defects()
 
-    def _best(self, candidates: list[int], match: Match | None) -> int:
+    def _best(self, candidates: list[int], match: Match | None = None) -> int:
         """A free one; else the idle one that is worth least, the match's own the last."""
         rank = {slot: at for at, slot in enumerate(self._cache.idle_slots(), start=1)}
         if match is not None and match.slot in rank:

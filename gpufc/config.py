@@ -198,7 +198,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=16, le=65_536)] | None,
         Meta(
             description="most tokens that one engine step computes"
-            " [default: 128 on a CPU, 2048 on a GPU]"
+            " [default: 128 on a CPU; on a GPU 2048, for small models 4096]"
         ),
     ] = None
     n_threads: Annotated[

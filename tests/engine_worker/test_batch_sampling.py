@@ -2,6 +2,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import llama_cpp.llama_cpp as lc
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine_worker.batch_sampling import MAX_TOP_K, BatchSampler, Pick, prepare
+from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
 from gpufc.sampling import SamplingParams
@@ -23,11 +25,23 @@ REAL = [49_152, 50_257, 151_936]
 """SmolLM2, GPT-2 (one logit more than whole columns), Qwen."""
 
 
+@pytest.fixture(params=["columns", "ggml"])
+def finder(request: pytest.FixtureRequest) -> str:
+    """What finds the first tokens of rows."""
+    return str(request.param)
+
+
 @pytest.fixture
-def batch(request: pytest.FixtureRequest) -> Iterator[BatchSampler]:
-    sampler = BatchSampler(request.param, n_threads=3)
+def batch(request: pytest.FixtureRequest, finder: str) -> Iterator[BatchSampler]:
+    sampler = make(request.param, 3, finder)
     yield sampler
     sampler.close()
+
+
+def make(n_vocab: int, n_threads: int, finder: str) -> BatchSampler:
+    top_k = GgmlTopK.of(lc._lib, n_vocab, n_threads) if finder == "ggml" else None
+    assert top_k is not None or finder == "columns"
+    return BatchSampler(n_vocab, n_threads, top_k)
 
 
 def params(**given_params: Any) -> SamplingParams:
@@ -36,7 +50,16 @@ def params(**given_params: Any) -> SamplingParams:
 
 def rows(n_rows: int, n_vocab: int, seed: int = 0, scale: float = 3.0) -> Rows:
     generator = np.random.default_rng(seed)
-    return (generator.standard_normal((n_rows, n_vocab)) * scale).astype(np.float32)
+    return aligned((generator.standard_normal((n_rows, n_vocab)) * scale).astype(np.float32))
+
+
+def aligned(logits: Rows) -> Rows:
+    """A copy that lies as a backend's logits do."""
+    memory = np.empty(logits.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copied = memory[start : start + logits.nbytes].view(np.float32).reshape(logits.shape)
+    copied[:] = logits
+    return copied
 
 
 def pick(wanted: SamplingParams, n_vocab: int, history: list[int], end: list[int]) -> Pick:
@@ -53,13 +76,14 @@ def check(
 ) -> None:
     """Chooses for all rows, and holds each against the plain chain and `Sampler.choose`."""
     n_vocab = logits.shape[1]
-    logits.flags.writeable = False
+    given, logits = logits, aligned(logits)
     picks = [
         pick(row_params, n_vocab, history, end)
         for row_params, history in zip(wanted, histories, strict=True)
     ]
     chosen = batch.choose(logits, prepare(picks))
     assert len(chosen) == len(picks)
+    assert (given == logits).all()
     for row, row_params, history, one, token in zip(
         logits, wanted, histories, picks, chosen, strict=True
     ):
@@ -123,13 +147,16 @@ def any_row(draw: st.DrawFn, n_vocab: int) -> Rows:
     return row
 
 
+@pytest.mark.parametrize("found_by", ["columns", "ggml"])
 @settings(deadline=None)
-@given(st.data())
-def test_any_batch_of_any_parameters_gets_the_plain_chain_s_tokens(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_any_batch_of_any_parameters_gets_the_plain_chain_s_tokens(
+    data: st.DataObject, found_by: str
+) -> None:
     n_vocab = data.draw(st.sampled_from(VOCABULARIES))
     token = st.integers(0, n_vocab - 1)
     n_rows = data.draw(st.integers(1, 5))
-    batch = BatchSampler(n_vocab, n_threads=1)
+    batch = make(n_vocab, 1, found_by)
     check(
         batch,
         np.stack([data.draw(any_row(n_vocab)) for _ in range(n_rows)]),
@@ -159,7 +186,7 @@ MIXED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("n_vocab", REAL)
 @pytest.mark.parametrize("kinds", [MIXED[:1], MIXED[1:2], MIXED[:5], MIXED])
 def test_many_rows_of_real_vocabularies_get_the_plain_chain_s_tokens(
-    n_vocab: int, kinds: list[dict[str, Any]]
+    n_vocab: int, kinds: list[dict[str, Any]], finder: str
 ) -> None:
     n_rows = 22
     generator = np.random.default_rng(n_vocab)
@@ -168,7 +195,7 @@ def test_many_rows_of_real_vocabularies_get_the_plain_chain_s_tokens(
     for row, history in zip(logits, histories, strict=True):
         row[history[-20:]] += 8.0  # likely ones among those with a penalty
     logits[3::5] = logits[3::5].round(1)  # many ties
-    batch = BatchSampler(n_vocab, n_threads=3)
+    batch = make(n_vocab, 3, finder)
     try:
         wanted = [params(seed=row, **kinds[row % len(kinds)]) for row in range(n_rows)]
         best = logits.argmax(axis=1).tolist()
@@ -284,7 +311,7 @@ def test_a_logit_that_is_no_number_or_infinite_fails_the_batch_wherever_it_is(
     picks = [pick(params(**kind), 50_257, history, [0])] * 12
     batch.choose(good, prepare(picks))
     for row, token in [(0, 0), (5, 8), (5, 9), (11, 50_256), (11, 31_000)]:
-        spoilt = good.copy()
+        spoilt = aligned(good)
         spoilt[row, token] = bad
         with pytest.raises(DecodeFailed):
             batch.choose(spoilt, prepare(picks))
@@ -323,6 +350,33 @@ def test_the_coldest_temperature_is_greedy(batch: BatchSampler, n_rows: int) -> 
         logits, prepare([pick(params(temperature=5e-324), 1000, [], [])] * n_rows)
     )
     assert chosen == logits.argmax(axis=1).tolist()
+
+
+# a finder that cannot tell
+
+
+def test_logits_that_are_masked_are_found_without_it_from_then_on() -> None:
+    batch = make(1000, 1, "ggml")
+    logits = rows(2, 1000)
+    wanted = [params(seed=seed) for seed in range(2)]
+    check(batch, logits, wanted, [[], []], [])
+    assert batch._top_k is not None
+    logits[:, 5] = -np.inf
+    check(batch, logits, wanted, [[], []], [])
+    assert batch._top_k is None
+    check(batch, logits, wanted, [[], []], [])
+
+
+def test_rows_that_all_need_the_whole_do_not_ask_it() -> None:
+    batch = BatchSampler(1000, 1, NoTopK())
+    check(batch, rows(2, 1000), [params(top_k=0), params(top_k=0)], [[], []], [])
+
+
+class NoTopK:
+    def first(self, logits: Rows, k: int) -> None:
+        raise AssertionError("asked for what nobody wants")
+
+    def close(self) -> None: ...
 
 
 # threads

@@ -10,6 +10,7 @@ from engine_worker.scheduler import BURST_BATCHES, Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots
 from engine_worker.step_costs import StepCosts
+from engine_worker.stream_slots import StreamSlots
 from gpufc.config import Replay
 from gpufc.errors import OutOfCells
 from tests.engine_worker.sequences import sequence, spec
@@ -255,6 +256,17 @@ def test_requests_that_come_together_compute_their_common_prefix_once() -> None:
         n_tokens += plan.n_tokens
         planner.commit(plan)
     assert n_tokens < 2 * len(PREFIX)
+
+
+@pytest.mark.parametrize(("least_copied", "who_begin"), [(30, [1]), (50, [1, 2])])
+def test_nobody_waits_for_a_prefix_that_is_computed_sooner_than_copied(
+    least_copied: int, who_begin: list[int]
+) -> None:
+    cache = PrefixCache(can_cut=True)
+    slots = StreamSlots(4, max_idle=4, cache=cache, least_copied=least_copied)
+    planner = Scheduler(max_running=4, batch_tokens=256, slots=slots, costs=StepCosts())
+    add(planner, *(sequence(spec(n, prompt=(*PREFIX, 100 + n))) for n in (1, 2)))
+    assert [request for request, _, _ in step(planner)] == who_begin
 
 
 @pytest.mark.parametrize("n_cached", [0, 1, 3])

@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine_worker.kv_edit import Copy, KvEdit, Remove
-from engine_worker.prefix_cache import PrefixCache
+from engine_worker.prefix_cache import Match, PrefixCache
 from engine_worker.sequence import Sequence
 from engine_worker.slots import Slots, gaps
-from engine_worker.stream_slots import PATIENCE, StreamSlots
+from engine_worker.stream_slots import PATIENCE, StreamSlots, least_copied
 from tests.engine_worker.sequences import sequence, spec
 
 PREFIX = tuple(range(40))
@@ -104,13 +105,65 @@ def test_what_a_gap_held_moves_to_a_free_slot_rather_than_being_lost() -> None:
     assert run(slots, 10, (*running[1].tokens, 1)).n_computed == len(running[1].tokens) + 1
 
 
-@pytest.mark.parametrize(("n_tokens", "is_kept"), [(49, False), (50, True)])
+@pytest.mark.parametrize(("n_tokens", "is_kept"), [(51, False), (52, True)])
 def test_what_is_short_is_given_up_where_a_move_is_dear(n_tokens: int, is_kept: bool) -> None:
-    slots = StreamSlots(6, max_idle=6, cache=PrefixCache(can_cut=True), least_moved=50)
+    slots = dear(13)
     _, in_the_way, _ = (run(slots, n, n_tokens) for n in (1, 2, 3))
     end(slots, in_the_way)
     assert run(slots, 9).slot == 1
     assert (slots.match(sequence(spec(10, (*in_the_way.tokens, 1)))) is not None) == is_kept
+
+
+# where copies are dear
+
+
+def dear(least_copied: int, n_slots: int = 6) -> StreamSlots:
+    cache = PrefixCache(can_cut=True)
+    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least_copied)
+
+
+@pytest.mark.parametrize(("least_copied", "n_computed"), [(40, 40), (41, 0)])
+def test_a_short_prefix_of_another_slot_is_computed_again(
+    least_copied: int, n_computed: int
+) -> None:
+    slots = dear(least_copied)
+    run(slots, 1, (*PREFIX, 7))
+    slots.take_edits()
+    second = sequence(spec(2, (*PREFIX, 8, 9)))
+    slots.give(second)
+    assert (second.slot, second.n_computed) == (1, n_computed)
+    assert slots.take_edits() == ([Copy(0, 1, 40)] if n_computed else [])
+
+
+def test_what_lies_in_the_slot_itself_is_kept_as_far_as_it_is_the_same() -> None:
+    slots = dear(1000, n_slots=3)
+    ended = [run(slots, n, (*PREFIX, n, n, n)) for n in range(3)]
+    end(slots, *ended)
+    slots.take_edits()
+    again = [sequence(spec(n, (*PREFIX, n, n, n))) for n in range(5, 8)]
+    for each in again:
+        slots.give(each)
+    assert sorted((each.slot, each.n_computed) for each in again) == [(0, 40), (1, 40), (2, 40)]
+    assert all(isinstance(edit, Remove) and edit.start == 40 for edit in slots.take_edits())
+
+
+def test_nothing_of_another_scope_is_kept_in_the_slot() -> None:
+    slots = dear(1000, n_slots=2)
+    ended = run(slots, 1, (*PREFIX, 1))
+    theirs = structs.replace(spec(2, (*PREFIX, 2)), scope="other")
+    other = sequence(theirs)
+    slots.give(other)
+    other.n_computed = len(other.tokens)
+    slots.remember(other)
+    end(slots, ended, other)
+    # the first slot is the match's, the second one has been idle for a shorter time
+    assert slots._cache.match_in(1, "", [*PREFIX, 3]) is None
+    assert slots._cache.match_in(0, "", [*PREFIX, 3]) == Match(0, 40)
+
+
+def test_a_copy_is_worth_more_tokens_of_a_small_model() -> None:
+    assert 100 < least_copied(30, 135_000_000) < 200
+    assert 10 < least_copied(32, 8_000_000_000) < 25
 
 
 def test_a_gap_that_nobody_fills_is_closed_after_some_steps() -> None:
@@ -136,16 +189,19 @@ def test_without_a_free_slot_the_least_recently_used_prefix_goes() -> None:
 
 
 @given(
-    st.booleans(),
+    st.sampled_from(["one cache", "streams", "dear copies"]),
     st.lists(
         st.tuples(st.sampled_from(["start", "end", "settle", "adopt", "short"]), st.integers(0, 9))
     ),
 )
 @settings(max_examples=300, deadline=None)
 def test_every_running_slot_has_its_own_tokens_whatever_comes(
-    in_streams: bool, moves: list[tuple[str, int]]
+    layout: str, moves: list[tuple[str, int]]
 ) -> None:
+    in_streams = layout != "one cache"
     slots = streams(7) if in_streams else shared(7, max_idle=3)
+    if layout == "dear copies":
+        slots = dear(20, n_slots=7)
     cells, running, n_started = Cells(7), [], 0
     for move, at in moves:
         if move == "start" and len(running) < 4:
