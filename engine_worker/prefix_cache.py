@@ -96,6 +96,11 @@ class PrefixCache:
         self._tree(source).move(source, target)
         self._holdings[target] = self._holdings.pop(source)
 
+    def acquire(self, slot: int) -> None:
+        """A running sequence goes on in a slot, whose holding, if there is one, is busy now."""
+        if slot in self._holdings:
+            self._holdings[slot].idle = False
+
     def release(self, slot: int) -> bool:
         """The running sequence of a slot has ended. True if its cells are worth keeping."""
         if self.n_tokens(slot) < MIN_MATCH:

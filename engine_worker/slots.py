@@ -180,6 +180,7 @@ class Slots:
 
     def _own(self, slot: int, sequence: Sequence, n_computed: int) -> None:
         self._busy[slot] = sequence
+        self._cache.acquire(slot)
         sequence.slot, sequence.n_computed = slot, n_computed
 
     def _defect(self) -> int:

@@ -1,5 +1,7 @@
 """Who gets which slot, and what is copied or forgotten for it, in one cache and in streams."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from engine_worker.stream_slots import PATIENCE, StreamSlots, least_copied
 from tests.engine_worker.sequences import sequence, spec
 
 PREFIX = tuple(range(40))
-MOVES = ("start", "end", "settle", "adopt", "short")
+MOVES = ("start", "go on", "end", "settle", "adopt", "short")
 
 
 def shared(n_slots: int = 6, max_idle: int = 6) -> Slots:
@@ -72,6 +74,19 @@ def test_in_streams_it_goes_on_in_place_if_that_is_beside_those_that_run() -> No
     again = sequence(spec(3, (*PREFIX, 7, 8)))
     slots.give(again)
     assert (again.slot, second.slot, slots.take_edits()) == (0, 1, [])
+
+
+@pytest.mark.parametrize("layout", [shared, streams])
+def test_a_slot_in_which_a_conversation_goes_on_is_not_given_up_as_idle(
+    layout: Callable[[], Slots],
+) -> None:
+    slots = layout()
+    end(slots, run(slots, 1, PREFIX))
+    slots.give(sequence(spec(2, (*PREFIX, 7, 8))))
+    slots.take_edits()
+    assert slots.idle_and_free[0] == []
+    assert not slots.give_up_idle()
+    assert slots.take_edits() == []
 
 
 def test_in_streams_it_is_copied_beside_those_that_run_and_leaves_its_old_place() -> None:
@@ -190,9 +205,7 @@ def test_without_a_free_slot_the_least_recently_used_prefix_goes() -> None:
 
 @given(
     st.sampled_from(["one cache", "streams", "dear copies"]),
-    st.lists(
-        st.tuples(st.sampled_from(["start", "end", "settle", "adopt", "short"]), st.integers(0, 9))
-    ),
+    st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 9))),
 )
 @settings(max_examples=300, deadline=None)
 def test_every_running_slot_has_its_own_tokens_whatever_comes(
@@ -204,9 +217,13 @@ def test_every_running_slot_has_its_own_tokens_whatever_comes(
         slots = dear(20, n_slots=7)
     cells, running, n_started = Cells(7), [], 0
     for move, at in moves:
-        if move == "start" and len(running) < 4:
+        held = [holding.tokens for holding in slots.holdings()] or [()]
+        if move in ("start", "go on") and len(running) < 4:
             n_started += 1
-            fresh = sequence(spec(n_started, (*PREFIX[: 4 * at], *range(100, 120), n_started % 3)))
+            prompt = (*PREFIX[: 4 * at], *range(100, 120), n_started % 3)
+            if move == "go on":
+                prompt = (*held[at % len(held)], 60 + at)
+            fresh = sequence(spec(n_started, prompt))
             slots.give(fresh)
             cells.do(slots.take_edits())
             assert cells.held[fresh.slot or 0] == fresh.tokens[: fresh.n_computed]
