@@ -15,7 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
-from engine_worker.logit_adjustment import Adjustment, Logits, adjusted
+from engine_worker.logit_adjustment import Adjusted, Adjustment, Logits, adjusted, applied
 from engine_worker.sampling import Sampler, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
 from gpufc.errors import RequestError
@@ -97,7 +97,7 @@ class BatchSampler:
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous. They are as
-        before when it returns; with a `top_k`, biases are written into them meanwhile.
+        before when it returns; biases and penalties may be written into them meanwhile.
 
         In the place of a token stands the `RequestError` that ends its request, if biases leave
         nothing to choose from. Raises `DecodeFailed` if any row has NaN or +inf, or no finite
@@ -190,17 +190,13 @@ def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | N
     with np.errstate(invalid="ignore"):
         places, values = adjusted(logits, *prepared.changed)
     flat = logits.reshape(-1)
-    before = flat[places]
-    if not np.isfinite(before).all():
+    if not np.isfinite(flat[places]).all():
         return None
-    flat[places] = np.maximum(values, OUT_OF_REACH)
-    try:
+    with applied(flat, Adjusted(places, np.maximum(values, OUT_OF_REACH))):
         top = top_k.first(logits, int(prepared.n_first.max()) + 1)
         if top is None or not np.isfinite(top.sums).all():
             return None
         return of_top(logits, top.ids, ~prepared.alone)
-    finally:
-        flat[places] = before
 
 
 def _changed(

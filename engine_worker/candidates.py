@@ -194,6 +194,9 @@ def of_row(row: Logits, steps: Steps) -> tuple[float, Places, Logits, float | No
 
     The largest one is NaN if the row has one, or infinite; then there are no ids.
     """
+    if steps.top_k == 1:
+        ids = np.array([row.argmax()])
+        return float(row[ids[0]]), ids, row[ids], None
     width = len(row) // DEPTH
     if 4 * steps.top_k <= width:
         return *_first_of_row(row, width, int(steps.top_k)), None

@@ -1,10 +1,12 @@
 """Biases and penalties: the logits that change before the sampler chain, and what they become.
 
 They touch few tokens of a row, so that nothing here copies rows: the result lists the places and
-their new values. Single precision, as in llama.cpp.
+their new values, which `applied` writes into the logits for a while. Single precision, as in
+llama.cpp.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -107,6 +109,24 @@ def adjusted(
     penalties = np.ones((len(logits), 3), np.float32)
     penalties[rows] = [adjustment.penalties for adjustment in adjustments]
     return Adjusted(places, _penalized(values, times, penalties[places // n_vocab].T))
+
+
+def adjusted_row(row: Logits, adjustment: Adjustment, recent: Sequence[int]) -> Adjusted:
+    """The same for one row, shape (n_vocab,), in fewer calls."""
+    if not recent:
+        return Adjusted(adjustment.bias_ids, row[adjustment.bias_ids] + adjustment.bias)
+    return adjusted(row[None], [0], [adjustment], [recent])
+
+
+@contextmanager
+def applied(flat: Logits, changed: Adjusted) -> Iterator[None]:
+    """While it lasts, flat logits have the changed values; afterwards they are as before."""
+    before = flat[changed.places]
+    flat[changed.places] = changed.values
+    try:
+        yield
+    finally:
+        flat[changed.places] = before
 
 
 def _penalized(values: Logits, times: Logits, penalties: Logits) -> Logits:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.candidates import of_row
-from engine_worker.logit_adjustment import adjusted, adjustment
+from engine_worker.logit_adjustment import adjusted_row, adjustment, applied
 from engine_worker.sampling_chain import Scores, Table, draw, steps, survivors
 from gpufc.errors import DecodeFailed, InvalidRequest
 from gpufc.sampling import SamplingParams
@@ -57,7 +57,8 @@ class Sampler:
     def choose(self, logits: Row, history: Sequence[int], choice: int, position: int) -> int:
         """The next token's id.
 
-        `logits` has shape (n_vocab,) and is not modified. `history` holds the prompt's and all
+        `logits` has shape (n_vocab,) and is as before when it returns; if it may be written to,
+        biases and penalties are in it meanwhile. `history` holds the prompt's and all
         generated tokens. `position` counts the generated tokens before this one. Raises
         `InvalidRequest` when biases leave no token to choose from: this ends the request only; and
         `DecodeFailed` for logits that are worth nothing: see `unusable`.
@@ -79,24 +80,26 @@ class Sampler:
 
     def _candidates(self, logits: Row, history: Sequence[int]) -> tuple[Scores, Ids, float | None]:
         """What the chain takes for this one row, and the candidates' ids."""
-        if self.adjustment is not None and not math.isfinite(logits.max()):
-            raise unusable()  # penalties would hide it
-        best, ids, values, whole = of_row(self._adjusted(logits, history), self.steps)
-        if best == -np.inf and self.adjustment is not None:
+        best, ids, values, whole = self._of_row(logits, history)
+        if best == -np.inf and math.isfinite(logits.max()):
             raise InvalidRequest("the biases leave no token to choose from", param="logit_bias")
         if not math.isfinite(best):
             raise unusable()
         return (values.astype(np.float64) - best)[None], ids, whole
 
-    def _adjusted(self, logits: Row, history: Sequence[int]) -> Row:
-        """The row with biases and penalties applied; a copy only if there are any."""
+    def _of_row(self, logits: Row, history: Sequence[int]) -> tuple[float, Ids, Row, float | None]:
+        """`candidates.of_row` with biases and penalties."""
         if self.adjustment is None:
-            return logits
+            return of_row(logits, self.steps)
+        if not logits.flags.writeable:
+            logits = logits.copy()
         recent = self.adjustment.recent(history, len(history))
-        places, values = adjusted(logits[None], [0], [self.adjustment], [recent])
-        row = logits.copy()
-        row[places] = values
-        return row
+        with np.errstate(invalid="ignore"):
+            changed = adjusted_row(logits, self.adjustment, recent)
+        if not (logits[changed.places] < np.inf).all():
+            raise unusable()  # penalties would hide it
+        with applied(logits, changed):
+            return of_row(logits, self.steps)
 
 
 def unusable() -> DecodeFailed:

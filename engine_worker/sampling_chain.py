@@ -19,6 +19,9 @@ Mask = NDArray[np.bool_]
 Counts = NDArray[np.intp]
 
 
+_ALL = 1 << 31
+"""More than any vocabulary has."""
+
 LEAST_TEMPERATURE = 1e-200
 """So cold that the best one is certain, whatever the scores; below it their quotient overflows."""
 
@@ -53,10 +56,14 @@ class Table:
     def __init__(self, values: Scores) -> None:
         """`values` has a row of `Steps` for each."""
         self._values = values
-        self.top_k, self.typical_p, self.top_p, log_min_p, temperature = values.T
+        top_k, self.typical_p, self.top_p, log_min_p, temperature = values.T
+        self.top_k: Counts = np.minimum(top_k, _ALL).astype(np.intp)
         self.log_min_p, self.temperature = log_min_p[:, None], temperature[:, None]
         self.is_typical = bool((self.typical_p < 1.0).any())
-        self.is_nucleus = bool((self.top_p < 1.0).any())
+        self.has_nucleus = self.top_p < 1.0
+        self.is_nucleus = bool(self.has_nucleus.any())
+        self.is_nucleus_only = bool(self.has_nucleus.all())
+        self.is_min_p = bool((log_min_p > -math.inf).any())
 
     def __len__(self) -> int:
         return len(self._values)
@@ -93,22 +100,26 @@ def survivors(
     the steps of each. `whole` is the mass of all tokens, of which top-p is a share, where
     candidates are fewer than the steps before top-p leave; None where they are not.
     """
-    n_kept = np.minimum(table.top_k, counts).astype(np.intp)
+    n_kept = np.minimum(table.top_k, counts)
     if table.is_typical:
         scores = np.where(_first(scores, _ranked(scores), n_kept), scores, -np.inf)
         for row in (table.typical_p < 1.0).nonzero()[0]:
             _drop_untypical(scores[row], float(table.typical_p[row]))
         n_kept = counts = _count(scores > -np.inf)
-    kept = scores > -np.inf
     if table.is_nucleus or (n_kept < counts).any():
         ranked = _ranked(scores)
         if table.is_nucleus:
             nucleus = np.minimum(n_kept, _nucleus(ranked, n_kept, table.top_p, whole))
-            n_kept = np.where(table.top_p < 1.0, nucleus, n_kept)
+            n_kept = (
+                nucleus if table.is_nucleus_only else np.where(table.has_nucleus, nucleus, n_kept)
+            )
         kept = _first(scores, ranked, n_kept)
+    else:
+        kept = scores > -np.inf
     if table.is_typical:  # the best one may be gone
         scores = scores - scores.max(axis=1, keepdims=True)
-    kept &= scores >= table.log_min_p
+    if table.is_min_p:
+        kept &= scores >= table.log_min_p
     weights = np.exp(scores / table.temperature)
     weights *= kept
     return kept, weights
@@ -137,7 +148,8 @@ def _first(scores: Scores, ranked: Scores, n_kept: Counts) -> Mask:
 def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None) -> Counts:
     """How many of the first `n_kept` it takes to hold the share `top_p` of the mass."""
     mass = np.exp(ranked)
-    mass *= np.arange(mass.shape[1]) < n_kept[:, None]
+    if n_kept.min() < mass.shape[1]:
+        mass *= np.arange(mass.shape[1]) < n_kept[:, None]
     mass = mass.cumsum(axis=1)
     wanted = top_p * (mass[:, -1] if whole is None else whole)
     return _count(mass < wanted[:, None]) + 1
