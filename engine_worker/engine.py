@@ -14,21 +14,19 @@ import numpy as np
 from msgspec import Struct
 
 from engine_worker import host, kv_edit, kv_transfer
-from engine_worker.backend import Backend, Logits, ModelFacts
+from engine_worker.backend import Backend, Logits
 from engine_worker.batch_sampling import BatchSampler, prepare
 from engine_worker.draft_shape import DraftShape
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.plan import Plan, Work
-from engine_worker.prefix_cache import PrefixCache
 from engine_worker.progress import Progress
 from engine_worker.sampling import Sampler
 from engine_worker.scheduler import Scheduler
 from engine_worker.sequence import Sequence
-from engine_worker.slots import Slots
 from engine_worker.speculation import Speculation
 from engine_worker.step_batch import batch_of, picks
 from engine_worker.step_costs import StepCosts
-from engine_worker.stream_slots import StreamSlots, least_copied
+from engine_worker.stream_slots import slots_for
 from gpufc.errors import (
     ContextLengthExceeded,
     DecodeFailed,
@@ -59,7 +57,7 @@ SAMPLING_THREADS = 8
 """Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
 are taken."""
 
-TOP_K_THREADS = 4
+TOP_K_THREADS = 8
 """Threads from which on ggml's top-k, which takes longer and shares better, is the faster one."""
 
 MAX_SPECULATING = 4
@@ -113,7 +111,7 @@ class Engine:
         self.scheduler = Scheduler(
             max_running=max_running,
             batch_tokens=batch_tokens,
-            slots=_slots(facts, max_running),
+            slots=slots_for(facts, max_running),
             costs=costs,
             in_passes=facts.asynchronous and not facts.unified,
         )
@@ -133,6 +131,8 @@ class Engine:
         self._emit = emit
         self._epoch = epoch
         self._step = 0
+        self._n_cells_used = 0
+        """After the last step: to count them would take time before each."""
         self._untold: Untold | None = None
 
     def run(self) -> None:
@@ -144,6 +144,7 @@ class Engine:
     def take_requests(self) -> None:
         """Handle everything in the inbox; wait for something when there is nothing to do."""
         if not (self.scheduler.running or self.scheduler.waiting):
+            self._count_cells()
             self._note(EnginePhase.IDLE, 0)
             self._handle(self.inbox.get())
         while True:
@@ -171,6 +172,7 @@ class Engine:
         if is_quiet:
             self._guesses()  # only to see whether they would have been right
         n_recomputed = self.scheduler.commit(plan)
+        self._count_cells()
         wanted = [work for work in plan.work if work.output]
         prepared = prepare([pick for work in wanted for pick in picks(work)])
         try:
@@ -378,6 +380,10 @@ class Engine:
             self._finish(sequence)
         self._epoch = epoch
 
+    def _count_cells(self) -> None:
+        used = self.scheduler.slots.n_cells_used
+        self._n_cells_used = min(used, self._backend.facts.kv_cells)
+
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:
         scheduler = self.scheduler
         self.progress = Progress(
@@ -387,19 +393,5 @@ class Engine:
             step_tokens=n_tokens,
             n_running=len(scheduler.running),
             n_waiting=len(scheduler.waiting),
-            kv_cells_used=min(scheduler.slots.n_cells_used, self._backend.facts.kv_cells),
+            kv_cells_used=self._n_cells_used,
         )
-
-
-def _slots(facts: ModelFacts, max_running: int) -> Slots:
-    cache = PrefixCache(can_cut=facts.can_cut)
-    if facts.unified or not facts.can_cut:
-        max_idle = max(0, facts.n_sequences - max_running)
-        return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
-    # idle cells of another stream slow nobody down
-    return StreamSlots(
-        facts.n_sequences,
-        max_idle=facts.n_sequences,
-        cache=cache,
-        least_copied=least_copied(facts.n_layers, facts.n_params) if facts.asynchronous else 0,
-    )

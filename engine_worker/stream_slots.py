@@ -7,6 +7,7 @@ stays is closed after some steps; idle prefixes make way by moving to where nobo
 a short prefix is computed sooner than copied; then it is reused only where it lies.
 """
 
+from engine_worker.backend import ModelFacts
 from engine_worker.kv_edit import Copy
 from engine_worker.prefix_cache import Match, PrefixCache
 from engine_worker.sequence import Sequence
@@ -28,6 +29,21 @@ MOVED = 4
 def least_copied(n_layers: int, n_params: int) -> int:
     """Tokens of a prefix that a device copies to another stream sooner than it computes them."""
     return round(n_layers * _COPY_S / (_TOKEN_S + n_params * _PARAMETER_S))
+
+
+def slots_for(facts: ModelFacts, max_running: int) -> Slots:
+    """The slots of a model as it was loaded, of which `max_running` at most are owned at once."""
+    cache = PrefixCache(can_cut=facts.can_cut)
+    if facts.unified or not facts.can_cut:
+        max_idle = max(0, facts.n_sequences - max_running)
+        return Slots(facts.n_sequences, max_idle=max_idle, cache=cache)
+    # idle cells of another stream slow nobody down
+    return StreamSlots(
+        facts.n_sequences,
+        max_idle=facts.n_sequences,
+        cache=cache,
+        least_copied=least_copied(facts.n_layers, facts.n_params) if facts.asynchronous else 0,
+    )
 
 
 class StreamSlots(Slots):
