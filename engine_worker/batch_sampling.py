@@ -15,7 +15,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
-from engine_worker.logit_adjustment import Adjusted, Adjustment, Logits, adjusted, applied
+from engine_worker.logit_adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
 from engine_worker.sampling import Sampler, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
 from gpufc.errors import RequestError
@@ -46,8 +46,8 @@ class Prepared(Struct, frozen=True):
     """All of a batch that can be known before its logits are. `prepare` makes it.
 
     `table` has the steps of each pick, `n_first` says how many tokens of a row its chain
-    looks at, `uniforms` are the random numbers. Rows of `alone` go alone; `changed` lists those
-    with biases or penalties, their adjustments, and the tokens that are penalized.
+    looks at, `uniforms` are the random numbers. Rows of `alone` go alone; `changes` are what biases
+    and penalties do to the others, or to the only one.
     """
 
     picks: Sequence[Pick]
@@ -56,7 +56,7 @@ class Prepared(Struct, frozen=True):
     alone: NDArray[np.bool_]
     n_first: Counts
     uniforms: Scores
-    changed: tuple[list[int], list[Adjustment], list[Sequence[int]]]
+    changes: Changes
 
 
 def prepare(picks: Sequence[Pick]) -> Prepared:
@@ -72,7 +72,7 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
         alone,
         np.where(alone, 1, table.top_k).astype(np.intp),
         np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
-        _changed(picks),
+        _changes(picks),
     )
 
 
@@ -174,7 +174,7 @@ class BatchSampler:
         if top_k is not None:
             self._do_without_top_k()
         maxima[prepared.alone] = -np.inf
-        changed = adjusted(logits, *prepared.changed)
+        changed = adjusted(logits.reshape(-1), prepared.changes)
         return self._columns.first(logits, maxima, best, changed, prepared.n_first)
 
     def _do_without_top_k(self) -> None:
@@ -187,9 +187,8 @@ class BatchSampler:
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:
     """What `TopK` finds; None where it cannot tell, or some logits are not finite."""
-    with np.errstate(invalid="ignore"):
-        places, values = adjusted(logits, *prepared.changed)
     flat = logits.reshape(-1)
+    places, values = adjusted(flat, prepared.changes)
     if not np.isfinite(flat[places]).all():
         return None
     with applied(flat, Adjusted(places, np.maximum(values, OUT_OF_REACH))):
@@ -199,18 +198,16 @@ def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | N
         return of_top(logits, top.ids, ~prepared.alone)
 
 
-def _changed(
-    picks: Sequence[Pick],
-) -> tuple[list[int], list[Adjustment], list[Sequence[int]]]:
-    """The rows with biases or penalties, but of those that go alone."""
+def _changes(picks: Sequence[Pick]) -> Changes:
     rows, adjustments, recents = [], [], []
     for row, pick in enumerate(picks):
         adjustment = pick.sampler.adjustment
-        if adjustment is not None and pick.sampler.steps.top_k <= MAX_TOP_K:
+        is_alone = pick.sampler.steps.top_k > MAX_TOP_K and len(picks) > 1
+        if adjustment is not None and not is_alone:
             rows.append(row)
             adjustments.append(adjustment)
             recents.append(adjustment.recent(pick.history, pick.n_history))
-    return rows, adjustments, recents
+    return changes(picks[0].sampler.n_vocab if picks else 0, rows, adjustments, recents)
 
 
 def _uniform(pick: Pick) -> float:
@@ -219,8 +216,11 @@ def _uniform(pick: Pick) -> float:
 
 def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:
     pick = prepared.picks[row]
-    history = () if pick.sampler.adjustment is None else pick.history[: pick.n_history]
+    wanted = None
+    if pick.sampler.adjustment is not None:
+        is_only = len(prepared.picks) == 1
+        wanted = prepared.changes if is_only else pick.sampler.changes(pick.history, pick.n_history)
     try:
-        return pick.sampler.choose_by(logits[row], history, prepared.uniforms[row : row + 1])
+        return pick.sampler.choose_by(logits[row], wanted, prepared.uniforms[row : row + 1])
     except RequestError as err:
         return err

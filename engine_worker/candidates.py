@@ -177,7 +177,7 @@ def of_top(logits: Logits, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) ->
     """
     ordered = np.sort(ids, axis=1).astype(np.int64)
     starts = np.arange(0, logits.size, logits.shape[1])[:, None]
-    values = logits.reshape(-1).take(ordered + starts)
+    values = logits.reshape(-1).take(ordered + starts, mode="clip")
     last, before = np.partition(values, 1, axis=1)[:, :2].T
     sure = last < _bounds(before, values.max(axis=1))
     sure &= last > OUT_OF_REACH

@@ -16,7 +16,6 @@ from msgspec import Struct
 from engine_worker import host, kv_edit, kv_transfer
 from engine_worker.backend import Backend, Logits
 from engine_worker.batch_sampling import BatchSampler, prepare
-from engine_worker.draft_shape import DraftShape
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.plan import Plan, Work
 from engine_worker.progress import Progress
@@ -24,6 +23,7 @@ from engine_worker.sampling import Sampler
 from engine_worker.scheduler import Scheduler
 from engine_worker.sequence import Sequence
 from engine_worker.speculation import Speculation
+from engine_worker.steady_speculation import SteadySpeculation
 from engine_worker.step_batch import batch_of, picks
 from engine_worker.step_costs import StepCosts
 from engine_worker.stream_slots import slots_for
@@ -117,10 +117,10 @@ class Engine:
         )
         self._backend = backend
         self._costs = costs
-        self._speculation = None
+        self._speculation: Speculation | SteadySpeculation | None = None
         if drafter and facts.can_cut:
-            shape = DraftShape() if facts.asynchronous else None
-            self._speculation = Speculation(drafter, costs, shape)
+            make = SteadySpeculation if facts.asynchronous else Speculation
+            self._speculation = make(drafter, costs)
         self._n_spare_outputs = facts.max_outputs - max_running
         n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
         self._sampler = BatchSampler(

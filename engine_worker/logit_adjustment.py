@@ -26,8 +26,19 @@ BAN = -100.0
 _LARGEST = np.float32(3.0e38)
 
 
+class Changes(NamedTuple):
+    """What happens to the logits at `places` of the flat matrix (row * n_vocab + id), each once:
+    `bias` is added, then they are penalized for having occurred `times`, if any are."""
+
+    places: Places
+    bias: Logits
+    times: Logits | None = None
+    penalties: Logits | None = None
+    """Shape (3, len(places)): repeat, frequency, presence."""
+
+
 class Adjusted(NamedTuple):
-    """Changed logits: `places` in the flat matrix (row * n_vocab + id), each once, and `values`."""
+    """Changed logits: `places` in the flat matrix, each once, and `values`."""
 
     places: Places
     values: Logits
@@ -79,43 +90,45 @@ def adjustment(
     )
 
 
-def adjusted(
-    logits: Logits,
+def changes(
+    n_vocab: int,
     rows: Sequence[int],
     adjustments: Sequence[Adjustment],
     recents: Sequence[Sequence[int]],
-) -> Adjusted:
-    """The changed logits of `rows` of `logits` (n_rows, n_vocab), which is not modified.
+) -> Changes:
+    """What becomes of `rows` of logits, of which nothing need be known yet.
 
     For each of `rows` an adjustment, and the tokens that `Adjustment.recent` gives for it.
     """
     if not rows:
-        return Adjusted(np.empty(0, np.int64), np.empty(0, np.float32))
-    n_vocab = logits.shape[1]
-    flat = logits.reshape(-1)
+        return Changes(np.empty(0, np.int64), np.empty(0, np.float32))
+    if len(rows) == 1 and not recents[0]:
+        return Changes(adjustments[0].bias_ids + rows[0] * n_vocab, adjustments[0].bias)
     starts = np.array(rows) * n_vocab
     places = np.concatenate([adjustment.bias_ids for adjustment in adjustments])
     places += np.repeat(starts, [len(adjustment.bias_ids) for adjustment in adjustments])
     bias = np.concatenate([adjustment.bias for adjustment in adjustments])
     lengths = [len(recent) for recent in recents]
     if not any(lengths):
-        return Adjusted(places, flat[places] + bias)
+        return Changes(places, bias)
     penalized = np.fromiter(chain.from_iterable(recents), np.int64, sum(lengths))
     penalized += np.repeat(starts, lengths)
     places, inverse = np.unique(np.concatenate((penalized, places)), return_inverse=True)
-    values = flat[places]
-    values[inverse[len(penalized) :]] += bias
+    biases = np.zeros(len(places), np.float32)
+    biases[inverse[len(penalized) :]] = bias
     times = np.bincount(inverse[: len(penalized)], minlength=len(places)).astype(np.float32)
-    penalties = np.ones((len(logits), 3), np.float32)
+    penalties = np.ones((max(rows) + 1, 3), np.float32)
     penalties[rows] = [adjustment.penalties for adjustment in adjustments]
-    return Adjusted(places, _penalized(values, times, penalties[places // n_vocab].T))
+    return Changes(places, biases, times, penalties[places // n_vocab].T)
 
 
-def adjusted_row(row: Logits, adjustment: Adjustment, recent: Sequence[int]) -> Adjusted:
-    """The same for one row, shape (n_vocab,), in fewer calls."""
-    if not recent:
-        return Adjusted(adjustment.bias_ids, row[adjustment.bias_ids] + adjustment.bias)
-    return adjusted(row[None], [0], [adjustment], [recent])
+def adjusted(flat: Logits, wanted: Changes) -> Adjusted:
+    """The changed logits. `flat` is not modified; what is not finite in it may be anything here."""
+    with np.errstate(invalid="ignore"):
+        values = flat[wanted.places] + wanted.bias
+        if wanted.times is None or wanted.penalties is None:
+            return Adjusted(wanted.places, values)
+        return Adjusted(wanted.places, _penalized(values, wanted.times, wanted.penalties))
 
 
 @contextmanager

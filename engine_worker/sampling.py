@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.candidates import of_row
-from engine_worker.logit_adjustment import adjusted_row, adjustment, applied
+from engine_worker.logit_adjustment import Changes, adjusted, adjustment, applied, changes
 from engine_worker.sampling_chain import Scores, Table, draw, steps, survivors
 from gpufc.errors import DecodeFailed, InvalidRequest
 from gpufc.sampling import SamplingParams
@@ -48,6 +48,7 @@ class Sampler:
         self.is_argmax = self.steps.top_k == 1 and self.adjustment is None
         """Whether the choice is the first of the row's largest logits, as the backend gave them."""
         self._seed = params.seed
+        self.n_vocab = n_vocab
 
     def uniform(self, choice: int, position: int) -> float:
         """The random number for the token at `position` of the sequence."""
@@ -64,41 +65,45 @@ class Sampler:
         `DecodeFailed` for logits that are worth nothing: see `unusable`.
         """
         uniforms = np.array([self.uniform(choice, position)])
-        return self.choose_by(logits, history, uniforms)
+        return self.choose_by(logits, self.changes(history, len(history)), uniforms)
 
-    def choose_by(self, logits: Row, history: Sequence[int], uniforms: Scores) -> int:
-        """The same, given the random number, shape (1,)."""
-        scores, ids, whole = self._candidates(logits, history)
+    def changes(self, history: Sequence[int], n_history: int) -> Changes | None:
+        """What biases and penalties do after the first `n_history` tokens; None: nothing, ever."""
+        if self.adjustment is None:
+            return None
+        recent = self.adjustment.recent(history, n_history)
+        return changes(self.n_vocab, [0], [self.adjustment], [recent])
+
+    def choose_by(self, logits: Row, wanted: Changes | None, uniforms: Scores) -> int:
+        """The same, given the changes and the random number, shape (1,)."""
+        scores, ids, whole = self._candidates(logits, wanted)
         return int(ids[draw(scores, np.array([len(ids)]), self._table, uniforms, whole)[0]])
 
     def distribution(self, logits: Row, history: Sequence[int]) -> tuple[Ids, Scores]:
         """The tokens that `choose` draws from, by rising id, and their probabilities."""
-        scores, ids, whole = self._candidates(logits, history)
+        scores, ids, whole = self._candidates(logits, self.changes(history, len(history)))
         kept, weights = survivors(scores, np.array([len(ids)]), self._table, whole)
         left = weights[kept]
         return ids[kept[0]], left / left.sum()
 
-    def _candidates(self, logits: Row, history: Sequence[int]) -> tuple[Scores, Ids, float | None]:
+    def _candidates(self, logits: Row, wanted: Changes | None) -> tuple[Scores, Ids, float | None]:
         """What the chain takes for this one row, and the candidates' ids."""
-        best, ids, values, whole = self._of_row(logits, history)
+        best, ids, values, whole = self._of_row(logits, wanted)
         if best == -np.inf and math.isfinite(logits.max()):
             raise InvalidRequest("the biases leave no token to choose from", param="logit_bias")
         if not math.isfinite(best):
             raise unusable()
         return (values.astype(np.float64) - best)[None], ids, whole
 
-    def _of_row(self, logits: Row, history: Sequence[int]) -> tuple[float, Ids, Row, float | None]:
+    def _of_row(self, logits: Row, wanted: Changes | None) -> tuple[float, Ids, Row, float | None]:
         """`candidates.of_row` with biases and penalties."""
-        if self.adjustment is None:
+        if wanted is None:
             return of_row(logits, self.steps)
         if not logits.flags.writeable:
             logits = logits.copy()
-        recent = self.adjustment.recent(history, len(history))
-        with np.errstate(invalid="ignore"):
-            changed = adjusted_row(logits, self.adjustment, recent)
-        if not (logits[changed.places] < np.inf).all():
+        if not (logits[wanted.places] < np.inf).all():
             raise unusable()  # penalties would hide it
-        with applied(logits, changed):
+        with applied(logits, adjusted(logits, wanted)):
             return of_row(logits, self.steps)
 
 

@@ -1,5 +1,6 @@
 """Drafts for the sequences of a step, as long as they pay: mostly none. Pure.
 
+For a CPU, on which each further token costs something; for devices there is `steady_speculation`.
 What pays is `draft_lengths.py`'s to say, from what steps cost and from how often drafts were right.
 """
 
@@ -9,7 +10,6 @@ from math import ceil
 from msgspec import Struct
 
 from engine_worker.draft_lengths import MAX_DRAFT, MAX_DRAFTED, Offer, Prices, worthwhile
-from engine_worker.draft_shape import LENGTH, DraftShape
 from engine_worker.drafting import Draft, Drafter, DraftRequest
 from engine_worker.odds import Odds
 from engine_worker.step_costs import StepCosts
@@ -54,22 +54,15 @@ class Speculation:
     out to learn that the text has turned repetitive. Where they do, one token is, now and then.
     """
 
-    def __init__(self, drafter: Drafter, costs: StepCosts, shape: DraftShape | None = None) -> None:
-        """With a `shape`, all drafts of a step have its length."""
+    is_quiet = False
+    """Drafts are asked for before each step."""
+
+    def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
-        self._shape = shape
-        self._longest = LENGTH if shape else MAX_DRAFT
         self._costs = costs
         self._tracks: dict[RequestNo, _Track] = {}
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether drafts are only compared with what comes, for now, so that they may be asked for
-        beside a step. A model that guesses is asked on the device that computes the step."""
-        quiet = self._shape is not None and not self._shape.has_drafts
-        return quiet and self._drafter.position_s is None
 
     def draft_all(
         self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
@@ -81,23 +74,20 @@ class Speculation:
         """
         drafts: list[list[int]] = [[] for _ in requests]
         prices = self._priced(len(requests) if n_decoding is None else n_decoding)
-        if prices is None:
-            return drafts
-        if prices.hopeless:
-            self.pause()
+        if prices is None or prices.hopeless:
             return drafts
         awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
         if not awake:
-            return self._shaped(requests, drafts, is_worthwhile=False)
+            return drafts
         asked = [requests[at] for at in awake]
         if self._drafter.position_s is None:
             rest = len(requests) // _LOOKED_AT
-            verified, lengths = self._look_then_choose(asked, prices, rest)
+            verified = self._look_then_choose(asked, prices, rest)
         else:
-            verified, lengths = self._choose_then_draft(asked, prices)
+            verified = self._choose_then_draft(asked, prices)
         for at, tokens in zip(awake, verified, strict=True):
             drafts[at] = tokens
-        return self._shaped(requests, drafts, is_worthwhile=any(lengths))
+        return drafts
 
     def forget(self, key: RequestNo) -> None:
         """The sequence has ended. Unknown keys are ignored."""
@@ -106,55 +96,33 @@ class Speculation:
 
     def pause(self) -> None:
         """There is a step in which nothing is guessed."""
-        if self._shape is not None:
-            self._shape.reset()
-
-    def _shaped(
-        self, requests: Sequence[DraftRequest], drafts: list[list[int]], *, is_worthwhile: bool
-    ) -> list[list[int]]:
-        """Where it must be, all of one length: with what was guessed beyond what is worth it, and
-        then with the last token, which is as good a guess as any."""
-        if self._shape is None:
-            return drafts
-        length = self._shape.length(is_worthwhile)
-        if not length:
-            return [[] for _ in requests]
-        return [self._filled_up(request, length) for request in requests]
-
-    def _filled_up(self, request: DraftRequest, length: int) -> list[int]:
-        track = self._tracks[request.key]
-        guessed = track.draft.tokens if track.n_known == len(request.tokens) else []
-        return (guessed + request.tokens[-1:] * length)[: min(length, request.limit)]
 
     def _look_then_choose(
         self, requests: list[DraftRequest], prices: Prices, rest: int
-    ) -> tuple[list[list[int]], list[int]]:
-        """Of drafts that cost nothing, what is worth verifying; and how much that is."""
+    ) -> list[list[int]]:
+        """Of drafts that cost nothing, what is worth verifying."""
         drafts = self._drafted(requests, [request.limit for request in requests])
         odds = [self._tracks[request.key].odds for request in requests]
         pairs = zip(odds, drafts, strict=True)
         offers = [Offer(odds, draft.evidence, len(draft.tokens)) for odds, draft in pairs]
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, rest)
-        return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)], lengths
+        return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)]
 
-    def _choose_then_draft(
-        self, requests: list[DraftRequest], prices: Prices
-    ) -> tuple[list[list[int]], list[int]]:
-        """Drafts as long as they are worth making, and how long that is; one token where none is:
-        to learn."""
+    def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
+        """Drafts as long as they are worth making; one token where none is: to learn."""
         offers = [
-            Offer(self._tracks[request.key].odds, 0, min(request.limit, self._longest))
+            Offer(self._tracks[request.key].odds, 0, min(request.limit, MAX_DRAFT))
             for request in requests
         ]
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, ceil(prices.each[0] / _PROBING))
         drafts = self._drafted(requests, [max(1, length) for length in lengths])
-        return [draft.tokens for draft in drafts], lengths
+        return [draft.tokens for draft in drafts]
 
     def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
         asked = [
-            DraftRequest(request.key, request.tokens, min(request.limit, length, self._longest))
+            DraftRequest(request.key, request.tokens, min(request.limit, length, MAX_DRAFT))
             for request, length in zip(requests, lengths, strict=True)
         ]
         drafts = self._drafter.draft_all(asked)
@@ -189,11 +157,8 @@ class Speculation:
     def _price(self, n_decoding: int) -> Prices | None:
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
         seconds = []
-        for n_drafted in range(1 + min(n_decoding * self._longest, MAX_DRAFTED)):
-            n_verified = n_drafted
-            if self._shape is not None and n_drafted:
-                n_verified = n_decoding * LENGTH
-            step_s = self._costs.seconds(n_decoding + n_verified, n_decoding + n_verified)
+        for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
+            step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
             if step_s is None:
                 return None
             seconds.append(step_s + draft_s * n_drafted)

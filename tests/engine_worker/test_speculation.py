@@ -1,6 +1,5 @@
 """Drafts are verified where they pay, by the costs there are and by how often they were right."""
 
-from collections.abc import Sequence
 from math import exp
 
 import pytest
@@ -8,50 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_worker.draft_lengths import LEAST_GAIN, MAX_DRAFT, MAX_DRAFTED
-from engine_worker.draft_shape import LENGTH, WANTED, DraftShape
-from engine_worker.drafting import Draft, DraftRequest
+from engine_worker.drafting import DraftRequest
 from engine_worker.speculation import Speculation
 from engine_worker.step_costs import StepCosts
 from gpufc.ids import RequestNo
-
-RIGHT, WRONG = 1, 2
-"""What the scripted drafter says; the sequences of these tests go on with `RIGHT`."""
-
-
-class ScriptedDrafter:
-    """Says the same of every sequence, as much as is asked for."""
-
-    def __init__(
-        self,
-        token: int = RIGHT,
-        assumed: float = 0.5,
-        evidence: int = 50,
-        position_s: float | None = None,
-    ) -> None:
-        self.position_s = position_s
-        self.token = token
-        self.assumed = assumed
-        self.evidence = evidence
-        self.asked: list[list[RequestNo]] = []
-        self.forgotten: list[RequestNo] = []
-
-    def chance(self, evidence: int) -> float:
-        return self.assumed
-
-    def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        self.asked.append([request.key for request in requests])
-        return [Draft([self.token] * request.limit, self.evidence) for request in requests]
-
-    def forget(self, key: RequestNo) -> None:
-        self.forgotten.append(key)
-
-
-def costs(first_s: float, further_s: float) -> StepCosts:
-    found = StepCosts()
-    for n_tokens in (1, 2048):
-        found.computed(n_tokens, first_s + further_s * (n_tokens - 1))
-    return found
-
+from tests.engine_worker.scripted_drafter import RIGHT, WRONG, ScriptedDrafter, costs
 
 CPU, GPU = costs(0.0093, 0.0043), costs(0.002, 0.00002)
 
@@ -220,56 +180,3 @@ def test_the_length_of_one_draft_is_the_fastest_or_none_where_that_is_hardly_fas
     hardly = length == 0 and fastest <= rate(0) * exp(LEAST_GAIN)
     assert rate(length) >= fastest or hardly
     assert length == 0 or fastest >= rate(0) * exp(LEAST_GAIN) * (1 - 1e-9)
-
-
-def test_on_a_device_all_drafts_are_equally_long_and_nothing_waits_for_those_that_are_none() -> (
-    None
-):
-    shape = DraftShape()
-    speculation = Speculation(ScriptedDrafter(assumed=0.99), GPU, shape)
-    sequences = [[0], [0]]
-    assert speculation.is_quiet
-    for _ in range(WANTED - 1):
-        assert lengths(speculation, sequences) == [0, 0]
-    assert lengths(speculation, sequences) == [LENGTH, LENGTH]
-    assert not speculation.is_quiet
-
-
-def test_on_a_device_what_a_drafter_does_not_guess_is_filled_up() -> None:
-    shape = DraftShape()
-    shape.reset(has_drafts=True)
-    drafter = ScriptedDrafter(assumed=0.99)
-    drafter.draft_all = lambda asked: [Draft([5, 6], 9) for _ in asked]  # type: ignore[method-assign]
-    speculation = Speculation(drafter, GPU, shape)
-    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [3, 4], 100)])
-    assert draft == [5, 6, 4, 4, 4, 4, 4]
-    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [3, 4], 3)])
-    assert draft == [5, 6, 4], "no more than there is room for"
-
-
-def test_on_a_device_a_probe_is_no_draft_that_is_worthwhile() -> None:
-    drafter = ScriptedDrafter(WRONG, assumed=0.05, position_s=0.00002)
-    speculation = Speculation(drafter, GPU, DraftShape())
-    sequences = [[0]]
-    for _ in range(50):
-        assert lengths(speculation, sequences) == [0]
-        sequences[0].append(RIGHT)
-    assert drafter.asked, "it was probed"
-
-
-def test_on_a_device_a_draft_for_what_has_passed_is_not_verified() -> None:
-    shape = DraftShape()
-    drafter = ScriptedDrafter(5, assumed=0.01, position_s=0.00002)
-    speculation = Speculation(drafter, GPU, shape)
-    speculation.draft_all([DraftRequest(RequestNo(1), [0], 100)])
-    shape.reset(has_drafts=True)
-    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [0, 1, 2], 100)])
-    assert draft == [2] * LENGTH
-
-
-def test_where_a_step_of_the_one_length_costs_too_much_there_are_no_drafts() -> None:
-    shape = DraftShape()
-    shape.reset(has_drafts=True)
-    speculation = Speculation(ScriptedDrafter(assumed=0.99), costs(0.001, 0.002), shape)
-    assert lengths(speculation, [[0]]) == [0]
-    assert not shape.has_drafts

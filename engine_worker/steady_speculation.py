@@ -1,0 +1,186 @@
+"""Drafts for the sequences of a step on a device: all of one length, for as long as they pay. Pure.
+
+A GPU's launch is prepared for one shape of a pass: in the two steps after the number of tokens has
+changed the same pass takes some 5 ms longer, the time of several tokens. So what counts is not
+whether the next draft will be right, but whether a stretch of text is worth two such changes.
+Drafts begin when they would have saved about as much as one change costs, and end when they have
+lost about as much as two: sums that are never below zero, so that only what came last counts.
+(CUSUM: Page, Continuous inspection schemes, 1954.)
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import ceil
+from operator import mul
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from engine_worker.drafting import Draft, Drafter, DraftRequest
+from engine_worker.odds import Odds
+from engine_worker.step_costs import StepCosts
+from gpufc.ids import RequestNo
+
+LENGTH = 7
+"""With the token before them 8, the most that llama.cpp's kernels for few tokens take."""
+
+BEGIN_S = 0.011
+END_S = 0.020
+"""What drafts must seem to have saved before they begin, and to have lost before they end."""
+
+_PROBING = 0.01
+"""The share of the time in which a drafter that costs something is asked only to learn."""
+
+
+class _Price(NamedTuple):
+    """Seconds, for the sequences of a step: what a further token of one of them is worth, and what
+    a step with drafts takes longer."""
+
+    token_s: float
+    drafts_s: float
+
+
+class _Track(Struct):
+    """One sequence: the draft for what comes after its first `n_known` tokens; 0: none yet.
+
+    `covered` tokens have come that a draft would have had, had there been drafts. It is not looked
+    at for another `rest` steps.
+    """
+
+    odds: Odds
+    n_known: int = 0
+    draft: Draft = Draft([], 0)
+    covered: int = 0
+    rest: int = 0
+
+    def would_have_saved(self, came: list[int], price: _Price, drafts_s: float) -> float:
+        """What drafts would have saved with these tokens, if a step with one costs `drafts_s`."""
+        saved_s = 0.0
+        for at, token in enumerate(came):
+            saved_s += price.token_s if self.covered else -drafts_s
+            is_right = self.draft.tokens[at : at + 1] == [token]
+            self.covered = self.covered + 1 if is_right and self.covered < LENGTH else 0
+        return saved_s
+
+    def learn(self, came: list[int]) -> None:
+        """How often drafts are right, from what came in the last one's place."""
+        evidence = self.draft.evidence
+        for guess, token in zip(self.draft.tokens, came, strict=False):
+            self.odds.learn(evidence, guess == token)
+            if guess != token:
+                break
+            evidence += 1
+
+
+class SteadySpeculation:
+    """What `Speculation` is on a CPU. It need not be told what became of a draft, either."""
+
+    def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
+        self._drafter = drafter
+        self._costs = costs
+        self._tracks: dict[RequestNo, _Track] = {}
+        self._has_drafts = False
+        self._sum_s = 0.0
+        """Saved since there are no drafts, or lost since there are."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether drafts are only compared with what comes, for now, so that they may be asked for
+        beside a step. A model that guesses is asked on the device that computes the step."""
+        return not self._has_drafts and self._drafter.position_s is None
+
+    def draft_all(
+        self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
+    ) -> list[list[int]]:
+        """See `Speculation.draft_all`: none, or drafts of `LENGTH` for all, but where the limit is
+        less. What is not guessed is filled up with the last token, as good a guess as any."""
+        price = self._price(len(requests), n_decoding or len(requests)) if requests else None
+        if price is None:
+            return [[] for _ in requests]
+        if len(requests) * LENGTH * price.token_s <= price.drafts_s:  # even if all are right
+            self.pause()
+            return [[] for _ in requests]
+        self._judge(sum(self._saved(request, price, len(requests)) for request in requests))
+        if self._has_drafts or self._drafter.position_s is None:
+            self._draft(requests)
+        else:
+            self._probe(requests, price)
+        if not self._has_drafts:
+            return [[] for _ in requests]
+        return [self._filled_up(request) for request in requests]
+
+    def forget(self, key: RequestNo) -> None:
+        """The sequence has ended. Unknown keys are ignored."""
+        self._drafter.forget(key)
+        self._tracks.pop(key, None)
+
+    def pause(self) -> None:
+        """There is a step in which nothing is guessed."""
+        if self._has_drafts or self._sum_s:
+            self._change(has_drafts=False)
+
+    def _price(self, n_drafted: int, n_decoding: int) -> _Price | None:
+        """None while costs are not known."""
+        n_verified = n_decoding + n_drafted * LENGTH
+        plain_s = self._costs.seconds(n_decoding, n_decoding)
+        with_s = self._costs.seconds(n_verified, n_verified)
+        if plain_s is None or with_s is None:
+            return None
+        drafting_s = LENGTH * (self._drafter.position_s or 0.0)
+        return _Price(plain_s / n_decoding, with_s - plain_s + drafting_s)
+
+    def _saved(self, request: DraftRequest, price: _Price, n_requests: int) -> float:
+        """What this sequence's drafts have saved since it was last looked at, or would have."""
+        track = self._tracks.get(request.key)
+        if track is None:
+            track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
+        came = request.tokens[track.n_known :] if track.n_known else []
+        drafts_s = price.drafts_s / n_requests
+        if self._has_drafts:
+            return max(0, len(came) - 1) * price.token_s - drafts_s
+        if self._drafter.position_s is not None:
+            chances = accumulate(map(track.odds.chance, range(LENGTH)), mul)
+            return float(sum(chances)) * price.token_s - drafts_s
+        if not 0 < len(came) <= LENGTH + 1:
+            track.covered = 0
+            return 0.0
+        return track.would_have_saved(came, price, drafts_s)
+
+    def _judge(self, saved_s: float) -> None:
+        self._sum_s = max(0.0, self._sum_s + (-saved_s if self._has_drafts else saved_s))
+        if self._sum_s >= (END_S if self._has_drafts else BEGIN_S):
+            self._change(has_drafts=not self._has_drafts)
+
+    def _change(self, *, has_drafts: bool) -> None:
+        self._has_drafts, self._sum_s = has_drafts, 0.0
+        for track in self._tracks.values():
+            track.covered = 0
+
+    def _draft(self, requests: Sequence[DraftRequest]) -> None:
+        asked = [
+            DraftRequest(request.key, request.tokens, min(request.limit, LENGTH))
+            for request in requests
+        ]
+        for request, draft in zip(requests, self._drafter.draft_all(asked), strict=True):
+            track = self._tracks[request.key]
+            if self._drafter.position_s is not None and track.n_known:
+                track.learn(request.tokens[track.n_known :])
+            track.draft, track.n_known = draft, len(request.tokens)
+
+    def _probe(self, requests: Sequence[DraftRequest], price: _Price) -> None:
+        """Ask for drafts that are only compared, now and then."""
+        rest = ceil(LENGTH * (self._drafter.position_s or 0.0) / (_PROBING * price.token_s))
+        awake = []
+        for request in requests:
+            track = self._tracks[request.key]
+            if track.rest:
+                track.rest -= 1
+            else:
+                track.rest = max(LENGTH, rest)
+                awake.append(request)
+        if awake:
+            self._draft(awake)
+
+    def _filled_up(self, request: DraftRequest) -> list[int]:
+        guessed = self._tracks[request.key].draft.tokens
+        return (guessed + request.tokens[-1:] * LENGTH)[: min(LENGTH, request.limit)]

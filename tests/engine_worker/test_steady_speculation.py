@@ -1,0 +1,165 @@
+"""On a device drafts are of one length, and come and go when a stretch of text is worth it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from engine_worker.drafting import Draft, DraftRequest
+from engine_worker.prompt_lookup import PromptLookup
+from engine_worker.steady_speculation import BEGIN_S, END_S, LENGTH, SteadySpeculation
+from engine_worker.step_costs import StepCosts
+from gpufc.ids import RequestNo
+from tests.engine_worker.scripted_drafter import RIGHT, WRONG, ScriptedDrafter, costs
+
+GPU = costs(0.002, 0.0001)
+"""Seconds of a step: 2 ms, with a draft 2.7."""
+
+
+def step(speculation: SteadySpeculation, *sequences: list[int], n_decoding: int = 0) -> list[int]:
+    """The lengths of the drafts for all sequences, which take the tokens that are right and the
+    next one."""
+    asked = [
+        DraftRequest(RequestNo(number), tokens, 100)
+        for number, tokens in enumerate(sequences, start=1)
+    ]
+    drafts = speculation.draft_all(asked, n_decoding=n_decoding or len(sequences))
+    for tokens, draft in zip(sequences, drafts, strict=True):
+        n_right = next((n for n, token in enumerate(draft) if token != RIGHT), len(draft))
+        tokens += [RIGHT] * (n_right + 1)
+    return [len(draft) for draft in drafts]
+
+
+def steps_until(speculation: SteadySpeculation, length: int, tokens: list[int]) -> int:
+    for number in range(200):
+        if step(speculation, tokens) == [length]:
+            return number
+    raise AssertionError(f"no draft of {length} in 200 steps")
+
+
+def test_drafts_begin_when_they_would_have_saved_what_a_change_costs() -> None:
+    speculation = SteadySpeculation(ScriptedDrafter(), GPU)
+    assert speculation.is_quiet
+    # eight tokens in one step of 2.7 ms instead of 16 ms; the first step has nothing to look at
+    n_tokens = 1 + BEGIN_S / (0.002 * 7 / 8 - 0.0007 / 8)
+    assert steps_until(speculation, LENGTH, [0]) == pytest.approx(n_tokens, abs=1)
+    assert not speculation.is_quiet
+
+
+def test_drafts_end_when_they_have_lost_what_two_changes_cost() -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    steps_until(speculation, LENGTH, tokens)
+    drafter.token = WRONG
+    assert steps_until(speculation, 0, tokens) == pytest.approx(END_S / 0.0007, abs=2)
+    assert speculation.is_quiet
+
+
+def test_what_is_right_now_and_then_is_worth_no_change() -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    for number in range(300):
+        drafter.token = RIGHT if number % 5 == 0 else WRONG
+        assert step(speculation, tokens) == [0]
+
+
+def test_what_was_saved_long_ago_does_not_count() -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    n_too_few = steps_until(SteadySpeculation(drafter, GPU), LENGTH, [0]) - 2
+    for _ in range(3):
+        drafter.token = RIGHT
+        assert [step(speculation, tokens) for _ in range(n_too_few)] == [[0]] * n_too_few
+        drafter.token = WRONG
+        for _ in range(40):
+            assert step(speculation, tokens) == [0]
+
+
+def test_all_sequences_of_a_step_have_drafts_of_one_length() -> None:
+    speculation = SteadySpeculation(ScriptedDrafter(), GPU)
+    sequences: list[list[int]] = [[0], [0, 0], [0, 0, 0]]
+    seen = [step(speculation, *sequences, n_decoding=4) for _ in range(60)]
+    assert [LENGTH] * 3 in seen
+    assert all(lengths in ([0] * 3, [LENGTH] * 3) for lengths in seen)
+
+
+def test_what_a_drafter_does_not_guess_is_filled_up() -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    steps_until(speculation, LENGTH, tokens)
+    drafter.draft_all = lambda asked: [Draft([5, 6], 9) for _ in asked]  # type: ignore[method-assign]
+    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [*tokens, 4], 100)])
+    assert draft == [5, 6, 4, 4, 4, 4, 4]
+    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [*tokens, 4, 4], 3)])
+    assert draft == [5, 6, 4], "no more than there is room for"
+
+
+def test_after_steps_without_guesses_nothing_is_known_any_more() -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    steps_until(speculation, LENGTH, tokens)
+    speculation.pause()
+    assert speculation.is_quiet
+    tokens += [RIGHT] * 500
+    assert step(speculation, tokens) == [0]
+
+
+@pytest.mark.parametrize(
+    "dear", [lambda: costs(0.001, 0.002), lambda: costs(0.002, 0.0021)], ids=["dear", "barely"]
+)
+def test_where_a_step_with_drafts_costs_too_much_nobody_is_asked(
+    dear: Callable[[], StepCosts],
+) -> None:
+    drafter = ScriptedDrafter()
+    speculation, tokens = SteadySpeculation(drafter, dear()), [0]
+    assert [step(speculation, tokens) for _ in range(50)] == [[0]] * 50
+    assert not drafter.asked
+
+
+def test_without_costs_or_requests_there_are_no_drafts() -> None:
+    assert step(SteadySpeculation(ScriptedDrafter(), StepCosts()), [0]) == [0]
+    assert SteadySpeculation(ScriptedDrafter(), GPU).draft_all([]) == []
+
+
+def test_an_ended_sequence_is_forgotten_by_the_drafter_too() -> None:
+    drafter = ScriptedDrafter()
+    speculation = SteadySpeculation(drafter, GPU)
+    step(speculation, [0])
+    speculation.forget(RequestNo(1))
+    speculation.forget(RequestNo(7))
+    assert drafter.forgotten == [1, 7]
+
+
+def test_a_text_that_repeats_itself_is_drafted_by_prompt_lookup() -> None:
+    speculation = SteadySpeculation(PromptLookup(), GPU)
+    phrase = [5, 9, 4, 8, 7, 3, 6]
+    tokens, n_steps = [*phrase], 0
+    while len(tokens) < 400:
+        (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), tokens, 100)])
+        came = [phrase[(len(tokens) + at) % 7] for at in range(8)]
+        n_right = next((n for n, (a, b) in enumerate(zip(draft, came, strict=False)) if a != b), 0)
+        tokens += came[: (n_right if draft and n_right else len(draft)) + 1]
+        n_steps += 1
+    assert n_steps < 80
+
+
+# a model that guesses
+
+
+def test_a_model_is_asked_to_learn_now_and_then_and_no_more() -> None:
+    drafter = ScriptedDrafter(WRONG, assumed=0.2, evidence=0, position_s=0.0002)
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    assert not speculation.is_quiet, "it computes on the device that computes the step"
+    assert [step(speculation, tokens) for _ in range(700)] == [[0]] * 700
+    # 1.4 ms for seven positions, of a hundredth of 2 ms each
+    assert len(drafter.asked) == pytest.approx(10, abs=1)
+
+
+def test_a_model_that_is_right_drafts_and_one_that_goes_wrong_ends() -> None:
+    drafter = ScriptedDrafter(assumed=0.9, evidence=0, position_s=0.0002)
+    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    steps_until(speculation, LENGTH, tokens)
+    drafter.token = WRONG
+    # that its later tokens are right, if the first one is, it goes on assuming for a while
+    seen = [step(speculation, tokens) for _ in range(400)]
+    assert seen.count([LENGTH]) < 60
+    assert seen[-200:] == [[0]] * 200
