@@ -105,7 +105,7 @@ class Engine:
     ) -> None:
         """Without a `drafter`, nothing is guessed ahead."""
         facts = backend.facts
-        costs = StepCosts()
+        costs = StepCosts(on_device=facts.asynchronous)
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = Progress.at_start()
         self.scheduler = Scheduler(

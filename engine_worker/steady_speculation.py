@@ -4,7 +4,7 @@ A GPU's launch is prepared for one shape of a pass: in the two steps after the n
 changed the same pass takes some 5 ms longer, the time of several tokens. So what counts is not
 whether the next draft will be right, but whether a stretch of text is worth two such changes.
 Drafts begin when they would have saved about as much as one change costs, and end when they have
-lost about as much as two: sums that are never below zero, so that only what came last counts.
+lost about as much: sums that are never below zero, so that only what came last counts.
 (CUSUM: Page, Continuous inspection schemes, 1954.)
 """
 
@@ -24,9 +24,13 @@ from gpufc.ids import RequestNo
 LENGTH = 7
 """With the token before them 8, the most that llama.cpp's kernels for few tokens take."""
 
-BEGIN_S = 0.011
-END_S = 0.020
+BEGIN_S = 0.012
+END_S = 0.014
 """What drafts must seem to have saved before they begin, and to have lost before they end."""
+
+_UNTRIED = 0.5
+"""What a step with drafts takes longer, in plain ones, as long as there was none: what is guessed
+from a prompt's many tokens is too little."""
 
 _PROBING = 0.01
 """The share of the time in which a drafter that costs something is asked only to learn."""
@@ -80,6 +84,7 @@ class SteadySpeculation:
         self._costs = costs
         self._tracks: dict[RequestNo, _Track] = {}
         self._has_drafts = False
+        self._were_tried = False
         self._sum_s = 0.0
         """Saved since there are no drafts, or lost since there are."""
 
@@ -126,8 +131,11 @@ class SteadySpeculation:
         with_s = self._costs.seconds(n_verified, n_verified)
         if plain_s is None or with_s is None:
             return None
+        longer_s = with_s - plain_s
+        if not self._were_tried:
+            longer_s = max(longer_s, _UNTRIED * plain_s)
         drafting_s = LENGTH * (self._drafter.position_s or 0.0)
-        return _Price(plain_s / n_decoding, with_s - plain_s + drafting_s)
+        return _Price(plain_s / n_decoding, longer_s + drafting_s)
 
     def _saved(self, request: DraftRequest, price: _Price, n_requests: int) -> float:
         """What this sequence's drafts have saved since it was last looked at, or would have."""
@@ -152,6 +160,7 @@ class SteadySpeculation:
             self._change(has_drafts=not self._has_drafts)
 
     def _change(self, *, has_drafts: bool) -> None:
+        self._were_tried |= self._has_drafts
         self._has_drafts, self._sum_s = has_drafts, 0.0
         for track in self._tracks.values():
             track.covered = 0

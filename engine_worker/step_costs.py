@@ -21,18 +21,33 @@ _FORGOTTEN_AFTER = 256
 accident would keep drafts of that length from being tried for ever."""
 
 
+_FEW = 64
+"""Tokens of a step up to which it matters on a device how many the ones before had."""
+
+_UNSETTLED = 2
+"""Steps after a change of their number that say nothing there: a launch is prepared for one shape,
+and kernels are loaded when they are first used."""
+
+
 class StepCosts:
     """Seconds of a step: those that computing its tokens takes, which the model does, and those of
     choosing from its outputs, which the host does. A prefill has many tokens and one output, a
     step that verifies drafts as many of both, so one cannot be told by the other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_device: bool = False) -> None:
         self._computing = _Curve()
         self._sampling = _Curve()
+        self._on_device = on_device
+        self._last_size = 0
+        self._n_alike = 0
 
     def computed(self, n_tokens: int, seconds: float) -> None:
         """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling."""
+        self._n_alike = self._n_alike + 1 if n_tokens == self._last_size else 0
+        self._last_size = n_tokens
+        if self._on_device and n_tokens <= _FEW and self._n_alike < _UNSETTLED:
+            return
         self._computing.observe(n_tokens, seconds)
 
     def sampled(self, n_outputs: int, seconds: float) -> None:

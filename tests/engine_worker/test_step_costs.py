@@ -78,3 +78,23 @@ def test_more_tokens_never_cost_less(
     fewer, more = found.seconds(n_tokens, 1), found.seconds(n_tokens + n_more, 1)
     if fewer is not None and more is not None:
         assert 0.0 < fewer <= more * (1 + 1e-9)
+
+
+def test_on_a_device_steps_of_another_size_than_the_two_before_say_nothing() -> None:
+    costs = StepCosts(on_device=True)
+    costs.computed(700, 0.018)
+    for seconds in (0.006, 0.006, 0.001, 0.001):
+        costs.computed(1, seconds)
+    assert costs.seconds(1, 1) == pytest.approx(0.001)
+    for seconds in (0.03, 0.01):
+        costs.computed(8, seconds)
+    assert costs.seconds(8, 8) == pytest.approx(0.001 + 0.017 * 7 / 699)
+    costs.computed(8, 0.002)
+    assert costs.seconds(8, 8) == pytest.approx(0.002)
+
+
+def test_on_a_device_each_prompt_is_another_size_and_says_something() -> None:
+    costs = StepCosts(on_device=True)
+    costs.computed(65, 0.005)
+    costs.computed(700, 0.018)
+    assert costs.seconds(700, 1) == pytest.approx(0.018)
