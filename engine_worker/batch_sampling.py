@@ -8,12 +8,15 @@ one.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from engine_worker import host
+from engine_worker.backend import Backend
 from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
 from engine_worker.logit_adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
 from engine_worker.sampling import Sampler, unusable
@@ -22,6 +25,17 @@ from gpufc.errors import RequestError
 
 MAX_TOP_K = 256
 """Above it, or without top-k, a row goes alone."""
+
+SAMPLING_THREADS = 8
+"""Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
+are taken."""
+
+TOP_K_THREADS = 8
+"""Threads from which on a backend's top-k, which takes longer and shares better, is the faster
+one."""
+
+TOP_K_ROWS = 16
+"""Fewer are found sooner than many threads are woken."""
 
 _CHUNK_LOGITS = 1 << 19
 """Logits that a thread folds at a time, 2 MiB; to wake a thread for less costs more."""
@@ -59,6 +73,14 @@ class Prepared(Struct, frozen=True):
     changes: Changes
 
 
+def sampler_for(backend: Backend) -> "BatchSampler":
+    """With as many threads as the host can spare beside this backend."""
+    facts = backend.facts
+    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
+    top_k = backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None
+    return BatchSampler(facts.n_vocab, max(1, n_threads), top_k)
+
+
 def prepare(picks: Sequence[Pick]) -> Prepared:
     """Do beforehand, while a device computes the logits, what does not take them."""
     steps = chain.from_iterable([pick.sampler.steps for pick in picks])
@@ -80,10 +102,16 @@ class BatchSampler:
     """Owned by the engine thread. Its memory is used again at every step: a sixteenth of the logits
     there ever were at once, and while it chooses some hundred KiB a row at the most."""
 
-    def __init__(self, n_vocab: int, n_threads: int, top_k: TopK | None = None) -> None:
+    def __init__(
+        self,
+        n_vocab: int,
+        n_threads: int,
+        top_k: TopK | None = None,
+        top_k_rows: int = TOP_K_ROWS,
+    ) -> None:
         """`n_threads` in all, the caller's one included. `close` ends the others, and `top_k`,
-        which finds the first tokens where it can."""
-        self._top_k = top_k
+        which finds the first tokens of `top_k_rows` and more, where it can."""
+        self._top_k, self._top_k_rows = top_k, top_k_rows
         self._columns = Columns(n_vocab)
         self._maxima = np.empty((0, self._columns.n_columns), np.float32)
         self._n_helpers = n_threads - 1
@@ -106,7 +134,7 @@ class BatchSampler:
         if not prepared.picks:
             return []
         if prepared.is_argmax:
-            return list(self._best(logits))
+            return self._best(logits, prepared)
         if len(prepared.picks) == 1:  # the way of many rows costs one more than it saves
             return [_choose_alone(logits, prepared, 0)]
         chosen = self._choose_from_first(logits, prepared)
@@ -115,12 +143,16 @@ class BatchSampler:
             for row in range(len(logits))
         ]
 
-    def _best(self, logits: Logits) -> list[int]:
+    def _best(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         ids = np.empty(len(logits), np.intp)
-        self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
-        if not np.isfinite(logits[np.arange(len(ids)), ids]).all():
-            raise unusable()
-        return ids.tolist()
+        flat = logits.reshape(-1)
+        with _changed(flat, prepared.changes):
+            self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
+            best = logits[np.arange(len(ids)), ids]
+        chosen: list[int | RequestError] = list(ids.tolist())
+        for row in (~np.isfinite(best)).nonzero()[0].tolist():
+            chosen[row] = _choose_alone(logits, prepared, row)  # it knows whose fault that is
+        return chosen
 
     def _fold(self, logits: Logits) -> Logits:
         if len(self._maxima) < len(logits):
@@ -163,7 +195,9 @@ class BatchSampler:
 
     def _first(self, logits: Logits, prepared: Prepared) -> Candidates:
         """The candidates of all rows where these are few."""
-        top_k = None if prepared.alone.all() else self._top_k
+        top_k = self._top_k
+        if len(logits) < self._top_k_rows or prepared.alone.all():
+            top_k = None
         found = None if top_k is None else _from_top(top_k, logits, prepared)
         if found is not None:
             return found
@@ -183,6 +217,14 @@ class BatchSampler:
         if self._top_k is not None:
             self._top_k.close()
             self._top_k = None
+
+
+def _changed(flat: Logits, wanted: Changes) -> AbstractContextManager[None]:
+    if not len(wanted.places):
+        return nullcontext()
+    if not (flat[wanted.places] < np.inf).all():
+        raise unusable()  # the changes would hide it
+    return applied(flat, adjusted(flat, wanted))
 
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:

@@ -13,9 +13,9 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from msgspec import Struct
 
-from engine_worker import host, kv_edit, kv_transfer
+from engine_worker import kv_edit, kv_transfer
 from engine_worker.backend import Backend, Logits
-from engine_worker.batch_sampling import BatchSampler, prepare
+from engine_worker.batch_sampling import prepare, sampler_for
 from engine_worker.drafting import Drafter, DraftRequest
 from engine_worker.plan import Plan, Work
 from engine_worker.progress import Progress
@@ -53,13 +53,6 @@ from gpufc.protocol import (
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_THREADS = 8
-"""Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
-are taken."""
-
-TOP_K_THREADS = 8
-"""Threads from which on ggml's top-k, which takes longer and shares better, is the faster one."""
-
 MAX_SPECULATING = 4
 """Streams up to which guesses are verified. More of them keep the machine busy by themselves, and
 where each has a KV stream, drafts of different lengths take a forward pass each."""
@@ -73,7 +66,8 @@ ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 class Untold(Struct, frozen=True):
     """What a step has brought and nobody has been told yet.
 
-    Computing `n_tokens` took `computing_s`, choosing from `n_outputs` rows `sampling_s`.
+    Computing `n_tokens`, some `of_prompts`, took `computing_s`, choosing from `n_outputs` rows
+    `sampling_s`.
     """
 
     step: int
@@ -81,6 +75,7 @@ class Untold(Struct, frozen=True):
     started: list[Started]
     n_recomputed: int
     n_tokens: int
+    of_prompts: bool
     computing_s: float
     n_outputs: int
     sampling_s: float
@@ -122,12 +117,7 @@ class Engine:
             make = SteadySpeculation if facts.asynchronous else Speculation
             self._speculation = make(drafter, costs)
         self._n_spare_outputs = facts.max_outputs - max_running
-        n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
-        self._sampler = BatchSampler(
-            facts.n_vocab,
-            max(1, n_threads),
-            backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None,
-        )
+        self._sampler = sampler_for(backend)
         self._emit = emit
         self._epoch = epoch
         self._step = 0
@@ -189,6 +179,7 @@ class Engine:
             started,
             n_recomputed,
             n_tokens=plan.n_tokens,
+            of_prompts=plan.is_prefill,
             computing_s=computed - began,
             n_outputs=len(logits),
             sampling_s=time.monotonic() - computed,
@@ -216,13 +207,20 @@ class Engine:
         guessed = [seq for seq in decoding if seq.reuses_prefix]
         try:
             drafts = self._speculation.draft_all(
-                [DraftRequest(seq.request, seq.tokens, min(seq.room - 1, left)) for seq in guessed],
+                [DraftRequest(seq.request, seq.tokens, self._limit(seq, left)) for seq in guessed],
                 n_decoding=len(decoding),
             )
         except DecodeFailed as err:  # a model that guesses
             self._fail(guessed, err)
             raise
         return list(zip(guessed, drafts, strict=True))
+
+    def _limit(self, sequence: Sequence, left: int) -> int:
+        """The longest draft. On a device a shorter one at the end costs more than to compute what
+        is beyond it."""
+        facts = self._backend.facts
+        room = facts.n_ctx - len(sequence.tokens) if facts.asynchronous else sequence.room
+        return min(room - 1, left)
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:
         while True:
@@ -305,7 +303,7 @@ class Engine:
         if untold is None:
             return
         if untold.n_tokens:
-            self._costs.computed(untold.n_tokens, untold.computing_s)
+            self._costs.computed(untold.n_tokens, untold.computing_s, of_prompts=untold.of_prompts)
         if untold.n_outputs:
             self._costs.sampled(untold.n_outputs, untold.sampling_s)
         deltas = tuple(sequence.delta() for sequence in untold.gained)

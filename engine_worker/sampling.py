@@ -45,8 +45,8 @@ class Sampler:
         self.steps = steps(params, n_vocab)
         self._table = Table(np.array([self.steps]))
         self.adjustment = adjustment(params, n_vocab, end_tokens)
-        self.is_argmax = self.steps.top_k == 1 and self.adjustment is None
-        """Whether the choice is the first of the row's largest logits, as the backend gave them."""
+        self.is_argmax = self.steps.top_k == 1
+        """Whether the choice is the first of the row's largest logits."""
         self._seed = params.seed
         self.n_vocab = n_vocab
 

@@ -21,12 +21,9 @@ _FORGOTTEN_AFTER = 256
 accident would keep drafts of that length from being tried for ever."""
 
 
-_FEW = 64
-"""Tokens of a step up to which it matters on a device how many the ones before had."""
-
 _UNSETTLED = 2
-"""Steps after a change of their number that say nothing there: a launch is prepared for one shape,
-and kernels are loaded when they are first used."""
+"""Steps on a device that say nothing after the number of their tokens has changed: a launch is
+prepared for one shape, and kernels are loaded when they are first used."""
 
 
 class StepCosts:
@@ -42,11 +39,12 @@ class StepCosts:
         self._last_size = 0
         self._n_alike = 0
 
-    def computed(self, n_tokens: int, seconds: float) -> None:
-        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling."""
+    def computed(self, n_tokens: int, seconds: float, *, of_prompts: bool = False) -> None:
+        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling. Those
+        `of_prompts` have another number each time."""
         self._n_alike = self._n_alike + 1 if n_tokens == self._last_size else 0
         self._last_size = n_tokens
-        if self._on_device and n_tokens <= _FEW and self._n_alike < _UNSETTLED:
+        if self._on_device and self._n_alike < _UNSETTLED and not of_prompts:
             return
         self._computing.observe(n_tokens, seconds)
 

@@ -1,7 +1,8 @@
 """What drafting pays: the engine's own policy and others, played through on real token sequences.
 
 Each text is a sequence of the model's tokens whose end is taken for the answer; a step takes what
-`--costs` say, with 10 % noise, and the policy learns costs from its steps as it does in the engine.
+was measured once on such a machine, with 10 % noise, and the policy learns costs from its steps as
+it does in the engine.
 Ordinary answers come from the model at temperature 0.8, which takes most of the time (a minute on
 two cores). Prints a Markdown table: speed against no drafts (tokens drafted and accepted, for each
 token of the answers).
@@ -29,14 +30,24 @@ from engine_worker.llama_backend import LlamaBackend
 from engine_worker.prompt_lookup import PromptLookup
 from engine_worker.sampling import Sampler
 from engine_worker.speculation import Speculation
+from engine_worker.steady_speculation import SteadySpeculation
 from engine_worker.step_costs import StepCosts
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.sampling import SamplingParams
 
-CPU_MS = ((1, 9.3), (5, 32.5), (9, 52.0), (17, 78.0), (33, 142.0), (129, 510.0))
-GPU_MS = ((1, 2.0), (1025, 22.5))
-"""Tokens of a step and its milliseconds; lines between."""
+
+class Machine(NamedTuple):
+    """`points`: tokens of a step and its milliseconds, lines between. In the two steps after the
+    number of tokens has changed it takes `changed_ms` more."""
+
+    name: str
+    points: tuple[tuple[int, float], ...]
+    changed_ms: float = 0.0
+
+
+CPU = Machine("CPU", ((1, 9.3), (5, 32.5), (9, 52.0), (17, 78.0), (33, 142.0), (129, 510.0)))
+GPU = Machine("GPU", ((1, 1.4), (8, 2.4), (9, 3.8), (33, 5.5), (1025, 18.0)), changed_ms=4.8)
 KEY = RequestNo(1)
 N_TOKENS = 220
 QUESTIONS = (
@@ -91,6 +102,12 @@ def adaptive(make: Callable[[], PromptLookup]) -> Policy:
     return begin
 
 
+def steady(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
+    """The engine's own on a device. There a draft may reach beyond the end."""
+    speculation = SteadySpeculation(PromptLookup(), costs)
+    return lambda tokens, _: speculation.draft_all([DraftRequest(KEY, tokens, 100)])[0]
+
+
 def always(length: int) -> Policy:
     def begin(_: StepCosts) -> Callable[[list[int], int], list[int]]:
         lookup = PromptLookup()
@@ -109,15 +126,18 @@ POLICIES: dict[str, Policy] = {
     "always 16": always(16),
     "one chance for each sequence": adaptive(lambda: Reported(32)),
     "chances by position": adaptive(lambda: Reported(0)),
-    "chances by evidence (ours)": adaptive(PromptLookup),
+    "chances by evidence (ours on a CPU)": adaptive(PromptLookup),
+    "one length (ours on a GPU)": steady,
 }
 
 
-def play(text: Text, policy: Policy, points: tuple[tuple[int, float], ...], seed: int) -> Outcome:
+def play(text: Text, policy: Policy, machine: Machine, seed: int) -> Outcome:
     """The answer's tokens, step by step, as an engine with these costs would make them."""
-    noise, costs, n_drafted, n_accepted, total = random.Random(seed), StepCosts(), 0, 0, 0.0
+    noise, n_drafted, n_accepted, total = random.Random(seed), 0, 0, 0.0
+    costs = StepCosts(on_device=machine is GPU)
     draft = policy(costs)
-    costs.computed(text.n_prompt, seconds(points, text.n_prompt))
+    costs.computed(text.n_prompt, seconds(machine, text.n_prompt), of_prompts=True)
+    n_before, n_alike = text.n_prompt, 0
     known = text.tokens[: text.n_prompt]
     while len(known) < len(text.tokens):
         costs_known = costs.seconds(1, 1) is not None
@@ -125,22 +145,26 @@ def play(text: Text, policy: Policy, points: tuple[tuple[int, float], ...], seed
         drafted = draft(known, len(left) - 1) if costs_known else []
         pairs = zip(drafted, left, strict=False)
         n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(drafted))
-        took = seconds(points, 1 + len(drafted)) * noise.lognormvariate(0.0, 0.1)
+        n_alike = n_alike + 1 if n_before == 1 + len(drafted) else 0
+        n_before = 1 + len(drafted)
+        took = seconds(machine, n_before) * noise.lognormvariate(0.0, 0.1)
+        took += machine.changed_ms / 1000 if n_alike < 2 else 0.0
         costs.computed(1 + len(drafted), took)
         known += left[: n_right + 1]
         n_drafted, n_accepted, total = n_drafted + len(drafted), n_accepted + n_right, total + took
     return Outcome(total, n_drafted, n_accepted)
 
 
-def seconds(points: tuple[tuple[int, float], ...], n_tokens: int) -> float:
+def seconds(machine: Machine, n_tokens: int) -> float:
+    points = machine.points
     after = next((n for n, (size, _) in enumerate(points) if n and size >= n_tokens), -1)
     (n_left, ms_left), (n_right, ms_right) = points[after - 1], points[after]
     return (ms_left + (ms_right - ms_left) * (n_tokens - n_left) / (n_right - n_left)) / 1000
 
 
-def cell(texts: list[Text], policy: Policy, points: tuple[tuple[int, float], ...]) -> str:
-    plain = [play(text, always(0), points, seed) for seed, text in enumerate(texts)]
-    found = [play(text, policy, points, seed) for seed, text in enumerate(texts)]
+def cell(texts: list[Text], policy: Policy, machine: Machine) -> str:
+    plain = [play(text, always(0), machine, seed) for seed, text in enumerate(texts)]
+    found = [play(text, policy, machine, seed) for seed, text in enumerate(texts)]
     n_tokens = sum(len(text.tokens) - text.n_prompt for text in texts)
     speed = sum(each.seconds for each in plain) / sum(each.seconds for each in found)
     drafted, accepted = sum(f.n_drafted for f in found), sum(f.n_accepted for f in found)
@@ -214,10 +238,10 @@ def main() -> None:
     backend = LlamaBackend.load(config, 1, lambda _: None)
     found = texts(backend)
     backend.close()
-    for machine, points in (("CPU", CPU_MS), ("GPU", GPU_MS)):
-        print(f"| {machine} | {' | '.join(found)} |\n|{' --- |' * (len(found) + 1)}")
+    for machine in (CPU, GPU):
+        print(f"| {machine.name} | {' | '.join(found)} |\n|{' --- |' * (len(found) + 1)}")
         for name, policy in POLICIES.items():
-            cells = [cell(each, policy, points) for each in found.values()]
+            cells = [cell(each, policy, machine) for each in found.values()]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine_worker.batch_sampling import MAX_TOP_K, BatchSampler, Pick, prepare
+from engine_worker.batch_sampling import MAX_TOP_K, TOP_K_ROWS, BatchSampler, Pick, prepare
 from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
@@ -41,7 +41,7 @@ def batch(request: pytest.FixtureRequest, finder: str) -> Iterator[BatchSampler]
 def make(n_vocab: int, n_threads: int, finder: str) -> BatchSampler:
     top_k = GgmlTopK.of(lc._lib, n_vocab, n_threads) if finder == "ggml" else None
     assert top_k is not None or finder == "columns"
-    return BatchSampler(n_vocab, n_threads, top_k)
+    return BatchSampler(n_vocab, n_threads, top_k, top_k_rows=2)
 
 
 def params(**given_params: Any) -> SamplingParams:
@@ -367,9 +367,13 @@ def test_logits_that_are_masked_are_found_without_it_from_then_on() -> None:
     check(batch, logits, wanted, [[], []], [])
 
 
-def test_rows_that_all_need_the_whole_do_not_ask_it() -> None:
+def test_it_is_not_asked_for_few_rows_nor_for_those_that_all_need_the_whole() -> None:
     batch = BatchSampler(1000, 1, NoTopK())
-    check(batch, rows(2, 1000), [params(top_k=0), params(top_k=0)], [[], []], [])
+    n_rows = TOP_K_ROWS
+    check(batch, rows(n_rows, 1000), [params(top_k=0)] * n_rows, [[]] * n_rows, [])
+    check(batch, rows(n_rows - 1, 1000), [params()] * (n_rows - 1), [[]] * (n_rows - 1), [])
+    with pytest.raises(AssertionError, match="asked"):
+        check(batch, rows(n_rows, 1000), [params()] * n_rows, [[]] * n_rows, [])
 
 
 class NoTopK:

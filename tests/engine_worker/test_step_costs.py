@@ -82,7 +82,7 @@ def test_more_tokens_never_cost_less(
 
 def test_on_a_device_steps_of_another_size_than_the_two_before_say_nothing() -> None:
     costs = StepCosts(on_device=True)
-    costs.computed(700, 0.018)
+    costs.computed(700, 0.018, of_prompts=True)
     for seconds in (0.006, 0.006, 0.001, 0.001):
         costs.computed(1, seconds)
     assert costs.seconds(1, 1) == pytest.approx(0.001)
@@ -95,6 +95,6 @@ def test_on_a_device_steps_of_another_size_than_the_two_before_say_nothing() -> 
 
 def test_on_a_device_each_prompt_is_another_size_and_says_something() -> None:
     costs = StepCosts(on_device=True)
-    costs.computed(65, 0.005)
-    costs.computed(700, 0.018)
+    costs.computed(20, 0.005, of_prompts=True)
+    costs.computed(700, 0.018, of_prompts=True)
     assert costs.seconds(700, 1) == pytest.approx(0.018)
