@@ -77,6 +77,11 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
 
+    @property
+    def wholly_on_device(self) -> bool:
+        """Whether a step takes hardly longer for a few more tokens."""
+        return self.asynchronous and self.n_gpu_layers >= self.n_layers
+
 
 class Backend(Protocol):
     """A loaded model with its KV cache.
@@ -129,7 +134,7 @@ class Backend(Protocol):
 
     def top_k(self, n_threads: int) -> TopK | None:
         """What finds the largest logits of many rows with so many threads, if there is such a
-        thing. It belongs to the engine thread, and to the caller to close."""
+        thing. It belongs to the engine thread."""
         ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:

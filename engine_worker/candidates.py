@@ -192,7 +192,7 @@ def of_row(row: Logits, steps: Steps) -> tuple[float, Places, Logits, float | No
     """Of one whole row the largest logit, ids, rising, and logits of all tokens that the chain can
     keep, and of few others; also `whole` for `sampling_chain.survivors`.
 
-    The largest one is NaN if the row has one, or infinite; then there are no ids.
+    The largest one is NaN if the row has one, or infinite; then the rest is worth nothing.
     """
     if steps.top_k == 1:
         ids = np.array([row.argmax()])

@@ -19,7 +19,7 @@ class DraftRequest(Struct, frozen=True):
 
     `tokens` are all that are known, prompt first. The list is read, never kept or changed, and
     between two requests of one `key` it only grows at its end. At most `limit` (≥ 0) tokens may
-    be drafted: what is left of its length, of the batch and of the cells is the engine's to know.
+    be drafted: how many there is room for, and use, is the engine's to know.
     """
 
     key: RequestNo

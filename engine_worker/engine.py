@@ -66,8 +66,7 @@ ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 class Untold(Struct, frozen=True):
     """What a step has brought and nobody has been told yet.
 
-    Computing `n_tokens`, some `of_prompts`, took `computing_s`, choosing from `n_outputs` rows
-    `sampling_s`.
+    Computing `n_tokens` took `computing_s`, choosing from `n_outputs` rows `sampling_s`.
     """
 
     step: int
@@ -75,7 +74,6 @@ class Untold(Struct, frozen=True):
     started: list[Started]
     n_recomputed: int
     n_tokens: int
-    of_prompts: bool
     computing_s: float
     n_outputs: int
     sampling_s: float
@@ -100,7 +98,7 @@ class Engine:
     ) -> None:
         """Without a `drafter`, nothing is guessed ahead."""
         facts = backend.facts
-        costs = StepCosts(on_device=facts.asynchronous)
+        costs = StepCosts()
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = Progress.at_start()
         self.scheduler = Scheduler(
@@ -114,7 +112,7 @@ class Engine:
         self._costs = costs
         self._speculation: Speculation | SteadySpeculation | None = None
         if drafter and facts.can_cut:
-            make = SteadySpeculation if facts.asynchronous else Speculation
+            make = SteadySpeculation if facts.wholly_on_device else Speculation
             self._speculation = make(drafter, costs)
         self._n_spare_outputs = facts.max_outputs - max_running
         self._sampler = sampler_for(backend)
@@ -179,7 +177,6 @@ class Engine:
             started,
             n_recomputed,
             n_tokens=plan.n_tokens,
-            of_prompts=plan.is_prefill,
             computing_s=computed - began,
             n_outputs=len(logits),
             sampling_s=time.monotonic() - computed,
@@ -219,7 +216,7 @@ class Engine:
         """The longest draft. On a device a shorter one at the end costs more than to compute what
         is beyond it."""
         facts = self._backend.facts
-        room = facts.n_ctx - len(sequence.tokens) if facts.asynchronous else sequence.room
+        room = facts.n_ctx - len(sequence.tokens) if facts.wholly_on_device else sequence.room
         return min(room - 1, left)
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:
@@ -278,6 +275,7 @@ class Engine:
         sequence, ended, n_held = work.sequence, False, 0
         for token, guess in zip_longest(chosen, work.draft):
             if isinstance(token, RequestError):
+                self.scheduler.verified(work, n_held)
                 self._finish(sequence)
                 self._refuse(sequence.request, token)
                 return False
@@ -303,7 +301,7 @@ class Engine:
         if untold is None:
             return
         if untold.n_tokens:
-            self._costs.computed(untold.n_tokens, untold.computing_s, of_prompts=untold.of_prompts)
+            self._costs.computed(untold.n_tokens, untold.computing_s)
         if untold.n_outputs:
             self._costs.sampled(untold.n_outputs, untold.sampling_s)
         deltas = tuple(sequence.delta() for sequence in untold.gained)

@@ -88,9 +88,11 @@ class Loader:
         )
 
     def _sizes(self, *, on_gpu: bool) -> parameters.Sizes:
-        model_bytes = sum(self._header.tensor_bytes.values())
         return parameters.step_sizes(
-            self._config, self._n_sequences, on_gpu=on_gpu, model_bytes=model_bytes
+            self._config,
+            self._n_sequences,
+            on_gpu=on_gpu,
+            model_bytes=self._header.file_bytes,
         )
 
     def load(self) -> Loaded:

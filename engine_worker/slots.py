@@ -27,7 +27,7 @@ class Slots:
         self._busy: dict[int, Sequence] = {}
         self._edits: list[KvEdit] = []
         self.least_shared = MIN_MATCH
-        """Tokens of a prefix that somebody else is just computing, for which it pays to wait."""
+        """Tokens of a prefix that are worth a copy, and waiting for who computes them."""
 
     def take_edits(self) -> list[KvEdit]:
         """What has to be done since the last call, in this order."""

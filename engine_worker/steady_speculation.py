@@ -29,8 +29,7 @@ END_S = 0.014
 """What drafts must seem to have saved before they begin, and to have lost before they end."""
 
 _UNTRIED = 0.5
-"""What a step with drafts takes longer, in plain ones, as long as there was none: what is guessed
-from a prompt's many tokens is too little."""
+"""What a step with drafts takes longer, in plain ones, as long as there was none."""
 
 _PROBING = 0.01
 """The share of the time in which a drafter that costs something is asked only to learn."""
@@ -47,23 +46,29 @@ class _Price(NamedTuple):
 class _Track(Struct):
     """One sequence: the draft for what comes after its first `n_known` tokens; 0: none yet.
 
-    `covered` tokens have come that a draft would have had, had there been drafts. It is not looked
-    at for another `rest` steps.
+    `covered` tokens have come that the draft before them had, had there been one; `rate` is how
+    many a step with drafts would bring, of late. It is not looked at for another `rest` steps.
     """
 
     odds: Odds
     n_known: int = 0
     draft: Draft = Draft([], 0)
     covered: int = 0
+    rate: float = 1.0
     rest: int = 0
 
-    def would_have_saved(self, came: list[int], price: _Price, drafts_s: float) -> float:
-        """What drafts would have saved with these tokens, if a step with one costs `drafts_s`."""
+    def would_have_saved(self, came: list[int], price: _Price) -> float:
+        """What drafts would have saved with these tokens, if the sequence were alone."""
         saved_s = 0.0
         for at, token in enumerate(came):
-            saved_s += price.token_s if self.covered else -drafts_s
+            saved_s += price.token_s if self.covered else -price.drafts_s
             is_right = self.draft.tokens[at : at + 1] == [token]
-            self.covered = self.covered + 1 if is_right and self.covered < LENGTH else 0
+            if is_right and self.covered < LENGTH:
+                self.covered += 1
+                self.rate = max(self.rate, self.covered + 1)
+            else:
+                self.rate += (self.covered + 1 - self.rate) / 2
+                self.covered = 0
         return saved_s
 
     def learn(self, came: list[int]) -> None:
@@ -84,7 +89,8 @@ class SteadySpeculation:
         self._costs = costs
         self._tracks: dict[RequestNo, _Track] = {}
         self._has_drafts = False
-        self._were_tried = False
+        self._gave_drafts = False
+        """Whether the last step had them: they are decided on beside a step, for the next one."""
         self._sum_s = 0.0
         """Saved since there are no drafts, or lost since there are."""
 
@@ -105,11 +111,13 @@ class SteadySpeculation:
         if len(requests) * LENGTH * price.token_s <= price.drafts_s:  # even if all are right
             self.pause()
             return [[] for _ in requests]
-        self._judge(sum(self._saved(request, price, len(requests)) for request in requests))
+        was_quiet = self.is_quiet
+        self._judge(self._saved(requests, price))
         if self._has_drafts or self._drafter.position_s is None:
             self._draft(requests)
         else:
             self._probe(requests, price)
+        self._gave_drafts = self._has_drafts and not was_quiet
         if not self._has_drafts:
             return [[] for _ in requests]
         return [self._filled_up(request) for request in requests]
@@ -127,32 +135,46 @@ class SteadySpeculation:
     def _price(self, n_drafted: int, n_decoding: int) -> _Price | None:
         """None while costs are not known."""
         n_verified = n_decoding + n_drafted * LENGTH
-        plain_s = self._costs.seconds(n_decoding, n_decoding)
-        with_s = self._costs.seconds(n_verified, n_verified)
-        if plain_s is None or with_s is None:
+        plain_s = self._costs.settled_seconds(n_decoding, n_decoding)
+        if plain_s is None:
             return None
-        longer_s = with_s - plain_s
-        if not self._were_tried:
-            longer_s = max(longer_s, _UNTRIED * plain_s)
+        with_s = self._costs.settled_seconds(n_verified, n_verified)
+        longer_s = _UNTRIED * plain_s if with_s is None else with_s - plain_s
         drafting_s = LENGTH * (self._drafter.position_s or 0.0)
-        return _Price(plain_s / n_decoding, longer_s + drafting_s)
+        return _Price(plain_s / n_decoding, max(0.0, longer_s) + drafting_s)
 
-    def _saved(self, request: DraftRequest, price: _Price, n_requests: int) -> float:
-        """What this sequence's drafts have saved since it was last looked at, or would have."""
+    def _saved(self, requests: Sequence[DraftRequest], price: _Price) -> float:
+        """What drafts have saved in the step before this one, or would have."""
+        tracks = [self._track(request) for request in requests]
+        came = [
+            request.tokens[track.n_known :] if track.n_known else []
+            for request, track in zip(requests, tracks, strict=True)
+        ]
+        if self._has_drafts:
+            if not self._gave_drafts:
+                return 0.0
+            return (
+                sum(len(tokens) - 1 for tokens in came if tokens) * price.token_s - price.drafts_s
+            )
+        if self._drafter.position_s is not None:
+            return sum(map(_expected, tracks)) * price.token_s - price.drafts_s
+        alone_s = 0.0
+        for tokens, track in zip(came, tracks, strict=True):
+            if len(tokens) > LENGTH + 1:  # there were steps without guesses
+                track.covered, tokens = 0, []
+            alone_s = track.would_have_saved(tokens, price)
+        if len(tracks) == 1:
+            return alone_s
+        # of a step with drafts, that part which would have been in one without: it brings more
+        rates = [track.rate for track in tracks]
+        gained = sum(rates) - len(rates)
+        return (gained * price.token_s - price.drafts_s) * len(rates) / sum(rates)
+
+    def _track(self, request: DraftRequest) -> _Track:
         track = self._tracks.get(request.key)
         if track is None:
             track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
-        came = request.tokens[track.n_known :] if track.n_known else []
-        drafts_s = price.drafts_s / n_requests
-        if self._has_drafts:
-            return max(0, len(came) - 1) * price.token_s - drafts_s
-        if self._drafter.position_s is not None:
-            chances = accumulate(map(track.odds.chance, range(LENGTH)), mul)
-            return float(sum(chances)) * price.token_s - drafts_s
-        if not 0 < len(came) <= LENGTH + 1:
-            track.covered = 0
-            return 0.0
-        return track.would_have_saved(came, price, drafts_s)
+        return track
 
     def _judge(self, saved_s: float) -> None:
         self._sum_s = max(0.0, self._sum_s + (-saved_s if self._has_drafts else saved_s))
@@ -160,7 +182,6 @@ class SteadySpeculation:
             self._change(has_drafts=not self._has_drafts)
 
     def _change(self, *, has_drafts: bool) -> None:
-        self._were_tried |= self._has_drafts
         self._has_drafts, self._sum_s = has_drafts, 0.0
         for track in self._tracks.values():
             track.covered = 0
@@ -193,3 +214,10 @@ class SteadySpeculation:
     def _filled_up(self, request: DraftRequest) -> list[int]:
         guessed = self._tracks[request.key].draft.tokens
         return (guessed + request.tokens[-1:] * LENGTH)[: min(LENGTH, request.limit)]
+
+
+def _expected(track: _Track) -> float:
+    """Tokens of a whole draft that are right, by the odds; none of a model that has none to say."""
+    if not track.draft.tokens:
+        return 0.0
+    return float(sum(accumulate(map(track.odds.chance, range(LENGTH)), mul)))

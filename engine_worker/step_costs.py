@@ -21,9 +21,9 @@ _FORGOTTEN_AFTER = 256
 accident would keep drafts of that length from being tried for ever."""
 
 
-_UNSETTLED = 2
-"""Steps on a device that say nothing after the number of their tokens has changed: a launch is
-prepared for one shape, and kernels are loaded when they are first used."""
+_SETTLED = 2
+"""Steps with as many tokens that must have gone before for one to be what others will be, on a
+device: a launch is prepared for one shape, and kernels are loaded when they are first used."""
 
 
 class StepCosts:
@@ -32,21 +32,20 @@ class StepCosts:
     step that verifies drafts as many of both, so one cannot be told by the other.
     """
 
-    def __init__(self, *, on_device: bool = False) -> None:
+    def __init__(self) -> None:
         self._computing = _Curve()
+        self._settled = _Curve()
         self._sampling = _Curve()
-        self._on_device = on_device
         self._last_size = 0
         self._n_alike = 0
 
-    def computed(self, n_tokens: int, seconds: float, *, of_prompts: bool = False) -> None:
-        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling. Those
-        `of_prompts` have another number each time."""
+    def computed(self, n_tokens: int, seconds: float) -> None:
+        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling."""
+        self._computing.observe(n_tokens, seconds)
         self._n_alike = self._n_alike + 1 if n_tokens == self._last_size else 0
         self._last_size = n_tokens
-        if self._on_device and self._n_alike < _UNSETTLED and not of_prompts:
-            return
-        self._computing.observe(n_tokens, seconds)
+        if self._n_alike >= _SETTLED:
+            self._settled.observe(n_tokens, seconds)
 
     def sampled(self, n_outputs: int, seconds: float) -> None:
         """To choose tokens from `n_outputs` ≥ 1 rows of logits took `seconds`."""
@@ -61,6 +60,13 @@ class StepCosts:
         if computing_s is None:
             return None
         return computing_s + (self._sampling.seconds(n_outputs) or 0.0)
+
+    def settled_seconds(self, n_tokens: int, n_outputs: int) -> float | None:
+        """The same of a step among others with as many tokens; None until there was one."""
+        computing_s = self._settled.mean(n_tokens)
+        if computing_s is None:
+            return None
+        return computing_s + (self._sampling.mean(n_outputs) or 0.0)
 
 
 class _Mean(Struct):
@@ -102,6 +108,11 @@ class _Curve:
         right = min(bisect_left(points, (size,)), len(points) - 1)
         (left_size, left_s), (right_size, right_s) = points[right - 1], points[right]
         return left_s + (right_s - left_s) * (size - left_size) / (right_size - left_size)
+
+    def mean(self, size: int) -> float | None:
+        """What about so many took, not reckoned from others."""
+        mean = self._means.get(bisect_right(_SIZES, size))
+        return None if mean is None else mean.seconds
 
     def _forget(self) -> None:
         """The smallest and the largest size stay: what lies between is a line without them."""

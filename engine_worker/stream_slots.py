@@ -75,11 +75,16 @@ class StreamSlots(Slots):
         if match is not None and continues and match.slot in candidates:
             self._begin_in(match, sequence)
             return
-        if match is not None and match.n_tokens < self.least_shared:
-            self._begin_without_a_copy(self._best(candidates), sequence)
+        is_long = match is not None and match.n_tokens >= self.least_shared
+        slot = self._best(candidates, match if is_long else None)
+        if match is not None and is_long and slot == match.slot:
+            self._begin_in(match, sequence)  # no other place: what is beyond it is lost
             return
-        slot = self._best(candidates, match)
-        if match is not None and slot == match.slot:  # no other place: what is beyond it is lost
+        kept = self._kept(slot, sequence)
+        n_kept = 0 if kept is None else kept.n_tokens
+        if match is not None and match.n_tokens - n_kept < self.least_shared:
+            match = kept
+        if match is not None and match == kept:
             self._begin_in(match, sequence)
             return
         self._vacate(slot, match)
@@ -87,15 +92,13 @@ class StreamSlots(Slots):
         if match is not None and continues:  # it is the beginning of what now runs
             self.give_up(match.slot)
 
-    def _begin_without_a_copy(self, slot: int, sequence: Sequence) -> None:
+    def _kept(self, slot: int, sequence: Sequence) -> Match | None:
         """What is idle in the slot, and not worth moving, may begin as the sequence does, too."""
-        if slot not in self._free and self._cache.n_tokens(slot) < self._least_moved:
-            kept = self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
-            if kept is not None:
-                self._begin_in(kept, sequence)
-                return
-        self._vacate(slot)
-        self._begin(slot, sequence, None)
+        if slot in self._free or self._cache.n_tokens(slot) >= self._least_moved:
+            return None
+        if not sequence.reuses_prefix:
+            return None
+        return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
 
     def _candidates(self) -> list[int]:
         """Where a sequence can start without another pass: gaps, else the places at both ends."""

@@ -134,9 +134,9 @@ POLICIES: dict[str, Policy] = {
 def play(text: Text, policy: Policy, machine: Machine, seed: int) -> Outcome:
     """The answer's tokens, step by step, as an engine with these costs would make them."""
     noise, n_drafted, n_accepted, total = random.Random(seed), 0, 0, 0.0
-    costs = StepCosts(on_device=machine is GPU)
+    costs = StepCosts()
     draft = policy(costs)
-    costs.computed(text.n_prompt, seconds(machine, text.n_prompt), of_prompts=True)
+    costs.computed(text.n_prompt, seconds(machine, text.n_prompt))
     n_before, n_alike = text.n_prompt, 0
     known = text.tokens[: text.n_prompt]
     while len(known) < len(text.tokens):
@@ -144,7 +144,8 @@ def play(text: Text, policy: Policy, machine: Machine, seed: int) -> Outcome:
         left = text.tokens[len(known) :]
         drafted = draft(known, len(left) - 1) if costs_known else []
         pairs = zip(drafted, left, strict=False)
-        n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(drafted))
+        n_most = min(len(drafted), len(left))
+        n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), n_most)
         n_alike = n_alike + 1 if n_before == 1 + len(drafted) else 0
         n_before = 1 + len(drafted)
         took = seconds(machine, n_before) * noise.lognormvariate(0.0, 0.1)

@@ -43,3 +43,12 @@ def costs(first_s: float, further_s: float) -> StepCosts:
     for n_tokens in (1, 2048):
         found.computed(n_tokens, first_s + further_s * (n_tokens - 1))
     return found
+
+
+def settled_costs(first_s: float, further_s: float) -> StepCosts:
+    """Of steps that have come in succession, for up to four sequences and drafts of seven."""
+    found = StepCosts()
+    for n_tokens in (1, 2, 3, 4, 8, 16, 24, 32):
+        for _ in range(3):
+            found.computed(n_tokens, first_s + further_s * (n_tokens - 1))
+    return found

@@ -14,6 +14,7 @@ from engine_worker.drafting import Draft, DraftRequest
 from engine_worker.fake_backend import FakeBackend, expected_tokens
 from engine_worker.fake_vocabulary import piece, tokenize
 from engine_worker.kv_transfer import SEALS
+from engine_worker.steady_speculation import LENGTH
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
@@ -40,8 +41,10 @@ def backend(kv_cells: int = 4096, n_ctx: int = 1024, unified: bool = True) -> Fa
 
 
 def on_a_device(fake: FakeBackend) -> FakeBackend:
-    """The same, said to compute beside this process."""
-    fake.facts = msgspec.structs.replace(fake.facts, asynchronous=True)
+    """The same, said to compute beside this process, with all its layers."""
+    fake.facts = msgspec.structs.replace(
+        fake.facts, asynchronous=True, n_gpu_layers=fake.facts.n_layers
+    )
     return fake
 
 
@@ -300,6 +303,25 @@ def test_drafts_change_how_many_steps_it_takes_and_nothing_else(
         assert fake.n_decodes < 7 * 40 / 4
 
 
+def test_the_last_draft_on_a_device_is_as_long_as_the_others() -> None:
+    words = prompt("ends somewhere within a draft")
+    fake = on_a_device(backend(6 * 1024, unified=False))
+    sizes: list[int] = []
+    begin = fake.begin
+
+    def noted(batch: Batch) -> None:
+        sizes.append(len(batch.tokens))
+        begin(batch)
+
+    fake.begin = noted  # type: ignore[method-assign]
+    run = EngineRun(fake, batch_tokens=64, drafter=KnowingDrafter({1: words}, 1000))
+    _make_drafts_pay(run)
+    run.run(spec(1, words, max_tokens=60))
+    assert run.tokens(1) == expected_tokens(words, 60)
+    assert 1 + LENGTH in sizes
+    assert set(sizes[1:]) <= {1, 1 + LENGTH}
+
+
 def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
     words = prompt("handed over in the middle of it")
     old = EngineRun(backend(), drafter=KnowingDrafter({1: words}, 5))
@@ -325,7 +347,12 @@ def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
 
 def _make_drafts_pay(run: EngineRun) -> None:
     """Steps that cost the same whatever they compute, as on a large device."""
-    run.engine._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+
+    def seconds(n_tokens: int, _: int) -> float:
+        return 1.0 + n_tokens * 1e-6
+
+    run.engine._costs.seconds = seconds  # type: ignore[method-assign]
+    run.engine._costs.settled_seconds = seconds  # type: ignore[method-assign]
 
 
 def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:

@@ -162,6 +162,18 @@ def test_what_lies_in_the_slot_itself_is_kept_as_far_as_it_is_the_same() -> None
     assert all(isinstance(edit, Remove) and edit.start == 40 for edit in slots.take_edits())
 
 
+def test_a_prefix_worth_a_copy_is_not_copied_to_where_it_lies_already() -> None:
+    slots = dear(20, n_slots=4)
+    ended = [run(slots, n, (*PREFIX, n, n, n)) for n in range(4)]
+    end(slots, *ended)
+    slots.take_edits()
+    for n in range(5, 9):
+        again = sequence(spec(n, (*PREFIX, n, n, n)))
+        slots.give(again)
+        assert again.n_computed == 40
+    assert all(isinstance(edit, Remove) and edit.start == 40 for edit in slots.take_edits())
+
+
 def test_nothing_of_another_scope_is_kept_in_the_slot() -> None:
     slots = dear(1000, n_slots=2)
     ended = run(slots, 1, (*PREFIX, 1))

@@ -80,21 +80,17 @@ def test_more_tokens_never_cost_less(
         assert 0.0 < fewer <= more * (1 + 1e-9)
 
 
-def test_on_a_device_steps_of_another_size_than_the_two_before_say_nothing() -> None:
-    costs = StepCosts(on_device=True)
-    costs.computed(700, 0.018, of_prompts=True)
+def test_a_step_is_settled_when_the_two_before_had_as_many_tokens() -> None:
+    costs = StepCosts()
+    costs.computed(700, 0.018)
     for seconds in (0.006, 0.006, 0.001, 0.001):
         costs.computed(1, seconds)
-    assert costs.seconds(1, 1) == pytest.approx(0.001)
+    assert costs.settled_seconds(1, 1) == pytest.approx(0.001)
+    assert costs.settled_seconds(8, 8) is None
     for seconds in (0.03, 0.01):
         costs.computed(8, seconds)
-    assert costs.seconds(8, 8) == pytest.approx(0.001 + 0.017 * 7 / 699)
+    assert costs.settled_seconds(8, 8) is None
     costs.computed(8, 0.002)
-    assert costs.seconds(8, 8) == pytest.approx(0.002)
-
-
-def test_on_a_device_each_prompt_is_another_size_and_says_something() -> None:
-    costs = StepCosts(on_device=True)
-    costs.computed(20, 0.005, of_prompts=True)
-    costs.computed(700, 0.018, of_prompts=True)
-    assert costs.seconds(700, 1) == pytest.approx(0.018)
+    costs.sampled(8, 0.0005)
+    assert costs.settled_seconds(8, 8) == pytest.approx(0.0025)
+    assert costs.seconds(8, 1) == pytest.approx(0.014), "the others count for who waits for them"
