@@ -8,7 +8,6 @@ one.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import numpy as np
@@ -19,7 +18,7 @@ from engine_worker import host
 from engine_worker.backend import Backend
 from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
 from engine_worker.logit_adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
-from engine_worker.sampling import Sampler, unusable
+from engine_worker.sampling import Sampler, changed, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
 from gpufc.errors import RequestError
 
@@ -145,8 +144,7 @@ class BatchSampler:
 
     def _best(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         ids = np.empty(len(logits), np.intp)
-        flat = logits.reshape(-1)
-        with _changed(flat, prepared.changes):
+        with changed(logits.reshape(-1), prepared.changes):
             self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
             best = logits[np.arange(len(ids)), ids]
         chosen: list[int | RequestError] = list(ids.tolist())
@@ -206,25 +204,12 @@ class BatchSampler:
         if not np.isfinite(best).all():
             raise unusable()
         if top_k is not None:
-            self._do_without_top_k()
-        maxima[prepared.alone] = -np.inf
-        changed = adjusted(logits.reshape(-1), prepared.changes)
-        return self._columns.first(logits, maxima, best, changed, prepared.n_first)
-
-    def _do_without_top_k(self) -> None:
-        """It could not tell about logits that are sound. So it will be the next time: a model that
-        masks tokens with -inf does so always."""
-        if self._top_k is not None:
-            self._top_k.close()
+            # it could not tell about sound logits, nor will it: who masks tokens does so always
+            top_k.close()
             self._top_k = None
-
-
-def _changed(flat: Logits, wanted: Changes) -> AbstractContextManager[None]:
-    if not len(wanted.places):
-        return nullcontext()
-    if not (flat[wanted.places] < np.inf).all():
-        raise unusable()  # the changes would hide it
-    return applied(flat, adjusted(flat, wanted))
+        maxima[prepared.alone] = -np.inf
+        becoming = adjusted(logits.reshape(-1), prepared.changes)
+        return self._columns.first(logits, maxima, best, becoming, prepared.n_first)
 
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:

@@ -12,6 +12,7 @@ for all rows of an engine step.
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
 
 import numpy as np
@@ -101,10 +102,18 @@ class Sampler:
             return of_row(logits, self.steps)
         if not logits.flags.writeable:
             logits = logits.copy()
-        if not (logits[wanted.places] < np.inf).all():
-            raise unusable()  # penalties would hide it
-        with applied(logits, adjusted(logits, wanted)):
+        with changed(logits, wanted):
             return of_row(logits, self.steps)
+
+
+def changed(flat: Row, wanted: Changes) -> AbstractContextManager[None]:
+    """While it lasts, biases and penalties are in the flat logits. Raises `DecodeFailed` where they
+    would hide a logit that is no number."""
+    if not len(wanted.places):
+        return nullcontext()
+    if not (flat[wanted.places] < np.inf).all():
+        raise unusable()
+    return applied(flat, adjusted(flat, wanted))
 
 
 def unusable() -> DecodeFailed:

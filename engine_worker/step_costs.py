@@ -17,8 +17,8 @@ _MEMORY = 16
 """Of how many steps, about, a mean is."""
 
 _FORGOTTEN_AFTER = 256
-"""Steps after which a size that was not seen again is interpolated. Else one step that was slow by
-accident would keep drafts of that length from being tried for ever."""
+"""Steps after which a size that was not seen again is interpolated, or unknown. Else one that was
+slow by accident would keep drafts of that length from being tried for ever."""
 
 
 _SETTLED = 2
@@ -34,8 +34,9 @@ class StepCosts:
 
     def __init__(self) -> None:
         self._computing = _Curve()
-        self._settled = _Curve()
         self._sampling = _Curve()
+        self._settled_computing = _Means()
+        self._settled_sampling = _Means()
         self._last_size = 0
         self._n_alike = 0
 
@@ -45,11 +46,14 @@ class StepCosts:
         self._n_alike = self._n_alike + 1 if n_tokens == self._last_size else 0
         self._last_size = n_tokens
         if self._n_alike >= _SETTLED:
-            self._settled.observe(n_tokens, seconds)
+            self._settled_computing.observe(n_tokens, seconds)
 
     def sampled(self, n_outputs: int, seconds: float) -> None:
-        """To choose tokens from `n_outputs` ≥ 1 rows of logits took `seconds`."""
+        """To choose tokens from `n_outputs` ≥ 1 rows of logits took `seconds`, in the step that
+        `computed` was last told of."""
         self._sampling.observe(n_outputs, seconds)
+        if self._n_alike >= _SETTLED:
+            self._settled_sampling.observe(n_outputs, seconds)
 
     def seconds(self, n_tokens: int, n_outputs: int) -> float | None:
         """The expected seconds of a step; None until steps of two sizes have been seen.
@@ -63,10 +67,10 @@ class StepCosts:
 
     def settled_seconds(self, n_tokens: int, n_outputs: int) -> float | None:
         """The same of a step among others with as many tokens; None until there was one."""
-        computing_s = self._settled.mean(n_tokens)
+        computing_s = self._settled_computing.mean(n_tokens)
         if computing_s is None:
             return None
-        return computing_s + (self._sampling.mean(n_outputs) or 0.0)
+        return computing_s + (self._settled_sampling.mean(n_outputs) or 0.0)
 
 
 class _Mean(Struct):
@@ -76,15 +80,11 @@ class _Mean(Struct):
     last: int = 0
 
 
-class _Curve:
-    """Seconds by size: measured means, straight lines between.
-
-    It never falls: where more took less time, so would the fewer have.
-    """
+class _Means:
+    """Seconds by size, as measured of late."""
 
     def __init__(self) -> None:
         self._means: dict[int, _Mean] = {}
-        self._points: list[tuple[float, float]] = []
         self._n_seen = 0
 
     def observe(self, size: int, seconds: float) -> None:
@@ -94,7 +94,32 @@ class _Curve:
         mean.size += (size - mean.size) / mean.count
         mean.seconds += (seconds - mean.seconds) / mean.count
         mean.last = self._n_seen
-        self._forget()
+        stale = self._n_seen - _FORGOTTEN_AFTER
+        for bucket in self._to_forget():
+            if self._means[bucket].last < stale:
+                del self._means[bucket]
+
+    def mean(self, size: int) -> float | None:
+        """What about so many took; None if none did."""
+        mean = self._means.get(bisect_right(_SIZES, size))
+        return None if mean is None else mean.seconds
+
+    def _to_forget(self) -> list[int]:
+        return list(self._means)
+
+
+class _Curve(_Means):
+    """The same with straight lines between.
+
+    It never falls: where more took less time, so would the fewer have.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._points: list[tuple[float, float]] = []
+
+    def observe(self, size: int, seconds: float) -> None:
+        super().observe(size, seconds)
         self._points = _rising((mean.size, mean.seconds) for mean in self._means.values())
 
     def seconds(self, size: int) -> float | None:
@@ -109,17 +134,9 @@ class _Curve:
         (left_size, left_s), (right_size, right_s) = points[right - 1], points[right]
         return left_s + (right_s - left_s) * (size - left_size) / (right_size - left_size)
 
-    def mean(self, size: int) -> float | None:
-        """What about so many took, not reckoned from others."""
-        mean = self._means.get(bisect_right(_SIZES, size))
-        return None if mean is None else mean.seconds
-
-    def _forget(self) -> None:
+    def _to_forget(self) -> list[int]:
         """The smallest and the largest size stay: what lies between is a line without them."""
-        stale = self._n_seen - _FORGOTTEN_AFTER
-        for size in sorted(self._means)[1:-1]:
-            if self._means[size].last < stale:
-                del self._means[size]
+        return sorted(self._means)[1:-1]
 
 
 def _rising(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -80,13 +80,14 @@ class StreamSlots(Slots):
         if match is not None and is_long and slot == match.slot:
             self._begin_in(match, sequence)  # no other place: what is beyond it is lost
             return
-        kept = self._kept(slot, sequence)
-        n_kept = 0 if kept is None else kept.n_tokens
-        if match is not None and match.n_tokens - n_kept < self.least_shared:
-            match = kept
-        if match is not None and match == kept:
-            self._begin_in(match, sequence)
-            return
+        if match is not None:
+            kept = self._kept(slot, sequence)
+            n_kept = 0 if kept is None else kept.n_tokens
+            if match.n_tokens - n_kept < self.least_shared:
+                match = kept
+            if kept is not None and match == kept:
+                self._begin_in(kept, sequence)
+                return
         self._vacate(slot, match)
         self._begin(slot, sequence, match)
         if match is not None and continues:  # it is the beginning of what now runs
@@ -95,8 +96,6 @@ class StreamSlots(Slots):
     def _kept(self, slot: int, sequence: Sequence) -> Match | None:
         """What is idle in the slot, and not worth moving, may begin as the sequence does, too."""
         if slot in self._free or self._cache.n_tokens(slot) >= self._least_moved:
-            return None
-        if not sequence.reuses_prefix:
             return None
         return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
 

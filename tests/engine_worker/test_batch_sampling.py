@@ -14,6 +14,7 @@ from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
 from gpufc.sampling import SamplingParams
+from tests.engine_worker.aligned_logits import aligned
 from tests.engine_worker.plain_sampler import plain_choice
 
 Rows = NDArray[np.float32]
@@ -51,15 +52,6 @@ def params(**given_params: Any) -> SamplingParams:
 def rows(n_rows: int, n_vocab: int, seed: int = 0, scale: float = 3.0) -> Rows:
     generator = np.random.default_rng(seed)
     return aligned((generator.standard_normal((n_rows, n_vocab)) * scale).astype(np.float32))
-
-
-def aligned(logits: Rows) -> Rows:
-    """A copy that lies as a backend's logits do."""
-    memory = np.empty(logits.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    copied = memory[start : start + logits.nbytes].view(np.float32).reshape(logits.shape)
-    copied[:] = logits
-    return copied
 
 
 def pick(wanted: SamplingParams, n_vocab: int, history: list[int], end: list[int]) -> Pick:

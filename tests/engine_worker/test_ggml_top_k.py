@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine_worker.ggml_top_k import GgmlTopK
-from tests.engine_worker.test_batch_sampling import aligned
+from tests.engine_worker.aligned_logits import aligned
 
 N_VOCAB = 1000
 

@@ -94,3 +94,16 @@ def test_a_step_is_settled_when_the_two_before_had_as_many_tokens() -> None:
     costs.sampled(8, 0.0005)
     assert costs.settled_seconds(8, 8) == pytest.approx(0.0025)
     assert costs.seconds(8, 1) == pytest.approx(0.014), "the others count for who waits for them"
+
+
+def test_a_settled_step_that_was_slow_by_accident_is_forgotten() -> None:
+    costs = StepCosts()
+    for seconds in (0.03, 0.01, 0.5):
+        costs.computed(8, seconds)
+        costs.sampled(8, 0.1)
+    assert costs.settled_seconds(8, 8) == pytest.approx(0.6)
+    for _ in range(300):
+        costs.computed(1, 0.001)
+        costs.sampled(1, 0.0002)
+    assert costs.settled_seconds(8, 8) is None
+    assert costs.settled_seconds(1, 1) == pytest.approx(0.0012)
