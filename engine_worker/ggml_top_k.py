@@ -118,7 +118,7 @@ class GgmlTopK:
 
         sizes = [4 * n_vocab, 4 * n_rows, 4 * n_rows * k]
         starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)])
-        memory = _aligned(int(starts[-1]))
+        memory = aligned_memory(int(starts[-1]))
         theirs = ggml.ggml_backend_cpu_buffer_from_ptr(address, 4 * n_vocab * n_rows)
         ours = ggml.ggml_backend_cpu_buffer_from_ptr(memory.ctypes.data, memory.nbytes)
         ggml.ggml_backend_tensor_alloc(theirs, logits, address)
@@ -148,6 +148,7 @@ class GgmlTopK:
         self._library.ggml_free(graph.context)
 
 
-def _aligned(n_bytes: int) -> NDArray[np.uint8]:
+def aligned_memory(n_bytes: int) -> NDArray[np.uint8]:
+    """Memory that ggml takes, shape (n_bytes,)."""
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     return memory[-memory.ctypes.data % _ALIGNMENT :][:n_bytes]

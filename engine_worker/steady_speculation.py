@@ -107,6 +107,7 @@ class SteadySpeculation:
         less. What is not guessed is filled up with the last token, as good a guess as any."""
         price = self._price(len(requests), n_decoding or len(requests)) if requests else None
         if price is None:
+            self._gave_drafts = False
             return [[] for _ in requests]
         if len(requests) * LENGTH * price.token_s <= price.drafts_s:  # even if all are right
             self.pause()

@@ -2,23 +2,28 @@
 
 Random logits, from several matrices in turn so that they are not in the cache, as those of a model
 would not be. For each parameter set and number of threads: least and median wall time of
-`BatchSampler.choose`, and the same for `Sampler.choose` row by row.
+`BatchSampler.choose`, by itself and with ggml's top-k, and the same for `Sampler.choose` row by
+row.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import llama_cpp.llama_cpp as lc  # before numpy: see engine_worker/__main__.py
+
+import numpy as np  # isort: skip
+from numpy.typing import NDArray
+
 from engine_worker.batch_sampling import BatchSampler, Pick, prepare
+from engine_worker.ggml_top_k import GgmlTopK, aligned_memory
 from engine_worker.sampling import Sampler
 from gpufc.sampling import SamplingParams
 
@@ -40,7 +45,9 @@ def main() -> None:
     options = _options()
     generator = np.random.default_rng(0)
     shape = (options.rows, options.vocabulary)
-    matrices = [generator.standard_normal(shape, np.float32) * 3 for _ in range(N_MATRICES)]
+    matrices = [
+        _aligned(generator.standard_normal(shape, np.float32) * 3) for _ in range(N_MATRICES)
+    ]
     history = generator.integers(0, options.vocabulary, N_HISTORY).tolist()
     for name, kind in KINDS.items():
         picks = [
@@ -54,15 +61,23 @@ def main() -> None:
             for row in range(options.rows)
         ]
         _report(f"{name}, row by row", options.steps, matrices, lambda m, p=picks: _each(m, p))
-        for n_threads in options.threads:
-            batch = BatchSampler(options.vocabulary, n_threads)
+        for n_threads, by_ggml in product(options.threads, (False, True)):
+            top_k = GgmlTopK.of(lc._lib, options.vocabulary, n_threads) if by_ggml else None
+            batch = BatchSampler(options.vocabulary, n_threads, top_k)
             _report(
-                f"{name}, {n_threads} threads",
+                f"{name}, {n_threads} threads{', ggml' if by_ggml else ''}",
                 options.steps,
                 matrices,
                 lambda m, b=batch, p=picks: b.choose(m, prepare(p)),
             )
             batch.close()
+
+
+def _aligned(logits: Matrix) -> Matrix:
+    """A copy that lies as a backend's logits do."""
+    copied = aligned_memory(logits.nbytes).view(np.float32).reshape(logits.shape)
+    copied[:] = logits
+    return copied
 
 
 def _each(logits: Matrix, picks: list[Pick]) -> None:

@@ -56,7 +56,8 @@ def main() -> None:
     spent = _timed(engine)
     for number in range(options.streams):
         engine.inbox.put(_request(number, backend, options))
-    steps = _run(engine, options.streams, spent)
+    steps, first_s = _run(engine, options.streams, spent)
+    print(f"all first tokens after {first_s * 1000:.0f} ms")
     print(f"{options.model.name}, {options.streams} streams, {backend.facts.unified=}, medians of")
     print(f"{len(steps)} steps in which all decode, milliseconds:")
     for part in (*PARTS, "choose", "step"):
@@ -112,8 +113,12 @@ def _timed(engine: Engine) -> dict[str, float]:
     return spent
 
 
-def _run(engine: Engine, n_streams: int, spent: dict[str, float]) -> list[dict[str, float]]:
+def _run(
+    engine: Engine, n_streams: int, spent: dict[str, float]
+) -> tuple[list[dict[str, float]], float]:
+    """The parts of each step in which all decode, and the seconds before the first of them."""
     engine.take_requests()
+    started, first_s = time.perf_counter(), 0.0
     steps = []
     while engine.scheduler.running or engine.scheduler.waiting:
         spent.clear()
@@ -122,8 +127,9 @@ def _run(engine: Engine, n_streams: int, spent: dict[str, float]) -> list[dict[s
         engine.run_step()
         spent["step"] = time.perf_counter() - began
         if all_decode:
+            first_s = first_s or began - started
             steps.append({part: spent[part] for part in (*PARTS, "choose", "step")})
-    return steps
+    return steps, first_s
 
 
 if __name__ == "__main__":
