@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
-from engine_worker.candidates import TopK
+from engine_worker.candidates import First, TopK
 from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
@@ -108,6 +108,13 @@ class Backend(Protocol):
 
         Shape (marked tokens, n_vocab), float32; a view that is valid until the next `begin`.
         Raises `DecodeFailed`.
+        """
+        ...
+
+    def first(self) -> First | None:
+        """The largest of the last `logits`, if the device has looked for them: not in every step.
+
+        They have to be as they were given.
         """
         ...
 

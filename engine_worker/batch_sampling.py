@@ -1,7 +1,8 @@
 """All tokens of one engine step, chosen at once: exactly those that `Sampler.choose` gives.
 
-What a row costs is reading it once, which several threads share, be it here (`Columns`) or by
-somebody else (`TopK`); everything after that works on the few candidates of all rows together.
+What a row costs is reading it once, which the device does (`First`) or several threads share, be it
+here (`Columns`) or by somebody else (`TopK`); everything after that works on the few candidates of
+all rows together.
 Rows whose chain needs more than the first `MAX_TOP_K` tokens go through `Sampler.choose`, one by
 one.
 """
@@ -16,7 +17,15 @@ from numpy.typing import NDArray
 
 from engine_worker import host
 from engine_worker.backend import Backend
-from engine_worker.candidates import OUT_OF_REACH, Candidates, Columns, TopK, of_top
+from engine_worker.candidates import (
+    OUT_OF_REACH,
+    Candidates,
+    Columns,
+    First,
+    TopK,
+    of_first,
+    of_top,
+)
 from engine_worker.logit_adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
 from engine_worker.sampling import Sampler, changed, unusable
 from engine_worker.sampling_chain import Counts, Scores, Steps, Table, draw
@@ -77,7 +86,7 @@ def sampler_for(backend: Backend) -> "BatchSampler":
     facts = backend.facts
     n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
     top_k = backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None
-    return BatchSampler(facts.n_vocab, max(1, n_threads), top_k)
+    return BatchSampler(facts.n_vocab, max(1, n_threads), top_k, backend.first)
 
 
 def prepare(picks: Sequence[Pick]) -> Prepared:
@@ -106,11 +115,13 @@ class BatchSampler:
         n_vocab: int,
         n_threads: int,
         top_k: TopK | None = None,
+        first: Callable[[], First | None] = lambda: None,
         top_k_rows: int = TOP_K_ROWS,
     ) -> None:
         """`n_threads` in all, the caller's one included. `close` ends the others, and `top_k`,
-        which finds the first tokens of `top_k_rows` and more, where it can."""
+        which finds the first tokens of `top_k_rows` and more, where it can and `first` has not."""
         self._top_k, self._top_k_rows = top_k, top_k_rows
+        self._backends_first = first
         self._columns = Columns(n_vocab)
         self._maxima = np.empty((0, self._columns.n_columns), np.float32)
         self._n_helpers = n_threads - 1
@@ -143,6 +154,11 @@ class BatchSampler:
         ]
 
     def _best(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
+        found = self._found_beforehand(logits, prepared)
+        if found is not None and len(found.rows) == len(logits):
+            # by rising id, of which argmax takes the first
+            best_of = found.ids[np.arange(len(logits)), found.logits.argmax(axis=1)]
+            return list(best_of.tolist())
         ids = np.empty(len(logits), np.intp)
         with changed(logits.reshape(-1), prepared.changes):
             self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
@@ -191,8 +207,16 @@ class BatchSampler:
         ids = found.ids[np.arange(len(rows)), places]
         return dict(zip(rows.tolist(), ids.tolist(), strict=True))
 
+    def _found_beforehand(self, logits: Logits, prepared: Prepared) -> Candidates | None:
+        """The candidates of all rows for which the backend's suffice, if there are any."""
+        first = self._backends_first()
+        return None if first is None else _from_first(first, logits, prepared)
+
     def _first(self, logits: Logits, prepared: Prepared) -> Candidates:
         """The candidates of all rows where these are few."""
+        found = self._found_beforehand(logits, prepared)
+        if found is not None:
+            return found
         top_k = self._top_k
         if len(logits) < self._top_k_rows or prepared.alone.all():
             top_k = None
@@ -210,6 +234,18 @@ class BatchSampler:
         maxima[prepared.alone] = -np.inf
         becoming = adjusted(logits.reshape(-1), prepared.changes)
         return self._columns.first(logits, maxima, best, becoming, prepared.n_first)
+
+
+def _from_first(first: First, logits: Logits, prepared: Prepared) -> Candidates | None:
+    """What the backend has found; None where some logits are not finite, or become larger."""
+    if not np.isfinite(first.sums).all():
+        return None
+    flat = logits.reshape(-1)
+    places, values = adjusted(flat, prepared.changes)
+    if (values > flat[places]).any():
+        return None
+    lowered = Adjusted(places, np.maximum(values, OUT_OF_REACH))
+    return of_first(logits, first, lowered, ~prepared.alone, int(prepared.n_first.max()))
 
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:

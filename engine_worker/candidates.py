@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_worker.logit_adjustment import Adjusted, Logits, Places
+from engine_worker.logit_adjustment import Adjusted, Logits, Places, applied
 from engine_worker.sampling_chain import Counts, Steps
 
 DEPTH = 16
@@ -49,6 +49,15 @@ class Top(NamedTuple):
     (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of them are."""
 
     ids: NDArray[np.int32]
+    sums: Logits
+
+
+class First(NamedTuple):
+    """The tokens of each row with the k largest logits, of equals any, as a backend has found them:
+    `ids` and `logits` (n_rows, k), the largest first. `sums` as in `Top`."""
+
+    ids: NDArray[np.int32]
+    logits: Logits
     sums: Logits
 
 
@@ -186,6 +195,33 @@ def of_top(logits: Logits, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) ->
     if len(rows) < len(ids):
         ordered, values = ordered[rows], values[rows]
     return Candidates(rows, np.full(len(rows), ids.shape[1]), ordered, values)
+
+
+def of_first(
+    logits: Logits, first: First, changed: Adjusted, wanted: NDArray[np.bool_], n_first: int
+) -> Candidates | None:
+    """The candidates of `wanted` rows for up to `n_first` first tokens, given more than these.
+
+    `logits` (n_rows, n_vocab) are as before; none of the `changed` ones becomes larger. Rows are
+    left out of which `first` may not hold all. None if it does not fit the logits.
+    """
+    flat, k = logits.reshape(-1), first.ids.shape[1]
+    starts = np.arange(0, logits.size, logits.shape[1])[:, None]
+    places = first.ids + starts
+    if k <= n_first or not (flat.take(places, mode="clip") == first.logits).all():
+        return None
+    places.sort(axis=1)
+    with applied(flat, changed):
+        values = flat.take(places, mode="clip")
+    reached = np.partition(values, k - n_first, axis=1)[:, k - n_first]
+    sure = first.logits[:, -1] < _bounds(reached, values.max(axis=1))
+    sure &= reached > OUT_OF_REACH
+    sure &= wanted
+    rows = sure.nonzero()[0]
+    ids = places - starts
+    if len(rows) < len(ids):
+        ids, values = ids[rows], values[rows]
+    return Candidates(rows, np.full(len(rows), k), ids, values)
 
 
 def of_row(row: Logits, steps: Steps) -> tuple[float, Places, Logits, float | None]:

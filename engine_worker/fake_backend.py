@@ -155,6 +155,10 @@ class FakeBackend:
             self._append(sequence, token)
         return True
 
+    def first(self) -> None:
+        """See `Backend`."""
+        return None
+
     def top_k(self, n_threads: int) -> None:
         """See `Backend`."""
 

@@ -1,9 +1,8 @@
-"""The first tokens of many rows by ggml's own operator, on all threads at once. Not in
-llama-cpp-python's bindings: ctypes.
+"""The first tokens of many rows by ggml's own operator, on all threads at once.
 
 What Python's threads cannot share, as each short call needs the interpreter's lock, ggml's do: one
 call computes `ggml_top_k` of all rows, and with `ggml_mul_mat` by a column of ones their sums,
-which tell whether a row has NaN or infinity. API: ggml/include/ggml.h and ggml-backend.h.
+which tell whether a row has NaN or infinity.
 """
 
 import ctypes
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.candidates import Top
+from engine_worker.ggml_bindings import INT, INT64, POINTER, SIZE, Signatures, bind
 from engine_worker.logit_adjustment import Logits
 
 _F32 = 0
@@ -20,32 +20,31 @@ _F32 = 0
 _ALIGNMENT = 32
 """TENSOR_ALIGNMENT of ggml-backend.cpp: memory that is not so aligned ends the process."""
 _N_TENSORS = 4
-_POINTER, _INT, _INT64, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
 
 
 class _InitParams(ctypes.Structure):
     """struct ggml_init_params"""
 
-    _fields_ = [("mem_size", _SIZE), ("mem_buffer", _POINTER), ("no_alloc", ctypes.c_bool)]
+    _fields_ = [("mem_size", SIZE), ("mem_buffer", POINTER), ("no_alloc", ctypes.c_bool)]
 
 
-_SIGNATURES = {
-    "ggml_init": (_POINTER, [_InitParams]),
-    "ggml_free": (None, [_POINTER]),
-    "ggml_tensor_overhead": (_SIZE, []),
-    "ggml_graph_overhead": (_SIZE, []),
-    "ggml_new_tensor_2d": (_POINTER, [_POINTER, _INT, _INT64, _INT64]),
-    "ggml_mul_mat": (_POINTER, [_POINTER, _POINTER, _POINTER]),
-    "ggml_top_k": (_POINTER, [_POINTER, _POINTER, _INT]),
-    "ggml_new_graph": (_POINTER, [_POINTER]),
-    "ggml_build_forward_expand": (None, [_POINTER, _POINTER]),
-    "ggml_backend_cpu_init": (_POINTER, []),
-    "ggml_backend_cpu_set_n_threads": (None, [_POINTER, _INT]),
-    "ggml_backend_cpu_buffer_from_ptr": (_POINTER, [_POINTER, _SIZE]),
-    "ggml_backend_buffer_free": (None, [_POINTER]),
-    "ggml_backend_tensor_alloc": (_INT, [_POINTER, _POINTER, _POINTER]),
-    "ggml_backend_graph_compute": (_INT, [_POINTER, _POINTER]),
-    "ggml_backend_free": (None, [_POINTER]),
+_SIGNATURES: Signatures = {
+    "ggml_init": (POINTER, [_InitParams]),
+    "ggml_free": (None, [POINTER]),
+    "ggml_tensor_overhead": (SIZE, []),
+    "ggml_graph_overhead": (SIZE, []),
+    "ggml_new_tensor_2d": (POINTER, [POINTER, INT, INT64, INT64]),
+    "ggml_mul_mat": (POINTER, [POINTER, POINTER, POINTER]),
+    "ggml_top_k": (POINTER, [POINTER, POINTER, INT]),
+    "ggml_new_graph": (POINTER, [POINTER]),
+    "ggml_build_forward_expand": (None, [POINTER, POINTER]),
+    "ggml_backend_cpu_init": (POINTER, []),
+    "ggml_backend_cpu_set_n_threads": (None, [POINTER, INT]),
+    "ggml_backend_cpu_buffer_from_ptr": (POINTER, [POINTER, SIZE]),
+    "ggml_backend_buffer_free": (None, [POINTER]),
+    "ggml_backend_tensor_alloc": (INT, [POINTER, POINTER, POINTER]),
+    "ggml_backend_graph_compute": (INT, [POINTER, POINTER]),
+    "ggml_backend_free": (None, [POINTER]),
 }
 
 
@@ -78,13 +77,7 @@ class GgmlTopK:
     @classmethod
     def of(cls, library: ctypes.CDLL, n_vocab: int, n_threads: int) -> Self | None:
         """None if the library does not export what it takes."""
-        try:
-            for name, (result, arguments) in _SIGNATURES.items():
-                function = getattr(library, name)
-                function.restype, function.argtypes = result, arguments
-        except AttributeError:
-            return None
-        return cls(library, n_vocab, n_threads)
+        return cls(library, n_vocab, n_threads) if bind(library, _SIGNATURES) else None
 
     def first(self, logits: Logits, k: int) -> Top | None:
         """See `TopK`. None also for memory that ggml does not take."""

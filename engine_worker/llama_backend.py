@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend import Batch, LoadProgress, Logits
+from engine_worker.candidates import First
 from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.llama_loading import Loaded, Loader
 from engine_worker.llama_log import LlamaLog
@@ -41,7 +42,10 @@ class LlamaBackend:
         self._memory = lc.llama_get_memory(loaded.context)
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(loaded.context))
+        self._device_top_k = loaded.device_top_k
         self._n_outputs = 0
+        self._is_all_output = False
+        """Whether every token of the batch was."""
         self._logits: Logits | None = None
         """What was put together from two passes."""
         facts = self.facts
@@ -88,6 +92,7 @@ class LlamaBackend:
 
     def _decode(self, batch: Batch) -> None:
         self._n_outputs = sum(batch.outputs)
+        self._is_all_output = self._n_outputs == len(batch.outputs)
         code = lc.llama_decode(self._context, self._batch.fill(batch))
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
@@ -103,6 +108,13 @@ class LlamaBackend:
             return np.empty((0, self.facts.n_vocab), np.float32)
         logits: Logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self.facts.n_vocab))
         return logits
+
+    def first(self) -> First | None:
+        """See `Backend`."""
+        is_one = self._is_all_output and self._logits is None
+        if self._device_top_k is None or not is_one:
+            return None
+        return self._device_top_k.first(self._n_outputs)
 
     def remove(self, sequence: int, start: int = 0) -> None:
         if not lc.llama_memory_seq_rm(self._memory, sequence, start, -1):
@@ -147,8 +159,11 @@ class LlamaBackend:
         """Free context and model. Nothing may be called afterwards; a second call does nothing."""
         context, self._context = self._context, None
         model, self._model = self._model, None
+        device_top_k, self._device_top_k = self._device_top_k, None
         if context is not None:
             lc.llama_free(context)
+        if device_top_k is not None:
+            device_top_k.close()
         if model is not None:
             lc.llama_model_free(model)
 

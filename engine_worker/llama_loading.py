@@ -17,6 +17,7 @@ from msgspec import Struct
 from engine_worker import cells, host, placement
 from engine_worker import llama_parameters as parameters
 from engine_worker.backend import MAX_SEQUENCES, LoadProgress, ModelFacts
+from engine_worker.device_top_k import DeviceTopK
 from engine_worker.fingerprint import fingerprint
 from engine_worker.footprint import footprint
 from engine_worker.ggml_devices import list_devices
@@ -33,10 +34,11 @@ Devices = Sequence[EngineDevice]
 
 
 class Loaded(Struct, frozen=True):
-    """A model that can be used. Whoever has it frees the context, then the model."""
+    """A model that can be used. Whoever has it frees the context, then the others."""
 
     model: Any
     context: Any
+    device_top_k: DeviceTopK | None
     vocabulary: Vocabulary
     facts: ModelFacts
 
@@ -148,7 +150,7 @@ class Loader:
             with ThreadPoolExecutor(1) as pool:
                 vocab = self._lc.llama_model_get_vocab(model)
                 reading = pool.submit(Vocabulary, self._lc, vocab)
-                context = self._new_context(model, layout, n_layers)
+                context, device_top_k = self._new_context(model, layout, n_layers)
             vocabulary = reading.result()
         except BaseException:
             self._lc.llama_model_free(model)
@@ -157,7 +159,7 @@ class Loader:
         facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
         _tell(facts)
         self._on_progress(1.0)
-        return Loaded(model, context, vocabulary, facts)
+        return Loaded(model, context, device_top_k, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> Any:
         lc, path = self._lc, self._config.model_path or ""
@@ -193,26 +195,35 @@ class Loader:
             return "it has no vocabulary"
         return None
 
-    def _new_context(self, model: Any, layout: cells.Layout, n_layers: int) -> Any:
+    def _new_context(
+        self, model: Any, layout: cells.Layout, n_layers: int
+    ) -> tuple[Any, DeviceTopK | None]:
         lc, on_gpu = self._lc, n_layers > 0
+        whole = on_gpu and n_layers >= self._demand.model.n_layers
+        n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
         params = parameters.context_parameters(
             lc,
             self._config,
             layout,
             self._n_sequences,
             sizes=self._sizes(on_gpu=on_gpu),
-            n_vocab=lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)),
+            n_vocab=n_vocab,
             on_gpu=on_gpu,
-            whole=on_gpu and n_layers >= self._demand.model.n_layers,
+            whole=whole,
         )
+        device_top_k = DeviceTopK.of(lc, n_vocab) if whole else None
+        if device_top_k is not None:
+            device_top_k.attach(params)
         self._log.clear()
         context = lc.llama_init_from_model(model, params)
         if not context:
+            if device_top_k is not None:
+                device_top_k.close()
             raise self._failure(
                 f"no context of {layout.n_cells:,} KV cells for {self._config.model_path}",
                 on_gpu=on_gpu,
             )
-        return context
+        return context, device_top_k
 
     def _failure(self, what: str, *, on_gpu: bool) -> ModelLoadError:
         """The error for what llama.cpp has just refused, from what it said."""

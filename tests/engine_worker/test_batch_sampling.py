@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine_worker.batch_sampling import MAX_TOP_K, TOP_K_ROWS, BatchSampler, Pick, prepare
+from engine_worker.batch_sampling import (
+    MAX_TOP_K,
+    TOP_K_ROWS,
+    BatchSampler,
+    Pick,
+    Prepared,
+    prepare,
+)
+from engine_worker.candidates import First
 from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
@@ -26,7 +34,27 @@ REAL = [49_152, 50_257, 151_936]
 """SmolLM2, GPT-2 (one logit more than whole columns), Qwen."""
 
 
-@pytest.fixture(params=["columns", "ggml"])
+class FoundBeforehand(BatchSampler):
+    """With a backend that has found the first tokens of all rows, as many as it can."""
+
+    N_FIRST = 64
+
+    def __init__(self, n_vocab: int) -> None:
+        super().__init__(n_vocab, 1, first=lambda: self.found)
+        self.found: First | None = None
+
+    def choose(self, logits: Rows, prepared: Prepared) -> list[int | RequestError]:
+        self.found = first_of(logits, min(self.N_FIRST, logits.shape[1]))
+        return super().choose(logits, prepared)
+
+
+def first_of(logits: Rows, k: int) -> First:
+    ids = (-logits).argsort(axis=1)[:, :k].astype(np.int32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return First(ids, np.take_along_axis(logits, ids, axis=1), logits.sum(axis=1))
+
+
+@pytest.fixture(params=["columns", "ggml", "beforehand"])
 def finder(request: pytest.FixtureRequest) -> str:
     """What finds the first tokens of rows."""
     return str(request.param)
@@ -40,6 +68,8 @@ def batch(request: pytest.FixtureRequest, finder: str) -> Iterator[BatchSampler]
 
 
 def make(n_vocab: int, n_threads: int, finder: str) -> BatchSampler:
+    if finder == "beforehand":
+        return FoundBeforehand(n_vocab)
     top_k = GgmlTopK.of(lc._lib, n_vocab, n_threads) if finder == "ggml" else None
     assert top_k is not None or finder == "columns"
     return BatchSampler(n_vocab, n_threads, top_k, top_k_rows=2)
@@ -139,7 +169,7 @@ def any_row(draw: st.DrawFn, n_vocab: int) -> Rows:
     return row
 
 
-@pytest.mark.parametrize("found_by", ["columns", "ggml"])
+@pytest.mark.parametrize("found_by", ["columns", "ggml", "beforehand"])
 @settings(deadline=None)
 @given(data=st.data())
 def test_any_batch_of_any_parameters_gets_the_plain_chain_s_tokens(
@@ -373,6 +403,37 @@ class NoTopK:
         raise AssertionError("asked for what nobody wants")
 
     def close(self) -> None: ...
+
+
+# what the backend has found beforehand
+
+
+@pytest.mark.parametrize("kind", [{}, {"temperature": 0.0}, {"ignore_eos": True}])
+def test_what_was_found_beforehand_is_not_looked_for_again(kind: dict[str, Any]) -> None:
+    batch = FoundBeforehand(1000)
+    batch._fold = no_look  # type: ignore[method-assign]
+    batch._share = no_look  # type: ignore[method-assign]
+    check(batch, rows(20, 1000), [params(seed=seed, **kind) for seed in range(20)], [[]] * 20, [1])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_what_belongs_to_other_logits_is_not_believed(temperature: float) -> None:
+    logits = rows(20, 1000)
+    stale = first_of(logits[::-1].copy(), 64)
+    batch = BatchSampler(1000, 1, first=lambda: stale)
+    wanted = [params(seed=seed, temperature=temperature) for seed in range(20)]
+    check(batch, logits, wanted, [[]] * 20, [])
+
+
+def test_too_few_that_were_found_beforehand_are_not_taken_for_all() -> None:
+    logits = rows(20, 1000)
+    batch = BatchSampler(1000, 1, first=lambda: first_of(logits, 30))
+    flat = {"top_k": 40, "temperature": 50.0, "top_p": 1.0, "min_p": 0.0}
+    check(batch, logits, [params(seed=seed, **flat) for seed in range(20)], [[]] * 20, [])
+
+
+def no_look(*_: object) -> Any:
+    raise AssertionError("looked through what was known")
 
 
 # threads

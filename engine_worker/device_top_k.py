@@ -1,0 +1,175 @@
+"""The first tokens of each row of logits, found by the device in the graph that computes them.
+
+Beside a device the logits of 64 sequences are 12 MiB, and to look through them takes the host a
+fifth of the step while the device waits. Here a dozen more nodes do it, for all rows at once. To
+sort whole rows takes four times as long as this: the k blocks of a row with the largest maxima hold
+its k largest logits, so that maxima are sorted first, then what is in those blocks.
+
+llama.cpp lets samplers add nodes to its graph (`llama_sampler_i`, experimental), but only to the
+rows of their own sequence, one by one. This one belongs to a sequence that there never is, which
+costs nothing, and works on the logits of all. Everything that it finds is compared with the logits
+on the host before it counts (`candidates.of_first`).
+"""
+
+import ctypes
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from engine_worker.backend import MAX_SEQUENCES
+from engine_worker.candidates import First
+from engine_worker.ggml_bindings import INT, INT64, POINTER, SIZE, TEXT, Signatures, bind
+
+K = 64
+"""Tokens that are found of each row."""
+
+MIN_ROWS = 16
+"""Fewer are looked through sooner on the host."""
+
+WIDEST = 1 << 14
+"""Logits to sort of each row, in all. A vocabulary that has no better divisors is left alone."""
+
+_LOGITS = b"result_output"
+"""What llama.cpp names them in its graphs."""
+# enum ggml_op_pool, ggml_sort_order and ggml_type
+_POOL_MAX, _DESCENDING, _F32 = 0, 1, 0
+
+_FLOAT = ctypes.c_float
+_SIGNATURES: Signatures = {
+    "ggml_argsort": (POINTER, [POINTER, POINTER, INT]),
+    "ggml_backend_tensor_get": (None, [POINTER, POINTER, SIZE, SIZE]),
+    "ggml_build_forward_select": (POINTER, [POINTER, POINTER, INT, INT]),
+    "ggml_cast": (POINTER, [POINTER, POINTER, INT]),
+    "ggml_concat": (POINTER, [POINTER, POINTER, POINTER, INT]),
+    "ggml_get_rows": (POINTER, [POINTER, POINTER, POINTER]),
+    "ggml_graph_get_tensor": (POINTER, [POINTER, TEXT]),
+    "ggml_is_contiguous": (ctypes.c_bool, [POINTER]),
+    "ggml_nelements": (INT64, [POINTER]),
+    "ggml_pool_2d": (POINTER, [POINTER, POINTER, INT, INT, INT, INT, INT, _FLOAT, _FLOAT]),
+    "ggml_reshape_2d": (POINTER, [POINTER, POINTER, INT64, INT64]),
+    "ggml_reshape_3d": (POINTER, [POINTER, POINTER, INT64, INT64, INT64]),
+    "ggml_set_output": (None, [POINTER]),
+    "ggml_sum_rows": (POINTER, [POINTER, POINTER]),
+    "ggml_view_2d": (POINTER, [POINTER, POINTER, INT64, INT64, SIZE, SIZE]),
+}
+
+
+class _Result(NamedTuple):
+    """The tensor with what is found in a graph with `n_rows` of logits."""
+
+    n_rows: int
+    tensor: int
+
+
+class DeviceTopK:
+    """Belongs to one context, and then to the thread that computes with it."""
+
+    def __init__(self, bindings: Any, n_vocab: int, block: int) -> None:
+        """Use `of`."""
+        lc = self._lc = bindings
+        self._ggml = lc._lib
+        self._n_vocab, self._block = n_vocab, block
+        self._result: _Result | None = None
+        # llama.cpp keeps pointers to all of these
+        self._interface = lc.llama_sampler_i(
+            name=lc.llama_sampler_i_name(lambda _: b"first"),
+            apply=lc.llama_sampler_i_apply(lambda _, _candidates: None),
+            backend_init=lc.llama_sampler_i_backend_init(lambda *_: True),
+            backend_apply=lc.llama_sampler_i_backend_apply(self._extend),
+        )
+        self._chain = lc.llama_sampler_chain_init(lc.llama_sampler_chain_default_params())
+        sampler = lc.llama_sampler_init(ctypes.byref(self._interface), None)
+        lc.llama_sampler_chain_add(self._chain, sampler)
+        self._config = (lc.llama_sampler_seq_config * 1)()
+        self._config[0].seq_id = MAX_SEQUENCES
+        self._config[0].sampler = ctypes.cast(self._chain, POINTER)
+
+    @classmethod
+    def of(cls, bindings: Any, n_vocab: int) -> Self | None:
+        """None if the library or the vocabulary is not such that it can be done."""
+        block = block_of(n_vocab, K)
+        if block is None or not bind(bindings._lib, _SIGNATURES):
+            return None
+        return cls(bindings, n_vocab, block)
+
+    def attach(self, params: Any) -> None:
+        """To the `llama_context_params` of one context."""
+        params.samplers, params.n_samplers = self._config, 1
+
+    def first(self, n_rows: int) -> First | None:
+        """Of the `n_rows` that were computed last, in the order of the computation.
+
+        To be called when they have been computed, and only if every token of the batch was an
+        output: then a graph with so many rows was the only one. None if it had too few.
+        """
+        result = self._result
+        if result is None or result.n_rows != n_rows:
+            return None
+        found = np.empty((n_rows, 3 * K + 1), np.float32)
+        self._ggml.ggml_backend_tensor_get(result.tensor, found.ctypes.data, 0, found.nbytes)
+        order = found[:, : 2 * K].astype(np.int32)
+        nth, within = np.divmod(order[:, K:], np.int32(self._block))
+        ids = np.take_along_axis(order[:, :K], nth, axis=1) * np.int32(self._block) + within
+        return First(ids, found[:, 2 * K : 3 * K], found[:, 3 * K])
+
+    def close(self) -> None:
+        """After the context is freed."""
+        self._result = None
+        self._lc.llama_sampler_free(self._chain)
+
+    def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
+        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits."""
+        data.contents.logits = None  # nothing is done to the row that it was given
+        ggml = self._ggml
+        logits = ggml.ggml_graph_get_tensor(graph, _LOGITS)
+        n_rows, rest = divmod(ggml.ggml_nelements(logits) if logits else 0, self._n_vocab)
+        if not n_rows:
+            return
+        self._result = None
+        if rest or not ggml.ggml_is_contiguous(logits):
+            return
+        found = self._nodes(context, logits, n_rows)
+        ggml.ggml_set_output(found)
+        # if unwanted it stays in the graph: one with fewer nodes would have to be laid out anew
+        is_wanted = n_rows >= MIN_ROWS
+        ggml.ggml_build_forward_select(graph, (POINTER * 2)(logits, found), 2, int(is_wanted))
+        if is_wanted:
+            self._result = _Result(n_rows, found)
+
+    def _nodes(self, context: int, logits: int, n_rows: int) -> int:
+        """New tensors in `context`. The last one has for each row of `logits` the numbers of the
+        first K blocks and of the first K logits among what is in these, those logits, and the row's
+        sum: (n_rows, 3 K + 1), float32, which is exact up to 2^24."""
+        ggml, block, n_blocks = self._ggml, self._block, self._n_vocab // self._block
+        maxima = ggml.ggml_pool_2d(context, logits, _POOL_MAX, block, 1, block, 1, 0.0, 0.0)
+        blocks = self._first_of(context, maxima, n_blocks, n_rows)
+        rows = ggml.ggml_reshape_3d(context, logits, block, n_blocks, n_rows)
+        left = ggml.ggml_get_rows(context, rows, blocks)
+        left = ggml.ggml_reshape_2d(context, left, K * block, n_rows)
+        places = self._first_of(context, left, K * block, n_rows)
+        single = ggml.ggml_reshape_3d(context, left, 1, K * block, n_rows)
+        largest = ggml.ggml_get_rows(context, single, places)
+
+        found = ggml.ggml_cast(context, blocks, _F32)
+        for part in (
+            ggml.ggml_cast(context, places, _F32),
+            ggml.ggml_reshape_2d(context, largest, K, n_rows),
+            ggml.ggml_sum_rows(context, logits),
+        ):
+            found = ggml.ggml_concat(context, found, part, 0)
+        tensor: int = found
+        return tensor
+
+    def _first_of(self, context: int, values: int, width: int, n_rows: int) -> int:
+        """The places of the first K of each row of `values` (n_rows, width)."""
+        ggml = self._ggml
+        order = ggml.ggml_argsort(context, values, _DESCENDING)
+        first: int = ggml.ggml_view_2d(context, order, K, n_rows, 4 * width, 0)
+        return first
+
+
+def block_of(n_vocab: int, k: int) -> int | None:
+    """The size of blocks for which the fewest values are sorted; None if none divides well."""
+    sizes = [size for size in range(2, n_vocab // k + 1) if n_vocab % size == 0]
+    block = min(sizes, key=lambda size: n_vocab // size + k * size, default=0)
+    return block if block and n_vocab // block + k * block <= WIDEST else None
