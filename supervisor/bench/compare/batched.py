@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from gpufc.errors import StartError
 from supervisor.bench.compare.scenarios import Scenario
@@ -11,8 +12,17 @@ from supervisor.bench.compare.servers import Setting
 TIMEOUT_S = 600.0
 
 
+class Rates(NamedTuple):
+    """Generated tokens per second: while all decode, and with the prompts' time too, which takes a
+    service's as well."""
+
+    decoding: float
+    with_prompts: float
+
+
 def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
-    """Prompts and answers as long as the scenario's, and as many at once."""
+    """Prompts and answers as long as the scenario's, and as many at once; twice, because the first
+    time includes loading kernels."""
     streams, workload = scenario.bounds.streams, scenario.workload
     cells = streams * (workload.prompt_tokens + workload.output_tokens)
     made = [str(program), "--model", str(setting.model), "--ctx-size", str(cells)]
@@ -20,17 +30,20 @@ def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
     if setting.unified is not None:
         made.append("--kv-unified" if setting.unified else "--no-kv-unified")
     made += ["-npp", str(workload.prompt_tokens), "-ntg", str(workload.output_tokens)]
-    return [*made, "-npl", str(streams), "--output-format", "jsonl"]
+    return [*made, "-npl", f"{streams},{streams}", "--output-format", "jsonl"]
 
 
-def decode_rate(lines: str) -> float | None:
-    """Generated tokens per second, of what it prints."""
+def rates(lines: str) -> Rates | None:
+    """Of the last of the runs that it prints."""
     rows = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
-    return float(rows[-1]["speed_tg"]) if rows else None
+    if not rows:
+        return None
+    last = rows[-1]
+    return Rates(float(last["speed_tg"]), last["pl"] * last["tg"] / last["t"])
 
 
-def measure(program: Path, setting: Setting, scenario: Scenario) -> float:
-    """Run it; tokens per second. Raises `StartError`."""
+def measure(program: Path, setting: Setting, scenario: Scenario) -> Rates:
+    """Run it. Raises `StartError`."""
     try:
         done = subprocess.run(
             command(program, setting, scenario),
@@ -38,7 +51,7 @@ def measure(program: Path, setting: Setting, scenario: Scenario) -> float:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as err:
         raise StartError(f"{program.name} failed: {err}") from err
-    rate = decode_rate(done.stdout)
-    if rate is None:
+    found = rates(done.stdout)
+    if found is None:
         raise StartError(f"{program.name} said nothing of its speed")
-    return rate
+    return found

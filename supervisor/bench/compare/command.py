@@ -121,10 +121,13 @@ def _conditions(conditions: dict[str, object], setting: Setting) -> list[str]:
 
 
 def _kernels(found: Kernels) -> str:
-    reached = "" if found.reached is None else f"; gpufc reaches {found.reached:.0%}"
+    decoding, with_prompts = (f"{rate:,.1f} tokens/s" for rate in found.rates)
+    if found.reached is not None:
+        decoding += f" (gpufc reaches {found.reached.decoding:.0%})"
+        with_prompts += f" ({found.reached.with_prompts:.0%})"
     return (
-        f"{found.scenario}: llama-batched-bench decodes {found.tokens_per_s:,.1f} tokens/s with"
-        f" {found.streams} streams{reached}"
+        f"{found.scenario}: llama-batched-bench with {found.streams} streams: {decoding} while all"
+        f" decode, {with_prompts} with their prompts"
     )
 
 

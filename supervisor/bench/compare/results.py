@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from supervisor.bench import plot, report
+from supervisor.bench.compare.batched import Rates
 from supervisor.bench.compare.rounds import Comparison, Row
 from supervisor.bench.compare.scenarios import RATE, SCENARIOS
 
@@ -14,13 +15,13 @@ TITLE = "gpufc to the other server: longer is better"
 
 
 class Kernels(Struct, frozen=True, kw_only=True):
-    """What llama-batched-bench decodes with as many streams as a scenario has, and which part of
-    it gpufc reaches there, where that was measured."""
+    """What llama-batched-bench generates with as many streams as a scenario has, and which part of
+    either rate gpufc reaches there, where that was measured."""
 
     scenario: str
     streams: int
-    tokens_per_s: float
-    reached: float | None
+    rates: Rates
+    reached: Rates | None
 
 
 class Results:
@@ -38,7 +39,7 @@ class Results:
         self._rows += rows
         self._compared += compared
 
-    def add_kernels(self, scenario: str, streams: int, tokens_per_s: float) -> Kernels:
+    def add_kernels(self, scenario: str, streams: int, rates: Rates) -> Kernels:
         """What llama-batched-bench says to a scenario."""
         ours = next(
             (
@@ -51,8 +52,8 @@ class Results:
         found = Kernels(
             scenario=scenario,
             streams=streams,
-            tokens_per_s=tokens_per_s,
-            reached=None if ours is None else ours / tokens_per_s,
+            rates=rates,
+            reached=None if ours is None else Rates(*(ours / rate for rate in rates)),
         )
         self._kernels.append(found)
         return found

@@ -108,20 +108,22 @@ def test_an_intrusion_after_the_end_disturbs_nobody() -> None:
 
 
 def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
-    said = 'noise\n{"pl": 16, "speed_tg": 20.5, "x": 1}\n'
-    assert batched.decode_rate(said) == 20.5
-    assert batched.decode_rate("noise") is None
+    cold = '{"pl": 16, "tg": 64, "speed_tg": 10.0, "t": 99.0}'
+    warm = '{"pl": 16, "tg": 64, "speed_tg": 20.5, "t": 64.0, "x": 1}'
+    assert batched.rates(f"noise\n{cold}\n{warm}\n") == batched.Rates(20.5, 16.0)
+    assert batched.rates("noise") is None
     words = " ".join(batched.command(Path("/b"), SETTING, SCENARIOS["sixteen"]))
     assert f"--ctx-size {16 * (128 + 64)} --threads 3" in words
-    assert "-npp 128 -ntg 64 -npl 16" in words
+    assert "-npp 128 -ntg 64 -npl 16,16" in words
 
 
 def test_what_is_reached_of_the_kernels_is_of_the_same_scenario() -> None:
     results = Results({}, {})
     rows = [row("gpufc", 0, output_tokens_per_s=30), row("peer", 0, output_tokens_per_s=20)]
     results.add(rows, compare(rows, "s", ["gpufc", "peer"]))
-    assert results.add_kernels("s", 8, 40.0).reached == 0.75
-    assert results.add_kernels("another", 8, 40.0).reached is None
+    rates = batched.Rates(60.0, 40.0)
+    assert results.add_kernels("s", 8, rates).reached == batched.Rates(0.5, 0.75)
+    assert results.add_kernels("another", 8, rates).reached is None
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
