@@ -1,14 +1,16 @@
 """The first tokens of each row of logits, found by the device in the graph that computes them.
 
 Beside a device the logits of 64 sequences are 12 MiB, and to look through them takes the host a
-fifth of the step while the device waits. Here a dozen more nodes do it, for all rows at once. To
-sort whole rows takes four times as long as this: the k blocks of a row with the largest maxima hold
-its k largest logits, so that maxima are sorted first, then what is in those blocks.
+fifth of the step while the device waits. Here some more nodes do it, for all rows at once. To sort
+whole rows takes four times as long as this: the k blocks of a row with the largest maxima hold its
+k largest logits, so that maxima are sorted first, then what is in those blocks. What the device can
+do as well, such as to put ids in order, is done there: it takes a few microseconds, and the host
+tens, whose caches are cold when it has waited.
 
 llama.cpp lets samplers add nodes to its graph (`llama_sampler_i`, experimental), but only to the
 rows of their own sequence, one by one. This one belongs to a sequence that there never is, which
-costs nothing, and works on the logits of all. Everything that it finds is compared with the logits
-on the host before it counts (`candidates.of_first`).
+costs nothing, and works on the logits of all. What it finds is held against the logits on the host
+before it counts (`candidates.of_first`).
 """
 
 import ctypes
@@ -32,15 +34,18 @@ WIDEST = 1 << 14
 _LOGITS = b"result_output"
 """What llama.cpp names them in its graphs."""
 # enum ggml_op_pool, ggml_sort_order and ggml_type
-_POOL_MAX, _DESCENDING, _F32 = 0, 1, 0
+_POOL_MAX, _ASCENDING, _DESCENDING = 0, 0, 1
 
 _FLOAT = ctypes.c_float
 _SIGNATURES: Signatures = {
+    "ggml_arange": (POINTER, [POINTER, _FLOAT, _FLOAT, _FLOAT]),
     "ggml_argsort": (POINTER, [POINTER, POINTER, INT]),
+    "ggml_backend_buft_get_device": (POINTER, [POINTER]),
+    "ggml_backend_dev_supports_op": (ctypes.c_bool, [POINTER, POINTER]),
     "ggml_backend_tensor_get": (None, [POINTER, POINTER, SIZE, SIZE]),
     "ggml_build_forward_select": (POINTER, [POINTER, POINTER, INT, INT]),
-    "ggml_cast": (POINTER, [POINTER, POINTER, INT]),
     "ggml_concat": (POINTER, [POINTER, POINTER, POINTER, INT]),
+    "ggml_cont_1d": (POINTER, [POINTER, POINTER, INT64]),
     "ggml_get_rows": (POINTER, [POINTER, POINTER, POINTER]),
     "ggml_graph_get_tensor": (POINTER, [POINTER, TEXT]),
     "ggml_is_contiguous": (ctypes.c_bool, [POINTER]),
@@ -69,12 +74,13 @@ class DeviceTopK:
         lc = self._lc = bindings
         self._ggml = lc._lib
         self._n_vocab, self._block = n_vocab, block
+        self._device: int | None = None
         self._result: _Result | None = None
         # llama.cpp keeps pointers to all of these
         self._interface = lc.llama_sampler_i(
             name=lc.llama_sampler_i_name(lambda _: b"first"),
             apply=lc.llama_sampler_i_apply(lambda _, _candidates: None),
-            backend_init=lc.llama_sampler_i_backend_init(lambda *_: True),
+            backend_init=lc.llama_sampler_i_backend_init(self._begin),
             backend_apply=lc.llama_sampler_i_backend_apply(self._extend),
         )
         self._chain = lc.llama_sampler_chain_init(lc.llama_sampler_chain_default_params())
@@ -105,17 +111,19 @@ class DeviceTopK:
         result = self._result
         if result is None or result.n_rows != n_rows:
             return None
-        found = np.empty((n_rows, 3 * K + 1), np.float32)
+        found = np.empty((n_rows, 2 * K + 1), np.float32)
         self._ggml.ggml_backend_tensor_get(result.tensor, found.ctypes.data, 0, found.nbytes)
-        order = found[:, : 2 * K].astype(np.int32)
-        nth, within = np.divmod(order[:, K:], np.int32(self._block))
-        ids = np.take_along_axis(order[:, :K], nth, axis=1) * np.int32(self._block) + within
-        return First(ids, found[:, 2 * K : 3 * K], found[:, 3 * K])
+        return First(found[:, :K].astype(np.int64), found[:, K : 2 * K], found[:, 2 * K])
 
     def close(self) -> None:
         """After the context is freed."""
         self._result = None
         self._lc.llama_sampler_free(self._chain)
+
+    def _begin(self, _sampler: Any, buffers: int, _n_outputs: int) -> bool:
+        """`llama_sampler_i.backend_init`: with the kind of buffers that the logits are in."""
+        self._device = self._ggml.ggml_backend_buft_get_device(buffers)
+        return True
 
     def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
         """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits."""
@@ -128,7 +136,10 @@ class DeviceTopK:
         self._result = None
         if rest or not ggml.ggml_is_contiguous(logits):
             return
-        found = self._nodes(context, logits, n_rows)
+        nodes = self._nodes(context, logits, n_rows)
+        if not all(self._supports(node) for node in nodes):
+            return
+        found = nodes[-1]
         ggml.ggml_set_output(found)
         # if unwanted it stays in the graph: one with fewer nodes would have to be laid out anew
         is_wanted = n_rows >= MIN_ROWS
@@ -136,36 +147,45 @@ class DeviceTopK:
         if is_wanted:
             self._result = _Result(n_rows, found)
 
-    def _nodes(self, context: int, logits: int, n_rows: int) -> int:
-        """New tensors in `context`. The last one has for each row of `logits` the numbers of the
-        first K blocks and of the first K logits among what is in these, those logits, and the row's
-        sum: (n_rows, 3 K + 1), float32, which is exact up to 2^24."""
-        ggml, block, n_blocks = self._ggml, self._block, self._n_vocab // self._block
-        maxima = ggml.ggml_pool_2d(context, logits, _POOL_MAX, block, 1, block, 1, 0.0, 0.0)
-        blocks = self._first_of(context, maxima, n_blocks, n_rows)
-        rows = ggml.ggml_reshape_3d(context, logits, block, n_blocks, n_rows)
-        left = ggml.ggml_get_rows(context, rows, blocks)
-        left = ggml.ggml_reshape_2d(context, left, K * block, n_rows)
-        places = self._first_of(context, left, K * block, n_rows)
-        single = ggml.ggml_reshape_3d(context, left, 1, K * block, n_rows)
-        largest = ggml.ggml_get_rows(context, single, places)
+    def _supports(self, node: int) -> bool:
+        """Otherwise ggml would compute it on the CPU, and copy. The host's memory has no device."""
+        device = self._device
+        return not device or self._ggml.ggml_backend_dev_supports_op(device, node)
 
-        found = ggml.ggml_cast(context, blocks, _F32)
-        for part in (
-            ggml.ggml_cast(context, places, _F32),
-            ggml.ggml_reshape_2d(context, largest, K, n_rows),
-            ggml.ggml_sum_rows(context, logits),
-        ):
-            found = ggml.ggml_concat(context, found, part, 0)
-        tensor: int = found
-        return tensor
+    def _nodes(self, context: int, logits: int, n_rows: int) -> list[int]:
+        """New tensors in `context`. The last one has for each row of `logits` its K first tokens by
+        rising id, their logits, and the sum of all: (n_rows, 2 K + 1), float32, which is exact for
+        ids below 2^24."""
+        made: list[int] = []
 
-    def _first_of(self, context: int, values: int, width: int, n_rows: int) -> int:
-        """The places of the first K of each row of `values` (n_rows, width)."""
-        ggml = self._ggml
-        order = ggml.ggml_argsort(context, values, _DESCENDING)
-        first: int = ggml.ggml_view_2d(context, order, K, n_rows, 4 * width, 0)
-        return first
+        def make(operator: str, *arguments: Any) -> int:
+            made.append(getattr(self._ggml, "ggml_" + operator)(context, *arguments))
+            return made[-1]
+
+        def first_of(values: int, width: int) -> int:
+            order = make("argsort", values, _DESCENDING)
+            return make("view_2d", order, K, n_rows, 4 * width, 0)
+
+        def those(values: int, width: int, places: int) -> int:
+            return make("get_rows", make("reshape_3d", values, 1, width, n_rows), places)
+
+        block, n_blocks = self._block, self._n_vocab // self._block
+        width = K * block
+        maxima = make("pool_2d", logits, _POOL_MAX, block, 1, block, 1, 0.0, 0.0)
+        blocks = first_of(maxima, n_blocks)
+        left = make("get_rows", make("reshape_3d", logits, block, n_blocks, n_rows), blocks)
+        all_ids = make("arange", 0.0, float(self._n_vocab), 1.0)
+        all_ids = make("reshape_2d", all_ids, block, n_blocks)
+        ids = make("get_rows", all_ids, make("cont_1d", blocks, K * n_rows))
+
+        places = first_of(make("reshape_2d", left, width, n_rows), width)
+        largest, ids = those(left, width, places), those(ids, width, places)
+        by_id = make("argsort", make("reshape_2d", ids, K, n_rows), _ASCENDING)
+        found = make("sum_rows", logits)
+        for values in (largest, ids):
+            ordered = make("reshape_2d", those(values, K, by_id), K, n_rows)
+            found = make("concat", ordered, found, 0)
+        return made
 
 
 def block_of(n_vocab: int, k: int) -> int | None:

@@ -49,7 +49,7 @@ class FoundBeforehand(BatchSampler):
 
 
 def first_of(logits: Rows, k: int) -> First:
-    ids = (-logits).argsort(axis=1)[:, :k].astype(np.int32)
+    ids = np.sort((-logits).argsort(axis=1)[:, :k], axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         return First(ids, np.take_along_axis(logits, ids, axis=1), logits.sum(axis=1))
 
