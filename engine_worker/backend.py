@@ -33,7 +33,8 @@ class Batch(Struct):
     `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
     within the sequence; `outputs` marks the tokens whose logits are wanted,
     of one sequence as many as one likes. `chunks` are the sequences whose prompt is computed while
-    the others decode: a backend may compute them apart.
+    the others decode: a backend may compute them apart. With `in_one_pass` the others have one
+    token each, and the last one of each chunk is to be computed beside these, after the rest.
     """
 
     tokens: list[int]
@@ -41,6 +42,7 @@ class Batch(Struct):
     sequences: list[int]
     outputs: list[bool]
     chunks: set[int] = field(default_factory=set)
+    in_one_pass: bool = False
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

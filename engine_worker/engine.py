@@ -107,6 +107,7 @@ class Engine:
             slots=slots_for(facts, max_running),
             costs=costs,
             in_passes=facts.asynchronous and not facts.unified,
+            in_one_shape=facts.wholly_on_device and facts.can_cut and not facts.unified,
         )
         self._backend = backend
         self._costs = costs
@@ -161,14 +162,14 @@ class Engine:
             self._guesses()  # only to see whether they would have been right
         n_recomputed = self.scheduler.commit(plan)
         self._count_cells()
-        wanted = [work for work in plan.work if work.output]
+        wanted = [work for work in plan.work if work.n_rows]
         prepared = prepare([pick for work in wanted for pick in picks(work)])
         try:
             logits = self._wait_for(plan)
             computed = time.monotonic()
             chosen = self._sampler.choose(logits, prepared)
         except DecodeFailed as err:
-            self._fail((work.sequence for work in plan.work), err)
+            self._fail(plan.sequences, err)
             raise
         gained = self._take(wanted, chosen)
         self._untold = Untold(
@@ -232,7 +233,7 @@ class Engine:
             except OutOfCells:
                 self._make_room()
             except DecodeFailed as err:
-                self._fail((work.sequence for work in plan.work), err)
+                self._fail(plan.sequences, err)
                 raise
 
     def _wait_for(self, plan: Plan) -> Logits:
@@ -264,9 +265,9 @@ class Engine:
         gained = []
         row = 0
         for work in wanted:
-            answers = chosen[row : row + work.n_outputs]
-            row += work.n_outputs
-            if self._accept(work, answers):
+            answers = chosen[row : row + work.n_rows]
+            row += work.n_rows
+            if work.output and self._accept(work, answers):
                 gained.append(work.sequence)
         return gained
 

@@ -68,10 +68,36 @@ class LlamaBackend:
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._logits = None
-        if self._may_compute_apart and computes_apart(batch):
+        if batch.in_one_pass:
+            self._compute_ahead(batch)
+        elif self._may_compute_apart and computes_apart(batch):
             self._compute_apart(batch)
         else:
             self._decode(batch)
+
+    def _compute_ahead(self, batch: Batch) -> None:
+        """First all of the prompts but the last token, then one token of each sequence.
+
+        llama.cpp keeps a graph for passes without outputs and one for those with some. So the last
+        pass is of the same shape as in the steps before, and need not be prepared anew.
+        """
+        sequences = np.array(batch.sequences)
+        is_last = np.append(sequences[1:] != sequences[:-1], True)
+        ahead = _part(batch, ~is_last)
+        self._decode(ahead)
+        try:
+            self._decode(_part(batch, is_last))
+        except OutOfCells:
+            self._forget(ahead)
+            raise
+
+    def _forget(self, batch: Batch) -> None:
+        """What has been computed of sequences, from their first token in the batch on."""
+        starts: dict[int, int] = {}
+        for sequence, position in zip(batch.sequences, batch.positions, strict=True):
+            starts.setdefault(sequence, position)
+        for sequence, position in starts.items():
+            self.remove(sequence, position)
 
     def _compute_apart(self, batch: Batch) -> None:
         """First who decodes, then the prompts; see `passes`."""
@@ -84,8 +110,7 @@ class LlamaBackend:
         try:
             self._decode(prompts)
         except OutOfCells:
-            for sequence, position in zip(decoding.sequences, decoding.positions, strict=True):
-                self.remove(sequence, position)
+            self._forget(decoding)
             raise
         logits[is_chunk[is_output]] = self.logits()
         self._logits = logits

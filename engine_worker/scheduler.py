@@ -34,7 +34,8 @@ class Scheduler:
     Invariants: a sequence runs if and only if it has a slot; `waiting` is in order of arrival, with
     preempted sequences in front; at most `max_running` run; one step computes at most
     `batch_tokens` tokens. With `in_passes`, chunks of like prompts are equally long: see
-    `equal_chunks`.
+    `equal_chunks`. With `in_one_shape`, every running sequence has one token in a last pass, which
+    is of one shape for as long as others take the places of those that end: see `lingering`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Scheduler:
         slots: Slots,
         costs: StepCosts,
         in_passes: bool = False,
+        in_one_shape: bool = False,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -52,6 +54,7 @@ class Scheduler:
         self._pace = Pace(batch_tokens, costs)
         self._max_running = max_running
         self._in_passes = in_passes
+        self._in_one_shape = in_one_shape
         self.batch_tokens = batch_tokens
         self._cells_short = False
         self._n_steps = 0
@@ -88,9 +91,10 @@ class Scheduler:
         if is_burst:
             decoding, single = [], [seq for seq in single if seq.exact]
         work = [Work(seq, 1, output=True, draft=tuple(seq.draft)) for seq in decoding]
-        work += [Work(seq, 1, output=False) for seq in single]
+        padding = self._in_one_shape
+        work += [Work(seq, 1, output=False, padding=padding) for seq in single]
         n_drafted = sum(len(item.draft) for item in work)
-        room = self.batch_tokens - len(work) - n_drafted
+        room = self.batch_tokens - len(work) - len(self.slots.lingering) - n_drafted
         if not any(seq.is_replay for seq in prompts):
             room = min(room, self._pace.allowance(len(work)))
         chunks, started = self._prefill(prompts, room)
@@ -99,7 +103,12 @@ class Scheduler:
             chunks = self._together(chunks, prompts)
         if self._in_passes:
             chunks = equal_chunks.levelled(chunks, counts)
+        has_exact = any(chunk.sequence.exact for chunk in chunks)
+        in_one_pass = self._in_one_shape and bool(work) and not (n_drafted or has_exact)
+        if in_one_pass:
+            chunks = [structs.replace(chunk, padding=not chunk.output) for chunk in chunks]
         self.slots.settle()
+        work += self._lingering(len(decoding))
         return Plan(
             self.slots.take_edits(),
             self._ordered(work, chunks),
@@ -108,7 +117,17 @@ class Scheduler:
             n_drafted=n_drafted,
             n_prefill=sum(item.count for item in chunks),
             n_prompts=len(prompts),
+            in_one_pass=in_one_pass,
         )
+
+    def _lingering(self, n_decoding: int) -> list[Work]:
+        if not (self._in_one_shape and n_decoding):
+            return []
+        found = self.slots.lingering.beside(n_decoding)
+        return [
+            Work(sequence, 1, output=False, padding=True, lingers=self.slots.end_of(slot))
+            for slot, sequence in found.items()
+        ]
 
     def _is_burst(self, ready: list[Sequence], prompts: list[Sequence]) -> bool:
         may_wait = self._n_held < BURST_BATCHES * self.batch_tokens
@@ -220,6 +239,10 @@ class Scheduler:
         n_recomputed = 0
         for work in plan.work:
             sequence = work.sequence
+            if work.lingers is not None:
+                self.slots.lingering.computed()
+                self.slots.cut_at(work.lingers)
+                continue
             before = sequence.n_computed
             sequence.n_computed = before + work.count
             if sequence.n_pending <= 1 and not sequence.ready_at:
@@ -243,10 +266,13 @@ class Scheduler:
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return
+        slot = sequence.slot
         self.running.remove(sequence)
         self._cells_short = False
         self.slots.remember(sequence)
         self.slots.take_back(sequence, keep=True)
+        if self._in_one_shape and sequence.n_pending == 1:
+            self.slots.lingering.add(slot, sequence)
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a running sequence's cells away; it is replayed from its tokens when they fit."""
@@ -261,13 +287,16 @@ class Scheduler:
     def make_room(self) -> None:
         """The last plan did not fit into the cache: give up something, then plan again.
 
-        Guesses go first, then idle prefixes, then the youngest running sequence. Until some
-        sequence has ended, nobody new is started, or the one that gave way would come straight
-        back. Raises `OutOfCells` when a single sequence alone does not fit.
+        Guesses go first, then those that linger, idle prefixes, and the youngest running sequence.
+        Until some sequence has ended, nobody new is started, or the one that gave way would come
+        straight back. Raises `OutOfCells` when a single sequence alone does not fit.
         """
         if any(seq.draft for seq in self.running):
             for seq in self.running:
                 seq.draft = []
+            return
+        if self.slots.lingering:
+            self.slots.lingering.clear()
             return
         if self.slots.give_up_idle():
             return
@@ -284,7 +313,7 @@ class Scheduler:
         each would be another pass.
         """
         apart = not decoding and not self._in_passes
-        return sorted(decoding + chunks, key=lambda item: item.sequence.slot or 0, reverse=apart)
+        return sorted(decoding + chunks, key=lambda item: item.start.slot, reverse=apart)
 
     def _all(self) -> Iterator[Sequence]:
         yield from self.running

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from engine_worker.kv_edit import Copy, KvEdit, Remove
 from engine_worker.kv_transfer import Holding
+from engine_worker.lingering import Lingering
+from engine_worker.plan import Place
 from engine_worker.prefix_cache import MIN_MATCH, Match, PrefixCache
 from engine_worker.sequence import Sequence
 
@@ -26,6 +28,8 @@ class Slots:
         self._free = set(range(n_slots))
         self._busy: dict[int, Sequence] = {}
         self._edits: list[KvEdit] = []
+        self.lingering = Lingering()
+        """In slots that no sequence has."""
         self.least_shared = MIN_MATCH
         """Tokens of a prefix that are worth a copy, and waiting for who computes them."""
 
@@ -65,7 +69,15 @@ class Slots:
     def cut(self, sequence: Sequence) -> None:
         """Forget the cells behind what a sequence has computed: drafts that did not hold."""
         if sequence.slot is not None:
-            self._edits.append(Remove(sequence.slot, sequence.n_computed))
+            self.cut_at(Place(sequence.slot, sequence.n_computed))
+
+    def cut_at(self, place: Place) -> None:
+        """Forget a slot's cells from a position on."""
+        self._edits.append(Remove(place.slot, place.position))
+
+    def end_of(self, slot: int) -> Place:
+        """Behind what is in a slot that no sequence has."""
+        return Place(slot, self._cache.n_tokens(slot))
 
     def take_back(self, sequence: Sequence, *, keep: bool) -> None:
         """The slot of a sequence that does not run any more; `keep` its cells if they are worth
@@ -115,6 +127,7 @@ class Slots:
         if not self._cache.release(slot):  # too short to be worth it
             return None
         self._free.remove(slot)
+        self.lingering.drop(slot)
         return slot
 
     def disown(self, slot: int) -> None:
@@ -180,6 +193,7 @@ class Slots:
 
     def _own(self, slot: int, sequence: Sequence, n_computed: int) -> None:
         self._busy[slot] = sequence
+        self.lingering.drop(slot)
         self._cache.acquire(slot)
         sequence.slot, sequence.n_computed = slot, n_computed
 

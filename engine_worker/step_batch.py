@@ -12,31 +12,32 @@ def batch_of(plan: Plan) -> Batch:
     batch = Batch([], [], [], [])
     for work in plan.work:
         sequence = work.sequence
-        slot = sequence.slot or 0
-        start, stop = sequence.n_computed, sequence.n_computed + work.count
+        slot, start = work.start
+        stop = start + work.count
         if work.count == 1 and not work.draft:  # most of all, and a device waits meanwhile
             batch.tokens.append(sequence.tokens[start])
             batch.positions.append(start)
             batch.sequences.append(slot)
-            batch.outputs.append(work.output)
+            batch.outputs.append(work.n_rows == 1)
             continue
         batch.tokens += sequence.tokens[start:stop]
         batch.tokens += work.draft
         count = work.count + len(work.draft)
         batch.positions += range(start, start + count)
         batch.sequences += [slot] * count
-        batch.outputs += [False] * (count - work.n_outputs)
-        batch.outputs += [True] * work.n_outputs
+        batch.outputs += [False] * (count - work.n_rows)
+        batch.outputs += [True] * work.n_rows
         if plan.n_decoding and work.count > 1:
             batch.chunks.add(slot)
+            batch.in_one_pass = plan.in_one_pass
     return batch
 
 
 def picks(work: Work) -> Iterator[Pick]:
-    """A row to choose from for the last known token, and for each guess after it."""
+    """A row to choose from for the last computed token, and for each guess after it."""
     sequence = work.sequence
     history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
-    for at in range(work.n_outputs):
+    for at in range(work.n_rows):
         yield Pick(
             sequence.sampler,
             history,

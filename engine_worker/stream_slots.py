@@ -61,7 +61,7 @@ class StreamSlots(Slots):
 
     def settle(self) -> None:
         """Close gaps that nobody has filled."""
-        if not any(gaps(set(self._busy))):
+        if not any(gaps(self._busy.keys() | self.lingering.slots)):
             self._n_steps_apart = 0
             return
         self._n_steps_apart += 1
@@ -100,12 +100,14 @@ class StreamSlots(Slots):
         return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
 
     def _candidates(self) -> list[int]:
-        """Where a sequence can start without another pass: gaps, else the places at both ends."""
+        """Where a sequence can start without another pass: gaps, where some linger, else the places
+        at both ends."""
         busy = set(self._busy)
         if not busy:
             return list(range(self.n_slots))
         ends = [end for end in (max(busy) + 1, min(busy) - 1) if 0 <= end < self.n_slots]
-        return list(gaps(busy)) or ends or self._defects()
+        lingering = self.lingering.slots
+        return list(gaps(busy | lingering)) or sorted(lingering) or ends or self._defects()
 
     def _best(self, candidates: list[int], match: Match | None = None) -> int:
         """A free one; else the idle one that is worth least, the match's own the last."""
@@ -130,6 +132,7 @@ class StreamSlots(Slots):
         self._edits.append(Copy(slot, target, self._cache.n_tokens(slot)))
         self._cache.move(slot, target)
         self._free.remove(target)
+        self.lingering.drop(target)
         self.give_up(slot)
 
     def _close_up(self) -> None:

@@ -1,13 +1,18 @@
 """Where the time of an engine step goes, on a real model, without front or link.
 
     python scripts/step_profile.py MODEL.gguf --streams 64 --tokens 200
+    python scripts/step_profile.py MODEL.gguf --streams 64 --coming-and-going
 
 Lets so many sequences decode at once and prints, for steps in which all of them do, the median
 milliseconds of each part: planning and handing the batch over (`begin`; on a CPU it computes), what
-the step before brought (`tell`), waiting for the device (`wait`), and choosing tokens (`sample`).
+the step before brought (`tell`), waiting for the device (`wait`), and choosing tokens (`choose`).
+
+With `--coming-and-going` answers are of different lengths, and whoever ends is followed by another
+request at once: the tokens per second of all steps, and the time of those with and without prompts.
 """
 
 import argparse
+import random
 import sys
 import time
 from collections import defaultdict
@@ -53,9 +58,12 @@ def main() -> None:
         batch_tokens=backend.facts.batch_tokens,
         drafter=PromptLookup() if options.speculation else None,
     )
+    if options.coming_and_going:
+        _come_and_go(engine, backend, options)
+        return
     spent = _timed(engine)
     for number in range(options.streams):
-        engine.inbox.put(_request(number, backend, options))
+        engine.inbox.put(_request(number, backend, options, options.tokens))
     steps, first_s = _run(engine, options.streams, spent)
     print(f"all first tokens after {first_s * 1000:.0f} ms")
     print(f"{options.model.name}, {options.streams} streams, {backend.facts.unified=}, medians of")
@@ -77,10 +85,13 @@ def _options() -> argparse.Namespace:
     add("--threads", type=int, help="(all cores)")
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
+    add("--coming-and-going", action="store_true")
     return parser.parse_args()
 
 
-def _request(number: int, backend: LlamaBackend, options: argparse.Namespace) -> Generate:
+def _request(
+    number: int, backend: LlamaBackend, options: argparse.Namespace, n_tokens: int
+) -> Generate:
     words = backend.tokenize(f"{number} stories. " * 200, add_special=True, parse_special=False)
     return Generate(
         Epoch(1),
@@ -89,8 +100,39 @@ def _request(number: int, backend: LlamaBackend, options: argparse.Namespace) ->
         choice=0,
         prompt_tokens=tuple(words[: options.prompt]),
         sampling=SamplingParams(seed=number, temperature=options.temperature, ignore_eos=True),
-        max_tokens=options.tokens,
+        max_tokens=n_tokens,
     )
+
+
+def _come_and_go(engine: Engine, backend: LlamaBackend, options: argparse.Namespace) -> None:
+    """Until four times as many requests as streams have been answered."""
+    lengths = random.Random(0)
+    n_requests = 4 * options.streams
+    times: dict[bool, list[float]] = {True: [], False: []}
+    n_tokens = n_asked = 0
+    began = time.perf_counter()
+    while n_asked < n_requests or engine.scheduler.running:
+        n_held = len(engine.scheduler.running) + len(engine.scheduler.waiting)
+        for _ in range(min(options.streams - n_held, n_requests - n_asked)):
+            length = lengths.randint(options.tokens // 4, options.tokens * 7 // 4)
+            engine.inbox.put(_request(n_asked, backend, options, length))
+            n_asked, n_tokens = n_asked + 1, n_tokens + length
+        if n_held < options.streams and n_asked == n_requests:
+            break  # from now on they are fewer
+        engine.take_requests()
+        has_prompts = any(seq.n_pending > 1 for seq in engine.scheduler._all())
+        started = time.perf_counter()
+        engine.run_step()
+        times[has_prompts].append(time.perf_counter() - started)
+    took_s = time.perf_counter() - began
+    n_tokens -= sum(seq.room for seq in engine.scheduler.running)
+    print(f"{options.streams} streams, coming and going: {n_tokens / took_s:.0f} tokens/s")
+    for has_prompts, steps in times.items():
+        kind = "with" if has_prompts else "without"
+        print(
+            f"  {len(steps)} steps {kind} prompts: median {median(steps) * 1000:.2f} ms,"
+            f" mean {sum(steps) / len(steps) * 1000:.2f}"
+        )
 
 
 def _timed(engine: Engine) -> dict[str, float]:

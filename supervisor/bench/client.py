@@ -98,7 +98,7 @@ def body(
     fields: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
-        "max_tokens": workload.output_tokens,
+        "max_tokens": asked.output_tokens,
         "seed": asked.seed,
         "temperature": 0.0 if workload.greedy else 0.8,
         "top_p": 0.95,

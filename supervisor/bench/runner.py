@@ -82,7 +82,7 @@ class Load:
             outcome = Outcome(
                 conversation=asked.index,
                 turn=turn,
-                asked_tokens=self.workload.output_tokens,
+                asked_tokens=asked.output_tokens,
                 began_at=time.monotonic(),
             )
             self.outcomes.append(outcome)
@@ -100,7 +100,7 @@ async def _warm_up(
 ) -> None:
     """A few short requests that no figure knows of."""
     tokens = min(WARM_UP_TOKENS, workload.output_tokens)
-    short = structs.replace(workload, output_tokens=tokens, turns=1, shared_prefix=0)
+    short = structs.replace(workload, output_tokens=tokens, varied=False, turns=1, shared_prefix=0)
     load = Load(http, target, short, lambda _: None)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(bounds.grace_s):

@@ -24,13 +24,15 @@ class Workload(Struct, frozen=True, kw_only=True):
     """One kind of conversation, any number of them. `conversation` makes the one of an index.
 
     `prompt_tokens` is the length of each turn's own text; the `shared_prefix` stands before the
-    first turn's in addition, the same in all. With `copying`, a turn's text brings source code and
-    asks to have it again with one name changed. `rate` is of conversations per second, arriving as
-    a Poisson process; None means that a client begins one when it has ended another.
+    first turn's in addition, the same in all. An answer has `output_tokens`, or with `varied` any
+    number from a quarter to seven quarters of them. With `copying`, a turn's text brings source
+    code and asks to have it again with one name changed. `rate` is of conversations per second,
+    arriving as a Poisson process; None means that a client begins one when it has ended another.
     """
 
     prompt_tokens: Count = 128
     output_tokens: Count = 128
+    varied: bool = False
     shared_prefix: Annotated[int, Meta(ge=0)] = 0
     turns: Count = 1
     copying: bool = False
@@ -40,12 +42,13 @@ class Workload(Struct, frozen=True, kw_only=True):
 
 
 class Conversation(Struct, frozen=True):
-    """What one user says. `seed` is for the server's dice."""
+    """What one user says. `seed` is for the server's dice, `output_tokens` for each answer."""
 
     index: int
     prefix: str
     turns: tuple[str, ...]
     seed: int
+    output_tokens: int
 
 
 def conversation(workload: Workload, index: int) -> Conversation:
@@ -59,6 +62,7 @@ def conversation(workload: Workload, index: int) -> Conversation:
         prefix=_shared_prefix(workload),
         turns=tuple(_text(workload, index, dice) for _ in range(workload.turns)),
         seed=dice.randrange(1, 1 << 31),
+        output_tokens=_output_tokens(workload, index),
     )
 
 
@@ -73,6 +77,13 @@ def arrivals(workload: Workload) -> Iterator[float]:
 def _dice(purpose: str) -> random.Random:
     """Hashing text is the same in all processes and versions of Python."""
     return random.Random(purpose)  # noqa: S311  (no secrets)
+
+
+def _output_tokens(workload: Workload, index: int) -> int:
+    if not workload.varied:
+        return workload.output_tokens
+    dice = _dice(f"{workload.seed}/{index}/length")
+    return dice.randint(max(1, workload.output_tokens // 4), workload.output_tokens * 7 // 4)
 
 
 def _shared_prefix(workload: Workload) -> str:

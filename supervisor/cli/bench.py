@@ -61,6 +61,9 @@ _COUNT = click.IntRange(1)
     "--turns", type=_COUNT, default=1, metavar="N",
     help="requests of one conversation, each with all before it [default: 1]",
 )  # fmt: skip
+@click.option(
+    "--varied", is_flag=True, help="answers of a quarter to seven quarters of that length"
+)
 @click.option("--copying", is_flag=True, help="prompts that ask for their own code again, edited")
 @click.option(
     "--api", type=click.Choice(["chat", "completions"]), default="chat",

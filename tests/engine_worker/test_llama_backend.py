@@ -136,6 +136,38 @@ def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> Non
         backend.close()
 
 
+def test_prompts_ahead_of_one_last_pass_give_the_same_rows(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
+    decode(backend, feed(tokens, sequence=2))
+    parts = (
+        feed(tokens, sequence=0),
+        feed([5], sequence=2, start=len(tokens)),
+        feed(tokens[:7], sequence=3),
+    )
+    expected = decode(backend, joined(*parts)).copy()
+    for sequence, start in ((0, 0), (2, len(tokens)), (3, 0)):
+        backend.remove(sequence, start)
+    together = joined(*parts)
+    together.chunks, together.in_one_pass = {0, 3}, True
+    np.testing.assert_allclose(decode(backend, together), expected, atol=0.05)
+
+
+def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains(model_path: Path) -> None:
+    backend = load(model_path, kv_unified=KvUnified.FALSE)
+    try:
+        tokens = tokens_of(backend, "word " * 256)[:N_CTX]
+        decode(backend, feed(tokens, sequence=0))
+        decode(backend, feed(tokens[:9], sequence=1))
+        chunk = feed(tokens[9:50], sequence=1, start=9)
+        batch = joined(feed([5], sequence=0, start=N_CTX), chunk)
+        batch.chunks, batch.in_one_pass = {1}, True
+        with pytest.raises(OutOfCells):
+            backend.begin(batch)
+        assert np.isfinite(decode(backend, chunk)).all()
+    finally:
+        backend.close()
+
+
 def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
     tokens = tokens_of(backend, "word " * 200)[:200]
     assert decode(backend, feed(tokens, wanted=0)).shape == (0, 49152)

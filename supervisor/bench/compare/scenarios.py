@@ -55,15 +55,18 @@ PER_TOKEN = "per_token_p50_ms"  # noqa: S105  (no secret)
 SPECULATION = ("speculation", ("ngram", "none"))
 
 
-def _streams(name: str, streams: int, slots: int, requests: int, output: int) -> Scenario:
+def _streams(
+    name: str, streams: int, slots: int, requests: int, output: int, *, varied: bool = False
+) -> Scenario:
+    length = f"{output // 4} to {output * 7 // 4}" if varied else str(output)
     return Scenario(
         name=name,
-        says=f"{streams} stream{'s' if streams > 1 else ''}, {output} tokens each",
+        says=f"{streams} stream{'s' if streams > 1 else ''}, {length} tokens each",
         slots=slots,
-        workload=Workload(prompt_tokens=128, output_tokens=output),
+        workload=Workload(prompt_tokens=128, output_tokens=output, varied=varied),
         bounds=Bounds(streams=streams, requests=requests),
         shows=(RATE, *FIRST, *GAPS),
-        is_plain=True,
+        is_plain=not varied,
     )
 
 
@@ -73,6 +76,7 @@ SCENARIOS = {
         _streams("one", 1, 8, requests=3, output=128),
         _streams("eight", 8, 8, requests=16, output=128),
         _streams("sixteen", 16, 16, requests=32, output=64),
+        _streams("varied8", 8, 8, requests=24, output=96, varied=True),
         Scenario(
             name="prefix8",
             says="8 at once with a common new prefix of 600 words",
@@ -120,6 +124,7 @@ SCENARIOS = {
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
+        _streams("varied64", 64, 64, requests=256, output=256, varied=True),
     )
 }  # fmt: skip
 

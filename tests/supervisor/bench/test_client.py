@@ -12,7 +12,7 @@ from supervisor.bench.workload import Conversation, Workload
 from tests.supervisor.bench.fake_openai import CACHED_TOKENS, PROMPT_TOKENS, fake_openai
 
 WORKLOAD = Workload(output_tokens=5)
-ASKED = Conversation(0, "a prefix", ("first", "second"), 42)
+ASKED = Conversation(0, "a prefix", ("first", "second"), 42, 5)
 
 
 async def ask(url: str, api: Api = Api.CHAT, model: str | None = None) -> Outcome:

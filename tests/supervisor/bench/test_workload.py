@@ -8,6 +8,7 @@ import sys
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from supervisor.bench.words import WORDS
 from supervisor.bench.workload import Workload, arrivals, conversation
@@ -49,6 +50,18 @@ def test_texts_are_as_long_as_asked(n_words: int) -> None:
     made = conversation(workload, 12)
     assert [len(text.split()) for text in made.turns] == [n_words] * 3
     assert len(made.prefix.split()) == 7
+
+
+def test_answers_are_of_one_length_or_of_many_around_it() -> None:
+    wanted = Workload(output_tokens=100)
+    assert {conversation(wanted, index).output_tokens for index in range(50)} == {100}
+    varied = structs.replace(wanted, varied=True)
+    lengths = [conversation(varied, index).output_tokens for index in range(400)]
+    assert min(lengths) >= 25
+    assert max(lengths) <= 175
+    assert len(set(lengths)) > 100
+    assert 90 < sum(lengths) / len(lengths) < 110
+    assert conversation(varied, 3).turns == conversation(wanted, 3).turns
 
 
 def test_the_prefix_is_shared_and_only_that() -> None:
