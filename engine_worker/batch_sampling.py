@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine_worker import host
 from engine_worker.backend import Backend
 from engine_worker.candidates import (
+    MAX_LEFT_OUT,
     OUT_OF_REACH,
     Candidates,
     Columns,
@@ -237,15 +238,20 @@ class BatchSampler:
 
 
 def _from_first(first: First, logits: Logits, prepared: Prepared) -> Candidates | None:
-    """What the backend has found; None where some logits are not finite, or become larger."""
+    """What the backend has found, but for rows that need more of it; None where these are many, or
+    some logits are not finite."""
     if not np.isfinite(first.sums).all():
         return None
     flat = logits.reshape(-1)
     places, values = adjusted(flat, prepared.changes)
-    if (values > flat[places]).any():
+    fits = ~prepared.alone & (prepared.n_first < first.ids.shape[1])
+    raised = places[values > flat[places]]
+    if len(raised):
+        fits[raised // logits.shape[1]] = False
+    if np.count_nonzero(~prepared.alone) - np.count_nonzero(fits) > MAX_LEFT_OUT:
         return None
     lowered = Adjusted(places, np.maximum(values, OUT_OF_REACH))
-    return of_first(logits, first, lowered, ~prepared.alone, int(prepared.n_first.max()))
+    return of_first(logits, first, lowered, fits, prepared.n_first)
 
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:

@@ -22,6 +22,10 @@ DEPTH = 16
 MAX_COLUMNS = 512
 """Columns gathered for one row; where it takes more, to look through the row is as fast."""
 
+MAX_LEFT_OUT = 4
+"""Rows that go alone because what a backend has found may not be all; more are sooner looked
+through together."""
+
 OUT_OF_REACH = np.float32(-1e30)
 """Stands for -inf where sums are to stay finite."""
 
@@ -202,27 +206,32 @@ def of_top(logits: Logits, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) ->
 
 
 def of_first(
-    logits: Logits, first: First, changed: Adjusted, wanted: NDArray[np.bool_], n_first: int
+    logits: Logits, first: First, changed: Adjusted, wanted: NDArray[np.bool_], n_first: Counts
 ) -> Candidates | None:
-    """The candidates of `wanted` rows for up to `n_first` first tokens, given more than these.
+    """The candidates of `wanted` rows for their `n_first` first tokens, fewer than `first` has.
 
-    `logits` (n_rows, n_vocab) are as before; none of the `changed` ones becomes larger. Rows are
-    left out of which `first` may not hold all. None if it does not fit the logits, of which some
-    are looked at.
+    `logits` (n_rows, n_vocab) are as before; none of the `changed` ones of a wanted row becomes
+    larger. Rows are left out of which `first` may not hold all. None if these are more than a few,
+    or if `first` does not fit the logits, of which some are looked at.
     """
+    if not wanted.any():
+        return None
     ids, values, k = first.ids, first.logits, first.ids.shape[1]
     places = ids + np.arange(0, logits.size, logits.shape[1])[:, None]
     some = slice(None, None, _SAMPLED)
-    if k <= n_first or (logits.reshape(-1)[places[:, some]] != values[:, some]).any():
+    if (logits.reshape(-1).take(places[:, some], mode="clip") != values[:, some]).any():
         return None
     least = values.min(axis=1)
     if len(changed.places):
         values = _with(values, places.reshape(-1), changed)
-    reached = np.partition(values, k - n_first, axis=1)[:, k - n_first]
+    nth = k - int(n_first[wanted].max())
+    reached = np.partition(values, nth, axis=1)[:, nth]
     sure = least < _bounds(reached, values.max(axis=1))
     sure &= reached > OUT_OF_REACH
     sure &= wanted
     rows = sure.nonzero()[0]
+    if np.count_nonzero(wanted) - len(rows) > MAX_LEFT_OUT:
+        return None
     if len(rows) < len(ids):
         ids, values = ids[rows], values[rows]
     return Candidates(rows, np.full(len(rows), k), ids, values)

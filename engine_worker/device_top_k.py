@@ -8,9 +8,10 @@ do as well, such as to put ids in order, is done there: it takes a few microseco
 tens, whose caches are cold when it has waited.
 
 llama.cpp lets samplers add nodes to its graph (`llama_sampler_i`, experimental), but only to the
-rows of their own sequence, one by one. This one belongs to a sequence that there never is, which
-costs nothing, and works on the logits of all. What it finds is held against the logits on the host
-before it counts (`candidates.of_first`).
+rows of their own sequence, one by one. This one belongs to a sequence that there never is, and
+works on the logits of all. What it finds is held against the logits on the host before it counts
+(`candidates.of_first`). The price of a sampler is memory for what it might return: three times that
+of the logits on the host.
 """
 
 import ctypes
@@ -37,18 +38,18 @@ _LOGITS = b"result_output"
 _POOL_MAX, _ASCENDING, _DESCENDING = 0, 0, 1
 
 _FLOAT = ctypes.c_float
-_SIGNATURES: Signatures = {
+_READING: Signatures = {"ggml_backend_tensor_get": (None, [POINTER, POINTER, SIZE, SIZE])}
+_BUILDING: Signatures = {
     "ggml_arange": (POINTER, [POINTER, _FLOAT, _FLOAT, _FLOAT]),
     "ggml_argsort": (POINTER, [POINTER, POINTER, INT]),
     "ggml_backend_buft_get_device": (POINTER, [POINTER]),
     "ggml_backend_dev_supports_op": (ctypes.c_bool, [POINTER, POINTER]),
-    "ggml_backend_tensor_get": (None, [POINTER, POINTER, SIZE, SIZE]),
+    "ggml_build_forward_expand": (None, [POINTER, POINTER]),
     "ggml_build_forward_select": (POINTER, [POINTER, POINTER, INT, INT]),
     "ggml_concat": (POINTER, [POINTER, POINTER, POINTER, INT]),
     "ggml_cont_1d": (POINTER, [POINTER, POINTER, INT64]),
     "ggml_get_rows": (POINTER, [POINTER, POINTER, POINTER]),
     "ggml_graph_get_tensor": (POINTER, [POINTER, TEXT]),
-    "ggml_is_contiguous": (ctypes.c_bool, [POINTER]),
     "ggml_nelements": (INT64, [POINTER]),
     "ggml_pool_2d": (POINTER, [POINTER, POINTER, INT, INT, INT, INT, INT, _FLOAT, _FLOAT]),
     "ggml_reshape_2d": (POINTER, [POINTER, POINTER, INT64, INT64]),
@@ -69,12 +70,13 @@ class _Result(NamedTuple):
 class DeviceTopK:
     """Belongs to one context, and then to the thread that computes with it."""
 
-    def __init__(self, bindings: Any, n_vocab: int, block: int) -> None:
+    def __init__(self, bindings: Any, building: ctypes.PyDLL, n_vocab: int, block: int) -> None:
         """Use `of`."""
         lc = self._lc = bindings
-        self._ggml = lc._lib
+        self._building = building
         self._n_vocab, self._block = n_vocab, block
         self._device: int | None = None
+        self._is_supported: bool | None = None
         self._result: _Result | None = None
         # llama.cpp keeps pointers to all of these
         self._interface = lc.llama_sampler_i(
@@ -94,9 +96,11 @@ class DeviceTopK:
     def of(cls, bindings: Any, n_vocab: int) -> Self | None:
         """None if the library or the vocabulary is not such that it can be done."""
         block = block_of(n_vocab, K)
-        if block is None or not bind(bindings._lib, _SIGNATURES):
+        if block is None or not bind(bindings._lib, _READING):
             return None
-        return cls(bindings, n_vocab, block)
+        # to build a graph takes sixty short calls, each of which would have to win the lock back
+        building = ctypes.PyDLL(bindings._lib._name)
+        return cls(bindings, building, n_vocab, block) if bind(building, _BUILDING) else None
 
     def attach(self, params: Any) -> None:
         """To the `llama_context_params` of one context."""
@@ -112,7 +116,8 @@ class DeviceTopK:
         if result is None or result.n_rows != n_rows:
             return None
         found = np.empty((n_rows, 2 * K + 1), np.float32)
-        self._ggml.ggml_backend_tensor_get(result.tensor, found.ctypes.data, 0, found.nbytes)
+        read = self._lc._lib.ggml_backend_tensor_get
+        read(result.tensor, found.ctypes.data, 0, found.nbytes)
         return First(found[:, :K].astype(np.int64), found[:, K : 2 * K], found[:, 2 * K])
 
     def close(self) -> None:
@@ -122,26 +127,37 @@ class DeviceTopK:
 
     def _begin(self, _sampler: Any, buffers: int, _n_outputs: int) -> bool:
         """`llama_sampler_i.backend_init`: with the kind of buffers that the logits are in."""
-        self._device = self._ggml.ggml_backend_buft_get_device(buffers)
+        self._device = self._building.ggml_backend_buft_get_device(buffers)
         return True
 
     def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
-        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits."""
-        data.contents.logits = None  # nothing is done to the row that it was given
-        ggml = self._ggml
-        logits = ggml.ggml_graph_get_tensor(graph, _LOGITS)
-        n_rows, rest = divmod(ggml.ggml_nelements(logits) if logits else 0, self._n_vocab)
-        if not n_rows:
-            return
+        """`llama_sampler_i.backend_apply`: called when a graph is built.
+
+        The nodes are in every graph, computed or not. One with fewer would be laid out anew, for
+        which the device has to be idle. `data` has the first row of the logits and one more, in
+        memory of their own: a row there is even in passes without outputs.
+        """
         self._result = None
-        if rest or not ggml.ggml_is_contiguous(logits):
+        ggml, row = self._building, data.contents.logits
+        data.contents.logits = None  # nothing is done to it
+        logits = ggml.ggml_graph_get_tensor(graph, _LOGITS)
+        if not logits:
+            # llama.cpp counts nodes beforehand, for how many its graphs must have room
+            row = ggml.ggml_arange(context, 0.0, float(self._n_vocab), 1.0)
+            ggml.ggml_build_forward_expand(graph, self._nodes(context, row, 1)[-1])
             return
-        nodes = self._nodes(context, logits, n_rows)
-        if not all(self._supports(node) for node in nodes):
+        n_rows, rest = divmod(ggml.ggml_nelements(logits), self._n_vocab)
+        if rest:
+            return
+        n_some = max(1, n_rows)
+        rows = ggml.ggml_view_2d(context, row, self._n_vocab, n_some, 4 * self._n_vocab, 0)
+        nodes = self._nodes(context, rows, n_some)
+        if self._is_supported is None:
+            self._is_supported = all(self._supports(node) for node in nodes)
+        if not self._is_supported:
             return
         found = nodes[-1]
         ggml.ggml_set_output(found)
-        # if unwanted it stays in the graph: one with fewer nodes would have to be laid out anew
         is_wanted = n_rows >= MIN_ROWS
         ggml.ggml_build_forward_select(graph, (POINTER * 2)(logits, found), 2, int(is_wanted))
         if is_wanted:
@@ -150,7 +166,7 @@ class DeviceTopK:
     def _supports(self, node: int) -> bool:
         """Otherwise ggml would compute it on the CPU, and copy. The host's memory has no device."""
         device = self._device
-        return not device or self._ggml.ggml_backend_dev_supports_op(device, node)
+        return not device or self._building.ggml_backend_dev_supports_op(device, node)
 
     def _nodes(self, context: int, logits: int, n_rows: int) -> list[int]:
         """New tensors in `context`. The last one has for each row of `logits` its K first tokens by
@@ -159,7 +175,7 @@ class DeviceTopK:
         made: list[int] = []
 
         def make(operator: str, *arguments: Any) -> int:
-            made.append(getattr(self._ggml, "ggml_" + operator)(context, *arguments))
+            made.append(getattr(self._building, "ggml_" + operator)(context, *arguments))
             return made[-1]
 
         def first_of(values: int, width: int) -> int:

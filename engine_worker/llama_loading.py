@@ -17,7 +17,7 @@ from msgspec import Struct
 from engine_worker import cells, host, placement
 from engine_worker import llama_parameters as parameters
 from engine_worker.backend import MAX_SEQUENCES, LoadProgress, ModelFacts
-from engine_worker.device_top_k import DeviceTopK
+from engine_worker.device_top_k import MIN_ROWS, DeviceTopK
 from engine_worker.fingerprint import fingerprint
 from engine_worker.footprint import footprint
 from engine_worker.ggml_devices import list_devices
@@ -211,7 +211,8 @@ class Loader:
             on_gpu=on_gpu,
             whole=whole,
         )
-        device_top_k = DeviceTopK.of(lc, n_vocab) if whole else None
+        has_rows = self._n_sequences >= MIN_ROWS
+        device_top_k = DeviceTopK.of(lc, n_vocab) if whole and has_rows else None
         if device_top_k is not None:
             device_top_k.attach(params)
         self._log.clear()

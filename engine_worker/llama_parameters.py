@@ -16,7 +16,8 @@ SMALL_MODEL_BYTES = 1 << 30
 """A GPU computes a pass of fewer weights in hardly more time for more tokens."""
 
 SPARE_OUTPUT_BYTES = 32 << 20
-"""Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki."""
+"""Most memory for `SPARE_OUTPUTS`: they are fewer with a vocabulary of more than 128 Ki. On the
+host it is four times as much where a device looks for the first tokens (`device_top_k`)."""
 
 _SPLIT_MODES = {SplitMode.NONE: "NONE", SplitMode.LAYER: "LAYER", SplitMode.ROW: "ROW"}
 _FLASH = {

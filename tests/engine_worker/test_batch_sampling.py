@@ -17,7 +17,7 @@ from engine_worker.batch_sampling import (
     Prepared,
     prepare,
 )
-from engine_worker.candidates import First
+from engine_worker.candidates import MAX_LEFT_OUT, First
 from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
 from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
@@ -414,6 +414,24 @@ def test_what_was_found_beforehand_is_not_looked_for_again(kind: dict[str, Any])
     batch._fold = no_look  # type: ignore[method-assign]
     batch._share = no_look  # type: ignore[method-assign]
     check(batch, rows(20, 1000), [params(seed=seed, **kind) for seed in range(20)], [[]] * 20, [1])
+
+
+@pytest.mark.parametrize("n_odd", [4, 5])
+@pytest.mark.parametrize(
+    "odd", [{"top_k": 200}, {"logit_bias": ((7, 5.0),)}, {"repeat_penalty": 10.0}]
+)
+def test_a_few_rows_that_need_more_than_was_found_go_alone_and_many_together(
+    odd: dict[str, Any], n_odd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = rows(20, 1000)
+    lowered = [row.argsort()[-60:].tolist() for row in logits]
+    batch = FoundBeforehand(1000)
+    looked = []
+    fold = batch._fold
+    monkeypatch.setattr(batch, "_fold", lambda given: looked.append(1) or fold(given))
+    wanted = [params(seed=row, **(odd if row < n_odd else {})) for row in range(20)]
+    check(batch, logits, wanted, lowered, [])
+    assert bool(looked) == (n_odd > MAX_LEFT_OUT)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

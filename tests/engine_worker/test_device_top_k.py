@@ -29,6 +29,12 @@ PROMPT = [1, 4093, 314, 253, 2070, 30]
     scope="module", params=[KvUnified.TRUE, KvUnified.FALSE], ids=["unified", "streams"]
 )
 def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaBackend]:
+    loaded = as_beside_a_device(model_path, request.param)
+    yield loaded
+    loaded.close()
+
+
+def as_beside_a_device(model_path: Path, layout: KvUnified) -> LlamaBackend:
     """Does beside a CPU what it would beside a device."""
 
     def as_if_whole(*arguments: Any, whole: bool, **named: Any) -> Any:
@@ -38,15 +44,12 @@ def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaB
         return params
 
     found: list[Any] = []
-    config = ModelConfig(
-        model_path=str(model_path), n_ctx=64, kv_unified=request.param, n_threads=2
-    )
+    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_unified=layout, n_threads=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llama_loading.parameters, "context_parameters", as_if_whole)
         loaded = LlamaBackend.load(config, N_SEQUENCES, lambda _: None)
     loaded._device_top_k = found[0]
-    yield loaded
-    loaded.close()
+    return loaded
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,34 @@ def test_there_is_none_where_few_rows_or_several_passes_were_computed(
     assert backend.first() is None
     decode(backend, one_each(20, position=2))
     assert backend.first() is not None
+
+
+@pytest.mark.model
+def test_prompts_ahead_of_the_last_pass_leave_it_its_own(backend: LlamaBackend) -> None:
+    for position in range(2):
+        mixed = one_each(20, position)
+        start = 6 * position
+        mixed.tokens += PROMPT
+        mixed.positions += range(start, start + 6)
+        mixed.sequences += [20] * 6
+        mixed.outputs += [False] * 5 + [True]
+        mixed.chunks, mixed.in_one_pass = {20}, True
+        logits, first = decode(backend, mixed), backend.first()
+        assert first is not None
+        assert first.ids.shape == (21, K)
+        assert (np.take_along_axis(logits, first.ids, axis=1) == first.logits).all()
+        assert (np.sort(first.logits) == np.sort(logits)[:, -K:]).all()
+
+
+@pytest.mark.model
+def test_a_device_that_lacks_an_operator_is_not_asked(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeviceTopK, "_supports", lambda *_: False)
+    unable = as_beside_a_device(model_path, KvUnified.FALSE)
+    decode(unable, one_each(20))
+    assert unable.first() is None
+    unable.close()
 
 
 @pytest.mark.model

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -48,7 +48,10 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Load the model with GPUs that have so much free memory, and are as `fake` says."""
 
     def run(
-        *free_mib: int, fake: dict[str, Any] | None = None, **config: Any
+        *free_mib: int,
+        fake: dict[str, Any] | None = None,
+        n_sequences: int = 4,
+        **config: Any,
     ) -> tuple[Loaded, FakeLlama]:
         def devices(n_layers: int) -> tuple[EngineDevice, ...]:
             taken = n_layers * LAYER_MIB // max(1, len(free_mib))
@@ -69,7 +72,7 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         wanted = {"model_path": str(model), "n_ctx": 1024, **config}
         given = msgspec.convert(wanted, ModelConfig)
         try:
-            return Loader(llama, "v", log, given, 4, lambda _: None).load(), llama
+            return Loader(llama, "v", log, given, n_sequences, lambda _: None).load(), llama
         except ModelLoadError:
             assert llama.open == 0
             raise
@@ -187,3 +190,59 @@ def test_the_fingerprint_is_that_of_what_was_obtained(load: Load) -> None:
     assert print_of(cache_type_k="q8_0") != plain
     assert print_of(cache_type_v="q8_0") != plain
     assert print_of(flash_attention="on") != print_of(flash_attention="off")
+
+
+class FakeTopK:
+    """Of `DeviceTopK` who has made one, attached and closed it."""
+
+    made: ClassVar[list["FakeTopK"]] = []
+
+    def __init__(self) -> None:
+        self.attached_to: list[Any] = []
+        self.is_closed = False
+
+    @classmethod
+    def of(cls, _bindings: Any, _n_vocab: int) -> "FakeTopK":
+        cls.made.append(cls())
+        return cls.made[-1]
+
+    def attach(self, params: Any) -> None:
+        self.attached_to.append(params)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def top_ks(monkeypatch: pytest.MonkeyPatch) -> list[FakeTopK]:
+    monkeypatch.setattr("engine_worker.llama_loading.DeviceTopK", FakeTopK)
+    monkeypatch.setattr(FakeTopK, "made", [])
+    return FakeTopK.made
+
+
+def test_a_device_with_all_layers_and_many_sequences_looks_for_first_tokens(
+    load: Load, top_ks: list[FakeTopK]
+) -> None:
+    loaded, llama = load(8000, n_sequences=16)
+    (found,) = top_ks
+    assert loaded.device_top_k is found
+    assert found.attached_to == [llama.contexts[-1]]
+    assert not found.is_closed
+
+
+@pytest.mark.parametrize(("free_mib", "n_sequences"), [((), 16), ((512 + 350,), 16), ((8000,), 15)])
+def test_others_do_not(
+    load: Load, top_ks: list[FakeTopK], free_mib: tuple[int, ...], n_sequences: int
+) -> None:
+    loaded, _ = load(*free_mib, n_sequences=n_sequences)
+    assert loaded.device_top_k is None
+    assert top_ks == []
+
+
+def test_what_belonged_to_a_context_that_failed_is_closed(
+    load: Load, top_ks: list[FakeTopK]
+) -> None:
+    lacking = {"context_fits": 5, "failure": "failed to allocate buffer for kv cache"}
+    loaded, _ = load(8000, n_sequences=16, fake=lacking)
+    assert [one.is_closed for one in top_ks] == [True]
+    assert loaded.device_top_k is None

@@ -21,15 +21,15 @@ class Rates(NamedTuple):
 
 
 def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
-    """Prompts and answers as long as the scenario's, and as many at once; twice, because the first
-    time includes loading kernels."""
+    """Prompts and answers as long as the scenario's, and as many at once: the first token of an
+    answer is its prompt's. Twice, because the first time includes loading kernels."""
     streams, workload = scenario.bounds.streams, scenario.workload
     cells = streams * (workload.prompt_tokens + workload.output_tokens)
     made = [str(program), "--model", str(setting.model), "--ctx-size", str(cells)]
     made += ["--threads", str(setting.n_threads), "--flash-attn", setting.flash_attention]
     if setting.unified is not None:
         made.append("--kv-unified" if setting.unified else "--no-kv-unified")
-    made += ["-npp", str(workload.prompt_tokens), "-ntg", str(workload.output_tokens)]
+    made += ["-npp", str(workload.prompt_tokens), "-ntg", str(max(1, workload.output_tokens - 1))]
     return [*made, "-npl", f"{streams},{streams}", "--output-format", "jsonl"]
 
 
@@ -39,7 +39,7 @@ def rates(lines: str) -> Rates | None:
     if not rows:
         return None
     last = rows[-1]
-    return Rates(float(last["speed_tg"]), last["pl"] * last["tg"] / last["t"])
+    return Rates(float(last["speed_tg"]), last["pl"] * (last["tg"] + 1) / last["t"])
 
 
 def measure(program: Path, setting: Setting, scenario: Scenario) -> Rates:

@@ -108,13 +108,13 @@ def test_an_intrusion_after_the_end_disturbs_nobody() -> None:
 
 
 def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
-    cold = '{"pl": 16, "tg": 64, "speed_tg": 10.0, "t": 99.0}'
-    warm = '{"pl": 16, "tg": 64, "speed_tg": 20.5, "t": 64.0, "x": 1}'
+    cold = '{"pl": 16, "tg": 63, "speed_tg": 10.0, "t": 99.0}'
+    warm = '{"pl": 16, "tg": 63, "speed_tg": 20.5, "t": 64.0, "x": 1}'
     assert batched.rates(f"noise\n{cold}\n{warm}\n") == batched.Rates(20.5, 16.0)
     assert batched.rates("noise") is None
     words = " ".join(batched.command(Path("/b"), SETTING, SCENARIOS["sixteen"]))
     assert f"--ctx-size {16 * (128 + 64)} --threads 3" in words
-    assert "-npp 128 -ntg 64 -npl 16,16" in words
+    assert "-npp 128 -ntg 63 -npl 16,16" in words
 
 
 def test_what_is_reached_of_the_kernels_is_of_the_same_scenario() -> None:
