@@ -78,9 +78,9 @@ class LlamaBackend:
     def _compute_ahead(self, batch: Batch) -> None:
         """First all of the prompts but the last token, then one token of each sequence.
 
-        llama.cpp keeps memory for a graph without outputs and for one with some. So that of the last
-        pass is made in the same place as in the steps before, of the same shape, and the device can
-        be told once more what it was told then.
+        llama.cpp keeps memory for a graph without outputs and for one with some. So that of the
+        last pass is made in the same place as in the steps before, of the same shape, and the
+        device can be told once more what it was told then.
         """
         sequences = np.array(batch.sequences)
         is_last = np.append(sequences[1:] != sequences[:-1], True)
