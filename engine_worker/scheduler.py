@@ -94,7 +94,8 @@ class Scheduler:
         padding = self._in_one_shape
         work += [Work(seq, 1, output=False, padding=padding) for seq in single]
         n_drafted = sum(len(item.draft) for item in work)
-        room = self.batch_tokens - len(work) - len(self.slots.lingering) - n_drafted
+        n_lingering = len(self.slots.lingering) if decoding and not n_drafted else 0
+        room = self.batch_tokens - len(work) - n_lingering - n_drafted
         if not any(seq.is_replay for seq in prompts):
             room = min(room, self._pace.allowance(len(work)))
         chunks, started = self._prefill(prompts, room)
@@ -108,7 +109,8 @@ class Scheduler:
         if in_one_pass:
             chunks = [structs.replace(chunk, padding=not chunk.output) for chunk in chunks]
         self.slots.settle()
-        work += self._lingering(len(decoding))
+        if n_lingering:
+            work += self._lingering(len(decoding))
         return Plan(
             self.slots.take_edits(),
             self._ordered(work, chunks),
@@ -121,8 +123,6 @@ class Scheduler:
         )
 
     def _lingering(self, n_decoding: int) -> list[Work]:
-        if not (self._in_one_shape and n_decoding):
-            return []
         found = self.slots.lingering.beside(n_decoding)
         return [
             Work(sequence, 1, output=False, padding=True, lingers=self.slots.end_of(slot))
@@ -271,7 +271,9 @@ class Scheduler:
         self._cells_short = False
         self.slots.remember(sequence)
         self.slots.take_back(sequence, keep=True)
-        if self._in_one_shape and sequence.n_pending == 1:
+        if not self.running:
+            self.slots.lingering.clear()
+        elif self._in_one_shape and sequence.n_pending <= 1:
             self.slots.lingering.add(slot, sequence)
 
     def preempt(self, sequence: Sequence) -> None:

@@ -1,10 +1,13 @@
 """From a plan to what a backend computes, and to the rows that are chosen from. Pure."""
 
 from collections.abc import Iterator
+from functools import cache
 
 from engine_worker.backend import Batch
 from engine_worker.batch_sampling import Pick
 from engine_worker.plan import Plan, Work
+from engine_worker.sampling import Sampler
+from gpufc.sampling import SamplingParams
 
 
 def batch_of(plan: Plan) -> Batch:
@@ -15,7 +18,8 @@ def batch_of(plan: Plan) -> Batch:
         slot, start = work.start
         stop = start + work.count
         if work.count == 1 and not work.draft:  # most of all, and a device waits meanwhile
-            batch.tokens.append(sequence.tokens[start])
+            # of one that lingers the end token may be next, which is not among its own
+            batch.tokens.append(sequence.tokens[min(start, len(sequence.tokens) - 1)])
             batch.positions.append(start)
             batch.sequences.append(slot)
             batch.outputs.append(work.n_rows == 1)
@@ -36,6 +40,9 @@ def batch_of(plan: Plan) -> Batch:
 def picks(work: Work) -> Iterator[Pick]:
     """A row to choose from for the last computed token, and for each guess after it."""
     sequence = work.sequence
+    if work.padding:
+        yield Pick(_nobodys(sequence.sampler.n_vocab), (), 0, choice=0, position=0)
+        return
     history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
     for at in range(work.n_rows):
         yield Pick(
@@ -45,3 +52,9 @@ def picks(work: Work) -> Iterator[Pick]:
             sequence.spec.choice,
             sequence.n_generated + at,
         )
+
+
+@cache
+def _nobodys(n_vocab: int) -> Sampler:
+    """The cheapest."""
+    return Sampler(SamplingParams(seed=0, temperature=0.0), n_vocab)

@@ -72,7 +72,7 @@ class StreamSlots(Slots):
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         candidates = self._candidates()
         continues = match is not None and self._continues(match)
-        if match is not None and continues and match.slot in candidates:
+        if match is not None and continues and match.slot in (*candidates, *self.lingering.slots):
             self._begin_in(match, sequence)
             return
         is_long = match is not None and match.n_tokens >= self.least_shared
@@ -100,14 +100,16 @@ class StreamSlots(Slots):
         return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
 
     def _candidates(self) -> list[int]:
-        """Where a sequence can start without another pass: gaps, where some linger, else the places
-        at both ends."""
+        """Where a sequence can start without another pass: gaps, those first where nobody lingers,
+        else the places at both ends, those first where somebody does."""
         busy = set(self._busy)
         if not busy:
             return list(range(self.n_slots))
         ends = [end for end in (max(busy) + 1, min(busy) - 1) if 0 <= end < self.n_slots]
-        lingering = self.lingering.slots
-        return list(gaps(busy | lingering)) or sorted(lingering) or ends or self._defects()
+        lingering, inner = self.lingering.slots, list(gaps(busy))
+        open_gaps = [slot for slot in inner if slot not in lingering]
+        held_ends = [slot for slot in ends if slot in lingering]
+        return open_gaps or inner or held_ends or ends or self._defects()
 
     def _best(self, candidates: list[int], match: Match | None = None) -> int:
         """A free one; else the idle one that is worth least, the match's own the last."""

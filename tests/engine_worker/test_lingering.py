@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from engine_worker.backend import Batch
 from engine_worker.fake_backend import FakeBackend, expected_tokens
 from engine_worker.fake_vocabulary import tokenize
-from engine_worker.kv_edit import Remove
+from engine_worker.kv_edit import Copy, Remove
 from engine_worker.lingering import LEAST_RUNNING, MOST_ROWS, Lingering
 from engine_worker.plan import Place, Plan
 from engine_worker.prefix_cache import PrefixCache
 from engine_worker.scheduler import Scheduler
-from engine_worker.step_batch import batch_of
+from engine_worker.step_batch import batch_of, picks
 from engine_worker.step_costs import StepCosts
 from engine_worker.stream_slots import StreamSlots
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
+from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Cancel
+from gpufc.protocol import Cancel, EngineFailed
 from tests.engine_worker.engine_runs import EngineRun
-from tests.engine_worker.sequences import sequence, spec
+from tests.engine_worker.sequences import END, sequence, spec
 
 N_STREAMS = 12
 
@@ -34,6 +35,15 @@ class Recorded(FakeBackend):
 
     def begin(self, batch: Batch) -> None:
         self.batches.append(batch)
+        if batch.in_one_pass:
+            # so it can be cut in two: what is ahead has no outputs, the last pass a row for each
+            lasts = {
+                sequence: output
+                for sequence, output in zip(batch.sequences, batch.outputs, strict=True)
+            }
+            assert all(lasts.values())
+            assert sum(batch.outputs) == len(lasts)
+            assert batch.sequences == sorted(batch.sequences)
         super().begin(batch)
 
 
@@ -150,6 +160,88 @@ def test_the_next_that_starts_takes_that_place() -> None:
     assert not planner.slots.lingering
 
 
+def test_who_ends_with_an_end_token_lingers_as_well() -> None:
+    planner = running()
+    before = slots_of(step(planner))
+    ended = planner.running[4]
+    assert ended.accept(next(iter(END)))
+    planner.finish(ended)
+    plan = step(planner)
+    assert slots_of(plan) == before
+    assert len(batch_of(plan).tokens) == 10
+
+
+def test_nobody_lingers_when_all_have_ended() -> None:
+    planner = running()
+    for ended in list(planner.running):
+        planner.finish(ended)
+    assert not planner.slots.lingering
+    planner.add(sequence(spec(20, 1100, replay=Replay.EXACT), n_ctx=2000))
+    assert [step(planner).work[0].count for _ in range(2)] == [1024, 76]
+
+
+def test_a_prompt_alone_has_the_whole_batch_though_somebody_lingers() -> None:
+    planner = scheduler()
+    planner.add(sequence(spec(1)))
+    step(planner)
+    planner.add(sequence(spec(20, 3000), n_ctx=4000))
+    step(planner)
+    planner.finish(planner.running[0])
+    assert planner.slots.lingering
+    assert step(planner).work[0].count == 1024
+
+
+def test_a_step_is_no_larger_because_somebody_lingers() -> None:
+    planner = running()
+    planner.batch_tokens = 40
+    planner._pace._batch_tokens = planner._pace._account = 40
+    planner.finish(planner.running[4])
+    planner.finish(planner.running[5])
+    planner.add(sequence(spec(20, 100)))
+    planner.add(sequence(spec(21, 100)))
+    assert planner.plan().n_tokens <= 40
+
+
+def test_a_conversation_goes_on_where_it_lingers_although_there_is_a_gap() -> None:
+    planner = running()
+    gone, ended = planner.running[2], planner.running[5]
+    for one in (gone, ended):
+        slot = one.slot
+        planner.finish(one)
+    planner.slots.lingering.drop(2)
+    planner.add(sequence(spec(20, (*ended.tokens, 98, 99))))
+    step(planner)
+    assert planner.running[-1].slot == slot == 5
+
+
+def test_where_somebody_lingers_no_gap_is_closed() -> None:
+    planner = running()
+    planner.finish(planner.running[4])
+    for _ in range(MOST_ROWS - 1):
+        assert not any(isinstance(edit, Copy) for edit in step(planner).edits)
+
+
+def test_whose_slot_takes_cells_from_elsewhere_does_not_linger() -> None:
+    planner = running()
+    ended = planner.running[4]
+    slot = ended.slot
+    assert slot is not None
+    planner.finish(ended)
+    planner.slots.give_up(slot)
+    planner.slots._free &= {slot}
+    assert planner.slots.adopt("", tuple(range(60))) == slot
+    assert not planner.slots.lingering
+
+
+def test_rows_for_nobody_are_chosen_from_in_the_cheapest_way() -> None:
+    planner = running()
+    planner.finish(planner.running[4])
+    (row,) = [work for work in step(planner).work if work.lingers]
+    (pick,) = picks(row)
+    assert pick.sampler.is_argmax
+    assert pick.sampler.adjustment is None
+
+
 def test_what_is_not_kept_for_others_lingers_at_the_beginning_of_its_slot() -> None:
     planner = running()
     planner.add(sequence(spec(20, cache_prompt=False)))
@@ -217,6 +309,14 @@ def test_of_a_chunk_that_is_not_the_last_a_row_is_computed_for_nobody() -> None:
     assert planner.running[-1].n_generated == 1
 
 
+def test_a_tail_that_is_fed_token_by_token_has_a_row_as_well() -> None:
+    planner = running()
+    for number, length in ((20, 60), (21, 64)):
+        planner.add(sequence(spec(number, length)))
+    rows = [sum(batch_of(plan).outputs) for plan in (step(planner) for _ in range(4))]
+    assert rows == [12] * 4
+
+
 @pytest.mark.parametrize("hindrance", ["exact", "draft", "alone"])
 def test_passes_are_as_before_where_that_must_not_or_cannot_be(hindrance: str) -> None:
     planner = running() if hindrance != "alone" else scheduler()
@@ -230,6 +330,34 @@ def test_passes_are_as_before_where_that_must_not_or_cannot_be(hindrance: str) -
 
 
 # in the engine
+
+
+@pytest.mark.parametrize("n_gpu_layers", [0, 1])
+def test_only_a_device_with_all_layers_has_passes_of_one_shape(n_gpu_layers: int) -> None:
+    fake = device()
+    fake.facts = msgspec.structs.replace(fake.facts, n_layers=1, n_gpu_layers=n_gpu_layers)
+    run = EngineRun(fake, max_running=N_STREAMS, batch_tokens=128)
+    run.run(*(spec(n, prompt("words " * n), max_tokens=10 * n) for n in range(1, 14)))
+    assert any(batch.in_one_pass for batch in fake.batches) is bool(n_gpu_layers)
+
+
+def test_a_failure_does_not_name_who_has_ended() -> None:
+    fake = device()
+    run = EngineRun(fake, max_running=N_STREAMS, batch_tokens=256)
+    for n in range(1, 11):
+        run.engine.inbox.put(spec(n, prompt(f"{n}"), max_tokens=5 if n == 1 else 50))
+    while len(run.engine.scheduler.running) != 9 or not run.engine.scheduler.slots.lingering:
+        run.engine.take_requests()
+        run.engine.run_step()
+    fake.begin = failing  # type: ignore[method-assign]
+    with pytest.raises(DecodeFailed):
+        run.engine.run_step()
+    assert isinstance(run.messages[-1], EngineFailed)
+    assert run.messages[-1].requests == tuple(range(2, 11))
+
+
+def failing(_: Batch) -> None:
+    raise DecodeFailed("the device is lost")
 
 
 def prompt(text: str) -> tuple[int, ...]:
