@@ -164,11 +164,33 @@ def test_who_ends_with_an_end_token_lingers_as_well() -> None:
     planner = running()
     before = slots_of(step(planner))
     ended = planner.running[4]
-    assert ended.accept(next(iter(END)))
+    plan = planner.plan()
+    planner.commit(plan)
+    for item in plan.work:
+        item.sequence.accept(next(iter(END)) if item.sequence is ended else 97)
     planner.finish(ended)
     plan = step(planner)
     assert slots_of(plan) == before
     assert len(batch_of(plan).tokens) == 10
+
+
+def test_an_open_gap_is_filled_before_one_where_somebody_lingers() -> None:
+    planner = running()
+    for ended in (planner.running[2], planner.running[7]):
+        planner.finish(ended)
+    planner.slots.lingering.drop(7)
+    planner.add(sequence(spec(20)))
+    step(planner)
+    assert planner.running[-1].slot == 7
+    assert planner.slots.lingering.slots == {2}
+
+
+def test_nobody_lingers_beside_drafts() -> None:
+    planner = running()
+    planner.finish(planner.running[4])
+    planner.running[0].draft = [97, 98]
+    assert not any(work.lingers for work in planner.plan().work)
+    assert planner.slots.lingering
 
 
 def test_nobody_lingers_when_all_have_ended() -> None:
@@ -231,6 +253,20 @@ def test_whose_slot_takes_cells_from_elsewhere_does_not_linger() -> None:
     planner.slots._free &= {slot}
     assert planner.slots.adopt("", tuple(range(60))) == slot
     assert not planner.slots.lingering
+
+
+def test_where_an_idle_prefix_moves_to_nobody_lingers() -> None:
+    slots = StreamSlots(4, max_idle=4, cache=PrefixCache(can_cut=True))
+    first, second, third = (sequence(spec(n, 40)) for n in (1, 2, 3))
+    for one in (first, second, third):
+        slots.give(one)
+        one.n_computed = 40
+        slots.remember(one)
+    slots.take_back(second, keep=True)
+    slots.lingering.add(3, second)
+    slots.give(sequence(spec(4, 40)))  # in the gap, whose prefix moves to the only free slot
+    assert slots.idle_and_free == ([3], [])
+    assert not slots.lingering
 
 
 def test_rows_for_nobody_are_chosen_from_in_the_cheapest_way() -> None:
