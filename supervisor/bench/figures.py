@@ -2,8 +2,9 @@
 
 Percentiles interpolate linearly between the two nearest values, as numpy's default does.
 Inter-token latency is the time between two chunks with text of one stream, over all streams; time
-per output token is (last - first) / (tokens - 1) of one request. Rates are over the time from the
-first request's begin to the last one's end.
+per output token is (last - first) / (tokens - 1) of one request. AIPerf calls the former
+inter-chunk latency, and the latter inter-token latency. Rates are over the time from the first
+request's begin to the last one's end.
 """
 
 from collections import Counter, defaultdict
