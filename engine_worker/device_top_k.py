@@ -50,6 +50,7 @@ _BUILDING: Signatures = {
     "ggml_cont_1d": (POINTER, [POINTER, POINTER, INT64]),
     "ggml_get_rows": (POINTER, [POINTER, POINTER, POINTER]),
     "ggml_graph_get_tensor": (POINTER, [POINTER, TEXT]),
+    "ggml_is_contiguous": (ctypes.c_bool, [POINTER]),
     "ggml_nelements": (INT64, [POINTER]),
     "ggml_pool_2d": (POINTER, [POINTER, POINTER, INT, INT, INT, INT, INT, _FLOAT, _FLOAT]),
     "ggml_reshape_2d": (POINTER, [POINTER, POINTER, INT64, INT64]),
@@ -76,6 +77,7 @@ class DeviceTopK:
         self._building = building
         self._n_vocab, self._block = n_vocab, block
         self._device: int | None = None
+        self._is_counted = False
         self._is_supported: bool | None = None
         self._result: _Result | None = None
         # llama.cpp keeps pointers to all of these
@@ -131,33 +133,28 @@ class DeviceTopK:
         return True
 
     def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
-        """`llama_sampler_i.backend_apply`: called when a graph is built.
-
-        The nodes are in every graph, computed or not. One with fewer would be laid out anew, for
-        which the device has to be idle. `data` has the first row of the logits and one more, in
-        memory of their own: a row there is even in passes without outputs.
-        """
+        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits; and
+        once before, only to count the nodes for which graphs must have room."""
         self._result = None
-        ggml, row = self._building, data.contents.logits
-        data.contents.logits = None  # nothing is done to it
-        logits = ggml.ggml_graph_get_tensor(graph, _LOGITS)
-        if not logits:
-            # llama.cpp counts nodes beforehand, for how many its graphs must have room
+        data.contents.logits = None  # nothing is done to the row that it was given
+        ggml = self._building
+        if not self._is_counted:
+            self._is_counted = True
             row = ggml.ggml_arange(context, 0.0, float(self._n_vocab), 1.0)
             ggml.ggml_build_forward_expand(graph, self._nodes(context, row, 1)[-1])
             return
-        n_rows, rest = divmod(ggml.ggml_nelements(logits), self._n_vocab)
-        if rest:
+        logits = ggml.ggml_graph_get_tensor(graph, _LOGITS)
+        n_rows, rest = divmod(ggml.ggml_nelements(logits) if logits else 0, self._n_vocab)
+        if not n_rows or rest or not ggml.ggml_is_contiguous(logits):
             return
-        n_some = max(1, n_rows)
-        rows = ggml.ggml_view_2d(context, row, self._n_vocab, n_some, 4 * self._n_vocab, 0)
-        nodes = self._nodes(context, rows, n_some)
+        nodes = self._nodes(context, logits, n_rows)
         if self._is_supported is None:
             self._is_supported = all(self._supports(node) for node in nodes)
         if not self._is_supported:
             return
         found = nodes[-1]
         ggml.ggml_set_output(found)
+        # if unwanted it stays in the graph: one with fewer nodes would have to be laid out anew
         is_wanted = n_rows >= MIN_ROWS
         ggml.ggml_build_forward_select(graph, (POINTER * 2)(logits, found), 2, int(is_wanted))
         if is_wanted:
