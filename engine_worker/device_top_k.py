@@ -133,8 +133,8 @@ class DeviceTopK:
         return True
 
     def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
-        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits; and
-        once before, only to count the nodes for which graphs must have room."""
+        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits;
+        and once before, only to count the nodes for which graphs must have room."""
         self._result = None
         data.contents.logits = None  # nothing is done to the row that it was given
         ggml = self._building
