@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from engine_worker import host
 from engine_worker.backend import Backend
 from engine_worker.candidates import (
-    MAX_LEFT_OUT,
     OUT_OF_REACH,
     Candidates,
     Columns,
@@ -45,6 +44,10 @@ one."""
 
 TOP_K_ROWS = 16
 """Fewer are found sooner than many threads are woken."""
+
+MAX_LEFT_OUT = 4
+"""Rows that go alone because what a backend has found may not be all; more are sooner looked
+through together."""
 
 _CHUNK_LOGITS = 1 << 19
 """Logits that a thread folds at a time, 2 MiB; to wake a thread for less costs more."""
@@ -248,10 +251,10 @@ def _from_first(first: First, logits: Logits, prepared: Prepared) -> Candidates 
     raised = places[values > flat[places]]
     if len(raised):
         fits[raised // logits.shape[1]] = False
-    if np.count_nonzero(~prepared.alone) - np.count_nonzero(fits) > MAX_LEFT_OUT:
-        return None
     lowered = Adjusted(places, np.maximum(values, OUT_OF_REACH))
-    return of_first(logits, first, lowered, fits, prepared.n_first)
+    found = of_first(logits, first, lowered, fits, prepared.n_first)
+    n_together = np.count_nonzero(~prepared.alone)
+    return found if found and n_together - len(found.rows) <= MAX_LEFT_OUT else None
 
 
 def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:

@@ -22,10 +22,6 @@ DEPTH = 16
 MAX_COLUMNS = 512
 """Columns gathered for one row; where it takes more, to look through the row is as fast."""
 
-MAX_LEFT_OUT = 4
-"""Rows that go alone because what a backend has found may not be all; more are sooner looked
-through together."""
-
 OUT_OF_REACH = np.float32(-1e30)
 """Stands for -inf where sums are to stay finite."""
 
@@ -211,8 +207,8 @@ def of_first(
     """The candidates of `wanted` rows for their `n_first` first tokens, fewer than `first` has.
 
     `logits` (n_rows, n_vocab) are as before; none of the `changed` ones of a wanted row becomes
-    larger. Rows are left out of which `first` may not hold all. None if these are more than a few,
-    or if `first` does not fit the logits, of which some are looked at.
+    larger. Rows are left out of which `first` may not hold all. None if no row is wanted, or if
+    `first` does not fit the logits, of which some are looked at.
     """
     if not wanted.any():
         return None
@@ -230,8 +226,6 @@ def of_first(
     sure &= reached > OUT_OF_REACH
     sure &= wanted
     rows = sure.nonzero()[0]
-    if np.count_nonzero(wanted) - len(rows) > MAX_LEFT_OUT:
-        return None
     if len(rows) < len(ids):
         ids, values = ids[rows], values[rows]
     return Candidates(rows, np.full(len(rows), k), ids, values)

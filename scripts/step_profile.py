@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -120,7 +121,8 @@ def _come_and_go(engine: Engine, backend: LlamaBackend, options: argparse.Namesp
         if n_held < options.streams and n_asked == n_requests:
             break  # from now on they are fewer
         engine.take_requests()
-        has_prompts = any(seq.n_pending > 1 for seq in engine.scheduler._all())
+        held = chain(engine.scheduler.running, engine.scheduler.waiting)
+        has_prompts = any(seq.n_pending > 1 for seq in held)
         started = time.perf_counter()
         engine.run_step()
         times[has_prompts].append(time.perf_counter() - started)

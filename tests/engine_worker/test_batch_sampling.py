@@ -2,56 +2,35 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import llama_cpp.llama_cpp as lc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from engine_worker.batch_sampling import (
     MAX_TOP_K,
-    TOP_K_ROWS,
     BatchSampler,
     Pick,
-    Prepared,
     prepare,
 )
-from engine_worker.candidates import MAX_LEFT_OUT, First
-from engine_worker.ggml_top_k import GgmlTopK
 from engine_worker.sampling import Sampler
-from gpufc.errors import DecodeFailed, InvalidRequest, RequestError
+from gpufc.errors import DecodeFailed, RequestError
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.aligned_logits import aligned
-from tests.engine_worker.plain_sampler import plain_choice
-
-Rows = NDArray[np.float32]
+from tests.engine_worker.batches import (
+    Rows,
+    check,
+    make,
+    params,
+    pick,
+    rows,
+)
 
 VOCABULARIES = [1, 2, 5, 16, 17, 31, 32, 33, 100, 333, 1000]
 """Smaller than a column, a column and one more, and many columns with and without a rest."""
 
 REAL = [49_152, 50_257, 151_936]
 """SmolLM2, GPT-2 (one logit more than whole columns), Qwen."""
-
-
-class FoundBeforehand(BatchSampler):
-    """With a backend that has found the first tokens of all rows, as many as it can."""
-
-    N_FIRST = 64
-
-    def __init__(self, n_vocab: int) -> None:
-        super().__init__(n_vocab, 1, first=lambda: self.found)
-        self.found: First | None = None
-
-    def choose(self, logits: Rows, prepared: Prepared) -> list[int | RequestError]:
-        self.found = first_of(logits, min(self.N_FIRST, logits.shape[1]))
-        return super().choose(logits, prepared)
-
-
-def first_of(logits: Rows, k: int) -> First:
-    ids = np.sort((-logits).argsort(axis=1)[:, :k], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return First(ids, np.take_along_axis(logits, ids, axis=1), logits.sum(axis=1))
 
 
 @pytest.fixture(params=["columns", "ggml", "beforehand"])
@@ -65,60 +44,6 @@ def batch(request: pytest.FixtureRequest, finder: str) -> Iterator[BatchSampler]
     sampler = make(request.param, 3, finder)
     yield sampler
     sampler.close()
-
-
-def make(n_vocab: int, n_threads: int, finder: str) -> BatchSampler:
-    if finder == "beforehand":
-        return FoundBeforehand(n_vocab)
-    top_k = GgmlTopK.of(lc._lib, n_vocab, n_threads) if finder == "ggml" else None
-    assert top_k is not None or finder == "columns"
-    return BatchSampler(n_vocab, n_threads, top_k, top_k_rows=2)
-
-
-def params(**given_params: Any) -> SamplingParams:
-    return SamplingParams(**{"seed": 1, **given_params})
-
-
-def rows(n_rows: int, n_vocab: int, seed: int = 0, scale: float = 3.0) -> Rows:
-    generator = np.random.default_rng(seed)
-    return aligned((generator.standard_normal((n_rows, n_vocab)) * scale).astype(np.float32))
-
-
-def pick(wanted: SamplingParams, n_vocab: int, history: list[int], end: list[int]) -> Pick:
-    sampler = Sampler(wanted, n_vocab, end)
-    return Pick(sampler, history, len(history), choice=2, position=len(history))
-
-
-def check(
-    batch: BatchSampler,
-    logits: Rows,
-    wanted: list[SamplingParams],
-    histories: list[list[int]],
-    end: list[int],
-) -> None:
-    """Chooses for all rows, and holds each against the plain chain and `Sampler.choose`."""
-    n_vocab = logits.shape[1]
-    given, logits = logits, aligned(logits)
-    picks = [
-        pick(row_params, n_vocab, history, end)
-        for row_params, history in zip(wanted, histories, strict=True)
-    ]
-    chosen = batch.choose(logits, prepare(picks))
-    assert len(chosen) == len(picks)
-    assert (given == logits).all()
-    for row, row_params, history, one, token in zip(
-        logits, wanted, histories, picks, chosen, strict=True
-    ):
-        expected = plain_choice(
-            row_params, row, history, end_tokens=end, choice=2, position=len(history)
-        )
-        if expected is None:
-            assert isinstance(token, InvalidRequest)
-            with pytest.raises(InvalidRequest):
-                one.sampler.choose(row, history, 2, len(history))
-        else:
-            assert token == expected, row_params
-            assert one.sampler.choose(row, history, 2, len(history)) == expected
 
 
 # any parameters, any logits
@@ -372,86 +297,6 @@ def test_the_coldest_temperature_is_greedy(batch: BatchSampler, n_rows: int) -> 
         logits, prepare([pick(params(temperature=5e-324), 1000, [], [])] * n_rows)
     )
     assert chosen == logits.argmax(axis=1).tolist()
-
-
-# a finder that cannot tell
-
-
-def test_logits_that_are_masked_are_found_without_it_from_then_on() -> None:
-    batch = make(1000, 1, "ggml")
-    logits = rows(2, 1000)
-    wanted = [params(seed=seed) for seed in range(2)]
-    check(batch, logits, wanted, [[], []], [])
-    assert batch._top_k is not None
-    logits[:, 5] = -np.inf
-    check(batch, logits, wanted, [[], []], [])
-    assert batch._top_k is None
-    check(batch, logits, wanted, [[], []], [])
-
-
-def test_it_is_not_asked_for_few_rows_nor_for_those_that_all_need_the_whole() -> None:
-    batch = BatchSampler(1000, 1, NoTopK())
-    n_rows = TOP_K_ROWS
-    check(batch, rows(n_rows, 1000), [params(top_k=0)] * n_rows, [[]] * n_rows, [])
-    check(batch, rows(n_rows - 1, 1000), [params()] * (n_rows - 1), [[]] * (n_rows - 1), [])
-    with pytest.raises(AssertionError, match="asked"):
-        check(batch, rows(n_rows, 1000), [params()] * n_rows, [[]] * n_rows, [])
-
-
-class NoTopK:
-    def first(self, logits: Rows, k: int) -> None:
-        raise AssertionError("asked for what nobody wants")
-
-    def close(self) -> None: ...
-
-
-# what the backend has found beforehand
-
-
-@pytest.mark.parametrize("kind", [{}, {"temperature": 0.0}, {"ignore_eos": True}])
-def test_what_was_found_beforehand_is_not_looked_for_again(kind: dict[str, Any]) -> None:
-    batch = FoundBeforehand(1000)
-    batch._fold = no_look  # type: ignore[method-assign]
-    batch._share = no_look  # type: ignore[method-assign]
-    check(batch, rows(20, 1000), [params(seed=seed, **kind) for seed in range(20)], [[]] * 20, [1])
-
-
-@pytest.mark.parametrize("n_odd", [4, 5])
-@pytest.mark.parametrize(
-    "odd", [{"top_k": 200}, {"logit_bias": ((7, 5.0),)}, {"repeat_penalty": 10.0}]
-)
-def test_a_few_rows_that_need_more_than_was_found_go_alone_and_many_together(
-    odd: dict[str, Any], n_odd: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logits = rows(20, 1000)
-    lowered = [row.argsort()[-60:].tolist() for row in logits]
-    batch = FoundBeforehand(1000)
-    looked = []
-    fold = batch._fold
-    monkeypatch.setattr(batch, "_fold", lambda given: looked.append(1) or fold(given))
-    wanted = [params(seed=row, **(odd if row < n_odd else {})) for row in range(20)]
-    check(batch, logits, wanted, lowered, [])
-    assert bool(looked) == (n_odd > MAX_LEFT_OUT)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_what_belongs_to_other_logits_is_not_believed(temperature: float) -> None:
-    logits = rows(20, 1000)
-    stale = first_of(logits[::-1].copy(), 64)
-    batch = BatchSampler(1000, 1, first=lambda: stale)
-    wanted = [params(seed=seed, temperature=temperature) for seed in range(20)]
-    check(batch, logits, wanted, [[]] * 20, [])
-
-
-def test_too_few_that_were_found_beforehand_are_not_taken_for_all() -> None:
-    logits = rows(20, 1000)
-    batch = BatchSampler(1000, 1, first=lambda: first_of(logits, 30))
-    flat = {"top_k": 40, "temperature": 50.0, "top_p": 1.0, "min_p": 0.0}
-    check(batch, logits, [params(seed=seed, **flat) for seed in range(20)], [[]] * 20, [])
-
-
-def no_look(*_: object) -> Any:
-    raise AssertionError("looked through what was known")
 
 
 # threads

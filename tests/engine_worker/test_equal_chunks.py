@@ -2,35 +2,11 @@
 
 from engine_worker.equal_chunks import TAIL
 from engine_worker.plan import Plan
-from engine_worker.prefix_cache import PrefixCache
 from engine_worker.scheduler import Scheduler
 from engine_worker.sequence import Sequence
-from engine_worker.step_costs import StepCosts
-from engine_worker.stream_slots import StreamSlots
 from gpufc.config import Replay
+from tests.engine_worker.device_planner import scheduler, step
 from tests.engine_worker.sequences import sequence, spec
-
-
-def scheduler(max_running: int = 64, batch_tokens: int = 1024) -> Scheduler:
-    n_slots = max_running + 4
-    slots = StreamSlots(n_slots, max_idle=n_slots, cache=PrefixCache(can_cut=True))
-    return Scheduler(
-        max_running=max_running,
-        batch_tokens=batch_tokens,
-        slots=slots,
-        costs=StepCosts(),
-        in_passes=True,
-    )
-
-
-def step(planner: Scheduler) -> Plan:
-    """Plan, commit, and let each finished chunk produce a token."""
-    plan = planner.plan()
-    planner.commit(plan)
-    for item in plan.work:
-        if item.output:
-            item.sequence.accept(97)
-    return plan
 
 
 def passes(plan: Plan) -> int:

@@ -105,11 +105,14 @@ def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
     assert abs(alone[0] - alone[1]).max() > 1
 
 
-def test_prompts_beside_decoding_sequences_give_the_same_rows(backend: LlamaBackend) -> None:
+@pytest.mark.parametrize(("in_one_pass", "wanted"), [(False, 2), (True, 1)])
+def test_prompts_beside_decoding_sequences_give_the_same_rows(
+    backend: LlamaBackend, in_one_pass: bool, wanted: int
+) -> None:
     tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
     decode(backend, feed(tokens, sequence=2))
     parts = (
-        feed(tokens, sequence=0, wanted=2),
+        feed(tokens, sequence=0, wanted=wanted),
         feed([5], sequence=2, start=len(tokens)),
         feed(tokens[:7], sequence=3),
     )
@@ -117,7 +120,7 @@ def test_prompts_beside_decoding_sequences_give_the_same_rows(backend: LlamaBack
     for sequence, start in ((0, 0), (2, len(tokens)), (3, 0)):
         backend.remove(sequence, start)
     together = joined(*parts)
-    together.chunks = {0, 3}
+    together.chunks, together.in_one_pass = {0, 3}, in_one_pass
     np.testing.assert_allclose(decode(backend, together), expected, atol=0.05)
 
 
@@ -134,22 +137,6 @@ def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> Non
         assert np.isfinite(again).all()
     finally:
         backend.close()
-
-
-def test_prompts_ahead_of_one_last_pass_give_the_same_rows(backend: LlamaBackend) -> None:
-    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
-    decode(backend, feed(tokens, sequence=2))
-    parts = (
-        feed(tokens, sequence=0),
-        feed([5], sequence=2, start=len(tokens)),
-        feed(tokens[:7], sequence=3),
-    )
-    expected = decode(backend, joined(*parts)).copy()
-    for sequence, start in ((0, 0), (2, len(tokens)), (3, 0)):
-        backend.remove(sequence, start)
-    together = joined(*parts)
-    together.chunks, together.in_one_pass = {0, 3}, True
-    np.testing.assert_allclose(decode(backend, together), expected, atol=0.05)
 
 
 def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains(model_path: Path) -> None:
