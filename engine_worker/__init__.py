@@ -1,5 +1,7 @@
 """The engine worker: one process that holds one model and generates tokens for many sequences.
 
-Start at `process.py` (what runs in which thread), then `engine.py` (one step). DESIGN.md has the
-reasons. Nothing here opens a network socket or imports from the front.
+Start at `worker.py` (which threads there are), then `engine/loop.py` (one step). DESIGN.md has the
+picture and the reasons. Each package's docstring says what it owns and what it never imports;
+`tests/structure.py` holds them to it. Nothing here opens a network socket or imports from the
+front.
 """

@@ -19,7 +19,7 @@ def run() -> None:
     )
     options = parser.parse_args()
     _load_llama_first()
-    from engine_worker.process import main
+    from engine_worker.worker import main
 
     main(options.boot_fd)
 

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from engine_worker import host
-from engine_worker.footprint import footprint
-from engine_worker.ggml_devices import list_devices
-from engine_worker.gguf_header import read_header
+from engine_worker.backend.llama.devices import list_devices
+from engine_worker.model_file.gguf_header import read_header
+from engine_worker.placement.footprint import footprint
 from gpufc.config import KvType
 from gpufc.errors import ModelLoadError
 

@@ -16,9 +16,9 @@ from queue import SimpleQueue
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine_worker.engine import Engine
-from engine_worker.fake_backend import FakeBackend
-from engine_worker.fake_vocabulary import tokenize
+from engine_worker.backend.fake.backend import FakeBackend
+from engine_worker.backend.fake.vocabulary import tokenize
+from engine_worker.engine.loop import Engine
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import FromWorker, Generate, Step

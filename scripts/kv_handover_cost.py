@@ -24,14 +24,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine_worker.llama_backend import LlamaBackend  # before numpy: see engine_worker/__main__.py
+from engine_worker.backend.llama.backend import (
+    LlamaBackend,  # before numpy: see engine_worker/__main__.py
+)
 
 import numpy as np  # isort: skip
 from msgspec import Struct
 
-from engine_worker.backend import Backend, Batch, Logits
-from engine_worker.kv_edit import KvEdit
-from engine_worker.kv_transfer import Holding, export, take_over
+from engine_worker.backend.port import Backend, Batch, Logits
+from engine_worker.kv.edits import KvEdit
+from engine_worker.kv.transfer import Holding, export, take_over
 from gpufc.config import KvUnified, ModelConfig
 
 ROOM = 64

@@ -22,9 +22,9 @@ import llama_cpp.llama_cpp as lc  # before numpy: see engine_worker/__main__.py
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
-from engine_worker.batch_sampling import BatchSampler, Pick, prepare
-from engine_worker.ggml_top_k import GgmlTopK, aligned_memory
-from engine_worker.sampling import Sampler
+from engine_worker.backend.llama.host_top_k import GgmlTopK, aligned_memory
+from engine_worker.sampling.batch import BatchSampler, Pick, prepare
+from engine_worker.sampling.sampler import Sampler
 from gpufc.sampling import SamplingParams
 
 Matrix = NDArray[np.float32]

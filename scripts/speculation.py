@@ -24,14 +24,14 @@ import heapq
 import shlex
 import textwrap
 
-from engine_worker.backend import Batch
-from engine_worker.drafting import Draft, DraftRequest
-from engine_worker.llama_backend import LlamaBackend
-from engine_worker.prompt_lookup import PromptLookup
-from engine_worker.sampling import Sampler
-from engine_worker.speculation import Speculation
-from engine_worker.steady_speculation import SteadySpeculation
-from engine_worker.step_costs import StepCosts
+from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.backend.port import Batch
+from engine_worker.sampling.sampler import Sampler
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.speculation.drafter import Draft, DraftRequest
+from engine_worker.speculation.per_step import Speculation
+from engine_worker.speculation.per_stretch import SteadySpeculation
+from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.sampling import SamplingParams

@@ -24,10 +24,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine_worker.llama_backend import LlamaBackend  # before numpy: see engine_worker/__main__.py
+from engine_worker.backend.llama.backend import (
+    LlamaBackend,  # before numpy: see engine_worker/__main__.py
+)
 
-from engine_worker.engine import Engine  # isort: skip
-from engine_worker.prompt_lookup import PromptLookup
+from engine_worker.engine.loop import Engine  # isort: skip
+from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate

@@ -14,24 +14,24 @@ ENGINE = {"llama_cpp", "numpy"}
 PURE_FORBIDS = {"asyncio", "zmq", "aiohttp", "time", "llama_cpp", "threading", "socket"}
 
 PURE_MODULES = [
-    "engine_worker/scheduler.py",
-    "engine_worker/sequence.py",
-    "engine_worker/prefix_cache.py",
-    "engine_worker/radix_tree.py",
-    "engine_worker/prompt_lookup.py",
-    "engine_worker/odds.py",
-    "engine_worker/draft_lengths.py",
-    "engine_worker/speculation.py",
-    "engine_worker/step_costs.py",
-    "engine_worker/sampling.py",
-    "engine_worker/sampling_chain.py",
-    "engine_worker/logit_adjustment.py",
-    "engine_worker/candidates.py",
-    "engine_worker/detokenizer.py",
-    "engine_worker/stop_matcher.py",
-    "engine_worker/cells.py",
-    "engine_worker/footprint.py",
-    "engine_worker/placement.py",
+    "engine_worker/scheduling/scheduler.py",
+    "engine_worker/text/sequence.py",
+    "engine_worker/kv/prefix_cache.py",
+    "engine_worker/kv/radix_tree.py",
+    "engine_worker/speculation/prompt_lookup.py",
+    "engine_worker/speculation/acceptance.py",
+    "engine_worker/speculation/draft_lengths.py",
+    "engine_worker/speculation/per_step.py",
+    "engine_worker/scheduling/step_costs.py",
+    "engine_worker/sampling/sampler.py",
+    "engine_worker/sampling/chain.py",
+    "engine_worker/sampling/adjustment.py",
+    "engine_worker/sampling/candidates.py",
+    "engine_worker/text/detokenizer.py",
+    "engine_worker/text/stop_matcher.py",
+    "engine_worker/placement/cells.py",
+    "engine_worker/placement/footprint.py",
+    "engine_worker/placement/layers.py",
     "supervisor/fleet/lifecycle.py",
     "supervisor/fleet/restart_policy.py",
     "supervisor/dispatch/admission.py",
@@ -81,8 +81,8 @@ def test_only_the_llama_backend_and_the_probe_import_llama_cpp() -> None:
         for module, packages in packages_imported("engine_worker").items()
         if "llama_cpp" in packages
     }
-    assert users <= {"engine_worker/llama_backend.py", "engine_worker/probe.py"}
-    assert "engine_worker/llama_backend.py" in users
+    assert users <= {"engine_worker/backend/llama/backend.py", "engine_worker/probe.py"}
+    assert "engine_worker/backend/llama/backend.py" in users
 
 
 def test_the_front_never_imports_the_worker_or_its_libraries() -> None:

@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from engine_worker.gguf_header import read_header
+from engine_worker.model_file.gguf_header import read_header
 
 
 def truncated(model: Path, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from msgspec import Struct
 
-from engine_worker.fake_vocabulary import EOS, expected_text, expected_tokens, tokenize
+from engine_worker.backend.fake.vocabulary import EOS, expected_text, expected_tokens, tokenize
 from tests.chaos.history import Event, Expected, History
 
 TIMEOUT_S = 180.0

@@ -5,7 +5,7 @@ A fault from inside is a directive of the prompt and hits exactly.
 
 from pathlib import Path
 
-from engine_worker.fake_vocabulary import expected_tokens, piece, tokenize
+from engine_worker.backend.fake.vocabulary import expected_tokens, piece, tokenize
 from tests.chaos.faults import Fault
 from tests.chaos.load import Ask, ask_fake
 from tests.chaos.moments import NOT_FROM_INSIDE, Moment

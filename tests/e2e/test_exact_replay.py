@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from engine_worker.llama_backend import LlamaBackend
+from engine_worker.backend.llama.backend import LlamaBackend
 from gpufc.config import ModelConfig, Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
-from tests.engine_worker.engine_runs import EngineRun
+from tests.engine_worker.engine.engine_runs import EngineRun
 
 pytestmark = pytest.mark.model
 

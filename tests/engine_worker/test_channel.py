@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+from engine_worker.backend.fake.channel import GARBAGE, FakeChannel
 from engine_worker.channel import Channel
-from engine_worker.fake_channel import GARBAGE, FakeChannel
 from gpufc import wire
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, RequestNo

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from engine_worker.llama_log import LlamaLog
+from engine_worker.backend.llama.log import LlamaLog
 from gpufc.protocol import EngineDevice
 
 _ERROR = 4

@@ -5,8 +5,8 @@ from typing import Any
 
 import aiohttp
 
-from engine_worker.fake_backend import expected_text
-from engine_worker.fake_vocabulary import tokenize
+from engine_worker.backend.fake.backend import expected_text
+from engine_worker.backend.fake.vocabulary import tokenize
 from tests.service import sse_events
 
 FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=3", "GPUFC_RESTART_LIMIT": "1000"}

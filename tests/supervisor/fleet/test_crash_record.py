@@ -35,7 +35,7 @@ Thread 0x00007f11 (most recent call first):
   File "engine_worker/channel.py", line 80 in run
 
 Current thread 0x00007f22 (most recent call first):
-  File "engine_worker/fake_faults.py", line 120 in _hang
+  File "engine_worker/backend/fake/faults.py", line 120 in _hang
   <no Python frame>
 
 Current thread's C stack trace (most recent call first):
@@ -81,7 +81,7 @@ def test_a_record_says_all_that_was_known() -> None:
     assert made.engine.last_step_sent == 16
     assert [(sample.uptime_s, sample.rss_bytes) for sample in made.memory] == [(1.0, 10), (2.0, 12)]
     assert made.python_stack[0] == "Fatal Python error: Aborted"
-    assert '  File "engine_worker/fake_faults.py", line 120 in _hang' in made.python_stack
+    assert '  File "engine_worker/backend/fake/faults.py", line 120 in _hang' in made.python_stack
     assert len(made.c_stack) == 3
     assert made.log[-1] == "what came after"
     assert made.config["model_path"] == "/m.gguf"

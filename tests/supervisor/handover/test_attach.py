@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from engine_worker.fake_backend import expected_text
-from engine_worker.fake_vocabulary import tokenize
+from engine_worker.backend.fake.backend import expected_text
+from engine_worker.backend.fake.vocabulary import tokenize
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (

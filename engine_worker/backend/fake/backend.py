@@ -1,0 +1,269 @@
+"""A scripted engine without a model, for tests and for measuring everything around the model.
+
+It keeps a true account of the KV cache: which token stands at which position of which sequence.
+What it generates depends on all of them (`vocabulary.py`), so that a mistake in scheduling,
+prefix reuse, preemption or replay shows in the text. What it does wrong: `faults.py`.
+"""
+
+import hashlib
+import time
+from typing import Self
+
+import numpy as np
+
+from engine_worker.backend.fake import faults, vocabulary
+from engine_worker.backend.fake.faults import Misspeak, first_time
+from engine_worker.backend.fake.vocabulary import (
+    BOS,
+    ENDS,
+    EOS,
+    FAULTS,
+    IN_PROMPT,
+    MAX_DIRECTIVE,
+    N_VOCAB,
+    NAN,
+    SPECIALS,
+    State,
+    expected_text,
+    expected_tokens,
+)
+from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.prompts.chat_template import CHATML
+from gpufc.config import KvUnified, ModelConfig
+from gpufc.errors import DecodeFailed, LinkError, OutOfCells
+
+__all__ = ["FakeBackend", "expected_text", "expected_tokens"]
+
+BATCH_TOKENS = 256
+LOGIT = 60.0
+"""Of the chosen token, all others having 0: so likely that every sampling setting chooses it."""
+
+_START = State()
+
+
+def _no_link(fault: str) -> None:
+    raise LinkError(f"no link to say {fault} on")
+
+
+class _Cell:
+    """One KV cell. Sequences of a unified cache share it after `copy_prefix`."""
+
+    __slots__ = ("n_users", "state", "token")
+
+    def __init__(self, token: int, state: State) -> None:
+        self.token = token
+        self.state = state
+        self.n_users = 1
+
+
+class FakeBackend:
+    """Implements `backend.Backend`.
+
+    Unified: `kv_cells` in all, cells shared between sequences counted once. Otherwise each
+    sequence has `kv_cells // n_sequences`. Positions must follow each other, as in llama.cpp.
+    """
+
+    end_tokens = ENDS
+
+    def __init__(
+        self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
+    ) -> None:
+        self._script = faults.script_of(config)
+        self._leaked: list[bytes] = []
+        cells = config.kv_cells or config.n_ctx * n_sequences
+        self._room = cells if _is_unified(config) else cells // n_sequences
+        self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
+        self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
+        self._n_used = 0
+        self._commit = faults.committer(misspeak)
+        self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
+        self.facts = _facts(config, n_sequences, cells, self._n_batch)
+
+    @classmethod
+    def load(
+        cls,
+        config: ModelConfig,
+        n_sequences: int,
+        on_progress: LoadProgress,
+        misspeak: Misspeak = _no_link,
+    ) -> Self:
+        """Play the script's loading. Raises `ConfigError` or, as scripted, `ModelLoadError`."""
+        backend = cls(config, n_sequences, misspeak)
+        faults.play_load(backend._script, on_progress, backend._commit)
+        return backend
+
+    @property
+    def n_cells_used(self) -> int:
+        """Cells in use over all sequences, for checks of the engine's own account."""
+        return self._n_used
+
+    def history(self, sequence: int) -> list[int]:
+        """The tokens that a sequence holds, for tests."""
+        return [cell.token for cell in self._sequences[sequence]]
+
+    def begin(self, batch: Batch) -> None:
+        self._check(batch)
+        self._take_time(batch)
+        rows: list[Logits] = []
+        entries = zip(batch.tokens, batch.sequences, batch.outputs, strict=True)
+        for token, sequence, wanted in entries:
+            state = self._append(sequence, token)
+            if wanted:
+                is_nan = self._meets_nan(state) or bool(self._script.nan)
+                rows.append(_row(state, is_nan=is_nan))
+        self._rows = np.array(rows, np.float32).reshape(len(rows), N_VOCAB)
+
+    def logits(self) -> Logits:
+        return self._rows
+
+    def remove(self, sequence: int, start: int = 0) -> None:
+        cells = self._sequences[sequence]
+        for cell in cells[start:]:
+            cell.n_users -= 1
+            self._n_used -= cell.n_users == 0 or not self.facts.unified
+        del cells[start:]
+
+    def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
+        if self._sequences[target] or source == target:
+            raise DecodeFailed(f"copy to sequence {target}, which is not empty")
+        if n_tokens > len(self._sequences[source]):
+            raise DecodeFailed(f"copy of {n_tokens} tokens from a shorter sequence {source}")
+        prefix = self._sequences[source][:n_tokens]
+        if self.facts.unified:
+            for cell in prefix:
+                cell.n_users += 1
+            self._sequences[target] = prefix
+        else:
+            self._sequences[target] = [_Cell(cell.token, cell.state) for cell in prefix]
+            self._n_used += n_tokens
+
+    def state_bytes(self, sequence: int) -> int:
+        """See `Backend`. A state is the sequence's tokens, four bytes each."""
+        return 4 * len(self._sequences[sequence])
+
+    def export_state(self, sequence: int, memory: memoryview) -> int:
+        """See `Backend`."""
+        memory[:] = np.array(self.history(sequence), np.int32).tobytes()
+        return len(memory)
+
+    def import_state(self, sequence: int, memory: memoryview) -> bool:
+        """See `Backend`."""
+        tokens = np.frombuffer(bytes(memory), np.int32).tolist()
+        if self._n_used + len(tokens) > self._room:
+            return False
+        for token in tokens:
+            self._append(sequence, token)
+        return True
+
+    def first(self) -> None:
+        """See `Backend`."""
+        return None
+
+    def top_k(self, n_threads: int) -> None:
+        """See `Backend`."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int) -> bytes:
+        return vocabulary.piece(token)
+
+    def spelling(self, token: int) -> bytes:
+        return SPECIALS[token].encode() if token in SPECIALS else vocabulary.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        return token in ENDS
+
+    def close(self) -> None:
+        self._sequences.clear()
+
+    def _check(self, batch: Batch) -> None:
+        """Refuse a batch as llama.cpp does, before anything of it is computed."""
+        n_tokens = len(batch.tokens)
+        lengths = {len(batch.positions), len(batch.sequences), len(batch.outputs), n_tokens}
+        if not 0 < n_tokens <= self._n_batch or len(lengths) > 1:
+            raise DecodeFailed(f"a batch of {n_tokens} tokens, of at most {self._n_batch}")
+        if sum(batch.outputs) > self.facts.max_outputs:
+            raise DecodeFailed(f"{sum(batch.outputs)} outputs of {self.facts.max_outputs}")
+        ends: dict[int, int] = {}
+        entries = zip(batch.tokens, batch.positions, batch.sequences, strict=True)
+        for token, position, sequence in entries:
+            if not 0 <= token < N_VOCAB or not 0 <= sequence < len(self._sequences):
+                raise DecodeFailed(f"token {token} of sequence {sequence} does not exist")
+            end = ends.get(sequence, len(self._sequences[sequence]))
+            if position != end:
+                raise DecodeFailed(f"position {position} of sequence {sequence}, expected {end}")
+            ends[sequence] = end + 1
+        needed = self._n_used + n_tokens if self.facts.unified else max(ends.values())
+        if needed > self._room:
+            raise OutOfCells(f"{needed} cells are needed, {self._room} there are")
+
+    def _take_time(self, batch: Batch) -> None:
+        n_prefilled = len(batch.tokens) - sum(batch.outputs)
+        seconds = self._script.step_ms / 1e3 + n_prefilled * self._script.prefill_us / 1e6
+        if seconds > 0:
+            time.sleep(seconds)
+        if self._script.leak_kb:
+            self._leaked.append(b"\1" * (self._script.leak_kb << 10))
+
+    def _append(self, sequence: int, token: int) -> State:
+        """Add a cell; meets the faults of a directive that this very token completes."""
+        cells = self._sequences[sequence]
+        before = cells[-1].state if cells else _START
+        state = vocabulary.advance(
+            before, token, lambda: [cell.token for cell in cells[-MAX_DIRECTIVE:]]
+        )
+        for entry in state.directives[len(before.directives) :]:
+            if entry.kind in FAULTS and entry.at == IN_PROMPT and first_time(entry.once):
+                self._commit(entry.kind, entry.code)
+        cells.append(_Cell(token, state))
+        self._n_used += 1
+        return state
+
+    def _meets_nan(self, state: State) -> bool:
+        """Meet the faults that are due now; whether one of them, `NAN`, spoils the logits."""
+        due = (entry for entry in state.directives if entry.at == state.n_generated)
+        for entry in due:
+            if entry.kind in FAULTS and first_time(entry.once):
+                if entry.kind == NAN:
+                    return True
+                self._commit(entry.kind, entry.code)
+        return False
+
+
+def _row(state: State, *, is_nan: bool) -> Logits:
+    row = np.full(N_VOCAB, np.nan if is_nan else 0.0, np.float32)
+    if not is_nan:
+        row[vocabulary.next_token(state)] = LOGIT
+    return row
+
+
+def _is_unified(config: ModelConfig) -> bool:
+    """Cells cost nothing here: `auto` is the cache that is harder to keep the account of."""
+    return config.kv_unified is not KvUnified.FALSE
+
+
+def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
+    name = f"fake/{N_VOCAB}/{config.model_path or ''}"
+    room = cells if _is_unified(config) else cells // n_sequences
+    return ModelFacts(
+        fingerprint=hashlib.sha256(name.encode()).hexdigest(),
+        architecture="fake",
+        n_ctx=min(config.n_ctx, room),
+        n_ctx_train=1 << 24,
+        kv_cells=cells,
+        n_sequences=n_sequences,
+        batch_tokens=n_batch,
+        max_outputs=min(n_batch, n_sequences + SPARE_OUTPUTS),
+        n_vocab=N_VOCAB,
+        n_layers=1,
+        n_gpu_layers=0,
+        n_params=0,
+        model_bytes=0,
+        unified=_is_unified(config),
+        can_cut=True,
+        chat_template=CHATML,
+        bos_text=SPECIALS[BOS],
+        eos_text=SPECIALS[EOS],
+        system_info="fake",
+    )

@@ -1,0 +1,67 @@
+"""What a worker must never say to its front: garbage, too much, twice, in the name of another.
+
+A scripted engine says it, on the real link, so that the front's answer can be seen.
+"""
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from engine_worker.backend.fake.faults import Misspeak
+from engine_worker.channel import Channel
+from gpufc import wire
+from gpufc.errors import LinkError
+from gpufc.ids import Epoch
+from gpufc.protocol import MAX_MESSAGE_BYTES, Delta, FromWorker, Loading, Step
+
+GARBAGE = b"\xc1 this is no message"
+"""0xC1 is the one byte that msgpack never uses."""
+
+
+class FakeChannel(Channel):
+    """A channel that remembers what it said last, of what may be said more than once."""
+
+    _latest: Step | Loading | None = None
+
+    def send(self, message: FromWorker) -> None:
+        if isinstance(message, Step | Loading):
+            self._latest = message
+        super().send(message)
+
+    def misspeak(self, fault: str) -> None:
+        """Say one of `fake_vocabulary.MISSPEAKS`. From any thread, in order with `send`."""
+        self.send_bytes(_WORDS[fault](self))
+
+    def _repeatable(self) -> Step | Loading:
+        if self._latest is None:
+            raise LinkError("nothing has been said that could be said again")
+        return self._latest
+
+    def _again(self) -> bytes:
+        return wire.encode(self._repeatable())
+
+    def _of_another_epoch(self) -> bytes:
+        """What would be wrong tokens in the right place, if nobody looked at the epoch."""
+        latest = self._repeatable()
+        if isinstance(latest, Step):
+            latest = replace(latest, deltas=tuple(map(_next, latest.deltas)))
+        return wire.encode(replace(latest, epoch=Epoch(latest.epoch - 1)))
+
+
+def _next(delta: Delta) -> Delta:
+    return replace(delta, position=delta.position + len(delta.tokens), text="?" * 8)
+
+
+_WORDS: dict[str, Callable[[FakeChannel], bytes]] = {
+    "garbage": lambda _: GARBAGE,
+    "oversize": lambda _: bytes(MAX_MESSAGE_BYTES + 1),
+    "duplicate": FakeChannel._again,
+    "old_epoch": FakeChannel._of_another_epoch,
+}
+
+
+def misspeak_on(channel: Channel) -> Misspeak:
+    """How to misspeak on a scripted engine's channel."""
+    if not isinstance(channel, FakeChannel):
+        raise TypeError("only a scripted engine's channel can misspeak")
+    return channel.misspeak

@@ -1,0 +1,183 @@
+"""What a fake engine can do wrong, and the script that says what it does while it loads.
+
+The script (`ModelConfig.fake_script`) is a comma separated list:
+
+    step_ms=5            each decode takes that long, and
+    prefill_us=10        that long for each token whose logits nobody wants
+    load_s=1.5           loading takes that long, with progress
+    load_fail=1          loading raises `ModelLoadError`
+    load_fault=segv      loading has that fault, see `FAULTS`; exit3 is exit with the code 3
+    load_short=1000      loading lacks so many bytes of memory
+    fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
+    nan=1                what it computes are no numbers
+    leak_kb=64           each decode keeps so much more memory
+
+A file `MODEL.script` beside the model's (which need not exist) adds to it, for that model only.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine_worker.backend.fake.vocabulary import FAULTS, MISSPEAKS, NAN
+from engine_worker.backend.port import LoadProgress
+from gpufc.config import ModelConfig
+from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
+
+Commit = Callable[[str, int], None]
+"""Has a fault, with its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
+among them: it is in the logits."""
+
+Misspeak = Callable[[str], None]
+"""Says one of `MISSPEAKS` on the link."""
+
+HOG_BLOCK_BYTES = 16 << 20
+HOG_LIMIT_BYTES = 2 << 30
+
+
+class Script(Struct, frozen=True, forbid_unknown_fields=True):
+    """`ModelConfig.fake_script`, parsed. See the module."""
+
+    step_ms: float = 0.0
+    prefill_us: float = 0.0
+    load_s: float = 0.0
+    load_fail: int = 0
+    load_fault: str = ""
+    load_short: int = 0
+    fail_once_file: str = ""
+    nan: int = 0
+    leak_kb: int = 0
+
+
+def script_of(config: ModelConfig) -> Script:
+    """The configured script with what belongs to the model. Raises `ConfigError`."""
+    own = Path(f"{config.model_path}.script")
+    text = own.read_text() if config.model_path and own.is_file() else ""
+    return parse_script(f"{config.fake_script},{text}")
+
+
+def parse_script(text: str) -> Script:
+    """Raises `ConfigError` for an unknown key or a bad value."""
+    pairs: dict[str, Any] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"bad entry {entry!r} in fake_script: it must be key=value")
+        pairs[name.strip()] = value.strip()
+    try:
+        script = msgspec.convert(pairs, Script, strict=False)
+    except msgspec.ValidationError as err:
+        raise ConfigError(f"bad fake_script: {err}") from None
+    if min(script.step_ms, script.prefill_us, script.load_s) < 0:
+        raise ConfigError("bad fake_script: times must not be negative")
+    fault, _ = _with_code(script.load_fault)
+    if script.load_fault and (fault not in FAULTS or fault == NAN):
+        raise ConfigError(f"bad fake_script: load_fault={script.load_fault} is no fault")
+    return script
+
+
+def play_load(script: Script, on_progress: LoadProgress, commit: Commit) -> None:
+    """Load as the script says. Returns, raises `ModelLoadError`, never returns, or dies."""
+    n_steps = max(1, min(20, int(script.load_s / 0.05)))
+    for step in range(n_steps):
+        on_progress(step / n_steps)
+        time.sleep(script.load_s / n_steps)
+    misbehaves = bool(script.load_fail or script.load_fault or script.load_short)
+    if misbehaves and first_time(script.fail_once_file):
+        if script.load_fail:
+            raise ModelLoadError("the fake model does not load, as its script says")
+        if script.load_short:
+            raise MemoryShort(
+                "not enough memory, as its script says", needed_bytes=script.load_short
+            )
+        commit(*_with_code(script.load_fault))
+    on_progress(1.0)
+
+
+def first_time(marker: str) -> bool:
+    """Whether this is the first call with `marker` by any process; always, with no marker."""
+    if not marker:
+        return True
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def committer(misspeak: Misspeak) -> Commit:
+    """What commits a fault, given the way to say what must not be said."""
+
+    def commit(fault: str, code: int) -> None:
+        if fault in MISSPEAKS:
+            misspeak(fault)  # and the engine goes on, as one that does not know would
+            return
+        _DEEDS[fault](code)
+        raise AssertionError(f"the fault {fault} returned")
+
+    return commit
+
+
+def _with_code(text: str) -> tuple[str, int]:
+    """`exit3` is the fault `exit` with the code 3; others have none."""
+    name = text.rstrip("0123456789")
+    return name, int(text[len(name) :] or 1)
+
+
+def _die_of(signum: int) -> Callable[[int], None]:
+    def die(_: int) -> None:
+        # in this very thread, as a fault of the C library would be; faulthandler writes its stack
+        signal.raise_signal(signum)
+        time.sleep(60)
+
+    return die
+
+
+def _hang(_: int) -> None:
+    """Never return, the GIL free: heartbeats go on."""
+    while True:
+        time.sleep(0.05)
+
+
+def _freeze(_: int) -> None:
+    """Never return with the GIL held: no thread of this process runs any more."""
+    sleep = ctypes.PyDLL(None).sleep
+    while True:
+        sleep(3600)
+
+
+def _hog(_: int) -> None:
+    """Take memory until the kernel ends it. Where nothing limits it, it ends by itself: a test
+    must not take the machine's."""
+    held = []
+    for _block in range(HOG_LIMIT_BYTES // HOG_BLOCK_BYTES):
+        held.append(b"x" * HOG_BLOCK_BYTES)
+    raise MemoryError(f"{len(held)} blocks taken, and nothing happened")
+
+
+def _raise(_: int) -> None:
+    raise RuntimeError("an unexpected exception, as the prompt says")
+
+
+def _decode_error(_: int) -> None:
+    raise DecodeFailed("llama_decode returned -3, as the prompt says")
+
+
+_DEEDS: dict[str, Callable[[int], None]] = {
+    "segv": _die_of(signal.SIGSEGV),
+    "abort": _die_of(signal.SIGABRT),
+    "kill": _die_of(signal.SIGKILL),
+    "exit": os._exit,
+    "hang": _hang,
+    "freeze": _freeze,
+    "hog": _hog,
+    "raise": _raise,
+    "decode_error": _decode_error,
+}

@@ -1,0 +1,311 @@
+"""From a model's file to llama.cpp's model and context: checked, placed, and tried again.
+
+The bindings are passed in, since `llama_backend` alone imports them. What fits where `placement`
+and `cells` decide; here it is carried out. When a device's memory does not suffice after all,
+fewer layers go to it.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from engine_worker import host
+from engine_worker.backend.llama import parameters
+from engine_worker.backend.llama.device_top_k import MIN_ROWS, DeviceTopK
+from engine_worker.backend.llama.devices import list_devices
+from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.backend.llama.vocabulary import Vocabulary
+from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress, ModelFacts
+from engine_worker.model_file.fingerprint import fingerprint
+from engine_worker.model_file.gguf_header import read_header, require_text_model
+from engine_worker.placement import cells, layers
+from engine_worker.placement.footprint import footprint
+from gpufc.config import FlashAttention, KvUnified, ModelConfig
+from gpufc.errors import MemoryShort, ModelLoadError
+from gpufc.protocol import EngineDevice
+
+logger = logging.getLogger(__name__)
+
+Devices = Sequence[EngineDevice]
+
+
+class Loaded(Struct, frozen=True):
+    """A model that can be used. Whoever has it frees the context, then the others."""
+
+    model: Any
+    context: Any
+    device_top_k: DeviceTopK | None
+    vocabulary: Vocabulary
+    facts: ModelFacts
+
+
+class Loader:
+    """Loads one model. Making one raises `ModelLoadError` for what the header shows already.
+
+    `version` is that of the engine; with another one replays do not move here.
+    """
+
+    def __init__(
+        self,
+        bindings: Any,
+        version: str,
+        log: LlamaLog,
+        config: ModelConfig,
+        n_sequences: int,
+        on_progress: LoadProgress,
+    ) -> None:
+        if config.model_path is None or not 1 <= n_sequences <= MAX_SEQUENCES:
+            raise ModelLoadError(
+                f"no model path, or {n_sequences} sequences (1 to {MAX_SEQUENCES})"
+            )
+        self._lc, self._version, self._log = bindings, version, log
+        self._config, self._n_sequences = config, n_sequences
+        self._on_progress = on_progress
+        self._header = read_header(Path(config.model_path))
+        require_text_model(self._header, config.model_path)
+        self._footprint = footprint(self._header, config.cache_type_k, config.cache_type_v)
+        self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
+        wish = cells.Wish(
+            n_ctx=_n_ctx(config, self._n_ctx_train),
+            n_running=max(1, n_sequences - config.cached_sequences),
+            n_sequences=n_sequences,
+            unified=config.kv_unified,
+            kv_cells=config.kv_cells,
+        )
+        on_gpu = parameters.flash_attention(config, on_gpu=True)
+        on_cpu = parameters.flash_attention(config, on_gpu=False)
+        self._demand = layers.Demand(
+            model=footprint(self._header, config.cache_type_k, config.cache_type_v),
+            wish=wish,
+            gpu_batch=self._sizes(on_gpu=True).one_pass,
+            cpu_batch=self._sizes(on_gpu=False).one_pass,
+            flash_on_gpu=on_gpu is not FlashAttention.OFF,
+            # `auto` finds it impossible: some of its operations would be on the other device
+            flash_in_parts=on_gpu is FlashAttention.ON,
+            flash_on_cpu=on_cpu is FlashAttention.ON,
+        )
+
+    def _sizes(self, *, on_gpu: bool) -> parameters.Sizes:
+        return parameters.step_sizes(
+            self._config,
+            self._n_sequences,
+            on_gpu=on_gpu,
+            model_bytes=self._header.file_bytes,
+        )
+
+    def load(self) -> Loaded:
+        """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`,
+        and nothing is left of it then."""
+        self._lc.llama_backend_init()
+        devices = self._devices()
+        least = min(self._config.min_gpu_layers, self._demand.model.n_layers)
+        n_layers = self._fitting_layers(devices, least)
+        while True:
+            try:
+                return self._attempt(devices, n_layers)
+            except MemoryShort as err:
+                fewer = layers.fewer_layers(n_layers)
+                if not err.on_device or not n_layers or fewer < least:
+                    raise
+                _warn_of_fewer(n_layers, fewer, err)
+                n_layers = fewer
+
+    def _devices(self) -> Devices:
+        """The GPUs to use, with their memory now."""
+        return layers.chosen_devices(list_devices(self._lc._lib), self._config)
+
+    def _room_bytes(self, devices: Devices) -> int:
+        return layers.usable_bytes(devices, layers.split_shares(self._config.tensor_split))
+
+    def _fitting_layers(self, devices: Devices, least: int) -> int:
+        if least and not devices:
+            raise ModelLoadError(f"min_gpu_layers is {least}, and llama.cpp has no GPU to use")
+        wanted = min(self._config.n_gpu_layers, self._demand.model.n_layers) if devices else 0
+        wanted, room = max(wanted, least), self._room_bytes(devices)
+        fitting = self._demand.fitting_layers(wanted, room)
+        if fitting < wanted:
+            needed = self._demand.device_bytes(max(least, fitting + 1))
+            short = layers.layers_short(max(least, fitting + 1), needed, room)
+            if fitting < least:
+                raise short
+            _warn_of_fewer(wanted, fitting, short)
+        return fitting
+
+    def _attempt(self, devices: Devices, n_layers: int) -> Loaded:
+        model = self._load_model(devices, n_layers)
+        try:
+            layout = cells.choose_layout(
+                self._demand.wish,
+                self._demand.stores(
+                    n_layers,
+                    device_room=self._room_bytes(self._devices()),
+                    host_room=host.available_memory(),
+                ),
+            )
+            # the vocabulary is looked through while the context's memory is cleared
+            with ThreadPoolExecutor(1) as pool:
+                vocab = self._lc.llama_model_get_vocab(model)
+                reading = pool.submit(Vocabulary, self._lc, vocab)
+                context, device_top_k = self._new_context(model, layout, n_layers)
+            vocabulary = reading.result()
+        except BaseException:
+            self._lc.llama_model_free(model)
+            raise
+        taken = _free_bytes(devices) - _free_bytes(self._devices())
+        facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
+        _tell(facts)
+        self._on_progress(1.0)
+        return Loaded(model, context, device_top_k, vocabulary, facts)
+
+    def _load_model(self, devices: Devices, n_layers: int) -> Any:
+        lc, path = self._lc, self._config.model_path or ""
+        params = parameters.model_parameters(lc, self._config, devices, n_layers)
+        # this reference keeps the callback alive for as long as llama.cpp calls it
+        callback = lc.llama_progress_callback(lambda fraction, _: self._report(fraction))
+        params.progress_callback = callback
+        self._log.clear()
+        model = lc.llama_model_load_from_file(os.fsencode(path), params)
+        if not model:
+            raise self._failure(f"{path} cannot be loaded", on_gpu=n_layers > 0)
+        reason = self._unfit(model)
+        if reason is not None:
+            lc.llama_model_free(model)
+            raise ModelLoadError(f"{path} is not a text generation model ({reason})")
+        return model
+
+    def _report(self, fraction: float) -> bool:
+        """True: go on loading. 1.0 is reported when the context is there too."""
+        try:
+            self._on_progress(min(fraction, 0.99))
+        except Exception:  # in a C callback it would be swallowed, and end the loading
+            logger.exception("load_progress_failed")
+        return True
+
+    def _unfit(self, model: Any) -> str | None:
+        lc = self._lc
+        if lc.llama_model_is_diffusion(model):
+            return "diffusion"
+        if lc.llama_model_has_encoder(model) or not lc.llama_model_has_decoder(model):
+            return "it has an encoder"
+        if lc.llama_vocab_type(lc.llama_model_get_vocab(model)) == lc.LLAMA_VOCAB_TYPE_NONE:
+            return "it has no vocabulary"
+        return None
+
+    def _new_context(
+        self, model: Any, layout: cells.Layout, n_layers: int
+    ) -> tuple[Any, DeviceTopK | None]:
+        lc, on_gpu = self._lc, n_layers > 0
+        whole = on_gpu and n_layers >= self._demand.model.n_layers
+        n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
+        params = parameters.context_parameters(
+            lc,
+            self._config,
+            layout,
+            self._n_sequences,
+            sizes=self._sizes(on_gpu=on_gpu),
+            n_vocab=n_vocab,
+            on_gpu=on_gpu,
+            whole=whole,
+        )
+        has_rows = self._n_sequences >= MIN_ROWS
+        device_top_k = DeviceTopK.of(lc, n_vocab) if whole and has_rows else None
+        if device_top_k is not None:
+            device_top_k.attach(params)
+        self._log.clear()
+        context = lc.llama_init_from_model(model, params)
+        if not context:
+            if device_top_k is not None:
+                device_top_k.close()
+            raise self._failure(
+                f"no context of {layout.n_cells:,} KV cells for {self._config.model_path}",
+                on_gpu=on_gpu,
+            )
+        return context, device_top_k
+
+    def _failure(self, what: str, *, on_gpu: bool) -> ModelLoadError:
+        """The error for what llama.cpp has just refused, from what it said."""
+        reason = f"{what}: {self._log.last_error() or 'llama.cpp gives no reason'}"
+        if on_gpu and self._log.lacked_memory:
+            return MemoryShort(reason, on_device=True)
+        return ModelLoadError(reason)
+
+    def _facts(
+        self,
+        model: Any,
+        context: Any,
+        vocabulary: Vocabulary,
+        layout: cells.Layout,
+        n_layers: int,
+        device_bytes: int,
+    ) -> ModelFacts:
+        lc = self._lc
+        template = lc.llama_model_chat_template(model, None)
+        n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
+        return ModelFacts(
+            fingerprint=fingerprint(self._header, self._numerics(on_gpu=n_layers > 0)),
+            architecture=self._header.architecture,
+            n_ctx=self._demand.wish.n_ctx,
+            n_ctx_train=lc.llama_model_n_ctx_train(model),
+            kv_cells=lc.llama_n_ctx(context),
+            n_sequences=n_sequences,
+            batch_tokens=n_batch,
+            max_outputs=parameters.max_outputs(vocabulary.n_tokens, n_sequences, n_batch),
+            n_vocab=vocabulary.n_tokens,
+            n_layers=lc.llama_model_n_layer(model),
+            n_gpu_layers=n_layers,
+            device_bytes=device_bytes,
+            n_params=lc.llama_model_n_params(model),
+            model_bytes=self._header.file_bytes,
+            unified=layout.unified,
+            asynchronous=n_layers > 0,
+            can_cut=not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model)),
+            chat_template=template.decode("utf-8", "replace") if template else None,
+            bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
+            eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
+            devices=list_devices(lc._lib),
+            system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+        )
+
+    def _numerics(self, *, on_gpu: bool) -> tuple[str, ...]:
+        """What logits depend on beside the file, as it was obtained."""
+        config = self._config
+        flash = parameters.flash_attention(config, on_gpu=on_gpu)
+        if self._log.flash_attention is not None:
+            flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
+        return self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
+
+
+def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
+    """What one request may use: not more than the model was trained on, or than the cells."""
+    n_ctx = config.n_ctx
+    if 0 < n_ctx_train < n_ctx:
+        logger.warning("n_ctx_lowered from=%d to=%d reason=trained_context", n_ctx, n_ctx_train)
+        n_ctx = n_ctx_train
+    shared = config.kv_unified is not KvUnified.FALSE
+    if shared and config.kv_cells is not None and config.kv_cells < n_ctx:
+        logger.warning("n_ctx_lowered from=%d to=%d reason=kv_cells", n_ctx, config.kv_cells)
+        n_ctx = config.kv_cells
+    return n_ctx
+
+
+def _warn_of_fewer(before: int, after: int, reason: MemoryShort) -> None:
+    logger.warning("n_gpu_layers_reduced from=%d to=%d reason=%s", before, after, reason)
+
+
+def _free_bytes(devices: Devices) -> int:
+    return sum(one.memory_free_bytes for one in devices)
+
+
+def _tell(facts: ModelFacts) -> None:
+    logger.info(
+        "model_placed n_gpu_layers=%d of=%d kv_cells=%d unified=%s",
+        facts.n_gpu_layers,
+        facts.n_layers,
+        facts.kv_cells,
+        facts.unified,
+    )

@@ -1,0 +1,40 @@
+"""What an engine needs, loaded as configured: its model, and whatever drafts for it."""
+
+from collections.abc import Callable
+
+from engine_worker.backend.port import MAX_SEQUENCES, Backend, LoadProgress
+from engine_worker.speculation.draft_model import DraftModel
+from engine_worker.speculation.drafter import Drafter
+from engine_worker.speculation.per_step import draft_model
+from engine_worker.speculation.prompt_lookup import PromptLookup
+from gpufc.config import ModelConfig, Speculation
+
+LoadBackend = Callable[[ModelConfig, int, LoadProgress], Backend]
+"""`Backend`'s adapters are loaded so: configuration, number of sequences, progress."""
+
+
+def load(
+    config: ModelConfig, n_running: int, load_backend: LoadBackend, on_progress: LoadProgress
+) -> tuple[Backend, Drafter | None]:
+    """The model for `n_running` sequences and those that are cached, and its drafter.
+
+    Blocks for seconds to minutes. Raises `ModelLoadError`; what had been loaded is then left to
+    the end of the process. A draft model comes first: the model's cells are fitted to what is left.
+    """
+
+    def load_model() -> Backend:
+        n_sequences = min(MAX_SEQUENCES, n_running + config.cached_sequences)
+        return load_backend(config, n_sequences, on_progress)
+
+    match config.speculation:
+        case Speculation.NONE:
+            return load_model(), None
+        case Speculation.NGRAM:
+            return load_model(), PromptLookup()
+        case Speculation.DRAFT:
+            draft = load_backend(
+                draft_model.configuration(config), min(MAX_SEQUENCES, n_running), lambda _: None
+            )
+            backend = load_model()
+            draft_model.require_same_vocabulary(backend, draft)
+            return backend, DraftModel(draft)

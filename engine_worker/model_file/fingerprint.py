@@ -1,0 +1,30 @@
+"""What tells whether two loaded models compute the same logits: a replay may move between them."""
+
+import hashlib
+from collections.abc import Iterable
+
+from engine_worker.model_file.gguf_header import GgufHeader
+
+EDGE_BYTES = 1 << 20
+BLOCK_BYTES = 64 << 10
+N_BLOCKS = 16
+
+
+def fingerprint(header: GgufHeader, settings: Iterable[str]) -> str:
+    """SHA-256 in hex over the files' sizes, the header, samples of the data, and `settings`.
+
+    Not over whole files: hashing tens of gigabytes would take longer than loading them. Of each
+    file the first and last MiB and 16 blocks at even distances are read.
+    """
+    digest = hashlib.sha256(repr(tuple(settings)).encode())
+    for number, part in enumerate(header.parts):
+        size = part.stat().st_size
+        digest.update(b"%d" % size)
+        with part.open("rb") as file:
+            digest.update(file.read(max(EDGE_BYTES, header.header_bytes if number == 0 else 0)))
+            for block in range(1, N_BLOCKS + 1):
+                file.seek(size * block // (N_BLOCKS + 1))
+                digest.update(file.read(BLOCK_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            digest.update(file.read(EDGE_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""Reading a GGUF file's header before llama.cpp does, with every count and length bounded.
+
+llama.cpp's own loader trusts what a header says and aborts the process on some of it; a worker
+should answer a bad file with one clear line. Only the header is touched: the tensors' data are
+checked by arithmetic. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import mmap
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine_worker.model_file.gguf_reader import Contents, HeaderReader, Value
+from gpufc.amount import exact
+from gpufc.errors import ModelLoadError
+
+_SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf$")
+
+
+class GgufHeader(Struct, frozen=True, kw_only=True):
+    """What the header says. `header_bytes` is where the tensors' data begin.
+
+    `metadata` holds scalars, strings and short arrays of numbers. `tensor_bytes` are sizes by
+    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on; a tensor of a type
+    that is not known here counts nothing. `parts` are all files of a split model in order, or just
+    the one.
+    """
+
+    metadata: dict[str, Value]
+    n_tensors: int
+    tensor_bytes: dict[str, int]
+    header_bytes: int
+    file_bytes: int
+    parts: tuple[Path, ...]
+
+    @property
+    def architecture(self) -> str:
+        return self.text("general.architecture")
+
+    def text(self, key: str) -> str:
+        """A string's value, or the empty string."""
+        value = self.metadata.get(key, "")
+        return value if isinstance(value, str) else ""
+
+    def number(self, key: str, default: int = 0) -> int:
+        """A whole number's value, or `default`."""
+        value = self.metadata.get(key, default)
+        return value if isinstance(value, int) else default
+
+    def per_layer(self, key: str, n_layers: int, default: int) -> Sequence[int]:
+        """A figure that is one number for all layers, or an array with one for each."""
+        value = self.metadata.get(key, default)
+        if isinstance(value, tuple):
+            return [int(entry) for entry in value]
+        return [value if isinstance(value, int) else default] * n_layers
+
+
+_ENCODERS = frozenset(
+    {
+        *("bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3"),
+        *("modern-bert", "eurobert", "gemma-embedding", "t5", "t5encoder", "clip"),
+        "wavtokenizer-dec",
+    }
+)
+
+
+def require_text_model(header: GgufHeader, path: str) -> None:
+    """Raises `ModelLoadError` for a file of something else than a model that generates text."""
+    arch = header.architecture
+    kind = header.text("general.type")
+    if kind in ("adapter", "mmproj", "imatrix") or arch in _ENCODERS:
+        raise ModelLoadError(f"{path} is not a text generation model ({kind or arch})")
+    if header.metadata.get(f"{arch}.attention.causal") is False:
+        raise ModelLoadError(f"{path} is not a text generation model ({arch} for embeddings)")
+    if not arch or not header.n_tensors:
+        raise ModelLoadError(
+            f"{path} holds no model: {'no weights' if arch else 'no architecture'}"
+        )
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Check the file at `path`, and those beside it that it is split into.
+
+    Raises `ModelLoadError` with one line for anything that llama.cpp could not load: no regular
+    readable file, another format, a broken or hostile header, tensors past the end of the file.
+    """
+    first = _read_one(path)
+    parts = _parts(path, _count(first, "split.no"), _count(first, "split.count"))
+    tensor_bytes = Counter(first.tensor_bytes)
+    for part in parts[1:]:
+        tensor_bytes.update(_read_one(part).tensor_bytes)
+    return GgufHeader(
+        metadata=first.metadata,
+        n_tensors=first.n_tensors,
+        tensor_bytes=dict(tensor_bytes),
+        header_bytes=first.header_bytes,
+        file_bytes=sum(part.stat().st_size for part in parts),
+        parts=parts,
+    )
+
+
+def _count(contents: Contents, key: str) -> int:
+    value = contents.metadata.get(key, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _read_one(path: Path) -> Contents:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise ModelLoadError(f"model file {path} does not exist") from None
+    except OSError as err:
+        raise ModelLoadError(f"model file {path} cannot be read: {err.strerror}") from err
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise ModelLoadError(f"model path {path} is not a regular file")
+        if info.st_size < 24:
+            raise ModelLoadError(
+                f"model file {path} is not a GGUF file: it has {exact(info.st_size)}"
+            )
+        with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
+            return HeaderReader(data, path).contents()
+    except OSError as err:
+        raise ModelLoadError(f"model file {path} cannot be read: {err.strerror}") from err
+    finally:
+        os.close(fd)
+
+
+def _parts(path: Path, number: int, count: int) -> tuple[Path, ...]:
+    if count <= 1:
+        return (path,)
+    match = _SPLIT_NAME.match(path.name)
+    if match is None or int(match["count"]) != count:
+        raise ModelLoadError(
+            f"model file {path} is one of {count} parts and must be named NAME-00001-of-{count:05d}"
+            ".gguf; or merge the parts with llama-gguf-split --merge"
+        )
+    names = [f"{match['stem']}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
+    if number != 0:
+        raise ModelLoadError(
+            f"model file {path} is part {number + 1} of {count}; give the first part, {names[0]}"
+        )
+    return tuple(path.with_name(name) for name in names)

@@ -1,0 +1,171 @@
+"""Drafts for the sequences of a step, as long as they pay: mostly none. Pure.
+
+For a CPU, on which each further token costs something; for devices there is `steady_speculation`.
+What pays is `draft_lengths.py`'s to say, from what steps cost and from how often drafts were right.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+from msgspec import Struct
+
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.draft_lengths import (
+    MAX_DRAFT,
+    MAX_DRAFTED,
+    Offer,
+    Prices,
+    worthwhile,
+)
+from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest
+from gpufc.ids import RequestNo
+
+_PRICED_AGAIN_AFTER = 16
+"""Steps for which prices stand, as costs change slowly."""
+_LOOKED_AT = 8
+"""Of many sequences without a worthwhile draft about so many are looked at in each step."""
+_PROBING = 0.01
+"""The share of all rates that may be spent on drafts that are not expected to pay."""
+
+
+class _Track(Struct):
+    """One sequence: the draft for what comes after its first `n_known` tokens.
+
+    It is not looked at for another `rest` steps. What it gained meanwhile is compared then.
+    """
+
+    odds: Odds
+    n_known: int = 0
+    draft: Draft = Draft([], 0)
+    rest: int = 0
+
+    def compare(self, tokens: list[int]) -> None:
+        """Learn from what came in the place of the last draft, verified or not."""
+        drafted, evidence = self.draft.tokens, self.draft.evidence
+        came = tokens[self.n_known : self.n_known + len(drafted)]
+        for guess, token in zip(drafted, came, strict=False):
+            self.odds.learn(evidence, guess == token)
+            if guess != token:
+                break
+            evidence += 1
+        self.n_known = len(tokens)
+
+
+class Speculation:
+    """A drafter, and for each sequence how often its drafts were right.
+
+    It need not be told what became of a draft: the next request's tokens show it. Where drafts cost
+    nothing, those that are not worth verifying are compared as well, so nothing has to be tried
+    out to learn that the text has turned repetitive. Where they do, one token is, now and then.
+    """
+
+    is_quiet = False
+    """Drafts are asked for before each step."""
+
+    def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
+        self._drafter = drafter
+        self._costs = costs
+        self._tracks: dict[RequestNo, _Track] = {}
+        self._prices: dict[int, Prices | None] = {}
+        self._n_steps = 0
+
+    def draft_all(
+        self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
+    ) -> list[list[int]]:
+        """The tokens to verify for each request in the next step, in their order; mostly empty.
+
+        `n_decoding` sequences gain a token in that step, those of `requests` included: all of
+        them by default.
+        """
+        drafts: list[list[int]] = [[] for _ in requests]
+        prices = self._priced(len(requests) if n_decoding is None else n_decoding)
+        if prices is None or prices.hopeless:
+            return drafts
+        awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
+        if not awake:
+            return drafts
+        asked = [requests[at] for at in awake]
+        if self._drafter.position_s is None:
+            rest = len(requests) // _LOOKED_AT
+            verified = self._look_then_choose(asked, prices, rest)
+        else:
+            verified = self._choose_then_draft(asked, prices)
+        for at, tokens in zip(awake, verified, strict=True):
+            drafts[at] = tokens
+        return drafts
+
+    def forget(self, key: RequestNo) -> None:
+        """The sequence has ended. Unknown keys are ignored."""
+        self._drafter.forget(key)
+        self._tracks.pop(key, None)
+
+    def pause(self) -> None:
+        """There is a step in which nothing is guessed."""
+
+    def _look_then_choose(
+        self, requests: list[DraftRequest], prices: Prices, rest: int
+    ) -> list[list[int]]:
+        """Of drafts that cost nothing, what is worth verifying."""
+        drafts = self._drafted(requests, [request.limit for request in requests])
+        odds = [self._tracks[request.key].odds for request in requests]
+        pairs = zip(odds, drafts, strict=True)
+        offers = [Offer(odds, draft.evidence, len(draft.tokens)) for odds, draft in pairs]
+        lengths = worthwhile(offers, prices)
+        self._let_rest(requests, lengths, rest)
+        return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)]
+
+    def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
+        """Drafts as long as they are worth making; one token where none is: to learn."""
+        offers = [
+            Offer(self._tracks[request.key].odds, 0, min(request.limit, MAX_DRAFT))
+            for request in requests
+        ]
+        lengths = worthwhile(offers, prices)
+        self._let_rest(requests, lengths, ceil(prices.each[0] / _PROBING))
+        drafts = self._drafted(requests, [max(1, length) for length in lengths])
+        return [draft.tokens for draft in drafts]
+
+    def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
+        asked = [
+            DraftRequest(request.key, request.tokens, min(request.limit, length, MAX_DRAFT))
+            for request, length in zip(requests, lengths, strict=True)
+        ]
+        drafts = self._drafter.draft_all(asked)
+        for request, draft in zip(requests, drafts, strict=True):
+            self._tracks[request.key].draft = draft
+        return drafts
+
+    def _let_rest(self, requests: list[DraftRequest], lengths: list[int], rest: int) -> None:
+        for request, length in zip(requests, lengths, strict=True):
+            self._tracks[request.key].rest = 0 if length else rest
+
+    def _is_awake(self, request: DraftRequest) -> bool:
+        """Whether to look at a sequence in this step; then its last draft has been compared."""
+        track = self._tracks.get(request.key)
+        if track is None:
+            track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
+        if track.rest:
+            track.rest -= 1
+            return False
+        track.compare(request.tokens)
+        return True
+
+    def _priced(self, n_decoding: int) -> Prices | None:
+        """None while costs are not known."""
+        if self._n_steps % _PRICED_AGAIN_AFTER == 0:
+            self._prices.clear()
+        self._n_steps += 1
+        if n_decoding not in self._prices:
+            self._prices[n_decoding] = self._price(n_decoding)
+        return self._prices[n_decoding]
+
+    def _price(self, n_decoding: int) -> Prices | None:
+        draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
+        seconds = []
+        for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
+            step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
+            if step_s is None:
+                return None
+            seconds.append(step_s + draft_s * n_drafted)
+        return Prices.of(seconds, n_decoding) if n_decoding else None

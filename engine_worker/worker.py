@@ -1,0 +1,369 @@
+"""What runs in the worker process, and in which thread.
+
+    main       waits on the boot pipe: end of file means that the front is gone
+               (and so is every other one that has been given the pipe's other end)
+    channel    the ZeroMQ socket (`channel.py`)
+    prepare    templates and tokenizing, off the decode path (`prompts/preparer.py`)
+    engine     loads the model, then decodes (`engine/loop.py`)
+
+No thread may die silently: whatever escapes from one ends the process at once, and the front,
+which watches the process, starts another.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Never
+
+import msgspec
+
+from engine_worker.backend.port import Backend, LoadProgress
+from engine_worker.channel import Channel
+from engine_worker.engine import loading
+from engine_worker.engine.loop import Engine
+from engine_worker.progress import Progress
+from engine_worker.prompts.preparer import PromptPreparer
+from engine_worker.prompts.template_process import TemplateRenderer
+from gpufc import logs, wire
+from gpufc.config import BackendKind, ModelConfig
+from gpufc.errors import (
+    DecodeFailed,
+    InvalidRequest,
+    LinkError,
+    MemoryShort,
+    ModelLoadError,
+    RequestError,
+)
+from gpufc.ids import Epoch
+from gpufc.protocol import (
+    PROTOCOL_VERSION,
+    Attach,
+    Boot,
+    Cancel,
+    Detokenize,
+    Detokenized,
+    ExportKv,
+    FromWorker,
+    Generate,
+    Heartbeat,
+    Hello,
+    ImportKv,
+    LoadFailed,
+    Loading,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Shutdown,
+    Tokens,
+    ToWorker,
+)
+
+logger = logging.getLogger(__name__)
+
+EXIT_FRONT_GONE = 0
+EXIT_THREAD_DIED = 70
+EXIT_DECODE_FAILED = 71
+EXIT_LOAD_FAILED = 72
+
+FAREWELL_S = 5.0
+"""How long a worker that cannot serve waits to be told to end, so that its last message arrives."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms is as long as a GPU step: a busy thread would delay the engine by it."""
+
+MAX_SPELT_BYTES = 16 * 1024 * 1024
+"""The longest text that tokens are turned into in one answer."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def main(boot_fd: int) -> Never:
+    """Run a worker whose boot message comes through `boot_fd`. Never returns."""
+    _confine()
+    faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not select.select([boot_fd], [], [], 0)[0]:
+        _import_engine()  # a spare: be as far as possible before it is needed
+    boot = wire.read_boot(boot_fd)
+    if boot is None:
+        sys.exit(EXIT_FRONT_GONE)
+    _take_log()
+    logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
+    worker = Worker(boot)
+    worker.start()
+    _outlive_nobody(boot_fd, worker)
+    logger.warning("front_gone")
+    _exit(EXIT_FRONT_GONE)
+
+
+def _outlive_nobody(boot_fd: int, worker: "Worker") -> None:
+    """Wait for the end of the last front that holds the boot pipe.
+
+    The first one is the parent as well. Once another one has taken over, its end is no reason to
+    end; the signal for it belongs to the thread that asked for it, which is this one.
+    """
+    poll = select.poll()
+    poll.register(boot_fd, select.POLLIN)
+    poll.register(worker.adoption, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if worker.adoption in ready:
+            os.eventfd_read(worker.adoption)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            worker.adopted.set()
+        if boot_fd in ready and not os.read(boot_fd, 4096):
+            return
+
+
+def _confine() -> None:
+    """End when the front ends, gain no privileges, leave no core files, ignore Ctrl-C.
+
+    The parent-death signal follows the parent's *thread* that forked. Should the front have died
+    before this line, the boot pipe is at its end already, which `main` notices.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _import_engine() -> None:
+    if os.environ.get("GPUFC_SPARE_BACKEND") == BackendKind.FAKE:
+        import engine_worker.backend.fake.backend
+    else:
+        import engine_worker.backend.llama.backend  # noqa: F401
+
+
+def _take_log() -> None:
+    """A spare begins with a log of its own. By now this name is that of its place's log, and is
+    needed only here."""
+    name = os.environ.get("GPUFC_SPARE_LOG")
+    if name is None:
+        return
+    with contextlib.suppress(OSError):  # not there: where it writes now is a log as well
+        fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.unlink(name)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+
+def _exit(code: int) -> Never:
+    """End now. Ordinary exit would wait for threads that may be inside the C library."""
+    logging.shutdown()
+    os._exit(code)
+
+
+class Worker:
+    """Wires the threads of one process together and routes messages between them."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+        self._engine: Engine | None = None
+        self._loading = Progress.at_start()
+        self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
+        self._told_to_end = threading.Event()
+        self._epoch = boot.epoch
+        self._ready: Ready | None = None
+        self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable when the main thread is to let go of the parent."""
+        self.adopted = threading.Event()
+        """Set when it has."""
+        hello = Hello(boot.epoch, PROTOCOL_VERSION, boot.token, os.getpid())
+        self._channel = _kind_of_channel(boot)(
+            boot.endpoint, hello, on_message=self._route, heartbeat=self._heartbeat
+        )
+
+    def start(self) -> None:
+        """Start the channel and the engine. The prompt thread follows when there is a model."""
+        _thread("channel", self._channel.run)
+        _thread("engine", self._run_engine)
+
+    def _run_engine(self) -> None:
+        boot = self._boot
+        started = time.monotonic()
+        try:
+            backend, drafter = loading.load(
+                boot.model, boot.n_sequences, self._load, self._report_load
+            )
+        except ModelLoadError as err:
+            logger.error("load_failed reason=%s", err)
+            self._say_farewell(_load_failed(boot.epoch, err))
+            _exit(EXIT_LOAD_FAILED)
+        self._engine = Engine(
+            backend,
+            self._channel.send,
+            epoch=boot.epoch,
+            max_running=boot.n_sequences,
+            batch_tokens=backend.facts.batch_tokens,
+            drafter=drafter,
+        )
+        _thread("prepare", lambda: self._prepare_prompts(backend))
+        self._ready = _ready(boot, backend, time.monotonic() - started)
+        self._channel.send(self._ready)
+        try:
+            self._engine.run()
+        except DecodeFailed:
+            self._told_to_end.wait(FAREWELL_S)
+            _exit(EXIT_DECODE_FAILED)
+
+    def _load(self, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
+        if config.backend is BackendKind.FAKE:
+            from engine_worker.backend.fake.backend import FakeBackend
+            from engine_worker.backend.fake.channel import misspeak_on
+
+            return FakeBackend.load(config, n_sequences, on_progress, misspeak_on(self._channel))
+        from engine_worker.backend.llama.backend import LlamaBackend
+
+        return LlamaBackend.load(config, n_sequences, on_progress)
+
+    def _report_load(self, fraction: float) -> None:
+        self._channel.send(Loading(self._boot.epoch, fraction))
+
+    def _say_farewell(self, message: FromWorker) -> None:
+        self._channel.send(message)
+        self._told_to_end.wait(FAREWELL_S)
+
+    def _route(self, message: ToWorker) -> None:
+        match message:
+            case Prepare() | Detokenize():
+                self._to_prepare.put(message)
+            case Generate() | Cancel() | ExportKv() | ImportKv():
+                if self._engine is not None:
+                    self._engine.inbox.put(message)
+            case Attach():
+                self._attach(message)
+            case Shutdown():
+                logger.info("shutdown_requested")
+                self._told_to_end.set()
+                _exit(0)
+
+    def _attach(self, message: Attach) -> None:
+        """Serve another front from now on. What the engine says before it gets to this is of the
+        old epoch, and what the new front asks comes after it in the inbox."""
+        engine, ready, epoch = self._engine, self._ready, message.successor
+        if engine is None or ready is None:
+            raise LinkError("told to attach to another front before there was a model")
+        logger.info("attached epoch=%d successor=%d", message.epoch, epoch)
+        os.eventfd_write(self.adoption, 1)
+        self.adopted.wait()
+        self._epoch = epoch
+        self._ready = msgspec.structs.replace(ready, epoch=epoch)
+        hello = Hello(epoch, PROTOCOL_VERSION, message.token, os.getpid())
+        self._channel.move(message.endpoint, epoch, (hello, self._ready))
+        engine.inbox.put(message)
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._loading if self._engine is None else self._engine.progress
+        return Heartbeat(
+            self._epoch,
+            phase=now.phase,
+            step=now.step,
+            step_started=now.step_started,
+            step_tokens=now.step_tokens,
+            n_running=now.n_running,
+            n_waiting=now.n_waiting,
+            kv_cells_used=now.kv_cells_used,
+        )
+
+    def _prepare_prompts(self, backend: Backend) -> None:
+        facts = backend.facts
+        renderer = TemplateRenderer(facts.chat_template, facts.bos_text, facts.eos_text)
+        preparer = PromptPreparer(backend, renderer)
+        while True:
+            message = self._to_prepare.get()
+            try:
+                answer = _answer(message, preparer, backend)
+            except RequestError as err:
+                answer = Refused(message.epoch, message.request, err.code, err.message, err.param)
+            self._channel.send(answer)
+
+
+def _kind_of_channel(boot: Boot) -> type[Channel]:
+    if boot.model.backend is BackendKind.FAKE:
+        from engine_worker.backend.fake.channel import FakeChannel
+
+        return FakeChannel
+    return Channel
+
+
+def _load_failed(epoch: Epoch, err: ModelLoadError) -> LoadFailed:
+    if isinstance(err, MemoryShort):
+        return LoadFailed(epoch, str(err), True, err.needed_bytes, err.available_bytes)
+    return LoadFailed(epoch, str(err), False)
+
+
+def _answer(
+    message: Prepare | Detokenize, preparer: PromptPreparer, backend: Backend
+) -> FromWorker:
+    match message:
+        case Prepare(epoch, request, prompt, reserve):
+            return Prepared(epoch, request, preparer.prepare(prompt, reserve))
+        case Detokenize(epoch, request, sequences):
+            n_vocab = backend.facts.n_vocab
+            if any(not 0 <= token < n_vocab for tokens in sequences for token in tokens):
+                raise InvalidRequest("a token id is outside the vocabulary", param="tokens")
+            return Detokenized(epoch, request, _spelt(sequences, backend))
+
+
+def _spelt(sequences: Iterable[Tokens], backend: Backend) -> tuple[bytes, ...]:
+    """Some vocabularies have tokens of hundreds of bytes: the answer could outgrow a message."""
+    room = MAX_SPELT_BYTES
+    spelt = []
+    for tokens in sequences:
+        parts = []
+        for token in tokens:
+            parts.append(backend.spelling(token))
+            room -= len(parts[-1])
+            if room < 0:
+                raise InvalidRequest(
+                    f"the text would be larger than {MAX_SPELT_BYTES} bytes", param="tokens"
+                )
+        spelt.append(b"".join(parts))
+    return tuple(spelt)
+
+
+def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
+    facts = backend.facts
+    return Ready(
+        boot.epoch,
+        fingerprint=facts.fingerprint,
+        architecture=facts.architecture,
+        n_ctx=facts.n_ctx,
+        n_ctx_train=facts.n_ctx_train,
+        kv_cells=facts.kv_cells,
+        n_sequences=boot.n_sequences,
+        n_vocab=facts.n_vocab,
+        n_layers=facts.n_layers,
+        n_gpu_layers=facts.n_gpu_layers,
+        n_params=facts.n_params,
+        model_bytes=facts.model_bytes,
+        has_chat_template=facts.chat_template is not None,
+        loaded_in_s=loaded_in_s,
+        devices=facts.devices,
+        system_info=facts.system_info,
+        unified=facts.unified,
+        device_bytes=facts.device_bytes,
+    )
+
+
+def _thread(name: str, run: Callable[[], None]) -> None:
+    def run_or_end() -> None:
+        try:
+            run()
+        except BaseException:
+            logger.critical("thread_died name=%s", name, exc_info=True)
+            _exit(EXIT_THREAD_DIED)
+
+    threading.Thread(target=run_or_end, name=name, daemon=True).start()

@@ -1,0 +1,391 @@
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.backend.port import SPARE_OUTPUTS, Backend, Batch
+from engine_worker.model_file.gguf_header import read_header
+from engine_worker.placement.footprint import footprint
+from gpufc.config import KvType, KvUnified, ModelConfig
+from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
+from tests.engine_worker.backend.decoding import decode
+
+from .gguf_files import gguf, pair, tensor, text
+
+pytestmark = pytest.mark.model
+
+N_CTX = 256
+
+
+def load(path: Path, n_sequences: int = 4, **config: Any) -> LlamaBackend:
+    given = {"n_ctx": N_CTX, "kv_cells": 512, "batch_tokens": 256, "n_threads": 1, **config}
+    wanted = msgspec.convert({"model_path": str(path), **given}, ModelConfig)
+    return LlamaBackend.load(wanted, n_sequences, lambda _: None)
+
+
+@pytest.fixture(
+    scope="module", params=[KvUnified.TRUE, KvUnified.FALSE], ids=["unified", "streams"]
+)
+def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaBackend]:
+    loaded = load(model_path, kv_unified=request.param)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "backend" in request.fixturenames:
+        loaded: LlamaBackend = request.getfixturevalue("backend")
+        for sequence in range(loaded.facts.n_sequences):
+            loaded.remove(sequence)
+
+
+def tokens_of(backend: LlamaBackend, words: str) -> list[int]:
+    return backend.tokenize(words, add_special=True, parse_special=True)
+
+
+def feed(tokens: list[int], sequence: int = 0, start: int = 0, wanted: int = 1) -> Batch:
+    n_tokens = len(tokens)
+    return Batch(
+        tokens=tokens,
+        positions=list(range(start, start + n_tokens)),
+        sequences=[sequence] * n_tokens,
+        outputs=[place >= n_tokens - wanted for place in range(n_tokens)],
+    )
+
+
+def joined(*batches: Batch) -> Batch:
+    return Batch(
+        tokens=[token for batch in batches for token in batch.tokens],
+        positions=[position for batch in batches for position in batch.positions],
+        sequences=[sequence for batch in batches for sequence in batch.sequences],
+        outputs=[wanted for batch in batches for wanted in batch.outputs],
+    )
+
+
+def test_facts_say_what_was_obtained(backend: LlamaBackend) -> None:
+    facts = backend.facts
+    assert (facts.architecture, facts.n_layers, facts.n_vocab) == ("llama", 30, 49152)
+    assert facts.n_ctx == N_CTX
+    assert facts.kv_cells == (512 if facts.unified else 4 * N_CTX)
+    assert facts.can_cut
+    assert facts.chat_template
+    assert facts.eos_text == "<|im_end|>"
+    assert any(device.kind == "cpu" for device in facts.devices)
+    assert len(facts.fingerprint) == 64
+
+
+def test_it_is_a_backend(backend: LlamaBackend) -> None:
+    port: Backend = backend
+    assert port.facts is backend.facts
+
+
+def test_it_computes_a_sensible_next_token(backend: LlamaBackend) -> None:
+    row = decode(backend, feed(tokens_of(backend, "The capital of France is")))[0]
+    assert backend.piece(int(row.argmax())) == b" Paris"
+
+
+def test_rows_are_in_the_order_of_the_batch(backend: LlamaBackend) -> None:
+    first, second = (tokens_of(backend, words) for words in ("Water boils at", "One, two, three,"))
+    alone = []
+    for tokens in (first, second):
+        alone.append(decode(backend, feed(tokens))[0].copy())
+        backend.remove(0)
+    rows = decode(backend, joined(feed(first, sequence=3), feed(second, sequence=1)))
+    assert rows.shape == (2, 49152)
+    for row, expected in zip(rows, alone, strict=True):
+        np.testing.assert_allclose(row, expected, atol=0.05)
+    assert abs(alone[0] - alone[1]).max() > 1
+
+
+@pytest.mark.parametrize(("in_one_pass", "wanted"), [(False, 2), (True, 1)])
+def test_prompts_beside_decoding_sequences_give_the_same_rows(
+    backend: LlamaBackend, in_one_pass: bool, wanted: int
+) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
+    decode(backend, feed(tokens, sequence=2))
+    parts = (
+        feed(tokens, sequence=0, wanted=wanted),
+        feed([5], sequence=2, start=len(tokens)),
+        feed(tokens[:7], sequence=3),
+    )
+    expected = decode(backend, joined(*parts)).copy()
+    for sequence, start in ((0, 0), (2, len(tokens)), (3, 0)):
+        backend.remove(sequence, start)
+    together = joined(*parts)
+    together.chunks, together.in_one_pass = {0, 3}, in_one_pass
+    np.testing.assert_allclose(decode(backend, together), expected, atol=0.05)
+
+
+def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> None:
+    backend = load(model_path, kv_unified=KvUnified.FALSE)
+    try:
+        tokens = tokens_of(backend, "word " * 250)[:250]
+        decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
+        batch = joined(feed([5], sequence=0, start=4), feed(tokens[:200], sequence=1, start=100))
+        batch.chunks = {1}
+        with pytest.raises(OutOfCells):
+            backend.begin(batch)
+        again = decode(backend, feed([5], sequence=0, start=4))
+        assert np.isfinite(again).all()
+    finally:
+        backend.close()
+
+
+def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains(model_path: Path) -> None:
+    backend = load(model_path, kv_unified=KvUnified.FALSE)
+    try:
+        tokens = tokens_of(backend, "word " * 256)[:N_CTX]
+        decode(backend, feed(tokens, sequence=0))
+        decode(backend, feed(tokens[:9], sequence=1))
+        chunk = feed(tokens[9:50], sequence=1, start=9)
+        batch = joined(feed([5], sequence=0, start=N_CTX), chunk)
+        batch.chunks, batch.in_one_pass = {1}, True
+        with pytest.raises(OutOfCells):
+            backend.begin(batch)
+        assert np.isfinite(decode(backend, chunk)).all()
+    finally:
+        backend.close()
+
+
+def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "word " * 200)[:200]
+    assert decode(backend, feed(tokens, wanted=0)).shape == (0, 49152)
+    assert decode(backend, feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
+
+
+def test_one_step_gives_logits_for_sequences_and_drafts(backend: LlamaBackend) -> None:
+    assert backend.facts.max_outputs == 4 + SPARE_OUTPUTS
+    tokens = tokens_of(backend, "One, two, three, four, five, six, seven, " * 9)[:68]
+    rows = decode(backend, feed(tokens, wanted=68)).copy()
+    assert rows.shape == (68, 49152)
+    backend.remove(0)
+    for end in (30, 68):
+        row = decode(backend, feed(tokens[:end]))[0]
+        assert rows[end - 1].argmax() == row.argmax()
+        backend.remove(0)
+
+
+def test_a_copied_prefix_gives_the_same_logits(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog and then it")
+    expected = decode(backend, feed(tokens))[0].copy()
+    cut = len(tokens) - 4
+    backend.copy_prefix(0, 2, cut)
+    row = decode(backend, feed(tokens[cut:], sequence=2, start=cut))[0].copy()
+    np.testing.assert_allclose(row, expected, atol=0.05)
+    backend.remove(0)
+    again = decode(backend, feed(tokens[-1:], sequence=2, start=len(tokens)))[0]
+    assert np.isfinite(again).all()
+
+
+def test_a_sequence_that_was_cut_goes_on_from_there(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog")
+    expected = decode(backend, feed(tokens))[0].copy()
+    backend.remove(0, 3)
+    row = decode(backend, feed(tokens[3:], start=3))[0]
+    np.testing.assert_allclose(row, expected, atol=0.05)
+
+
+def test_no_room_is_told_and_changes_nothing(backend: LlamaBackend) -> None:
+    n_batch, room = 256, 512 if backend.facts.unified else N_CTX
+    tokens = (tokens_of(backend, "word " * 300))[:n_batch]
+    for start in range(0, room, n_batch):
+        decode(backend, feed(tokens, start=start, wanted=0))
+    with pytest.raises(OutOfCells):
+        decode(backend, feed(tokens[:1], start=room))
+    backend.remove(0, room - 1)
+    assert decode(backend, feed(tokens[:1], start=room - 1)).shape == (1, 49152)
+
+
+def test_what_would_abort_the_process_is_refused(backend: LlamaBackend) -> None:
+    for batch in (feed([]), feed([5] * 300, wanted=0), feed([5] * 69, wanted=69)):
+        with pytest.raises(DecodeFailed):
+            decode(backend, batch)
+
+
+def test_a_bad_batch_is_fatal_and_says_why(backend: LlamaBackend) -> None:
+    with pytest.raises(DecodeFailed, match="llama_decode returned -1"):
+        decode(backend, feed([1 << 20]))
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+def test_a_cache_of_any_type_takes_what_was_reckoned_and_makes_sense(
+    model_path: Path, kind: str
+) -> None:
+    backend = load(model_path, 1, cache_type_k=kind, cache_type_v=kind)
+    row = decode(backend, feed(tokens_of(backend, "The capital of France is")))[0]
+    assert backend.piece(int(row.argmax())) == b" Paris"
+    n_bytes = footprint(read_header(model_path), KvType(kind), KvType(kind)).bytes_per_cell
+    n_tokens = len(tokens_of(backend, "The capital of France is"))
+    assert backend.state_bytes(0) == pytest.approx(n_tokens * n_bytes, rel=0.2)
+    backend.close()
+
+
+def test_packed_values_need_flash_attention(model_path: Path) -> None:
+    assert "flash_attn" in refusal(model_path, cache_type_v="q8_0", flash_attention="off")
+
+
+def test_streams_are_had_where_they_fit(model_path: Path) -> None:
+    backend = load(model_path, 2, kv_cells=None, kv_unified="auto")
+    assert (backend.facts.unified, backend.facts.kv_cells) == (False, 2 * N_CTX)
+    backend.close()
+
+
+def test_text_to_tokens_and_back(backend: LlamaBackend) -> None:
+    for words in ("Hallo 🙂 世界\n\tünd", "", "nul\0byte", "x" * 100_000):
+        tokens = backend.tokenize(words, add_special=False, parse_special=True)
+        assert b"".join(map(backend.piece, tokens)).decode() == words
+    assert backend.tokenize("\ud83d", add_special=False, parse_special=True)
+
+
+def test_control_tokens_are_spelt_only_where_asked(backend: LlamaBackend) -> None:
+    (end,) = backend.tokenize("<|im_end|>", add_special=False, parse_special=True)
+    assert backend.is_end(end)
+    assert backend.piece(end) == b""
+    assert backend.spelling(end) == b"<|im_end|>"
+    assert end in backend.end_tokens
+    assert len(backend.tokenize("<|im_end|>", add_special=False, parse_special=False)) > 1
+
+
+def test_the_vocabulary_may_be_used_by_many_threads(backend: LlamaBackend) -> None:
+    words = "The quick brown fox. " * 50
+    expected = tokens_of(backend, words)
+    results: list[list[int]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.extend(tokens_of(backend, words) for _ in range(20))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    decode(backend, feed(expected[:100]))
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 80
+
+
+def test_progress_rises_to_one(model_path: Path) -> None:
+    progress: list[float] = []
+    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_cells=256)
+    LlamaBackend.load(config, 1, progress.append).close()
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+
+
+def test_a_context_over_the_trained_one_is_lowered(
+    model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = load(model_path, 1, n_ctx=100_000, kv_cells=None)
+    assert (backend.facts.n_ctx, backend.facts.n_ctx_train) == (8192, 8192)
+    assert backend.facts.kv_cells == 8192
+    assert any("n_ctx_lowered" in record.message for record in caplog.records)
+    backend.close()
+
+
+def test_the_fingerprint_depends_on_what_logits_depend_on(model_path: Path) -> None:
+    prints = []
+    for config in (
+        {"n_ctx": 64, "flash_attention": "off"},
+        {"n_ctx": 128},
+        {"n_ctx": 64, "flash_attention": "on"},
+        {"n_ctx": 64, "cache_type_k": "q8_0"},
+    ):
+        backend = load(model_path, 1, **{"kv_cells": 256, **config})
+        prints.append(backend.facts.fingerprint)
+        backend.close()
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+def test_loading_again_and_again_does_not_grow(model_path: Path) -> None:
+    def rss_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    sizes = []
+    for _ in range(6):
+        load(model_path, 2).close()
+        sizes.append(rss_mib())
+    assert sizes[-1] - sizes[2] < 20
+
+
+def refusal(path: Path, **config: Any) -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        load(path, **config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_models_that_generate_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    weight = [tensor("w", (32,), 0, 0)]
+    for pairs, reason in (
+        ([pair("general.architecture", 8, text("bert"))], "not a text generation model"),
+        (
+            [
+                pair("general.architecture", 8, text("llama")),
+                pair("general.type", 8, text("adapter")),
+            ],
+            "not a text generation model",
+        ),
+        ([], "no architecture"),
+    ):
+        path.write_bytes(gguf(pairs, weight, b"\0" * 128))
+        assert reason in refusal(path)
+    path.write_bytes(gguf([pair("general.architecture", 8, text("llama"))], []))
+    assert "no weights" in refusal(path)
+
+
+def test_llama_cpp_s_own_reason_is_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    pairs = [pair("general.architecture", 8, text("llama"))]
+    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
+    assert "key not found" in refusal(path)
+    pairs = [pair("general.architecture", 8, text("imaginary"))]
+    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
+    assert "unknown model architecture" in refusal(path)
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    with model_path.open("rb") as file:
+        path.write_bytes(file.read(50_000_000))
+    assert "truncated" in refusal(path)
+
+
+def test_too_large_a_cache_is_refused_before_it_is_tried(model_path: Path) -> None:
+    assert "GiB" in refusal(model_path, kv_cells=268_435_456, kv_unified="true")
+
+
+def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    load(model_path, 2, n_ctx=8192, kv_cells=10_240).close()
+    said = [record for record in caplog.records if record.name == "engine_worker.llama_cpp"]
+    assert said == []
+
+
+def test_a_state_that_was_handed_over_goes_on_to_the_bit(backend: LlamaBackend) -> None:
+    tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog, and then")
+    n = len(tokens)
+    decode(backend, Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))
+    memory = bytearray(backend.state_bytes(0))
+    assert backend.export_state(0, memoryview(memory)) == len(memory) > 0
+    before = decode(backend, Batch([tokens[-1]], [n], [0], [True])).copy()
+    backend.remove(0)
+    assert backend.import_state(0, memoryview(memory))
+    after = decode(backend, Batch([tokens[-1]], [n], [0], [True]))
+    assert (before == after).all()
+
+
+def test_a_state_that_is_no_state_is_refused_and_leaves_nothing(backend: LlamaBackend) -> None:
+    assert not backend.import_state(0, memoryview(bytearray(4096)))
+    tokens = tokens_of(backend, "The")
+    n = len(tokens)
+    decode(backend, Batch(tokens, list(range(n)), [0] * n, [False] * (n - 1) + [True]))

@@ -1,0 +1,19 @@
+import llama_cpp.llama_cpp as lc
+
+from engine_worker.backend.llama.devices import device_handles, list_devices
+
+
+def test_devices_are_found_again_by_their_names() -> None:
+    lc.llama_backend_init()
+    names = [one.name for one in list_devices(lc._lib)]
+    assert "CPU" in names
+    *handles, end = device_handles(lc._lib, names)
+    assert all(handles)
+    assert end is None
+
+
+def test_a_library_without_the_calls_has_no_devices() -> None:
+    class Nothing:
+        pass
+
+    assert list_devices(Nothing()) == ()  # type: ignore[arg-type]

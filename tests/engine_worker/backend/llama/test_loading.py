@@ -1,0 +1,248 @@
+"""What is decided before a model is loaded, and tried again after: over GPUs that do not exist."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from engine_worker.backend.llama.loading import Loaded, Loader
+from engine_worker.backend.llama.log import LlamaLog
+from gpufc.config import ModelConfig
+from gpufc.errors import MemoryShort, ModelLoadError
+from gpufc.protocol import EngineDevice
+from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text, u32
+from tests.fakes.llama_bindings import FakeLlama
+
+MIB = 1 << 20
+N_LAYERS = 8
+LAYER_MIB = 100
+
+Load = Callable[..., tuple[Loaded, FakeLlama]]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Eight layers of 100 MiB, of which no byte is written."""
+    numbers = {
+        "llama.block_count": N_LAYERS,
+        "llama.embedding_length": 64,
+        "llama.attention.head_count": 1,
+        "llama.context_length": 4096,
+    }
+    pairs = [pair("general.architecture", 8, text("llama"))]
+    pairs += [pair(key, 4, u32(value)) for key, value in numbers.items()]
+    size = LAYER_MIB * MIB
+    layers = [tensor(f"blk.{n}.ffn_up.weight", (size // 4,), 0, n * size) for n in range(N_LAYERS)]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf(pairs, layers))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + N_LAYERS * size)
+    return path
+
+
+@pytest.fixture
+def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load the model with GPUs that have so much free memory, and are as `fake` says."""
+
+    def run(
+        *free_mib: int,
+        fake: dict[str, Any] | None = None,
+        n_sequences: int = 4,
+        **config: Any,
+    ) -> tuple[Loaded, FakeLlama]:
+        def devices(n_layers: int) -> tuple[EngineDevice, ...]:
+            taken = n_layers * LAYER_MIB // max(1, len(free_mib))
+            return tuple(
+                EngineDevice(
+                    name=f"CUDA{number}",
+                    description="",
+                    kind="gpu",
+                    memory_free_bytes=(free - taken) * MIB,
+                    memory_total_bytes=80_000 * MIB,
+                )
+                for number, free in enumerate(free_mib)
+            )
+
+        log = LlamaLog()
+        llama = FakeLlama(log, devices, **(fake or {}))
+        monkeypatch.setattr("engine_worker.backend.llama.loading.list_devices", llama.list_devices)
+        wanted = {"model_path": str(model), "n_ctx": 1024, **config}
+        given = msgspec.convert(wanted, ModelConfig)
+        try:
+            return Loader(llama, "v", log, given, n_sequences, lambda _: None).load(), llama
+        except ModelLoadError:
+            assert llama.open == 0
+            raise
+
+    return run
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_model_that_fits_goes_to_the_gpu_whole(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, llama = load(8000)
+    assert loaded.facts.n_gpu_layers == N_LAYERS == llama.tried[0]
+    assert loaded.facts.asynchronous
+    assert loaded.facts.device_bytes == N_LAYERS * LAYER_MIB * MIB
+    assert warnings(caplog) == []
+
+
+def test_without_a_gpu_nothing_is_said_and_the_host_has_it(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, llama = load()
+    assert (loaded.facts.n_gpu_layers, llama.tried) == (0, [0])
+    assert not loaded.facts.asynchronous
+    assert warnings(caplog) == []
+
+
+def test_layers_that_will_not_fit_are_not_tried(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, llama = load(512 + 350)
+    assert loaded.facts.n_gpu_layers == 3
+    assert llama.tried == [3]
+    (line,) = warnings(caplog)
+    assert line.startswith("n_gpu_layers_reduced from=8 to=3 reason=4 layers on the GPU need 4")
+
+
+def test_layers_that_did_not_fit_after_all_are_fewer_the_next_time(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, llama = load(8000, fake={"weights_fit": 5})
+    assert llama.tried == [8, 6, 4]
+    assert loaded.facts.n_gpu_layers == 4
+    assert len(warnings(caplog)) == 4  # two of llama.cpp's own
+    assert any("from=8 to=6" in line and "CUDA0 buffer" in line for line in warnings(caplog))
+
+
+def test_a_context_that_finds_no_device_memory_takes_layers_away_too(load: Load) -> None:
+    loaded, llama = load(
+        8000, fake={"context_fits": 0, "failure": "failed to allocate buffer for kv cache"}
+    )
+    assert llama.tried == [8, 6, 4, 3, 2, 1, 0]
+    assert loaded.facts.n_gpu_layers == 0
+    assert llama.open == 1
+
+
+def test_what_is_not_for_lack_of_memory_is_not_tried_again(load: Load) -> None:
+    with pytest.raises(ModelLoadError, match="tensor 'x' is missing") as caught:
+        load(8000, fake={"weights_fit": 5, "failure": "tensor 'x' is missing"})
+    assert not isinstance(caught.value, MemoryShort)
+
+
+def test_fewer_layers_than_must_be_are_an_error_that_says_what_is_short(load: Load) -> None:
+    with pytest.raises(MemoryShort, match="4 layers on the GPU need 4") as caught:
+        load(512 + 350, min_gpu_layers=4)
+    assert caught.value.on_device
+    assert caught.value.needed_bytes - caught.value.available_bytes > 0
+    with pytest.raises(MemoryShort, match="CUDA0 buffer"):
+        load(8000, min_gpu_layers=999, fake={"weights_fit": 7})
+    with pytest.raises(ModelLoadError, match=r"min_gpu_layers is 2, and .* no GPU"):
+        load(min_gpu_layers=2)
+
+
+def test_fewer_layers_may_be_asked_for(load: Load) -> None:
+    loaded, llama = load(8000, n_gpu_layers=2)
+    assert (loaded.facts.n_gpu_layers, llama.tried) == (2, [2])
+    assert load(8000, n_gpu_layers=0)[0].facts.n_gpu_layers == 0
+
+
+def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:
+    _, llama = load(8000, cache_type_k="q8_0", cache_type_v="f16", n_threads=3, n_threads_batch=5)
+    (context,) = llama.contexts
+    assert (context.type_k, context.type_v) == (8, 1)
+    assert (context.n_threads, context.n_threads_batch) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "config", "expected"),
+    [
+        ((), {}, "DISABLED"),
+        ((8000,), {}, "AUTO"),
+        ((), {"flash_attention": "on"}, "ENABLED"),
+        ((8000,), {"flash_attention": "off"}, "DISABLED"),
+        ((), {"cache_type_v": "q8_0"}, "ENABLED"),
+        ((), {"cache_type_k": "q8_0"}, "DISABLED"),
+    ],
+)
+def test_flash_attention_is_a_gpu_s_or_what_the_cache_needs(
+    load: Load, gpus: tuple[int, ...], config: dict[str, str], expected: str
+) -> None:
+    _, llama = load(*gpus, **config)
+    (context,) = llama.contexts
+    assert context.flash_attn_type == f"LLAMA_FLASH_ATTN_TYPE_{expected}"
+
+
+def test_the_fingerprint_is_that_of_what_was_obtained(load: Load) -> None:
+    def print_of(**config: Any) -> str:
+        return load(**config)[0].facts.fingerprint
+
+    plain = print_of()
+    assert print_of(n_threads=1) == plain
+    assert print_of(cache_type_k="q8_0") != plain
+    assert print_of(cache_type_v="q8_0") != plain
+    assert print_of(flash_attention="on") != print_of(flash_attention="off")
+
+
+class FakeTopK:
+    """Of `DeviceTopK` who has made one, attached and closed it."""
+
+    made: ClassVar[list["FakeTopK"]] = []
+
+    def __init__(self) -> None:
+        self.attached_to: list[Any] = []
+        self.is_closed = False
+
+    @classmethod
+    def of(cls, _bindings: Any, _n_vocab: int) -> "FakeTopK":
+        cls.made.append(cls())
+        return cls.made[-1]
+
+    def attach(self, params: Any) -> None:
+        self.attached_to.append(params)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def top_ks(monkeypatch: pytest.MonkeyPatch) -> list[FakeTopK]:
+    monkeypatch.setattr("engine_worker.backend.llama.loading.DeviceTopK", FakeTopK)
+    monkeypatch.setattr(FakeTopK, "made", [])
+    return FakeTopK.made
+
+
+def test_a_device_with_all_layers_and_many_sequences_looks_for_first_tokens(
+    load: Load, top_ks: list[FakeTopK]
+) -> None:
+    loaded, llama = load(8000, n_sequences=16)
+    (found,) = top_ks
+    assert loaded.device_top_k is found
+    assert found.attached_to == [llama.contexts[-1]]
+    assert not found.is_closed
+
+
+@pytest.mark.parametrize(("free_mib", "n_sequences"), [((), 16), ((512 + 350,), 16), ((8000,), 15)])
+def test_others_do_not(
+    load: Load, top_ks: list[FakeTopK], free_mib: tuple[int, ...], n_sequences: int
+) -> None:
+    loaded, _ = load(*free_mib, n_sequences=n_sequences)
+    assert loaded.device_top_k is None
+    assert top_ks == []
+
+
+def test_what_belonged_to_a_context_that_failed_is_closed(
+    load: Load, top_ks: list[FakeTopK]
+) -> None:
+    lacking = {"context_fits": 5, "failure": "failed to allocate buffer for kv cache"}
+    loaded, _ = load(8000, n_sequences=16, fake=lacking)
+    assert [one.is_closed for one in top_ks] == [True]
+    assert loaded.device_top_k is None

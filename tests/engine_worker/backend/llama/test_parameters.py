@@ -1,0 +1,24 @@
+"""How many tokens a step and a forward pass may have."""
+
+import pytest
+
+from engine_worker.backend.llama.parameters import SMALL_MODEL_BYTES, Sizes, step_sizes
+from gpufc.config import ModelConfig
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "model_bytes", "wanted", "n_sequences", "expected"),
+    [
+        (False, 1, None, 14, Sizes(128, 128)),
+        (False, 1, None, 200, Sizes(200, 200)),
+        (False, 1, 4096, 14, Sizes(4096, 1024)),
+        (True, SMALL_MODEL_BYTES, None, 14, Sizes(4096, 2048)),
+        (True, SMALL_MODEL_BYTES + 1, None, 14, Sizes(2048, 1024)),
+        (True, SMALL_MODEL_BYTES + 1, 256, 14, Sizes(256, 256)),
+    ],
+)
+def test_step_sizes(
+    on_gpu: bool, model_bytes: int, wanted: int | None, n_sequences: int, expected: Sizes
+) -> None:
+    config = ModelConfig(batch_tokens=wanted)
+    assert step_sizes(config, n_sequences, on_gpu=on_gpu, model_bytes=model_bytes) == expected

@@ -1,0 +1,61 @@
+"""An engine driven step by step in the test's own thread."""
+
+from collections.abc import Callable
+
+from engine_worker.backend.port import Backend
+from engine_worker.engine.loop import Engine
+from engine_worker.speculation.drafter import Drafter
+from gpufc.ids import Epoch
+from gpufc.protocol import Delta, FromWorker, Generate, Step
+
+
+class EngineRun:
+    """An engine with everything that it has emitted."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        max_running: int = 4,
+        batch_tokens: int = 32,
+        drafter: Drafter | None = None,
+    ) -> None:
+        self.messages: list[FromWorker] = []
+        self.engine = Engine(
+            backend,
+            self.messages.append,
+            epoch=Epoch(1),
+            max_running=max_running,
+            batch_tokens=batch_tokens,
+            drafter=drafter,
+        )
+
+    @property
+    def busy(self) -> bool:
+        scheduler = self.engine.scheduler
+        return bool(scheduler.running or scheduler.waiting or not self.engine.inbox.empty())
+
+    def run(self, *requests: Generate, between: Callable[[], None] = lambda: None) -> None:
+        """Run requests to their end; `between` is called after each step."""
+        for request in requests:
+            self.engine.inbox.put(request)
+        while self.busy:
+            self.engine.take_requests()
+            self.engine.run_step()
+            between()
+
+    def deltas(self, request: int) -> list[Delta]:
+        steps = (message for message in self.messages if isinstance(message, Step))
+        return [delta for step in steps for delta in step.deltas if delta.request == request]
+
+    def tokens(self, request: int) -> list[int]:
+        """All tokens of a request; checks that positions follow each other without a gap."""
+        tokens: list[int] = []
+        first = self.deltas(request)[0].position
+        for delta in self.deltas(request):
+            assert delta.position == first + len(tokens)
+            tokens += delta.tokens
+        return tokens
+
+    def text(self, request: int) -> str:
+        return "".join(delta.text for delta in self.deltas(request))

@@ -1,0 +1,17 @@
+"""Headers of models that exist in tests only."""
+
+from engine_worker.model_file.gguf_header import GgufHeader
+from engine_worker.model_file.gguf_reader import Value
+
+
+def header(tensor_bytes: dict[str, int] | None = None, **metadata: Value) -> GgufHeader:
+    """A llama's; `attention__head_count` stands for `llama.attention.head_count`."""
+    named = {f"llama.{key.replace('__', '.')}": value for key, value in metadata.items()}
+    return GgufHeader(
+        metadata={"general.architecture": "llama", **named},
+        n_tensors=1,
+        tensor_bytes=tensor_bytes or {},
+        header_bytes=0,
+        file_bytes=0,
+        parts=(),
+    )

@@ -1,0 +1,146 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine_worker.prompts.template_process import TemplateRenderer
+from gpufc.errors import InvalidRequest
+from gpufc.protocol import ChatMessage
+
+USER = (ChatMessage("user", "Hallo 🙂 世界"),)
+FOREVER = (
+    "{% if messages[0].content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}"
+    "{% if a + b < 0 %}x{% endif %}{% endfor %}{% endfor %}{% endif %}fine"
+)
+Start = Callable[..., TemplateRenderer]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[TemplateRenderer] = []
+
+    def make(template: str | None, timeout_s: float = 10.0) -> TemplateRenderer:
+        started.append(TemplateRenderer(template, "<s>", "</s>", timeout_s))
+        return started[-1]
+
+    yield make
+    for renderer in started:
+        renderer.close()
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_it_renders_again_and_again_in_one_process(start: Start) -> None:
+    renderer = start(None)
+    expected = "<|im_start|>user\nHallo 🙂 世界<|im_end|>\n<|im_start|>assistant\n"
+    pid = renderer.pid
+    assert [renderer.render(USER) for _ in range(3)] == [expected] * 3
+    assert not renderer.render(USER, add_generation_prompt=False).endswith("assistant\n")
+    assert renderer.pid == pid
+
+
+def test_an_endless_template_is_killed_and_the_next_request_served(start: Start) -> None:
+    renderer = start(FOREVER, timeout_s=0.5)
+    assert renderer.render(USER) == "fine"
+    pid = renderer.pid
+    with pytest.raises(InvalidRequest, match=r"took longer than 0\.5 s") as caught:
+        renderer.render((ChatMessage("user", "loop"),))
+    assert caught.value.param == "messages"
+    assert pid is not None
+    assert is_gone(pid)
+    assert renderer.render(USER) == "fine"
+
+
+def test_gigabytes_are_refused_and_cost_the_parent_nothing(start: Start) -> None:
+    with pytest.raises(InvalidRequest, match="memory"):
+        start("{{ 'x' * 3000000000 }}").render(USER)
+    with pytest.raises(InvalidRequest, match="output"):
+        start("{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}").render(USER)
+
+
+def test_python_s_insides_are_out_of_reach(start: Start) -> None:
+    with pytest.raises(InvalidRequest):
+        start("{{ ''.__class__.__mro__ }}").render(USER)
+
+
+def test_a_template_that_is_no_jinja_refuses_chats_only(start: Start) -> None:
+    renderer = start("{% for")
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="chat template"):
+            renderer.render(USER)
+
+
+def test_a_child_killed_between_requests_is_not_noticed(start: Start) -> None:
+    renderer = start(None)
+    before = renderer.render(USER)
+    first = renderer.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    assert renderer.render(USER) == before
+    assert renderer.pid != first
+    assert is_gone(first)
+
+
+def test_megabytes_go_both_ways(start: Start) -> None:
+    text = "ünïcode " * 700_000
+    assert text in start(None).render((ChatMessage("user", text),))
+
+
+def test_close_leaves_no_process_and_no_descriptor(start: Start) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    renderer = start(None)
+    pid = renderer.pid
+    renderer.render(USER)
+    renderer.close()
+    renderer.close()
+    assert pid is not None
+    assert is_gone(pid)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_child_imports_no_engine_and_sees_no_environment(start: Start) -> None:
+    renderer = start(None)
+    renderer.render(USER)
+    loaded = Path(f"/proc/{renderer.pid}/maps").read_text()
+    assert "numpy" not in loaded
+    assert "libllama" not in loaded
+    names = {
+        entry.partition("=")[0]
+        for entry in Path(f"/proc/{renderer.pid}/environ").read_text().split("\0")
+    }
+    assert names <= {"", "PYTHONPATH", "LANG"}
+
+
+def test_a_looping_child_dies_with_its_parent() -> None:
+    parent = (
+        "from engine_worker.prompts import template_process as t\n"
+        "T, _encoder, Render = t.TemplateRenderer, t._encoder, t.Render\n"
+        "from gpufc.protocol import ChatMessage as M\n"
+        f"r = T({FOREVER!r}, '', '', 60.0)\n"
+        "r.render([M('user', 'x')])\n"
+        "print(r.pid, flush=True)\n"
+        "r.render([M('user', 'loop')])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    stat = Path(f"/proc/{child}/stat")
+    until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "R")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until(lambda: is_gone(child) or " Z " in stat.read_text(), timeout_s=2.0)

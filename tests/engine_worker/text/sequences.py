@@ -1,0 +1,53 @@
+"""Sequences for tests: real ones, with tokens that are easy to read."""
+
+from engine_worker.sampling.sampler import Sampler
+from engine_worker.text.sequence import Sequence
+from gpufc.config import Replay
+from gpufc.ids import Epoch, RequestId, RequestNo
+from gpufc.protocol import Generate
+from gpufc.sampling import SamplingParams
+
+N_VOCAB = 300
+END = frozenset({299})
+
+
+def spec(
+    request: int = 1,
+    prompt: tuple[int, ...] | int = 4,
+    *,
+    tokens: tuple[int, ...] = (),
+    max_tokens: int | None = None,
+    stop: tuple[str, ...] = (),
+    replay: Replay = Replay.FAST,
+    cache_prompt: bool = True,
+    scope: str = "",
+    temperature: float = 0.0,
+) -> Generate:
+    """A request; a prompt given as a number has that many tokens, of its own by `request`."""
+    if isinstance(prompt, int):
+        prompt = tuple(97 + (request * 7 + at) % 26 for at in range(prompt))
+    return Generate(
+        Epoch(1),
+        RequestNo(request),
+        RequestId(f"r{request}"),
+        choice=0,
+        prompt_tokens=prompt,
+        sampling=SamplingParams(seed=request, temperature=temperature),
+        max_tokens=max_tokens,
+        stop=stop,
+        tokens=tokens,
+        replay=replay,
+        cache_prompt=cache_prompt,
+        scope=scope,
+    )
+
+
+def sequence(request: Generate, n_ctx: int = 1000) -> Sequence:
+    """The engine's view of a request, over a vocabulary of bytes."""
+    return Sequence(
+        request,
+        sampler=Sampler(request.sampling, N_VOCAB, END),
+        piece=lambda token: bytes([token]),
+        is_end=END.__contains__,
+        n_ctx=n_ctx,
+    )

@@ -1,0 +1,64 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_worker.text.stop_matcher import StopMatcher
+
+texts = st.text("ab\n", max_size=30)
+stop_lists = st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4)
+
+
+def run(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
+    matcher = StopMatcher(stops)
+    sent = ""
+    for piece in pieces:
+        safe, hit = matcher.feed(piece)
+        sent += safe
+        if hit:
+            return sent, True
+    return sent + matcher.flush(), False
+
+
+def test_text_without_stops_passes_at_once() -> None:
+    assert StopMatcher([]).feed("hello") == ("hello", False)
+
+
+def test_a_possible_beginning_is_held_back_until_it_is_none() -> None:
+    matcher = StopMatcher(["END"])
+    assert matcher.feed("the EN") == ("the ", False)
+    assert matcher.feed("D") == ("", True)
+    matcher = StopMatcher(["END"])
+    assert matcher.feed("the EN") == ("the ", False)
+    assert matcher.feed("O") == ("ENO", False)
+
+
+def test_what_is_held_back_comes_with_flush() -> None:
+    matcher = StopMatcher(["\n\nHuman:"])
+    assert matcher.feed("so\n\nHum") == ("so", False)
+    assert matcher.flush() == "\n\nHum"
+    assert matcher.flush() == ""
+
+
+def test_the_stop_that_is_completed_first_counts() -> None:
+    assert run(["abcd", "bc"], ["abcd"]) == ("a", True)
+    assert run(["xbc", "bc"], ["axbc"]) == ("a", True)
+
+
+@given(stop_lists, texts, st.data())
+def test_any_cutting_gives_what_the_whole_text_gives(
+    stops: list[str], text: str, data: st.DataObject
+) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    edges = [0, *cuts, len(text)]
+    pieces = [text[start:end] for start, end in pairwise(edges)]
+    whole = run(stops, [text])
+    assert run(stops, pieces) == whole
+    assert run(stops, list(text)) == whole
+
+
+@given(stop_lists, st.lists(texts, max_size=5))
+def test_sent_text_contains_no_stop_string(stops: list[str], pieces: list[str]) -> None:
+    sent, hit = run(stops, pieces)
+    assert not any(stop in sent for stop in stops)
+    assert hit == any(stop in "".join(pieces) for stop in stops)
