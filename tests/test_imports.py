@@ -1,67 +1,47 @@
 """Who may import what: the rules that keep the two processes apart and the decisions pure."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.structure import (
+    IMPURE_IMPORTS,
+    PURE,
+    arrows,
+    floors,
+    imports,
+    modules,
+    room_of,
+)
 
 ENGINE = {"llama_cpp", "numpy"}
-PURE_FORBIDS = {"asyncio", "zmq", "aiohttp", "time", "llama_cpp", "threading", "socket"}
 
-PURE_MODULES = [
-    "engine_worker/scheduling/scheduler.py",
-    "engine_worker/text/sequence.py",
-    "engine_worker/kv/prefix_cache.py",
-    "engine_worker/kv/radix_tree.py",
-    "engine_worker/speculation/prompt_lookup.py",
-    "engine_worker/speculation/acceptance.py",
-    "engine_worker/speculation/draft_lengths.py",
-    "engine_worker/speculation/per_step.py",
-    "engine_worker/scheduling/step_costs.py",
-    "engine_worker/sampling/sampler.py",
-    "engine_worker/sampling/chain.py",
-    "engine_worker/sampling/adjustment.py",
-    "engine_worker/sampling/candidates.py",
-    "engine_worker/text/detokenizer.py",
-    "engine_worker/text/stop_matcher.py",
-    "engine_worker/placement/cells.py",
-    "engine_worker/placement/footprint.py",
-    "engine_worker/placement/layers.py",
-    "supervisor/fleet/lifecycle.py",
-    "supervisor/fleet/restart_policy.py",
-    "supervisor/dispatch/admission.py",
-    "supervisor/dispatch/turns.py",
-    "supervisor/dispatch/stream_log.py",
-    "supervisor/dispatch/router.py",
-    "supervisor/dispatch/recovery.py",
-    "supervisor/dispatch/suspects.py",
-    "supervisor/dispatch/durable.py",
-    "supervisor/fleet/watchdog.py",
-    "supervisor/fleet/crash_record.py",
+PURE_FRONT_MODULES = [
+    "supervisor.fleet.lifecycle",
+    "supervisor.fleet.restart_policy",
+    "supervisor.fleet.watchdog",
+    "supervisor.fleet.crash_record",
+    "supervisor.dispatch.admission",
+    "supervisor.dispatch.turns",
+    "supervisor.dispatch.stream_log",
+    "supervisor.dispatch.router",
+    "supervisor.dispatch.recovery",
+    "supervisor.dispatch.suspects",
+    "supervisor.dispatch.durable",
 ]
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+def top_levels(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
 
 
-def packages_imported(folder: str) -> dict[str, set[str]]:
-    files = sorted((ROOT / folder).rglob("*.py"))
-    if not files:
-        pytest.fail(f"no modules in {folder}")
-    return {
-        str(path.relative_to(ROOT)): {name.split(".")[0] for name in imported(path)}
-        for path in files
-    }
+def packages_imported(top: str) -> dict[str, set[str]]:
+    found = {module: top_levels(path) for module, path in modules(top)}
+    if not found:
+        pytest.fail(f"no modules in {top}")
+    return found
 
 
 def test_the_vocabulary_imports_only_the_standard_library_and_msgspec() -> None:
@@ -81,8 +61,8 @@ def test_only_the_llama_backend_and_the_probe_import_llama_cpp() -> None:
         for module, packages in packages_imported("engine_worker").items()
         if "llama_cpp" in packages
     }
-    assert users <= {"engine_worker/backend/llama/backend.py", "engine_worker/probe.py"}
-    assert "engine_worker/backend/llama/backend.py" in users
+    assert users <= {"engine_worker.backend.llama.backend", "engine_worker.probe"}
+    assert "engine_worker.backend.llama.backend" in users
 
 
 def test_the_front_never_imports_the_worker_or_its_libraries() -> None:
@@ -90,10 +70,36 @@ def test_the_front_never_imports_the_worker_or_its_libraries() -> None:
         assert not packages & ({"engine_worker"} | ENGINE), module
 
 
-@pytest.mark.parametrize("module", PURE_MODULES)
+@pytest.mark.parametrize("top", ["engine_worker"])
+def test_every_module_lies_in_a_room_that_has_a_floor(top: str) -> None:
+    homeless = [module for module, _ in modules(top) if room_of(module, floors()) is None]
+    assert homeless in ([], [top]), homeless  # the package itself says only what it is
+
+
+@pytest.mark.parametrize("top", ["engine_worker", "gpufc"])
+def test_rooms_import_only_from_floors_below_them(top: str) -> None:
+    known = floors()
+    upward = {
+        arrow: uses for arrow, uses in arrows(top).items() if known[arrow[0]] >= known[arrow[1]]
+    }
+    assert not upward
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_packages_that_decide_import_no_clock_no_sockets_and_no_threads(room: str) -> None:
+    checked = 0
+    for module, path in modules(room.split(".")[0]):
+        if room_of(module, [room]) and module not in PURE[room]:
+            checked += 1
+            assert not top_levels(path) & IMPURE_IMPORTS, module
+    assert checked
+    for module in PURE[room]:
+        assert module in dict(modules(room.split(".")[0])), f"{module} is no exception any more"
+
+
+@pytest.mark.parametrize("module", PURE_FRONT_MODULES)
 def test_decisions_import_no_clock_no_sockets_and_no_threads(module: str) -> None:
-    packages = {name.split(".")[0] for name in imported(ROOT / module)}
-    assert not packages & PURE_FORBIDS
+    assert not top_levels(dict(modules("supervisor"))[module]) & IMPURE_IMPORTS
 
 
 def test_a_running_front_has_loaded_neither_llama_cpp_nor_numpy() -> None:

@@ -6,13 +6,12 @@ tokens, positions and sequence ids only.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
-from engine_worker.sampling.candidates import First, TopK
 from gpufc.protocol import EngineDevice
 
 Logits = NDArray[np.float32]
@@ -83,6 +82,35 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     def wholly_on_device(self) -> bool:
         """Whether a step takes hardly longer for a few more tokens."""
         return self.asynchronous and self.n_gpu_layers >= self.n_layers
+
+
+class Top(NamedTuple):
+    """The `k` tokens of each row with the largest logits, in any order, of equals any: `ids`
+    (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of them are."""
+
+    ids: NDArray[np.int32]
+    sums: Logits
+
+
+class First(NamedTuple):
+    """The tokens of each row with the k largest logits, of equals any, as a backend has found them:
+    `ids` and `logits` (n_rows, k), by rising id. `sums` as in `Top`."""
+
+    ids: NDArray[np.int64]
+    logits: Logits
+    sums: Logits
+
+
+class TopK(Protocol):
+    """What finds the first tokens of rows in another way than the sampler's own."""
+
+    def first(self, logits: Logits, k: int) -> Top | None:
+        """Valid until the next call. None where it cannot tell."""
+        ...
+
+    def close(self) -> None:
+        """Nothing may be called afterwards."""
+        ...
 
 
 class Backend(Protocol):

@@ -1,9 +1,25 @@
-"""What is done to the KV cache before a step computes anything: two verbs on slots."""
+"""What is done to the KV cache before a step computes anything: two verbs on slots; and the words
+for what lies in it."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
+
+
+class CellPosition(NamedTuple):
+    """Where a token's cell is."""
+
+    slot: int
+    position: int
+
+
+class Holding(Struct, frozen=True):
+    """A KV sequence with cells for exactly `tokens`, which those of `scope` may share."""
+
+    slot: int
+    scope: str
+    tokens: tuple[int, ...]
 
 
 class Remove(Struct, frozen=True):

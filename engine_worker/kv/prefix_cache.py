@@ -11,8 +11,8 @@ from itertools import count
 
 from msgspec import Struct
 
+from engine_worker.kv.edits import Holding
 from engine_worker.kv.radix_tree import RadixTree, n_common
-from engine_worker.kv.transfer import Holding
 
 MIN_MATCH = 16
 """Shorter prefixes are computed again: a copy, and a batch broken at another place, cost more."""

@@ -7,11 +7,9 @@ is decided becomes edits, in order, for the step that is being planned.
 
 from collections.abc import Iterator
 
-from engine_worker.kv.edits import Copy, KvEdit, Remove
+from engine_worker.kv.edits import CellPosition, Copy, Holding, KvEdit, Remove
 from engine_worker.kv.placeholders import Lingering
 from engine_worker.kv.prefix_cache import MIN_MATCH, Match, PrefixCache
-from engine_worker.kv.transfer import Holding
-from engine_worker.scheduling.plan import Place
 from engine_worker.text.sequence import Sequence
 
 
@@ -69,15 +67,15 @@ class Slots:
     def cut(self, sequence: Sequence) -> None:
         """Forget the cells behind what a sequence has computed: drafts that did not hold."""
         if sequence.slot is not None:
-            self.cut_at(Place(sequence.slot, sequence.n_computed))
+            self.cut_at(CellPosition(sequence.slot, sequence.n_computed))
 
-    def cut_at(self, place: Place) -> None:
+    def cut_at(self, place: CellPosition) -> None:
         """Forget a slot's cells from a position on."""
         self._edits.append(Remove(place.slot, place.position))
 
-    def end_of(self, slot: int) -> Place:
+    def end_of(self, slot: int) -> CellPosition:
         """Behind what is in a slot that no sequence has."""
-        return Place(slot, self._cache.n_tokens(slot))
+        return CellPosition(slot, self._cache.n_tokens(slot))
 
     def take_back(self, sequence: Sequence, *, keep: bool) -> None:
         """The slot of a sequence that does not run any more; `keep` its cells if they are worth

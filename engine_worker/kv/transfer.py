@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from engine_worker.backend.port import Backend
 from engine_worker.kv import edits
-from engine_worker.kv.edits import KvEdit
+from engine_worker.kv.edits import Holding, KvEdit
 from engine_worker.kv.file import KvFileError, KvReader, KvWriter
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
@@ -30,14 +30,6 @@ class KvStates(Protocol):
     def state_bytes(self, sequence: int) -> int: ...
     def export_state(self, sequence: int, memory: memoryview) -> int: ...
     def import_state(self, sequence: int, memory: memoryview) -> bool: ...
-
-
-class Holding(Struct, frozen=True):
-    """A KV sequence with cells for exactly `tokens`, which those of `scope` may share."""
-
-    slot: int
-    scope: str
-    tokens: tuple[int, ...]
 
 
 class KvKeeper(Protocol):

@@ -16,17 +16,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from engine_worker import host
-from engine_worker.backend.port import Backend
+from engine_worker.backend.port import Backend, First, TopK
 from engine_worker.sampling.adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
-from engine_worker.sampling.candidates import (
-    OUT_OF_REACH,
-    Candidates,
-    Columns,
-    First,
-    TopK,
-    of_first,
-    of_top,
-)
+from engine_worker.sampling.candidates import OUT_OF_REACH, Candidates, Columns, of_first, of_top
 from engine_worker.sampling.chain import Counts, Scores, Steps, Table, draw
 from engine_worker.sampling.sampler import Sampler, changed, unusable
 from gpufc.errors import RequestError

@@ -8,12 +8,13 @@ again.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_worker.sampling.adjustment import Adjusted, Logits, Places
+from engine_worker.backend.port import First, Logits
+from engine_worker.sampling.adjustment import Adjusted, Places
 from engine_worker.sampling.chain import Counts, Steps
 
 DEPTH = 16
@@ -46,35 +47,6 @@ class Candidates(NamedTuple):
     counts: Counts
     ids: Places
     logits: Logits
-
-
-class Top(NamedTuple):
-    """The `k` tokens of each row with the largest logits, in any order, of equals any: `ids`
-    (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of them are."""
-
-    ids: NDArray[np.int32]
-    sums: Logits
-
-
-class First(NamedTuple):
-    """The tokens of each row with the k largest logits, of equals any, as a backend has found them:
-    `ids` and `logits` (n_rows, k), by rising id. `sums` as in `Top`."""
-
-    ids: Places
-    logits: Logits
-    sums: Logits
-
-
-class TopK(Protocol):
-    """What finds the first tokens of rows in another way than `Columns`."""
-
-    def first(self, logits: Logits, k: int) -> Top | None:
-        """Valid until the next call. None where it cannot tell."""
-        ...
-
-    def close(self) -> None:
-        """Nothing may be called afterwards."""
-        ...
 
 
 class Columns:

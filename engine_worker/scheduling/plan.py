@@ -1,19 +1,10 @@
 """What one engine step computes: what the scheduler decides and the engine carries out."""
 
-from typing import NamedTuple
-
 from msgspec import Struct
 
-from engine_worker.kv.edits import KvEdit
+from engine_worker.kv.edits import CellPosition, KvEdit
 from engine_worker.text.sequence import Sequence
 from gpufc.protocol import Started
-
-
-class Place(NamedTuple):
-    """Where a token's cell is."""
-
-    slot: int
-    position: int
 
 
 class Work(Struct, frozen=True):
@@ -30,12 +21,12 @@ class Work(Struct, frozen=True):
     output: bool
     draft: tuple[int, ...] = ()
     padding: bool = False
-    lingers: Place | None = None
+    lingers: CellPosition | None = None
 
     @property
-    def start(self) -> Place:
+    def start(self) -> CellPosition:
         """Where its first token is computed."""
-        return self.lingers or Place(self.sequence.slot or 0, self.sequence.n_computed)
+        return self.lingers or CellPosition(self.sequence.slot or 0, self.sequence.n_computed)
 
     @property
     def n_rows(self) -> int:

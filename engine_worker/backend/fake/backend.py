@@ -28,7 +28,6 @@ from engine_worker.backend.fake.vocabulary import (
     expected_tokens,
 )
 from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
-from engine_worker.prompts.chat_template import CHATML
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
 
@@ -37,6 +36,14 @@ __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 BATCH_TOKENS = 256
 LOGIT = 60.0
 """Of the chosen token, all others having 0: so likely that every sampling setting chooses it."""
+
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The chat template that this model brings."""
 
 _START = State()
 

@@ -17,8 +17,7 @@ from engine_worker.backend.llama.host_top_k import GgmlTopK
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.passes import computes_apart
-from engine_worker.backend.port import Batch, LoadProgress, Logits
-from engine_worker.sampling.candidates import First
+from engine_worker.backend.port import Batch, First, LoadProgress, Logits
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, TEXT, Signatures, bind
-from engine_worker.backend.port import MAX_SEQUENCES
-from engine_worker.sampling.candidates import First
+from engine_worker.backend.port import MAX_SEQUENCES, First
 
 K = 64
 """Tokens that are found of each row."""

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, Signatures, bind
-from engine_worker.sampling.adjustment import Logits
-from engine_worker.sampling.candidates import Top
+from engine_worker.backend.port import Logits, Top
 
 _F32 = 0
 """GGML_TYPE_F32"""

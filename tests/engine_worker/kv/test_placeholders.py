@@ -1,11 +1,10 @@
 """Sequences that have ended and are computed on for a while: who, where, and for how long."""
 
 from engine_worker.engine.batching import batch_of, picks
-from engine_worker.kv.edits import Copy, Remove
+from engine_worker.kv.edits import CellPosition, Copy, Remove
 from engine_worker.kv.placeholders import LEAST_RUNNING, MOST_ROWS, Lingering
 from engine_worker.kv.prefix_cache import PrefixCache
 from engine_worker.kv.stream_slots import StreamSlots
-from engine_worker.scheduling.plan import Place
 from gpufc.config import Replay
 from tests.engine_worker.scheduling.device_planner import running, scheduler, slots_of, step
 from tests.engine_worker.text.sequences import END, sequence, spec
@@ -57,7 +56,7 @@ def test_who_has_ended_is_computed_on_in_its_place_for_nobody() -> None:
     plan = step(planner)
     assert slots_of(plan) == before
     (row,) = [work for work in plan.work if work.lingers]
-    assert row.lingers == Place(slot, n_computed)
+    assert row.lingers == CellPosition(slot, n_computed)
     assert (row.n_rows, row.output, ended in plan.sequences) == (1, False, False)
     assert Remove(slot, n_computed) in planner.plan().edits
     assert ended.n_computed == n_computed
@@ -203,7 +202,7 @@ def test_what_is_not_kept_for_others_lingers_at_the_beginning_of_its_slot() -> N
     slot = ended.slot
     planner.finish(ended)
     (row,) = [work for work in step(planner).work if work.lingers]
-    assert row.lingers == Place(slot, 0)
+    assert row.lingers == CellPosition(slot, 0)
 
 
 def test_a_gap_is_closed_when_nobody_has_come_for_long() -> None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Struct
 
+from engine_worker.kv.edits import Holding
 from engine_worker.kv.prefix_cache import MIN_MATCH, Match, PrefixCache
-from engine_worker.kv.transfer import Holding
 
 LONG = list(range(100))
 

@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from engine_worker.backend.llama.host_top_k import GgmlTopK
+from engine_worker.backend.port import First
 from engine_worker.sampling.batch import (
     BatchSampler,
     Pick,
     Prepared,
     prepare,
 )
-from engine_worker.sampling.candidates import First
 from engine_worker.sampling.sampler import Sampler
 from gpufc.errors import InvalidRequest, RequestError
 from gpufc.sampling import SamplingParams

@@ -1,0 +1,114 @@
+"""The project's rooms and arrows: packages, and the imports between them.
+
+    python -m tests.structure           rooms, floors and arrows as they are now
+
+`FLOORS` is the order in which packages may use each other: a module imports from its own package
+and from floors below it. `tests/test_imports.py` holds every module to that.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    # the front, from the top down
+    # the worker
+    ("engine_worker.__main__",),
+    ("engine_worker.worker",),
+    ("engine_worker.probe", "engine_worker.engine"),
+    ("engine_worker.speculation",),
+    ("engine_worker.scheduling",),
+    ("engine_worker.kv",),
+    ("engine_worker.text",),
+    ("engine_worker.sampling",),
+    ("engine_worker.backend.llama", "engine_worker.backend.fake", "engine_worker.prompts"),
+    ("engine_worker.backend",),
+    ("engine_worker.placement",),
+    ("engine_worker.model_file",),
+    ("engine_worker.channel", "engine_worker.host", "engine_worker.progress"),
+    # both
+    ("gpufc",),
+)
+"""From the top down. Packages on one floor do not import each other."""
+
+PURE = {
+    "engine_worker.scheduling": set(),
+    "engine_worker.text": set(),
+    "engine_worker.kv": {"engine_worker.kv.transfer", "engine_worker.kv.file"},
+    "engine_worker.speculation": {"engine_worker.speculation.draft_model"},
+    "engine_worker.placement": set(),
+    "engine_worker.sampling": {"engine_worker.sampling.batch"},
+}
+"""Packages that decide and do nothing else, with the modules in them that are exceptions."""
+
+IMPURE_IMPORTS = {
+    "aiohttp",
+    "asyncio",
+    "llama_cpp",
+    "multiprocessing",
+    "os",
+    "signal",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "zmq",
+}
+
+
+def modules(top: str) -> Iterator[tuple[str, Path]]:
+    """Every module below a top-level package: its dotted name, its file."""
+    for path in sorted((ROOT / top).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports, in dotted names: `from a import b` is `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str, rooms: Iterable[str]) -> str | None:
+    """The room that a dotted name lies in: the longest one that it begins with."""
+    found = [room for room in rooms if name == room or name.startswith(room + ".")]
+    return max(found, key=len, default=None)
+
+
+def floors() -> dict[str, int]:
+    """Each room's floor; 0 is the top."""
+    return {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def arrows(top: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Imports from room to room: (from, to) → the modules and names that make the arrow."""
+    known = floors()
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for module, path in modules(top):
+        source = room_of(module, known) or module
+        for name in imports(path):
+            target = room_of(name, known)
+            if target is not None and target != source:
+                found.setdefault((source, target), []).append((module, name))
+    return found
+
+
+def main() -> None:
+    known = floors()
+    for top in ("engine_worker", "supervisor", "gpufc"):
+        rooms = {room_of(module, known) for module, _ in modules(top)} - {None}
+        made = arrows(top)
+        print(f"{top}: {len(rooms)} rooms, {len(made)} arrows")
+        for (source, target), uses in sorted(made.items()):
+            up = " UPWARD" if known.get(source, -1) >= known[target] else ""
+            print(f"  {source} -> {target} ({len(uses)}){up}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
