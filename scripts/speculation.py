@@ -29,8 +29,8 @@ from engine_worker.backend.port import Batch
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.per_step import Speculation
-from engine_worker.speculation.per_stretch import SteadySpeculation
+from engine_worker.speculation.per_step import PerStepSpeculator
+from engine_worker.speculation.per_stretch import PerStretchSpeculator
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
@@ -96,16 +96,25 @@ class Reported(PromptLookup):
 
 def adaptive(make: Callable[[], PromptLookup]) -> Policy:
     def begin(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
-        speculation = Speculation(make(), costs)
-        return lambda tokens, limit: speculation.draft_all([DraftRequest(KEY, tokens, limit)])[0]
+        speculator = PerStepSpeculator(make(), costs)
+
+        def draft(tokens: list[int], limit: int) -> list[int]:
+            request = DraftRequest(KEY, tokens, limit, limit)
+            return speculator.draft_all([request], n_decoding=1)[0]
+
+        return draft
 
     return begin
 
 
 def steady(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
     """The engine's own on a device. There a draft may reach beyond the end."""
-    speculation = SteadySpeculation(PromptLookup(), costs)
-    return lambda tokens, _: speculation.draft_all([DraftRequest(KEY, tokens, 100)])[0]
+    speculator = PerStretchSpeculator(PromptLookup(), costs)
+
+    def draft(tokens: list[int], n_useful: int) -> list[int]:
+        return speculator.draft_all([DraftRequest(KEY, tokens, 100, n_useful)], n_decoding=1)[0]
+
+    return draft
 
 
 def always(length: int) -> Policy:
@@ -113,7 +122,7 @@ def always(length: int) -> Policy:
         lookup = PromptLookup()
 
         def draft(tokens: list[int], limit: int) -> list[int]:
-            (found,) = lookup.draft_all([DraftRequest(KEY, tokens, min(limit, length))])
+            (found,) = lookup.draft_all([DraftRequest(KEY, tokens, min(limit, length), limit)])
             return found.tokens
 
         return draft

@@ -7,6 +7,7 @@ never how. Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
@@ -14,17 +15,29 @@ from msgspec import Struct
 from gpufc.ids import RequestNo
 
 
+class Drafting(StrEnum):
+    """How the drafts of a step are chosen; `speculator_for` maps each mode to its policy."""
+
+    NONE = "none"
+    PER_STEP = "per_step"
+    """Anew for every step. For machines on which each further token costs time."""
+    PER_STRETCH = "per_stretch"
+    """For a stretch of text, all of one length. For devices, whose launches keep one shape."""
+
+
 class DraftRequest(Struct, frozen=True):
     """A sequence that decodes in the next step.
 
     `tokens` are all that are known, prompt first. The list is read, never kept or changed, and
-    between two requests of one `key` it only grows at its end. At most `limit` (≥ 0) tokens may
-    be drafted: how many there is room for, and use, is the engine's to know.
+    between two requests of one `key` it only grows at its end. At most `limit` tokens may be
+    drafted: more have no room in the context or in the batch. At most `n_useful` of them can become
+    part of the answer; a speculator decides whether longer drafts make sense, a drafter ignores it.
     """
 
     key: RequestNo
     tokens: list[int]
     limit: int
+    n_useful: int
 
 
 class Draft(Struct, frozen=True):

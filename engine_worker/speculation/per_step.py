@@ -7,7 +7,7 @@ What pays is `draft_lengths.py`'s to say, from what steps cost and from how ofte
 from collections.abc import Sequence
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.acceptance import Odds
@@ -52,7 +52,7 @@ class _Track(Struct):
         self.n_known = len(tokens)
 
 
-class Speculation:
+class PerStepSpeculator:
     """A drafter, and for each sequence how often its drafts were right.
 
     It need not be told what became of a draft: the next request's tokens show it. Where drafts cost
@@ -61,7 +61,6 @@ class Speculation:
     """
 
     is_quiet = False
-    """Drafts are asked for before each step."""
 
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
@@ -70,22 +69,15 @@ class Speculation:
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
 
-    def draft_all(
-        self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
-    ) -> list[list[int]]:
-        """The tokens to verify for each request in the next step, in their order; mostly empty.
-
-        `n_decoding` sequences gain a token in that step, those of `requests` included: all of
-        them by default.
-        """
+    def draft_all(self, requests: Sequence[DraftRequest], *, n_decoding: int) -> list[list[int]]:
         drafts: list[list[int]] = [[] for _ in requests]
-        prices = self._priced(len(requests) if n_decoding is None else n_decoding)
+        prices = self._priced(n_decoding)
         if prices is None or prices.hopeless:
             return drafts
         awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
         if not awake:
             return drafts
-        asked = [requests[at] for at in awake]
+        asked = [_useful(requests[at]) for at in awake]
         if self._drafter.position_s is None:
             rest = len(requests) // _LOOKED_AT
             verified = self._look_then_choose(asked, prices, rest)
@@ -96,12 +88,11 @@ class Speculation:
         return drafts
 
     def forget(self, key: RequestNo) -> None:
-        """The sequence has ended. Unknown keys are ignored."""
         self._drafter.forget(key)
         self._tracks.pop(key, None)
 
     def pause(self) -> None:
-        """There is a step in which nothing is guessed."""
+        """Change nothing: drafts are compared by position, however many steps lie between."""
 
     def _look_then_choose(
         self, requests: list[DraftRequest], prices: Prices, rest: int
@@ -128,7 +119,7 @@ class Speculation:
 
     def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
         asked = [
-            DraftRequest(request.key, request.tokens, min(request.limit, length, MAX_DRAFT))
+            structs.replace(request, limit=min(request.limit, length, MAX_DRAFT))
             for request, length in zip(requests, lengths, strict=True)
         ]
         drafts = self._drafter.draft_all(asked)
@@ -169,3 +160,8 @@ class Speculation:
                 return None
             seconds.append(step_s + draft_s * n_drafted)
         return Prices.of(seconds, n_decoding) if n_decoding else None
+
+
+def _useful(request: DraftRequest) -> DraftRequest:
+    """Tokens beyond the end of the answer are not drafted: each of them costs time."""
+    return structs.replace(request, limit=min(request.limit, request.n_useful))

@@ -14,7 +14,7 @@ from math import ceil
 from operator import mul
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.acceptance import Odds
@@ -81,8 +81,8 @@ class _Track(Struct):
             evidence += 1
 
 
-class SteadySpeculation:
-    """What `Speculation` is on a CPU. It need not be told what became of a draft, either."""
+class PerStretchSpeculator:
+    """One state for all sequences: either every one of them has drafts or none has."""
 
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
@@ -100,12 +100,12 @@ class SteadySpeculation:
         beside a step. A model that guesses is asked on the device that computes the step."""
         return not self._has_drafts and self._drafter.position_s is None
 
-    def draft_all(
-        self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
-    ) -> list[list[int]]:
-        """See `Speculation.draft_all`: none, or drafts of `LENGTH` for all, but where the limit is
-        less. What is not guessed is filled up with the last token, as good a guess as any."""
-        price = self._price(len(requests), n_decoding or len(requests)) if requests else None
+    def draft_all(self, requests: Sequence[DraftRequest], *, n_decoding: int) -> list[list[int]]:
+        """No drafts, or `LENGTH` tokens for each request, fewer only where its limit is less.
+
+        `n_useful` is ignored: another length costs more than tokens past the end.
+        """
+        price = self._price(len(requests), n_decoding) if requests else None
         if price is None:
             self._gave_drafts = False
             return [[] for _ in requests]
@@ -124,12 +124,10 @@ class SteadySpeculation:
         return [self._filled_up(request) for request in requests]
 
     def forget(self, key: RequestNo) -> None:
-        """The sequence has ended. Unknown keys are ignored."""
         self._drafter.forget(key)
         self._tracks.pop(key, None)
 
     def pause(self) -> None:
-        """There is a step in which nothing is guessed."""
         if self._has_drafts or self._sum_s:
             self._change(has_drafts=False)
 
@@ -188,10 +186,7 @@ class SteadySpeculation:
             track.covered = 0
 
     def _draft(self, requests: Sequence[DraftRequest]) -> None:
-        asked = [
-            DraftRequest(request.key, request.tokens, min(request.limit, LENGTH))
-            for request in requests
-        ]
+        asked = [structs.replace(request, limit=min(request.limit, LENGTH)) for request in requests]
         for request, draft in zip(requests, self._drafter.draft_all(asked), strict=True):
             track = self._tracks[request.key]
             if self._drafter.position_s is not None and track.n_known:

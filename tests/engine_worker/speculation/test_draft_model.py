@@ -11,16 +11,15 @@ from engine_worker.backend.fake.vocabulary import N_VOCAB, tokenize
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import Backend, Batch, LoadProgress
 from engine_worker.engine import loading
+from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import DraftRequest
-from engine_worker.speculation.per_step import draft_model
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError
 from gpufc.ids import RequestNo
-
-from .engine_runs import EngineRun
-from .sequences import spec
+from tests.engine_worker.engine.engine_runs import EngineRun
+from tests.engine_worker.text.sequences import spec
 
 
 class CountingFake(FakeBackend):
@@ -45,7 +44,7 @@ def prompt(text: str) -> tuple[int, ...]:
 
 
 def drafts(model: DraftModel, *requests: tuple[int, tuple[int, ...], int]) -> list[list[int]]:
-    asked = [DraftRequest(RequestNo(key), list(tokens), limit) for key, tokens, limit in requests]
+    asked = [DraftRequest(RequestNo(key), list(tokens), n, n) for key, tokens, n in requests]
     return [draft.tokens for draft in model.draft_all(asked)]
 
 
@@ -202,7 +201,7 @@ def _self_drafted(target: Backend, drafter: DraftModel, n_tokens: int) -> tuple[
         tokens = target.tokenize(text, add_special=True, parse_special=False)
         n_computed = 0
         for _ in range(n_tokens // 4):
-            (draft,) = drafter.draft_all([DraftRequest(RequestNo(key), tokens, 4)])
+            (draft,) = drafter.draft_all([DraftRequest(RequestNo(key), tokens, 4, 4)])
             new = [*tokens[n_computed:], *draft.tokens]
             places = list(range(n_computed, n_computed + len(new)))
             n_outputs = len(draft.tokens) + 1

@@ -7,7 +7,7 @@ import pytest
 
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, SteadySpeculation
+from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, PerStretchSpeculator
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.ids import RequestNo
 from tests.engine_worker.speculation.scripted_drafter import (
@@ -21,64 +21,65 @@ GPU = settled_costs(0.002, 0.0001)
 """Seconds of a step: 2 ms, with a draft 2.7."""
 
 
-def step(speculation: SteadySpeculation, *sequences: list[int], n_decoding: int = 0) -> list[int]:
+def request(number: int, tokens: list[int], limit: int = 100, n_useful: int = 100) -> DraftRequest:
+    return DraftRequest(RequestNo(number), tokens, limit, n_useful)
+
+
+def step(speculator: PerStretchSpeculator, *sequences: list[int], n_decoding: int = 0) -> list[int]:
     """The lengths of the drafts for all sequences, which take the tokens that are right and the
     next one."""
-    asked = [
-        DraftRequest(RequestNo(number), tokens, 100)
-        for number, tokens in enumerate(sequences, start=1)
-    ]
-    drafts = speculation.draft_all(asked, n_decoding=n_decoding or len(sequences))
+    asked = [request(number, tokens) for number, tokens in enumerate(sequences, start=1)]
+    drafts = speculator.draft_all(asked, n_decoding=n_decoding or len(sequences))
     for tokens, draft in zip(sequences, drafts, strict=True):
         n_right = next((n for n, token in enumerate(draft) if token != RIGHT), len(draft))
         tokens += [RIGHT] * (n_right + 1)
     return [len(draft) for draft in drafts]
 
 
-def steps_until(speculation: SteadySpeculation, length: int, tokens: list[int]) -> int:
+def steps_until(speculator: PerStretchSpeculator, length: int, tokens: list[int]) -> int:
     for number in range(200):
-        if step(speculation, tokens) == [length]:
+        if step(speculator, tokens) == [length]:
             return number
     raise AssertionError(f"no draft of {length} in 200 steps")
 
 
 def test_drafts_begin_when_they_would_have_saved_what_a_change_costs() -> None:
-    speculation = SteadySpeculation(ScriptedDrafter(), GPU)
-    assert speculation.is_quiet
+    speculator = PerStretchSpeculator(ScriptedDrafter(), GPU)
+    assert speculator.is_quiet
     # the first one has nothing to look at, a second would have begun a draft, each further saves
     # a step of 2 ms
     n_steps = 1 + ceil(BEGIN_S / 0.002)
-    assert steps_until(speculation, LENGTH, [0]) == n_steps
-    assert not speculation.is_quiet
+    assert steps_until(speculator, LENGTH, [0]) == n_steps
+    assert not speculator.is_quiet
 
 
 def test_drafts_end_when_they_have_lost_what_a_change_costs() -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    steps_until(speculation, LENGTH, tokens)
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    steps_until(speculator, LENGTH, tokens)
     drafter.token = WRONG
-    assert steps_until(speculation, 0, tokens) == pytest.approx(END_S / 0.0007, abs=2)
-    assert speculation.is_quiet
+    assert steps_until(speculator, 0, tokens) == pytest.approx(END_S / 0.0007, abs=2)
+    assert speculator.is_quiet
 
 
 def test_what_is_right_now_and_then_is_worth_no_change() -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
     for number in range(300):
         drafter.token = RIGHT if number % 5 == 0 else WRONG
-        assert step(speculation, tokens) == [0]
+        assert step(speculator, tokens) == [0]
 
 
 def test_what_was_saved_long_ago_does_not_count() -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    n_too_few = steps_until(SteadySpeculation(drafter, GPU), LENGTH, [0]) - 2
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    n_too_few = steps_until(PerStretchSpeculator(drafter, GPU), LENGTH, [0]) - 2
     for _ in range(3):
         drafter.token = RIGHT
-        assert [step(speculation, tokens) for _ in range(n_too_few)] == [[0]] * n_too_few
+        assert [step(speculator, tokens) for _ in range(n_too_few)] == [[0]] * n_too_few
         drafter.token = WRONG
         for _ in range(40):
-            assert step(speculation, tokens) == [0]
+            assert step(speculator, tokens) == [0]
 
 
 def test_a_step_with_drafts_is_dear_until_there_was_one() -> None:
@@ -86,10 +87,10 @@ def test_a_step_with_drafts_is_dear_until_there_was_one() -> None:
     for _ in range(3):
         untried.computed(1, 0.002)
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, untried), [0]
-    steps_until(speculation, LENGTH, tokens)
+    speculator, tokens = PerStretchSpeculator(drafter, untried), [0]
+    steps_until(speculator, LENGTH, tokens)
     drafter.token = WRONG
-    assert steps_until(speculation, 0, tokens) == pytest.approx(END_S / 0.001, abs=2)
+    assert steps_until(speculator, 0, tokens) == pytest.approx(END_S / 0.001, abs=2)
 
 
 class OneCopies(ScriptedDrafter):
@@ -103,46 +104,53 @@ class OneCopies(ScriptedDrafter):
 
 def test_one_of_several_sequences_is_enough_if_it_gains_more_than_the_others_lose() -> None:
     """Eleven tokens in a step of 5.1 ms, where four take 2.3."""
-    speculation = SteadySpeculation(OneCopies(), GPU)
+    speculator = PerStretchSpeculator(OneCopies(), GPU)
     sequences: list[list[int]] = [[0], [0], [0], [0]]
-    seen = [step(speculation, *sequences) for _ in range(60)]
+    seen = [step(speculator, *sequences) for _ in range(60)]
     assert seen[40:] == [[LENGTH] * 4] * 20
 
 
 def test_what_others_lose_more_than_one_gains_is_not_begun() -> None:
     dear = settled_costs(0.002, 0.0005)
-    speculation = SteadySpeculation(OneCopies(), dear)
+    speculator = PerStretchSpeculator(OneCopies(), dear)
     sequences: list[list[int]] = [[0], [0], [0], [0]]
-    assert [step(speculation, *sequences) for _ in range(100)] == [[0] * 4] * 100
+    assert [step(speculator, *sequences) for _ in range(100)] == [[0] * 4] * 100
 
 
 def test_all_sequences_of_a_step_have_drafts_of_one_length() -> None:
-    speculation = SteadySpeculation(ScriptedDrafter(), GPU)
+    speculator = PerStretchSpeculator(ScriptedDrafter(), GPU)
     sequences: list[list[int]] = [[0], [0, 0], [0, 0, 0]]
-    seen = [step(speculation, *sequences, n_decoding=4) for _ in range(60)]
+    seen = [step(speculator, *sequences, n_decoding=4) for _ in range(60)]
     assert [LENGTH] * 3 in seen
     assert all(lengths in ([0] * 3, [LENGTH] * 3) for lengths in seen)
 
 
 def test_what_a_drafter_does_not_guess_is_filled_up() -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    steps_until(speculation, LENGTH, tokens)
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    steps_until(speculator, LENGTH, tokens)
     drafter.draft_all = lambda asked: [Draft([5, 6], 9) for _ in asked]  # type: ignore[method-assign]
-    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [*tokens, 4], 100)])
+    (draft,) = speculator.draft_all([request(1, [*tokens, 4])], n_decoding=1)
     assert draft == [5, 6, 4, 4, 4, 4, 4]
-    (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), [*tokens, 4, 4], 3)])
+    (draft,) = speculator.draft_all([request(1, [*tokens, 4, 4], limit=3)], n_decoding=1)
     assert draft == [5, 6, 4], "no more than there is room for"
+
+
+def test_a_draft_keeps_its_length_beyond_the_end_of_the_answer() -> None:
+    speculator, tokens = PerStretchSpeculator(ScriptedDrafter(), GPU), [0]
+    steps_until(speculator, LENGTH, tokens)
+    (draft,) = speculator.draft_all([request(1, [*tokens, RIGHT], n_useful=2)], n_decoding=1)
+    assert len(draft) == LENGTH
 
 
 def test_after_steps_without_guesses_nothing_is_known_any_more() -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    steps_until(speculation, LENGTH, tokens)
-    speculation.pause()
-    assert speculation.is_quiet
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    steps_until(speculator, LENGTH, tokens)
+    speculator.pause()
+    assert speculator.is_quiet
     tokens += [RIGHT] * 500
-    assert step(speculation, tokens) == [0]
+    assert step(speculator, tokens) == [0]
 
 
 @pytest.mark.parametrize(
@@ -154,31 +162,31 @@ def test_where_a_step_with_drafts_costs_too_much_nobody_is_asked(
     dear: Callable[[], StepCosts],
 ) -> None:
     drafter = ScriptedDrafter()
-    speculation, tokens = SteadySpeculation(drafter, dear()), [0]
-    assert [step(speculation, tokens) for _ in range(50)] == [[0]] * 50
+    speculator, tokens = PerStretchSpeculator(drafter, dear()), [0]
+    assert [step(speculator, tokens) for _ in range(50)] == [[0]] * 50
     assert not drafter.asked
 
 
 def test_without_costs_or_requests_there_are_no_drafts() -> None:
-    assert step(SteadySpeculation(ScriptedDrafter(), StepCosts()), [0]) == [0]
-    assert SteadySpeculation(ScriptedDrafter(), GPU).draft_all([]) == []
+    assert step(PerStretchSpeculator(ScriptedDrafter(), StepCosts()), [0]) == [0]
+    assert PerStretchSpeculator(ScriptedDrafter(), GPU).draft_all([], n_decoding=0) == []
 
 
 def test_an_ended_sequence_is_forgotten_by_the_drafter_too() -> None:
     drafter = ScriptedDrafter()
-    speculation = SteadySpeculation(drafter, GPU)
-    step(speculation, [0])
-    speculation.forget(RequestNo(1))
-    speculation.forget(RequestNo(7))
+    speculator = PerStretchSpeculator(drafter, GPU)
+    step(speculator, [0])
+    speculator.forget(RequestNo(1))
+    speculator.forget(RequestNo(7))
     assert drafter.forgotten == [1, 7]
 
 
 def test_a_text_that_repeats_itself_is_drafted_by_prompt_lookup() -> None:
-    speculation = SteadySpeculation(PromptLookup(), GPU)
+    speculator = PerStretchSpeculator(PromptLookup(), GPU)
     phrase = [5, 9, 4, 8, 7, 3, 6]
     tokens, n_steps = [*phrase], 0
     while len(tokens) < 400:
-        (draft,) = speculation.draft_all([DraftRequest(RequestNo(1), tokens, 100)])
+        (draft,) = speculator.draft_all([request(1, tokens)], n_decoding=1)
         came = [phrase[(len(tokens) + at) % 7] for at in range(8)]
         pairs = zip(draft, came, strict=False)
         n_right = next((n for n, (a, b) in enumerate(pairs) if a != b), len(draft))
@@ -200,26 +208,26 @@ class SilentModel(ScriptedDrafter):
 
 def test_a_model_that_has_nothing_to_say_is_not_waited_for() -> None:
     drafter = SilentModel(assumed=0.9, evidence=0, position_s=0.0001)
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    assert [step(speculation, tokens) for _ in range(300)] == [[0]] * 300
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    assert [step(speculator, tokens) for _ in range(300)] == [[0]] * 300
     assert drafter.asked
 
 
 def test_a_model_is_asked_to_learn_now_and_then_and_no_more() -> None:
     drafter = ScriptedDrafter(WRONG, assumed=0.2, evidence=0, position_s=0.0002)
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    assert not speculation.is_quiet, "it computes on the device that computes the step"
-    assert [step(speculation, tokens) for _ in range(700)] == [[0]] * 700
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    assert not speculator.is_quiet, "it computes on the device that computes the step"
+    assert [step(speculator, tokens) for _ in range(700)] == [[0]] * 700
     # 1.4 ms for seven positions, of a hundredth of 2 ms each
     assert len(drafter.asked) == pytest.approx(10, abs=1)
 
 
 def test_a_model_that_is_right_drafts_and_one_that_goes_wrong_ends() -> None:
     drafter = ScriptedDrafter(assumed=0.9, evidence=0, position_s=0.0002)
-    speculation, tokens = SteadySpeculation(drafter, GPU), [0]
-    steps_until(speculation, LENGTH, tokens)
+    speculator, tokens = PerStretchSpeculator(drafter, GPU), [0]
+    steps_until(speculator, LENGTH, tokens)
     drafter.token = WRONG
     # that its later tokens are right, if the first one is, it goes on assuming for a while
-    seen = [step(speculation, tokens) for _ in range(400)]
+    seen = [step(speculator, tokens) for _ in range(400)]
     assert seen.count([LENGTH]) < 60
     assert seen[-200:] == [[0]] * 200

@@ -12,7 +12,7 @@ TEXT = list(range(100, 200))
 
 
 def draft(lookup: PromptLookup, tokens: list[int], limit: int = 4, key: int = 1) -> Draft:
-    (found,) = lookup.draft_all([DraftRequest(RequestNo(key), tokens, limit)])
+    (found,) = lookup.draft_all([DraftRequest(RequestNo(key), tokens, limit, limit)])
     return found
 
 
