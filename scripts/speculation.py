@@ -87,7 +87,7 @@ class Reported(PromptLookup):
         super().__init__()
         self.evidence = evidence
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return 0.6
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:

@@ -6,13 +6,12 @@ while a running sequence owns it and *idle* when only the cache does; both can b
 """
 
 from collections.abc import Iterable
-from collections.abc import Sequence as Tokens
 from itertools import count
 
 from msgspec import Struct
 
 from engine_worker.kv.edits import Holding
-from engine_worker.kv.radix_tree import RadixTree, n_common
+from engine_worker.kv.radix_tree import RadixTree, Tokens, n_common
 
 MIN_MATCH = 16
 """Shorter prefixes are computed again: a copy, and a batch broken at another place, cost more."""
@@ -46,7 +45,7 @@ class PrefixCache:
         self._trees: dict[str, RadixTree] = {}
         self._uses = count()
 
-    def match(self, scope: str, tokens: Tokens[int]) -> Match | None:
+    def match(self, scope: str, tokens: Tokens) -> Match | None:
         """The best holding to start `tokens` from; at least one token is left to compute.
 
         Of equally long prefixes the one of the idle holding that has least beyond it, which may
@@ -59,7 +58,7 @@ class PrefixCache:
         self._touch(best.slot)
         return best
 
-    def match_in(self, slot: int, scope: str, tokens: Tokens[int]) -> Match | None:
+    def match_in(self, slot: int, scope: str, tokens: Tokens) -> Match | None:
         """The same in this slot alone, whose holding is not used by that."""
         if self._holdings[slot].scope != scope:
             return None
@@ -72,14 +71,14 @@ class PrefixCache:
             return None
         return self.n_tokens(match.slot) - match.n_tokens
 
-    def hold(self, slot: int, scope: str, tokens: Tokens[int]) -> None:
+    def hold(self, slot: int, scope: str, tokens: Tokens) -> None:
         """A running sequence's slot now has cells for exactly `tokens`."""
         self.forget(slot)
         if tokens:
             self._holdings[slot] = _Holding(scope, next(self._uses))
             self._trees.setdefault(scope, RadixTree()).insert(slot, tokens)
 
-    def extend(self, slot: int, tokens: Tokens[int]) -> None:
+    def extend(self, slot: int, tokens: Tokens) -> None:
         """A held slot of a running sequence now has cells for these `tokens` too.
 
         What `hold` with all of them would do, at the cost of the new ones.
@@ -156,7 +155,7 @@ class PrefixCache:
         """All idle slots, the least recently used first."""
         return sorted((slot for slot, held in self._holdings.items() if held.idle), key=self._used)
 
-    def _best(self, tree: RadixTree, tokens: Tokens[int]) -> Match | None:
+    def _best(self, tree: RadixTree, tokens: Tokens) -> Match | None:
         if self._can_cut:
             n_tokens, slots = tree.longest(tokens)
             return self._preferred(slots, n_tokens)

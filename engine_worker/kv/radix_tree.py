@@ -5,10 +5,12 @@ path of 100,000 tokens costs what its nodes cost, and those are few: one where t
 one ends.
 """
 
+import collections.abc
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
+Tokens: TypeAlias = collections.abc.Sequence[int]
 TokenArray: TypeAlias = "array[int]"
 
 
@@ -44,11 +46,11 @@ class RadixTree:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def insert(self, slot: int, tokens: Sequence[int]) -> None:
+    def insert(self, slot: int, tokens: Tokens) -> None:
         """Give a path to a slot that has none. `tokens` must not be empty."""
         self._ends[slot] = self._append(self._root, slot, array("i", tokens))
 
-    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+    def extend(self, slot: int, tokens: Tokens) -> None:
         """Let a slot's path go on with `tokens`. Costs what they cost, however long the path."""
         if not tokens:
             return
@@ -77,7 +79,7 @@ class RadixTree:
             node.slots.discard(source)
             node.slots.add(target)
 
-    def longest(self, tokens: Sequence[int]) -> tuple[int, frozenset[int]]:
+    def longest(self, tokens: Tokens) -> tuple[int, frozenset[int]]:
         """How many of `tokens` some slot's path begins with, and all slots whose path does."""
         node, n_common = self._root, 0
         while (child := _next(node, tokens, n_common)) is not None:
@@ -87,7 +89,7 @@ class RadixTree:
                 break
         return n_common, frozenset(node.slots) if n_common else frozenset()
 
-    def ends_along(self, tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
+    def ends_along(self, tokens: Tokens) -> Iterator[tuple[int, int]]:
         """(n_tokens, slot) of each path that is wholly a prefix of `tokens`, shortest first."""
         node, n_common = self._root, 0
         while (child := _next(node, tokens, n_common)) is not None:
@@ -149,7 +151,7 @@ def _upwards(node: _Node | None) -> Iterator[_Node]:
         node = node.parent
 
 
-def _next(node: _Node, tokens: Sequence[int], n_done: int) -> _Node | None:
+def _next(node: _Node, tokens: Tokens, n_done: int) -> _Node | None:
     return node.children.get(tokens[n_done]) if n_done < len(tokens) else None
 
 
@@ -164,12 +166,12 @@ def _split(node: _Node, at: int) -> _Node:
     return upper
 
 
-def _common_prefix(edge: TokenArray, tokens: Sequence[int], start: int) -> int:
+def _common_prefix(edge: TokenArray, tokens: Tokens, start: int) -> int:
     """How much of `edge` stands in `tokens` at `start`."""
     return n_common(edge, array("i", tokens[start : start + len(edge)]))
 
 
-def n_common(left: Sequence[int], right: Sequence[int]) -> int:
+def n_common(left: Tokens, right: Tokens) -> int:
     """Length of the common prefix of two sequences of one type: by bisection, since slices compare
     in C."""
     low, high = 0, min(len(left), len(right))

@@ -12,7 +12,7 @@ _MEMORY = 0.97
 """What one more comparison leaves of the weight of those before it in its group."""
 
 
-class Odds:
+class AcceptanceRates:
     """Weighted counts for each group of evidence, the latest comparisons weighing most."""
 
     def __init__(self, assumed: Callable[[int], float]) -> None:
@@ -26,7 +26,7 @@ class Odds:
         self._right[group] = self._right[group] * _MEMORY + right
         self._all[group] = self._all[group] * _MEMORY + 1.0
 
-    def chance(self, evidence: int) -> float:
+    def rate(self, evidence: int) -> float:
         """The chance that a drafted token of that evidence ≥ 0 is right if those before it are."""
         group = _GROUP_OF[min(evidence, _MOST)]
         return self._right[group] / self._all[group]

@@ -12,7 +12,7 @@ from math import expm1, log, log1p
 
 from msgspec import Struct
 
-from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.acceptance import AcceptanceRates
 
 MAX_DRAFT = 32
 """Tokens drafted for one sequence; beyond, a step is little cheaper per token, a miss dearer."""
@@ -26,7 +26,7 @@ takes several times as long: for a small gain, what is read would only come less
 class Offer(Struct, frozen=True):
     """A draft of `length` tokens, the first of which has that `evidence`."""
 
-    odds: Odds
+    rates: AcceptanceRates
     evidence: int
     length: int
 
@@ -64,7 +64,7 @@ def worthwhile(offers: Sequence[Offer], prices: Prices) -> list[int]:
     for at, offer in enumerate(offers):
         reached, expected = 1.0, 1.0
         for evidence in range(offer.evidence, offer.evidence + offer.length):
-            reached *= offer.odds.chance(evidence)
+            reached *= offer.rates.rate(evidence)
             if reached <= least * expected:  # not worth the cheapest token of all
                 break
             tokens.append((-log1p(reached / expected), at))

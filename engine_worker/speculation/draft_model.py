@@ -94,7 +94,7 @@ class DraftModel:
         self._streams: dict[RequestNo, _Stream] = {}
         self._given_up: set[RequestNo] = set()
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         """See `Drafter`. Here evidence is the position in the draft."""
         return 0.7
 

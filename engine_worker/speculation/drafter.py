@@ -58,7 +58,7 @@ class Drafter(Protocol):
     """What one more drafted position of all sequences costs before the step, in seconds; None if
     drafts cost nothing, and so may be asked for only to see whether they would have been right."""
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         """The chance that a token is right, to be assumed until a sequence has shown it."""
         ...
 

@@ -10,7 +10,7 @@ from math import ceil
 from msgspec import Struct, structs
 
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.acceptance import AcceptanceRates
 from engine_worker.speculation.draft_lengths import (
     MAX_DRAFT,
     MAX_DRAFTED,
@@ -35,7 +35,7 @@ class _Track(Struct):
     It is not looked at for another `rest` steps. What it gained meanwhile is compared then.
     """
 
-    odds: Odds
+    rates: AcceptanceRates
     n_known: int = 0
     draft: Draft = Draft([], 0)
     rest: int = 0
@@ -45,7 +45,7 @@ class _Track(Struct):
         drafted, evidence = self.draft.tokens, self.draft.evidence
         came = tokens[self.n_known : self.n_known + len(drafted)]
         for guess, token in zip(drafted, came, strict=False):
-            self.odds.learn(evidence, guess == token)
+            self.rates.learn(evidence, guess == token)
             if guess != token:
                 break
             evidence += 1
@@ -99,9 +99,9 @@ class PerStepSpeculator:
     ) -> list[list[int]]:
         """Of drafts that cost nothing, what is worth verifying."""
         drafts = self._drafted(requests, [request.limit for request in requests])
-        odds = [self._tracks[request.key].odds for request in requests]
-        pairs = zip(odds, drafts, strict=True)
-        offers = [Offer(odds, draft.evidence, len(draft.tokens)) for odds, draft in pairs]
+        rates = [self._tracks[request.key].rates for request in requests]
+        pairs = zip(rates, drafts, strict=True)
+        offers = [Offer(rates, draft.evidence, len(draft.tokens)) for rates, draft in pairs]
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, rest)
         return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)]
@@ -109,7 +109,7 @@ class PerStepSpeculator:
     def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
         """Drafts as long as they are worth making; one token where none is: to learn."""
         offers = [
-            Offer(self._tracks[request.key].odds, 0, min(request.limit, MAX_DRAFT))
+            Offer(self._tracks[request.key].rates, 0, min(request.limit, MAX_DRAFT))
             for request in requests
         ]
         lengths = worthwhile(offers, prices)
@@ -135,7 +135,7 @@ class PerStepSpeculator:
         """Whether to look at a sequence in this step; then its last draft has been compared."""
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
+            track = self._tracks[request.key] = _Track(AcceptanceRates(self._drafter.assumed_rate))
         if track.rest:
             track.rest -= 1
             return False

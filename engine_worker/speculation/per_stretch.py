@@ -17,7 +17,7 @@ from typing import NamedTuple
 from msgspec import Struct, structs
 
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.acceptance import AcceptanceRates
 from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest
 from gpufc.ids import RequestNo
 
@@ -46,15 +46,15 @@ class _Price(NamedTuple):
 class _Track(Struct):
     """One sequence: the draft for what comes after its first `n_known` tokens; 0: none yet.
 
-    `covered` tokens have come that the draft before them had, had there been one; `rate` is how
-    many a step with drafts would bring, of late. It is not looked at for another `rest` steps.
+    `covered` tokens have come that the draft before them had, had there been one; a step with
+    drafts would bring `tokens_per_step`, of late. It is not looked at for another `rest` steps.
     """
 
-    odds: Odds
+    rates: AcceptanceRates
     n_known: int = 0
     draft: Draft = Draft([], 0)
     covered: int = 0
-    rate: float = 1.0
+    tokens_per_step: float = 1.0
     rest: int = 0
 
     def would_have_saved(self, came: list[int], price: _Price) -> float:
@@ -65,9 +65,9 @@ class _Track(Struct):
             is_right = self.draft.tokens[at : at + 1] == [token]
             if is_right and self.covered < LENGTH:
                 self.covered += 1
-                self.rate = max(self.rate, self.covered + 1)
+                self.tokens_per_step = max(self.tokens_per_step, self.covered + 1)
             else:
-                self.rate += (self.covered + 1 - self.rate) / 2
+                self.tokens_per_step += (self.covered + 1 - self.tokens_per_step) / 2
                 self.covered = 0
         return saved_s
 
@@ -75,7 +75,7 @@ class _Track(Struct):
         """How often drafts are right, from what came in the last one's place."""
         evidence = self.draft.evidence
         for guess, token in zip(self.draft.tokens, came, strict=False):
-            self.odds.learn(evidence, guess == token)
+            self.rates.learn(evidence, guess == token)
             if guess != token:
                 break
             evidence += 1
@@ -165,14 +165,14 @@ class PerStretchSpeculator:
         if len(tracks) == 1:
             return alone_s
         # of a step with drafts, that part which would have been in one without: it brings more
-        rates = [track.rate for track in tracks]
+        rates = [track.tokens_per_step for track in tracks]
         gained = sum(rates) - len(rates)
         return (gained * price.token_s - price.drafts_s) * len(rates) / sum(rates)
 
     def _track(self, request: DraftRequest) -> _Track:
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
+            track = self._tracks[request.key] = _Track(AcceptanceRates(self._drafter.assumed_rate))
         return track
 
     def _judge(self, saved_s: float) -> None:
@@ -216,4 +216,4 @@ def _expected(track: _Track) -> float:
     """Tokens of a whole draft that are right, by the odds; none of a model that has none to say."""
     if not track.draft.tokens:
         return 0.0
-    return float(sum(accumulate(map(track.odds.chance, range(LENGTH)), mul)))
+    return float(sum(accumulate(map(track.rates.rate, range(LENGTH)), mul)))

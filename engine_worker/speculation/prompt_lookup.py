@@ -29,7 +29,7 @@ class PromptLookup:
     def __init__(self) -> None:
         self._histories: dict[RequestNo, _History] = {}
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         """See `Drafter`. Fitted to edited code and to tables, where a copy breaks off often."""
         return 1.0 - 1.0 / (1.0 + 0.35 * evidence)
 

@@ -256,7 +256,7 @@ class KnowingDrafter:
         self._prompts = prompts
         self._wrong = wrong
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return 0.9
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:

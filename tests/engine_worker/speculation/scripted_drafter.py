@@ -27,7 +27,7 @@ class ScriptedDrafter:
         self.asked: list[list[RequestNo]] = []
         self.forgotten: list[RequestNo] = []
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return self.assumed
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:

@@ -97,7 +97,7 @@ def test_only_what_came_in_the_place_of_the_draft_is_compared() -> None:
         lengths(speculator, [tokens], limit=4)
         tokens += [RIGHT, RIGHT, WRONG]
     (track,) = speculator._tracks.values()
-    assert track.odds.chance(50) == pytest.approx(2 / 3, abs=0.05)
+    assert track.rates.rate(50) == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_a_sequence_that_copies_does_not_stop_those_that_do_not() -> None:
@@ -180,13 +180,13 @@ def test_the_length_of_one_draft_is_the_fastest_or_none_where_that_is_hardly_fas
     chances: list[float], first_s: float, further_s: float
 ) -> None:
     class Listed(ScriptedDrafter):
-        def chance(self, evidence: int) -> float:
+        def assumed_rate(self, evidence: int) -> float:
             return chances[min(evidence, len(chances)) - 1]
 
     def rate(length: int) -> float:
         reached, expected = 1.0, 1.0
         for evidence in range(1, length + 1):
-            reached *= drafter.chance(evidence)
+            reached *= drafter.assumed_rate(evidence)
             expected += reached
         return expected / (first_s + further_s * length)
 
