@@ -4,18 +4,25 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 import pytest
+from msgspec import structs
 
+from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
+from engine_worker.backend.fake.vocabulary import tokenize
+from engine_worker.backend.port import Batch
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, PerStretchSpeculator
 from engine_worker.speculation.prompt_lookup import PromptLookup
+from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.ids import RequestNo
+from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.speculation.scripted_drafter import (
     RIGHT,
     WRONG,
     ScriptedDrafter,
     settled_costs,
 )
+from tests.engine_worker.text.sequences import spec
 
 GPU = settled_costs(0.002, 0.0001)
 """Seconds of a step: 2 ms, with a draft 2.7."""
@@ -231,3 +238,52 @@ def test_a_model_that_is_right_drafts_and_one_that_goes_wrong_ends() -> None:
     seen = [step(speculator, tokens) for _ in range(400)]
     assert seen.count([LENGTH]) < 60
     assert seen[-200:] == [[0]] * 200
+
+
+# in an engine
+
+
+class KnowsTheAnswer(ScriptedDrafter):
+    """Guesses what the fake model says after these words."""
+
+    def __init__(self, words: tuple[int, ...]) -> None:
+        super().__init__()
+        self._words = words
+
+    def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
+        return [Draft(self._guess(request), 5) for request in requests]
+
+    def _guess(self, request: DraftRequest) -> list[int]:
+        n_known = len(request.tokens) - len(self._words)
+        return expected_tokens(self._words, n_known + request.limit)[n_known:]
+
+
+class SizedBatches(FakeBackend):
+    """Computes all layers on a device; remembers the tokens of each batch."""
+
+    def __init__(self, config: ModelConfig, n_sequences: int) -> None:
+        super().__init__(config, n_sequences)
+        self.facts = structs.replace(
+            self.facts, asynchronous=True, n_gpu_layers=self.facts.n_layers
+        )
+        self.sizes: list[int] = []
+
+    def begin(self, batch: Batch) -> None:
+        self.sizes.append(len(batch.tokens))
+        super().begin(batch)
+
+
+def test_the_last_draft_on_a_device_is_as_long_as_the_others() -> None:
+    words = tuple(tokenize("ends somewhere within a draft", add_special=True))
+    fake = SizedBatches(
+        ModelConfig(
+            backend=BackendKind.FAKE, kv_cells=6 * 1024, n_ctx=1024, kv_unified=KvUnified.FALSE
+        ),
+        6,
+    )
+    run = EngineRun(fake, batch_tokens=64, drafter=KnowsTheAnswer(words))
+    run.engine._costs.settled_seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.run(spec(1, words, max_tokens=60))
+    assert run.tokens(1) == expected_tokens(words, 60)
+    assert 1 + LENGTH in fake.sizes
+    assert set(fake.sizes[1:]) <= {1, 1 + LENGTH}
