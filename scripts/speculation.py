@@ -28,10 +28,9 @@ from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import Batch
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.per_step import PerStepSpeculator
-from engine_worker.speculation.per_stretch import PerStretchSpeculator
+from engine_worker.speculation.drafter import Draft, Drafting, DraftRequest
 from engine_worker.speculation.prompt_lookup import PromptLookup
+from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.sampling import SamplingParams
@@ -96,7 +95,7 @@ class Reported(PromptLookup):
 
 def adaptive(make: Callable[[], PromptLookup]) -> Policy:
     def begin(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
-        speculator = PerStepSpeculator(make(), costs)
+        speculator = speculator_for(Drafting.PER_STEP, make(), costs)
 
         def draft(tokens: list[int], limit: int) -> list[int]:
             request = DraftRequest(KEY, tokens, limit, limit)
@@ -109,7 +108,7 @@ def adaptive(make: Callable[[], PromptLookup]) -> Policy:
 
 def steady(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
     """The engine's own on a device. There a draft may reach beyond the end."""
-    speculator = PerStretchSpeculator(PromptLookup(), costs)
+    speculator = speculator_for(Drafting.PER_STRETCH, PromptLookup(), costs)
 
     def draft(tokens: list[int], n_useful: int) -> list[int]:
         return speculator.draft_all([DraftRequest(KEY, tokens, 100, n_useful)], n_decoding=1)[0]

@@ -10,9 +10,10 @@ from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Draft, DraftRequest
+from engine_worker.speculation.drafter import Draft, Drafting, DraftRequest
 from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, PerStretchSpeculator
 from engine_worker.speculation.prompt_lookup import PromptLookup
+from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.ids import RequestNo
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -48,6 +49,11 @@ def steps_until(speculator: PerStretchSpeculator, length: int, tokens: list[int]
         if step(speculator, tokens) == [length]:
             return number
     raise AssertionError(f"no draft of {length} in 200 steps")
+
+
+def test_it_is_the_policy_for_drafting_per_stretch() -> None:
+    speculator = speculator_for(Drafting.PER_STRETCH, ScriptedDrafter(), GPU)
+    assert isinstance(speculator, PerStretchSpeculator)
 
 
 def test_drafts_begin_when_they_would_have_saved_what_a_change_costs() -> None:
