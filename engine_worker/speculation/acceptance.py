@@ -1,6 +1,8 @@
 """The acceptance rates of one sequence's drafted tokens, by the evidence for them. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from engine_worker.speculation.drafter import Draft
 
 _GROUPS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 23, 32)
 """The least evidence of each group. Tokens of one group share a rate."""
@@ -20,14 +22,19 @@ class AcceptanceRates:
         self._right = [assumed(evidence) * _PRIOR_WEIGHT for evidence in _GROUPS]
         self._all = [_PRIOR_WEIGHT] * len(_GROUPS)
 
-    def learn(self, evidence: int, accepted: bool) -> None:
-        """Record whether a drafted token of `evidence` ≥ 0 was right, if all before it were.
+    def compare(self, draft: Draft, came: Sequence[int]) -> None:
+        """Learn from the tokens that came at a draft's positions, whether it was verified or not.
 
-        Tokens after the first wrong one of a draft must not be recorded.
+        Tokens after the first wrong one say nothing about the rates and are left out.
         """
-        group = _GROUP_OF[min(evidence, _MOST)]
-        self._right[group] = self._right[group] * _MEMORY + accepted
-        self._all[group] = self._all[group] * _MEMORY + 1.0
+        for evidence, (drafted, token) in enumerate(
+            zip(draft.tokens, came, strict=False), draft.evidence
+        ):
+            group = _GROUP_OF[min(evidence, _MOST)]
+            self._right[group] = self._right[group] * _MEMORY + (drafted == token)
+            self._all[group] = self._all[group] * _MEMORY + 1.0
+            if drafted != token:
+                break
 
     def rate(self, evidence: int) -> float:
         """The probability that a drafted token of `evidence` ≥ 0 is right if all before it are."""

@@ -41,14 +41,9 @@ class _Track(Struct):
     rest: int = 0
 
     def compare(self, tokens: list[int]) -> None:
-        """Learn from the tokens at the last draft's positions, whether it was verified or not."""
-        drafted, evidence = self.draft.tokens, self.draft.evidence
-        came = tokens[self.n_known : self.n_known + len(drafted)]
-        for guess, token in zip(drafted, came, strict=False):
-            self.rates.learn(evidence, guess == token)
-            if guess != token:
-                break
-            evidence += 1
+        """Learn from the tokens that came at the last draft's positions."""
+        end = self.n_known + len(self.draft.tokens)
+        self.rates.compare(self.draft, tokens[self.n_known : end])
         self.n_known = len(tokens)
 
 

@@ -73,15 +73,6 @@ class _Track(Struct):
                 self.covered = 0
         return saved_s
 
-    def learn(self, came: list[int]) -> None:
-        """Learn acceptance rates from the tokens at the last draft's positions."""
-        evidence = self.draft.evidence
-        for guess, token in zip(self.draft.tokens, came, strict=False):
-            self.rates.learn(evidence, guess == token)
-            if guess != token:
-                break
-            evidence += 1
-
 
 class PerStretchSpeculator:
     """Implements `Speculator`: in every step either all sequences have drafts or none has.
@@ -194,7 +185,7 @@ class PerStretchSpeculator:
         for request, draft in zip(requests, self._drafter.draft_all(asked), strict=True):
             track = self._tracks[request.key]
             if self._drafter.position_s is not None and track.n_known:
-                track.learn(request.tokens[track.n_known :])
+                track.rates.compare(track.draft, request.tokens[track.n_known :])
             track.draft, track.n_known = draft, len(request.tokens)
 
     def _probe(self, requests: Sequence[DraftRequest], price: _Price) -> None:
