@@ -195,7 +195,7 @@ class DraftModel:
 
     def _give_up_longest(self) -> None:
         longest = max(self._streams, key=lambda key: len(self._streams[key].tokens))
-        logger.warning("draft_cells_short request=%d goes on without drafts", longest)
+        logger.warning("draft_cells_short request=%d: decoding it without drafts", longest)
         self._give_up(longest)
 
     def _give_up(self, key: RequestNo) -> None:
