@@ -22,7 +22,7 @@ from tests.bench.servers import Gpufc, LlamaServer, Setting
 from tests.bench.side_by_side import quick
 from tests.supervisor.bench.test_figures import outcome
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 SETTING = Setting(model=Path("/m.gguf"), n_threads=3, n_ctx=100, slots=4)
 
