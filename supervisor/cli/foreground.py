@@ -16,6 +16,7 @@ from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
@@ -96,12 +97,12 @@ def _early_spare(config: Config) -> "Spare | None":
     if config.fleet.standby is Standby.NONE:
         return None
     from supervisor.fleet.process import WORKER_COMMAND
-    from supervisor.fleet.standby import Spare
+    from supervisor.fleet.standby import Spare, spare_backend
     from supervisor.runtime_dir import RuntimeDir
 
     logs = RuntimeDir.find(config.server.runtime_dir).logs
-    with contextlib.suppress(OSError):  # it is only earlier: the fleet starts what it lacks
-        return Spare(WORKER_COMMAND, logs, config.model.backend)
+    with contextlib.suppress(OSError):  # the fleet spawns its worker later if this fails
+        return Spare(WORKER_COMMAND, logs, spare_backend(config))
     return None
 
 
@@ -111,7 +112,7 @@ class Terminal:
     def __init__(self, front: ServedFront, config: Config, command: Callable[[str], str]) -> None:
         """`command` is how a command of this front is typed."""
         self._front = front
-        self._n_ctx = config.model.n_ctx
+        self._asked = asked_contexts(config)
         self._drain_s = config.server.shutdown_timeout_s
         self._command = command
         self._stopping = asyncio.Event()
@@ -130,7 +131,7 @@ class Terminal:
         except (ConfigError, StartError) as err:
             raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document(), self._n_ctx, self._command):
+            for line in welcome(self._document(), self._asked, self._command):
                 click.echo(line)
             click.echo("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())
