@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.errors import GpufcError
+from supervisor import program
 from supervisor.cli import errors
 from supervisor.cli.terminal import amount
-from supervisor.control import program
 
 LEAST_PYTHON = (3, 11)
 LEAST_FILES = 4096

@@ -63,10 +63,10 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     """Returns the pid of the front that has taken over, if one has."""
     spare = _early_spare(config)  # while it imports what a worker needs, so does the front
+    from supervisor import systemd
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
-    from supervisor.handover import sd
     from supervisor.handover.command import add_upgrade
     from supervisor.runtime_dir import RuntimeDir
 
@@ -80,12 +80,12 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
             app = control.create_control_app(front)
             add_upgrade(app, front)
             runner = await control.serve(app, folder.control_socket)
-            sd.notify("READY=1")  # it answers, and says itself how far the model is
+            systemd.notify("READY=1")  # it answers, and says itself how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
                 if front.successor is None:
-                    sd.notify("STOPPING=1")
+                    systemd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()

@@ -17,11 +17,10 @@ from msgspec import Struct
 from gpufc.config import BackendKind, Config, ModelConfig, Speculation
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings
-from supervisor import demo_model
+from supervisor import demo_model, program
 from supervisor.cli import model_file
-from supervisor.control import program
 from supervisor.fleet.names import served_name
-from supervisor.handover.sd import is_activated
+from supervisor.systemd import is_activated
 
 if TYPE_CHECKING:
     import psutil

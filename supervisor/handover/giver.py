@@ -16,10 +16,10 @@ from gpufc.errors import GpufcError, LinkError, Overloaded
 from gpufc.ids import Epoch
 from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Origin, Value
+from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.heritage import Holdings
-from supervisor.handover import sd
 from supervisor.handover.messages import (
     VERSION,
     Attached,
@@ -213,7 +213,7 @@ class Giver:
         await self._front.http.retire()
         await fleet.let_go()
         self._front.runtime.let_go()
-        sd.notify(f"MAINPID={successor.pid}")
+        systemd.notify(f"MAINPID={successor.pid}")
         logger.info("handed_over pid=%d", successor.pid)
 
     @property
