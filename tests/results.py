@@ -52,10 +52,11 @@ def section(run: Run, table: Table) -> str:
         "commit": _commit(known.get("commit")),
         "machine": _machine(known),
         "load": _load(known.get("load_average")),
+        "versions": _versions(known),
         "command": f"`{run.command}`",
     }
     lines = ["", f"## {run.title}, {known.get('at', 'at an unknown time')}", ""]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- {name}: {value}" for name, value in facts.items() if value]
     return "\n".join([*lines, "", *_table(table)]) + "\n"
 
 
@@ -102,6 +103,14 @@ def _machine(known: Mapping[str, Any]) -> str:
         ", ".join(known.get("gpus") or ()) or "no GPU",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _versions(known: Mapping[str, Any]) -> str:
+    """Of the programs that took part, as far as the conditions name them."""
+    names = {"python": "Python", "llama-cpp-python": "llama-cpp-python", "llama-server": ""}
+    return ", ".join(
+        f"{name} {known[key]}".strip() for key, name in names.items() if known.get(key)
+    )
 
 
 def _load(averages: Sequence[float] | None) -> str:

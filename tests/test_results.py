@@ -46,6 +46,11 @@ def test_uncommitted_changes_and_gpus_are_said() -> None:
     assert "8 GiB, A GPU, 8 MiB, B\n" in text
 
 
+def test_versions_are_said_where_they_are_known() -> None:
+    text = section(run(**{"python": "3.11.1", "llama-server": "version: 8000 (abc)"}), TABLE)
+    assert "- versions: Python 3.11.1, version: 8000 (abc)\n" in text
+
+
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 columns"):
         section(run(), Table(("what", "value"), (("alone",),)))

@@ -163,7 +163,8 @@ def test_a_whole_comparison_with_real_processes(
     model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
     code = command.main(
         ["--quick", "--scenario", "multiturn", "--set", "backend=fake", "--model", str(model),
-         "--llama-server", str(peer), "--json", str(out), "--plot", str(drawing)]
+         "--llama-server", str(peer), "--json", str(out), "--plot", str(drawing),
+         "--results", str(tmp_path / "RESULTS.md")]
     )  # fmt: skip
     shown = capsys.readouterr().out
     assert code == 0, shown
@@ -174,11 +175,18 @@ def test_a_whole_comparison_with_real_processes(
     assert all(entry["figures"]["succeeded"] == 16 for entry in read["rows"])
     assert read["conditions"]["cores"] >= 1
     assert "multiturn" in drawing.read_text()
+    published = (tmp_path / "RESULTS.md").read_text()
+    assert "## gpufc and llama-server on m.gguf, " in published
+    assert "--results RESULTS.md`" in published
+    assert "| multiturn | first_token_p50_ms | gpufc: " in published
 
 
 def test_the_front_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "front.json"
-    assert command.main(["--front", "--quick", "--json", str(out)]) == 0
+    published = tmp_path / "RESULTS.md"
+    words = ["--front", "--quick", "--json", str(out), "--results", str(published)]
+    assert command.main(words) == 0
+    assert "| 4 streams | front CPU per token, µs | " in published.read_text()
     assert "added per token" in capsys.readouterr().out
     found = json.loads(out.read_text())["front"]
     assert found["costs"][0]["streams"] == 4
@@ -191,7 +199,10 @@ def test_growth_is_measured_in_front_and_worker(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "growth.json"
-    assert command.main(["--growth", "320", "--json", str(out)]) == 0
+    published = tmp_path / "RESULTS.md"
+    words = ["--growth", "320", "--json", str(out), "--results", str(published)]
+    assert command.main(words) == 0
+    assert "\n| front | 320 | " in published.read_text()
     assert "per 100,000" in capsys.readouterr().out
     found = json.loads(out.read_text())["growth"]
     assert found["requests"][-1] == 320
