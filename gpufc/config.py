@@ -2,18 +2,24 @@
 
 A key has one name everywhere: `n_ctx` here, `n_ctx` in the TOML file, `GPUFC_N_CTX` in the
 environment and, where `flag` is set, `--n-ctx` on the command line. Keys are unique over all
-sections, so the TOML file is flat. A class is given the section that it needs, never all of them.
+sections, so the TOML file needs tables for models only. A class gets the section that it needs,
+never the whole `Config`. Only the fleet and the checks before a start read a model's section.
 
-Type, bounds and description stand in the annotation; `--help`, `config show`, the README's table
-and the checks are all made from it. How values are found: `gpufc/settings.py`.
+Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
+the checks are made from it. `gpufc/settings.py` finds the values.
 """
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 FLAG = {"flag": True}
+
+DEFAULT_MODEL = "default"
+"""The name in `Config.models` of a model that no table of the file names."""
 
 
 class Standby(StrEnum):
@@ -345,10 +351,23 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything, as it is in force. Made once by `settings.resolve`."""
+    """The whole configuration in force. `settings.resolve` makes it.
+
+    `models` has at least one entry, in the order of the file. Its keys are the names of the file's
+    tables, not the names that models are served under.
+    """
 
     server: ServerConfig = ServerConfig()
-    model: ModelConfig = ModelConfig()
+    models: dict[str, ModelConfig] = msgspec.field(
+        default_factory=lambda: {DEFAULT_MODEL: ModelConfig()}
+    )
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    def model_folders(self) -> list[str]:
+        """Folders from which models may be loaded over HTTP."""
+        if self.server.model_dirs is not None:
+            return [folder for folder in self.server.model_dirs.split(":") if folder]
+        paths = [model.model_path for model in self.models.values() if model.model_path]
+        return list(dict.fromkeys(str(Path(path).parent) for path in paths))

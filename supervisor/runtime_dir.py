@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpufc.errors import ConfigError, StartError
 from gpufc.ids import WorkerName
-from supervisor.control import program
+from supervisor import program
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket, without its final zero (unix(7))."""

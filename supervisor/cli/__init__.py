@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from supervisor.control import program
+from supervisor import program
 
 PROGRAM = program.NAME
 

@@ -7,10 +7,10 @@ from typing import TextIO
 
 import click
 
+from supervisor import program
 from supervisor.cli.answer_view import AnswerView
 from supervisor.cli.chat_client import ChatClient, ChatFailed, Turn
 from supervisor.cli.terminal import columns, duration, input_mode
-from supervisor.control import program
 from supervisor.control.client import NotRunning
 
 PROMPT = "> "

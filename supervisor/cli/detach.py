@@ -14,6 +14,7 @@ import click
 from gpufc.config import Config
 from gpufc.errors import ConfigError, StartError
 from supervisor.cli.errors import USAGE
+from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
 from supervisor.control.client import ControlClient, NotRunning
@@ -46,7 +47,7 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         raise
-    for line in welcome(status, config.model.n_ctx, folder.command):
+    for line in welcome(status, asked_contexts(config), folder.command):
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
     click.echo(f"`{folder.command('logs -f')}` follows it, `{folder.command('stop')}` ends it.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpufc.config import ServerConfig
     from gpufc.settings import Settings
     from supervisor.cli.findings import Finding
+    from supervisor.cli.preflight import Plan
     from supervisor.runtime_dir import RuntimeDir
 
 PROBE_S = 60.0
@@ -76,7 +77,7 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
         plan = preflight.check_configuration(settings)
     except ConfigError as err:
         yield findings.Finding(findings.Level.BAD, "configuration", str(err), code=USAGE)
-    yield from _engine(plan, settings)
+    yield from _engine(plan)
     folder = RuntimeDir.find(server.runtime_dir)
     running = findings.running(_status(folder), server.port)
     if running is not None:
@@ -114,21 +115,25 @@ def _places(server: "ServerConfig") -> Iterator["Finding"]:
     )
 
 
-def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
+def _engine(plan: "Plan | None") -> Iterator["Finding"]:
+    from gpufc.config import ModelConfig
     from supervisor.cli import findings
 
-    path = plan.config.model.model_path if plan else None
-    model = settings.config.model
-    report = probe(path, (model.cache_type_k, model.cache_type_v))
+    models = list(plan.config.models.values()) if plan else []
+    first = models[0] if models else ModelConfig()
+    report = probe(first.model_path, (first.cache_type_k, first.cache_type_v))
     engine = report["llama_cpp"]
     yield from findings.engine(engine)
     devices, why_none = _gpus()
     yield from findings.gpu(devices, why_none, bool(engine.get("supports_gpu")))
-    facts = report.get("model")
-    if facts:
-        yield from findings.model(facts, settings.config)
-    if facts and "error" not in facts:
-        yield from findings.memory(facts, report, settings.config)
+    for model in models:
+        if model is not first:
+            report = probe(model.model_path, (model.cache_type_k, model.cache_type_v))
+        facts = report.get("model")
+        if facts:
+            yield from findings.model(facts, model.n_ctx)
+        if facts and "error" not in facts:
+            yield from findings.memory(facts, report, model)
 
 
 def probe(model_path: str | None, cache_types: Sequence[str] = ()) -> dict[str, Any]:

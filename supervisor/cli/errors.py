@@ -70,7 +70,7 @@ def exit_code(err: GpufcError) -> int:
 
 def _usage(err: click.UsageError) -> str:
     """Click's message as one line that begins small and ends with where to look."""
-    from supervisor.control import program
+    from supervisor import program
 
     if isinstance(err, click.NoSuchOption):
         close = _similar(err.option_name, err.possibilities or ())

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gpufc.config import Config
+from gpufc.config import ModelConfig
 from gpufc.errors import GpufcError
+from supervisor import program
 from supervisor.cli import errors
 from supervisor.cli.terminal import amount
-from supervisor.control import program
 
 LEAST_PYTHON = (3, 11)
 LEAST_FILES = 4096
@@ -142,7 +142,7 @@ def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator
         yield Finding(Level.OK, "NVIDIA GPU", f"none: {why_none}")
 
 
-def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
+def model(facts: dict[str, Any], n_ctx: int) -> Iterator[Finding]:
     """Whole, and does its training fit what is asked of it."""
     if "error" in facts:
         advice = "" if ";" in facts["error"] else "download it again, or name another one"
@@ -151,7 +151,7 @@ def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
     name = facts["name"] or "unnamed"
     text = f"{name} ({facts['architecture']}), {amount(facts['file_bytes'])}, whole"
     yield Finding(Level.OK, "model", text)
-    trained, n_ctx = facts["n_ctx_train"], config.model.n_ctx
+    trained = facts["n_ctx_train"]
     if trained and n_ctx > trained:
         yield Finding(
             Level.WARN, "context", f"n_ctx is {n_ctx:,}, but the model gives {trained:,} at most",
@@ -159,14 +159,14 @@ def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Iterator[Finding]:
+def memory(facts: dict[str, Any], report: dict[str, Any], wanted: ModelConfig) -> Iterator[Finding]:
     """Do the weights and one request's context fit? An estimate: the worker measures."""
     devices = report["llama_cpp"].get("devices", [])
     device_free = sum(d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu"))
-    on_gpu = bool(device_free) and config.model.n_gpu_layers > 0
+    on_gpu = bool(device_free) and wanted.n_gpu_layers > 0
     free = device_free * GPU_SHARE if on_gpu else report["available_bytes"] * CPU_SHARE
-    n_ctx = min(config.model.n_ctx, facts["n_ctx_train"] or config.model.n_ctx)
-    n_cells = max(n_ctx, config.model.kv_cells or 0)
+    n_ctx = min(wanted.n_ctx, facts["n_ctx_train"] or wanted.n_ctx)
+    n_cells = max(n_ctx, wanted.kv_cells or 0)
     context = facts["cell_bytes"] * n_cells
     place = "GPU" if on_gpu else "host"
     text = (

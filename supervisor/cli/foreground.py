@@ -16,6 +16,7 @@ from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
@@ -62,10 +63,10 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     """Returns the pid of the front that has taken over, if one has."""
     spare = _early_spare(config)  # while it imports what a worker needs, so does the front
+    from supervisor import systemd
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
-    from supervisor.handover import sd
     from supervisor.handover.command import add_upgrade
     from supervisor.runtime_dir import RuntimeDir
 
@@ -79,12 +80,12 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
             app = control.create_control_app(front)
             add_upgrade(app, front)
             runner = await control.serve(app, folder.control_socket)
-            sd.notify("READY=1")  # it answers, and says itself how far the model is
+            systemd.notify("READY=1")  # it answers, and says itself how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
                 if front.successor is None:
-                    sd.notify("STOPPING=1")
+                    systemd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
@@ -96,12 +97,12 @@ def _early_spare(config: Config) -> "Spare | None":
     if config.fleet.standby is Standby.NONE:
         return None
     from supervisor.fleet.process import WORKER_COMMAND
-    from supervisor.fleet.standby import Spare
+    from supervisor.fleet.standby import Spare, spare_backend
     from supervisor.runtime_dir import RuntimeDir
 
     logs = RuntimeDir.find(config.server.runtime_dir).logs
-    with contextlib.suppress(OSError):  # it is only earlier: the fleet starts what it lacks
-        return Spare(WORKER_COMMAND, logs, config.model.backend)
+    with contextlib.suppress(OSError):  # the fleet spawns its worker later if this fails
+        return Spare(WORKER_COMMAND, logs, spare_backend(config))
     return None
 
 
@@ -111,7 +112,7 @@ class Terminal:
     def __init__(self, front: ServedFront, config: Config, command: Callable[[str], str]) -> None:
         """`command` is how a command of this front is typed."""
         self._front = front
-        self._n_ctx = config.model.n_ctx
+        self._asked = asked_contexts(config)
         self._drain_s = config.server.shutdown_timeout_s
         self._command = command
         self._stopping = asyncio.Event()
@@ -130,7 +131,7 @@ class Terminal:
         except (ConfigError, StartError) as err:
             raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document(), self._n_ctx, self._command):
+            for line in welcome(self._document(), self._asked, self._command):
                 click.echo(line)
             click.echo("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpufc.errors import ConfigError
 from gpufc.settings import closest
-from supervisor.control import program
+from supervisor import program
 
 MAGIC = b"GGUF"
 NEWEST_VERSION = 3

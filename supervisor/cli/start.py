@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisor import program
 from supervisor.cli.options import config_option, resolve, setting_options
-from supervisor.control import program
 
 if TYPE_CHECKING:
     from gpufc.settings import Settings

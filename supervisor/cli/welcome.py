@@ -11,13 +11,16 @@ from supervisor.cli.terminal import amount
 WIDTH = 11
 
 
-def welcome(status: Mapping[str, Any], n_ctx: int, command: Callable[[str], str]) -> list[str]:
-    """Lines for a person at a terminal. `n_ctx` is what was asked for, `command` how a command of
-    this front is typed."""
+def welcome(
+    status: Mapping[str, Any], asked: Mapping[str, int], command: Callable[[str], str]
+) -> list[str]:
+    """Lines for a person at a terminal. `asked` is the configured `n_ctx` of each served name;
+    `command` spells a command of this front."""
     front = status["front"]
     addresses = front["addresses"]
     lines = [_row("address", address) for address in addresses]
     for worker in status["workers"]:
+        n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
     if addresses and (token := front.get("admin_token")):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import RequestError
+from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront
 from supervisor.fleet.port import ModelChange
@@ -79,7 +80,7 @@ class _Handlers:
 
     async def config(self, _request: web.Request) -> web.Response:
         values = self._front.effective_values()
-        return _json([{"key": v.key.name, "value": v.value, "source": v.source} for v in values])
+        return _json([row(value) for value in values])
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, StopBody)

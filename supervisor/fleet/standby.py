@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpufc.config import BackendKind
+from gpufc.config import BackendKind, Config
 from supervisor.fleet.port import SpareState, SpareStatus
 from supervisor.fleet.process import ExitListener, WorkerProcess, trim_log
 
@@ -31,6 +31,11 @@ imports waits as long. It is only shown, nothing depends on it."""
 
 END_LIMIT_S = 5.0
 LINK_PREFIX = ".spare-"
+
+
+def spare_backend(config: Config) -> BackendKind:
+    """The engine that a spare imports: the first model's."""
+    return next(iter(config.models.values())).backend
 
 
 class Spare:

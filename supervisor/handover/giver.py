@@ -15,11 +15,11 @@ from gpufc.config import Config
 from gpufc.errors import GpufcError, LinkError, Overloaded
 from gpufc.ids import Epoch
 from gpufc.protocol import PROTOCOL_VERSION
-from gpufc.settings import Value
+from gpufc.settings import Origin, Value
+from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.heritage import Holdings
-from supervisor.handover import sd
 from supervisor.handover.messages import (
     VERSION,
     Attached,
@@ -140,15 +140,15 @@ class Giver:
     def _estate(self, holdings: Holdings) -> Estate:
         front = self._front
         values = front.effective_values()
-        flags = {v.key.name: v.value for v in values if v.source.startswith("flag ")}
-        files = [v.source.removeprefix("file ") for v in values if v.source.startswith("file ")]
+        flags = {v.key.name: v.value for v in values if v.source.origin is Origin.FLAG}
+        files = [v.source.name for v in values if v.source.origin is Origin.FILE]
         return Estate(
             version=VERSION,
             protocol=PROTOCOL_VERSION,
             pid=os.getpid(),
             runtime_dir=str(front.runtime.path),
             origins=Origins(
-                flags=flags, file=files[0] if files else None, model=front.config.model
+                flags=flags, file=files[0] if files else None, models=front.config.models
             ),
             started_at=front.started_at,
             n_listeners=len(front.listeners),
@@ -213,7 +213,7 @@ class Giver:
         await self._front.http.retire()
         await fleet.let_go()
         self._front.runtime.let_go()
-        sd.notify(f"MAINPID={successor.pid}")
+        systemd.notify(f"MAINPID={successor.pid}")
         logger.info("handed_over pid=%d", successor.pid)
 
     @property

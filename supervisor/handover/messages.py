@@ -39,12 +39,12 @@ class Totals(Struct, frozen=True, kw_only=True):
 
 
 class Origins(Struct, frozen=True, kw_only=True):
-    """Where the old front's configuration came from: the new one reads it there again. `flags`
-    are those that were given at start, by key."""
+    """The sources of the old front's configuration: the new front reads them again. `flags` maps
+    keys to the flags that were given at start. `models` is what the running workers hold."""
 
     flags: dict[str, Any]
     file: str | None
-    model: ModelConfig
+    models: dict[str, ModelConfig]
 
 
 class Estate(Struct, frozen=True, kw_only=True, tag=True):

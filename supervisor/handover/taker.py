@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from gpufc.config import Config
@@ -106,12 +105,21 @@ def configure(
 
 
 def require_same_model(config: Config, estate: Estate) -> None:
-    """Raises `ConfigError` if the workers would have to be replaced."""
-    wanted, given = (
-        msgspec.structs.asdict(config.model),
-        msgspec.structs.asdict(estate.origins.model),
+    """Raises `ConfigError` if the configuration would need other workers."""
+    wanted, given = config.models, estate.origins.models
+    if list(wanted) != list(given):
+        raise ConfigError(
+            f"the configuration has the models {', '.join(wanted)} now, and the front runs"
+            f" {', '.join(given)}: an upgrade changes no models; `stop` it and start it anew"
+        )
+    changed = sorted(
+        {
+            key
+            for name, model in wanted.items()
+            for key in model.__struct_fields__
+            if getattr(model, key) != getattr(given[name], key)
+        }
     )
-    changed = sorted(key for key in wanted if wanted[key] != given[key])
     if changed:
         raise ConfigError(
             f"the configuration has another {', '.join(changed)} now: `swap` changes the model, "

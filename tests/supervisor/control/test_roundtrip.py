@@ -31,7 +31,7 @@ def test_status_is_the_fronts_document(server: Server) -> None:
 def test_config_has_values_and_sources(server: Server) -> None:
     _, path, _ = server
     rows = {row["key"]: row for row in ControlClient(path).config()}
-    assert rows["port"] == {"key": "port", "value": 9000, "source": "flag --port"}
+    assert rows["port"] == {"key": "port", "value": 9000, "source": "flag --port", "model": None}
     assert rows["host"]["source"] == "default"
 
 

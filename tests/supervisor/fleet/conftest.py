@@ -123,7 +123,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
         spare: Spare | None = None,
     ) -> Started:
         config = Config(
-            model=ModelConfig(model_path="/models/tiny.gguf"),
+            models={"default": ModelConfig(model_path="/models/tiny.gguf")},
             fleet=FleetConfig(restart_limit=restart_limit, standby=standby),
         )
         listener = Recorder()

@@ -46,7 +46,7 @@ async def start_real(runtime: RuntimeDir) -> AsyncIterator[StartReal]:
         restart_limit: int = 1000,
     ) -> Started:
         config = Config(
-            model=ModelConfig(backend=BackendKind.FAKE, fake_script=script),
+            models={"default": ModelConfig(backend=BackendKind.FAKE, fake_script=script)},
             fleet=FleetConfig(standby=standby, restart_limit=restart_limit),
         )
         listener = Recorder()

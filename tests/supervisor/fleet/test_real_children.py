@@ -325,7 +325,7 @@ async def test_fifty_restarts_leak_nothing(start: StartFleet) -> None:
 
 async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> None:
     listener = Recorder()
-    config = Config(model=ModelConfig(backend=BackendKind.FAKE))
+    config = Config(models={"default": ModelConfig(backend=BackendKind.FAKE)})
     fleet = Fleet(config, runtime, listener)
     started = Started(fleet, listener, runtime)
     await fleet.start()

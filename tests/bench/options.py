@@ -8,8 +8,8 @@ from pathlib import Path
 from gpufc import settings
 from supervisor import demo_model
 from supervisor.bench.client import Api
-from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
+from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.servers import Gpufc, LlamaServer, Server, Setting
 
 BATCHED = "batched"
 DEFAULT = (
@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
         help="memory over N short requests, to the scripted engine or to --model")  # fmt: skip
     add("--seed", type=int, default=1, metavar="N", help="of all prompts (1)")
     add("--json", type=Path, metavar="FILE", help="write everything there")
+    add("--results", type=Path, metavar="FILE.md",
+        help="add a table of the run there, such as tests/bench/RESULTS.md (no table)")  # fmt: skip
     add("--plot", type=Path, metavar="FILE", help="draw the ratios there, as SVG")
     return made
 

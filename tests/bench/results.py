@@ -1,4 +1,4 @@
-"""What a comparison has found so far: kept, and written down after each scenario."""
+"""The results of a comparison so far. They are written to files after each scenario."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ import msgspec
 from msgspec import Struct
 
 from supervisor.bench import plot, report
-from supervisor.bench.compare.batched import Rates
-from supervisor.bench.compare.rounds import Comparison, Row
-from supervisor.bench.compare.scenarios import RATE, SCENARIOS
+from tests.bench.batched import Rates
+from tests.bench.rounds import Comparison, Row
+from tests.bench.scenarios import RATE, SCENARIOS
 
 TITLE = "gpufc to the other server: longer is better"
 
 
 class Kernels(Struct, frozen=True, kw_only=True):
-    """What llama-batched-bench generates with as many streams as a scenario has, and which part of
-    either rate gpufc reaches there, where that was measured."""
+    """llama-batched-bench's rates with as many streams as a scenario has. `reached` is gpufc's rate
+    in that scenario as a share of each; None if gpufc was not measured there."""
 
     scenario: str
     streams: int
@@ -35,12 +35,12 @@ class Results:
         self._kernels: list[Kernels] = []
 
     def add(self, rows: list[Row], compared: list[Comparison]) -> None:
-        """One scenario."""
+        """Add one scenario's rounds and their comparison."""
         self._rows += rows
         self._compared += compared
 
     def add_kernels(self, scenario: str, streams: int, rates: Rates) -> Kernels:
-        """What llama-batched-bench says to a scenario."""
+        """Add llama-batched-bench's rates for a scenario."""
         ours = next(
             (
                 next(iter(row.medians.values()))
@@ -58,17 +58,23 @@ class Results:
         self._kernels.append(found)
         return found
 
-    def write(self, json: Path | None, drawing: Path | None) -> None:
-        """To those files that are wanted. Raises `OSError`."""
-        if json is not None:
-            document = {
+    def document(self) -> dict[str, Any]:
+        """All results so far as plain data."""
+        plain: dict[str, Any] = msgspec.to_builtins(
+            {
                 "conditions": self._conditions,
                 "options": self._options,
                 "comparisons": self._compared,
                 "rows": self._rows,
                 "batched": self._kernels,
             }
-            report.write(json, msgspec.to_builtins(document))
+        )
+        return plain
+
+    def write(self, json: Path | None, drawing: Path | None) -> None:
+        """Write the files that are wanted. Raises `OSError`."""
+        if json is not None:
+            report.write(json, self.document())
         if drawing is not None:
             drawing.write_text(plot.ratio_bars(TITLE, self._bars()))
 

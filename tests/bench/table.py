@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from supervisor.bench.compare.rounds import Comparison
-from supervisor.bench.compare.scenarios import Scenario
+from tests.bench.rounds import Comparison
+from tests.bench.scenarios import Scenario
 
 NAME, CELL = 28, 24
 """Widths of the columns, in letters."""
@@ -35,22 +35,23 @@ def _header(servers: Sequence[str]) -> str:
 
 
 def _row(row: Comparison, servers: Sequence[str]) -> str:
-    cells = [_cell(row.medians, row.spreads, server) for server in servers]
-    cells += [_cell(row.ratios, row.ratio_spreads, server) for server in servers[1:]]
+    cells = [value(row.medians, row.spreads, server) for server in servers]
+    cells += [value(row.ratios, row.ratio_spreads, server) for server in servers[1:]]
     return f"{'  ' + row.metric:{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
-def _cell(
+def value(
     values: Mapping[str, float], spreads: Mapping[str, tuple[float, float]], server: str
 ) -> str:
+    """A server's value with the least and the most of a round; a dash without one."""
     if server not in values:
         return "–"
     low, high = spreads[server]
-    spread = f" ({_number(low)}–{_number(high)})" if low < high else ""
-    return _number(values[server]) + spread
+    spread = f" ({number(low)}–{number(high)})" if low < high else ""
+    return number(values[server]) + spread
 
 
-def _number(value: float) -> str:
-    """Three figures or more."""
+def number(value: float) -> str:
+    """With three figures or more."""
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:.{digits}f}"

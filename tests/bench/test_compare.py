@@ -11,18 +11,18 @@ import psutil
 import pytest
 
 from gpufc import settings
-from supervisor.bench.compare import batched, command, growth, table
-from supervisor.bench.compare.intruder import Intrusion
-from supervisor.bench.compare.intruder import metrics as intruder_metrics
-from supervisor.bench.compare.results import Results
-from supervisor.bench.compare.rounds import Row, compare, order
-from supervisor.bench.compare.scenarios import SCENARIOS, metrics
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Setting
-from supervisor.bench.compare.side_by_side import quick
 from supervisor.bench.figures import figures
+from tests.bench import batched, command, growth, table
+from tests.bench.intruder import Intrusion
+from tests.bench.intruder import metrics as intruder_metrics
+from tests.bench.results import Results
+from tests.bench.rounds import Row, compare, order
+from tests.bench.scenarios import SCENARIOS, metrics
+from tests.bench.servers import Gpufc, LlamaServer, Setting
+from tests.bench.side_by_side import quick
 from tests.supervisor.bench.test_figures import outcome
 
-ROOT = Path(__file__).parent.parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 SETTING = Setting(model=Path("/m.gguf"), n_threads=3, n_ctx=100, slots=4)
 
@@ -46,7 +46,7 @@ def test_ratios_above_one_are_ours_whichever_way_the_metric_goes() -> None:
         *(row("peer", i, output_tokens_per_s=v, gap_ms=v) for i, v in enumerate([5, 10, 90])),
     ]
     rate, gap = compare(rows, "s", ["ours", "peer"])
-    assert rate.ratio_spreads == {"peer": (pytest.approx(1 / 9), 6.0)}
+    assert rate.ratio_spreads["peer"] == pytest.approx((1 / 9, 6.0))
     assert (rate.medians, rate.ratios) == ({"ours": 20, "peer": 10}, {"peer": 2.0})
     assert (gap.medians, gap.ratios) == ({"ours": 20, "peer": 10}, {"peer": 0.5})
     assert rate.spreads["peer"] == (5, 90)
@@ -163,7 +163,8 @@ def test_a_whole_comparison_with_real_processes(
     model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
     code = command.main(
         ["--quick", "--scenario", "multiturn", "--set", "backend=fake", "--model", str(model),
-         "--llama-server", str(peer), "--json", str(out), "--plot", str(drawing)]
+         "--llama-server", str(peer), "--json", str(out), "--plot", str(drawing),
+         "--results", str(tmp_path / "RESULTS.md")]
     )  # fmt: skip
     shown = capsys.readouterr().out
     assert code == 0, shown
@@ -174,11 +175,18 @@ def test_a_whole_comparison_with_real_processes(
     assert all(entry["figures"]["succeeded"] == 16 for entry in read["rows"])
     assert read["conditions"]["cores"] >= 1
     assert "multiturn" in drawing.read_text()
+    published = (tmp_path / "RESULTS.md").read_text()
+    assert "## gpufc and llama-server on m.gguf, " in published
+    assert "--results RESULTS.md`" in published
+    assert "| multiturn | first_token_p50_ms | gpufc: " in published
 
 
 def test_the_front_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "front.json"
-    assert command.main(["--front", "--quick", "--json", str(out)]) == 0
+    published = tmp_path / "RESULTS.md"
+    words = ["--front", "--quick", "--json", str(out), "--results", str(published)]
+    assert command.main(words) == 0
+    assert "| 4 streams | front CPU per token, µs | " in published.read_text()
     assert "added per token" in capsys.readouterr().out
     found = json.loads(out.read_text())["front"]
     assert found["costs"][0]["streams"] == 4
@@ -191,7 +199,10 @@ def test_growth_is_measured_in_front_and_worker(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "growth.json"
-    assert command.main(["--growth", "320", "--json", str(out)]) == 0
+    published = tmp_path / "RESULTS.md"
+    words = ["--growth", "320", "--json", str(out), "--results", str(published)]
+    assert command.main(words) == 0
+    assert "\n| front | 320 | " in published.read_text()
     assert "per 100,000" in capsys.readouterr().out
     found = json.loads(out.read_text())["growth"]
     assert found["requests"][-1] == 320
@@ -208,7 +219,7 @@ def test_when_it_is_told_to_end_no_server_stays(tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
     bench = subprocess.Popen(
-        [sys.executable, "-m", "supervisor.bench", *words, "--model", str(model)],
+        [sys.executable, "-m", "tests.bench", *words, "--model", str(model)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with bench:

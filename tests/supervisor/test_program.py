@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control import program
+from supervisor import program
 
 
 @pytest.fixture

@@ -3,19 +3,22 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import structs
 
 from gpufc.errors import GpufcError
 from supervisor.bench import report
-from supervisor.bench.compare import batched, front, growth, machine, table
-from supervisor.bench.compare import options as wanted
-from supervisor.bench.compare.results import Kernels, Results
-from supervisor.bench.compare.rounds import compare
-from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
-from supervisor.bench.compare.side_by_side import Plan, carry_out, quick
+from tests import machine
+from tests.bench import batched, front, growth, markdown, table
+from tests.bench import options as wanted
+from tests.bench.results import Kernels, Results
+from tests.bench.rounds import compare
+from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.servers import Gpufc, LlamaServer, Server, Setting
+from tests.bench.side_by_side import Plan, carry_out, quick
+from tests.results import Run, Table, append, spelled
 
 QUICK_N_CTX = 512
 
@@ -23,7 +26,9 @@ QUICK_N_CTX = 512
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; returns the exit code: 2 bad usage, 3 a server did not come up, 130
     broken off."""
-    options = wanted.parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = wanted.parser().parse_args(words)
+    options.command = spelled("scripts/bench", words)
     try:
         return _run(options)
     except wanted.WrongOption as err:
@@ -77,6 +82,20 @@ def _compare(options: argparse.Namespace) -> None:
             found = results.add_kernels(scenario.name, scenario.bounds.streams, measured)
             _say(_kernels(found))
         results.write(options.json, options.plot)
+    document = results.document()
+    names = dict.fromkeys(row["server"] for row in document["rows"])
+    title = f"{' and '.join(names)} on {setting.model.name}, {setting.n_threads} threads"
+    _publish(options, title, markdown.comparison(document), conditions)
+
+
+def _publish(
+    options: argparse.Namespace, title: str, table: Table, conditions: dict[str, Any]
+) -> None:
+    """Add a run to the results file, if one is named."""
+    if options.results is not None:
+        append(
+            options.results, Run(title=title, command=options.command, conditions=conditions), table
+        )
 
 
 def _peer(players: Iterable[Sequence[Server]]) -> dict[str, str | None]:
@@ -108,7 +127,7 @@ def _sized(options: argparse.Namespace, scenario: Scenario) -> Scenario:
     return quick(scenario) if options.quick else scenario
 
 
-def _conditions(conditions: dict[str, object], setting: Setting) -> list[str]:
+def _conditions(conditions: dict[str, Any], setting: Setting) -> list[str]:
     return [
         f"{conditions['processor']}, {conditions['cores']} cores,"
         f" load {conditions['load_average']}",
@@ -135,9 +154,10 @@ def _front(options: argparse.Namespace) -> None:
     conditions = machine.conditions()
     found = front.measure(front.QUICK if options.quick else front.Size())
     _say(*front.lines(found))
+    document = {"conditions": conditions, "front": msgspec.to_builtins(found)}
     if options.json:
-        document = {"conditions": conditions, "front": msgspec.to_builtins(found)}
         report.write(options.json, document)
+    _publish(options, "the front over the scripted engine", markdown.front(document), conditions)
 
 
 def _growth(options: argparse.Namespace) -> None:
@@ -147,6 +167,8 @@ def _growth(options: argparse.Namespace) -> None:
         server, setting = Gpufc(keys=wanted.own_keys(options)), wanted.setting(options)
     found = growth.measure(server, setting, options.growth, lambda n: _say(f"{n:,} requests"))
     _say(*growth.lines(found))
+    document = {"conditions": conditions, "growth": msgspec.to_builtins(found)}
     if options.json:
-        document = {"conditions": conditions, "growth": msgspec.to_builtins(found)}
         report.write(options.json, document)
+    title = f"memory over {options.growth:,} requests"
+    _publish(options, title, markdown.growth(document), conditions)
