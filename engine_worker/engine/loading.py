@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from engine_worker.backend.port import MAX_SEQUENCES, Backend, LoadProgress
+from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import Drafter
-from engine_worker.speculation.per_step import draft_model
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import ModelConfig, Speculation
 
