@@ -18,9 +18,8 @@ from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError
 from gpufc.ids import RequestNo
-
-from .engine_runs import EngineRun
-from .sequences import spec
+from tests.engine_worker.engine.engine_runs import EngineRun
+from tests.engine_worker.text.sequences import spec
 
 
 class CountingFake(FakeBackend):
