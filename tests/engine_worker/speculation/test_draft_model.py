@@ -11,9 +11,9 @@ from engine_worker.backend.fake.vocabulary import N_VOCAB, tokenize
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import Backend, Batch, LoadProgress
 from engine_worker.engine import loading
+from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import DraftRequest
-from engine_worker.speculation.per_step import draft_model
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError
