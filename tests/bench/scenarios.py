@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from supervisor.bench import runner
 from supervisor.bench.client import Target
-from supervisor.bench.compare.intruder import intrude
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
+from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
 
@@ -50,7 +50,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 RATE = "output_tokens_per_s"
 FIRST = ("first_token_p50_ms", "first_token_p99_ms")
 GAPS = ("gap_p50_ms", "gap_p99_ms")
-PER_TOKEN = "per_token_p50_ms"  # noqa: S105  (no secret)
+PER_TOKEN = "per_token_p50_ms"
 
 SPECULATION = ("speculation", ("ngram", "none"))
 

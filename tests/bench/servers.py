@@ -191,7 +191,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 
 def _is_ready(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310  (our own http)
+        with urllib.request.urlopen(address, timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:  # nobody listens yet, or a 503
         return False

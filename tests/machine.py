@@ -1,4 +1,4 @@
-"""Where and when something was measured."""
+"""Where and when something was measured, for `scripts/bench` and `scripts/chaos`."""
 
 import contextlib
 import os
@@ -15,12 +15,13 @@ import gpufc
 
 
 def conditions() -> dict[str, Any]:
-    """The machine, its load and the versions, as plain data."""
+    """The machine, its load now and the versions, as plain data."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -33,9 +34,15 @@ def conditions() -> dict[str, Any]:
 
 
 def program_version(program: Path) -> str | None:
-    """What llama.cpp's programs say of themselves; None if they say nothing."""
+    """The version line that a program of llama.cpp prints; None if it prints none."""
     said = _output(str(program), "--version") or ""
     return next((line for line in said.splitlines() if "version" in line), None)
+
+
+def _gpus() -> list[str]:
+    """NVIDIA's GPUs by name; none without its driver."""
+    listed = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    return [line.strip() for line in (listed or "").splitlines() if line.strip()]
 
 
 def _processor() -> str:

@@ -7,9 +7,9 @@ import msgspec
 from msgspec import Struct
 
 from supervisor.bench import plot, report
-from supervisor.bench.compare.batched import Rates
-from supervisor.bench.compare.rounds import Comparison, Row
-from supervisor.bench.compare.scenarios import RATE, SCENARIOS
+from tests.bench.batched import Rates
+from tests.bench.rounds import Comparison, Row
+from tests.bench.scenarios import RATE, SCENARIOS
 
 TITLE = "gpufc to the other server: longer is better"
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gpufc.errors import StartError
-from supervisor.bench.compare import sink
+from tests.bench import sink
 from tests.supervisor.bench.fake_openai import fake_openai
 
 

@@ -10,8 +10,8 @@ from statistics import linear_regression
 
 from msgspec import Struct
 
-from supervisor.bench.compare.servers import Gpufc, Setting, running
-from supervisor.bench.compare.sink import ask
+from tests.bench.servers import Gpufc, Setting, running
+from tests.bench.sink import ask
 
 CLIENTS = 16
 TOKENS = 2

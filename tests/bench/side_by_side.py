@@ -7,9 +7,9 @@ import uvloop
 from msgspec import Struct, structs
 
 from supervisor.bench.client import Api, Target
-from supervisor.bench.compare.rounds import Row, order
-from supervisor.bench.compare.scenarios import Scenario
-from supervisor.bench.compare.servers import Server, Setting, running
+from tests.bench.rounds import Row, order
+from tests.bench.scenarios import Scenario
+from tests.bench.servers import Server, Setting, running
 
 Say = Callable[[str], None]
 

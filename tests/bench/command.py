@@ -9,13 +9,14 @@ from msgspec import structs
 
 from gpufc.errors import GpufcError
 from supervisor.bench import report
-from supervisor.bench.compare import batched, front, growth, machine, table
-from supervisor.bench.compare import options as wanted
-from supervisor.bench.compare.results import Kernels, Results
-from supervisor.bench.compare.rounds import compare
-from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
-from supervisor.bench.compare.side_by_side import Plan, carry_out, quick
+from tests import machine
+from tests.bench import batched, front, growth, table
+from tests.bench import options as wanted
+from tests.bench.results import Kernels, Results
+from tests.bench.rounds import compare
+from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.servers import Gpufc, LlamaServer, Server, Setting
+from tests.bench.side_by_side import Plan, carry_out, quick
 
 QUICK_N_CTX = 512
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from supervisor.bench.compare.rounds import Comparison
-from supervisor.bench.compare.scenarios import Scenario
+from tests.bench.rounds import Comparison
+from tests.bench.scenarios import Scenario
 
 NAME, CELL = 28, 24
 """Widths of the columns, in letters."""

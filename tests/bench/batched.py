@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpufc.errors import StartError
-from supervisor.bench.compare.scenarios import Scenario
-from supervisor.bench.compare.servers import Setting
+from tests.bench.scenarios import Scenario
+from tests.bench.servers import Setting
 
 TIMEOUT_S = 600.0
 

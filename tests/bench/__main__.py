@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from supervisor.bench.compare.command import main
+from tests.bench.command import main
 
 if __name__ == "__main__":
     # as Ctrl-C does: else the server under measurement would stay

@@ -5,8 +5,8 @@ from statistics import median
 
 from msgspec import Struct
 
-from supervisor.bench.compare.scenarios import is_better_higher
 from supervisor.bench.figures import Figures
+from tests.bench.scenarios import is_better_higher
 
 
 class Row(Struct, frozen=True, kw_only=True):

@@ -11,15 +11,15 @@ import psutil
 import pytest
 
 from gpufc import settings
-from supervisor.bench.compare import batched, command, growth, table
-from supervisor.bench.compare.intruder import Intrusion
-from supervisor.bench.compare.intruder import metrics as intruder_metrics
-from supervisor.bench.compare.results import Results
-from supervisor.bench.compare.rounds import Row, compare, order
-from supervisor.bench.compare.scenarios import SCENARIOS, metrics
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Setting
-from supervisor.bench.compare.side_by_side import quick
 from supervisor.bench.figures import figures
+from tests.bench import batched, command, growth, table
+from tests.bench.intruder import Intrusion
+from tests.bench.intruder import metrics as intruder_metrics
+from tests.bench.results import Results
+from tests.bench.rounds import Row, compare, order
+from tests.bench.scenarios import SCENARIOS, metrics
+from tests.bench.servers import Gpufc, LlamaServer, Setting
+from tests.bench.side_by_side import quick
 from tests.supervisor.bench.test_figures import outcome
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -46,7 +46,7 @@ def test_ratios_above_one_are_ours_whichever_way_the_metric_goes() -> None:
         *(row("peer", i, output_tokens_per_s=v, gap_ms=v) for i, v in enumerate([5, 10, 90])),
     ]
     rate, gap = compare(rows, "s", ["ours", "peer"])
-    assert rate.ratio_spreads == {"peer": (pytest.approx(1 / 9), 6.0)}
+    assert rate.ratio_spreads["peer"] == pytest.approx((1 / 9, 6.0))
     assert (rate.medians, rate.ratios) == ({"ours": 20, "peer": 10}, {"peer": 2.0})
     assert (gap.medians, gap.ratios) == ({"ours": 20, "peer": 10}, {"peer": 0.5})
     assert rate.spreads["peer"] == (5, 90)
@@ -208,7 +208,7 @@ def test_when_it_is_told_to_end_no_server_stays(tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     model.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
     bench = subprocess.Popen(
-        [sys.executable, "-m", "supervisor.bench", *words, "--model", str(model)],
+        [sys.executable, "-m", "tests.bench", *words, "--model", str(model)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with bench:

@@ -19,11 +19,11 @@ from statistics import median
 from msgspec import Struct
 
 from gpufc.errors import StartError
-from supervisor.bench.compare.servers import Gpufc, Running, Setting, running
-from supervisor.bench.compare.sink import ask, occupying
 from supervisor.bench.figures import Distribution, distribution
+from tests.bench.servers import Gpufc, Running, Setting, running
+from tests.bench.sink import ask, occupying
 
-ENGINE_ALONE = Path(__file__).resolve().parents[3] / "scripts" / "lab" / "engine_alone.py"
+ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "engine_alone.py"
 STEP_MS = 20
 PACED_STREAMS = 32
 WARM_UP = 20
@@ -192,7 +192,7 @@ def _refused(streams: int, n_requests: int) -> Distribution:
 def _wait_until_full(url: str, places: int) -> None:
     deadline = time.monotonic() + FULL_WITHIN_S
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{url}/stats", timeout=5) as answer:  # noqa: S310  (our own http)
+        with urllib.request.urlopen(f"{url}/stats", timeout=5) as answer:
             requests = json.load(answer)["requests"]
         if requests["running"] + requests["waiting"] == places:
             return

@@ -8,8 +8,8 @@ from pathlib import Path
 from gpufc import settings
 from supervisor import demo_model
 from supervisor.bench.client import Api
-from supervisor.bench.compare.scenarios import SCENARIOS, Scenario
-from supervisor.bench.compare.servers import Gpufc, LlamaServer, Server, Setting
+from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.servers import Gpufc, LlamaServer, Server, Setting
 
 BATCHED = "batched"
 DEFAULT = (
