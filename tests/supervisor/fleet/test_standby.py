@@ -137,6 +137,7 @@ async def test_a_spare_from_before_the_fleet_may_die_unnoticed(
     started = await start("ready", standby=Standby.WARM, spare=spare)
     await started.until_ready()
     assert started.status.pid != spare.process.pid
+    assert (await warm_spare(started)).pid != spare.process.pid
     assert started.listener.lost == []
 
 
