@@ -3,8 +3,8 @@ times. The engine is the scripted one, so that its own times are known and next 
 
 Processor time is taken from two runs that differ in their length only: the difference is what
 tokens cost, what is left is what requests cost. Added time is against the same engine in one
-process without a front (`scripts/engine_alone.py`): the client's median and 99th percentile less
-the engine's median.
+process without a front (`scripts/lab/engine_alone.py`): the client's median and 99th percentile
+less the engine's median.
 """
 
 import json
@@ -23,7 +23,7 @@ from supervisor.bench.figures import Distribution, distribution
 from tests.bench.servers import Gpufc, Running, Setting, running
 from tests.bench.sink import ask, occupying
 
-ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "engine_alone.py"
+ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "engine_alone.py"
 STEP_MS = 20
 PACED_STREAMS = 32
 WARM_UP = 20
