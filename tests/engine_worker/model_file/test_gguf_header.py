@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from engine_worker.model_file.gguf_header import read_header
 from gpufc.errors import ModelLoadError
-
-from .gguf_files import array, gguf, pair, tensor, text, u32
+from tests.engine_worker.model_file.gguf_files import array, gguf, pair, tensor, text, u32
 
 ARCH = pair("general.architecture", 8, text("llama"))
 WEIGHT = tensor("w", (64, 2), 8, 0)  # Q8_0: 4 blocks of 34 bytes

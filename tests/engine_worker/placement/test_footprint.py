@@ -2,8 +2,7 @@ import pytest
 
 from engine_worker.placement.footprint import Footprint, footprint
 from gpufc.config import KvType
-
-from .headers import header
+from tests.engine_worker.model_file.headers import header
 
 SMOLLM2 = {
     "block_count": 30,

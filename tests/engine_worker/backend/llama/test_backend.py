@@ -15,8 +15,7 @@ from engine_worker.placement.footprint import footprint
 from gpufc.config import KvType, KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
 from tests.engine_worker.backend.decoding import decode
-
-from .gguf_files import gguf, pair, tensor, text
+from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text
 
 pytestmark = pytest.mark.model
 
