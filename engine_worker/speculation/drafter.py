@@ -7,22 +7,11 @@ never how. Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
 
 from gpufc.ids import RequestNo
-
-
-class Drafting(StrEnum):
-    """How the drafts of a step are chosen; `speculator_for` maps each mode to its policy."""
-
-    NONE = "none"
-    PER_STEP = "per_step"
-    """Anew for every step. For machines on which each further token costs time."""
-    PER_STRETCH = "per_stretch"
-    """For a stretch of text, all of one length. For devices, whose launches keep one shape."""
 
 
 class DraftRequest(Struct, frozen=True):

@@ -7,8 +7,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from engine_worker.backend.profile import Drafting
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Drafter, Drafting, DraftRequest
+from engine_worker.speculation.drafter import Drafter, DraftRequest
 from engine_worker.speculation.per_step import PerStepSpeculator
 from engine_worker.speculation.per_stretch import PerStretchSpeculator
 from gpufc.ids import RequestNo

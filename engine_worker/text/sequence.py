@@ -1,7 +1,7 @@
 """One sequence as the engine sees it: its tokens, how far they are computed, and its text.
 
-Pure: no backend, no clock, no threads. The scheduler alone moves `slot` and `n_computed`; the
-engine calls the rest.
+Pure: no backend, no clock, no threads. `kv.slots` and `scheduling` call the methods that move cells
+(`begin_in`, `advance`, `leave`); the engine calls the rest.
 """
 
 from collections.abc import Callable
@@ -36,20 +36,17 @@ class Sequence:
         self.sampler = sampler
         self.tokens: list[int] = [*spec.prompt_tokens, *spec.tokens]
         self.n_prompt = len(spec.prompt_tokens)
+        # changed by `begin_in`, `advance` and `leave` alone
         self.slot: int | None = None
         self.n_computed = 0
-        self.n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
-        self.arrived_at = 0
-        """The steps there had been when it came."""
-        self.ready_at = 0
-        """Those when all it knew but the last token was computed, so that it could go on."""
+        # the scheduler's: plans in which other prompts were computed first; `Started` was said
         self.n_steps_waited = 0
-        """Steps in which others' prompts were computed before this one's."""
-        self.draft: list[int] = []
-        """Guesses at the tokens after the last known one, for the next step only."""
         self.announced = False
+        # the engine's: guesses at the tokens after the last known one, for the next step only
+        self.draft: list[int] = []
+        # set by `accept` and `nothing_to_generate`: why it has ended, if it has
         self.finish: FinishReason | None = None
-        """Why it has ended, if it has."""
+        self._n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
         self._limit = n_ctx
         if spec.max_tokens is not None:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
@@ -101,6 +98,34 @@ class Sequence:
         Not in exact replay: what is in the cache the second time is not what was the first.
         """
         return self.spec.cache_prompt and not self.exact
+
+    @property
+    def is_fed_singly(self) -> bool:
+        """Whether it is an exact replay whose generated tokens are computed one a step."""
+        return self.exact and self.n_computed >= self.n_prompt and self.n_pending > 1
+
+    def begin_in(self, slot: int, n_computed: int) -> None:
+        """Its first `n_computed` tokens have cells in this slot now."""
+        self.slot, self.n_computed = slot, n_computed
+
+    def advance(self, n_tokens: int) -> int:
+        """So many more tokens have cells. Returns how many of them had cells once before."""
+        before, now = self.n_computed, self.n_computed + n_tokens
+        self.n_computed = now
+        ever = self._n_ever_computed
+        if now <= ever:
+            return n_tokens
+        self._n_ever_computed = now
+        return max(0, ever - before)
+
+    def leave(self) -> None:
+        """The slot is not its own any more. `n_computed` says how far it had got."""
+        self.slot = None
+
+    def replay(self) -> None:
+        """Lose all cells, without a slot: all known tokens are to be computed again."""
+        self.n_computed = 0
+        self.draft = []
 
     def next_chunk(self, budget: int) -> int:
         """How many pending tokens to compute next, at most `budget`.

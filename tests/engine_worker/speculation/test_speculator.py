@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine_worker.speculation.drafter import Drafting, DraftRequest
+from engine_worker.backend.profile import Drafting
+from engine_worker.speculation.drafter import DraftRequest
 from engine_worker.speculation.per_step import PerStepSpeculator
 from engine_worker.speculation.per_stretch import PerStretchSpeculator
 from engine_worker.speculation.speculator import NoSpeculation, speculator_for
