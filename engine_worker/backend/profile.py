@@ -24,13 +24,13 @@ class Shape(StrEnum):
 
 
 class Drafting(StrEnum):
-    """How the drafts of a step are chosen; `speculator_for` maps each mode to its policy."""
+    """When drafts are decided on; `speculator_for` maps each mode to its policy."""
 
     NONE = "none"
     PER_STEP = "per_step"
-    """Anew for every step. For machines on which each further token costs time."""
+    """For every step anew: on processors where each further token of a step costs time."""
     PER_STRETCH = "per_stretch"
-    """For a stretch of text, all of one length. For devices, whose launches keep one shape."""
+    """For a stretch of text, all of one length: on devices that capture a graph per shape."""
 
 
 class Profile(Struct, frozen=True, kw_only=True):

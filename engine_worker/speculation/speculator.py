@@ -1,7 +1,6 @@
 """The port between the engine and the policies that decide which drafts are verified.
 
-`speculator_for` is the only place that chooses one. Adapters: `NoSpeculation` here,
-`per_step.PerStepSpeculator` and `per_stretch.PerStretchSpeculator`.
+`speculator_for` is the only place that chooses one, from the table above it.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Drafts are verified where they pay, by the costs there are and by how often they were right."""
+"""Drafts are verified where they pay, by the costs of steps and their acceptance rates."""
 
 from math import exp
 
@@ -32,7 +32,7 @@ def lengths(
 
 
 def after(n_steps: int, speculator: PerStepSpeculator, n_sequences: int = 1) -> list[int]:
-    """Lengths of the drafts after so many steps in which each sequence gained one `RIGHT`."""
+    """The lengths of the drafts after `n_steps` in which each sequence gained one `RIGHT`."""
     sequences = [[0] for _ in range(n_sequences)]
     for _ in range(n_steps):
         lengths(speculator, sequences)
@@ -61,7 +61,7 @@ def test_a_doubtful_draft_pays_where_a_further_token_costs_little() -> None:
     assert 1 <= length < 8
 
 
-def test_text_that_turns_repetitive_is_noticed_without_verifying_anything() -> None:
+def test_text_that_turns_repetitive_is_noticed_without_verified_drafts() -> None:
     drafter = ScriptedDrafter(WRONG)
     speculator, tokens = PerStepSpeculator(drafter, CPU), [0]
     for _ in range(300):
@@ -88,8 +88,8 @@ def test_a_draft_ends_where_the_answer_must_end(position_s: float | None) -> Non
     assert lengths(speculator, [[0, 1]], n_useful=0) == [0]
 
 
-def test_only_what_came_in_the_place_of_the_draft_is_compared() -> None:
-    """Four drafted tokens, of which the sequence gained two before something else."""
+def test_only_tokens_at_the_positions_of_the_draft_are_compared() -> None:
+    """Of four drafted tokens the sequence gains two, then another token."""
     drafter = ScriptedDrafter(assumed=0.9)
     speculator = PerStepSpeculator(drafter, GPU)
     tokens = [0]
@@ -97,18 +97,18 @@ def test_only_what_came_in_the_place_of_the_draft_is_compared() -> None:
         lengths(speculator, [tokens], limit=4)
         tokens += [RIGHT, RIGHT, WRONG]
     (track,) = speculator._tracks.values()
-    assert track.odds.chance(50) == pytest.approx(2 / 3, abs=0.05)
+    assert track.rates.rate(50) == pytest.approx(2 / 3, abs=0.05)
 
 
-def test_a_sequence_that_copies_does_not_stop_those_that_do_not() -> None:
-    """Costs of the CPU: eight streams at 40 ms, of which one could draft 32 tokens for 140 ms."""
+def test_a_copying_sequence_does_not_slow_the_other_ones() -> None:
+    """A step of eight streams takes 40 ms; 32 drafted tokens add 140 ms to it."""
     speculator = PerStepSpeculator(ScriptedDrafter(assumed=0.99), CPU)
     (alone,) = lengths(speculator, [[0]], n_decoding=1)
     (among_eight,) = lengths(speculator, [[0, 1]], n_decoding=8)
     assert among_eight < 4 < 12 < alone
 
 
-def test_where_tokens_are_cheap_a_copy_goes_fast_among_others_too() -> None:
+def test_where_tokens_are_cheap_a_copy_is_fast_among_other_sequences_too() -> None:
     speculator = PerStepSpeculator(ScriptedDrafter(assumed=0.99), GPU)
     assert lengths(speculator, [[0]], n_decoding=8)[0] > 10
 
@@ -153,7 +153,7 @@ def test_a_costly_drafter_that_is_wrong_is_asked_for_a_hundredth_of_the_time() -
     assert 0 < len(drafter.asked) * position_s <= 0.0125 * 1000 * step_s
 
 
-def test_of_many_hopeless_sequences_few_are_looked_at_in_a_step() -> None:
+def test_of_many_hopeless_sequences_few_are_drafted_for_in_a_step() -> None:
     drafter = ScriptedDrafter(WRONG, assumed=0.01)
     speculator, sequences = PerStepSpeculator(drafter, GPU), [[0] for _ in range(64)]
     for _ in range(90):
@@ -180,13 +180,13 @@ def test_the_length_of_one_draft_is_the_fastest_or_none_where_that_is_hardly_fas
     chances: list[float], first_s: float, further_s: float
 ) -> None:
     class Listed(ScriptedDrafter):
-        def chance(self, evidence: int) -> float:
+        def assumed_rate(self, evidence: int) -> float:
             return chances[min(evidence, len(chances)) - 1]
 
     def rate(length: int) -> float:
         reached, expected = 1.0, 1.0
         for evidence in range(1, length + 1):
-            reached *= drafter.chance(evidence)
+            reached *= drafter.assumed_rate(evidence)
             expected += reached
         return expected / (first_s + further_s * length)
 
