@@ -13,7 +13,7 @@ def batch_of(plan: Plan) -> Batch:
     """All tokens of a plan, in the order of its work."""
     batch = Batch([], [], [], [])
     for work in plan.work:
-        slot, start = work.start
+        slot, start = work.slot, work.position
         tokens, n_rows = work.tokens(), work.n_rows
         n_tokens = len(tokens)
         batch.tokens += tokens
@@ -35,28 +35,19 @@ def batch_of(plan: Plan) -> Batch:
 def picks(work: Work, padding: Pick) -> Iterator[Pick]:
     """A pick for each row of work: for the token after the last computed one, and after each guess;
     `padding` for a row from which no token is chosen."""
-    match work:
-        case Decode(sequence, draft) if draft:
-            history = [*sequence.tokens, *draft]
-            for at in range(len(draft) + 1):
-                yield Pick(
-                    sequence.sampler,
-                    history,
-                    len(sequence.tokens) + at,
-                    sequence.spec.choice,
-                    sequence.n_generated + at,
-                )
-        case Decode(sequence) | Chunk(sequence, is_last=True):
-            yield Pick(
-                sequence.sampler,
-                sequence.tokens,
-                len(sequence.tokens),
-                sequence.spec.choice,
-                sequence.n_generated,
-            )
-        case _:
-            for _ in range(work.n_rows):
-                yield padding
+    if not isinstance(work, (Decode, Chunk)) or (isinstance(work, Chunk) and not work.is_last):
+        yield from [padding] * work.n_rows
+        return
+    sequence, draft = work.sequence, work.draft
+    history = [*sequence.tokens, *draft] if draft else sequence.tokens
+    for at in range(work.n_rows):
+        yield Pick(
+            sequence.sampler,
+            history,
+            len(sequence.tokens) + at,
+            sequence.spec.choice,
+            sequence.n_generated + at,
+        )
 
 
 def padding_pick(n_vocab: int) -> Pick:

@@ -7,10 +7,6 @@ from engine_worker.speculation.speculator import Speculator
 from engine_worker.text.sequence import Sequence
 from gpufc.errors import DecodeFailed
 
-MAX_SPECULATING = 4
-"""Sequences up to which drafts are verified. More of them keep the machine busy by themselves, and
-where each has a KV stream, drafts of different lengths take a forward pass each."""
-
 
 class Drafting:
     """Asks once in each step: before the step if drafts are verified in it, and while the device
@@ -60,8 +56,11 @@ class Drafting:
 
     def _drafts(self) -> list[tuple[Sequence, list[int]]]:
         """Drafts for sequences that decode, but not for exact ones: a draft changes the kernels."""
+        most = self._speculator.max_sequences
+        if not most:
+            return []
         decoding = self._scheduler.decoding()
-        if len(decoding) > MAX_SPECULATING:
+        if len(decoding) > most:
             self._speculator.pause()
             return []
         left = self._room(len(decoding))

@@ -163,8 +163,9 @@ class Engine:
         gained = []
         row = 0
         for work in plan.work:
-            answers = chosen[row : row + work.n_rows]
-            row += work.n_rows
+            n_rows = work.n_rows
+            answers = chosen[row : row + n_rows]
+            row += n_rows
             if isinstance(work, Chunk) and not work.is_last:
                 continue
             if isinstance(work, (Decode, Chunk)) and self._accept(work, answers):
@@ -174,11 +175,11 @@ class Engine:
     def _accept(self, work: Decode | Chunk, chosen: list[int | RequestError]) -> bool:
         """Take tokens as long as the guesses before them were right. False if the sequence is
         refused."""
-        sequence, ended, n_held = work.sequence, False, 0
-        draft = work.draft if isinstance(work, Decode) else ()
+        sequence, draft = work.sequence, work.draft
+        ended, n_held = False, 0
         for token, guess in zip_longest(chosen, draft):
             if isinstance(token, RequestError):
-                self._verified(work, n_held)
+                self.scheduler.verified(work, n_held)
                 self._finish(sequence)
                 self._reporter.refused(sequence.request, token)
                 return False
@@ -186,15 +187,12 @@ class Engine:
             if ended or token != guess:
                 break
             n_held += 1
-        self._verified(work, n_held)
+        if draft:
+            sequence.draft = []
+            self.scheduler.verified(work, n_held)
         if ended:
             self._finish(sequence)
         return True
-
-    def _verified(self, work: Decode | Chunk, n_held: int) -> None:
-        if isinstance(work, Decode) and work.draft:
-            work.sequence.draft = []
-            self.scheduler.verified(work, n_held)
 
     def _finish(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)

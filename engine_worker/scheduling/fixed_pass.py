@@ -38,9 +38,12 @@ class FixedPass(EqualChunks):
         started: list[Started],
         n_prompts: int,
     ) -> Plan:
-        has_exact = any(chunk.sequence.exact for chunk in chunks)
-        in_one_pass = bool(decoding.work) and not (decoding.n_drafted or has_exact)
-        if in_one_pass:
-            chunks = [structs.replace(chunk, is_padded=not chunk.is_last) for chunk in chunks]
-        plan = super().plan(edits, decoding, chunks, started, n_prompts)
-        return structs.replace(plan, in_one_pass=in_one_pass)
+        if not (chunks and decoding.work) or decoding.n_drafted or _has_exact(chunks):
+            return super().plan(edits, decoding, chunks, started, n_prompts)
+        padded = [structs.replace(chunk, is_padded=not chunk.is_last) for chunk in chunks]
+        plan = super().plan(edits, decoding, padded, started, n_prompts)
+        return structs.replace(plan, in_one_pass=True)
+
+
+def _has_exact(chunks: list[Chunk]) -> bool:
+    return any(chunk.sequence.exact for chunk in chunks)

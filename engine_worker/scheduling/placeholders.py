@@ -61,7 +61,7 @@ class PlaceholderSlots(StreamSlots):
     def computed(self, row: "Placeholder") -> None:
         """A step has computed a row: its cell is to be forgotten."""
         self._n_rows += 1
-        self.cut_at(row.start)
+        self.cut_at(CellPosition(row.slot, row.position))
 
     def take_back(self, sequence: Sequence, *, keep: bool) -> None:
         """A sequence that has ended while it decoded leaves a placeholder row."""
@@ -83,10 +83,8 @@ class PlaceholderSlots(StreamSlots):
 
     def _placeholder(self, slot: int, tokens: list[int]) -> "Placeholder":
         position = self._cache.n_tokens(slot)
-        # after an end token, which is not among the sequence's own, the last one is as good
-        return Placeholder(
-            self, CellPosition(slot, position), tokens[min(position, len(tokens) - 1)]
-        )
+        # an end token is not among the sequence's own: the token before it is as good
+        return Placeholder(self, slot, position, tokens[min(position, len(tokens) - 1)])
 
     def _end_holds(self) -> None:
         self._held.clear()
@@ -126,7 +124,8 @@ class Placeholder(Struct, frozen=True):
     """One token that is computed for the shape of the pass. No token is chosen from its row."""
 
     owner: PlaceholderSlots
-    start: CellPosition
+    slot: int
+    position: int
     token: int
 
     @property
@@ -162,7 +161,7 @@ class PlaceholderRows(FixedPass):
         n_prompts: int,
     ) -> Plan:
         """Ends the holds if their rows do not pay any more."""
-        if _may_have_more(decoding):
+        if self._slots.held and _may_have_more(decoding):
             rows = self._slots.placeholders(decoding.n_ready)
             decoding = structs.replace(decoding, work=[*decoding.work, *rows])
         return super().plan(edits, decoding, chunks, started, n_prompts)

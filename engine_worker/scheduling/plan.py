@@ -3,11 +3,11 @@
 Each kind of work is a class of its own. A policy may bring a further kind: `Work` is the protocol.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from engine_worker.kv.edits import CellPosition, KvEdit
+from engine_worker.kv.edits import KvEdit
 from engine_worker.kv.slots import Slots
 from engine_worker.text.sequence import Sequence
 from gpufc.protocol import Started
@@ -16,14 +16,15 @@ from gpufc.protocol import Started
 class Work(Protocol):
     """Consecutive tokens of one slot.
 
-    Logits are computed for the last `n_rows` of its `n_tokens` tokens. `start` and `tokens` may be
-    asked for until the work is committed.
+    The first is computed at `position`. Logits are computed for the last `n_rows` of `n_tokens`.
+    `position` and `tokens` may be asked for until the work is committed.
     """
 
     @property
-    def start(self) -> CellPosition:
-        """The cell of the first token."""
-        ...
+    def slot(self) -> int: ...
+
+    @property
+    def position(self) -> int: ...
 
     @property
     def n_tokens(self) -> int: ...
@@ -47,8 +48,12 @@ class Decode(Struct, frozen=True):
     draft: tuple[int, ...] = ()
 
     @property
-    def start(self) -> CellPosition:
-        return _next_cell(self.sequence)
+    def slot(self) -> int:
+        return self.sequence.slot or 0
+
+    @property
+    def position(self) -> int:
+        return self.sequence.n_computed
 
     @property
     def n_tokens(self) -> int:
@@ -65,7 +70,7 @@ class Decode(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """The next `count` known tokens of a sequence.
+    """The next `count` known tokens of a sequence, without a draft.
 
     With `is_last` they reach the last known token, and the sequence gains its next token from the
     row of logits. With `is_padded` a chunk that is not the last has a row as well: the row keeps
@@ -76,10 +81,15 @@ class Chunk(Struct, frozen=True):
     count: int
     is_last: bool
     is_padded: bool = False
+    draft: ClassVar[tuple[int, ...]] = ()
 
     @property
-    def start(self) -> CellPosition:
-        return _next_cell(self.sequence)
+    def slot(self) -> int:
+        return self.sequence.slot or 0
+
+    @property
+    def position(self) -> int:
+        return self.sequence.n_computed
 
     @property
     def n_tokens(self) -> int:
@@ -98,10 +108,6 @@ class Chunk(Struct, frozen=True):
         if self.count > 1 or not self.is_last:
             slots.remember(self.sequence)
         return n_recomputed
-
-
-def _next_cell(sequence: Sequence) -> CellPosition:
-    return CellPosition(sequence.slot or 0, sequence.n_computed)
 
 
 class Decoding(Struct, frozen=True):

@@ -101,7 +101,7 @@ class Scheduler:
         self._pausing.computed(plan, was_pause=was_pause)
         return n_recomputed
 
-    def verified(self, work: Decode, n_held: int) -> None:
+    def verified(self, work: Decode | Chunk, n_held: int) -> None:
         """The first `n_held` guesses of committed work were right; the others are forgotten."""
         work.sequence.advance(n_held)
         if n_held < len(work.draft):

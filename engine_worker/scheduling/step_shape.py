@@ -125,4 +125,4 @@ def decoding_of(
 
 def by_slot(decoding: list[Work], chunks: list[Chunk], *, falling: bool = False) -> list[Work]:
     """All work in the order of its slots."""
-    return sorted([*decoding, *chunks], key=lambda item: item.start.slot, reverse=falling)
+    return sorted([*decoding, *chunks], key=lambda item: item.slot, reverse=falling)

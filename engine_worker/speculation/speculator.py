@@ -21,6 +21,10 @@ class Speculator(Protocol):
     sequence, so it is never told which drafted tokens were accepted.
     """
 
+    max_sequences: int
+    """Drafts are asked for while at most so many sequences decode; 0: never. More of them keep the
+    machine busy by themselves, and drafts of different lengths take a forward pass each."""
+
     @property
     def is_quiet(self) -> bool:
         """Whether drafts are only compared with the tokens that came, and not verified, for now.
@@ -49,6 +53,7 @@ class Speculator(Protocol):
 class NoSpeculation:
     """Drafts nothing: for engines without a drafter and for states that cannot be cut."""
 
+    max_sequences = 0
     is_quiet = True
 
     def draft_all(self, requests: Sequence[DraftRequest], *, n_decoding: int) -> list[list[int]]:

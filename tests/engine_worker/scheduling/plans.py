@@ -40,4 +40,4 @@ def step(planner: Scheduler, token: int = 97) -> Plan:
 
 
 def slots_of(plan: Plan) -> list[int]:
-    return [work.start.slot for work in plan.work]
+    return [work.slot for work in plan.work]

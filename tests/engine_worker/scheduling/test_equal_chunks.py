@@ -13,7 +13,7 @@ from tests.engine_worker.text.sequences import sequence, spec
 def passes(plan: Plan) -> int:
     """In how many llama.cpp computes it: runs of consecutive slots, each as often as the counts of
     tokens differ; of a run only what is left is computed further."""
-    left = {item.start.slot: item.n_tokens for item in plan.work}
+    left = {item.slot: item.n_tokens for item in plan.work}
     n_passes = 0
     while left:
         run = [min(left)]

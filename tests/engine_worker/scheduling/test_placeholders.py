@@ -1,7 +1,7 @@
 """Placeholder rows: in which slots, beside what, and for how long."""
 
 from engine_worker.engine.batching import batch_of, padding_pick, picks
-from engine_worker.kv.edits import CellPosition, Copy, Remove
+from engine_worker.kv.edits import Copy, Remove
 from engine_worker.kv.prefix_cache import PrefixCache
 from engine_worker.scheduling.placeholders import Placeholder, PlaceholderSlots
 from engine_worker.scheduling.plan import Plan
@@ -46,7 +46,7 @@ def started(n_running: int) -> tuple[PlaceholderSlots, list[Sequence]]:
 def test_there_are_no_placeholder_rows_beside_a_few_sequences() -> None:
     slots, sequences = started(12)
     slots.take_back(sequences[3], keep=True)
-    assert [row.start.slot for row in slots.placeholders(LEAST_RUNNING)] == [3]
+    assert [row.slot for row in slots.placeholders(LEAST_RUNNING)] == [3]
     assert slots.placeholders(LEAST_RUNNING - 1) == []
     assert slots.placeholders(LEAST_RUNNING) == []
 
@@ -89,7 +89,7 @@ def test_the_slot_of_a_finished_sequence_is_computed_on() -> None:
     plan = step(planner)
     assert slots_of(plan) == before
     (row,) = rows(plan)
-    assert row.start == CellPosition(slot, n_computed)
+    assert (row.slot, row.position) == (slot, n_computed)
     assert (row.n_rows, ended in plan.sequences) == (1, False)
     assert Remove(slot, n_computed) in planner.plan().edits
     assert ended.n_computed == n_computed
@@ -238,7 +238,7 @@ def test_a_sequence_whose_cells_are_not_kept_leaves_a_row_at_the_beginning_of_it
     slot = ended.slot
     planner.finish(ended)
     (row,) = rows(step(planner))
-    assert row.start == CellPosition(slot or 0, 0)
+    assert (row.slot, row.position) == (slot, 0)
 
 
 def test_a_gap_is_closed_when_no_sequence_has_started_in_it_for_long() -> None:

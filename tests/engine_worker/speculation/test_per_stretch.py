@@ -291,7 +291,7 @@ def test_the_last_draft_on_a_device_is_as_long_as_the_others() -> None:
         6,
     )
     run = EngineRun(fake, batch_tokens=64, drafter=KnowsTheAnswer(words))
-    run.engine._costs.settled_seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.engine._reporter._costs.settled_seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
     run.run(spec(1, words, max_tokens=60))
     assert run.tokens(1) == expected_tokens(words, 60)
     assert 1 + LENGTH in fake.sizes
