@@ -38,7 +38,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.backend",),
     ("engine_worker.placement",),
     ("engine_worker.model_file",),
-    ("engine_worker.channel", "engine_worker.host", "engine_worker.progress"),
+    (
+        "engine_worker.channel",
+        "engine_worker.host",
+        "engine_worker.progress",
+        "engine_worker.tuning",
+    ),
     # both
     ("gpufc",),
 )
