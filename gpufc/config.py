@@ -23,7 +23,7 @@ DEFAULT_MODEL = "default"
 
 
 class Standby(StrEnum):
-    """What a worker's replacement has done before it is needed."""
+    """How far a spare worker is prepared."""
 
     NONE = "none"
     WARM = "warm"
@@ -31,7 +31,7 @@ class Standby(StrEnum):
 
 
 class Replay(StrEnum):
-    """How a continued request feeds the tokens that it has: in one batch, or one by one."""
+    """How a continued sequence feeds the tokens that it has: in one batch, or one by one."""
 
     FAST = "fast"
     EXACT = "exact"
@@ -87,7 +87,7 @@ class SplitMode(StrEnum):
 
 
 class Speculation(StrEnum):
-    """What guesses tokens ahead, for the next step to verify."""
+    """The source of draft tokens, which the next step verifies."""
 
     NONE = "none"
     NGRAM = "ngram"
@@ -95,7 +95,7 @@ class Speculation(StrEnum):
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """Where the front listens and where it keeps what it needs while it runs."""
+    """The front's address and its files."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on", extra=FLAG)] = (
         "127.0.0.1"
@@ -128,7 +128,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
-    """Which model one worker holds, and how."""
+    """A model and the way in which a worker holds it."""
 
     model_path: Annotated[
         str | None,
@@ -282,7 +282,7 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True):
-    """How much runs and waits at once. Sequences are counted: `n` and prompt lists count each."""
+    """The number of sequences that run and wait. `n` and prompt lists count each sequence."""
 
     max_concurrent_requests: Annotated[
         int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG)
@@ -301,7 +301,7 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
-    """Bounds on what a client may send. All of them are held before the engine sees anything."""
+    """Limits on clients' requests, applied before the engine sees a request."""
 
     max_n: Annotated[int, Meta(ge=1, le=256, description="most choices (`n`) of a request")] = 8
     max_prompts: Annotated[int, Meta(ge=1, le=4096, description="most prompts of a request")] = 64

@@ -1,4 +1,4 @@
-"""`bench`: how fast a server answers, from a client's side."""
+"""`bench`: measures a server from a client's side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,9 +84,9 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     """Measure the running front, or any server with OpenAI's API.
 
     Shows time to first token, time between tokens, throughput and errors. Every prompt is new to
-    the server unless it was measured with the same --seed before.
+    the server unless an earlier run had the same --seed.
 
-    A key, where the server wants one, is read from the variable GPUFC_API_KEY.
+    If the server needs a key, set it in the variable GPUFC_API_KEY.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""`models`: what is served."""
+"""`models`: lists the served models."""
 
 import json
 

