@@ -106,7 +106,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     runtime_dir: Annotated[
         str | None,
         Meta(
-            description="private folder for sockets, lock and logs; one for each running front"
+            description="private folder for sockets, lock and logs, one for each running front"
             " [default: $XDG_RUNTIME_DIR/gpufc, else gpufc-UID in the temporary folder]",
             extra=FLAG,
         ),
@@ -123,7 +123,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     )
     shutdown_timeout_s: Annotated[
         float,
-        Meta(ge=0.0, le=86_400.0, description="seconds that running requests get to end on stop"),
+        Meta(ge=0.0, le=86_400.0, description="seconds for running requests to end on stop"),
     ] = 30.0
 
 
@@ -174,7 +174,11 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = SplitMode.LAYER
     main_gpu: Annotated[
         int,
-        Meta(ge=0, le=255, description="the GPU that has all with split_mode none, counted from 0"),
+        Meta(
+            ge=0,
+            le=255,
+            description="GPU of the whole model with split_mode none, from 0",
+        ),
     ] = 0
     tensor_split: Annotated[
         Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){0,127}$")] | None,
@@ -198,7 +202,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     cache_type_k: Annotated[KvType, Meta(description="how the KV cache stores keys")] = KvType.F16
     cache_type_v: Annotated[
         KvType,
-        Meta(description="how the KV cache stores values; less than 16 bits takes flash attention"),
+        Meta(description="how the KV cache stores values; fewer than 16 bits need flash attention"),
     ] = KvType.F16
     batch_tokens: Annotated[
         Annotated[int, Meta(ge=16, le=65_536)] | None,
@@ -223,7 +227,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = FlashAttention.AUTO
     cached_sequences: Annotated[
         int,
-        Meta(ge=0, le=200, description="finished sequences whose KV is kept for reuse"),
+        Meta(ge=0, le=200, description="finished sequences with KV kept for reuse"),
     ] = 4
     speculation: Annotated[
         Speculation,
@@ -237,17 +241,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = None
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
-        bool, Meta(description="keep the model in memory: it is never swapped out")
+        bool, Meta(description="lock the model in memory, so that it is never swapped out")
     ] = False
     replay: Annotated[
         Replay,
-        Meta(description="how a continued stream feeds its tokens: fast in a batch, exact singly"),
+        Meta(description="feeding of a continued stream: fast (in a batch) or exact (one by one)"),
     ] = Replay.FAST
     backend: Annotated[
         BackendKind, Meta(description="engine: llama, or fake (scripted, for tests)")
     ] = BackendKind.LLAMA
     fake_script: Annotated[
-        str, Meta(max_length=4096, description="what the fake engine does wrong (for tests)")
+        str, Meta(max_length=4096, description="faults of the fake engine (for tests)")
     ] = ""
 
 

@@ -23,9 +23,8 @@ from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Plan, Work
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Drafter, DraftRequest
-from engine_worker.speculation.per_step import Speculation
-from engine_worker.speculation.per_stretch import SteadySpeculation
+from engine_worker.speculation.drafter import Drafter, Drafting, DraftRequest
+from engine_worker.speculation.speculator import speculator_for
 from engine_worker.text.sequence import Sequence
 from gpufc.errors import (
     ContextLengthExceeded,
@@ -111,10 +110,10 @@ class Engine:
         )
         self._backend = backend
         self._costs = costs
-        self._speculation: Speculation | SteadySpeculation | None = None
-        if drafter and facts.can_cut:
-            make = SteadySpeculation if facts.wholly_on_device else Speculation
-            self._speculation = make(drafter, costs)
+        drafting = Drafting.NONE
+        if facts.can_cut:
+            drafting = Drafting.PER_STRETCH if facts.wholly_on_device else Drafting.PER_STEP
+        self._speculator = speculator_for(drafting, drafter, costs)
         self._n_spare_outputs = facts.max_outputs - max_running
         self._sampler = sampler_for(backend)
         self._emit = emit
@@ -150,8 +149,7 @@ class Engine:
         """
         if not self.scheduler.running and not self.scheduler.waiting:
             return
-        speculation = self._speculation
-        is_quiet = speculation is None or speculation.is_quiet
+        is_quiet = self._speculator.is_quiet
         if not is_quiet:
             self._give_drafts()
         began = time.monotonic()
@@ -195,17 +193,15 @@ class Engine:
 
     def _guesses(self) -> list[tuple[Sequence, list[int]]]:
         """Drafts for those that decode. Not for those whose numerics must not depend on it."""
-        if self._speculation is None:
-            return []
         decoding = self.scheduler.decoding()
         if len(decoding) > MAX_SPECULATING:
-            self._speculation.pause()
+            self._speculator.pause()
             return []
         left = min(self._n_spare_outputs, self.scheduler.batch_tokens - len(decoding))
         guessed = [seq for seq in decoding if seq.reuses_prefix]
         try:
-            drafts = self._speculation.draft_all(
-                [DraftRequest(seq.request, seq.tokens, self._limit(seq, left)) for seq in guessed],
+            drafts = self._speculator.draft_all(
+                [self._draft_request(seq, left) for seq in guessed],
                 n_decoding=len(decoding),
             )
         except DecodeFailed as err:  # a model that guesses
@@ -213,12 +209,10 @@ class Engine:
             raise
         return list(zip(guessed, drafts, strict=True))
 
-    def _limit(self, sequence: Sequence, left: int) -> int:
-        """The longest draft. On a device a shorter one at the end costs more than to compute what
-        is beyond it."""
-        facts = self._backend.facts
-        room = facts.n_ctx - len(sequence.tokens) if facts.wholly_on_device else sequence.room
-        return min(room - 1, left)
+    def _draft_request(self, sequence: Sequence, left: int) -> DraftRequest:
+        in_context = self._backend.facts.n_ctx - len(sequence.tokens) - 1
+        limit, n_useful = min(in_context, left), sequence.room - 1
+        return DraftRequest(sequence.request, sequence.tokens, limit, n_useful)
 
     def _begin_what_fits(self, started: list[Started]) -> Plan:
         while True:
@@ -293,8 +287,7 @@ class Engine:
 
     def _finish(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)
-        if self._speculation is not None:
-            self._speculation.forget(sequence.request)
+        self._speculator.forget(sequence.request)
 
     def _tell(self) -> None:
         """Emit what the last step has brought, and learn what it cost, unless that is done."""

@@ -114,7 +114,7 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     if plot_file is not None:
         plot_file.write_text(_plot(target.url, run))
     if not found.succeeded:
-        raise NotRunning(f"no request to {target.endpoint} succeeded")
+        raise NotRunning(f"no request to {target.endpoint} succeeded; the errors above say why")
 
 
 def _fields(kind: Any, options: dict[str, Any]) -> dict[str, Any]:

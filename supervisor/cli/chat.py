@@ -23,7 +23,7 @@ from supervisor.cli.options import setting_options
 )  # fmt: skip
 @click.option(
     "--max-tokens", type=click.IntRange(1), metavar="N",
-    help="longest answer, in tokens [default: what fits in the context]",
+    help="longest answer, in tokens [default: as long as the context allows]",
 )  # fmt: skip
 @setting_options(["runtime_dir"])
 def command(

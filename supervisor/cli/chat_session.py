@@ -20,9 +20,9 @@ HELP = """\
 /system TEXT  set the system prompt and begin anew; without TEXT, show it
 /reset        forget the conversation
 /stats        figures of the last answer
-/help         this
+/help         this list
 /quit         end (so does Ctrl-D)
-Ctrl-C breaks an answer off; what came of it stays in the conversation."""
+Ctrl-C ends an answer; its beginning stays in the conversation."""
 
 
 class ChatSession:

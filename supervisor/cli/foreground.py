@@ -123,7 +123,7 @@ class Terminal:
     async def attend(self) -> None:
         """Show progress until ready, then the welcome, then the drain after a stop request.
 
-        Raises what `wait_ready` raises. Runs in the main thread's loop.
+        Raises the errors of `wait_ready`. Runs in the main thread's loop.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,7 +18,7 @@ _LOUD = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}
 
 @click.command("logs", short_help="Print the logs of the front and its workers, joined.")
 @click.argument("worker", required=False)
-@click.option("--follow", "-f", is_flag=True, help="go on with what is written from now on")
+@click.option("--follow", "-f", is_flag=True, help="go on with new lines")
 @click.option(
     "--lines",
     "-n",

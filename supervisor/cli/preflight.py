@@ -170,7 +170,7 @@ def check_not_running(runtime_dir: str | None) -> None:
         raise StartError(
             f"a front is already running in {folder.path} (pid {pid}); "
             f"`{folder.command('stop')}` ends it, and --runtime-dir with another folder starts "
-            "a second one beside it"
+            "a second one"
         )
 
 

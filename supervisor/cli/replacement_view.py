@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufc.errors import GpufcError
+from supervisor import program
 from supervisor.cli.terminal import Progress
 from supervisor.control.client import NotRunning
 
@@ -44,7 +45,9 @@ def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, An
                     _show(progress, event)
     finally:
         progress.end()
-    raise NotRunning(f"the front went away before the {what} was done")
+    raise NotRunning(
+        f"the front ended before the {what} was done; `{program.command('logs')}` may say why"
+    )
 
 
 def _show(progress: Progress, event: Mapping[str, Any]) -> None:

@@ -103,12 +103,16 @@ class ControlClient:
             raise self._nobody() from None
         except TimeoutError:
             raise NotRunning(
-                f"the front in {self.path.parent} does not answer (waited {self._timeout_s:.0f} s)"
+                f"the front in {self.path.parent} has not answered within {self._timeout_s:.0f} s;"
+                f" its log in {self.path.parent / 'logs'} may say why"
             ) from None
         except (ConnectionError, http.client.HTTPException) as err:
-            raise NotRunning(f"the front in {self.path.parent} went away: {err}") from err
+            raise NotRunning(f"the front in {self.path.parent} has ended: {err}") from err
         except PermissionError:
-            raise NotRunning(f"the front in {self.path.parent} belongs to another user") from None
+            raise NotRunning(
+                f"the front in {self.path.parent} belongs to another user;"
+                " run the command as that user"
+            ) from None
         except OSError as err:
             raise NotRunning(f"{self.path} cannot be reached: {err}") from err
         finally:
@@ -121,12 +125,12 @@ class ControlClient:
         pid = folder.front_pid()
         if pid is None:
             return NotRunning(
-                f"nothing runs in {folder.path}; `{folder.command('start')}` starts it"
+                f"no front runs in {folder.path}; `{folder.command('start')}` starts one"
             )
         if (folder.held_for_s() or 0.0) < STARTING_S:
             return NotRunning(f"a front (pid {pid}) is just starting in {folder.path}; try again")
         return NotRunning(
-            f"a front (pid {pid}) runs in {folder.path} but its control socket is gone; "
+            f"a front (pid {pid}) runs in {folder.path} but its control socket is missing; "
             f"end it with `kill {pid}`"
         )
 

@@ -102,16 +102,16 @@ class SparePool:
         backoff_s: float = BACKOFF_S,
         first: Spare | None = None,
     ) -> None:
-        """`first` was spawned before there was a pool: it is this one's from now on."""
+        """`first` was spawned before there was a pool, which owns it from now on if it lives."""
         self._command = command
         self._logs = logs
         self._backend = backend
         self._quiet = quiet
         self._delay_s = delay_s
         self._backoff_s = backoff_s
-        self._spare = first
-        if first is not None:
-            first.on_exit = self._lost
+        self._spare = first if first is not None and first.process.is_alive() else None
+        if self._spare is not None:
+            self._spare.on_exit = self._lost
         self._timer: asyncio.TimerHandle | None = None
         self._n_lost = 0
         self._closed = False

@@ -87,7 +87,7 @@ class Giver:
         """
         if os.getpid() == 1:
             raise UpgradeFailed(
-                "the front is the first process here: with its end the container would end"
+                "the front is process 1, and the container would end with it; start a new container"
             )
         try:
             holdings = self._front.fleet.holdings()
@@ -104,7 +104,10 @@ class Giver:
             ours.close()
             await successor.end()
             if isinstance(err, TimeoutError):
-                raise UpgradeFailed(f"it was not ready within {START_S:.0f} s") from err
+                raise UpgradeFailed(
+                    f"the new front was not ready within {START_S:.0f} s; try again when the"
+                    " machine is less busy"
+                ) from err
             if isinstance(err, LinkError | OSError):
                 raise UpgradeFailed(str(err)) from err
             raise
@@ -122,7 +125,7 @@ class Giver:
                 case Unwilling(reason):
                     raise LinkError(reason)
                 case other:
-                    raise LinkError(f"it said {type(other).__name__} first")
+                    raise LinkError(f"the new front began with {type(other).__name__}")
 
     async def _first_words(self, successor: Successor) -> FromNew:
         """The new front's first message. Raises `LinkError`, also if this front is told to stop."""
@@ -183,7 +186,9 @@ class Giver:
         # no await from here on: nothing can change in between
         if self._front.stopping.is_set() or not fleet.holds(holdings):
             remote.close()
-            raise LinkError("it is stopping, or a worker has just died or is being replaced")
+            raise LinkError(
+                "the front is stopping, or a worker has just died or is being replaced; try again"
+            )
         ledger = self._front.dispatcher.ledger
         successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
         for attachment in willing.attachments:
@@ -210,7 +215,10 @@ class Giver:
             await fleet.let_go()
             await successor.end()
             logger.critical("upgrade_broke: %s", err)
-            raise UpgradeFailed(f"the new front died while it took over: {err}") from err
+            raise UpgradeFailed(
+                f"the new front died during the takeover, and the workers with it ({err}); start"
+                " the service again"
+            ) from err
         await self._front.http.retire()
         await fleet.let_go()
         self._front.runtime.let_go()

@@ -40,7 +40,7 @@ class Totals(Struct, frozen=True, kw_only=True):
 
 class Origins(Struct, frozen=True, kw_only=True):
     """The sources of the old front's configuration: the new front reads them again. `flags` maps
-    keys to the flags that were given at start. `models` is what the running workers hold."""
+    keys to the flags that were given at start. `models` are the sections of the running workers."""
 
     flags: dict[str, Any]
     file: str | None

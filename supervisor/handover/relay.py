@@ -91,7 +91,7 @@ class Relay:
         message = wire.decode_to_worker(data)
         model = self._models.get(message.epoch)
         if model is None:
-            raise LinkError(f"the old front spoke of epoch {message.epoch}")
+            raise LinkError(f"the old front used the unknown epoch {message.epoch}")
         match message:
             case Generate():
                 self._generate(model, message)
@@ -104,7 +104,7 @@ class Relay:
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)
             case _:
-                raise LinkError(f"the old front sent {type(message).__name__}")
+                raise LinkError(f"the old front sent an unexpected {type(message).__name__}")
 
     def _generate(self, model: str, message: Generate) -> None:
         try:

@@ -91,7 +91,7 @@ class RemoteFleet:
         message = wire.decode_from_worker(data)
         worker = self._workers.get(message.epoch)
         if worker is None or not isinstance(message, RELAYED):
-            raise LinkError(f"the new front said {type(message).__name__} out of turn")
+            raise LinkError(f"the new front sent an unexpected {type(message).__name__}")
         self._listener.worker_message(worker, message)
 
     def _gone(self) -> None:

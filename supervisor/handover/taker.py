@@ -110,7 +110,7 @@ def require_same_model(config: Config, estate: Estate) -> None:
     if list(wanted) != list(given):
         raise ConfigError(
             f"the configuration has the models {', '.join(wanted)} now, and the front runs"
-            f" {', '.join(given)}: an upgrade changes no models; `stop` it and start it anew"
+            f" {', '.join(given)}: an upgrade changes no models; `stop` and `start` the service"
         )
     changed = sorted(
         {
@@ -122,8 +122,8 @@ def require_same_model(config: Config, estate: Estate) -> None:
     )
     if changed:
         raise ConfigError(
-            f"the configuration has another {', '.join(changed)} now: `swap` changes the model, "
-            "an upgrade does not"
+            f"the configuration has changed {', '.join(changed)}, which an upgrade does not apply:"
+            " change it back, or `stop` and `start` the service; `swap` changes the model"
         )
 
 
@@ -193,7 +193,7 @@ class Taker:
         data = await self._packets.receive()
         go = messages.decode_from_old(data) if data else None
         if not isinstance(go, Go):
-            raise LinkError("the old front has changed its mind")
+            raise LinkError("the old front did not say `Go`")
         ledger = front.dispatcher.ledger
         ledger.requests, ledger.tokens = go.totals.requests, go.totals.tokens
 

@@ -3,7 +3,7 @@ The scripted engine's own times are known and close to zero.
 
 Processor time comes from two runs of different length: the difference is the cost of tokens, the
 rest the cost of requests. Added time is the client's median and 99th percentile minus the median of
-the same engine in one process without a front (`scripts/engine_alone.py`).
+the same engine in one process without a front (`scripts/lab/engine_alone.py`).
 """
 
 import json
@@ -22,7 +22,7 @@ from supervisor.bench.figures import Distribution, distribution
 from tests.bench.servers import Gpufc, Running, Setting, running
 from tests.bench.sink import ask, occupying
 
-ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "engine_alone.py"
+ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "engine_alone.py"
 STEP_MS = 20
 PACED_STREAMS = 32
 WARM_UP = 20

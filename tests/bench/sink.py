@@ -73,7 +73,7 @@ class _Client:
         piece = self.socket.recv(PIECE_BYTES)
         now, answer = time.monotonic(), self.answer
         if not piece:
-            raise StartError(f"the front broke an answer off: {self._last!r}")
+            raise StartError(f"the front ended an answer early: {self._last!r}")
         if not self._last:
             answer.status = int(piece[9:12])
         answer.text_at += [now] * len(TEXT.findall(piece))
@@ -152,5 +152,5 @@ def _ask(address: tuple[str, int], asked: list[Iterator[bytes]]) -> Iterator[Ans
 def _readable(selector: selectors.BaseSelector) -> list[_Client]:
     found = selector.select(SILENCE_S)
     if not found:
-        raise StartError(f"the front said nothing for {SILENCE_S:.0f} s")
+        raise StartError(f"the front was silent for {SILENCE_S:.0f} s")
     return [key.data for key, _ in found]

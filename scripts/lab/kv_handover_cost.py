@@ -5,7 +5,7 @@ writing the KV into a memory file, reading it into a second context of the same 
 the next token there. Both contexts are in this process, one after the other at work, as in a
 restart. Nothing but the project and its engine is needed:
 
-    python scripts/kv_handover_cost.py --model FILE.gguf --contexts 128,1024,4096 --sequences 1,8
+    python scripts/lab/kv_handover_cost.py --model FILE.gguf --contexts 128,1024 --sequences 1,8
 
 Every figure is the median of `--rounds`. `agrees` says whether the second context's next tokens are
 those of the first one.
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine_worker.backend.llama.backend import (
     LlamaBackend,  # before numpy: see engine_worker/__main__.py

@@ -1,7 +1,7 @@
 """Where the time of an engine step goes, on a real model, without front or link.
 
-    python scripts/step_profile.py MODEL.gguf --streams 64 --tokens 200
-    python scripts/step_profile.py MODEL.gguf --streams 64 --coming-and-going
+    python scripts/lab/step_profile.py MODEL.gguf --streams 64 --tokens 200
+    python scripts/lab/step_profile.py MODEL.gguf --streams 64 --coming-and-going
 
 Lets so many sequences decode at once and prints, for steps in which all of them do, the median
 milliseconds of each part: planning and handing the batch over (`begin`; on a CPU it computes), what
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine_worker.backend.llama.backend import (
     LlamaBackend,  # before numpy: see engine_worker/__main__.py

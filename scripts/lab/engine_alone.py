@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from queue import SimpleQueue
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import tokenize

@@ -1,6 +1,6 @@
 """A model of a common size with random weights: for speed, where a real one cannot be had.
 
-    python scripts/random_model.py SOURCE.gguf TARGET.gguf --shape 1b
+    python scripts/lab/random_model.py SOURCE.gguf TARGET.gguf --shape 1b
 
 Takes the tokenizer of SOURCE (a GGUF file of llama's architecture, such as the demo model) and
 writes a llama of the given shape, all matrices Q4_0 with random blocks of the right variance. It

@@ -1,11 +1,12 @@
-"""What drafting pays: the engine's own policy and others, played through on real token sequences.
+"""Simulate drafting policies on real token sequences, without decoding them.
 
-Each text is a sequence of the model's tokens whose end is taken for the answer; a step takes what
-was measured once on such a machine, with 10 % noise, and the policy learns costs from its steps as
-it does in the engine.
-Ordinary answers come from the model at temperature 0.8, which takes most of the time (a minute on
-two cores). Prints a Markdown table: speed against no drafts (tokens drafted and accepted, for each
-token of the answers).
+Each text is a sequence of the model's tokens, and its end is the answer. A step takes the time that
+was measured on the machine of the table, with 10 % noise. A policy learns costs from these steps as
+it does in the engine. The model generates the ordinary answers at temperature 0.8, which takes most
+of the script's time.
+
+Prints Markdown tables of the speed relative to no drafts, with the drafted and the accepted tokens
+for each token of the answers.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import heapq
 import shlex
@@ -28,18 +29,19 @@ from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import Batch
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.per_step import Speculation
-from engine_worker.speculation.per_stretch import SteadySpeculation
+from engine_worker.speculation.drafter import Draft, Drafting, DraftRequest
 from engine_worker.speculation.prompt_lookup import PromptLookup
+from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.sampling import SamplingParams
 
 
 class Machine(NamedTuple):
-    """`points`: tokens of a step and its milliseconds, lines between. In the two steps after the
-    number of tokens has changed it takes `changed_ms` more."""
+    """`points` are pairs of a step's tokens and milliseconds, interpolated between.
+
+    Each of the two steps after a change of the number of tokens takes `changed_ms` more.
+    """
 
     name: str
     points: tuple[tuple[int, float], ...]
@@ -63,7 +65,7 @@ QUESTIONS = (
 
 
 class Text(NamedTuple):
-    """All tokens, and how many of them are the prompt."""
+    """All tokens; the first `n_prompt` are the prompt."""
 
     tokens: list[int]
     n_prompt: int
@@ -76,18 +78,20 @@ class Outcome(NamedTuple):
 
 
 Policy = Callable[[StepCosts], Callable[[list[int], int], list[int]]]
-"""From costs to a function of (tokens, limit) that drafts."""
+"""Makes, from the costs of steps, a function that drafts from (tokens, tokens still to come)."""
 
 
 class Reported(PromptLookup):
-    """Prompt lookup that says the same evidence of every draft, so that the odds are not told
-    apart by it: 0 leaves them by position in the draft, 32 one chance for all."""
+    """Prompt lookup that reports the same evidence for every draft.
+
+    With 0 the acceptance rates differ by position in the draft, with 32 there is one for all.
+    """
 
     def __init__(self, evidence: int) -> None:
         super().__init__()
         self.evidence = evidence
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return 0.6
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -96,16 +100,25 @@ class Reported(PromptLookup):
 
 def adaptive(make: Callable[[], PromptLookup]) -> Policy:
     def begin(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
-        speculation = Speculation(make(), costs)
-        return lambda tokens, limit: speculation.draft_all([DraftRequest(KEY, tokens, limit)])[0]
+        speculator = speculator_for(Drafting.PER_STEP, make(), costs)
+
+        def draft(tokens: list[int], limit: int) -> list[int]:
+            request = DraftRequest(KEY, tokens, limit, limit)
+            return speculator.draft_all([request], n_decoding=1)[0]
+
+        return draft
 
     return begin
 
 
-def steady(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
-    """The engine's own on a device. There a draft may reach beyond the end."""
-    speculation = SteadySpeculation(PromptLookup(), costs)
-    return lambda tokens, _: speculation.draft_all([DraftRequest(KEY, tokens, 100)])[0]
+def per_stretch(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
+    """The engine's policy on a device, where a draft may reach past the end of the answer."""
+    speculator = speculator_for(Drafting.PER_STRETCH, PromptLookup(), costs)
+
+    def draft(tokens: list[int], n_useful: int) -> list[int]:
+        return speculator.draft_all([DraftRequest(KEY, tokens, 100, n_useful)], n_decoding=1)[0]
+
+    return draft
 
 
 def always(length: int) -> Policy:
@@ -113,7 +126,7 @@ def always(length: int) -> Policy:
         lookup = PromptLookup()
 
         def draft(tokens: list[int], limit: int) -> list[int]:
-            (found,) = lookup.draft_all([DraftRequest(KEY, tokens, min(limit, length))])
+            (found,) = lookup.draft_all([DraftRequest(KEY, tokens, min(limit, length), limit)])
             return found.tokens
 
         return draft
@@ -124,15 +137,15 @@ def always(length: int) -> Policy:
 POLICIES: dict[str, Policy] = {
     "always 4": always(4),
     "always 16": always(16),
-    "one chance for each sequence": adaptive(lambda: Reported(32)),
-    "chances by position": adaptive(lambda: Reported(0)),
-    "chances by evidence (ours on a CPU)": adaptive(PromptLookup),
-    "one length (ours on a GPU)": steady,
+    "one rate for each sequence": adaptive(lambda: Reported(32)),
+    "rates by position in the draft": adaptive(lambda: Reported(0)),
+    "rates by evidence (per step)": adaptive(PromptLookup),
+    "one length (per stretch)": per_stretch,
 }
 
 
 def play(text: Text, policy: Policy, machine: Machine, seed: int) -> Outcome:
-    """The answer's tokens, step by step, as an engine with these costs would make them."""
+    """Generate the answer step by step, as an engine with these costs would."""
     noise, n_drafted, n_accepted, total = random.Random(seed), 0, 0, 0.0
     costs = StepCosts()
     draft = policy(costs)
@@ -193,7 +206,7 @@ def texts(backend: LlamaBackend) -> dict[str, list[Text]]:
 
 
 def edited(code: str, rng: random.Random) -> str:
-    """Two names changed everywhere, one line in fifty gone, and as many comments new."""
+    """The code with two names changed, one line in fifty removed, and one in fifty commented."""
     names = re.findall(r"\b[a-z_]{5,}\b", code)
     by_use = sorted(set(names), key=lambda name: (names.count(name), name))
     for old, new in ((by_use[-2], "renamed_item"), (by_use[-5], "other")):
@@ -211,7 +224,7 @@ def rows(rng: random.Random) -> str:
 
 
 def answers(backend: LlamaBackend, prompts: list[list[int]]) -> list[Text]:
-    """What the model says, at temperature 0.8."""
+    """The model's own answers, at temperature 0.8."""
     found = []
     for number, prompt in enumerate(prompts):
         sampler = Sampler(SamplingParams(seed=number), backend.facts.n_vocab, backend.end_tokens)
