@@ -1,6 +1,6 @@
-"""How a command is spelled in a hint: such that whoever reads it can paste it where they are.
+"""Spells commands in hints, such that they can be pasted in the reader's folder and environment.
 
-The one place that knows. `RuntimeDir.command` adds the folder that a hint means.
+`RuntimeDir.command` adds the runtime folder.
 """
 
 import os
@@ -14,13 +14,14 @@ MODULE = "supervisor.cli"
 
 
 def command(words: str = "", runtime_dir: Path | None = None) -> str:
-    """The program with `words` behind it, and `--runtime-dir` if one is given."""
+    """The program with `words` and, if one is given, `--runtime-dir`."""
     folder = f"--runtime-dir {shlex.quote(str(runtime_dir))}" if runtime_dir else ""
     return " ".join(filter(None, (spelling(), words, folder)))
 
 
 def spelling() -> str:
-    """`gpufc-supervisor` where the caller's PATH finds this very one, else its path."""
+    """`gpufc-supervisor` if the caller's PATH finds this installation under that name, else its
+    path."""
     path = callers_path(os.environ)
     script = _script()
     if script is None:
@@ -32,7 +33,7 @@ def spelling() -> str:
 
 
 def python(path: str | None = None) -> str:
-    """The interpreter that runs this, as its short name where `path` finds it under that."""
+    """This interpreter: its short name if `path` finds it under that name, else its path."""
     for name in ("python", "python3"):
         found = shutil.which(name, path=path)
         # not `samefile`: the interpreters of all environments link to one
@@ -42,7 +43,7 @@ def python(path: str | None = None) -> str:
 
 
 def pip(words: str) -> str:
-    """A command of the pip that installs for the interpreter that runs this."""
+    """A command of this interpreter's pip."""
     path = callers_path(os.environ)
     found = shutil.which("pip", path=path)
     if found and os.path.dirname(os.path.abspath(found)) == os.path.dirname(sys.executable):
@@ -51,10 +52,10 @@ def pip(words: str) -> str:
 
 
 def callers_path(environ: "os._Environ[str] | dict[str, str]") -> str:
-    """The PATH without the environment that `scripts/env` put first in it for us alone.
+    """The caller's PATH, without the environment that `scripts/env` has put first for this process.
 
-    Who activates an environment by its own script has VIRTUAL_ENV_PROMPT as well; `scripts/env`
-    sets none. Should that be wrong, a hint is longer than it must be, and still right.
+    An environment's own activation script sets VIRTUAL_ENV_PROMPT and `scripts/env` does not. If
+    this guess is wrong, a hint is longer than needed and still right.
     """
     path, active = environ.get("PATH", os.defpath), environ.get("VIRTUAL_ENV")
     if active and "VIRTUAL_ENV_PROMPT" not in environ:
@@ -63,7 +64,7 @@ def callers_path(environ: "os._Environ[str] | dict[str, str]") -> str:
 
 
 def _script() -> Path | None:
-    """The console script that runs, or the one beside our interpreter; None without any."""
+    """The running console script, or the one next to this interpreter; None without any."""
     started = Path(sys.argv[0])
     for script in (started, Path(sys.executable).with_name(NAME)):
         if script.name == NAME and os.access(script, os.X_OK):
@@ -72,7 +73,7 @@ def _script() -> Path | None:
 
 
 def _from_here(script: Path) -> str:
-    """Relative to the current folder if it lies in it."""
+    """A path relative to the current folder if it lies there, else absolute."""
     try:
         here = Path.cwd()
     except FileNotFoundError:

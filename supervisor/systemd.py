@@ -1,5 +1,4 @@
-"""What a service manager passes to the front and wants to hear of it: sd_listen_fds(3) and
-sd_notify(3), without a library."""
+"""The service manager's protocol, sd_listen_fds(3) and sd_notify(3), without a library."""
 
 import contextlib
 import os
@@ -12,15 +11,15 @@ FIRST_FD = 3
 
 
 def is_activated(environ: Mapping[str, str]) -> bool:
-    """Whether `activated_sockets` would find some."""
+    """Whether the service manager has passed sockets to this process."""
     return environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "") != "0"
 
 
 def activated_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """The listening sockets that this process was started with; none without activation.
+    """The passed listening sockets; none without socket activation.
 
-    Takes the variables away, so that no child takes the descriptors for its own. Raises
-    `StartError` for what is no listening stream socket.
+    Removes the variables, so that no child takes the descriptors for its own. Raises `StartError`
+    for a descriptor that is no listening stream socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
@@ -44,7 +43,7 @@ def _listener(fd: int) -> socket.socket:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, if there is one, such as `READY=1`. Never fails."""
+    """Report a state such as `READY=1` to the service manager, if there is one. Never fails."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

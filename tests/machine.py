@@ -1,4 +1,4 @@
-"""Where and when something was measured, for `scripts/bench` and `scripts/chaos`."""
+"""The conditions of a measurement, for `scripts/bench` and `scripts/chaos`."""
 
 import contextlib
 import os

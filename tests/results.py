@@ -106,7 +106,7 @@ def _machine(known: Mapping[str, Any]) -> str:
 
 
 def _versions(known: Mapping[str, Any]) -> str:
-    """Of the programs that took part, as far as the conditions name them."""
+    """Versions of the programs that took part, as far as the conditions have them."""
     names = {"python": "Python", "llama-cpp-python": "llama-cpp-python", "llama-server": ""}
     return ", ".join(
         f"{name} {known[key]}".strip() for key, name in names.items() if known.get(key)

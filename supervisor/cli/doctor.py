@@ -1,4 +1,4 @@
-"""`doctor`: would `start` work here, and if not, what to do."""
+"""`doctor`: says whether `start` would work, and how to repair what would stop it."""
 
 import json
 import signal
@@ -43,8 +43,8 @@ _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("BAD ", "
 def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
     """Say whether `start` would work with these options, and what to do if not.
 
-    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would
-    work or has done so already, 2 if the configuration is wrong, 3 if something else is in the way.
+    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would work
+    or a front already runs here, 2 for a wrong configuration, 3 for any other obstacle.
     """
     import msgspec
 
@@ -65,7 +65,7 @@ def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
 
 
 def examine(settings: "Settings") -> Iterator["Finding"]:
-    """All findings, in the order in which a start would run into them."""
+    """Yield all findings, in the order in which a start would meet them."""
     from supervisor.cli import findings, preflight
     from supervisor.runtime_dir import RuntimeDir
 
@@ -89,7 +89,7 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
 
 
 def _status(folder: "RuntimeDir") -> dict[str, Any] | None:
-    """What the front that runs in the folder says of itself."""
+    """The status of the front that runs in the folder; None without one."""
     from supervisor.control.client import ControlClient
 
     try:
@@ -99,7 +99,7 @@ def _status(folder: "RuntimeDir") -> dict[str, Any] | None:
 
 
 def _places(server: "ServerConfig") -> Iterator["Finding"]:
-    """Whether the folder and the port can be taken."""
+    """Check that the folder and the port are free."""
     from supervisor.cli import findings, preflight
     from supervisor.runtime_dir import RuntimeDir
 
@@ -137,7 +137,7 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
 
 
 def probe(model_path: str | None, cache_types: Sequence[str] = ()) -> dict[str, Any]:
-    """What `engine_worker.probe` says, run in a process of its own: it may crash or hang."""
+    """The report of `engine_worker.probe`, run in its own process because it may crash or hang."""
     command = [sys.executable, "-m", "engine_worker.probe"]
     command += [model_path, *cache_types] if model_path else []
     try:
@@ -165,7 +165,7 @@ def _gpus() -> tuple[tuple[Any, ...], str]:
         return NvmlSource().sample(), ""
     except SourceAbsent as err:
         return (), str(err)
-    except Exception as err:  # a driver may raise anything, and that is a finding too
+    except Exception as err:  # a driver may raise anything: a failing driver is a finding
         return (), f"the driver failed: {err}"
 
 

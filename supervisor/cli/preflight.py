@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import psutil
 
 COMM_LETTERS = 15
-"""Linux keeps that much of a process's name (proc(5), comm)."""
+"""Linux keeps this many bytes of a process's name (proc(5), comm)."""
 
 
 class Plan(Struct, frozen=True):
@@ -135,7 +135,7 @@ def check_host(host: str, source: str) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises `StartError` if nobody can listen there now."""
+    """Raises `StartError` if the front could not listen there now."""
     if not port:
         return
     for family, address in _addresses(host, port, "host"):
@@ -170,12 +170,12 @@ def check_not_running(runtime_dir: str | None) -> None:
         raise StartError(
             f"a front is already running in {folder.path} (pid {pid}); "
             f"`{folder.command('stop')}` ends it, and --runtime-dir with another folder starts "
-            "a second one beside it"
+            "a second one"
         )
 
 
 def exposure_notes(host: str) -> tuple[str, ...]:
-    """A warning if others than this machine can reach the address."""
+    """A warning if other machines can reach the address."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -221,7 +221,7 @@ def _port_fault(host: str, port: int, err: OSError) -> str:
 
 
 def _holder(port: int) -> str:
-    """Who listens on a port, as far as this user may see."""
+    """The process that listens on a port, as far as this user may see."""
     import psutil
 
     try:
@@ -239,7 +239,7 @@ def _holder(port: int) -> str:
 
 
 def name_of(process: "psutil.Process") -> str:
-    """A process's name, whole. psutil does not complete that of a script, whose command line
+    """A process's whole name. psutil does not complete the name of a script, whose command line
     begins with its interpreter."""
     name: str = process.name()
     if len(name) < COMM_LETTERS:

@@ -1,1 +1,2 @@
-"""gpufc beside another server, and the front alone: `scripts/bench`. See ../DESIGN.md."""
+"""`scripts/bench`: compares gpufc with another server and measures the front alone. See
+DESIGN.md."""

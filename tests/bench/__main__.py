@@ -6,6 +6,6 @@ import sys
 from tests.bench.command import main
 
 if __name__ == "__main__":
-    # as Ctrl-C does: else the server under measurement would stay
+    # as on Ctrl-C: otherwise the measured server would keep running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

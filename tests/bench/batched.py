@@ -1,4 +1,4 @@
-"""llama.cpp's own batched benchmark: what the kernels give without sampling and without HTTP."""
+"""llama.cpp's own batched benchmark: the kernels' rates without sampling and HTTP."""
 
 import json
 import subprocess
@@ -13,16 +13,16 @@ TIMEOUT_S = 600.0
 
 
 class Rates(NamedTuple):
-    """Generated tokens per second: while all decode, and with the prompts' time too, which takes a
-    service's as well."""
+    """Generated tokens per second: while all streams decode, and with the time of their prompts,
+    which a service's rate includes."""
 
     decoding: float
     with_prompts: float
 
 
 def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
-    """Prompts and answers as long as the scenario's, and as many at once: the first token of an
-    answer is its prompt's. Twice, because the first time includes loading kernels."""
+    """The command for a scenario's streams, prompts and answers. An answer's first token counts as
+    its prompt's. Every size runs twice, because the first run includes loading kernels."""
     streams, workload = scenario.bounds.streams, scenario.workload
     cells = streams * (workload.prompt_tokens + workload.output_tokens)
     made = [str(program), "--model", str(setting.model), "--ctx-size", str(cells)]
@@ -34,7 +34,7 @@ def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
 
 
 def rates(lines: str) -> Rates | None:
-    """Of the last of the runs that it prints."""
+    """The rates of the last run in the output."""
     rows = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
     if not rows:
         return None
@@ -43,7 +43,7 @@ def rates(lines: str) -> Rates | None:
 
 
 def measure(program: Path, setting: Setting, scenario: Scenario) -> Rates:
-    """Run it. Raises `StartError`."""
+    """Run the benchmark. Raises `StartError`."""
     try:
         done = subprocess.run(
             command(program, setting, scenario),

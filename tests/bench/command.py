@@ -1,4 +1,4 @@
-"""`scripts/bench`: measures what its options ask for, and reports it."""
+"""`scripts/bench`: measures and reports."""
 
 import argparse
 import sys
@@ -24,8 +24,8 @@ QUICK_N_CTX = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and report; returns the exit code: 2 bad usage, 3 a server did not come up, 130
-    broken off."""
+    """Measure and report. Returns the exit code: 2 bad usage, 3 a server did not start, 130
+    interrupted."""
     words = sys.argv[1:] if arguments is None else arguments
     options = wanted.parser().parse_args(words)
     options.command = spelled("scripts/bench", words)
@@ -62,7 +62,7 @@ def _say(*lines: str) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    """Everything that could be missing is looked for before the first server is started."""
+    """Compare servers. Looks for every program and key before the first server starts."""
     chosen = [name for name in options.scenario or wanted.DEFAULT if name != wanted.BATCHED]
     setting = wanted.setting(options)
     if options.quick:
@@ -99,7 +99,7 @@ def _publish(
 
 
 def _peer(players: Iterable[Sequence[Server]]) -> dict[str, str | None]:
-    """Which llama-server plays, if one does."""
+    """The version of the compared llama-server, if there is one."""
     peers = (s for servers in players for s in servers if isinstance(s, LlamaServer))
     peer = next(peers, None)
     return {"llama-server": machine.program_version(peer.program) if peer else None}

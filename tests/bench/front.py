@@ -1,10 +1,9 @@
-"""What the front costs: its processor time for each token, and what it adds to the engine's own
-times. The engine is the scripted one, so that its own times are known and next to nothing.
+"""The front's costs: its processor time for each token, and the time that it adds to the engine's.
+The scripted engine's own times are known and close to zero.
 
-Processor time is taken from two runs that differ in their length only: the difference is what
-tokens cost, what is left is what requests cost. Added time is against the same engine in one
-process without a front (`scripts/lab/engine_alone.py`): the client's median and 99th percentile
-less the engine's median.
+Processor time comes from two runs of different length: the difference is the cost of tokens, the
+rest the cost of requests. Added time is the client's median and 99th percentile minus the median of
+the same engine in one process without a front (`scripts/lab/engine_alone.py`).
 """
 
 import json
@@ -32,10 +31,10 @@ FULL_WITHIN_S = 20.0
 
 
 class Cost(Struct, frozen=True, kw_only=True):
-    """Of one number of streams: medians of some runs. `peak_bytes` is resident memory.
+    """The cost with one number of streams: medians of some runs. `peak_bytes` is resident memory.
 
-    `tokens_per_event` above 1 says that the machine was so busy that the front sent several tokens
-    at once, which is cheaper.
+    `tokens_per_event` above 1 means that the machine was so busy that the front sent several tokens
+    at once, which costs less.
     """
 
     streams: int
@@ -47,7 +46,7 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 class Added(Struct, frozen=True, kw_only=True):
-    """Milliseconds over the engine's median."""
+    """Milliseconds above the engine's median."""
 
     engine_p50: float
     p50: float
@@ -55,7 +54,7 @@ class Added(Struct, frozen=True, kw_only=True):
 
 
 class FrontFigures(Struct, frozen=True, kw_only=True):
-    """`refused_s` is how long a 503 takes while all places are taken."""
+    """All figures of the front. `refused_s` is the time of a 503 while all places are taken."""
 
     costs: list[Cost]
     per_request_ms: Added
@@ -64,7 +63,7 @@ class FrontFigures(Struct, frozen=True, kw_only=True):
 
 
 class Size(Struct, frozen=True, kw_only=True):
-    """How much is done. `costs` are numbers of streams with the tokens of each."""
+    """The size of the measurement. `costs` pairs numbers of streams with the tokens of each."""
 
     costs: tuple[tuple[int, int], ...] = ((64, 500), (1024, 100))
     runs: int = 3
@@ -78,7 +77,7 @@ QUICK = Size(costs=((4, 500),), runs=3, requests=20, paced_tokens=20, busy_strea
 
 
 def measure(size: Size) -> FrontFigures:
-    """Run everything; about two minutes. Raises `StartError`."""
+    """Measure everything. Raises `StartError`."""
     return FrontFigures(
         costs=[_cost(streams, tokens, size.runs) for streams, tokens in size.costs],
         per_request_ms=_added_per_request(size.requests),
@@ -88,7 +87,7 @@ def measure(size: Size) -> FrontFigures:
 
 
 def lines(found: FrontFigures) -> list[str]:
-    """For a terminal."""
+    """The figures as lines of text."""
     out = [
         f"{cost.streams:5} streams: {cost.cpu_us_per_token:.1f} µs of the front's processor per"
         f" token ({1e6 / cost.cpu_us_per_token:,.0f} tokens/s a core),"
@@ -112,7 +111,7 @@ def lines(found: FrontFigures) -> list[str]:
 def service(slots: int, script: str = "", *, queue: int = 4096) -> tuple[Gpufc, Setting]:
     """The front over the scripted engine."""
     keys = {"backend": "fake", "fake_script": script, "max_queue": str(queue)}
-    # the clients are one address
+    # all clients have one address
     keys["max_connections_per_address"] = "4096"
     setting = Setting(model=Path("/dev/null"), n_threads=1, n_ctx=4096, slots=slots)
     return Gpufc(keys=keys), setting
@@ -120,7 +119,7 @@ def service(slots: int, script: str = "", *, queue: int = 4096) -> tuple[Gpufc, 
 
 def _cost(streams: int, n_tokens: int, runs: int) -> Cost:
     with running(*service(streams)) as alive:
-        ask(alive.url, clients=streams, tokens=4)  # warm
+        ask(alive.url, clients=streams, tokens=4)  # warm-up
         measured = [
             (_spent(alive, streams, n_tokens // 5), _spent(alive, streams, n_tokens))
             for _ in range(runs)
@@ -139,7 +138,7 @@ def _cost(streams: int, n_tokens: int, runs: int) -> Cost:
 
 
 class _Spent(Struct, frozen=True, kw_only=True):
-    """What one run took of the front's processor and of the clock."""
+    """One run's processor time and duration."""
 
     cpu_s: float
     elapsed_s: float
@@ -177,7 +176,7 @@ def _added_per_token(n_tokens: int) -> Added:
 
 
 def _refused(streams: int, n_requests: int) -> Distribution:
-    """While so many streams run and as many wait."""
+    """The time of a refusal while `streams` run and as many wait."""
     places = 2 * streams
     script = f"step_ms={STEP_MS}"
     with (

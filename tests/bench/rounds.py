@@ -1,4 +1,4 @@
-"""Which server comes when, and what all rounds say together. Pure."""
+"""The order of servers in rounds, and the comparison over all rounds. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
@@ -10,7 +10,7 @@ from tests.bench.scenarios import is_better_higher
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One server in one scenario of one round."""
+    """The measurement of one server in one scenario of one round."""
 
     scenario: str
     server: str
@@ -21,9 +21,9 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """One metric of one scenario: medians over rounds, and the ratio of the first server's to each
-    other one's, such that more than 1 is better for the first. Spreads are the least and the most
-    of single rounds; a ratio's, of both servers in the same round."""
+    """One metric of one scenario: medians over rounds, and the ratio of the first server's median
+    to each other one's. A ratio above 1 is in favour of the first. Spreads are the least and the
+    most of single rounds; a ratio's spread pairs both servers of a round."""
 
     scenario: str
     metric: str
@@ -34,7 +34,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
 
 def order(servers: Sequence[str], n_rounds: int) -> Iterator[tuple[int, str]]:
-    """A B, B A, A B, …: a drift of the machine favours nobody."""
+    """Yield A B, B A, A B, …: a drift of the machine favours neither server."""
     for number in range(n_rounds):
         turn = servers if number % 2 == 0 else list(reversed(servers))
         for server in turn:
@@ -42,7 +42,7 @@ def order(servers: Sequence[str], n_rounds: int) -> Iterator[tuple[int, str]]:
 
 
 def compare(rows: Iterable[Row], scenario: str, servers: Sequence[str]) -> list[Comparison]:
-    """All metrics of a scenario. `servers[0]` is ours."""
+    """Compare all metrics of a scenario. `servers[0]` is ours."""
     mine = [row for row in rows if row.scenario == scenario]
     names = dict.fromkeys(name for row in mine for name in row.metrics)
     return [_compare(mine, scenario, metric, servers) for metric in names]
@@ -73,15 +73,15 @@ def _compare(rows: list[Row], scenario: str, metric: str, servers: Sequence[str]
 def _ratio_spread(
     metric: str, ours: dict[int, float], theirs: dict[int, float]
 ) -> tuple[float, float]:
-    """Over the rounds that both have; both 0 if there is none."""
+    """The spread over rounds that both servers have; zeros if there is none."""
     found = [_ratio(metric, ours.get(number), value) for number, value in theirs.items()]
     known = [ratio for ratio in found if ratio is not None]
     return min(known, default=0.0), max(known, default=0.0)
 
 
 def _ratio(metric: str, ours: float | None, theirs: float | None) -> float | None:
-    """None where one of them has none, or nothing to divide by; and for shares, where how many
-    times more says nothing."""
+    """The ratio; None if a value is missing or zero, and for shares, of which a ratio means
+    nothing."""
     if not ours or not theirs or metric.endswith("_share"):
         return None
     return ours / theirs if is_better_higher(metric) else theirs / ours

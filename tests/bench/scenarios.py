@@ -1,7 +1,7 @@
-"""The named situations in which servers are compared. What they ask is data; `intruder` is a play.
+"""The named scenarios, as data; `intruder` has code of its own.
 
-A scenario gives plain metrics. Names ending in `_per_s` and `_share` are better when higher, all
-others when lower.
+A scenario gives plain metrics. Metrics whose names end in `_per_s` and `_share` are better when
+higher, all others when lower.
 """
 
 from collections.abc import Callable, Coroutine
@@ -20,20 +20,21 @@ Metrics = dict[str, float]
 
 Played = tuple[Metrics, Figures]
 Play = Callable[[Target, Workload, Bounds, int], Coroutine[Any, Any, Played]]
-"""The last is `n_ctx`."""
+"""The last argument is `n_ctx`."""
 
 
 async def measure(target: Target, workload: Workload, bounds: Bounds, n_ctx: int) -> Played:
-    """The ordinary play: what `gpufc-supervisor bench` does."""
+    """Measure as `gpufc-supervisor bench` does."""
     found = figures((await runner.run(target, workload, bounds)).outcomes)
     return metrics(found), found
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """`slots` is how many sequences each server has. `shows` are the metrics in the table.
+    """A scenario. `slots` is each server's number of sequences; `shows` are the metrics of the
+    table.
 
-    With `variants`, gpufc is compared with itself under values of this key of its configuration,
-    the first of them ours. `is_plain` ones are what llama-batched-bench can be asked as well.
+    With `variants`, gpufc is compared with itself under several values of a configuration key, the
+    first value as ours. `is_plain` scenarios can be repeated with llama-batched-bench.
     """
 
     name: str
@@ -153,11 +154,10 @@ def _milliseconds(name: str, values: Distribution | None) -> Metrics:
 
 
 def _turns_not_cached(found: Figures) -> int:
-    """Later turns that did not find what the turn before had as its prompt."""
+    """Number of later turns that did not find the turn before in the cache."""
     pairs = zip(found.turns, found.turns[1:], strict=False)
     return sum(later.cached_tokens < 0.95 * earlier.prompt_tokens for earlier, later in pairs)
 
 
 def is_better_higher(metric: str) -> bool:
-    """Which way is up."""
     return metric.endswith(("_per_s", "_share"))

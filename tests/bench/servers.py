@@ -1,4 +1,4 @@
-"""Starting and ending what is measured, all with the same model, threads, context and slots.
+"""Starts and ends the measured servers, all with the same model, threads, context and slots.
 
 A server lives for one scenario of one round, so that only one is loaded at a time.
 """
@@ -30,9 +30,10 @@ _CPUCLOCK_SCHED = 2
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """What all servers have in common. `n_ctx` is what one request may use.
+    """The servers' common setting. `n_ctx` is the context of one request.
 
-    `kv` None leaves the layout of the KV cache to each server; true is one cache for all.
+    With `kv` None, each server chooses the layout of its KV cache; true means one cache for all
+    sequences.
     """
 
     model: Path
@@ -44,24 +45,24 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 class Server(Protocol):
-    """One program under measurement."""
+    """A measured program."""
 
     @property
     def name(self) -> str: ...
 
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
-        """What to run. `folder` is private and goes when the server has ended."""
+        """The command to run. `folder` is private and removed when the server has ended."""
         ...
 
     def environ(self, setting: Setting) -> dict[str, str]:
-        """Variables besides those of this process."""
+        """Variables in addition to this process's."""
         ...
 
 
 class Gpufc(Struct, frozen=True, kw_only=True):
-    """This project's own service; `keys` are further ones of its configuration.
+    """This project's service. `keys` are further keys of its configuration.
 
-    Without a spare process: one would be started 2 s into the measurement, once.
+    It has no spare worker, whose one start would fall into the measurement.
     """
 
     name: str = "gpufc"
@@ -82,7 +83,7 @@ class Gpufc(Struct, frozen=True, kw_only=True):
 
 
 class LlamaServer(Struct, frozen=True, kw_only=True):
-    """llama.cpp's own server, its prompt cache and everything else as it comes."""
+    """llama.cpp's own server, with its defaults such as its prompt cache."""
 
     program: Path
     name: str = "llama-server"
@@ -93,7 +94,7 @@ class LlamaServer(Struct, frozen=True, kw_only=True):
         command += ["--model", str(setting.model), "--ctx-size", str(setting.n_ctx * setting.slots)]
         command += ["--parallel", str(setting.slots), "--threads", str(setting.n_threads)]
         command += ["--flash-attn", setting.flash_attention]
-        # else streams wait for one of the HTTP threads
+        # each stream occupies an HTTP thread
         command += ["--threads-http", str(2 * setting.slots + 2)]
         if setting.unified is not None:
             command.append("--kv-unified" if setting.unified else "--no-kv-unified")
@@ -104,14 +105,14 @@ class LlamaServer(Struct, frozen=True, kw_only=True):
 
 
 class Running:
-    """A server that answers."""
+    """A server that is ready."""
 
     def __init__(self, url: str, process: psutil.Process) -> None:
         self.url = url
         self._process = process
 
     def cpu_s(self) -> float:
-        """Processor time of all its processes that live."""
+        """Processor time of all its live processes."""
         total = 0.0
         for process in [self._process, *self._process.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -120,14 +121,15 @@ class Running:
         return total
 
     def front_cpu_s(self) -> float:
-        """Processor time of the process that was started, without its children.
+        """Processor time of the started process without its children.
 
-        From its own clock (clock_getcpuclockid(3)), since `/proc` counts in hundredths of a second.
+        From the process's own clock (clock_getcpuclockid(3)): `/proc` counts in hundredths of a
+        second.
         """
         return time.clock_gettime(~self._process.pid << 3 | _CPUCLOCK_SCHED)
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Resident memory now: of the process that was started, and of all below it."""
+        """Resident memory now: of the started process, and of all processes below it."""
         below = 0
         for process in self._process.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -135,14 +137,14 @@ class Running:
         return int(self._process.memory_info().rss), below
 
     def peak_bytes(self) -> int:
-        """The most resident memory that the process that was started has had."""
+        """Peak resident memory of the started process."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 @contextlib.contextmanager
 def running(server: Server, setting: Setting) -> Iterator[Running]:
-    """A server that could produce a token. Raises `StartError`."""
+    """Run a server, from readiness on. Raises `StartError`."""
     with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
         folder, port = Path(name), _free_port()
         log = folder / "out"
@@ -166,7 +168,7 @@ def running(server: Server, setting: Setting) -> Iterator[Running]:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Without what would configure gpufc, or llama-server by its own variables."""
+    """This environment without variables that configure gpufc or llama-server."""
     prefixes = ("GPUFC_", "LLAMA_ARG_")
     return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
 
@@ -186,19 +188,19 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             return
         time.sleep(0.05)
     last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-    raise StartError(f"{process.args!r} does not come up: {' / '.join(last)}")
+    raise StartError(f"{process.args!r} did not become ready: {' / '.join(last)}")
 
 
 def _is_ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             return bool(answer.status == 200)
-    except OSError:  # nobody listens yet, or a 503
+    except OSError:  # not listening yet, or a 503
         return False
 
 
 def _wait_until_quiet(alive: Running) -> None:
-    """Until what a server does after it is ready is done."""
+    """Wait until the server's work after readiness is done."""
     deadline, before = time.monotonic() + QUIET_WITHIN_S, alive.cpu_s()
     while time.monotonic() < deadline:
         time.sleep(QUIET_FOR_S)

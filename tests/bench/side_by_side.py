@@ -18,7 +18,7 @@ QUICK_PREFIX = 64
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What a comparison does. Each round has a seed of its own, so that no prompt comes twice."""
+    """The plan of a comparison. Each round has its own seed, so that no prompt repeats."""
 
     scenarios: tuple[Scenario, ...]
     setting: Setting
@@ -28,7 +28,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def quick(scenario: Scenario) -> Scenario:
-    """As small as it can be, to see whether all works."""
+    """The smallest version of a scenario, as a smoke test."""
     workload = scenario.workload
     return structs.replace(
         scenario,
@@ -45,7 +45,7 @@ def quick(scenario: Scenario) -> Scenario:
 
 
 def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
-    """All rows, in the order in which they were measured. Raises `StartError`."""
+    """Run the plan. Returns all rows in order of measurement. Raises `StartError`."""
     by_name = {server.name: server for server in servers}
     rows = []
     for scenario in plan.scenarios:
@@ -57,7 +57,7 @@ def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
 
 
 def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Row:
-    """Start a server, play the scenario, end it."""
+    """Start a server, run the scenario, end the server."""
     setting = structs.replace(plan.setting, slots=scenario.slots)
     workload = structs.replace(scenario.workload, seed=plan.seed + number)
     load = os.getloadavg()[0]

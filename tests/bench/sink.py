@@ -1,8 +1,8 @@
-"""Clients that read bytes and do next to nothing else, for measuring a front and not its clients.
+"""Clients with almost no cost of their own, for measuring a front.
 
-One thread, many connections, each of which sends its requests one after another and is kept open
-in between, as OpenAI's clients do. A piece that arrives is searched for chunks with text; that an
-answer was whole is read from its last bytes.
+One thread serves many connections. Each sends its requests one after another and stays open in
+between, as OpenAI's clients do. Received bytes are searched for chunks with text; the last bytes
+tell whether an answer is complete.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from supervisor.bench.client import DONE, TEXT
 SILENCE_S = 60.0
 PIECE_BYTES = 1 << 16
 KEPT_BYTES = 400
-"""Of an answer's end: the usage, the last event and the chunk that ends it all."""
+"""Bytes of an answer's end: the usage, the last event and the final chunk."""
 
 REQUEST = (
     b"POST /v1/completions HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
@@ -37,8 +37,8 @@ LENGTH = re.compile(rb"content-length: *(\d+)\r\n(?:.*\r\n)*\r\n", re.IGNORECASE
 
 
 class Answer(Struct):
-    """What came for one request. Times are seconds of the monotonic clock. `n_tokens` is what the
-    server counted, 0 for a stream that did not end as it should."""
+    """The answer to one request. Times are seconds of the monotonic clock. `n_tokens` is the
+    server's count, or 0 for an incomplete stream."""
 
     began_at: float
     ended_at: float = 0.0
@@ -48,10 +48,10 @@ class Answer(Struct):
 
 
 class _Client:
-    """One connection."""
+    """One client's connection."""
 
     def __init__(self, address: tuple[str, int], requests: Iterator[bytes]) -> None:
-        """`requests` are whole, head and body."""
+        """`requests` are complete, head and body."""
         self.socket = socket.create_connection(address, SILENCE_S)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -60,7 +60,7 @@ class _Client:
         self._last = b""
 
     def begin(self) -> bool:
-        """Send the next request. False if there is none."""
+        """Send the next request. False without one."""
         request = next(self._requests, None)
         if request is None:
             return False
@@ -69,11 +69,11 @@ class _Client:
         return True
 
     def read(self) -> bool:
-        """Take what has arrived. True if that makes the answer whole."""
+        """Read received bytes. True if they complete the answer."""
         piece = self.socket.recv(PIECE_BYTES)
         now, answer = time.monotonic(), self.answer
         if not piece:
-            raise StartError(f"the front broke an answer off: {self._last!r}")
+            raise StartError(f"the front ended an answer early: {self._last!r}")
         if not self._last:
             answer.status = int(piece[9:12])
         answer.text_at += [now] * len(TEXT.findall(piece))
@@ -96,9 +96,9 @@ class _Client:
 def ask(
     url: str, *, clients: int, tokens: int, requests: int = 1, status: int = 200
 ) -> list[Answer]:
-    """So many clients at once, each with so many requests for so many tokens, in turn.
+    """Run `clients` at once, each with a number of requests in turn.
 
-    Raises `StartError` if an answer has another status or another number of tokens, or none comes.
+    Raises `StartError` for an answer with another status or another number of tokens, or for none.
     """
     address = _address(url)
     numbers = (range(i * requests, (i + 1) * requests) for i in range(clients))
@@ -112,7 +112,7 @@ def ask(
 
 @contextlib.contextmanager
 def occupying(url: str, clients: int, tokens: int) -> Iterator[None]:
-    """So many requests are there meanwhile, and nobody reads them; then their clients leave."""
+    """Keep requests open that are not read; their clients leave at the end of the block."""
     address = _address(url)
     with contextlib.ExitStack() as opened:
         for number in range(clients):
@@ -134,7 +134,7 @@ def _requests(host: str, numbers: Iterable[int], tokens: int) -> Iterator[bytes]
 
 
 def _ask(address: tuple[str, int], asked: list[Iterator[bytes]]) -> Iterator[Answer]:
-    """Answers as they become whole, of a client for each row of requests."""
+    """Yield complete answers of one client for each row of requests."""
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
         clients = [_Client(address, requests) for requests in asked]
         for client in clients:
@@ -152,5 +152,5 @@ def _ask(address: tuple[str, int], asked: list[Iterator[bytes]]) -> Iterator[Ans
 def _readable(selector: selectors.BaseSelector) -> list[_Client]:
     found = selector.select(SILENCE_S)
     if not found:
-        raise StartError(f"the front said nothing for {SILENCE_S:.0f} s")
+        raise StartError(f"the front was silent for {SILENCE_S:.0f} s")
     return [key.data for key, _ in found]

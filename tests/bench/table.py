@@ -12,8 +12,8 @@ NAME, CELL = 28, 24
 def lines(
     comparisons: Sequence[Comparison], scenarios: Sequence[Scenario], servers: Sequence[str]
 ) -> list[str]:
-    """The metrics that scenarios show: medians, and our ratio to the others (more is better), each
-    with the least and the most of a single round."""
+    """The scenarios' shown metrics: medians and the first server's ratios, each with the least and
+    the most of a single round. A ratio above 1 is in favour of the first server."""
     out = [_header(servers)]
     for scenario in scenarios:
         rows = {c.metric: c for c in comparisons if c.scenario == scenario.name}

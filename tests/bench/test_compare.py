@@ -1,4 +1,4 @@
-"""Comparing servers: whose turn it is, which way is better, what is started and how."""
+"""Comparing servers: their order, the direction of metrics, their command lines."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Clients that only read: every answer is whole, timed, and what was asked for."""
+"""Clients that only read: every answer is complete, timed and as requested."""
 
 import asyncio
 
@@ -48,5 +48,5 @@ async def test_occupying_requests_are_there_until_the_end() -> None:
             await fake.wait_for_running(4)
         fake.gate.set()
         async with asyncio.timeout(30):
-            while fake.running:  # noqa: ASYNC110  (nobody tells)
+            while fake.running:  # noqa: ASYNC110  (no event to wait for)
                 await asyncio.sleep(0)
