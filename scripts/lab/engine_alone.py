@@ -60,8 +60,8 @@ def _times(arrivals: list[Arrival]) -> dict[int, list[float]]:
 def _engine(
     streams: int, step_ms: float, arrivals: list[Arrival], n_ended: "SimpleQueue[int]"
 ) -> Engine:
-    """A running engine. Its thread writes down what comes and tells how many requests have ended;
-    whoever looks at more meanwhile takes the interpreter from it."""
+    """A running engine. Its thread notes each message and says how many requests have ended; a
+    reader of more would take the interpreter from it."""
     config = ModelConfig(backend=BackendKind.FAKE, fake_script=f"step_ms={step_ms}")
     backend = FakeBackend.load(config, streams + config.cached_sequences, lambda _: None)
 

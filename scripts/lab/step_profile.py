@@ -7,8 +7,8 @@ Lets so many sequences decode at once and prints, for steps in which all of them
 milliseconds of each part: planning and handing the batch over (`begin`; on a CPU it computes), what
 the step before brought (`tell`), waiting for the device (`wait`), and choosing tokens (`choose`).
 
-With `--coming-and-going` answers are of different lengths, and whoever ends is followed by another
-request at once: the tokens per second of all steps, and the time of those with and without prompts.
+With `--coming-and-going` answers are of different lengths, and another request follows each one at
+once: the tokens per second of all steps, and the time of those with and without prompts.
 """
 
 import argparse
