@@ -30,7 +30,6 @@ from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
-from engine_worker.progress import Progress
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.template_process import TemplateRenderer
 from gpufc import logs, wire
@@ -51,6 +50,7 @@ from gpufc.protocol import (
     Cancel,
     Detokenize,
     Detokenized,
+    EngineStatus,
     ExportKv,
     FromWorker,
     Generate,
@@ -171,7 +171,7 @@ class Worker:
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
         self._engine: Engine | None = None
-        self._loading = Progress.at_start()
+        self._loading = EngineStatus(step_started=time.monotonic())
         self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
@@ -210,7 +210,7 @@ class Worker:
             drafter=drafter,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
-        self._ready = _ready(boot, backend, time.monotonic() - started)
+        self._ready = Ready(boot.epoch, backend.facts, time.monotonic() - started)
         self._channel.send(self._ready)
         try:
             self._engine.run()
@@ -265,16 +265,8 @@ class Worker:
         engine.inbox.put(message)
 
     def _heartbeat(self) -> Heartbeat:
-        now = self._loading if self._engine is None else self._engine.progress
         return Heartbeat(
-            self._epoch,
-            phase=now.phase,
-            step=now.step,
-            step_started=now.step_started,
-            step_tokens=now.step_tokens,
-            n_running=now.n_running,
-            n_waiting=now.n_waiting,
-            kv_cells_used=now.kv_cells_used,
+            self._epoch, self._loading if self._engine is None else self._engine.progress
         )
 
     def _prepare_prompts(self, backend: Backend) -> None:
@@ -332,30 +324,6 @@ def _spelt(sequences: Iterable[Tokens], backend: Backend) -> tuple[bytes, ...]:
                 )
         spelt.append(b"".join(parts))
     return tuple(spelt)
-
-
-def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
-    facts = backend.facts
-    return Ready(
-        boot.epoch,
-        fingerprint=facts.fingerprint,
-        architecture=facts.architecture,
-        n_ctx=facts.n_ctx,
-        n_ctx_train=facts.n_ctx_train,
-        kv_cells=facts.kv_cells,
-        n_sequences=boot.n_sequences,
-        n_vocab=facts.n_vocab,
-        n_layers=facts.n_layers,
-        n_gpu_layers=facts.n_gpu_layers,
-        n_params=facts.n_params,
-        model_bytes=facts.model_bytes,
-        has_chat_template=facts.chat_template is not None,
-        loaded_in_s=loaded_in_s,
-        devices=facts.devices,
-        system_info=facts.system_info,
-        unified=facts.unified,
-        device_bytes=facts.device_bytes,
-    )
 
 
 def _thread(name: str, run: Callable[[], None]) -> None:

@@ -25,10 +25,11 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.config import ModelConfig, Replay
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -200,41 +201,11 @@ class Loading(Message, frozen=True):
     fraction: float
 
 
-class EngineDevice(Struct, frozen=True, array_like=True):
-    """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
-
-    name: str
-    description: str
-    kind: str
-    memory_free_bytes: int
-    memory_total_bytes: int
-
-
 class Ready(Message, frozen=True):
-    """The model is loaded; this is what was really obtained.
+    """The model is loaded, as `facts` say; `loaded_in_s` is how long that took."""
 
-    `fingerprint` is equal for two workers only if a replay may move between them. `n_ctx` is
-    what one request may use, `kv_cells` what all of them share if the cache is `unified`, else a
-    stream each. `device_bytes` is what model and cache have taken of GPUs' memory.
-    """
-
-    fingerprint: str
-    architecture: str
-    n_ctx: int
-    n_ctx_train: int
-    kv_cells: int
-    n_sequences: int
-    n_vocab: int
-    n_layers: int
-    n_gpu_layers: int
-    n_params: int
-    model_bytes: int
-    has_chat_template: bool
+    facts: ModelFacts
     loaded_in_s: float
-    devices: tuple[EngineDevice, ...] = ()
-    system_info: str = ""
-    unified: bool = True
-    device_bytes: int = 0
 
 
 class LoadFailed(Message, frozen=True):
@@ -330,17 +301,25 @@ class EngineFailed(Message, frozen=True):
     requests: tuple[RequestNo, ...]
 
 
-class Heartbeat(Message, frozen=True):
-    """Sent by the IO thread every `HEARTBEAT_S`. `phase`, `step`, `step_started` (monotonic
-    seconds, the system's clock) and `step_tokens` are the engine thread's own record."""
+class EngineStatus(Struct, frozen=True, array_like=True):
+    """The engine thread's own record of what it does, written whole before each step.
 
-    phase: EnginePhase
-    step: int
-    step_started: float
-    step_tokens: int
-    n_running: int
-    n_waiting: int
-    kv_cells_used: int
+    `step_started` is the monotonic clock in seconds, which all processes of a machine share.
+    """
+
+    phase: EnginePhase = EnginePhase.LOADING
+    step: int = 0
+    step_started: float = 0.0
+    step_tokens: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    kv_cells_used: int = 0
+
+
+class Heartbeat(Message, frozen=True):
+    """Sent every `HEARTBEAT_S` by the IO thread, with the engine thread's latest record."""
+
+    engine: EngineStatus
 
 
 FromWorker = (

@@ -17,7 +17,6 @@ from engine_worker.backend.port import Backend, Logits
 from engine_worker.engine.batching import batch_of, picks
 from engine_worker.kv import edits, transfer
 from engine_worker.kv.stream_slots import slots_for
-from engine_worker.progress import Progress
 from engine_worker.sampling.batch import prepare, sampler_for
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Plan, Work
@@ -40,6 +39,7 @@ from gpufc.protocol import (
     Cancel,
     EngineFailed,
     EnginePhase,
+    EngineStatus,
     ExportKv,
     Finished,
     FinishReason,
@@ -100,7 +100,7 @@ class Engine:
         facts = backend.facts
         costs = StepCosts()
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
-        self.progress = Progress.at_start()
+        self.progress = EngineStatus(step_started=time.monotonic())
         self.scheduler = Scheduler(
             max_running=max_running,
             batch_tokens=batch_tokens,
@@ -383,7 +383,7 @@ class Engine:
 
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:
         scheduler = self.scheduler
-        self.progress = Progress(
+        self.progress = EngineStatus(
             phase=phase,
             step=self._step,
             step_started=time.monotonic(),

@@ -7,11 +7,11 @@ stays is closed after some steps; idle prefixes make way by moving to where nobo
 a short prefix is computed sooner than copied; then it is reused only where it lies.
 """
 
-from engine_worker.backend.port import ModelFacts
 from engine_worker.kv.edits import Copy
 from engine_worker.kv.prefix_cache import Match, PrefixCache
 from engine_worker.kv.slots import Slots, gaps
 from engine_worker.text.sequence import Sequence
+from gpufc.facts import ModelFacts
 
 PATIENCE = 4
 """Steps for which a gap is borne. Often somebody starts meanwhile and fills it for nothing."""

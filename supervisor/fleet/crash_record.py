@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, RequestNo, WorkerName
-from gpufc.protocol import Heartbeat, Ready
+from gpufc.protocol import EngineStatus, Ready
 from supervisor.fleet.batch_record import Batch, SequenceRecord
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
@@ -94,7 +94,7 @@ class BlackBox:
         """`started` is monotonic, `started_at` the same moment in unix time."""
         self.pid: int | None = None
         self.ready: Ready | None = None
-        self.heartbeat: Heartbeat | None = None
+        self.engine: EngineStatus | None = None
         self.last_step: int | None = None
         self.batch = Batch()
         self._started = started
@@ -135,7 +135,7 @@ class BlackBox:
             started_at=self._started_at,
             uptime_s=round(now - self._started, 3),
             was_ready=ready is not None,
-            fingerprint=ready.fingerprint if ready else None,
+            fingerprint=ready.facts.fingerprint if ready else None,
             loaded_in_s=ready.loaded_in_s if ready else None,
             engine=self._engine(now),
             requests=end.requests,
@@ -145,21 +145,21 @@ class BlackBox:
             python_stack=python_stack,
             c_stack=c_stack,
             config=without_secrets(msgspec.to_builtins(self._config)),
-            system_info=ready.system_info if ready else "",
+            system_info=ready.facts.system_info if ready else "",
         )
 
     def _engine(self, now: float) -> EngineRecord | None:
-        beat = self.heartbeat
-        if beat is None:
+        engine = self.engine
+        if engine is None:
             return None
         return EngineRecord(
-            phase=beat.phase,
-            step=beat.step,
-            step_tokens=beat.step_tokens,
-            age_s=round(now - beat.step_started, 3),
-            n_running=beat.n_running,
-            n_waiting=beat.n_waiting,
-            kv_cells_used=beat.kv_cells_used,
+            phase=engine.phase,
+            step=engine.step,
+            step_tokens=engine.step_tokens,
+            age_s=round(now - engine.step_started, 3),
+            n_running=engine.n_running,
+            n_waiting=engine.n_waiting,
+            kv_cells_used=engine.kv_cells_used,
             last_step_sent=self.last_step,
         )
 

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import Ready
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.place import Place
@@ -26,7 +25,6 @@ class HeldWorker(Struct, frozen=True, kw_only=True):
 
     spec: WorkerSpec
     pid: int
-    ready: Ready
     restarts: int
     last_exit: ExitReason | None
 
@@ -81,7 +79,6 @@ def _held(place: Place) -> HeldWorker | None:
     return HeldWorker(
         spec=place.runner.spec,
         pid=life.pid,
-        ready=worker.ready,
         restarts=life.restarts,
         last_exit=life.last_exit,
     )

@@ -13,8 +13,9 @@ from typing import Protocol
 
 import psutil
 
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch
-from gpufc.protocol import ExportKv, ImportKv, KvMoved, Ready
+from gpufc.protocol import ExportKv, ImportKv, KvMoved
 from supervisor.devices import cgroup
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ DEFAULT_BYTES = 1 << 30
 """The most that is carried where the configuration says nothing, and it pays."""
 
 
-def limit(wanted: int | None, old: Ready, new: Ready) -> int:
+def limit(wanted: int | None, old: ModelFacts, new: ModelFacts) -> int:
     """The most bytes to carry from a worker to another, given what the configuration says.
 
     Left to us, nothing where GPUs compute all layers: to prefill again took 0.3 to 0.7 of the time
@@ -38,7 +39,7 @@ def limit(wanted: int | None, old: Ready, new: Ready) -> int:
     """
     if wanted is not None:
         return wanted
-    on_gpus = all(ready.n_gpu_layers >= ready.n_layers for ready in (old, new))
+    on_gpus = all(facts.n_gpu_layers >= facts.n_layers for facts in (old, new))
     return 0 if on_gpus else DEFAULT_BYTES
 
 

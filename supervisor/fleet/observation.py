@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import FromWorker, Generate, Heartbeat, Ready, Step
+from gpufc.protocol import EngineStatus, FromWorker, Generate, Heartbeat, Ready, Step
 from supervisor.fleet.crash_record import BlackBox, CrashRecord
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.step_rate import StepRate
@@ -39,7 +39,7 @@ class Observation:
         limits: WatchLimits = LIMITS,
     ) -> None:
         now = time.monotonic()
-        self.heartbeat: Heartbeat | None = None
+        self.engine: EngineStatus | None = None
         self.heartbeat_at: float | None = None
         """Unix time, for people."""
         self._process = process
@@ -60,9 +60,9 @@ class Observation:
         self._watchdog.heard(time.monotonic())
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        self.heartbeat, self.heartbeat_at = heartbeat, time.time()
-        self._box.heartbeat = heartbeat
-        self._watchdog.beat(heartbeat, time.monotonic())
+        self.engine, self.heartbeat_at = heartbeat.engine, time.time()
+        self._box.engine = heartbeat.engine
+        self._watchdog.beat(heartbeat.engine, time.monotonic())
 
     def stepped(self, step: Step) -> None:
         self._box.last_step = step.step

@@ -10,13 +10,13 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import (
     Detokenized,
-    EngineDevice,
+    EngineStatus,
     Finished,
     Prepared,
-    Ready,
     Refused,
     Step,
     ToWorker,
@@ -53,8 +53,8 @@ class WorkerHandle(Protocol):
         ...
 
     @property
-    def ready(self) -> Ready:
-        """What was really obtained when the model was loaded."""
+    def facts(self) -> ModelFacts:
+        """What was obtained when the model was loaded."""
         ...
 
     def drained(self) -> None:
@@ -129,7 +129,8 @@ class Condition(Struct, frozen=True):
 class WorkerStatus(Struct, frozen=True, kw_only=True):
     """One row of `/stats`' `workers`, as far as the fleet knows it.
 
-    Times ending in `_at` are unix seconds. What only a loaded model tells is zero or empty before.
+    Times ending in `_at` are unix seconds. `facts` are None until the model is loaded, `engine` is
+    the last record that a heartbeat brought.
     """
 
     name: WorkerName
@@ -139,22 +140,15 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     detail: str
     model: str
     model_path: str | None
-    fingerprint: str | None
     restarts: int
     last_exit: ExitReason | None
-    n_ctx: int
-    kv_cells_total: int
-    kv_cells_used: int
-    n_gpu_layers: int
-    sequences_running: int
-    sequences_waiting: int
     rss_bytes: int
     loading_fraction: float
     loaded_in_s: float | None
     last_step_at: float | None
     last_heartbeat_at: float | None
-    devices: tuple[EngineDevice, ...]
-    system_info: str
+    facts: ModelFacts | None
+    engine: EngineStatus | None
 
 
 class SpareState(StrEnum):

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
-from gpufc.protocol import Ready
+from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
 from supervisor.fleet.port import ModelChange
@@ -50,7 +50,7 @@ class Verdict(StrEnum):
 
 
 def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> CandidateFailure:
-    """The failure of a candidate whose process ended before it was ready."""
+    """The failure of a candidate whose process ended before it was facts."""
     if last_exit is None:
         return CandidateFailure("it did not start")
     short = shortage if last_exit.reason is Reason.LOAD_FAILED else Shortage(0, 0)
@@ -73,13 +73,13 @@ def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict
     return Verdict.GIVE_UP
 
 
-def freed_bytes(ready: Ready | None, anonymous_bytes: int) -> int:
+def freed_bytes(facts: ModelFacts | None, anonymous_bytes: int) -> int:
     """What a worker's end gives back: its anonymous memory, and what it has taken on devices.
-    Weights that are mapped are the page cache's, and count as free already."""
-    return anonymous_bytes + (ready.device_bytes if ready is not None else 0)
+    Weights that are mapped are the page cache's, and count as free alfacts."""
+    return anonymous_bytes + (facts.device_bytes if facts is not None else 0)
 
 
-def continues(old: Ready, new: Ready) -> bool:
+def continues(old: ModelFacts, new: ModelFacts) -> bool:
     """Whether what runs on the old worker can go on with the new one."""
     return old.fingerprint == new.fingerprint and new.n_ctx >= old.n_ctx
 
@@ -100,21 +100,21 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     return msgspec.structs.replace(config, **given)
 
 
-def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+def pinned(config: ModelConfig, facts: ModelFacts | None) -> ModelConfig:
     """The configuration by which a second worker gets what the first one has, though less memory is
     free now: its cells in their layout, and its layers on the GPU."""
-    if ready is None:
+    if facts is None:
         return config
-    config = msgspec.structs.replace(config, min_gpu_layers=ready.n_gpu_layers)
-    if not ready.unified:
+    config = msgspec.structs.replace(config, min_gpu_layers=facts.n_gpu_layers)
+    if not facts.unified:
         return msgspec.structs.replace(config, kv_unified=KvUnified.FALSE)
-    n_cells = ready.kv_cells if config.kv_cells is None else config.kv_cells
+    n_cells = facts.kv_cells if config.kv_cells is None else config.kv_cells
     return msgspec.structs.replace(config, kv_unified=KvUnified.TRUE, kv_cells=n_cells)
 
 
-def beside(config: ModelConfig, ready: Ready | None) -> ModelConfig:
+def beside(config: ModelConfig, facts: ModelFacts | None) -> ModelConfig:
     """The configuration of another model's worker that is loaded while the first one holds GPU
     memory: it must not do with fewer layers there for the want of what that one gives back."""
-    if ready is None or not ready.n_gpu_layers:
+    if facts is None or not facts.n_gpu_layers:
         return config
     return msgspec.structs.replace(config, min_gpu_layers=config.n_gpu_layers)

@@ -143,7 +143,7 @@ class Replacer:
 
     def _like_now(self) -> WorkerSpec:
         worker, spec = self.place.runner.worker, self.place.spec
-        config = decide.pinned(spec.config, worker.ready if worker else None)
+        config = decide.pinned(spec.config, worker.facts if worker else None)
         return msgspec.structs.replace(spec, config=config)
 
     async def _restart_in_place(self, tell: OnReplacement, *, now: bool) -> None:
@@ -162,14 +162,14 @@ class Replacer:
     def _beside(self, wanted: WorkerSpec) -> WorkerSpec:
         """The spec of a candidate that is loaded while the old worker holds its memory."""
         worker = self.place.runner.worker
-        config = decide.beside(wanted.config, worker.ready if worker else None)
+        config = decide.beside(wanted.config, worker.facts if worker else None)
         return msgspec.structs.replace(wanted, config=config)
 
     def _freed_bytes(self) -> int:
         """What the end of the worker that serves would give back."""
         life = self.place.runner.lifecycle
         anonymous = anonymous_bytes(life.pid) if life.pid is not None else None
-        return decide.freed_bytes(life.ready, anonymous or 0)
+        return decide.freed_bytes(life.ready.facts if life.ready else None, anonymous or 0)
 
     async def _swap_stop_first(self, wanted: WorkerSpec, tell: OnReplacement) -> None:
         """End the old one, since both do not fit, then try the new one again.
@@ -230,9 +230,9 @@ class Replacer:
         place, fresh = self.place, self.place.candidate
         old, new = place.runner.worker, fresh.runner.worker if fresh else None
         continues = False
-        if old is not None and new is not None and decide.continues(old.ready, new.ready):
+        if old is not None and new is not None and decide.continues(old.facts, new.facts):
             continues = True
-            await hand_over(old, new, limit(self._handover_kv_bytes, old.ready, new.ready))
+            await hand_over(old, new, limit(self._handover_kv_bytes, old.facts, new.facts))
         if fresh is None or fresh.runner.worker is None:
             await place.dismiss()
             raise CandidateFailed(CandidateFailure("it died before it took over"))

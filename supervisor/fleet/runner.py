@@ -107,7 +107,7 @@ class WorkerRunner:
     def status(self) -> WorkerStatus:
         """What the fleet knows of this place now."""
         life, seen = self.lifecycle, self._seen
-        beat, ready = seen.heartbeat if seen else None, life.ready
+        ready = life.ready
         return WorkerStatus(
             name=self.spec.name,
             pid=life.pid,
@@ -116,22 +116,15 @@ class WorkerRunner:
             detail=self.defect or life.detail,
             model=self.spec.model,
             model_path=self.spec.config.model_path,
-            fingerprint=ready.fingerprint if ready else None,
             restarts=life.restarts,
             last_exit=life.last_exit,
-            n_ctx=ready.n_ctx if ready else 0,
-            kv_cells_total=ready.kv_cells if ready else 0,
-            kv_cells_used=beat.kv_cells_used if beat else 0,
-            n_gpu_layers=ready.n_gpu_layers if ready else 0,
-            sequences_running=beat.n_running if beat else 0,
-            sequences_waiting=beat.n_waiting if beat else 0,
             rss_bytes=self.rss_bytes,
             loading_fraction=life.loading_fraction,
             loaded_in_s=ready.loaded_in_s if ready else None,
             last_step_at=self.last_step_at,
             last_heartbeat_at=seen.heartbeat_at if seen else None,
-            devices=ready.devices if ready else (),
-            system_info=ready.system_info if ready else "",
+            facts=ready.facts if ready else None,
+            engine=seen.engine if seen else None,
         )
 
     @property
@@ -312,7 +305,7 @@ class WorkerRunner:
             self.spec,
             self.line,
             self.lifecycle.epoch,
-            ready,
+            ready.facts,
             link,
             seen,
             self.post,

@@ -13,7 +13,7 @@ suspended, its loop was late), and for a step also time during which the process
 
 from msgspec import Struct
 
-from gpufc.protocol import EnginePhase, Heartbeat
+from gpufc.protocol import EnginePhase, EngineStatus
 from supervisor.fleet.step_rate import StepRate
 
 TICK_S = 0.5
@@ -35,7 +35,7 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
     loading_silence_s: float = 30.0
     """The same while it loads: page faults of a load can starve its other threads."""
     loading_still_s: float = 12.0
-    """Heartbeats while it loads, but no computing, no reading, no memory gained: a load moves."""
+    """A loading worker that uses no CPU, reads nothing and gains no memory so long is hung."""
     step_least_s: float = 10.0
     step_factor: float = 8.0
     """A step may take `step_factor` times what is predicted, and `step_least_s` in any case."""
@@ -86,7 +86,7 @@ class Watchdog:
         self._step_fair_from = now
         self._heard_at: float | None = None
         self._heard_at_first = now
-        self._record: Heartbeat | None = None
+        self._record: EngineStatus | None = None
         self._record_at = now
         self._measured = False
         self._done_step = -1
@@ -114,7 +114,7 @@ class Watchdog:
         self._done_step = step
         self._heard_at = now
 
-    def beat(self, record: Heartbeat, now: float) -> None:
+    def beat(self, record: EngineStatus, now: float) -> None:
         """A heartbeat with the engine's record came."""
         self._heard_at = self._record_at = now
         before, self._record = self._record, record
@@ -220,7 +220,7 @@ class Watchdog:
         took = self._record_at - self._fair(max(self._handed_at, record.step_started))
         return f"idle with work for {took:.1f} s" if took > self._limits.untaken_s else None
 
-    def _deadline(self, record: Heartbeat) -> float:
+    def _deadline(self, record: EngineStatus) -> float:
         limits = self._limits
         predicted = self._rate.predict(record.phase, record.step_tokens)
         if predicted is None:
@@ -231,7 +231,7 @@ class Watchdog:
     def _fair(self, since: float) -> float:
         return max(since, self._fair_from, self._step_fair_from)
 
-    def _learn(self, before: Heartbeat, record: Heartbeat) -> None:
+    def _learn(self, before: EngineStatus, record: EngineStatus) -> None:
         """The next record's start is the end of the step before. Where several steps passed
         between two heartbeats they were short, and their mean is as good."""
         if before.phase not in _COMPUTING:
@@ -243,7 +243,7 @@ class Watchdog:
             took_s = (record.step_started - before.step_started) / n_steps
             self._rate.learn(before.phase, before.step_tokens, took_s)
 
-    def _learn_unseen(self, before: Heartbeat, record: Heartbeat) -> None:
+    def _learn_unseen(self, before: EngineStatus, record: EngineStatus) -> None:
         """Steps since it was handed work that no heartbeat has shown: each took less than it is
         since then. Else the first request of all would be given time for a first step for ever."""
         n_unseen = record.step - before.step - (record.phase in _COMPUTING)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from gpufc.config import ModelConfig
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Ready, ToWorker
+from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, ToWorker
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Link
@@ -45,7 +46,7 @@ class Worker:
         spec: WorkerSpec,
         line: int,
         epoch: Epoch,
-        ready: Ready,
+        facts: ModelFacts,
         link: Link,
         seen: Observation,
         post: Callable[[ev.Event], None],
@@ -55,7 +56,7 @@ class Worker:
         self.epoch = epoch
         self.model = spec.model
         self.line = line
-        self.ready = ready
+        self.facts = facts
         self._link = link
         self._seen = seen
         self._post = post

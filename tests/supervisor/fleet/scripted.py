@@ -25,6 +25,7 @@ from gpufc.protocol import (
     Loading,
     Prepare,
     Prepared,
+    Ready,
     Refused,
     Shutdown,
     Step,
@@ -43,7 +44,7 @@ from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
 from supervisor.fleet.worker import Hooks, WorkerSpec
-from tests.fakes.child_worker import ready
+from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
 from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
 
@@ -129,10 +130,8 @@ class Scripted(FakeEdge):
     def _ready(self, epoch: int) -> None:
         boot, script = self.booted[self._index(epoch)], self.script_of(epoch)
         n_ctx = script.n_ctx or boot.model.n_ctx
-        facts = msgspec.structs.replace(
-            ready(Epoch(epoch)), fingerprint=script.fingerprint, n_ctx=n_ctx
-        )
-        self.links[self._index(epoch)].say(facts)
+        facts = model_facts(fingerprint=script.fingerprint, n_ctx=n_ctx)
+        self.links[self._index(epoch)].say(Ready(Epoch(epoch), facts, loaded_in_s=0.01))
 
     def _told(self, link: FakeLink, message: ToWorker) -> None:
         link.sent.append(message)

@@ -30,6 +30,7 @@ from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.child_worker import ready
+from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
 from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
 
@@ -217,7 +218,7 @@ async def test_status_row(bench: Bench) -> None:
         "m",
         "/m.gguf",
     )
-    assert (row.kv_cells_total, row.rss_bytes, row.loading_fraction) == (2048, 7, 1.0)
+    assert (row.facts, row.rss_bytes, row.loading_fraction) == (model_facts(), 7, 1.0)
 
 
 async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench) -> None:
