@@ -11,7 +11,6 @@ which watches the process, starts another.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
@@ -32,7 +31,7 @@ from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.template_process import TemplateRenderer
-from gpufc import logs, wire
+from gpufc import logs, prctl, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
@@ -84,9 +83,6 @@ SWITCH_INTERVAL_S = 0.0005
 MAX_SPELT_BYTES = 16 * 1024 * 1024
 """The longest text that tokens are turned into in one answer."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-
 
 def main(boot_fd: int) -> Never:
     """Run a worker whose boot message comes through `boot_fd`. Never returns."""
@@ -120,7 +116,7 @@ def _outlive_nobody(boot_fd: int, worker: "Worker") -> None:
         ready = {fd for fd, _ in poll.poll()}
         if worker.adoption in ready:
             os.eventfd_read(worker.adoption)
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            prctl.outlive_parent()
             worker.adopted.set()
         if boot_fd in ready and not os.read(boot_fd, 4096):
             return
@@ -132,9 +128,8 @@ def _confine() -> None:
     The parent-death signal follows the parent's *thread* that forked. Should the front have died
     before this line, the boot pipe is at its end already, which `main` notices.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    prctl.end_with_parent()
+    prctl.gain_no_privileges()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

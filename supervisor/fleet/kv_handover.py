@@ -13,10 +13,10 @@ from typing import Protocol
 
 import psutil
 
+from gpufc import cgroup
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
-from supervisor.devices import cgroup
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,6 @@ async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved 
 
 def _free_bytes() -> int:
     """Memory that could be had now: the machine's, within the limits of a container."""
-    limit = cgroup.read().memory_free_bytes
+    limit = cgroup.limits().memory_free_bytes
     available = psutil.virtual_memory().available
     return available if limit is None else min(available, limit)
