@@ -34,7 +34,7 @@ from supervisor.http.context import Devices, Operator, Services
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner, listeners, urls
 from supervisor.http.stats import document
-from supervisor.replacing import Replacing, Work
+from supervisor.operations import Replacing, Work
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -100,8 +100,8 @@ class Front:
         """
         self.config = config
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
-        heritage = taker.heritage if taker else None
-        self.fleet = Fleet(config, self.runtime, heritage=heritage, spare=spare)
+        inheritance = taker.fleet_inheritance if taker else None
+        self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.addresses: list[str] = []

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from gpufc.settings import Value
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
+from supervisor.operations import Replacing
 
 
 class ControlledFront(Protocol):

@@ -14,7 +14,7 @@ from gpufc.errors import RequestError
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
+from supervisor.operations import Replacing
 
 POLL_S = 0.1
 _CLOSING = web.AppKey("closing", asyncio.Event)

@@ -7,7 +7,7 @@ from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.port import WorkerHandle
-from supervisor.fleet.replacement import CandidateFailed, CandidateFailure
+from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
 from supervisor.fleet.trial import Trial

@@ -24,7 +24,7 @@ from supervisor.fleet.condition import FAILED_S, of_group
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.heritage import Heritage, Holdings, is_unchanged, take_stock
+from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
 from supervisor.fleet.names import DEFAULT_GROUP, ServedNames, aliases, file_names, served_name
@@ -79,13 +79,13 @@ class Fleet:
         timings: Timings | None = None,
         watch: WatchLimits = LIMITS,
         rng: random.Random | None = None,
-        heritage: Heritage | None = None,
+        inheritance: FleetInheritance | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`heritage`: workers that run already, for another front that is about to give them.
+        """`inheritance`: workers that run already, for another front that is about to give them.
         `spare`: becomes the first worker, unless the configuration wants none.
         """
-        held = heritage.holdings if heritage else None
+        held = inheritance.holdings if inheritance else None
         self.listener = listener
         self.restarts_total: Counter[Reason] = Counter()
         """Replacements started so far, by how the process before ended."""
@@ -97,7 +97,7 @@ class Fleet:
         self._watch = watch
         self._crashes = CrashWriter(CrashStore(runtime.path))
         self._spares = self._spare_pool(runtime, command, spare)
-        running = heritage.processes if heritage else None
+        running = inheritance.processes if inheritance else None
         self._edge = LocalEdge(runtime, command, self._spares, running)
         self._tasks: list[asyncio.Task[None]] = []
         self._work: set[asyncio.Task[None]] = set()

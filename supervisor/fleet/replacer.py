@@ -14,7 +14,7 @@ import msgspec
 
 from gpufc.errors import EngineUnavailable, SwapRefused
 from supervisor.fleet import events as ev
-from supervisor.fleet import replacement as decide
+from supervisor.fleet import replacement_rules as rules
 from supervisor.fleet.actor import Actor
 from supervisor.fleet.condition import of_runner
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
@@ -23,7 +23,7 @@ from supervisor.fleet.lifecycle import COMING_UP, SERVING, WorkerState
 from supervisor.fleet.place import BUSY_S, Place
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
 from supervisor.fleet.recycling import anonymous_bytes
-from supervisor.fleet.replacement import CandidateFailed, CandidateFailure
+from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.worker import WorkerSpec
 
@@ -64,14 +64,14 @@ class Replacer:
         await self._end_upkeep()
         place = self.place
         with place.claimed():
-            config = decide.changed(place.spec.config, change)
+            config = rules.changed(place.spec.config, change)
             wanted = msgspec.structs.replace(place.spec, config=config)
             try:
                 await self._tried(self._beside(wanted), tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
-                verdict = decide.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())
-                if verdict is decide.Verdict.GIVE_UP:
+                verdict = rules.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())
+                if verdict is rules.Verdict.GIVE_UP:
                     raise SwapRefused(f"{err}; the model before goes on serving") from err
                 await self._swap_stop_first(wanted, tell)
             place.spec = wanted
@@ -133,7 +133,7 @@ class Replacer:
                 await self._take_over(reason, tell)
             except CandidateFailed as err:
                 await self.place.dismiss()
-                if decide.after_failed_restart(err.failure) is decide.Verdict.GIVE_UP:
+                if rules.after_failed_restart(err.failure) is rules.Verdict.GIVE_UP:
                     raise EngineUnavailable(
                         f"the new worker cannot take over, the one before serves on: {err}",
                         retry_after_s=BUSY_S,
@@ -143,7 +143,7 @@ class Replacer:
 
     def _like_now(self) -> WorkerSpec:
         worker, spec = self.place.runner.worker, self.place.spec
-        config = decide.pinned(spec.config, worker.facts if worker else None)
+        config = rules.pinned(spec.config, worker.facts if worker else None)
         return msgspec.structs.replace(spec, config=config)
 
     async def _restart_in_place(self, tell: OnReplacement, *, now: bool) -> None:
@@ -162,14 +162,14 @@ class Replacer:
     def _beside(self, wanted: WorkerSpec) -> WorkerSpec:
         """The spec of a candidate that is loaded while the old worker holds its memory."""
         worker = self.place.runner.worker
-        config = decide.beside(wanted.config, worker.facts if worker else None)
+        config = rules.beside(wanted.config, worker.facts if worker else None)
         return msgspec.structs.replace(wanted, config=config)
 
     def _freed_bytes(self) -> int:
         """What the end of the worker that serves would give back."""
         life = self.place.runner.lifecycle
         anonymous = anonymous_bytes(life.pid) if life.pid is not None else None
-        return decide.freed_bytes(life.ready.facts if life.ready else None, anonymous or 0)
+        return rules.freed_bytes(life.ready.facts if life.ready else None, anonymous or 0)
 
     async def _swap_stop_first(self, wanted: WorkerSpec, tell: OnReplacement) -> None:
         """End the old one, since both do not fit, then try the new one again.
@@ -178,7 +178,7 @@ class Replacer:
         """
         place, old = self.place, self.place.current
         place.is_vacant = True
-        if decide.can_replay(place.spec.config, wanted.config):
+        if rules.can_replay(place.spec.config, wanted.config):
             self._say(tell, ReplacementStage.STOPPING, "there is not room for both")
             old.runner.post(ev.StopRequested(reason=Reason.SWAPPED))
         else:
@@ -217,7 +217,7 @@ class Replacer:
             life = fresh.runner.lifecycle
             await self._followed(fresh, tell, lambda: _is_up_or_down(fresh))
             if fresh.runner.worker is None:
-                raise CandidateFailed(decide.candidate_failed(life.last_exit, life.shortage))
+                raise CandidateFailed(rules.candidate_failed(life.last_exit, life.shortage))
             self._say(tell, ReplacementStage.TRYING, of=fresh)
             await fresh.pass_trial()
         except BaseException:
@@ -230,7 +230,7 @@ class Replacer:
         place, fresh = self.place, self.place.candidate
         old, new = place.runner.worker, fresh.runner.worker if fresh else None
         continues = False
-        if old is not None and new is not None and decide.continues(old.facts, new.facts):
+        if old is not None and new is not None and rules.continues(old.facts, new.facts):
             continues = True
             await hand_over(old, new, limit(self._handover_kv_bytes, old.facts, new.facts))
         if fresh is None or fresh.runner.worker is None:
@@ -299,7 +299,7 @@ def _comes_back(actor: Actor) -> bool:
 
 
 def _can_replay(before: Actor, fresh: Actor) -> bool:
-    return decide.can_replay(before.runner.spec.config, fresh.runner.spec.config)
+    return rules.can_replay(before.runner.spec.config, fresh.runner.spec.config)
 
 
 def _is_coming(actor: Actor) -> bool:

@@ -6,7 +6,7 @@ import time
 
 from gpufc.errors import RequestError
 from supervisor.fleet.recycling import LOOK_S, Recycler, anonymous_bytes
-from supervisor.fleet.replacement import CandidateFailed
+from supervisor.fleet.replacement_rules import CandidateFailed
 from supervisor.fleet.replacer import Replacer
 
 logger = logging.getLogger(__name__)

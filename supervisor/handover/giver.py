@@ -18,7 +18,7 @@ from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Value
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Holdings
+from supervisor.fleet.inheritance import Holdings
 from supervisor.handover import sd
 from supervisor.handover.messages import (
     VERSION,

@@ -21,7 +21,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from supervisor.dispatch.ledger import RequestCounters, TokenCounters
-from supervisor.fleet.heritage import Holdings
+from supervisor.fleet.inheritance import Holdings
 
 VERSION = 1
 """Of these messages. They are between two releases of gpufc: a new front refuses an estate of a

@@ -24,7 +24,7 @@ from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Heritage
+from supervisor.fleet.inheritance import FleetInheritance
 from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.process import ExitListener
 from supervisor.handover import messages
@@ -160,9 +160,9 @@ class Taker:
         self.relay: Relay | None = None
 
     @property
-    def heritage(self) -> Heritage:
+    def fleet_inheritance(self) -> FleetInheritance:
         """What the fleet begins with."""
-        return Heritage(
+        return FleetInheritance(
             holdings=self._inheritance.estate.fleet,
             processes={name: partial(self._adopt, name) for name in self._inheritance.workers},
         )

@@ -12,7 +12,8 @@ from gpufc.errors import NotFound, PermissionDenied
 from supervisor.fleet.port import ModelChange
 from supervisor.http.body import read_json
 from supervisor.http.context import Operator, json_response, services
-from supervisor.replacing import Replacing
+from supervisor.http.stats import worker_rows
+from supervisor.operations import Replacing
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ def _resolved(given: str) -> Path | None:
 
 async def _answered(request: web.Request, replacing: Replacing) -> web.Response:
     await replacing.wait()
-    rows = services(request).fleet.workers()
+    rows = worker_rows(services(request))
     return json_response({"status": "ready", "workers": rows})
 
 

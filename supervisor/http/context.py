@@ -14,7 +14,7 @@ from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
+from supervisor.operations import Replacing
 
 
 class Devices(Protocol):

@@ -28,7 +28,7 @@ def document(front: Services) -> dict[str, Any]:
         "requests": msgspec.to_builtins(dispatcher.occupancy) | _totals(ledger.requests),
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generation.per_second(now)},
-        "workers": [_worker(front, row) for row in front.fleet.workers()],
+        "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
@@ -39,6 +39,11 @@ def document(front: Services) -> dict[str, Any]:
             "request_seconds": _plain(ledger.request.percentiles()),
         },
     }
+
+
+def worker_rows(front: Services) -> list[dict[str, Any]]:
+    """A row for each worker, as plain data."""
+    return [_worker(front, row) for row in front.fleet.workers()]
 
 
 def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:

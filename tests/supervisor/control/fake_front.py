@@ -10,7 +10,7 @@ from gpufc.errors import NotFound, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
-from supervisor.replacing import Replacing
+from supervisor.operations import Replacing
 
 NAME = WorkerName("default-0")
 

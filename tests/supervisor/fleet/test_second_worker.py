@@ -5,7 +5,7 @@ import pytest
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.facts import ModelFacts
 from supervisor.fleet.kv_handover import DEFAULT_BYTES, limit
-from supervisor.fleet.replacement import beside, pinned
+from supervisor.fleet.replacement_rules import beside, pinned
 from tests.fakes.facts import model_facts
 
 

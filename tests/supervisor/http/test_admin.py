@@ -15,7 +15,7 @@ from supervisor.http import run_token
 from supervisor.http.context import SERVICES
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner
-from supervisor.replacing import Replacing
+from supervisor.operations import Replacing
 from tests.supervisor.cli.files import gguf
 from tests.supervisor.http.conftest import Answer, Service
 

@@ -39,7 +39,7 @@ class Holdings(Struct, frozen=True, kw_only=True):
     restarts: dict[Reason, int]
 
 
-class Heritage(Struct, frozen=True, kw_only=True):
+class FleetInheritance(Struct, frozen=True, kw_only=True):
     """What a fleet begins with that takes over."""
 
     holdings: Holdings

@@ -7,7 +7,7 @@ from gpufc.config import ModelConfig
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
 from supervisor.fleet.port import ModelChange
-from supervisor.fleet.replacement import (
+from supervisor.fleet.replacement_rules import (
     CandidateFailure,
     Verdict,
     after_failed_restart,
