@@ -76,19 +76,19 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     monitor.start()
     try:
         async with front:
-            app = control.create_control_app(front)
-            add_upgrade(app, front)
+            app = control.create_control_app(front, front.operations)
+            add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
             sd.notify("READY=1")  # it answers, and says itself how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
-                if front.successor is None:
+                if front.operations.successor is None:
                     sd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
-    return front.successor
+    return front.operations.successor
 
 
 def _early_spare(config: Config) -> "Spare | None":

@@ -26,7 +26,7 @@ from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.names import DEFAULT_GROUP, ServedNames, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
@@ -35,16 +35,15 @@ from supervisor.fleet.port import (
     FleetListener,
     ModelChange,
     OnReplacement,
-    Replacement,
     SpareStatus,
     WorkerHandle,
     WorkerStatus,
+    not_followed,
 )
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.stage import Stage
 from supervisor.fleet.standby import Spare, SparePool
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
@@ -57,10 +56,6 @@ MAX_SEQUENCES = 256
 
 STOP_LIMIT_S = 30.0
 """Far over every ladder: only a process that the kernel cannot end takes longer."""
-
-
-def _nobody(_: Replacement) -> None:
-    """Who does not want to know how a replacement gets on."""
 
 
 class Fleet:
@@ -248,7 +243,7 @@ class Fleet:
         return loaded + (self._spares.rows() if self._spares else [])
 
     async def restart(
-        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = _nobody
+        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = not_followed
     ) -> None:
         """Replace a worker's process, or all one after another; clears `failed`.
 
@@ -264,7 +259,7 @@ class Fleet:
             await self._lasting(replacer.restart(now=now, tell=tell))
 
     async def swap(
-        self, name: str | None, change: ModelChange, *, tell: OnReplacement = _nobody
+        self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
     ) -> None:
         """Serve another model under a served name; None means the only one, and with only one
         served, an unknown name becomes a further name of it.
@@ -304,7 +299,9 @@ class Fleet:
         place = Place(spec, self._runner, lambda: self.listener, self._became_ready)
         return Replacer(place, self._count, handover_kv_bytes=self._config.fleet.handover_kv_bytes)
 
-    def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
+    def _runner(
+        self, spec: WorkerSpec, listener: FleetListener, drained: Callable[[], None]
+    ) -> WorkerRunner:
         policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
         lifecycle = WorkerLifecycle(
             policy,
@@ -313,7 +310,7 @@ class Fleet:
             unix_offset_s=time.time() - time.monotonic(),
         )
         hooks = Hooks(self._count, self._became_ready, self._crashes.submit, drained)
-        return WorkerRunner(spec, lifecycle, self._edge, lambda: stage, hooks, self._watch)
+        return WorkerRunner(spec, lifecycle, self._edge, listener, hooks, self._watch)
 
     def _spare_pool(
         self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
@@ -331,7 +328,7 @@ class Fleet:
 
     def _is_quiet(self) -> bool:
         runners = [runner for place in self._places() for runner in place.runners()]
-        return not any(runner.lifecycle.state in COMING_UP for runner in runners)
+        return not any(runner.is_coming_up for runner in runners)
 
     def _became_ready(self) -> None:
         if self._spares is not None:

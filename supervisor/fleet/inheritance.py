@@ -54,7 +54,7 @@ def take_stock(
     restarts: Mapping[Reason, int],
 ) -> Holdings:
     """What there is to hand over. Raises `Overloaded` while something is on its way."""
-    unsettled = next((place for place in places if not place.settled), None)
+    unsettled = next((place for place in places if not place.is_settled), None)
     if unsettled is not None:
         detail = unsettled.condition().detail or "it is being replaced"
         raise Overloaded(f"{unsettled.spec.name}: {detail}", retry_after_s=1.0)
@@ -68,17 +68,17 @@ def is_unchanged(places: Sequence[Place], holdings: Holdings) -> bool:
     """Whether everything is as it was when these were taken."""
     before = {worker.spec.name: worker.pid for worker in holdings.workers}
     now = {worker.spec.name: worker.pid for place in places if (worker := _held(place))}
-    return now == before and all(place.settled for place in places)
+    return now == before and all(place.is_settled for place in places)
 
 
 def _held(place: Place) -> HeldWorker | None:
     """The worker that serves in a place, if there is one."""
-    life, worker = place.runner.lifecycle, place.runner.worker
-    if worker is None or life.pid is None:
+    row = place.runner.status()
+    if place.runner.worker is None or row.pid is None:
         return None
     return HeldWorker(
         spec=place.runner.spec,
-        pid=life.pid,
-        restarts=life.restarts,
-        last_exit=life.last_exit,
+        pid=row.pid,
+        restarts=row.restarts,
+        last_exit=row.last_exit,
     )

@@ -20,21 +20,9 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.ladder import Ladder, Ladders, Timings
 from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
+from supervisor.fleet.states import AT_REST, HAS_PROCESS, MOVES, SERVING, UP, WorkerState
 
 HISTORY = 50
-
-
-class WorkerState(StrEnum):
-    """Where a worker's place is. The words of `/stats`."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    BACKOFF = "backoff"
-    FAILED = "failed"
 
 
 class Shortage(Struct, frozen=True):
@@ -51,29 +39,6 @@ class After(StrEnum):
     START = "start"
     ASK_POLICY = "ask_policy"
     FAIL = "fail"
-
-
-COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
-SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
-UP = COMING_UP | SERVING
-HAS_PROCESS = UP | {WorkerState.STOPPING}
-AT_REST = frozenset({WorkerState.STOPPED, WorkerState.BACKOFF, WorkerState.FAILED})
-
-_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED, WorkerState.STARTING})
-
-MOVES: dict[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
-    WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
-    | (_DIED - {WorkerState.STARTING}),
-    WorkerState.LOADING: frozenset({WorkerState.READY, WorkerState.STOPPING})
-    | (_DIED - {WorkerState.STARTING}),
-    WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
-    WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,
-    WorkerState.STOPPING: frozenset({WorkerState.STOPPED}) | _DIED,
-    WorkerState.BACKOFF: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
-    WorkerState.FAILED: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
-}
-"""All legal moves. A move that is not here is a defect and raises `IllegalMove`."""
 
 
 class IllegalMove(GpufcError):

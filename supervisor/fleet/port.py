@@ -22,7 +22,7 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.fleet.exit_reason import ExitReason
-from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.states import WorkerState
 
 WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
 """What reaches a listener. The rest of `FromWorker` is the fleet's own business."""
@@ -195,28 +195,13 @@ class Replacement(Struct, frozen=True, kw_only=True):
 OnReplacement = Callable[[Replacement], None]
 
 
+def not_followed(progress: Replacement) -> None:
+    """An `OnReplacement` for a replacement whose progress is not shown."""
+
+
 class ModelChange(Struct, frozen=True, kw_only=True):
     """What a swap changes; None leaves it as it is."""
 
     model_path: str
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
-
-
-class ReplaceableFleet(Protocol):
-    """What operators can have replaced. Both return when it is done; when the caller is cancelled,
-    what has begun goes on."""
-
-    async def restart(
-        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = ...
-    ) -> None:
-        """Replace a worker, or all one after another. Raises `NotFound`, `EngineUnavailable`."""
-        ...
-
-    async def swap(
-        self, name: str | None, change: ModelChange, *, tell: OnReplacement = ...
-    ) -> None:
-        """Serve another model under a served name (None: the only one). Raises `ModelNotFound`,
-        `SwapRefused` with the reason if the one before serves on, `Overloaded` while another
-        replacement of it is going on."""
-        ...

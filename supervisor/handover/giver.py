@@ -62,8 +62,9 @@ class GivingFront(Protocol):
     http: FrontRunner
     listeners: list[socket.socket]
     started_at: float
-    stopping: asyncio.Event
 
+    @property
+    def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
 
 

@@ -25,8 +25,8 @@ from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.inheritance import FleetInheritance
-from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.process import ExitListener
+from supervisor.fleet.states import WorkerState
 from supervisor.handover import messages
 from supervisor.handover.adopted import AdoptedProcess, Inherited
 from supervisor.handover.messages import (

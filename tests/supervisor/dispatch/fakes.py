@@ -29,7 +29,6 @@ from gpufc.sampling import SamplingParams
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -37,6 +36,7 @@ from supervisor.fleet.port import (
     WorkerMessage,
     WorkerStatus,
 )
+from supervisor.fleet.states import WorkerState
 from tests.fakes.facts import model_facts
 
 MODEL = "fake-model"

@@ -38,11 +38,10 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.link import BrokenListener, MessageListener
 from supervisor.fleet.place import Place
-from supervisor.fleet.port import ModelChange, Replacement, ReplacementStage
+from supervisor.fleet.port import FleetListener, ModelChange, Replacement, ReplacementStage
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.stage import Stage
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
@@ -191,10 +190,12 @@ class Bench:
             self.place, self.restarts.append, handover_kv_bytes=handover_kv_bytes
         )
 
-    def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
+    def _runner(
+        self, spec: WorkerSpec, heard: FleetListener, drained: Callable[[], None]
+    ) -> WorkerRunner:
         policy = RestartPolicy(100, random.Random(1))
         life = WorkerLifecycle(policy, Timings(), lambda: Epoch(next(self._epochs)))
-        return WorkerRunner(spec, life, self.edge, lambda: stage, Hooks(drained=drained))
+        return WorkerRunner(spec, life, self.edge, heard, Hooks(drained=drained))
 
     @property
     def calls(self) -> list[str]:

@@ -22,11 +22,13 @@ from gpufc.protocol import (
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.incarnation import Incarnation
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
+from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.states import WorkerState
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.child_worker import ready
@@ -52,14 +54,16 @@ class Bench:
             n_sequences=4,
             log_level="info",
         )
-        self.runner = WorkerRunner(
+        hooks = Hooks(restarted=self.restarts.append, crashed=self.crashes.append)
+        incarnation = Incarnation(
             spec,
-            self.life,
-            self.edge,
+            lambda spec, heard, _: WorkerRunner(spec, self.life, self.edge, heard, hooks, limits),
             lambda: self.listener,
-            Hooks(restarted=self.restarts.append, crashed=self.crashes.append),
-            limits,
+            is_heard=True,
+            changed=lambda: None,
+            lost=lambda *_: None,
         )
+        self.runner = incarnation.runner
         self.task = asyncio.create_task(self.runner.run())
         self.runner.post(ev.StartRequested())
 
