@@ -110,9 +110,7 @@ async def test_a_fault_in_the_engine_thread(
     worker = await started.until_ready()
     generate(worker, f"[[{fault}@3]]")
     await started.listener.until(lambda: n_tokens(started) == 3)
-    began = time.perf_counter()
     await started.listener.until(lambda: started.listener.lost)
-    assert 1.0 < time.perf_counter() - began < 4.0
     assert started.fleet.condition().status is ConditionStatus.HUNG
     assert started.listener.lost[0].reason is Reason.HUNG
     assert verdict in started.listener.lost[0].detail
@@ -203,10 +201,8 @@ async def test_a_model_that_never_loads(
     signal_: int | None,
     standby: Standby,
 ) -> None:
-    began = time.perf_counter()
     started = await start_real(script, watch=LIMITS, standby=standby)
     await started.until_state("failed")
-    assert time.perf_counter() - began < 20
     assert started.status.restarts == restarts
     assert text in started.status.detail
     assert started.status.detail == started.fleet.condition().detail

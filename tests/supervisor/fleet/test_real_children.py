@@ -183,20 +183,24 @@ async def test_flood_does_not_starve_the_loop(start: StartFleet) -> None:
     assert requests == list(range(5000))
 
 
-async def test_kill_is_noticed_within_50_ms_and_repaired(start: StartFleet) -> None:
+async def test_a_kill_is_noticed_when_the_process_has_ended_and_repaired(
+    start: StartFleet,
+) -> None:
+    """Within a few turns of the event loop, and not by a timer or by silence."""
     started = await start("ready")
-    took = []
     for n in range(1, 6):
         worker = await started.until_ready(n)
         await first_token(started, worker)
-        killed = time.perf_counter()
+        pidfd = os.pidfd_open(started.status.pid)
         os.kill(started.status.pid, signal.SIGKILL)
-        await started.listener.until(lambda n=n: len(started.listener.lost) == n)
-        took.append(time.perf_counter() - killed)
+        assert select.select([pidfd], [], [], 20)[0]
+        os.close(pidfd)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(started.listener.lost) == n
         assert started.fleet.condition().status is ConditionStatus.RESTARTING
     await started.until_ready(6)
     assert {reason.reason for reason in started.listener.lost} == {Reason.KILLED}
-    assert max(took) < 0.05, took
 
 
 async def test_sending_to_a_dead_worker_does_nothing(start: StartFleet) -> None:
@@ -340,7 +344,7 @@ async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> N
     assert started.status.last_exit.code == 0
 
 
-def test_worker_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
+def test_a_worker_ends_with_a_killed_front(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     front = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.child_front", str(tmp_path / "r")],
@@ -351,7 +355,5 @@ def test_worker_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
         assert front.stdout is not None
         pidfd = os.pidfd_open(int(front.stdout.readline()))
         front.kill()
-        killed = time.perf_counter()
-        assert select.select([pidfd], [], [], 5)[0]
-        assert time.perf_counter() - killed < 1.0
+        assert select.select([pidfd], [], [], 20)[0]
         os.close(pidfd)

@@ -140,22 +140,37 @@ async def test_a_spare_from_before_the_fleet_may_die_unnoticed(
     assert started.listener.lost == []
 
 
-async def test_spares_that_die_do_not_spin(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_spares_that_die_are_replaced_ever_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = SparePool(DIES, tmp_path, BackendKind.FAKE, lambda: True, delay_s=0.0, backoff_s=0.3)
+    delays: list[float] = []
+    refill_in = SparePool._refill_in
+
+    def at_once(pool: SparePool, delay_s: float) -> None:
+        delays.append(delay_s)
+        if len(delays) < 5:
+            refill_in(pool, 0.0)
+
+    monkeypatch.setattr(SparePool, "_refill_in", at_once)
+    pool = SparePool(DIES, tmp_path, BackendKind.FAKE, lambda: True, delay_s=0.0, backoff_s=0.5)
     pool.refill_soon()
-    await asyncio.sleep(3.0)  # after 0.3 s, 1.2 s and 4.8 s more
-    assert 2 <= caplog.text.count("spare_died") <= 3
+    await eventually(lambda: len(delays) == 5)
+    assert delays == [0.0, 0.5, 2.0, 8.0, 32.0]
     pool.end()
     await pool.wait_ended()
 
 
 async def test_no_spare_while_something_comes_up(tmp_path: Path) -> None:
-    quiet = False
-    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: quiet, delay_s=0.02)
+    quiet, n_asked = False, 0
+
+    def is_quiet() -> bool:
+        nonlocal n_asked
+        n_asked += 1
+        return quiet
+
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, is_quiet, delay_s=0.02)
     pool.refill_soon()
-    await asyncio.sleep(0.1)
+    await eventually(lambda: n_asked >= 3)
     assert pool.rows() == []
     quiet = True
     await eventually(pool.rows)
@@ -170,7 +185,7 @@ def test_links_of_a_front_that_was_killed_are_swept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_spare_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
+def test_the_spare_ends_with_a_killed_front(tmp_path: Path) -> None:
     front = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.child_front", str(tmp_path / "r"), "warm"],
         cwd=Path(__file__).parents[3],
@@ -181,8 +196,6 @@ def test_the_spare_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> Non
         worker, spare = (int(front.stdout.readline()) for _ in range(2))
         pidfds = [os.pidfd_open(pid) for pid in (worker, spare)]
         front.kill()
-        killed_at = time.perf_counter()
         for pidfd in pidfds:
-            assert select.select([pidfd], [], [], 5)[0]
+            assert select.select([pidfd], [], [], 20)[0]
             os.close(pidfd)
-        assert time.perf_counter() - killed_at < 1.0
