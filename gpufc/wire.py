@@ -1,4 +1,4 @@
-"""Bytes to messages and back: msgpack through typed decoders, nothing else, bounded in size."""
+"""Messages to bytes and back: msgpack through typed decoders, bounded in size."""
 
 import os
 from functools import partial
@@ -18,7 +18,7 @@ _boot: msgspec.msgpack.Decoder[Boot] = msgspec.msgpack.Decoder(Boot)
 T = TypeVar("T")
 
 MAX_BOOT_BYTES = 64 * 1024
-"""A pipe's default capacity: the boot message is written without ever waiting for its reader."""
+"""A pipe's default capacity: writing the boot message never waits for its reader."""
 
 
 def encode(message: Message) -> bytes:
@@ -30,12 +30,12 @@ def encode(message: Message) -> bytes:
 
 
 def decode_to_worker(data: bytes) -> ToWorker:
-    """What the front sent. Raises `LinkError`."""
+    """A message of the front. Raises `LinkError`."""
     return _decode(_to_worker, data)
 
 
 def decode_from_worker(data: bytes) -> FromWorker:
-    """What a worker sent. Raises `LinkError`."""
+    """A message of a worker. Raises `LinkError`."""
     return _decode(_from_worker, data)
 
 

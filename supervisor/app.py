@@ -57,7 +57,7 @@ class Front:
         taker: Taker | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`values` are what `config` was made of; `devices` is started and stopped by the caller.
+        """`values` are the sources of `config`; `devices` is started and stopped by the caller.
 
         A `spare` becomes the first worker. With a `taker` the front takes over from another one;
         `taker.prepare` must have returned before the front is entered. Raises `ConfigError` or
@@ -122,7 +122,7 @@ class Front:
         await self.http.setup()
         await self.http.listen(self.listeners)
         self.addresses = urls(self.listeners)
-        # full collections walk all objects and block the loop: leave out those of the start
+        # full collections walk all objects and block the loop: leave out the start's
         gc.collect()
         gc.freeze()
         logger.info("listening addresses=%s", " ".join(self.addresses))
@@ -190,10 +190,10 @@ class Front:
         """Set when a stop has been requested."""
         return self.operations.stopping
 
-    # what it shows
+    # displays
 
     def status(self) -> dict[str, Any]:
-        """The `/stats` document, with the front itself beside it."""
+        """The `/stats` document, and the front itself under `front`."""
         condition = self.dispatcher.condition()
         front = {
             "pid": os.getpid(),

@@ -1,4 +1,4 @@
-"""What operators ask of a front: restart, swap, upgrade, stop. Each goes on without its caller.
+"""The operations of a front: restart, swap, upgrade, stop. Each goes on without its caller.
 
 The control socket, `/admin` and signals all come here.
 """
@@ -14,7 +14,7 @@ from supervisor.handover.giver import Giver, GivingFront, UpgradeFailed
 
 
 class Operations:
-    """Begins what operators ask for, and owns the tasks. In the event loop.
+    """Begins operations and owns their tasks. In the event loop.
 
     Invariant: at most one upgrade is going on, and none after it has handed the front over.
     """
@@ -82,8 +82,8 @@ class Operations:
             f"swap to {change.model_path}", lambda tell: fleet.swap(name, change, tell=tell)
         )
 
-    def _begin(self, what: str, work: Work) -> Operation:
-        operation = Operation(what, work)
+    def _begin(self, name: str, work: Work) -> Operation:
+        operation = Operation(name, work)
         self._own(operation.task)
         return operation
 

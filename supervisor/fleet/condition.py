@@ -1,4 +1,4 @@
-"""Readiness: what the state of a line of processes means to a waiting request. Pure."""
+"""The readiness that follows from the state of a line of processes. Pure."""
 
 from collections.abc import Iterable
 

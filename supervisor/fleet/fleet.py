@@ -1,7 +1,7 @@
 """All workers of a front, by the names that their models are served under.
 
-Owns the runners and their tasks. Decides nothing about a worker's life (`lifecycle.py`) and nothing
-about requests: whoever gets a worker's handle from `FleetListener.worker_ready` talks to it.
+Owns the places, the upkeep and the counters. Decides nothing about a worker's life (`lifecycle.py`)
+or about requests: the listener gets a worker's handle by `worker_ready` and talks to it.
 """
 
 import asyncio
@@ -52,10 +52,10 @@ from supervisor.runtime_dir import RuntimeDir
 logger = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 256
-"""llama.cpp's own limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
+"""llama.cpp's limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
 STOP_LIMIT_S = 30.0
-"""Far over every ladder: only a process that the kernel cannot end takes longer."""
+"""Longer than every ladder: only a process that the kernel cannot end takes more."""
 
 
 class Fleet:
@@ -77,13 +77,14 @@ class Fleet:
         inheritance: FleetInheritance | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`inheritance`: workers that run already, for another front that is about to give them.
-        `spare`: becomes the first worker, unless the configuration wants none.
+        """`inheritance`: running workers that another front is about to hand over.
+
+        `spare` becomes the first worker, unless the configuration wants no spare.
         """
         held = inheritance.holdings if inheritance else None
         self.listener = listener
         self.restarts_total: Counter[Reason] = Counter()
-        """Replacements started so far, by how the process before ended."""
+        """Replacements started so far, by the end of the process before."""
         self._config = config
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
         self._rng = rng or random.Random()  # noqa: S311 - it spreads restarts, it hides nothing
@@ -105,7 +106,7 @@ class Fleet:
             self._inherit(held)
 
     async def start(self) -> None:
-        """Begin to start all workers. Returns at once; `worker_ready` tells the rest."""
+        """Begin to start all workers. Returns at once; the listener hears `worker_ready` later."""
         config, delay_s = self._config.fleet, self._timings.spare_s
         for replacer in self._replacers():
             replacer.place.start()
@@ -117,9 +118,9 @@ class Fleet:
         self._tasks.append(asyncio.create_task(work))
 
     async def stop(self, *, now: bool = False) -> None:
-        """End all workers and leave nothing behind. `now` kills; otherwise they are asked first.
+        """End all processes and close all descriptors. `now` kills; otherwise workers are asked.
 
-        May be called again, also with `now` while another call is waiting.
+        May be called again, also with `now` while another call waits.
         """
         self._stopping = True
         await self._end_tasks()
@@ -137,11 +138,11 @@ class Fleet:
         await asyncio.to_thread(self._crashes.close)
 
     def _inherit(self, held: Holdings) -> None:
-        """Begin with the places of the fleet before, each with its record."""
+        """Begin with the places of the fleet before, and their counters."""
         for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
             if not workers:
-                continue  # it had no process: it is started as it is configured
+                continue  # it had no process: start it as configured
             self._names.add(model, *names)
             self._groups[model] = [self._replacer(worker.spec) for worker in workers]
             for replacer, worker in zip(self._groups[model], workers, strict=True):
@@ -151,7 +152,7 @@ class Fleet:
     # another front takes over
 
     def holdings(self) -> Holdings:
-        """What there is to hand over. Raises `Overloaded` while something is on its way."""
+        """The workers to hand over. Raises `Overloaded` unless every place is settled."""
         return take_stock(
             self._places(),
             self._names.known(),
@@ -164,7 +165,7 @@ class Fleet:
             raise Overloaded("another front has the workers", retry_after_s=1.0)
 
     def holds(self, holdings: Holdings) -> bool:
-        """Whether everything is as it was when these were taken."""
+        """Whether every worker is the same as when these were taken."""
         return is_unchanged(self._places(), holdings)
 
     def serving(self, model: str) -> list[WorkerHandle]:
@@ -173,16 +174,16 @@ class Fleet:
         return [worker for worker in workers if worker is not None]
 
     def lend(self, worker: WorkerName) -> tuple[int, int] | None:
-        """The descriptors of a worker's process, to be copied. None if it has ended since."""
+        """The descriptors of a worker's process, to be copied. None if it has ended."""
         return self._place_of(worker).runner.lend()
 
     def hand_over(self, worker: WorkerName, successor: Epoch, endpoint: str, token: str) -> None:
-        """Send a worker away to another front. From now on this fleet manages nothing."""
+        """Send a worker to another front. From now on this fleet manages no worker."""
         self._successor = Condition(ConditionStatus.OK, "", 0.0)
         self._place_of(worker).current.hand_over(successor, endpoint, token)
 
     async def let_go(self) -> None:
-        """The other front has the workers: end what it does not get, and keep nothing open."""
+        """The other front has the workers: end the other processes, and close all descriptors."""
         await self._end_tasks()
         if self._spares is not None:
             self._spares.end()
@@ -191,7 +192,7 @@ class Fleet:
             place.runner.let_go()
 
     def successor_lost(self) -> None:
-        """The other front is gone, and with it the workers."""
+        """The other front is gone, and the workers with it."""
         if self._successor is not None:
             self._successor = Condition(ConditionStatus.FAILED, "the new front is gone", FAILED_S)
 
@@ -211,7 +212,7 @@ class Fleet:
                 for place in self._places():
                     await place.wait_stopped()
         except TimeoutError:
-            logger.error("workers cannot be ended, the kernel holds them; left alone")
+            logger.error("workers_not_ended: the kernel does not end them; they are left alone")
 
     def condition(self, model: str | None = None) -> Condition:
         """Whether a token could be produced now: by `model`, or by any without it.
@@ -234,11 +235,11 @@ class Fleet:
         return self._names.resolve(name)
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker; while one is replaced, the one that retires has a row too."""
+        """A row for each worker, and one for each retiring worker that still has streams."""
         return [row for place in self._places() for row in place.workers()]
 
     def spares(self) -> list[SpareStatus]:
-        """A row for each process that waits to take a worker's place."""
+        """A row for each warm or hot spare."""
         loaded = [row for place in self._places() for row in place.spares()]
         return loaded + (self._spares.rows() if self._spares else [])
 
@@ -247,9 +248,9 @@ class Fleet:
     ) -> None:
         """Replace a worker's process, or all one after another; clears `failed`.
 
-        Returns when the new ones are ready. Raises `NotFound` for an unknown name, `Overloaded`
-        while it is being replaced, and `EngineUnavailable` when a new one cannot take over. When
-        cancelled, what has begun goes on.
+        Returns when the new workers are ready. Raises `NotFound` for an unknown name, `Overloaded`
+        during another replacement, `EngineUnavailable` when a new worker cannot take over. A
+        replacement that has begun goes on when the caller is cancelled.
         """
         self._require_ours()
         chosen = [each for each in self._replacers() if worker in {None, each.place.spec.name}]
@@ -261,11 +262,12 @@ class Fleet:
     async def swap(
         self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
     ) -> None:
-        """Serve another model under a served name; None means the only one, and with only one
-        served, an unknown name becomes a further name of it.
+        """Serve another model under a served name, worker by worker.
 
-        The first worker that cannot take over ends it: those after it are left as they were.
-        Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. When cancelled, what has begun goes on.
+        None means the only model. With one model served, an unknown name becomes an alias of it.
+        The first worker that cannot take over ends the swap, and later workers stay as they are.
+        Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. A replacement that has begun goes on
+        when the caller is cancelled.
         """
         self._require_ours()
         model = self._names.to_be_swapped(name)
@@ -274,7 +276,7 @@ class Fleet:
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def _lasting(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that goes on when whoever asked for it is gone."""
+        """Run a replacement that goes on when the caller is cancelled."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)

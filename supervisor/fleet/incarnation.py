@@ -134,7 +134,7 @@ class Incarnation:
             await asyncio.gather(self._task, return_exceptions=True)
         self.runner.close()
 
-    # what the runner reports (`port.FleetListener`)
+    # reports of the runner (`port.FleetListener`)
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         if self.is_heard:

@@ -1,6 +1,6 @@
-"""What a fleet hands over to that of another front, and begins with when it takes over. Pure.
+"""The workers that a fleet hands over to another front's fleet, which begins with them. Pure.
 
-How it gets from the one to the other is `supervisor/handover`'s.
+`supervisor/handover` carries them from one to the other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from supervisor.fleet.process import ExitListener
 from supervisor.fleet.worker import WorkerSpec
 
 TakeOver = Callable[[Path, ExitListener], Process]
-"""Makes a running process ours, of its log and of whom to tell of its end."""
+"""Takes a running process over, given its log and a listener for its end."""
 
 
 class HeldWorker(Struct, frozen=True, kw_only=True):
-    """A running worker, in all that its place in the next fleet begins with."""
+    """A running worker, as its place in the next fleet begins with it."""
 
     spec: WorkerSpec
     pid: int
@@ -30,8 +30,7 @@ class HeldWorker(Struct, frozen=True, kw_only=True):
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
-    """A whole fleet. `models` are the served names with their aliases; `next_epoch` is one that
-    no process had."""
+    """A whole fleet. `models` maps served names to aliases. No process had `next_epoch` yet."""
 
     workers: tuple[HeldWorker, ...]
     models: dict[str, tuple[str, ...]]
@@ -40,7 +39,7 @@ class Holdings(Struct, frozen=True, kw_only=True):
 
 
 class FleetInheritance(Struct, frozen=True, kw_only=True):
-    """What a fleet begins with that takes over."""
+    """The workers, with their processes, that a fleet begins with when it takes over."""
 
     holdings: Holdings
     processes: dict[WorkerName, TakeOver]
@@ -53,7 +52,7 @@ def take_stock(
     next_epoch: Epoch,
     restarts: Mapping[Reason, int],
 ) -> Holdings:
-    """What there is to hand over. Raises `Overloaded` while something is on its way."""
+    """The workers to hand over. Raises `Overloaded` unless every place is settled."""
     unsettled = next((place for place in places if not place.is_settled), None)
     if unsettled is not None:
         detail = unsettled.condition().detail or "it is being replaced"
@@ -65,14 +64,14 @@ def take_stock(
 
 
 def is_unchanged(places: Sequence[Place], holdings: Holdings) -> bool:
-    """Whether everything is as it was when these were taken."""
+    """Whether every worker is the same as when these were taken."""
     before = {worker.spec.name: worker.pid for worker in holdings.workers}
     now = {worker.spec.name: worker.pid for place in places if (worker := _held(place))}
     return now == before and all(place.is_settled for place in places)
 
 
 def _held(place: Place) -> HeldWorker | None:
-    """The worker that serves in a place, if there is one."""
+    """The ready worker of a place, if there is one."""
     row = place.runner.status()
     if place.runner.worker is None or row.pid is None:
         return None

@@ -1,8 +1,7 @@
-"""The life of one worker's place in the fleet, over all processes that fill it. Pure.
+"""The life of one line of worker processes. Pure: events in, actions out (`events.py`).
 
-Events in, actions out (`events.py`); no clock, no sockets, no processes. `runner.py` is the only
-owner: it feeds events one at a time and executes the actions in order. The state table stands in
-DESIGN.md beside this file and in `MOVES` below.
+`runner.py` is the only owner: it feeds events one at a time and executes the actions in order. The
+legal moves are in `states.MOVES`, and DESIGN.md has them as a table.
 """
 
 from collections import deque
@@ -26,14 +25,14 @@ HISTORY = 50
 
 
 class Shortage(Struct, frozen=True):
-    """What a load would have taken and what there was, in bytes; 0 if memory was not the cause."""
+    """Bytes that a load needed and bytes that were free; 0 if memory was not the cause."""
 
     needed_bytes: int
     available_bytes: int
 
 
 class After(StrEnum):
-    """What follows when a process that is being stopped has ended."""
+    """The continuation after a process that is being stopped has ended."""
 
     STAY_STOPPED = "stay_stopped"
     START = "start"
@@ -42,14 +41,14 @@ class After(StrEnum):
 
 
 class IllegalMove(GpufcError):
-    """A defect of the fleet itself. The text holds what led to it."""
+    """A defect of the fleet itself. The text holds the events before it."""
 
 
 class WorkerLifecycle:
-    """One worker's place: at most one process at a time, every ready one lost exactly once.
+    """One line of processes. Invariants: at most one process; each ready one is lost exactly once.
 
-    Only `handle` changes anything; the attributes are for reading. `next_epoch` gives a number
-    that no process before had. `unix_offset_s` plus `now` is unix time.
+    Only `handle` changes it; the attributes are for reading. `next_epoch` returns a number that no
+    process had before. `unix_offset_s` plus `now` is unix time.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class WorkerLifecycle:
         self.detail = ""
         self.since = 0.0
         self.shortage = Shortage(0, 0)
-        """Of the last load that failed."""
+        """The memory that the last failed load lacked."""
         self._policy = policy
         self._timings = timings
         self._ladders = Ladders(timings)
@@ -89,11 +88,11 @@ class WorkerLifecycle:
 
     @property
     def giving_up(self) -> Reason | None:
-        """Why the process is being ended, while it is."""
+        """Why the process is being ended; None unless STOPPING."""
         return self._cause.reason if self._cause and self.state is WorkerState.STOPPING else None
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
-        """What to do about an event. `now` is monotonic, in seconds. Raises `IllegalMove`."""
+        """The actions that an event causes. `now` is monotonic seconds. Raises `IllegalMove`."""
         self._now, self._actions = now, []
         self._history.append(f"{now:.3f} {self.state} epoch={self.epoch}: {event!r}")
         match event:
@@ -110,16 +109,16 @@ class WorkerLifecycle:
             case ev.TimerFired():
                 self._timer(event)
             case _:
-                if event.epoch == self.epoch:  # else an earlier process's: it does not matter now
+                if event.epoch == self.epoch:  # events of an earlier process do not count
                     self._process_event(event)
         return self._actions
 
-    # what was asked
+    # requests
 
     def _start_or_drain(self, event: ev.StartRequested | ev.DrainRequested) -> None:
         if isinstance(event, ev.StartRequested):
             if self.state not in AT_REST:
-                self._defect("start of what runs")
+                self._defect("start of a running worker")
             self._start()
         elif self.state is WorkerState.READY:
             self._move(WorkerState.DRAINING, "draining")
@@ -139,7 +138,7 @@ class WorkerLifecycle:
         if self.state in UP:
             self._end(Reason.RESTARTED, "", self._ladder_for(now=now), After.START)
         elif self.state is WorkerState.STOPPING:
-            if self._after is not After.STAY_STOPPED:  # who stops for good wins
+            if self._after is not After.STAY_STOPPED:  # a stop is stronger than a restart
                 self._after = After.START
             if now:
                 self._climb(self._ladders.kill)
@@ -151,7 +150,7 @@ class WorkerLifecycle:
             return self._ladders.kill
         return self._ladders.ask if self.state in SERVING else self._ladders.terminate
 
-    # what happened
+    # events of a process
 
     def _process_event(
         self,
@@ -175,7 +174,7 @@ class WorkerLifecycle:
             case ev.Exited():
                 self._gone(event.reason)
             case _ if self.state not in UP:
-                pass  # last words of a process that has been given up, or has ended
+                pass  # the process has been given up or has ended: its last messages
             case ev.HelloReceived():
                 self._hello()
             case ev.LoadProgress():
@@ -187,7 +186,7 @@ class WorkerLifecycle:
                 self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
             case ev.TokenProduced():
-                # out of turn it says nothing about whether the worker works
+                # before READY a token does not show that the worker works
                 self._produced_token = self.state in SERVING
             case ev.LinkBroken():
                 after = After.ASK_POLICY if event.retryable else After.FAIL
@@ -230,7 +229,7 @@ class WorkerLifecycle:
 
     def _timer(self, event: ev.TimerFired) -> None:
         if self._timers.get(event.kind) != event.generation:
-            return  # replaced, or of a state that has been left
+            return  # the timer was replaced, or its state was left
         match event.kind:
             case ev.TimerKind.START:
                 detail = f"no hello within {self._timings.start_s:g} s"
@@ -245,7 +244,7 @@ class WorkerLifecycle:
             case _:
                 assert_never(event.kind)
 
-    # the moves themselves
+    # moves
 
     def _start(self) -> None:
         replaces = self.last_exit.reason if self.last_exit and self.epoch else None
@@ -264,7 +263,7 @@ class WorkerLifecycle:
         self._end_by(self._reason(reason, detail), ladder, after)
 
     def _end_by(self, cause: ExitReason, ladder: Ladder, after: After) -> None:
-        """Give the process up, and end it."""
+        """Give the process up, and begin to end it."""
         self._cause = cause
         self._after = after
         if self.state in SERVING:
@@ -273,7 +272,7 @@ class WorkerLifecycle:
         self._climb(ladder)
 
     def _climb(self, ladder: Ladder) -> None:
-        """Do the lowest rung; the last one is repeated until the process has ended."""
+        """Execute the next rung; the last one is repeated until the process has ended."""
         actions, wait_s = ladder[0]
         self._ladder = ladder[1:] or ladder
         self._actions.extend(actions)

@@ -20,20 +20,20 @@ class Operation:
     Its outcome stays known to every holder of the object.
     """
 
-    def __init__(self, what: str, work: Work) -> None:
-        self.what = what
+    def __init__(self, name: str, work: Work) -> None:
+        self.name = name
         self._latest: dict[WorkerName, Replacement] = {}
         self._changed = asyncio.Event()
-        self.task = asyncio.create_task(self._run(work), name=what)
+        self.task = asyncio.create_task(self._run(work), name=name)
 
     async def _run(self, work: Work) -> None:
-        logger.info("%s begun", self.what)
+        logger.info("%s begun", self.name)
         try:
             await work(self._told)
         except RequestError as err:
-            logger.warning("%s failed: %s", self.what, err)
+            logger.warning("%s failed: %s", self.name, err)
             raise
-        logger.info("%s done", self.what)
+        logger.info("%s done", self.name)
 
     def _told(self, progress: Replacement) -> None:
         self._latest[progress.worker] = progress
@@ -66,5 +66,5 @@ class Operation:
         before the end. A caller that is cancelled stops nothing."""
         await asyncio.wait({self.task})
         if self.task.cancelled():
-            raise Overloaded(f"{self.what}: the server is stopping", retry_after_s=5.0)
+            raise Overloaded(f"{self.name}: the server is stopping", retry_after_s=5.0)
         self.task.result()

@@ -1,4 +1,4 @@
-"""One worker's place: the incarnation that serves, one that may take over, and those that end.
+"""One worker's place: the incarnation that serves, the candidate, and the retiring ones.
 
 `replacer.py` decides when one takes over from another, but for one case: a hot candidate serves in
 the same call in which the current worker is lost.
@@ -117,7 +117,7 @@ class Place:
         return Condition(ConditionStatus.LOADING, loading.detail, loading.retry_after_s)
 
     def workers(self) -> list[WorkerStatus]:
-        """The current worker's row, then the rows of workers whose streams end on them."""
+        """The current worker's row, then the rows of retiring workers that still have streams."""
         old = [one.runner.status() for one in self._retiring if one.is_heard]
         return [self.runner.status(), *(row for row in old if row.pid is not None)]
 

@@ -1,7 +1,7 @@
 """Restart, swap, recycling and hot standby of one worker's place, one replacement at a time.
 
-`replacement_rules.py` decides what becomes of a candidate. Here it is loaded, tried and promoted.
-Upkeep (recycling, a hot spare) gives way to what an operator asks for.
+`replacement_rules.py` decides the fate of a candidate. Here it is loaded, tried and promoted.
+Upkeep (recycling, a hot spare) gives way to operators' requests.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Replacer:
         self._upkeep: asyncio.Task[None] | None = None
         """Recycling, or the loading of a hot spare."""
 
-    # what operators ask for
+    # operators' requests
 
     async def restart(self, *, now: bool, tell: OnReplacement) -> None:
         """Replace the process: the new one first, where both fit.
@@ -70,7 +70,7 @@ class Replacer:
             config = rules.changed(place.spec.config, change)
             wanted = msgspec.structs.replace(place.spec, config=config)
             try:
-                await self._tried(self._beside(wanted), tell)
+                await self._tried(self._next_to_current(wanted), tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
                 verdict = rules.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())
@@ -163,10 +163,10 @@ class Replacer:
 
     # swap
 
-    def _beside(self, wanted: WorkerSpec) -> WorkerSpec:
+    def _next_to_current(self, wanted: WorkerSpec) -> WorkerSpec:
         """The spec of a candidate that is loaded while the old worker holds its memory."""
         worker = self.place.runner.worker
-        config = rules.beside(wanted.config, worker.facts if worker else None)
+        config = rules.with_all_gpu_layers(wanted.config, worker.facts if worker else None)
         return msgspec.structs.replace(wanted, config=config)
 
     def _freed_bytes(self) -> int:

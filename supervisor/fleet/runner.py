@@ -76,7 +76,7 @@ class WorkerRunner:
         self._last_step_at: float | None = None
 
     def post(self, event: ev.Event) -> None:
-        """Let the lifecycle handle an event, after those that were posted before."""
+        """Let the lifecycle handle an event, after all events posted before."""
         self._events.put_nowait(event)
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:

@@ -208,7 +208,7 @@ async def test_a_defect_ends_the_worker_and_is_told(
     assert bench.listener.lost[0].reason is Reason.INTERNAL_ERROR
     assert bench.edge.processes[0].signals == [signal.SIGKILL]
     assert link.closed
-    assert "start of what runs" in bench.runner.status().detail
+    assert "start of a running worker" in bench.runner.status().detail
     await bench.task
 
 

@@ -5,7 +5,7 @@ import pytest
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.facts import ModelFacts
 from supervisor.fleet.kv_handover import DEFAULT_BYTES, limit
-from supervisor.fleet.replacement_rules import beside, pinned
+from supervisor.fleet.replacement_rules import pinned, with_all_gpu_layers
 from tests.fakes.facts import model_facts
 
 
@@ -57,6 +57,6 @@ def test_a_second_worker_does_with_no_fewer_layers_on_the_gpu() -> None:
 
 def test_another_model_is_not_cut_for_the_memory_that_the_one_before_holds() -> None:
     wanted = ModelConfig(n_gpu_layers=12)
-    assert beside(wanted, obtained(unified=True, n_gpu_layers=20)).min_gpu_layers == 12
-    assert beside(wanted, obtained(unified=True)) == wanted
-    assert beside(wanted, None) == wanted
+    assert with_all_gpu_layers(wanted, obtained(unified=True, n_gpu_layers=20)).min_gpu_layers == 12
+    assert with_all_gpu_layers(wanted, obtained(unified=True)) == wanted
+    assert with_all_gpu_layers(wanted, None) == wanted
