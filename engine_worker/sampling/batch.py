@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine_worker import host
 from engine_worker.backend.port import Backend, First, TopK
+from engine_worker.backend.profile import profile_of
 from engine_worker.sampling.adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
 from engine_worker.sampling.candidates import OUT_OF_REACH, Candidates, Columns, of_first, of_top
 from engine_worker.sampling.chain import Counts, Scores, Steps, Table, draw
@@ -80,7 +81,7 @@ class Prepared(Struct, frozen=True):
 def sampler_for(backend: Backend) -> "BatchSampler":
     """With as many threads as the host can spare beside this backend."""
     facts = backend.facts
-    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
+    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if profile_of(facts).overlaps else 1
     top_k = backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None
     return BatchSampler(facts.n_vocab, max(1, n_threads), top_k, backend.first)
 

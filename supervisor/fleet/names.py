@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpufc.config import ModelConfig
+from gpufc.config import DEFAULT_MODEL, ModelConfig
 from gpufc.errors import ModelNotFound
-
-DEFAULT_GROUP = "default"
 
 
 class ServedNames:
@@ -57,7 +55,7 @@ def served_name(config: ModelConfig) -> str:
 
 def aliases(config: ModelConfig) -> set[str]:
     """The other names of a model."""
-    return {served_name(config), DEFAULT_GROUP, *file_names(config.model_path)}
+    return {served_name(config), DEFAULT_MODEL, *file_names(config.model_path)}
 
 
 def file_names(model_path: str | None) -> set[str]:

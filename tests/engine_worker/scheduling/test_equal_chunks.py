@@ -5,14 +5,15 @@ from engine_worker.scheduling.plan import Plan
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.text.sequence import Sequence
 from gpufc.config import Replay
-from tests.engine_worker.scheduling.device_planner import scheduler, step
+from tests.engine_worker.scheduling.device_planner import scheduler
+from tests.engine_worker.scheduling.plans import computed, step
 from tests.engine_worker.text.sequences import sequence, spec
 
 
 def passes(plan: Plan) -> int:
     """In how many llama.cpp computes it: runs of consecutive slots, each as often as the counts of
     tokens differ; of a run only what is left is computed further."""
-    left = {item.sequence.slot or 0: item.count + len(item.draft) for item in plan.work}
+    left = {item.slot: item.n_tokens for item in plan.work}
     n_passes = 0
     while left:
         run = [min(left)]
@@ -59,7 +60,9 @@ def test_those_that_are_computed_together_are_neighbours_and_get_equally_many_to
         planner.add(item)
     plan = step(planner)
     # the last token of each waits for the others', and what is not like them is a pass of its own
-    assert [(item.sequence.slot, item.sequence.n_prompt, item.count) for item in plan.work] == [
+    assert [
+        (item.sequence.slot, item.sequence.n_prompt, item.count) for item in computed(plan)
+    ] == [
         (0, 155, 154),
         (1, 160, 154),
         (2, 162, 154),
@@ -73,7 +76,7 @@ def test_a_tail_comes_token_by_token_beside_those_that_have_begun() -> None:
     short, long = prompts(100, 103)
     planner.add(short)
     planner.add(long)
-    assert [(item.count, item.output) for item in step(planner).work] == [(99, False)] * 2
+    assert [(item.count, item.output) for item in computed(step(planner))] == [(99, False)] * 2
     gained = [(step(planner).n_tokens, short.n_gained, long.n_gained) for _ in range(4)]
     assert gained == [(2, 1, 0), (2, 2, 0), (2, 3, 0), (2, 4, 1)]
 
@@ -115,7 +118,9 @@ def test_one_that_is_to_be_exact_is_computed_by_itself() -> None:
     planner.add(exact)
     for item in [sequence(spec(number, 100)) for number in (2, 3)]:
         planner.add(item)
-    counts = [[(item.sequence.request, item.count) for item in step(planner).work] for _ in "ab"]
+    counts = [
+        [(item.sequence.request, item.count) for item in computed(step(planner))] for _ in "ab"
+    ]
     assert counts == [[(1, 100)], [(1, 1), (2, 100), (3, 100)]]
 
 
@@ -130,8 +135,8 @@ def test_prompts_that_are_not_alike_share_a_step_where_they_fit_whole() -> None:
     planner = scheduler()
     for item in prompts(50, 100, 200, 400, 800):
         planner.add(item)
-    assert [item.count for item in step(planner).work] == [50, 100, 200, 399]
-    assert [item.count for item in step(planner).work] == [1, 1, 1, 1, 800]
+    assert [item.count for item in computed(step(planner))] == [50, 100, 200, 399]
+    assert [item.count for item in computed(step(planner))] == [1, 1, 1, 1, 800]
 
 
 def test_exact_replays_go_on_together_token_by_token() -> None:
@@ -167,5 +172,5 @@ def test_beside_running_streams_chunks_are_equally_long_too() -> None:
     for item in [sequence(spec(number, 100 + number)) for number in (3, 4, 5)]:
         planner.add(item)
     plan = step(planner)
-    assert [item.count for item in plan.work] == [1, 1, 103, 103, 103]
+    assert [item.count for item in computed(plan)] == [1, 1, 103, 103, 103]
     assert passes(plan) == 2

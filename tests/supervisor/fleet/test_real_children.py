@@ -26,6 +26,10 @@ from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
 
 WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
+LIMIT_S = 30.0
+"""A process that has not ended by then will not end."""
+TURNS_TO_NOTICE = 5
+"""Of the event loop: the pidfd is readable, the runner takes its event and handles it."""
 
 
 def generate(worker: WorkerHandle, request: int = 1) -> None:
@@ -65,11 +69,13 @@ async def test_becomes_ready_and_reports_what_was_obtained(start: StartFleet) ->
 
 
 async def test_heartbeat_shows_in_the_status(start: StartFleet) -> None:
+    before = time.time()
     started = await start("ready")
     worker = await started.until_ready()
     await first_token(started, worker)  # sent after the heartbeat, on the same socket
-    assert (started.status.engine.n_running, started.status.engine.kv_cells_used) == (2, 77)
-    assert time.time() - started.status.last_step_at < 5
+    engine = started.status.engine
+    assert (engine.n_running, engine.kv_cells_used) == (2, 77)
+    assert before <= started.status.last_step_at <= time.time()
 
 
 @pytest.mark.parametrize(
@@ -183,24 +189,32 @@ async def test_flood_does_not_starve_the_loop(start: StartFleet) -> None:
     assert requests == list(range(5000))
 
 
-async def test_a_kill_is_noticed_when_the_process_has_ended_and_repaired(
-    start: StartFleet,
-) -> None:
-    """Within a few turns of the event loop, and not by a timer or by silence."""
+async def test_a_kill_is_noticed_in_the_loops_next_turns_and_repaired(start: StartFleet) -> None:
+    """No timer and no poll lies between the end of the process and `worker_lost`: the loop stands
+    still until the process has ended, and then needs a few turns. `scripts/chaos --returns`
+    measures the milliseconds."""
     started = await start("ready")
     for n in range(1, 6):
         worker = await started.until_ready(n)
         await first_token(started, worker)
-        pidfd = os.pidfd_open(started.status.pid)
-        os.kill(started.status.pid, signal.SIGKILL)
-        assert select.select([pidfd], [], [], 20)[0]
-        os.close(pidfd)
-        for _ in range(10):
+        end(started.status.pid)
+        assert len(started.listener.lost) == n - 1
+        for _ in range(TURNS_TO_NOTICE):
             await asyncio.sleep(0)
         assert len(started.listener.lost) == n
         assert started.fleet.condition().status is ConditionStatus.RESTARTING
     await started.until_ready(6)
     assert {reason.reason for reason in started.listener.lost} == {Reason.KILLED}
+
+
+def end(pid: int) -> None:
+    """Kill a process and block this thread, the loop's, until the process has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], LIMIT_S)[0]
+    finally:
+        os.close(pidfd)
 
 
 async def test_sending_to_a_dead_worker_does_nothing(start: StartFleet) -> None:
@@ -331,7 +345,7 @@ async def test_fifty_restarts_leak_nothing(start: StartFleet) -> None:
 
 async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> None:
     listener = Recorder()
-    config = Config(model=ModelConfig(backend=BackendKind.FAKE))
+    config = Config(models={"default": ModelConfig(backend=BackendKind.FAKE)})
     fleet = Fleet(config, runtime, listener)
     started = Started(fleet, listener, runtime)
     await fleet.start()
@@ -355,5 +369,5 @@ def test_a_worker_ends_with_a_killed_front(tmp_path: Path) -> None:
         assert front.stdout is not None
         pidfd = os.pidfd_open(int(front.stdout.readline()))
         front.kill()
-        assert select.select([pidfd], [], [], 20)[0]
+        assert select.select([pidfd], [], [], LIMIT_S)[0]
         os.close(pidfd)
