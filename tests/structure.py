@@ -18,9 +18,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.handover.__main__",),
     ("supervisor.cli",),
     ("supervisor.app",),
+    ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http", "supervisor.control"),
-    ("supervisor.replacing",),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
@@ -41,7 +41,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "engine_worker.channel",
         "engine_worker.host",
-        "engine_worker.progress",
         "engine_worker.tuning",
     ),
     # both

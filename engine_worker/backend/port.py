@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
-from gpufc.protocol import EngineDevice
+from gpufc.facts import ModelFacts
 
 Logits = NDArray[np.float32]
 
@@ -42,46 +42,6 @@ class Batch(Struct):
     outputs: list[bool]
     chunks: set[int] = field(default_factory=set)
     in_one_pass: bool = False
-
-
-class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was really obtained when the model was loaded.
-
-    `batch_tokens` is the most that one `decode` may be given, `max_outputs` the most of them whose
-    logits may be wanted: at least one for each sequence. `unified` says that all sequences
-    share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
-    for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
-    whole or not at all. `asynchronous`: a device computes while this process does something else.
-    `device_bytes` is what the model and its cache have taken of GPUs' memory.
-    """
-
-    fingerprint: str
-    architecture: str
-    n_ctx: int
-    n_ctx_train: int
-    kv_cells: int
-    n_sequences: int
-    batch_tokens: int
-    max_outputs: int
-    n_vocab: int
-    n_layers: int
-    n_gpu_layers: int
-    device_bytes: int = 0
-    n_params: int
-    model_bytes: int
-    unified: bool
-    can_cut: bool
-    asynchronous: bool = False
-    chat_template: str | None
-    bos_text: str
-    eos_text: str
-    devices: tuple[EngineDevice, ...] = ()
-    system_info: str = ""
-
-    @property
-    def wholly_on_device(self) -> bool:
-        """Whether a step takes hardly longer for a few more tokens."""
-        return self.asynchronous and self.n_gpu_layers >= self.n_layers
 
 
 class Top(NamedTuple):

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, Overloaded, RequestError
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
@@ -22,7 +23,6 @@ from gpufc.protocol import (
     Prepare,
     Prepared,
     Prompt,
-    Ready,
     Refused,
     Step,
     TextPrompt,
@@ -164,9 +164,9 @@ class Dispatcher:
 
     # what others want to know
 
-    def facts(self, model: str) -> Ready | None:
+    def facts(self, model: str) -> ModelFacts | None:
         """What the model's latest worker obtained; None before the first one was ready."""
-        return self._group(model).ready
+        return self._group(model).facts
 
     def condition(self, model: str | None = None) -> Condition:
         """The fleet's condition, or `draining` since `drain` was called."""

@@ -26,7 +26,7 @@ class DrainingLines:
 
     def serves(self, fingerprint: str | None) -> bool:
         """Whether a line, now or when it is back, can go on with such sequences."""
-        return any(worker.ready.fingerprint == fingerprint for worker in self._workers.values())
+        return any(worker.facts.fingerprint == fingerprint for worker in self._workers.values())
 
     def settle(self, jobs: Iterable[Job], pool: WorkerPool) -> None:
         """Tell the workers that nothing needs any more, each once."""
@@ -40,6 +40,6 @@ class DrainingLines:
 def _needs(job: Job, worker: WorkerHandle, pool: WorkerPool) -> bool:
     if job.worker is not None:
         return job.worker.line == worker.line
-    if not job.has_begun or job.log.fingerprint != worker.ready.fingerprint:
+    if not job.has_begun or job.log.fingerprint != worker.facts.fingerprint:
         return False
-    return not pool.has_open(worker.ready.fingerprint)
+    return not pool.has_open(worker.facts.fingerprint)

@@ -23,12 +23,12 @@ from gpufc.errors import (
     RequestError,
     from_wire,
 )
+from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
 from gpufc.protocol import (
     Detokenized,
     Prepare,
     Prepared,
-    Ready,
     Refused,
     Step,
 )
@@ -77,7 +77,7 @@ class ModelGroup:
     ) -> None:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
-        self.ready: Ready | None = None
+        self.facts: ModelFacts | None = None
         """What the latest worker obtained; kept while there is none."""
         self._numbers = numbers
         self._ledger = ledger
@@ -122,7 +122,7 @@ class ModelGroup:
             for choice in range(request.n)
         ]
         self.admission.accept([log.no for log in logs], principal.owner)
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.ready)
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])
         self.pump()
@@ -130,8 +130,8 @@ class ModelGroup:
 
     def resume(self, request: GenerationRequest, log: StreamLog) -> ResponseStream:
         """Go on with a sequence that another front has begun: its log has a prompt and tokens."""
-        stream = self._table.open(request, [log], self._withdraw, lambda: self.ready)
-        log.fingerprint = self.ready.fingerprint if self.ready else None
+        stream = self._table.open(request, [log], self._withdraw, lambda: self.facts)
+        log.fingerprint = self.facts.fingerprint if self.facts else None
         self._table.jobs[log.no].stage = Stage.READY
         self.admission.take_in(log.no, log.n_known)
         self.pump()
@@ -201,7 +201,7 @@ class ModelGroup:
         return min(suspects, key=lambda job: job.log.n_known).log.no
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
-        if job.log.fingerprint != worker.ready.fingerprint:  # and so it has not begun
+        if job.log.fingerprint != worker.facts.fingerprint:  # and so it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
             self.questions.ask(worker)
@@ -221,7 +221,7 @@ class ModelGroup:
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        self.ready = worker.ready
+        self.facts = worker.facts
         for job in list(self._table.jobs.values()):
             if job.stage is Stage.READY and self._is_stranded(job, worker):
                 self._table.fail(job.stream, recovery.model_changed())
@@ -241,7 +241,7 @@ class ModelGroup:
         self._pool.drain(worker)
         self._draining.add(worker)
         if self._pool.newest is not None:
-            self.ready = self._pool.newest.ready
+            self.facts = self._pool.newest.facts
         self.pump()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:

@@ -7,8 +7,9 @@ worker's count and its request's end are settled together and once.
 from collections.abc import Callable, Sequence
 
 from gpufc.errors import RequestError
+from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
-from gpufc.protocol import Cancel, Ready
+from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.ledger import Ledger
@@ -53,15 +54,15 @@ class JobTable:
         request: GenerationRequest,
         logs: Sequence[StreamLog],
         on_cancel: Callable[[ResponseStream], None],
-        ready: Callable[[], Ready | None],
+        facts: Callable[[], ModelFacts | None],
     ) -> ResponseStream:
         """Take in the sequences of a request, which admission has accepted.
 
-        `ready` is what stands for its model until one of its prompts has been prepared.
+        `facts` are what stands for its model until one of its prompts has been prepared.
         """
 
         def fingerprint() -> str | None:
-            now = ready()
+            now = facts()
             return logs[0].fingerprint or (now.fingerprint if now else None)
 
         accepted_at = self._clock()

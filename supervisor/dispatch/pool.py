@@ -63,11 +63,11 @@ class WorkerPool:
     def fingerprint(self, epoch: Epoch) -> str | None:
         """Of the worker of this epoch, if it is there."""
         worker = self._workers.get(epoch)
-        return None if worker is None else worker.ready.fingerprint
+        return None if worker is None else worker.facts.fingerprint
 
     def has_open(self, fingerprint: str) -> bool:
         """Whether an open worker could take such a sequence."""
-        return any(worker.ready.fingerprint == fingerprint for worker in self._eligible(None))
+        return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
     def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
         """Who should get the next such sequence; None if all are full."""
@@ -93,5 +93,5 @@ class WorkerPool:
             if fingerprint is None:
                 if epoch not in self._draining:
                     yield worker
-            elif worker.ready.fingerprint == fingerprint:
+            elif worker.facts.fingerprint == fingerprint:
                 yield worker

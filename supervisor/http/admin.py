@@ -9,10 +9,11 @@ from msgspec import Meta, Struct
 
 from gpufc.config import Config
 from gpufc.errors import NotFound, PermissionDenied
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.body import read_json
 from supervisor.http.context import Operator, json_response, services
-from supervisor.replacing import Replacing
+from supervisor.http.stats import worker_rows
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,9 +65,9 @@ def _resolved(given: str) -> Path | None:
         return None
 
 
-async def _answered(request: web.Request, replacing: Replacing) -> web.Response:
+async def _answered(request: web.Request, replacing: Operation) -> web.Response:
     await replacing.wait()
-    rows = services(request).fleet.workers()
+    rows = worker_rows(services(request))
     return json_response({"status": "ready", "workers": rows})
 
 

@@ -13,8 +13,8 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 
 class Devices(Protocol):
@@ -26,13 +26,13 @@ class Devices(Protocol):
 
 
 class Operator(Protocol):
-    """What `/admin` can have done (`supervisor.app.Front`)."""
+    """What `/admin` can have done (`supervisor.operations.Operations`)."""
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
         """Begin to replace one worker, or all. Raises `NotFound`."""
         ...
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model."""
         ...
 

@@ -17,6 +17,7 @@ from gpufc.protocol import (
     PROTOCOL_VERSION,
     Delta,
     EnginePhase,
+    EngineStatus,
     FromWorker,
     Heartbeat,
     Hello,
@@ -72,7 +73,7 @@ class Worker:
             self.error = err
 
 
-_BEAT = Heartbeat(EPOCH, EnginePhase.IDLE, 1, 0.0, 0, 0, 0, 0)
+_BEAT = Heartbeat(EPOCH, EngineStatus(EnginePhase.IDLE, 1))
 
 
 @pytest.fixture

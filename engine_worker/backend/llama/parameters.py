@@ -10,7 +10,7 @@ from engine_worker.backend.port import SPARE_OUTPUTS
 from engine_worker.placement.cells import Layout
 from engine_worker.placement.layers import split_shares
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 SMALL_MODEL_BYTES = 1 << 30
 """A GPU computes a pass of fewer weights in hardly more time for more tokens."""

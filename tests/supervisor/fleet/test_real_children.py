@@ -16,7 +16,7 @@ import pytest
 from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import EngineUnavailable, NotFound
 from gpufc.ids import RequestNo, WorkerName
-from gpufc.protocol import Cancel, Generate, Step
+from gpufc.protocol import PROTOCOL_VERSION, Cancel, Generate, Step
 from gpufc.sampling import SamplingParams
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
@@ -25,6 +25,7 @@ from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
 
+WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
 LIMIT_S = 30.0
 """A process that has not ended by then will not end."""
 TURNS_TO_NOTICE = 5
@@ -60,7 +61,7 @@ async def test_becomes_ready_and_reports_what_was_obtained(start: StartFleet) ->
     assert started.fleet.condition().status is ConditionStatus.LOADING
     worker = await started.until_ready()
     status = started.status
-    assert (worker.name, worker.model, worker.ready.n_ctx) == ("default-0", "tiny", 512)
+    assert (worker.name, worker.model, worker.facts.n_ctx) == ("default-0", "tiny", 512)
     assert (status.state, status.epoch, status.restarts) == ("ready", 1, 0)
     assert psutil.pid_exists(status.pid)
     assert status.rss_bytes > 1_000_000
@@ -72,7 +73,8 @@ async def test_heartbeat_shows_in_the_status(start: StartFleet) -> None:
     started = await start("ready")
     worker = await started.until_ready()
     await first_token(started, worker)  # sent after the heartbeat, on the same socket
-    assert (started.status.sequences_running, started.status.kv_cells_used) == (2, 77)
+    engine = started.status.engine
+    assert (engine.n_running, engine.kv_cells_used) == (2, 77)
     assert before <= started.status.last_step_at <= time.time()
 
 
@@ -109,7 +111,7 @@ async def test_exit_code_while_loading(start: StartFleet) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "text"),
-    [("load_failed", "no such file"), ("wrong_version", "protocol 2, the front 1")],
+    [("load_failed", "no such file"), ("wrong_version", WRONG_VERSION)],
 )
 async def test_what_would_fail_again_is_not_retried(
     start: StartFleet, behaviour: str, text: str
