@@ -1,4 +1,4 @@
-"""What the control socket needs of the front."""
+"""The control socket's port to the front."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,11 +9,10 @@ from supervisor.replacing import Replacing
 
 
 class ControlledFront(Protocol):
-    """The front, as its operator's commands see it. Called in the event loop; nothing blocks."""
+    """The front, as operators' commands use it. Called in the event loop; never blocks."""
 
     def status(self) -> Any:
-        """The `/stats` document with `front` (pid, addresses, condition) beside it: plain data
-        or structs, with `requests` and `workers` as contract.md has them."""
+        """The `/stats` document with `front` (pid, addresses, condition): plain data or structs."""
         ...
 
     def effective_values(self) -> Sequence[Value]:
@@ -21,11 +20,11 @@ class ControlledFront(Protocol):
         ...
 
     def request_stop(self, now: bool = False) -> None:
-        """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
+        """Begin to drain. With `now`, or the second time, end at once. Returns immediately."""
         ...
 
     def restart(self, worker: str | None, now: bool = False) -> Replacing:
-        """Begin to replace one worker, or all one after another. Raises `NotFound`."""
+        """Begin to replace a worker, or all one after another. Raises `NotFound`."""
         ...
 
     def swap(self, name: str | None, change: ModelChange) -> Replacing:

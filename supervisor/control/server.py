@@ -1,4 +1,4 @@
-"""The front's side of the control socket: handlers only, all work is the front's."""
+"""The front's side of the control socket. Handlers only: the front does the work."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import RequestError
+from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront
 from supervisor.fleet.port import ModelChange
@@ -40,7 +41,7 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def create_control_app(front: ControlledFront) -> web.Application:
-    """The application that `serve` puts on the socket."""
+    """The application for the control socket."""
     handlers = _Handlers(front)
     app = web.Application(middlewares=[_errors], client_max_size=64 * 1024)
     app[_CLOSING] = asyncio.Event()
@@ -56,12 +57,12 @@ def create_control_app(front: ControlledFront) -> web.Application:
 async def serve(app: web.Application, path: Path) -> web.AppRunner:
     """Listen on `path` with mode 0600. The caller ends it with `runner.cleanup()`.
 
-    A socket left there by a front that was killed is replaced: the caller holds the lock of the
-    runtime directory, so no other front can be listening.
+    Replaces the socket of a front that was killed: the caller holds the runtime folder's lock, so
+    no other front can be listening.
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    # under another name first: whoever connects meanwhile finds the front before, or this one
+    # renamed into place: a client finds the old front's socket or this one, never none
     fresh = path.with_name(f".{path.name}")
     fresh.unlink(missing_ok=True)
     await web.UnixSite(runner, fresh).start()
@@ -79,7 +80,7 @@ class _Handlers:
 
     async def config(self, _request: web.Request) -> web.Response:
         values = self._front.effective_values()
-        return _json([{"key": v.key.name, "value": v.value, "source": v.source} for v in values])
+        return _json([row(value) for value in values])
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, StopBody)
@@ -109,7 +110,7 @@ class _Handlers:
 
 
 async def _followed(replacing: Replacing) -> AsyncIterator[Event]:
-    """How a replacement gets on, and its end: `done`, or `failed` with its reason."""
+    """Yield a replacement's progress and its end: `done`, or `failed` with the reason."""
     try:
         async for progress in replacing.follow():
             yield {"event": "progress"} | msgspec.to_builtins(progress)

@@ -1,4 +1,4 @@
-"""The machine itself, through psutil, within the limits of its cgroup."""
+"""The machine's figures, from psutil, within the limits of its cgroup."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from supervisor.devices.snapshot import Host
 
 
 class HostSource:
-    """CPU, memory, disk and network. Rates and percentages are since the sample before."""
+    """Samples CPU, memory, disk and network. Rates and percentages count since the last sample."""
 
     name = "host"
 
@@ -20,9 +20,8 @@ class HostSource:
         self._primed = False
 
     def sample(self) -> Host:
-        """One reading; about 0.3 ms."""
         if not self._primed:
-            psutil.cpu_percent()  # its first answer is always 0: it has nothing to compare with
+            psutil.cpu_percent()  # psutil's first answer is always 0: it has no earlier reading
             time.sleep(0.1)
             self._primed = True
         memory = psutil.virtual_memory()

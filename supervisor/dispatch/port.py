@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from gpufc.config import Replay
 from supervisor.fleet.port import Condition, SpareStatus, WorkerStatus
 
 
@@ -18,6 +19,10 @@ class ServedFleet(Protocol):
 
     def resolve(self, name: str | None) -> str:
         """The served name that a client's `model` means. Raises `ModelNotFound`."""
+        ...
+
+    def replay(self, model: str) -> Replay:
+        """How a continued request of `model` feeds its tokens."""
         ...
 
     def workers(self) -> list[WorkerStatus]:

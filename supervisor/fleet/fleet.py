@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gpufc.config import Config, ModelConfig, Standby
+from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
@@ -27,7 +27,7 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.heritage import Heritage, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
-from supervisor.fleet.names import DEFAULT_GROUP, ServedNames, aliases, file_names, served_name
+from supervisor.fleet.names import ServedNames, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
     Condition,
@@ -45,7 +45,7 @@ from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.stage import Stage
-from supervisor.fleet.standby import Spare, SparePool
+from supervisor.fleet.standby import Spare, SparePool, spare_backend
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
@@ -103,9 +103,11 @@ class Fleet:
         self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._successor: Condition | None = None
-        model = served_name(config.model)
-        self._names = ServedNames({model: aliases(config.model)})
-        self._groups = {model: [self._replacer(self._spec(DEFAULT_GROUP, 0, model, config.model))]}
+        self._names = ServedNames({served_name(m): aliases(m) for m in config.models.values()})
+        self._groups = {
+            served_name(model): [self._replacer(self._spec(group, 0, served_name(model), model))]
+            for group, model in config.models.items()
+        }
         if held is not None:
             self._inherit(held)
 
@@ -238,6 +240,10 @@ class Fleet:
         """The served name that a client's `model` means. Raises `ModelNotFound`."""
         return self._names.resolve(name)
 
+    def replay(self, model: str) -> Replay:
+        """How a continued request of `model` feeds its tokens."""
+        return self._groups[model][0].place.spec.config.replay
+
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker; while one is replaced, the one that retires has a row too."""
         return [row for place in self._places() for row in place.workers()]
@@ -323,7 +329,7 @@ class Fleet:
         return SparePool(
             command,
             runtime.logs,
-            self._config.model.backend,
+            spare_backend(self._config),
             self._is_quiet,
             delay_s=self._timings.spare_s,
             first=first,

@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpufc.config import ModelConfig
+from gpufc.config import DEFAULT_MODEL, ModelConfig
 from gpufc.errors import ModelNotFound
-
-DEFAULT_GROUP = "default"
 
 
 class ServedNames:
@@ -56,7 +54,7 @@ def served_name(config: ModelConfig) -> str:
 
 def aliases(config: ModelConfig) -> set[str]:
     """What else a model may be called."""
-    return {served_name(config), DEFAULT_GROUP, *file_names(config.model_path)}
+    return {served_name(config), DEFAULT_MODEL, *file_names(config.model_path)}
 
 
 def file_names(model_path: str | None) -> set[str]:

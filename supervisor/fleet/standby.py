@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpufc.config import BackendKind
+from gpufc.config import BackendKind, Config
 from supervisor.fleet.port import SpareState, SpareStatus
 from supervisor.fleet.process import ExitListener, WorkerProcess, trim_log
 
@@ -31,6 +31,11 @@ imports waits as long. It is only shown, nothing depends on it."""
 
 END_LIMIT_S = 5.0
 LINK_PREFIX = ".spare-"
+
+
+def spare_backend(config: Config) -> BackendKind:
+    """The engine that a spare imports: the first model's."""
+    return next(iter(config.models.values())).backend
 
 
 class Spare:
@@ -97,16 +102,16 @@ class SparePool:
         backoff_s: float = BACKOFF_S,
         first: Spare | None = None,
     ) -> None:
-        """`first` was spawned before there was a pool: it is this one's from now on."""
+        """`first` was spawned before there was a pool, which owns it from now on if it lives."""
         self._command = command
         self._logs = logs
         self._backend = backend
         self._quiet = quiet
         self._delay_s = delay_s
         self._backoff_s = backoff_s
-        self._spare = first
-        if first is not None:
-            first.on_exit = self._lost
+        self._spare = first if first is not None and first.process.is_alive() else None
+        if self._spare is not None:
+            self._spare.on_exit = self._lost
         self._timer: asyncio.TimerHandle | None = None
         self._n_lost = 0
         self._closed = False

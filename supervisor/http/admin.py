@@ -50,17 +50,10 @@ def allowed_model(given: str, config: Config) -> Path:
     """The file that may be loaded over HTTP, links resolved. Raises `PermissionDenied`, which
     does not tell whether there is such a file."""
     path = _resolved(given)
-    folders = map(_resolved, allowed_folders(config))
+    folders = map(_resolved, config.model_folders())
     if path is None or not path.is_file() or not any(f and path.is_relative_to(f) for f in folders):
         raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
     return path
-
-
-def allowed_folders(config: Config) -> list[str]:
-    """From where models may be loaded over HTTP."""
-    if config.server.model_dirs is not None:
-        return [folder for folder in config.server.model_dirs.split(":") if folder]
-    return [str(Path(config.model.model_path).parent)] if config.model.model_path else []
 
 
 def _resolved(given: str) -> Path | None:

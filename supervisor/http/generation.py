@@ -73,7 +73,7 @@ def _accept(
         stop=validation.stop_strings(body.stop, limits),
         cache_prompt=body.cache_prompt is not False,
         created=int(time.time()),
-        replay=front.config.model.replay,
+        replay=front.fleet.replay(model),
     )
 
 

@@ -18,8 +18,8 @@ from aiohttp.web_protocol import RequestHandler
 from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError, StartError
 from gpufc.ids import new_request_id
-from supervisor.handover.sd import activated_sockets
 from supervisor.http.errors import error_response
+from supervisor.systemd import activated_sockets
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from supervisor.fleet.crash_store import CrashStore
 from tests.chaos.faults import Fault
 
 WRITTEN_S = 5.0
-"""A thread writes them, and tells nobody."""
+"""A thread writes them, and no event tells."""
 POLL_S = 0.02
 
 

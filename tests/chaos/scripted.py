@@ -93,7 +93,7 @@ class Scripted:
         """Nothing: see `spoil`."""
 
     def other_model(self, now: str | None) -> str:
-        """Nobody opens it."""
+        """A name: the scripted engine opens no file."""
         return "/first.fake" if now != "/first.fake" else "/second.fake"
 
 

@@ -24,10 +24,12 @@ from gpufc.protocol import (
     Cancel,
     Delta,
     EnginePhase,
+    ExportKv,
     FinishReason,
     Generate,
     Heartbeat,
     Hello,
+    KvMoved,
     LoadFailed,
     Loading,
     Message,
@@ -84,6 +86,8 @@ class Child:
                     self.token(message.request, finish=FinishReason.LENGTH if on_trial else None)
                 case Cancel():
                     _trouble(self, message.request)
+                case ExportKv():
+                    self.send(KvMoved(self.boot.epoch, 0, 0, 0, 0.0))
                 case _:
                     pass
 

@@ -1,4 +1,4 @@
-"""A front is replaced by a new one while clients and the worker stay: nobody is refused or lost."""
+"""A front is replaced by a new one while clients and the worker stay: no request is lost."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ class Running:
         return psutil.Process(self.service.status()["front"]["pid"])
 
     async def until_old_is_gone(self) -> None:
-        code = await asyncio.to_thread(self.service.process.wait, 30)
+        code = await asyncio.to_thread(self.service.process.wait, 60)
         assert code == 0, self.service.output
 
 
@@ -119,7 +119,7 @@ async def test_an_upgrade_under_load_is_not_noticed(running: Running) -> None:
         assert code == 0, said
         answers = await asyncio.gather(*streams)
         n_after = len(fresh)
-        while len(fresh) < n_after + 3:  # noqa: ASYNC110 - nobody tells
+        while len(fresh) < n_after + 3:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
     for n, events in enumerate(answers):
         assert joined(events) == fake_text(f"stream {n}", N_TOKENS)
@@ -298,9 +298,8 @@ async def test_with_the_new_front_the_workers_end_and_the_old_one_says_so(
             wait_for, lambda: running.service.status()["front"]["pid"] != running.old.pid
         )
         running.front().kill()
-        gone = await asyncio.to_thread(psutil.wait_procs, [running.worker], 1.0)
-        assert gone[0] == [running.worker] or not lives(running.worker)  # nobody may reap it
+        await asyncio.to_thread(wait_for, lambda: not lives(running.worker), why="it has ended")
         events = await open_stream
         assert '"engine_unavailable"' in events[-2] or '"engine_crashed"' in events[-2], events[-2]
         await upgrade
-    await asyncio.to_thread(running.service.process.wait, 20)
+    await asyncio.to_thread(running.service.process.wait, 60)

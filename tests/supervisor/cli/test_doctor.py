@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gpufc import settings
-from gpufc.config import Config, ModelConfig
+from gpufc.config import ModelConfig
 from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
 from tests.supervisor.cli import files
@@ -101,7 +101,7 @@ def test_people_get_lines_with_advice_and_a_verdict(probed: dict[str, Any], tmp_
 
 
 def memory(n_ctx: int, **changes: Any) -> findings.Finding:
-    config = Config(model=ModelConfig(n_ctx=n_ctx))
+    config = ModelConfig(n_ctx=n_ctx)
     (finding,) = findings.memory(MODEL, report(**changes), config)
     return finding
 
@@ -193,7 +193,7 @@ def test_every_finding_is_made_from_settings_that_start_would_use(
 
 def cells(n_ctx: int, kv_cells: int, room: int) -> findings.Finding:
     """What is found where there is memory for `room` cells beside the weights."""
-    config = Config(model=ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells))
+    config = ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells)
     facts: dict[str, Any] = MODEL
     available = (facts["file_bytes"] + room * facts["cell_bytes"]) / findings.CPU_SHARE + 1
     (finding,) = findings.memory(facts, report(available_bytes=available), config)
@@ -206,7 +206,7 @@ def test_too_many_cells_name_their_own_key() -> None:
 
 def test_no_context_above_the_models_is_advised() -> None:
     facts = MODEL | {"n_ctx_train": 2048}
-    config = Config(model=ModelConfig(n_ctx=4096, kv_cells=200_000_000))
+    config = ModelConfig(n_ctx=4096, kv_cells=200_000_000)
     (finding,) = findings.memory(facts, report(available_bytes=1 << 30), config)
     assert "n-ctx" not in finding.advice
     assert "GPUFC_KV_CELLS" in finding.advice

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 
+from gpufc.config import Replay
 from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
@@ -222,6 +223,9 @@ class FakeFleet:
         if name in {None, MODEL, "default"}:
             return MODEL
         raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+
+    def replay(self, model: str) -> Replay:
+        return Replay.FAST
 
     def spares(self) -> list[SpareStatus]:
         return []

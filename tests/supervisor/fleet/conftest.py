@@ -24,11 +24,12 @@ QUICK = Timings(
     load_s=15.0,
     shutdown_s=0.5,
     terminate_s=0.3,
-    dump_s=0.3,
-    kill_s=1.0,
+    dump_s=5.0,
+    kill_s=10.0,
     spare_s=0.2,
 )
-"""Long enough for a Python child on a busy machine to say hello; stop ladders short to wait for."""
+"""A Python child on a busy machine has the time to say hello and to dump its stacks. Rungs that a
+misbehaving child lets pass are short."""
 
 
 class Recorder:
@@ -123,7 +124,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
         spare: Spare | None = None,
     ) -> Started:
         config = Config(
-            model=ModelConfig(model_path="/models/tiny.gguf"),
+            models={"default": ModelConfig(model_path="/models/tiny.gguf")},
             fleet=FleetConfig(restart_limit=restart_limit, standby=standby),
         )
         listener = Recorder()

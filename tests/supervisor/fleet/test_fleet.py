@@ -28,7 +28,7 @@ LATER = Condition(ConditionStatus.RESTARTING, "later", 20.0)
 @pytest.mark.parametrize("name", [None, "Tiny", "tiny.Q4", "tiny.Q4.gguf", "default"])
 async def test_the_only_model_answers_to_its_aliases(runtime: RuntimeDir, name: str) -> None:
     model = ModelConfig(model="Tiny", model_path="/m/tiny.Q4.gguf")
-    fleet = Fleet(Config(model=model), runtime)
+    fleet = Fleet(Config(models={"default": model}), runtime)
     assert fleet.models() == ["Tiny"]
     assert fleet.resolve(name) == "Tiny"
     with pytest.raises(ModelNotFound) as caught:

@@ -75,7 +75,7 @@ async def admin(tmp_path: Path) -> AsyncIterator[Admin]:
     gguf(tmp_path / "models" / "b.gguf")
     gguf(tmp_path / "elsewhere.gguf")
     path = str(tmp_path / "models" / "a.gguf")
-    service = Service(Config(model=ModelConfig(model_path=path)))
+    service = Service(Config(models={"default": ModelConfig(model_path=path)}))
     made = Admin(service, tmp_path)
     await service.start()
     service.fleet.start_worker()
