@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from engine_worker import host
+from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.placement.footprint import footprint
@@ -33,7 +34,7 @@ def engine() -> dict[str, Any]:
         return {"error": f"{type(err).__name__}: {err}"}
     _silence(lc)
     lc.llama_backend_init()
-    devices = list_devices(lc._lib)
+    devices = list_devices(library_of(lc))
     names = [field.name for field in msgspec.structs.fields(type(devices[0]))] if devices else []
     return {
         "version": llama_cpp.__version__,

@@ -1,7 +1,7 @@
 """Which work goes together into a step, so that its passes suit the machine. Pure.
 
-`StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. `EqualChunks`,
-`FixedPass` and `PlaceholderRows` each add one thing to the shape before it. `policies` chooses one.
+`StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. Every other shape
+adds one thing to another one, and has a module of its own. `policies` chooses one.
 """
 
 import collections.abc
