@@ -23,7 +23,7 @@ class Delivery:
 
     def deliver(self, worker: WorkerHandle, step: Step, now: float) -> bool:
         """True if a place may have fallen free. `now` is in monotonic seconds."""
-        jobs = self._table.jobs
+        jobs, suspects = self._table.jobs, self._suspects
         n_tokens = 0
         freed = False
         for started in step.started:
@@ -37,7 +37,7 @@ class Delivery:
                 continue
             if job.stage in LISTENED_TO:
                 self._append(job, delta, now)
-                if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
+                if suspects.open and suspects.gained(delta.request, len(job.log.tokens)):
                     self._cleared(job)
                     freed = True
             if delta.finish is not None and job.stage is not Stage.ENDED:

@@ -25,18 +25,16 @@ from gpufc.protocol import (
     Ready,
     Refused,
     Step,
-    TextPrompt,
-    TokenPrompt,
     Tokens,
     ToWorker,
 )
+from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.questions import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 
@@ -102,27 +100,12 @@ class Dispatcher:
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
-        request = GenerationRequest(
-            id=sequence.request_id,
-            model=model,
-            prompts=(TokenPrompt(sequence.prompt_tokens),),
-            sampling=sequence.sampling,
-            created=int(time.time()),
-            max_tokens=sequence.max_tokens,
-            stop=sequence.stop,
-            cache_prompt=sequence.cache_prompt,
-            replay=sequence.replay,
-        )
-        log = StreamLog.of_another_front(next(self._numbers), request, sequence)
+        log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self._group(model)
-        stream = group.resume(request, log)
+        stream = group.resume(log)
         if not group.has_worker:
             self._watch_outage(group)
         return stream
-
-    async def tokenize(self, model: str, prompt: TextPrompt) -> Tokens:
-        """The prompt's token ids. Waits for a worker; raises `RequestError`."""
-        return await self.prepare(model, prompt)
 
     async def prepare(self, model: str, prompt: Prompt, reserve: int = 0) -> Tokens:
         """The same for any prompt of which `reserve` more tokens are to be generated."""

@@ -34,6 +34,7 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import Job, Stage
@@ -128,9 +129,9 @@ class ModelGroup:
         self.pump()
         return stream
 
-    def resume(self, request: GenerationRequest, log: StreamLog) -> ResponseStream:
+    def resume(self, log: StreamLog) -> ResponseStream:
         """Go on with a sequence that another front has begun: its log has a prompt and tokens."""
-        stream = self._table.open(request, [log], self._withdraw, lambda: self.ready)
+        stream = self._table.open(log.request, [log], self._withdraw, lambda: self.ready)
         log.fingerprint = self.ready.fingerprint if self.ready else None
         self._table.jobs[log.no].stage = Stage.READY
         self.admission.take_in(log.no, log.n_known)
@@ -210,8 +211,10 @@ class ModelGroup:
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
+        message = to_generate(job.log, worker.epoch)
+        job.log.dispatched(worker.epoch)
         try:
-            worker.send(job.log.to_generate(worker.epoch))
+            worker.send(message)
         except LinkError as err:  # larger than a message may be, which no limit of ours allows
             logger.error("generate_unsendable request=%s error=%s", job.stream.request.id, err)
             self._table.detach(job)
