@@ -33,7 +33,7 @@ def error_object(error: RequestError) -> dict[str, dict[str, str | None]]:
     return {
         "error": {
             "message": error.message,
-            "type": error.type,
+            "type": error.kind,
             "param": error.param,
             "code": error.code,
         }
