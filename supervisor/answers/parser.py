@@ -5,8 +5,8 @@ pure function of the text so far:
 
 - `feed(a)` then `feed(b)` leaves the same state as `feed(a + b)`, and gives the same parts once
   adjoining pieces are joined (`parts.joined`);
-- each character is read once: the time for a text is linear in its length, however it is cut. Only
-  what may be the beginning of a marker is held back, and a marker is short.
+- each character is read once: the time for a text is linear in its length, however it is cut. A
+  parser holds back a possible beginning of a marker and no more, and a marker is short.
 
 So every reader of a log, one that resumes included, makes the same parts with a parser of its own.
 """
@@ -26,7 +26,7 @@ class Parser(Protocol):
         ...
 
     def end(self, reason: FinishReason) -> Sequence[Part]:
-        """What was held back, what that closes, and `Ended`. Called once, after all text."""
+        """The parts of the text that was held back, and `Ended`. Called once, after all text."""
         ...
 
 

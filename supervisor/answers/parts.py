@@ -1,4 +1,4 @@
-"""What a choice can gain. Parsers make these parts, dialects write them."""
+"""The parts that a choice can gain. Parsers make them, dialects write them."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -19,7 +19,7 @@ class Text(Struct, frozen=True, gc=False):
 
 
 class Reasoning(Struct, frozen=True, gc=False):
-    """The next piece of what the model says before or between pieces of its answer. Never empty."""
+    """The next piece of the model's reasoning, beside its answer. Never empty."""
 
     text: str
 

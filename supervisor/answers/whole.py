@@ -1,4 +1,4 @@
-"""What a choice's parts add up to, for answers that are not streamed."""
+"""The sum of a choice's parts, for answers that are not streamed."""
 
 from collections.abc import Iterable
 

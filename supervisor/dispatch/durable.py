@@ -2,10 +2,10 @@
 
 Pure. The text stays in the stream logs. A durable request adds the order in which its choices
 gained text: eight bytes for each entry. Each entry says that a choice has begun, has more text, or
-has finished. A `Position` in that order says exactly what a reader has, however many choices there
-are, however many parts an entry makes and however the reader's pieces were joined. Any reader can
-resume from any position that another reader was given, while the request runs or after its end.
-The position after the last entry's is that of the closing: usage, or the request's error.
+has finished. A `Position` in that order is exact: it does not depend on the number of choices, on
+the number of parts of an entry, or on how a reader's pieces were joined. Any reader can resume from
+any position that another reader was given, while the request runs or after its end. After the last
+entry's position comes that of the closing: usage, or the request's error.
 """
 
 import sys
@@ -85,7 +85,7 @@ class DurableRequest:
 
     @property
     def fingerprint(self) -> str | None:
-        """The model's fingerprint. The first known value stays, whatever is served later."""
+        """The model's fingerprint. The first known value stays, also after a swap."""
         if self._fingerprint is None:
             self._fingerprint = self.stream.fingerprint
         return self._fingerprint
@@ -128,8 +128,8 @@ class DurableRequest:
 class Cursor:
     """One reader's place in a durable request, with parsers of its own. Only `take` moves it.
 
-    `known` is what the reader had when it came, as one event for each choice: what the reader's
-    encoder has to know before it goes on.
+    `known` has the parts before the first position, as one event for each choice: an encoder needs
+    them to go on in the right state.
     """
 
     def __init__(self, request: DurableRequest, position: Position) -> None:
@@ -190,7 +190,7 @@ class Cursor:
         return parser.feed("".join(log.texts[start:mark]))
 
     def _parts_before(self, n_marks: int) -> dict[int, list[Part]]:
-        """What the first entries made, by choice: each choice's text is read in one piece."""
+        """The parts of the first entries by choice. Each choice's text is read in one piece."""
         request = self._request
         had: dict[int, list[Part]] = {}
         finished = []

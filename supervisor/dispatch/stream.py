@@ -1,4 +1,4 @@
-"""The reader's end of a request: what `Dispatcher.submit` returns.
+"""The reader's end of a request, as `Dispatcher.submit` returns it.
 
 A stream holds no text. It remembers how far it has read in each sequence's log. An idle reader
 costs nothing; a slow reader receives the accumulated text in one event. A request with several
@@ -40,7 +40,7 @@ class StreamEvent(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens, each counted once whatever was replayed. `cached` is a part of `prompt`."""
+    """Tokens, each counted once even if it was replayed. `cached` is a part of `prompt`."""
 
     prompt: int
     cached: int

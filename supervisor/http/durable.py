@@ -1,8 +1,7 @@
 """Durable requests over HTTP: `Idempotency-Key`, event ids, and `Last-Event-ID`.
 
-An event's id is `TAG-POSITION`. The tag names the generation; the position is what the client has
-once it has the event (`dispatch/durable.py`). The request goes on when its client leaves. A request
-that is sent again with the same key reads the same logs.
+An event's id is `TAG-POSITION`: the generation, and the place after the event. The request goes on
+when its client leaves. A request that is sent again with the same key reads the same logs.
 """
 
 import asyncio
@@ -37,8 +36,8 @@ _EVENT_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,9})(?:\.([1-9][0-9]{0,9}))?
 
 
 class Wish(Struct, frozen=True):
-    """What the headers ask for: a durable request, and where its stream is to go on. `tag` is set
-    exactly if there is an event to go on from."""
+    """The headers of a durable request: its key, and the event to resume after. `tag` is None if
+    there is no such event."""
 
     key: str
     tag: str | None = None

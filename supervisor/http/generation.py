@@ -28,7 +28,7 @@ class Dialect(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What a route has read from its own fields. `parser` reads the answer's text."""
+    """The part of a request that a route reads from its own fields. `parser` reads the answer."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None

@@ -39,7 +39,7 @@ class Authenticator(Struct, frozen=True):
     remedy: str = ""
 
 
-EVERYBODY = Authenticator(lambda _request: ANONYMOUS)
+OPEN_ACCESS = Authenticator(lambda _request: ANONYMOUS)
 """Without keys, every client may generate and read."""
 
 
@@ -75,7 +75,7 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
     """Set the headers of every answer: a prepare hook, so that streams have them too."""
     # aiohttp refuses some requests (`Expect`) before any middleware has seen them
     response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
-    response.headers["Server"] = "gpufc"  # no versions: they would tell an attacker what to try
+    response.headers["Server"] = "gpufc"  # no versions: they would help an attacker
 
 
 def _told_apart(principal: Principal, request: web.Request) -> Principal:

@@ -7,7 +7,7 @@ from supervisor.dispatch.request import Scope
 from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
 from supervisor.http.context import SERVICES, Services
 from supervisor.http.middleware import (
-    EVERYBODY,
+    OPEN_ACCESS,
     PUBLIC,
     Authenticator,
     Handler,
@@ -43,7 +43,9 @@ ROUTES = (
 )
 
 
-def create_web_app(services: Services, authenticator: Authenticator = EVERYBODY) -> web.Application:
+def create_web_app(
+    services: Services, authenticator: Authenticator = OPEN_ACCESS
+) -> web.Application:
     """The application with all routes behind the middleware."""
     app = web.Application(client_max_size=services.config.limits.max_body_bytes)
     rules = {}

@@ -49,8 +49,8 @@ class EventSource(Protocol):
 class EventEncoder(Protocol):
     """Writes one stream's events in one dialect, each with its blank line at the end.
 
-    Its state is a function of the parts it has written. `END` is what `closing` and `error` end
-    with.
+    Its state is a function of the parts it has written. `closing` and `error` end with
+    `END`.
     """
 
     END: bytes

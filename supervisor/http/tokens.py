@@ -10,7 +10,7 @@ from supervisor.http.schemas import TokenIds
 
 
 class TokenizeBody(Struct, frozen=True):
-    """The request; the defaults are llama-server's."""
+    """The defaults are llama-server's."""
 
     content: str
     add_special: bool = False
@@ -25,7 +25,7 @@ class DetokenizeBody(Struct, frozen=True):
 
 
 class Piece(Struct, frozen=True):
-    """A token with its text, or with its bytes where they are no whole characters."""
+    """A token with its text, or with its bytes where they are not whole characters."""
 
     id: int
     piece: str | list[int]
