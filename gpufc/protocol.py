@@ -42,7 +42,8 @@ StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
 
 
 class FinishReason(StrEnum):
-    """Why a sequence ended, in OpenAI's words where OpenAI has one."""
+    """The worker's reasons for the end of a sequence. Each dialect of the front has its own words
+    for the end of an answer."""
 
     STOP = "stop"
     LENGTH = "length"

@@ -55,6 +55,7 @@ PURE = {
     "engine_worker.speculation": {"engine_worker.speculation.draft_model"},
     "engine_worker.placement": set(),
     "engine_worker.sampling": {"engine_worker.sampling.batch"},
+    "supervisor.answers": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

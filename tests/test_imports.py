@@ -34,6 +34,7 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.recovery",
     "supervisor.dispatch.suspects",
     "supervisor.dispatch.durable",
+    "supervisor.dispatch.conversion",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What handlers find: the parts of the front on the application, facts on the request."""
+"""The context of handlers: the front's parts on the application, facts on the request."""
 
 from typing import Protocol
 
@@ -18,15 +18,15 @@ from supervisor.fleet.port import ModelChange
 
 
 class Devices(Protocol):
-    """Who watches the machine (`supervisor.devices.monitor.DeviceMonitor`)."""
+    """The watch over the machine (`supervisor.devices.monitor.DeviceMonitor`)."""
 
     def snapshot(self) -> Snapshot:
-        """What is known now. Never blocks."""
+        """The latest readings. Never blocks."""
         ...
 
 
 class Operator(Protocol):
-    """What `/admin` can have done (`supervisor.operations.Operations`)."""
+    """The operations behind `/admin` (`supervisor.operations.Operations`)."""
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:
         """Begin to replace one worker, or all. Raises `NotFound`."""
@@ -38,7 +38,7 @@ class Operator(Protocol):
 
 
 class Services(Struct, frozen=True):
-    """The front's parts, as handlers use them. `started_at` is unix time in seconds."""
+    """The front's parts that handlers use. `started_at` is unix time in seconds."""
 
     config: Config
     fleet: ServedFleet
@@ -62,7 +62,7 @@ def services(request: web.Request) -> Services:
 def json_response(
     document: object, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
-    """Anything that msgspec can encode, as the answer."""
+    """An answer of any document that msgspec can encode."""
     return web.Response(
         body=msgspec.json.encode(document),
         status=status,

@@ -1,4 +1,4 @@
-"""`GET /stats`: every figure of the front as one document. contract.md has its shape."""
+"""`GET /stats`: every figure of the front as one document (`API.md` has its shape)."""
 
 import time
 from typing import Any
@@ -18,7 +18,7 @@ async def get_stats(request: web.Request) -> web.Response:
 
 
 def document(front: Services) -> dict[str, Any]:
-    """The figures now, as plain data. Nothing in it blocks."""
+    """The figures now, as plain data. Does not block."""
     dispatcher = front.dispatcher
     ledger, now = dispatcher.ledger, dispatcher.now
     snapshot = front.devices.snapshot() if front.devices else None

@@ -27,8 +27,10 @@ from gpufc.protocol import (
     ToWorker,
 )
 from gpufc.sampling import SamplingParams
+from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import (
     Condition,
@@ -256,7 +258,11 @@ def worker_status(name: str) -> WorkerStatus:
 
 
 def request(
-    *prompts: str, n: int = 1, max_tokens: int | None = None, name: str = "r"
+    *prompts: str,
+    n: int = 1,
+    max_tokens: int | None = None,
+    name: str = "r",
+    parser: NewParser = PlainText,
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -267,7 +273,13 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
+        parser=parser,
     )
+
+
+async def whole_texts(stream: ResponseStream) -> list[str]:
+    """The text of each choice, once all are finished."""
+    return [choice.text for choice in await stream.complete()]
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:

@@ -88,6 +88,7 @@ async def test_without_the_runs_token_nothing_is_done(admin: Admin, token: str |
     for route in ("restart", "swap"):
         answer = await admin.post(route, {"model_path": "/x"}, token)
         assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+        assert run_token.REMEDY in answer.error["message"]
     assert admin.operator.asked == []
 
 
