@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http", "supervisor.control"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
+    ("supervisor.answers",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     ("supervisor.program", "supervisor.systemd"),
     # the worker
