@@ -16,7 +16,7 @@ def test_a_lone_prompt_is_computed_at_once() -> None:
     assert alone.n_gained == 1
 
 
-def test_what_little_is_left_is_computed_at_once_where_nobody_runs() -> None:
+def test_a_tail_is_computed_at_once_where_no_stream_runs() -> None:
     planner = scheduler()
     (first,) = prompts(300)
     planner.add(first)
