@@ -57,7 +57,7 @@ MISTAKES = [
     ),
     Mistake(
         "path in a folder that is not there", "start --model-path {folder}/no/where.gguf", USAGE,
-        ("does not exist", "nor does its folder", "what exists is"),
+        ("does not exist", "nor does its folder", "the closest folder that exists is"),
     ),
     Mistake(
         "folder for a file", "start --model-path {folder}", USAGE,

@@ -101,7 +101,7 @@ def test_without_a_front_they_say_that_nothing_runs(
 
 
 def test_a_front_that_goes_away_in_the_middle_is_no_success() -> None:
-    with pytest.raises(NotRunning, match="went away before the swap was done"):
+    with pytest.raises(NotRunning, match="the front ended before the swap was done"):
         show([READY], "swap")
 
 
