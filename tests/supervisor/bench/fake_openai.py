@@ -1,4 +1,4 @@
-"""A small server with OpenAI's API that sends known chunks. The `model` of a request names its fault.
+"""A small server with OpenAI's API that sends known chunks. A request's `model` names its fault.
 
 Also a program that accepts llama-server's arguments and uses host and port only.
 """
