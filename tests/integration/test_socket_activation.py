@@ -29,7 +29,7 @@ os.execv(command[0], command)
 
 
 class Manager:
-    """Holds a socket, starts fronts on it, and hears what they notify it of."""
+    """Holds a socket, starts fronts on it, and receives their notices."""
 
     def __init__(self, folder: Path) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))

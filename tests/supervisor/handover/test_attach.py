@@ -249,7 +249,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
+async def test_it_outlives_its_parent_as_long_as_the_pipe_is_held(
     tmp_path: Path, held: bool
 ) -> None:
     second = Peer(tmp_path, "successor", SECOND)
