@@ -1,8 +1,8 @@
 """The scripted engine in one process, without front, link or worker.
 
-The service's times are compared with its times. Runs `--requests` of `--tokens` each, `--streams` at
-a time, and prints JSON: for each request the seconds until its first token, and the seconds between
-tokens of one stream.
+The service's times are compared with its times. Runs `--requests` of `--tokens` each, `--streams`
+at a time, and prints JSON: for each request the seconds until its first token, and the seconds
+between tokens of one stream.
 """
 
 import argparse
