@@ -27,7 +27,7 @@ def test_the_shell_can_read_it(script: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose environment holds programs that say what they were asked."""
+    """A project with an environment of programs that print their arguments."""
     (tmp_path / "scripts").mkdir()
     for name in ("env", "start", "test"):
         (tmp_path / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
