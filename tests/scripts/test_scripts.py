@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPTS = ["scripts/start", "scripts/test", "scripts/lint", "scripts/check", ".ci/run"]
+SCRIPTS = [
+    *("scripts/start", "scripts/test", "scripts/lint", "scripts/check"),
+    *("scripts/bench", "scripts/chaos", ".ci/run"),
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
