@@ -64,7 +64,7 @@ class Recorder:
     def condition_changed(self) -> None:
         self._wake()
 
-    async def until(self, holds: Callable[[], object], timeout_s: float = 20.0) -> None:
+    async def until(self, holds: Callable[[], object], timeout_s: float = 60.0) -> None:
         """Wait for a condition that only calls of this listener can change."""
         async with asyncio.timeout(timeout_s):
             while not holds():
