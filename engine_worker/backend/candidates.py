@@ -101,6 +101,9 @@ class CandidateFinder(Protocol):
 @contextmanager
 def apply_temporarily(changed: ChangedLogits, flat: Logits) -> Iterator[None]:
     """Write changed logits into the flat matrix, and restore it at the end."""
+    if not len(changed.places):
+        yield
+        return
     flat[changed.places] = changed.after
     try:
         yield
@@ -126,7 +129,7 @@ def certain_candidates(ids: Places, values: Logits, least: Logits, k: Counts) ->
     wanted = (k > 0) & (k < n_found)
     if not wanted.any():
         return None
-    reached = kth_largest(values, np.where(wanted, k, 1))
+    reached = kth_largest(values, k if wanted.all() else np.where(wanted, k, 1))
     certain = least < tie_bounds(reached, values.max(axis=1))
     certain &= reached > OUT_OF_REACH
     certain &= wanted
@@ -141,8 +144,10 @@ def certain_candidates(ids: Places, values: Logits, least: Logits, k: Counts) ->
 def kth_largest(values: Logits, k: Counts) -> Logits:
     """Of each row its `k`-th largest value; 1 ≤ k ≤ the row's length."""
     places = values.shape[1] - k
-    ranked = np.partition(values, sorted(set(places.tolist())), axis=1)
-    kth: Logits = ranked[np.arange(len(places)), places]
+    distinct = sorted(set(places.tolist()))
+    ranked = np.partition(values, distinct, axis=1)
+    kth: Logits
+    kth = ranked[:, distinct[0]] if len(distinct) == 1 else ranked[np.arange(len(places)), places]
     return kth
 
 

@@ -39,13 +39,14 @@ class Argmax:
             self._threads.share(n_rows, n_vocab, search)
             best = logits[np.arange(n_rows), ids]
             found = np.isfinite(best)
+            found &= k == 1
             if masks is not None:
                 self._search_allowed(logits, ids, best, masks)
-        found &= (best > -np.inf) & (k == 1)
+                found &= best > -np.inf
         rows = found.nonzero()[0]
         if len(rows) < n_rows:
-            ids, best = ids[rows], best[rows]
-        return Candidates(rows, np.ones(len(rows), np.intp), ids[:, None], best[:, None])
+            k, ids, best = k[rows], ids[rows], best[rows]
+        return Candidates(rows, k, ids[:, None], best[:, None])
 
     def _search_allowed(self, logits: Logits, ids: Counts, best: Logits, masks: RowMasks) -> None:
         """Search again, within its mask, each row whose largest logit is forbidden."""

@@ -190,7 +190,7 @@ def test_rows_for_nobody_are_chosen_from_in_the_cheapest_way() -> None:
     (row,) = [work for work in step(planner).work if work.lingers]
     (pick,) = picks(row)
     assert pick.sampler.is_argmax
-    assert pick.sampler.adjustment is None
+    assert pick.sampler.bias is None
 
 
 def test_what_is_not_kept_for_others_lingers_at_the_beginning_of_its_slot() -> None:
