@@ -111,11 +111,15 @@ def apply_temporarily(changed: ChangedLogits, flat: Logits) -> Iterator[None]:
         flat[changed.places] = changed.before
 
 
-def masked(rows: Logits, words: MaskWords) -> Logits:
-    """A copy of `rows` (n_rows, n_vocab) with -inf for the tokens that each row's words forbid. NaN
-    stays NaN."""
-    limits = _BYTE_LIMITS.take(words.view(np.uint8), axis=0).reshape(len(words), -1)
-    copied: Logits = np.minimum(rows, limits[:, : rows.shape[1]])
+def masked(row: Logits, words: MaskWords, memory: Logits | None = None) -> Logits:
+    """A copy of one row with -inf for the tokens that its words forbid. NaN stays NaN.
+
+    `memory` of shape (32 * len(words),) holds the result; new memory costs as much as the work.
+    """
+    limits = np.empty(32 * len(words), np.float32) if memory is None else memory
+    np.take(_BYTE_LIMITS, words.view(np.uint8), axis=0, out=limits.reshape(-1, 8), mode="clip")
+    copied = limits[: len(row)]
+    np.minimum(row, copied, out=copied)
     return copied
 
 

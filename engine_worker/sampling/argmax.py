@@ -53,9 +53,10 @@ class Argmax:
         again = (~masks.allow(masks.rows, ids[masks.rows])).nonzero()[0]
 
         def search(part: slice) -> None:
+            memory = np.empty(32 * masks.words.shape[1], np.float32)
             for at in again[part].tolist():
                 row = masks.rows[at]
-                left = masked(logits[row : row + 1], masks.words[at : at + 1])[0]
+                left = masked(logits[row], masks.words[at], memory)
                 ids[row] = left.argmax()
                 best[row] = left[ids[row]]
 
