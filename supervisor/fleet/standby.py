@@ -65,6 +65,7 @@ class Spare:
         """Let it be another's from now on, writing to `log` once it is booted."""
         self.on_exit = on_exit
         with contextlib.suppress(OSError):  # then it goes on writing where it does now
+            log.touch(mode=0o600)  # the worker opens an existing file only
             self.log_link.symlink_to(log)
         return self.process
 
