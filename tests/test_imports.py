@@ -23,8 +23,13 @@ TOPS = ["gpufc", "engine_worker", "supervisor"]
 ENGINE = {"llama_cpp", "numpy"}
 
 PURE_FRONT_MODULES = [
+    "supervisor.fleet.condition",
     "supervisor.fleet.lifecycle",
+    "supervisor.fleet.replacement_rules",
     "supervisor.fleet.restart_policy",
+    "supervisor.fleet.states",
+    "supervisor.fleet.step_rate",
+    "supervisor.fleet.trial",
     "supervisor.fleet.watchdog",
     "supervisor.fleet.crash_record",
     "supervisor.dispatch.admission",
@@ -34,6 +39,7 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.recovery",
     "supervisor.dispatch.suspects",
     "supervisor.dispatch.durable",
+    "supervisor.dispatch.conversion",
 ]
 
 

@@ -9,22 +9,11 @@ Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`. A new draft
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
 
 from gpufc.ids import RequestNo
-
-
-class Drafting(StrEnum):
-    """When drafts are decided on; `speculator_for` maps each mode to its policy."""
-
-    NONE = "none"
-    PER_STEP = "per_step"
-    """For every step anew: on processors where each further token of a step costs time."""
-    PER_STRETCH = "per_stretch"
-    """For a stretch of text, all of one length: on devices that capture a graph per shape."""
 
 
 class DraftRequest(Struct, frozen=True):

@@ -55,6 +55,7 @@ class PerStepSpeculator:
     With a costly drafter one token is drafted now and then instead.
     """
 
+    max_sequences = 4
     is_quiet = False
 
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:

@@ -80,6 +80,8 @@ class PerStretchSpeculator:
     The sum of seconds counts savings while there are no drafts, and losses while there are.
     """
 
+    max_sequences = 4
+
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
         self._costs = costs

@@ -6,8 +6,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from engine_worker.backend.profile import Drafting
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Drafter, Drafting, DraftRequest
+from engine_worker.speculation.drafter import Drafter, DraftRequest
 from engine_worker.speculation.per_step import PerStepSpeculator
 from engine_worker.speculation.per_stretch import PerStretchSpeculator
 from gpufc.ids import RequestNo
@@ -19,6 +20,10 @@ class Speculator(Protocol):
     A speculator learns the fate of a draft from the tokens of the next request for the same
     sequence, so it is never told which drafted tokens were accepted.
     """
+
+    max_sequences: int
+    """Drafts are asked for while at most so many sequences decode; 0: never. More of them keep the
+    machine busy by themselves, and drafts of different lengths take a forward pass each."""
 
     @property
     def is_quiet(self) -> bool:
@@ -48,6 +53,7 @@ class Speculator(Protocol):
 class NoSpeculation:
     """Drafts nothing: for engines without a drafter and for states that cannot be cut."""
 
+    max_sequences = 0
     is_quiet = True
 
     def draft_all(self, requests: Sequence[DraftRequest], *, n_decoding: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ class Sequence:
     and 0 computed tokens. The text state has read a beginning of the generated tokens, in order. So
     a sequence made from the tokens in `Generate.tokens` continues as the worker that chose them.
 
-    The scheduler writes `slot`, `n_computed` and the counters of steps. The engine calls the rest.
+    `kv.slots` and `scheduling` call the methods that move cells. The engine calls the rest.
     """
 
     def __init__(
@@ -33,15 +33,17 @@ class Sequence:
         self.sampler = sampler
         self.tokens: list[int] = [*spec.prompt_tokens, *spec.tokens]
         self.n_prompt = len(spec.prompt_tokens)
+        # changed by `begin_in`, `advance`, `leave` and `replay` alone
         self.slot: int | None = None
         self.n_computed = 0
-        self.n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
-        self.arrived_at = 0  # the number of the step before which the sequence was added
-        self.ready_at = 0  # the number of the step after which only one token was pending
-        self.n_steps_waited = 0  # steps that computed other sequences' prompts instead of this one
+        # the scheduler's
+        self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
+        self.announced = False  # whether a `Started` has been planned
+        # the engine's
         self.draft: list[int] = []  # to be verified in the next step only
-        self.announced = False
-        self.finish: FinishReason | None = None
+        # set by `accept` and `nothing_to_generate`
+        self.finish: FinishReason | None = None  # set once the sequence has ended
+        self._n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
         self._limit = n_ctx
         if spec.max_tokens is not None:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
@@ -96,6 +98,34 @@ class Sequence:
         An exact replay must not: the cached cells may differ from those of the first run.
         """
         return self.spec.cache_prompt and not self.exact
+
+    @property
+    def is_fed_singly(self) -> bool:
+        """Whether it is an exact replay whose generated tokens are computed one a step."""
+        return self.exact and self.n_computed >= self.n_prompt and self.n_pending > 1
+
+    def begin_in(self, slot: int, n_computed: int) -> None:
+        """Its first `n_computed` tokens have cells in this slot now."""
+        self.slot, self.n_computed = slot, n_computed
+
+    def advance(self, n_tokens: int) -> int:
+        """So many more tokens have cells. Returns how many of them had cells once before."""
+        before, now = self.n_computed, self.n_computed + n_tokens
+        self.n_computed = now
+        ever = self._n_ever_computed
+        if now <= ever:
+            return n_tokens
+        self._n_ever_computed = now
+        return max(0, ever - before)
+
+    def leave(self) -> None:
+        """The slot is not its own any more. `n_computed` says how far it had got."""
+        self.slot = None
+
+    def replay(self) -> None:
+        """Lose all cells, without a slot: all known tokens are to be computed again."""
+        self.n_computed = 0
+        self.draft = []
 
     def next_chunk(self, budget: int) -> int:
         """The number of pending tokens to compute next, at most `budget`.

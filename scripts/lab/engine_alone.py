@@ -1,7 +1,8 @@
-"""The scripted engine in one process, without front, link or worker: what added time is against.
+"""The scripted engine in one process, without front, link or worker.
 
-Runs `--requests` of `--tokens` each, `--streams` at a time, and prints JSON: for each request the
-seconds until its first token, and the seconds between tokens of one stream.
+The service's times are compared with its times. Runs `--requests` of `--tokens` each, `--streams`
+at a time, and prints JSON: for each request the seconds until its first token, and the seconds
+between tokens of one stream.
 """
 
 import argparse
@@ -60,8 +61,8 @@ def _times(arrivals: list[Arrival]) -> dict[int, list[float]]:
 def _engine(
     streams: int, step_ms: float, arrivals: list[Arrival], n_ended: "SimpleQueue[int]"
 ) -> Engine:
-    """A running engine. Its thread writes down what comes and tells how many requests have ended;
-    whoever looks at more meanwhile takes the interpreter from it."""
+    """A running engine. Its thread notes messages and says how many requests have ended; a thread
+    that did more with the messages meanwhile would take the interpreter from it."""
     config = ModelConfig(backend=BackendKind.FAKE, fake_script=f"step_ms={step_ms}")
     backend = FakeBackend.load(config, streams + config.cached_sequences, lambda _: None)
 

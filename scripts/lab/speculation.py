@@ -27,9 +27,10 @@ import textwrap
 
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import Batch
+from engine_worker.backend.profile import Drafting
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Draft, Drafting, DraftRequest
+from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import ModelConfig

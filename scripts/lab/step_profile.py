@@ -4,11 +4,12 @@
     python scripts/lab/step_profile.py MODEL.gguf --streams 64 --coming-and-going
 
 Lets so many sequences decode at once and prints, for steps in which all of them do, the median
-milliseconds of each part: planning and handing the batch over (`begin`; on a CPU it computes), what
-the step before brought (`tell`), waiting for the device (`wait`), and choosing tokens (`choose`).
+milliseconds of each part: asking for drafts (`draft`), planning and handing the batch over
+(`begin`; a CPU computes it there), reporting the step before (`report`), waiting for the device
+(`wait`), choosing tokens (`choose`), and appending them to sequences (`accept`).
 
-With `--coming-and-going` answers are of different lengths, and whoever ends is followed by another
-request at once: the tokens per second of all steps, and the time of those with and without prompts.
+With `--coming-and-going` answers are of different lengths, and another request follows each that
+ends: the tokens per second of all steps, and the time of steps with and without prompts.
 """
 
 import argparse
@@ -35,13 +36,7 @@ from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
 
-PARTS = {
-    "guess": "_guesses",
-    "begin": "_begin_what_fits",
-    "tell": "_tell",
-    "wait": "_wait_for",
-    "take": "_take",
-}
+PARTS = ("draft", "begin", "report", "wait", "choose", "accept")
 
 
 def main() -> None:
@@ -71,7 +66,7 @@ def main() -> None:
     print(f"all first tokens after {first_s * 1000:.0f} ms")
     print(f"{options.model.name}, {options.streams} streams, {backend.facts.unified=}, medians of")
     print(f"{len(steps)} steps in which all decode, milliseconds:")
-    for part in (*PARTS, "choose", "step"):
+    for part in (*PARTS, "step"):
         print(f"  {part:8}{median(step[part] for step in steps) * 1000:8.2f}")
     print(f"  {options.streams / median(step['step'] for step in steps):.0f} tokens/s")
 
@@ -140,7 +135,7 @@ def _come_and_go(engine: Engine, backend: LlamaBackend, options: argparse.Namesp
 
 
 def _timed(engine: Engine) -> dict[str, float]:
-    """Let the engine's parts add the seconds that they take to what is returned."""
+    """Let the engine's parts add the seconds that they take to the returned dictionary."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,9 +148,17 @@ def _timed(engine: Engine) -> dict[str, float]:
 
         return call
 
-    for part, name in PARTS.items():
-        setattr(engine, name, timed(part, getattr(engine, name)))
-    engine._sampler.choose = timed("choose", engine._sampler.choose)
+    owners: tuple[tuple[str, object, str], ...] = (
+        ("draft", engine._drafting, "before_step"),
+        ("draft", engine._drafting, "beside_step"),
+        ("begin", engine, "_begin_what_fits"),
+        ("report", engine._reporter, "flush"),
+        ("wait", engine, "_wait_for"),
+        ("choose", engine._sampler, "choose"),
+        ("accept", engine, "_accept_all"),
+    )
+    for part, owner, name in owners:
+        setattr(owner, name, timed(part, getattr(owner, name)))
     return spent
 
 
@@ -166,7 +169,7 @@ def _run(
     engine.take_requests()
     started, first_s = time.perf_counter(), 0.0
     steps = []
-    while engine.scheduler.running or engine.scheduler.waiting:
+    while not engine.scheduler.is_idle:
         spent.clear()
         all_decode = len(engine.scheduler.decoding()) == n_streams
         began = time.perf_counter()
@@ -174,7 +177,7 @@ def _run(
         spent["step"] = time.perf_counter() - began
         if all_decode:
             first_s = first_s or began - started
-            steps.append({part: spent[part] for part in (*PARTS, "choose", "step")})
+            steps.append({part: spent[part] for part in (*PARTS, "step")})
     return steps, first_s
 
 

@@ -1,4 +1,4 @@
-"""The engine on the fake backend, whose every token depends on all tokens before it."""
+"""The engine on the fake backend: every token depends on all tokens before it."""
 
 import fcntl
 import os
@@ -331,8 +331,8 @@ def _make_drafts_pay(run: EngineRun) -> None:
     def seconds(n_tokens: int, _: int) -> float:
         return 1.0 + n_tokens * 1e-6
 
-    run.engine._costs.seconds = seconds  # type: ignore[method-assign]
-    run.engine._costs.settled_seconds = seconds  # type: ignore[method-assign]
+    run.engine._reporter._costs.seconds = seconds  # type: ignore[method-assign]
+    run.engine._reporter._costs.settled_seconds = seconds  # type: ignore[method-assign]
 
 
 def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:

@@ -121,7 +121,7 @@ def test_the_cost_of_a_position_is_measured() -> None:
 def test_an_engine_gives_the_same_tokens_in_fewer_steps() -> None:
     target, model = fake(6), DraftModel(fake(6))
     run = EngineRun(target, drafter=model)
-    run.engine._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.engine._reporter._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
     prompts = {n: prompt(f"request {n}") for n in range(1, 6)}
     run.run(*(spec(n, words, max_tokens=64) for n, words in prompts.items()))
     for n, words in prompts.items():

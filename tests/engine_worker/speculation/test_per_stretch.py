@@ -9,8 +9,9 @@ from msgspec import structs
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
+from engine_worker.backend.profile import Drafting
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Draft, Drafting, DraftRequest
+from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, PerStretchSpeculator
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from engine_worker.speculation.speculator import speculator_for
@@ -290,7 +291,7 @@ def test_the_last_draft_on_a_device_is_as_long_as_the_others() -> None:
         6,
     )
     run = EngineRun(fake, batch_tokens=64, drafter=KnowsTheAnswer(words))
-    run.engine._costs.settled_seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.engine._reporter._costs.settled_seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
     run.run(spec(1, words, max_tokens=60))
     assert run.tokens(1) == expected_tokens(words, 60)
     assert 1 + LENGTH in fake.sizes
