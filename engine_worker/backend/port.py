@@ -86,7 +86,7 @@ class Backend(Protocol):
     """A loaded model with its KV cache.
 
     The vocabulary's methods (`tokenize`, `piece`, `spelling`, `is_end`) may be called from any
-    thread at any time, the others by the engine thread only. `close` is called once, last.
+    thread at any time, every other method by the engine thread only. `close` is called once, last.
     """
 
     facts: ModelFacts

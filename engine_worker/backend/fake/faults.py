@@ -127,7 +127,7 @@ def committer(misspeak: Misspeak) -> Commit:
 
 
 def _with_code(text: str) -> tuple[str, int]:
-    """`exit3` is the fault `exit` with the code 3; others have none."""
+    """`exit3` is the fault `exit` with the code 3. No other fault has a code."""
     name = text.rstrip("0123456789")
     return name, int(text[len(name) :] or 1)
 

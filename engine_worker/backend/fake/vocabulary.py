@@ -6,7 +6,7 @@ number of generated tokens is exact for any chat template, and the same in a rep
 
 The generated text is lowercase letters and spaces, drawn from a hash over *all* tokens before. One
 wrong, missing or doubled token therefore changes the whole rest of the text. Directives in the
-prompt's text change what is generated:
+prompt's text change it:
 
     [[emoji]]          generate characters of two to four bytes instead
     [[say:TEXT]]       begin with TEXT, then go on as usual

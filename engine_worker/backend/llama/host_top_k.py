@@ -91,10 +91,10 @@ class HostTopK:
     """Implements `HostFinder`. Belongs to one thread.
 
     Answers steps of `min_rows` and more. Honours changes of any kind, and masks; leaves out rows in
-    which fewer than `k` of the k + 1 found tokens are allowed, or others may tie with the last.
-    Declines if no row needs more than its largest logit, which argmax finds in less time, and if a
-    logit is not finite. A model that masks tokens with -inf does so in every step: from the first
-    such step on it declines.
+    which fewer than `k` of the k + 1 found tokens are allowed, or another token may tie with the
+    last. Declines if no row needs more than its largest logit, which argmax finds in less time, and
+    if a logit is not finite. A model that masks tokens with -inf does so in every step: from the
+    first such step on it declines.
     """
 
     def __init__(
