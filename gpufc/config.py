@@ -2,22 +2,28 @@
 
 A key has one name everywhere: `n_ctx` here, `n_ctx` in the TOML file, `GPUFC_N_CTX` in the
 environment and, where `flag` is set, `--n-ctx` on the command line. Keys are unique over all
-sections, so the TOML file is flat. A class is given the section that it needs, never all of them.
+sections, so the TOML file needs tables for models only. A class gets the section that it needs,
+never the whole `Config`. Only the fleet and the checks before a start read a model's section.
 
-Type, bounds and description stand in the annotation; `--help`, `config show`, the README's table
-and the checks are all made from it. How values are found: `gpufc/settings.py`.
+Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
+the checks are made from it. `gpufc/settings.py` finds the values.
 """
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta, Struct
 
 FLAG = {"flag": True}
 
+DEFAULT_MODEL = "default"
+"""The name in `Config.models` of a model that no table of the file names."""
+
 
 class Standby(StrEnum):
-    """What a worker's replacement has done before it is needed."""
+    """How far a spare worker is prepared."""
 
     NONE = "none"
     WARM = "warm"
@@ -25,7 +31,7 @@ class Standby(StrEnum):
 
 
 class Replay(StrEnum):
-    """How a continued request feeds the tokens that it has: in one batch, or one by one."""
+    """How a continued sequence feeds the tokens that it has: in one batch, or one by one."""
 
     FAST = "fast"
     EXACT = "exact"
@@ -81,7 +87,7 @@ class SplitMode(StrEnum):
 
 
 class Speculation(StrEnum):
-    """What guesses tokens ahead, for the next step to verify."""
+    """The source of draft tokens, which the next step verifies."""
 
     NONE = "none"
     NGRAM = "ngram"
@@ -89,7 +95,7 @@ class Speculation(StrEnum):
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """Where the front listens and where it keeps what it needs while it runs."""
+    """The front's address and its files."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on", extra=FLAG)] = (
         "127.0.0.1"
@@ -100,7 +106,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     runtime_dir: Annotated[
         str | None,
         Meta(
-            description="private folder for sockets, lock and logs; one for each running front"
+            description="private folder for sockets, lock and logs, one for each running front"
             " [default: $XDG_RUNTIME_DIR/gpufc, else gpufc-UID in the temporary folder]",
             extra=FLAG,
         ),
@@ -117,12 +123,12 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     )
     shutdown_timeout_s: Annotated[
         float,
-        Meta(ge=0.0, le=86_400.0, description="seconds that running requests get to end on stop"),
+        Meta(ge=0.0, le=86_400.0, description="seconds for running requests to end on stop"),
     ] = 30.0
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
-    """Which model one worker holds, and how."""
+    """A model and the way in which a worker holds it."""
 
     model_path: Annotated[
         str | None,
@@ -168,7 +174,11 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = SplitMode.LAYER
     main_gpu: Annotated[
         int,
-        Meta(ge=0, le=255, description="the GPU that has all with split_mode none, counted from 0"),
+        Meta(
+            ge=0,
+            le=255,
+            description="GPU of the whole model with split_mode none, from 0",
+        ),
     ] = 0
     tensor_split: Annotated[
         Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){0,127}$")] | None,
@@ -192,7 +202,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     cache_type_k: Annotated[KvType, Meta(description="how the KV cache stores keys")] = KvType.F16
     cache_type_v: Annotated[
         KvType,
-        Meta(description="how the KV cache stores values; less than 16 bits takes flash attention"),
+        Meta(description="how the KV cache stores values; fewer than 16 bits need flash attention"),
     ] = KvType.F16
     batch_tokens: Annotated[
         Annotated[int, Meta(ge=16, le=65_536)] | None,
@@ -217,7 +227,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = FlashAttention.AUTO
     cached_sequences: Annotated[
         int,
-        Meta(ge=0, le=200, description="finished sequences whose KV is kept for reuse"),
+        Meta(ge=0, le=200, description="finished sequences with KV kept for reuse"),
     ] = 4
     speculation: Annotated[
         Speculation,
@@ -231,17 +241,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     ] = None
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
-        bool, Meta(description="keep the model in memory: it is never swapped out")
+        bool, Meta(description="lock the model in memory, so that it is never swapped out")
     ] = False
     replay: Annotated[
         Replay,
-        Meta(description="how a continued stream feeds its tokens: fast in a batch, exact singly"),
+        Meta(description="feeding of a continued stream: fast (in a batch) or exact (one by one)"),
     ] = Replay.FAST
     backend: Annotated[
         BackendKind, Meta(description="engine: llama, or fake (scripted, for tests)")
     ] = BackendKind.LLAMA
     fake_script: Annotated[
-        str, Meta(max_length=4096, description="what the fake engine does wrong (for tests)")
+        str, Meta(max_length=4096, description="faults of the fake engine (for tests)")
     ] = ""
 
 
@@ -276,7 +286,7 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True):
-    """How much runs and waits at once. Sequences are counted: `n` and prompt lists count each."""
+    """The number of sequences that run and wait. `n` and prompt lists count each sequence."""
 
     max_concurrent_requests: Annotated[
         int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG)
@@ -295,7 +305,7 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
-    """Bounds on what a client may send. All of them are held before the engine sees anything."""
+    """Limits on clients' requests, applied before the engine sees a request."""
 
     max_n: Annotated[int, Meta(ge=1, le=256, description="most choices (`n`) of a request")] = 8
     max_prompts: Annotated[int, Meta(ge=1, le=4096, description="most prompts of a request")] = 64
@@ -345,10 +355,23 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything, as it is in force. Made once by `settings.resolve`."""
+    """The whole configuration in force. `settings.resolve` makes it.
+
+    `models` has at least one entry, in the order of the file. Its keys are the names of the file's
+    tables, not the names that models are served under.
+    """
 
     server: ServerConfig = ServerConfig()
-    model: ModelConfig = ModelConfig()
+    models: dict[str, ModelConfig] = msgspec.field(
+        default_factory=lambda: {DEFAULT_MODEL: ModelConfig()}
+    )
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    def model_folders(self) -> list[str]:
+        """Folders from which models may be loaded over HTTP."""
+        if self.server.model_dirs is not None:
+            return [folder for folder in self.server.model_dirs.split(":") if folder]
+        paths = [model.model_path for model in self.models.values() if model.model_path]
+        return list(dict.fromkeys(str(Path(path).parent) for path in paths))

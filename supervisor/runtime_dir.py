@@ -1,7 +1,7 @@
-"""The private folder in which one running front keeps its sockets, its lock and its logs.
+"""A running front's private folder: sockets, lock and logs.
 
-A second bind on an ipc path silently steals it from the first, so no two fronts may share a
-folder: whoever holds the lock on `front.lock` owns everything in it.
+A second bind on an ipc path silently steals the path from the first. So no two fronts share a
+folder: the holder of the lock on `front.lock` owns everything in it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpufc.errors import ConfigError, StartError
 from gpufc.ids import WorkerName
-from supervisor.control import program
+from supervisor import program
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket, without its final zero (unix(7))."""
@@ -32,7 +32,8 @@ _LOCK_WAIT_S = 0.02
 
 
 class RuntimeDir:
-    """A folder, and whether this process owns it. Made by `find` or `acquire`."""
+    """A runtime folder. `find` refers to one, `acquire` and `take_over` make this process its
+    owner."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,12 +41,12 @@ class RuntimeDir:
 
     @classmethod
     def find(cls, given: str | None) -> "RuntimeDir":
-        """The folder of a front that may be running: nothing is created, locked or checked."""
+        """The folder of a front that may be running. Creates, locks and checks nothing."""
         return cls(Path(given).absolute() if given else _default())
 
     @classmethod
     def acquire(cls, given: str | None) -> "RuntimeDir":
-        """Create, check and lock the folder, and sweep what a dead front left in it.
+        """Create, check and lock the folder, and remove a dead front's sockets.
 
         Raises `ConfigError` for a folder that cannot be used, `StartError` if it is in use.
         """
@@ -59,60 +60,60 @@ class RuntimeDir:
 
     @classmethod
     def take_over(cls, path: str, lock_fd: int) -> "RuntimeDir":
-        """The folder of a front that gives it away: the lock is held by every copy of `lock_fd`.
+        """The folder of a front that hands it over. Every copy of `lock_fd` holds the lock.
 
-        Nothing in it is changed before `own`.
+        Changes nothing in the folder before `own`.
         """
         self = cls(Path(path))
         self._lock_fd = lock_fd
         return self
 
     def own(self) -> None:
-        """Say in the lock that it is this process which holds it."""
+        """Write this process's pid into the lock."""
         if self._lock_fd is not None:
             _write_pid(self._lock_fd)
 
     def lend(self) -> int:
-        """The lock, to be copied to a front that takes over."""
+        """The lock's descriptor, to be copied to a front that takes over."""
         if self._lock_fd is None:
             raise StartError(f"runtime folder {self.path} is not held")
         return self._lock_fd
 
     def let_go(self) -> None:
-        """Another front has it: everything in it is that one's."""
+        """Close the lock: another front owns the folder now."""
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
 
     @property
     def admin_token(self) -> Path:
-        """The token by which this run may be administered over HTTP."""
+        """The file with this run's token for administration over HTTP."""
         return self.path / "admin-token"
 
     @property
     def control_socket(self) -> Path:
-        """Where the control commands reach the front."""
+        """The socket by which control commands reach the front."""
         return self.path / _CONTROL
 
     @property
     def logs(self) -> Path:
-        """The folder of the workers' logs."""
+        """The folder of the logs."""
         return self.path / "logs"
 
     def command(self, words: str) -> str:
-        """How to type a command that means this folder, for a hint."""
+        """Spell a command for this folder, for a hint."""
         return program.command(words, None if self.path == _default() else self.path)
 
     def worker_log(self, worker: WorkerName) -> Path:
-        """What a worker's processes write to stdout and stderr. Kept over restarts."""
+        """The log of a worker's stdout and stderr. Kept over restarts."""
         return self.logs / (re.sub(r"[^\w.-]", "_", worker).lstrip(".") + ".log")
 
     def new_socket(self) -> Path:
-        """A name for a worker's link that nothing had before and nobody can guess."""
+        """A new name for a worker's link, which cannot be guessed."""
         return self.path / f"w-{secrets.token_hex(4)}.sock"
 
     def front_pid(self) -> int | None:
-        """The pid of the front that holds this folder; None if none does."""
+        """The pid of the front that holds this folder; None without one."""
         try:
             fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -127,19 +128,19 @@ class RuntimeDir:
             os.close(fd)
 
     def held_for_s(self) -> float | None:
-        """How long ago a front last took or gave back the folder; None if none ever did."""
+        """Seconds since a front last took or gave back the folder; None if none ever did."""
         try:
             return max(0.0, time.time() - (self.path / _LOCK).stat().st_mtime)
         except OSError:
             return None
 
     def cleanup(self) -> None:
-        """Remove the sockets and give the folder back. Logs stay. May be called again."""
+        """Remove the sockets and release the folder. Logs stay. May be called again."""
         if self._lock_fd is None:
             return
         self._sweep()
         self.admin_token.unlink(missing_ok=True)
-        # the file stays: unlinking it would let two fronts lock two files of the same name
+        # the lock file stays: after an unlink, two fronts could lock two files of one name
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
         self._lock_fd = None
@@ -160,7 +161,7 @@ class RuntimeDir:
             raise ConfigError(f"runtime folder {self.path} cannot be made: {err}") from err
 
     def _check_owner(self) -> None:
-        found = self.path.lstat()  # not through a link: its target could be changed under us
+        found = self.path.lstat()  # lstat: a link's target could be changed afterwards
         if not stat.S_ISDIR(found.st_mode):
             raise ConfigError(f"runtime folder {self.path} is not a folder")
         if found.st_uid != os.geteuid():
@@ -176,14 +177,15 @@ class RuntimeDir:
             raise ConfigError(f"log folder {self.logs} cannot be made: {err}") from err
 
     def _way_out(self, found: os.stat_result) -> str:
-        """`chmod` is advised for a folder of our own only: a shared one would break for others."""
+        """The remedy. `chmod` is advised only for a folder of our own: it would break a shared
+        one."""
         other = "choose another folder with --runtime-dir, one that need not exist yet"
         if found.st_mode & stat.S_ISVTX or not self._only_ours():
             return other
         return f"{other}, or `chmod 700 {shlex.quote(str(self.path))}`"
 
     def _only_ours(self) -> bool:
-        """Whether the folder is empty, or holds only what a front leaves behind."""
+        """Whether the folder is empty or holds a front's files only."""
         try:
             names = {entry.name for entry in self.path.iterdir()}
         except OSError:
@@ -196,7 +198,7 @@ class RuntimeDir:
             fd = os.open(self.path / _LOCK, flags, 0o600)
         except OSError as err:
             raise ConfigError(f"lock in runtime folder {self.path} cannot be made: {err}") from err
-        # `front_pid` of a command holds the lock for an instant, which is not a front
+        # `front_pid` holds the lock for an instant
         for _ in range(_LOCK_TRIES):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -214,7 +216,7 @@ class RuntimeDir:
         self._lock_fd = fd
 
     def _sweep(self) -> None:
-        """Remove the sockets: with the lock held, nobody alive can be listening on them."""
+        """Remove the sockets. With the lock held, no live process listens on them."""
         for socket in (self.control_socket, *self.path.glob("w-*.sock")):
             with contextlib.suppress(FileNotFoundError):
                 socket.unlink()

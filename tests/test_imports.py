@@ -1,4 +1,4 @@
-"""Who may import what: the rules that keep the two processes apart and the decisions pure."""
+"""Imports: the two processes are apart, rooms have an order, decisions are pure."""
 
 import subprocess
 import sys
@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from tests import structure
 from tests.structure import (
     IMPURE_IMPORTS,
     PURE,
     arrows,
+    cycle,
     floors,
     imports,
     modules,
     room_of,
 )
 
+TOPS = ["gpufc", "engine_worker", "supervisor"]
+
 ENGINE = {"llama_cpp", "numpy"}
 
 PURE_FRONT_MODULES = [
+    "supervisor.fleet.condition",
     "supervisor.fleet.lifecycle",
+    "supervisor.fleet.replacement_rules",
     "supervisor.fleet.restart_policy",
+    "supervisor.fleet.states",
+    "supervisor.fleet.step_rate",
+    "supervisor.fleet.trial",
     "supervisor.fleet.watchdog",
     "supervisor.fleet.crash_record",
     "supervisor.dispatch.admission",
@@ -30,6 +39,7 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.recovery",
     "supervisor.dispatch.suspects",
     "supervisor.dispatch.durable",
+    "supervisor.dispatch.conversion",
 ]
 
 
@@ -70,19 +80,36 @@ def test_the_front_never_imports_the_worker_or_its_libraries() -> None:
         assert not packages & ({"engine_worker"} | ENGINE), module
 
 
-@pytest.mark.parametrize("top", ["engine_worker"])
+@pytest.mark.parametrize("top", TOPS)
 def test_every_module_lies_in_a_room_that_has_a_floor(top: str) -> None:
     homeless = [module for module, _ in modules(top) if room_of(module, floors()) is None]
-    assert homeless in ([], [top]), homeless  # the package itself says only what it is
+    assert homeless in ([], [top]), homeless  # the package's own module is a docstring
 
 
-@pytest.mark.parametrize("top", ["engine_worker", "gpufc"])
+@pytest.mark.parametrize("top", TOPS)
 def test_rooms_import_only_from_floors_below_them(top: str) -> None:
     known = floors()
     upward = {
         arrow: uses for arrow, uses in arrows(top).items() if known[arrow[0]] >= known[arrow[1]]
     }
     assert not upward
+
+
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    assert cycle(TOPS) == []
+
+
+def test_a_ring_of_modules_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure, "ROOT", tmp_path)
+    (tmp_path / "top").mkdir()
+    for name, used in (("a", "top.b"), ("b", "top.c"), ("c", "top.b")):
+        (tmp_path / "top" / f"{name}.py").write_text(f"from {used} import x\n")
+    assert cycle(["top"]) == ["top.b", "top.c", "top.b"]
+
+
+def test_every_room_with_a_floor_exists() -> None:
+    known = {module for top in TOPS for module, _ in modules(top)}
+    assert [room for room in floors() if room not in known] == []
 
 
 @pytest.mark.parametrize("room", PURE)

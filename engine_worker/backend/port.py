@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from engine_worker.backend.candidates import CandidateFinder, Logits
-from gpufc.protocol import EngineDevice
+from gpufc.facts import ModelFacts
 
 __all__ = ["Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
 
@@ -40,46 +40,6 @@ class Batch(Struct):
     outputs: list[bool]
     chunks: set[int] = field(default_factory=set)
     in_one_pass: bool = False
-
-
-class ModelFacts(Struct, frozen=True, kw_only=True):
-    """The properties that a model has as it was loaded.
-
-    `batch_tokens` is the most tokens of one batch, `max_outputs` the most of them with logits: at
-    least one for each slot. `unified`: all slots share `kv_cells`; otherwise each slot has
-    `kv_cells // n_sequences` of its own. `can_cut` is false for models whose state cannot be
-    shortened (recurrent, hybrid): a slot is reused whole or not at all. `asynchronous`: a device
-    computes while this process goes on. `device_bytes` is the GPU memory that the model and its
-    cache take.
-    """
-
-    fingerprint: str
-    architecture: str
-    n_ctx: int
-    n_ctx_train: int
-    kv_cells: int
-    n_sequences: int
-    batch_tokens: int
-    max_outputs: int
-    n_vocab: int
-    n_layers: int
-    n_gpu_layers: int
-    device_bytes: int = 0
-    n_params: int
-    model_bytes: int
-    unified: bool
-    can_cut: bool
-    asynchronous: bool = False
-    chat_template: str | None
-    bos_text: str
-    eos_text: str
-    devices: tuple[EngineDevice, ...] = ()
-    system_info: str = ""
-
-    @property
-    def wholly_on_device(self) -> bool:
-        """Whether all layers are on a device: a few more tokens then hardly lengthen a step."""
-        return self.asynchronous and self.n_gpu_layers >= self.n_layers
 
 
 class Backend(Protocol):

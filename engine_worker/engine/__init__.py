@@ -1,6 +1,7 @@
-"""The engine thread: take requests, plan, begin, report, choose, accept; again.
+"""The engine thread: take requests, draft, plan, begin, report, choose, accept; again.
 
-Owns the loop that carries out the scheduler's plans on a backend, the translation of a plan into a
-batch, and what is built once a model is loaded. Decides nothing: that is `scheduling`'s,
-`speculation`'s and `sampling`'s. Never imports a socket, the channel, or a binding of llama.cpp.
+Owns the loop that carries out the scheduler's plans on a backend, the translation of plans into
+batches, the order of messages, and the loading of models. Decides nothing: that is the business of
+`scheduling`, `speculation` and `sampling`. Never imports a socket, the channel, or a binding of
+llama.cpp.
 """

@@ -1,12 +1,11 @@
-"""From a plan to what a backend computes, and to the rows that are chosen from. Pure."""
+"""From a plan to the batch that a backend computes, and to the rows that are chosen from. Pure."""
 
 from collections.abc import Iterator
-from functools import cache
 
 from engine_worker.backend.port import Batch
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
-from engine_worker.scheduling.plan import Plan, Work
+from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
 from gpufc.sampling import SamplingParams
 
 
@@ -14,36 +13,33 @@ def batch_of(plan: Plan) -> Batch:
     """All tokens of a plan, in the order of its work."""
     batch = Batch([], [], [], [])
     for work in plan.work:
-        sequence = work.sequence
-        slot, start = work.start
-        stop = start + work.count
-        if work.count == 1 and not work.draft:  # most of all, and a device waits meanwhile
-            # of one that lingers the end token may be next, which is not among its own
-            batch.tokens.append(sequence.tokens[min(start, len(sequence.tokens) - 1)])
+        slot, start = work.slot, work.position
+        tokens, n_rows = work.tokens(), work.n_rows
+        n_tokens = len(tokens)
+        batch.tokens += tokens
+        if n_tokens == 1:  # the most frequent case, and a device waits meanwhile
             batch.positions.append(start)
             batch.sequences.append(slot)
-            batch.outputs.append(work.n_rows == 1)
+            batch.outputs.append(n_rows == 1)
             continue
-        batch.tokens += sequence.tokens[start:stop]
-        batch.tokens += work.draft
-        count = work.count + len(work.draft)
-        batch.positions += range(start, start + count)
-        batch.sequences += [slot] * count
-        batch.outputs += [False] * (count - work.n_rows)
-        batch.outputs += [True] * work.n_rows
-        if plan.n_decoding and work.count > 1:
+        batch.positions += range(start, start + n_tokens)
+        batch.sequences += [slot] * n_tokens
+        batch.outputs += [False] * (n_tokens - n_rows)
+        batch.outputs += [True] * n_rows
+        if plan.n_decoding and isinstance(work, Chunk):
             batch.chunks.add(slot)
             batch.in_one_pass = plan.in_one_pass
     return batch
 
 
-def picks(work: Work) -> Iterator[Pick]:
-    """A row to choose from for the last computed token, and for each guess after it."""
-    sequence = work.sequence
-    if work.padding:
-        yield Pick(_nobodys(sequence.sampler.n_vocab), (), 0, choice=0, position=0)
+def picks(work: Work, padding: Pick) -> Iterator[Pick]:
+    """A pick for each row of work: for the token after the last computed one, and after each guess;
+    `padding` for a row from which no token is chosen."""
+    if not isinstance(work, (Decode, Chunk)) or (isinstance(work, Chunk) and not work.is_last):
+        yield from [padding] * work.n_rows
         return
-    history = [*sequence.tokens, *work.draft] if work.draft else sequence.tokens
+    sequence, draft = work.sequence, work.draft
+    history = [*sequence.tokens, *draft] if draft else sequence.tokens
     for at in range(work.n_rows):
         yield Pick(
             sequence.sampler,
@@ -54,7 +50,7 @@ def picks(work: Work) -> Iterator[Pick]:
         )
 
 
-@cache
-def _nobodys(n_vocab: int) -> Sampler:
-    """The cheapest."""
-    return Sampler(SamplingParams(seed=0, temperature=0.0), n_vocab)
+def padding_pick(n_vocab: int) -> Pick:
+    """The pick that takes the least time."""
+    sampler = Sampler(SamplingParams(seed=0, temperature=0.0), n_vocab)
+    return Pick(sampler, (), 0, choice=0, position=0)

@@ -1,4 +1,4 @@
-"""What an engine needs, loaded as configured: its model, and whatever drafts for it."""
+"""Loads the model and, if configured, its drafter."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import ModelConfig, Speculation
 
 LoadBackend = Callable[[ModelConfig, int, LoadProgress], Backend]
-"""`Backend`'s adapters are loaded so: configuration, number of sequences, progress."""
+"""Configuration, number of KV slots, progress. Raises `ModelLoadError`."""
 
 
 def load(
     config: ModelConfig, n_running: int, load_backend: LoadBackend, on_progress: LoadProgress
 ) -> tuple[Backend, Drafter | None]:
-    """The model for `n_running` sequences and those that are cached, and its drafter.
+    """The model, with slots for `n_running` sequences and cached prefixes, and its drafter.
 
-    Blocks for seconds to minutes. Raises `ModelLoadError`; what had been loaded is then left to
-    the end of the process. A draft model comes first: the model's cells are fitted to what is left.
+    Blocks for seconds to minutes. Raises `ModelLoadError`; memory is then freed by the end of the
+    process. A draft model is loaded first: the model's cells are fitted to the memory left.
     """
 
     def load_model() -> Backend:

@@ -1,6 +1,7 @@
-"""Who has which cells of the KV cache.
+"""The book-keeping of the KV cache: which slot has cells for which tokens.
 
-Owns slots, the prefix cache, placeholder rows, and the hand-over of cells between workers. Pure,
-except `transfer` and `file`, which move states between processes. Never imports a clock, a thread,
-a binding, the scheduler or the engine; the backend's cache is changed through edits alone.
+Owns slots, the prefix cache, and the hand-over of cells between workers. Slots
+and prefixes change the backend's cache through `edits` only. The package is pure, except for
+`transfer` and `file`, which move states between processes. It never imports a thread, a binding,
+the scheduler or the engine.
 """

@@ -1,5 +1,4 @@
-"""What is done to the KV cache before a step computes anything: two verbs on slots; and the words
-for what lies in it."""
+"""The edits of the KV cache that precede a step, and the types that name its contents."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -8,14 +7,14 @@ from msgspec import Struct
 
 
 class CellPosition(NamedTuple):
-    """Where a token's cell is."""
+    """The place of one token's cell."""
 
     slot: int
     position: int
 
 
 class Holding(Struct, frozen=True):
-    """A KV sequence with cells for exactly `tokens`, which those of `scope` may share."""
+    """A slot with cells for exactly `tokens`, which sequences of the same `scope` may copy."""
 
     slot: int
     scope: str
@@ -23,14 +22,14 @@ class Holding(Struct, frozen=True):
 
 
 class Remove(Struct, frozen=True):
-    """Forget the cells of a slot from position `start` on."""
+    """Remove the cells of `slot` from position `start` on."""
 
     slot: int
     start: int
 
 
 class Copy(Struct, frozen=True):
-    """Let the empty slot `target` begin with `n_tokens` of `source`."""
+    """Copy the first `n_tokens` cells of slot `source` into the empty slot `target`."""
 
     source: int
     target: int
@@ -41,14 +40,14 @@ KvEdit = Remove | Copy
 
 
 class Editable(Protocol):
-    """The part of a `Backend` that edits are done on."""
+    """The part of a `Backend` that edits need."""
 
-    def remove(self, sequence: int, start: int = 0) -> None: ...
+    def remove(self, slot: int, start: int = 0) -> None: ...
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None: ...
 
 
 def apply(edits: Iterable[KvEdit], backend: Editable) -> None:
-    """Do them, in their order."""
+    """Apply edits in order."""
     for edit in edits:
         match edit:
             case Remove(slot, start):

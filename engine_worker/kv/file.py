@@ -1,13 +1,13 @@
-"""Computed KV of sequences in a memory file, on its way from one worker to the next.
+"""The memory file that carries the KV states of sequences from one worker to its successor.
 
-The file is anonymous memory (memfd) that the front made: it has no name, is written once by the
-worker that is about to be replaced, sealed by the front, and read by its successor. Its layout:
+The front creates the file as anonymous memory (memfd). The worker that is about to be replaced
+writes it once, the front seals it, and the successor reads it. Its layout:
 
-    state, state, …      each as the backend exports it, from a page's beginning on
+    state, state, …      each as the backend exports it, starting at a page boundary
     index                msgpack of `Index`
     trailer              the index's offset and length, 8 bytes each (little endian)
 
-Only what one process of a fingerprint wrote is given to another one of the same fingerprint.
+A worker accepts only a file that was written under its own model fingerprint.
 """
 
 import mmap
@@ -24,15 +24,15 @@ _TRAILER = struct.Struct("<QQ")
 MAX_INDEX_BYTES = 64 * 1024 * 1024
 
 Fill = Callable[[memoryview], int]
-"""Writes one state into the memory that it is given; returns the bytes written."""
+"""Writes one state into the given memory and returns the number of bytes written."""
 
 
 class KvFileError(GpufcError):
-    """A memory file that cannot be taken over: prefill instead."""
+    """A memory file that cannot be used. Its sequences are prefilled instead."""
 
 
 class SavedSequence(Struct, frozen=True, array_like=True):
-    """One state: the KV of all of `tokens`, which the sequences of `scope` may share."""
+    """One state: the KV of all `tokens`, which sequences of the same `scope` may copy."""
 
     scope: str
     tokens: tuple[int, ...]
@@ -41,32 +41,34 @@ class SavedSequence(Struct, frozen=True, array_like=True):
 
 
 class Index(Struct, frozen=True, array_like=True):
-    """What is in the file, and by which model and settings it was computed."""
+    """The file's states and the fingerprint of the model and settings that computed them."""
 
     fingerprint: str
     sequences: tuple[SavedSequence, ...]
 
 
 class KvWriter:
-    """Fills an empty memory file. `limit_bytes` bounds its size, the index not counted."""
+    """Fills an empty memory file with at most `limit_bytes` of states, then with their index.
+
+    `n_bytes` is the size of all states so far, padding included.
+    """
 
     def __init__(self, fd: int, limit_bytes: int) -> None:
         self.n_bytes = 0
-        """The states' size so far, in bytes, padding included."""
         self.sequences: list[SavedSequence] = []
         self._fd = fd
         self._limit = limit_bytes
 
     def add(self, scope: str, tokens: tuple[int, ...], size: int, fill: Fill) -> bool:
-        """Append one state of `size` bytes. False if it does not fit or could not be written.
+        """Append one state of `size` bytes. False if it does not fit or `fill` wrote another size.
 
-        Raises `OSError` when there is no memory.
+        Raises `OSError` when the system has no memory for it.
         """
         padded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         if size <= 0 or self.n_bytes + padded > self._limit:
             return False
         offset = self.n_bytes
-        # reserved and not only promised: a store into a page that cannot be had is a SIGBUS
+        # reserve the pages: a store into a page that the system cannot provide raises SIGBUS
         os.posix_fallocate(self._fd, offset, padded)
         with mmap.mmap(self._fd, padded, offset=offset) as memory, memoryview(memory) as view:
             written = fill(view[:size])
@@ -77,7 +79,7 @@ class KvWriter:
         return True
 
     def finish(self, fingerprint: str) -> None:
-        """Write the index. Nothing is mapped any more afterwards, so that it can be sealed."""
+        """Write the index. No mapping is left, so the front can seal the file."""
         index = msgspec.msgpack.encode(Index(fingerprint, tuple(self.sequences)))
         trailer = _TRAILER.pack(self.n_bytes, len(index))
         os.ftruncate(self._fd, self.n_bytes)
@@ -85,17 +87,20 @@ class KvWriter:
 
 
 class KvReader:
-    """The states of a finished memory file. Raises `KvFileError` if it is not for `fingerprint`."""
+    """The states of a finished memory file.
+
+    Raises `KvFileError` if the file is damaged, unfinished or of another `fingerprint`.
+    """
 
     def __init__(self, fd: int, fingerprint: str) -> None:
         self._fd = fd
         index = _read_index(fd)
         if index.fingerprint != fingerprint:
-            raise KvFileError(f"computed by another model: {index.fingerprint}")
+            raise KvFileError(f"another model has computed it: {index.fingerprint}")
         self.sequences = index.sequences
 
     def state(self, saved: SavedSequence) -> mmap.mmap:
-        """One state, mapped copy on write: the file is sealed. The caller closes it."""
+        """One state, mapped copy-on-write because the file is sealed. The caller closes it."""
         return mmap.mmap(self._fd, saved.size, access=mmap.ACCESS_COPY, offset=saved.offset)
 
 

@@ -1,32 +1,31 @@
-"""Which KV sequences hold which tokens, for whom, and which of them may be given up.
+"""The prefix cache: which slot holds which tokens, and which holding is given up first. Pure.
 
-Pure bookkeeping behind a small interface: it decides, the scheduler turns decisions into KV
-edits. A *holding* is a KV sequence ("slot") with the tokens whose cells it has. It is *busy*
-while a running sequence owns it and *idle* when only the cache does; both can be copied from.
+A *holding* is a slot with cells for a list of tokens. It is *busy* while a running sequence owns
+the slot, and *idle* while only the cache does. Prefixes can be copied from both kinds. The cache
+decides; `slots` turns its decisions into edits.
 """
 
 from collections.abc import Iterable
-from collections.abc import Sequence as Tokens
 from itertools import count
 
 from msgspec import Struct
 
 from engine_worker.kv.edits import Holding
-from engine_worker.kv.radix_tree import RadixTree, n_common
+from engine_worker.kv.radix_tree import RadixTree, Tokens, n_common
 
 MIN_MATCH = 16
-"""Shorter prefixes are computed again: a copy, and a batch broken at another place, cost more."""
+"""The shortest prefix that is reused. Computing a shorter one again costs less than a copy."""
 
 
 class Match(Struct, frozen=True):
-    """The longest known prefix: `n_tokens` cells of `slot`."""
+    """The longest cached prefix of some tokens: the first `n_tokens` cells of `slot`."""
 
     slot: int
     n_tokens: int
 
 
 class _Holding(Struct):
-    """`used` counts up over all holdings: the smaller, the longer ago."""
+    """`used` is a number that grows with each use of any holding."""
 
     scope: str
     used: int
@@ -34,10 +33,10 @@ class _Holding(Struct):
 
 
 class PrefixCache:
-    """Holdings by slot; their tokens lie in one radix tree for each scope.
+    """All holdings by slot, with their tokens in one radix tree for each scope.
 
-    `can_cut` false (recurrent models): a holding matches only as a whole. Prefixes are found
-    within one `scope` only, since timing would tell one key's holder what another one asked.
+    A prefix matches within its own `scope` only: response times would otherwise reveal one client's
+    prompts to another. Without `can_cut` (recurrent models) only whole idle holdings match.
     """
 
     def __init__(self, *, can_cut: bool) -> None:
@@ -46,11 +45,11 @@ class PrefixCache:
         self._trees: dict[str, RadixTree] = {}
         self._uses = count()
 
-    def match(self, scope: str, tokens: Tokens[int]) -> Match | None:
-        """The best holding to start `tokens` from; at least one token is left to compute.
+    def match(self, scope: str, tokens: Tokens) -> Match | None:
+        """The holding with the longest prefix of `tokens`, which counts as a use of it.
 
-        Of equally long prefixes the one of the idle holding that has least beyond it, which may
-        be continued instead of copied; of a busy one if there is no other.
+        At least one token is left to compute. Of equally long prefixes an idle holding goes before
+        a busy one, since it can be continued without a copy. Of idle ones the shortest goes first.
         """
         tree = self._trees.get(scope)
         best = None if tree is None else self._best(tree, tokens[:-1])
@@ -59,50 +58,50 @@ class PrefixCache:
         self._touch(best.slot)
         return best
 
-    def match_in(self, slot: int, scope: str, tokens: Tokens[int]) -> Match | None:
-        """The same in this slot alone, whose holding is not used by that."""
+    def match_in(self, slot: int, scope: str, tokens: Tokens) -> Match | None:
+        """The same for the holding of `slot` alone, without counting as a use."""
         if self._holdings[slot].scope != scope:
             return None
         shared = n_common(self._tree(slot).tokens(slot).tolist(), list(tokens[:-1]))
         return Match(slot, shared) if shared >= MIN_MATCH else None
 
     def surplus(self, match: Match) -> int | None:
-        """How many tokens a matched idle holding has beyond the match; None for a busy one."""
+        """The tokens that a matched idle holding has beyond the match; None if it is busy."""
         if not self._holdings[match.slot].idle:
             return None
         return self.n_tokens(match.slot) - match.n_tokens
 
-    def hold(self, slot: int, scope: str, tokens: Tokens[int]) -> None:
-        """A running sequence's slot now has cells for exactly `tokens`."""
+    def hold(self, slot: int, scope: str, tokens: Tokens) -> None:
+        """Record that a running sequence's slot has cells for exactly `tokens`."""
         self.forget(slot)
         if tokens:
             self._holdings[slot] = _Holding(scope, next(self._uses))
             self._trees.setdefault(scope, RadixTree()).insert(slot, tokens)
 
-    def extend(self, slot: int, tokens: Tokens[int]) -> None:
-        """A held slot of a running sequence now has cells for these `tokens` too.
+    def extend(self, slot: int, tokens: Tokens) -> None:
+        """Record that a holding of a running sequence has cells for `tokens` too, at its end.
 
-        What `hold` with all of them would do, at the cost of the new ones.
+        The cost grows with the new tokens alone; that of `hold` grows with all of them.
         """
         self._tree(slot).extend(slot, tokens)
         self._touch(slot)
 
     def n_tokens(self, slot: int) -> int:
-        """How many tokens the holding of a slot has; 0 without one."""
+        """The number of tokens in a slot's holding; 0 without one."""
         return self._tree(slot).length(slot) if slot in self._holdings else 0
 
     def move(self, source: int, target: int) -> None:
-        """The cells of slot `source` are now in `target`, which must not have a holding."""
+        """Record that the cells of `source` are in `target` now, a slot without a holding."""
         self._tree(source).move(source, target)
         self._holdings[target] = self._holdings.pop(source)
 
     def acquire(self, slot: int) -> None:
-        """A running sequence goes on in a slot, whose holding, if there is one, is busy now."""
+        """Mark a slot's holding, if any, as busy: a running sequence continues in it."""
         if slot in self._holdings:
             self._holdings[slot].idle = False
 
     def release(self, slot: int) -> bool:
-        """The running sequence of a slot has ended. True if its cells are worth keeping."""
+        """Mark a slot's holding as idle. False, and no holding, if it is too short to match."""
         if self.n_tokens(slot) < MIN_MATCH:
             self.forget(slot)
             return False
@@ -111,7 +110,7 @@ class PrefixCache:
         return True
 
     def forget(self, slot: int) -> None:
-        """The slot's cells are gone, or now belong to another sequence."""
+        """Drop a slot's holding, if any: its cells are gone or belong to another sequence."""
         if slot not in self._holdings:
             return
         tree, held = self._tree(slot), self._holdings.pop(slot)
@@ -120,9 +119,9 @@ class PrefixCache:
             del self._trees[held.scope]
 
     def redundant(self, slot: int) -> bool:
-        """Whether another holding would serve every match that this one does.
+        """Whether another holding would serve every match of this slot's holding.
 
-        Of two equal ones, both are until one is forgotten: ask again before the next goes.
+        Two equal holdings are both redundant until one of them is forgotten.
         """
         others = self._tree(slot).beyond(slot)
         if self._can_cut:
@@ -133,8 +132,10 @@ class PrefixCache:
         )
 
     def least_recently_used(self) -> int | None:
-        """The idle slot to give up first, or None when none is idle: redundant ones before the
-        others, and of either the one whose last use is longest ago."""
+        """The idle slot to give up first: a redundant one, else the one unused for longest.
+
+        None if no slot is idle.
+        """
         idle = [slot for slot, held in self._holdings.items() if held.idle]
         return min(
             idle, key=lambda slot: (not self.redundant(slot), self._used(slot)), default=None
@@ -142,11 +143,11 @@ class PrefixCache:
 
     @property
     def n_idle_tokens(self) -> int:
-        """Tokens in idle holdings, a prefix that two of them share counted twice."""
+        """The tokens of all idle holdings. A prefix that two of them share counts twice."""
         return sum(self.n_tokens(slot) for slot, held in self._holdings.items() if held.idle)
 
     def idle_holdings(self) -> list[Holding]:
-        """All idle holdings, the latest used first."""
+        """All idle holdings, the most recently used first."""
         return [
             Holding(slot, self._holdings[slot].scope, tuple(self._tree(slot).tokens(slot)))
             for slot in reversed(self.idle_slots())
@@ -156,7 +157,7 @@ class PrefixCache:
         """All idle slots, the least recently used first."""
         return sorted((slot for slot, held in self._holdings.items() if held.idle), key=self._used)
 
-    def _best(self, tree: RadixTree, tokens: Tokens[int]) -> Match | None:
+    def _best(self, tree: RadixTree, tokens: Tokens) -> Match | None:
         if self._can_cut:
             n_tokens, slots = tree.longest(tokens)
             return self._preferred(slots, n_tokens)

@@ -1,21 +1,22 @@
-"""A compressed trie of token ids: which slots' tokens begin like a given list.
+"""A compressed trie of token ids. It finds the slots with the longest prefix of a list. Pure.
 
-Pure data structure. Tokens lie in machine integers and are compared and copied by slices, so a
-path of 100,000 tokens costs what its nodes cost, and those are few: one where two slots part or
-one ends.
+Edges are arrays of machine integers, compared and copied by slices. So the cost of a long path
+depends on its nodes, of which there is one where two slots' tokens part or one slot's tokens end.
 """
 
+import collections.abc
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
+Tokens: TypeAlias = collections.abc.Sequence[int]
 TokenArray: TypeAlias = "array[int]"
 
 
 class _Node:
-    """The tokens between its parent and itself, and every slot whose path goes through its end.
+    """The tokens from the parent to this node (`edge`), and all slots with a path through its end.
 
-    `depth` is the number of tokens from the root to its end.
+    `depth` is the number of tokens from the root to the end of the edge.
     """
 
     __slots__ = ("children", "depth", "edge", "parent", "slots")
@@ -31,10 +32,10 @@ class _Node:
 
 
 class RadixTree:
-    """Slots with a path of at least one token each.
+    """One path of at least one token for each slot in the tree.
 
-    Invariant: a path ends at a node, never within an edge; but for the root, every node has a
-    slot, and one with a single child has a slot whose path ends there. Token ids have 32 bits.
+    Invariants: a path ends at a node, never within an edge. Every node except the root has a slot,
+    and a path ends there if the node has a single child. Token ids have 32 bits.
     """
 
     def __init__(self) -> None:
@@ -44,12 +45,12 @@ class RadixTree:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def insert(self, slot: int, tokens: Sequence[int]) -> None:
-        """Give a path to a slot that has none. `tokens` must not be empty."""
+    def insert(self, slot: int, tokens: Tokens) -> None:
+        """Add the path of a slot that has none. `tokens` must not be empty."""
         self._ends[slot] = self._append(self._root, slot, array("i", tokens))
 
-    def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        """Let a slot's path go on with `tokens`. Costs what they cost, however long the path."""
+    def extend(self, slot: int, tokens: Tokens) -> None:
+        """Lengthen a slot's path by `tokens`, at a cost that does not depend on its length."""
         if not tokens:
             return
         end, more = self._ends[slot], array("i", tokens)
@@ -61,7 +62,7 @@ class RadixTree:
         self._merge(end)
 
     def remove(self, slot: int) -> None:
-        """Forget a slot's path, and the nodes that were there for it alone."""
+        """Remove a slot's path and the nodes that no other path uses."""
         lowest = self._ends.pop(slot)
         for node in _upwards(lowest):
             node.slots.discard(slot)
@@ -71,14 +72,14 @@ class RadixTree:
         self._merge(lowest)
 
     def move(self, source: int, target: int) -> None:
-        """The path of slot `source` is now that of `target`, which must have none."""
+        """Give the path of `source` to `target`, a slot without a path."""
         self._ends[target] = self._ends.pop(source)
         for node in _upwards(self._ends[target]):
             node.slots.discard(source)
             node.slots.add(target)
 
-    def longest(self, tokens: Sequence[int]) -> tuple[int, frozenset[int]]:
-        """How many of `tokens` some slot's path begins with, and all slots whose path does."""
+    def longest(self, tokens: Tokens) -> tuple[int, frozenset[int]]:
+        """The length of the longest prefix of `tokens` in the tree, and all slots that begin so."""
         node, n_common = self._root, 0
         while (child := _next(node, tokens, n_common)) is not None:
             n_edge = _common_prefix(child.edge, tokens, n_common)
@@ -87,8 +88,8 @@ class RadixTree:
                 break
         return n_common, frozenset(node.slots) if n_common else frozenset()
 
-    def ends_along(self, tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """(n_tokens, slot) of each path that is wholly a prefix of `tokens`, shortest first."""
+    def ends_along(self, tokens: Tokens) -> Iterator[tuple[int, int]]:
+        """(n_tokens, slot) of each path that is a prefix of `tokens`, the shortest first."""
         node, n_common = self._root, 0
         while (child := _next(node, tokens, n_common)) is not None:
             if _common_prefix(child.edge, tokens, n_common) < len(child.edge):
@@ -108,14 +109,14 @@ class RadixTree:
         return path
 
     def beyond(self, slot: int) -> frozenset[int]:
-        """The other slots whose paths begin with all of this slot's path."""
+        """The other slots with a path that begins with this slot's whole path."""
         return frozenset(self._ends[slot].slots) - {slot}
 
     def _ending(self, node: _Node) -> list[int]:
         return sorted(slot for slot in node.slots if self._ends[slot] is node)
 
     def _append(self, node: _Node, slot: int, tokens: TokenArray) -> _Node:
-        """Lead a slot's path on from the end of `node`; returns the node where it ends then."""
+        """Continue a slot's path below `node` with `tokens`; returns the node of its new end."""
         node.slots.add(slot)
         n_done = 0
         while (child := _next(node, tokens, n_done)) is not None:
@@ -132,7 +133,7 @@ class RadixTree:
         return leaf
 
     def _merge(self, node: _Node) -> None:
-        """Put a node together with its child if nothing parts or ends between them any more."""
+        """Join a node and its only child, unless a path ends at the node."""
         if node.parent is None or len(node.children) != 1:
             return
         (child,) = node.children.values()
@@ -149,12 +150,12 @@ def _upwards(node: _Node | None) -> Iterator[_Node]:
         node = node.parent
 
 
-def _next(node: _Node, tokens: Sequence[int], n_done: int) -> _Node | None:
+def _next(node: _Node, tokens: Tokens, n_done: int) -> _Node | None:
     return node.children.get(tokens[n_done]) if n_done < len(tokens) else None
 
 
 def _split(node: _Node, at: int) -> _Node:
-    """Cut a node's edge in two; returns the new upper node."""
+    """Split a node's edge after `at` tokens; returns the new upper node."""
     parent = node.parent
     upper = _Node(parent, node.edge[:at], node.depth - len(node.edge) + at, set(node.slots))
     if parent is not None:
@@ -164,14 +165,16 @@ def _split(node: _Node, at: int) -> _Node:
     return upper
 
 
-def _common_prefix(edge: TokenArray, tokens: Sequence[int], start: int) -> int:
-    """How much of `edge` stands in `tokens` at `start`."""
+def _common_prefix(edge: TokenArray, tokens: Tokens, start: int) -> int:
+    """The length of the prefix that `edge` shares with `tokens[start:]`."""
     return n_common(edge, array("i", tokens[start : start + len(edge)]))
 
 
-def n_common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the common prefix of two sequences of one type: by bisection, since slices compare
-    in C."""
+def n_common(left: Tokens, right: Tokens) -> int:
+    """The length of the common prefix of two lists, or two arrays.
+
+    A bisection over slices, since these compare in C and a loop over tokens does not.
+    """
     low, high = 0, min(len(left), len(right))
     if left[:high] == right[:high]:
         return high

@@ -1,47 +1,43 @@
-"""Which sequence has which KV slot, what it begins with, and which idle slots are given up. Pure.
+"""Which sequence has which KV slot and which prefix in it, and which idle slots go. Pure.
 
 A *slot* is a KV sequence id. In one cache for all (`Slots`) it is only a name: any will do, and a
-prefix is shared without a copy. With a KV stream each (`stream_slots.py`) its number matters. What
-is decided becomes edits, in order, for the step that is being planned.
+prefix is shared without a copy. With a KV stream each (`stream_slots`) its number matters.
+Decisions become edits, in their order, for the step that is being planned.
 """
 
 from collections.abc import Iterator
 
 from engine_worker.kv.edits import CellPosition, Copy, Holding, KvEdit, Remove
-from engine_worker.kv.placeholders import Lingering
 from engine_worker.kv.prefix_cache import MIN_MATCH, Match, PrefixCache
 from engine_worker.text.sequence import Sequence
 
 
 class Slots:
     """Invariants: a slot is free, idle in the prefix cache, or owned by exactly one sequence; no
-    more than `max_idle` stay idle. It alone, and the scheduler, move a sequence's `slot` and
-    `n_computed`.
+    more than `max_idle` stay idle. A sequence gets its slot here and loses it here.
     """
 
     def __init__(self, n_slots: int, *, max_idle: int, cache: PrefixCache) -> None:
         self.n_slots = n_slots
+        # tokens of a prefix that are worth a copy, and worth waiting until another has computed it
+        self.least_shared = MIN_MATCH
         self._max_idle = max_idle
         self._cache = cache
         self._free = set(range(n_slots))
         self._busy: dict[int, Sequence] = {}
         self._edits: list[KvEdit] = []
-        self.lingering = Lingering()
-        """In slots that no sequence has."""
-        self.least_shared = MIN_MATCH
-        """Tokens of a prefix that are worth a copy, and waiting for who computes them."""
 
     def take_edits(self) -> list[KvEdit]:
-        """What has to be done since the last call, in this order."""
+        """All edits since the last call. The caller applies them in this order, in any case."""
         edits, self._edits = self._edits, []
         return edits
 
     # sequences
 
     def give(self, sequence: Sequence) -> None:
-        """A slot for a sequence without one, which then begins with the longest prefix known."""
+        """Give a slot to a sequence without one; it begins with the longest known prefix."""
         if not sequence.reuses_prefix and not self._busy:
-            # cells lying about change the order in which attention sums, and so the last bit
+            # idle cells change the order in which attention sums, and so the last bit
             for slot in self._cache.idle_slots():
                 self.give_up(slot)
         self._place(sequence, self.match(sequence))
@@ -54,7 +50,7 @@ class Slots:
         return self._cache.match(sequence.spec.scope, sequence.tokens)
 
     def remember(self, sequence: Sequence) -> None:
-        """What a running sequence has computed by now may be shared."""
+        """Publish the cells that a running sequence has computed to the prefix cache."""
         slot, n_computed = sequence.slot, sequence.n_computed
         if slot is None or not sequence.reuses_prefix:
             return
@@ -65,50 +61,44 @@ class Slots:
             self._cache.hold(slot, sequence.spec.scope, sequence.tokens[:n_computed])
 
     def cut(self, sequence: Sequence) -> None:
-        """Forget the cells behind what a sequence has computed: drafts that did not hold."""
+        """Forget the cells beyond a sequence's computed tokens: drafts that did not hold."""
         if sequence.slot is not None:
             self.cut_at(CellPosition(sequence.slot, sequence.n_computed))
 
-    def cut_at(self, place: CellPosition) -> None:
-        """Forget a slot's cells from a position on."""
-        self._edits.append(Remove(place.slot, place.position))
-
-    def end_of(self, slot: int) -> CellPosition:
-        """Behind what is in a slot that no sequence has."""
-        return CellPosition(slot, self._cache.n_tokens(slot))
+    def cut_at(self, cell: CellPosition) -> None:
+        """Forget a slot's cells from this one on."""
+        self._edits.append(Remove(cell.slot, cell.position))
 
     def take_back(self, sequence: Sequence, *, keep: bool) -> None:
-        """The slot of a sequence that does not run any more; `keep` its cells if they are worth
-        it, as an idle prefix."""
+        """Take the slot of a sequence that runs no more. With `keep`, its cells stay as an idle
+        prefix if they are long enough."""
         if sequence.slot is None:
             return
-        slot, sequence.slot = sequence.slot, None
+        slot = sequence.slot
+        sequence.leave()
         del self._busy[slot]
         if not keep or not self._cache.release(slot):
             self.give_up(slot)
-        while len(self._cache.idle_slots()) > self._max_idle and self.give_up_idle():
+        while len(self._cache.idle_slots()) > self._max_idle and self._give_up_idle():
             pass
 
     def settle(self) -> None:
-        """Called once for each step, after all that starts in it has its slot."""
+        """Called once for each plan, when all sequences that start in it have their slots."""
 
-    # idle ones
+    # slots that no sequence owns
 
     def give_up(self, slot: int) -> None:
-        """Free a slot that no sequence has, its cells too."""
+        """Free a slot that no sequence owns, and its cells."""
         self._cache.forget(slot)
         self._edits.append(Remove(slot, 0))
         self._free.add(slot)
 
-    def give_up_idle(self) -> bool:
-        """Give up the idle slot that is least worth keeping. False if none is idle."""
-        slot = self._cache.least_recently_used()
-        if slot is not None:
-            self.give_up(slot)
-        return slot is not None
+    def give_up_something(self) -> bool:
+        """Give up cells that no sequence owns, the least worth first. False if there are none."""
+        return self._give_up_idle()
 
     def holdings(self) -> list[Holding]:
-        """See `kv_transfer.KvKeeper`."""
+        """See `transfer.KvKeeper`."""
         running = [
             Holding(slot, seq.spec.scope, tuple(seq.tokens[: seq.n_computed]))
             for slot, seq in self._busy.items()
@@ -117,19 +107,18 @@ class Slots:
         return running + self._cache.idle_holdings()
 
     def adopt(self, scope: str, tokens: tuple[int, ...]) -> int | None:
-        """See `kv_transfer.KvKeeper`."""
+        """See `transfer.KvKeeper`."""
         if not self._free:
             return None
         slot = max(self._free)
         self._cache.hold(slot, scope, tokens)
         if not self._cache.release(slot):  # too short to be worth it
             return None
-        self._free.remove(slot)
-        self.lingering.drop(slot)
+        self._take_free(slot)
         return slot
 
     def disown(self, slot: int) -> None:
-        """See `kv_transfer.KvKeeper`."""
+        """See `transfer.KvKeeper`."""
         self._cache.forget(slot)
         self._free.add(slot)
 
@@ -138,12 +127,13 @@ class Slots:
         """Cells in use at most: a prefix that sequences share counts for each of them."""
         return sum(seq.n_computed for seq in self._busy.values()) + self._cache.n_idle_tokens
 
-    @property
-    def idle_and_free(self) -> tuple[list[int], list[int]]:
-        """Slots that no sequence has: the least recently used idle ones first; free ones."""
-        return self._cache.idle_slots(), sorted(self._free)
+    def _give_up_idle(self) -> bool:
+        slot = self._cache.least_recently_used()
+        if slot is not None:
+            self.give_up(slot)
+        return slot is not None
 
-    # what a layout decides
+    # decided by the layout
 
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         """Choose a slot and begin it with the match."""
@@ -184,16 +174,19 @@ class Slots:
 
     def _begin(self, slot: int, sequence: Sequence, match: Match | None) -> None:
         """Begin in a free slot, with a copy of the match."""
-        self._free.remove(slot)
+        self._take_free(slot)
         if match is not None:
             self._edits.append(Copy(match.slot, slot, match.n_tokens))
         self._own(slot, sequence, 0 if match is None else match.n_tokens)
 
+    def _take_free(self, slot: int) -> None:
+        """A free slot gets cells."""
+        self._free.remove(slot)
+
     def _own(self, slot: int, sequence: Sequence, n_computed: int) -> None:
         self._busy[slot] = sequence
-        self.lingering.drop(slot)
         self._cache.acquire(slot)
-        sequence.slot, sequence.n_computed = slot, n_computed
+        sequence.begin_in(slot, n_computed)
 
     def _defect(self) -> int:
         raise RuntimeError(f"more sequences than slots: {self.n_slots} have all an owner")

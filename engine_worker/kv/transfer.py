@@ -1,8 +1,8 @@
-"""KV handed from a worker that is about to be replaced to the one that takes over.
+"""The hand-over of computed KV from a worker that is about to be replaced to its successor.
 
-The engine thread of either calls this between two steps: it is the only one that may touch the
-cache. What cannot be handed over is prefilled by the successor, as after a crash: nothing here
-decides whether a stream goes on, only how soon.
+The engine thread of each worker calls this between two steps, since only that thread may touch the
+cache. The successor prefills every sequence that is not handed over, as after a crash. So a failure
+here makes streams wait longer and never ends them.
 """
 
 import fcntl
@@ -25,35 +25,35 @@ logger = logging.getLogger(__name__)
 
 
 class KvStates(Protocol):
-    """The part of a `Backend` that takes one sequence's KV out and puts it in again."""
+    """The part of a `Backend` that exports and imports the KV of one slot."""
 
-    def state_bytes(self, sequence: int) -> int: ...
-    def export_state(self, sequence: int, memory: memoryview) -> int: ...
-    def import_state(self, sequence: int, memory: memoryview) -> bool: ...
+    def state_bytes(self, slot: int) -> int: ...
+    def export_state(self, slot: int, memory: memoryview) -> int: ...
+    def import_state(self, slot: int, memory: memoryview) -> bool: ...
 
 
 class KvKeeper(Protocol):
-    """The part of a scheduler that knows which sequences have cells."""
+    """The part of the slots' book-keeping that a hand-over needs."""
 
     def take_edits(self) -> list[KvEdit]:
-        """What it has decided and the cache has yet to follow, in this order."""
+        """The edits that are decided and not applied yet, in order; the caller applies them."""
         ...
 
     def holdings(self) -> list[Holding]:
-        """All that is computed: running sequences first, then idle ones, latest used first."""
+        """All holdings: running sequences first, then idle ones, the most recently used first."""
         ...
 
     def adopt(self, scope: str, tokens: tuple[int, ...]) -> int | None:
-        """A free slot that holds `tokens` from now on, as an idle prefix; None without one."""
+        """Make `tokens` an idle holding in a free slot and return it; None without a free slot."""
         ...
 
     def disown(self, slot: int) -> None:
-        """What was adopted could not be filled: the slot is free again."""
+        """Free a slot that was adopted and could not be filled."""
         ...
 
 
 class Transfer(Struct, frozen=True):
-    """What was handed over, and how long it took."""
+    """The amount that was handed over and the time that it took."""
 
     n_sequences: int
     n_tokens: int
@@ -64,9 +64,9 @@ class Transfer(Struct, frozen=True):
 def export(
     backend: KvStates, holdings: Iterable[Holding], fd: int, *, fingerprint: str, limit_bytes: int
 ) -> Transfer:
-    """Write holdings into the empty memory file `fd`, best first, as many as fit.
+    """Write holdings into the empty memory file `fd`, in order. One that does not fit is left out.
 
-    Raises `OSError` when there is no memory for them.
+    Raises `OSError` when the system has no memory for them.
     """
     started = time.monotonic()
     writer = KvWriter(fd, limit_bytes)
@@ -83,9 +83,9 @@ def export(
 
 
 def take_over(backend: KvStates, keeper: KvKeeper, fd: int, *, fingerprint: str) -> Transfer:
-    """Fill free slots from a finished memory file. What does not fit is left out.
+    """Fill free slots from a finished memory file, until no slot is free.
 
-    Raises `KvFileError` if the file is not for this worker.
+    Raises `KvFileError` if the file cannot be used or has another fingerprint.
     """
     started = time.monotonic()
     n_sequences = n_tokens = n_bytes = 0
@@ -106,9 +106,10 @@ def take_over(backend: KvStates, keeper: KvKeeper, fd: int, *, fingerprint: str)
 
 
 def move(message: ExportKv | ImportKv, backend: Backend, keeper: KvKeeper) -> KvMoved:
-    """Do what the front asked for. Never raises: what is not handed over is prefilled."""
+    """Carry out the front's request and report it. A failure is reported, not raised."""
     fingerprint, is_import = backend.facts.fingerprint, isinstance(message, ImportKv)
-    # else cells of drafts that did not hold would go along, and what is taken over be removed
+    # pending edits first: an export would else contain cells of rejected drafts, and a removal
+    # that is applied after an import would delete cells that were just taken over
     edits.apply(keeper.take_edits(), backend)
     try:
         with opened(message.pid, message.fd, sealed=is_import) as fd:
@@ -134,11 +135,11 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 @contextmanager
 def opened(owner_pid: int, owner_fd: int, *, sealed: bool) -> Iterator[int]:
-    """A memory file that lies open in the front's process, by that process's own table.
+    """Open descriptor `owner_fd` of the front's process, which must be a memory file.
 
-    Nobody but a process of the same user may open it there. With `sealed` it must not be
-    writable by anybody any more, else it must be new: the front may have lost patience, and its
-    descriptor be another file's by now. Raises `KvFileError`.
+    The kernel lets only a process of the same user do this. With `sealed` the file must be sealed
+    against every change. Without, it must be empty and unsealed: the front may have given up, and
+    the descriptor may belong to another file by now. Raises `KvFileError`.
     """
     mode = os.O_RDONLY if sealed else os.O_RDWR
     try:
@@ -155,8 +156,8 @@ def opened(owner_pid: int, owner_fd: int, *, sealed: bool) -> Iterator[int]:
 
 
 def _require_memory_file(fd: int, *, sealed: bool) -> None:
-    """Raises `KvFileError` for one in another state, `OSError` for any other file."""
-    seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # only memory files have any
+    """Raise `KvFileError` for a memory file in the wrong state, `OSError` for any other file."""
+    seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # fails unless it is a memory file
     if sealed and seals & SEALS != SEALS:
         raise KvFileError("the memory file is not sealed")
     if not sealed and (seals or os.fstat(fd).st_size):

@@ -13,7 +13,7 @@ from engine_worker.placement.footprint import Footprint
 from gpufc.amount import amount
 from gpufc.config import ModelConfig, SplitMode
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 GPU_RESERVE_BYTES = 512 << 20
 """Left free on each device for allocations of the first steps. If one fails, the process dies."""

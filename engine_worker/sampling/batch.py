@@ -21,6 +21,7 @@ from engine_worker.backend.candidates import (
     RowMasks,
 )
 from engine_worker.backend.port import Backend
+from engine_worker.backend.profile import profile_of
 from engine_worker.sampling.argmax import Argmax
 from engine_worker.sampling.bias import BiasPlan, plan_biases
 from engine_worker.sampling.chain import Scores, Steps, Table, draw
@@ -79,7 +80,7 @@ class Prepared(Struct, frozen=True):
 def sampler_for(backend: Backend) -> "BatchSampler":
     """The sampler of this backend, with as many threads as the host can spare."""
     facts = backend.facts
-    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if facts.asynchronous else 1
+    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if profile_of(facts).overlaps else 1
     n_threads = max(1, n_threads)
     return BatchSampler(facts.n_vocab, n_threads, backend.finders(n_threads))
 

@@ -1,49 +1,103 @@
-"""Who of several requests that came together waits for the others' prompts. Pure.
+"""Requests that arrive together begin together. Pure.
 
-Eight prompts of equal length that arrive at once can be computed one after another, but if those
-that are done went on meanwhile, each of their steps would make the last ones wait longer for their
-first token, and in turn they would creep along beside the others' prompts. So they *begin
-together*: one whose prompt is computed stops before its last token until the others are as far,
-and from its first token on its stream runs at full speed. A replay has been seen by somebody
-already: it goes on by one token as soon as it can, and waits for other replays then.
+Eight prompts of equal length that arrive at once can be computed one after another. If the first
+ones decoded meanwhile, each of their steps would delay the first token of the last ones. So a
+sequence stops before the last token of its prompt until the others have got as far; from its first
+token on its stream runs at full speed. A client has already seen tokens of a replay:
+a replay goes on by one token as soon as it can, and waits for other replays then.
 """
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Items
+import collections.abc
 
+from msgspec import Struct, structs
+
+from engine_worker.scheduling.plan import Chunk, Plan
 from engine_worker.text.sequence import Sequence
 
 LIKE = 2
-"""A prompt so many times as long as one's own is not waited for: that would be no gain to anybody
-but the one with the long prompt."""
+"""A prompt of so many times the own length is not waited for: only the long one would gain."""
+
+MOST_PAUSED = 32
+"""Batches of other sequences' prompts for which a ready sequence waits at most."""
 
 
-def is_burst(ready: Items[Sequence], prompts: Items[Sequence]) -> bool:
-    """Whether all that are `ready` to go on may wait for `prompts`: nobody's stream runs, and each
-    of them has somebody to wait for."""
-    return all(
-        seq.n_gained <= (1 if seq.spec.tokens else 0) and has_mates(seq, prompts) for seq in ready
-    )
+class _Times(Struct):
+    """Numbers of steps that were committed before an event.
+
+    `arrived`: the sequence came. `ready`: all its known tokens but the last one had cells; 0: not
+    yet.
+    """
+
+    arrived: int
+    ready: int = 0
 
 
-def has_mates(sequence: Sequence, prompts: Iterable[Sequence]) -> bool:
-    """Whether one of `prompts` came before this one was ready, and is not much longer."""
-    most = LIKE * (len(sequence.tokens) - sequence.n_gained)
-    return any(
-        (not sequence.ready_at or other.arrived_at < sequence.ready_at)
-        and len(other.tokens) <= most
-        and (other.is_replay or not sequence.spec.tokens)
-        and not is_fed_singly(other)
-        for other in prompts
-    )
+class BeginTogether:
+    """The bursts that there are, and the prompt tokens computed in the present pause.
+
+    Sequences are known from `arrived` to `ended`.
+    """
+
+    def __init__(self, batch_tokens: int) -> None:
+        self._most_paused = MOST_PAUSED * batch_tokens
+        self._n_paused = 0
+        self._n_steps = 0
+        self._times: dict[Sequence, _Times] = {}
+
+    def arrived(self, sequence: Sequence) -> None:
+        self._times[sequence] = _Times(self._n_steps)
+
+    def pauses(
+        self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+    ) -> bool:
+        """In a burst: no stream runs, and every ready sequence has a mate among the prompts."""
+        if not prompts or self._n_paused >= self._most_paused:
+            return False
+        return all(
+            seq.n_gained <= (1 if seq.spec.tokens else 0) and self._has_mates(seq, prompts)
+            for seq in ready
+        )
+
+    def shortened(
+        self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
+    ) -> list[Chunk]:
+        """A chunk leaves the last token of its prompt while mates have more left."""
+        done = {chunk.sequence for chunk in chunks if chunk.is_last}
+        others = [seq for seq in prompts if seq not in done]
+        return [
+            structs.replace(chunk, count=chunk.count - 1, is_last=False)
+            if chunk.is_last
+            and chunk.count > 1
+            and _stops_before_its_first_token(chunk.sequence)
+            and self._has_mates(chunk.sequence, others)
+            else chunk
+            for chunk in chunks
+        ]
+
+    def computed(self, plan: Plan, *, was_pause: bool) -> None:
+        self._n_paused = self._n_paused + plan.n_prefill if was_pause else 0
+        self._n_steps += 1
+        for sequence in plan.sequences:
+            if sequence.n_pending <= 1 and not self._times[sequence].ready:
+                self._times[sequence].ready = self._n_steps
+
+    def ended(self, sequence: Sequence) -> None:
+        del self._times[sequence]
+
+    def _has_mates(self, sequence: Sequence, prompts: collections.abc.Iterable[Sequence]) -> bool:
+        """Whether one of `prompts` came before this one was ready, and is not much longer."""
+        ready = self._times[sequence].ready
+        most = LIKE * (len(sequence.tokens) - sequence.n_gained)
+        return any(
+            (not ready or self._times[other].arrived < ready)
+            and len(other.tokens) <= most
+            and (other.is_replay or not sequence.spec.tokens)
+            and not other.is_fed_singly
+            for other in prompts
+        )
 
 
-def stops_before_its_first_token(sequence: Sequence) -> bool:
-    """Not for who wants but one token, nor for who has had some, here or elsewhere; and not where
-    the last token's kernels must be those of the others."""
+def _stops_before_its_first_token(sequence: Sequence) -> bool:
+    """Not for a request of one token, nor after tokens were gained, by this worker or another; and
+    not in exact replay: its last token needs the same kernels as the rest of its prompt."""
     return sequence.room > 1 and not sequence.n_generated and not sequence.exact
-
-
-def is_fed_singly(sequence: Sequence) -> bool:
-    """An exact replay feeds its generated tokens one a step, beside which others go on for free."""
-    return sequence.exact and sequence.n_computed >= sequence.n_prompt and sequence.n_pending > 1

@@ -1,52 +1,131 @@
-"""What one engine step computes: what the scheduler decides and the engine carries out."""
+"""One engine step as the scheduler decides it and the engine carries it out.
+
+Each kind of work is a class of its own. A policy may bring a further kind: `Work` is the protocol.
+"""
+
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from engine_worker.kv.edits import CellPosition, KvEdit
+from engine_worker.kv.edits import KvEdit
+from engine_worker.kv.slots import Slots
 from engine_worker.text.sequence import Sequence
 from gpufc.protocol import Started
 
 
-class Work(Struct, frozen=True):
-    """Compute `count` pending tokens of a sequence, and after them its `draft`.
+class Work(Protocol):
+    """Consecutive tokens of one slot.
 
-    With `output`, `count` reaches the last known token: logits are wanted for that and for each
-    drafted one. With `padding` they are computed for the last of the `count` tokens although nobody
-    chooses from them, so that the pass has the same shape as the others. A sequence that has ended
-    and lingers has no slot any more; `lingers` says where its token is computed.
+    The first is computed at `position`. Logits are computed for the last `n_rows` of `n_tokens`.
+    `position` and `tokens` may be asked for until the work is committed.
+    """
+
+    @property
+    def slot(self) -> int: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def n_rows(self) -> int: ...
+
+    def tokens(self) -> list[int]:
+        """The token ids to compute."""
+        ...
+
+    def commit(self, slots: Slots) -> int:
+        """Note that the tokens have cells. Returns how many of them had cells once before."""
+        ...
+
+
+class Decode(Struct, frozen=True):
+    """The last known token of a sequence, and guesses at the tokens after it."""
+
+    sequence: Sequence
+    draft: tuple[int, ...] = ()
+
+    @property
+    def slot(self) -> int:
+        return self.sequence.slot or 0
+
+    @property
+    def position(self) -> int:
+        return self.sequence.n_computed
+
+    @property
+    def n_tokens(self) -> int:
+        return 1 + len(self.draft)
+
+    n_rows = n_tokens
+
+    def tokens(self) -> list[int]:
+        return [self.sequence.tokens[-1], *self.draft]
+
+    def commit(self, slots: Slots) -> int:
+        """The guesses count only when they are verified: see `Scheduler.verified`."""
+        return self.sequence.advance(1)
+
+
+class Chunk(Struct, frozen=True):
+    """The next `count` known tokens of a sequence, without a draft.
+
+    With `is_last` they reach the last known token, and the sequence gains its next token from the
+    row of logits. With `is_padded` a chunk that is not the last has a row as well: the row keeps
+    the shape of the pass, and no token is chosen from it.
     """
 
     sequence: Sequence
     count: int
-    output: bool
-    draft: tuple[int, ...] = ()
-    padding: bool = False
-    lingers: CellPosition | None = None
+    is_last: bool
+    is_padded: bool = False
+    draft: ClassVar[tuple[int, ...]] = ()
 
     @property
-    def start(self) -> CellPosition:
-        """Where its first token is computed."""
-        return self.lingers or CellPosition(self.sequence.slot or 0, self.sequence.n_computed)
+    def slot(self) -> int:
+        return self.sequence.slot or 0
+
+    @property
+    def position(self) -> int:
+        return self.sequence.n_computed
+
+    @property
+    def n_tokens(self) -> int:
+        return self.count
 
     @property
     def n_rows(self) -> int:
-        """Rows of logits."""
-        return 1 + len(self.draft) if self.output else int(self.padding)
+        return 1 if self.is_last or self.is_padded else 0
 
-    @property
-    def n_left(self) -> int:
-        """Known tokens that it leaves to be computed."""
-        return self.sequence.n_pending - self.count
+    def tokens(self) -> list[int]:
+        start = self.sequence.n_computed
+        return self.sequence.tokens[start : start + self.count]
+
+    def commit(self, slots: Slots) -> int:
+        n_recomputed = self.sequence.advance(self.count)
+        if self.count > 1 or not self.is_last:
+            slots.remember(self.sequence)
+        return n_recomputed
+
+
+class Decoding(Struct, frozen=True):
+    """The work of one token a slot: of `n_ready` sequences the next token and `n_drafted` guesses
+    in all; then one token of each sequence that is fed singly; then rows that a shape adds."""
+
+    work: list[Work]
+    n_ready: int
+    n_drafted: int
 
 
 class Plan(Struct, frozen=True):
     """One step: first the edits, in their order, then all work in one batch.
 
-    `n_decoding` sequences compute one token, their next one or one more of a prompt that is fed
-    token by token, or linger, and `n_drafted` guesses beside it; `n_prefill` tokens are of other
-    prompts and replays, of which `n_prompts` are not computed yet. With `in_one_pass` the last
-    token of every prompt's chunk is computed beside the decoding sequences' one token, and the rest
-    ahead of that.
+    `n_decoding` slots compute one token beside the prompts, and `n_drafted` guesses; `n_prefill`
+    tokens are in the other chunks; `n_prompts` prompts and replays were not computed yet before it.
+    With `in_one_pass` the last token of every chunk is computed in one pass with the decoding
+    slots' tokens, and the rest of the chunks ahead of that.
     """
 
     edits: list[KvEdit]
@@ -60,12 +139,17 @@ class Plan(Struct, frozen=True):
 
     @property
     def sequences(self) -> list[Sequence]:
-        """Whose step it is."""
-        return [work.sequence for work in self.work if work.lingers is None]
+        """The sequences that compute tokens in this step."""
+        return [work.sequence for work in self.work if isinstance(work, (Decode, Chunk))]
 
     @property
     def n_tokens(self) -> int:
         return self.n_decoding + self.n_drafted + self.n_prefill
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of logits."""
+        return sum([work.n_rows for work in self.work])
 
     @property
     def is_prefill(self) -> bool:

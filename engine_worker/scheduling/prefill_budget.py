@@ -1,32 +1,33 @@
 """How many prompt tokens a step may compute beside running streams. Pure.
 
-A step that also prefills takes longer, and every running stream waits for it. So prefill is paid
-from an account: each step pays in as many tokens as keep it within `STALL` times a plain decode
-step, or that plus `UNNOTICED_S`, and the account holds one whole batch. A short prompt is thus
-computed in one step, as if it were alone; a long one makes each step a bit longer, but never stops
-the others. The more prompts wait, the more they may take.
+A step that also computes prompts takes longer, and every running stream waits for it. So prompt
+tokens are paid from an account. Each step pays in as many tokens as keep it within `STALL` times a
+plain decode step, or within `UNNOTICED_S` of it. The account holds one whole batch: a short prompt
+is computed in one step, as if it were alone; a long prompt makes each step a bit longer, and never
+stops the streams. The more prompts wait, the more each step pays in.
 """
 
 from engine_worker.scheduling.step_costs import StepCosts
 
 STALL = 2.4
-"""A step with prefill, to one without: running streams' tokens come that much later."""
+"""A step with prompts to one without. Running streams' tokens come that much later."""
 
 UNNOTICED_S = 0.04
-"""What a step may always take longer: nobody reads so fast, and prompts would wait for nothing
-where plain steps take a few milliseconds."""
+"""A step may always take so much longer: people do not read that fast. Where plain steps take a few
+milliseconds, prompts would wait for nothing otherwise."""
 
 MIN_CHUNK = 8
 """A smaller piece of a prompt costs a step nearly as much, and gets nowhere."""
 
 
-class Pace:
-    """The account, in tokens. The engine thread's own."""
+class PrefillBudget:
+    """The account, in tokens. Invariant: 0 ≤ account ≤ `batch_tokens`."""
 
-    def __init__(self, batch_tokens: int, costs: StepCosts) -> None:
+    def __init__(self, batch_tokens: int, costs: StepCosts, account: int | None = None) -> None:
+        """`account` is paid in at the start; a whole batch by default."""
         self._batch_tokens = batch_tokens
         self._costs = costs
-        self._account = batch_tokens
+        self._account = batch_tokens if account is None else account
 
     def allowance(self, n_decoding: int) -> int:
         """Prompt tokens that the next step may compute beside `n_decoding` streams."""
@@ -36,7 +37,7 @@ class Pace:
 
     def spent(self, n_decoding: int, n_prefill: int, n_waiting: int) -> None:
         """A step has computed so many prompt tokens beside `n_decoding` streams, of `n_waiting`
-        prompts: each of them has somebody who waits as well, so each pays in."""
+        prompts. A client waits for each of these prompts as well, so each pays in."""
         if not n_decoding:
             self._account = self._batch_tokens
             return
@@ -44,8 +45,8 @@ class Pace:
         self._account = min(self._batch_tokens, left)
 
     def _share(self, n_decoding: int) -> int:
-        """What a step pays in: the most tokens that do not make it too long; all of them as long as
-        nothing is known."""
+        """The most prompt tokens that do not make a step too long; a whole batch as long as costs
+        are not known."""
         alone_s = self._costs.seconds(n_decoding, n_decoding)
         if alone_s is None:
             return self._batch_tokens

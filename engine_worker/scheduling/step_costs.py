@@ -1,7 +1,7 @@
-"""How long a step takes by the number of its tokens, learnt from the steps that there were.
+"""How long a step takes by the number of its tokens, learnt from past steps.
 
-Pure: who has a clock calls `computed` and `sampled`. Nothing is computed for the sake of measuring:
-prefills give the cost of many tokens, decoding steps that of few, and drafts what lies between.
+Pure: the caller has the clock. No step is computed for the sake of measuring. Prompts show the cost
+of many tokens, decoding steps that of few, and drafts the costs between.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,25 +11,25 @@ from math import inf
 from msgspec import Struct
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
-"""Steps of at least so many tokens, and less than the next, are taken together."""
+"""Steps of at least so many tokens, and of fewer than the next number, share one mean."""
 
 _MEMORY = 16
-"""Of how many steps, about, a mean is."""
+"""A mean is of about so many steps."""
 
 _FORGOTTEN_AFTER = 256
-"""Steps after which a size that was not seen again is interpolated, or unknown. Else one that was
-slow by accident would keep drafts of that length from being tried for ever."""
-
+"""Steps after which a size that was not seen again is forgotten. Else a single slow step would keep
+drafts of that length from ever being tried again."""
 
 _SETTLED = 2
-"""Steps with as many tokens that must have gone before for one to be what others will be, on a
-device: a launch is prepared for one shape, and kernels are loaded when they are first used."""
+"""On a device, a step is typical only after so many steps with equally many tokens: a launch is
+captured for one shape, and kernels are loaded when they are first used."""
 
 
 class StepCosts:
-    """Seconds of a step: those that computing its tokens takes, which the model does, and those of
-    choosing from its outputs, which the host does. A prefill has many tokens and one output, a
-    step that verifies drafts as many of both, so one cannot be told by the other.
+    """Seconds of a step: computing its tokens, and choosing from its rows of logits.
+
+    The two are learnt apart. A step of prompts has many tokens and few rows; a step that verifies
+    drafts has as many of both.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class StepCosts:
         self._n_alike = 0
 
     def computed(self, n_tokens: int, seconds: float) -> None:
-        """A step of `n_tokens` ≥ 1, all of its batch, took `seconds` without its sampling."""
+        """Computing a step of `n_tokens` ≥ 1 in all took `seconds`."""
         self._computing.observe(n_tokens, seconds)
         self._n_alike = self._n_alike + 1 if n_tokens == self._last_size else 0
         self._last_size = n_tokens
@@ -49,8 +49,7 @@ class StepCosts:
             self._settled_computing.observe(n_tokens, seconds)
 
     def sampled(self, n_outputs: int, seconds: float) -> None:
-        """To choose tokens from `n_outputs` ≥ 1 rows of logits took `seconds`, in the step that
-        `computed` was last told of."""
+        """Choosing from `n_outputs` ≥ 1 rows took `seconds`, in the step of the last `computed`."""
         self._sampling.observe(n_outputs, seconds)
         if self._n_alike >= _SETTLED:
             self._settled_sampling.observe(n_outputs, seconds)
@@ -58,7 +57,7 @@ class StepCosts:
     def seconds(self, n_tokens: int, n_outputs: int) -> float | None:
         """The expected seconds of a step; None until steps of two sizes have been seen.
 
-        Sampling is free until it was seen with two numbers of outputs: drafts show what it costs.
+        Choosing counts as free until it was seen with two numbers of rows, as drafts bring them.
         """
         computing_s = self._computing.seconds(n_tokens)
         if computing_s is None:
@@ -66,7 +65,7 @@ class StepCosts:
         return computing_s + (self._sampling.seconds(n_outputs) or 0.0)
 
     def settled_seconds(self, n_tokens: int, n_outputs: int) -> float | None:
-        """The same of a step among others with as many tokens; None until there was one."""
+        """The same of a step among steps with as many tokens; None until there was one."""
         computing_s = self._settled_computing.mean(n_tokens)
         if computing_s is None:
             return None
@@ -81,7 +80,7 @@ class _Mean(Struct):
 
 
 class _Means:
-    """Seconds by size, as measured of late."""
+    """Mean seconds of recent steps, by size."""
 
     def __init__(self) -> None:
         self._means: dict[int, _Mean] = {}
@@ -100,7 +99,7 @@ class _Means:
                 del self._means[bucket]
 
     def mean(self, size: int) -> float | None:
-        """What about so many took; None if none did."""
+        """The mean for sizes like this one; None without any."""
         mean = self._means.get(bisect_right(_SIZES, size))
         return None if mean is None else mean.seconds
 
@@ -109,9 +108,9 @@ class _Means:
 
 
 class _Curve(_Means):
-    """The same with straight lines between.
+    """The means, with straight lines between them.
 
-    It never falls: where more took less time, so would the fewer have.
+    Invariant: the curve never falls. Where more tokens took less time, fewer count as that fast.
     """
 
     def __init__(self) -> None:
@@ -123,8 +122,8 @@ class _Curve(_Means):
         self._points = _rising((mean.size, mean.seconds) for mean in self._means.values())
 
     def seconds(self, size: int) -> float | None:
-        """None until two sizes were seen. Less than was seen costs what the least did; more, on
-        the line of the most."""
+        """None until two sizes were seen. A smaller size costs as much as the smallest seen; a
+        larger one lies on the last line."""
         points = self._points
         if len(points) < 2:
             return None
@@ -135,7 +134,7 @@ class _Curve(_Means):
         return left_s + (right_s - left_s) * (size - left_size) / (right_size - left_size)
 
     def _to_forget(self) -> list[int]:
-        """The smallest and the largest size stay: what lies between is a line without them."""
+        """The smallest and the largest size stay, since they cannot be interpolated."""
         return sorted(self._means)[1:-1]
 
 

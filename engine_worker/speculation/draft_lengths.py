@@ -1,9 +1,9 @@
-"""Which drafted tokens of all sequences' drafts are worth their cost in one step. Pure.
+"""How many tokens of each sequence's draft one step should verify. Pure.
 
-A step in which sequence i gains e_i tokens and that takes t seconds has the sequences at rates
-e_i / t. A further drafted token raises one e_i by its chance and t for everybody; taken are those
-that maximise the product of all rates. For one sequence that is its tokens per second; among many
-it keeps one that copies from slowing those that do not, as their sum would not.
+A step of t seconds in which sequence i is expected to gain e_i tokens gives it the rate e_i / t. A
+further drafted token raises one e_i by its acceptance probability, and raises t for all sequences.
+The chosen lengths maximise the product of all rates. For one sequence the product is its tokens per
+second. Among many, a product (unlike a sum) keeps one copying sequence from slowing the other ones.
 """
 
 from collections.abc import Sequence
@@ -12,29 +12,31 @@ from math import expm1, log, log1p
 
 from msgspec import Struct
 
-from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.acceptance import AcceptanceRates
 
 MAX_DRAFT = 32
-"""Tokens drafted for one sequence; beyond, a step is little cheaper per token, a miss dearer."""
+"""The longest draft of one sequence. A longer one saves little more and risks more."""
 MAX_DRAFTED = 128
-"""Tokens drafted in one step, over all sequences."""
+"""The most drafted tokens in one step, over all sequences."""
 LEAST_GAIN = 0.1
-"""By how much the logarithm of the product of rates must be expected to grow. A step with drafts
-takes several times as long: for a small gain, what is read would only come less evenly."""
+"""Drafts must be expected to raise the logarithm of the product of rates by this much.
+
+A step with drafts takes several times as long, so a smaller gain only makes a stream uneven."""
 
 
 class Offer(Struct, frozen=True):
-    """A draft of `length` tokens, the first of which has that `evidence`."""
+    """A draft of `length` tokens: its first token has `evidence`, each next one has one more."""
 
-    odds: Odds
+    rates: AcceptanceRates
     evidence: int
     length: int
 
 
 class Prices(Struct, frozen=True):
-    """What each further token of a step takes from the logarithm of the product of rates.
+    """The cost of each further drafted token, in the logarithm of the product of rates.
 
-    `least` is the cheapest of them; `hopeless` if no drafts pay even when all of them are right.
+    `each[n]` is the cost of token n + 1 of a step, and `least` the smallest of them. `hopeless`
+    means that no number of drafted tokens pays, even if all of them are right.
     """
 
     each: list[float]
@@ -43,8 +45,10 @@ class Prices(Struct, frozen=True):
 
     @classmethod
     def of(cls, seconds: Sequence[float], n_decoding: int) -> "Prices":
-        """`seconds`: of a step with 0, 1, 2… drafted tokens beside those of `n_decoding` ≥ 1
-        sequences; at least two of them, all above 0."""
+        """Prices for a step in which `n_decoding` ≥ 1 sequences decode.
+
+        `seconds[n]` > 0 is the duration of that step with n drafted tokens; at least two are given.
+        """
         each = [n_decoding * log(after / before) for before, after in pairwise(seconds)]
         hopeless = all(
             n_decoding * log1p(n_drafted / n_decoding) <= price
@@ -54,28 +58,29 @@ class Prices(Struct, frozen=True):
 
 
 def worthwhile(offers: Sequence[Offer], prices: Prices) -> list[int]:
-    """How many tokens of each draft to take.
+    """The number of tokens to verify of each draft.
 
-    A sequence's next drafted token gains less than the one before it, so the n best tokens of all
-    never leave one out; how many they should be, the sums of gains and prices tell.
+    Gains shrink along a draft. So the n tokens with the largest gains are always a beginning of
+    each draft, and only n has to be found: it is where the gains exceed the prices by most.
     """
-    tokens = []
+    gains = []  # negative, so that sorting puts the largest gain first
     least = expm1(prices.least)
     for at, offer in enumerate(offers):
+        # the probability that all tokens so far are right; the tokens that the step then gains
         reached, expected = 1.0, 1.0
         for evidence in range(offer.evidence, offer.evidence + offer.length):
-            reached *= offer.odds.chance(evidence)
-            if reached <= least * expected:  # not worth the cheapest token of all
+            reached *= offer.rates.rate(evidence)
+            if reached <= least * expected:  # gains less than the cheapest token costs
                 break
-            tokens.append((-log1p(reached / expected), at))
+            gains.append((-log1p(reached / expected), at))
             expected += reached
-    tokens.sort()
+    gains.sort()
     best, total, n_best = LEAST_GAIN, 0.0, 0
-    for n, ((loss, _), price) in enumerate(zip(tokens, prices.each, strict=False), 1):
-        total -= loss + price
+    for n, ((negative, _), price) in enumerate(zip(gains, prices.each, strict=False), 1):
+        total -= negative + price
         if total > best:
             best, n_best = total, n
     lengths = [0] * len(offers)
-    for _, at in tokens[:n_best]:
+    for _, at in gains[:n_best]:
         lengths[at] += 1
     return lengths

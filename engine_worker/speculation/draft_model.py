@@ -1,7 +1,7 @@
-"""Drafts from a second, smaller model with the same vocabulary: what it would say itself, greedily.
+"""Drafts from a second, smaller model with the same vocabulary, decoded greedily.
 
-It computes all sequences of a step together, one position after another. Everything about it can
-be lost: a sequence that it cannot follow goes on without drafts.
+The draft model computes all sequences of a step together, one position after another. Its state can
+always be given up: a sequence that it cannot follow is decoded without drafts.
 """
 
 import logging
@@ -20,16 +20,16 @@ from gpufc.ids import RequestNo
 logger = logging.getLogger(__name__)
 
 _MEMORY = 16
-"""Of how many positions, about, the measured cost is a mean."""
+"""The cost of a position is a running mean over about this many."""
 
 _SAMPLED_PIECES = 1024
-"""Tokens of the vocabulary whose spelling is compared, about."""
+"""About this many tokens of both vocabularies are compared by spelling."""
 
 
 def configuration(config: ModelConfig) -> ModelConfig:
-    """How the draft model of a model is loaded: as that one, from its own file.
+    """The settings for the draft model: those of its model, with its own file.
 
-    Raises `ModelLoadError` if no file is named.
+    Raises `ModelLoadError` if `draft_model_path` is not set.
     """
     if config.draft_model_path is None:
         raise ModelLoadError("speculation = draft needs draft_model_path")
@@ -44,7 +44,7 @@ def configuration(config: ModelConfig) -> ModelConfig:
 
 
 def require_same_vocabulary(model: Backend, draft: Backend) -> None:
-    """Raises `ModelLoadError` unless a token means the same to both, as far as a sample tells."""
+    """Raise `ModelLoadError` unless both models spell a sample of tokens alike."""
     sizes = model.facts.n_vocab, draft.facts.n_vocab
     if sizes[0] != sizes[1]:
         raise ModelLoadError(
@@ -62,8 +62,10 @@ def require_same_vocabulary(model: Backend, draft: Backend) -> None:
 
 
 class _Stream(Struct):
-    """A sequence of the draft model: `tokens` have cells in `slot`. The first `n_known` of them
-    were not drafted, so they stay."""
+    """A sequence of the draft model: exactly `tokens` have cells in `slot`.
+
+    The first `n_known` tokens were given by a request, not drafted, so they never change.
+    """
 
     slot: int
     tokens: list[int]
@@ -71,7 +73,10 @@ class _Stream(Struct):
 
 
 class _Growing(Struct):
-    """A draft in the making: what is to be computed next, and what came out so far."""
+    """A draft in progress: `pending` tokens are computed next, `drafted` ones came out so far.
+
+    With `limit` 0 the pending tokens are computed and nothing is drafted.
+    """
 
     stream: _Stream
     pending: list[int]
@@ -80,10 +85,10 @@ class _Growing(Struct):
 
 
 class DraftModel:
-    """Implements `drafting.Drafter`. Owns its backend, whose sequences are all its own.
+    """Implements `Drafter`. Owns the draft model's backend and every slot in it.
 
-    A sequence gets no drafts while its prompt is being computed, one batch a step; when there is
-    no slot for it; or once it did not fit into the draft model's context or cells.
+    A sequence has no drafts while the draft model computes its prompt (one batch a step), while no
+    slot is free, and from the moment that it does not fit into the draft model's context or cells.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -94,12 +99,11 @@ class DraftModel:
         self._streams: dict[RequestNo, _Stream] = {}
         self._given_up: set[RequestNo] = set()
 
-    def chance(self, evidence: int) -> float:
-        """See `Drafter`. Here evidence is the position in the draft."""
+    def assumed_rate(self, evidence: int) -> float:
+        """Evidence is the position in the draft."""
         return 0.7
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """See `Drafter`. Raises `DecodeFailed`: the process must not go on."""
         begun = self._begun(requests)
         growing = sorted(begun.values(), key=lambda each: each.stream.slot)
         while active := [each for each in growing if each.pending]:
@@ -111,7 +115,6 @@ class DraftModel:
         ]
 
     def forget(self, key: RequestNo) -> None:
-        """See `Drafter`."""
         self._given_up.discard(key)
         stream = self._streams.pop(key, None)
         if stream is not None:
@@ -119,11 +122,10 @@ class DraftModel:
             self._free.append(stream.slot)
 
     def close(self) -> None:
-        """Free the model."""
         self._backend.close()
 
     def _begun(self, requests: Sequence[DraftRequest]) -> dict[RequestNo, _Growing]:
-        """For each sequence that can be drafted for, what has to be computed of it first."""
+        """The drafts to make, each with the known tokens that have to be computed first."""
         begun = {}
         room = self._backend.facts.batch_tokens
         for request in requests:
@@ -132,7 +134,7 @@ class DraftModel:
                 continue
             self._cut(stream, request.tokens)
             pending = request.tokens[len(stream.tokens) :]
-            # of a long prompt one piece a step, and no draft before the last
+            # a long prompt takes one piece a step, and its first draft follows the last piece
             limit = min(request.limit, self._room(request)) if len(pending) <= room else 0
             begun[request.key] = _Growing(stream, pending[:room], limit, [])
             room -= len(begun[request.key].pending)
@@ -153,7 +155,10 @@ class DraftModel:
         return self._backend.facts.n_ctx - len(request.tokens)
 
     def _cut(self, stream: _Stream, tokens: list[int]) -> None:
-        """Forget what was drafted and did not come; the last token is computed in any case."""
+        """Remove the cells of drafted tokens that were not accepted.
+
+        The last token loses its cell in any case: its logits are needed for the first draft.
+        """
         most = min(len(stream.tokens), len(tokens) - 1)
         end = min(stream.n_known, most)
         while end < most and stream.tokens[end] == tokens[end]:
@@ -164,7 +169,7 @@ class DraftModel:
         stream.n_known = len(tokens)
 
     def _compute(self, active: list[_Growing]) -> bool:
-        """One position further for each. False if there was no room for it."""
+        """Compute one batch: the pending tokens of all. False when the draft model has no cells."""
         began = time.monotonic()
         try:
             self._backend.begin(_batch(active))
@@ -190,7 +195,7 @@ class DraftModel:
 
     def _give_up_longest(self) -> None:
         longest = max(self._streams, key=lambda key: len(self._streams[key].tokens))
-        logger.warning("draft_cells_short request=%d goes on without drafts", longest)
+        logger.warning("draft_cells_short request=%d: decoding it without drafts", longest)
         self._give_up(longest)
 
     def _give_up(self, key: RequestNo) -> None:
@@ -199,7 +204,10 @@ class DraftModel:
 
 
 def _batch(active: list[_Growing]) -> Batch:
-    """`active` by slot, as llama.cpp likes its sequences."""
+    """The pending tokens of all, in the order of `active`.
+
+    `active` is sorted by slot, because llama.cpp computes neighbouring slots in one forward pass.
+    """
     batch = Batch([], [], [], [])
     for each in active:
         n_tokens, start = len(each.pending), len(each.stream.tokens)

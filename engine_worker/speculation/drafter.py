@@ -1,9 +1,11 @@
-"""The port between speculation and whatever guesses a sequence's next tokens.
+"""The port between speculation and the drafters, which propose a sequence's next tokens.
 
-A draft is a guess and nothing else: the engine computes the drafted tokens in the same batch as
-the next one, samples every position as it would without drafts, and keeps a drafted token only
-where it is the one that was sampled. So what a drafter says changes how fast a sequence goes on,
-never how. Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`.
+The engine computes drafted tokens in the same batch as the sequence's next token and samples every
+position as it would without a draft. It keeps a drafted token only where sampling chose the same
+one. So a draft changes how fast a sequence is decoded and never which distribution its tokens have.
+
+Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`. A new drafter implements
+`Drafter` and gets a case in `engine.loading`.
 """
 
 from collections.abc import Sequence
@@ -15,23 +17,26 @@ from gpufc.ids import RequestNo
 
 
 class DraftRequest(Struct, frozen=True):
-    """A sequence that decodes in the next step.
+    """A request to draft for one sequence that decodes in the next step.
 
-    `tokens` are all that are known, prompt first. The list is read, never kept or changed, and
-    between two requests of one `key` it only grows at its end. At most `limit` (≥ 0) tokens may
-    be drafted: how many there is room for, and use, is the engine's to know.
+    `tokens` are all known tokens, prompt first. A drafter neither keeps nor changes the list;
+    between two requests with the same `key` it only grows at its end.
+
+    At most `limit` tokens may be drafted: more do not fit into the context or the batch. At most
+    `n_useful` tokens can become part of the answer. Speculators use that number, drafters do not.
     """
 
     key: RequestNo
     tokens: list[int]
     limit: int
+    n_useful: int
 
 
 class Draft(Struct, frozen=True):
-    """A guess at what follows a sequence's tokens, possibly empty.
+    """The proposed tokens after a sequence's last one, possibly none.
 
-    `evidence` ≥ 0 says how well founded the first token is, in the drafter's own unit (tokens
-    that matched before it); token i has `evidence + i` if those before it are right.
+    `evidence` ≥ 0 rates the first token in the drafter's own unit, such as the number of tokens
+    that matched before it. Token i has evidence `evidence + i`.
     """
 
     tokens: list[int]
@@ -39,20 +44,25 @@ class Draft(Struct, frozen=True):
 
 
 class Drafter(Protocol):
-    """Guesses for all sequences of a step at once. One thread calls it, the engine's."""
+    """Drafts for all sequences of a step at once. Only the engine's thread calls it."""
 
     position_s: float | None
-    """What one more drafted position of all sequences costs before the step, in seconds; None if
-    drafts cost nothing, and so may be asked for only to see whether they would have been right."""
+    """Seconds that drafting one more position for all sequences adds to a step.
 
-    def chance(self, evidence: int) -> float:
-        """The chance that a token is right, to be assumed until a sequence has shown it."""
+    None if drafting is free. Free drafts are also made just to compare them with the next tokens.
+    """
+
+    def assumed_rate(self, evidence: int) -> float:
+        """The acceptance rate to assume for an evidence until a sequence has shown its own."""
         ...
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
-        """A draft for each request, in their order, none longer than its request's limit."""
+        """One draft for each request, in order, none longer than its request's `limit`.
+
+        Raises `DecodeFailed` when the drafter's model is lost: the process must not go on.
+        """
         ...
 
     def forget(self, key: RequestNo) -> None:
-        """The sequence has ended, or will not be asked for soon. Unknown keys are ignored."""
+        """Drop the state kept for a sequence, which may come back. Unknown keys are ignored."""
         ...

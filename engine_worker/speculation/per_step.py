@@ -1,16 +1,16 @@
-"""Drafts for the sequences of a step, as long as they pay: mostly none. Pure.
+"""The policy that chooses the length of every draft anew for each step. Pure.
 
-For a CPU, on which each further token costs something; for devices there is `steady_speculation`.
-What pays is `draft_lengths.py`'s to say, from what steps cost and from how often drafts were right.
+It suits processors on which each further token of a step costs time. `draft_lengths` weighs the
+cost of a step by its number of tokens against the acceptance rates of each sequence.
 """
 
 from collections.abc import Sequence
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.acceptance import Odds
+from engine_worker.speculation.acceptance import AcceptanceRates
 from engine_worker.speculation.draft_lengths import (
     MAX_DRAFT,
     MAX_DRAFTED,
@@ -22,46 +22,41 @@ from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest
 from gpufc.ids import RequestNo
 
 _PRICED_AGAIN_AFTER = 16
-"""Steps for which prices stand, as costs change slowly."""
+"""Prices are kept for this many steps, since costs change slowly."""
 _LOOKED_AT = 8
-"""Of many sequences without a worthwhile draft about so many are looked at in each step."""
+"""About this many sequences without a worthwhile draft are drafted for in each step."""
 _PROBING = 0.01
-"""The share of all rates that may be spent on drafts that are not expected to pay."""
+"""Drafts of a costly drafter that are not expected to pay may lower rates by this share."""
 
 
 class _Track(Struct):
-    """One sequence: the draft for what comes after its first `n_known` tokens.
+    """The last draft of one sequence, which followed its first `n_known` tokens.
 
-    It is not looked at for another `rest` steps. What it gained meanwhile is compared then.
+    The sequence is skipped for another `rest` steps. Its draft is compared after them.
     """
 
-    odds: Odds
+    rates: AcceptanceRates
     n_known: int = 0
     draft: Draft = Draft([], 0)
     rest: int = 0
 
     def compare(self, tokens: list[int]) -> None:
-        """Learn from what came in the place of the last draft, verified or not."""
-        drafted, evidence = self.draft.tokens, self.draft.evidence
-        came = tokens[self.n_known : self.n_known + len(drafted)]
-        for guess, token in zip(drafted, came, strict=False):
-            self.odds.learn(evidence, guess == token)
-            if guess != token:
-                break
-            evidence += 1
+        """Learn from the tokens that came at the last draft's positions."""
+        end = self.n_known + len(self.draft.tokens)
+        self.rates.compare(self.draft, tokens[self.n_known : end])
         self.n_known = len(tokens)
 
 
-class Speculation:
-    """A drafter, and for each sequence how often its drafts were right.
+class PerStepSpeculator:
+    """Implements `Speculator` with one track for each sequence that has been drafted for.
 
-    It need not be told what became of a draft: the next request's tokens show it. Where drafts cost
-    nothing, those that are not worth verifying are compared as well, so nothing has to be tried
-    out to learn that the text has turned repetitive. Where they do, one token is, now and then.
+    With a free drafter every sequence is drafted for, and drafts that are not worth verifying are
+    compared with the tokens that come. So repetitive text is noticed without verifying anything.
+    With a costly drafter one token is drafted now and then instead.
     """
 
+    max_sequences = 4
     is_quiet = False
-    """Drafts are asked for before each step."""
 
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
@@ -70,22 +65,15 @@ class Speculation:
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
 
-    def draft_all(
-        self, requests: Sequence[DraftRequest], *, n_decoding: int | None = None
-    ) -> list[list[int]]:
-        """The tokens to verify for each request in the next step, in their order; mostly empty.
-
-        `n_decoding` sequences gain a token in that step, those of `requests` included: all of
-        them by default.
-        """
+    def draft_all(self, requests: Sequence[DraftRequest], *, n_decoding: int) -> list[list[int]]:
         drafts: list[list[int]] = [[] for _ in requests]
-        prices = self._priced(len(requests) if n_decoding is None else n_decoding)
+        prices = self._priced(n_decoding)
         if prices is None or prices.hopeless:
             return drafts
         awake = [at for at, request in enumerate(requests) if self._is_awake(request)]
         if not awake:
             return drafts
-        asked = [requests[at] for at in awake]
+        asked = [_useful(requests[at]) for at in awake]
         if self._drafter.position_s is None:
             rest = len(requests) // _LOOKED_AT
             verified = self._look_then_choose(asked, prices, rest)
@@ -96,29 +84,28 @@ class Speculation:
         return drafts
 
     def forget(self, key: RequestNo) -> None:
-        """The sequence has ended. Unknown keys are ignored."""
         self._drafter.forget(key)
         self._tracks.pop(key, None)
 
     def pause(self) -> None:
-        """There is a step in which nothing is guessed."""
+        """Change nothing: drafts are compared by position, however many steps lie between."""
 
     def _look_then_choose(
         self, requests: list[DraftRequest], prices: Prices, rest: int
     ) -> list[list[int]]:
-        """Of drafts that cost nothing, what is worth verifying."""
+        """Make all drafts, since they are free, and cut each to its worthwhile length."""
         drafts = self._drafted(requests, [request.limit for request in requests])
-        odds = [self._tracks[request.key].odds for request in requests]
-        pairs = zip(odds, drafts, strict=True)
-        offers = [Offer(odds, draft.evidence, len(draft.tokens)) for odds, draft in pairs]
+        rates = [self._tracks[request.key].rates for request in requests]
+        pairs = zip(rates, drafts, strict=True)
+        offers = [Offer(rates, draft.evidence, len(draft.tokens)) for rates, draft in pairs]
         lengths = worthwhile(offers, prices)
         self._let_rest(requests, lengths, rest)
         return [draft.tokens[:n] for draft, n in zip(drafts, lengths, strict=True)]
 
     def _choose_then_draft(self, requests: list[DraftRequest], prices: Prices) -> list[list[int]]:
-        """Drafts as long as they are worth making; one token where none is: to learn."""
+        """Choose lengths, then make drafts of these; one token where no length pays, to learn."""
         offers = [
-            Offer(self._tracks[request.key].odds, 0, min(request.limit, MAX_DRAFT))
+            Offer(self._tracks[request.key].rates, 0, min(request.limit, MAX_DRAFT))
             for request in requests
         ]
         lengths = worthwhile(offers, prices)
@@ -128,7 +115,7 @@ class Speculation:
 
     def _drafted(self, requests: list[DraftRequest], lengths: list[int]) -> list[Draft]:
         asked = [
-            DraftRequest(request.key, request.tokens, min(request.limit, length, MAX_DRAFT))
+            structs.replace(request, limit=min(request.limit, length, MAX_DRAFT))
             for request, length in zip(requests, lengths, strict=True)
         ]
         drafts = self._drafter.draft_all(asked)
@@ -141,10 +128,10 @@ class Speculation:
             self._tracks[request.key].rest = 0 if length else rest
 
     def _is_awake(self, request: DraftRequest) -> bool:
-        """Whether to look at a sequence in this step; then its last draft has been compared."""
+        """Whether a sequence is drafted for in this step. If so, its last draft is compared."""
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(Odds(self._drafter.chance))
+            track = self._tracks[request.key] = _Track(AcceptanceRates(self._drafter.assumed_rate))
         if track.rest:
             track.rest -= 1
             return False
@@ -152,7 +139,7 @@ class Speculation:
         return True
 
     def _priced(self, n_decoding: int) -> Prices | None:
-        """None while costs are not known."""
+        """The prices of a step, at most `_PRICED_AGAIN_AFTER` steps old; None without costs."""
         if self._n_steps % _PRICED_AGAIN_AFTER == 0:
             self._prices.clear()
         self._n_steps += 1
@@ -169,3 +156,8 @@ class Speculation:
                 return None
             seconds.append(step_s + draft_s * n_drafted)
         return Prices.of(seconds, n_decoding) if n_decoding else None
+
+
+def _useful(request: DraftRequest) -> DraftRequest:
+    """The same request, limited to the tokens that can become part of the answer."""
+    return structs.replace(request, limit=min(request.limit, request.n_useful))

@@ -1,5 +1,5 @@
 """One sequence as a function of its tokens.
 
-Owns what a token adds to an answer's text: detokenizing, stop strings, ends. Pure: never imports a
-clock, a thread, a socket, an adapter of the backend, or anything that schedules sequences.
+Owns the text that each token adds to an answer: detokenizing, stop strings and the reason why the
+answer ended. Pure: it never imports a clock, a thread, a socket, a backend adapter or a scheduler.
 """

@@ -1,4 +1,4 @@
-"""Bytes of tokens to text, one token at a time. A character may be spread over several tokens."""
+"""Incremental UTF-8 decoding: a token may end within a character."""
 
 import codecs
 
@@ -6,11 +6,11 @@ REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
-    """Incremental UTF-8 of one sequence. Owned by whoever feeds it; fed in order.
+    """The text of one sequence, fed in order.
 
-    What is fed so far determines what has been returned, however it was cut into pieces: the
-    bytes of an unfinished character are held back, bytes that can begin no character become
-    U+FFFD. What is still held back at the end is dropped: a client never sees a broken character.
+    The text returned so far depends on the bytes fed so far, not on how they were cut into pieces.
+    Bytes of an unfinished character are held back, and dropped if the sequence ends there. Bytes
+    that cannot begin a character become U+FFFD.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,4 @@
-"""One sequence as the engine sees it: its tokens, how far they are computed, and its text.
-
-Pure: no backend, no clock, no threads. The scheduler alone moves `slot` and `n_computed`; the
-engine calls the rest.
-"""
+"""One sequence of the engine: its tokens, the part of them that is computed, and its text. Pure."""
 
 from collections.abc import Callable
 
@@ -14,12 +10,13 @@ from gpufc.protocol import Delta, FinishReason, Generate
 
 
 class Sequence:
-    """A prompt, one choice for it, and everything needed to go on at the next position.
+    """A prompt and one choice for it, with the state to continue at the next position.
 
-    Invariant: `delta` has read a beginning of the generated tokens, and the text state (detokenizer
-    and stop matcher) has seen exactly that; so a sequence made from `Generate.tokens` goes on as if
-    it had produced them itself. `tokens[:n_computed]` have cells in KV slot `slot`; while it waits,
-    `slot` is None and `n_computed` 0.
+    Invariants: exactly `tokens[:n_computed]` have cells in `slot`; a waiting sequence has no slot
+    and 0 computed tokens. The text state has read a beginning of the generated tokens, in order. So
+    a sequence made from the tokens in `Generate.tokens` continues as the worker that chose them.
+
+    `kv.slots` and `scheduling` call the methods that move cells. The engine calls the rest.
     """
 
     def __init__(
@@ -36,20 +33,17 @@ class Sequence:
         self.sampler = sampler
         self.tokens: list[int] = [*spec.prompt_tokens, *spec.tokens]
         self.n_prompt = len(spec.prompt_tokens)
+        # changed by `begin_in`, `advance`, `leave` and `replay` alone
         self.slot: int | None = None
         self.n_computed = 0
-        self.n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
-        self.arrived_at = 0
-        """The steps there had been when it came."""
-        self.ready_at = 0
-        """Those when all it knew but the last token was computed, so that it could go on."""
-        self.n_steps_waited = 0
-        """Steps in which others' prompts were computed before this one's."""
-        self.draft: list[int] = []
-        """Guesses at the tokens after the last known one, for the next step only."""
-        self.announced = False
-        self.finish: FinishReason | None = None
-        """Why it has ended, if it has."""
+        # the scheduler's
+        self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
+        self.announced = False  # whether a `Started` has been planned
+        # the engine's
+        self.draft: list[int] = []  # to be verified in the next step only
+        # set by `accept` and `nothing_to_generate`
+        self.finish: FinishReason | None = None  # set once the sequence has ended
+        self._n_ever_computed = len(self.tokens) - 1 if spec.tokens else 0
         self._limit = n_ctx
         if spec.max_tokens is not None:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
@@ -62,11 +56,11 @@ class Sequence:
         self._text = ""
         self._stopped = False
         self._read()
-        self._text = ""  # of the tokens that it began with: said by the worker before
+        self._text = ""  # the worker that generated these tokens has sent their text
 
     @property
     def n_generated(self) -> int:
-        """Tokens generated so far, by whichever worker."""
+        """Tokens generated so far, by this worker and earlier ones."""
         return len(self.tokens) - self.n_prompt
 
     @property
@@ -76,37 +70,68 @@ class Sequence:
 
     @property
     def is_replay(self) -> bool:
-        """Whether it had begun elsewhere and has not gone on here yet: somebody sees it stand."""
+        """Whether an earlier worker began the answer and this one has added no token yet.
+
+        Such a sequence interrupts a stream that a client is reading.
+        """
         return bool(self.spec.tokens) and not self.n_gained
 
     @property
     def n_pending(self) -> int:
-        """Known tokens that have no cells yet: 1 while decoding, more in prefill or replay."""
+        """Known tokens without cells: 1 while decoding, more during prefill or replay."""
         return len(self.tokens) - self.n_computed
 
     @property
     def room(self) -> int:
-        """Tokens that it may still gain."""
+        """Tokens that the sequence may still gain, by its limit and the context."""
         return self._limit - len(self.tokens)
 
     @property
     def exact(self) -> bool:
-        """Whether a continuation must be bit-equal: same kernels, same chunk boundaries."""
+        """Whether a replay must repeat the logits bit by bit: same kernels, same chunks."""
         return self.spec.replay is Replay.EXACT
 
     @property
     def reuses_prefix(self) -> bool:
-        """Whether cells that another sequence computed may be used for this one.
+        """Whether the sequence may use cells that another one computed.
 
-        Not in exact replay: what is in the cache the second time is not what was the first.
+        An exact replay must not: the cached cells may differ from those of the first run.
         """
         return self.spec.cache_prompt and not self.exact
 
-    def next_chunk(self, budget: int) -> int:
-        """How many pending tokens to compute next, at most `budget`.
+    @property
+    def is_fed_singly(self) -> bool:
+        """Whether it is an exact replay whose generated tokens are computed one a step."""
+        return self.exact and self.n_computed >= self.n_prompt and self.n_pending > 1
 
-        In exact replay a generated token is fed alone, as it was the first time, so that it
-        goes through the single-token kernels; batched ones round differently.
+    def begin_in(self, slot: int, n_computed: int) -> None:
+        """Its first `n_computed` tokens have cells in this slot now."""
+        self.slot, self.n_computed = slot, n_computed
+
+    def advance(self, n_tokens: int) -> int:
+        """So many more tokens have cells. Returns how many of them had cells once before."""
+        before, now = self.n_computed, self.n_computed + n_tokens
+        self.n_computed = now
+        ever = self._n_ever_computed
+        if now <= ever:
+            return n_tokens
+        self._n_ever_computed = now
+        return max(0, ever - before)
+
+    def leave(self) -> None:
+        """The slot is not its own any more. `n_computed` says how far it had got."""
+        self.slot = None
+
+    def replay(self) -> None:
+        """Lose all cells, without a slot: all known tokens are to be computed again."""
+        self.n_computed = 0
+        self.draft = []
+
+    def next_chunk(self, budget: int) -> int:
+        """The number of pending tokens to compute next, at most `budget`.
+
+        An exact replay computes generated tokens one by one, as in the first run: kernels for
+        several tokens round differently from those for one.
         """
         count = min(self.n_pending, budget)
         if self.exact:
@@ -115,16 +140,16 @@ class Sequence:
         return count
 
     def nothing_to_generate(self) -> Delta | None:
-        """The terminal delta of a sequence that is complete before it starts, else None."""
+        """The terminal delta of a sequence that is complete before its first step, else None."""
         if len(self.tokens) < self._limit:
             return None
         self.finish = FinishReason.LENGTH
         return self.delta()
 
     def accept(self, token: int) -> bool:
-        """Take the next token. True when that ends the sequence; see `finish`.
+        """Append the next token. True if it ends the sequence; `finish` then says why.
 
-        A token that ends the generation is not part of the answer: it is in no delta.
+        An end token (EOS) is not part of the answer: no delta contains it.
         """
         if self._is_end(token):
             self.finish = FinishReason.STOP
@@ -137,7 +162,7 @@ class Sequence:
         return self.finish is not None
 
     def delta(self) -> Delta:
-        """What it has gained since the last call; terminal if `finish` is set."""
+        """The tokens and text gained since the last call; the last delta if `finish` is set."""
         stopped = self._read()
         text, self._text = self._text, ""
         if self.finish is not None and not stopped:
@@ -147,7 +172,7 @@ class Sequence:
         return Delta(self.request, position, tokens, text, self.finish)
 
     def _read(self) -> bool:
-        """Turn tokens that have not been read into text. True once a stop string is found."""
+        """Turn unread tokens into text. True once a stop string has been found."""
         for token in self.tokens[self.n_prompt + self._n_read :]:
             self._n_read += 1
             text, found = self._stops.feed(self._detokenizer.feed(self._piece(token)))

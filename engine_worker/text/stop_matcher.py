@@ -1,15 +1,14 @@
-"""Finding stop strings in text that comes in pieces."""
+"""The search for stop strings in text that arrives in pieces."""
 
 from collections.abc import Iterable
 
 
 class StopMatcher:
-    """Looks for the first completed stop string in one sequence's text. Owned by who feeds it.
+    """Finds the stop string that is completed first in one sequence's text.
 
-    Text that could still be the beginning of a stop string is held back, so that the returned
-    texts joined never contain one. The stop string that is completed first counts, and of two
-    completed by the same character the longer: a rule on the text alone, so that it does not
-    matter how tokens cut it. After a hit it must not be fed again.
+    The returned texts joined never contain a stop string: text that could be the beginning of one
+    is held back. Of two stop strings that one character completes, the longer one counts. Both
+    rules depend on the text alone, not on its pieces. A matcher is not fed again after a match.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
@@ -20,11 +19,11 @@ class StopMatcher:
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to look for."""
+        """Whether there are stop strings at all."""
         return bool(self._stops)
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to send, and whether a stop string was found right after it."""
+        """The text that is safe to send, and whether a stop string follows it."""
         if not self._stops:
             return text, False
         pending = self._held + text
@@ -37,19 +36,19 @@ class StopMatcher:
         return pending[:undecided], False
 
     def flush(self) -> str:
-        """What is held back, when nothing more will come. It holds no whole stop string."""
+        """The text that was held back, at the end of the sequence."""
         held, self._held = self._held, ""
         return held
 
     def _first_completed(self, text: str) -> int | None:
-        """Where the stop string begins that ends first."""
+        """The start of the stop string that ends first, the longest one of equals."""
         matches = [
             (place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0
         ]
         return min(matches)[1] if matches else None
 
     def _undecided_from(self, text: str) -> int:
-        """Where the longest suffix begins that could be the beginning of a stop string."""
+        """The start of the longest suffix that could be the beginning of a stop string."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[start:] in self._beginnings:
                 return start

@@ -1,1 +1,2 @@
-"""Load generators and figures: `gpufc-supervisor bench` and `scripts/bench`. See DESIGN.md."""
+"""A load generator and its figures, for `gpufc-supervisor bench` and `scripts/bench`. See
+DESIGN.md."""

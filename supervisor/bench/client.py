@@ -1,7 +1,7 @@
-"""A client of any OpenAI-compatible server that does as little as it can while tokens arrive.
+"""A client of any OpenAI-compatible server that works as little as possible while tokens arrive.
 
-The load shares the processors with what it measures: a piece of a stream costs one search for
-chunks with text, and nothing is parsed but the end. `server_text` reads a kept stream afterwards.
+The load shares the processors with the measured server. A piece of a stream costs one search for
+chunks with text, and only the stream's end is parsed. `server_text` reads a kept stream afterwards.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ SILENCE_S = 120.0
 LIST_S = 5.0
 
 _UNLISTED = (msgspec.DecodeError, KeyError, IndexError, TypeError)
-"""What an answer that lists no model leads to."""
+"""The exceptions that an answer without a list of models leads to."""
 
 TEXT = re.compile(rb'"(?:content|text|reasoning_content)": ?"(?!")')
-"""One for each chunk that carries text. In a string of JSON the quotes would be escaped."""
+"""Marks a chunk with text. Inside a JSON string, the quotes would be escaped."""
 
 ERROR = re.compile(rb'^data: ?\{"error":', re.MULTILINE)
 USAGE = re.compile(rb'"usage": ?\{')
@@ -40,9 +40,10 @@ class Api(StrEnum):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """The server that is measured. `url` is its base, with or without `/v1`.
+    """The measured server. `url` is its base, with or without `/v1`.
 
-    A `strict` one refuses fields that are not OpenAI's: without them, an answer may end early.
+    A `strict` server refuses fields that are not OpenAI's. Without those fields an answer may end
+    early.
     """
 
     url: str
@@ -53,12 +54,12 @@ class Target(Struct, frozen=True, kw_only=True):
 
     @property
     def endpoint(self) -> str:
-        """Where requests go."""
+        """The URL of requests."""
         return self._at("chat/completions" if self.api is Api.CHAT else "completions")
 
     @property
     def models(self) -> str:
-        """Where the server lists its models."""
+        """The URL of the server's models."""
         return self._at("models")
 
     def _at(self, route: str) -> str:
@@ -67,10 +68,10 @@ class Target(Struct, frozen=True, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def session(key: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
-    """Connections for any number of requests at once."""
+    """A session without a limit on connections."""
     headers = {"Authorization": f"Bearer {key}"} if key else None
     timeout = aiohttp.ClientTimeout(total=None, sock_read=SILENCE_S, sock_connect=30.0)
-    # some servers close a connection after a stream without having said so: that is no failure
+    # some servers close a connection after a stream without announcing it
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, headers=headers
@@ -79,8 +80,8 @@ async def session(key: str | None = None) -> AsyncIterator[aiohttp.ClientSession
 
 
 async def named(target: Target) -> Target:
-    """With the first model that the server lists, if none is named: many servers want one. As it
-    is if the server does not say."""
+    """`target` with the first model that the server lists, if it names none: many servers need one.
+    Unchanged if the server lists none."""
     if target.model is not None:
         return target
     limit = aiohttp.ClientTimeout(total=LIST_S)
@@ -94,7 +95,7 @@ async def named(target: Target) -> Target:
 def body(
     target: Target, workload: Workload, asked: Conversation, said: list[tuple[str, str]]
 ) -> bytes:
-    """The request for the turn after those in `said`, pairs of what user and server said."""
+    """The request of the turn after `said`, pairs of the user's and the server's texts."""
     fields: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -123,9 +124,9 @@ def body(
 async def ask(
     http: aiohttp.ClientSession, target: Target, payload: bytes, outcome: Outcome, *, keep: bool
 ) -> None:
-    """Send a request and write down what comes until it ends, however it ends.
+    """Send a request and record its stream to the end, whatever the end is.
 
-    With `keep`, the answer's text is in the outcome. Cancelled, it says `unfinished`.
+    With `keep`, the outcome has the answer's text. A cancelled request is recorded as `unfinished`.
     """
     outcome.failure = Failure.UNREACHABLE
     try:
@@ -134,11 +135,11 @@ async def ask(
         outcome.failure, outcome.detail = Failure.SILENT, str(err)
     except aiohttp.ClientConnectorError as err:
         number = err.os_error.errno or 0
-        # of a lookup's failure only its own text says anything, of others the number says it best
+        # a failed lookup is described by its text only, other failures best by their number
         why = os.strerror(number) if number > 0 else err.strerror
         outcome.detail = f"{err.host} port {err.port}: {why}"
     except (aiohttp.ClientError, OSError, msgspec.DecodeError) as err:
-        # the failure says how far it had come
+        # the failure tells how far the request came
         outcome.detail = f"{type(err).__name__}: {err}"
     except BaseException:
         outcome.failure = Failure.UNFINISHED
@@ -164,7 +165,7 @@ async def _ask(
 
 
 async def _read(content: aiohttp.StreamReader, outcome: Outcome, keep: bool) -> list[bytes]:
-    """Note the time of each chunk with text. A piece may end anywhere, also inside a line."""
+    """Record the time of each chunk with text. A piece may end anywhere, also inside a line."""
     kept: list[bytes] = []
     tail = b""
     times, clock, find = outcome.text_at, time.monotonic, TEXT.findall
@@ -181,7 +182,7 @@ async def _read(content: aiohttp.StreamReader, outcome: Outcome, keep: bool) -> 
 
 
 def _read_end(events: bytes, outcome: Outcome) -> None:
-    """Events among which may be the usage, an error and the last."""
+    """The last events, which may contain the usage and an error."""
     if ERROR.search(events):
         outcome.failure = Failure.ERROR_EVENT
         outcome.detail = events[:300].decode("utf-8", "replace")
@@ -204,7 +205,7 @@ def _count(usage: dict[str, Any], outcome: Outcome) -> None:
 
 
 def server_text(stream: bytes) -> str:
-    """The answer's text, of a whole stream."""
+    """The answer's text in a whole stream."""
     texts = []
     for data in _data(stream):
         if data == DONE:

@@ -1,7 +1,7 @@
-"""Source code that no model has seen, with the wish to have it again with one name changed. Pure.
+"""Prompts with new source code that ask for it again with one name changed. Pure.
 
-The answer is nearly a copy of the prompt, as it is when code or text is edited: what speculation
-by prompt lookup lives on.
+The answer nearly copies the prompt, as in an edit of code or text. Prompt lookup drafts such
+answers well.
 """
 
 import random
@@ -11,7 +11,7 @@ from supervisor.bench.words import WORDS
 
 METHOD_TOKENS = 62
 FIXED_TOKENS = 60
-"""Of a method, and of all the rest with the chat template, in the usual vocabularies."""
+"""Tokens of a method, and of the rest with the chat template, in common vocabularies."""
 
 _WISH = """\
 Write this class again, with its method `{old}` renamed to `{new}` and nothing else changed:
@@ -34,7 +34,8 @@ _METHOD = """
 
 
 def wish(first_words: Sequence[str], n_tokens: int, dice: random.Random) -> str:
-    """A class whose name begins with these words, of one method or more, about `n_tokens` long."""
+    """A class whose name begins with these words, with one or more methods, about `n_tokens`
+    long."""
     n_methods = max(1, round((n_tokens - FIXED_TOKENS) / METHOD_TOKENS))
     nouns = dice.sample(WORDS, k=n_methods + 1)
     verbs, others = dice.sample(WORDS, k=n_methods), dice.sample(WORDS, k=n_methods)

@@ -1,10 +1,10 @@
-"""From what became of requests to figures. Pure.
+"""Turns outcomes into figures. Pure.
 
 Percentiles interpolate linearly between the two nearest values, as numpy's default does.
-Inter-token latency is the time between two chunks with text of one stream, over all streams; time
-per output token is (last - first) / (tokens - 1) of one request. AIPerf calls the former
-inter-chunk latency, and the latter inter-token latency. Rates are over the time from the first
-request's begin to the last one's end.
+Inter-token latency is the time between two chunks with text of one stream, over all streams. Time
+per output token is (last - first) / (tokens - 1) of one request. AIPerf calls them inter-chunk
+latency and inter-token latency. Rates count from the first request's begin to the last request's
+end.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ MOST_SAID = 3
 
 
 class Distribution(Struct, frozen=True):
-    """Seconds."""
+    """Statistics of times in seconds."""
 
     n: int
     mean: float
@@ -30,7 +30,7 @@ class Distribution(Struct, frozen=True):
 
 
 class TurnFigures(Struct, frozen=True, kw_only=True):
-    """One turn over all conversations."""
+    """Figures of one turn, over all conversations."""
 
     turn: int
     n: int
@@ -40,9 +40,9 @@ class TurnFigures(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """One run. A distribution without values is None.
+    """Figures of a run. A distribution without values is None.
 
-    `short` requests ended well but brought another number of tokens than was asked for.
+    `short` counts successful requests with another number of tokens than requested.
     """
 
     requests: int
@@ -62,11 +62,11 @@ class Figures(Struct, frozen=True, kw_only=True):
     request_s: Distribution | None
     turns: list[TurnFigures]
     said: list[str]
-    """What the first failed requests said, each thing once."""
+    """Distinct messages of the first failed requests."""
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Of values in ascending order. Raises `IndexError` for none."""
+    """A percentile of values in ascending order. Raises `IndexError` for no values."""
     rank = (len(ordered) - 1) * percent / 100
     below = int(rank)
     above = min(below + 1, len(ordered) - 1)
@@ -74,7 +74,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def distribution(values: Iterable[float]) -> Distribution | None:
-    """None for no values."""
+    """A distribution; None for no values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -94,12 +94,12 @@ def gaps(outcome: Outcome) -> list[float]:
 
 
 def times_to_first_token(outcomes: Iterable[Outcome]) -> list[float]:
-    """Of those that brought any text."""
+    """Seconds to the first text, of requests that had text."""
     return [outcome.text_at[0] - outcome.began_at for outcome in outcomes if outcome.text_at]
 
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
-    """Of a run. Latencies are of what succeeded; failed requests count as errors only."""
+    """Figures of a run. Failed requests count as errors only, not in latencies."""
     good = [outcome for outcome in outcomes if outcome.failure is None]
     elapsed_s = _elapsed_s(outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in good)

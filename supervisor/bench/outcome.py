@@ -1,4 +1,4 @@
-"""What became of one request, as its client saw it."""
+"""The outcome of one request, as its client saw it."""
 
 from enum import StrEnum
 
@@ -9,24 +9,24 @@ class Failure(StrEnum):
     """Why a request failed."""
 
     UNREACHABLE = "unreachable"
-    """No connection, or it broke before the headers."""
+    """No connection, or a connection that broke before the headers."""
     REFUSED = "refused"
     """An HTTP status other than 200."""
     ERROR_EVENT = "error event"
-    """The stream said that it failed."""
+    """The stream reported an error."""
     CUT = "cut off"
     """The stream ended without `[DONE]`."""
     SILENT = "silent"
-    """Nothing came for as long as a client waits."""
+    """Silence for longer than the client waits."""
     UNFINISHED = "unfinished"
-    """The benchmark's own time was over."""
+    """The benchmark's own time had ended."""
 
 
 class Outcome(Struct, kw_only=True):
-    """One request. Times are seconds of one monotonic clock; `text_at` has one for each chunk
-    with text. Written by the client while it runs, read by everybody afterwards.
+    """A request's outcome. Times are seconds of one monotonic clock; `text_at` has one for each
+    chunk with text. The client writes it while the request runs; it is read afterwards.
 
-    `output_tokens` is the server's count, or that of chunks where it sent no `usage`.
+    `output_tokens` is the server's count, or the number of chunks if the server sent no `usage`.
     """
 
     conversation: int

@@ -1,6 +1,6 @@
-"""Two small plots as SVG, without a plotting library. Pure.
+"""Two small SVG plots, without a plotting library. Pure.
 
-Colours suit light and dark pages and eyes that mix up red and green.
+The colours suit light and dark pages and red-green colour blindness.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def percentile_curves(title: str, panels: Mapping[str, Mapping[str, Sequence[flo
 
 
 def ratio_bars(title: str, ratios: Mapping[str, float]) -> str:
-    """A bar for each ratio, beside a line at 1: longer is better."""
+    """A bar for each ratio, next to a line at 1. Longer is better."""
     longest = max([1.0, *ratios.values()]) * 1.1
     scale = WIDTH / longest
     height = 50 + ROW * len(ratios)

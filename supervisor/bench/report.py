@@ -1,4 +1,4 @@
-"""Figures as text for people and as JSON for programs. Pure, but for `write`."""
+"""Figures as text and as JSON. Pure, except for `write`."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ COLUMNS = ("mean", "p50", "p90", "p99", "max")
 
 
 def lines(figures: Figures) -> list[str]:
-    """A run, for a terminal. One in which nothing succeeded has nothing but errors."""
+    """A run as lines of text. A run without any success shows its errors only."""
     if not figures.succeeded:
         return [_success(figures), *_errors(figures)]
     rows = [
@@ -37,7 +37,7 @@ def lines(figures: Figures) -> list[str]:
 def document(
     figures: Figures, target: Target, workload: Workload, bounds: Bounds, run: Run
 ) -> dict[str, Any]:
-    """A run with what it was, for a file. The key is left out."""
+    """A run with its target, workload and bounds, as plain data. Leaves out the key."""
     server = {"url": target.url, "model": target.model, "api": target.api}
     plain: dict[str, Any] = msgspec.to_builtins(
         {
@@ -53,7 +53,7 @@ def document(
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """As indented JSON. Raises `OSError`."""
+    """Write indented JSON. Raises `OSError`."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 

@@ -1,8 +1,8 @@
-"""Carrying a workload out: clients that begin conversations until a bound is reached.
+"""Carries out a workload: clients begin conversations until a bound is reached.
 
-A closed loop has `streams` clients, each with one request at a time; an open one begins
-conversations when they arrive, however many run. Nothing begins after `duration_s`, and what has
-begun may end within `grace_s` more. So a run stops by itself, whatever the server does.
+A closed loop has `streams` clients, each with one request at a time. An open loop begins
+conversations at their arrival times, however many are running. None begins after `duration_s`, and
+running ones may end within `grace_s` more, so a run always ends by itself.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from supervisor.bench.outcome import Failure, Outcome
 from supervisor.bench.workload import Conversation, Workload, arrivals, conversation
 
 Progress = Callable[[Outcome], None]
-"""Called at the end of each request that counts."""
+"""Called at the end of each measured request."""
 
 WARM_UP_TOKENS = 8
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """How much is done. `requests` counts conversations, each of as many requests as turns."""
+    """The bounds of a run. `requests` counts conversations, each with one request for each turn."""
 
     streams: Annotated[int, Meta(ge=1)] = 8
     requests: Annotated[int, Meta(ge=1)] | None = None
@@ -37,7 +37,7 @@ class Bounds(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What was measured. `client_cpu_s` is the load generator's own processor time."""
+    """The outcomes of a run. `client_cpu_s` is the load generator's own processor time."""
 
     outcomes: list[Outcome]
     client_cpu_s: float
@@ -49,9 +49,9 @@ async def run(
     bounds: Bounds,
     on_end: Progress = lambda _: None,
 ) -> Run:
-    """Warm up, measure, and return every request that was begun, in order of beginning.
+    """Warm up, measure, and return every begun request in order of beginning.
 
-    Raises `ValueError` if nothing would ever end it.
+    Raises `ValueError` for a run without an end.
     """
     if bounds.requests is None and bounds.duration_s is None:
         raise ValueError("neither a number of requests nor a duration")
@@ -64,7 +64,7 @@ async def run(
 
 
 class Load:
-    """Runs conversations of one workload. `outcomes` has what was begun so far."""
+    """Runs conversations of one workload. `outcomes` has all requests begun so far."""
 
     def __init__(
         self, http: aiohttp.ClientSession, target: Target, workload: Workload, on_end: Progress
@@ -76,7 +76,7 @@ class Load:
         self._on_end = on_end
 
     async def converse(self, asked: Conversation) -> None:
-        """All turns of a conversation, or those up to the first that fails."""
+        """Run the turns of a conversation up to the first failure."""
         said: list[tuple[str, str]] = []
         for turn, text in enumerate(asked.turns):
             outcome = Outcome(
@@ -98,7 +98,7 @@ class Load:
 async def _warm_up(
     http: aiohttp.ClientSession, target: Target, workload: Workload, bounds: Bounds
 ) -> None:
-    """A few short requests that no figure knows of."""
+    """Send a few short requests that are not measured."""
     tokens = min(WARM_UP_TOKENS, workload.output_tokens)
     short = structs.replace(workload, output_tokens=tokens, varied=False, turns=1, shared_prefix=0)
     load = Load(http, target, short, lambda _: None)
@@ -109,7 +109,8 @@ async def _warm_up(
 
 
 async def _within(bounds: Bounds, work: Coroutine[Any, Any, None]) -> None:
-    """Let the work end. What runs at the very end is cancelled, and its outcomes say so."""
+    """Wait for the running requests. Those that outlast the grace time are cancelled and recorded
+    so."""
     limit = None if bounds.duration_s is None else bounds.duration_s + bounds.grace_s
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit):
@@ -123,7 +124,7 @@ async def _closed(load: Load, bounds: Bounds) -> None:
         for index in indexes:
             await load.converse(conversation(load.workload, index))
             if load.outcomes[-1].failure is Failure.UNREACHABLE:
-                await asyncio.sleep(0.1)  # a server that is away is not to be hammered
+                await asyncio.sleep(0.1)  # pause: an unreachable server must not be flooded
 
     async with asyncio.TaskGroup() as clients:
         for _ in range(bounds.streams):
@@ -147,7 +148,7 @@ def _beyond(bounds: Bounds, index: int, elapsed_s: float) -> bool:
 
 
 def _indexes(bounds: Bounds) -> Iterator[int]:
-    """The conversations that clients begin next; shared by them all."""
+    """The next conversations, shared by all clients."""
     began = time.monotonic()
     for index in itertools.count():
         if _beyond(bounds, index, time.monotonic() - began):

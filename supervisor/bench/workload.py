@@ -1,7 +1,7 @@
-"""What is asked for, and when. Pure: the same workload gives the same requests everywhere.
+"""The requests of a benchmark and their times. Pure: a workload gives the same requests everywhere.
 
-Lengths are counted in words that the usual vocabularies hold as one token, since a client has no
-tokenizer; what it came to in tokens is in the server's `usage`.
+Lengths count words that common vocabularies hold as one token, because a client has no tokenizer.
+The server's `usage` has the real count.
 """
 
 import itertools
@@ -15,19 +15,19 @@ from supervisor.bench import code_text
 from supervisor.bench.words import WORDS
 
 INDEX_WORDS = 3
-"""Words at the beginning of a text that only its index decides: 37 million texts are distinct."""
+"""Words at the beginning of a text that depend on its index only, so that texts are distinct."""
 
 Count = Annotated[int, Meta(ge=1)]
 
 
 class Workload(Struct, frozen=True, kw_only=True):
-    """One kind of conversation, any number of them. `conversation` makes the one of an index.
+    """One kind of conversation. `conversation` makes the conversation of an index.
 
-    `prompt_tokens` is the length of each turn's own text; the `shared_prefix` stands before the
-    first turn's in addition, the same in all. An answer has `output_tokens`, or with `varied` any
-    number from a quarter to seven quarters of them. With `copying`, a turn's text brings source
-    code and asks to have it again with one name changed. `rate` is of conversations per second,
-    arriving as a Poisson process; None means that a client begins one when it has ended another.
+    `prompt_tokens` is the length of each turn's own text. `shared_prefix` stands before the first
+    turn's text and is the same in all conversations. An answer has `output_tokens`, or with
+    `varied` a quarter to seven quarters of them. With `copying`, a turn's text is source code to be
+    repeated with one name changed. `rate` is conversations per second, arriving as a Poisson
+    process; with None, a client begins one when its last one has ended.
     """
 
     prompt_tokens: Count = 128
@@ -42,7 +42,7 @@ class Workload(Struct, frozen=True, kw_only=True):
 
 
 class Conversation(Struct, frozen=True):
-    """What one user says. `seed` is for the server's dice, `output_tokens` for each answer."""
+    """One user's turns. `seed` is for the server's sampling, `output_tokens` for each answer."""
 
     index: int
     prefix: str
@@ -52,9 +52,9 @@ class Conversation(Struct, frozen=True):
 
 
 def conversation(workload: Workload, index: int) -> Conversation:
-    """The conversation of this index; those of different indexes begin differently.
+    """The conversation of this index. Different indexes begin differently.
 
-    A negative index is a warm-up, unlike all that is measured.
+    A negative index is a warm-up, which differs from all measured conversations.
     """
     dice = _dice(f"{workload.seed}/{index}")
     return Conversation(
@@ -67,7 +67,7 @@ def conversation(workload: Workload, index: int) -> Conversation:
 
 
 def arrivals(workload: Workload) -> Iterator[float]:
-    """When conversations begin, in seconds since the first moment, without end."""
+    """Yield the times at which conversations begin, in seconds since the start, without end."""
     if workload.rate is None:
         raise ValueError("a closed loop has no times of arrival")
     dice = _dice(f"{workload.seed}/arrivals")
@@ -75,7 +75,7 @@ def arrivals(workload: Workload) -> Iterator[float]:
 
 
 def _dice(purpose: str) -> random.Random:
-    """Hashing text is the same in all processes and versions of Python."""
+    """A random generator that is the same in all processes and Python versions."""
     return random.Random(purpose)  # noqa: S311  (no secrets)
 
 
@@ -102,7 +102,7 @@ def _text(workload: Workload, index: int, dice: random.Random) -> str:
 
 
 def _index_words(seed: int, index: int) -> list[str]:
-    """The index as a number written in words, its last digit first, shifted by the seed."""
+    """The index written in words, its last digit first, shifted by the seed."""
     number = index + _dice(f"{seed}/index").randrange(len(WORDS) ** INDEX_WORDS)
     words = []
     for _ in range(INDEX_WORDS):

@@ -1,7 +1,7 @@
-"""Everything that a person does at a terminal: the command `gpufc-supervisor`.
+"""The command line: `gpufc-supervisor`.
 
-One module for each command. They import what is heavy inside their functions, so that `--help`
-answers at once. What goes wrong is one line on stderr and an exit code (`exit_codes.py`).
+One module for each command. A command imports heavy modules inside its function, so that `--help`
+answers at once. Each error is one line on stderr and an exit code (`errors.py`).
 """
 
 import importlib
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from supervisor.control import program
+from supervisor import program
 
 PROGRAM = program.NAME
 
@@ -33,11 +33,11 @@ COMMANDS = {
     "version": "supervisor.cli.version",
     "completion": "supervisor.cli.completion",
 }
-"""In the order in which somebody new needs them."""
+"""In the order in which a newcomer needs them."""
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for, and whose errors are lines."""
+    """A group that imports a command when it is called. Each error is one line on stderr."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -52,7 +52,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the command that was probably meant."""
+        """As click's. The error for an unknown command names the most similar one."""
         if args[0] not in COMMANDS:
             from gpufc.settings import closest
 
@@ -62,7 +62,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As click's, but every error is one line on stderr with the exit code of contract.md."""
+        """As click's, except that every error is one line on stderr with an exit code of
+        `errors.py`."""
         from supervisor.cli.errors import reported
 
         main: Callable[..., Any] = super().main

@@ -1,4 +1,4 @@
-"""`python -m supervisor.cli`: the same as `gpufc-supervisor`. What `start --detach` runs."""
+"""`python -m supervisor.cli`: the same as `gpufc-supervisor`. `start --detach` runs it."""
 
 from supervisor.cli import main
 

@@ -1,4 +1,4 @@
-"""How an answer appears while it streams: wrapped on a terminal, as it is elsewhere."""
+"""Shows an answer while it streams: wrapped on a terminal, unchanged in a pipe."""
 
 import time
 from typing import TextIO
@@ -13,8 +13,8 @@ WAITING = " waiting for the engine…"
 
 
 class AnswerView:
-    """Writes one answer. A note that it is waited for stands behind the text on a terminal only,
-    and is gone before anything else is written."""
+    """Writes one answer. On a terminal, a note that the answer is awaited stands behind the text.
+    It is erased before the next write."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -23,25 +23,25 @@ class AnswerView:
         self._has_note = False
 
     def text(self, piece: str) -> None:
-        """A piece of the answer has come."""
+        """Write a piece of the answer."""
         self._last_text = time.monotonic()
         self._clear_note()
         self._write(self._wrapper.feed(piece) if self._wrapper else piece)
 
     def alive(self) -> None:
-        """The service is there, and no text has come."""
+        """Show that the service is alive and the answer is still awaited."""
         if self._wrapper and time.monotonic() - self._last_text >= PAUSE_S and not self._has_note:
             self._write(self._wrapper.flush())
             self._show_note(self._wrapper.column)
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """End the answer."""
         self._clear_note()
         if self._wrapper:
             self._write(self._wrapper.flush())
 
     def _show_note(self, column: int) -> None:
-        """Behind the text, in the room that its line has, with the cursor back where it was."""
+        """Write the note in the rest of the line, and move the cursor back."""
         note = cut(WAITING if column else WAITING.lstrip(), columns() - 1 - column)
         if note:
             self._write(f"{click.style(note, dim=True)}\x1b[{len(note)}D")

@@ -1,4 +1,4 @@
-"""`bench`: how fast a server answers, from a client's side."""
+"""`bench`: measures a server from a client's side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,9 +84,9 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     """Measure the running front, or any server with OpenAI's API.
 
     Shows time to first token, time between tokens, throughput and errors. Every prompt is new to
-    the server unless it was measured with the same --seed before.
+    the server unless an earlier run had the same --seed.
 
-    A key, where the server wants one, is read from the variable GPUFC_API_KEY.
+    If the server needs a key, set it in the variable GPUFC_API_KEY.
     """
     import asyncio
 
@@ -114,7 +114,7 @@ def command(json_file: Path | None, plot_file: Path | None, **options: Any) -> N
     if plot_file is not None:
         plot_file.write_text(_plot(target.url, run))
     if not found.succeeded:
-        raise NotRunning(f"no request to {target.endpoint} succeeded")
+        raise NotRunning(f"no request to {target.endpoint} succeeded; the errors above say why")
 
 
 def _fields(kind: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`chat`: a conversation with the model that is served."""
+"""`chat`: a conversation with the served model."""
 
 import sys
 from typing import Any
@@ -23,7 +23,7 @@ from supervisor.cli.options import setting_options
 )  # fmt: skip
 @click.option(
     "--max-tokens", type=click.IntRange(1), metavar="N",
-    help="longest answer, in tokens [default: what fits in the context]",
+    help="longest answer, in tokens [default: as long as the context allows]",
 )  # fmt: skip
 @setting_options(["runtime_dir"])
 def command(
@@ -34,10 +34,10 @@ def command(
 ) -> None:
     """Talk to the model of the running front.
 
-    With PROMPT, or with a prompt from a pipe, prints the one answer and ends. Otherwise it is a
-    conversation: /help names its commands, Ctrl-C breaks an answer off, Ctrl-D ends it.
+    With PROMPT, or with a prompt from a pipe, prints one answer and ends. Otherwise it is a
+    conversation: /help lists its commands, Ctrl-C ends an answer, Ctrl-D ends the conversation.
 
-    A key, where the service wants one, is read from the variable GPUFC_API_KEY.
+    If the service needs a key, set it in the variable GPUFC_API_KEY.
     """
     from supervisor.cli.chat_client import ChatClient
     from supervisor.cli.chat_session import ChatSession

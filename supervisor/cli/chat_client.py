@@ -14,19 +14,20 @@ from gpufc.errors import GpufcError
 from supervisor.control.client import NotRunning
 
 TIMEOUT_S = 60.0
-"""Longest silence. The front sends a comment every 5 s while a request waits."""
+"""Longest silence before the client gives up. The front sends a comment every 5 s while a request
+waits."""
 
 Turn = dict[str, str]
 
 
 class ChatFailed(GpufcError):
-    """The service answered with an error; the text is its message."""
+    """The service answered with an error. The text is the error's message."""
 
 
 class Figures(Struct):
-    """What the last answer cost. Seconds are as this client saw them.
+    """Token counts and times of the last answer, in seconds of this client's clock.
 
-    Until the service has sent its own figures, `completion_tokens` counts the pieces that came.
+    `completion_tokens` counts received pieces until the service has sent its own figures.
     """
 
     prompt_tokens: int = 0
@@ -37,13 +38,13 @@ class Figures(Struct):
 
     @property
     def tokens_per_second(self) -> float:
-        """After the first token."""
+        """Rate after the first token."""
         spent = self.total_s - (self.first_token_s or 0.0)
         return (self.completion_tokens - 1) / spent if self.completion_tokens > 1 and spent else 0.0
 
 
 class ChatClient:
-    """One service. `figures` are those of the last answer, also of one that was broken off."""
+    """A client of one service. `figures` belong to the last answer, complete or cancelled."""
 
     def __init__(self, base_url: str, options: dict[str, Any] | None = None) -> None:
         self.base_url = base_url
@@ -51,9 +52,9 @@ class ChatClient:
         self.figures = Figures()
 
     def answer(self, messages: list[Turn]) -> Generator[str, None, None]:
-        """The answer's text, as it comes. Closing the iterator cancels the request.
+        """Yield the answer's text as it arrives. Closing the iterator cancels the request.
 
-        An empty piece says that the service is there and has no text yet. Raises `ChatFailed` or
+        An empty piece means that the service is alive and has no text yet. Raises `ChatFailed` or
         `NotRunning`.
         """
         self.figures = Figures()
@@ -61,7 +62,7 @@ class ChatClient:
         connection = self._connection()
         try:
             response = self._send(connection, messages)
-            self.figures.broken_off = True  # until it has ended
+            self.figures.broken_off = True  # reset when the answer has ended
             for event in _events(response):
                 text = _text(event) if event else ""
                 self._count(event, text, time.monotonic() - began)

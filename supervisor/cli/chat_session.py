@@ -1,4 +1,4 @@
-"""One conversation at a terminal: what has been said, the slash commands, the prompt."""
+"""One conversation at a terminal: its turns, its slash commands, its prompt."""
 
 import contextlib
 import textwrap
@@ -7,10 +7,10 @@ from typing import TextIO
 
 import click
 
+from supervisor import program
 from supervisor.cli.answer_view import AnswerView
 from supervisor.cli.chat_client import ChatClient, ChatFailed, Turn
 from supervisor.cli.terminal import columns, duration, input_mode
-from supervisor.control import program
 from supervisor.control.client import NotRunning
 
 PROMPT = "> "
@@ -20,13 +20,13 @@ HELP = """\
 /system TEXT  set the system prompt and begin anew; without TEXT, show it
 /reset        forget the conversation
 /stats        figures of the last answer
-/help         this
+/help         this list
 /quit         end (so does Ctrl-D)
-Ctrl-C breaks an answer off; what came of it stays in the conversation."""
+Ctrl-C ends an answer; its beginning stays in the conversation."""
 
 
 class ChatSession:
-    """Keeps the turns. A turn without an answer is taken back, so that it can be asked again."""
+    """Owns the turns. A turn without an answer is removed, so that it can be asked again."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ChatSession:
         system: str | None = None,
         command: Callable[[str], str] = program.command,
     ) -> None:
-        """`command` is how a command of the front that is talked to is typed."""
+        """`command` spells a command of the front."""
         self._client = client
         self._command_line = command
         self._out = out
@@ -44,15 +44,15 @@ class ChatSession:
         self._turns: list[Turn] = []
 
     def ask(self, prompt: str) -> None:
-        """Send a turn and print its answer as it comes. Raises `ChatFailed` or `NotRunning`.
+        """Send a turn and print its answer as it arrives. Raises `ChatFailed` or `NotRunning`.
 
-        Ctrl-C while the answer comes is raised again after it has been cancelled.
+        Ctrl-C during the answer cancels the request and is raised again.
         """
         self._turns.append({"role": "user", "content": prompt})
         said: list[str] = []
         view = AnswerView(self._out)
         try:
-            # what is typed meanwhile would appear in the middle of the answer
+            # typed characters would appear in the middle of the answer
             with input_mode(echo=False, lines=True):
                 self._receive(said, view)
         finally:
@@ -75,7 +75,7 @@ class ChatSession:
                     view.alive()
 
     def converse(self, model: str) -> None:
-        """Prompt, answer, prompt, … until the person ends it or the service is gone."""
+        """Alternate prompts and answers until the end of input or of the service."""
         _enable_editing()
         banner = f"{model} at {self._client.base_url}. /help names the commands, Ctrl-D ends."
         self._say(_wrapped(banner))
@@ -98,7 +98,7 @@ class ChatSession:
             self._say(f"Ask again when `{self._command_line('status')}` says that it is ready.")
 
     def _read(self) -> str | None:
-        """One line; None at the end. Ctrl-C clears the line, as in a shell."""
+        """Read one line; None at the end of input. Ctrl-C clears the line, as in a shell."""
         while True:
             try:
                 return input(PROMPT).strip()
@@ -109,7 +109,7 @@ class ChatSession:
                 return None
 
     def _command(self, line: str) -> bool:
-        """Carry out a slash command; False ends the conversation."""
+        """Run a slash command. False ends the conversation."""
         name, _, rest = line.partition(" ")
         match name:
             case "/quit" | "/exit":
@@ -136,7 +136,7 @@ class ChatSession:
             self._say(self._system or "(no system prompt)")
 
     def stats(self) -> str:
-        """The last answer's figures in words."""
+        """The last answer's figures as one line."""
         figures = self._client.figures
         if figures.first_token_s is None:
             return "broken off before the first token" if figures.broken_off else "no answer yet"
@@ -162,7 +162,7 @@ def _wrapped(text: str) -> str:
 
 
 def _enable_editing() -> None:
-    """Line editing and history in `input`, where Python was built with it."""
+    """Give `input` line editing and history, if Python was built with readline."""
     with contextlib.suppress(ImportError):
         import readline
 

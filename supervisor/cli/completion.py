@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete commands and options."""
+"""`completion`: a shell's completion script for commands and options."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`crashes list|show`: what the flight recorder kept of workers that died."""
+"""`crashes list|show`: the flight recorder's records of worker deaths."""
 
 import json
 import time
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from supervisor.fleet.crash_store import CrashStore
 
 MAX_SHOWN = 10
-"""Sequences; `--json` has them all."""
+"""Sequences shown of a record; `--json` has them all."""
 
 
 @click.group("crashes")
 def command() -> None:
-    """Look at the deaths of workers, as the flight recorder kept them.
+    """Show records of worker deaths.
 
-    A record holds the reason, the last engine step, what was being computed (its parameters; never
-    a prompt or an answer), the last lines that the worker printed, its stacks and its memory. The
-    newest 50 are kept.
+    A record has the reason, the last engine step, the parameters of the sequences in it, the last
+    lines that the worker printed, its stacks and its memory. It never has prompts or answers. The
+    newest 50 records are kept.
     """
 
 
@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 @setting_options(["runtime_dir"])
 def list_crashes(as_json: bool, runtime_dir: str | None) -> None:
-    """List the records, the newest first. Works when nothing runs, too."""
+    """List the records, the newest first. Works without a running front, too."""
     import msgspec
 
     from supervisor.cli.terminal import columns, duration, table

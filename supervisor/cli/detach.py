@@ -1,4 +1,4 @@
-"""`start --detach`: the same command again in a session of its own, watched until it is ready."""
+"""`start --detach`: runs the same command in a session of its own and waits until it is ready."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ import click
 from gpufc.config import Config
 from gpufc.errors import ConfigError, StartError
 from supervisor.cli.errors import USAGE
+from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
 from supervisor.control.client import ControlClient, NotRunning
@@ -26,9 +27,9 @@ Status = dict[str, Any]
 
 
 def start_detached(config: Config, args: Sequence[str]) -> None:
-    """Start a front that outlives this process and its terminal; returns when it is ready.
+    """Start a front that outlives this process and its terminal. Returns when the front is ready.
 
-    Raises `StartError` or `ConfigError` with the reason that the front itself gave.
+    Raises `StartError` or `ConfigError` with the front's own reason.
     """
     folder = RuntimeDir.find(config.server.runtime_dir)
     log = _log_path(folder)
@@ -46,11 +47,11 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         raise
-    for line in welcome(status, config.model.n_ctx, folder.command):
+    for line in welcome(status, asked_contexts(config), folder.command):
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
     click.echo(f"`{folder.command('logs -f')}` follows it, `{folder.command('stop')}` ends it.")
-    child.returncode = 0  # it is meant to outlive us: no warning about that when we end
+    child.returncode = 0  # the front outlives this process: no ResourceWarning about that
 
 
 def _wait_ready(child: subprocess.Popen[bytes], client: ControlClient, log: Path) -> Status:
@@ -71,7 +72,8 @@ def _wait_ready(child: subprocess.Popen[bytes], client: ControlClient, log: Path
 
 
 def _status(client: ControlClient, pid: int) -> Status | None:
-    """The child's status; None while it is not there, or somebody else's front still is."""
+    """The child's status; None while the child has no control socket, or another front still has
+    it."""
     try:
         status = client.status()
     except NotRunning:
@@ -80,7 +82,7 @@ def _status(client: ControlClient, pid: int) -> Status | None:
 
 
 def _failure(code: int, log: Path) -> StartError | ConfigError:
-    """The last `error:` line that the child wrote, as the error that it was."""
+    """The error of the last `error:` line in the child's output."""
     reasons = [
         line.removeprefix("error:").strip()
         for line in log.read_text("utf-8", "replace").splitlines()
@@ -91,20 +93,21 @@ def _failure(code: int, log: Path) -> StartError | ConfigError:
 
 
 def _log_path(folder: RuntimeDir) -> Path:
-    """Where the child's own output goes. The folder is made and checked as the front does it."""
+    """The file for the child's output. Makes and checks the runtime folder as the front does."""
     RuntimeDir.acquire(str(folder.path)).cleanup()
     return folder.logs / OUTPUT_NAME
 
 
 def _private(path: str, flags: int) -> int:
-    """An opener: nobody else may read it, even if it was there before with another mode."""
+    """An opener for `open`: the file is private, also if it existed with another mode."""
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.fchmod(fd, 0o600)
     return fd
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the folder that this package came from: `-P` leaves the current one out."""
+    """This environment, with this package's folder in PYTHONPATH: `-P` leaves out the current
+    one."""
     import gpufc
 
     root = str(Path(gpufc.__file__).parent.parent)

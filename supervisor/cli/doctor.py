@@ -1,4 +1,4 @@
-"""`doctor`: would `start` work here, and if not, what to do."""
+"""`doctor`: says whether `start` would work, and how to repair what would stop it."""
 
 import json
 import signal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpufc.config import ServerConfig
     from gpufc.settings import Settings
     from supervisor.cli.findings import Finding
+    from supervisor.cli.preflight import Plan
     from supervisor.runtime_dir import RuntimeDir
 
 PROBE_S = 60.0
@@ -42,8 +43,8 @@ _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("BAD ", "
 def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
     """Say whether `start` would work with these options, and what to do if not.
 
-    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would
-    work or has done so already, 2 if the configuration is wrong, 3 if something else is in the way.
+    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would work
+    or a front already runs here, 2 for a wrong configuration, 3 for any other obstacle.
     """
     import msgspec
 
@@ -64,7 +65,7 @@ def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
 
 
 def examine(settings: "Settings") -> Iterator["Finding"]:
-    """All findings, in the order in which a start would run into them."""
+    """Yield all findings, in the order in which a start would meet them."""
     from supervisor.cli import findings, preflight
     from supervisor.runtime_dir import RuntimeDir
 
@@ -76,7 +77,7 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
         plan = preflight.check_configuration(settings)
     except ConfigError as err:
         yield findings.Finding(findings.Level.BAD, "configuration", str(err), code=USAGE)
-    yield from _engine(plan, settings)
+    yield from _engine(plan)
     folder = RuntimeDir.find(server.runtime_dir)
     running = findings.running(_status(folder), server.port)
     if running is not None:
@@ -88,7 +89,7 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
 
 
 def _status(folder: "RuntimeDir") -> dict[str, Any] | None:
-    """What the front that runs in the folder says of itself."""
+    """The status of the front that runs in the folder; None without one."""
     from supervisor.control.client import ControlClient
 
     try:
@@ -98,7 +99,7 @@ def _status(folder: "RuntimeDir") -> dict[str, Any] | None:
 
 
 def _places(server: "ServerConfig") -> Iterator["Finding"]:
-    """Whether the folder and the port can be taken."""
+    """Check that the folder and the port are free."""
     from supervisor.cli import findings, preflight
     from supervisor.runtime_dir import RuntimeDir
 
@@ -114,25 +115,29 @@ def _places(server: "ServerConfig") -> Iterator["Finding"]:
     )
 
 
-def _engine(plan: Any, settings: "Settings") -> Iterator["Finding"]:
+def _engine(plan: "Plan | None") -> Iterator["Finding"]:
+    from gpufc.config import ModelConfig
     from supervisor.cli import findings
 
-    path = plan.config.model.model_path if plan else None
-    model = settings.config.model
-    report = probe(path, (model.cache_type_k, model.cache_type_v))
+    models = list(plan.config.models.values()) if plan else []
+    first = models[0] if models else ModelConfig()
+    report = probe(first.model_path, (first.cache_type_k, first.cache_type_v))
     engine = report["llama_cpp"]
     yield from findings.engine(engine)
     devices, why_none = _gpus()
     yield from findings.gpu(devices, why_none, bool(engine.get("supports_gpu")))
-    facts = report.get("model")
-    if facts:
-        yield from findings.model(facts, settings.config)
-    if facts and "error" not in facts:
-        yield from findings.memory(facts, report, settings.config)
+    for model in models:
+        if model is not first:
+            report = probe(model.model_path, (model.cache_type_k, model.cache_type_v))
+        facts = report.get("model")
+        if facts:
+            yield from findings.model(facts, model.n_ctx)
+        if facts and "error" not in facts:
+            yield from findings.memory(facts, report, model)
 
 
 def probe(model_path: str | None, cache_types: Sequence[str] = ()) -> dict[str, Any]:
-    """What `engine_worker.probe` says, run in a process of its own: it may crash or hang."""
+    """The report of `engine_worker.probe`, run in its own process because it may crash or hang."""
     command = [sys.executable, "-m", "engine_worker.probe"]
     command += [model_path, *cache_types] if model_path else []
     try:
@@ -160,7 +165,7 @@ def _gpus() -> tuple[tuple[Any, ...], str]:
         return NvmlSource().sample(), ""
     except SourceAbsent as err:
         return (), str(err)
-    except Exception as err:  # a driver may raise anything, and that is a finding too
+    except Exception as err:  # a driver may raise anything: a failing driver is a finding
         return (), f"the driver failed: {err}"
 
 

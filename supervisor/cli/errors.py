@@ -1,4 +1,7 @@
-"""From exceptions to one line on stderr and the exit codes of contract.md."""
+"""Turns exceptions into one line on stderr and an exit code.
+
+Exit codes: 0 fine, 2 bad usage or configuration, 3 could not start, 4 not running, 5 refused.
+"""
 
 import errno
 import itertools
@@ -19,7 +22,7 @@ INTERRUPTED = 130
 
 
 def reported(command: Callable[[], Any], args: Sequence[str]) -> int:
-    """Run a command; returns the exit code, having said what went wrong."""
+    """Run a command. Prints its error as one line and returns the exit code."""
     try:
         result = command()
         return result if isinstance(result, int) else 0
@@ -44,7 +47,7 @@ def reported(command: Callable[[], Any], args: Sequence[str]) -> int:
         if _debugging(args):
             raise
         return _say(f"{err.strerror or err}{f': {err.filename}' if err.filename else ''}", 1)
-    except Exception as err:  # a defect of ours: still one line, with the way to more
+    except Exception as err:  # a defect of gpufc: one line, with the way to more
         if _debugging(args):
             raise
         hint = "run it again with GPUFC_LOG_LEVEL=debug for the traceback"
@@ -52,7 +55,7 @@ def reported(command: Callable[[], Any], args: Sequence[str]) -> int:
 
 
 def exit_code(err: GpufcError) -> int:
-    """The code of contract.md for an error that an operator caused."""
+    """The exit code for an operator's error."""
     from supervisor.control.client import NotRunning, Refused
 
     match err:
@@ -69,8 +72,8 @@ def exit_code(err: GpufcError) -> int:
 
 
 def _usage(err: click.UsageError) -> str:
-    """Click's message as one line that begins small and ends with where to look."""
-    from supervisor.control import program
+    """Click's message as one line in lower case that ends with where to look."""
+    from supervisor import program
 
     if isinstance(err, click.NoSuchOption):
         close = _similar(err.option_name, err.possibilities or ())
@@ -82,7 +85,7 @@ def _usage(err: click.UsageError) -> str:
 
 
 def _similar(option: str, possibilities: Sequence[str]) -> list[str]:
-    """Click finds options alike that share little more than their dashes."""
+    """The suggestion if it is really alike: click counts the dashes that all options share."""
     from gpufc.settings import closest
 
     bare = {name.lstrip("-"): name for name in possibilities}
@@ -97,7 +100,8 @@ def _say(message: str, code: int) -> int:
 
 
 def _reader_left() -> int:
-    """`| head` has seen enough. Without this, the interpreter complains once more at its end."""
+    """Point stdout at /dev/null: after `| head`, the interpreter would report it once more at
+    exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,4 +1,4 @@
-"""What `doctor` found: a list of findings, each with what to do about it. Pure but for reading."""
+"""The findings of `doctor`, each with its remedy. Pure apart from reading the system."""
 
 import os
 import platform
@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gpufc.config import Config
+from gpufc.config import ModelConfig
 from gpufc.errors import GpufcError
+from supervisor import program
 from supervisor.cli import errors
 from supervisor.cli.terminal import amount
-from supervisor.control import program
 
 LEAST_PYTHON = (3, 11)
 LEAST_FILES = 4096
@@ -26,11 +26,11 @@ GPU_SHARE = 0.8
 CPU_SHARE = 0.9
 REBUILD = "install --force-reinstall --no-cache-dir llama-cpp-python"
 RUNNING = "running"
-"""The subject of the finding that a front runs already."""
+"""Subject of the finding that a front already runs."""
 
 
 class Level(StrEnum):
-    """`bad` keeps `start` from working; `warn` does not."""
+    """`bad` prevents `start`; `warn` does not."""
 
     OK = "ok"
     WARN = "warn"
@@ -38,8 +38,7 @@ class Level(StrEnum):
 
 
 class Finding(Struct, frozen=True):
-    """`advice` is what to do, empty where there is nothing to do. `code` is the exit code that
-    `start` would end with because of it."""
+    """`advice` is the remedy, or empty. `code` is the exit code that `start` would end with."""
 
     level: Level
     subject: str
@@ -76,7 +75,7 @@ def libraries(names: dict[str, str]) -> Iterator[Finding]:
 
 
 def checked(subject: str, check: Callable[[], Any], fine: str) -> Finding:
-    """A check of `preflight`: its error is the finding, and says itself what to do."""
+    """Run a check of `preflight`. Its error becomes the finding and contains the remedy."""
     try:
         check()
     except GpufcError as err:
@@ -85,7 +84,7 @@ def checked(subject: str, check: Callable[[], Any], fine: str) -> Finding:
 
 
 def running(status: Mapping[str, Any] | None, port: int) -> Finding | None:
-    """One finding for the front that holds both the folder and the port, if it is well."""
+    """A finding if a healthy front holds both the folder and the port; else None."""
     if status is None or status["front"]["condition"]["status"] != "ok":
         return None
     front = status["front"]
@@ -96,7 +95,7 @@ def running(status: Mapping[str, Any] | None, port: int) -> Finding | None:
 
 
 def engine(report: dict[str, Any]) -> Iterator[Finding]:
-    """What llama.cpp was compiled for and what it finds."""
+    """llama.cpp's build and the devices that it finds."""
     if "error" in report:
         yield Finding(
             Level.BAD, "llama.cpp", report["error"],
@@ -119,7 +118,7 @@ def engine(report: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _features(system_info: str) -> str:
-    """`CPU : AVX = 1 | FMA = 0 |` as `CPU: AVX`, with what was compiled in only."""
+    """Turn `CPU : AVX = 1 | FMA = 0 |` into `CPU: AVX`: the compiled-in features only."""
     names = []
     for part in system_info.split("|"):
         name, _, value = part.strip().rpartition(" = ")
@@ -129,7 +128,7 @@ def _features(system_info: str) -> str:
 
 
 def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator[Finding]:
-    """The drivers' GPUs against what llama.cpp was compiled for."""
+    """Compare the drivers' GPUs with llama.cpp's build."""
     for device in devices:
         memory = amount(device.memory_total_bytes or 0)
         yield Finding(Level.OK, "GPU", f"{device.name}, {memory}")
@@ -142,8 +141,8 @@ def gpu(devices: tuple[Any, ...], why_none: str, supports_gpu: bool) -> Iterator
         yield Finding(Level.OK, "NVIDIA GPU", f"none: {why_none}")
 
 
-def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
-    """Whole, and does its training fit what is asked of it."""
+def model(facts: dict[str, Any], n_ctx: int) -> Iterator[Finding]:
+    """Report whether the file is whole and whether the model was trained for `n_ctx` tokens."""
     if "error" in facts:
         advice = "" if ";" in facts["error"] else "download it again, or name another one"
         yield Finding(Level.BAD, "model", facts["error"], advice, errors.USAGE)
@@ -151,7 +150,7 @@ def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
     name = facts["name"] or "unnamed"
     text = f"{name} ({facts['architecture']}), {amount(facts['file_bytes'])}, whole"
     yield Finding(Level.OK, "model", text)
-    trained, n_ctx = facts["n_ctx_train"], config.model.n_ctx
+    trained = facts["n_ctx_train"]
     if trained and n_ctx > trained:
         yield Finding(
             Level.WARN, "context", f"n_ctx is {n_ctx:,}, but the model gives {trained:,} at most",
@@ -159,14 +158,15 @@ def model(facts: dict[str, Any], config: Config) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Iterator[Finding]:
-    """Do the weights and one request's context fit? An estimate: the worker measures."""
+def memory(facts: dict[str, Any], report: dict[str, Any], wanted: ModelConfig) -> Iterator[Finding]:
+    """Estimate whether the weights and one request's context fit. The worker measures it at
+    load."""
     devices = report["llama_cpp"].get("devices", [])
     device_free = sum(d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu"))
-    on_gpu = bool(device_free) and config.model.n_gpu_layers > 0
+    on_gpu = bool(device_free) and wanted.n_gpu_layers > 0
     free = device_free * GPU_SHARE if on_gpu else report["available_bytes"] * CPU_SHARE
-    n_ctx = min(config.model.n_ctx, facts["n_ctx_train"] or config.model.n_ctx)
-    n_cells = max(n_ctx, config.model.kv_cells or 0)
+    n_ctx = min(wanted.n_ctx, facts["n_ctx_train"] or wanted.n_ctx)
+    n_cells = max(n_ctx, wanted.kv_cells or 0)
     context = facts["cell_bytes"] * n_cells
     place = "GPU" if on_gpu else "host"
     text = (
@@ -192,7 +192,7 @@ def memory(facts: dict[str, Any], report: dict[str, Any], config: Config) -> Ite
 
 
 def _less_context(n_ctx: int, n_cells: int, room: int) -> str:
-    """What to set so that `room` cells suffice. `n_cells` over `n_ctx` are `kv_cells`."""
+    """The setting for which `room` cells suffice. `n_cells` beyond `n_ctx` come from `kv_cells`."""
     if n_cells == n_ctx:
         return f"--n-ctx {room}"
     if room >= n_ctx:
@@ -201,7 +201,7 @@ def _less_context(n_ctx: int, n_cells: int, room: int) -> str:
 
 
 def limits() -> Iterator[Finding]:
-    """Of the system on this process."""
+    """The system's limits on this process."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < LEAST_FILES:
         yield Finding(
@@ -217,7 +217,7 @@ def limits() -> Iterator[Finding]:
 
 
 def disk(folder: str) -> Finding:
-    """Room for sockets and logs."""
+    """Free disk space for sockets and logs."""
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free

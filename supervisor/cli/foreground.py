@@ -1,4 +1,4 @@
-"""Serving in the foreground: the event loop, signals, and what the terminal is told meanwhile."""
+"""Serves in the foreground: the event loop, signals and messages to the terminal."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
@@ -28,14 +29,15 @@ FRONT_LOG = "front.log"
 
 
 class ServedFront(Protocol):
-    """A front that is up, as the terminal sees it."""
+    """A running front, as the terminal sees it."""
 
     async def wait_ready(self) -> None:
-        """Until the model is loaded or a stop is asked for. Raises `GpufcError` if it cannot be."""
+        """Wait until the model is loaded or a stop is requested. Raises `GpufcError` for a failed
+        load."""
         ...
 
     async def wait_stop(self) -> bool:
-        """Until a stop is asked for and running requests have ended, or had their time."""
+        """Wait for a stop request, then until running requests ended or their time is over."""
         ...
 
     def request_stop(self, now: bool = False) -> None:
@@ -48,7 +50,7 @@ class ServedFront(Protocol):
 
 
 def serve(config: Config, values: Sequence[Value]) -> None:
-    """Serve until a stop is asked for. Raises `ConfigError` or `StartError`."""
+    """Serve until a stop is requested. Raises `ConfigError` or `StartError`."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -60,12 +62,12 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 
 
 async def _serve(config: Config, values: Sequence[Value]) -> int | None:
-    """Returns the pid of the front that has taken over, if one has."""
-    spare = _early_spare(config)  # while it imports what a worker needs, so does the front
+    """Serve. Returns the pid of the front that has taken over, if one has."""
+    spare = _early_spare(config)  # the worker imports at the same time as the front
+    from supervisor import systemd
     from supervisor.app import Front
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
-    from supervisor.handover import sd
     from supervisor.handover.command import add_upgrade
     from supervisor.runtime_dir import RuntimeDir
 
@@ -76,50 +78,52 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     monitor.start()
     try:
         async with front:
-            app = control.create_control_app(front)
-            add_upgrade(app, front)
+            app = control.create_control_app(front, front.operations)
+            add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
-            sd.notify("READY=1")  # it answers, and says itself how far the model is
+            systemd.notify(
+                "READY=1"
+            )  # the front answers from now on; /readyz tells how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
-                if front.successor is None:
-                    sd.notify("STOPPING=1")
+                if front.operations.successor is None:
+                    systemd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
-    return front.successor
+    return front.operations.successor
 
 
 def _early_spare(config: Config) -> "Spare | None":
-    """The process of the first worker. It ends with this one, whatever becomes of that."""
+    """Spawn the process of the first worker. It ends with this process in every case."""
     if config.fleet.standby is Standby.NONE:
         return None
     from supervisor.fleet.process import WORKER_COMMAND
-    from supervisor.fleet.standby import Spare
+    from supervisor.fleet.standby import Spare, spare_backend
     from supervisor.runtime_dir import RuntimeDir
 
     logs = RuntimeDir.find(config.server.runtime_dir).logs
-    with contextlib.suppress(OSError):  # it is only earlier: the fleet starts what it lacks
-        return Spare(WORKER_COMMAND, logs, config.model.backend)
+    with contextlib.suppress(OSError):  # the fleet spawns its worker later if this fails
+        return Spare(WORKER_COMMAND, logs, spare_backend(config))
     return None
 
 
 class Terminal:
-    """Tells a person how it is going. Owns the signals; the front's own tasks are the front's."""
+    """Informs the terminal. Owns the signal handlers; the front owns its own tasks."""
 
     def __init__(self, front: ServedFront, config: Config, command: Callable[[str], str]) -> None:
-        """`command` is how a command of this front is typed."""
+        """`command` spells a command of this front."""
         self._front = front
-        self._n_ctx = config.model.n_ctx
+        self._asked = asked_contexts(config)
         self._drain_s = config.server.shutdown_timeout_s
         self._command = command
         self._stopping = asyncio.Event()
 
     async def attend(self) -> None:
-        """Progress until ready, then the welcome, then, once a stop is asked for, the drain.
+        """Show progress until ready, then the welcome, then the drain after a stop request.
 
-        Raises what `wait_ready` raises. In the main thread's loop.
+        Raises the errors of `wait_ready`. Runs in the main thread's loop.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -130,7 +134,7 @@ class Terminal:
         except (ConfigError, StartError) as err:
             raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document(), self._n_ctx, self._command):
+            for line in welcome(self._document(), self._asked, self._command):
                 click.echo(line)
             click.echo("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())
@@ -140,7 +144,7 @@ class Terminal:
         await self._watch(ended, "stopping", self._draining)
 
     def _on_signal(self, number: signal.Signals) -> None:
-        """The first one drains, the next one does not wait."""
+        """The first signal drains, the second one stops at once."""
         again = self._stopping.is_set()
         if not again:
             echoed = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal shows ^C
@@ -152,7 +156,7 @@ class Terminal:
     async def _watch(
         self, work: "asyncio.Future[Any]", what: str, show: Callable[[Progress], None]
     ) -> None:
-        """Show how it stands until it is done. Raises what it raises."""
+        """Show progress until `work` is done. Raises the work's exceptions."""
         progress = Progress(what)
         try:
             while not work.done():
@@ -172,7 +176,7 @@ class Terminal:
         progress.note(left(running, waiting), self._drain_s if running or waiting else None)
 
     def _reason(self) -> str | None:
-        """Why a worker could not load its model, in its own words."""
+        """The worker's own reason for a failed load."""
         exits = [row["last_exit"] for row in self._document()["workers"]]
         return next((last["detail"] for last in exits if last and last.get("detail")), None)
 
@@ -182,7 +186,7 @@ class Terminal:
 
 
 def log_to(folder: Path, level: str) -> None:
-    """The front's log goes to its file, and warnings to the terminal as well."""
+    """Write the front's log to its file, and warnings to the terminal too."""
     from supervisor.fleet.process import trim_log
 
     path = folder / FRONT_LOG

@@ -1,7 +1,7 @@
-"""Several log files read as one. Knows how a line begins (`gpufc/logs.py`), nothing else of it.
+"""Reads several log files as one. Knows how a line of `gpufc/logs.py` begins, nothing else of it.
 
-A line without a time of its own, such as llama.cpp's or a traceback's, stays behind the line
-that came before it in its file.
+A line without a time, such as llama.cpp's or a traceback's, stays behind the line before it in its
+file.
 """
 
 import heapq
@@ -17,20 +17,21 @@ POLL_S = 0.2
 FRONT = "front"
 
 Line = tuple[str, str]
-"""Who wrote it, and what."""
+"""A line and the process that wrote it."""
 
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:[+-]\d\d:\d\d)?) ")
-"""A time without its zone is local time, as older lines have it."""
+"""The beginning of a line. A time without its zone, as older lines have it, is local time."""
 
 
 def names(folder: Path) -> list[str]:
-    """Whose logs there are, the front first."""
+    """Names of the processes that have logs, the front first."""
     found = sorted(path.stem for path in folder.glob("*.log"))
     return sorted(found, key=lambda name: name != FRONT)
 
 
 class Tail:
-    """The logs of one folder, or of one process in it. Files may appear, grow and be cut."""
+    """The logs of a folder, or of one process in it. Files may appear, grow and be cut
+    meanwhile."""
 
     def __init__(self, folder: Path, only: str | None = None) -> None:
         self._folder = folder
@@ -46,7 +47,7 @@ class Tail:
         return [(name, text) for _, name, text in heapq.merge(*entries, key=lambda entry: entry[0])]
 
     def follow(self) -> Iterator[list[Line]]:
-        """What is written from now on, in batches. Never ends."""
+        """Yield batches of lines that are written from now on. Never ends."""
         while True:
             entries = [_timed(path.stem, self._new_lines(path)) for path in self._files()]
             batch = heapq.merge(*entries, key=lambda entry: entry[0])
@@ -60,7 +61,8 @@ class Tail:
         return [self._folder / f"{name}.log" for name in wanted]
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        """Whole lines since the last call; a file that became shorter begins anew."""
+        """Whole lines since the last call. A file that became shorter is read from its
+        beginning."""
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -87,7 +89,7 @@ def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[float, 
 
 
 def _seconds(text: str, otherwise: float) -> float:
-    """Since the epoch; `otherwise` for a date that no calendar has."""
+    """Seconds since the epoch; `otherwise` for an impossible date."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

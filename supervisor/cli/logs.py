@@ -1,4 +1,4 @@
-"""`logs`: what the front and its workers have written, joined."""
+"""`logs`: the logs of the front and its workers, joined."""
 
 import re
 import sys
@@ -12,13 +12,13 @@ from supervisor.cli.options import setting_options
 
 _COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
 _ROLE = re.compile(r"(?P<head>\S+ [A-Z]+ +)(?P<role>\S+) ")
-"""The process as the line itself names it: `front`, or a worker and its epoch, `default-0.3`."""
+"""The process as the line names it: `front`, or worker and epoch, such as `default-0.3`."""
 _LOUD = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}
 
 
 @click.command("logs", short_help="Print the logs of the front and its workers, joined.")
 @click.argument("worker", required=False)
-@click.option("--follow", "-f", is_flag=True, help="go on with what is written from now on")
+@click.option("--follow", "-f", is_flag=True, help="go on with new lines")
 @click.option(
     "--lines",
     "-n",
@@ -32,8 +32,8 @@ _LOUD = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow"}
 def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | None) -> None:
     """Print the logs of the front and its workers, joined in order of time.
 
-    With WORKER, only that one's; `front` is the front's own. Works when nothing runs, too: the
-    logs stay.
+    With WORKER, prints that worker's log only; `front` is the front. Works without a running front,
+    too: logs stay.
     """
     from supervisor.cli import log_files
     from supervisor.control.client import NotRunning
@@ -48,13 +48,13 @@ def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | Non
     style = _painter(names)
     _print(tail.last(lines), style)
     if follow:
-        # Ctrl-C is how one leaves a view that has no end of its own
+        # Ctrl-C is the way to leave an endless view
         try:
             for batch in tail.follow():
                 _print(batch, style)
         except KeyboardInterrupt:
             if sys.stdout.isatty():
-                click.echo()  # the prompt would stand behind the terminal's ^C
+                click.echo()  # else the prompt would stand behind the terminal's ^C
 
 
 def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -> None:
@@ -63,13 +63,13 @@ def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -
 
 
 def _painter(names: list[str]) -> Callable[[str, str], str]:
-    """Prefixes a line with its process's name, in a colour of its own, aligned."""
+    """Prefixes each line with its process's name, aligned and in a colour of its own."""
     width = max(len(name) + (0 if name == FRONT else len(".99")) for name in names)
 
     def paint(name: str, text: str) -> str:
         at = names.index(name) if name in names else len(names)
-        who, text = _named_once(name, text)
-        prefix = click.style(who.ljust(width), fg=_COLOURS[at % len(_COLOURS)])
+        process, text = _named_once(name, text)
+        prefix = click.style(process.ljust(width), fg=_COLOURS[at % len(_COLOURS)])
         level = next((colour for word, colour in _LOUD.items() if f" {word}" in text[:40]), None)
         return f"{prefix}  {click.style(text, fg=level) if level else text}"
 
@@ -77,7 +77,7 @@ def _painter(names: list[str]) -> Callable[[str, str], str]:
 
 
 def _named_once(name: str, text: str) -> tuple[str, str]:
-    """Who wrote the line, and the line without that where it begins with it."""
+    """The process that wrote the line, and the line without its own mention of it."""
     match = _ROLE.match(text)
     if match and (match["role"] == name or match["role"].startswith(f"{name}.")):
         return match["role"], match["head"] + text[match.end() :]

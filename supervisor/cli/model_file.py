@@ -1,6 +1,6 @@
-"""Is this path a GGUF file at all? A glance at its first bytes, to name the usual mix-ups.
+"""Checks that a path is a GGUF file, by its first bytes, and names the usual mix-ups.
 
-What is inside is the worker's business: models are untrusted, and the front does not parse them.
+The worker reads the rest: models are untrusted, and the front does not parse them.
 """
 
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from gpufc.errors import ConfigError
 from gpufc.settings import closest
-from supervisor.control import program
+from supervisor import program
 
 MAGIC = b"GGUF"
 NEWEST_VERSION = 3
 PLAUSIBLE_VERSION = 99
-"""What claims a higher one is damaged rather than new; the worker says so."""
+"""A version above this means a damaged file rather than a new format; the worker reports it."""
 _LEAST_BYTES = 24
 _GLANCE_BYTES = 64
 _PARTIAL_SUFFIXES = (".part", ".partial", ".crdownload", ".incomplete", ".download", ".aria2")
@@ -23,7 +23,7 @@ _CONVERT = "llama.cpp reads GGUF only: look for a GGUF edition of the model, or 
 def check(given: str, source: str) -> Path:
     """The absolute path of a readable file that begins like GGUF.
 
-    Raises `ConfigError` with one line: what is wrong, where the path came from, what to do.
+    Raises `ConfigError` with one line: the fault, the source of the path, the remedy.
     """
     path = Path(given).expanduser().absolute()
     try:
@@ -49,7 +49,7 @@ def check(given: str, source: str) -> Path:
 
 
 def fault_in(start: bytes, size: int, suffix: str = "") -> str | None:
-    """What is wrong with a file that begins like this, as the end of a sentence; None if fine."""
+    """The fault of a file with this beginning, as the end of a sentence; None if it is fine."""
     if not size:
         return "is empty; download it again"
     if suffix in _PARTIAL_SUFFIXES:
@@ -108,18 +108,18 @@ def _in_folder(folder: Path) -> str:
 
 
 def _some(names: list[str]) -> str:
-    """The first of them, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(sorted(names)[:3])}{more}"
 
 
 def _near(path: Path) -> str:
-    """What the path probably should have been."""
+    """A hint at the path that was probably meant."""
     folder = path.parent
     if not folder.is_dir():
         while not folder.is_dir():
             folder = folder.parent
-        return f" (nor does its folder; what exists is {folder})"
+        return f" (nor does its folder; the closest folder that exists is {folder})"
     try:
         names = [entry.name for entry in folder.iterdir() if entry.suffix == ".gguf"]
     except OSError:

@@ -1,4 +1,4 @@
-"""`models`: what is served."""
+"""`models`: lists the served models."""
 
 import json
 
@@ -14,7 +14,7 @@ from supervisor.cli.options import setting_options
 def command(as_json: bool, runtime_dir: str | None) -> None:
     """List the models that the running front serves.
 
-    The name is what a request's `model` field says.
+    A request selects a model by this name in its `model` field.
     """
     from supervisor.cli.terminal import columns, table
     from supervisor.control.client import ControlClient

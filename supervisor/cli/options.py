@@ -1,4 +1,4 @@
-"""Command-line options made from the configuration keys, and the way from them to `Settings`."""
+"""Command-line options made from the configuration keys, and `Settings` made from them."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +58,7 @@ def describe(key: "Key") -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the TOML file would have it; nothing for None."""
+    """A value as in the TOML file; `(not set)` for None."""
     if value is None:
         return "(not set)"
     if isinstance(value, bool):
@@ -77,14 +77,14 @@ def resolve(flags: Mapping[str, Any], config_file: str | None = None) -> "Settin
 
 
 def runtime_dir(given: str | None) -> "RuntimeDir":
-    """The runtime directory that a control command means."""
+    """The runtime folder that a control command refers to."""
     from supervisor.runtime_dir import RuntimeDir
 
     return RuntimeDir.find(resolve({"runtime_dir": given}).config.server.runtime_dir)
 
 
 def _type(key: "Key") -> click.ParamType[Any] | type[str]:
-    """Text in any case (`settings` checks it), but such that the shell can complete it."""
+    """An option's type. It yields text, which `settings` checks, and lets the shell complete it."""
     kind = key.type.__origin__
     if words := _words(kind):
         return click.Choice(words)

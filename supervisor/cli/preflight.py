@@ -1,7 +1,7 @@
-"""What can be known before anything starts: the model's file, the address, the runtime folder.
+"""Checks before a start: the configuration, the models' files, the address, the runtime folder.
 
-Everything is looked at and nothing is kept: what is free now may be taken by the time that the
-front takes it, and it checks again.
+Nothing that is checked is kept. The port or the folder may be taken in the meantime, so the front
+checks both again.
 """
 
 import errno
@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from gpufc.config import BackendKind, Config, Speculation
+from gpufc.config import BackendKind, Config, ModelConfig, Speculation
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings
-from supervisor import demo_model
+from supervisor import demo_model, program
 from supervisor.cli import model_file
-from supervisor.control import program
-from supervisor.handover.sd import is_activated
+from supervisor.fleet.names import served_name
+from supervisor.systemd import is_activated
 
 if TYPE_CHECKING:
     import psutil
 
 COMM_LETTERS = 15
-"""Linux keeps that much of a process's name (proc(5), comm)."""
+"""Linux keeps this many bytes of a process's name (proc(5), comm)."""
 
 
 class Plan(Struct, frozen=True):
-    """A configuration that passed: with its model's absolute path, and what to tell first."""
+    """A configuration that passed, with absolute paths of the models' files. `notes` are lines to
+    print before the start."""
 
     config: Config
     is_demo: bool = False
@@ -38,7 +39,7 @@ class Plan(Struct, frozen=True):
 
 
 def check(settings: Settings) -> Plan:
-    """Raises `ConfigError` or `StartError` for the first thing that would keep it from starting."""
+    """Raises `ConfigError` or `StartError` for the first obstacle to a start."""
     plan = check_configuration(settings)
     check_folder(plan.config.server.runtime_dir)
     if not is_activated(os.environ):
@@ -47,35 +48,77 @@ def check(settings: Settings) -> Plan:
 
 
 def check_configuration(settings: Settings) -> Plan:
-    """Only what does not depend on what else runs on the machine. Raises `ConfigError`."""
+    """The checks that do not depend on what else runs on the machine. Raises `ConfigError`."""
     config = settings.config
+    require_one_model(config)
     check_host(config.server.host, source_of(settings, "host"))
     notes = exposure_notes(config.server.host)
-    if config.model.backend is BackendKind.FAKE:
-        return Plan(config, notes=notes)
-    given = config.model.model_path
-    path = _demo() if given is None else model_file.check(given, source_of(settings, "model_path"))
-    model = msgspec.structs.replace(
-        config.model, model_path=str(path), draft_model_path=_draft_path(settings)
+    models = {name: _with_files(settings, name) for name in config.models}
+    is_demo = any(_is_demo(model) for model in config.models.values())
+    return Plan(msgspec.structs.replace(config, models=models), is_demo=is_demo, notes=notes)
+
+
+def require_one_model(config: Config) -> None:
+    """Raises `ConfigError` for several models.
+
+    The fleet starts a worker for each entry of `Config.models`. Requests, memory and commands are
+    not ready for several of them: when they are, this check goes.
+    """
+    if len(config.models) > 1:
+        names = ", ".join(f"[models.{name}]" for name in config.models)
+        raise ConfigError(
+            f"{len(config.models)} models are configured ({names}), and a front serves one for"
+            " now: keep one table, and start a second front for the other with --runtime-dir and"
+            " --port"
+        )
+
+
+def asked_contexts(config: Config) -> dict[str, int]:
+    """Served name → the configured `n_ctx`, of which a model may give less."""
+    return {served_name(model): model.n_ctx for model in config.models.values()}
+
+
+def served_files(config: Config) -> str:
+    """The models' files, for a message."""
+    return ", ".join(model.model_path or "the fake engine" for model in config.models.values())
+
+
+def _is_demo(model: ModelConfig) -> bool:
+    return model.backend is not BackendKind.FAKE and model.model_path is None
+
+
+def _with_files(settings: Settings, name: str) -> ModelConfig:
+    """A model's section with absolute paths. Raises `ConfigError` for a file that is no model."""
+    model = settings.config.models[name]
+    if model.backend is BackendKind.FAKE:
+        return model
+    given = model.model_path
+    path = (
+        _demo()
+        if given is None
+        else model_file.check(given, source_of(settings, "model_path", name))
     )
-    config = msgspec.structs.replace(config, model=model)
-    return Plan(config, is_demo=given is None, notes=notes)
+    return msgspec.structs.replace(
+        model, model_path=str(path), draft_model_path=_draft_path(settings, name)
+    )
 
 
-def _draft_path(settings: Settings) -> str | None:
-    """The draft model's absolute path, if one is to be used."""
-    model = settings.config.model
+def _draft_path(settings: Settings, name: str) -> str | None:
+    """The draft model's absolute path, if the model drafts with one."""
+    model = settings.config.models[name]
     if model.speculation is not Speculation.DRAFT:
         return model.draft_model_path
     if model.draft_model_path is None:
-        source = source_of(settings, "speculation")
+        source = source_of(settings, "speculation", name)
         raise ConfigError(f"speculation is draft ({source}): set draft_model_path to a GGUF file")
-    return str(model_file.check(model.draft_model_path, source_of(settings, "draft_model_path")))
+    source = source_of(settings, "draft_model_path", name)
+    return str(model_file.check(model.draft_model_path, source))
 
 
-def source_of(settings: Settings, name: str) -> str:
-    """Where a key's value came from, such as `flag --host`."""
-    return next(value.source for value in settings.values if value.key.name == name)
+def source_of(settings: Settings, name: str, model: str | None = None) -> str:
+    """The source of a key's value, such as `flag --host`. `model` is a name in `Config.models`."""
+    found = (value for value in settings.values if value.key.name == name and value.model == model)
+    return str(next(found).source)
 
 
 def check_host(host: str, source: str) -> None:
@@ -92,7 +135,7 @@ def check_host(host: str, source: str) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises `StartError` if nobody can listen there now."""
+    """Raises `StartError` if the front could not listen there now."""
     if not port:
         return
     for family, address in _addresses(host, port, "host"):
@@ -127,12 +170,12 @@ def check_not_running(runtime_dir: str | None) -> None:
         raise StartError(
             f"a front is already running in {folder.path} (pid {pid}); "
             f"`{folder.command('stop')}` ends it, and --runtime-dir with another folder starts "
-            "a second one beside it"
+            "a second one"
         )
 
 
 def exposure_notes(host: str) -> tuple[str, ...]:
-    """A warning if others than this machine can reach the address."""
+    """A warning if other machines can reach the address."""
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -178,7 +221,7 @@ def _port_fault(host: str, port: int, err: OSError) -> str:
 
 
 def _holder(port: int) -> str:
-    """Who listens on a port, as far as this user may see."""
+    """The process that listens on a port, as far as this user may see."""
     import psutil
 
     try:
@@ -196,7 +239,7 @@ def _holder(port: int) -> str:
 
 
 def name_of(process: "psutil.Process") -> str:
-    """A process's name, whole. psutil does not complete that of a script, whose command line
+    """A process's whole name. psutil does not complete the name of a script, whose command line
     begins with its interpreter."""
     name: str = process.name()
     if len(name) < COMM_LETTERS:

@@ -1,22 +1,23 @@
-"""How a restart or a swap gets on, for a person at a terminal."""
+"""Shows the progress of a restart or a swap."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufc.errors import GpufcError
+from supervisor import program
 from supervisor.cli.terminal import Progress
 from supervisor.control.client import NotRunning
 
 _WORDS = {
     "trying": "the new worker is tried with a short generation",
-    "draining": "what runs on the old model ends first",
+    "draining": "running requests end on the old model first",
     "stopping": "the old worker ends first, streams wait",
     "rolling_back": "loading the model before again",
 }
 
 
 class Failed(GpufcError):
-    """It came to nothing. `code` is the error's, as contract.md has them."""
+    """The replacement failed. `code` is the error's code, as in HTTP's error objects."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -24,10 +25,10 @@ class Failed(GpufcError):
 
 
 def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, Any]]:
-    """Show progress until the end; returns what the workers that now serve have said last.
+    """Show progress until the end. Returns each serving worker's last event.
 
-    Raises `Failed`, and `NotRunning` if the front ends before it is done. Ctrl-C ends the showing
-    only.
+    Raises `Failed`, and `NotRunning` if the front ends before. Ctrl-C stops the showing, not the
+    replacement.
     """
     progress = Progress(what)
     ready: dict[str, Mapping[str, Any]] = {}
@@ -44,7 +45,9 @@ def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, An
                     _show(progress, event)
     finally:
         progress.end()
-    raise NotRunning(f"the front went away before the {what} was done")
+    raise NotRunning(
+        f"the front ended before the {what} was done; `{program.command('logs')}` may say why"
+    )
 
 
 def _show(progress: Progress, event: Mapping[str, Any]) -> None:

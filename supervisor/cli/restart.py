@@ -1,4 +1,4 @@
-"""`restart`: a new engine worker, while the front stays."""
+"""`restart`: replaces engine workers while the front stays."""
 
 import click
 
@@ -14,9 +14,9 @@ from supervisor.cli.options import setting_options
 def command(worker: str | None, now: bool, runtime_dir: str | None) -> None:
     """Replace the engine worker WORKER, or all one after another.
 
-    The front stays and goes on taking requests; streams that run go on. The new worker is loaded
-    and tried before the old one ends, where memory allows. `status` names the workers. The exit
-    code is 3 if a new one could not start, 5 if it is being replaced already.
+    The front accepts requests meanwhile, and running streams continue. Where memory allows, the new
+    worker is loaded and tried before the old one ends. `status` names the workers. The exit code is
+    3 if a new worker could not start, 5 if the worker is already being replaced.
     """
     from supervisor.cli.replacement_view import Failed, show
     from supervisor.control.client import ControlClient, Refused

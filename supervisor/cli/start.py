@@ -1,11 +1,11 @@
-"""`start`: check everything that can be checked, then serve, here or in the background."""
+"""`start`: checks everything that can be checked, then serves, here or in the background."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisor import program
 from supervisor.cli.options import config_option, resolve, setting_options
-from supervisor.control import program
 
 if TYPE_CHECKING:
     from gpufc.settings import Settings
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def command(config_file: str | None, detach: bool, **flags: Any) -> None:
     """Serve a model over OpenAI's API, until Ctrl-C or SIGTERM.
 
-    Without --model-path it is the demo model. A flag beats a variable beats the file.
-    The first Ctrl-C lets running requests end, a second one stops at once.
+    Without --model-path, serves the demo model. A flag beats a variable beats the file. The first
+    Ctrl-C lets running requests end, the second one stops at once.
     """
     from supervisor.cli import preflight
 
@@ -45,7 +45,7 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
 
 
 def _demo_lines(settings: "Settings") -> tuple[str, ...]:
-    """Said before anything is loaded, so they promise nothing."""
+    """Lines before the load. They promise nothing."""
     from supervisor.runtime_dir import RuntimeDir
 
     folder = RuntimeDir.find(settings.config.server.runtime_dir)

@@ -1,4 +1,4 @@
-"""`status`: what runs and how it is doing."""
+"""`status`: the state of the front, its workers, requests and devices."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ WATCH_S = 1.0
 def command(as_json: bool, watch: bool, runtime_dir: str | None) -> None:
     """Show the front, its workers, requests and devices.
 
-    The exit code is 4 if nothing runs.
+    The exit code is 4 if no front runs.
     """
     from supervisor.control.client import ControlClient
 
@@ -30,7 +30,7 @@ def command(as_json: bool, watch: bool, runtime_dir: str | None) -> None:
     if not watch:
         click.echo(json.dumps(status(), indent=2) if as_json else _text(status()))
         return
-    # Ctrl-C is how one leaves a view that has no end of its own
+    # Ctrl-C is the way to leave an endless view
     with contextlib.suppress(KeyboardInterrupt):
         if sys.stdout.isatty() and not as_json:
             _watch(status)
@@ -46,14 +46,14 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def _repeat(text: Callable[[], str]) -> None:
-    """Print again and again. A front that goes away ends it."""
+    """Print the status again and again, until the front ends."""
     while True:
         click.echo(text())
         time.sleep(WATCH_S)
 
 
 def _watch(status: Callable[[], dict[str, Any]]) -> None:
-    """Redraw on a terminal until q is pressed. A front that goes away ends it."""
+    """Redraw the status on a terminal, until q is pressed or the front ends."""
     from supervisor.cli.status_view import render
     from supervisor.cli.terminal import columns, full_screen, input_mode, key_within, redraw
 

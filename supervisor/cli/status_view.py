@@ -1,4 +1,4 @@
-"""What `status` shows: the document of the control socket as lines of text. Pure."""
+"""The control socket's status document as lines of text. Pure."""
 
 import time
 from typing import Any
@@ -17,7 +17,7 @@ _COLOURS = {
 }  # fmt: skip
 
 _OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
-"""Columns that give way on a narrow terminal, the first one first."""
+"""Columns that are dropped on a narrow terminal, in this order."""
 
 
 def render(document: Document, width: int) -> list[str]:
@@ -52,7 +52,7 @@ def _front(document: Document) -> list[str]:
 
 
 def _latency(latency: Document, width: int) -> list[str]:
-    """As many figures as fit in one line."""
+    """Join as many figures as fit in one line."""
     words = {
         "time_to_first_token_seconds": "first token",
         "inter_token_seconds": "between tokens",
@@ -143,7 +143,7 @@ def _devices(document: Document) -> list[str]:
 
 
 def _engine_devices(document: Document) -> list[str]:
-    """What the engine itself computes on, whatever the vendor."""
+    """The devices that the engine computes on, of any vendor."""
     seen: dict[str, str] = {}
     for worker in document["workers"]:
         for device in worker.get("devices") or []:
@@ -154,7 +154,7 @@ def _engine_devices(document: Document) -> list[str]:
 
 
 def _engine_device(device: Document | list[Any]) -> tuple[str, str, str, int, int]:
-    """An `EngineDevice`, which msgspec writes as an array where nobody spells its fields out."""
+    """The fields of an `EngineDevice`, which msgspec may write as an array."""
     if isinstance(device, list):
         name, description, kind, free, total = device
         return name, description, kind, free, total
@@ -168,7 +168,7 @@ def _engine_device(device: Document | list[Any]) -> tuple[str, str, str, int, in
 
 
 def _sources(document: Document) -> list[str]:
-    """Why there are no figures, or why they are old."""
+    """Why figures are missing or old."""
     return [
         f"{source['name']}".ljust(10) + source["detail"]
         for source in document.get("sources") or []

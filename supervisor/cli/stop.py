@@ -1,4 +1,4 @@
-"""`stop`: end a running front."""
+"""`stop`: ends a running front."""
 
 import time
 from pathlib import Path
@@ -21,9 +21,8 @@ GONE_S = 15.0
 def command(now: bool, runtime_dir: str | None) -> None:
     """Stop the front and its workers.
 
-    Running requests may end first, for at most `shutdown_timeout_s` seconds
-    [default: 30.0] [env: GPUFC_SHUTDOWN_TIMEOUT_S]; new ones are refused meanwhile. Returns when
-    the front is gone.
+    Running requests may end first, for at most `shutdown_timeout_s` seconds [default: 30.0] [env:
+    GPUFC_SHUTDOWN_TIMEOUT_S]. New ones are refused meanwhile. Returns when the front has ended.
     """
     from supervisor.cli.terminal import Progress
     from supervisor.control.client import ControlClient, NotRunning, Refused
@@ -38,7 +37,7 @@ def command(now: bool, runtime_dir: str | None) -> None:
             running, waiting = event["running"], event["waiting"]
             progress.note(left(running, waiting), limit_s if running or waiting else None)
     except NotRunning:
-        pass  # it went away while it told how it was going, which is what was asked for
+        pass  # the front ended while it reported: the stop is done
     if not _wait_gone(pid):
         progress.end()
         raise Refused(f"the front (pid {pid}) has not ended; look into {folder.logs}")
@@ -46,13 +45,13 @@ def command(now: bool, runtime_dir: str | None) -> None:
 
 
 def _drain_limit_s(client: "ControlClient") -> float | None:
-    """How long the front waits for its requests, as it was started."""
+    """The drain time that the front was started with."""
     values = {row["key"]: row["value"] for row in client.config()}
     return values.get("shutdown_timeout_s")
 
 
 def left(running: int, waiting: int) -> str:
-    """What a drain still waits for."""
+    """The requests that a drain still waits for."""
     if not running and not waiting:
         return "no requests left"
     requests = "request" if running == 1 else "requests"
@@ -69,7 +68,7 @@ def _wait_gone(pid: int) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs. One that has ended and not been reaped by its parent does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
     except FileNotFoundError:

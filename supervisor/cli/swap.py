@@ -1,4 +1,4 @@
-"""`swap`: another model under the same name, while clients stay."""
+"""`swap`: replaces the model behind a served name while clients stay."""
 
 import click
 
@@ -19,11 +19,11 @@ def command(
     n_gpu_layers: int | None,
     runtime_dir: str | None,
 ) -> None:
-    """Serve the model in MODEL_PATH from now on; nobody gets an error.
+    """Serve the model in MODEL_PATH from now on; no request fails.
 
-    It is loaded and tried with a short generation before it takes over. What runs on the old model
-    ends there; what waits, and what comes, gets the new one. If the new one cannot be used, the old
-    one goes on serving and the exit code is 5.
+    The new model is loaded and tried with a short generation before it takes over. Running requests
+    end on the old model. Waiting and later requests get the new one. If the new model cannot be
+    used, the old one keeps serving and the exit code is 5.
     """
     from supervisor.cli.model_file import check
     from supervisor.cli.replacement_view import Failed, show

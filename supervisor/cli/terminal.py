@@ -1,6 +1,6 @@
-"""Small things for people at a terminal: figures, a progress bar, a screen that is redrawn.
+"""Terminal output: figures, a progress bar, a screen that is redrawn.
 
-Written here rather than taken from rich, which costs the front 7 MiB of its 80.
+Not rich: its import takes a large part of the front's memory budget.
 """
 
 import contextlib
@@ -35,17 +35,18 @@ def duration(seconds: float) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters, with an ellipsis for what was lost."""
+    """`text` cut to `width` characters, with an ellipsis if it was longer."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 def columns() -> int:
-    """The terminal's width; wide where there is none."""
+    """The terminal's width; a large one without a terminal."""
     return shutil.get_terminal_size((200, 24)).columns
 
 
 class Progress:
-    """Long work: one line that is redrawn on a terminal, a line now and then elsewhere."""
+    """Progress of long work: one line that is redrawn on a terminal, a line now and then
+    elsewhere."""
 
     def __init__(self, what: str, stream: TextIO | None = None) -> None:
         self._what = what
@@ -56,7 +57,7 @@ class Progress:
         self._next_fraction = 0.0
 
     def fraction(self, done: float) -> None:
-        """So much of it is done, 0…1."""
+        """Show a fraction, 0…1."""
         done = min(max(done, 0.0), 1.0)
         if self._live:
             filled = round(done * BAR_WIDTH)
@@ -67,7 +68,7 @@ class Progress:
             self._next_fraction = (done // PLAIN_STEP + 1) * PLAIN_STEP
 
     def note(self, text: str, limit_s: float | None = None) -> None:
-        """How it stands, where no fraction is known. It takes at most `limit_s`."""
+        """Show a text where no fraction is known. The work takes at most `limit_s`."""
         limit = f" (at most {duration(limit_s)})" if limit_s is not None else ""
         if self._live:
             self._redraw(f"{self._what}: {text}  {duration(self._elapsed())}{limit}")
@@ -97,9 +98,10 @@ class Progress:
 
 @contextlib.contextmanager
 def input_mode(*, echo: bool, lines: bool) -> Iterator[None]:
-    """How the terminal treats what is typed, until the end of the block; nothing elsewhere.
+    """Change the terminal's input mode until the end of the block; no effect without a terminal.
 
-    Without `echo` it is not shown; without `lines` each key arrives at once. Ctrl-C stays Ctrl-C.
+    Without `echo`, input is not shown. Without `lines`, each key arrives at once. Ctrl-C keeps its
+    meaning.
     """
     if not sys.stdin.isatty():
         yield
@@ -118,9 +120,9 @@ def input_mode(*, echo: bool, lines: bool) -> Iterator[None]:
 
 
 def key_within(seconds: float) -> str:
-    """The key that is pressed meanwhile; nothing after `seconds`, and nothing without a terminal.
+    """The pressed key; empty after `seconds`, or without a terminal.
 
-    Within `input_mode(lines=False)`.
+    Call it within `input_mode(lines=False)`.
     """
     if not sys.stdin.isatty():
         time.sleep(seconds)
@@ -130,14 +132,14 @@ def key_within(seconds: float) -> str:
     if not pressed:
         return ""
     key = os.read(fd, 64)
-    if not key:  # the terminal has gone: it would be "ready" without end
+    if not key:  # the terminal is closed: select would report it as ready without end
         time.sleep(seconds)
     return key.decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def full_screen(stream: TextIO) -> Iterator[None]:
-    """The terminal's second screen, so that what was there before comes back."""
+    """Use the terminal's alternate screen, so that its former content returns at the end."""
     stream.write("\x1b[?1049h\x1b[?25l")
     try:
         yield
@@ -147,7 +149,7 @@ def full_screen(stream: TextIO) -> Iterator[None]:
 
 
 def redraw(stream: TextIO, lines: list[str]) -> None:
-    """Overwrite the screen without flicker; what does not fit in it is left out."""
+    """Overwrite the screen without flicker. Lines that do not fit are left out."""
     size = shutil.get_terminal_size()
     fitting = [_within(line, size.columns) for line in lines]
     if len(fitting) > size.lines:
@@ -162,8 +164,8 @@ def _within(line: str, width: int) -> str:
 
 
 def table(rows: list[dict[str, str]], width: int, optional: tuple[str, ...] = ()) -> list[str]:
-    """Aligned columns under the first row's keys. Where they do not fit in `width`, the optional
-    ones give way, the one named first first; at last the widest text is cut."""
+    """Aligned columns under the first row's keys. Where they exceed `width`, optional columns are
+    dropped in the given order, then the widest text is cut."""
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     names = _fitting(widths, width, optional)
     excess = _total(widths, names) - width
@@ -178,7 +180,7 @@ def table(rows: list[dict[str, str]], width: int, optional: tuple[str, ...] = ()
 
 
 def _fitting(widths: dict[str, int], width: int, optional: tuple[str, ...]) -> list[str]:
-    """The names that stay: those that gave way come back where a wide one has left room."""
+    """Columns that remain. A dropped column returns if a wider one left room for it."""
     gone: list[str] = []
     for name in optional:
         if _total(widths, [n for n in widths if n not in gone]) <= width:

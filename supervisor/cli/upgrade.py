@@ -1,4 +1,4 @@
-"""`upgrade`: a new front in the place of the running one, while clients and workers stay."""
+"""`upgrade`: replaces the running front while clients and workers stay."""
 
 import os
 
@@ -8,15 +8,15 @@ from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("upgrade")
+@click.command("upgrade", short_help="Replace the running front by the installed release.")
 @setting_options(["runtime_dir"])
 def command(runtime_dir: str | None) -> None:
-    """Replace the front by a new one, of what is installed now.
+    """Replace the running front by a new one of the installed release.
 
-    It takes over the listening sockets and the running workers: no request is refused, no stream
-    is lost, no model is loaded again. Configuration is read anew; flags stay as given at start.
-    Returns when the old front's requests have ended. If the new front cannot start, the old one
-    goes on, and the exit code is 5.
+    The new front takes over the listening sockets and the running workers: no request is refused,
+    no stream is lost, no model is loaded again. It reads the configuration anew; flags stay as
+    given at start. Returns when the old front's requests have ended. If the new front cannot start,
+    the old one keeps serving and the exit code is 5.
     """
     from supervisor.cli.terminal import Progress
     from supervisor.control.client import ControlClient, NotRunning, Refused

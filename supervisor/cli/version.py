@@ -1,4 +1,4 @@
-"""`version`: of gpufc and of what it stands on."""
+"""`version`: the versions of gpufc and of the libraries below it."""
 
 import platform
 

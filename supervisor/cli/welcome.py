@@ -1,6 +1,6 @@
-"""What `start` says when the service is ready: where it is, what it serves, what to try next. Pure.
+"""The lines of `start` when the service is ready: address, model, devices, first request. Pure.
 
-Made from the status document, so that `start` and `start --detach` say the same.
+Made from the status document, so that `start` and `start --detach` print the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,16 @@ from supervisor.cli.terminal import amount
 WIDTH = 11
 
 
-def welcome(status: Mapping[str, Any], n_ctx: int, command: Callable[[str], str]) -> list[str]:
-    """Lines for a person at a terminal. `n_ctx` is what was asked for, `command` how a command of
-    this front is typed."""
+def welcome(
+    status: Mapping[str, Any], asked: Mapping[str, int], command: Callable[[str], str]
+) -> list[str]:
+    """Lines for a person at a terminal. `asked` is the configured `n_ctx` of each served name;
+    `command` spells a command of this front."""
     front = status["front"]
     addresses = front["addresses"]
     lines = [_row("address", address) for address in addresses]
     for worker in status["workers"]:
+        n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
     if addresses and (token := front.get("admin_token")):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
@@ -26,7 +29,7 @@ def welcome(status: Mapping[str, Any], n_ctx: int, command: Callable[[str], str]
 
 
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
-    """How far all workers together have come, 0…1."""
+    """Mean loading progress of all workers, 0…1."""
     done = [1.0 if w["state"] == "ready" else w.get("loading_fraction") or 0.0 for w in workers]
     return sum(done) / len(done) if done else 0.0
 
@@ -37,7 +40,7 @@ def _context(worker: Mapping[str, Any], n_ctx: int) -> str:
 
 
 def _devices(status: Mapping[str, Any], command: Callable[[str], str]) -> list[str]:
-    """What the engine computes on. A GPU that it cannot use is worth a line as well."""
+    """The engine's devices, and a line about a GPU that it does not use."""
     found: dict[str, str] = {}
     for worker in status["workers"]:
         layers = worker.get("n_gpu_layers") or 0

@@ -1,14 +1,13 @@
-"""Wrapping text at word boundaries while it streams in. Pure.
+"""Wraps text at word boundaries while it streams in. Pure.
 
-A word is held back until it is whole, as only then it is known whether it fits on the line.
+A word is held back until it is whole: only then its width is known.
 """
 
 import unicodedata
 
 
 class Wrapper:
-    """Between calls, `column` is where the terminal's cursor stands and the rest is a word's
-    beginning."""
+    """The state between calls: `column` is the cursor's, the rest is the beginning of a word."""
 
     def __init__(self, width: int) -> None:
         self.column = 0
@@ -17,12 +16,11 @@ class Wrapper:
         self._word_cells = 0
 
     def feed(self, text: str) -> str:
-        """What can be printed now that `text` has come."""
+        """Add `text`. Returns what can be printed now."""
         return "".join(self._character(character) for character in text)
 
     def flush(self) -> str:
-        """What was held back: the text pauses or has ended. What comes next is taken for a new
-        word."""
+        """Return the held-back word: the text pauses or has ended. Later text begins a new word."""
         word, cells = self._word, self._word_cells
         self._word, self._word_cells = "", 0
         if not word:
@@ -39,7 +37,7 @@ class Wrapper:
         if character.isspace():
             return self.flush() + self._space()
         cells = _cells(character)
-        if cells == 2:  # scripts that are written without spaces may break anywhere
+        if cells == 2:  # scripts without spaces between words may break anywhere
             said = self.flush()
             self._word, self._word_cells = character, 2
             return said + self.flush()
@@ -49,7 +47,7 @@ class Wrapper:
         return said
 
     def _space(self) -> str:
-        """A space; at the end of a line it is the line's break, and the next word makes it."""
+        """A space, or nothing at the end of a line: the next word begins a line of its own."""
         if self.column >= self._width:
             return ""
         self.column += 1

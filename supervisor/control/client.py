@@ -13,15 +13,15 @@ from supervisor.runtime_dir import RuntimeDir
 
 TIMEOUT_S = 10.0
 STARTING_S = 5.0
-"""A front takes its folder's lock first and makes its control socket soon after."""
+"""A front makes its control socket within this time of taking its folder's lock."""
 
 
 class NotRunning(GpufcError):
-    """No front answers in this runtime directory."""
+    """No front answers in this runtime folder."""
 
 
 class Refused(GpufcError):
-    """The front is running and will not do it."""
+    """The front runs and refuses the command."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -36,9 +36,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class ControlClient:
-    """One front, reached through its socket. Every call is a connection of its own.
+    """A running front, reached through its control socket. Each call opens a connection.
 
-    Raises `NotRunning`, `Refused`, or `ConfigError` for what the front cannot understand.
+    Raises `NotRunning`, `Refused`, or `ConfigError` for a request that the front does not
+    understand.
     """
 
     def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
@@ -46,25 +47,25 @@ class ControlClient:
         self._timeout_s = timeout_s
 
     def status(self) -> dict[str, Any]:
-        """The `/stats` document with `front` beside it."""
+        """The `/stats` document with `front`."""
         return dict(self._get("/status"))
 
     def config(self) -> list[dict[str, Any]]:
-        """Effective values: `key`, `value`, `source`."""
+        """Effective values as rows of `settings.row`."""
         return list(self._get("/config"))
 
     def stop(self, now: bool) -> Iterator[dict[str, Any]]:
-        """Ask for a stop; yields how many requests still run, until the front hangs up."""
+        """Request a stop. Yields the number of running requests until the front has ended."""
         return self._post("/stop", {"now": now})
 
     def restart(self, worker: str | None, now: bool) -> Iterator[dict[str, Any]]:
-        """Ask for new workers; yields how they get on, until all are replaced or one failed."""
+        """Request new workers. Yields progress until all are replaced or one has failed."""
         return self._post("/restart", {"worker": worker, "now": now})
 
     def swap(
         self, model_path: str, name: str | None, n_ctx: int | None, n_gpu_layers: int | None
     ) -> Iterator[dict[str, Any]]:
-        """Ask for another model; yields how it gets on, until it serves or was refused."""
+        """Request another model. Yields progress until it serves or is refused."""
         body = {
             "model_path": model_path,
             "name": name,
@@ -74,7 +75,7 @@ class ControlClient:
         return self._post("/swap", body)
 
     def upgrade(self) -> Iterator[dict[str, Any]]:
-        """Ask for a new front; yields how it gets on, until this one's requests have ended."""
+        """Request a new front. Yields progress until the old front's requests have ended."""
         return self._post("/upgrade", {})
 
     def _get(self, route: str) -> Any:
@@ -84,7 +85,7 @@ class ControlClient:
     def _post(self, route: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with self._answer("POST", route, json.dumps(body)) as response:
             while line := response.readline():
-                if line.strip():  # else it only says that the front lives
+                if line.strip():  # a repeated line only shows that the front is alive
                     yield json.loads(line)
 
     @contextmanager
@@ -102,19 +103,24 @@ class ControlClient:
             raise self._nobody() from None
         except TimeoutError:
             raise NotRunning(
-                f"the front in {self.path.parent} does not answer (waited {self._timeout_s:.0f} s)"
+                f"the front in {self.path.parent} has not answered within {self._timeout_s:.0f} s;"
+                f" its log in {self.path.parent / 'logs'} may say why"
             ) from None
         except (ConnectionError, http.client.HTTPException) as err:
-            raise NotRunning(f"the front in {self.path.parent} went away: {err}") from err
+            raise NotRunning(f"the front in {self.path.parent} has ended: {err}") from err
         except PermissionError:
-            raise NotRunning(f"the front in {self.path.parent} belongs to another user") from None
+            raise NotRunning(
+                f"the front in {self.path.parent} belongs to another user;"
+                " run the command as that user"
+            ) from None
         except OSError as err:
             raise NotRunning(f"{self.path} cannot be reached: {err}") from err
         finally:
             connection.close()
 
     def _nobody(self) -> NotRunning:
-        """Why nobody listens. A front without its socket can be reached by signals only."""
+        """The reason why the socket does not answer. A front without its socket is reached by
+        signals only."""
         folder = RuntimeDir.find(str(self.path.parent))
         pid = folder.front_pid()
         if pid is None:

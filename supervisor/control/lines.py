@@ -1,6 +1,6 @@
-"""Long answers of the control socket: one JSON object a line, until the work has ended.
+"""Streams a long answer of the control socket: one JSON object a line, until the work has ended.
 
-A line is said again when nothing new came for a while, so that each end sees the other alive.
+The last line is repeated in silent periods, so that each end sees that the other is alive.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ import msgspec
 from aiohttp import web
 
 REPEAT_S = 2.0
-"""Far below the time after which a command takes the front for dead (`client.TIMEOUT_S`)."""
+"""Far below the silence after which a command gives the front up (`client.TIMEOUT_S`)."""
 
 Event = dict[str, Any]
 
 
 async def send_lines(request: web.Request, events: AsyncIterator[Event]) -> web.StreamResponse:
-    """Send each event that differs from the one before, and the last one again every `REPEAT_S`.
+    """Send each new event, and the last one again every `REPEAT_S`.
 
-    A client that leaves stops the telling, not the work.
+    A client that leaves stops the stream, not the work.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
@@ -35,7 +35,7 @@ async def send_lines(request: web.Request, events: AsyncIterator[Event]) -> web.
 
 
 async def _with_pauses(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:
-    """The events, and None whenever none has come for `REPEAT_S`."""
+    """Yield events, and None whenever `REPEAT_S` pass without one."""
     while True:
         coming = asyncio.ensure_future(anext(events, None))
         try:

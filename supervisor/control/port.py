@@ -1,33 +1,36 @@
-"""What the control socket needs of the front."""
+"""The control socket's port to the front."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpufc.settings import Value
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 
 class ControlledFront(Protocol):
-    """The front, as its operator's commands see it. Called in the event loop; nothing blocks."""
+    """The front, as operators' commands use it. Called in the event loop; never blocks."""
 
     def status(self) -> Any:
-        """The `/stats` document with `front` (pid, addresses, condition) beside it: plain data
-        or structs, with `requests` and `workers` as contract.md has them."""
+        """The `/stats` document with `front` (pid, addresses, condition): plain data or structs."""
         ...
 
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         ...
 
+
+class Operator(Protocol):
+    """What the control socket can have done (`supervisor.operations.Operations`)."""
+
     def request_stop(self, now: bool = False) -> None:
-        """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
+        """Begin to drain. With `now`, or the second time, end at once. Returns immediately."""
         ...
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
-        """Begin to replace one worker, or all one after another. Raises `NotFound`."""
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
+        """Begin to replace a worker, or all one after another. Raises `NotFound`."""
         ...
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model under a served name; None means the only one."""
         ...

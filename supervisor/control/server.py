@@ -1,4 +1,4 @@
-"""The front's side of the control socket: handlers only, all work is the front's."""
+"""The front's side of the control socket. Handlers only: the front does the work."""
 
 import asyncio
 import os
@@ -11,10 +11,11 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import RequestError
+from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
-from supervisor.control.port import ControlledFront
+from supervisor.control.port import ControlledFront, Operator
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 POLL_S = 0.1
 _CLOSING = web.AppKey("closing", asyncio.Event)
@@ -39,9 +40,9 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     n_gpu_layers: int | None = None
 
 
-def create_control_app(front: ControlledFront) -> web.Application:
-    """The application that `serve` puts on the socket."""
-    handlers = _Handlers(front)
+def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
+    """The application for the control socket."""
+    handlers = _Handlers(front, operations)
     app = web.Application(middlewares=[_errors], client_max_size=64 * 1024)
     app[_CLOSING] = asyncio.Event()
     app.on_shutdown.append(_on_shutdown)
@@ -56,12 +57,12 @@ def create_control_app(front: ControlledFront) -> web.Application:
 async def serve(app: web.Application, path: Path) -> web.AppRunner:
     """Listen on `path` with mode 0600. The caller ends it with `runner.cleanup()`.
 
-    A socket left there by a front that was killed is replaced: the caller holds the lock of the
-    runtime directory, so no other front can be listening.
+    Replaces the socket of a front that was killed: the caller holds the runtime folder's lock, so
+    no other front can be listening.
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    # under another name first: whoever connects meanwhile finds the front before, or this one
+    # renamed into place: a client finds the old front's socket or this one, never none
     fresh = path.with_name(f".{path.name}")
     fresh.unlink(missing_ok=True)
     await web.UnixSite(runner, fresh).start()
@@ -71,31 +72,32 @@ async def serve(app: web.Application, path: Path) -> web.AppRunner:
 
 
 class _Handlers:
-    def __init__(self, front: ControlledFront) -> None:
+    def __init__(self, front: ControlledFront, operations: Operator) -> None:
         self._front = front
+        self._operations = operations
 
     async def status(self, _request: web.Request) -> web.Response:
         return _json(self._front.status())
 
     async def config(self, _request: web.Request) -> web.Response:
         values = self._front.effective_values()
-        return _json([{"key": v.key.name, "value": v.value, "source": v.source} for v in values])
+        return _json([row(value) for value in values])
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, StopBody)
-        self._front.request_stop(body.now)
+        self._operations.request_stop(body.now)
         return await send_lines(request, self._draining(request.app[_CLOSING]))
 
     async def restart(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, RestartBody)
-        return await send_lines(request, _followed(self._front.restart(body.worker, body.now)))
+        return await send_lines(request, _followed(self._operations.restart(body.worker, body.now)))
 
     async def swap(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, SwapBody)
         change = ModelChange(
             model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
         )
-        return await send_lines(request, _followed(self._front.swap(body.name, change)))
+        return await send_lines(request, _followed(self._operations.swap(body.name, change)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
@@ -108,8 +110,8 @@ class _Handlers:
             await asyncio.sleep(POLL_S)
 
 
-async def _followed(replacing: Replacing) -> AsyncIterator[Event]:
-    """How a replacement gets on, and its end: `done`, or `failed` with its reason."""
+async def _followed(replacing: Operation) -> AsyncIterator[Event]:
+    """Yield a replacement's progress and its end: `done`, or `failed` with the reason."""
     try:
         async for progress in replacing.follow():
             yield {"event": "progress"} | msgspec.to_builtins(progress)

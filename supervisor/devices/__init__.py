@@ -1,4 +1,4 @@
-"""What the machine under the service looks like: host and accelerators, sampled off the event loop.
+"""Figures of the machine: host and accelerators, sampled outside the event loop.
 
-`monitor.DeviceMonitor` is what the front uses; `host` and `nvml` are the sources it samples.
+The front uses `monitor.DeviceMonitor`, which samples the sources `host` and `nvml`.
 """

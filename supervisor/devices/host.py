@@ -1,16 +1,16 @@
-"""The machine itself, through psutil, within the limits of its cgroup."""
+"""The machine's figures, from psutil, within the limits of its cgroup."""
 
 import os
 import time
 
 import psutil
 
-from supervisor.devices import cgroup
+from gpufc import cgroup
 from supervisor.devices.snapshot import Host
 
 
 class HostSource:
-    """CPU, memory, disk and network. Rates and percentages are since the sample before."""
+    """Samples CPU, memory, disk and network. Rates and percentages count since the last sample."""
 
     name = "host"
 
@@ -20,13 +20,12 @@ class HostSource:
         self._primed = False
 
     def sample(self) -> Host:
-        """One reading; about 0.3 ms."""
         if not self._primed:
-            psutil.cpu_percent()  # its first answer is always 0: it has nothing to compare with
+            psutil.cpu_percent()  # psutil's first answer is always 0: it has no earlier reading
             time.sleep(0.1)
             self._primed = True
         memory = psutil.virtual_memory()
-        limits = cgroup.read()
+        limits = cgroup.limits()
         disk = psutil.disk_usage(self._disk_path)
         received, sent = self._network_rates()
         return Host(

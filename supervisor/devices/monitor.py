@@ -1,7 +1,7 @@
-"""Samples every source on a daemon thread of its own, so that no driver can block the front.
+"""Samples every source on its own daemon thread, so that no driver can block the front.
 
-A driver call that hangs costs its thread and nothing else: `snapshot` only reads what the threads
-left behind, and says that the figures are old and why.
+A driver call that hangs blocks its thread only. `snapshot` reads the threads' last figures and says
+if they are old, and why.
 """
 
 import logging
@@ -22,7 +22,7 @@ HUNG_AFTER_S = 5.0
 
 
 class _Outcome(Struct, frozen=True):
-    """How the last finished call went. Replaced as a whole, hence readable from any thread."""
+    """The result of the last finished call. Replaced as a whole, so any thread may read it."""
 
     state: SourceState
     detail: str
@@ -31,7 +31,7 @@ class _Outcome(Struct, frozen=True):
 
 
 class _Sampler:
-    """One source and its thread. Only that thread writes; anyone may read."""
+    """A source and its thread. Only that thread writes; any thread may read."""
 
     def __init__(self, source: DeviceSource, interval_s: float, clock: Callable[[], float]) -> None:
         self._source = source
@@ -48,11 +48,11 @@ class _Sampler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end. It is not waited for: it may be inside a call that hangs."""
+        """Ask the thread to end, without waiting: it may be inside a call that hangs."""
         self._stop.set()
 
     def read(self, now: float, hung_after_s: float) -> tuple[Source, Sample | None]:
-        """State and last figures, without waiting."""
+        """The state and the last figures, without waiting."""
         outcome, began = self._outcome, self._call_began_at
         age_s = None if outcome.sampled_at is None else max(0.0, now - outcome.sampled_at)
         state, detail = outcome.state, outcome.detail
@@ -107,12 +107,12 @@ class DeviceMonitor:
             sampler.start()
 
     def stop(self) -> None:
-        """Let the threads end. Returns at once, also when a driver hangs."""
+        """Ask all threads to end. Returns at once, also when a driver hangs."""
         for sampler in self._samplers:
             sampler.stop()
 
     def snapshot(self) -> Snapshot:
-        """What is known now. Takes no lock and calls no driver."""
+        """The latest figures. Takes no lock and calls no driver."""
         now = self._clock()
         host = Host()
         devices: list[Device] = []
@@ -128,7 +128,7 @@ class DeviceMonitor:
 
 
 def default_monitor(disk_path: str = "/") -> DeviceMonitor:
-    """The monitor of a real machine. `disk_path` lies on the disk whose space is watched."""
+    """The monitor of this machine. `disk_path` lies on the watched disk."""
     from supervisor.devices.host import HostSource
     from supervisor.devices.nvml import NvmlSource
 

@@ -1,6 +1,6 @@
-"""NVIDIA GPUs through NVML (nvidia-ml-py).
+"""NVIDIA GPUs, through NVML (nvidia-ml-py).
 
-The binding is imported only where the driver's library is: it costs 6 MiB of memory.
+The binding is imported only if the driver's library is there, to save its memory.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ LIBRARY = "libnvidia-ml.so.1"
 
 
 class NvmlSource:
-    """All GPUs that the driver shows. Initialised by the first sample, on the sampling thread."""
+    """All GPUs that the driver shows. The first sample initialises NVML, on the sampling thread."""
 
     name = "nvml"
 
@@ -30,7 +30,9 @@ class NvmlSource:
         try:
             return tuple(self._device(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
         except nvml.NVMLError:
-            self._nvml = None  # the driver was reloaded or lost the GPU: begin anew next time
+            self._nvml = (
+                None  # the driver was reloaded or lost the GPU: the next sample begins anew
+            )
             raise
 
     def _initialise(self) -> Any:
@@ -81,8 +83,8 @@ class NvmlSource:
 
 
 def _memory(nvml: Any, handle: Any) -> Any:
-    """The first version of this call counts the driver's reserve as used; old drivers have no
-    other."""
+    """The used memory. The call's first version counts the driver's reserve as used; old drivers
+    have no other."""
     try:
         return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
     except nvml.NVMLError as err:

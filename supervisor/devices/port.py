@@ -1,4 +1,4 @@
-"""The port through which the monitor samples: one source for each driver or system interface."""
+"""The monitor's port: one source for each driver or system interface."""
 
 from typing import Protocol
 
@@ -8,18 +8,18 @@ Sample = Host | tuple[Device, ...]
 
 
 class SourceAbsent(Exception):
-    """What this source would read is not on this machine. The text says what was not found."""
+    """The source's driver or interface is not on this machine. The text names the missing part."""
 
 
 class DeviceSource(Protocol):
-    """Something that can be sampled. It may be slow or hang: it is called on a thread of its own.
+    """A source of figures. A call may be slow or hang, so each source has a thread.
 
     Always called on the same thread. Raises `SourceAbsent`, or anything else when it fails.
     """
 
     @property
     def name(self) -> str:
-        """Names the source to people, such as `nvml`."""
+        """The source's name in output, such as `nvml`."""
         ...
 
     def sample(self) -> Sample:

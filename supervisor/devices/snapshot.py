@@ -1,4 +1,4 @@
-"""What was seen of the machine, as frozen values. `/stats` carries them under these names."""
+"""The machine's figures as frozen values. `/stats` carries them under these names."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class SourceState(StrEnum):
-    """How a source of figures is doing. Only `ok` means that its figures are of now."""
+    """A source's state. Only `ok` means that its figures are current."""
 
     PENDING = "pending"
     OK = "ok"
@@ -16,7 +16,8 @@ class SourceState(StrEnum):
 
 
 class Device(Struct, frozen=True, kw_only=True):
-    """One accelerator. `utilization` is 0…1. What a driver does not tell is None, never 0."""
+    """An accelerator. `utilization` is 0…1. A figure that the driver does not have is None, never
+    0."""
 
     index: int
     name: str
@@ -52,7 +53,7 @@ class Host(Struct, frozen=True, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Where figures come from and how old they are. `detail` says why there are none."""
+    """A source's state and the age of its figures. `detail` is the reason for missing figures."""
 
     name: str
     state: SourceState
@@ -61,7 +62,7 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """Everything that is known now. A hung or failed source keeps its last figures."""
+    """All figures. A hung or failed source keeps its last ones."""
 
     host: Host
     devices: tuple[Device, ...]

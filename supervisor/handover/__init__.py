@@ -1,1 +1,1 @@
-"""One front replaced by another one while both its clients and its workers stay (DESIGN.md)."""
+"""Replaces a front by another one while clients and workers stay. See DESIGN.md."""

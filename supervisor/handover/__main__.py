@@ -1,81 +1,9 @@
-"""`python -m supervisor.handover --fd N`: a new front that takes over. Started by the old one."""
+"""`python -m supervisor.handover --fd N`, the name by which a front of any release starts the next.
 
-import argparse
-import asyncio
-import os
-import signal
-import socket
-import sys
+The program is `supervisor.cli.take_over`.
+"""
 
-import uvloop
-
-from gpufc.config import Config
-from gpufc.errors import GpufcError
-from gpufc.settings import Settings
-from supervisor.app import Front
-from supervisor.cli import preflight
-from supervisor.cli.foreground import log_to
-from supervisor.cli.options import resolve
-from supervisor.control import server as control
-from supervisor.devices.monitor import default_monitor
-from supervisor.handover import sd, taker
-from supervisor.handover.command import add_upgrade
-from supervisor.handover.packets import PacketSocket
-from supervisor.handover.taker import Inheritance, Taker
-
-EXIT_REFUSED = 3
-
-
-def main(fd: int) -> None:
-    """Take over and serve until a stop is asked for."""
-    os.set_inheritable(fd, False)
-    packets = PacketSocket(socket.socket(fileno=fd))
-    try:
-        inheritance = taker.receive(packets)
-        settings = taker.configure(inheritance.estate, resolve)
-        config = preflight.check_configuration(settings).config
-        taker.require_same_model(config, inheritance.estate)
-    except GpufcError as err:
-        taker.refuse(packets, str(err))
-        sys.exit(EXIT_REFUSED)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(packets, inheritance, config, settings))
-
-
-async def _serve(
-    packets: PacketSocket, inheritance: Inheritance, config: Config, settings: Settings
-) -> None:
-    take = Taker(packets, inheritance)
-    runtime = take.runtime
-    monitor = default_monitor(str(runtime.path))
-    try:
-        front = Front(config, values=settings.values, devices=monitor, taker=take)
-        log_to(runtime.logs, config.server.log_level)
-        await take.prepare(front)
-    except BaseException as err:
-        # nothing is closed in good order: what is open here belongs to the old front
-        taker.refuse(packets, str(err) or type(err).__name__)
-        os._exit(EXIT_REFUSED)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, front.request_stop)
-    monitor.start()
-    try:
-        async with front:
-            app = control.create_control_app(front)
-            add_upgrade(app, front)
-            commands = await control.serve(app, runtime.control_socket)
-            try:
-                take.serving(front.addresses)
-                sd.notify("READY=1")
-                await front.wait_stop()
-            finally:
-                await commands.cleanup()
-    finally:
-        monitor.stop()
-
+from supervisor.cli.take_over import run
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="supervisor.handover", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="socket to the old front")
-    main(parser.parse_args().fd)
+    run()

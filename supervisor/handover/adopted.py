@@ -1,8 +1,8 @@
-"""A worker that another front has started: watched by its pidfd, since it is nobody's child here.
+"""A worker process of another front, watched by its pidfd because it is not a child of this one.
 
-Stands where a `WorkerProcess` would. What it lacks is `waitid`: how the process ended stands in
-/proc until its parent has reaped it; after that its pidfd can be asked (PIDFD_GET_INFO, Linux
-6.15). Where an older kernel does not tell, Python's fault handler may have, in the worker's log.
+Takes the role of a `WorkerProcess`. `waitid` is not available. The exit status stands in /proc
+until the parent has reaped the process; later the pidfd has it (PIDFD_GET_INFO, Linux 6.15). On an
+older kernel, Python's fault handler may have named the signal in the worker's log.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _TAIL_BYTES = 64 * 1024
 
 
 class Inherited(Struct, frozen=True):
-    """A running worker as it was handed over. Both descriptors belong to whoever holds this."""
+    """A running worker as it was handed over. Its holder owns both descriptors."""
 
     pid: int
     pidfd: int
@@ -49,10 +49,10 @@ class Inherited(Struct, frozen=True):
 
 
 class AdoptedProcess:
-    """Implements `fleet.edge.Process`. All methods belong to the event loop's thread.
+    """Implements `fleet.edge.Process`. All methods run in the event loop's thread.
 
-    Until `attach` was called it belongs to the front before: nothing is sent to it, and its end
-    is not told of.
+    Until `attach`, the process belongs to the old front: it gets no messages, and its exit is not
+    reported.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class AdoptedProcess:
         on_exit: ExitListener,
         on_boot: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_exit` is told once, with `si_code` and `si_status` as `waitid` would have them;
-        `on_boot`, when there is a successor."""
+        """`on_exit` gets `si_code` and `si_status` as from `waitid`, once. `on_boot` is called when
+        the runner has named a successor."""
         self.pid = inherited.pid
         self.successor: Boot | None = None
-        """What this process is to be now, once the runner has said so."""
+        """This process's role, once the runner has named it."""
         self._pidfd = inherited.pidfd
         self._boot_write = inherited.boot_write
         self._log = log
@@ -78,17 +78,17 @@ class AdoptedProcess:
         self._loop = asyncio.get_running_loop()
 
     def boot(self, boot: Boot) -> None:
-        """It has been booted long ago: this is only remembered, for `Attach`."""
+        """Keep the boot message for `Attach`: the process was booted by the old front."""
         self.successor = boot
         self._on_boot()
 
     def attach(self) -> None:
-        """From now on it is ours to end."""
+        """Own the process from now on."""
         self._is_ours = True
         self._loop.add_reader(self._pidfd, self._ended)
 
     def signal(self, number: signals.Signals, *, group: bool = False) -> None:
-        """Send a signal to the process, or to all that it has started too."""
+        """Send a signal to the process, or to its whole group."""
         if not self._running or not self._is_ours:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -110,7 +110,7 @@ class AdoptedProcess:
         return self._pidfd, self._boot_write
 
     def let_go(self) -> None:
-        """See `WorkerProcess`; there is nobody to reap here."""
+        """See `WorkerProcess`. There is no child to reap."""
         if self._running:
             self._running = False
             self._loop.remove_reader(self._pidfd)
@@ -121,14 +121,16 @@ class AdoptedProcess:
         try:
             signals.pidfd_send_signal(self._pidfd, number, None, _PIDFD_SIGNAL_PROCESS_GROUP)
         except OSError:
-            if self._running:  # before Linux 6.9; a reaped one's number may be somebody else's
+            if (
+                self._running
+            ):  # before Linux 6.9; the number of a reaped process may have been reused
                 os.killpg(self.pid, number)
 
     def _ended(self) -> None:
         self._running = False
         self._loop.remove_reader(self._pidfd)
         with contextlib.suppress(OSError):
-            self._signal_group(signals.SIGKILL)  # what it started must not outlive it
+            self._signal_group(signals.SIGKILL)  # its children must not outlive it
         os.close(self._boot_write)
         status = _zombie_status(self.pid, self._pidfd)
         if status is None:
@@ -144,11 +146,11 @@ class AdoptedProcess:
 
 
 def _zombie_status(pid: int, pidfd: int) -> int | None:
-    """The wait status of a process that nobody has reaped yet; None if somebody has."""
+    """The wait status of a process that is not reaped yet; None if it is."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        signals.pidfd_send_signal(pidfd, 0)  # fails if the number may be another's by now
+        signals.pidfd_send_signal(pidfd, 0)  # fails if the number may have been reused
     except OSError:
         return None
     return int(fields[-1]) if fields[0] == b"Z" else None
@@ -170,7 +172,7 @@ def _exit_status(pidfd: int) -> int | None:
 
 
 def _last_words(log: Path, mark: int) -> int:
-    """The signal that the fault handler wrote of, else SIGKILL, which leaves no words."""
+    """The signal that the fault handler named, else SIGKILL, which leaves no trace."""
     try:
         with log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)

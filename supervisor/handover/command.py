@@ -1,7 +1,7 @@
 """`POST /upgrade` on the control socket: one JSON object a line, until the old front has drained.
 
-{"event": "progress", "message": …}   for people
-{"event": "serving", "pid": …}        the new front serves; what follows is the old one's drain
+{"event": "progress", "message": …}   text for the terminal
+{"event": "serving", "pid": …}        the new front serves; the old one's drain follows
 {"event": "done", "pid": …}           the old front ends
 {"event": "failed", "message": …}     the old front serves on
 """
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 class UpgradableFront(Protocol):
-    """See `supervisor.app.Front`."""
+    """See `supervisor.operations.Operations`."""
 
     async def upgrade(self, tell: Callable[[str], None]) -> int: ...
     async def wait_handed_over(self) -> None: ...
 
 
 def add_upgrade(app: web.Application, front: UpgradableFront) -> None:
-    """Add the route to the application of the control socket."""
+    """Add the route to the control socket's application."""
     working: set[asyncio.Task[None]] = set()
 
     async def upgrade(request: web.Request) -> web.StreamResponse:
         events: asyncio.Queue[Event] = asyncio.Queue()
-        # a task of its own: who hangs up stops the telling, not the work
+        # a task of its own: a client that leaves stops the report, not the upgrade
         work = asyncio.create_task(_upgrade(front, events.put_nowait))
         working.add(work)
         work.add_done_callback(working.discard)
@@ -56,7 +56,7 @@ async def _upgrade(front: UpgradableFront, say: Callable[[Event], None]) -> None
         await front.wait_handed_over()
     except UpgradeFailed as err:
         say({"event": "failed", "message": str(err)})
-    except Exception as err:  # the boundary: whoever follows must hear of an end
+    except Exception as err:  # the boundary: a client that follows must see an end
         logger.exception("upgrade_failed")
         say({"event": "failed", "message": f"unexpected {type(err).__name__}: {err}"})
     else:

@@ -1,28 +1,26 @@
-"""A stream of whole messages over a connected socket: each with its length before it.
+"""Sends whole messages over a connected socket, each after its length.
 
-What a ROUTER and a DEALER would do, without a name that somebody else could use, and with an end
-of file that says at once that the other front is gone.
+Unlike ZeroMQ's sockets it has no name that another process could bind, and its end of file shows at
+once that the other front has ended.
 """
 
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from typing import cast
 
 from gpufc.errors import LinkError
+from gpufc.framing import frame, take_frames
 from gpufc.protocol import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct("!I")
-
 
 class Frames(asyncio.Protocol):
-    """One end, in the event loop. `on_frame` gets every message, `on_lost` is told once.
+    """One end, in the event loop. `on_frame` gets every message; `on_lost` is called once.
 
-    A message that `on_frame` raises `LinkError` for breaks the connection.
+    If `on_frame` raises `LinkError`, the connection is aborted.
     """
 
     def __init__(self, on_frame: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
@@ -41,24 +39,27 @@ class Frames(asyncio.Protocol):
         return self
 
     def write(self, data: bytes) -> None:
-        """Queue one message; after the end it goes nowhere. Never blocks."""
+        """Queue one message. Drops it after the end. Never blocks."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(_LENGTH.pack(len(data)) + data)
+            self._transport.write(frame(data))
 
     def close(self) -> None:
-        """Send what is queued, then end. `on_lost` is told."""
+        """Send the queued messages, then end. `on_lost` is called."""
         if self._transport is not None:
             self._transport.close()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(
+            asyncio.Transport, transport
+        )  # uvloop's transports do not inherit from asyncio's
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         try:
-            self._take_frames()
+            for message in take_frames(self._buffer, MAX_MESSAGE_BYTES):
+                self._on_frame(message)
         except LinkError:
             logger.exception("broken frame")
             if self._transport is not None:
@@ -67,17 +68,3 @@ class Frames(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._on_lost()
-
-    def _take_frames(self) -> None:
-        buffer, start = self._buffer, 0
-        while len(buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > MAX_MESSAGE_BYTES:
-                raise LinkError(f"a message of {length} bytes is over {MAX_MESSAGE_BYTES}")
-            end = start + _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            frame = bytes(buffer[start + _LENGTH.size : end])
-            start = end
-            self._on_frame(frame)
-        del buffer[:start]

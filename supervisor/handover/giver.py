@@ -1,6 +1,6 @@
-"""The old front's side: starts a new one, hands everything over to it, drains, and ends.
+"""The old front's side: starts a new front, hands everything over to it, drains, and ends.
 
-Up to `Go` nothing is changed: whatever goes wrong, the new process is ended and this front goes on.
+Nothing changes before `Go`: after any failure, the new process is ended and this front goes on.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from gpufc.config import Config
 from gpufc.errors import GpufcError, LinkError, Overloaded
 from gpufc.ids import Epoch
 from gpufc.protocol import PROTOCOL_VERSION
-from gpufc.settings import Value
+from gpufc.settings import Origin, Value
+from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Holdings
-from supervisor.handover import sd
+from supervisor.fleet.inheritance import Holdings
 from supervisor.handover.messages import (
     VERSION,
     Attached,
@@ -40,20 +40,20 @@ from supervisor.runtime_dir import RuntimeDir
 logger = logging.getLogger(__name__)
 
 START_S = 60.0
-"""For an interpreter, its imports and the configuration, on a machine that is busy serving."""
+"""Enough for the interpreter, imports and the configuration on a busy machine."""
 
 TAKE_OVER_S = 120.0
-"""A worker comes over between two steps of its engine; should it not, the new front replaces it."""
+"""A worker attaches between two steps of its engine. The new front replaces one that does not."""
 
 LOOK_S = 0.1
 
 
 class UpgradeFailed(GpufcError):
-    """No new front has taken over. The text says why."""
+    """No new front has taken over. The text is the reason."""
 
 
 class GivingFront(Protocol):
-    """What is handed over (`supervisor.app.Front`)."""
+    """The parts that are handed over (`supervisor.app.Front`)."""
 
     config: Config
     runtime: RuntimeDir
@@ -62,8 +62,9 @@ class GivingFront(Protocol):
     http: FrontRunner
     listeners: list[socket.socket]
     started_at: float
-    stopping: asyncio.Event
 
+    @property
+    def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
 
 
@@ -71,23 +72,23 @@ Tell = Callable[[str], None]
 
 
 class Giver:
-    """One attempt. `hand_over`, then `drain`, then the front may end."""
+    """One upgrade: `hand_over`, then `drain`, then the front may end."""
 
     def __init__(self, front: GivingFront, tell: Tell) -> None:
-        """`tell` gets a line for people at each step."""
+        """`tell` gets a progress line at each step."""
         self._front = front
         self._tell = tell
         self._successor: Successor | None = None
         self._remote: RemoteFleet | None = None
 
     async def hand_over(self) -> int:
-        """Returns when the new front serves, with its pid.
+        """Start a new front and return its pid when it serves.
 
-        Raises `UpgradeFailed`: unless `handed_over`, this front serves as before.
+        Raises `UpgradeFailed`. Unless `handed_over`, this front then serves as before.
         """
         if os.getpid() == 1:
             raise UpgradeFailed(
-                "the front is the first process here: with its end the container would end"
+                "the front is process 1, and the container would end with it; start a new container"
             )
         try:
             holdings = self._front.fleet.holdings()
@@ -104,7 +105,10 @@ class Giver:
             ours.close()
             await successor.end()
             if isinstance(err, TimeoutError):
-                raise UpgradeFailed(f"it was not ready within {START_S:.0f} s") from err
+                raise UpgradeFailed(
+                    f"the new front was not ready within {START_S:.0f} s; try again when the"
+                    " machine is less busy"
+                ) from err
             if isinstance(err, LinkError | OSError):
                 raise UpgradeFailed(str(err)) from err
             raise
@@ -113,7 +117,7 @@ class Giver:
         return successor.pid
 
     async def _ask(self, successor: Successor, holdings: Holdings, relay: socket.socket) -> Willing:
-        """Give the new front copies of everything, and wait until it could take over."""
+        """Give copies of everything to the new front, and wait until it could take over."""
         successor.send(self._estate(holdings), self._descriptors(holdings, relay))
         async with asyncio.timeout(START_S):
             match await self._first_words(successor):
@@ -122,10 +126,10 @@ class Giver:
                 case Unwilling(reason):
                     raise LinkError(reason)
                 case other:
-                    raise LinkError(f"it said {type(other).__name__} first")
+                    raise LinkError(f"the new front began with {type(other).__name__}")
 
     async def _first_words(self, successor: Successor) -> FromNew:
-        """Raises `LinkError`, also when this front is told to stop meanwhile."""
+        """The new front's first message. Raises `LinkError`, also if this front is told to stop."""
         words = asyncio.ensure_future(successor.receive())
         stopped = asyncio.ensure_future(self._front.stopping.wait())
         try:
@@ -140,15 +144,15 @@ class Giver:
     def _estate(self, holdings: Holdings) -> Estate:
         front = self._front
         values = front.effective_values()
-        flags = {v.key.name: v.value for v in values if v.source.startswith("flag ")}
-        files = [v.source.removeprefix("file ") for v in values if v.source.startswith("file ")]
+        flags = {v.key.name: v.value for v in values if v.source.origin is Origin.FLAG}
+        files = [v.source.name for v in values if v.source.origin is Origin.FILE]
         return Estate(
             version=VERSION,
             protocol=PROTOCOL_VERSION,
             pid=os.getpid(),
             runtime_dir=str(front.runtime.path),
             origins=Origins(
-                flags=flags, file=files[0] if files else None, model=front.config.model
+                flags=flags, file=files[0] if files else None, models=front.config.models
             ),
             started_at=front.started_at,
             n_listeners=len(front.listeners),
@@ -170,7 +174,8 @@ class Giver:
     async def _go(
         self, successor: Successor, holdings: Holdings, willing: Willing, relay: socket.socket
     ) -> None:
-        """The point of no return, if everything is still as it was."""
+        """Hand over if nothing has changed since the estate was taken. There is no way back after
+        it."""
         fleet = self._front.fleet
         relayed = [
             RemoteWorker(handle, epoch)
@@ -179,10 +184,12 @@ class Giver:
         ]
         remote = RemoteFleet(self._front.dispatcher, relayed, fleet.successor_lost)
         await remote.open(relay)
-        # from here on nothing is waited for
+        # no await from here on: nothing can change in between
         if self._front.stopping.is_set() or not fleet.holds(holdings):
             remote.close()
-            raise LinkError("it is stopping, or a worker has just died or is being replaced")
+            raise LinkError(
+                "the front is stopping, or a worker has just died or is being replaced; try again"
+            )
         ledger = self._front.dispatcher.ledger
         successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
         for attachment in willing.attachments:
@@ -193,7 +200,7 @@ class Giver:
         self._remote = remote
 
     async def _follow(self, successor: Successor) -> None:
-        """Until the new front serves. If it dies now, the workers end with it."""
+        """Wait until the new front serves. If it dies now, the workers end with it."""
         fleet = self._front.fleet
         try:
             async with asyncio.timeout(TAKE_OVER_S):
@@ -209,21 +216,24 @@ class Giver:
             await fleet.let_go()
             await successor.end()
             logger.critical("upgrade_broke: %s", err)
-            raise UpgradeFailed(f"the new front died while it took over: {err}") from err
+            raise UpgradeFailed(
+                f"the new front died during the takeover, and the workers with it ({err}); start"
+                " the service again"
+            ) from err
         await self._front.http.retire()
         await fleet.let_go()
         self._front.runtime.let_go()
-        sd.notify(f"MAINPID={successor.pid}")
+        systemd.notify(f"MAINPID={successor.pid}")
         logger.info("handed_over pid=%d", successor.pid)
 
     @property
     def handed_over(self) -> bool:
-        """Whether there is no way back, however it ended."""
+        """Whether the point of no return has passed, also after a failure."""
         return self._remote is not None
 
     async def drain(self) -> None:
-        """Wait for this front's own clients: until no connection is left, or none has asked for
-        anything for as long as idle connections may stay."""
+        """Wait for this front's own clients: until no connection is left, or until the keep-alive
+        time has passed without a request."""
         front, remote = self._front, self._remote
         keepalive_s = front.config.limits.keepalive_timeout_s
         quiet_since = time.monotonic()
@@ -245,6 +255,6 @@ class Giver:
 
 
 def _relayed(holdings: Holdings) -> dict[str, Epoch]:
-    """The epochs of the new front's workers in this one's dispatch: none had them before."""
+    """The epochs by which this front's dispatch addresses the new front's workers. All are new."""
     models = dict.fromkeys(worker.spec.model for worker in holdings.workers)
     return {model: Epoch(holdings.next_epoch + i) for i, model in enumerate(models)}

@@ -1,15 +1,15 @@
-"""What two fronts say to each other while one takes over from the other. Pure.
+"""The messages between two fronts while one takes over from the other. Pure.
 
     old front                                   new front
     Estate, descriptors         ──▶             read, checked; links opened for the workers
                                 ◀──             Willing                      or Unwilling
-    Go                          ──▶             the workers are ours; nobody can go back
+    Go                          ──▶             the workers are the new front's; no way back
                                 ◀──             Attached(worker) …
                                 ◀──             Serving: it accepts connections itself
     (end of file)               ──▶             the old one has ended
 
-One packet each, msgpack through typed decoders. Until `Go` the new front changes nothing that the
-old one needs, and either may simply end. The old front's sequences go another way (`relay.py`).
+Each message is one packet of msgpack with a typed decoder. Before `Go` the new front changes
+nothing that the old one needs, and either may simply end. The old front's sequences use `relay.py`.
 """
 
 from typing import Any, TypeVar
@@ -21,38 +21,38 @@ from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from supervisor.dispatch.ledger import RequestCounters, TokenCounters
-from supervisor.fleet.heritage import Holdings
+from supervisor.fleet.inheritance import Holdings
 
 VERSION = 1
-"""Of these messages. They are between two releases of gpufc: a new front refuses an estate of a
-version that it does not know, and the old one goes on."""
+"""Version of these messages. A new front refuses an estate of another version, and the old front
+goes on."""
 
 MAX_PACKET_BYTES = 128 * 1024
-"""Below the least buffer of a unix socket, so that sending never waits."""
+"""Below the smallest buffer of a unix socket, so that a send never waits."""
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """Counters of dispatch, which never go down while there is a front."""
+    """Dispatch's counters, which never go down while the service lives."""
 
     requests: RequestCounters
     tokens: TokenCounters
 
 
 class Origins(Struct, frozen=True, kw_only=True):
-    """Where the old front's configuration came from: the new one reads it there again. `flags`
-    are those that were given at start, by key."""
+    """The sources of the old front's configuration: the new front reads them again. `flags` maps
+    keys to the flags that were given at start. `models` are the sections of the running workers."""
 
     flags: dict[str, Any]
     file: str | None
-    model: ModelConfig
+    models: dict[str, ModelConfig]
 
 
 class Estate(Struct, frozen=True, kw_only=True, tag=True):
-    """Everything that the new front cannot find by itself. `protocol` is what the workers speak;
-    `relayed` names the epoch under which the old front will speak of each model's sequences.
+    """Everything that the new front cannot find by itself. `protocol` is the workers' protocol
+    version. `relayed` maps each model to the epoch by which the old front addresses its sequences.
 
-    With it come descriptors: the relay, the runtime folder's lock, standard output and error, the
-    listeners, then pidfd and boot pipe of each worker.
+    Descriptors come with it: the relay, the runtime folder's lock, standard output and error, the
+    listeners, then the pidfd and boot pipe of each worker.
     """
 
     version: int
@@ -66,18 +66,18 @@ class Estate(Struct, frozen=True, kw_only=True, tag=True):
     relayed: dict[str, Epoch]
 
     def __repr__(self) -> str:
-        """Without the configuration."""
+        """Leaves out the configuration."""
         return f"Estate(version={self.version}, pid={self.pid}, workers={len(self.fleet.workers)})"
 
 
 class Go(Struct, frozen=True, tag=True):
-    """The workers have been told to attach. There is no way back."""
+    """The workers were told to attach. There is no way back."""
 
     totals: Totals
 
 
 class Attachment(Struct, frozen=True, kw_only=True):
-    """Where a worker shall attach, and as what."""
+    """The link at which a worker shall attach, and its new epoch."""
 
     worker: WorkerName
     successor: Epoch
@@ -85,31 +85,31 @@ class Attachment(Struct, frozen=True, kw_only=True):
     token: str
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Leaves out the token."""
         return f"Attachment({self.worker!r}, {self.successor}, {self.endpoint!r})"
 
 
 class Willing(Struct, frozen=True, tag=True):
-    """Everything is prepared. The new front waits."""
+    """Everything is prepared; the new front waits for `Go`."""
 
     attachments: tuple[Attachment, ...]
 
 
 class Unwilling(Struct, frozen=True, tag=True):
-    """The new front cannot do it, and ends."""
+    """The new front cannot take over, and ends."""
 
     reason: str
 
 
 class Attached(Struct, frozen=True, tag=True):
-    """This worker serves the new front."""
+    """The worker serves the new front."""
 
     worker: WorkerName
     pid: int
 
 
 class Serving(Struct, frozen=True, tag=True):
-    """The new front accepts connections, and operators' commands."""
+    """The new front accepts connections and control commands."""
 
     addresses: tuple[str, ...]
 
@@ -125,7 +125,7 @@ T = TypeVar("T")
 
 
 def encode(message: FromOld | FromNew) -> bytes:
-    """One packet. Raises `LinkError` if it is larger than one may be."""
+    """Encode one packet. Raises `LinkError` if it is too large."""
     data = _encoder.encode(message)
     if len(data) > MAX_PACKET_BYTES:
         raise LinkError(f"a handover message of {len(data)} bytes is over {MAX_PACKET_BYTES}")
@@ -133,12 +133,12 @@ def encode(message: FromOld | FromNew) -> bytes:
 
 
 def decode_from_old(data: bytes) -> FromOld:
-    """What the old front sent. Raises `LinkError`."""
+    """Decode the old front's packet. Raises `LinkError`."""
     return _decode(_from_old, data)
 
 
 def decode_from_new(data: bytes) -> FromNew:
-    """What the new front sent. Raises `LinkError`."""
+    """Decode the new front's packet. Raises `LinkError`."""
     return _decode(_from_new, data)
 
 

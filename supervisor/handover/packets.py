@@ -1,7 +1,7 @@
-"""The private socket between the two fronts: packets, one of which carries descriptors.
+"""The private socket between the two fronts: packets that may carry descriptors.
 
-A socket pair without a name: nobody else can connect to it, and the end of either front is the
-end of file for the other. `SOCK_SEQPACKET` keeps messages apart.
+A socket pair has no name: no other process can connect, and the end of one front is the end of file
+for the other. `SOCK_SEQPACKET` keeps messages apart.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from gpufc.errors import LinkError
 from supervisor.handover.messages import MAX_PACKET_BYTES
 
 MAX_DESCRIPTORS = 200
-"""The kernel passes 253 at once (SCM_MAX_FD)."""
+"""The kernel passes at most 253 descriptors at once (SCM_MAX_FD)."""
 
 
 class PacketSocket:
-    """One end. It owns its socket; descriptors that it receives belong to the caller."""
+    """One end. Owns its socket. Received descriptors belong to the caller."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -25,13 +25,13 @@ class PacketSocket:
 
     @classmethod
     def pair(cls) -> tuple["PacketSocket", socket.socket]:
-        """Our end, and the one to be passed on."""
+        """This end, and the end to be passed on."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
     def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send one packet, with copies of these descriptors. Raises `OSError` when nobody reads
-        any more, `LinkError` for too many descriptors."""
+        """Send one packet with copies of these descriptors. Raises `OSError` after the other end
+        has closed, `LinkError` for too many descriptors."""
         if len(descriptors) > MAX_DESCRIPTORS:
             raise LinkError(f"{len(descriptors)} descriptors are more than can be handed over")
         socket.send_fds(self._socket, [data], list(descriptors), socket.MSG_NOSIGNAL)
@@ -58,5 +58,5 @@ class PacketSocket:
         return data, descriptors
 
     def close(self) -> None:
-        """Tell the other end. May be called again."""
+        """Close this end, which the other end sees. May be called again."""
         self._socket.close()

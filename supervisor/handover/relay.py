@@ -1,8 +1,8 @@
-"""The new front's side of the relay: serves the old front's sequences as if it were a worker.
+"""The new front's side of the relay: serves the old front's sequences as a worker would.
 
-Each `Generate` becomes a sequence of our own, which goes on from the tokens that it has, on
-whatever worker there is, over any number of deaths; what it gains goes back as `Step`s. Numbers of
-requests are the old front's on its connection, ours inside.
+Each `Generate` becomes a sequence of this front's dispatch, which continues from the tokens that it
+has and survives worker deaths. New tokens go back as `Step`s. Request numbers are the old front's
+on the connection and this front's inside.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 
 
 class RelayedDispatch(Protocol):
-    """What the relay needs of dispatch. Nothing of it is refused for lack of room: the old front
-    has accepted it already."""
+    """The relay's port to dispatch. Dispatch never refuses these sequences for lack of room: the
+    old front has accepted them."""
 
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
-        """Run one sequence from the tokens that it has. Raises `RequestError`."""
+        """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
     async def prepare(self, model: str, prompt: Prompt, reserve: int) -> Tokens:
@@ -55,14 +55,14 @@ class RelayedDispatch(Protocol):
 
 
 class Relay:
-    """One old front, until it has ended. In the event loop.
+    """Serves one old front until it has ended. In the event loop.
 
-    Invariant: every `Generate` is answered by exactly one terminal message, unless the connection
-    ends before.
+    Invariant: every `Generate` gets exactly one terminal message, unless the connection ends
+    before.
     """
 
     def __init__(self, dispatch: RelayedDispatch, models: Mapping[Epoch, str]) -> None:
-        """`models` says which model the old front means by which epoch."""
+        """`models` maps the old front's epochs to models."""
         self.ended = asyncio.Event()
         self._dispatch = dispatch
         self._models = models
@@ -72,7 +72,7 @@ class Relay:
         self._questions: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """How many of the old front's sequences run or wait here."""
+        """Number of the old front's sequences that run or wait here."""
         return len(self._sequences)
 
     async def open(self, sock: socket.socket) -> None:
@@ -80,18 +80,18 @@ class Relay:
         self._frames = await Frames.over(sock, self._heard, self._gone)
 
     def close(self) -> None:
-        """Send what there is, and end."""
+        """Send the queued messages, and end."""
         if self._frames is not None:
             self._flush()
             self._frames.close()
 
-    # what the old front says
+    # messages of the old front
 
     def _heard(self, data: bytes) -> None:
         message = wire.decode_to_worker(data)
         model = self._models.get(message.epoch)
         if model is None:
-            raise LinkError(f"the old front spoke of epoch {message.epoch}")
+            raise LinkError(f"the old front used the unknown epoch {message.epoch}")
         match message:
             case Generate():
                 self._generate(model, message)
@@ -104,7 +104,7 @@ class Relay:
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)
             case _:
-                raise LinkError(f"the old front sent {type(message).__name__}")
+                raise LinkError(f"the old front sent an unexpected {type(message).__name__}")
 
     def _generate(self, model: str, message: Generate) -> None:
         try:
@@ -129,10 +129,10 @@ class Relay:
             answer = _refused(message, err)
         self._send(answer)
 
-    # what our sequences gain
+    # progress of this front's sequences
 
     def changed(self, relayed: "Relayed") -> None:
-        """It has news. What one turn of the loop brings is one message, as an engine's step is."""
+        """A sequence has news. One turn of the loop makes one message, as an engine's step does."""
         if not self._changed:
             asyncio.get_running_loop().call_soon(self._flush)
         self._changed[relayed] = None
@@ -159,7 +159,7 @@ class Relay:
             self._frames.write(wire.encode(message))
 
     def _gone(self) -> None:
-        """The old front has ended, and with it its clients' connections."""
+        """The old front has ended, and its clients' connections with it."""
         for relayed in list(self._sequences.values()):
             relayed.stream.cancel()
         for task in self._questions:
@@ -189,14 +189,14 @@ class Relayed:
         self._relay.changed(self)
 
     def take_started(self) -> list[Started]:
-        """That it has left the queue, once."""
+        """Whether the sequence has left the queue; true once."""
         if self._has_started or self._log.n_cached is None:
             return []
         self._has_started = True
         return [Started(self.request, self._log.n_cached)]
 
     def take_delta(self) -> list[Delta]:
-        """What it gained since it was last asked. Tokens without text may wait for some."""
+        """Tokens and text since the last call. Tokens without text may wait for their text."""
         log, finish = self._log, self._log.finish
         position = self._n_tokens
         tokens, text = tuple(log.tokens[position:]), "".join(log.texts[self._n_texts :])
@@ -210,7 +210,7 @@ class Relayed:
         return [Delta(self.request, position, tokens, text, finish)]
 
     def end(self) -> list[FromWorker]:
-        """The terminal message, if it ends otherwise than by finishing."""
+        """The terminal message of a sequence that ends without finishing."""
         if self.is_over:
             return []
         if self.stream.error is not None:

@@ -1,8 +1,8 @@
-"""The old front's side of the relay: the new front, looking like a worker.
+"""The old front's side of the relay: presents the new front as workers.
 
-The old front's dispatch was told that its workers are gone, asked for, and that others are ready:
-these. So everything that it runs is replayed on the new front by the one mechanism that there is,
-and so is what still comes in on connections that it keeps.
+To the old front's dispatch, its workers are lost and these are ready instead. Replay therefore
+moves its running sequences to the new front, and later requests on its connections follow the same
+way.
 """
 
 import logging
@@ -32,15 +32,15 @@ RELAYED = (Prepared, Refused, Detokenized, Step, Finished)
 
 
 class RemoteWorker:
-    """One model's workers at the new front. Implements `fleet.port.WorkerHandle`."""
+    """The new front's workers of one model. Implements `fleet.port.WorkerHandle`."""
 
     def __init__(self, before: WorkerHandle, epoch: Epoch) -> None:
-        """In the place of `before`, whose line it continues. No worker had this epoch."""
+        """Replaces `before` and continues its line. No worker had this epoch."""
         self.name = before.name
         self.epoch = epoch
         self.model = before.model
         self.line = before.line
-        self.ready = before.ready
+        self.facts = before.facts
         self.write: Callable[[bytes], None] = lambda data: None
 
     def send(self, message: ToWorker) -> None:
@@ -48,14 +48,14 @@ class RemoteWorker:
         self.write(wire.encode(message))
 
     def drained(self) -> None:
-        """See the port. Whether the new front drains a worker is its own affair."""
+        """See the port. The new front drains its workers itself."""
 
     def explain_deaths(self, count: int) -> None:
-        """See the port. The new front convicts by itself."""
+        """See the port. The new front convicts suspects itself."""
 
 
 class RemoteFleet:
-    """The old front's connection to the new one. `on_lost` is told when that has ended."""
+    """The old front's connection to the new front. `on_lost` is called when it has ended."""
 
     def __init__(
         self,
@@ -71,19 +71,19 @@ class RemoteFleet:
         self._has_begun = False
 
     async def open(self, sock: socket.socket) -> None:
-        """Take the connected socket over. What is sent to the workers from now on is sent."""
+        """Take over the connected socket. Messages to the workers are sent from now on."""
         self._frames = await Frames.over(sock, self._heard, self._gone)
         for worker in self._workers.values():
             worker.write = self._frames.write
 
     def begin(self) -> None:
-        """Report the workers as ready. From now on the new front's end is their loss."""
+        """Report the workers as ready. From now on, the new front's end is the workers' loss."""
         self._has_begun = True
         for worker in self._workers.values():
             self._listener.worker_ready(worker)
 
     def close(self) -> None:
-        """The old front needs nothing any more."""
+        """Close the connection."""
         if self._frames is not None:
             self._frames.close()
 
@@ -91,7 +91,7 @@ class RemoteFleet:
         message = wire.decode_from_worker(data)
         worker = self._workers.get(message.epoch)
         if worker is None or not isinstance(message, RELAYED):
-            raise LinkError(f"the new front said {type(message).__name__} out of turn")
+            raise LinkError(f"the new front sent an unexpected {type(message).__name__}")
         self._listener.worker_message(worker, message)
 
     def _gone(self) -> None:

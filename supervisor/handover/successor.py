@@ -1,4 +1,4 @@
-"""The new front's process, as the old one sees it: started, listened to, ended if need be."""
+"""The new front's process, as the old front handles it: start, listen, end."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,15 @@ from supervisor.handover.messages import FromNew, FromOld
 from supervisor.handover.packets import PacketSocket
 
 COMMAND = (sys.executable, "-P", "-m", "supervisor.handover")
-"""`-P`: else Python looks for modules in the operator's current folder first."""
+"""`-P` keeps Python from importing modules of the operator's current folder."""
 
 MAX_LINE = 300
 
 
 class Successor:
-    """One process of a new front, in a session of its own: it outlives this one and its terminal.
+    """A process of a new front, in a session of its own: it outlives this process and its terminal.
 
-    What it prints before it takes over is kept, since that says why it could not.
+    Its output before the takeover is kept: it says why a takeover failed.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
@@ -49,14 +49,14 @@ class Successor:
         self.pid = self._popen.pid
 
     def send(self, message: FromOld, descriptors: Sequence[int] = ()) -> None:
-        """Raises `LinkError` if it is gone."""
+        """Send a message. Raises `LinkError` if the process has ended."""
         try:
             self._packets.send(messages.encode(message), descriptors)
         except OSError as err:
             raise LinkError(self.last_words()) from err
 
     async def receive(self) -> FromNew:
-        """What it says next. Raises `LinkError` when it has ended, with its last words."""
+        """The next message. Raises `LinkError` with the last words of a process that has ended."""
         try:
             data = await self._packets.receive()
         except OSError:
@@ -66,22 +66,22 @@ class Successor:
         return messages.decode_from_new(data)
 
     def last_words(self) -> str:
-        """The last line that it printed, which of a traceback is the exception."""
+        """The last printed line, which is the exception of a traceback."""
         text = os.pread(self._output, 1 << 20, 0).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:MAX_LINE] if lines else "it ended without a word"
 
     async def end(self) -> None:
-        """Kill it and leave nothing behind. Also reaps one that has ended."""
+        """Kill and reap the process, also one that has ended."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.kill()
         await asyncio.to_thread(self._popen.wait)
         self._close()
 
     def let_live(self) -> None:
-        """It is meant to outlive us. Its end of the socket sees when we have ended."""
+        """Leave the process alive. It sees this front's end at its end of the socket."""
         if self._popen.poll() is None:
-            self._popen.returncode = 0  # else its destructor would warn
+            self._popen.returncode = 0  # else Popen's destructor would warn
         self._close()
 
     def _close(self) -> None:
@@ -92,7 +92,8 @@ class Successor:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the folder that this package came from: `-P` leaves the current one out."""
+    """This environment, with this package's folder in PYTHONPATH: `-P` leaves out the current
+    one."""
     root = str(Path(gpufc.__file__).parent.parent)
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = os.pathsep.join([root, *(each for each in known if each and each != root)])

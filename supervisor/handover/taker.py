@@ -1,7 +1,7 @@
-"""The new front's side: reads what it is given, takes the workers over, then serves.
+"""The new front's side: reads the estate, takes the workers over, then serves.
 
-Up to `Go` nothing that the old front needs is touched, and whatever goes wrong ends this process
-only. What it printed last is what the operator is told.
+Before `Go` it changes nothing that the old front needs, and any failure ends this process only. The
+operator reads the last line that this process printed.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from gpufc.config import Config
@@ -24,9 +23,9 @@ from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Heritage
-from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.inheritance import FleetInheritance
 from supervisor.fleet.process import ExitListener
+from supervisor.fleet.states import WorkerState
 from supervisor.handover import messages
 from supervisor.handover.adopted import AdoptedProcess, Inherited
 from supervisor.handover.messages import (
@@ -48,12 +47,12 @@ logger = logging.getLogger(__name__)
 
 ESTATE_S = 10.0
 ATTACH_S = 20.0
-"""After that the new front serves even if a worker has yet to come over: requests wait for it, and
-the watchdog looks after the rest."""
+"""After this time the new front serves even without some workers: requests wait for them, and the
+watchdog handles the rest."""
 
 
 class Inheritance(Struct, frozen=True):
-    """All that was received, as it is used here."""
+    """The received estate with its descriptors as objects."""
 
     estate: Estate
     relay: socket.socket
@@ -64,7 +63,7 @@ class Inheritance(Struct, frozen=True):
 
 
 def receive(packets: PacketSocket) -> Inheritance:
-    """The estate with its descriptors. Raises `LinkError`, `OSError`."""
+    """Receive the estate with its descriptors. Raises `LinkError`, `OSError`."""
     data, descriptors = packets.receive_now(ESTATE_S)
     estate = messages.decode_from_old(data)
     if not isinstance(estate, Estate):
@@ -91,10 +90,10 @@ def receive(packets: PacketSocket) -> Inheritance:
 def configure(
     estate: Estate, resolve: Callable[[dict[str, object], str | None], Settings]
 ) -> Settings:
-    """The configuration, read anew from where the old front had it.
+    """The configuration, read again from the old front's sources.
 
-    What belongs to the workers must be as it was: they are not started again. Raises `ConfigError`
-    or `StartError`.
+    The workers' part must be unchanged: the workers are not started again. Raises `ConfigError` or
+    `StartError`.
     """
     if estate.version != VERSION or estate.protocol != PROTOCOL_VERSION:
         raise StartError(
@@ -106,37 +105,46 @@ def configure(
 
 
 def require_same_model(config: Config, estate: Estate) -> None:
-    """Raises `ConfigError` if the workers would have to be replaced."""
-    wanted, given = (
-        msgspec.structs.asdict(config.model),
-        msgspec.structs.asdict(estate.origins.model),
+    """Raises `ConfigError` if the configuration would need other workers."""
+    wanted, given = config.models, estate.origins.models
+    if list(wanted) != list(given):
+        raise ConfigError(
+            f"the configuration has the models {', '.join(wanted)} now, and the front runs"
+            f" {', '.join(given)}: an upgrade changes no models; `stop` and `start` the service"
+        )
+    changed = sorted(
+        {
+            key
+            for name, model in wanted.items()
+            for key in model.__struct_fields__
+            if getattr(model, key) != getattr(given[name], key)
+        }
     )
-    changed = sorted(key for key in wanted if wanted[key] != given[key])
     if changed:
         raise ConfigError(
-            f"the configuration has another {', '.join(changed)} now: `swap` changes the model, "
-            "an upgrade does not"
+            f"the configuration has changed {', '.join(changed)}, which an upgrade does not apply:"
+            " change it back, or `stop` and `start` the service; `swap` changes the model"
         )
 
 
 def refuse(packets: PacketSocket, reason: str) -> None:
-    """Tell the old front why it has to go on."""
+    """Tell the old front that it has to go on, and why."""
     with contextlib.suppress(OSError, LinkError):
         packets.send(messages.encode(Unwilling(reason)))
 
 
 class TakingDispatch(RelayedDispatch, Protocol):
-    """Dispatch, as far as a takeover needs it."""
+    """The port of a takeover to dispatch."""
 
     ledger: Ledger
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that depends on the fleet."""
+        """Wait for a condition of the fleet."""
         ...
 
 
 class TakingFront(Protocol):
-    """What takes over (`supervisor.app.Front`), before it has been entered."""
+    """The front that takes over (`supervisor.app.Front`), before it is entered."""
 
     fleet: Fleet
     runtime: RuntimeDir
@@ -146,7 +154,8 @@ class TakingFront(Protocol):
 
 
 class Taker:
-    """One takeover. Made in the event loop; then `prepare`, `take_over` and `serving`."""
+    """One takeover. Made in the event loop. Call `prepare`, `take_over` and `serving` in this
+    order."""
 
     def __init__(self, packets: PacketSocket, inheritance: Inheritance) -> None:
         estate = inheritance.estate
@@ -160,9 +169,9 @@ class Taker:
         self.relay: Relay | None = None
 
     @property
-    def heritage(self) -> Heritage:
-        """What the fleet begins with."""
-        return Heritage(
+    def fleet_inheritance(self) -> FleetInheritance:
+        """The state that the fleet begins with."""
+        return FleetInheritance(
             holdings=self._inheritance.estate.fleet,
             processes={name: partial(self._adopt, name) for name in self._inheritance.workers},
         )
@@ -174,7 +183,7 @@ class Taker:
         return adopted
 
     async def prepare(self, front: TakingFront) -> None:
-        """Open links for the workers, say so, and wait for the word to go. Raises `LinkError`."""
+        """Open links for the workers, report that, and wait for `Go`. Raises `LinkError`."""
         await front.fleet.start()
         names = self._inheritance.workers.keys()
         while any(name not in self._adopted or not self._adopted[name].successor for name in names):
@@ -184,7 +193,7 @@ class Taker:
         data = await self._packets.receive()
         go = messages.decode_from_old(data) if data else None
         if not isinstance(go, Go):
-            raise LinkError("the old front has changed its mind")
+            raise LinkError("the old front did not say `Go`")
         ledger = front.dispatcher.ledger
         ledger.requests, ledger.tokens = go.totals.requests, go.totals.tokens
 
@@ -197,7 +206,7 @@ class Taker:
         )
 
     async def take_over(self, front: TakingFront) -> None:
-        """From now on the workers are ours, and the old front's sequences too."""
+        """Own the workers and the old front's sequences from now on."""
         front.runtime.own()
         for adopted in self._adopted.values():
             adopted.attach()
@@ -218,8 +227,8 @@ class Taker:
         await self.relay.open(self._inheritance.relay)
 
     def serving(self, addresses: list[str]) -> None:
-        """Connections are accepted here. From now on what is printed goes where the old front's
-        output went."""
+        """Report that connections are accepted. Output goes to the old front's output from now
+        on."""
         for fd, theirs in enumerate(self._inheritance.output, start=1):
             os.dup2(theirs, fd)
             os.close(theirs)

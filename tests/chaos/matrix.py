@@ -19,7 +19,7 @@ from tests.chaos.cell import Cell, Play
 from tests.chaos.faults import ALL, Fault
 from tests.chaos.moments import NOT_COVERED, Moment
 from tests.chaos.plan import Setup, World
-from tests.chaos.report import conditions, say
+from tests.chaos.report import Report, reporting, say
 from tests.chaos.rig import (
     Footprint,
     Missed,
@@ -36,7 +36,7 @@ SPARE_DESCRIPTORS = 12
 
 
 class Result(Struct, frozen=True):
-    """What became of a cell. `missed` says of each try before the one that counts what it was."""
+    """The outcome of a cell. `missed` has a reason for each try before the one that counts."""
 
     cell: Cell
     wrong: list[str]
@@ -50,7 +50,7 @@ def cells(
     others: bool = True,
     containing: str = "",
 ) -> list[Cell]:
-    """All cells that there are, or some of them; those that this machine can bring about."""
+    """The cells that this machine can bring about, all or some."""
     can_limit = memory_limit.available()
     return [
         cell
@@ -64,32 +64,29 @@ def cells(
     ]
 
 
-async def run(world: World, wanted: list[Cell], n_lanes: int) -> bool:
-    """Returns whether every cell passed."""
-    say(f"fault matrix: {len(wanted)} cells, {n_lanes} services at once; {conditions()}")
+async def run(world: World, wanted: list[Cell], n_lanes: int) -> Report:
+    """Every wanted cell: each fault must hit, and its streams go on."""
+    report = reporting(f"fault matrix, {len(wanted)} cells, {n_lanes} services at once")
     started = time.monotonic()
     results, leftovers = await play(world, wanted, n_lanes, _progress)
     bad = [result for result in results if result.wrong]
-    say(f"  {len(results) - len(bad)} of {len(wanted)} cells passed")
-    say(
-        f"  {sum(len(result.missed) for result in results)} misses, "
-        f"{time.monotonic() - started:.0f} s; {conditions()}"
-    )
-    for line in _table(results):
-        say(f"  {line}")
+    report.row("cells passed", f"{len(results) - len(bad)} of {len(wanted)}")
+    report.row("signals that missed their moment", sum(len(result.missed) for result in results))
+    report.row("duration", f"{time.monotonic() - started:.0f} s")
+    for moment, passed in _by_moment(results).items():
+        report.row(moment, passed)
     if not memory_limit.available():
-        say("  not covered: out of memory: no cgroup can be made here")
+        report.row("not covered", "out of memory: this machine lets no cgroup be made")
     for line in NOT_COVERED:
-        say(f"  not covered: {line}")
+        report.row("not covered", line)
     for result in results:
         for line in result.missed:
             say(f"  missed: {result.cell.name}: {line}")
-    for result in bad:
-        for line in result.wrong[:4]:
-            say(f"  WRONG {result.cell.name}: {line}")
-    for line in leftovers:
-        say(f"  WRONG left behind: {line}")
-    return not bad and not leftovers and len(results) == len(wanted)
+    report.wrong += [f"{each.cell.name}: {line}" for each in bad for line in each.wrong[:4]]
+    report.wrong += [f"left behind: {line}" for line in leftovers]
+    if len(results) != len(wanted):
+        report.wrong.append(f"only {len(results)} cells were played")
+    return report
 
 
 def _progress(n_done: int) -> None:
@@ -103,7 +100,7 @@ async def play(
     n_lanes: int,
     on_result: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Result], list[str]]:
-    """Run cells, those of one setup on one service; what services left behind is told apart."""
+    """Run cells; those of one setup share a service. Returns results and leftovers of services."""
     lanes = asyncio.Semaphore(n_lanes)
     results: list[Result] = []
     leftovers: list[str] = []
@@ -178,19 +175,18 @@ async def _try(one: Rig, world: World, cell: Cell, marker: Path, *, once: bool) 
         return Result(cell, wrong, missed)
 
 
-def _table(results: list[Result]) -> list[str]:
-    """Moments down, faults across: passed of tried."""
-    faults = list(dict.fromkeys(result.cell.fault.name for result in results))
-    lines = ["| moment | " + " | ".join(faults) + " |", "| --- |" + " --- |" * len(faults)]
+def _by_moment(results: list[Result]) -> dict[str, str]:
+    """For each moment, how many cells of each fault passed."""
+    lines = {}
     for moment in Moment:
-        row = []
-        for fault in faults:
-            found = [
-                result
-                for result in results
-                if result.cell.moment is moment and result.cell.fault.name == fault
-            ]
-            good = sum(not result.wrong for result in found)
-            row.append(f"{good}/{len(found)}" if found else "–")
-        lines.append(f"| {moment} | " + " | ".join(row) + " |")
+        found: dict[str, list[Result]] = collections.defaultdict(list)
+        for result in results:
+            if result.cell.moment is moment:
+                found[result.cell.fault.name].append(result)
+        shares = (
+            f"{fault} {sum(not result.wrong for result in tried)}/{len(tried)}"
+            for fault, tried in found.items()
+        )
+        if found:
+            lines[str(moment)] = ", ".join(shares)
     return lines

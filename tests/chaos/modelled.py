@@ -100,7 +100,7 @@ class Modelled:
         )
 
     def spoil(self, marker: Path) -> None:
-        """Half of the file; whoever has the whole one mapped keeps it."""
+        """Half of the file. Processes that have mapped the whole one keep it."""
         size = Path(self._model).stat().st_size
         with Path(self._model).open("rb") as file:
             self._half.write_bytes(file.read(size // 2))

@@ -1,4 +1,4 @@
-"""A model that cannot be loaded: given up in time, refused at once, and nothing goes on turning."""
+"""A model that cannot be loaded: given up in time, refused at once, and nothing spins."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from tests.chaos.load import ask_fake, run_ask
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, spread
 from tests.chaos.rig import Figures, Rig, is_ready, rig, worker
 
 SCRIPTS = (
@@ -27,31 +27,32 @@ N_REQUESTS = 200
 IDLE_S = 5.0
 
 
-async def run(scripts: tuple[str, ...] = SCRIPTS) -> bool:
-    """Returns whether all of them were given up and refused in time."""
-    return all([await _run(script) for script in scripts])
+async def run(scripts: tuple[str, ...] = SCRIPTS) -> Report:
+    """Each model is given up in time, and requests are refused at once from then on."""
+    report = reporting(f"models that never load: {len(scripts)} kinds")
+    for script in scripts:
+        await _run(script, report)
+    return report
 
 
-async def _run(script: str) -> bool:
-    say(f"never loads again: {script}; {conditions()}")
-    wrong = []
+async def _run(script: str, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="nl", dir="/tmp") as folder:
         marker = Path(folder, "m")
         _touch(marker)
         async with rig(environ=_environ(script, marker)) as one:
             row, took = await _fail(one, marker)
-            say(f"  failed after {took:.1f} s, epoch {row['epoch']}: {row['detail']}")
+            report.row(
+                f"{script}: failed after", f"{took:.1f} s, epoch {row['epoch']}: {row['detail']}"
+            )
             if took > FAILED_WITHIN_S:
-                wrong.append(f"failed only after {took:.0f} s")
+                report.wrong.append(f"{script}: failed only after {took:.0f} s")
             times, statuses = await _refusals(one)
-            say(f"  answers {statuses}: {spread(times)}")
+            report.row(f"{script}: answers {sorted(statuses)}", spread(times))
             if statuses != {503} or max(times) > REFUSED_WITHIN_S:
-                wrong.append(f"statuses {statuses}, longest {max(times) * 1e3:.1f} ms")
+                longest_ms = max(times) * 1e3
+                report.wrong.append(f"{script}: {statuses}, longest {longest_ms:.1f} ms")
             share = await _cpu_share(one)
-            say(f"  front: {share:.2%} of a core over {IDLE_S:.0f} s")
-    for line in wrong:
-        say(f"  WRONG {line}")
-    return not wrong
+            report.row(f"{script}: the idle front", f"{share:.2%} of a core over {IDLE_S:.0f} s")
 
 
 def _environ(script: str, marker: Path) -> dict[str, str]:
@@ -84,7 +85,7 @@ async def _fail(one: Rig, marker: Path) -> tuple[dict[str, Any], float]:
     took = time.monotonic() - started
     history = await waiting
     if history.status != 503:
-        raise AssertionError(f"who waited got {history.status} {history.body}")
+        raise AssertionError(f"the waiting request got {history.status} {history.body}")
     return worker(found), took
 
 
@@ -108,7 +109,7 @@ async def _refusals(one: Rig) -> tuple[list[float], set[int]]:
 
 
 async def _cpu_share(one: Rig) -> float:
-    """Of a core, used by the front and what it started over some seconds of nothing to do."""
+    """The share of a core that the idle front and its processes use."""
     processes = [one.service.front, *one.service.front.children(recursive=True)]
     before = sum(_cpu_s(process) for process in processes)
     started = time.monotonic()

@@ -7,24 +7,22 @@ from pathlib import Path
 
 from tests.chaos.cell import running
 from tests.chaos.load import ask_real, begin, pursue
-from tests.chaos.report import conditions, over, say, spread
+from tests.chaos.report import Report, over, reporting, spread
 from tests.chaos.rig import generated, rig
 from tests.service import lives, wait_for
 
 GONE_S = 1.0
-"""safety.md T12."""
+"""No process outlives its front by more."""
 N_TOKENS = 256
 
 
-async def run(model: Path, n_kills: int) -> bool:
-    """Returns whether everything was gone in time, each time."""
-    say(f"orphans: the front killed {n_kills} times in the middle of a real stream; {conditions()}")
+async def run(model: Path, n_kills: int) -> Report:
+    """The front is killed in the middle of a real stream: all of its processes end with it."""
+    report = reporting(f"orphans: the front killed {n_kills} times in the middle of a real stream")
     took = [await _kill(model) for _ in range(n_kills)]
-    say(f"  workers, spare and template process gone after: {spread(took)}; {conditions()}")
-    wrong = over("gone", took, GONE_S)
-    for line in wrong:
-        say(f"  WRONG {line}")
-    return not wrong
+    report.row("worker, spare and template process gone after", spread(took))
+    report.wrong += over("gone", took, GONE_S)
+    return report
 
 
 async def _kill(model: Path) -> float:

@@ -1,4 +1,4 @@
-"""The same killer against llama-server behind its own router: what its clients got.
+"""The same killer against llama-server behind its own router, judged in the same way.
 
 The router starts a child for each model; the child is what is killed here, as gpufc's worker is.
 """
@@ -22,7 +22,7 @@ import psutil
 from tests.chaos.history import History, Wrong, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_real, begin, clients, pursue
 from tests.chaos.real import N_KILLS, N_STREAMS, N_TOKENS, prompts
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, spread
 
 START_S = 60.0
 NAME = "demo"
@@ -30,12 +30,12 @@ NAME = "demo"
 
 async def run(
     program: Path, model: Path, n_runs: int, seed: int, n_threads: int | None = None
-) -> bool:
-    """Always True: it is a measurement of somebody else's program."""
-    say(
+) -> Report:
+    """A measurement of another program: nothing that it does is a violation."""
+    report = reporting(
         f"peer: llama-server, its router and one child, {n_runs} runs of {N_STREAMS} streams × "
         f"{N_TOKENS} tokens, up to {N_KILLS} kills a run, seed {seed}, engine threads "
-        f"{n_threads or 'default'}; {conditions()}"
+        f"{n_threads or 'default'}"
     )
     dice = random.Random(seed)
     kinds: collections.Counter[str] = collections.Counter()
@@ -46,7 +46,7 @@ async def run(
             histories, kills = await _one_run(session, url, router, dice)
             n_kills += kills
             for history in histories:
-                # its chunks carry the time of each chunk, which breaks nobody's stream
+                # its chunks carry the time of each chunk, which breaks no stream
                 found = [item for item in check(history) if item.wrong is not Wrong.IDENTITY]
                 n_complete += not found
                 kinds["complete" if not found else f"{found[0]}"[:90]] += 1
@@ -54,13 +54,14 @@ async def run(
                 fractions.append(len(text_times(history)) / N_TOKENS)
             started = time.monotonic()
             back.append((await _answers(session, url)) - started)
-    say(f"  {n_complete} of {n_runs * N_STREAMS} streams complete, {n_kills} kills")
+    report.row("streams complete", f"{n_complete} of {n_runs * N_STREAMS}")
+    report.row("kills", n_kills)
     for kind, count in kinds.most_common():
-        say(f"  {count} × {kind}")
-    say(f"  share of its tokens that a stream got: {spread(fractions, '')}")
-    say(f"  longest silence of a stream: {spread(silences)}")
-    say(f"  until a new request is answered after the run: {spread(back)}; {conditions()}")
-    return True
+        report.row(f"ended as: {kind}", count)
+    report.row("share of its tokens that a stream got", spread(fractions, ""))
+    report.row("longest silence of a stream", spread(silences))
+    report.row("until a new request is answered after the run", spread(back))
+    return report
 
 
 async def _one_run(

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from tests.chaos.history import History, check, check_ended
 from tests.chaos.load import Ask, ask_fake, run_ask
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, spread
 from tests.chaos.rig import Rig, rig, stop_and_look
 
 ENVIRON = {
@@ -37,11 +37,10 @@ class Tally(Struct):
     wrong: list[str] = field(default_factory=list)
 
 
-async def run(n_rounds: int, seed: int) -> bool:
-    """Returns whether each poison was found, and nobody else got anything but an answer."""
-    say(
-        f"poison: {n_rounds} rounds of 1 among {N_REQUESTS}, then {SEVERAL} at once, seed {seed}; "
-        f"{conditions()}"
+async def run(n_rounds: int, seed: int) -> Report:
+    """Each request that kills the engine is found, and every other one gets its answer."""
+    report = reporting(
+        f"poison: {n_rounds} rounds of 1 among {N_REQUESTS}, then {SEVERAL} at once, seed {seed}"
     )
     dice, tally = random.Random(seed), Tally()
     async with rig(environ=ENVIRON) as one:
@@ -50,12 +49,17 @@ async def run(n_rounds: int, seed: int) -> bool:
             await _round(one, dice, tally, number, 1)
         await _round(one, dice, tally, n_rounds, SEVERAL)
         tally.wrong += stop_and_look(one.service)
-    say(f"  deaths a round: {tally.deaths}, {time.monotonic() - started:.0f} s")
-    say(f"  {tally.n_convicted} convicted, {tally.n_fine} others finished")
-    say(f"  until the last of the others had its answer: {spread(tally.took)}; {conditions()}")
-    for line in tally.wrong[:30]:
-        say(f"  WRONG {line}")
-    return not tally.wrong
+    n_poison = n_rounds + SEVERAL
+    report.head(
+        f"requests that kill the engine, convicted; the others of {N_REQUESTS} each, answered",
+        f"{tally.n_convicted} of {n_poison}; "
+        f"{tally.n_fine} of {(n_rounds + 1) * N_REQUESTS - n_poison}",
+    )
+    report.row("deaths in each round", ", ".join(map(str, tally.deaths)))
+    report.row("until the last other request had its answer", spread(tally.took))
+    report.row("duration", f"{time.monotonic() - started:.0f} s")
+    report.wrong += tally.wrong
+    return report
 
 
 async def _round(one: Rig, dice: random.Random, tally: Tally, number: int, n_poison: int) -> None:

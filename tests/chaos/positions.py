@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tests.chaos.history import History, check, text_times, texts_of
 from tests.chaos.load import Ask, ask_real, begin, pursue
-from tests.chaos.report import conditions, say
+from tests.chaos.report import Report, reporting
 from tests.chaos.rig import Rig, rig
 
 N_POSITIONS = 40
@@ -35,11 +35,11 @@ class Found(Struct):
     wrong: list[str]
 
 
-async def run(model: Path, replay: str, n_prompts: int) -> bool:
-    """Returns whether all that was promised for this kind of replay held."""
-    say(
-        f"positions: {replay}, {n_prompts} prompts, greedy and sampled, penalised, {N_POSITIONS} "
-        f"kills each; {conditions()}"
+async def run(model: Path, replay: str, n_prompts: int) -> Report:
+    """Text that was sent never changes, and with `exact` neither does the text that follows."""
+    report = reporting(
+        f"positions: {replay}, {n_prompts} prompts, greedy and sampled, penalised, "
+        f"{N_POSITIONS} kills each"
     )
     # one thread: the figures are about equality, and the machine may have more to do
     environ = {"GPUFC_REPLAY": replay, "GPUFC_RESTART_LIMIT": "10000", "GPUFC_N_THREADS": "1"}
@@ -51,18 +51,14 @@ async def run(model: Path, replay: str, n_prompts: int) -> bool:
                 found.append(await _stream(one, ask, range(1, N_POSITIONS + 1)))
                 last = found[-1]
                 n_equal = last.n_tried - len(last.different)
-                say(f"  {kind}, {prompt[:20]!r}: equal {n_equal} of {last.n_tried}; {conditions()}")
-    wrong = [line for each in found for line in each.wrong]
-    n_tried, n_different = (
-        sum(each.n_tried for each in found),
-        sum(len(each.different) for each in found),
-    )
-    say(f"  equal {n_tried - n_different} of {n_tried} in all")
+                report.row(f"{kind}, {prompt[:20]!r}: equal", f"{n_equal} of {last.n_tried}")
+    report.wrong += [line for each in found for line in each.wrong]
+    n_tried = sum(each.n_tried for each in found)
+    n_different = sum(len(each.different) for each in found)
+    report.row("equal to the undisturbed text", f"{n_tried - n_different} of {n_tried}")
     if replay == "exact" and n_different:
-        wrong.append(f"exact replay is not exact: {[each.different for each in found]}")
-    for line in wrong:
-        say(f"  WRONG {line}")
-    return not wrong
+        report.wrong.append(f"exact replay is not exact: {[each.different for each in found]}")
+    return report
 
 
 async def _stream(one: Rig, ask: Ask, positions: Iterable[int]) -> Found:
@@ -82,7 +78,7 @@ async def _stream(one: Rig, ask: Ask, positions: Iterable[int]) -> Found:
 
 
 async def _text(one: Rig, ask: Ask, position: int | None) -> tuple[str, str]:
-    """The whole text, and what of it had come when the worker was killed."""
+    """The whole text, and the part of it that had come when the worker was killed."""
     row = await one.until_ready()
     history, sent = begin(f"position {position}", ask), [""]
     killed: list[int] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.chaos.history import check
 from tests.chaos.load import ask_real, run_ask
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, conditions, reporting, say, spread
 from tests.chaos.rig import Rig, rig, stop_and_look, worker, wrong_counters
 
 N_CTX = 4096
@@ -15,12 +15,11 @@ SPARE = 32
 WORDS = ("lantern ", "harbour ", "willow ", "granite ", "meadow ", "copper ", "thunder ")
 
 
-async def run(model: Path, n_prefills: int) -> bool:
-    """Returns whether all were answered by the one process that there was."""
-    say(f"prefills: {n_prefills} of {N_CTX} tokens, one thread; {conditions()}")
+async def run(model: Path, n_prefills: int) -> Report:
+    """One process answers all of them: none is taken for a hang."""
+    report = reporting(f"prefills: {n_prefills} prompts of {N_CTX} tokens, one thread")
     environ = {"GPUFC_N_THREADS": "1", "GPUFC_N_CTX": str(N_CTX), "GPUFC_RESTART_LIMIT": "10000"}
     took: list[float] = []
-    wrong: list[str] = []
     async with rig("--model-path", str(model), environ=environ) as one:
         before = await one.until_ready()
         for number in range(n_prefills):
@@ -29,16 +28,14 @@ async def run(model: Path, n_prefills: int) -> bool:
             started = time.monotonic()
             history = await run_ask(one.session, one.url, ask, f"prefill {number}")
             took.append(time.monotonic() - started)
-            wrong += [f"{history.name}: {item}" for item in check(history)]
+            report.wrong += [f"{history.name}: {item}" for item in check(history)]
             say(f"  prefill {number + 1}: {took[-1]:.1f} s; {conditions()}")
         after = worker(await one.figures())
         if (after["pid"], after["epoch"]) != (before["pid"], before["epoch"]):
-            wrong.append(f"the worker was replaced: {after['last_exit']}")
-        wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
-    say(f"  {len(took)} prefills: {spread(took)}")
-    for line in wrong:
-        say(f"  WRONG {line}")
-    return not wrong
+            report.wrong.append(f"the worker was replaced: {after['last_exit']}")
+        report.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    report.row("a prefill", spread(took))
+    return report
 
 
 async def _filling(one: Rig, number: int) -> str:

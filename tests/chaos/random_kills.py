@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from tests.chaos.history import History, check, longest_silence_s
 from tests.chaos.load import Ask, ask_fake, begin, pursue
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import (
     Footprint,
     Missed,
@@ -38,12 +38,12 @@ INSIDE = (
     *("garbage", "oversize"),
 )
 INSIDE_SHARE = 0.2
-"""Of the faults: those that a stream brings along, at a position of its own."""
+"""The share of faults that a stream brings along, at a position of its own."""
 SILENCE_S = 5.0
 
 
 class Tally(Struct):
-    """What has happened so far."""
+    """Counts so far."""
 
     n_streams: int = 0
     n_whole: int = 0
@@ -136,33 +136,35 @@ class Storm:
         self.tally.n_kills += 1
 
 
-async def run(n_kills: int, seed: int) -> bool:
-    """Returns whether nothing was lost, repeated or crossed."""
-    say(f"random faults: {n_kills}, seed {seed}, {N_CLIENTS} clients; {conditions()}")
+async def run(n_kills: int, seed: int) -> Report:
+    """Random faults of all kinds; no stream may lose, repeat or cross a token."""
+    report = reporting(f"{n_kills} random faults, {N_CLIENTS} clients, seed {seed}")
     async with rig(environ=ENVIRON) as one:
         started = time.monotonic()
         before = Footprint(one.service)
         tally = await Storm(one, n_kills, seed).run()
         figures = await one.until_idle()
         after = Footprint(one.service)
-        wrong = tally.wrong + wrong_counters(figures)
+        report.wrong += tally.wrong + wrong_counters(figures)
         restarts = worker(figures)["restarts"]
         if restarts < n_kills:
-            wrong.append(f"only {restarts} restarts")
+            report.wrong.append(f"only {restarts} restarts")
         if after.descriptors > before.descriptors + N_CLIENTS + 3:
-            wrong.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
-        wrong += stop_and_look(one.service)
-    say(
-        f"  {tally.n_streams} streams ({tally.n_whole} of them not streamed), {tally.n_kills} "
-        f"faults, {restarts} restarts, {figures['requests']['replayed_total']} replays, "
-        f"{time.monotonic() - started:.0f} s; {conditions()}"
+            report.wrong.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
+        report.wrong += stop_and_look(one.service)
+    report.head(
+        f"streams that lost, repeated or crossed a token under {tally.n_kills} random faults",
+        f"{len(tally.wrong)} of {tally.n_streams:,}",
     )
-    say(f"  faults: {dict(tally.faults)}")
-    say(f"  longest silence of a stream: {spread(tally.silences)}")
-    say(f"  over {SILENCE_S:.0f} s of silence: {sum(s > SILENCE_S for s in tally.silences)}")
-    say(f"  before: {before}")
-    say(f"  after:  {after}")
-    for line in wrong[:50]:
-        say(f"  WRONG {line}")
-    say(f"  {len(wrong)} violations")
-    return not wrong
+    report.row("answers in one piece among them", tally.n_whole)
+    report.row("replays", figures["requests"]["replayed_total"])
+    report.row("faults", ", ".join(f"{n} {name}" for name, n in tally.faults.most_common()))
+    report.row("longest silence of a stream", spread(tally.silences))
+    report.row(
+        f"streams silent for more than {SILENCE_S:.0f} s",
+        sum(silence > SILENCE_S for silence in tally.silences),
+    )
+    report.row("the front before", before)
+    report.row("the front after", after)
+    report.row("duration", f"{time.monotonic() - started:.0f} s")
+    return report

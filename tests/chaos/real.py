@@ -11,15 +11,15 @@ from msgspec import Struct, field
 
 from tests.chaos.history import History, check, longest_silence_s, text_times, usages
 from tests.chaos.load import ask_real, begin, pursue, run_ask
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import Rig, generated, rig, stop_and_look, worker, wrong_counters
 
 N_STREAMS = 16
 N_TOKENS = 256
 N_KILLS = 3
 REPLAY_SHARE = 1.3
-"""safety.md T5: the last stream goes on once its tokens and those of all before it are computed, at
-the rate of a prefill, and somewhat later."""
+"""The last stream goes on once its tokens and those of all streams before it are computed, at the
+rate of a prefill and this share of time over it."""
 TOKENS_S = 300.0
 """On a machine with much else to do, tokens may take their time."""
 TOPICS = (
@@ -29,7 +29,7 @@ TOPICS = (
 
 
 class Outcome(Struct):
-    """What all runs brought. Times in seconds, from the kill on."""
+    """The figures of all runs. Times in seconds, from the kill on."""
 
     n_streams: int = 0
     n_kills: int = 0
@@ -40,7 +40,7 @@ class Outcome(Struct):
     each: list[float] = field(default_factory=list)
     silences: list[float] = field(default_factory=list)
     bound_shares: list[float] = field(default_factory=list)
-    """The last stream's time over the time that T5 allows for it."""
+    """The last stream's time over the time that `REPLAY_SHARE` allows for it."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -64,11 +64,11 @@ def settings(n_threads: int | None) -> dict[str, str]:
     return {"GPUFC_RESTART_LIMIT": "10000"} | threads
 
 
-async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> bool:
-    """Returns whether every stream was complete."""
-    say(
+async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> Report:
+    """Every stream is complete, although its worker is killed again and again."""
+    report = reporting(
         f"real model: {n_runs} runs of {N_STREAMS} streams × {N_TOKENS} tokens, {N_KILLS} kills a "
-        f"run, seed {seed}, engine threads {n_threads or 'default'}; {conditions()}"
+        f"run, seed {seed}, engine threads {n_threads or 'default'}"
     )
     outcome, dice = Outcome(), random.Random(seed)
     environ = settings(n_threads)
@@ -76,7 +76,6 @@ async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None)
     concurrent = ("--max-concurrent-requests", str(N_STREAMS))
     async with rig(*arguments, *concurrent, environ=environ) as one:
         rate = await _prefill_rate(one)
-        say(f"  prefill: {rate:.0f} tokens a second")
         try:
             for number in range(n_runs):
                 started = time.monotonic()
@@ -86,11 +85,9 @@ async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None)
                     f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
                 )
         finally:
-            _print(outcome)
-        left = wrong_counters(await one.until_idle()) + stop_and_look(one.service)
-    for line in left:
-        say(f"  WRONG {line}")
-    return not outcome.wrong and not left
+            _tell(report, outcome, rate)
+        report.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    return report
 
 
 async def one_run(
@@ -175,12 +172,16 @@ def _measure(kill: Kill, histories: list[History], outcome: Outcome, rate: float
         outcome.bound_shares.append(max(nexts) / allowed)
 
 
-def _print(outcome: Outcome) -> None:
+def _tell(report: Report, outcome: Outcome, rate: float) -> None:
     n_bad = len({line.split(":")[0] for line in outcome.wrong})
-    say(f"  {outcome.n_streams} streams, {outcome.n_kills} kills, {n_bad} not complete")
+    report.head(
+        f"{N_STREAMS} real streams at once, {N_KILLS} kills a run: streams complete",
+        f"{outcome.n_streams - n_bad} of {outcome.n_streams}",
+    )
+    report.row("kills", outcome.n_kills)
     for name in ("noticed", "ready", "first", "last", "each"):
-        say(f"  from kill to {name}: {spread(getattr(outcome, name))}")
-    say(f"  last, of what T5 allows: {spread(outcome.bound_shares, '×')}")
-    say(f"  longest silence of a stream: {spread(outcome.silences)}; {conditions()}")
-    for line in outcome.wrong[:30]:
-        say(f"  WRONG {line}")
+        report.row(f"from kill to {name}", spread(getattr(outcome, name)))
+    report.row("last, of the time that its replay allows", spread(outcome.bound_shares, "×"))
+    report.row("longest silence of a stream", spread(outcome.silences))
+    report.row("prefill", f"{rate:.0f} tokens/s")
+    report.wrong += outcome.wrong

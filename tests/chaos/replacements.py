@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from tests.chaos.broken_models import not_a_number, truncated
 from tests.chaos.history import History, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, worker, wrong_counters
 from tests.integration.commands import command as run_command
 from tests.integration.commands import fake_model
@@ -34,7 +34,7 @@ ROOMY = {
 
 
 class Outcome(Struct):
-    """What the clients of one run got. Times in seconds."""
+    """The histories of one run's clients. Times in seconds."""
 
     before: Footprint
     histories: list[History] = field(default_factory=list)
@@ -51,8 +51,8 @@ class Outcome(Struct):
         ]
 
 
-async def restarts(n: int, model: Path | None) -> bool:
-    """`n` restarts under load; the fake backend without a model. Whether nobody noticed."""
+async def restarts(n: int, model: Path | None) -> Report:
+    """`n` restarts under load that no client notices; the fake backend without a model."""
     async with _service(model) as one:
         outcome = Outcome(Footprint(one.service))
         async with _load(one, outcome, _asks("restart", fake=model is None)):
@@ -64,9 +64,9 @@ async def restarts(n: int, model: Path | None) -> bool:
         return await _verdict(one, outcome, f"{n} restarts")
 
 
-async def swaps(n: int, models: Sequence[Path]) -> bool:
-    """`n` swaps to and fro between two models under load; between two of the fake backend's
-    without any. Whether nobody noticed."""
+async def swaps(n: int, models: Sequence[Path]) -> Report:
+    """`n` swaps to and fro between two models under load that no client notices; between two of
+    the fake backend's without any."""
     with tempfile.TemporaryDirectory(prefix="ch") as folder:
         fakes = [fake_model(Path(folder) / name) for name in ("one.gguf", "two.gguf")]
         chosen = list(models) or fakes
@@ -82,7 +82,7 @@ async def swaps(n: int, models: Sequence[Path]) -> bool:
             return await _verdict(one, outcome, f"{n} swaps")
 
 
-async def refusals(model: Path) -> bool:
+async def refusals(model: Path) -> Report:
     """Swaps that must be refused, under load: the model before has to go on serving."""
     with tempfile.TemporaryDirectory(prefix="ch") as folder:
         bad = [
@@ -165,13 +165,13 @@ async def _replace(one: Rig, outcome: Outcome, *arguments: str) -> None:
 
 
 async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
-    """One of the operator's commands, as a process: its exit code and what it printed."""
+    """One of the operator's commands, as a process: its exit code and its output."""
     code, said = await run_command(one.service, name, *arguments)
     return code, said.strip()
 
 
-async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) -> bool:
-    """Whether all is right: `n_deaths` workers may have died, each with its record."""
+async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) -> Report:
+    """The report: `n_deaths` workers may have died, each with its record."""
     for history in outcome.histories:
         outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
     outcome.wrong += wrong_counters(await one.until_idle())
@@ -180,19 +180,19 @@ async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) 
     if records != n_deaths:
         outcome.wrong.append(f"{records} workers have died, expected {n_deaths}")
     outcome.wrong += stop_and_look(one.service)
-    say(f"{what}, {N_CLIENTS} clients, {len(outcome.histories)} requests; {conditions()}")
+    report = reporting(f"{what}, {N_CLIENTS} clients")
+    report.row("requests", len(outcome.histories))
     if outcome.took:
-        say(f"  the command: {spread(outcome.took)}")
+        report.row("the command", spread(outcome.took))
     for name, disturbed in (("before", False), ("meanwhile", True)):
         some = outcome.of(disturbed=disturbed)
-        say(f"  first text, {name}: {spread([*map(first_text_s, some)])}")
-        say(f"  longest silence of a stream, {name}: {spread([*map(longest_silence_s, some)])}")
-    say(f"  before: {outcome.before}")
-    say(f"  after:  {after}")
-    for line in outcome.wrong[:30]:
-        say(f"  WRONG {line}")
-    say(f"  {len(outcome.wrong)} errors")
-    return not outcome.wrong
+        report.row(f"first text, {name}", spread([*map(first_text_s, some)]))
+        silences = [*map(longest_silence_s, some)]
+        report.row(f"longest silence of a stream, {name}", spread(silences))
+    report.row("the front before", outcome.before)
+    report.row("the front after", after)
+    report.wrong += outcome.wrong
+    return report
 
 
 def first_text_s(history: History) -> float:

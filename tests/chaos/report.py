@@ -1,12 +1,50 @@
-"""Figures for people: what was run, under which conditions, and what came of it."""
+"""The figures of a run: printed as they come, kept as rows for the results file."""
 
 import os
 import platform
 from collections.abc import Sequence
 
+from msgspec import Struct, field
+
+
+class Report(Struct):
+    """One run. A row has a measured quantity and its result. `wrong` is empty if all promises held.
+
+    `headline` is the one row that the README shows, for the runs of `scripts/chaos --headline`.
+    """
+
+    title: str
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    headline: tuple[str, str] | None = None
+
+    def row(self, measured: str, result: object) -> None:
+        """Keep a figure and print it."""
+        self.rows.append((measured, str(result)))
+        say(f"  {measured}: {result}")
+
+    def head(self, measured: str, result: object) -> None:
+        """Keep a figure, print it, and let it stand for the run."""
+        self.row(measured, result)
+        self.headline = self.rows[-1]
+
+    def conclude(self) -> bool:
+        """Print all violations. Returns whether there are none."""
+        for line in self.wrong[:50]:
+            say(f"  WRONG {line}")
+        self.row("violations", len(self.wrong))
+        say(f"  {conditions()}")
+        return not self.wrong
+
+
+def reporting(title: str) -> Report:
+    """The report of a run that begins now; prints its title."""
+    say(f"{title}; {conditions()}")
+    return Report(title)
+
 
 def conditions() -> str:
-    """The machine and what else it has to do now."""
+    """The machine and its load now."""
     one, five, _ = os.getloadavg()
     cores = len(os.sched_getaffinity(0))
     python = platform.python_version()
@@ -40,5 +78,5 @@ def over(name: str, values: Sequence[float], limit_s: float, share: float = 1.0)
 
 
 def say(line: str = "") -> None:
-    """A line that is seen at once, also through a pipe."""
+    """Print a line that is seen at once, also through a pipe."""
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Many restarts of one place: what the front holds after them that it did not before."""
+"""Many restarts of one place: the front must not hold more after them than before."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 
 from tests.chaos.history import check
 from tests.chaos.load import ask_fake, run_ask
-from tests.chaos.report import conditions, say
+from tests.chaos.report import Report, reporting, say
 from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, wrong_counters
 
 ENVIRON = {
@@ -15,36 +15,35 @@ ENVIRON = {
     "GPUFC_LOG_LEVEL": "warning",
 }
 WARM_UP = 60
-"""Restarts before the first look: what is made once is no growth, nor are the 50 crash records."""
+"""Restarts before the first look: objects made once, and 50 crash records, are no growth."""
 SPARE_DESCRIPTORS = 3
 SPARE_BYTES = 2 << 20
 """By how much the front's memory may differ: an allocator does not give back to the byte."""
 COUNTED = ("processes", "zombies", "sockets", "files")
 
 
-async def run(n_restarts: int) -> bool:
-    """Returns whether nothing grew."""
-    say(f"restarts: {n_restarts}, fake backend; {conditions()}")
+async def run(n_restarts: int) -> Report:
+    """After many restarts the front holds no more than before them."""
+    report = reporting(f"{n_restarts} restarts, scripted engine")
     async with rig(environ=ENVIRON) as one:
         epoch = await _restart(one, WARM_UP, 0)
         before, started = await _at_rest(one), time.monotonic()
-        say(f"  before: {before}")
+        report.row("before", before)
         for done in range(100, n_restarts + 1, 100):
             epoch = await _restart(one, 100, epoch)
             say(f"  after {done}: {Footprint(one.service)} {time.monotonic() - started:.0f} s")
         epoch = await _restart(one, n_restarts % 100, epoch)
         after = await _at_rest(one)
-        say(f"  after: {after}, epoch {epoch}, {time.monotonic() - started:.0f} s")
-        wrong = before.outgrown_by(after, SPARE_DESCRIPTORS, COUNTED)
+        report.row("after", f"{after}, epoch {epoch}")
+        report.row("duration", f"{time.monotonic() - started:.0f} s")
+        report.wrong += before.outgrown_by(after, SPARE_DESCRIPTORS, COUNTED)
         if after.rss_bytes > before.rss_bytes + SPARE_BYTES:
-            wrong.append(f"memory: {before.rss_bytes} -> {after.rss_bytes} bytes")
-        wrong += wrong_counters(await one.figures())
+            report.wrong.append(f"memory: {before.rss_bytes} -> {after.rss_bytes} bytes")
+        report.wrong += wrong_counters(await one.figures())
         if epoch < n_restarts + WARM_UP:
-            wrong.append(f"only {epoch} epochs")
-        wrong += stop_and_look(one.service)
-    for line in wrong:
-        say(f"  WRONG {line}")
-    return not wrong
+            report.wrong.append(f"only {epoch} epochs")
+        report.wrong += stop_and_look(one.service)
+    return report
 
 
 async def _restart(one: Rig, times: int, epoch: int) -> int:

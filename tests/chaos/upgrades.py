@@ -10,7 +10,7 @@ import psutil
 from tests.chaos.history import History, check, longest_silence_s
 from tests.chaos.load import ask_fake, begin, pursue
 from tests.chaos.replacements import command, first_text_s
-from tests.chaos.report import conditions, say, spread
+from tests.chaos.report import Report, reporting, spread
 from tests.chaos.rig import Rig, rig, survivors, worker, wrong_counters
 from tests.service import wait_for
 
@@ -55,9 +55,10 @@ class Load:
             await pursue(self._one.session, self._one.url, ask, history)
 
 
-async def run(n: int) -> bool:
-    """`n` upgrades. Whether nobody noticed, and the worker stayed."""
-    wrong: list[str] = []
+async def run(n: int) -> Report:
+    """`n` upgrades that no client notices; the worker stays."""
+    report = reporting(f"{n} upgrades, {N_STREAMS} streams of {N_TOKENS} tokens at once")
+    wrong = report.wrong
     took: list[float] = []
     async with rig(environ=ENVIRON) as one:
         pid, load = worker(await one.figures())["pid"], Load(one)
@@ -82,23 +83,21 @@ async def run(n: int) -> bool:
         for history in (*load.streams, *load.flow):
             wrong += [f"{history.name}: {item}" for item in check(history)]
         wrong += wrong_counters(await one.until_idle()) + _left(fronts)
-    say(f"{n} upgrades, {N_STREAMS} streams of {N_TOKENS} tokens at once, {conditions()}")
-    say(f"  the command, drain of the old front included: {spread(took)}")
+    report.row("streams; new requests", f"{len(load.streams)}; {len(load.flow)}")
+    report.row("the command, drain of the old front included", spread(took))
     for name, is_disturbed in (("before", False), ("meanwhile", True)):
         streams, flow = (
             [h for h in histories if (h.started_at >= disturbed_from) is is_disturbed]
             for histories in (load.streams, load.flow)
         )
-        say(f"  longest silence of a stream, {name}: {spread([*map(longest_silence_s, streams)])}")
-        say(f"  new request to its answer, {name}: {spread([*map(first_text_s, flow)])}")
-    for line in wrong[:30]:
-        say(f"  WRONG {line}")
-    say(f"  {len(load.streams)} streams, {len(load.flow)} new requests, {len(wrong)} errors")
-    return not wrong
+        silences = [*map(longest_silence_s, streams)]
+        report.row(f"longest silence of a stream, {name}", spread(silences))
+        report.row(f"new request to its answer, {name}", spread([*map(first_text_s, flow)]))
+    return report
 
 
 def _left(fronts: list[psutil.Process]) -> list[str]:
-    """Stop the last front; what it and those before left behind."""
+    """Stop the last front. Returns the leftovers of it and of the fronts before it."""
     last = fronts[-1]
     children = last.children(recursive=True)
     last.send_signal(signal.SIGTERM)

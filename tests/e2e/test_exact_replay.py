@@ -1,5 +1,6 @@
 """Preemption and replay on the real model: exact means to the last bit."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,16 @@ from tests.engine_worker.engine.engine_runs import EngineRun
 
 pytestmark = pytest.mark.model
 
-N_TOKENS = 24
+N_TOKENS, N_POSITIONS = 24, 20
 CHAT = "<|im_start|>user\nTell me about foxes and hens.<|im_end|>\n<|im_start|>assistant\n"
 
 
 @pytest.fixture
-def backend(model_path: Path) -> LlamaBackend:
-    config = ModelConfig(model_path=str(model_path), n_ctx=512, kv_cells=1024)
-    return LlamaBackend.load(config, 4, lambda _: None)
+def backend(model_path: Path) -> Iterator[LlamaBackend]:
+    config = ModelConfig(model_path=str(model_path), n_ctx=512, kv_cells=1024, n_threads=1)
+    loaded = LlamaBackend.load(config, 4, lambda _: None)
+    yield loaded
+    loaded.close()
 
 
 def generate(backend: LlamaBackend, request: int, sampling: SamplingParams) -> Generate:
@@ -37,26 +40,24 @@ def generate(backend: LlamaBackend, request: int, sampling: SamplingParams) -> G
     )
 
 
-def test_a_sequence_preempted_at_20_positions_equals_the_undisturbed_one(
+def test_a_sequence_preempted_at_each_of_20_positions_equals_the_undisturbed_one(
     backend: LlamaBackend,
 ) -> None:
+    """One sequence, preempted after each of its first 20 tokens: each replay starts from the text
+    that the replay before it has made."""
     sampling = SamplingParams(seed=7, repeat_penalty=1.3)
     run = EngineRun(backend, batch_tokens=16)
     run.run(generate(backend, 1, sampling))
     undisturbed = run.tokens(1)
-    scheduler = run.engine.scheduler
-    for position in range(1, 21):
-        request = RequestNo(1 + position)
-        preempted = []
+    scheduler, request = run.engine.scheduler, RequestNo(2)
+    preempted: list[int] = []
 
-        def preempt_at_position(
-            request: RequestNo = request, position: int = position, done: list[int] = preempted
-        ) -> None:
-            found = scheduler.find(request)
-            if not done and found is not None and found.n_generated == position:
-                scheduler.preempt(found)
-                done.append(position)
+    def preempt_at_each_position() -> None:
+        found = scheduler.find(request)
+        if found is not None and found.n_generated == len(preempted) + 1 <= N_POSITIONS:
+            preempted.append(found.n_generated)
+            scheduler.preempt(found)
 
-        run.run(generate(backend, request, sampling), between=preempt_at_position)
-        assert preempted == [position]
-        assert run.tokens(request) == undisturbed
+    run.run(generate(backend, request, sampling), between=preempt_at_each_position)
+    assert preempted == list(range(1, N_POSITIONS + 1))
+    assert run.tokens(request) == undisturbed

@@ -203,11 +203,11 @@ def test_a_full_queue_is_a_typed_503(running: Service, client: openai.OpenAI) ->
         os.kill(running.worker()["pid"], signal.SIGCONT)
         for connection in pending:
             connection.close()
-    wait_for(lambda: running.status()["requests"]["waiting"] == 0, why="everybody has left")
+    wait_for(lambda: running.status()["requests"]["waiting"] == 0, why="all clients have left")
 
 
 def _background(url: str) -> http.client.HTTPConnection:
-    """A request whose answer nobody reads."""
+    """A request whose answer is not read."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
     body = json.dumps({"prompt": "x", "max_tokens": 1})

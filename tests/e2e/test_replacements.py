@@ -1,6 +1,7 @@
-"""The real engine replaced under a stream: what it had computed goes with it."""
+"""The real engine replaced under a stream: its computed KV goes with the stream."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -8,7 +9,7 @@ import pytest
 
 from tests.integration.commands import command
 from tests.integration.fake_service import stream
-from tests.service import Service, service, wait_for
+from tests.service import Gains, Service, service, wait_for
 
 pytestmark = pytest.mark.model
 
@@ -17,48 +18,48 @@ N_PROMPT = 200
 """Tokens of the prompt, at least."""
 
 
-async def recomputed(running: Service, name: str, *arguments: str) -> int:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("replaced") / "run"
+    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+        yield started
+
+
+async def recomputed(running: Service, prompt: str, name: str, *arguments: str) -> int:
     """Replace the worker in the middle of a stream; how many tokens it computed once more."""
+    await asyncio.to_thread(running.wait_idle)
+    gains = Gains(running)
 
-    def generates(more: int) -> int:
-        """Wait for so many more tokens; returns how many there are."""
-
-        def total() -> int:
-            return int(running.status()["tokens"]["generated_total"])
-
-        before = total()
-        return wait_for(lambda: (now := total()) >= before + more and now, 60, "it streams")
+    def until_generated(n_tokens: int) -> None:
+        wait_for(lambda: gains.of("tokens", "generated_total") >= (n_tokens,), 120, "it streams")
 
     async with aiohttp.ClientSession() as session:
         fields = {"max_tokens": 600, "ignore_eos": True, "temperature": 0.0}
-        reading = asyncio.create_task(stream(session, running.url, PROMPT, **fields))
-        await asyncio.to_thread(generates, 5)
+        reading = asyncio.create_task(stream(session, running.url, prompt, **fields))
+        await asyncio.to_thread(until_generated, 5)
         pid = running.worker()["pid"]
         code, said = await command(running, name, *arguments)
         assert code == 0, said
-        await asyncio.to_thread(generates, 5)
-        status = running.status()
+        (so_far,) = gains.of("tokens", "generated_total")
+        await asyncio.to_thread(until_generated, so_far + 5)
+        found = gains.of("tokens", "prompt_total", "recomputed_total")
         assert not reading.done()
         reading.cancel()
-    assert status["workers"][0]["pid"] != pid
-    assert status["tokens"]["prompt_total"] > N_PROMPT
-    assert status["requests"]["replayed_total"] == 1
-    return int(status["tokens"]["recomputed_total"])
+    assert running.worker()["pid"] != pid
+    assert gains.of("requests", "replayed_total") == (1,)
+    assert found[0] > N_PROMPT
+    return found[1]
 
 
-async def test_a_restart_carries_the_prompts_kv_over(tmp_path: Path, model_path: Path) -> None:
-    arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
-    with service(tmp_path / "run", *arguments) as running:
-        assert await recomputed(running, "restart") < N_PROMPT / 2
-        log = (running.runtime.logs / "front.log").read_text()
+async def test_a_restart_carries_the_prompts_kv_over(running: Service) -> None:
+    assert await recomputed(running, PROMPT, "restart") < N_PROMPT / 2
+    log = (running.runtime.logs / "front.log").read_text()
     assert "kv_handed_over sequences=1/1" in log
 
 
 async def test_a_swap_to_a_larger_context_takes_the_stream_over(
-    tmp_path: Path, model_path: Path
+    running: Service, model_path: Path
 ) -> None:
-    arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
-    with service(tmp_path / "run", *arguments) as running:
-        swap = ("swap", str(model_path), "--n-ctx", "1536")
-        assert await recomputed(running, *swap) < N_PROMPT / 2
-        assert running.worker()["n_ctx"] == 1536
+    swap = ("swap", str(model_path), "--n-ctx", "1536")
+    assert await recomputed(running, f"Another tale. {PROMPT}", *swap) < N_PROMPT / 2
+    assert running.worker()["n_ctx"] == 1536

@@ -1,11 +1,11 @@
-"""Where a configuration value comes from, and what a mistake in it says."""
+"""The source of each configuration value, and the message for each mistake."""
 
 from pathlib import Path
 
 import pytest
 
 from gpufc import settings
-from gpufc.config import Config, KvUnified, Replay, Standby
+from gpufc.config import DEFAULT_MODEL, Config, KvUnified, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError
 
 
@@ -17,6 +17,11 @@ def resolve(
     return settings.resolve(flags=flags or {}, environ=environ or {}, file=file)
 
 
+def only(found: settings.Settings) -> ModelConfig:
+    (model,) = found.config.models.values()
+    return model
+
+
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     path = tmp_path / "gpufc.toml"
@@ -26,20 +31,20 @@ def toml(tmp_path: Path) -> Path:
 
 def test_without_anything_given_the_defaults_are_in_force() -> None:
     assert resolve().config == Config()
-    assert {value.source for value in resolve().values} == {"default"}
+    assert {str(value.source) for value in resolve().values} == {"default"}
 
 
 def test_flag_beats_variable_beats_file_beats_default(toml: Path) -> None:
     found = resolve({"port": 3}, {"GPUFC_PORT": "2", "GPUFC_N_CTX": "102"}, toml)
     assert found.config.server.port == 3
-    assert found.config.model.n_ctx == 102
+    assert only(found).n_ctx == 102
     assert found.config.fleet.standby is Standby.HOT
-    assert found.config.model.replay is Replay.FAST
+    assert only(found).replay is Replay.FAST
 
 
 def test_each_value_knows_its_source(toml: Path) -> None:
     found = resolve({"port": 3}, {"GPUFC_N_CTX": "102"}, toml)
-    sources = {value.key.name: value.source for value in found.values}
+    sources = {value.key.name: str(value.source) for value in found.values}
     assert sources["port"] == "flag --port"
     assert sources["n_ctx"] == "variable GPUFC_N_CTX"
     assert sources["standby"] == f"file {toml}"
@@ -123,7 +128,7 @@ def test_words_that_are_booleans_in_toml_may_be_written_so(
 ) -> None:
     path = tmp_path / "file.toml"
     path.write_text(text)
-    assert resolve(file=path).config.model.kv_unified is expected
+    assert only(resolve(file=path)).kv_unified is expected
 
 
 def test_a_file_that_does_not_exist_is_a_mistake(tmp_path: Path) -> None:
@@ -140,10 +145,114 @@ def test_other_programs_variables_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("word", "meant"), [("strat", "start"), ("stat", "start"), ("chess", None), ("serve", None)]
 )
-def test_only_what_is_really_alike_is_offered(word: str, meant: str | None) -> None:
+def test_only_similar_words_are_offered(word: str, meant: str | None) -> None:
     assert settings.closest(word, ["start", "crashes", "restart", "doctor"]) == meant
 
 
 def test_no_message_shows_a_name_of_pythons_types() -> None:
     for key in settings.keys().values():
         assert settings._wanted(key), key.name
+
+
+MODELS = """
+port = 1
+n_threads = 3
+n_ctx = 101
+[model]
+n_ctx = 100
+batch_tokens = 64
+kv_cells = 500
+[models.chat]
+model_path = "/m/chat.gguf"
+n_ctx = 102
+[models."big one"]
+model_path = "/m/big.gguf"
+kv_cells = 600
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    path = tmp_path / "models.toml"
+    path.write_text(MODELS)
+    return path
+
+
+def test_without_tables_there_is_one_model_of_the_default_name(toml: Path) -> None:
+    found = resolve(file=toml)
+    assert list(found.config.models) == [DEFAULT_MODEL]
+    assert only(found).model is None
+
+
+def test_each_table_is_a_model_served_under_the_tables_name(models: Path) -> None:
+    found = resolve(file=models).config.models
+    assert [(name, m.model, m.model_path) for name, m in found.items()] == [
+        ("chat", "chat", "/m/chat.gguf"),
+        ("big one", "big one", "/m/big.gguf"),
+    ]
+
+
+def test_a_models_own_table_beats_flat_keys_which_beat_the_shared_section(models: Path) -> None:
+    chat, big = resolve(file=models).config.models.values()
+    assert (chat.n_ctx, chat.kv_cells, chat.batch_tokens, chat.n_threads) == (102, 500, 64, 3)
+    assert (big.n_ctx, big.kv_cells, big.batch_tokens, big.n_threads) == (100, 600, 64, None)
+
+
+def test_flags_and_variables_mean_the_first_model(models: Path) -> None:
+    found = resolve({"n_ctx": "200", "model": "other"}, {"GPUFC_KV_CELLS": "700"}, models)
+    chat, big = found.config.models.values()
+    assert (chat.n_ctx, chat.kv_cells, chat.model) == (200, 700, "other")
+    assert (big.n_ctx, big.kv_cells, big.model) == (100, 600, "big one")
+
+
+def test_flags_mean_the_table_named_default_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text("[models.first]\n[models.default]\n")
+    first, default = resolve({"n_ctx": "200"}, {}, path).config.models.values()
+    assert (first.n_ctx, default.n_ctx) == (4096, 200)
+    assert (first.model, default.model) == ("first", None)
+
+
+def test_each_models_value_knows_its_table(models: Path) -> None:
+    found = {(v.model, v.key.name): str(v.source) for v in resolve(file=models).values}
+    assert found["chat", "n_ctx"] == f"file {models} [models.chat]"
+    assert found["chat", "n_threads"] == f"file {models}"
+    assert found["big one", "n_ctx"] == f"file {models} [model]"
+    assert found["big one", "n_threads"] == "default"
+    assert found[None, "port"] == f"file {models}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[models.a]\nport = 1", ["port", "[models.a]", "before all tables"]),
+        ("[models.a]\nn_ctxx = 1", ["unknown key n_ctxx", "[models.a]", "did you mean n_ctx?"]),
+        ("[models.a]\nn_ctx = 'x'", ["bad value 'x' for n_ctx", "[models.a]"]),
+        ("[models.a]\nmodel = 'b'", ["[models.a]", "write [models.b]"]),
+        ("[models.a.b]\nn_ctx = 100", ["unknown key b", "[models.a]"]),
+        ("[model]\nmodel = 'b'", ["[model]", "write [models.b]"]),
+        ("[model]\nport = 1", ["port", "[model]", "before all tables"]),
+        ("model = 'b'\n[models.a]", ["[models.a]", "leave the key out"]),
+        ("[models]\nn_ctx = 1", ["[models.chat]"]),
+        ("models = 1", ["[models.chat]"]),
+        ('[models.""]', ["no name"]),
+        ("[server]\nport = 1", ["unknown key server"]),
+    ],
+)
+def test_a_wrong_table_is_named_with_its_reason(
+    tmp_path: Path, text: str, words: list[str]
+) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve(file=path)
+    assert "\n" not in str(caught.value)
+    for word in (*words, str(path)):
+        assert word in str(caught.value)
+
+
+def test_models_load_over_http_from_the_folders_of_the_configured_ones(models: Path) -> None:
+    assert resolve(file=models).config.model_folders() == ["/m"]
+    named = resolve({"model_dirs": "/a:/b:"}, {}, models)
+    assert named.config.model_folders() == ["/a", "/b"]
+    assert Config().model_folders() == []

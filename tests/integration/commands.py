@@ -1,4 +1,4 @@
-"""Operators' commands as processes, as somebody types them."""
+"""Operators' commands, each as a process of its own."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ async def command(running: Service, name: str, *arguments: str) -> tuple[int, st
 
 
 def fake_model(path: Path, script: str = "") -> Path:
-    """A model file for the fake engine that does what `script` says (`fake_faults.py`)."""
+    """A model file for the scripted engine. `script`: see engine_worker/backend/fake/faults.py."""
     path.write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
     if script:
         path.with_name(f"{path.name}.script").write_text(script)

@@ -1,4 +1,4 @@
-"""Requests to a service over the scripted engine, whose every token is known."""
+"""Requests to a service over the scripted engine: every token is known."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=3", "GPUFC_RESTAR
 
 
 def fake_text(prompt: str, n_tokens: int) -> str:
-    """What the fake engine answers to a plain prompt, whoever computes it."""
+    """The one answer of the scripted engine to a plain prompt."""
     return expected_text(tokenize(prompt, add_special=True), n_tokens)
 
 

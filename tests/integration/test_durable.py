@@ -7,7 +7,6 @@ check.
 import asyncio
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,16 +14,24 @@ import msgspec
 import pytest
 
 from tests.integration.fake_service import FAKE, fake_text
-from tests.service import Service, service, wait_for
+from tests.service import Gains, Service, service, wait_for
 
 N_TOKENS = 400
 N_CUTS = 20
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Service]:
-    with service(tmp_path / "run", environ=FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}) as started:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("durable") / "run"
+    with service(folder, environ=FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}) as started:
         yield started
+
+
+@pytest.fixture
+def running(shared: Service) -> Service:
+    """The one service of this module, with nothing to do and a worker ready."""
+    shared.wait_idle()
+    return shared
 
 
 class Client:
@@ -92,7 +99,7 @@ async def test_a_stream_cut_at_20_random_bytes_has_no_gap_and_no_repeat(
     chance = random.Random(seed)
     prompt = f"cut {n} {killed}"
     client = Client(running.url, prompt, n=n)
-    epoch = running.worker()["epoch"]
+    epoch, gains = running.worker()["epoch"], Gains(running)
     async with aiohttp.ClientSession() as session:
         for cut in range(N_CUTS):
             await client.read(session, chance.randrange(1, 1500))
@@ -102,17 +109,16 @@ async def test_a_stream_cut_at_20_random_bytes_has_no_gap_and_no_repeat(
     for index in range(n):
         assert client.text(index) == fake_text(prompt, N_TOKENS)
     client.check(n)
-    requests = running.status()["requests"]
-    assert (requests["succeeded_total"], requests["cancelled_total"]) == (1, 0)
+    assert gains.of("requests", "succeeded_total", "cancelled_total") == (1, 0)
     if killed:
         assert running.worker()["epoch"] > epoch
-        assert requests["replayed_total"] >= 1
+        assert gains.of("requests", "replayed_total") >= (1,)
 
 
 async def test_a_finished_chat_cut_at_random_bytes_is_whole(running: Service) -> None:
     seed = random.randrange(10**9)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance, gains = random.Random(seed), Gains(running)
     async with aiohttp.ClientSession() as session:
         whole = Client(running.url, "[[emoji]] chat", n=2, chat=True)
         await whole.read(session, None)
@@ -128,7 +134,7 @@ async def test_a_finished_chat_cut_at_random_bytes_is_whole(running: Service) ->
                 assert _content(client, index) == _content(whole, index)
                 roles = [c for c in client.choices(index) if "role" in c["delta"]]
                 assert len(roles) == 1
-    assert running.status()["requests"]["succeeded_total"] == 1
+    assert gains.of("requests", "succeeded_total") == (1,)
 
 
 def _content(client: Client, index: int) -> str:
@@ -139,13 +145,14 @@ def _content(client: Client, index: int) -> str:
 async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
     running: Service, streamed: bool
 ) -> None:
-    body = {"prompt": "alone", "max_tokens": N_TOKENS, "stream": streamed}
-    headers = {"Idempotency-Key": "k"}
+    prompt, gains = f"alone {streamed}", Gains(running)
+    body = {"prompt": prompt, "max_tokens": N_TOKENS, "stream": streamed}
+    headers = {"Idempotency-Key": prompt}
     url = f"{running.url}/v1/completions"
     async with aiohttp.ClientSession() as session:
         task = asyncio.create_task(session.post(url, json=body, headers=headers))
         await asyncio.to_thread(
-            wait_for, lambda: running.status()["tokens"]["generated_total"] > 20, why="it runs"
+            wait_for, lambda: gains.of("tokens", "generated_total") > (20,), why="it runs"
         )
         task.cancel()
         for left in await asyncio.gather(task, return_exceptions=True):
@@ -154,7 +161,7 @@ async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
         await asyncio.to_thread(running.kill_worker)
         await asyncio.to_thread(
             wait_for,
-            lambda: running.status()["requests"]["succeeded_total"] == 1,
+            lambda: gains.of("requests", "succeeded_total") == (1,),
             why="it ends by itself",
         )
         answers = []
@@ -163,13 +170,12 @@ async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
                 answers.append(await response.read())
     assert answers[0] == answers[1]
     if streamed:
-        client = Client(running.url, "alone")
+        client = Client(running.url, prompt)
         for frame in answers[0].decode().split("\n\n")[:-1]:
             client._event(frame)
-        assert client.text() == fake_text("alone", N_TOKENS)
+        assert client.text() == fake_text(prompt, N_TOKENS)
     else:
         (choice,) = msgspec.json.decode(answers[0])["choices"]
-        assert choice["text"] == fake_text("alone", N_TOKENS)
-    requests = running.status()["requests"]
-    assert (requests["succeeded_total"], requests["cancelled_total"]) == (1, 0)
-    assert requests["replayed_total"] == 1
+        assert choice["text"] == fake_text(prompt, N_TOKENS)
+    counters = ("succeeded_total", "cancelled_total", "replayed_total")
+    assert gains.of("requests", *counters) == (1, 0, 1)

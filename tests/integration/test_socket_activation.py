@@ -25,11 +25,11 @@ os.set_inheritable(3, True)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"}
 os.execv(command[0], command)
 """
-"""What `systemd-socket-activate` does once there is a connection."""
+"""As `systemd-socket-activate` does once there is a connection."""
 
 
 class Manager:
-    """Holds a socket, starts fronts on it, and hears what they notify it of."""
+    """Holds a socket, starts fronts on it, and receives their notifications."""
 
     def __init__(self, folder: Path) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -57,7 +57,7 @@ class Manager:
                 yield process
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     def heard(self) -> list[bytes]:
         found = []
@@ -80,7 +80,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     made.notified.close()
 
 
-async def test_who_connects_before_and_between_fronts_is_served(manager: Manager) -> None:
+async def test_connections_before_and_between_fronts_are_served(manager: Manager) -> None:
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         before = asyncio.create_task(complete(session, manager.url, "before"))
@@ -98,7 +98,7 @@ async def test_who_connects_before_and_between_fronts_is_served(manager: Manager
     assert manager.heard() == [b"READY=1", b"STOPPING=1"] * 2
 
 
-def test_nobody_below_the_front_inherits_the_socket(manager: Manager) -> None:
+def test_no_process_below_the_front_inherits_the_socket(manager: Manager) -> None:
     with manager.front():
         status = wait_for(manager.status, why="it answers")
         pid = wait_for(lambda: (manager.status() or status)["workers"][0]["pid"], why="a worker")  # type: ignore[index]

@@ -1,9 +1,8 @@
-"""The end of a front: what runs may end or is told so, new work is refused, nothing is left."""
+"""The end of a front: requests end or are told, new ones are refused, nothing is left."""
 
 import asyncio
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,9 @@ class Ending:
         self.url = running.url
         self._processes = [running.front, *running.front.children(recursive=True)]
 
-    async def until_gone(self, timeout_s: float = 20.0) -> None:
-        assert await asyncio.to_thread(self.running.process.wait, timeout_s) == 0
-        wait_for(lambda: not any(map(lives, self._processes)), 2.0, "all processes have ended")
+    async def until_gone(self) -> None:
+        assert await asyncio.to_thread(self.running.process.wait, 60) == 0
+        wait_for(lambda: not any(map(lives, self._processes)), why="all processes have ended")
         left = sorted(path.name for path in self.running.runtime.path.iterdir())
         assert [name for name in left if name not in ("crashes", "logs", "front.lock")] == []
         assert self.running.runtime.front_pid() is None
@@ -59,7 +58,8 @@ def start(tmp_path: Path, timeout_s: float, **more: str) -> Any:
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[Ending]:
-    with start(tmp_path, 30.0) as running:
+    """It lets endless streams run for an hour: one that is gone has not waited for them."""
+    with start(tmp_path, 3600.0) as running:
         yield Ending(running)
 
 
@@ -140,7 +140,6 @@ async def test_stop_now_ends_at_once_and_cleans_up(patient: Ending, how: str) ->
             for n in range(8)
         ]
         await patient.until_it_generates(8)
-        began = time.monotonic()
         if how == "command":
             assert (await command(patient.running, "stop", "--now"))[0] == 0
         else:
@@ -154,7 +153,6 @@ async def test_stop_now_ends_at_once_and_cleans_up(patient: Ending, how: str) ->
         for events in await asyncio.gather(*streams):
             assert_told_of_the_end(events)
         await patient.until_gone()
-        assert time.monotonic() - began < 10.0
 
 
 async def test_a_worker_that_dies_in_a_drain_is_replaced_and_streams_end(patient: Ending) -> None:

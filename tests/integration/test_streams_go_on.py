@@ -1,4 +1,4 @@
-"""Whatever happens to the worker, the stream goes on: at its position, with nothing lost or twice.
+"""A stream outlives its worker: it goes on at its position, with no token lost or repeated.
 
 The fake engine's text depends on every token before it, so equality with `fake_text` is the whole
 check. Each test asserts that a new epoch served, so that a fault that missed cannot pass.
@@ -14,15 +14,23 @@ import aiohttp
 import pytest
 
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import Service, service, wait_for
+from tests.service import Gains, Service, service, wait_for
 
 N_TOKENS = 60
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Service]:
-    with service(tmp_path / "run", environ=FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}) as started:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("goes-on") / "run"
+    with service(folder, environ=FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}) as started:
         yield started
+
+
+@pytest.fixture
+def running(shared: Service) -> Service:
+    """The one service of this module, with nothing to do and a worker ready."""
+    shared.wait_idle()
+    return shared
 
 
 @pytest.mark.parametrize("fault", ["kill", "segv", "abort", "exit", "raise", "decode_error", "nan"])
@@ -31,7 +39,7 @@ async def test_a_stream_outlives_each_kind_of_death(
 ) -> None:
     once = tmp_path / f"{fault}.done"
     prompt = f"[[{fault}@13 once={once}]] goes on"
-    epoch = running.worker()["epoch"]
+    epoch, gains = running.worker()["epoch"], Gains(running)
     async with aiohttp.ClientSession() as session:
         streamed, other, (status, whole, _) = await asyncio.gather(
             stream(session, running.url, prompt, max_tokens=N_TOKENS),
@@ -45,9 +53,9 @@ async def test_a_stream_outlives_each_kind_of_death(
     assert status == 200
     assert whole["choices"][0]["text"] == fake_text("not streamed", N_TOKENS)
     assert whole["usage"]["completion_tokens"] == N_TOKENS
-    requests = running.status()["requests"]
-    assert (requests["lost_total"], requests["failed_total"]) == (0, 0)
-    assert requests["replayed_total"] >= 1
+    lost, failed, replayed = gains.of("requests", "lost_total", "failed_total", "replayed_total")
+    assert (lost, failed) == (0, 0)
+    assert replayed >= 1
 
 
 async def test_usage_counts_each_token_once_and_ids_stay(running: Service, tmp_path: Path) -> None:
@@ -95,6 +103,7 @@ async def test_a_death_inside_a_held_back_stop_string_sends_nothing_of_it(
 
 
 async def test_a_poison_request_among_32_is_found_and_the_others_finish(running: Service) -> None:
+    gains = Gains(running)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         poison = asyncio.create_task(
             complete(session, running.url, "[[segv@7]] poison", max_tokens=N_TOKENS)
@@ -109,12 +118,12 @@ async def test_a_poison_request_among_32_is_found_and_the_others_finish(running:
         assert answer["choices"][0]["text"] == fake_text(f"good {n}", N_TOKENS)
     assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
     assert (again[0], again[1]["error"]["code"]) == (500, "engine_crash_suspect")
-    assert 1 <= running.worker()["restarts"] <= 3
+    assert 1 <= gains.restarts() <= 3
 
 
 async def test_random_kills_lose_repeat_and_cross_nothing(running: Service) -> None:
-    """Streams start all the time while the worker is killed at moments that nothing chose."""
-    n_kills, results = 12, []
+    """Streams start all the time while the worker is killed at random moments."""
+    n_kills, results, gains = 12, [], Gains(running)
     stop = asyncio.Event()
 
     async def client(number: int) -> None:
@@ -145,6 +154,5 @@ async def test_random_kills_lose_repeat_and_cross_nothing(running: Service) -> N
             stop.set()
     assert results
     assert all(results)
-    status = running.status()
-    assert status["workers"][0]["restarts"] >= n_kills
-    assert (status["requests"]["lost_total"], status["requests"]["failed_total"]) == (0, 0)
+    assert gains.restarts() >= n_kills
+    assert gains.of("requests", "lost_total", "failed_total") == (0, 0)

@@ -28,9 +28,10 @@ from engine_worker.backend.fake.vocabulary import (
     expected_text,
     expected_tokens,
 )
-from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
+from gpufc.facts import ModelFacts
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 

@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 
 from engine_worker.backend.llama.bindings import INT, POINTER, SIZE, TEXT, Signatures, bind
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 _SIZE_P = ctypes.POINTER(SIZE)
 _SIGNATURES: Signatures = {

@@ -24,14 +24,14 @@ from engine_worker.backend.llama.devices import list_devices
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
-from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress, ModelFacts
+from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.fingerprint import fingerprint
 from engine_worker.model_file.gguf_header import read_header, require_text_model
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice, ModelFacts
 
 logger = logging.getLogger(__name__)
 

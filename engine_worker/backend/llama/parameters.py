@@ -11,7 +11,7 @@ from engine_worker.backend.port import SPARE_OUTPUTS
 from engine_worker.placement.cells import Layout
 from engine_worker.placement.layers import split_shares
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 SMALL_MODEL_BYTES = 1 << 30
 """A smaller model has larger passes on a GPU. Measured on one H100: a pass that reads few weights

@@ -1,4 +1,4 @@
-"""The engine on the fake backend, whose every token depends on all tokens before it."""
+"""The engine on the fake backend: every token depends on all tokens before it."""
 
 import fcntl
 import os
@@ -14,7 +14,6 @@ from engine_worker.backend.fake.vocabulary import piece, tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.kv.transfer import SEALS
 from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.per_stretch import LENGTH
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
@@ -256,7 +255,7 @@ class KnowingDrafter:
         self._prompts = prompts
         self._wrong = wrong
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return 0.9
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -303,25 +302,6 @@ def test_drafts_change_how_many_steps_it_takes_and_nothing_else(
         assert fake.n_decodes < 7 * 40 / 4
 
 
-def test_the_last_draft_on_a_device_is_as_long_as_the_others() -> None:
-    words = prompt("ends somewhere within a draft")
-    fake = on_a_device(backend(6 * 1024, unified=False))
-    sizes: list[int] = []
-    begin = fake.begin
-
-    def noted(batch: Batch) -> None:
-        sizes.append(len(batch.tokens))
-        begin(batch)
-
-    fake.begin = noted  # type: ignore[method-assign]
-    run = EngineRun(fake, batch_tokens=64, drafter=KnowingDrafter({1: words}, 1000))
-    _make_drafts_pay(run)
-    run.run(spec(1, words, max_tokens=60))
-    assert run.tokens(1) == expected_tokens(words, 60)
-    assert 1 + LENGTH in sizes
-    assert set(sizes[1:]) <= {1, 1 + LENGTH}
-
-
 def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
     words = prompt("handed over in the middle of it")
     old = EngineRun(backend(), drafter=KnowingDrafter({1: words}, 5))
@@ -351,8 +331,8 @@ def _make_drafts_pay(run: EngineRun) -> None:
     def seconds(n_tokens: int, _: int) -> float:
         return 1.0 + n_tokens * 1e-6
 
-    run.engine._costs.seconds = seconds  # type: ignore[method-assign]
-    run.engine._costs.settled_seconds = seconds  # type: ignore[method-assign]
+    run.engine._reporter._costs.seconds = seconds  # type: ignore[method-assign]
+    run.engine._reporter._costs.settled_seconds = seconds  # type: ignore[method-assign]
 
 
 def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:

@@ -38,7 +38,7 @@ def put(data: bytes):
         max_size=5,
     )
 )
-def test_what_is_written_is_read(states) -> None:
+def test_written_states_are_read(states) -> None:
     number = os.memfd_create("kv")
     try:
         writer = KvWriter(number, 1 << 30)

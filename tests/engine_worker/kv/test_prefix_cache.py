@@ -1,4 +1,4 @@
-"""The longest cached prefix is found, within its scope only, and the oldest goes first."""
+"""The longest prefix of the same scope matches; the longest unused holding is given up first."""
 
 import pytest
 from hypothesis import settings
@@ -66,14 +66,14 @@ def test_a_busy_holding_is_never_given_up() -> None:
     assert prefixes.least_recently_used() is None
 
 
-def test_what_is_too_short_to_match_is_not_worth_keeping() -> None:
+def test_a_holding_too_short_to_match_is_not_kept() -> None:
     prefixes = cache()
     prefixes.hold(0, "", LONG[:3])
     assert prefixes.release(0) is False
     assert prefixes.idle_slots() == []
 
 
-def test_a_model_that_cannot_be_cut_back_reuses_whole_idle_states_only() -> None:
+def test_a_model_that_cannot_be_cut_reuses_whole_idle_states_only() -> None:
     prefixes = cache(can_cut=False)
     prefixes.hold(0, "", LONG[:50])
     assert prefixes.match("", LONG) is None
@@ -90,7 +90,7 @@ def test_of_equal_prefixes_the_idle_one_with_least_beyond_is_taken() -> None:
     assert prefixes.match("", [*LONG[:40], 999]) == Match(2, 40)
 
 
-def test_a_holding_grows_by_what_is_new() -> None:
+def test_a_holding_grows_by_the_new_tokens() -> None:
     prefixes = cache()
     prefixes.hold(0, "", LONG[:20])
     prefixes.extend(0, LONG[20:50])
@@ -140,7 +140,7 @@ def test_of_two_equal_holdings_one_stays() -> None:
     assert not prefixes.redundant(1)
 
 
-def test_what_cannot_be_cut_back_makes_no_shorter_holding_redundant() -> None:
+def test_a_state_that_cannot_be_cut_makes_no_shorter_holding_redundant() -> None:
     prefixes = cache(can_cut=False)
     idle(prefixes, 0, LONG[:50])
     idle(prefixes, 1, LONG)
@@ -158,11 +158,11 @@ class Held(Struct):
 SLOTS = st.integers(0, 5)
 SCOPES = st.sampled_from("ab")
 TOKENS = st.lists(st.integers(0, 1), max_size=4).map(lambda tail: [7] * MIN_MATCH + tail)
-"""Long enough to match, and parting late and often."""
+"""Token lists that are long enough to match and often share a long prefix."""
 
 
 class CacheAgainstScan(RuleBasedStateMachine):
-    """`used` is the order of use, the latest last."""
+    """A model of the cache. `used` lists slots in the order of their last use."""
 
     @initialize(can_cut=st.booleans())
     def begin(self, can_cut: bool) -> None:
@@ -225,7 +225,7 @@ class CacheAgainstScan(RuleBasedStateMachine):
             self.touch(found.slot)
 
     def expected(self, scope: str, tokens: list[int]) -> Match | None:
-        """By a scan over all holdings, in order of use."""
+        """A scan over all holdings in order of use."""
         found = []
         for slot in self.used:
             held = self.held[slot]

@@ -1,4 +1,4 @@
-"""The tree finds what comparing every path finds, and keeps no node that it does not need."""
+"""The tree finds the same as a comparison with every path, with no superfluous node."""
 
 from array import array
 
@@ -10,7 +10,7 @@ from engine_worker.kv.radix_tree import RadixTree, _Node
 
 SLOTS = st.integers(0, 7)
 TOKENS = st.lists(st.integers(0, 2), max_size=8)
-"""Few tokens and short paths, so that paths part, meet and end within each other all the time."""
+"""Few tokens and short paths, so that many paths share prefixes or end within each other."""
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""KV handed from one worker to the next."""
+"""KV states move from one worker to its successor, or the successor prefills."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ from tests.engine_worker.engine.engine_runs import EngineRun
 
 
 class States:
-    """A backend whose state of a sequence is a text."""
+    """A backend with a text as the state of each slot."""
 
     def __init__(
         self, texts: dict[int, bytes] | None = None, *, refuses: int | None = None
@@ -28,22 +28,22 @@ class States:
         self.texts = texts or {}
         self._refuses = refuses
 
-    def state_bytes(self, sequence: int) -> int:
-        return len(self.texts.get(sequence, b""))
+    def state_bytes(self, slot: int) -> int:
+        return len(self.texts.get(slot, b""))
 
-    def export_state(self, sequence: int, memory: memoryview) -> int:
-        memory[:] = self.texts[sequence]
+    def export_state(self, slot: int, memory: memoryview) -> int:
+        memory[:] = self.texts[slot]
         return len(memory)
 
-    def import_state(self, sequence: int, memory: memoryview) -> bool:
-        if sequence == self._refuses:
+    def import_state(self, slot: int, memory: memoryview) -> bool:
+        if slot == self._refuses:
             return False
-        self.texts[sequence] = bytes(memory)
+        self.texts[slot] = bytes(memory)
         return True
 
 
 class Keeper:
-    """A scheduler with so many free slots."""
+    """A keeper with `n_free` free slots."""
 
     def __init__(self, n_free: int) -> None:
         self.free = list(range(10, 10 + n_free))
@@ -82,7 +82,7 @@ def exported(fd: int) -> Transfer:
     return export(OLD, HOLDINGS, fd, fingerprint="f", limit_bytes=1 << 20)
 
 
-def test_what_has_a_state_is_taken_over_in_its_order(fd: int) -> None:
+def test_states_are_taken_over_in_order(fd: int) -> None:
     done = exported(fd)
     assert (done.n_sequences, done.n_tokens) == (2, 5)
     new, keeper = States(), Keeper(5)
@@ -92,7 +92,7 @@ def test_what_has_a_state_is_taken_over_in_its_order(fd: int) -> None:
     assert keeper.held == {10: ("b", (4, 5)), 11: ("a", (1, 2, 3))}
 
 
-def test_what_does_not_fit_is_left_out(fd: int) -> None:
+def test_a_state_that_does_not_fit_is_left_out(fd: int) -> None:
     exported(fd)
     new = States()
     assert take_over(new, Keeper(1), fd, fingerprint="f").n_sequences == 1
@@ -113,7 +113,7 @@ def test_another_models_file_is_refused(fd: int) -> None:
         take_over(States(), Keeper(1), fd, fingerprint="g")
 
 
-def test_the_file_is_read_only_when_nobody_can_write_it_any_more(fd: int) -> None:
+def test_a_file_that_can_still_be_written_is_not_read(fd: int) -> None:
     with opened(os.getpid(), fd, sealed=False) as mine:
         exported(mine)
     with pytest.raises(KvFileError, match="not sealed"), opened(os.getpid(), fd, sealed=True):
@@ -155,7 +155,7 @@ def move(run: EngineRun, message: ExportKv | ImportKv) -> KvMoved:
     return moved
 
 
-def test_an_engine_goes_on_from_what_another_one_computed(fd: int) -> None:
+def test_an_engine_continues_from_the_cells_of_another_one(fd: int) -> None:
     prompt = tokenize("A prefix that is long enough to be worth keeping", add_special=True)
     old, new = engine_run(), engine_run()
     old.run(generate(1, prompt))
@@ -175,7 +175,7 @@ def test_an_engine_says_why_it_cannot_take_over(fd: int) -> None:
     assert "sealed" in move(engine_run(), ImportKv(Epoch(1), os.getpid(), fd)).error
 
 
-def test_what_the_trial_left_to_be_removed_takes_nothing_that_was_taken_over(fd: int) -> None:
+def test_pending_removals_do_not_delete_cells_that_were_taken_over(fd: int) -> None:
     old, new = engine_run(), engine_run()
     prompts = [
         tokenize(f"{n}: a prefix that is long enough to be worth keeping", add_special=True)
@@ -193,7 +193,7 @@ def test_what_the_trial_left_to_be_removed_takes_nothing_that_was_taken_over(fd:
         assert new.text(n) == old.text(n)
 
 
-def test_drafts_that_did_not_hold_are_not_handed_over(fd: int) -> None:
+def test_cells_of_rejected_drafts_are_not_handed_over(fd: int) -> None:
     run = engine_run()
     prompt = tokenize("A prefix that is long enough to be worth keeping", add_special=True)
     run.run(generate(1, prompt))

@@ -37,7 +37,7 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -53,15 +53,19 @@ def test_it_renders_again_and_again_in_one_process(start: Start) -> None:
     assert renderer.pid == pid
 
 
-def test_an_endless_template_is_killed_and_the_next_request_served(start: Start) -> None:
-    renderer = start(FOREVER, timeout_s=0.5)
+def test_an_endless_template_is_killed_and_the_next_request_served(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = start(FOREVER, timeout_s=60.0)
     assert renderer.render(USER) == "fine"
     pid = renderer.pid
+    monkeypatch.setattr(renderer, "_timeout_s", 0.5)
     with pytest.raises(InvalidRequest, match=r"took longer than 0\.5 s") as caught:
         renderer.render((ChatMessage("user", "loop"),))
     assert caught.value.param == "messages"
     assert pid is not None
     assert is_gone(pid)
+    monkeypatch.undo()
     assert renderer.render(USER) == "fine"
 
 
@@ -143,4 +147,4 @@ def test_a_looping_child_dies_with_its_parent() -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    until(lambda: is_gone(child) or " Z " in stat.read_text(), timeout_s=2.0)
+    until(lambda: is_gone(child) or " Z " in stat.read_text())

@@ -1,6 +1,6 @@
 """Running streams wait for prompts no longer than is bearable, and short prompts do not wait."""
 
-from engine_worker.scheduling.prefill_budget import MIN_CHUNK, STALL, Pace
+from engine_worker.scheduling.prefill_budget import MIN_CHUNK, STALL, PrefillBudget
 from engine_worker.scheduling.step_costs import StepCosts
 
 BATCH = 128
@@ -14,20 +14,20 @@ def linear(base_s: float, token_s: float) -> StepCosts:
 
 
 def test_alone_a_prompt_is_computed_in_whole_batches() -> None:
-    assert Pace(BATCH, linear(0.004, 0.005)).allowance(0) == BATCH
+    assert PrefillBudget(BATCH, linear(0.004, 0.005)).allowance(0) == BATCH
 
 
 def test_a_short_prompt_is_computed_at_once_beside_running_streams() -> None:
-    assert Pace(BATCH, linear(0.004, 0.005)).allowance(8) == BATCH
+    assert PrefillBudget(BATCH, linear(0.004, 0.005)).allowance(8) == BATCH
 
 
 def test_a_long_prompt_gets_what_does_not_stall_the_others() -> None:
     costs = linear(0.004, 0.005)
-    pace = Pace(BATCH, costs)
+    budget = PrefillBudget(BATCH, costs)
     chunks = []
     for _ in range(20):
-        chunks.append(pace.allowance(16))
-        pace.spent(16, chunks[-1], 1)
+        chunks.append(budget.allowance(16))
+        budget.spent(16, chunks[-1], 1)
     plain_s, long_s = costs.seconds(16, 16), costs.seconds(16 + chunks[-1], 16)
     assert plain_s is not None
     assert long_s is not None
@@ -38,29 +38,29 @@ def test_a_long_prompt_gets_what_does_not_stall_the_others() -> None:
 
 def test_the_more_prompts_wait_the_more_they_get() -> None:
     def later(n_waiting: int) -> int:
-        pace = Pace(BATCH, linear(0.004, 0.005))
+        budget = PrefillBudget(BATCH, linear(0.004, 0.005))
         for _ in range(5):
-            pace.spent(16, pace.allowance(16), n_waiting)
-        return pace.allowance(16)
+            budget.spent(16, budget.allowance(16), n_waiting)
+        return budget.allowance(16)
 
     assert later(1) < later(3) < later(20) == BATCH
 
 
 def test_the_account_fills_up_again_in_steps_without_prompts() -> None:
-    pace = Pace(BATCH, linear(0.004, 0.005))
-    pace.spent(16, BATCH, 1)
+    budget = PrefillBudget(BATCH, linear(0.004, 0.005), account=0)
+    assert budget.allowance(16) == MIN_CHUNK
     for _ in range(20):
-        pace.spent(16, 0, 0)
-    assert pace.allowance(16) == BATCH
+        budget.spent(16, 0, 0)
+    assert budget.allowance(16) == BATCH
 
 
 def test_where_tokens_are_cheap_nothing_is_held_back() -> None:
-    pace = Pace(BATCH, linear(0.006, 0.00002))
-    pace.spent(8, BATCH, 1)
-    assert pace.allowance(8) == BATCH
+    budget = PrefillBudget(BATCH, linear(0.006, 0.00002))
+    budget.spent(8, BATCH, 1)
+    assert budget.allowance(8) == BATCH
 
 
 def test_as_long_as_nothing_is_known_nothing_is_held_back() -> None:
-    pace = Pace(BATCH, StepCosts())
-    pace.spent(8, BATCH, 1)
-    assert pace.allowance(8) == BATCH
+    budget = PrefillBudget(BATCH, StepCosts())
+    budget.spent(8, BATCH, 1)
+    assert budget.allowance(8) == BATCH

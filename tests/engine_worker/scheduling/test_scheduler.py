@@ -3,43 +3,14 @@
 import pytest
 
 from engine_worker.kv.edits import Copy, Remove
-from engine_worker.kv.prefix_cache import PrefixCache
-from engine_worker.kv.slots import Slots
-from engine_worker.kv.stream_slots import StreamSlots
-from engine_worker.scheduling.arrivals import LIKE
-from engine_worker.scheduling.plan import Plan
-from engine_worker.scheduling.scheduler import BURST_BATCHES, Scheduler
+from engine_worker.scheduling.policies import scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.text.sequence import Sequence
 from gpufc.config import Replay
 from gpufc.errors import OutOfCells
+from tests.engine_worker.kv.slot_sets import idle_and_free
+from tests.engine_worker.scheduling import plans
+from tests.engine_worker.scheduling.mixed_planner import add, profile, scheduler, step, work_of
 from tests.engine_worker.text.sequences import sequence, spec
-
-
-def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> Scheduler:
-    slots = Slots(n_slots, max_idle=n_slots - max_running, cache=PrefixCache(can_cut=True))
-    return Scheduler(
-        max_running=max_running, batch_tokens=batch_tokens, slots=slots, costs=StepCosts()
-    )
-
-
-def work(plan: Plan) -> list[tuple[int, int, bool]]:
-    return sorted((item.sequence.request, item.count, item.output) for item in plan.work)
-
-
-def step(planner: Scheduler, token: int = 97) -> list[tuple[int, int, bool]]:
-    """Plan, commit, and let each finished chunk produce a token."""
-    plan = planner.plan()
-    planner.commit(plan)
-    for item in plan.work:
-        if item.output:
-            item.sequence.accept(token)
-    return work(plan)
-
-
-def add(planner: Scheduler, *specs: Sequence) -> None:
-    for item in specs:
-        planner.add(item)
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:
@@ -67,16 +38,16 @@ def test_running_sequences_come_before_a_long_prompt_and_share_the_batch() -> No
 
 def test_prompts_are_prefilled_in_order_of_arrival() -> None:
     planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=6)))
-    assert step(planner) == [(1, 5, False), (2, 2, False)]
+    add(planner, sequence(spec(1, 6, max_tokens=1)), sequence(spec(2, 6, max_tokens=1)))
+    assert step(planner) == [(1, 6, True), (2, 2, False)]
 
 
 def test_work_is_ordered_by_slots_and_prompts_alone_the_other_way_round() -> None:
     planner = scheduler(batch_tokens=64)
     add(planner, sequence(spec(1)), sequence(spec(2)), sequence(spec(3)))
-    assert [item.sequence.slot for item in planner.plan().work] == [2, 1, 0]
+    assert plans.slots_of(planner.plan()) == [2, 1, 0]
     step(planner)
-    assert [item.sequence.slot for item in planner.plan().work] == [0, 1, 2]
+    assert plans.slots_of(planner.plan()) == [0, 1, 2]
 
 
 def test_no_more_than_max_running_run_and_the_next_starts_when_one_ends() -> None:
@@ -107,85 +78,6 @@ def test_started_is_said_once_also_after_a_preemption() -> None:
     assert planner.plan().started == []
 
 
-def test_those_that_came_together_begin_together() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=12)))
-    assert [step(planner) for _ in range(4)] == [
-        [(1, 5, False), (2, 2, False)],
-        [(2, 8, False)],
-        [(2, 2, True)],
-        [(1, 1, True), (2, 1, True)],
-    ]
-
-
-def test_who_wants_one_token_only_has_it_at_once() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6, max_tokens=1)), sequence(spec(2, prompt=20)))
-    assert step(planner) == [(1, 6, True), (2, 2, False)]
-
-
-def test_who_was_ready_does_not_wait_for_who_comes_later() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)))
-    step(planner)
-    add(planner, sequence(spec(2, prompt=20)))
-    assert step(planner) == [(1, 1, True), (2, 7, False)]
-
-
-def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=6 * LIKE + 1)))
-    assert step(planner) == [(1, 6, True), (2, 2, False)]
-    assert step(planner) == [(1, 1, True), (2, 7, False)]
-
-
-def test_a_running_stream_waits_for_nobody_and_then_nobody_does() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=6)))
-    step(planner), step(planner)
-    add(planner, sequence(spec(2, prompt=6)), sequence(spec(3, prompt=20)))
-    assert step(planner) == [(1, 1, True), (2, 6, True), (3, 1, False)]
-    assert step(planner) == [(1, 1, True), (2, 1, True), (3, 6, False)]
-
-
-def test_replays_go_on_by_a_token_and_wait_for_the_others() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=4, tokens=(97, 98))), sequence(spec(2, tokens=(97,) * 8)))
-    assert [step(planner) for _ in range(3)] == [
-        [(1, 6, True), (2, 2, False)],
-        [(2, 8, False)],
-        [(2, 2, True)],
-    ]
-    assert step(planner) == [(1, 1, True), (2, 1, True)]
-
-
-def test_a_replay_does_not_wait_for_who_has_not_begun() -> None:
-    planner = scheduler(batch_tokens=8)
-    add(planner, sequence(spec(1, prompt=4, tokens=(97, 98))), sequence(spec(2, prompt=12)))
-    assert step(planner) == [(1, 6, True), (2, 2, False)]
-    assert step(planner) == [(1, 1, True), (2, 7, False)]
-
-
-def test_nobody_waits_for_an_exact_replay_that_is_fed_token_by_token() -> None:
-    planner = scheduler(batch_tokens=8)
-    exact = sequence(spec(2, prompt=4, tokens=(97,) * 7, replay=Replay.EXACT))
-    add(planner, exact, sequence(spec(1, prompt=4, tokens=(97,) * 8)))
-    assert [step(planner) for _ in range(4)] == [
-        [(1, 4, False), (2, 4, False)],
-        [(1, 7, False), (2, 1, False)],
-        [(1, 1, True), (2, 1, False)],
-        [(1, 1, True), (2, 1, False)],
-    ]
-
-
-def test_who_is_ready_waits_for_so_many_batches_and_no_more() -> None:
-    planner = scheduler(max_running=60, n_slots=60, batch_tokens=8)
-    add(planner, *(sequence(spec(number, prompt=9)) for number in range(60)))
-    batches = [step(planner) for _ in range(BURST_BATCHES + 4)]
-    with_output = [number for number, batch in enumerate(batches) if any(w[2] for w in batch)]
-    assert with_output == [BURST_BATCHES + 1, BURST_BATCHES + 2, BURST_BATCHES + 3]
-
-
 PREFIX = tuple(range(40))
 
 
@@ -196,7 +88,7 @@ def test_a_new_request_starts_from_the_prefix_of_a_running_one() -> None:
     add(planner, sequence(spec(2, prompt=(*PREFIX, 101, 102))))
     plan = planner.plan()
     assert plan.edits == [Copy(source=0, target=1, n_tokens=40)]
-    assert work(plan) == [(1, 1, True), (2, 2, True)]
+    assert work_of(plan) == [(1, 1, True), (2, 2, True)]
     assert [(started.request, started.n_cached) for started in plan.started] == [(2, 40)]
 
 
@@ -243,7 +135,7 @@ def test_without_cache_prompt_nothing_is_reused_and_nothing_lies_about_when_alon
     add(planner, sequence(spec(2, prompt=(*PREFIX, 1), cache_prompt=False)))
     plan = planner.plan()
     assert plan.edits == [Remove(0, 0)]
-    assert work(plan) == [(2, 41, True)]
+    assert work_of(plan) == [(2, 41, True)]
 
 
 def test_requests_that_come_together_compute_their_common_prefix_once() -> None:
@@ -258,15 +150,14 @@ def test_requests_that_come_together_compute_their_common_prefix_once() -> None:
     assert n_tokens < 2 * len(PREFIX)
 
 
-@pytest.mark.parametrize(("least_copied", "who_begin"), [(30, [1]), (50, [1, 2])])
-def test_nobody_waits_for_a_prefix_that_is_computed_sooner_than_copied(
-    least_copied: int, who_begin: list[int]
+@pytest.mark.parametrize(("least_copied", "first_requests"), [(30, [1]), (50, [1, 2])])
+def test_no_request_waits_for_a_prefix_that_is_computed_faster_than_copied(
+    least_copied: int, first_requests: list[int]
 ) -> None:
-    cache = PrefixCache(can_cut=True)
-    slots = StreamSlots(4, max_idle=4, cache=cache, least_copied=least_copied)
-    planner = Scheduler(max_running=4, batch_tokens=256, slots=slots, costs=StepCosts())
+    streams = profile(4, consecutive=True, least_copied=least_copied)
+    planner = scheduler_for(streams, max_running=4, batch_tokens=256, costs=StepCosts())
     add(planner, *(sequence(spec(n, prompt=(*PREFIX, 100 + n))) for n in (1, 2)))
-    assert [request for request, _, _ in step(planner)] == who_begin
+    assert [request for request, _, _ in step(planner)] == first_requests
 
 
 @pytest.mark.parametrize("n_cached", [0, 1, 3])
@@ -277,7 +168,7 @@ def test_no_more_idle_sequences_are_kept_than_configured(n_cached: int) -> None:
         add(planner, running)
         step(planner)
         planner.finish(running)
-    assert len(planner.slots.idle_and_free[0]) == n_cached
+    assert len(idle_and_free(planner.slots)[0]) == n_cached
 
 
 def test_when_cells_are_short_idle_prefixes_go_first_then_the_youngest() -> None:
@@ -343,5 +234,5 @@ def test_every_slot_is_free_again_when_everything_has_ended() -> None:
         add(planner, running)
         step(planner)
         planner.finish(running)
-    idle, free = planner.slots.idle_and_free
+    idle, free = idle_and_free(planner.slots)
     assert sorted([*idle, *free]) == list(range(6))

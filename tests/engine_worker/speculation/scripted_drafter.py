@@ -1,4 +1,4 @@
-"""A drafter that says what a test wants, and step costs to weigh it by."""
+"""A drafter with scripted answers, and step costs for tests."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from engine_worker.speculation.drafter import Draft, DraftRequest
 from gpufc.ids import RequestNo
 
 RIGHT, WRONG = 1, 2
-"""What the scripted drafter says; the sequences of these tests go on with `RIGHT`."""
+"""Tokens of the scripted drafter. The sequences of these tests continue with `RIGHT`."""
 
 
 class ScriptedDrafter:
-    """Says the same of every sequence, as much as is asked for."""
+    """Drafts one token for every sequence, repeated up to the limit."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class ScriptedDrafter:
         self.asked: list[list[RequestNo]] = []
         self.forgotten: list[RequestNo] = []
 
-    def chance(self, evidence: int) -> float:
+    def assumed_rate(self, evidence: int) -> float:
         return self.assumed
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:
@@ -46,7 +46,7 @@ def costs(first_s: float, further_s: float) -> StepCosts:
 
 
 def settled_costs(first_s: float, further_s: float) -> StepCosts:
-    """Of steps that have come in succession, for up to four sequences and drafts of seven."""
+    """Costs of settled steps, for up to four sequences with drafts of seven tokens."""
     found = StepCosts()
     for n_tokens in (1, 2, 3, 4, 8, 16, 24, 32):
         for _ in range(3):

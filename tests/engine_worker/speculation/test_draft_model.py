@@ -1,4 +1,4 @@
-"""A draft model is asked for whole batches, follows what came, and its loss costs drafts only."""
+"""A draft model computes whole batches, follows accepted tokens, and can be given up."""
 
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ def prompt(text: str) -> tuple[int, ...]:
 
 
 def drafts(model: DraftModel, *requests: tuple[int, tuple[int, ...], int]) -> list[list[int]]:
-    asked = [DraftRequest(RequestNo(key), list(tokens), limit) for key, tokens, limit in requests]
+    asked = [DraftRequest(RequestNo(key), list(tokens), n, n) for key, tokens, n in requests]
     return [draft.tokens for draft in model.draft_all(asked)]
 
 
-def test_drafts_are_what_the_draft_model_would_say() -> None:
+def test_drafts_are_the_greedy_tokens_of_the_draft_model() -> None:
     words = prompt("hello")
     assert drafts(DraftModel(fake()), (1, words, 5)) == [expected_tokens(words, 5)]
 
@@ -60,7 +60,7 @@ def test_all_sequences_are_computed_in_one_batch_for_each_position() -> None:
     assert [len(set(batch.sequences)) for batch in backend.batches] == [2, 2, 1]
 
 
-def test_only_what_came_is_computed_after_a_draft_that_was_right() -> None:
+def test_after_a_right_draft_only_new_tokens_are_computed() -> None:
     backend, words = fake(), prompt("hello")
     model = DraftModel(backend)
     (draft,) = drafts(model, (1, words, 4))
@@ -71,7 +71,7 @@ def test_only_what_came_is_computed_after_a_draft_that_was_right() -> None:
     assert len(backend.batches[0].tokens) == 2
 
 
-def test_what_did_not_come_is_forgotten() -> None:
+def test_cells_of_rejected_tokens_are_removed() -> None:
     backend, words = fake(), prompt("hello")
     model = DraftModel(backend)
     drafts(model, (1, words, 4))
@@ -100,7 +100,7 @@ def test_a_sequence_beyond_the_draft_models_context_gets_no_drafts() -> None:
     assert drafts(model, (1, prompt("x" * 40), 8)) == [[]]
 
 
-def test_short_of_cells_the_longest_sequence_goes_without_and_the_others_with_drafts() -> None:
+def test_without_cells_only_the_longest_sequence_loses_its_drafts() -> None:
     backend = fake(kv_unified=KvUnified.TRUE, kv_cells=64)
     model, short, long = DraftModel(backend), prompt("short"), prompt("x" * 56)
     drafts(model, (1, short, 8), (2, long, 8))
@@ -111,17 +111,17 @@ def test_short_of_cells_the_longest_sequence_goes_without_and_the_others_with_dr
     assert backend.n_cells_used == 0
 
 
-def test_a_position_costs_what_was_measured() -> None:
+def test_the_cost_of_a_position_is_measured() -> None:
     model = DraftModel(fake(fake_script="step_ms=2"))
     drafts(model, (1, prompt("hello"), 4))
     assert model.position_s is not None
     assert model.position_s >= 0.002
 
 
-def test_an_engine_says_the_same_in_fewer_steps() -> None:
+def test_an_engine_gives_the_same_tokens_in_fewer_steps() -> None:
     target, model = fake(6), DraftModel(fake(6))
     run = EngineRun(target, drafter=model)
-    run.engine._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
+    run.engine._reporter._costs.seconds = lambda n_tokens, _: 1.0 + n_tokens * 1e-6  # type: ignore[method-assign]
     prompts = {n: prompt(f"request {n}") for n in range(1, 6)}
     run.run(*(spec(n, words, max_tokens=64) for n, words in prompts.items()))
     for n, words in prompts.items():
@@ -155,7 +155,7 @@ def load_fake(config: ModelConfig, n_sequences: int, on_progress: LoadProgress) 
         (Speculation.DRAFT, DraftModel),
     ],
 )
-def test_what_is_configured_is_loaded(speculation: Speculation, drafter: type) -> None:
+def test_the_configured_drafter_is_loaded(speculation: Speculation, drafter: type) -> None:
     config = ModelConfig(
         backend=BackendKind.FAKE, speculation=speculation, draft_model_path="small.gguf"
     )
@@ -174,7 +174,7 @@ def test_a_draft_model_that_is_not_named_is_a_load_error() -> None:
 
 @pytest.mark.model
 def test_a_model_that_drafts_for_itself_is_nearly_always_right(model_path: Path) -> None:
-    """Not always: a batch of several tokens and a single one are rounded differently."""
+    """Not always right: kernels for several tokens round differently from those for one."""
     config = ModelConfig(
         model_path=str(model_path),
         draft_model_path=str(model_path),
@@ -195,13 +195,13 @@ def test_a_model_that_drafts_for_itself_is_nearly_always_right(model_path: Path)
 
 
 def _self_drafted(target: Backend, drafter: DraftModel, n_tokens: int) -> tuple[int, int]:
-    """Tokens drafted and right while the target goes on greedily from two prompts in turn."""
+    """(drafted, right) tokens while the target decodes two prompts greedily, in turn."""
     n_drafted = n_right = 0
     for key, text in enumerate(("Once upon a time", "The three laws of motion are")):
         tokens = target.tokenize(text, add_special=True, parse_special=False)
         n_computed = 0
         for _ in range(n_tokens // 4):
-            (draft,) = drafter.draft_all([DraftRequest(RequestNo(key), tokens, 4)])
+            (draft,) = drafter.draft_all([DraftRequest(RequestNo(key), tokens, 4, 4)])
             new = [*tokens[n_computed:], *draft.tokens]
             places = list(range(n_computed, n_computed + len(new)))
             n_outputs = len(draft.tokens) + 1

@@ -1,4 +1,4 @@
-"""A draft is what followed the last time, wherever the sequence is, and costs nothing to ask."""
+"""A draft is the continuation of the last equal n-gram, or of the copy that is followed."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ TEXT = list(range(100, 200))
 
 
 def draft(lookup: PromptLookup, tokens: list[int], limit: int = 4, key: int = 1) -> Draft:
-    (found,) = lookup.draft_all([DraftRequest(RequestNo(key), tokens, limit)])
+    (found,) = lookup.draft_all([DraftRequest(RequestNo(key), tokens, limit, limit)])
     return found
 
 
@@ -24,7 +24,7 @@ def test_an_empty_sequence_brings_no_draft() -> None:
     assert draft(PromptLookup(), []).tokens == []
 
 
-def test_what_followed_an_ngram_is_drafted() -> None:
+def test_the_continuation_of_an_ngram_is_drafted() -> None:
     tokens = [*TEXT, 1, *TEXT[20 : 20 + NGRAM]]
     assert draft(PromptLookup(), tokens) == Draft([123, 124, 125, 126], NGRAM)
 
@@ -104,7 +104,7 @@ def test_however_the_tokens_came_the_draft_follows_an_earlier_place(
 
 
 def follows(tokens: list[int], place: int, found: Draft) -> bool:
-    """Whether `found` is what stands from `place` on, after as many equal tokens as it says."""
+    """Whether `found` is the text at `place`, with as many equal tokens before it as it claims."""
     n_equal, n = found.evidence, len(tokens)
     expected = (tokens[place:] * 6)[:6]
     return expected == found.tokens and (

@@ -23,7 +23,7 @@ def spec(
     scope: str = "",
     temperature: float = 0.0,
 ) -> Generate:
-    """A request; a prompt given as a number has that many tokens, of its own by `request`."""
+    """A request. A prompt given as a number has that many tokens, different for each `request`."""
     if isinstance(prompt, int):
         prompt = tuple(97 + (request * 7 + at) % 26 for at in range(prompt))
     return Generate(
@@ -43,7 +43,7 @@ def spec(
 
 
 def sequence(request: Generate, n_ctx: int = 1000) -> Sequence:
-    """The engine's view of a request, over a vocabulary of bytes."""
+    """The sequence of a request, with a vocabulary of bytes."""
     return Sequence(
         request,
         sampler=Sampler(request.sampling, N_VOCAB, END),

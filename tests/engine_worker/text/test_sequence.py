@@ -1,4 +1,4 @@
-"""A sequence ends for the right reason, and one made from its tokens goes on as itself."""
+"""A sequence ends for the right reason; one made from its tokens continues like it."""
 
 import pytest
 from hypothesis import given
@@ -11,13 +11,13 @@ from tests.engine_worker.text.sequences import sequence, spec
 
 
 def gained(running: Sequence, token: int) -> Delta:
-    """What one token brings."""
+    """The delta of one token."""
     running.accept(token)
     return running.delta()
 
 
 def run(text: bytes, **wanted: object) -> tuple[str, list[FinishReason]]:
-    """Feed bytes as tokens; the joined text and the finish reasons that came."""
+    """Feed bytes as tokens. Returns the joined text and all finish reasons."""
     running = sequence(spec(**wanted))  # type: ignore[arg-type]
     joined, finishes = "", []
     for token in text:
@@ -76,7 +76,7 @@ def test_tokens_of_several_steps_come_in_one_delta() -> None:
     assert running.delta() == Delta(running.request, 3, (), "")
 
 
-def test_a_stop_string_ends_at_its_token_although_nobody_has_asked_for_text() -> None:
+def test_a_stop_string_ends_the_sequence_at_its_token_before_any_text_is_read() -> None:
     running = sequence(spec(stop=("bc",)))
     assert [running.accept(token) for token in b"abc"] == [False, False, True]
     assert running.delta() == Delta(running.request, 0, tuple(b"abc"), "a", FinishReason.STOP)
@@ -94,7 +94,7 @@ def test_nothing_to_generate_ends_before_it_starts() -> None:
     st.integers(0, 40),
     st.sampled_from([(), ("ab",), ("b é", "🙂🙂"), ("a",)]),
 )
-def test_a_replayed_sequence_brings_exactly_what_was_still_to_come(
+def test_a_replayed_sequence_brings_exactly_the_missing_text(
     text: str, cut: int, stop: tuple[str, ...]
 ) -> None:
     tokens = tuple(text.encode())

@@ -33,7 +33,7 @@ def test_a_possible_beginning_is_held_back_until_it_is_none() -> None:
     assert matcher.feed("O") == ("ENO", False)
 
 
-def test_what_is_held_back_comes_with_flush() -> None:
+def test_flush_returns_the_text_that_was_held_back() -> None:
     matcher = StopMatcher(["\n\nHuman:"])
     assert matcher.feed("so\n\nHum") == ("so", False)
     assert matcher.flush() == "\n\nHum"
@@ -46,7 +46,7 @@ def test_the_stop_that_is_completed_first_counts() -> None:
 
 
 @given(stop_lists, texts, st.data())
-def test_any_cutting_gives_what_the_whole_text_gives(
+def test_the_cutting_of_a_text_changes_nothing(
     stops: list[str], text: str, data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))

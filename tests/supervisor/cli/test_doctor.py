@@ -1,4 +1,4 @@
-"""`doctor`: what it finds, what it advises, and what its exit code promises."""
+"""`doctor`: its findings, its advice and its exit code."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gpufc import settings
-from gpufc.config import Config, ModelConfig
+from gpufc.config import ModelConfig
 from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
 from tests.supervisor.cli import files
@@ -101,7 +101,7 @@ def test_people_get_lines_with_advice_and_a_verdict(probed: dict[str, Any], tmp_
 
 
 def memory(n_ctx: int, **changes: Any) -> findings.Finding:
-    config = Config(model=ModelConfig(n_ctx=n_ctx))
+    config = ModelConfig(n_ctx=n_ctx)
     (finding,) = findings.memory(MODEL, report(**changes), config)
     return finding
 
@@ -134,7 +134,7 @@ def test_weights_too_large_for_the_machine() -> None:
     ("n_ctx", "free", "kept"),
     [(1_000_000, 500 << 20, "--n-ctx"), (4096, 50 << 20, "smaller model")],
 )
-def test_what_a_gpu_cannot_hold_stays_on_the_host(n_ctx: int, free: int, kept: str) -> None:
+def test_layers_that_a_gpu_cannot_hold_stay_on_the_host(n_ctx: int, free: int, kept: str) -> None:
     gpu = {"kind": "gpu", "memory_free_bytes": free}
     finding = memory(n_ctx, llama_cpp=ENGINE | {"devices": [gpu]})
     assert finding.level is Level.WARN
@@ -192,8 +192,8 @@ def test_every_finding_is_made_from_settings_that_start_would_use(
 
 
 def cells(n_ctx: int, kv_cells: int, room: int) -> findings.Finding:
-    """What is found where there is memory for `room` cells beside the weights."""
-    config = Config(model=ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells))
+    """The finding for memory for `room` cells in addition to the weights."""
+    config = ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells)
     facts: dict[str, Any] = MODEL
     available = (facts["file_bytes"] + room * facts["cell_bytes"]) / findings.CPU_SHARE + 1
     (finding,) = findings.memory(facts, report(available_bytes=available), config)
@@ -206,7 +206,7 @@ def test_too_many_cells_name_their_own_key() -> None:
 
 def test_no_context_above_the_models_is_advised() -> None:
     facts = MODEL | {"n_ctx_train": 2048}
-    config = Config(model=ModelConfig(n_ctx=4096, kv_cells=200_000_000))
+    config = ModelConfig(n_ctx=4096, kv_cells=200_000_000)
     (finding,) = findings.memory(facts, report(available_bytes=1 << 30), config)
     assert "n-ctx" not in finding.advice
     assert "GPUFC_KV_CELLS" in finding.advice

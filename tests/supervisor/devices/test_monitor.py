@@ -1,4 +1,4 @@
-"""The monitor: whatever a driver does, `snapshot` answers at once and says how things stand."""
+"""The monitor: `snapshot` answers at once in any state of a driver, and tells that state."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ def running(sample: Callable[[], Sample], **options: float) -> Iterator[DeviceMo
 
 
 def eventually(monitor: DeviceMonitor, state: SourceState) -> Snapshot:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         snapshot = monitor.snapshot()
         if snapshot.sources[0].state is state:
@@ -42,11 +42,13 @@ def eventually(monitor: DeviceMonitor, state: SourceState) -> Snapshot:
 
 
 def test_figures_appear_with_their_age() -> None:
+    began = time.monotonic()
     with running(lambda: (GPU,)) as monitor:
         snapshot = eventually(monitor, SourceState.OK)
+        since = time.monotonic() - began
     assert snapshot.devices == (GPU,)
     assert snapshot.sources[0].age_s is not None
-    assert snapshot.sources[0].age_s < 1
+    assert 0 <= snapshot.sources[0].age_s <= since
 
 
 def test_before_the_first_sample_the_snapshot_is_empty_and_says_so() -> None:
@@ -59,30 +61,27 @@ def test_before_the_first_sample_the_snapshot_is_empty_and_says_so() -> None:
     assert snapshot.sources[0].state is SourceState.PENDING
 
 
-def test_a_driver_that_hangs_blocks_nobody_and_is_called_hung() -> None:
-    release = threading.Event()
+def test_a_driver_that_hangs_is_called_hung_and_neither_a_snapshot_nor_stop_waits_for_it() -> None:
+    release, answered = threading.Event(), threading.Event()
     calls: list[int] = []
 
     def sample() -> tuple[Device, ...]:
         calls.append(1)
         if len(calls) > 1:
-            release.wait(30)
+            release.wait()
+            answered.set()
         return (GPU,)
 
     with running(sample, hung_after_s=0.05) as monitor:
         snapshot = eventually(monitor, SourceState.HUNG)
-        began = time.perf_counter()
         for _ in range(100):
             monitor.snapshot()
-        took = time.perf_counter() - began
-        began = time.perf_counter()
         monitor.stop()
-        stopping = time.perf_counter() - began
+        assert not answered.is_set()
+        assert len(calls) == 2
         release.set()
     assert snapshot.devices == (GPU,), "the last figures stay"
     assert "not answered" in snapshot.sources[0].detail
-    assert took < 1
-    assert stopping < 1
 
 
 def test_a_driver_that_answers_again_is_no_longer_hung() -> None:
@@ -93,7 +92,7 @@ def test_a_driver_that_answers_again_is_no_longer_hung() -> None:
         assert eventually(monitor, SourceState.OK).devices == (GPU,)
 
 
-def test_what_is_absent_says_why() -> None:
+def test_an_absent_source_says_why() -> None:
     def sample() -> Sample:
         raise SourceAbsent("no such thing")
 

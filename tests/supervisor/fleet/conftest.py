@@ -24,15 +24,16 @@ QUICK = Timings(
     load_s=15.0,
     shutdown_s=0.5,
     terminate_s=0.3,
-    dump_s=0.3,
-    kill_s=1.0,
+    dump_s=5.0,
+    kill_s=10.0,
     spare_s=0.2,
 )
-"""Long enough for a Python child on a busy machine to say hello; stop ladders short to wait for."""
+"""A Python child on a busy machine has the time to say hello and to dump its stacks. Rungs that a
+misbehaving child lets pass are short."""
 
 
 class Recorder:
-    """A `FleetListener` that keeps what it hears and wakes whoever waits for it."""
+    """A `FleetListener` that records calls and wakes the waiting test."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -63,8 +64,8 @@ class Recorder:
     def condition_changed(self) -> None:
         self._wake()
 
-    async def until(self, holds: Callable[[], object], timeout_s: float = 20.0) -> None:
-        """Wait until a condition holds that only what is heard here can change."""
+    async def until(self, holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+        """Wait for a condition that only calls of this listener can change."""
         async with asyncio.timeout(timeout_s):
             while not holds():
                 await self._changed.wait()
@@ -123,7 +124,7 @@ async def start(runtime: RuntimeDir) -> AsyncIterator[StartFleet]:
         spare: Spare | None = None,
     ) -> Started:
         config = Config(
-            model=ModelConfig(model_path="/models/tiny.gguf"),
+            models={"default": ModelConfig(model_path="/models/tiny.gguf")},
             fleet=FleetConfig(restart_limit=restart_limit, standby=standby),
         )
         listener = Recorder()

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -13,12 +15,13 @@ from gpufc.config import BackendKind, Config, FleetConfig, ModelConfig, Standby
 from gpufc.ids import RequestNo
 from gpufc.protocol import Generate, Step
 from gpufc.sampling import SamplingParams
+from supervisor.fleet import observation
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.crash_store import CrashStore
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
-from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import QUICK, Recorder, Started
 
@@ -30,7 +33,41 @@ SOON = WatchLimits(
     first_step_again_s=1.5,
 )
 
+PATIENT = WatchLimits(silence_s=1.5, loading_silence_s=1.5, loading_still_s=30.0)
+"""Silence counts soon; steps and loads have the service's own limits."""
+
 StartReal = Callable[..., Awaitable[Started]]
+
+
+class Look(NamedTuple):
+    """One look of the watchdog: seconds since the last look, the vitals, the verdict."""
+
+    gap_s: float
+    vitals: Vitals | None
+    verdict: str | None
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """Every look that a watchdog takes in this test, in order."""
+    seen: list[Look] = []
+
+    class Seen(Watchdog):
+        def look(self, now: float, vitals: Vitals | None) -> str | None:
+            gap_s = now - self._looked_at
+            verdict = super().look(now, vitals)
+            seen.append(Look(gap_s, vitals, verdict))
+            return verdict
+
+    monkeypatch.setattr(observation, "Watchdog", Seen)
+    return seen
+
+
+async def until_looked(looks: list[Look], n_looks: int) -> None:
+    """Wait for so many looks in all. The loop's timer brings one every `TICK_S`."""
+    async with asyncio.timeout(60):
+        while len(looks) < n_looks:  # noqa: ASYNC110 - a look tells no event
+            await asyncio.sleep(TICK_S / 10)
 
 
 @pytest.fixture
@@ -46,7 +83,7 @@ async def start_real(runtime: RuntimeDir) -> AsyncIterator[StartReal]:
         restart_limit: int = 1000,
     ) -> Started:
         config = Config(
-            model=ModelConfig(backend=BackendKind.FAKE, fake_script=script),
+            models={"default": ModelConfig(backend=BackendKind.FAKE, fake_script=script)},
             fleet=FleetConfig(standby=standby, restart_limit=restart_limit),
         )
         listener = Recorder()
@@ -86,11 +123,11 @@ async def recorded(started: Started) -> CrashRecord:
 
 
 async def records(started: Started, n: int) -> list[CrashRecord]:
-    """The newest `n`; a thread writes them, and tells nobody."""
+    """The newest `n`. A thread writes them and announces nothing."""
     store = CrashStore(started.runtime.path)
 
     def wait() -> list[CrashRecord]:
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while len(found := store.list()) < n and time.monotonic() < until:
             time.sleep(0.02)
         return [store.load(summary.id) for summary in found]
@@ -110,18 +147,18 @@ async def test_a_fault_in_the_engine_thread(
     worker = await started.until_ready()
     generate(worker, f"[[{fault}@3]]")
     await started.listener.until(lambda: n_tokens(started) == 3)
-    began = time.perf_counter()
     await started.listener.until(lambda: started.listener.lost)
-    assert 1.0 < time.perf_counter() - began < 4.0
     assert started.fleet.condition().status is ConditionStatus.HUNG
     assert started.listener.lost[0].reason is Reason.HUNG
-    assert verdict in started.listener.lost[0].detail
+    said = re.search(rf"{verdict} (\d+\.\d) s", started.listener.lost[0].detail)
+    assert said is not None
+    assert float(said[1]) >= SOON.silence_s == SOON.step_least_s  # the verdict came no earlier
     second = await started.until_ready(2)
     generate(second, "and on it goes")
     await started.listener.until(lambda: n_tokens(started) == 11)
     record = await recorded(started)
     assert (record.reason, record.signal, record.was_ready) == (Reason.HUNG, signal.SIGABRT, True)
-    assert any("fake_faults.py" in line for line in record.python_stack)
+    assert any("fake/faults.py" in line for line in record.python_stack)
     assert record.engine is not None
     assert record.engine.last_step_sent == 3
     assert [(had.no, had.max_tokens) for had in record.sequences] == [(1, 8)]
@@ -154,34 +191,49 @@ async def test_stopped_while_it_loads(start_real: StartReal) -> None:
     assert started.status.last_exit.reason is Reason.HUNG
 
 
-async def test_stopped_for_5_s_while_it_generates(start_real: StartReal) -> None:
+async def test_a_worker_stopped_for_a_while_as_it_generates_goes_on(
+    start_real: StartReal, looks: list[Look]
+) -> None:
     started = await start_real("step_ms=20", watch=LIMITS)
-    generate(await started.until_ready(), "a prompt", 100)
+    generate(await started.until_ready(), "a prompt", 60)
     await started.listener.until(lambda: n_tokens(started) >= 20)
-    pid = started.status.pid
+    pid, before = started.status.pid, len(looks)
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.sleep(5.0)
+    await until_looked(looks, before + 4)
     os.kill(pid, signal.SIGCONT)
-    await started.listener.until(lambda: n_tokens(started) == 100)
+    await started.listener.until(lambda: n_tokens(started) == 60)
+    assert any(look.vitals is not None and look.vitals.is_stopped for look in looks[before:])
     assert (started.status.pid, started.listener.lost) == (pid, [])
 
 
-async def test_a_loop_that_was_late_blames_nobody(start_real: StartReal) -> None:
+async def test_a_loop_that_was_late_blames_no_worker(
+    start_real: StartReal, looks: list[Look]
+) -> None:
+    """The look after a suspension and the one after that give no verdict. The second one cannot be
+    wrong on any machine: either it comes in time, or it is late as well."""
     started = await start_real("step_ms=20")
     worker = await started.until_ready()
     generate(worker, "a prompt", 400)
     await started.listener.until(lambda: n_tokens(started) >= 5)
+    before = len(looks)
     os.kill(started.status.pid, signal.SIGSTOP)
-    time.sleep(2.5)  # noqa: ASYNC251 - the front and the worker are suspended together
+    time.sleep(SOON.silence_s + 1.0)  # noqa: ASYNC251 - the suspension of front and worker
     os.kill(started.status.pid, signal.SIGCONT)
-    await started.listener.until(lambda: n_tokens(started) >= 100)
+    assert len(looks) == before
+    await until_looked(looks, before + 2)
+    assert looks[before].gap_s > SOON.silence_s
+    assert [look.verdict for look in looks[before : before + 2]] == [None, None]
+    so_far = n_tokens(started)
+    await started.listener.until(lambda: n_tokens(started) > so_far)
     assert started.listener.lost == []
 
 
-async def test_slow_steps_and_a_slow_load_are_left_alone(start_real: StartReal) -> None:
-    started = await start_real("load_s=4,step_ms=1200")
-    generate(await started.until_ready(), "a prompt", 3)
-    await started.listener.until(lambda: n_tokens(started) == 3)
+async def test_steps_and_loads_longer_than_the_silence_allowed_are_left_alone(
+    start_real: StartReal,
+) -> None:
+    started = await start_real("load_s=2,step_ms=2000", watch=PATIENT)
+    generate(await started.until_ready(), "a prompt", 2)
+    await started.listener.until(lambda: n_tokens(started) == 2)
     assert (started.listener.lost, started.status.restarts) == ([], 0)
 
 
@@ -203,10 +255,8 @@ async def test_a_model_that_never_loads(
     signal_: int | None,
     standby: Standby,
 ) -> None:
-    began = time.perf_counter()
     started = await start_real(script, watch=LIMITS, standby=standby)
     await started.until_state("failed")
-    assert time.perf_counter() - began < 20
     assert started.status.restarts == restarts
     assert text in started.status.detail
     assert started.status.detail == started.fleet.condition().detail
@@ -217,7 +267,7 @@ async def test_a_model_that_never_loads(
 
 
 async def test_restart_clears_failed(start_real: StartReal, tmp_path: Path) -> None:
-    """Broken three times, then mended: nobody tries again until told to."""
+    """Broken three times, then mended: no start follows until an operator asks."""
     mended = tmp_path / "mended"
     started = await start_real(f"load_fault=kill,fail_once_file={mended}", watch=LIMITS)
     while started.status.state != "failed":

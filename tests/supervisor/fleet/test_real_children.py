@@ -1,4 +1,4 @@
-"""Real processes told to misbehave: what the fleet makes of each."""
+"""Real processes that misbehave, and the reaction of the fleet to each."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import pytest
 from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import EngineUnavailable, NotFound
 from gpufc.ids import RequestNo, WorkerName
-from gpufc.protocol import Cancel, Generate, Step
+from gpufc.protocol import PROTOCOL_VERSION, Cancel, Generate, Step
 from gpufc.sampling import SamplingParams
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
@@ -24,6 +24,12 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
+
+WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
+LIMIT_S = 30.0
+"""A process that has not ended by then will not end."""
+TURNS_TO_NOTICE = 5
+"""Of the event loop: the pidfd is readable, the runner takes its event and handles it."""
 
 
 def generate(worker: WorkerHandle, request: int = 1) -> None:
@@ -55,7 +61,7 @@ async def test_becomes_ready_and_reports_what_was_obtained(start: StartFleet) ->
     assert started.fleet.condition().status is ConditionStatus.LOADING
     worker = await started.until_ready()
     status = started.status
-    assert (worker.name, worker.model, worker.ready.n_ctx) == ("default-0", "tiny", 512)
+    assert (worker.name, worker.model, worker.facts.n_ctx) == ("default-0", "tiny", 512)
     assert (status.state, status.epoch, status.restarts) == ("ready", 1, 0)
     assert psutil.pid_exists(status.pid)
     assert status.rss_bytes > 1_000_000
@@ -63,11 +69,13 @@ async def test_becomes_ready_and_reports_what_was_obtained(start: StartFleet) ->
 
 
 async def test_heartbeat_shows_in_the_status(start: StartFleet) -> None:
+    before = time.time()
     started = await start("ready")
     worker = await started.until_ready()
     await first_token(started, worker)  # sent after the heartbeat, on the same socket
-    assert (started.status.sequences_running, started.status.kv_cells_used) == (2, 77)
-    assert time.time() - started.status.last_step_at < 5
+    engine = started.status.engine
+    assert (engine.n_running, engine.kv_cells_used) == (2, 77)
+    assert before <= started.status.last_step_at <= time.time()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ async def test_exit_code_while_loading(start: StartFleet) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "text"),
-    [("load_failed", "no such file"), ("wrong_version", "protocol 2, the front 1")],
+    [("load_failed", "no such file"), ("wrong_version", WRONG_VERSION)],
 )
 async def test_what_would_fail_again_is_not_retried(
     start: StartFleet, behaviour: str, text: str
@@ -181,20 +189,32 @@ async def test_flood_does_not_starve_the_loop(start: StartFleet) -> None:
     assert requests == list(range(5000))
 
 
-async def test_kill_is_noticed_within_50_ms_and_repaired(start: StartFleet) -> None:
+async def test_a_kill_is_noticed_in_the_loops_next_turns_and_repaired(start: StartFleet) -> None:
+    """No timer and no poll lies between the end of the process and `worker_lost`: the loop stands
+    still until the process has ended, and then needs a few turns. `scripts/chaos --returns`
+    measures the milliseconds."""
     started = await start("ready")
-    took = []
     for n in range(1, 6):
         worker = await started.until_ready(n)
         await first_token(started, worker)
-        killed = time.perf_counter()
-        os.kill(started.status.pid, signal.SIGKILL)
-        await started.listener.until(lambda n=n: len(started.listener.lost) == n)
-        took.append(time.perf_counter() - killed)
+        end(started.status.pid)
+        assert len(started.listener.lost) == n - 1
+        for _ in range(TURNS_TO_NOTICE):
+            await asyncio.sleep(0)
+        assert len(started.listener.lost) == n
         assert started.fleet.condition().status is ConditionStatus.RESTARTING
     await started.until_ready(6)
     assert {reason.reason for reason in started.listener.lost} == {Reason.KILLED}
-    assert max(took) < 0.05, took
+
+
+def end(pid: int) -> None:
+    """Kill a process and block this thread, the loop's, until the process has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], LIMIT_S)[0]
+    finally:
+        os.close(pidfd)
 
 
 async def test_sending_to_a_dead_worker_does_nothing(start: StartFleet) -> None:
@@ -289,7 +309,7 @@ async def test_a_workers_own_children_end_with_it(start: StartFleet) -> None:
 
 def _wait_gone(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:  # nobody may be there to reap it
+        while process.status() != psutil.STATUS_ZOMBIE:  # no process may reap it
             time.sleep(0.005)
 
 
@@ -306,7 +326,7 @@ async def test_environment_and_descriptors_are_scrubbed(
     assert "env CUDA_VISIBLE_DEVICES=\n" in started.log
     (line,) = [line for line in started.log.splitlines() if line.startswith("fds")]
     inherited = [fd for fd in line[5:-1].split(", ") if int(fd) > 2]
-    # the boot pipe, what the child's own zmq opened, and the listing itself: nothing of the front
+    # the boot pipe, descriptors of the child's own zmq, the listing itself: none of the front's
     assert len(inherited) <= 9, line
 
 
@@ -325,7 +345,7 @@ async def test_fifty_restarts_leak_nothing(start: StartFleet) -> None:
 
 async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> None:
     listener = Recorder()
-    config = Config(model=ModelConfig(backend=BackendKind.FAKE))
+    config = Config(models={"default": ModelConfig(backend=BackendKind.FAKE)})
     fleet = Fleet(config, runtime, listener)
     started = Started(fleet, listener, runtime)
     await fleet.start()
@@ -338,7 +358,7 @@ async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> N
     assert started.status.last_exit.code == 0
 
 
-def test_worker_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
+def test_a_worker_ends_with_a_killed_front(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     front = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.child_front", str(tmp_path / "r")],
@@ -349,7 +369,5 @@ def test_worker_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
         assert front.stdout is not None
         pidfd = os.pidfd_open(int(front.stdout.readline()))
         front.kill()
-        killed = time.perf_counter()
-        assert select.select([pidfd], [], [], 5)[0]
-        assert time.perf_counter() - killed < 1.0
+        assert select.select([pidfd], [], [], LIMIT_S)[0]
         os.close(pidfd)

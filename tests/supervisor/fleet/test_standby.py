@@ -1,4 +1,4 @@
-"""Spare workers: when there is one, who gets it, and that nothing of it stays."""
+"""Spare workers: when one is spawned, which worker it becomes, and that none is left behind."""
 
 import asyncio
 import os
@@ -29,8 +29,8 @@ WAITS = (sys.executable, CHILD, "ready")
 DIES = (sys.executable, "-c", "raise SystemExit(3)")
 
 
-async def eventually(holds: Callable[[], object], timeout_s: float = 15.0) -> None:
-    """Wait for what no event tells."""
+async def eventually(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Wait for a condition that no event tells."""
     until = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < until
@@ -137,25 +137,40 @@ async def test_a_spare_from_before_the_fleet_may_die_unnoticed(
     started = await start("ready", standby=Standby.WARM, spare=spare)
     await started.until_ready()
     assert started.status.pid != spare.process.pid
+    assert (await warm_spare(started)).pid != spare.process.pid
     assert started.listener.lost == []
 
 
-async def test_spares_that_die_do_not_spin(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_after_each_spare_that_died_the_next_one_waits_four_times_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = SparePool(DIES, tmp_path, BackendKind.FAKE, lambda: True, delay_s=0.0, backoff_s=0.3)
+    waits: list[float] = []
+    pool = SparePool(DIES, tmp_path, BackendKind.FAKE, lambda: True, delay_s=0.0, backoff_s=0.01)
+    refill_in = pool._refill_in
+
+    def noted(delay_s: float) -> None:
+        waits.append(delay_s)
+        refill_in(delay_s)
+
+    monkeypatch.setattr(pool, "_refill_in", noted)
     pool.refill_soon()
-    await asyncio.sleep(3.0)  # after 0.3 s, 1.2 s and 4.8 s more
-    assert 2 <= caplog.text.count("spare_died") <= 3
+    await eventually(lambda: len(waits) == 4)
+    assert waits == pytest.approx([0.0, 0.01, 0.04, 0.16])
     pool.end()
     await pool.wait_ended()
 
 
 async def test_no_spare_while_something_comes_up(tmp_path: Path) -> None:
-    quiet = False
-    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: quiet, delay_s=0.02)
+    quiet, asked = False, 0
+
+    def is_quiet() -> bool:
+        nonlocal asked
+        asked += 1
+        return quiet
+
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, is_quiet, delay_s=0.02)
     pool.refill_soon()
-    await asyncio.sleep(0.1)
+    await eventually(lambda: asked >= 3)
     assert pool.rows() == []
     quiet = True
     await eventually(pool.rows)
@@ -170,7 +185,7 @@ def test_links_of_a_front_that_was_killed_are_swept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_spare_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> None:
+def test_the_spare_ends_with_a_killed_front(tmp_path: Path) -> None:
     front = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.child_front", str(tmp_path / "r"), "warm"],
         cwd=Path(__file__).parents[3],
@@ -181,8 +196,6 @@ def test_the_spare_ends_within_a_second_of_a_killed_front(tmp_path: Path) -> Non
         worker, spare = (int(front.stdout.readline()) for _ in range(2))
         pidfds = [os.pidfd_open(pid) for pid in (worker, spare)]
         front.kill()
-        killed_at = time.perf_counter()
         for pidfd in pidfds:
-            assert select.select([pidfd], [], [], 5)[0]
+            assert select.select([pidfd], [], [], 30)[0]
             os.close(pidfd)
-        assert time.perf_counter() - killed_at < 1.0

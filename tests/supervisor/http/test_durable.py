@@ -14,6 +14,7 @@ from gpufc.errors import Overloaded
 from gpufc.protocol import Finished, FinishReason
 from supervisor.dispatch.request import Principal, Scope
 from supervisor.http.context import SERVICES
+from supervisor.http.middleware import Authenticator
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner
 from supervisor.http.sse import COMMENT
@@ -80,6 +81,12 @@ async def client_that_leaves(
     writer.close()
 
 
+def n_readers(service: Service) -> int:
+    """Clients that read the durable requests which run now."""
+    running_now = service.app[SERVICES].durable._running.values()
+    return sum(len(request.watchers) for request in running_now)
+
+
 def let_go(worker: FakeWorker) -> None:
     worker.auto = True
     worker.go()
@@ -118,7 +125,7 @@ async def test_joining_while_it_runs_gives_all_readers_the_same() -> None:
         await until(lambda: len(worker.active) == 2)
         worker.step()
         readers += [asyncio.create_task(ask(service, **options)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until(lambda: n_readers(service) == 3)
         let_go(worker)
         answers = await asyncio.gather(*readers)
         assert len(generates(worker.sent)) == 2
@@ -273,7 +280,7 @@ async def test_another_principal_s_key_is_another_key() -> None:
         return Principal(request.headers["X-Who"], frozenset({Scope.GENERATE}))
 
     async with running() as service:
-        app = create_web_app(service.app[SERVICES], by_header)
+        app = create_web_app(service.app[SERVICES], Authenticator(by_header))
         await service.stop()
         service.runner = FrontRunner(app, service.config.limits)
         await service.start()
@@ -334,12 +341,15 @@ async def test_the_generation_s_own_error_is_its_answer() -> None:
 async def test_an_error_in_a_stream_is_an_event_with_an_id() -> None:
     async with running() as service:
         worker = service.fleet.start_worker(auto=False)
-        asking = asyncio.create_task(ask(service, stream=True))
+        sent = JSON | {"Idempotency-Key": "key"}
+        path = PATHS[0]
+        asking = service.http.post(path, json=body(path, stream=True), headers=sent)
+        opening = asyncio.ensure_future(asking)
         await until(lambda: worker.active)
         worker.step()
-        await asyncio.sleep(0.05)
-        await give_up(worker)
-        text, error, done = frames((await asking).body)
+        async with await opening as answer:  # its headers: the first event has been sent
+            await give_up(worker)
+            text, error, done = frames(await answer.read())
         assert "internal_error" in error[1]
         assert done == (None, "[DONE]")
         again = await ask(service, stream=True, after=text[0])
@@ -386,7 +396,7 @@ async def test_a_drain_waits_for_it_and_shutting_down_ends_it() -> None:
         assert not await service.dispatcher.wait_idle(0.02)
         assert (await ask(service, key="new")).status == 503
         joining = asyncio.create_task(ask(service, stream=False))
-        await asyncio.sleep(0.02)
+        await until(lambda: n_readers(service) == 1)
         service.dispatcher.end_all(Overloaded("stopping", retry_after_s=1))
         await until(lambda: service.dispatcher.idle)
         assert (await joining).status == 503

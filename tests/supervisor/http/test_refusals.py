@@ -228,16 +228,15 @@ async def test_of_100_at_once_90_are_served_and_10_told_to_come_back() -> None:
         assert worker.most_active == 10
 
 
-async def test_a_failed_engine_is_a_503_within_10_ms() -> None:
+async def test_a_failed_engine_is_a_503_without_a_place_in_the_queue() -> None:
+    """`rejected` counts requests that `submit` refuses: a plain call, which waits for nothing.
+    `scripts/chaos --never-loads` measures the milliseconds."""
     async with running() as service:
         service.fleet.change(FAILED)
-        await service.complete()
-        began = asyncio.get_running_loop().time()
         answer = await service.complete()
-        took = asyncio.get_running_loop().time() - began
         assert (answer.status, answer.error["type"]) == (503, "engine_unavailable")
         assert answer.headers["Retry-After"] == "60"
-        assert took < 0.01 * 5  # two busy cores, the client's share included
+        assert service.dispatcher.ledger.requests.rejected == 1
 
 
 async def test_draining_is_a_503(service: Service) -> None:

@@ -12,7 +12,7 @@ from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from gpufc.config import ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text, u32
 from tests.fakes.llama_bindings import FakeLlama
 

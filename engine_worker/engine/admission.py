@@ -1,0 +1,33 @@
+"""From a request to a sequence, with the checks that keep the backend from harm. Pure."""
+
+from engine_worker.backend.port import Backend
+from engine_worker.sampling.sampler import Sampler
+from engine_worker.text.sequence import Sequence
+from gpufc.errors import ContextLengthExceeded, InvalidRequest
+from gpufc.protocol import Generate
+
+
+def sequence_of(spec: Generate, backend: Backend) -> Sequence:
+    """The sequence of a request.
+
+    The front has checked the request already; these checks keep a defect there from ending this
+    process. Raises `RequestError`.
+    """
+    facts = backend.facts
+    known = len(spec.prompt_tokens) + len(spec.tokens)
+    if known > facts.n_ctx:
+        raise ContextLengthExceeded(
+            f"{known} tokens do not fit into the context of {facts.n_ctx}", param="prompt"
+        )
+    tokens = (*spec.prompt_tokens, *spec.tokens)
+    if min(tokens) < 0 or max(tokens) >= facts.n_vocab:
+        raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
+    if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
+        raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    return Sequence(
+        spec,
+        sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
+        piece=backend.piece,
+        is_end=backend.is_end,
+        n_ctx=facts.n_ctx,
+    )

@@ -1,0 +1,55 @@
+"""The one place in which the scheduler's policies are chosen.
+
+An optimisation is a class that is named here. To take one out is to delete its file, its import
+and its line here.
+"""
+
+from engine_worker.backend.profile import Profile, Shape
+from engine_worker.kv.prefix_cache import PrefixCache
+from engine_worker.kv.slots import Slots
+from engine_worker.kv.stream_slots import StreamSlots
+from engine_worker.scheduling.arrivals import BeginTogether
+from engine_worker.scheduling.equal_chunks import EqualChunks
+from engine_worker.scheduling.pausing import NeverPause, Pausing
+from engine_worker.scheduling.placeholders import with_placeholders
+from engine_worker.scheduling.prefill_budget import PrefillBudget
+from engine_worker.scheduling.scheduler import Scheduler
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.scheduling.step_shape import Mixed, StepShape
+
+
+def scheduler_for(
+    profile: Profile, *, max_running: int, batch_tokens: int, costs: StepCosts
+) -> Scheduler:
+    """A scheduler for `max_running` sequences and steps of `batch_tokens`, with the policies that
+    suit the backend."""
+    slots, shape = _slots_and_shape(profile, max_running)
+    return Scheduler(
+        max_running=max_running,
+        batch_tokens=batch_tokens,
+        slots=slots,
+        shape=shape,
+        pausing=_pausing(max_running, batch_tokens),
+        budget=PrefillBudget(batch_tokens, costs),
+    )
+
+
+def _slots_and_shape(profile: Profile, max_running: int) -> tuple[Slots, StepShape]:
+    cache = PrefixCache(can_cut=profile.cuts_prefixes)
+    shape: StepShape
+    match profile.shape:
+        case Shape.FIXED:
+            return with_placeholders(profile, cache)
+        case Shape.EQUAL:
+            shape = EqualChunks()
+        case Shape.MIXED:
+            shape = Mixed()
+    n_slots, least = profile.n_slots, profile.least_copied
+    if not profile.consecutive:
+        return Slots(n_slots, max_idle=max(0, n_slots - max_running), cache=cache), shape
+    # idle cells of another stream slow no sequence down
+    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least), shape
+
+
+def _pausing(max_running: int, batch_tokens: int) -> Pausing:
+    return BeginTogether(batch_tokens) if max_running > 1 else NeverPause()

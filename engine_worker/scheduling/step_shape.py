@@ -1,0 +1,128 @@
+"""Which work goes together into a step, so that its passes suit the machine. Pure.
+
+`StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. Every other shape
+adds one thing to another one, and has a module of its own. `policies` chooses one.
+"""
+
+import collections.abc
+from typing import Protocol
+
+from engine_worker.kv.edits import KvEdit
+from engine_worker.scheduling.plan import Chunk, Decode, Decoding, Plan, Work
+from engine_worker.text.sequence import Sequence
+from gpufc.protocol import Started
+
+
+class StepShape(Protocol):
+    """Forms the work of one step. Every method but `plan` leaves all state as it is.
+
+    `decoding` is the work for sequences' next tokens, and `chunks` are parts of prompts.
+    """
+
+    def fed_singly(
+        self, running: collections.abc.Sequence[Sequence], ready: collections.abc.Sequence[Sequence]
+    ) -> list[Sequence]:
+        """Running sequences with more than one token to compute that compute one in this step, in
+        the pass that `ready` sequences take for their next token."""
+        ...
+
+    def decoding(
+        self, ready: collections.abc.Sequence[Sequence], fed: collections.abc.Sequence[Sequence]
+    ) -> Decoding:
+        """One token of each sequence, and the drafts of those that are ready."""
+        ...
+
+    def room(self, batch_tokens: int, decoding: Decoding) -> int:
+        """The prompt tokens for which a batch has room beside `decoding`."""
+        ...
+
+    def next_chunk(
+        self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
+    ) -> int:
+        """The tokens of one more prompt to compute beside `chunks`; 0: none in this step."""
+        ...
+
+    def levelled(
+        self, chunks: collections.abc.Sequence[Chunk], chosen: collections.abc.Sequence[Chunk]
+    ) -> list[Chunk]:
+        """`chunks`, which may have become shorter since they were `chosen`, fitted to each other
+        again."""
+        ...
+
+    def plan(
+        self,
+        edits: list[KvEdit],
+        decoding: Decoding,
+        chunks: list[Chunk],
+        started: list[Started],
+        n_prompts: int,
+    ) -> Plan:
+        """The complete step, with all work in its order. May give up slots that a shape holds."""
+        ...
+
+
+class Mixed:
+    """Any chunks beside any sequences that decode.
+
+    Prompts without decoding sequences are ordered by falling slot: llama.cpp then computes each in
+    a pass of its own. In one pass with its neighbours each would get as far as the shortest one,
+    and the rest of each would be another pass.
+    """
+
+    def fed_singly(
+        self, running: collections.abc.Sequence[Sequence], ready: collections.abc.Sequence[Sequence]
+    ) -> list[Sequence]:
+        return []
+
+    def decoding(
+        self, ready: collections.abc.Sequence[Sequence], fed: collections.abc.Sequence[Sequence]
+    ) -> Decoding:
+        return decoding_of(ready, [Chunk(seq, 1, is_last=False) for seq in fed])
+
+    def room(self, batch_tokens: int, decoding: Decoding) -> int:
+        return batch_tokens - len(decoding.work) - decoding.n_drafted
+
+    def next_chunk(
+        self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
+    ) -> int:
+        return sequence.next_chunk(budget) if budget > 0 else 0
+
+    def levelled(
+        self, chunks: collections.abc.Sequence[Chunk], chosen: collections.abc.Sequence[Chunk]
+    ) -> list[Chunk]:
+        return list(chunks)
+
+    def plan(
+        self,
+        edits: list[KvEdit],
+        decoding: Decoding,
+        chunks: list[Chunk],
+        started: list[Started],
+        n_prompts: int,
+    ) -> Plan:
+        return Plan(
+            edits,
+            self.ordered(decoding.work, chunks),
+            started,
+            n_decoding=len(decoding.work),
+            n_drafted=decoding.n_drafted,
+            n_prefill=sum([chunk.count for chunk in chunks]),
+            n_prompts=n_prompts,
+        )
+
+    def ordered(self, decoding: list[Work], chunks: list[Chunk]) -> list[Work]:
+        """All work by rising slot: sequences with consecutive slots are computed in one pass."""
+        return by_slot(decoding, chunks, falling=not decoding)
+
+
+def decoding_of(
+    ready: collections.abc.Sequence[Sequence], fed: collections.abc.Sequence[Chunk]
+) -> Decoding:
+    """The next token of each sequence with its draft, and chunks of one token beside."""
+    work: list[Work] = [Decode(seq, tuple(seq.draft)) for seq in ready]
+    return Decoding([*work, *fed], len(ready), sum([len(seq.draft) for seq in ready]))
+
+
+def by_slot(decoding: list[Work], chunks: list[Chunk], *, falling: bool = False) -> list[Work]:
+    """All work in the order of its slots."""
+    return sorted([*decoding, *chunks], key=lambda item: item.slot, reverse=falling)

@@ -1,1 +1,0 @@
-"""gpufc beside another server, and the front alone: `scripts/bench`. See ../DESIGN.md."""

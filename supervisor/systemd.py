@@ -1,0 +1,54 @@
+"""The service manager's protocol, sd_listen_fds(3) and sd_notify(3), without a library."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+from gpufc.errors import StartError
+
+FIRST_FD = 3
+
+
+def is_activated(environ: Mapping[str, str]) -> bool:
+    """Whether the service manager has passed sockets to this process."""
+    return environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "") != "0"
+
+
+def activated_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The passed listening sockets; none without socket activation.
+
+    Removes the variables, so that no child takes the descriptors for its own. Raises `StartError`
+    for a descriptor that is no listening stream socket.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    return [_listener(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
+
+
+def _listener(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    try:
+        sock = socket.socket(fileno=fd)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as err:
+        raise StartError(f"descriptor {fd} of LISTEN_FDS cannot be used: {err}") from err
+    if not listens or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.detach()
+        raise StartError(f"descriptor {fd} of LISTEN_FDS is no listening internet socket")
+    sock.setblocking(False)
+    return sock
+
+
+def notify(state: str) -> None:
+    """Report a state such as `READY=1` to the service manager, if there is one. Never fails."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.sendto(state.encode(), address)

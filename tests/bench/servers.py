@@ -1,0 +1,225 @@
+"""Starts and ends the measured servers, all with the same model, threads, context and slots.
+
+A server lives for one scenario of one round, so that only one is loaded at a time.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+from msgspec import Struct
+
+from gpufc.errors import StartError
+
+START_S = 120.0
+STOP_S = 20.0
+QUIET_WITHIN_S = 15.0
+QUIET_FOR_S = 0.5
+QUIET_SHARE = 0.1
+
+_CPUCLOCK_SCHED = 2
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """The servers' common setting. `n_ctx` is the context of one request.
+
+    With `kv` None, each server chooses the layout of its KV cache; true means one cache for all
+    sequences.
+    """
+
+    model: Path
+    n_threads: int
+    n_ctx: int
+    slots: int = 8
+    flash_attention: str = "auto"
+    unified: bool | None = None
+
+
+class Server(Protocol):
+    """A measured program."""
+
+    @property
+    def name(self) -> str: ...
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        """The command to run. `folder` is private and removed when the server has ended."""
+        ...
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        """Variables in addition to this process's."""
+        ...
+
+
+class Gpufc(Struct, frozen=True, kw_only=True):
+    """This project's service. `keys` are further keys of its configuration.
+
+    It has no spare worker, whose one start would fall into the measurement.
+    """
+
+    name: str = "gpufc"
+    keys: dict[str, str] = {}
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        command = [sys.executable, "-m", "supervisor.cli", "start"]
+        command += ["--port", str(port), "--runtime-dir", str(folder / "run")]
+        command += ["--model-path", str(setting.model), "--n-ctx", str(setting.n_ctx)]
+        return [*command, "--max-concurrent-requests", str(setting.slots)]
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        keys: dict[str, object] = {"n_threads": setting.n_threads, "standby": "none"}
+        keys["flash_attention"] = setting.flash_attention
+        unified = {} if setting.unified is None else {"kv_unified": str(setting.unified).lower()}
+        all_keys = {**keys, **unified, **self.keys}
+        return {f"GPUFC_{key.upper()}": str(value) for key, value in all_keys.items()}
+
+
+class LlamaServer(Struct, frozen=True, kw_only=True):
+    """llama.cpp's own server, with its defaults such as its prompt cache."""
+
+    program: Path
+    name: str = "llama-server"
+    arguments: tuple[str, ...] = ()
+
+    def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
+        command = [str(self.program), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--model", str(setting.model), "--ctx-size", str(setting.n_ctx * setting.slots)]
+        command += ["--parallel", str(setting.slots), "--threads", str(setting.n_threads)]
+        command += ["--flash-attn", setting.flash_attention]
+        # each stream occupies an HTTP thread
+        command += ["--threads-http", str(2 * setting.slots + 2)]
+        if setting.unified is not None:
+            command.append("--kv-unified" if setting.unified else "--no-kv-unified")
+        return [*command, *self.arguments]
+
+    def environ(self, setting: Setting) -> dict[str, str]:
+        return {}
+
+
+class Running:
+    """A server that is ready."""
+
+    def __init__(self, url: str, process: psutil.Process) -> None:
+        self.url = url
+        self._process = process
+
+    def cpu_s(self) -> float:
+        """Processor time of all its live processes."""
+        total = 0.0
+        for process in [self._process, *self._process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def front_cpu_s(self) -> float:
+        """Processor time of the started process without its children.
+
+        From the process's own clock (clock_getcpuclockid(3)): `/proc` counts in hundredths of a
+        second.
+        """
+        return time.clock_gettime(~self._process.pid << 3 | _CPUCLOCK_SCHED)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Resident memory now: of the started process, and of all processes below it."""
+        below = 0
+        for process in self._process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below += process.memory_info().rss
+        return int(self._process.memory_info().rss), below
+
+    def peak_bytes(self) -> int:
+        """Peak resident memory of the started process."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+@contextlib.contextmanager
+def running(server: Server, setting: Setting) -> Iterator[Running]:
+    """Run a server, from readiness on. Raises `StartError`."""
+    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
+        folder, port = Path(name), _free_port()
+        log = folder / "out"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                server.command(setting, port, folder),
+                env=_clean_environment() | server.environ(setting),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url, process, log)
+            alive = Running(url, psutil.Process(process.pid))
+            _wait_until_quiet(alive)
+            yield alive
+        finally:
+            _end(process)
+
+
+def _clean_environment() -> dict[str, str]:
+    """This environment without variables that configure gpufc or llama-server."""
+    prefixes = ("GPUFC_", "LLAMA_ARG_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if _is_ready(f"{url}/health"):
+            return
+        time.sleep(0.05)
+    last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+    raise StartError(f"{process.args!r} did not become ready: {' / '.join(last)}")
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # not listening yet, or a 503
+        return False
+
+
+def _wait_until_quiet(alive: Running) -> None:
+    """Wait until the server's work after readiness is done."""
+    deadline, before = time.monotonic() + QUIET_WITHIN_S, alive.cpu_s()
+    while time.monotonic() < deadline:
+        time.sleep(QUIET_FOR_S)
+        now = alive.cpu_s()
+        if abs(now - before) < QUIET_SHARE * QUIET_FOR_S:
+            return
+        before = now
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    children = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_S)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

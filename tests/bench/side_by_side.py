@@ -1,0 +1,87 @@
+"""Servers in turn through scenarios, round after round."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import uvloop
+from msgspec import Struct, structs
+
+from supervisor.bench.client import Api, Target
+from tests.bench.rounds import Row, order
+from tests.bench.scenarios import Scenario
+from tests.bench.servers import Server, Setting, running
+
+Say = Callable[[str], None]
+
+QUICK_TOKENS = 16
+QUICK_PREFIX = 64
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """The plan of a comparison. Each round has its own seed, so that no prompt repeats."""
+
+    scenarios: tuple[Scenario, ...]
+    setting: Setting
+    rounds: int
+    api: Api = Api.CHAT
+    seed: int = 1
+
+
+def quick(scenario: Scenario) -> Scenario:
+    """The smallest version of a scenario, as a smoke test."""
+    workload = scenario.workload
+    return structs.replace(
+        scenario,
+        says=f"{scenario.says}; shortened",
+        workload=structs.replace(
+            workload,
+            output_tokens=min(workload.output_tokens, QUICK_TOKENS),
+            prompt_tokens=min(workload.prompt_tokens, QUICK_TOKENS),
+            shared_prefix=min(workload.shared_prefix, QUICK_PREFIX),
+            turns=min(workload.turns, 2),
+        ),
+        bounds=structs.replace(scenario.bounds, requests=scenario.bounds.streams, warm_up=1),
+    )
+
+
+def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
+    """Run the plan. Returns all rows in order of measurement. Raises `StartError`."""
+    by_name = {server.name: server for server in servers}
+    rows = []
+    for scenario in plan.scenarios:
+        for number, name in order(list(by_name), plan.rounds):
+            row = one_round(plan, scenario, by_name[name], number)
+            rows.append(row)
+            say(f"{scenario.name} round {number + 1} {name}: {_brief(row, scenario)}")
+    return rows
+
+
+def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Row:
+    """Start a server, run the scenario, end the server."""
+    setting = structs.replace(plan.setting, slots=scenario.slots)
+    workload = structs.replace(scenario.workload, seed=plan.seed + number)
+    load = os.getloadavg()[0]
+    with running(server, setting) as alive:
+        target = Target(url=alive.url, api=plan.api)
+        before = alive.cpu_s()
+        metrics, figures = uvloop.run(
+            scenario.play(target, workload, scenario.bounds, setting.n_ctx)
+        )
+        cpu_s = alive.cpu_s() - before
+        if figures.output_tokens:
+            metrics["server_cpu_ms_per_token"] = cpu_s * 1000 / figures.output_tokens
+        return Row(
+            scenario=scenario.name,
+            server=server.name,
+            round=number,
+            metrics=metrics,
+            load_average=load,
+            figures=figures,
+        )
+
+
+def _brief(row: Row, scenario: Scenario) -> str:
+    shown = (f"{name} {row.metrics[name]:.1f}" for name in scenario.shows if name in row.metrics)
+    failed = row.metrics.get("failed", 0.0)
+    said = f", {failed:.0f} FAILED ({'; '.join(row.figures.said)})" if failed else ""
+    return ", ".join(shown) + said

@@ -1,0 +1,62 @@
+"""The command line of `scripts/chaos`."""
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = "Kill workers at chosen and at random moments, and judge every stream."
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; without `--seed` there is a random one."""
+    options = _parser().parse_args(arguments)
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1 << 32)
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=DESCRIPTION)
+    parser.add_argument("--seed", type=int, help="of all dice; it is printed")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="append tables to this file")
+    parser.add_argument(
+        "--headline",
+        action="store_true",
+        help="the README's five figures: begin tests/chaos/RESULTS.md anew, update the README",
+    )
+
+    add = parser.add_argument_group("on the scripted engine").add_argument
+    add("--matrix", action="store_true", help="the fault matrix")
+    add("--kills", type=int, metavar="N", help="N random faults under load")
+    add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
+    add("--never-loads", action="store_true", help="models that cannot be loaded")
+    add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
+
+    add = parser.add_argument_group("on the real model").add_argument
+    add("--real-matrix", action="store_true", help="the fault matrix, signals from outside")
+    add("--real", type=int, metavar="N", help="N runs of 16 × 256 tokens, 3 kills each")
+    add("--peer", type=Path, metavar="PATH", help="the same killer against this llama-server")
+    add("--returns", type=int, metavar="N", help="N kills of one stream: where the time goes")
+    add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
+    add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
+    add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
+    add("--orphans", type=int, metavar="N", help="N times the front is killed")
+
+    add = parser.add_argument_group("replacements").add_argument
+    add("--replacements", type=int, metavar="N", help="N restarts on purpose under load")
+    add("--swaps", type=int, metavar="N", help="N swaps between two models under load")
+    add("--second", type=Path, metavar="FILE", help="with --swaps: the second real model")
+    add("--fake", action="store_true", help="with --replacements, --swaps: the fake backend")
+    add("--upgrades", type=int, metavar="N", help="N upgrades of the front under load")
+    add("--refusals", action="store_true", help="swaps under load that must be refused")
+
+    add = parser.add_argument_group("how").add_argument
+    add("--without-hangs", action="store_true", help="no cells that only the watchdog notices")
+    add("--only-hangs", action="store_true", help="no other cells")
+    add("--cells", default="", help="only cells whose name contains this")
+    add("--lanes", type=int, default=3, help="services of --matrix at once")
+    add("--threads", type=int, metavar="N", help="CPU threads of the engine")
+    add("--standby", default="warm", help="with --returns: the kind of spare")
+    add("--prompts", type=int, default=1, metavar="N", help="with --positions: of at most 4")
+    return parser
