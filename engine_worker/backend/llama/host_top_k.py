@@ -22,12 +22,11 @@ from engine_worker.backend.candidates import (
     certain_candidates,
 )
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, Signatures, bind
+from engine_worker.tuning import H100
 
-MIN_THREADS = 8
-"""Threads. Measured on the 16 cores of an H100's host: `Columns` takes less time than fewer."""
-
-MIN_ROWS = 16
-"""Rows of a step. Measured there: looking through fewer takes less time than waking threads."""
+MIN_THREADS = H100.least_host_top_k_threads
+MIN_ROWS = H100.least_host_top_k_rows
+"""Rows of a step."""
 
 _F32 = 0
 """GGML_TYPE_F32"""
