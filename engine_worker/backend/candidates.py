@@ -101,6 +101,9 @@ class CandidateFinder(Protocol):
 @contextmanager
 def apply_temporarily(changed: ChangedLogits, flat: Logits) -> Iterator[None]:
     """Write changed logits into the flat matrix, and restore it at the end."""
+    if not len(changed.places):
+        yield
+        return
     flat[changed.places] = changed.after
     try:
         yield
@@ -108,11 +111,15 @@ def apply_temporarily(changed: ChangedLogits, flat: Logits) -> Iterator[None]:
         flat[changed.places] = changed.before
 
 
-def masked(rows: Logits, words: MaskWords) -> Logits:
-    """A copy of `rows` (n_rows, n_vocab) with -inf for the tokens that each row's words forbid. NaN
-    stays NaN."""
-    limits = _BYTE_LIMITS.take(words.view(np.uint8), axis=0).reshape(len(words), -1)
-    copied: Logits = np.minimum(rows, limits[:, : rows.shape[1]])
+def masked(row: Logits, words: MaskWords, memory: Logits | None = None) -> Logits:
+    """A copy of one row with -inf for the tokens that its words forbid. NaN stays NaN.
+
+    `memory` of shape (32 * len(words),) holds the result; new memory costs as much as the work.
+    """
+    limits = np.empty(32 * len(words), np.float32) if memory is None else memory
+    np.take(_BYTE_LIMITS, words.view(np.uint8), axis=0, out=limits.reshape(-1, 8), mode="clip")
+    copied = limits[: len(row)]
+    np.minimum(row, copied, out=copied)
     return copied
 
 
@@ -126,7 +133,7 @@ def certain_candidates(ids: Places, values: Logits, least: Logits, k: Counts) ->
     wanted = (k > 0) & (k < n_found)
     if not wanted.any():
         return None
-    reached = kth_largest(values, np.where(wanted, k, 1))
+    reached = kth_largest(values, k if wanted.all() else np.where(wanted, k, 1))
     certain = least < tie_bounds(reached, values.max(axis=1))
     certain &= reached > OUT_OF_REACH
     certain &= wanted
@@ -141,8 +148,10 @@ def certain_candidates(ids: Places, values: Logits, least: Logits, k: Counts) ->
 def kth_largest(values: Logits, k: Counts) -> Logits:
     """Of each row its `k`-th largest value; 1 ≤ k ≤ the row's length."""
     places = values.shape[1] - k
-    ranked = np.partition(values, sorted(set(places.tolist())), axis=1)
-    kth: Logits = ranked[np.arange(len(places)), places]
+    distinct = sorted(set(places.tolist()))
+    ranked = np.partition(values, distinct, axis=1)
+    kth: Logits
+    kth = ranked[:, distinct[0]] if len(distinct) == 1 else ranked[np.arange(len(places)), places]
     return kth
 
 

@@ -101,7 +101,7 @@ class Engine:
     def run_step(self) -> None:
         """Draft, plan, begin, report the step before, prepare, wait, choose, accept.
 
-        A device computes from `begin` to `wait`, and what stands between them runs meanwhile.
+        A device computes from `begin` to `wait`; the verbs between them run meanwhile.
         """
         if self.scheduler.is_idle:
             return
@@ -125,7 +125,7 @@ class Engine:
         self._reporter.add(result, more=bool(self.scheduler.running))
 
     def _begin_what_fits(self) -> tuple[Plan, list[Started]]:
-        """Begin the first plan that fits into the cache. Returns it, and what all plans started."""
+        """Begin the first plan that fits into the cache. Returns it, and the starts of all."""
         started: list[Started] = []
         while True:
             plan = self.scheduler.plan()

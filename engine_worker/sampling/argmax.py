@@ -39,22 +39,24 @@ class Argmax:
             self._threads.share(n_rows, n_vocab, search)
             best = logits[np.arange(n_rows), ids]
             found = np.isfinite(best)
+            found &= k == 1
             if masks is not None:
                 self._search_allowed(logits, ids, best, masks)
-        found &= (best > -np.inf) & (k == 1)
+                found &= best > -np.inf
         rows = found.nonzero()[0]
         if len(rows) < n_rows:
-            ids, best = ids[rows], best[rows]
-        return Candidates(rows, np.ones(len(rows), np.intp), ids[:, None], best[:, None])
+            k, ids, best = k[rows], ids[rows], best[rows]
+        return Candidates(rows, k, ids[:, None], best[:, None])
 
     def _search_allowed(self, logits: Logits, ids: Counts, best: Logits, masks: RowMasks) -> None:
         """Search again, within its mask, each row whose largest logit is forbidden."""
         again = (~masks.allow(masks.rows, ids[masks.rows])).nonzero()[0]
 
         def search(part: slice) -> None:
+            memory = np.empty(32 * masks.words.shape[1], np.float32)
             for at in again[part].tolist():
                 row = masks.rows[at]
-                left = masked(logits[row : row + 1], masks.words[at : at + 1])[0]
+                left = masked(logits[row], masks.words[at], memory)
                 ids[row] = left.argmax()
                 best[row] = left[ids[row]]
 

@@ -63,14 +63,15 @@ class Prepared(Struct, frozen=True):
     """The part of a step's sampling that needs no logits. Made by `prepare`.
 
     `table` has the steps of each pick, `k` the number of tokens that its chain looks at: 0 if the
-    row is sampled by itself. `uniforms` are the random numbers. `plan` has the changes of the other
-    rows, or of the only row.
+    row is sampled by itself. The other rows are `n_together`. `uniforms` are the random numbers.
+    `plan` has the changes of the rows together, or of the only row.
     """
 
     picks: Sequence[Pick]
     is_argmax: bool
     table: Table
     k: Counts
+    n_together: int
     uniforms: Scores
     plan: BiasPlan
     masks: RowMasks | None
@@ -103,6 +104,7 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
         is_argmax,
         table,
         k,
+        int(np.count_nonzero(k)),
         np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
         plan,
         masks,
@@ -141,8 +143,10 @@ class BatchSampler:
             return [_choose_alone(logits, prepared, 0)]
         chosen: list[int | RequestError | None] = [None] * len(prepared.picks)
         for found in self._find(logits, prepared):
-            ids = _drawn(found, prepared)
-            for row, token in zip(found.rows.tolist(), ids.tolist(), strict=True):
+            tokens: list[int] = _drawn(found, prepared).tolist()
+            if len(tokens) == len(chosen):
+                return list(tokens)
+            for row, token in zip(found.rows.tolist(), tokens, strict=True):
                 chosen[row] = token
         return [
             _choose_alone(logits, prepared, row) if token is None else token
@@ -152,7 +156,7 @@ class BatchSampler:
     def _find(self, logits: Logits, prepared: Prepared) -> Iterator[Candidates]:
         """Ask the finders, until at most `MAX_LEFT_OUT` rows are left. Each row is found once."""
         left = prepared.k
-        if not left.any():
+        if not prepared.n_together:
             return
         changed = prepared.plan.on(logits.reshape(-1))
         for finder in self._finders:
@@ -160,8 +164,6 @@ class BatchSampler:
             if found is None or not len(found.rows):
                 continue
             yield found
-            if len(found.rows) == len(left):
-                return
             left = left.copy()
             left[found.rows] = 0
             if np.count_nonzero(left) <= MAX_LEFT_OUT:
@@ -171,6 +173,8 @@ class BatchSampler:
 def _drawn(found: Candidates, prepared: Prepared) -> Counts:
     """The chosen token of each row that was found."""
     if prepared.is_argmax:
+        if found.ids.shape[1] == 1:
+            return found.ids[:, 0]
         # candidates are by rising id, and argmax takes the first of equals
         places = found.logits.argmax(axis=1)
     else:

@@ -77,13 +77,17 @@ class Columns:
             few = np.bincount(rows, minlength=len(logits)) <= MAX_COLUMNS
             wanted[~few] = False
             columns, rows = columns[few[rows]], rows[few[rows]]
-        places, values = self._gather(logits, rows, columns - rows * self.n_columns, masks)
+        places, values = self._gather(logits, rows, columns - rows * self.n_columns)
         if len(changed.places):
             seen = wanted.reshape(-1)[touched].nonzero()[0]
             depths = changed.places[seen] % self.n_vocab // self.n_columns
             values[depths, columns.searchsorted(touched[seen])] = changed.after[seen]
         reaching = np.flatnonzero(values >= bounds[rows])
         places, values = places.reshape(-1)[reaching], values.reshape(-1)[reaching]
+        if masks is not None:
+            rows = places // self.n_vocab
+            allowed = masks.allow(rows, places - rows * self.n_vocab)
+            places, values = places[allowed], values[allowed]
         by_id = places.argsort()
         return self._by_row(places[by_id], values[by_id], len(logits))
 
@@ -110,10 +114,11 @@ class Columns:
         wanted = k[masks.rows].nonzero()[0]
 
         def fold(part: slice) -> None:
+            memory = np.empty(32 * masks.words.shape[1], np.float32)
             for at in wanted[part].tolist():
                 row = masks.rows[at]
-                left = masked(logits[row : row + 1], masks.words[at : at + 1])
-                self._fold(left, maxima[row : row + 1])
+                left = masked(logits[row], masks.words[at], memory)
+                self._fold(left[None], maxima[row : row + 1])
 
         self._threads.share(len(wanted), self.n_vocab, fold)
 
@@ -158,17 +163,12 @@ class Columns:
         reached: Logits = np.where(k > width, -np.inf, kth_largest(maxima, np.minimum(k, width)))
         return reached
 
-    def _gather(
-        self, logits: Logits, rows: Places, columns: Places, masks: RowMasks | None
-    ) -> tuple[Places, Logits]:
+    def _gather(self, logits: Logits, rows: Places, columns: Places) -> tuple[Places, Logits]:
         """The places in the matrix and the logits of columns, both (depth, len(columns))."""
         places = rows * self.n_vocab + columns + self._depths
         values = logits.reshape(-1).take(places, mode="clip")
         if self._rest:
             values[-1, columns >= self._rest] = -np.inf
-        if masks is not None:
-            ids = np.minimum(columns + self._depths, self.n_vocab - 1)
-            values[~masks.allow(rows, ids)] = -np.inf
         return places, values
 
     def _by_row(self, places: Places, values: Logits, n_rows: int) -> Candidates:

@@ -125,7 +125,7 @@ class Sampler:
             if not math.isfinite(logits.max()):
                 raise unusable()  # the mask might hide it
             changed = plan.on(logits)
-            logits = masked(logits[None], mask[None])[0]
+            logits = masked(logits, mask)
             logits[changed.places] = changed.after
             return candidates_of_row(logits, self.steps)
         if not len(plan.places):
@@ -138,6 +138,6 @@ class Sampler:
 
 def _nothing_left(logits: Logits, mask: MaskWords | None) -> RequestError:
     """The error for a row without any token to choose from, whose logits are sound."""
-    if mask is not None and masked(logits[None], mask[None]).max() == -np.inf:
+    if mask is not None and masked(logits, mask).max() == -np.inf:
         return InvalidGrammar("the grammar allows no token here")
     return InvalidRequest("the biases leave no token to choose from", param="logit_bias")

@@ -16,7 +16,7 @@ from gpufc.protocol import Started
 class StepShape(Protocol):
     """Forms the work of one step. Every method but `plan` leaves all state as it is.
 
-    `decoding` is what sequences compute for their next token, and `chunks` are those of prompts.
+    `decoding` is the work for sequences' next tokens, and `chunks` are parts of prompts.
     """
 
     def fed_singly(
@@ -57,7 +57,7 @@ class StepShape(Protocol):
         started: list[Started],
         n_prompts: int,
     ) -> Plan:
-        """The complete step, with all work in its order. May give up what a shape holds."""
+        """The complete step, with all work in its order. May give up slots that a shape holds."""
         ...
 
 

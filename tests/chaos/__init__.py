@@ -1,4 +1,5 @@
-"""Faults at chosen and at random moments, and what clients got meanwhile. `scripts/chaos` runs it.
+"""Faults at chosen and at random moments, and a judge of every stream. `scripts/chaos` runs it.
 
-`history` is the judge, `load` the clients, `faults` and `moments` the catalogue, the rest the runs.
+`history` is the judge, `load` the clients, `faults` and `moments` the catalogue. `report` and
+`headline` hold the figures. The other modules are the runs.
 """

@@ -1,4 +1,4 @@
-"""`scripts/chaos`: which runs, from the command line."""
+"""`scripts/chaos`: turns options into runs, and runs into results."""
 
 import argparse
 import asyncio
@@ -39,7 +39,7 @@ Run = Callable[[], Coroutine[Any, Any, Report]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what was asked for, one after the other. Returns 1 if anything was wrong."""
+    """Perform the requested runs in turn. Returns 1 if a promise was broken."""
     options = parse(arguments)
     if options.headline:
         return _headline()
@@ -85,7 +85,7 @@ def _spelled(options: argparse.Namespace, arguments: Sequence[str]) -> str:
 
 
 async def _until_told(run: Run) -> Report:
-    """A run that SIGTERM ends as Ctrl-C does: its services are stopped, nothing is left."""
+    """Let SIGTERM end the run as Ctrl-C does: its services are stopped, no process is left."""
     task = asyncio.ensure_future(run())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
@@ -136,7 +136,7 @@ def _second(options: argparse.Namespace) -> Path:
 
 
 def _model() -> Path:
-    """The demo model, or what TEST_MODEL_PATH says."""
+    """The model file of TEST_MODEL_PATH, else the demo model."""
     given = os.environ.get("TEST_MODEL_PATH")
     path = Path(given) if given else installed_model()
     if path is None or not path.is_file():

@@ -1,4 +1,4 @@
-"""One cell of the fault matrix: what is asked, when the fault comes, and whether it hit."""
+"""One cell of the fault matrix: its requests, the moment of its fault, and whether it hit."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ class Cell(Struct, frozen=True):
 
 
 class Play:
-    """One try at one cell. `marker` is the file whose absence spoils the next load."""
+    """One try at one cell. While the file `marker` is missing, the next load goes wrong."""
 
     def __init__(self, one: Rig, world: World, cell: Cell, name: str, marker: Path) -> None:
         self.one, self.world, self.cell, self.marker = one, world, cell, marker
@@ -72,7 +72,7 @@ class Play:
         wrong += await (self._mended() if self.fault.unloadable else self._serves())
         return wrong + await self._deaths() + self._not_met()
 
-    # what is asked
+    # requests
 
     async def _histories(self) -> list[History]:
         return await (self._idle() if self.moment is Moment.IDLE else self._under_way())
@@ -90,7 +90,7 @@ class Play:
             return [await task]
 
     async def _under_way(self) -> list[History]:
-        """The stream under test, with those that its moment needs."""
+        """The stream under test, with the streams that its moment needs."""
         history = begin("under test", self.plan.ask)
         async with running(*self._asked(self.plan.fillers, "filler")) as fillers:
             if fillers:
@@ -146,7 +146,7 @@ class Play:
         if self.fault.unloadable or (self.moment is Moment.LOADING and not self.fault.outside):
             self.world.spoil(self.marker)
 
-    # what came of it
+    # verdicts
 
     def _judge(self, histories: list[History]) -> list[str]:
         return [
@@ -196,7 +196,7 @@ class Play:
             found = await self.records.at_least(earlier)
             return [f"it died: {record.reason}" for record in found[earlier:]]
         if self.moment in REPLACING and self.fault.hangs:
-            return []  # replaced before anybody could call it hung
+            return []  # replaced before the watchdog could call it hung
         after = self.epoch + earlier - 1
         wrong = await self.records.explained(self.fault, pid=self.pid, after=after)
         return [] if wrong is None else [wrong]

@@ -1,4 +1,4 @@
-"""The catalogue of faults: what happens to a worker, from inside its engine or from outside."""
+"""The catalogue of faults, from inside a worker's engine or from outside."""
 
 import signal
 from collections.abc import Mapping

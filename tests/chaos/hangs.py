@@ -24,7 +24,7 @@ NEXT_TOKEN_S, READYZ_S, SILENCE_S = 20.0, 12.0, 5.0
 
 
 class Outcome(Struct):
-    """Seconds from each stop on; of pauses only what was wrong is kept."""
+    """Seconds from each stop on. For a pause only violations are kept."""
 
     token: list[float] = field(default_factory=list)
     readyz: list[float] = field(default_factory=list)

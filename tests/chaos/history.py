@@ -1,4 +1,4 @@
-"""What one client got, and whether that is what it should have got. Pure.
+"""All that one client received, and the judge of it. Pure.
 
 A fake stream's text is a function of its prompt, so that its history can be compared with the
 truth; of a real one the form, the length and the count are known.
@@ -84,7 +84,7 @@ class History(Struct):
 def check(
     history: History, others: Iterable[History] = (), *, max_silence_s: float | None = None
 ) -> list[Violation]:
-    """Everything that is wrong with a history. Of `others`, texts are looked for in it."""
+    """Every violation in a history. Text of `others` in it has crossed over."""
     if history.broke is not None:
         return [Violation(Wrong.BROKEN_OFF, history.broke)]
     if history.status != 200:
@@ -101,8 +101,8 @@ def check(
 
 
 def check_ended(history: History, codes: Iterable[str]) -> list[Violation]:
-    """What is wrong with a history that could not be finished: it has to end with one of these
-    errors, once, after a beginning of what was expected."""
+    """Every violation in a history that could not be finished: it has to end once, with one of
+    these errors, after a beginning of the expected text."""
     if history.broke is not None:
         return [Violation(Wrong.BROKEN_OFF, history.broke)]
     data = [event.data for event in history.events]

@@ -1,4 +1,4 @@
-"""Clients: they ask, and write down all that comes."""
+"""Clients: they send requests and note all that comes back."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ TIMEOUT_S = 180.0
 
 
 class Ask(Struct, frozen=True):
-    """One completion, and what it must bring."""
+    """One completion, and the answer that it must bring."""
 
     prompt: str
     max_tokens: int

@@ -36,7 +36,7 @@ SPARE_DESCRIPTORS = 12
 
 
 class Result(Struct, frozen=True):
-    """What became of a cell. `missed` says of each try before the one that counts what it was."""
+    """The outcome of a cell. `missed` has a reason for each try before the one that counts."""
 
     cell: Cell
     wrong: list[str]
@@ -50,7 +50,7 @@ def cells(
     others: bool = True,
     containing: str = "",
 ) -> list[Cell]:
-    """All cells that there are, or some of them; those that this machine can bring about."""
+    """The cells that this machine can bring about, all or some."""
     can_limit = memory_limit.available()
     return [
         cell
@@ -100,7 +100,7 @@ async def play(
     n_lanes: int,
     on_result: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Result], list[str]]:
-    """Run cells, those of one setup on one service; what services left behind is told apart."""
+    """Run cells; those of one setup share a service. Returns results and leftovers of services."""
     lanes = asyncio.Semaphore(n_lanes)
     results: list[Result] = []
     leftovers: list[str] = []

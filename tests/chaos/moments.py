@@ -1,4 +1,4 @@
-"""The catalogue of moments: what a stream is doing when a fault comes."""
+"""The catalogue of moments: the state of a stream when a fault comes."""
 
 from enum import StrEnum
 

@@ -109,7 +109,7 @@ async def _refusals(one: Rig) -> tuple[list[float], set[int]]:
 
 
 async def _cpu_share(one: Rig) -> float:
-    """Of a core, used by the front and what it started over some seconds of nothing to do."""
+    """The share of a core that the idle front and its processes use."""
     processes = [one.service.front, *one.service.front.children(recursive=True)]
     before = sum(_cpu_s(process) for process in processes)
     started = time.monotonic()

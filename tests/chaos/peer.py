@@ -1,4 +1,4 @@
-"""The same killer against llama-server behind its own router: what its clients got.
+"""The same killer against llama-server behind its own router, judged in the same way.
 
 The router starts a child for each model; the child is what is killed here, as gpufc's worker is.
 """

@@ -1,4 +1,4 @@
-"""What one cell asks for, in which service: the port between the matrix and the two engines."""
+"""The requests and the service of a cell: the port between the matrix and the two engines."""
 
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +16,8 @@ SETTINGS = {"GPUFC_RESTART_LIMIT": "10000", "GPUFC_LOG_LEVEL": "warning"}
 class Setup(Struct, frozen=True):
     """How the service of a cell is configured. Cells with equal setups share services.
 
-    `alone`: a service for each cell. `memory_bytes`: what the service may take in all, 0 for all
-    there is. `{marker}` in a variable stands for the file whose absence spoils the next load.
+    `alone`: a service for each cell. `memory_bytes`: the limit of the service's memory, 0 for none.
+    `{marker}` in a variable stands for the file without which the next load goes wrong.
     """
 
     arguments: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Plan(Struct, frozen=True):
 
     `beside` run beside the stream under test, `fillers` take all places before it. `lasts` are the
     numbers of its tokens during which its moment lasts, for moments that are such; a third of
-    `n_tokens` comes before whatever else has to happen first.
+    `n_tokens` comes before any other event that has to happen first.
     """
 
     ask: Ask
@@ -69,5 +69,5 @@ class World(Protocol):
         ...
 
     def other_model(self, now: str | None) -> str:
-        """What to swap to from the model that is served now."""
+        """The model to swap to from the model `now`."""
         ...

@@ -78,7 +78,7 @@ async def _stream(one: Rig, ask: Ask, positions: Iterable[int]) -> Found:
 
 
 async def _text(one: Rig, ask: Ask, position: int | None) -> tuple[str, str]:
-    """The whole text, and what of it had come when the worker was killed."""
+    """The whole text, and the part of it that had come when the worker was killed."""
     row = await one.until_ready()
     history, sent = begin(f"position {position}", ask), [""]
     killed: list[int] = []

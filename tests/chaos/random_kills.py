@@ -38,12 +38,12 @@ INSIDE = (
     *("garbage", "oversize"),
 )
 INSIDE_SHARE = 0.2
-"""Of the faults: those that a stream brings along, at a position of its own."""
+"""The share of faults that a stream brings along, at a position of its own."""
 SILENCE_S = 5.0
 
 
 class Tally(Struct):
-    """What has happened so far."""
+    """Counts so far."""
 
     n_streams: int = 0
     n_whole: int = 0

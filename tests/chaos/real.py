@@ -29,7 +29,7 @@ TOPICS = (
 
 
 class Outcome(Struct):
-    """What all runs brought. Times in seconds, from the kill on."""
+    """The figures of all runs. Times in seconds, from the kill on."""
 
     n_streams: int = 0
     n_kills: int = 0
@@ -65,7 +65,7 @@ def settings(n_threads: int | None) -> dict[str, str]:
 
 
 async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> Report:
-    """Every stream is complete, whatever is killed beneath it."""
+    """Every stream is complete, although its worker is killed again and again."""
     report = reporting(
         f"real model: {n_runs} runs of {N_STREAMS} streams × {N_TOKENS} tokens, {N_KILLS} kills a "
         f"run, seed {seed}, engine threads {n_threads or 'default'}"

@@ -1,4 +1,4 @@
-"""The flight recorder's word on what happened in one cell."""
+"""The records that the flight recorder has made of one cell."""
 
 import asyncio
 import time
@@ -16,19 +16,19 @@ POLL_S = 0.02
 
 
 class Records:
-    """Those that were written since this was made."""
+    """The records that were written since this object was made."""
 
     def __init__(self, runtime: Path) -> None:
         self._store = CrashStore(runtime)
         self._before = {summary.id for summary in self._store.list()}
 
     def found(self) -> list[CrashRecord]:
-        """What there is now, in the order of the deaths."""
+        """The records now, in the order of the deaths."""
         new = [summary for summary in self._store.list() if summary.id not in self._before]
         return [self._store.load(each.id) for each in sorted(new, key=lambda each: each.epoch)]
 
     async def at_least(self, number: int) -> list[CrashRecord]:
-        """What there is once there are so many, or after `WRITTEN_S`."""
+        """The records once there are so many, or after `WRITTEN_S`."""
         deadline = time.monotonic() + WRITTEN_S
         while True:
             found = self.found()
@@ -38,7 +38,7 @@ class Records:
 
     async def explained(self, fault: Fault, *, pid: int | None, after: int) -> str | None:
         """None if a record of a later epoch than `after` says that a worker (that with this pid)
-        died of this; else what the records say."""
+        died of this; else the reasons in the records."""
         deadline = time.monotonic() + WRITTEN_S
         while True:
             found = [record for record in self.found() if record.epoch > after]

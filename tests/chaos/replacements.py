@@ -34,7 +34,7 @@ ROOMY = {
 
 
 class Outcome(Struct):
-    """What the clients of one run got. Times in seconds."""
+    """The histories of one run's clients. Times in seconds."""
 
     before: Footprint
     histories: list[History] = field(default_factory=list)
@@ -165,7 +165,7 @@ async def _replace(one: Rig, outcome: Outcome, *arguments: str) -> None:
 
 
 async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
-    """One of the operator's commands, as a process: its exit code and what it printed."""
+    """One of the operator's commands, as a process: its exit code and its output."""
     code, said = await run_command(one.service, name, *arguments)
     return code, said.strip()
 

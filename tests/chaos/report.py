@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 
 class Report(Struct):
-    """One run. Each row is what was measured and its result; `wrong` is empty if all promises held.
+    """One run. A row has a measured quantity and its result. `wrong` is empty if all promises held.
 
     `headline` is the one row that the README shows, for the runs of `scripts/chaos --headline`.
     """
@@ -29,7 +29,7 @@ class Report(Struct):
         self.headline = self.rows[-1]
 
     def conclude(self) -> bool:
-        """Print what was wrong. Returns whether nothing was."""
+        """Print all violations. Returns whether there are none."""
         for line in self.wrong[:50]:
             say(f"  WRONG {line}")
         self.row("violations", len(self.wrong))

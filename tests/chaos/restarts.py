@@ -1,4 +1,4 @@
-"""Many restarts of one place: what the front holds after them that it did not before."""
+"""Many restarts of one place: the front must not hold more after them than before."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ENVIRON = {
     "GPUFC_LOG_LEVEL": "warning",
 }
 WARM_UP = 60
-"""Restarts before the first look: what is made once is no growth, nor are the 50 crash records."""
+"""Restarts before the first look: objects made once, and 50 crash records, are no growth."""
 SPARE_DESCRIPTORS = 3
 SPARE_BYTES = 2 << 20
 """By how much the front's memory may differ: an allocator does not give back to the byte."""

@@ -29,7 +29,7 @@ LIMITS = {
 }
 """What is promised: of which share of all values, at most how many seconds."""
 SETTLED_S = 3.0
-"""Between two kills, so that there is a spare again: what is measured is not a crash loop."""
+"""Between two kills, so that there is a spare again: this is no crash loop."""
 
 
 class Returns(Struct):

@@ -1,4 +1,4 @@
-"""A service under test with what a run needs around it: live figures, signals, leftovers."""
+"""A service under test, with live figures, signals, and a look at its leftovers."""
 
 import asyncio
 import contextlib
@@ -138,7 +138,7 @@ def send(pid: int, number: int) -> None:
 
 
 class Footprint:
-    """What the front holds now."""
+    """The descriptors, processes, files and memory of a front now."""
 
     def __init__(self, running: Service) -> None:
         front = running.front
@@ -157,7 +157,7 @@ class Footprint:
         spare_descriptors: int,
         names: Iterable[str] = ("zombies", "sockets"),
     ) -> list[str]:
-        """What a later one has more of. `spare_descriptors` are clients' connections and such."""
+        """The counts that grew until `later`; `spare_descriptors` are left to connections."""
         wrong = []
         if later.descriptors > self.descriptors + spare_descriptors:
             wrong.append(f"descriptors: {self.descriptors} -> {later.descriptors}")
@@ -175,7 +175,7 @@ class Footprint:
 
 
 def stop_and_look(running: Service) -> list[str]:
-    """Stop the service kindly; what it left behind."""
+    """Stop the service with SIGTERM. Returns its leftovers."""
     children = running.front.children(recursive=True)
     running.process.send_signal(signal.SIGTERM)
     code = running.process.wait(40)
@@ -186,14 +186,14 @@ def stop_and_look(running: Service) -> list[str]:
 
 
 def survivors(children: list[psutil.Process]) -> list[str]:
-    """Of a front that has ended: what outlives it by more than a moment."""
+    """The processes that outlive their front by more than a moment."""
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not any(map(lives, children)), SURVIVE_S)
     return [f"process {child.pid} lives" for child in children if lives(child)]
 
 
 def wrong_counters(figures: Figures, *, some_left: bool = False) -> list[str]:
-    """What the front itself says went wrong. `some_left`: clients that did not wait."""
+    """The front's own counters of failures. `some_left`: some clients did not wait."""
     requests = figures["requests"]
     names = ("lost_total", "failed_total") + (() if some_left else ("cancelled_total",))
     return [f"{name}={requests[name]}" for name in names if requests[name]]

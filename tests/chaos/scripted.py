@@ -1,4 +1,4 @@
-"""Cells on the scripted engine, whose every token is known. See `plan.World`.
+"""Cells on the scripted engine: every token is known. See `plan.World`.
 
 A fault from inside is a directive of the prompt and hits exactly.
 """
@@ -70,7 +70,7 @@ class Scripted:
                 return _setup("step_ms=15", limited=limited)
 
     async def prepare(self, one: Rig) -> None:
-        """Nothing: what will be said is known."""
+        """Nothing: the answers are known."""
 
     def plan(self, fault: Fault, moment: Moment, name: str, once: Path, *, streamed: bool) -> Plan:
         prompt = _prompt(moment, name, _directives(fault, moment, name, once))
@@ -98,7 +98,7 @@ class Scripted:
 
 
 def _prompt(moment: Moment, name: str, directives: str) -> str:
-    """A prompt of its own for each cell, with what the moment needs."""
+    """A prompt of its own for each cell, with the directives of its moment."""
     if moment in (Moment.PREFILL, Moment.REPLAY):
         return f"{name} {LONG[: len(LONG) // 2]}{directives}{LONG[len(LONG) // 2 :]}"
     special = {Moment.CHARACTER: "[[emoji]]", Moment.STOP: f"[[say:{SAID}]]"}

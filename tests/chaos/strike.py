@@ -55,7 +55,7 @@ class Strike:
         await asyncio.sleep(PAUSE_S)
         was_open, n_tokens = history.open, self._gained(await self.one.figures())
         send(pid, signal.SIGCONT)
-        if not was_open and self.moment is not Moment.CANDIDATE:  # the others do not wait for it
+        if not was_open and self.moment is not Moment.CANDIDATE:  # no stream waits for it
             raise Missed("the stream ended during the pause")
         if self.plan.lasts:
             self._require_meant(n_tokens)

@@ -201,7 +201,7 @@ def test_a_stop_string_ends_the_expected_text_and_is_counted() -> None:
 
 
 def ended(code: str = "engine_unavailable") -> History:
-    """A stream whose model could not be loaded again, half way."""
+    """Half a stream: its model could not be loaded again."""
     history = good()
     error = json.dumps({"error": {"code": code}})
     history.events[20:-1] = [Event(history.events[20].at, error)]

@@ -44,6 +44,30 @@ def test_each_headline_run_is_one_run_of_the_command(line: str) -> None:
     assert len(command._runs(parse([*line.split(), *headline.SEED.split()]))) == 1
 
 
+def test_headline_runs_begin_the_results_file_anew_and_fill_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(n_rounds: int, seed: int) -> Report:
+        report = Report(f"poison, seed {seed}")
+        report.head(f"convicted in {n_rounds} rounds", "all")
+        return report
+
+    readme, results = tmp_path / "README.md", tmp_path / "RESULTS.md"
+    readme.write_text(README)
+    results.write_text("of another commit\n")
+    monkeypatch.setattr(poison, "run", run)
+    monkeypatch.setattr(headline, "RUNS", ("--poison 2", "--poison 3"))
+    monkeypatch.setattr(headline, "README", readme)
+    monkeypatch.setattr(headline, "RESULTS", results)
+    assert command.main(["--headline"]) == 0
+    figures = headline.figures(readme.read_text())
+    assert figures == ["| convicted in 2 rounds | all |", "| convicted in 3 rounds | all |"]
+    written = results.read_text().splitlines()
+    assert [figure for figure in figures if figure not in written] == []
+    assert "of another commit" not in written
+    assert "- command: `scripts/chaos --poison 3 --seed 1`" in written
+
+
 def test_the_results_file_gets_the_seed_that_was_thrown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from tests.chaos.scripted import Scripted
 
 N_CELLS = 25
 N_STREAMS, N_TOKENS, N_KILLS = 4, 40, 2
-# two threads that wait for each other are slow out of all proportion where others compute too
+# two engine threads wait for each other at every step, which takes long on a busy machine
 ENVIRON = {"GPUFC_RESTART_LIMIT": "100", "GPUFC_N_THREADS": "1"}
 
 

@@ -97,7 +97,7 @@ async def run(n: int) -> Report:
 
 
 def _left(fronts: list[psutil.Process]) -> list[str]:
-    """Stop the last front; what it and those before left behind."""
+    """Stop the last front. Returns the leftovers of it and of the fronts before it."""
     last = fronts[-1]
     children = last.children(recursive=True)
     last.send_signal(signal.SIGTERM)

@@ -54,7 +54,7 @@ class Front:
 
 
 class Worker:
-    """A channel in its thread, and what ended it."""
+    """A channel in its thread, and the error that ended it."""
 
     def __init__(self, front: Front, kind: type[Channel]) -> None:
         hello = Hello(EPOCH, PROTOCOL_VERSION, "token", 1)

@@ -1,6 +1,6 @@
 """A worker that behaves, or misbehaves, as its first argument says. No model, no engine.
 
-Run as `python child_worker.py BEHAVIOUR --boot-fd N`; the lead's real worker is not needed for it.
+Run as `python child_worker.py BEHAVIOUR --boot-fd N`.
 """
 
 import contextlib

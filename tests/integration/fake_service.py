@@ -1,4 +1,4 @@
-"""Requests to a service over the scripted engine, whose every token is known."""
+"""Requests to a service over the scripted engine: every token is known."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The whole service over a scripted engine in a real worker process: what faults do to it.
+"""The whole service over a scripted engine in a real worker process, and faults in it.
 
 Every fault test asserts that the fault hit (a new epoch served), so that a miss cannot pass.
 """

@@ -25,11 +25,11 @@ os.set_inheritable(3, True)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"}
 os.execv(command[0], command)
 """
-"""What `systemd-socket-activate` does once there is a connection."""
+"""As `systemd-socket-activate` does once there is a connection."""
 
 
 class Manager:
-    """Holds a socket, starts fronts on it, and hears what they notify it of."""
+    """Holds a socket, starts fronts on it, and receives their notifications."""
 
     def __init__(self, folder: Path) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))

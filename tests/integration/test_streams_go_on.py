@@ -1,4 +1,4 @@
-"""Whatever happens to the worker, the stream goes on: at its position, with nothing lost or twice.
+"""A stream outlives its worker: it goes on at its position, with no token lost or repeated.
 
 The fake engine's text depends on every token before it, so equality with `fake_text` is the whole
 check. Each test asserts that a new epoch served, so that a fault that missed cannot pass.

@@ -27,7 +27,7 @@ QUICK = FAKE | {
 
 
 class Running:
-    """A service whose front changes, so that what `service` started is not what is there."""
+    """A service with a changing front: `service.process` is the first one."""
 
     def __init__(self, started: Service, config: Path) -> None:
         self.service = started
@@ -37,7 +37,7 @@ class Running:
         self.worker = psutil.Process(started.worker()["pid"])
 
     async def upgrade(self) -> tuple[int, str]:
-        """The command: its exit code and what it said."""
+        """The command: its exit code and its output."""
         return await command(self.service, "upgrade")
 
     def front(self) -> psutil.Process:
@@ -74,7 +74,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 @asynccontextmanager
 async def flow(url: str, *, keep_alive: bool) -> AsyncIterator[list[tuple[str, object]]]:
-    """Two clients that ask one request after the other. What each got, or what went wrong."""
+    """Two clients that send one request after the other. Yields their answers and errors."""
     outcomes: list[tuple[str, object]] = []
     numbers, over = itertools.count(), asyncio.Event()
     connector = aiohttp.TCPConnector(force_close=not keep_alive)
@@ -238,7 +238,7 @@ async def test_a_new_front_that_cannot_start_changes_nothing(tmp_path: Path, cau
             case "model":
                 config.write_text("n_ctx = 4096\n")
             case "crash":
-                # what a broken installation looks like: an import that fails
+                # a broken installation: an import fails
                 (tmp_path / "sitecustomize.py").write_text(
                     "import sys, os\n"
                     "if 'supervisor.handover' in sys.orig_argv:\n"

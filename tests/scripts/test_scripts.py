@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPTS = ["scripts/start", "scripts/test", "scripts/lint", "scripts/check", ".ci/run"]
+SCRIPTS = [
+    *("scripts/start", "scripts/test", "scripts/lint", "scripts/check"),
+    *("scripts/bench", "scripts/chaos", ".ci/run"),
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -27,7 +30,7 @@ def test_the_shell_can_read_it(script: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project whose environment holds programs that say what they were asked."""
+    """A project with an environment of programs that print their arguments."""
     (tmp_path / "scripts").mkdir()
     for name in ("env", "start", "test"):
         (tmp_path / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())

@@ -1,4 +1,4 @@
-"""The engine on the fake backend, whose every token depends on all tokens before it."""
+"""The engine on the fake backend: every token depends on all tokens before it."""
 
 import fcntl
 import os

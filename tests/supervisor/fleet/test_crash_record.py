@@ -1,4 +1,4 @@
-"""The flight recorder: what a record holds, how it is kept, and what it never holds."""
+"""The flight recorder: the content of a record, its file, and the data that it never holds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Names, conditions and small edges: what needs no process."""
+"""Names, conditions and small edges, without processes."""
 
 import os
 from pathlib import Path

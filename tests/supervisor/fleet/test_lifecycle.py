@@ -409,7 +409,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(now=st.booleans())
     def asked_to_restart(self, now: bool) -> None:
-        if self.life.state is not WorkerState.STOPPING:  # who stops for good wins
+        if self.life.state is not WorkerState.STOPPING:  # a stop is stronger than a restart
             self.stops_for_good = False
         self.do(ev.RestartRequested(now))
 

@@ -1,4 +1,4 @@
-"""Real processes told to misbehave: what the fleet makes of each."""
+"""Real processes that misbehave, and the reaction of the fleet to each."""
 
 import asyncio
 import contextlib
@@ -309,7 +309,7 @@ async def test_a_workers_own_children_end_with_it(start: StartFleet) -> None:
 
 def _wait_gone(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:  # nobody may be there to reap it
+        while process.status() != psutil.STATUS_ZOMBIE:  # no process may reap it
             time.sleep(0.005)
 
 
@@ -326,7 +326,7 @@ async def test_environment_and_descriptors_are_scrubbed(
     assert "env CUDA_VISIBLE_DEVICES=\n" in started.log
     (line,) = [line for line in started.log.splitlines() if line.startswith("fds")]
     inherited = [fd for fd in line[5:-1].split(", ") if int(fd) > 2]
-    # the boot pipe, what the child's own zmq opened, and the listing itself: nothing of the front
+    # the boot pipe, descriptors of the child's own zmq, the listing itself: none of the front's
     assert len(inherited) <= 9, line
 
 

@@ -1,4 +1,4 @@
-"""One worker replaced by another: who serves when, and what happens if the new one cannot."""
+"""One worker replaced by another: which one serves when, and the way back if the new one fails."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Which configuration a second worker is loaded with, beside the one that serves."""
+"""The configuration of a second worker that loads while the first one serves."""
 
 import pytest
 

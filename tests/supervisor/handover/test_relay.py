@@ -34,7 +34,7 @@ REMOTE = Epoch(50)
 
 
 class Fronts:
-    """An old front and a new one. `hand_over` is what `Go` means, without processes."""
+    """An old front and a new one. `hand_over` has the effect of `Go`, without processes."""
 
     def __init__(self, *, places: int = 10) -> None:
         limits = AdmissionConfig(max_concurrent_requests=places)
@@ -122,7 +122,7 @@ async def test_a_full_queue_at_the_new_front_refuses_nothing_of_the_old_one(
     assert [await whole_texts(each) for each in own] == [[text_of("own")]] * 9
 
 
-async def test_who_leaves_at_the_old_front_leaves_at_the_new_one(fronts: Fronts) -> None:
+async def test_a_client_that_leaves_the_old_front_leaves_the_new_one(fronts: Fronts) -> None:
     stream = fronts.submit("one")
     await fronts.began(stream)
     after = await fronts.hand_over(auto=False)
