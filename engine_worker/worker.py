@@ -3,7 +3,7 @@
     main       waits on the boot pipe: end of file means that the front is gone, and so is any other
                front that was given the pipe's other end
     channel    the ZeroMQ socket (`channel.py`)
-    prepare    templates and tokenizing, off the decode path (`prompts/preparer.py`)
+    prepare    three threads: templates and tokenizing, off the decode path (`prompts/service.py`)
     engine     loads the model, then decodes (`engine/loop.py`)
 
 No thread dies silently: an exception that escapes from one ends the process at once. The front
@@ -19,36 +19,33 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from queue import SimpleQueue
+from collections.abc import Callable
 from typing import Never
 
 import msgspec
 
 from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
+from engine_worker.disposable import Child
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
-from engine_worker.prompts.preparer import PromptPreparer
-from engine_worker.prompts.template_process import TemplateRenderer
+from engine_worker.prompts.service import PromptService
+from engine_worker.prompts.template_process import early_child
 from gpufc import logs, prctl, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
-    InvalidRequest,
     LinkError,
     MemoryShort,
     ModelLoadError,
-    RequestError,
 )
-from gpufc.ids import Epoch
+from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     PROTOCOL_VERSION,
     Attach,
     Boot,
     Cancel,
     Detokenize,
-    Detokenized,
     EngineStatus,
     ExportKv,
     FromWorker,
@@ -59,11 +56,9 @@ from gpufc.protocol import (
     LoadFailed,
     Loading,
     Prepare,
-    Prepared,
+    PrepareStatus,
     Ready,
-    Refused,
     Shutdown,
-    Tokens,
     ToWorker,
 )
 
@@ -80,15 +75,13 @@ FAREWELL_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
 """A busy thread delays the engine by this. Python's default of 5 ms is as long as a GPU step."""
 
-MAX_SPELT_BYTES = 16 * 1024 * 1024
-"""The longest text that tokens are turned into in one answer."""
-
 
 def main(boot_fd: int) -> Never:
     """Read the boot message from `boot_fd` and run that worker. Never returns."""
     _confine()
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    template_child = early_child()  # started by this thread, which ends with the process
     if not select.select([boot_fd], [], [], 0)[0]:
         _import_engine()  # this is a spare: import before it is needed
     boot = wire.read_boot(boot_fd)
@@ -96,7 +89,7 @@ def main(boot_fd: int) -> Never:
         sys.exit(EXIT_FRONT_GONE)
     _take_log()
     logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
-    worker = Worker(boot)
+    worker = Worker(boot, template_child)
     worker.start()
     _wait_for_last_front(boot_fd, worker)
     logger.warning("front_gone")
@@ -161,11 +154,12 @@ def _exit(code: int) -> Never:
 class Worker:
     """Wires the threads of one process together and routes messages between them."""
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, template_child: Child | None) -> None:
         self._boot = boot
+        self._template_child = template_child
         self._engine: Engine | None = None
         self._loading = EngineStatus(step_started=time.monotonic())
-        self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
+        self._prompts: PromptService | None = None
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
         self._ready: Ready | None = None
@@ -179,7 +173,7 @@ class Worker:
         )
 
     def start(self) -> None:
-        """Start the channel and the engine. The prompt thread starts once the model is loaded."""
+        """Start the channel and the engine. The prepare threads start once the model is loaded."""
         _thread("channel", self._channel.run)
         _thread("engine", self._run_engine)
 
@@ -190,6 +184,8 @@ class Worker:
             backend, drafter = loading.load(
                 boot.model, boot.n_sequences, self._load, self._report_load
             )
+            self._prompts = PromptService(backend, boot.model, self._channel.send)
+            self._prompts.try_template(self._template_child)
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
             self._say_farewell(_load_failed(boot.epoch, err))
@@ -202,8 +198,9 @@ class Worker:
             batch_tokens=backend.facts.batch_tokens,
             drafter=drafter,
         )
-        _thread("prepare", lambda: self._prepare_prompts(backend))
-        self._ready = Ready(boot.epoch, backend.facts, time.monotonic() - started)
+        self._prompts.start(_thread)
+        facts = msgspec.structs.replace(backend.facts, template_error=self._prompts.template_error)
+        self._ready = Ready(boot.epoch, facts, time.monotonic() - started)
         self._channel.send(self._ready)
         try:
             self._engine.run()
@@ -231,7 +228,10 @@ class Worker:
     def _route(self, message: ToWorker) -> None:
         match message:
             case Prepare() | Detokenize():
-                self._to_prepare.put(message)
+                if self._prompts is not None:
+                    self._prompts.put(message)
+            case Cancel(epoch, request) if self._drops_prompt(epoch, request):
+                pass
             case Generate() | Cancel() | ExportKv() | ImportKv():
                 if self._engine is not None:
                     self._engine.inbox.put(message)
@@ -241,6 +241,10 @@ class Worker:
                 logger.info("shutdown_requested")
                 self._told_to_end.set()
                 _exit(0)
+
+    def _drops_prompt(self, epoch: Epoch, request: RequestNo) -> bool:
+        """Cancel a question to the prepare threads. False if there is none of that number."""
+        return self._prompts is not None and self._prompts.cancel(epoch, request)
 
     def _attach(self, message: Attach) -> None:
         """Serve another front from now on.
@@ -261,20 +265,10 @@ class Worker:
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
-            self._epoch, self._loading if self._engine is None else self._engine.progress
+            self._epoch,
+            self._loading if self._engine is None else self._engine.progress,
+            PrepareStatus() if self._prompts is None else self._prompts.status(),
         )
-
-    def _prepare_prompts(self, backend: Backend) -> None:
-        facts = backend.facts
-        renderer = TemplateRenderer(facts.chat_template, facts.bos_text, facts.eos_text)
-        preparer = PromptPreparer(backend, renderer)
-        while True:
-            message = self._to_prepare.get()
-            try:
-                answer = _answer(message, preparer, backend)
-            except RequestError as err:
-                answer = Refused(message.epoch, message.request, err.code, err.message, err.param)
-            self._channel.send(answer)
 
 
 def _kind_of_channel(boot: Boot) -> type[Channel]:
@@ -289,36 +283,6 @@ def _load_failed(epoch: Epoch, err: ModelLoadError) -> LoadFailed:
     if isinstance(err, MemoryShort):
         return LoadFailed(epoch, str(err), True, err.needed_bytes, err.available_bytes)
     return LoadFailed(epoch, str(err), False)
-
-
-def _answer(
-    message: Prepare | Detokenize, preparer: PromptPreparer, backend: Backend
-) -> FromWorker:
-    match message:
-        case Prepare(epoch, request, prompt, reserve):
-            return Prepared(epoch, request, preparer.prepare(prompt, reserve))
-        case Detokenize(epoch, request, sequences):
-            n_vocab = backend.facts.n_vocab
-            if any(not 0 <= token < n_vocab for tokens in sequences for token in tokens):
-                raise InvalidRequest("a token id is outside the vocabulary", param="tokens")
-            return Detokenized(epoch, request, _spelt(sequences, backend))
-
-
-def _spelt(sequences: Iterable[Tokens], backend: Backend) -> tuple[bytes, ...]:
-    """Some vocabularies have tokens of hundreds of bytes: the answer could outgrow a message."""
-    room = MAX_SPELT_BYTES
-    spelt = []
-    for tokens in sequences:
-        parts = []
-        for token in tokens:
-            parts.append(backend.spelling(token))
-            room -= len(parts[-1])
-            if room < 0:
-                raise InvalidRequest(
-                    f"the text would be larger than {MAX_SPELT_BYTES} bytes", param="tokens"
-                )
-        spelt.append(b"".join(parts))
-    return tuple(spelt)
 
 
 def _thread(name: str, run: Callable[[], None]) -> None:

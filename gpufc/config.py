@@ -239,6 +239,16 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     draft_model_path: Annotated[
         str | None, Meta(description="GGUF file of a small model with the same vocabulary")
     ] = None
+    chat_template: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=4096)] | None,
+        Meta(
+            description="chat template: a Jinja file, or the name of one that the model brings, or"
+            " `chatml` [default: the model's own]",
+        ),
+    ] = None
+    special_tokens_in_content: Annotated[
+        bool, Meta(description="read control tokens, such as `<|im_end|>`, in messages' contents")
+    ] = False
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
         bool, Meta(description="lock the model in memory, so that it is never swapped out")

@@ -33,6 +33,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |
     | `asynchronous` | a device computes while the process does something else |
     | `device_bytes` | memory that model and cache occupy on GPUs |
+    | `template_error` | why the chat template cannot be used: chats are refused |
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     eos_text: str
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
+    template_error: str = ""
 
     @property
     def wholly_on_device(self) -> bool:

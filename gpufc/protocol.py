@@ -8,6 +8,7 @@ The life of one sequence (`request`) on the link:
 
     front                                     worker
     Prepare(prompt)                 ──▶       template, tokenize, check
+                                    ◀──       PrepareStarted
                                     ◀──       Prepared(tokens)                  or Refused
     Generate(prompt_tokens, tokens) ──▶       wait, prefill, decode, …
                                     ◀──       Step(started, deltas)  …          or Finished
@@ -105,13 +106,16 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
 class Prepare(Message, frozen=True):
-    """Turn a prompt into tokens. `reserve` is the number of tokens that will be generated.
+    """Turn a prompt into tokens. Answered by `PrepareStarted`, then `Prepared` or `Refused`.
 
-    A prompt that does not fit into the context with its reserve is refused here."""
+    `reserve` is how many tokens the request wants to generate; what exceeds the room that the
+    prompt leaves is cut. A prompt that leaves no room for one is refused. None: nothing is to be
+    generated, the tokens are only counted, and a prompt of any length will do.
+    """
 
     request: RequestNo
     prompt: Prompt
-    reserve: Annotated[int, Meta(ge=0)] = 0
+    reserve: Annotated[int, Meta(ge=0)] | None = 0
 
 
 class Generate(Message, frozen=True):
@@ -136,7 +140,10 @@ class Generate(Message, frozen=True):
 
 
 class Cancel(Message, frozen=True):
-    """Stop a sequence. Answered by `Finished`, unless the sequence has ended already."""
+    """Stop working on a sequence. Answered by `Finished`, unless it has ended already.
+
+    A `Prepare` or `Detokenize` of that number is dropped, and no answer follows.
+    """
 
     request: RequestNo
 
@@ -224,6 +231,13 @@ class LoadFailed(Message, frozen=True):
     retryable: bool
     needed_bytes: int = 0
     available_bytes: int = 0
+
+
+class PrepareStarted(Message, frozen=True):
+    """Sent before work on a `Prepare` or `Detokenize` begins. A process that ends before the
+    answer may have ended because of it."""
+
+    request: RequestNo
 
 
 class Prepared(Message, frozen=True):
@@ -321,10 +335,26 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     kv_cells_used: int = 0
 
 
+class Preparing(Struct, frozen=True, array_like=True):
+    """A question that a prepare thread is answering. `since` is on the clock of `step_started`."""
+
+    request: RequestNo
+    since: float
+    n_bytes: int
+
+
+class PrepareStatus(Struct, frozen=True, array_like=True):
+    """The prepare threads' record: the questions in work, the oldest first, and those waiting."""
+
+    in_work: tuple[Preparing, ...] = ()
+    n_waiting: int = 0
+
+
 class Heartbeat(Message, frozen=True):
-    """Sent every `HEARTBEAT_S` by the IO thread, with the engine thread's latest record."""
+    """Sent every `HEARTBEAT_S` by the IO thread, with the latest record of the other threads."""
 
     engine: EngineStatus
+    prepare: PrepareStatus = PrepareStatus()
 
 
 FromWorker = (
@@ -332,6 +362,7 @@ FromWorker = (
     | Loading
     | Ready
     | LoadFailed
+    | PrepareStarted
     | Prepared
     | Refused
     | Detokenized

@@ -71,7 +71,11 @@ def test_only_the_llama_backend_and_the_probe_import_llama_cpp() -> None:
         for module, packages in packages_imported("engine_worker").items()
         if "llama_cpp" in packages
     }
-    assert users <= {"engine_worker.backend.llama.backend", "engine_worker.probe"}
+    assert users <= {
+        "engine_worker.backend.llama.backend",
+        "engine_worker.backend.llama.vocabulary_process",
+        "engine_worker.probe",
+    }
     assert "engine_worker.backend.llama.backend" in users
 
 

@@ -39,6 +39,33 @@ class Batch(Struct):
     in_one_pass: bool = False
 
 
+class SpecialToken(Struct, frozen=True):
+    """A token that is found in a text before the rest of the text is tokenized.
+
+    `is_control`: only where control tokens are read. `strips_left` and `strips_right`: the token
+    swallows the whitespace on that side.
+    """
+
+    id: int
+    text: str
+    is_control: bool
+    strips_left: bool = False
+    strips_right: bool = False
+
+
+class SpecialTokens(Struct, frozen=True, kw_only=True):
+    """A vocabulary's special tokens.
+
+    `names` are what chat templates call them (`bos_token`, …), with their spellings. `first` and
+    `last` are put around a text that is tokenized with special tokens.
+    """
+
+    tokens: tuple[SpecialToken, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+    first: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+
+
 class Backend(Protocol):
     """A loaded model with its KV cache.
 
@@ -96,7 +123,21 @@ class Backend(Protocol):
         ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """The token ids of a text."""
+        """The token ids of a text. A long text may end the process: see `prompts.tokenizer`."""
+        ...
+
+    def special_tokens(self) -> SpecialTokens:
+        """The vocabulary's special tokens. The first call reads the whole vocabulary."""
+        ...
+
+    def template(self, name: str) -> str | None:
+        """The chat template that the model brings under this name."""
+        ...
+
+    @property
+    def tokenizer_module(self) -> str | None:
+        """The module that tokenizes for the model's file in a process of its own, if there is
+        one (`prompts.apart`)."""
         ...
 
     def piece(self, token: int) -> bytes:

@@ -1,8 +1,12 @@
 """From a request to a sequence, with the checks that keep the backend from harm. Pure."""
 
-from engine_worker.backend.port import Backend
+from functools import lru_cache, partial
+
+from engine_worker.backend.port import Backend, SpecialToken
+from engine_worker.prompts.special_tokens import SpecialTokenFinder
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.sequence import Sequence
+from engine_worker.text.stop_matcher import SpecialSplit
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.protocol import Generate
 
@@ -30,4 +34,12 @@ def sequence_of(spec: Generate, backend: Backend) -> Sequence:
         piece=backend.piece,
         is_end=backend.is_end,
         n_ctx=facts.n_ctx,
+        split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
     )
+
+
+@lru_cache(maxsize=1)
+def _control_split(tokens: tuple[SpecialToken, ...]) -> SpecialSplit:
+    """Finds the tokens in stop strings that have no text in an answer."""
+    finder = SpecialTokenFinder(token for token in tokens if token.is_control)
+    return partial(finder.split, control=True)

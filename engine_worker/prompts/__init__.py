@@ -1,5 +1,6 @@
 """From a request's prompt to tokens.
 
-Owns chat templates, which run in a disposable process, and tokenizing. Runs in the prepare thread.
-Never imports the engine, the scheduler, the KV cache or a binding of llama.cpp.
+Owns the queue of prompts, chat templates (in a disposable process), and tokenizing: in safe pieces
+here, otherwise in a disposable process. Runs in the prepare threads. Never imports the engine, the
+scheduler, the KV cache or a binding of llama.cpp.
 """

@@ -1,13 +1,12 @@
 """A model's chat template: conversation in, prompt text out.
 
-Templates come with models and are untrusted. The sandbox keeps them from Python's insides; it
-does not keep them from running for ever or from filling the memory, which is why
-`template_process.py` runs this module in a process of its own. Behaves as Hugging Face's
-`apply_chat_template`, which templates are written for.
+Templates come with models and are untrusted. The sandbox keeps them from Python's insides. It does
+not bound their time and memory: `template_process.py` runs this module in a process of its own.
+The environment is that of Hugging Face's `apply_chat_template`, which templates are written for.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -17,8 +16,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage
+Message = dict[str, Any]
+"""One turn, with the keys that templates know: role, content, name."""
 
 MAX_SOURCE_CHARS = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
@@ -30,49 +29,93 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""For models that bring no template: what most of them understand."""
+"""For models that bring no template. Most models understand it."""
+
+
+_NEEDLE = "gpufc5f1e9"
+"""A word that no template writes by itself."""
+
+
+class TemplateError(Exception):
+    """The template cannot be used, or refuses a conversation. The text says why, in one line."""
 
 
 class ChatTemplate:
-    """A compiled template with the model's BOS and EOS spellings. Immutable.
+    """A compiled template with the spellings of the model's special tokens. Immutable.
 
-    Raises `InvalidRequest` (param `messages`) when the source is too long or no valid Jinja: the
-    model can still complete plain text, so this is no reason not to serve it.
+    Raises `TemplateError` when the source is too long, no valid Jinja, or writes nothing of what a
+    user says, be it a text or a list of parts.
     """
 
-    def __init__(self, source: str | None, bos_text: str, eos_text: str) -> None:
+    def __init__(self, source: str | None, special_tokens: Mapping[str, str]) -> None:
         source = source or CHATML
         if len(source) > MAX_SOURCE_CHARS:
-            raise _refused(f"it has {len(source)} characters, more than {MAX_SOURCE_CHARS}")
+            raise TemplateError(f"it has {len(source)} characters, more than {MAX_SOURCE_CHARS}")
         try:
             self._template = _environment().from_string(source)
-        except (jinja2.TemplateError, RecursionError, ValueError) as err:
-            raise _refused(_first_line(err)) from err
-        self._texts = {"bos_token": bos_text, "eos_token": eos_text}
+        except (jinja2.TemplateError, RecursionError, ValueError, MemoryError) as err:
+            raise TemplateError(_first_line(err)) from err
+        self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
+        self.wants_parts = self._tries()
 
-    def render(self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool) -> str:
-        """The prompt's text. Raises `InvalidRequest` (param `messages`) for whatever goes wrong:
-        what the template raises itself, unfit messages, an output over `MAX_RENDERED_CHARS`."""
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """The prompt's text.
+
+        Raises `TemplateError` for what the template raises itself, unfit messages, an output over
+        `MAX_RENDERED_CHARS`, and an output that does not depend on the last message's content.
+        """
+        text = self._rendered(messages, add_generation_prompt)
+        said = messages[-1].get("content")
+        if isinstance(said, str) and said.strip() and said.strip() not in text:
+            other = [*messages[:-1], {**messages[-1], "content": _NEEDLE}]
+            if self._rendered(other, add_generation_prompt) == text:
+                raise TemplateError(f"it leaves out the last message ({messages[-1]['role']})")
+        return text
+
+    def _tries(self) -> bool:
+        """Render one user's word, as text and as parts. Whether parts are wanted."""
+        said = {"role": "user", "content": _NEEDLE}
+        reasons = []
+        for messages in ([said], [{"role": "system", "content": "Be brief."}, said]):
+            for wants_parts in (False, True):
+                self.wants_parts = wants_parts
+                try:
+                    if _NEEDLE in self._rendered(messages, True):
+                        return wants_parts
+                except TemplateError as err:
+                    reasons.append(str(err))
+        raise TemplateError(reasons[0] if reasons else "it leaves out what the user says")
+
+    def _rendered(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         parts: list[str] = []
         n_chars = 0
         try:
             for part in self._template.generate(
-                messages=[_plain(message) for message in messages],
+                messages=[self._given(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
-                **self._texts,
+                tools=None,
+                documents=None,
+                **self._special_tokens,
             ):
                 n_chars += len(part)
                 if n_chars > MAX_RENDERED_CHARS:
-                    raise _refused(f"its output has more than {MAX_RENDERED_CHARS} characters")
+                    raise TemplateError(f"its output has more than {MAX_RENDERED_CHARS} characters")
                 parts.append(part)
-        except InvalidRequest:
+        except TemplateError:
             raise
         except MemoryError as err:
-            raise _refused("it needs too much memory") from err
+            raise TemplateError("it needs too much memory") from err
         except Exception as err:  # a template can make any operation fail
-            raise _refused(_first_line(err)) from err
+            raise TemplateError(_first_line(err)) from err
         # half a surrogate pair, which a template can write, could not be encoded anywhere
         return "".join(parts).encode("utf-8", "replace").decode()
+
+    def _given(self, message: Message) -> Message:
+        """A message as the template wants it."""
+        content = message.get("content")
+        if not self.wants_parts or not isinstance(content, str):
+            return message
+        return {**message, "content": [{"type": "text", "text": content}]}
 
 
 class _GenerationTag(Extension):
@@ -93,11 +136,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
-
-
-def _plain(message: ChatMessage) -> dict[str, str]:
-    plain = {"role": message.role, "content": message.content}
-    return plain if message.name is None else {**plain, "name": message.name}
 
 
 def _to_json(
@@ -125,12 +163,6 @@ def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-def _first_line(err: Exception) -> str:
+def _first_line(err: BaseException) -> str:
     lines = str(err).splitlines()
-    return lines[0] if lines and lines[0] else type(err).__name__
-
-
-def _refused(reason: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"the model's chat template: {reason[:MAX_REASON_CHARS]}", param="messages"
-    )
+    return (lines[0] if lines and lines[0] else type(err).__name__)[:MAX_REASON_CHARS]

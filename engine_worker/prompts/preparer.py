@@ -1,100 +1,145 @@
-"""From what a client asked with to token ids, or a refusal."""
+"""From a request's prompt to token ids, or a refusal."""
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from engine_worker.backend.port import Backend
+from engine_worker.prompts.special_tokens import unused_mark
+from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
+from gpufc.facts import ModelFacts
 from gpufc.protocol import ChatMessage, ChatPrompt, Prompt, TextPrompt, TokenPrompt, Tokens
 
-_TYPICAL_TOKEN_BYTES = 4
+COUNTED_CONTEXTS = 2
+"""The tokens of a prompt that is too long are counted up to this many contexts."""
 
 
 class Renderer(Protocol):
     """Turns a conversation into text (`template_process.TemplateRenderer`)."""
 
-    def render(self, messages: Sequence[ChatMessage], add_generation_prompt: bool) -> str: ...
+    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str: ...
 
 
 class PromptPreparer:
     """Prepares prompts for one model. Used from one thread, beside the engine's."""
 
-    def __init__(self, backend: Backend, renderer: Renderer) -> None:
-        self._backend = backend
-        self._renderer = renderer
+    def __init__(
+        self,
+        facts: ModelFacts,
+        tokenizer: Tokenizer,
+        renderer: Renderer,
+        apart: Apart | None = None,
+        *,
+        special_tokens_in_content: bool = False,
+    ) -> None:
+        """Without `apart`, texts that need one raise `tokenizer.NeedsApart`."""
+        self._facts, self._tokenizer = facts, tokenizer
+        self._renderer, self._apart = renderer, apart
+        self._marks_content = not special_tokens_in_content
 
-    def prepare(self, prompt: Prompt, reserve: int) -> Tokens:
-        """The prompt's token ids, never none; `reserve` more fit into the context with them.
+    def prepare(
+        self, prompt: Prompt, reserve: int | None, cancelled: Callable[[], bool] = lambda: False
+    ) -> Tokens:
+        """The prompt's token ids, never none, with room for one more in the context.
 
-        Raises `ContextLengthExceeded`, or `InvalidRequest` for token ids outside the vocabulary,
-        an empty prompt where the model has no BOS, and what a chat template refuses.
+        `reserve` None: the text is only counted, so any length will do, and EOS follows where the
+        model wants it. Raises `ContextLengthExceeded`, or `InvalidRequest` for token ids outside
+        the vocabulary, an empty prompt where the model has no BOS, and what a chat template
+        refuses; also `NeedsApart` and `PrepareCancelled`.
         """
-        match prompt:
-            case TextPrompt():
-                tokens = self._tokenize(prompt, "prompt", reserve)
-            case ChatPrompt():
-                tokens = self._tokenize(self._rendered(prompt), "messages", reserve)
-            case TokenPrompt():
-                tokens = self._checked(prompt.tokens)
-        if not tokens:
-            tokens = self._bos()
         param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
-        self._require_room(len(tokens), reserve, param)
+        n_ctx = self._facts.n_ctx
+        limit = None if reserve is None else COUNTED_CONTEXTS * n_ctx
+        try:
+            tokens = self._tokens(prompt, limit, cancelled, is_counted=reserve is None)
+        except TooManyTokens as err:
+            raise _too_long(n_ctx, f"at least {err.n_tokens}", param) from None
+        if limit is not None and len(tokens) >= n_ctx:
+            raise _too_long(n_ctx, str(len(tokens)), param)
         return tokens
 
-    def _rendered(self, prompt: ChatPrompt) -> TextPrompt:
-        text = self._renderer.render(prompt.messages, prompt.add_generation_prompt)
-        bos = self._backend.facts.bos_text
-        # many templates write BOS themselves; a second one makes models noticeably worse
-        return TextPrompt(text, add_special=not (bos and text.startswith(bos)), parse_special=True)
+    def _tokens(
+        self,
+        prompt: Prompt,
+        limit: int | None,
+        cancelled: Callable[[], bool],
+        *,
+        is_counted: bool,
+    ) -> Tokens:
+        match prompt:
+            case TextPrompt(text, add_special, parse_special):
+                first = self._tokenizer.first if add_special else ()
+                last = self._tokenizer.last if add_special and is_counted else ()
+                tokens = self._tokenizer.tokenize(
+                    text,
+                    parse_special=parse_special,
+                    limit=limit,
+                    apart=self._apart,
+                    cancelled=cancelled,
+                )
+                found = (*first, *tokens, *last)
+            case ChatPrompt():
+                found = self._chat_tokens(prompt, limit, cancelled)
+            case TokenPrompt(found):
+                self._check(found)
+        return found or self._bos()
 
-    def _tokenize(self, prompt: TextPrompt, param: str, reserve: int) -> Tokens:
-        n_bytes = len(prompt.text.encode("utf-8", "replace"))
-        n_ctx = self._backend.facts.n_ctx
-        # tokenizing megabytes takes seconds; what cannot fit is refused by its length alone
-        if n_bytes > n_ctx * _TYPICAL_TOKEN_BYTES and n_bytes > n_ctx * self._longest_piece:
-            self._require_room(-(-n_bytes // self._longest_piece), reserve, param, at_least=True)
-        return tuple(
-            self._backend.tokenize(
-                prompt.text, add_special=prompt.add_special, parse_special=prompt.parse_special
-            )
+    def _chat_tokens(
+        self, prompt: ChatPrompt, limit: int | None, cancelled: Callable[[], bool]
+    ) -> Tokens:
+        messages, mark = self._marked(prompt.messages)
+        text = self._renderer.render(messages, add_generation_prompt=prompt.add_generation_prompt)
+        tokens = self._tokenizer.tokenize(
+            text,
+            parse_special=True,
+            mark=mark,
+            limit=limit,
+            apart=self._apart,
+            cancelled=cancelled,
         )
+        # many templates write BOS themselves; a second one makes models noticeably worse
+        first = self._tokenizer.first
+        return tuple(tokens) if tuple(tokens[: len(first)]) == first else (*first, *tokens)
 
-    @cached_property
-    def _longest_piece(self) -> int:
-        """Most bytes that one token stands for. Takes some ms a 10,000 tokens, once."""
-        spelling = self._backend.spelling
-        return max(1, max(len(spelling(token)) for token in range(self._backend.facts.n_vocab)))
+    def _marked(self, messages: tuple[ChatMessage, ...]) -> tuple[list[dict[str, Any]], str]:
+        """The messages as a template knows them, with marks in control tokens that they spell."""
+        plain = [_plain(message) for message in messages]
+        if not self._marks_content:
+            return plain, ""
+        mark = unused_mark(plain)
+        special = self._tokenizer.special
+        marked = [
+            {key: value if key == "role" else special.marked(value, mark)
+             for key, value in message.items()}
+            for message in plain
+        ]  # fmt: skip
+        return (plain, "") if marked == plain else (marked, mark)
 
-    def _checked(self, tokens: Tokens) -> Tokens:
-        n_vocab = self._backend.facts.n_vocab
+    def _check(self, tokens: Tokens) -> None:
+        n_vocab = self._facts.n_vocab
         for token in (min(tokens, default=0), max(tokens, default=0)):
             if not 0 <= token < n_vocab:
                 raise InvalidRequest(
                     f"token id {token} is not in the model's vocabulary of {n_vocab}",
                     param="prompt",
                 )
-        return tokens
 
     def _bos(self) -> Tokens:
-        bos = self._backend.facts.bos_text
-        tokens = self._backend.tokenize(bos, add_special=False, parse_special=True) if bos else []
+        """What an empty prompt becomes: there must be a token to go on from."""
+        bos = self._facts.bos_text
+        tokens = self._tokenizer.tokenize(bos, parse_special=True) if bos else []
         if not tokens:
             raise InvalidRequest("the prompt is empty", param="prompt")
         return tuple(tokens[:1])
 
-    def _require_room(
-        self, n_prompt: int, reserve: int, param: str, *, at_least: bool = False
-    ) -> None:
-        """A prompt must leave room for at least one token, else nothing can come of it."""
-        n_ctx = self._backend.facts.n_ctx
-        if n_prompt + max(1, reserve) <= n_ctx:
-            return
-        some = "at least " if at_least else ""
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {n_ctx} tokens. However, you requested"
-            f" {some}{n_prompt + reserve} tokens ({some}{n_prompt} in the prompt, {reserve} for the"
-            " completion). Please reduce the length of the prompt or the completion.",
-            param=param,
-        )
+
+def _plain(message: ChatMessage) -> dict[str, Any]:
+    plain = {"role": message.role, "content": message.content}
+    return plain if message.name is None else {**plain, "name": message.name}
+
+
+def _too_long(n_ctx: int, n_tokens: str, param: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"This model's maximum context length is {n_ctx} tokens. However, your {param} resulted in"
+        f" {n_tokens} tokens, and one more must fit. Please reduce the length of the {param}.",
+        param=param,
+    )

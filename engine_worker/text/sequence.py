@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.detokenizer import Detokenizer
-from engine_worker.text.stop_matcher import StopMatcher
+from engine_worker.text.stop_matcher import SpecialSplit, StopMatcher
 from gpufc.config import Replay
 from gpufc.protocol import Delta, FinishReason, Generate
 
@@ -27,6 +27,7 @@ class Sequence:
         piece: Callable[[int], bytes],
         is_end: Callable[[int], bool],
         n_ctx: int,
+        split: SpecialSplit | None = None,
     ) -> None:
         self.spec = spec
         self.request = spec.request
@@ -50,7 +51,7 @@ class Sequence:
         self._piece = piece
         self._is_end = is_end
         self._detokenizer = Detokenizer()
-        self._stops = StopMatcher(spec.stop)
+        self._stops = StopMatcher(spec.stop, split)
         self._n_told = len(spec.tokens)
         self._n_read = 0
         self._text = ""
@@ -175,7 +176,9 @@ class Sequence:
         """Turn unread tokens into text. True once a stop string has been found."""
         for token in self.tokens[self.n_prompt + self._n_read :]:
             self._n_read += 1
-            text, found = self._stops.feed(self._detokenizer.feed(self._piece(token)))
+            piece = self._piece(token)
+            text = self._detokenizer.feed(piece) if piece else self._stops.stand_in(token)
+            text, found = self._stops.feed(text)
             self._text += text
             if found:
                 self._stopped = True

@@ -1,6 +1,12 @@
 """The search for stop strings in text that arrives in pieces."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+SpecialSplit = Callable[[str], Iterable[str | int]]
+"""A text's special tokens as ids, with the texts between them."""
+
+_FIRST_STAND_IN = 0xD800
+"""Half surrogate pairs stand for special tokens: no decoded text contains one."""
 
 
 class StopMatcher:
@@ -9,10 +15,16 @@ class StopMatcher:
     The returned texts joined never contain a stop string: text that could be the beginning of one
     is held back. Of two stop strings that one character completes, the longer one counts. Both
     rules depend on the text alone, not on its pieces. A matcher is not fed again after a match.
+
+    A stop string that spells special tokens is also found where these tokens are generated, though
+    they have no text: `stand_in` is what to feed for such a token.
     """
 
-    def __init__(self, stops: Iterable[str]) -> None:
-        self._stops = tuple(stop for stop in stops if stop)
+    def __init__(self, stops: Iterable[str], split: SpecialSplit | None = None) -> None:
+        self._stand_ins: dict[int, str] = {}
+        plain = tuple(stop for stop in stops if stop)
+        special = tuple(self._with_stand_ins(split(stop)) for stop in plain) if split else ()
+        self._stops = tuple(dict.fromkeys((*plain, *special)))
         self._beginnings = frozenset(stop[:n] for stop in self._stops for n in range(1, len(stop)))
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
@@ -22,10 +34,18 @@ class StopMatcher:
         """Whether there are stop strings at all."""
         return bool(self._stops)
 
+    def stand_in(self, token: int) -> str:
+        """The text to feed for a token that has none."""
+        return self._stand_ins.get(token, "")
+
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to send, and whether a stop string follows it."""
         if not self._stops:
             return text, False
+        sent, found = self._feed(text)
+        return self._without_stand_ins(sent), found
+
+    def _feed(self, text: str) -> tuple[str, bool]:
         pending = self._held + text
         found = self._first_completed(pending)
         if found is not None:
@@ -38,7 +58,20 @@ class StopMatcher:
     def flush(self) -> str:
         """The text that was held back, at the end of the sequence."""
         held, self._held = self._held, ""
-        return held
+        return self._without_stand_ins(held)
+
+    def _with_stand_ins(self, parts: Iterable[str | int]) -> str:
+        return "".join(
+            part
+            if isinstance(part, str)
+            else self._stand_ins.setdefault(part, chr(_FIRST_STAND_IN + len(self._stand_ins)))
+            for part in parts
+        )
+
+    def _without_stand_ins(self, text: str) -> str:
+        for stand_in in self._stand_ins.values():
+            text = text.replace(stand_in, "")
+        return text
 
     def _first_completed(self, text: str) -> int | None:
         """The start of the stop string that ends first, the longest one of equals."""

@@ -22,6 +22,7 @@ from gpufc.protocol import (
     Generate,
     Prepare,
     Prepared,
+    PrepareStarted,
     Prompt,
     Refused,
     Step,
@@ -107,8 +108,8 @@ class Dispatcher:
             self._watch_outage(group)
         return stream
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int = 0) -> Tokens:
-        """The token ids of a prompt with room for `reserve` more. Waits for a worker; raises
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Tokens:
+        """The token ids of a prompt; `reserve` as in `Prepare`. Waits for a worker; raises
         `RequestError`."""
         answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt, reserve))
         if isinstance(answer, Prepared):
@@ -217,6 +218,8 @@ class Dispatcher:
         match message:
             case Step():
                 group.step(worker, message)
+            case PrepareStarted():
+                group.questions.begun(message.request, worker.epoch, self._clock())
             case Prepared() | Detokenized():
                 group.settle(worker, message)
             case Refused():

@@ -46,7 +46,6 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import (
-    FATAL,
     Quarantine,
     Suspects,
     Victim,
@@ -250,7 +249,11 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        convict = self._suspects.died(_victims(orphans, reason), reason, now)
+        # what was being prepared is tried first: a running sequence is not charged with its doing
+        victims = (
+            [] if self.questions.suspected(worker.epoch, reason, now) else _victims(orphans, reason)
+        )
+        convict = self._suspects.died(victims, reason, now)
         if convict is not None:
             worker.explain_deaths(self._suspects.n_deaths_explained)
         for job in orphans:
@@ -263,7 +266,9 @@ class ModelGroup:
         for job in orphans:
             if job.stage is Stage.READY:  # it may have ended with another sequence of its request
                 self._recover(job, reason, is_convict=job.log.no == convict)
-        self.questions.lost(worker.epoch, fatal=reason.reason in FATAL)
+        explained = self.questions.lost(worker.epoch, reason, now)
+        if explained:
+            worker.explain_deaths(explained)
         self.pump()
 
     def _recover(self, job: Job, reason: ExitReason, *, is_convict: bool) -> None:

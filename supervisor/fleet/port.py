@@ -17,6 +17,7 @@ from gpufc.protocol import (
     EngineStatus,
     Finished,
     Prepared,
+    PrepareStarted,
     Refused,
     Step,
     ToWorker,
@@ -24,7 +25,7 @@ from gpufc.protocol import (
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.states import WorkerState
 
-WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
+WorkerMessage = PrepareStarted | Prepared | Refused | Detokenized | Step | Finished
 """The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
 
 

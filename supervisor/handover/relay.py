@@ -45,7 +45,7 @@ class RelayedDispatch(Protocol):
         """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int) -> Tokens:
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None) -> Tokens:
         """A prompt's tokens. Waits for a worker; raises `RequestError`."""
         ...
 
@@ -69,7 +69,7 @@ class Relay:
         self._frames: Frames | None = None
         self._sequences: dict[tuple[Epoch, RequestNo], Relayed] = {}
         self._changed: dict[Relayed, None] = {}
-        self._questions: set[asyncio.Task[None]] = set()
+        self._questions: dict[tuple[Epoch, RequestNo], asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         """Number of the old front's sequences that run or wait here."""
@@ -99,10 +99,13 @@ class Relay:
                 relayed = self._sequences.get((epoch, request))
                 if relayed is not None:
                     relayed.stream.cancel()
+                elif (question := self._questions.get((epoch, request))) is not None:
+                    question.cancel()
             case Prepare() | Detokenize():
                 task = asyncio.create_task(self._ask(model, message))
-                self._questions.add(task)
-                task.add_done_callback(self._questions.discard)
+                key = message.epoch, message.request
+                self._questions[key] = task
+                task.add_done_callback(lambda _: self._questions.pop(key, None))
             case _:
                 raise LinkError(f"the old front sent an unexpected {type(message).__name__}")
 
@@ -162,7 +165,7 @@ class Relay:
         """The old front has ended, and its clients' connections with it."""
         for relayed in list(self._sequences.values()):
             relayed.stream.cancel()
-        for task in self._questions:
+        for task in list(self._questions.values()):
             task.cancel()
         self._sequences.clear()
         self.ended.set()

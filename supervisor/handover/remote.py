@@ -17,6 +17,7 @@ from gpufc.protocol import (
     Detokenized,
     Finished,
     Prepared,
+    PrepareStarted,
     Refused,
     Step,
     ToWorker,
@@ -27,7 +28,7 @@ from supervisor.handover.frames import Frames
 
 logger = logging.getLogger(__name__)
 
-RELAYED = (Prepared, Refused, Detokenized, Step, Finished)
+RELAYED = (PrepareStarted, Prepared, Refused, Detokenized, Step, Finished)
 """`fleet.port.WorkerMessage`, for `isinstance`."""
 
 

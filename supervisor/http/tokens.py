@@ -47,7 +47,7 @@ async def tokenize(request: web.Request) -> web.Response:
     if not body.content and not body.add_special:
         return json_response(Tokenized([]))
     prompt = TextPrompt(body.content, body.add_special, body.parse_special)
-    tokens = await front.dispatcher.prepare(model, prompt)
+    tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
     if not body.with_pieces:
         return json_response(Tokenized(list(tokens)))
     spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])

@@ -28,7 +28,7 @@ from engine_worker.backend.fake.vocabulary import (
     expected_text,
     expected_tokens,
 )
-from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits
+from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, SpecialTokens
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
 from gpufc.facts import ModelFacts
@@ -166,6 +166,7 @@ class FakeBackend:
         return ()
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        faults.tokenizing(text)
         return vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def piece(self, token: int) -> bytes:
@@ -176,6 +177,18 @@ class FakeBackend:
 
     def is_end(self, token: int) -> bool:
         return token in ENDS
+
+    def special_tokens(self) -> SpecialTokens:
+        """See `Backend`."""
+        return vocabulary.SPECIAL_TOKENS
+
+    def template(self, name: str) -> str | None:
+        """See `Backend`. This model brings one template, which has no name."""
+        return None
+
+    @property
+    def tokenizer_module(self) -> None:
+        """See `Backend`. Here no text is too long for the process."""
 
     def close(self) -> None:
         self._slots.clear()

@@ -18,6 +18,7 @@ need not exist.
 
 import ctypes
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -100,6 +101,16 @@ def play_load(script: Script, on_progress: LoadProgress, commit: Commit) -> None
             )
         commit(*_with_code(script.load_fault))
     on_progress(1.0)
+
+
+_TOKENIZING = re.compile(r"\[\[tokenize:(?P<fault>[a-z]+)(?: once=(?P<once>[^\]\s]+))?\]\]")
+
+
+def tokenizing(text: str) -> None:
+    """Have the fault of `[[tokenize:FAULT]]` or `[[tokenize:FAULT once=PATH]]` in the text."""
+    match = _TOKENIZING.search(text)
+    if match is not None and match["fault"] in _DEEDS and first_time(match["once"] or ""):
+        _DEEDS[match["fault"]](1)
 
 
 def first_time(marker: str) -> bool:

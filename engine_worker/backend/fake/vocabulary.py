@@ -27,6 +27,8 @@ from functools import lru_cache, partial
 
 from msgspec import Struct
 
+from engine_worker.backend.port import SpecialToken, SpecialTokens
+
 BOS, EOS = 256, 257
 SPECIALS = {BOS: "<|bos|>", EOS: "<|eos|>", 258: "<|im_start|>", 259: "<|im_end|>", 260: "<|tool|>"}
 ENDS = frozenset({EOS, 259})
@@ -140,6 +142,13 @@ def piece(token: int) -> bytes:
         return bytes((token,))
     return bytes((token - GENERATED,)) if token >= GENERATED else b""
 
+
+SPECIAL_TOKENS = SpecialTokens(
+    tokens=tuple(SpecialToken(id, text, is_control=True) for id, text in SPECIALS.items()),
+    names={"bos_token": SPECIALS[BOS], "eos_token": SPECIALS[EOS]},
+    first=(BOS,),
+)
+"""What `tokenize` does, as a fact."""
 
 _BY_SPELLING = {spelling: token for token, spelling in SPECIALS.items()}
 _SPELT = re.compile("(" + "|".join(map(re.escape, _BY_SPELLING)) + ")")

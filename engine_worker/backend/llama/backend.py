@@ -49,6 +49,7 @@ class LlamaBackend:
         self.tokenize = vocabulary.tokenize
         self.piece = vocabulary.piece
         self.spelling = vocabulary.spelling
+        self.special_tokens = vocabulary.special_tokens
         self.is_end = vocabulary.is_end
         self.end_tokens = vocabulary.end_tokens
 
@@ -168,6 +169,16 @@ class LlamaBackend:
         if not size:
             lc.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return bool(size)
+
+    def template(self, name: str) -> str | None:
+        """See `Backend`."""
+        found = lc.llama_model_chat_template(self._model, name.encode())
+        return found.decode("utf-8", "replace") if found else None
+
+    @property
+    def tokenizer_module(self) -> str:
+        """See `Backend`."""
+        return "engine_worker.backend.llama.vocabulary_process"
 
     def close(self) -> None:
         """See `Backend`. A second call does nothing."""

@@ -5,6 +5,7 @@ import ctypes
 import numpy as np
 
 from engine_worker.backend.llama.bindings import VocabularyBindings, VocabularyPointer
+from engine_worker.backend.port import SpecialToken, SpecialTokens
 
 _FIRST_BUFFER = 64
 _MAX_PIECE_BYTES = 1 << 20
@@ -22,6 +23,7 @@ class Vocabulary:
         self.pointer = pointer
         self.n_tokens: int = bindings.llama_vocab_n_tokens(pointer)
         self._pieces: list[bytes | None] = [None] * self.n_tokens
+        self._special_tokens: SpecialTokens | None = None
         is_end = bindings.llama_vocab_is_eog
         self.end_tokens = frozenset(
             token for token in range(self.n_tokens) if is_end(pointer, token)
@@ -60,6 +62,49 @@ class Vocabulary:
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
         return token in self.end_tokens
+
+    def special_tokens(self) -> SpecialTokens:
+        """See `Backend`."""
+        if self._special_tokens is None:
+            self._special_tokens = self._read_special_tokens()
+        return self._special_tokens
+
+    def _read_special_tokens(self) -> SpecialTokens:
+        lc, pointer = self._lc, self.pointer
+        control = lc.LLAMA_TOKEN_ATTR_CONTROL | lc.LLAMA_TOKEN_ATTR_UNKNOWN
+        wanted = control | lc.LLAMA_TOKEN_ATTR_USER_DEFINED
+        attributes = lc.llama_vocab_get_attr
+        tokens: list[SpecialToken] = []
+        names: dict[str, str] = {}
+        for token in range(self.n_tokens):
+            attribute = attributes(pointer, token)
+            if not attribute & wanted:
+                continue
+            text = lc.llama_vocab_get_text(pointer, token).decode("utf-8", "replace")
+            if attribute & lc.LLAMA_TOKEN_ATTR_UNKNOWN:
+                names.setdefault("unk_token", text)
+            tokens.append(
+                SpecialToken(
+                    token,
+                    text,
+                    is_control=bool(attribute & control),
+                    strips_left=bool(attribute & lc.LLAMA_TOKEN_ATTR_LSTRIP),
+                    strips_right=bool(attribute & lc.LLAMA_TOKEN_ATTR_RSTRIP),
+                )
+            )
+        for name in ("bos", "eos", "pad", "sep", "mask"):
+            token = getattr(lc, f"llama_vocab_{name}")(pointer)
+            if token >= 0:
+                names[f"{name}_token"] = self.spelt(token)
+        # what llama.cpp puts around nothing is what it puts around every text
+        around = self.tokenize("", add_special=True, parse_special=False)
+        n_first = int(bool(around) and around[0] == lc.llama_vocab_bos(pointer))
+        return SpecialTokens(
+            tokens=tuple(token for token in tokens if token.text),
+            names=names,
+            first=tuple(around[:n_first]),
+            last=tuple(around[n_first:]),
+        )
 
     def _fetch(self, token: int, *, special: bool) -> bytes:
         length = _FIRST_BUFFER

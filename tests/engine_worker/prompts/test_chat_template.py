@@ -3,23 +3,33 @@ from pathlib import Path
 import pytest
 
 from engine_worker.model_file.gguf_header import read_header
-from engine_worker.prompts.chat_template import MAX_SOURCE_CHARS, ChatTemplate
-from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage
-
-HELLO = (ChatMessage("system", "Be brief."), ChatMessage("user", "Hallo 🙂 世界"))
-
-
-def render(source: str | None, *messages: ChatMessage) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(messages, add_generation_prompt=True)
+from engine_worker.prompts.chat_template import (
+    MAX_SOURCE_CHARS,
+    ChatTemplate,
+    Message,
+    TemplateError,
+)
 
 
-def refusal(source: str) -> str:
-    with pytest.raises(InvalidRequest) as caught:
-        render(source, *HELLO)
-    assert caught.value.param == "messages"
-    assert "\n" not in caught.value.message
-    return caught.value.message
+def user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+HELLO = ({"role": "system", "content": "Be brief."}, user("Hallo 🙂 世界"))
+SAID = "{{ messages[-1].content }}"
+"""What a template must write to be one."""
+
+
+def render(source: str | None, *messages: Message) -> str:
+    template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<p>"})
+    return template.render(messages, add_generation_prompt=True)
+
+
+def refusal(source: str, *messages: Message) -> str:
+    with pytest.raises(TemplateError) as caught:
+        render(source, *(messages or HELLO))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_a_model_without_template_gets_chatml() -> None:
@@ -34,6 +44,7 @@ def test_a_model_without_template_gets_chatml() -> None:
     ("source", "expected"),
     [
         ("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "<s>Be brief.</s>"),
+        ("{{ pad_token }}|{{ unk_token is defined }}", "<p>|False"),
         ("{% for m in messages %}{% if m.role == 'user' %}{% break %}{% endif %}x{%endfor%}", "x"),
         ("{% if true %}\n  x\n{% endif %}\n", "  x\n"),  # trim_blocks, and lstrip_blocks
         ("{{ {'a': '<é>'} | tojson }}", '{"a": "<é>"}'),
@@ -41,10 +52,13 @@ def test_a_model_without_template_gets_chatml() -> None:
         ("{{ strftime_now('%Y') | length }}", "4"),
         ("{% generation %}x{% endgeneration %}", "x"),
         ("{% if tools %}tools{% else %}none{% endif %}", "none"),
+        ("{% if tools is not none %}tools{% endif %}{{ tools is defined }}", "True"),
+        ("{{ documents is none }}", "True"),
     ],
 )  # fmt: skip
 def test_templates_find_what_hugging_face_gives_them(source: str, expected: str) -> None:
-    assert render(source, *HELLO) == expected
+    said = HELLO[-1]["content"]
+    assert render(source + "|" + SAID, *HELLO) == f"{expected}|{said}"
 
 
 def test_a_template_s_own_refusal_reaches_the_client() -> None:
@@ -77,24 +91,48 @@ def test_what_a_template_may_not_do_is_refused(source: str) -> None:
     "source", ["{{ raise_exception.__globals__ }}", "{{ ''|attr('__class__')|attr('__mro__') }}"]
 )
 def test_python_s_insides_are_as_if_they_were_not_there(source: str) -> None:
-    assert render(source, *HELLO) == ""
+    assert render(source + SAID, *HELLO) == HELLO[-1]["content"]
 
 
 def test_sizes_are_bounded() -> None:
     assert "characters" in refusal("x" * (MAX_SOURCE_CHARS + 1))
-    many = "{% for i in range(90000) %}{{ messages[1].content * 100 }}{% endfor %}"
+    many = "{% for i in range(90000) %}{{ messages[0].content * 100 }}{% endfor %}"
     assert "output" in refusal(many)
 
 
 def test_half_a_surrogate_pair_cannot_come_out() -> None:
-    assert render(r"{{ '\ud83d' }}") == "?"
+    assert render(r"{{ '\ud83d' }}" + SAID, user("x")) == "?x"
+
+
+PARTS = (
+    "{% for m in messages %}{{ m['role'] }}: {% for p in m['content'] %}"
+    "{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %};{% endfor %}"
+)
+
+
+def test_templates_that_iterate_over_parts_are_given_parts() -> None:
+    assert render(PARTS, *HELLO) == "system: Be brief.;user: Hallo 🙂 世界;"
+
+
+def test_a_template_that_writes_nothing_of_what_a_user_says_is_an_error() -> None:
+    assert "leaves out what the user says" in refusal("fixed text")
+
+
+def test_a_conversation_whose_last_message_the_template_drops_is_refused() -> None:
+    source = "{% for m in messages if m.role != 'tool' %}{{ m.content }}{% endfor %}"
+    tool = {"role": "tool", "content": "42 degrees"}
+    assert "leaves out the last message (tool)" in refusal(source, user("x"), tool)
+    assert render(source, tool, user("x")) == "x"
+
+
+@pytest.mark.parametrize("source", ["{{ messages[-1].content | trim }}", "{{ messages | tojson }}"])
+def test_a_template_may_change_what_the_last_message_says(source: str) -> None:
+    assert "quoted" in render(source, user('  a "quoted"\n word  '))
 
 
 @pytest.mark.model
 def test_smollm2_s_own_template(model_path: Path) -> None:
     source = read_header(model_path).text("tokenizer.chat_template")
-    text = ChatTemplate(source, "<|im_start|>", "<|im_end|>").render(
-        HELLO, add_generation_prompt=True
-    )
+    text = render(source, *HELLO)
     assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHallo 🙂")
     assert text.endswith("<|im_start|>assistant\n")

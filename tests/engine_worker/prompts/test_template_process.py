@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from engine_worker.disposable import Child
 from engine_worker.prompts.template_process import TemplateRenderer
-from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage
+from gpufc.errors import EngineUnavailable, InvalidRequest
 
-USER = (ChatMessage("user", "Hallo 🙂 世界"),)
+
+def said(content: str) -> tuple[dict[str, str]]:
+    return ({"role": "user", "content": content},)
+
+
+USER = said("Hallo 🙂 世界")
 FOREVER = (
     "{% if messages[0].content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}"
-    "{% if a + b < 0 %}x{% endif %}{% endfor %}{% endfor %}{% endif %}fine"
+    "{% if a + b < 0 %}x{% endif %}{% endfor %}{% endfor %}{% endif %}"
+    "fine {{ messages[0].content }}"
 )
+FINE = "fine Hallo 🙂 世界"
 Start = Callable[..., TemplateRenderer]
 
 
@@ -24,8 +31,8 @@ Start = Callable[..., TemplateRenderer]
 def start() -> Iterator[Start]:
     started: list[TemplateRenderer] = []
 
-    def make(template: str | None, timeout_s: float = 10.0) -> TemplateRenderer:
-        started.append(TemplateRenderer(template, "<s>", "</s>", timeout_s))
+    def make(template: str | None, cpu_s: int = 10) -> TemplateRenderer:
+        started.append(TemplateRenderer(template, {"bos_token": "<s>"}, cpu_s))
         return started[-1]
 
     yield make
@@ -37,7 +44,7 @@ def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -47,26 +54,52 @@ def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
 def test_it_renders_again_and_again_in_one_process(start: Start) -> None:
     renderer = start(None)
     expected = "<|im_start|>user\nHallo 🙂 世界<|im_end|>\n<|im_start|>assistant\n"
-    pid = renderer.pid
     assert [renderer.render(USER) for _ in range(3)] == [expected] * 3
+    pid = renderer.pid
     assert not renderer.render(USER, add_generation_prompt=False).endswith("assistant\n")
     assert renderer.pid == pid
 
 
-def test_an_endless_template_is_killed_and_the_next_request_served(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    renderer = start(FOREVER, timeout_s=60.0)
-    assert renderer.render(USER) == "fine"
+def test_an_endless_template_is_killed_and_the_next_request_served(start: Start) -> None:
+    renderer = start(FOREVER, cpu_s=1)
+    assert renderer.render(USER) == FINE
     pid = renderer.pid
-    monkeypatch.setattr(renderer, "_timeout_s", 0.5)
-    with pytest.raises(InvalidRequest, match=r"took longer than 0\.5 s") as caught:
-        renderer.render((ChatMessage("user", "loop"),))
+    with pytest.raises(InvalidRequest, match="took longer than 1 s") as caught:
+        renderer.render(said("loop"))
     assert caught.value.param == "messages"
     assert pid is not None
     assert is_gone(pid)
-    monkeypatch.undo()
-    assert renderer.render(USER) == "fine"
+    assert renderer.render(USER) == FINE
+
+
+def test_a_template_that_takes_too_long_to_compile_gets_one_verdict(start: Start) -> None:
+    renderer = start("{{ 10 ** (10 ** 8) }}", cpu_s=1)
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="longer than 1 s"):
+            renderer.render(USER)
+    assert renderer.error == "it takes longer than 1 s to compile"
+    assert renderer.pid is None
+
+
+def test_a_stopped_process_is_replaced(start: Start) -> None:
+    renderer = start(None)
+    before = renderer.render(USER)
+    first = renderer.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    assert renderer.render(USER) == before
+    assert renderer.pid != first
+    assert is_gone(first)
+
+
+def test_a_process_that_is_stopped_again_and_again_is_our_fault(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = start(None)
+    monkeypatch.setattr(Child, "is_stopped", True)
+    with pytest.raises(EngineUnavailable):
+        renderer.render(USER)
+    assert renderer.error is None
 
 
 def test_gigabytes_are_refused_and_cost_the_parent_nothing(start: Start) -> None:
@@ -101,14 +134,14 @@ def test_a_child_killed_between_requests_is_not_noticed(start: Start) -> None:
 
 def test_megabytes_go_both_ways(start: Start) -> None:
     text = "ünïcode " * 700_000
-    assert text in start(None).render((ChatMessage("user", text),))
+    assert text in start(None).render(said(text))
 
 
 def test_close_leaves_no_process_and_no_descriptor(start: Start) -> None:
     before = len(os.listdir("/proc/self/fd"))
     renderer = start(None)
-    pid = renderer.pid
     renderer.render(USER)
+    pid = renderer.pid
     renderer.close()
     renderer.close()
     assert pid is not None
@@ -132,12 +165,10 @@ def test_the_child_imports_no_engine_and_sees_no_environment(start: Start) -> No
 def test_a_looping_child_dies_with_its_parent() -> None:
     parent = (
         "from engine_worker.prompts import template_process as t\n"
-        "T, _encoder, Render = t.TemplateRenderer, t._encoder, t.Render\n"
-        "from gpufc.protocol import ChatMessage as M\n"
-        f"r = T({FOREVER!r}, '', '', 60.0)\n"
-        "r.render([M('user', 'x')])\n"
+        f"r = t.TemplateRenderer({FOREVER!r}, {{}}, 60)\n"
+        "r.render([{'role': 'user', 'content': 'x'}])\n"
         "print(r.pid, flush=True)\n"
-        "r.render([M('user', 'loop')])\n"
+        "r.render([{'role': 'user', 'content': 'loop'}])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -147,4 +178,4 @@ def test_a_looping_child_dies_with_its_parent() -> None:
     process.kill()
     process.wait()
     process.stdout.close()
-    until(lambda: is_gone(child) or " Z " in stat.read_text())
+    until(lambda: is_gone(child) or " Z " in stat.read_text(), timeout_s=2.0)

@@ -62,3 +62,37 @@ def test_sent_text_contains_no_stop_string(stops: list[str], pieces: list[str]) 
     sent, hit = run(stops, pieces)
     assert not any(stop in sent for stop in stops)
     assert hit == any(stop in "".join(pieces) for stop in stops)
+
+
+def split(text: str) -> list[str | int]:
+    """A vocabulary with one special token."""
+    parts: list[str | int] = []
+    for number, part in enumerate(text.split("<s>")):
+        parts += [7, part] if number else [part]
+    return [part for part in parts if part != ""]
+
+
+def test_a_stop_string_that_spells_a_special_token_is_found_where_the_token_is_generated() -> None:
+    matcher = StopMatcher(["<s>"], split)
+    assert matcher.feed("text") == ("text", False)
+    assert matcher.feed(matcher.stand_in(7)) == ("", True)
+
+
+def test_text_after_a_special_token_is_held_until_the_stop_string_is_decided() -> None:
+    matcher = StopMatcher(["<s>user"], split)
+    assert matcher.feed("a" + matcher.stand_in(7)) == ("a", False)
+    assert matcher.feed("us") == ("", False)
+    assert matcher.feed("ual") == ("usual", False)
+    assert matcher.feed(matcher.stand_in(7) + "user") == ("", True)
+
+
+def test_a_special_token_written_as_text_is_a_stop_string_as_well() -> None:
+    matcher = StopMatcher(["<s>user"], split)
+    assert matcher.feed("x<s>user") == ("x", True)
+
+
+def test_a_special_token_never_leaves_a_trace_in_the_text() -> None:
+    matcher = StopMatcher(["<s>user"], split)
+    assert matcher.feed(matcher.stand_in(7)) == ("", False)
+    assert matcher.flush() == ""
+    assert matcher.stand_in(8) == ""

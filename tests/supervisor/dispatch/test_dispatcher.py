@@ -17,7 +17,15 @@ from gpufc.errors import (
     Overloaded,
 )
 from gpufc.ids import Epoch
-from gpufc.protocol import Cancel, Delta, FinishReason, Prepare, Step, TextPrompt
+from gpufc.protocol import (
+    Cancel,
+    Delta,
+    FinishReason,
+    Prepare,
+    PrepareStarted,
+    Step,
+    TextPrompt,
+)
 from supervisor.answers.parts import BEGUN, Ended, Text
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.dispatcher import Dispatcher
@@ -291,14 +299,50 @@ async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends()
 async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
     front = Front()
     stream = front.submit()
-    for _ in range(3):
+    for _ in range(2):
         worker = front.fleet.start_worker()
         worker.answers_prepare = False
         await until(lambda worker=worker: worker.sent)
+        worker.tell(PrepareStarted(worker.epoch, stream.logs[0].no))
         worker.die(CRASHED)
-    with pytest.raises(EngineCrashed):
+    with pytest.raises(EngineCrashSuspect):
         await whole_texts(stream)
+    assert worker.n_deaths_explained == 2
     assert front.dispatcher.idle
+    with pytest.raises(EngineCrashSuspect, match="equal prompt"):
+        await front.submit().complete()
+
+
+async def test_a_running_stream_is_not_charged_with_what_was_being_prepared() -> None:
+    front = Front()
+    first = front.fleet.start_worker(auto=False)
+    running = front.submit(request("story"))
+    await until(lambda: first.active)
+    first.answers_prepare = False
+    poison = front.submit(request("poison"))
+    worker = first
+    for _ in range(2):
+        await until(lambda worker=worker: any(isinstance(one, Prepare) for one in worker.sent))
+        worker.tell(PrepareStarted(worker.epoch, poison.logs[0].no))
+        worker.die(CRASHED)
+        worker = front.fleet.start_worker(auto=False)
+        worker.answers_prepare = False
+        await until(lambda worker=worker: worker.active)
+    with pytest.raises(EngineCrashSuspect):
+        await poison.complete()
+    worker.auto = True
+    worker.go()
+    assert await whole_texts(running) == [text_of("story")]
+
+
+async def test_a_prompt_whose_client_leaves_is_no_longer_prepared() -> None:
+    front = Front()
+    worker = front.fleet.start_worker()
+    worker.answers_prepare = False
+    stream = front.submit()
+    await until(lambda: worker.sent)
+    stream.cancel()
+    assert worker.sent[-1] == Cancel(worker.epoch, stream.logs[0].no)
 
 
 async def test_what_is_only_being_prepared_goes_to_the_next_worker() -> None:

@@ -1,0 +1,191 @@
+"""Child processes that may be killed at any moment: pipes, limits, deadlines.
+
+The parent's side is `Child`; the child's side is `confine`, `allow_cpu`, `read_message` and
+`answer`.
+"""
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from gpufc import framing, prctl
+from gpufc.errors import LinkError
+
+MAX_FRAME_BYTES = 64 << 20
+CANCEL_POLL_S = 0.05
+"""How often a call that can be cancelled looks whether it has been."""
+
+
+class ChildDied(Exception):
+    """The pipe to the child broke, or the child cannot be started."""
+
+
+class CallCancelled(Exception):
+    """The caller does not want the answer any more. The child is still at work: kill it."""
+
+
+def _never() -> bool:
+    return False
+
+
+class Child:
+    """One child process and its two pipes. Used by one thread at a time.
+
+    The child dies with the *thread* that made it, which must therefore live as long as the process.
+    """
+
+    def __init__(self, module: str, *args: str, environ: Mapping[str, str] | None = None) -> None:
+        """Start `python -m module PARENT_PID args…`. Raises `ChildDied`."""
+        # -P and PYTHONPATH: our own packages from where this file is, nothing from the folder
+        # that the worker happens to run in, and dependencies from where this process has them
+        root = str(Path(__file__).resolve().parents[1])
+        path = os.pathsep.join([root, *(entry for entry in sys.path if entry)])
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-m", module, str(os.getpid()), *args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONPATH": path, "LANG": "C.UTF-8", **(environ or {})},
+                bufsize=0,
+            )
+        except OSError as err:
+            raise ChildDied(f"it cannot be started: {err}") from err
+        self.pid = self._process.pid
+        self._pipes = [pipe for pipe in (self._process.stdin, self._process.stdout) if pipe]
+        self._to, self._from = (pipe.fileno() for pipe in self._pipes)
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+        self._deadline = 0.0
+        self._cancelled: Callable[[], bool] = _never
+
+    def call(
+        self, message: bytes, timeout_s: float, cancelled: Callable[[], bool] = _never
+    ) -> bytes:
+        """Send a message and wait for the answer.
+
+        Raises `TimeoutError`, `ChildDied` or `CallCancelled`; the child is of no use afterwards.
+        """
+        self._deadline = time.monotonic() + timeout_s
+        self._cancelled = cancelled
+        self._send(message)
+        try:
+            answer = framing.read_frame(self._read, MAX_FRAME_BYTES)
+        except LinkError as err:
+            raise ChildDied(f"it sent {err}") from err
+        if answer is None:
+            raise ChildDied("it ended")
+        return answer
+
+    def kill(self) -> None:
+        """Kill and reap the process."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended by itself."""
+        return self._process.poll() is None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal has stopped the process."""
+        return self._stat()[:1] in (["T"], ["t"])
+
+    @property
+    def cpu_s(self) -> float:
+        """The CPU time that the process has used; 0 where that cannot be read."""
+        fields = self._stat()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+    def _stat(self) -> list[str]:
+        """/proc/PID/stat from the process's state on."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return []
+
+    def status_if_ended(self) -> int | None:
+        """The exit status of a child whose pipe broke; negative is a signal."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1.0)
+        return None
+
+    def _send(self, message: bytes) -> None:
+        rest = memoryview(framing.frame(message))
+        while rest:
+            self._wait(self._to, select.POLLOUT)
+            try:
+                rest = rest[os.write(self._to, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError as err:
+                raise ChildDied("it does not read") from err
+
+    def _read(self, length: int) -> bytes:
+        self._wait(self._from, select.POLLIN)
+        return os.read(self._from, min(length, 1 << 20))
+
+    def _wait(self, fd: int, event: int) -> None:
+        poll = select.poll()
+        poll.register(fd, event)
+        while True:
+            if self._cancelled():
+                raise CallCancelled
+            left_s = self._deadline - time.monotonic()
+            if poll.poll(1000 * max(0.0, min(left_s, CANCEL_POLL_S))):
+                return
+            # once more without waiting: had this process been stopped, the answer may have come
+            if left_s <= 0:
+                if poll.poll(0):
+                    return
+                raise TimeoutError
+
+
+def confine(parent: int, memory_bytes: int) -> None:
+    """Die with the parent, gain no privileges, take no more memory, write no files.
+
+    Out of memory, the kernel ends this process before any other.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the pipe's end has to do
+        prctl.end_with_parent()
+        prctl.gain_no_privileges()
+    if os.getppid() != parent:
+        sys.exit(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's affair
+
+
+def allow_cpu(seconds: int) -> None:
+    """Grant this much CPU time from now on: the kernel's limit counts a process's whole life."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    until = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+
+
+def read_message(source: BinaryIO) -> bytes | None:
+    """The next message from the parent; None at the end of the pipe."""
+    return framing.read_frame(source.read, MAX_FRAME_BYTES)
+
+
+def answer(sink: BinaryIO, message: bytes) -> None:
+    """Answer the parent."""
+    sink.write(framing.frame(message))
+    sink.flush()

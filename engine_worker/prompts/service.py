@@ -1,0 +1,150 @@
+"""The prepare threads: answer the front's questions about prompts and texts.
+
+    worker's channel thread ── put, cancel ─▶ PrepareQueue ─▶ one thread for each lane ─▶ send
+
+A question may not end the process or hold up others: long texts are tokenized in safe pieces, and
+what is not safe goes to the thread with the tokenizer process.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from engine_worker.backend.port import Backend
+from engine_worker.disposable import Child
+from engine_worker.prompts import templates
+from engine_worker.prompts.apart import IDLE_S, TokenizerProcess
+from engine_worker.prompts.preparer import PromptPreparer
+from engine_worker.prompts.queue import Lane, PrepareQueue, Question, Task
+from engine_worker.prompts.spelling import spelt
+from engine_worker.prompts.template_process import TemplateRenderer
+from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
+from gpufc.config import ModelConfig
+from gpufc.errors import EngineUnavailable, RequestError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import (
+    Detokenize,
+    Detokenized,
+    FromWorker,
+    Prepare,
+    Prepared,
+    PrepareStarted,
+    PrepareStatus,
+    Refused,
+)
+
+logger = logging.getLogger(__name__)
+
+STACK_BYTES = 64 << 20
+"""Of a prepare thread: ten times what `pieces.MAX_PIECE_CHARS` needed in the worst case."""
+
+StartThread = Callable[[str, Callable[[], None]], None]
+
+
+class PromptService:
+    """Answers questions in threads of its own. `put`, `cancel` and `status` are for any thread.
+
+    Every question is answered once, by `Prepared`, `Detokenized` or `Refused`, unless it is
+    cancelled.
+    """
+
+    def __init__(
+        self, backend: Backend, config: ModelConfig, send: Callable[[FromWorker], None]
+    ) -> None:
+        """Raises `ModelLoadError` if the configured chat template does not exist."""
+        self._backend, self._config, self._send = backend, config, send
+        self._queue = PrepareQueue()
+        self._template = templates.chosen(config.chat_template, backend)
+        self._names = backend.special_tokens().names
+        self._tokenizer = Tokenizer(backend)
+        self.template_error = ""
+
+    def try_template(self, child: Child | None) -> None:
+        """Find out whether the chat template can be used. `child` is a template process that
+        waits; its thread must live as long as this process."""
+        renderer = self._renderer()
+        try:
+            renderer.start(child)
+        except EngineUnavailable as err:
+            logger.warning("template_not_tried reason=%s", err)
+        except RequestError as err:
+            logger.warning("template_refused reason=%s", err)
+            self.template_error = err.message
+        self._first_renderer = renderer
+
+    def start(self, start_thread: StartThread) -> None:
+        """Start a thread for each lane."""
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            for lane in Lane:
+                start_thread(f"prepare-{lane.value}", partial(self._serve, lane))
+        finally:
+            threading.stack_size(before)
+
+    def put(self, question: Question) -> None:
+        """Take a question in; it is refused at once if too many wait."""
+        try:
+            self._queue.put(question)
+        except RequestError as err:
+            self._send(_refused(question, err))
+
+    def cancel(self, epoch: Epoch, request: RequestNo) -> bool:
+        """Drop a question, also one that is being answered. False if there is none."""
+        return self._queue.cancel(epoch, request)
+
+    def status(self) -> PrepareStatus:
+        """The record for a heartbeat."""
+        return self._queue.status()
+
+    def _renderer(self) -> TemplateRenderer:
+        return TemplateRenderer(self._template, self._names)
+
+    def _serve(self, lane: Lane) -> None:
+        apart = self._apart() if lane is Lane.APART else None
+        renderer = self._first_renderer if lane is Lane.SHORT else self._renderer()
+        renderer.error = self._first_renderer.error
+        preparer = PromptPreparer(
+            self._backend.facts,
+            self._tokenizer,
+            renderer,
+            apart,
+            special_tokens_in_content=self._config.special_tokens_in_content,
+        )
+        while True:
+            task = self._queue.take(lane, IDLE_S if apart else None)
+            if task is None:
+                if apart is not None:
+                    apart.close_if_idle()
+                continue
+            self._send(PrepareStarted(task.question.epoch, task.question.request))
+            try:
+                answer = self._answer(task, preparer)
+            except NeedsApart:
+                self._queue.move(task, Lane.APART)
+                continue
+            except PrepareCancelled:
+                answer = None
+            except RequestError as err:
+                answer = _refused(task.question, err)
+            self._queue.done(task)
+            if answer is not None and not task.is_cancelled:
+                self._send(answer)
+
+    def _apart(self) -> TokenizerProcess | None:
+        module, path = self._backend.tokenizer_module, self._config.model_path
+        return TokenizerProcess(module, path) if module and path else None
+
+    def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
+        match task.question:
+            case Prepare(epoch, request, prompt, reserve):
+                return Prepared(epoch, request, preparer.prepare(prompt, reserve, task.cancelled))
+            case Detokenize(epoch, request, sequences):
+                spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
+                return Detokenized(
+                    epoch, request, spelt(sequences, spelling, n_vocab, task.require_wanted)
+                )
+
+
+def _refused(question: Question, err: RequestError) -> Refused:
+    return Refused(question.epoch, question.request, err.code, err.message, err.param)

@@ -1,0 +1,124 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from engine_worker.backend.port import SpecialToken
+from engine_worker.prompts import special_tokens
+from engine_worker.prompts.special_tokens import (
+    SpecialTokenFinder,
+    escaped,
+    unused_mark,
+    without_mark,
+)
+from tests.engine_worker.prompts.vocabularies import load_vocabulary, write_vocabulary
+
+
+def control(*texts: str, **strips: bool) -> list[SpecialToken]:
+    return [SpecialToken(number, text, True, **strips) for number, text in enumerate(texts)]
+
+
+FINDER = SpecialTokenFinder(
+    [*control("<|im_start|>", "<|im_end|>"), SpecialToken(7, "<tool>", is_control=False)]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("plain", ["plain"]),
+        ("<|im_end|><|im_end|>", [1, 1]),
+        ("a<|im_start|>b<tool>", ["a", 0, "b", 7]),
+        ("<|im_<|im_end|>|>", ["<|im_", 1, "|>"]),
+    ],
+)
+def test_a_text_is_split_at_its_special_tokens(text: str, expected: list[str | int]) -> None:
+    assert list(FINDER.split(text, control=True)) == expected
+
+
+def test_without_control_tokens_only_the_others_are_found() -> None:
+    assert list(FINDER.split("<|im_end|><tool>", control=False)) == ["<|im_end|>", 7]
+
+
+@pytest.mark.parametrize("at", range(-14, 3))
+def test_tokens_are_found_wherever_a_window_ends(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    monkeypatch.setattr(special_tokens, "WINDOW_CHARS", 32)
+    before = "x" * (64 + at)
+    assert list(FINDER.split(f"{before}<|im_start|>y", control=True)) == [before, 0, "y"]
+
+
+def test_the_longest_token_wins() -> None:
+    finder = SpecialTokenFinder(control("\n", "\n\n", "\n\n\n"))
+    assert list(finder.split("\n" * 8, control=True)) == [2, 2, 1]
+
+
+def test_tokens_that_overlap_are_found_longest_first_as_llama_cpp_does() -> None:
+    finder = SpecialTokenFinder(control("ab", "bcd"))
+    assert list(finder.split("abcdab", control=True)) == ["a", 1, 0]
+
+
+def test_tokens_that_strip_swallow_the_whitespace_beside_them() -> None:
+    right = SpecialTokenFinder(control("<e>", strips_right=True))
+    assert list(right.split(" a <e> \n b <e>", control=True)) == [" a ", 0, "b ", 0]
+    left = SpecialTokenFinder(control("<e>", strips_left=True))
+    assert list(left.split(" a <e> b <e>  ", control=True)) == [" a", 0, " b", 0, "  "]
+
+
+@pytest.mark.model
+def test_the_same_tokens_as_llama_cpp_s_own_split(model_path: Path, tmp_path: Path) -> None:
+    vocabulary = load_vocabulary(write_vocabulary(model_path, tmp_path / "v.gguf"))
+    special = vocabulary.special_tokens().tokens
+    finder = SpecialTokenFinder(special)
+    bits = [*(token.text for token in special), "<", "|", "im_", ">", " ", "\n", "a", "\u4e2d"]
+    rng = random.Random(5)
+    for parse_special in (True, False):
+        for _ in range(300):
+            text = "".join(rng.choices(bits, k=30))
+            found: list[int] = []
+            for part in finder.split(text, control=parse_special):
+                found += (
+                    [part]
+                    if isinstance(part, int)
+                    else vocabulary.tokenize(part, add_special=False, parse_special=False)
+                )
+            assert found == vocabulary.tokenize(
+                text, add_special=False, parse_special=parse_special
+            )
+
+
+# marks
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "a<|im_start|>b<|im_end|>", "<|im_end|", "x<", "<|im_<|im_end|>"]
+)
+def test_a_marked_text_has_no_control_token_whatever_follows_it(text: str) -> None:
+    mark = unused_mark(text)
+    marked = FINDER.marked(text, mark)
+    for rest in ("", "|>", "|im_end|>", "end|>", ">"):
+        assert all(isinstance(part, str) for part in FINDER.split(marked + rest, control=True))
+    assert without_mark(marked, mark) == text
+
+
+def test_what_spells_no_control_token_is_not_marked() -> None:
+    value = {"role": "user", "content": ["plain <tool> text", 5, None]}
+    assert FINDER.marked(value, "!") == value
+
+
+def test_marks_go_into_nested_values() -> None:
+    marked = FINDER.marked({"a": [{"<|im_end|>": "<|im_end|>"}], "n": 1}, "!")
+    assert marked == {"a": [{"<!|im_end|>": "<!|im_end|>"}], "n": 1}
+
+
+def test_the_mark_is_a_character_that_no_text_has() -> None:
+    first = unused_mark("")
+    second = unused_mark(["x", {"y": first}])
+    assert first != second
+    assert unused_mark(escaped(first)) != first
+
+
+def test_a_mark_that_a_template_wrote_as_json_is_taken_out() -> None:
+    mark = unused_mark("")
+    assert without_mark(f"a{escaped(mark)}b{mark}", mark) == "ab"
+    assert escaped("\U000f0000") == "\\udb80\\udc00"
