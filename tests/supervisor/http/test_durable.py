@@ -1,4 +1,4 @@
-"""Durable requests over HTTP: joined, come back to, gone on with; and what is refused."""
+"""Durable requests over HTTP: joined, repeated, resumed, refused."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def frames(text: bytes) -> list[tuple[str | None, str]]:
 
 
 def plain(events: list[tuple[str | None, str]]) -> list[tuple[int, Any, Any]]:
-    """Index, what was gained, and end, of each choice's events."""
+    """Index, gain and end of each choice's events."""
     chunks = [msgspec.json.decode(data) for _, data in events if data != "[DONE]"]
     return [
         (c["index"], c.get("text", c.get("delta")), c["finish_reason"])
@@ -79,6 +79,11 @@ async def client_that_leaves(
     writer.write(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
     yield
     writer.close()
+
+
+def n_readers(service: Service) -> int:
+    """How many clients read running durable requests now."""
+    return sum(len(found.watchers) for found in service.app[SERVICES].durable._running.values())
 
 
 def let_go(worker: FakeWorker) -> None:
@@ -119,7 +124,7 @@ async def test_joining_while_it_runs_gives_all_readers_the_same() -> None:
         await until(lambda: len(worker.active) == 2)
         worker.step()
         readers += [asyncio.create_task(ask(service, **options)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await until(lambda: n_readers(service) == 3)
         let_go(worker)
         answers = await asyncio.gather(*readers)
         assert len(generates(worker.sent)) == 2
@@ -186,7 +191,7 @@ async def test_an_ordinary_stream_carries_no_ids(service: Service) -> None:
     assert answer.body.startswith(b"data: ")
 
 
-async def test_going_on_waits_for_what_is_not_produced_yet_and_survives_a_worker() -> None:
+async def test_resuming_waits_for_text_to_come_and_survives_a_worker() -> None:
     async with running(LimitsConfig(first_byte_s=0.02)) as service:
         worker = service.fleet.start_worker(auto=False)
         async with service.http.post(
@@ -338,7 +343,6 @@ async def test_an_error_in_a_stream_is_an_event_with_an_id() -> None:
         asking = asyncio.create_task(ask(service, stream=True))
         await until(lambda: worker.active)
         worker.step()
-        await asyncio.sleep(0.05)
         await give_up(worker)
         text, error, done = frames((await asking).body)
         assert "internal_error" in error[1]
@@ -386,8 +390,9 @@ async def test_a_drain_waits_for_it_and_shutting_down_ends_it() -> None:
         service.dispatcher.drain()
         assert not await service.dispatcher.wait_idle(0.02)
         assert (await ask(service, key="new")).status == 503
+        await until(lambda: n_readers(service) == 0)
         joining = asyncio.create_task(ask(service, stream=False))
-        await asyncio.sleep(0.02)
+        await until(lambda: n_readers(service) == 1)
         service.dispatcher.end_all(Overloaded("stopping", retry_after_s=1))
         await until(lambda: service.dispatcher.idle)
         assert (await joining).status == 503
