@@ -1,4 +1,4 @@
-"""`python -m engine_worker --boot-fd N`: started by the front, not by people."""
+"""`python -m engine_worker --boot-fd N`: the worker process. Started by the front only."""
 
 import argparse
 import contextlib
@@ -25,10 +25,10 @@ def run() -> None:
 
 
 def _load_llama_first() -> None:
-    """Of two C++ runtimes the one that is loaded first serves all: numpy's and ZeroMQ's may be
-    older than the one that llama.cpp was compiled with, and then it could not be loaded any more.
+    """Load llama.cpp, and with it its C++ runtime, before numpy and ZeroMQ load theirs.
 
-    What goes wrong here is told when the model is loaded.
+    A process has one C++ runtime, the first one. An older one than llama.cpp was compiled with
+    would keep llama.cpp from loading. Errors here are reported when the model is loaded.
     """
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:

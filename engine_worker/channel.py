@@ -1,7 +1,7 @@
 """The worker's end of the link: one thread between the DEALER socket and the other threads.
 
-The socket belongs to this thread alone. Others hand messages over through `send`, which never
-blocks: a full socket would otherwise stop the engine thread and look like a hang.
+The socket belongs to this thread alone. Other threads call `send`, which never blocks: a full
+socket would otherwise stop the engine thread, which would look like a hang.
 """
 
 import logging
@@ -28,15 +28,15 @@ from gpufc.protocol import (
 logger = logging.getLogger(__name__)
 
 HIGH_WATER_MARK = 10_000
-"""Messages that the socket holds in each direction; what is over it waits in `_outbox`."""
+"""Messages that the socket holds in each direction; further ones wait in `_outbox`."""
 
 
 class Channel:
-    """Sends what it is given in that order, and a heartbeat every `HEARTBEAT_S`.
+    """Sends messages in the given order, and a heartbeat every `HEARTBEAT_S`.
 
-    `on_message` is called in the channel's thread with every message of this epoch and must not
-    block. `heartbeat` is asked for the current record each time one is due. There is one
-    connection: who comes back after it was cut is a stranger to the front, so that is an end.
+    `on_message` is called in the channel's thread with every message of this epoch, and must not
+    block. `heartbeat` makes the current heartbeat. There is one connection: the front accepts
+    no second one, so a cut ends the worker.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class Channel:
         self._has_moved = False
 
     def move(self, endpoint: str, epoch: Epoch, first: Iterable[FromWorker]) -> None:
-        """Leave the link for another one, on which `first` is said first. In `on_message` only.
+        """Leave the link for another one, and send `first` there first. In `on_message` only.
 
-        Others may still hand messages of the old epoch over: the new front drops them.
+        Other threads may still send messages of the old epoch: the new front drops them.
         """
         self._endpoint, self._epoch = endpoint, epoch
         self._outbox = deque(wire.encode(message) for message in first)
         self._has_moved = True
 
     def send(self, message: FromWorker) -> None:
-        """Hand a message over, from any thread. Order is kept for each calling thread."""
+        """Queue a message, from any thread. The order of each calling thread is kept."""
         self.send_bytes(wire.encode(message))
 
     def send_bytes(self, data: bytes) -> None:
-        """The same with a message that is encoded already."""
+        """Queue a message that is encoded already."""
         self._outbox.append(data)
         os.eventfd_write(self._wakeup, 1)
 
     def run(self) -> None:
         """Serve the socket until the process ends.
 
-        Raises `LinkError` on a broken message, and when the front has cut the connection.
+        Raises `LinkError` for a broken message, and when the front has cut the connection.
         """
         poller = zmq.Poller()
         poller.register(self._wakeup, zmq.POLLIN)
@@ -91,7 +91,7 @@ class Channel:
     def _serve(
         self, poller: zmq.Poller, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]"
     ) -> None:
-        """Until the channel is moved to another link."""
+        """Serve one link, until the channel is moved to another one."""
         next_beat = time.monotonic()
         while not self._has_moved:
             now = time.monotonic()
@@ -109,7 +109,7 @@ class Channel:
                 raise LinkError("the front has cut the link")
 
     def _connect(self, poller: zmq.Poller) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
-        """The socket, and another one that is readable once its connection has been cut."""
+        """The socket, and a monitor that becomes readable when its connection is cut."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)

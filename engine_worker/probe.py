@@ -1,7 +1,7 @@
-"""What the engine could do here, as one JSON object on stdout: `python -m engine_worker.probe`.
+"""Reports the engine's abilities here as one JSON object: `python -m engine_worker.probe`.
 
-For `gpufc-supervisor doctor`, which runs it in a process of its own: importing llama.cpp may crash
-on a machine that it was not compiled for, and a model's header is untrusted. Loads no model.
+`gpufc-supervisor doctor` runs it in a process of its own: importing llama.cpp may crash on a
+machine that it was not compiled for, and a model's header is untrusted. Loads no model.
 
     {"llama_cpp": {"version", "system_info", "supports_gpu", "devices": […]} or {"error"},
      "model": {"architecture", "name", "n_ctx_train", "file_bytes", "cell_bytes"} or {"error"},
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from engine_worker import host
+from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.placement.footprint import footprint
@@ -25,7 +26,7 @@ from gpufc.errors import ModelLoadError
 
 
 def engine() -> dict[str, Any]:
-    """Versions, compiled-in features and devices of llama.cpp; or why it cannot be used."""
+    """Version, compiled-in features and devices of llama.cpp, or the error of its import."""
     try:
         import llama_cpp
         import llama_cpp.llama_cpp as lc
@@ -33,7 +34,7 @@ def engine() -> dict[str, Any]:
         return {"error": f"{type(err).__name__}: {err}"}
     _silence(lc)
     lc.llama_backend_init()
-    devices = list_devices(lc._lib)
+    devices = list_devices(library_of(lc))
     names = [field.name for field in msgspec.structs.fields(type(devices[0]))] if devices else []
     return {
         "version": llama_cpp.__version__,
@@ -44,9 +45,9 @@ def engine() -> dict[str, Any]:
 
 
 def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
-    """What the file's header says, every tensor checked to lie within the file; or its fault.
+    """Facts from the file's header, or its fault. Every tensor is checked to lie within the file.
 
-    `cache_types` are those of keys and values, by which a cell's size goes.
+    `cache_types` are the types of keys and values, which determine a cell's size.
     """
     try:
         header = read_header(path)
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 _callbacks: list[Any] = []
-"""llama.cpp keeps only a pointer to its log callback: this must live as long as the process."""
+"""llama.cpp keeps only a pointer to its log callback, which must live as long as the process."""
 
 
 def _silence(lc: Any) -> None:

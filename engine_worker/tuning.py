@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class DeviceTuning(Struct, frozen=True, kw_only=True):
-    """One row for each constant: its value on one H100, its unit, what was measured."""
+    """One row for each constant: its unit, its value on one H100, and the measurement."""
 
     machine: str = "one NVIDIA H100"
     layer_copy_s: float = 50e-6  # copying one layer of a KV stream to another stream

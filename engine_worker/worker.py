@@ -1,17 +1,16 @@
-"""What runs in the worker process, and in which thread.
+"""The worker process and its threads.
 
-    main       waits on the boot pipe: end of file means that the front is gone
-               (and so is every other one that has been given the pipe's other end)
+    main       waits on the boot pipe: end of file means that the front is gone, and so is any other
+               front that was given the pipe's other end
     channel    the ZeroMQ socket (`channel.py`)
     prepare    templates and tokenizing, off the decode path (`prompts/preparer.py`)
     engine     loads the model, then decodes (`engine/loop.py`)
 
-No thread may die silently: whatever escapes from one ends the process at once, and the front,
-which watches the process, starts another.
+No thread dies silently: an exception that escapes from one ends the process at once. The front
+watches the process and starts another.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import logging
 import os
@@ -30,10 +29,9 @@ from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
-from engine_worker.progress import Progress
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.template_process import TemplateRenderer
-from gpufc import logs, wire
+from gpufc import logs, prctl, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
@@ -51,6 +49,7 @@ from gpufc.protocol import (
     Cancel,
     Detokenize,
     Detokenized,
+    EngineStatus,
     ExportKv,
     FromWorker,
     Generate,
@@ -76,25 +75,22 @@ EXIT_DECODE_FAILED = 71
 EXIT_LOAD_FAILED = 72
 
 FAREWELL_S = 5.0
-"""How long a worker that cannot serve waits to be told to end, so that its last message arrives."""
+"""How long a worker that cannot serve waits for `Shutdown`, so that its last message arrives."""
 
 SWITCH_INTERVAL_S = 0.0005
-"""Python's default of 5 ms is as long as a GPU step: a busy thread would delay the engine by it."""
+"""A busy thread delays the engine by this. Python's default of 5 ms is as long as a GPU step."""
 
 MAX_SPELT_BYTES = 16 * 1024 * 1024
 """The longest text that tokens are turned into in one answer."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-
 
 def main(boot_fd: int) -> Never:
-    """Run a worker whose boot message comes through `boot_fd`. Never returns."""
+    """Read the boot message from `boot_fd` and run that worker. Never returns."""
     _confine()
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not select.select([boot_fd], [], [], 0)[0]:
-        _import_engine()  # a spare: be as far as possible before it is needed
+        _import_engine()  # this is a spare: import before it is needed
     boot = wire.read_boot(boot_fd)
     if boot is None:
         sys.exit(EXIT_FRONT_GONE)
@@ -102,16 +98,16 @@ def main(boot_fd: int) -> Never:
     logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
     worker = Worker(boot)
     worker.start()
-    _outlive_nobody(boot_fd, worker)
+    _wait_for_last_front(boot_fd, worker)
     logger.warning("front_gone")
     _exit(EXIT_FRONT_GONE)
 
 
-def _outlive_nobody(boot_fd: int, worker: "Worker") -> None:
+def _wait_for_last_front(boot_fd: int, worker: "Worker") -> None:
     """Wait for the end of the last front that holds the boot pipe.
 
-    The first one is the parent as well. Once another one has taken over, its end is no reason to
-    end; the signal for it belongs to the thread that asked for it, which is this one.
+    The first front is the parent as well. Once another front has taken over, the parent's end must
+    not end this process. Only the thread that asked for the parent-death signal can undo it.
     """
     poll = select.poll()
     poll.register(boot_fd, select.POLLIN)
@@ -120,21 +116,19 @@ def _outlive_nobody(boot_fd: int, worker: "Worker") -> None:
         ready = {fd for fd, _ in poll.poll()}
         if worker.adoption in ready:
             os.eventfd_read(worker.adoption)
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+            prctl.outlive_parent()
             worker.adopted.set()
         if boot_fd in ready and not os.read(boot_fd, 4096):
             return
 
 
 def _confine() -> None:
-    """End when the front ends, gain no privileges, leave no core files, ignore Ctrl-C.
+    """End with the front, gain no privileges, ignore Ctrl-C.
 
-    The parent-death signal follows the parent's *thread* that forked. Should the front have died
-    before this line, the boot pipe is at its end already, which `main` notices.
+    If the front died before this line, `main` finds the boot pipe at its end.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    prctl.end_with_parent()
+    prctl.gain_no_privileges()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -146,12 +140,11 @@ def _import_engine() -> None:
 
 
 def _take_log() -> None:
-    """A spare begins with a log of its own. By now this name is that of its place's log, and is
-    needed only here."""
+    """Let a spare write to its worker's log, to which this name points by now."""
     name = os.environ.get("GPUFC_SPARE_LOG")
     if name is None:
         return
-    with contextlib.suppress(OSError):  # not there: where it writes now is a log as well
+    with contextlib.suppress(OSError):  # without the link it goes on with its own log
         fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         os.unlink(name)
         os.dup2(fd, 1)
@@ -160,7 +153,7 @@ def _take_log() -> None:
 
 
 def _exit(code: int) -> Never:
-    """End now. Ordinary exit would wait for threads that may be inside the C library."""
+    """End now. An ordinary exit would wait for threads that may be inside the C library."""
     logging.shutdown()
     os._exit(code)
 
@@ -171,22 +164,22 @@ class Worker:
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
         self._engine: Engine | None = None
-        self._loading = Progress.at_start()
+        self._loading = EngineStatus(step_started=time.monotonic())
         self._to_prepare: SimpleQueue[Prepare | Detokenize] = SimpleQueue()
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
         self._ready: Ready | None = None
         self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """Readable when the main thread is to let go of the parent."""
+        """Readable when the main thread is to outlive the parent."""
         self.adopted = threading.Event()
-        """Set when it has."""
+        """Set when the main thread does."""
         hello = Hello(boot.epoch, PROTOCOL_VERSION, boot.token, os.getpid())
         self._channel = _kind_of_channel(boot)(
             boot.endpoint, hello, on_message=self._route, heartbeat=self._heartbeat
         )
 
     def start(self) -> None:
-        """Start the channel and the engine. The prompt thread follows when there is a model."""
+        """Start the channel and the engine. The prompt thread starts once the model is loaded."""
         _thread("channel", self._channel.run)
         _thread("engine", self._run_engine)
 
@@ -210,7 +203,7 @@ class Worker:
             drafter=drafter,
         )
         _thread("prepare", lambda: self._prepare_prompts(backend))
-        self._ready = _ready(boot, backend, time.monotonic() - started)
+        self._ready = Ready(boot.epoch, backend.facts, time.monotonic() - started)
         self._channel.send(self._ready)
         try:
             self._engine.run()
@@ -250,8 +243,10 @@ class Worker:
                 _exit(0)
 
     def _attach(self, message: Attach) -> None:
-        """Serve another front from now on. What the engine says before it gets to this is of the
-        old epoch, and what the new front asks comes after it in the inbox."""
+        """Serve another front from now on.
+
+        The engine's messages before it handles this carry the old epoch, and the new front's
+        requests come after it in the inbox."""
         engine, ready, epoch = self._engine, self._ready, message.successor
         if engine is None or ready is None:
             raise LinkError("told to attach to another front before there was a model")
@@ -265,16 +260,8 @@ class Worker:
         engine.inbox.put(message)
 
     def _heartbeat(self) -> Heartbeat:
-        now = self._loading if self._engine is None else self._engine.progress
         return Heartbeat(
-            self._epoch,
-            phase=now.phase,
-            step=now.step,
-            step_started=now.step_started,
-            step_tokens=now.step_tokens,
-            n_running=now.n_running,
-            n_waiting=now.n_waiting,
-            kv_cells_used=now.kv_cells_used,
+            self._epoch, self._loading if self._engine is None else self._engine.progress
         )
 
     def _prepare_prompts(self, backend: Backend) -> None:
@@ -332,30 +319,6 @@ def _spelt(sequences: Iterable[Tokens], backend: Backend) -> tuple[bytes, ...]:
                 )
         spelt.append(b"".join(parts))
     return tuple(spelt)
-
-
-def _ready(boot: Boot, backend: Backend, loaded_in_s: float) -> Ready:
-    facts = backend.facts
-    return Ready(
-        boot.epoch,
-        fingerprint=facts.fingerprint,
-        architecture=facts.architecture,
-        n_ctx=facts.n_ctx,
-        n_ctx_train=facts.n_ctx_train,
-        kv_cells=facts.kv_cells,
-        n_sequences=boot.n_sequences,
-        n_vocab=facts.n_vocab,
-        n_layers=facts.n_layers,
-        n_gpu_layers=facts.n_gpu_layers,
-        n_params=facts.n_params,
-        model_bytes=facts.model_bytes,
-        has_chat_template=facts.chat_template is not None,
-        loaded_in_s=loaded_in_s,
-        devices=facts.devices,
-        system_info=facts.system_info,
-        unified=facts.unified,
-        device_bytes=facts.device_bytes,
-    )
 
 
 def _thread(name: str, run: Callable[[], None]) -> None:

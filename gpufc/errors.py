@@ -5,63 +5,66 @@
     ├── StartError               the operator: one line, exit code 3, it could not start
     ├── LinkError                the front and its worker: the peer broke the protocol
     ├── EngineError              the worker itself
-    │   ├── ModelLoadError       this file or configuration cannot be served; not retried
-    │   │   └── MemoryShort      not enough memory now; retried, since it may be free again soon
-    │   ├── OutOfCells           no KV space for a batch: preempt and go on
+    │   ├── ModelLoadError       the file or configuration cannot be served; not retried
+    │   │   └── MemoryShort      not enough memory now; retried, since memory may become free
+    │   ├── OutOfCells           no KV cells for a batch: preempt and go on
     │   └── DecodeFailed         the engine's state is unknown: report and exit
-    └── RequestError             the client: carries status, type, code and param
-        ├── InvalidRequest               400 invalid_value
-        │   ├── ContextLengthExceeded    400 context_length_exceeded
-        │   └── InvalidGrammar           400 invalid_grammar
-        ├── AuthenticationFailed         401 invalid_api_key
-        ├── PermissionDenied             403
-        ├── NotFound                     404 not_found
-        │   └── ModelNotFound            404 model_not_found
-        ├── MethodNotAllowed             405 method_not_allowed
-        ├── UnsupportedMediaType         415 unsupported_media_type
-        ├── RequestTooLarge              413 request_too_large
-        ├── RequestTimeout               408 request_timeout
-        ├── RateLimited                  429 rate_limit_exceeded
-        ├── Overloaded                   503 overloaded_error
-        ├── EngineUnavailable            503 engine_unavailable
-        ├── SwapRefused                  409 swap_refused (exit code 5 on a terminal)
+    └── RequestError                     the client: HTTP status, OpenAI's type, code
+        ├── InvalidRequest               400 invalid_request_error invalid_value
+        │   ├── ContextLengthExceeded    400 invalid_request_error context_length_exceeded
+        │   └── InvalidGrammar           400 invalid_request_error invalid_grammar
+        ├── AuthenticationFailed         401 authentication_error invalid_api_key
+        ├── PermissionDenied             403 permission_error permission_denied
+        ├── NotFound                     404 invalid_request_error not_found
+        │   └── ModelNotFound            404 invalid_request_error model_not_found
+        ├── MethodNotAllowed             405 invalid_request_error method_not_allowed
+        ├── RequestTimeout               408 invalid_request_error request_timeout
+        ├── RequestTooLarge              413 invalid_request_error request_too_large
+        ├── UnsupportedMediaType         415 invalid_request_error unsupported_media_type
+        ├── RateLimited                  429 rate_limit_error rate_limit_exceeded
+        ├── Overloaded                   503 overloaded_error overloaded
+        ├── EngineUnavailable            503 engine_unavailable engine_unavailable
+        ├── SwapRefused                  409 invalid_request_error swap_refused
         ├── EngineCrashed                500 server_error engine_crashed
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
         └── InternalError                500 server_error internal_error
 
-A `RequestError` crosses the link as its `code` (see `from_wire`), so that what the
-worker refuses reaches the client with the class that it was raised with.
+A `RequestError` crosses the link as its `code`; `from_wire` makes the same class of it again. A
+`SwapRefused` on a terminal is exit code 5.
 """
 
 from typing import ClassVar
 
 
 class GpufcError(Exception):
-    """The root. Its text is always fit to be shown to whoever the branch is for."""
+    """The root. Its text may be shown to the audience of its branch."""
 
 
 class ConfigError(GpufcError):
-    """A configuration that cannot be used. The message names the key and where it came from."""
+    """A configuration that cannot be used. The message names the key and its source."""
 
 
 class StartError(GpufcError):
-    """Well configured, yet it could not start (port taken, model does not load, …)."""
+    """A valid configuration that could not start: port taken, model does not load, …"""
 
 
 class LinkError(GpufcError):
-    """A message that breaks the protocol: wrong version, wrong token, oversize, undecodable."""
+    """A message that breaks the protocol: wrong version or token, too large, undecodable."""
 
 
 class EngineError(GpufcError):
-    """Something inside the engine worker."""
+    """A failure inside the engine worker."""
 
 
 class ModelLoadError(EngineError):
-    """The model file or its configuration is at fault. Trying again would fail again."""
+    """The model file or its configuration is at fault; another attempt would fail too."""
 
 
 class MemoryShort(ModelLoadError):
-    """There is not enough memory at this moment: an ended process's may not be free yet."""
+    """There is not enough memory now: that of an ended process may not be free yet.
+
+    The bytes are 0 where they are unknown. `on_device` says that a device's memory is short.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,6 @@ class MemoryShort(ModelLoadError):
         available_bytes: int = 0,
         on_device: bool = False,
     ) -> None:
-        """`on_device`: it is a device's memory that is short, and not the host's."""
         super().__init__(message)
         self.on_device = on_device
         self.needed_bytes = needed_bytes
@@ -83,17 +85,17 @@ class OutOfCells(EngineError):
 
 
 class DecodeFailed(EngineError):
-    """`llama_decode` returned something else than 0 or 1. The process must not go on."""
+    """`llama_decode` returned neither 0 nor 1. The process must not go on."""
 
 
 class RequestError(GpufcError):
-    """An error that a client gets, as OpenAI's error object.
+    """An error that a client gets, as OpenAI's error object; `kind` is that object's `type`.
 
     `param` names the field at fault, `retry_after_s` becomes the `Retry-After` header.
     """
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
+    kind: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
 
     def __init__(
@@ -107,7 +109,7 @@ class RequestError(GpufcError):
 
 class InvalidRequest(RequestError):
     status = 400
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "invalid_value"
 
 
@@ -121,19 +123,19 @@ class InvalidGrammar(InvalidRequest):
 
 class AuthenticationFailed(RequestError):
     status = 401
-    type = "authentication_error"
+    kind = "authentication_error"
     code = "invalid_api_key"
 
 
 class PermissionDenied(RequestError):
     status = 403
-    type = "permission_error"
+    kind = "permission_error"
     code = "permission_denied"
 
 
 class NotFound(RequestError):
     status = 404
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "not_found"
 
 
@@ -143,55 +145,55 @@ class ModelNotFound(NotFound):
 
 class MethodNotAllowed(RequestError):
     status = 405
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "method_not_allowed"
 
 
 class RequestTimeout(RequestError):
     status = 408
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "request_timeout"
 
 
 class RequestTooLarge(RequestError):
     status = 413
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "request_too_large"
 
 
 class UnsupportedMediaType(RequestError):
     status = 415
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "unsupported_media_type"
 
 
 class RateLimited(RequestError):
     status = 429
-    type = "rate_limit_error"
+    kind = "rate_limit_error"
     code = "rate_limit_exceeded"
 
 
 class Overloaded(RequestError):
-    """The queue is full, or the service drains. Always with `retry_after_s`."""
+    """The queue is full, or the front drains. Always with `retry_after_s`."""
 
     status = 503
-    type = "overloaded_error"
+    kind = "overloaded_error"
     code = "overloaded"
 
 
 class EngineUnavailable(RequestError):
-    """No worker can serve this now (loading too long, failed for good). With `retry_after_s`."""
+    """No worker can serve now: it loads for too long, or failed for good. With `retry_after_s`."""
 
     status = 503
-    type = "engine_unavailable"
+    kind = "engine_unavailable"
     code = "engine_unavailable"
 
 
 class SwapRefused(RequestError):
-    """A new model did not load or did not pass its trial: the one before serves on."""
+    """A new model did not load or failed its trial: the model before it goes on serving."""
 
     status = 409
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
     code = "swap_refused"
 
 
@@ -203,14 +205,14 @@ class EngineCrashed(RequestError):
 
 
 class EngineCrashSuspect(RequestError):
-    """This very request killed the engine twice."""
+    """This request killed the engine, alone in its batch."""
 
     status = 500
     code = "engine_crash_suspect"
 
 
 class InternalError(RequestError):
-    """A defect of gpufc. Details are in the log, not in the answer."""
+    """A defect of gpufc. The log has the details, the answer does not."""
 
 
 def _leaves(cls: type[RequestError]) -> list[type[RequestError]]:
@@ -221,5 +223,5 @@ _BY_CODE: dict[str, type[RequestError]] = {cls.code: cls for cls in _leaves(Requ
 
 
 def from_wire(code: str, message: str, param: str | None) -> RequestError:
-    """The error that the peer raised; an unknown code becomes an `InternalError`."""
+    """The error that the peer raised. An unknown code becomes an `InternalError`."""
     return _BY_CODE.get(code, InternalError)(message, param=param)

@@ -1,4 +1,4 @@
-"""How both processes log: one line a record, time, level, process, logger, `event key=value`."""
+"""The log format of both processes: time, level, process, logger, `event key=value`."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ def configure(level: str, role: str, stream: TextIO | None = None) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Local time with its offset: a machine's log is read elsewhere, and over changes of clock."""
+    """Local time with its offset, so that logs of other machines and seasons can be compared."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return (

@@ -1,8 +1,8 @@
 """Every message between the front and an engine worker. Imperatives go down, facts come up.
 
 One frozen struct for each message, tagged by its first array element; one union and one typed
-decoder for each direction (`gpufc/wire.py`). Every message carries the worker's epoch: whoever
-receives one of another epoch drops it.
+decoder for each direction (`gpufc/wire.py`). Every message carries the worker's epoch: the receiver
+drops a message of another epoch.
 
 The life of one sequence (`request`) on the link:
 
@@ -14,7 +14,7 @@ The life of one sequence (`request`) on the link:
     Cancel                          ──▶       between two steps
                                     ◀──       Finished("cancelled")
 
-`Generate` carries the tokens that the request already has: none at first, some on a replay. The
+`Generate` carries the tokens that were generated already: none at first, some on a replay. The
 first token of the next `Delta` has position `len(Generate.tokens)`. Exactly one terminal message
 ends a sequence: `Refused`, `Finished`, or a `Delta` with `finish` set.
 """
@@ -25,23 +25,25 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.config import ModelConfig, Replay
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
 
 HEARTBEAT_S = 0.25
-"""How often the worker's IO thread says that it is alive."""
+"""Time between two heartbeats of the worker's IO thread."""
 
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
 
 
 class FinishReason(StrEnum):
-    """Why a sequence ended, in OpenAI's words where OpenAI has one."""
+    """The worker's reasons for the end of a sequence. Each dialect of the front has its own words
+    for the end of an answer."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -49,7 +51,7 @@ class FinishReason(StrEnum):
 
 
 class EnginePhase(StrEnum):
-    """What the engine thread is doing, as it writes itself before it does it."""
+    """The engine thread's current work, which it records before it begins."""
 
     LOADING = "loading"
     IDLE = "idle"
@@ -63,11 +65,11 @@ class Message(Struct, frozen=True, array_like=True, tag=True):
     epoch: Epoch
 
 
-# what a prompt can be
+# prompts
 
 
 class ChatMessage(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One turn of a conversation, its content parts already joined into one text."""
+    """One turn of a conversation, with its content parts joined into one text."""
 
     role: str
     content: str
@@ -75,8 +77,8 @@ class ChatMessage(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class TextPrompt(Struct, frozen=True, array_like=True, tag=True):
-    """Plain text. `add_special` adds the model's BOS (and EOS) where the model wants them;
-    `parse_special` reads control tokens' text, such as `<|im_end|>`, as those tokens."""
+    """Plain text. `add_special` adds BOS and EOS if the model wants them. `parse_special` reads the
+    text of control tokens, such as `<|im_end|>`, as control tokens."""
 
     text: str
     add_special: bool = True
@@ -103,8 +105,9 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
 class Prepare(Message, frozen=True):
-    """Turn a prompt into tokens. `reserve` is how many more the request wants to generate:
-    prompt + reserve over the context is refused here, before anything waits for it."""
+    """Turn a prompt into tokens. `reserve` is the number of tokens that will be generated.
+
+    A prompt that does not fit into the context with its reserve is refused here."""
 
     request: RequestNo
     prompt: Prompt
@@ -112,11 +115,11 @@ class Prepare(Message, frozen=True):
 
 
 class Generate(Message, frozen=True):
-    """Run one sequence. `choice` numbers it among those of its client's request, and is part of
-    what its random numbers are a function of: (seed, choice, position).
+    """Run one sequence. `choice` numbers the choices of one client's request.
 
-    `max_tokens` counts all generated tokens, those in `tokens` included; None means until the
-    context is full. `scope` names those who may share cached prefixes with each other.
+    Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
+    tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
+    share cached prefixes.
     """
 
     request: RequestNo
@@ -133,7 +136,7 @@ class Generate(Message, frozen=True):
 
 
 class Cancel(Message, frozen=True):
-    """Stop working on a sequence. Answered by `Finished`, unless it has ended already."""
+    """Stop a sequence. Answered by `Finished`, unless the sequence has ended already."""
 
     request: RequestNo
 
@@ -146,8 +149,9 @@ class Detokenize(Message, frozen=True):
 
 
 class ExportKv(Message, frozen=True):
-    """Write what is computed into an empty memory file, which lies open in process `pid` as `fd`:
-    at most `limit_bytes` of it. Answered by `KvMoved`. What runs goes on meanwhile."""
+    """Write at most `limit_bytes` of computed KV into an empty memory file.
+
+    The file is open in process `pid` as `fd`. Answered by `KvMoved`. Sequences keep running."""
 
     pid: int
     fd: int
@@ -155,28 +159,31 @@ class ExportKv(Message, frozen=True):
 
 
 class ImportKv(Message, frozen=True):
-    """Take over what another worker of the same fingerprint wrote into a memory file, which has
-    been sealed since. Answered by `KvMoved`."""
+    """Read KV from a sealed memory file that another worker of the same fingerprint has written.
+
+    Answered by `KvMoved`."""
 
     pid: int
     fd: int
 
 
 class Shutdown(Message, frozen=True):
-    """End the process cleanly, with exit code 0, without finishing what runs."""
+    """End the process with exit code 0. Running sequences are dropped."""
 
 
 class Attach(Message, frozen=True):
-    """Another front takes this worker over. It drops what runs (the KV stays, as prefixes), leaves
-    this link without a word, and says hello and ready on that one, under the epoch `successor`: so
-    nothing that was said to or by the front before can be taken for the new one's."""
+    """Let another front take this worker over.
+
+    The worker drops its sequences, keeps their KV as prefixes and leaves this link silently. It
+    says hello and ready at `endpoint` under the epoch `successor`, so that no message of the old
+    link can be taken for one of the new link."""
 
     successor: Epoch
     endpoint: str
     token: str
 
     def __repr__(self) -> str:
-        """Without the token, as `Boot`."""
+        """Without the token, for logs."""
         return f"Attach({self.epoch} to {self.successor}, endpoint={self.endpoint!r})"
 
 
@@ -195,53 +202,22 @@ class Hello(Message, frozen=True):
 
 
 class Loading(Message, frozen=True):
-    """How far the model has been loaded, 0 to 1."""
+    """The part of the model that has been loaded, 0 to 1."""
 
     fraction: float
 
 
-class EngineDevice(Struct, frozen=True, array_like=True):
-    """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
-
-    name: str
-    description: str
-    kind: str
-    memory_free_bytes: int
-    memory_total_bytes: int
-
-
 class Ready(Message, frozen=True):
-    """The model is loaded; this is what was really obtained.
+    """The model is loaded. `loaded_in_s` is the duration of the load."""
 
-    `fingerprint` is equal for two workers only if a replay may move between them. `n_ctx` is
-    what one request may use, `kv_cells` what all of them share if the cache is `unified`, else a
-    stream each. `device_bytes` is what model and cache have taken of GPUs' memory.
-    """
-
-    fingerprint: str
-    architecture: str
-    n_ctx: int
-    n_ctx_train: int
-    kv_cells: int
-    n_sequences: int
-    n_vocab: int
-    n_layers: int
-    n_gpu_layers: int
-    n_params: int
-    model_bytes: int
-    has_chat_template: bool
+    facts: ModelFacts
     loaded_in_s: float
-    devices: tuple[EngineDevice, ...] = ()
-    system_info: str = ""
-    unified: bool = True
-    device_bytes: int = 0
 
 
 class LoadFailed(Message, frozen=True):
-    """The model cannot be served. With `retryable` false, starting again would fail again.
+    """The model cannot be served. With `retryable` false, another start would fail too.
 
-    When memory is what was missing, `needed_bytes` is what it would take and `available_bytes` what
-    there was: whoever can free the difference may try again. Both 0 otherwise.
+    If memory was lacking, `needed_bytes` were needed and `available_bytes` free; else both are 0.
     """
 
     reason: str
@@ -267,7 +243,7 @@ class Refused(Message, frozen=True):
 
 
 class Detokenized(Message, frozen=True):
-    """The bytes of each token list, as they were asked for. Not necessarily whole UTF-8."""
+    """The bytes of each token list, in the request's order. They may split UTF-8 characters."""
 
     request: RequestNo
     pieces: tuple[bytes, ...]
@@ -281,9 +257,10 @@ class Started(Struct, frozen=True, array_like=True):
 
 
 class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What one sequence gained in one step. `position` is that of the first of `tokens` among
-    the generated tokens. `text` is what became fit to be sent: it lags behind the tokens inside
-    a character or a possible stop string. With `finish` set, this is terminal."""
+    """One sequence's gain in one step. With `finish` set, it is terminal.
+
+    `position` is the index of the first of `tokens` among the generated tokens. `text` may be sent
+    to the client: it lags behind the tokens inside a character or a possible stop string."""
 
     request: RequestNo
     position: int
@@ -293,10 +270,9 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Step(Message, frozen=True):
-    """Everything that one engine step brought. The hot path: one message for all sequences.
+    """The result of one engine step, for all its sequences. The hot path.
 
-    `n_recomputed` counts the tokens of this step that had been computed before (preemption,
-    replay).
+    `n_recomputed` counts tokens of this step that had been computed before (preemption, replay).
     """
 
     step: int
@@ -313,7 +289,7 @@ class Finished(Message, frozen=True):
 
 
 class KvMoved(Message, frozen=True):
-    """The end of an `ExportKv` or `ImportKv`, successful unless `error` says why not."""
+    """The result of an `ExportKv` or `ImportKv`. `error` is empty if it succeeded."""
 
     n_sequences: int
     n_tokens: int
@@ -323,24 +299,32 @@ class KvMoved(Message, frozen=True):
 
 
 class EngineFailed(Message, frozen=True):
-    """The engine's state is unknown after this step, and the process is about to end. `requests`
-    are those that the fatal batch computed."""
+    """The engine's state is unknown after this step, and the process will end. `requests` are the
+    sequences of the fatal batch."""
 
     reason: str
     requests: tuple[RequestNo, ...]
 
 
-class Heartbeat(Message, frozen=True):
-    """Sent by the IO thread every `HEARTBEAT_S`. `phase`, `step`, `step_started` (monotonic
-    seconds, the system's clock) and `step_tokens` are the engine thread's own record."""
+class EngineStatus(Struct, frozen=True, array_like=True):
+    """The engine thread's own record of its work, replaced as a whole before each step.
 
-    phase: EnginePhase
-    step: int
-    step_started: float
-    step_tokens: int
-    n_running: int
-    n_waiting: int
-    kv_cells_used: int
+    `step_started` is the monotonic clock in seconds, which all processes of a machine share.
+    """
+
+    phase: EnginePhase = EnginePhase.LOADING
+    step: int = 0
+    step_started: float = 0.0
+    step_tokens: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    kv_cells_used: int = 0
+
+
+class Heartbeat(Message, frozen=True):
+    """Sent every `HEARTBEAT_S` by the IO thread, with the engine thread's latest record."""
+
+    engine: EngineStatus
 
 
 FromWorker = (
@@ -363,10 +347,10 @@ FromWorker = (
 
 
 class Boot(Struct, frozen=True):
-    """What a worker reads from its boot pipe before anything else (`gpufc/wire.py` frames it).
+    """The first message to a worker, over its boot pipe (`gpufc/wire.py` frames it).
 
-    The pipe stays open for the front's lifetime: end of file on it means that the front is gone.
-    A spare worker is one whose boot message has not been written yet.
+    The pipe stays open for the front's lifetime: its end of file means that the front is gone. A
+    spare is a worker that has not received its boot message yet.
     """
 
     epoch: Epoch
@@ -378,5 +362,5 @@ class Boot(Struct, frozen=True):
     log_level: str = "info"
 
     def __repr__(self) -> str:
-        """Without the token: this is what a log line or a traceback would print."""
+        """Without the token, for logs and tracebacks."""
         return f"Boot(epoch={self.epoch}, worker={self.worker!r}, endpoint={self.endpoint!r})"

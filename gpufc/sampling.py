@@ -1,7 +1,7 @@
-"""How one token is chosen: the parameters, their defaults (llama.cpp's) and their bounds.
+"""Sampling parameters of one sequence, with llama.cpp's defaults, and their bounds.
 
-The bounds are held twice: the front answers 400 with the field's name, and the worker's decoder
-refuses the message, so that no value outside them reaches the engine whatever the front does.
+The bounds are checked twice. The front answers 400 with the field's name. The worker's decoder
+refuses the message, so that no other value reaches the engine even if the front is wrong.
 """
 
 from typing import Annotated
@@ -14,11 +14,11 @@ Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 
 
 class SamplingParams(Struct, frozen=True, array_like=True):
-    """Parameters of one sequence. Frozen when the request is accepted; a replay uses the same.
+    """Parameters of one sequence. Fixed when the request is accepted; a replay uses the same ones.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 and the penalties'
-    neutral values switch the step off. `repeat_last_n` counts the prompt's tokens too; -1 means
-    the whole context. `logit_bias` holds (token id, bias) pairs; -100 or less bans the token.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 and neutral penalties
+    switch their step off. `repeat_last_n` counts prompt tokens too; -1 means the whole context.
+    `logit_bias` holds (token id, bias) pairs; -100 or less bans the token.
     """
 
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]

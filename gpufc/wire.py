@@ -1,12 +1,13 @@
-"""Bytes to messages and back: msgpack through typed decoders, nothing else, bounded in size."""
+"""Messages to bytes and back: msgpack through typed decoders, bounded in size."""
 
 import os
-import struct
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from gpufc.errors import LinkError
+from gpufc.framing import HEADER_BYTES, frame, read_frame
 from gpufc.protocol import MAX_MESSAGE_BYTES, Boot, FromWorker, Message, ToWorker
 
 _encoder = msgspec.msgpack.Encoder()
@@ -16,9 +17,8 @@ _boot: msgspec.msgpack.Decoder[Boot] = msgspec.msgpack.Decoder(Boot)
 
 T = TypeVar("T")
 
-_LENGTH = struct.Struct("!I")
 MAX_BOOT_BYTES = 64 * 1024
-"""A pipe's default capacity: the boot message is written without ever waiting for its reader."""
+"""A pipe's default capacity: writing the boot message never waits for its reader."""
 
 
 def encode(message: Message) -> bytes:
@@ -30,12 +30,12 @@ def encode(message: Message) -> bytes:
 
 
 def decode_to_worker(data: bytes) -> ToWorker:
-    """What the front sent. Raises `LinkError`."""
+    """A message of the front. Raises `LinkError`."""
     return _decode(_to_worker, data)
 
 
 def decode_from_worker(data: bytes) -> FromWorker:
-    """What a worker sent. Raises `LinkError`."""
+    """A message of a worker. Raises `LinkError`."""
     return _decode(_from_worker, data)
 
 
@@ -49,32 +49,14 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
 
 
 def write_boot(fd: int, boot: Boot) -> None:
-    """Write the boot message to a fresh pipe, length first. Raises `LinkError` or `OSError`."""
+    """Write the boot message to a fresh pipe. Raises `LinkError` or `OSError`."""
     data = _encoder.encode(boot)
-    if len(data) + _LENGTH.size > MAX_BOOT_BYTES:
+    if len(data) + HEADER_BYTES > MAX_BOOT_BYTES:
         raise LinkError(f"boot message of {len(data)} bytes does not fit in a pipe")
-    os.write(fd, _LENGTH.pack(len(data)) + data)
+    os.write(fd, frame(data))
 
 
 def read_boot(fd: int) -> Boot | None:
     """Wait for the boot message on a pipe. None if the front ended before it wrote one."""
-    header = _read_exactly(fd, _LENGTH.size)
-    if header is None:
-        return None
-    (length,) = _LENGTH.unpack(header)
-    if length > MAX_BOOT_BYTES:
-        raise LinkError(f"boot message of {length} bytes is over the limit of {MAX_BOOT_BYTES}")
-    data = _read_exactly(fd, length)
-    if data is None:
-        return None
-    return _decode(_boot, data)
-
-
-def _read_exactly(fd: int, length: int) -> bytes | None:
-    data = b""
-    while len(data) < length:
-        part = os.read(fd, length - len(data))
-        if not part:
-            return None
-        data += part
-    return data
+    data = read_frame(partial(os.read, fd), MAX_BOOT_BYTES)
+    return None if data is None else _decode(_boot, data)

@@ -18,11 +18,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.handover.__main__",),
     ("supervisor.cli",),
     ("supervisor.app",),
+    ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http", "supervisor.control"),
-    ("supervisor.replacing",),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
+    ("supervisor.answers",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     ("supervisor.program", "supervisor.systemd"),
     # the worker
@@ -41,7 +42,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "engine_worker.channel",
         "engine_worker.host",
-        "engine_worker.progress",
         "engine_worker.tuning",
     ),
     # both
@@ -56,6 +56,7 @@ PURE = {
     "engine_worker.speculation": {"engine_worker.speculation.draft_model"},
     "engine_worker.placement": set(),
     "engine_worker.sampling": {"engine_worker.sampling.batch"},
+    "supervisor.answers": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

@@ -16,7 +16,7 @@ CONDITIONS = {
     "gpus": [],
     "load_average": [0.5, 0.25, 0.0],
 }
-TABLE = Table(("what", "value"), (("tokens/s", "12"), ("a|b", "3")))
+TABLE = Table(("metric", "value"), (("tokens/s", "12"), ("a|b", "3")))
 
 
 def run(**changed: object) -> Run:
@@ -33,7 +33,7 @@ def test_a_section_names_date_commit_machine_load_and_command() -> None:
         "- load: 0.5, 0.2 and 0.0 before the run (1, 5 and 15 min)",
         "- command: `scripts/bench`",
         "",
-        "| what | value |",
+        "| metric | value |",
         "| --- | --- |",
         "| tokens/s | 12 |",
         "| a\\|b | 3 |",
@@ -53,7 +53,7 @@ def test_versions_are_said_where_they_are_known() -> None:
 
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="1 cells for 2 columns"):
-        section(run(), Table(("what", "value"), (("alone",),)))
+        section(run(), Table(("metric", "value"), (("alone",),)))
 
 
 def test_runs_are_appended_below_one_head(tmp_path: Path) -> None:

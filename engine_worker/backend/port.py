@@ -1,39 +1,37 @@
-"""The port between the engine and whatever computes logits.
+"""The port between the worker and a backend: a loaded model that computes logits.
 
-Two adapters: `llama_backend.LlamaBackend` (the only import of llama_cpp) and
-`fake_backend.FakeBackend` (scripted, no model). Everything above this line of the house knows
-tokens, positions and sequence ids only.
+Two adapters implement it: `llama.backend.LlamaBackend` and `fake.backend.FakeBackend`. `candidates`
+is the part of the port that samplers use.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
 from msgspec import Struct, field
-from numpy.typing import NDArray
 
-from gpufc.protocol import EngineDevice
+from engine_worker.backend.candidates import CandidateFinder, Logits
+from gpufc.facts import ModelFacts
 
-Logits = NDArray[np.float32]
+__all__ = ["Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
 
 MAX_SEQUENCES = 256
-"""LLAMA_MAX_SEQ: no context has more."""
+"""LLAMA_MAX_SEQ: no context has more slots."""
 
 SPARE_OUTPUTS = 64
-"""Rows of logits beyond one for each sequence that a backend offers, for checking drafts."""
+"""Rows of logits for drafts that a backend offers, beyond one row for each slot."""
 
 LoadProgress = Callable[[float], None]
 """Called with 0…1 while the model loads, from the loading thread."""
 
 
 class Batch(Struct):
-    """What one decode computes: parallel lists, one entry for each token.
+    """The tokens of one decode: parallel lists, one entry for each token.
 
-    `sequences` are KV sequence ids, 0 ≤ id < `ModelFacts.n_sequences`; `positions` are those
-    within the sequence; `outputs` marks the tokens whose logits are wanted,
-    of one sequence as many as one likes. `chunks` are the sequences whose prompt is computed while
-    the others decode: a backend may compute them apart. With `in_one_pass` the others have one
-    token each, and the last one of each chunk is to be computed beside these, after the rest.
+    `sequences` are slots, 0 ≤ slot < `ModelFacts.n_sequences`; `positions` count within the slot.
+    `outputs` marks the tokens whose logits are wanted, any number of them in a slot. `chunks` are
+    the slots with a prompt chunk in a step that also decodes: a backend may compute these in a pass
+    of their own. With `in_one_pass` every other slot has one token; the last token of each chunk is
+    computed in one pass with these, after the rest of the chunk.
     """
 
     tokens: list[int]
@@ -44,89 +42,19 @@ class Batch(Struct):
     in_one_pass: bool = False
 
 
-class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What was really obtained when the model was loaded.
-
-    `batch_tokens` is the most that one `decode` may be given, `max_outputs` the most of them whose
-    logits may be wanted: at least one for each sequence. `unified` says that all sequences
-    share `kv_cells`; otherwise each has `kv_cells // n_sequences` of its own. `can_cut` is false
-    for models whose state cannot be shortened (recurrent, hybrid): their sequences are reused
-    whole or not at all. `asynchronous`: a device computes while this process does something else.
-    `device_bytes` is what the model and its cache have taken of GPUs' memory.
-    """
-
-    fingerprint: str
-    architecture: str
-    n_ctx: int
-    n_ctx_train: int
-    kv_cells: int
-    n_sequences: int
-    batch_tokens: int
-    max_outputs: int
-    n_vocab: int
-    n_layers: int
-    n_gpu_layers: int
-    device_bytes: int = 0
-    n_params: int
-    model_bytes: int
-    unified: bool
-    can_cut: bool
-    asynchronous: bool = False
-    chat_template: str | None
-    bos_text: str
-    eos_text: str
-    devices: tuple[EngineDevice, ...] = ()
-    system_info: str = ""
-
-    @property
-    def wholly_on_device(self) -> bool:
-        """Whether a step takes hardly longer for a few more tokens."""
-        return self.asynchronous and self.n_gpu_layers >= self.n_layers
-
-
-class Top(NamedTuple):
-    """The `k` tokens of each row with the largest logits, in any order, of equals any: `ids`
-    (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of them are."""
-
-    ids: NDArray[np.int32]
-    sums: Logits
-
-
-class First(NamedTuple):
-    """The tokens of each row with the k largest logits, of equals any, as a backend has found them:
-    `ids` and `logits` (n_rows, k), by rising id. `sums` as in `Top`."""
-
-    ids: NDArray[np.int64]
-    logits: Logits
-    sums: Logits
-
-
-class TopK(Protocol):
-    """What finds the first tokens of rows in another way than the sampler's own."""
-
-    def first(self, logits: Logits, k: int) -> Top | None:
-        """Valid until the next call. None where it cannot tell."""
-        ...
-
-    def close(self) -> None:
-        """Nothing may be called afterwards."""
-        ...
-
-
 class Backend(Protocol):
     """A loaded model with its KV cache.
 
-    `begin`, `logits`, `remove` and `copy_prefix` belong to the engine thread. `tokenize`, `piece`
-    and `is_end` may be called from any thread at any time. `close` is called once, last.
+    The vocabulary's methods (`tokenize`, `piece`, `spelling`, `is_end`) may be called from any
+    thread at any time, the others by the engine thread only. `close` is called once, last.
     """
 
     facts: ModelFacts
-    end_tokens: frozenset[int]
-    """The tokens that end a generation (EOS, EOT and the like)."""
+    end_tokens: frozenset[int]  # EOS, EOT and the like
 
     def begin(self, batch: Batch) -> None:
-        """Begin to compute a batch. Returns when it is done, or with `facts.asynchronous` when the
-        device is at it: then what comes next may run beside.
+        """Begin to compute a batch. Returns when it is computed, or with `facts.asynchronous` when
+        the device has begun.
 
         Raises `OutOfCells` (nothing was computed, nothing changed) or `DecodeFailed` (the
         process must not go on).
@@ -134,52 +62,48 @@ class Backend(Protocol):
         ...
 
     def logits(self) -> Logits:
-        """Wait for the batch that was begun; the logits of its marked tokens, in batch order.
+        """Wait for the batch that was begun, and return the logits of its marked tokens in order.
 
         Shape (marked tokens, n_vocab), float32; a view that is valid until the next `begin`.
         Raises `DecodeFailed`.
         """
         ...
 
-    def first(self) -> First | None:
-        """The largest of the last `logits`, if the device has looked for them: not in every step.
-
-        They have to be as they were given.
-        """
-        ...
-
-    def remove(self, sequence: int, start: int = 0) -> None:
-        """Forget a sequence's cells from position `start` on; 0 forgets the sequence."""
+    def remove(self, slot: int, start: int = 0) -> None:
+        """Remove a slot's cells from position `start` on; 0 empties the slot."""
         ...
 
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
-        """Make the empty sequence `target` begin with the first `n_tokens` of `source`."""
+        """Copy the first `n_tokens` of slot `source` to the empty slot `target`."""
         ...
 
-    def state_bytes(self, sequence: int) -> int:
-        """The size of a sequence's state; 0 if it cannot be exported."""
+    def state_bytes(self, slot: int) -> int:
+        """The size of a slot's state; 0 if it cannot be exported."""
         ...
 
-    def export_state(self, sequence: int, memory: memoryview) -> int:
-        """Write a sequence's KV cells into memory of that size; returns the bytes written."""
+    def export_state(self, slot: int, memory: memoryview) -> int:
+        """Write a slot's KV cells into memory of `state_bytes`; returns the bytes written."""
         ...
 
-    def import_state(self, sequence: int, memory: memoryview) -> bool:
-        """Give the empty `sequence` what another worker of the same fingerprint exported. False
-        (and it stays empty) if that fails."""
+    def import_state(self, slot: int, memory: memoryview) -> bool:
+        """Fill the empty `slot` with a state that a worker of the same fingerprint has exported.
+        False if that fails; the slot is then empty."""
         ...
 
-    def top_k(self, n_threads: int) -> TopK | None:
-        """What finds the largest logits of many rows with so many threads, if there is such a
-        thing. It belongs to the engine thread."""
+    def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:
+        """Ways to find the largest of the last `logits`, in the order to ask them; may be empty.
+
+        Called once, by the engine thread, to which the finders belong until `close`. They may use
+        `n_threads` threads, the caller's included.
+        """
         ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Text to token ids."""
+        """The token ids of a text."""
         ...
 
     def piece(self, token: int) -> bytes:
-        """A token's bytes as they belong into an answer: empty for control tokens."""
+        """A token's bytes in an answer: empty for control tokens."""
         ...
 
     def spelling(self, token: int) -> bytes:
@@ -191,5 +115,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model and its memory."""
+        """Free the model, its memory and the finders."""
         ...

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from engine_worker.backend.port import ModelFacts
 from engine_worker.tuning import H100, DeviceTuning
+from gpufc.facts import ModelFacts
 
 
 class Shape(StrEnum):

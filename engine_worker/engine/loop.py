@@ -17,7 +17,6 @@ from engine_worker.engine.batching import batch_of, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
 from engine_worker.kv import edits, transfer
-from engine_worker.progress import Progress
 from engine_worker.sampling.batch import prepare, sampler_for
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import scheduler_for
@@ -27,7 +26,16 @@ from engine_worker.speculation.speculator import speculator_for
 from engine_worker.text.sequence import Sequence
 from gpufc.errors import ContextLengthExceeded, DecodeFailed, OutOfCells, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Attach, Cancel, EnginePhase, ExportKv, Generate, ImportKv, Started
+from gpufc.protocol import (
+    Attach,
+    Cancel,
+    EnginePhase,
+    EngineStatus,
+    ExportKv,
+    Generate,
+    ImportKv,
+    Started,
+)
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
 """The messages that are the engine thread's business."""
@@ -54,7 +62,7 @@ class Engine:
         facts, costs = backend.facts, StepCosts()
         profile = profile_of(facts)
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
-        self.progress = Progress.at_start()
+        self.progress = EngineStatus(step_started=time.monotonic())
         self.scheduler = scheduler_for(
             profile, max_running=max_running, batch_tokens=batch_tokens, costs=costs
         )
@@ -93,7 +101,7 @@ class Engine:
     def run_step(self) -> None:
         """Draft, plan, begin, report the step before, prepare, wait, choose, accept.
 
-        A device computes from `begin` to `wait`, and what stands between them runs meanwhile.
+        A device computes from `begin` to `wait`; the verbs between them run meanwhile.
         """
         if self.scheduler.is_idle:
             return
@@ -117,7 +125,7 @@ class Engine:
         self._reporter.add(result, more=bool(self.scheduler.running))
 
     def _begin_what_fits(self) -> tuple[Plan, list[Started]]:
-        """Begin the first plan that fits into the cache. Returns it, and what all plans started."""
+        """Begin the first plan that fits into the cache. Returns it, and the starts of all."""
         started: list[Started] = []
         while True:
             plan = self.scheduler.plan()
@@ -240,7 +248,7 @@ class Engine:
         self._n_cells_used = min(used, self._backend.facts.kv_cells)
 
     def _note(self, phase: EnginePhase, n_tokens: int) -> None:
-        self.progress = Progress(
+        self.progress = EngineStatus(
             phase=phase,
             step=self._step,
             step_started=time.monotonic(),

@@ -1,4 +1,4 @@
-"""All messages of the engine, in their order, and what steps cost."""
+"""The messages of the engine, in their order, and the costs of its steps."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -52,7 +52,7 @@ class Reporter:
     """
 
     def __init__(self, emit: Emit, epoch: Epoch, costs: StepCosts, *, may_hold: bool) -> None:
-        """`costs` learns what every reported step has cost."""
+        """`costs` learns from every step when it is reported."""
         self._emit = emit
         self._epoch = epoch
         self._costs = costs
@@ -66,7 +66,7 @@ class Reporter:
             self.flush()
 
     def flush(self) -> None:
-        """Report the result that is held, if there is one, and learn what its step cost."""
+        """Report the result that is held, if there is one, and learn from its step."""
         result, self._held = self._held, None
         if result is None:
             return

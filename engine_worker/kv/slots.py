@@ -1,4 +1,4 @@
-"""Which sequence has which KV slot, what it begins with, and which idle slots are given up. Pure.
+"""Which sequence has which KV slot and which prefix in it, and which idle slots go. Pure.
 
 A *slot* is a KV sequence id. In one cache for all (`Slots`) it is only a name: any will do, and a
 prefix is shared without a copy. With a KV stream each (`stream_slots`) its number matters.
@@ -94,7 +94,7 @@ class Slots:
         self._free.add(slot)
 
     def give_up_something(self) -> bool:
-        """Give up cells that no sequence owns, those of least worth. False if there are none."""
+        """Give up cells that no sequence owns, the least worth first. False if there are none."""
         return self._give_up_idle()
 
     def holdings(self) -> list[Holding]:
@@ -133,7 +133,7 @@ class Slots:
             self.give_up(slot)
         return slot is not None
 
-    # what a layout decides
+    # decided by the layout
 
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         """Choose a slot and begin it with the match."""

@@ -52,7 +52,7 @@ class StreamSlots(Slots):
         is_long = match is not None and match.n_tokens >= self.least_shared
         slot = self._best(candidates, match if is_long else None)
         if match is not None and is_long and slot == match.slot:
-            self._begin_in(match, sequence)  # no other place: what is beyond it is lost
+            self._begin_in(match, sequence)  # no other place: the rest of the prefix is lost
             return
         if match is not None:
             kept = self._kept(slot, sequence)
@@ -64,7 +64,7 @@ class StreamSlots(Slots):
                 return
         self._vacate(slot, match)
         self._begin(slot, sequence, match)
-        if match is not None and continues:  # it is the beginning of what now runs
+        if match is not None and continues:  # the new sequence begins with all of it
             self.give_up(match.slot)
 
     def _kept(self, slot: int, sequence: Sequence) -> Match | None:

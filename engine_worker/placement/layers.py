@@ -13,7 +13,7 @@ from engine_worker.placement.footprint import Footprint
 from gpufc.amount import amount
 from gpufc.config import ModelConfig, SplitMode
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 GPU_RESERVE_BYTES = 512 << 20
 """Of each device left alone: what the first steps allocate fails by ending the process."""

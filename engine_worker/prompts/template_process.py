@@ -14,7 +14,6 @@ import os
 import resource
 import select
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -25,7 +24,9 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
-from gpufc.errors import InvalidRequest
+from gpufc import prctl
+from gpufc.errors import InvalidRequest, LinkError
+from gpufc.framing import frame, read_frame
 from gpufc.protocol import ChatMessage
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ MAX_FRAME_BYTES = 64 << 20
 MEMORY_BYTES = 1 << 30
 START_TIMEOUT_S = 15.0
 """Starting Python on a busy machine is not the template's fault: it has a time of its own."""
-
-_LENGTH = struct.Struct("!I")
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 class Setup(Struct, frozen=True, array_like=True):
@@ -172,8 +170,8 @@ class _Child:
         for pipe in self._pipes:
             pipe.close()
 
-    def _send(self, frame: bytes) -> None:
-        rest = memoryview(_LENGTH.pack(len(frame)) + frame)
+    def _send(self, message: bytes) -> None:
+        rest = memoryview(frame(message))
         while rest:
             self._wait(self._to, select.POLLOUT)
             try:
@@ -184,23 +182,17 @@ class _Child:
                 raise _ChildDied("it does not read") from err
 
     def _receive(self) -> Rendered:
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
-        if length > MAX_FRAME_BYTES:
-            raise _ChildDied(f"it sent a frame of {length} bytes")
         try:
-            return msgspec.msgpack.decode(self._read(length), type=Rendered)
-        except msgspec.MsgspecError as err:
+            data = read_frame(self._read, MAX_FRAME_BYTES)
+            if data is None:
+                raise _ChildDied("it ended")
+            return msgspec.msgpack.decode(data, type=Rendered)
+        except (LinkError, msgspec.MsgspecError) as err:
             raise _ChildDied(f"it sent an undecodable frame: {err}") from err
 
     def _read(self, length: int) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            self._wait(self._from, select.POLLIN)
-            part = os.read(self._from, min(length - len(data), 1 << 20))
-            if not part:
-                raise _ChildDied("it ended")
-            data += part
-        return bytes(data)
+        self._wait(self._from, select.POLLIN)
+        return os.read(self._from, min(length, 1 << 20))
 
     def _wait(self, fd: int, event: int) -> None:
         poll = select.poll()
@@ -220,7 +212,7 @@ def serve(parent: int) -> None:
     from engine_worker.prompts.chat_template import ChatTemplate
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    first = _read_frame(source)
+    first = read_frame(source.read, MAX_FRAME_BYTES)
     if first is None:
         return
     setup = msgspec.msgpack.decode(first, type=Setup)
@@ -232,9 +224,9 @@ def serve(parent: int) -> None:
         template = err
     _write_frame(sink, Rendered())
     decoder = msgspec.msgpack.Decoder(Render)
-    while (frame := _read_frame(source)) is not None:
+    while (received := read_frame(source.read, MAX_FRAME_BYTES)) is not None:
         _allow_cpu(setup.cpu_s)
-        job = decoder.decode(frame)
+        job = decoder.decode(received)
         try:
             if isinstance(template, InvalidRequest):
                 raise template
@@ -247,12 +239,9 @@ def serve(parent: int) -> None:
 
 def _confine(parent: int) -> None:
     """Die with the parent, gain no privileges, take no more memory, write no files."""
-    import ctypes
-
     with contextlib.suppress(OSError, AttributeError):  # not Linux: the pipe's end has to do
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        prctl.end_with_parent()
+        prctl.gain_no_privileges()
     if os.getppid() != parent:
         sys.exit(0)
     for limit, value in (
@@ -271,18 +260,8 @@ def _allow_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
 
 
-def _read_frame(source: BinaryIO) -> bytes | None:
-    header = source.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
-        return None
-    (length,) = _LENGTH.unpack(header)
-    data = source.read(length)
-    return data if len(data) == length else None
-
-
 def _write_frame(sink: BinaryIO, answer: Rendered) -> None:
-    data = _encoder.encode(answer)
-    sink.write(_LENGTH.pack(len(data)) + data)
+    sink.write(frame(_encoder.encode(answer)))
     sink.flush()
 
 

@@ -1,57 +1,54 @@
 """All tokens of one engine step, chosen at once: exactly those that `Sampler.choose` gives.
 
-What a row costs is reading it once, which the device does (`First`) or several threads share, be it
-here (`Columns`) or by somebody else (`TopK`); everything after that works on the few candidates of
-all rows together.
-Rows whose chain needs more than the first `MAX_TOP_K` tokens go through `Sampler.choose`, one by
-one.
+Finders reduce each row to a few candidates; the chain then works on the candidates of all rows
+together. A row by itself goes through `Sampler.choose_by`: one whose chain needs more than
+`MAX_TOP_K` tokens, one that no finder has answered, and the only row of a step.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from engine_worker import host
-from engine_worker.backend.port import Backend, First, TopK
+from engine_worker.backend.candidates import (
+    CandidateFinder,
+    Candidates,
+    Counts,
+    Logits,
+    MaskWords,
+    RowMasks,
+)
+from engine_worker.backend.port import Backend
 from engine_worker.backend.profile import profile_of
-from engine_worker.sampling.adjustment import Adjusted, Changes, Logits, adjusted, applied, changes
-from engine_worker.sampling.candidates import OUT_OF_REACH, Candidates, Columns, of_first, of_top
-from engine_worker.sampling.chain import Counts, Scores, Steps, Table, draw
-from engine_worker.sampling.sampler import Sampler, changed, unusable
+from engine_worker.sampling.argmax import Argmax
+from engine_worker.sampling.bias import BiasPlan, plan_biases
+from engine_worker.sampling.chain import Scores, Steps, Table, draw
+from engine_worker.sampling.columns import Columns
+from engine_worker.sampling.sampler import Sampler
+from engine_worker.sampling.threads import RowThreads
 from gpufc.errors import RequestError
 
 MAX_TOP_K = 256
-"""Above it, or without top-k, a row goes alone."""
+"""Rows with a larger top-k, or none, are sampled one by one."""
 
 SAMPLING_THREADS = 8
-"""Most of them beside a device, no more than half of the cores; where the CPU computes, its cores
-are taken."""
-
-TOP_K_THREADS = 8
-"""Threads from which on a backend's top-k, which takes longer and shares better, is the faster
-one."""
-
-TOP_K_ROWS = 16
-"""Fewer are found sooner than many threads are woken."""
+"""At most this many threads sample while a device computes, and at most half of the cores. Where
+the CPU computes, sampling has one thread."""
 
 MAX_LEFT_OUT = 4
-"""Rows that go alone because what a backend has found may not be all; more are sooner looked
-through together."""
-
-_CHUNK_LOGITS = 1 << 19
-"""Logits that a thread folds at a time, 2 MiB; to wake a thread for less costs more."""
+"""Up to this many rows that a finder leaves out are sampled one by one. More rows go to the next
+finder."""
 
 
 class Pick(Struct, frozen=True):
-    """One row to choose from: whose it is, and where in the sequence.
+    """One row to choose from, and its place in the sequence.
 
-    `history` begins with the `n_history` tokens before the chosen one, prompt included; what
-    follows is not looked at, so that rows of one sequence can share a list. `position` counts the
-    generated tokens before this one.
+    `history` begins with the `n_history` tokens before the chosen one, prompt included. Later
+    tokens in it are not looked at, so that the rows of one sequence share a list. `position` counts
+    the generated tokens before this one. A token that `mask` forbids is never chosen; with drafts
+    each row has the mask that holds after the tokens guessed before it.
     """
 
     sampler: Sampler
@@ -59,220 +56,160 @@ class Pick(Struct, frozen=True):
     n_history: int
     choice: int
     position: int
+    mask: MaskWords | None = None
 
 
 class Prepared(Struct, frozen=True):
-    """All of a batch that can be known before its logits are. `prepare` makes it.
+    """The part of a step's sampling that needs no logits. Made by `prepare`.
 
-    `table` has the steps of each pick, `n_first` says how many tokens of a row its chain
-    looks at, `uniforms` are the random numbers. Rows of `alone` go alone; `changes` are what biases
-    and penalties do to the others, or to the only one.
+    `table` has the steps of each pick, `k` the number of tokens that its chain looks at: 0 if the
+    row is sampled by itself. The other rows are `n_together`. `uniforms` are the random numbers.
+    `plan` has the changes of the rows together, or of the only row.
     """
 
     picks: Sequence[Pick]
     is_argmax: bool
     table: Table
-    alone: NDArray[np.bool_]
-    n_first: Counts
+    k: Counts
+    n_together: int
     uniforms: Scores
-    changes: Changes
+    plan: BiasPlan
+    masks: RowMasks | None
 
 
 def sampler_for(backend: Backend) -> "BatchSampler":
-    """With as many threads as the host can spare beside this backend."""
+    """The sampler of this backend, with as many threads as the host can spare."""
     facts = backend.facts
     n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if profile_of(facts).overlaps else 1
-    top_k = backend.top_k(n_threads) if n_threads >= TOP_K_THREADS else None
-    return BatchSampler(facts.n_vocab, max(1, n_threads), top_k, backend.first)
+    n_threads = max(1, n_threads)
+    return BatchSampler(facts.n_vocab, n_threads, backend.finders(n_threads))
 
 
 def prepare(picks: Sequence[Pick]) -> Prepared:
-    """Do beforehand, while a device computes the logits, what does not take them."""
+    """Do what needs no logits. A device computes these meanwhile.
+
+    Raises `ValueError` for a mask with fewer bits than the vocabulary has tokens.
+    """
     steps = chain.from_iterable([pick.sampler.steps for pick in picks])
     table = Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
-    alone = table.top_k > MAX_TOP_K
+    k = table.top_k.copy()
+    k[k > MAX_TOP_K] = 0
     is_argmax = all(pick.sampler.is_argmax for pick in picks)
+    masks = _masks(picks)
+    plan = _plan(picks)
+    if masks is not None and len(plan.places):
+        plan = plan.within(masks, picks[0].sampler.n_vocab)
     return Prepared(
         picks,
         is_argmax,
         table,
-        alone,
-        np.where(alone, 1, table.top_k).astype(np.intp),
+        k,
+        int(np.count_nonzero(k)),
         np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
-        _changes(picks),
+        plan,
+        masks,
     )
 
 
 class BatchSampler:
-    """Owned by the engine thread. Its memory is used again at every step: a sixteenth of the logits
-    there ever were at once, and while it chooses some hundred KiB a row at the most."""
+    """Owned by the engine thread. Its result does not depend on `finders` nor on `n_threads`."""
 
     def __init__(
-        self,
-        n_vocab: int,
-        n_threads: int,
-        top_k: TopK | None = None,
-        first: Callable[[], First | None] = lambda: None,
-        top_k_rows: int = TOP_K_ROWS,
+        self, n_vocab: int, n_threads: int, finders: Sequence[CandidateFinder] = ()
     ) -> None:
-        """`n_threads` in all, the caller's one included. `close` ends the others, and `top_k`,
-        which finds the first tokens of `top_k_rows` and more, where it can and `first` has not."""
-        self._top_k, self._top_k_rows = top_k, top_k_rows
-        self._backends_first = first
-        self._columns = Columns(n_vocab)
-        self._maxima = np.empty((0, self._columns.n_columns), np.float32)
-        self._n_helpers = n_threads - 1
-        self._helpers = ThreadPoolExecutor(max(1, self._n_helpers), "sampling")
+        """`n_threads` includes the caller's; `close` ends the others. `finders` are asked in order,
+        before the sampler's own."""
+        self._threads = RowThreads(n_threads)
+        self._finders: tuple[CandidateFinder, ...] = (
+            *finders,
+            Argmax(self._threads),
+            Columns(n_vocab, self._threads),
+        )
 
     def close(self) -> None:
-        """Ends the threads. Nothing can be chosen afterwards."""
-        self._helpers.shutdown()
-        if self._top_k is not None:
-            self._top_k.close()
+        """End the threads. No token can be chosen afterwards."""
+        self._threads.close()
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
         """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous. They are as
-        before when it returns; biases and penalties may be written into them meanwhile.
+        before on return; biases and penalties may be written into them meanwhile.
 
-        In the place of a token stands the `RequestError` that ends its request, if biases leave
-        nothing to choose from. Raises `DecodeFailed` if any row has NaN or +inf, or no finite
-        logit: then the whole batch is worth nothing.
+        A row without any token left has the `RequestError` that ends its request. Raises
+        `DecodeFailed` if any row has NaN, +inf or no finite logit: the whole step is unusable.
         """
         if not prepared.picks:
             return []
-        if prepared.is_argmax:
-            return self._best(logits, prepared)
-        if len(prepared.picks) == 1:  # the way of many rows costs one more than it saves
+        if len(prepared.picks) == 1:  # the way of many rows costs one row more than it saves
             return [_choose_alone(logits, prepared, 0)]
-        chosen = self._choose_from_first(logits, prepared)
+        chosen: list[int | RequestError | None] = [None] * len(prepared.picks)
+        for found in self._find(logits, prepared):
+            tokens: list[int] = _drawn(found, prepared).tolist()
+            if len(tokens) == len(chosen):
+                return list(tokens)
+            for row, token in zip(found.rows.tolist(), tokens, strict=True):
+                chosen[row] = token
         return [
-            chosen[row] if row in chosen else _choose_alone(logits, prepared, row)
-            for row in range(len(logits))
+            _choose_alone(logits, prepared, row) if token is None else token
+            for row, token in enumerate(chosen)
         ]
 
-    def _best(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
-        found = self._found_beforehand(logits, prepared)
-        if found is not None and len(found.rows) == len(logits):
-            # by rising id, of which argmax takes the first
-            best_of = found.ids[np.arange(len(logits)), found.logits.argmax(axis=1)]
-            return list(best_of.tolist())
-        ids = np.empty(len(logits), np.intp)
-        with changed(logits.reshape(-1), prepared.changes):
-            self._share(logits, lambda rows: logits[rows].argmax(axis=1, out=ids[rows]))
-            best = logits[np.arange(len(ids)), ids]
-        chosen: list[int | RequestError] = list(ids.tolist())
-        for row in (~np.isfinite(best)).nonzero()[0].tolist():
-            chosen[row] = _choose_alone(logits, prepared, row)  # it knows whose fault that is
-        return chosen
+    def _find(self, logits: Logits, prepared: Prepared) -> Iterator[Candidates]:
+        """Ask the finders, until at most `MAX_LEFT_OUT` rows are left. Each row is found once."""
+        left = prepared.k
+        if not prepared.n_together:
+            return
+        changed = prepared.plan.on(logits.reshape(-1))
+        for finder in self._finders:
+            found = finder.find(logits, left, changed, prepared.masks)
+            if found is None or not len(found.rows):
+                continue
+            yield found
+            left = left.copy()
+            left[found.rows] = 0
+            if np.count_nonzero(left) <= MAX_LEFT_OUT:
+                return
 
-    def _fold(self, logits: Logits) -> Logits:
-        if len(self._maxima) < len(logits):
-            self._maxima = np.empty((len(logits), self._columns.n_columns), np.float32)
-        maxima = self._maxima[: len(logits)]
-        self._share(logits, lambda rows: self._columns.fold(logits[rows], maxima[rows]))
-        return maxima
 
-    def _share(self, logits: Logits, work: Callable[[slice], object]) -> None:
-        """Have all threads do the work on all rows."""
-        n_rows, n_vocab = logits.shape
-        step = max(1, _CHUNK_LOGITS // n_vocab)
-        # one iterator for all: each thread takes the next chunk when it has done one
-        chunks = iter(range(0, n_rows, step))
-
-        def take_part() -> None:
-            for start in chunks:
-                work(slice(start, start + step))
-
-        n_helpers = min(self._n_helpers, (n_rows - 1) // step)
-        helping = [self._helpers.submit(take_part) for _ in range(n_helpers)]
-        take_part()
-        for helper in helping:
-            helper.result()
-
-    def _choose_from_first(self, logits: Logits, prepared: Prepared) -> dict[int, int]:
-        """The tokens of all rows, by row, but of those that need much of their row or have none."""
-        found = self._first(logits, prepared)
-        if not len(found.rows):
-            return {}
+def _drawn(found: Candidates, prepared: Prepared) -> Counts:
+    """The chosen token of each row that was found."""
+    if prepared.is_argmax:
+        if found.ids.shape[1] == 1:
+            return found.ids[:, 0]
+        # candidates are by rising id, and argmax takes the first of equals
+        places = found.logits.argmax(axis=1)
+    else:
         scores = found.logits.astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)
-        rows = found.rows
         table, uniforms = prepared.table, prepared.uniforms
-        if len(rows) < len(table):
-            table, uniforms = table.of(rows), uniforms[rows]
+        if len(found.rows) < len(table):
+            table, uniforms = table.of(found.rows), uniforms[found.rows]
         places = draw(scores, found.counts, table, uniforms)
-        ids = found.ids[np.arange(len(rows)), places]
-        return dict(zip(rows.tolist(), ids.tolist(), strict=True))
-
-    def _found_beforehand(self, logits: Logits, prepared: Prepared) -> Candidates | None:
-        """The candidates of all rows for which the backend's suffice, if there are any."""
-        first = self._backends_first()
-        return None if first is None else _from_first(first, logits, prepared)
-
-    def _first(self, logits: Logits, prepared: Prepared) -> Candidates:
-        """The candidates of all rows where these are few."""
-        found = self._found_beforehand(logits, prepared)
-        if found is not None:
-            return found
-        top_k = self._top_k
-        if len(logits) < self._top_k_rows or prepared.alone.all():
-            top_k = None
-        found = None if top_k is None else _from_top(top_k, logits, prepared)
-        if found is not None:
-            return found
-        maxima = self._fold(logits)
-        best = maxima.max(axis=1)
-        if not np.isfinite(best).all():
-            raise unusable()
-        if top_k is not None:
-            # it could not tell about sound logits, nor will it: who masks tokens does so always
-            top_k.close()
-            self._top_k = None
-        maxima[prepared.alone] = -np.inf
-        becoming = adjusted(logits.reshape(-1), prepared.changes)
-        return self._columns.first(logits, maxima, best, becoming, prepared.n_first)
+    ids: Counts = found.ids[np.arange(len(places)), places]
+    return ids
 
 
-def _from_first(first: First, logits: Logits, prepared: Prepared) -> Candidates | None:
-    """What the backend has found, but for rows that need more of it; None where these are many, or
-    some logits are not finite."""
-    if not np.isfinite(first.sums).all():
-        return None
-    flat = logits.reshape(-1)
-    places, values = adjusted(flat, prepared.changes)
-    fits = ~prepared.alone & (prepared.n_first < first.ids.shape[1])
-    raised = places[values > flat[places]]
-    if len(raised):
-        fits[raised // logits.shape[1]] = False
-    lowered = Adjusted(places, np.maximum(values, OUT_OF_REACH))
-    found = of_first(logits, first, lowered, fits, prepared.n_first)
-    n_together = np.count_nonzero(~prepared.alone)
-    return found if found and n_together - len(found.rows) <= MAX_LEFT_OUT else None
-
-
-def _from_top(top_k: TopK, logits: Logits, prepared: Prepared) -> Candidates | None:
-    """What `TopK` finds; None where it cannot tell, or some logits are not finite."""
-    flat = logits.reshape(-1)
-    places, values = adjusted(flat, prepared.changes)
-    if not np.isfinite(flat[places]).all():
-        return None
-    with applied(flat, Adjusted(places, np.maximum(values, OUT_OF_REACH))):
-        top = top_k.first(logits, int(prepared.n_first.max()) + 1)
-        if top is None or not np.isfinite(top.sums).all():
-            return None
-        return of_top(logits, top.ids, ~prepared.alone)
-
-
-def _changes(picks: Sequence[Pick]) -> Changes:
-    rows, adjustments, recents = [], [], []
+def _plan(picks: Sequence[Pick]) -> BiasPlan:
+    rows, biases, penalized = [], [], []
     for row, pick in enumerate(picks):
-        adjustment = pick.sampler.adjustment
+        bias = pick.sampler.bias
         is_alone = pick.sampler.steps.top_k > MAX_TOP_K and len(picks) > 1
-        if adjustment is not None and not is_alone:
+        if bias is not None and not is_alone:
             rows.append(row)
-            adjustments.append(adjustment)
-            recents.append(adjustment.recent(pick.history, pick.n_history))
-    return changes(picks[0].sampler.n_vocab if picks else 0, rows, adjustments, recents)
+            biases.append(bias)
+            penalized.append(bias.penalized(pick.history, pick.n_history))
+    return plan_biases(picks[0].sampler.n_vocab if picks else 0, rows, biases, penalized)
+
+
+def _masks(picks: Sequence[Pick]) -> RowMasks | None:
+    given = [(row, pick.mask) for row, pick in enumerate(picks) if pick.mask is not None]
+    if not given:
+        return None
+    n_vocab = picks[0].sampler.n_vocab
+    n_words = -(-n_vocab // 32)
+    if min(mask.size for _, mask in given) < n_words:
+        raise ValueError(f"a mask has fewer bits than the vocabulary has tokens ({n_vocab})")
+    words = np.stack([mask.reshape(-1)[:n_words] for _, mask in given])
+    return RowMasks(np.array([row for row, _ in given], np.intp), words)
 
 
 def _uniform(pick: Pick) -> float:
@@ -281,11 +218,19 @@ def _uniform(pick: Pick) -> float:
 
 def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:
     pick = prepared.picks[row]
-    wanted = None
-    if pick.sampler.adjustment is not None:
-        is_only = len(prepared.picks) == 1
-        wanted = prepared.changes if is_only else pick.sampler.changes(pick.history, pick.n_history)
+    mask = _mask_of(prepared.masks, row)
+    plan = prepared.plan
+    if len(prepared.picks) > 1:
+        plan = pick.sampler.plan(pick.history, pick.n_history, mask)
+    number = 0.0 if prepared.is_argmax else float(prepared.uniforms[row])
     try:
-        return pick.sampler.choose_by(logits[row], wanted, prepared.uniforms[row : row + 1])
+        return pick.sampler.choose_by(logits[row], plan, number, mask)
     except RequestError as err:
         return err
+
+
+def _mask_of(masks: RowMasks | None, row: int) -> MaskWords | None:
+    if masks is None:
+        return None
+    at = masks.rows.searchsorted(row)
+    return masks.words[at] if at < len(masks.rows) and masks.rows[at] == row else None

@@ -2,8 +2,8 @@
 
 Eight prompts of equal length that arrive at once can be computed one after another. If the first
 ones decoded meanwhile, each of their steps would delay the first token of the last ones. So a
-sequence whose prompt is computed stops before its last token until the others have got as far; from
-its first token on its stream runs at full speed. A client has already seen tokens of a replay:
+sequence stops before the last token of its prompt until the others have got as far; from its first
+token on its stream runs at full speed. A client has already seen tokens of a replay:
 a replay goes on by one token as soon as it can, and waits for other replays then.
 """
 
@@ -98,6 +98,6 @@ class BeginTogether:
 
 
 def _stops_before_its_first_token(sequence: Sequence) -> bool:
-    """Not where one token is all that is wanted, nor where tokens were gained, here or elsewhere;
-    and not in exact replay: its last token's kernels must be those of the other tokens."""
+    """Not for a request of one token, nor after tokens were gained, by this worker or another; and
+    not in exact replay: its last token needs the same kernels as the rest of its prompt."""
     return sequence.room > 1 and not sequence.n_generated and not sequence.exact

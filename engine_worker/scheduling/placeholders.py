@@ -1,9 +1,9 @@
 """Placeholder rows. The slot of a finished sequence keeps being decoded, so that the shape of the
 last pass, and with it the captured CUDA graph, stays the same.
 
-For the same devices as `fixed_pass`. A place that a sequence leaves between others would also make
-two passes of one. Most places are taken again soon: until then the last token that fits is computed
-over and over in the slot, and its cell is forgotten each time. Pure.
+For the same devices as `fixed_pass`. A gap that a sequence leaves between running ones would also
+make two passes of one. Most slots are taken again soon. Until then one token is computed over and
+over in the slot, and its cell is forgotten each time. Pure.
 """
 
 import collections.abc
@@ -95,7 +95,7 @@ class PlaceholderSlots(StreamSlots):
         if not self._held:
             self._n_rows = 0
 
-    # what a layout decides
+    # decided by the layout
 
     def _take_free(self, slot: int) -> None:
         self._end_hold(slot)

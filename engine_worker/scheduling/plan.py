@@ -123,7 +123,7 @@ class Plan(Struct, frozen=True):
     """One step: first the edits, in their order, then all work in one batch.
 
     `n_decoding` slots compute one token beside the prompts, and `n_drafted` guesses; `n_prefill`
-    tokens are those of other chunks, of `n_prompts` prompts and replays that were not computed yet.
+    tokens are in the other chunks; `n_prompts` prompts and replays were not computed yet before it.
     With `in_one_pass` the last token of every chunk is computed in one pass with the decoding
     slots' tokens, and the rest of the chunks ahead of that.
     """

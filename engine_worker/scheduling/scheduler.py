@@ -20,8 +20,8 @@ from gpufc.ids import RequestNo
 from gpufc.protocol import Started
 
 AGEING = 32
-"""Tokens by which a prompt counts as shorter for each step that it has waited: no prompt is so long
-that shorter ones get in before it for ever."""
+"""Tokens by which a prompt counts as shorter for each step that it has waited. So even the longest
+prompt is computed in the end."""
 
 
 class Scheduler:
@@ -151,7 +151,7 @@ class Scheduler:
 
     def _prompts(self, fed: list[Sequence]) -> list[Sequence]:
         """Sequences with more than one token to compute, without those that are `fed` singly, and
-        waiting ones for which there is a place. The shortest first, less what they have waited."""
+        waiting ones for which there is a place. The shortest first, less `AGEING` for each wait."""
         found = [seq for seq in self.running if seq.n_pending > 1 and seq not in fed]
         if not (self._cells_short and self.running):
             n_places = self._max_running - len(self.running)

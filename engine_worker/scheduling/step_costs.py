@@ -18,11 +18,11 @@ _MEMORY = 16
 
 _FORGOTTEN_AFTER = 256
 """Steps after which a size that was not seen again is forgotten. Else a single slow step would keep
-drafts of that length from being tried for ever."""
+drafts of that length from ever being tried again."""
 
 _SETTLED = 2
-"""On a device, a step costs what later ones will after so many steps with equally many tokens: a
-launch is captured for one shape, and kernels are loaded when they are first used."""
+"""On a device, a step is typical only after so many steps with equally many tokens: a launch is
+captured for one shape, and kernels are loaded when they are first used."""
 
 
 class StepCosts:
@@ -65,7 +65,7 @@ class StepCosts:
         return computing_s + (self._sampling.seconds(n_outputs) or 0.0)
 
     def settled_seconds(self, n_tokens: int, n_outputs: int) -> float | None:
-        """The same of a step between others with as many tokens; None until there was one."""
+        """The same of a step among steps with as many tokens; None until there was one."""
         computing_s = self._settled_computing.mean(n_tokens)
         if computing_s is None:
             return None

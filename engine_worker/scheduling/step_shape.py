@@ -1,7 +1,7 @@
 """Which work goes together into a step, so that its passes suit the machine. Pure.
 
-`StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. `EqualChunks`,
-`FixedPass` and `PlaceholderRows` each add one thing to the shape before it. `policies` chooses one.
+`StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. Every other shape
+adds one thing to another one, and has a module of its own. `policies` chooses one.
 """
 
 import collections.abc
@@ -16,7 +16,7 @@ from gpufc.protocol import Started
 class StepShape(Protocol):
     """Forms the work of one step. Every method but `plan` leaves all state as it is.
 
-    `decoding` is what sequences compute for their next token, and `chunks` are those of prompts.
+    `decoding` is the work for sequences' next tokens, and `chunks` are parts of prompts.
     """
 
     def fed_singly(
@@ -57,7 +57,7 @@ class StepShape(Protocol):
         started: list[Started],
         n_prompts: int,
     ) -> Plan:
-        """The complete step, with all work in its order. May give up what a shape holds."""
+        """The complete step, with all work in its order. May give up slots that a shape holds."""
         ...
 
 

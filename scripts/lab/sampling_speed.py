@@ -1,9 +1,10 @@
-"""What choosing the tokens of one engine step costs, without a model: milliseconds of a step.
+"""The time to choose the tokens of one engine step, without a model.
 
-Random logits, from several matrices in turn so that they are not in the cache, as those of a model
-would not be. For each parameter set and number of threads: least and median wall time of
-`BatchSampler.choose`, by itself and with ggml's top-k, and the same for `Sampler.choose` row by
-row.
+The logits are random. They come from several matrices in turn, so that they are not in the cache,
+as a model's logits would not be. For each parameter set and number of threads it prints the least
+and the median wall time of `BatchSampler.choose`, with the sampler's own finders and with ggml's
+top-k, and that of `Sampler.choose` row by row. With `--masks` so many rows have a mask, which
+allows a random share of the tokens.
 """
 
 import argparse
@@ -22,7 +23,9 @@ import llama_cpp.llama_cpp as lc  # before numpy: see engine_worker/__main__.py
 import numpy as np  # isort: skip
 from numpy.typing import NDArray
 
-from engine_worker.backend.llama.host_top_k import GgmlTopK, aligned_memory
+from engine_worker.backend.candidates import MaskWords
+from engine_worker.backend.llama.bindings import library_of
+from engine_worker.backend.llama.host_top_k import HostTopK, aligned_memory
 from engine_worker.sampling.batch import BatchSampler, Pick, prepare
 from engine_worker.sampling.sampler import Sampler
 from gpufc.sampling import SamplingParams
@@ -49,6 +52,9 @@ def main() -> None:
         _aligned(generator.standard_normal(shape, np.float32) * 3) for _ in range(N_MATRICES)
     ]
     history = generator.integers(0, options.vocabulary, N_HISTORY).tolist()
+    masks = [
+        _mask(generator, options) if row < options.masks else None for row in range(options.rows)
+    ]
     for name, kind in KINDS.items():
         picks = [
             Pick(
@@ -57,13 +63,14 @@ def main() -> None:
                 N_HISTORY,
                 choice=0,
                 position=row,
+                mask=masks[row],
             )
             for row in range(options.rows)
         ]
         _report(f"{name}, row by row", options.steps, matrices, lambda m, p=picks: _each(m, p))
         for n_threads, by_ggml in product(options.threads, (False, True)):
-            top_k = GgmlTopK.of(lc._lib, options.vocabulary, n_threads) if by_ggml else None
-            batch = BatchSampler(options.vocabulary, n_threads, top_k)
+            host = HostTopK.of(library_of(lc), options.vocabulary, n_threads) if by_ggml else None
+            batch = BatchSampler(options.vocabulary, n_threads, () if host is None else (host,))
             _report(
                 f"{name}, {n_threads} threads{', ggml' if by_ggml else ''}",
                 options.steps,
@@ -71,10 +78,17 @@ def main() -> None:
                 lambda m, b=batch, p=picks: b.choose(m, prepare(p)),
             )
             batch.close()
+            if host is not None:
+                host.close()
+
+
+def _mask(generator: np.random.Generator, options: argparse.Namespace) -> MaskWords:
+    allowed = generator.random(-(-options.vocabulary // 32) * 32) < options.allowed
+    return np.packbits(allowed, bitorder="little").view(np.int32)
 
 
 def _aligned(logits: Matrix) -> Matrix:
-    """A copy that lies as a backend's logits do."""
+    """A copy in memory that is aligned as a backend's logits are."""
     copied = aligned_memory(logits.nbytes).view(np.float32).reshape(logits.shape)
     copied[:] = logits
     return copied
@@ -82,7 +96,7 @@ def _aligned(logits: Matrix) -> Matrix:
 
 def _each(logits: Matrix, picks: list[Pick]) -> None:
     for row, pick in zip(logits, picks, strict=True):
-        pick.sampler.choose(row, pick.history, pick.choice, pick.position)
+        pick.sampler.choose(row, pick.history, pick.choice, pick.position, pick.mask)
 
 
 def _report(
@@ -100,6 +114,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--vocabulary", type=int, default=49_152)
+    parser.add_argument("--masks", type=int, default=0, help="rows with a mask")
+    parser.add_argument("--allowed", type=float, default=0.5, help="share of tokens a mask allows")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
     return parser.parse_args()

@@ -78,8 +78,8 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     monitor.start()
     try:
         async with front:
-            app = control.create_control_app(front)
-            add_upgrade(app, front)
+            app = control.create_control_app(front, front.operations)
+            add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
             systemd.notify(
                 "READY=1"
@@ -87,12 +87,12 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
-                if front.successor is None:
+                if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
-    return front.successor
+    return front.operations.successor
 
 
 def _early_spare(config: Config) -> "Spare | None":

@@ -119,7 +119,7 @@ def _near(path: Path) -> str:
     if not folder.is_dir():
         while not folder.is_dir():
             folder = folder.parent
-        return f" (nor does its folder; the nearest that exists is {folder})"
+        return f" (nor does its folder; the closest folder that exists is {folder})"
     try:
         names = [entry.name for entry in folder.iterdir() if entry.suffix == ".gguf"]
     except OSError:

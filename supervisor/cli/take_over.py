@@ -66,8 +66,8 @@ async def _serve(
     monitor.start()
     try:
         async with front:
-            app = control.create_control_app(front)
-            add_upgrade(app, front)
+            app = control.create_control_app(front, front.operations)
+            add_upgrade(app, front.operations)
             commands = await control.serve(app, runtime.control_socket)
             try:
                 take.serving(front.addresses)

@@ -8,7 +8,7 @@ from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("upgrade")
+@click.command("upgrade", short_help="Replace the running front by the installed release.")
 @setting_options(["runtime_dir"])
 def command(runtime_dir: str | None) -> None:
     """Replace the running front by a new one of the installed release.

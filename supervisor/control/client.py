@@ -125,12 +125,12 @@ class ControlClient:
         pid = folder.front_pid()
         if pid is None:
             return NotRunning(
-                f"no front runs in {folder.path}; `{folder.command('start')}` starts one"
+                f"nothing runs in {folder.path}; `{folder.command('start')}` starts it"
             )
         if (folder.held_for_s() or 0.0) < STARTING_S:
             return NotRunning(f"a front (pid {pid}) is just starting in {folder.path}; try again")
         return NotRunning(
-            f"a front (pid {pid}) runs in {folder.path} but its control socket is missing; "
+            f"a front (pid {pid}) runs in {folder.path} but its control socket is gone; "
             f"end it with `kill {pid}`"
         )
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gpufc.settings import Value
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 
 class ControlledFront(Protocol):
@@ -19,14 +19,18 @@ class ControlledFront(Protocol):
         """Every configuration value in force."""
         ...
 
+
+class Operator(Protocol):
+    """What the control socket can have done (`supervisor.operations.Operations`)."""
+
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain. With `now`, or the second time, end at once. Returns immediately."""
         ...
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
         """Begin to replace a worker, or all one after another. Raises `NotFound`."""
         ...
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model under a served name; None means the only one."""
         ...

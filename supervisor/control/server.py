@@ -13,9 +13,9 @@ from msgspec import Struct
 from gpufc.errors import RequestError
 from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
-from supervisor.control.port import ControlledFront
+from supervisor.control.port import ControlledFront, Operator
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 POLL_S = 0.1
 _CLOSING = web.AppKey("closing", asyncio.Event)
@@ -40,9 +40,9 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     n_gpu_layers: int | None = None
 
 
-def create_control_app(front: ControlledFront) -> web.Application:
+def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
     """The application for the control socket."""
-    handlers = _Handlers(front)
+    handlers = _Handlers(front, operations)
     app = web.Application(middlewares=[_errors], client_max_size=64 * 1024)
     app[_CLOSING] = asyncio.Event()
     app.on_shutdown.append(_on_shutdown)
@@ -72,8 +72,9 @@ async def serve(app: web.Application, path: Path) -> web.AppRunner:
 
 
 class _Handlers:
-    def __init__(self, front: ControlledFront) -> None:
+    def __init__(self, front: ControlledFront, operations: Operator) -> None:
         self._front = front
+        self._operations = operations
 
     async def status(self, _request: web.Request) -> web.Response:
         return _json(self._front.status())
@@ -84,19 +85,19 @@ class _Handlers:
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, StopBody)
-        self._front.request_stop(body.now)
+        self._operations.request_stop(body.now)
         return await send_lines(request, self._draining(request.app[_CLOSING]))
 
     async def restart(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, RestartBody)
-        return await send_lines(request, _followed(self._front.restart(body.worker, body.now)))
+        return await send_lines(request, _followed(self._operations.restart(body.worker, body.now)))
 
     async def swap(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, SwapBody)
         change = ModelChange(
             model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
         )
-        return await send_lines(request, _followed(self._front.swap(body.name, change)))
+        return await send_lines(request, _followed(self._operations.swap(body.name, change)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
@@ -109,7 +110,7 @@ class _Handlers:
             await asyncio.sleep(POLL_S)
 
 
-async def _followed(replacing: Replacing) -> AsyncIterator[Event]:
+async def _followed(replacing: Operation) -> AsyncIterator[Event]:
     """Yield a replacement's progress and its end: `done`, or `failed` with the reason."""
     try:
         async for progress in replacing.follow():

@@ -5,7 +5,7 @@ import time
 
 import psutil
 
-from supervisor.devices import cgroup
+from gpufc import cgroup
 from supervisor.devices.snapshot import Host
 
 
@@ -25,7 +25,7 @@ class HostSource:
             time.sleep(0.1)
             self._primed = True
         memory = psutil.virtual_memory()
-        limits = cgroup.read()
+        limits = cgroup.limits()
         disk = psutil.disk_usage(self._disk_path)
         received, sent = self._network_rates()
         return Host(

@@ -1,5 +1,5 @@
-"""From a request to its tokens, whatever carries it in and whichever worker computes it.
+"""From a request to its tokens, over any number of workers and their deaths.
 
-Requests enter by one port, `Dispatcher.submit(request, principal) -> ResponseStream`. Knows no
-HTTP and no client's dialect; knows workers only as handles that take and bring messages.
+Requests enter by one port, `Dispatcher.submit(request, principal) -> ResponseStream`. Imports no
+HTTP and no client's dialect. A worker is a handle that takes and brings messages.
 """

@@ -1,8 +1,8 @@
-"""How many sequences of a model run and wait at once, and which one starts next.
+"""How many sequences of a model run and wait at once, and which sequence starts next.
 
-Pure: counts numbers, knows neither workers nor prompts. Those that were put back start before
-those that have not begun, the shortest replay first, so that the first streams go on early. The
-others, once their prompt is known, start when it is their owner's turn (`turns.py`).
+Pure: sees numbers, neither workers nor prompts. Replays start before new sequences, the shortest
+replay first, so that the first streams continue early. A new sequence with a prepared prompt starts
+when it is its owner's turn (`turns.py`).
 """
 
 from bisect import bisect_left, insort
@@ -16,15 +16,16 @@ from supervisor.dispatch.turns import Turns
 LONGEST_RETRY_AFTER_S = 60.0
 _FIRST_GUESS_S = 2.0
 _WEIGHT = 0.1
-"""Of one service time in their moving average: some ten requests are remembered."""
+"""Weight of one service time in the moving average: it covers about ten requests."""
 
 
 class Admission:
     """The places of one model's group.
 
-    Invariants: a sequence is in one of `preparing`, the turns' waiting ones, `again`, `aside` and
-    `running`; at most `slots` run, those beside them not counted; at most `places` are there at
-    all, and `reserve` more, unless another front had accepted some of them.
+    Invariants: a sequence is in exactly one of `_preparing`, the turns' waiting ones, `_again`,
+    `_aside` and `_running`. At most `slots` run, without the `n_beside` ones on workers that are
+    being replaced. At most `places` plus `reserve` exist, not counting those taken over from
+    another front. `_replays` is `_again` sorted by the size of the replay.
     """
 
     def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
@@ -36,10 +37,8 @@ class Admission:
         self._aside: set[RequestNo] = set()
         self._running: set[RequestNo] = set()
         self._replays: list[tuple[int, RequestNo]] = []
-        """Those in `again`, sorted by the size of their replay."""
         self._service_s = _FIRST_GUESS_S
         self.n_beside = 0
-        """Running sequences that take no slot: on workers that are being replaced."""
 
     @property
     def slots(self) -> int:
@@ -48,13 +47,13 @@ class Admission:
 
     @property
     def places(self) -> int:
-        """How many may be there at once, running and waiting."""
+        """How many sequences may exist at once, running and waiting."""
         return self.slots + self._limits.queue_limit
 
     @property
     def reserve(self) -> int:
-        """Places beyond `places` for owners with less than an even share of them: else whoever
-        fills the queue would keep all others out of it."""
+        """Places beyond `places`, for owners with less than an even share: without them, one owner
+        could fill the queue and keep all others out."""
         return min(self.slots, self._limits.queue_limit)
 
     @property
@@ -66,10 +65,10 @@ class Admission:
         return len(self._preparing) + self._turns.n_waiting + len(self._again) + len(self._aside)
 
     def accept(self, numbers: Sequence[RequestNo], owner: str) -> None:
-        """Take in all sequences of a request, or none of them. `owner` is who shares with others.
+        """Take in all sequences of a request, or none of them.
 
-        Raises `InvalidRequest` for more than could ever be taken in, `Overloaded` for more than
-        there is room for now.
+        Raises `InvalidRequest` for more sequences than there are places, `Overloaded` for more
+        than fit now.
         """
         if len(numbers) > self.places:
             raise InvalidRequest(
@@ -89,60 +88,60 @@ class Admission:
             self._turns.enter(number, owner)
 
     def _room(self, n_wanted: int, owner: str) -> int:
-        """How many may be there at once if this owner is to have so many more."""
+        """How many sequences may exist if this owner gets so many more."""
         share = self.places // self._turns.n_owners(owner)
         is_modest = self._turns.n_present(owner) + n_wanted <= share
         return self.places + (self.reserve if is_modest else 0)
 
     def take_in(self, number: RequestNo, n_tokens: int) -> None:
-        """One that another front has accepted, and maybe begun: refusing it now would break a
-        promise. It waits before all that have not begun. Whose it is, is not known."""
+        """Take in a sequence that another front has accepted. It is never refused, waits before
+        all new sequences, and has no known owner."""
         self._turns.enter(number, "")
         self._wait_again(number, n_tokens)
 
     def prepared(self, number: RequestNo) -> None:
-        """Its prompt is known: it may start when it is its turn."""
+        """Its prompt is prepared: it may start when it is its owner's turn."""
         self._preparing.remove(number)
         self._turns.wait(number)
 
     def next(self) -> RequestNo | None:
-        """Whose turn it is, if there is a free slot. `start` makes it run."""
+        """The sequence that starts next, if a slot is free. `start` makes it run."""
         if len(self._running) - self.n_beside >= self.slots:
             return None
         return self._replays[0][1] if self._replays else self._turns.first()
 
     def start(self, number: RequestNo) -> None:
-        """It has been sent to a worker."""
+        """It is sent to a worker."""
         self._no_longer_again(number)
         self._turns.begin(number)
         self._running.add(number)
 
     def put_back(self, number: RequestNo, n_tokens: int) -> None:
-        """The worker is gone: it waits again, before all that have not begun. `n_tokens` are what
-        its replay has to compute."""
+        """It has lost its worker, and waits before all new sequences. `n_tokens` is the size of
+        its replay."""
         self._running.remove(number)
         self._turns.pause(number)
         self._wait_again(number, n_tokens)
 
     def set_aside(self, number: RequestNo) -> None:
-        """It has to wait for a certain worker: others may go first. Until `come_back`."""
+        """It waits for a certain worker until `come_back`; other sequences may start before it."""
         self._no_longer_again(number)
         self._turns.pause(number)
         self._aside.add(number)
 
     def come_back(self, number: RequestNo, n_tokens: int) -> None:
-        """It is in the queue again, before all that have not begun."""
+        """It is in the queue again, before all new sequences."""
         self._aside.remove(number)
         self._wait_again(number, n_tokens)
 
     def prepare_again(self, number: RequestNo) -> None:
-        """Another model is to run it: its prompt is not known."""
+        """Another model will run it, so its prompt has to be prepared again."""
         self._no_longer_again(number)
         self._turns.pause(number)
         self._preparing.add(number)
 
     def release(self, number: RequestNo) -> None:
-        """It has ended, at whatever stage it was."""
+        """It has ended, at any stage."""
         self._no_longer_again(number)
         for stage in (self._running, self._aside, self._preparing):
             stage.discard(number)
@@ -153,7 +152,7 @@ class Admission:
         self._service_s += _WEIGHT * (seconds - self._service_s)
 
     def retry_after_s(self, n_places: int = 1) -> float:
-        """When so many places should be free, going by recent service times; 1 to 60 s."""
+        """When so many places should be free, by recent service times: 1 to 60 s."""
         estimate = self._service_s * n_places / self.slots
         return min(LONGEST_RETRY_AFTER_S, max(1.0, estimate))
 

@@ -1,4 +1,4 @@
-"""What an engine step brings: into the logs first, then the readers are woken. The hot path."""
+"""The tokens of an engine step: first into the logs, then the readers are woken. The hot path."""
 
 import logging
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Delivery:
-    """Owned by the model's group."""
+    """Owned by one model's group."""
 
     def __init__(self, table: JobTable, suspects: Suspects, ledger: Ledger) -> None:
         self._table = table
@@ -22,8 +22,8 @@ class Delivery:
         self._ledger = ledger
 
     def deliver(self, worker: WorkerHandle, step: Step, now: float) -> bool:
-        """True if a place may have fallen free. `now` is in monotonic seconds."""
-        jobs = self._table.jobs
+        """True if a slot may have become free. `now` is in monotonic seconds."""
+        jobs, suspects = self._table.jobs, self._suspects
         n_tokens = 0
         freed = False
         for started in step.started:
@@ -37,7 +37,7 @@ class Delivery:
                 continue
             if job.stage in LISTENED_TO:
                 self._append(job, delta, now)
-                if self._suspects and self._suspects.gained(delta.request, len(job.log.tokens)):
+                if suspects.open and suspects.gained(delta.request, len(job.log.tokens)):
                     self._cleared(job)
                     freed = True
             if delta.finish is not None and job.stage is not Stage.ENDED:
@@ -49,7 +49,7 @@ class Delivery:
         return freed
 
     def _started(self, job: Job, n_cached: int) -> None:
-        # choices share a prompt, which counts once
+        # the choices of a request share their prompt
         if job.log.started(n_cached) and job.log.choice == 0:
             self._ledger.tokens.prompt_cached += job.log.n_cached or 0
 
@@ -75,7 +75,7 @@ class Delivery:
         job.last_token_at = now
 
     def _cleared(self, job: Job) -> None:
-        """A suspect has got on. While there are others it makes room, so that each is alone."""
+        """A suspect has gained a token. While others are open it pauses: each runs alone."""
         if self._suspects and job.stage is Stage.RUNNING and job.worker is not None:
             job.stage = Stage.PAUSING
             job.worker.send(Cancel(job.worker.epoch, job.log.no))

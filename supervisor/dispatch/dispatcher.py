@@ -1,6 +1,6 @@
-"""The port through which requests enter, and the fleet's listener: sorts both by model.
+"""The port through which requests enter, and the fleet's listener. Sorts both by model.
 
-Everything happens in the event loop's thread. What becomes of a sequence is `group.py`'s.
+Everything happens in the event loop's thread. `group.py` decides about sequences.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, Overloaded, RequestError
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
@@ -22,39 +23,36 @@ from gpufc.protocol import (
     Prepare,
     Prepared,
     Prompt,
-    Ready,
     Refused,
     Step,
-    TextPrompt,
-    TokenPrompt,
     Tokens,
     ToWorker,
 )
+from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.questions import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 
 logger = logging.getLogger(__name__)
 
 MAX_QUESTIONS = 1024
-"""Prompts to be prepared and texts to be tokenized that may wait at once, for one model."""
+"""Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
 
 
 class Occupancy(Struct, frozen=True):
-    """Sequences now, over all models."""
+    """Sequences at this moment, over all models."""
 
     running: int
     waiting: int
 
 
 class Dispatcher:
-    """Implements `FleetListener`. Made in the event loop's thread; needs no stop of its own."""
+    """Implements `FleetListener`. Made in the event loop's thread; has nothing to stop."""
 
     def __init__(
         self,
@@ -76,10 +74,10 @@ class Dispatcher:
     # the port
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
-        """Take a request in; it runs until it ends or its stream is cancelled.
+        """Accept a request. It runs until it ends or its stream is cancelled.
 
         Raises `Overloaded` (queue full, draining), `EngineUnavailable` (failed for good),
-        `InvalidRequest` (more sequences than there could ever be), `ModelNotFound`.
+        `EngineCrashSuspect`, `InvalidRequest` (more sequences than places), `ModelNotFound`.
         """
         try:
             self._require_service(request.model)
@@ -93,43 +91,29 @@ class Dispatcher:
         return stream
 
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
-        """Go on with a sequence that another front began, from the tokens that it has.
+        """Continue a sequence that another front began, from the tokens that it has.
 
-        `sequence` is what that front would have sent to a worker. Its reader gets what is new.
-        Neither a full queue nor a drain is a reason to refuse what was accepted there: raises
-        `EngineUnavailable` only.
+        `sequence` is the message that front would send to a worker. The stream has the new text
+        only. The sequence was accepted there, so neither a full queue nor a drain refuses it:
+        raises `EngineUnavailable` only.
         """
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
-        request = GenerationRequest(
-            id=sequence.request_id,
-            model=model,
-            prompts=(TokenPrompt(sequence.prompt_tokens),),
-            sampling=sequence.sampling,
-            created=int(time.time()),
-            max_tokens=sequence.max_tokens,
-            stop=sequence.stop,
-            cache_prompt=sequence.cache_prompt,
-            replay=sequence.replay,
-        )
-        log = StreamLog.of_another_front(next(self._numbers), request, sequence)
+        log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self._group(model)
-        stream = group.resume(request, log)
+        stream = group.resume(log)
         if not group.has_worker:
             self._watch_outage(group)
         return stream
 
-    async def tokenize(self, model: str, prompt: TextPrompt) -> Tokens:
-        """The prompt's token ids. Waits for a worker; raises `RequestError`."""
-        return await self.prepare(model, prompt)
-
     async def prepare(self, model: str, prompt: Prompt, reserve: int = 0) -> Tokens:
-        """The same for any prompt of which `reserve` more tokens are to be generated."""
+        """The token ids of a prompt with room for `reserve` more. Waits for a worker; raises
+        `RequestError`."""
         answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt, reserve))
         if isinstance(answer, Prepared):
             return answer.prompt_tokens
-        raise InternalError("the engine answered nonsense")
+        raise InternalError("The engine answered a different question")
 
     async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
@@ -137,7 +121,7 @@ class Dispatcher:
         answer = await self._ask(model, lambda epoch, no: Detokenize(epoch, no, wanted))
         if isinstance(answer, Detokenized):
             return answer.pieces
-        raise InternalError("the engine answered nonsense")
+        raise InternalError("The engine answered a different question")
 
     async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
         self._require_service(model)
@@ -162,11 +146,11 @@ class Dispatcher:
         finally:
             group.questions.drop(no)
 
-    # what others want to know
+    # for health checks, statistics and handlers
 
-    def facts(self, model: str) -> Ready | None:
-        """What the model's latest worker obtained; None before the first one was ready."""
-        return self._group(model).ready
+    def facts(self, model: str) -> ModelFacts | None:
+        """The facts of the model's latest worker; None before the first one was ready."""
+        return self._group(model).facts
 
     def condition(self, model: str | None = None) -> Condition:
         """The fleet's condition, or `draining` since `drain` was called."""
@@ -185,11 +169,11 @@ class Dispatcher:
 
     @property
     def now(self) -> float:
-        """The clock that the ledger's times were taken with."""
+        """The time by the ledger's clock."""
         return self._clock()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that depends on the fleet's condition or on there being requests."""
+        """Wait for a condition that only changes with the fleet's condition or with idleness."""
         while not condition():
             self._changed.clear()
             await self._changed.wait()
@@ -197,17 +181,17 @@ class Dispatcher:
     # the end
 
     def drain(self, retry_after_s: float = 5.0) -> None:
-        """Take nothing new in. What is there goes on."""
+        """Refuse new requests. Accepted ones go on."""
         self._draining = max(1.0, retry_after_s)
         self._changed.set()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits, nor is being cancelled."""
+        """Whether no sequence is left, running, waiting or being cancelled."""
         return all(group.idle for group in self._groups.values())
 
     async def wait_idle(self, timeout_s: float) -> bool:
-        """Wait for the last sequence's end. False if there are some left after `timeout_s`."""
+        """Wait for the last sequence's end. False if sequences are left after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self.wait_until(lambda: self.idle)
@@ -216,7 +200,7 @@ class Dispatcher:
         return True
 
     def end_all(self, error: RequestError) -> None:
-        """Give every request this error as its end."""
+        """End every request with this error."""
         for group in self._groups.values():
             group.end_all(error)
 
@@ -260,13 +244,13 @@ class Dispatcher:
         self._changed.set()
 
     def _watch_outage(self, group: ModelGroup) -> None:
-        """Come back when the first of those that wait for a worker has waited too long."""
+        """Set a timer for the first sequence that will have waited too long for a worker."""
         if group in self._watched:
             return
         wait_s = group.expire()
         if wait_s is not None:
             self._watched.add(group)
-            # a little later than due: the loop's clock is not the one that the wait was taken by
+            # a little later than due, because the loop's clock is a different one
             asyncio.get_running_loop().call_later(wait_s + 0.1, self._look_again, group)
 
     def _look_again(self, group: ModelGroup) -> None:

@@ -1,7 +1,7 @@
-"""Lines of workers that are on their way out, and whether anything still needs them. Pure.
+"""Lines of workers that the fleet is draining, and whether a sequence still needs them. Pure.
 
-A line is kept for as long as something that has begun can only go on there: also while it has no
-worker, since the fleet is starting one then.
+A line is needed as long as a sequence that has begun can only continue there. That includes the
+time while the line has no worker, because the fleet is starting one then.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from supervisor.fleet.port import WorkerHandle
 
 
 class DrainingLines:
-    """At most one handle for each line: of the worker that it has now, or had last."""
+    """At most one handle for each line: that of its current worker, or of its last one."""
 
     def __init__(self) -> None:
         self._workers: dict[int, WorkerHandle] = {}
@@ -21,15 +21,15 @@ class DrainingLines:
         return bool(self._workers)
 
     def add(self, worker: WorkerHandle) -> None:
-        """The fleet wants this worker's line to end."""
+        """The fleet drains this worker's line."""
         self._workers[worker.line] = worker
 
     def serves(self, fingerprint: str | None) -> bool:
-        """Whether a line, now or when it is back, can go on with such sequences."""
-        return any(worker.ready.fingerprint == fingerprint for worker in self._workers.values())
+        """Whether a draining line serves this fingerprint, now or once its worker is back."""
+        return any(worker.facts.fingerprint == fingerprint for worker in self._workers.values())
 
     def settle(self, jobs: Iterable[Job], pool: WorkerPool) -> None:
-        """Tell the workers that nothing needs any more, each once."""
+        """Tell each worker that is no longer needed that it has drained, once."""
         jobs = list(jobs)
         for line, worker in list(self._workers.items()):
             if not any(_needs(job, worker, pool) for job in jobs):
@@ -40,6 +40,6 @@ class DrainingLines:
 def _needs(job: Job, worker: WorkerHandle, pool: WorkerPool) -> bool:
     if job.worker is not None:
         return job.worker.line == worker.line
-    if not job.has_begun or job.log.fingerprint != worker.ready.fingerprint:
+    if not job.has_begun or job.log.fingerprint != worker.facts.fingerprint:
         return False
-    return not pool.has_open(worker.ready.fingerprint)
+    return not pool.has_open(worker.facts.fingerprint)

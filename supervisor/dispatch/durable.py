@@ -1,31 +1,33 @@
-"""Requests that outlive their clients: the order of what each produced, and which are kept.
+"""Requests that outlive their clients: the order of their texts, and which requests are kept.
 
-Pure. The text stays where it is, in the stream logs. What is added is the order in which the
-choices gained it, eight bytes for each piece. A number in that order, a *position*, says exactly
-what a reader has, however many choices there are and however pieces were joined for it: any reader
-can go on from any position that another one was told, while the request runs or after. At position
-0 nothing is read; each later one up to n tells that a choice has begun, has more text, or has
-finished; n + 1 is what comes after everything: usage, or the request's error.
+Pure. The text stays in the stream logs. A durable request adds the order in which its choices
+gained text: eight bytes for each entry. Each entry says that a choice has begun, has more text, or
+has finished. A `Position` in that order is exact: it does not depend on the number of choices, on
+the number of parts of an entry, or on how a reader's pieces were joined. Any reader can resume from
+any position that another reader was given, while the request runs or after its end. After the last
+entry's position comes that of the closing: usage, or the request's error.
 """
 
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 from msgspec import Struct
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, Overloaded, RequestTooLarge
-from supervisor.dispatch.stream import ResponseStream, StreamEvent
+from supervisor.answers.parts import BEGUN, Part, joined, kind_of, merged
+from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
 
-BEGUN = 0
-FINISHED = 2**32 - 1
+HAS_BEGUN = 0
+HAS_FINISHED = 2**32 - 1
 
 SEQUENCE_BYTES = 4096
-"""About what a sequence takes in memory besides prompt and text."""
+"""Roughly the memory of a sequence without prompt and text."""
 
 PIECE_BYTES = 32
-"""About what a piece of text takes besides itself: places in lists, its tokens, its position."""
+"""Roughly the memory of a text without its characters: list slots, tokens, its entry."""
 
 PROMPT_TOKEN_BYTES = 40
 
@@ -33,19 +35,20 @@ RETRY_AFTER_S = 5.0
 
 
 class DurableKey(Struct, frozen=True):
-    """What a client calls its request. Another principal's equal key is another key."""
+    """A client's name for its request. Equal keys of different principals are different keys."""
 
     principal: str
     key: str
 
 
 class DurableRequest:
-    """One durable request, running or finished. Implements `StreamObserver`; only its stream's
-    calls change it, and the store what is the store's.
+    """One durable request, running or finished. Implements `StreamObserver`. Only its stream's
+    calls change it; `expires_at` is the store's.
 
-    Invariant: `choices[i]` and `marks[i]` tell of position i + 1 which choice it is about and how
-    many of the texts in its log are read by then, or that it has BEGUN or FINISHED. They are only
-    ever appended to, and never after the end.
+    Invariant: entry i is about choice `choices[i]`, and `marks[i]` is the number of texts in its
+    log that are read by then, or HAS_BEGUN or HAS_FINISHED. Entries are only appended, and never
+    after the end. `n_bytes` estimates all memory of the request, logs included. `watchers` are
+    called after each change and at the end.
     """
 
     def __init__(
@@ -60,14 +63,11 @@ class DurableRequest:
         self.digest = digest
         self.stream = stream
         self.n_bytes = n_bytes
-        """An estimate of the memory that it takes, logs and all."""
         self.choices = array("I")
         self.marks = array("I")
         self.is_over = False
         self.expires_at = 0.0
-        """When a finished one is forgotten: the store's."""
         self.watchers: set[Callable[[], None]] = set()
-        """Called after each change, and at the end."""
         self._store = store
         self._n_texts = [0] * len(stream.logs)
         self._begun: set[int] = set()
@@ -75,17 +75,17 @@ class DurableRequest:
 
     @property
     def tag(self) -> str:
-        """Tells this generation from another one under the same key, before or after it."""
+        """Tells this generation from an earlier or later one under the same key."""
         return self.stream.request.id[:8]
 
     @property
-    def closing(self) -> int:
-        """The position after everything, if it is over."""
-        return len(self.marks) + 1
+    def closing(self) -> Position:
+        """The position after the closing, once the request is over."""
+        return Position(len(self.marks) + 1)
 
     @property
     def fingerprint(self) -> str | None:
-        """The model's; the first one known stays the answer, whatever is served later."""
+        """The model's fingerprint. The first known value stays, also after a swap."""
         if self._fingerprint is None:
             self._fingerprint = self.stream.fingerprint
         return self._fingerprint
@@ -95,7 +95,7 @@ class DurableRequest:
         n_bytes = 0
         if index not in self._begun:
             self._begun.add(index)
-            self._note(index, BEGUN)
+            self._note(index, HAS_BEGUN)
             if log.choice == 0:  # choices share their prompt
                 n_bytes += PROMPT_TOKEN_BYTES * len(log.prompt_tokens or ())
         new = log.texts[self._n_texts[index] :]
@@ -104,7 +104,7 @@ class DurableRequest:
             self._note(index, len(log.texts))
             n_bytes += sum(PIECE_BYTES + sys.getsizeof(text) for text in new)
         if log.finish is not None:
-            self._note(index, FINISHED)
+            self._note(index, HAS_FINISHED)
         self.n_bytes += n_bytes
         self._store.grew(n_bytes)
         self._tell()
@@ -126,66 +126,118 @@ class DurableRequest:
 
 
 class Cursor:
-    """How far one reader has come in a durable request. It alone moves it."""
+    """One reader's place in a durable request, with parsers of its own. Only `take` moves it.
 
-    def __init__(self, request: DurableRequest, position: int = 0) -> None:
-        """Raises `InvalidRequest` for a position that nobody can have been told."""
-        known = request.closing if request.is_over else len(request.marks)
-        if not 0 <= position <= known:
-            raise InvalidRequest("There is no such event in this stream", param="Last-Event-ID")
-        self.position = position
-        self.begun: list[int] = []
-        """The choices that the reader knew already when it came."""
+    `known` has the parts before the first position, as one event for each choice: an encoder needs
+    them to go on in the right state.
+    """
+
+    def __init__(self, request: DurableRequest, position: Position) -> None:
+        """Raises `InvalidRequest` for a position that no reader can have been given."""
+        last = request.closing.marks if request.is_over else len(request.marks)
+        if not 0 <= position.marks <= last:
+            raise _unknown_event()
         self._request = request
-        self._read = [0] * len(request.stream.logs)
-        for index, mark in zip(request.choices[:position], request.marks[:position], strict=True):
-            if mark == BEGUN:
-                self.begun.append(index)
-            elif mark != FINISHED:
-                self._read[index] = mark
+        self._parsers = [request.stream.request.parser() for _ in request.stream.logs]
+        self._n_read = [0] * len(request.stream.logs)
+        self._at = position.marks
+        self._n_given = position.parts
+        self._entry: Sequence[Part] = ()
+        had = self._parts_before(position.marks)
+        if self._n_given:
+            self._begin_within_an_entry(had)
+        self.known = [StreamEvent(index, joined(parts)) for index, parts in had.items()]
 
     @property
     def has_news(self) -> bool:
-        """Whether `take` would bring something."""
-        return self.position < len(self._request.marks)
+        """Whether there are entries for `take` to read."""
+        return self._at < len(self._request.marks)
 
     @property
     def is_closed(self) -> bool:
-        """Whether the reader has even what comes after everything."""
-        return self._request.is_over and self.position == self._request.closing
+        """Whether the reader came with the position after the closing."""
+        return self._request.is_over and self._at == self._request.closing.marks
 
     def take(self, limit: int) -> list[StreamEvent]:
-        """The next events, at most `limit`; texts of one choice in a row are one event."""
-        events: list[StreamEvent] = []
-        while self.has_news and len(events) < limit:
-            events.append(self._next())
-        return events
+        """Read at most `limit` entries. Each part is an event, adjoining pieces of one kind are one
+        event. Empty if the parsers hold everything back."""
+        found: list[StreamEvent] = []
+        for kind, group in groupby(self._parts(limit), _kind):
+            events = list(group)
+            found += events if kind is None else [_merged(events)]
+        return found
 
-    def _next(self) -> StreamEvent:
-        choices, marks = self._request.choices, self._request.marks
-        index, mark = choices[self.position], marks[self.position]
-        log = self._request.stream.logs[index]
-        self.position += 1
-        text, finish = "", None
-        if mark == FINISHED:
-            finish = log.finish
-        elif mark != BEGUN:
-            while self.has_news and choices[self.position] == index:
-                if marks[self.position] == FINISHED:
-                    break
-                mark = marks[self.position]
-                self.position += 1
-            text = "".join(log.texts[self._read[index] : mark])
-            self._read[index] = mark
-        return StreamEvent(index, text, len(log.tokens), finish, self.position)
+    def _parts(self, limit: int) -> Iterator[StreamEvent]:
+        end = min(len(self._request.marks), self._at + limit)
+        while self._at < end:
+            at, n_given = self._at, self._n_given
+            parts = self._entry if n_given else self._read(at)
+            self._at, self._n_given, self._entry = at + 1, 0, ()
+            index = self._request.choices[at]
+            for n in range(n_given + 1, len(parts) + 1):
+                position = Position(at + 1) if n == len(parts) else Position(at, n)
+                yield StreamEvent(index, (parts[n - 1],), position)
+
+    def _read(self, at: int) -> Sequence[Part]:
+        """The parts of the next entry of its choice. Each entry is read once."""
+        index, mark = self._request.choices[at], self._request.marks[at]
+        log, parser = self._request.stream.logs[index], self._parsers[index]
+        if mark == HAS_BEGUN:
+            return (BEGUN,)
+        if mark == HAS_FINISHED:
+            return () if log.finish is None else parser.end(log.finish)
+        start, self._n_read[index] = self._n_read[index], mark
+        return parser.feed("".join(log.texts[start:mark]))
+
+    def _parts_before(self, n_marks: int) -> dict[int, list[Part]]:
+        """The parts of the first entries by choice. Each choice's text is read in one piece."""
+        request = self._request
+        had: dict[int, list[Part]] = {}
+        finished = []
+        for index, mark in zip(request.choices[:n_marks], request.marks[:n_marks], strict=True):
+            if mark == HAS_BEGUN:
+                had[index] = [BEGUN]
+            elif mark == HAS_FINISHED:
+                finished.append(index)
+            else:
+                self._n_read[index] = mark
+        for index, parts in had.items():
+            texts = request.stream.logs[index].texts[: self._n_read[index]]
+            parts += self._parsers[index].feed("".join(texts))
+        for index in finished:
+            end = request.stream.logs[index].finish
+            had[index] += () if end is None else self._parsers[index].end(end)
+        return had
+
+    def _begin_within_an_entry(self, had: dict[int, list[Part]]) -> None:
+        if not self.has_news:
+            raise _unknown_event()
+        self._entry = self._read(self._at)
+        if not 0 < self._n_given < len(self._entry):
+            raise _unknown_event()
+        had[self._request.choices[self._at]] += self._entry[: self._n_given]
+
+
+def _unknown_event() -> InvalidRequest:
+    return InvalidRequest("There is no such event in this stream", param="Last-Event-ID")
+
+
+def _kind(event: StreamEvent) -> tuple[int, object] | None:
+    kind = kind_of(event.parts[0])
+    return None if kind is None else (event.index, kind)
+
+
+def _merged(events: list[StreamEvent]) -> StreamEvent:
+    first, last = events[0], events[-1]
+    return StreamEvent(first.index, (merged([event.parts[0] for event in events]),), last.position)
 
 
 class DurableRequests:
-    """Which durable requests are kept: all that run, finished ones for a while and as they fit.
+    """The durable requests that are kept: all running ones, and finished ones within the limits.
 
-    Invariants: a key stands in one of `_running` and `_finished`, the latter in order of their
-    ends; finished ones never make both together more than the limits allow. Dropping a request
-    takes nothing from those who read it just then.
+    Invariants: a key is in at most one of `_running` and `_finished`; `_finished` is in the order
+    of the ends; finished requests are dropped, oldest first, until both together are within the
+    limits. A dropped request stays readable for its current readers.
     """
 
     def __init__(
@@ -209,11 +261,11 @@ class DurableRequests:
 
     @property
     def n_bytes(self) -> int:
-        """An estimate of the memory that they take, logs and all."""
+        """An estimate of all their memory, logs included."""
         return self._running_bytes + self._finished_bytes
 
     def find(self, key: DurableKey, digest: bytes) -> DurableRequest | None:
-        """The request of that key. Raises `InvalidRequest` if it was another one."""
+        """The request under that key. Raises `InvalidRequest` for another request's key."""
         self._expire()
         found = self._running.get(key) or self._finished.get(key)
         if found is not None and found.digest != digest:
@@ -224,7 +276,7 @@ class DurableRequests:
         return found
 
     def require_room(self, n_bytes: int, n_sequences: int) -> None:
-        """Whether there is room beside those that run for a request with a body of that size.
+        """Check that a request with a body of that size fits beside the running ones.
 
         Raises `RequestTooLarge` or `Overloaded`.
         """
@@ -238,7 +290,7 @@ class DurableRequests:
     def add(
         self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
     ) -> DurableRequest:
-        """Keep a request that was just submitted, whose body has that size."""
+        """Keep a request that was just submitted. `n_bytes` is the size of its body."""
         n_bytes += SEQUENCE_BYTES * len(stream.logs)
         added = self._running[key] = DurableRequest(key, digest, stream, n_bytes, self)
         self.grew(n_bytes)
@@ -246,12 +298,12 @@ class DurableRequests:
         return added
 
     def grew(self, n_bytes: int) -> None:
-        """A running request takes that much more."""
+        """A running request takes that many bytes more."""
         self._running_bytes += n_bytes
         self._shrink()
 
     def ended(self, request: DurableRequest) -> None:
-        """It has its end, and is kept from now on if that end is an answer."""
+        """A running request has ended. It is kept if its end is an answer."""
         del self._running[request.key]
         self._running_bytes -= request.n_bytes
         if not _is_an_answer(request.stream):
@@ -263,7 +315,7 @@ class DurableRequests:
         self._expect_expiry()
 
     def _shrink(self) -> None:
-        """Drop finished requests, the oldest first, until the limits hold."""
+        """Drop finished requests, oldest first, until the limits hold."""
         limits = self._limits
         while self._finished and (
             len(self) > limits.max_durable_requests or self.n_bytes > limits.max_durable_bytes
@@ -283,7 +335,7 @@ class DurableRequests:
             self._drop_oldest()
 
     def _expect_expiry(self) -> None:
-        """See to it that the oldest is forgotten in time even if nobody asks any more."""
+        """Set a timer for the oldest finished request, so that it is dropped without a lookup."""
         oldest = self._oldest()
         if oldest is not None and not self._expiry_is_due:
             self._expiry_is_due = True
@@ -296,8 +348,8 @@ class DurableRequests:
 
 
 def _is_an_answer(stream: ResponseStream) -> bool:
-    """Whether that end is to be given again. What may go better next time is not: a refusal, or
-    there being no worker."""
+    """Whether a repeated request gets this end again. A refusal or a missing worker may go better
+    next time."""
     if stream.error is None:
         return not stream.cancelled
     return stream.error.status == 500

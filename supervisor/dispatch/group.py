@@ -6,9 +6,9 @@
                                                                    ▼
                                                  ENDED ◀─Finished─ CANCELLING
 
-A cancelled sequence keeps its slot until its worker says that it has stopped. Decisions are made
-by `admission`, `router` and `recovery`; this is where they meet messages (those that bring tokens:
-`delivery`). No asyncio, no clock of its own: whatever depends on time gets it from the outside.
+A cancelled sequence keeps its slot until its worker says that it has stopped. `admission`,
+`router`, `recovery` and `suspects` decide; this module applies their decisions to messages, and
+`delivery` handles the messages with tokens. No asyncio; the clock is an argument.
 """
 
 import logging
@@ -23,17 +23,18 @@ from gpufc.errors import (
     RequestError,
     from_wire,
 )
+from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
 from gpufc.protocol import (
     Detokenized,
     Prepare,
     Prepared,
-    Ready,
     Refused,
     Step,
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import Job, Stage
@@ -59,10 +60,10 @@ logger = logging.getLogger(__name__)
 
 
 class ModelGroup:
-    """All of one model. Only the dispatcher calls it, in the event loop.
+    """The sequences and workers of one model. Only the dispatcher calls it, in the event loop.
 
-    What becomes of one job is the table's (`job_table.py`); who is next, and where, is decided
-    here.
+    It decides which sequence starts next and on which worker; `job_table.py` keeps the accounts of
+    each job. `ready` has the facts of the latest worker, also while there is none.
     """
 
     def __init__(
@@ -77,8 +78,7 @@ class ModelGroup:
     ) -> None:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
-        self.ready: Ready | None = None
-        """What the latest worker obtained; kept while there is none."""
+        self.facts: ModelFacts | None = None
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
@@ -93,20 +93,20 @@ class ModelGroup:
 
     @property
     def idle(self) -> bool:
-        """Whether no sequence is left, not even one that is being cancelled."""
+        """Whether no sequence is left, cancelling ones included."""
         return not self._table.jobs
 
     @property
     def has_worker(self) -> bool:
-        """Whether there is a worker that takes new requests."""
+        """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
     # requests
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
-        """Take a request in.
+        """Accept a request.
 
-        Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`; nothing is left then.
+        Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`, and then keeps nothing of it.
         """
         if self._quarantine.holds(request, self._clock()):
             raise EngineCrashSuspect("An equal request killed the engine; it is refused for now")
@@ -122,23 +122,23 @@ class ModelGroup:
             for choice in range(request.n)
         ]
         self.admission.accept([log.no for log in logs], principal.owner)
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.ready)
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])
         self.pump()
         return stream
 
-    def resume(self, request: GenerationRequest, log: StreamLog) -> ResponseStream:
-        """Go on with a sequence that another front has begun: its log has a prompt and tokens."""
-        stream = self._table.open(request, [log], self._withdraw, lambda: self.ready)
-        log.fingerprint = self.ready.fingerprint if self.ready else None
+    def resume(self, log: StreamLog) -> ResponseStream:
+        """Continue a sequence that another front has begun: its log has a prompt and tokens."""
+        stream = self._table.open(log.request, [log], self._withdraw, lambda: self.facts)
+        log.fingerprint = self.facts.fingerprint if self.facts else None
         self._table.jobs[log.no].stage = Stage.READY
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
 
     def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
-        """Ask for the tokens of one prompt, for all its choices at once."""
+        """Ask a worker for the tokens of one prompt, once for all its choices."""
         no, request = logs[0].no, stream.request
         now = self._clock()
         for log in logs:
@@ -158,7 +158,8 @@ class ModelGroup:
     def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
         if not isinstance(answer, Prepared):
             self._table.fail(
-                self._table.jobs[logs[0].no].stream, InternalError("the engine answered nonsense")
+                self._table.jobs[logs[0].no].stream,
+                InternalError("The engine answered a different question"),
             )
             return
         if logs[0].fingerprint is None:
@@ -170,7 +171,7 @@ class ModelGroup:
             self.admission.prepared(log.no)
 
     def pump(self) -> None:
-        """Send workers what they have room for. Called whenever that may have changed."""
+        """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
             self.questions.ask(asked)
         self.admission.n_beside = self._pool.n_beside
@@ -192,7 +193,7 @@ class ModelGroup:
             self._draining.settle(self._table.jobs.values(), self._pool)
 
     def _next(self) -> RequestNo | None:
-        """Who starts next. While there are suspects, one of them at a time and nobody else."""
+        """The next sequence to start. While there are suspects, only one of them at a time."""
         if not self._suspects:
             return self.admission.next()
         suspects = [self._table.jobs[no] for no in self._suspects.open]
@@ -201,7 +202,7 @@ class ModelGroup:
         return min(suspects, key=lambda job: job.log.n_known).log.no
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
-        if job.log.fingerprint != worker.ready.fingerprint:  # and so it has not begun
+        if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
             self.questions.ask(worker)
@@ -210,9 +211,11 @@ class ModelGroup:
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
+        message = to_generate(job.log, worker.epoch)
+        job.log.dispatched(worker.epoch)
         try:
-            worker.send(job.log.to_generate(worker.epoch))
-        except LinkError as err:  # larger than a message may be, which no limit of ours allows
+            worker.send(message)
+        except LinkError as err:  # larger than a message may be, which the limits should rule out
             logger.error("generate_unsendable request=%s error=%s", job.stream.request.id, err)
             self._table.detach(job)
             self._table.fail(job.stream, InternalError("The request is too large for the engine"))
@@ -221,14 +224,14 @@ class ModelGroup:
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        self.ready = worker.ready
+        self.facts = worker.facts
         for job in list(self._table.jobs.values()):
             if job.stage is Stage.READY and self._is_stranded(job, worker):
                 self._table.fail(job.stream, recovery.model_changed())
         self.pump()
 
     def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
-        """Whether a worker came back with another model where this sequence's model was."""
+        """Whether its line of workers came back with a different model file."""
         bound_to = job.bound_to
         return (
             bound_to is not None
@@ -241,7 +244,7 @@ class ModelGroup:
         self._pool.drain(worker)
         self._draining.add(worker)
         if self._pool.newest is not None:
-            self.ready = self._pool.newest.ready
+            self.facts = self._pool.newest.facts
         self.pump()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
@@ -258,7 +261,7 @@ class ModelGroup:
                 job.waits_since = now
         self._pool.remove(worker)
         for job in orphans:
-            if job.stage is Stage.READY:  # not ended meanwhile, with another one of its request
+            if job.stage is Stage.READY:  # it may have ended with another sequence of its request
                 self._recover(job, reason, is_convict=job.log.no == convict)
         self.questions.lost(worker.epoch, fatal=reason.reason in FATAL)
         self.pump()
@@ -279,9 +282,9 @@ class ModelGroup:
                 self._table.fail(job.stream, error)
 
     def expire(self) -> float | None:
-        """End what has waited too long while there was no worker.
+        """End the sequences that have waited too long without a worker.
 
-        Returns in how many seconds the next one is due; None if nothing waits for a worker.
+        Returns the seconds until the next one is due; None if no sequence waits for a worker.
         """
         limit = self._clock() - recovery.MAX_OUTAGE_S
         for job in list(self._table.jobs.values()):
@@ -297,7 +300,7 @@ class ModelGroup:
         return max(0.0, min(waiting, default=self._clock()) - limit)
 
     def _lacks(self, job: Job) -> bool:
-        """Whether there is no worker now that could take it."""
+        """Whether it has no worker, and no worker could take it."""
         return job.worker is None and not self._pool.has(job.bound_to)
 
     def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
@@ -306,7 +309,7 @@ class ModelGroup:
         self.pump()
 
     def refused(self, worker: WorkerHandle, message: Refused) -> None:
-        """A worker will not prepare a prompt, or not run a sequence."""
+        """A worker has refused to prepare a prompt or to run a sequence."""
         error = from_wire(message.code, message.message, message.param)
         if not self.questions.settle(message.request, worker.epoch, error):
             job = self._table.jobs.get(message.request)
@@ -316,7 +319,7 @@ class ModelGroup:
         self.pump()
 
     def finished(self, worker: WorkerHandle, no: RequestNo) -> None:
-        """A worker has stopped a sequence that it was told to stop."""
+        """A worker has stopped a sequence, as it was told to or by itself."""
         job = self._table.jobs.get(no)
         if job is not None and job.stage is Stage.CANCELLING and job.worker is worker:
             self._table.end(job)
@@ -328,20 +331,20 @@ class ModelGroup:
         self.pump()
 
     def step(self, worker: WorkerHandle, step: Step) -> None:
-        """What one engine step brought."""
+        """A worker's engine step."""
         if self._delivery.deliver(worker, step, self._clock()):
             self.pump()
 
     # ends
 
     def end_all(self, error: RequestError) -> None:
-        """Every request ends with this error, also those that run."""
+        """End every request with this error, running ones included."""
         self.questions.fail_all(error)
         for stream in list(self._table.streams):
             self._table.fail(stream, error)
 
     def fail_waiting(self, error: EngineUnavailable) -> None:
-        """There will be no worker: whoever waits for one need not wait any longer."""
+        """There will be no worker: end all requests, unless workers are left."""
         if not self._pool and not self._draining:
             self.end_all(error)
 
@@ -351,7 +354,7 @@ class ModelGroup:
 
 
 def _victims(orphans: Iterable[Job], reason: ExitReason) -> list[Victim]:
-    """What the lost worker was computing; only its last batch where it could still tell."""
+    """The sequences that a lost worker was computing: its last batch, if it could name it."""
     if not incriminates(reason):
         return []
     named = set(reason.requests)

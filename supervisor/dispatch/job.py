@@ -9,26 +9,32 @@ from supervisor.fleet.port import WorkerHandle
 
 
 class Stage(StrEnum):
-    """Where a sequence is."""
+    """The stages of a sequence.
+
+    PREPARING waits for its prompt's tokens, READY for a slot. A PAUSING sequence is taken off its
+    worker and becomes READY again, because another suspect is tried alone. A CANCELLING sequence
+    keeps its slot until its worker has stopped it.
+    """
 
     PREPARING = "preparing"
     READY = "ready"
     RUNNING = "running"
     PAUSING = "pausing"
-    """It is being taken off its worker, to be put back: another one is to be tried alone."""
     CANCELLING = "cancelling"
     ENDED = "ended"
 
 
 LISTENED_TO = frozenset({Stage.RUNNING, Stage.PAUSING})
-"""What a worker says of these counts; of one that is cancelled nobody wants to know."""
+"""The stages in which a worker's deltas are logged."""
 
 
 class Job:
-    """A log with its place in the group, which alone changes it.
+    """A log with its stage. Only the group changes it.
 
-    `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number under
-    which the prompt is prepared, for all its choices at once.
+    `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
+    question that prepares the prompt, for all its choices at once. `line` is the line of workers
+    that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
+    its worker. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -52,19 +58,17 @@ class Job:
         self.stage = Stage.PREPARING
         self.worker: WorkerHandle | None = None
         self.line: int | None = None
-        """On which line of workers it ran last (`WorkerHandle.line`)."""
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.waits_since = now
-        """When it was accepted, or last lost its worker (monotonic seconds)."""
 
     @property
     def has_begun(self) -> bool:
-        """Whether any part of the answer to its request exists: then the rest has to come from
-        the same model."""
+        """Whether its request has a token in any choice. Then the rest of the answer has to come
+        from the same model."""
         return any(log.tokens for log in self.stream.logs)
 
     @property
     def bound_to(self) -> str | None:
-        """The fingerprint on which alone it can go on; None if any will do."""
+        """The only fingerprint it can continue on; None for any."""
         return self.log.fingerprint if self.has_begun else None

@@ -1,14 +1,15 @@
 """The sequences of one model that have not ended, and the requests that they belong to.
 
-Whatever ends a sequence, or takes it off its worker, goes through here, so that its place, its
+Every end of a sequence, and every loss of its worker, goes through here, so that its place, its
 worker's count and its request's end are settled together and once.
 """
 
 from collections.abc import Callable, Sequence
 
 from gpufc.errors import RequestError
+from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
-from gpufc.protocol import Cancel, Ready
+from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.ledger import Ledger
@@ -21,10 +22,11 @@ from supervisor.dispatch.suspects import Suspects
 
 
 class JobTable:
-    """Owned by the model's group.
+    """Owned by one model's group.
 
-    Invariant: each job in `jobs` is in exactly the matching set of `admission`; a job leaves both
-    at once, when it ENDs.
+    Invariant: each job in `jobs` is in exactly the matching set of the admission; a job leaves both
+    at once, when it ENDs. `streams` maps each open request to the time of its acceptance (monotonic
+    seconds) and the number of its jobs that are left.
     """
 
     def __init__(
@@ -39,7 +41,6 @@ class JobTable:
     ) -> None:
         self.jobs: dict[RequestNo, Job] = {}
         self.streams: dict[ResponseStream, tuple[float, int]] = {}
-        """When each was accepted (monotonic seconds), and how many of its jobs are left."""
         self._admission = admission
         self._questions = questions
         self._pool = pool
@@ -53,15 +54,15 @@ class JobTable:
         request: GenerationRequest,
         logs: Sequence[StreamLog],
         on_cancel: Callable[[ResponseStream], None],
-        ready: Callable[[], Ready | None],
+        facts: Callable[[], ModelFacts | None],
     ) -> ResponseStream:
-        """Take in the sequences of a request, which admission has accepted.
+        """Add the sequences of a request that the admission has accepted.
 
-        `ready` is what stands for its model until one of its prompts has been prepared.
+        `facts` gives the model's facts until one of the request's prompts has been prepared.
         """
 
         def fingerprint() -> str | None:
-            now = ready()
+            now = facts()
             return logs[0].fingerprint or (now.fingerprint if now else None)
 
         accepted_at = self._clock()
@@ -76,7 +77,7 @@ class JobTable:
         return self.streams[stream][0]
 
     def fail(self, stream: ResponseStream, error: RequestError) -> None:
-        """End a whole request: what one of its sequences met, the client gets once for all."""
+        """End a whole request with the error of one of its sequences."""
         if stream.error is None and not stream.cancelled:
             stream.fail(error)
         for log in stream.logs:
@@ -85,7 +86,7 @@ class JobTable:
         self._withdraw_jobs(stream)
 
     def withdraw(self, stream: ResponseStream) -> None:
-        """Nobody wants this request any more."""
+        """End a request without an error: its reader has left."""
         for log in stream.logs:
             if not log.ended:
                 log.cancel()
@@ -106,14 +107,14 @@ class JobTable:
                 self.end(job)
 
     def detach(self, job: Job) -> None:
-        """Its worker has it no longer: it waits again, in its old place."""
+        """Take a job off its worker: it waits again."""
         if job.worker is not None:
             self._pool.gave_back(job.worker)
         job.stage, job.worker = Stage.READY, None
         self._admission.put_back(job.log.no, job.log.n_known)
 
     def end(self, job: Job) -> None:
-        """Free the job's place. What its stream ended with is settled before."""
+        """Free the job's place. The caller has settled its log's end before."""
         now = self._clock()
         if job.worker is not None:
             self._pool.gave_back(job.worker)

@@ -1,6 +1,6 @@
-"""What is counted and timed over the front's life. Pure: the time comes in as an argument.
+"""The front's counters and durations. Pure: the time comes in as an argument.
 
-Counters never go down, whatever happens to workers.
+Counters never go down, not even when workers are replaced.
 """
 
 from collections import defaultdict, deque
@@ -13,7 +13,7 @@ from gpufc.ids import WorkerName
 
 RATE_WINDOW_S = 10
 SAMPLES = 2048
-"""How many of the latest durations the percentiles are taken from."""
+"""Percentiles are taken from this many of the latest durations."""
 
 
 class Outcome(StrEnum):
@@ -27,9 +27,11 @@ class Outcome(StrEnum):
 
 
 class RequestCounters(Struct):
-    """Whole requests by how they ended, `replayed` apart: that counts sequences put on another
-    worker. `lost` are the failed ones that a dead worker took along, `rejected` those that were
-    refused before anything ran for them."""
+    """Whole requests by their end; `replayed` counts sequences that went on with another worker.
+
+    `lost` are those `failed` ones that a worker's death ended. `rejected` requests were refused
+    before any of their sequences ran.
+    """
 
     succeeded: int = 0
     failed: int = 0
@@ -64,7 +66,7 @@ class Rate:
         self._counts[slot] += count
 
     def per_second(self, now: float) -> float:
-        # the running second is left out: it would read low at its beginning
+        # the current second is left out, because it is not complete
         newest = int(now) - 1
         pairs = zip(self._seconds, self._counts, strict=True)
         recent = (n for second, n in pairs if newest - RATE_WINDOW_S < second <= newest)
@@ -72,7 +74,7 @@ class Rate:
 
 
 class Percentiles(Struct, frozen=True):
-    """None where nothing was measured yet."""
+    """In seconds; None without a measurement."""
 
     p50: float | None
     p99: float | None
@@ -98,7 +100,7 @@ def _percentiles(values: Iterable[float]) -> Percentiles:
 
 
 class Ledger:
-    """Everything that dispatch counts, over all models."""
+    """All counters and durations of dispatch, over all models."""
 
     def __init__(self) -> None:
         self.requests = RequestCounters()

@@ -1,7 +1,7 @@
 """The ready workers of one model, and how many sequences each has.
 
-A worker is *open*, or it is being *drained*: then it gets only what has begun on its fingerprint.
-Sequences that have not begun may run on any open worker.
+A worker is *open* or *draining*. A draining worker only gets sequences that have begun on its
+fingerprint. A sequence that has not begun may run on any open worker.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ from supervisor.fleet.port import WorkerHandle
 
 
 class WorkerPool:
-    """Invariant: the counts are those of the model's running and cancelling jobs.
+    """Invariant: a worker's count is the number of jobs that have it as their `worker`.
 
-    Where a `fingerprint` is asked for, draining workers count too; without one only open ones do.
+    A method with a `fingerprint` considers all workers of that fingerprint, draining ones included;
+    with None it considers the open ones.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -31,7 +32,7 @@ class WorkerPool:
         self._outstanding[worker.epoch] = 0
 
     def drain(self, worker: WorkerHandle) -> None:
-        """It gets nothing new any more."""
+        """It gets no new sequences from now on."""
         self._draining.add(worker.epoch)
 
     def remove(self, worker: WorkerHandle) -> None:
@@ -48,7 +49,7 @@ class WorkerPool:
 
     @property
     def n_beside(self) -> int:
-        """Sequences on workers that are being drained: they take no place from others."""
+        """Sequences on draining workers: they take no slot from others."""
         return sum(self._outstanding[epoch] for epoch in self._draining)
 
     @property
@@ -57,20 +58,20 @@ class WorkerPool:
         return max(self._eligible(None), key=lambda worker: worker.epoch, default=None)
 
     def has(self, fingerprint: str | None) -> bool:
-        """Whether any worker could take such a sequence, once it has room."""
+        """Whether a worker could take such a sequence, now or when it has room."""
         return any(True for _ in self._eligible(fingerprint))
 
     def fingerprint(self, epoch: Epoch) -> str | None:
-        """Of the worker of this epoch, if it is there."""
+        """The fingerprint of the worker of this epoch, if there is one."""
         worker = self._workers.get(epoch)
-        return None if worker is None else worker.ready.fingerprint
+        return None if worker is None else worker.facts.fingerprint
 
     def has_open(self, fingerprint: str) -> bool:
         """Whether an open worker could take such a sequence."""
-        return any(worker.ready.fingerprint == fingerprint for worker in self._eligible(None))
+        return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
     def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
-        """Who should get the next such sequence; None if all are full."""
+        """The worker for the next such sequence; None if all are full."""
         loads = (
             Load(worker.epoch, self._outstanding[worker.epoch], self._capacity)
             for worker in self._eligible(fingerprint)
@@ -79,12 +80,12 @@ class WorkerPool:
         return None if epoch is None else self._workers[epoch]
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
-        """One that could take it and has nothing to do."""
+        """A worker without sequences that could take such a sequence."""
         workers = self._eligible(fingerprint)
         return next((worker for worker in workers if not self._outstanding[worker.epoch]), None)
 
     def least_busy(self) -> WorkerHandle | None:
-        """Whom to ask a question."""
+        """The open worker with the fewest sequences: the one to ask a question."""
         workers = self._eligible(None)
         return min(workers, key=lambda worker: self._outstanding[worker.epoch], default=None)
 
@@ -93,5 +94,5 @@ class WorkerPool:
             if fingerprint is None:
                 if epoch not in self._draining:
                     yield worker
-            elif worker.ready.fingerprint == fingerprint:
+            elif worker.facts.fingerprint == fingerprint:
                 yield worker

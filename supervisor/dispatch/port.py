@@ -1,4 +1,4 @@
-"""What dispatch needs of the fleet (`supervisor.fleet.fleet.Fleet` has it)."""
+"""The part of the fleet that dispatch and the handlers use (`supervisor.fleet.fleet.Fleet`)."""
 
 from typing import Protocol
 
@@ -10,15 +10,15 @@ class ServedFleet(Protocol):
     """The served models and whether they can serve. Called in the event loop; nothing blocks."""
 
     def condition(self, model: str | None = None) -> Condition:
-        """Whether a token could be produced now, by `model` or by any. Raises `ModelNotFound`."""
+        """Whether `model`, or any model, could produce a token now. Raises `ModelNotFound`."""
         ...
 
     def models(self) -> list[str]:
-        """The names that models are served under."""
+        """The served names."""
         ...
 
     def resolve(self, name: str | None) -> str:
-        """The served name that a client's `model` means. Raises `ModelNotFound`."""
+        """The served name for a client's `model`. Raises `ModelNotFound`."""
         ...
 
     def replay(self, model: str) -> Replay:
@@ -30,5 +30,5 @@ class ServedFleet(Protocol):
         ...
 
     def spares(self) -> list[SpareStatus]:
-        """A row for each process that waits to become a worker."""
+        """A row for each spare process."""
         ...

@@ -1,7 +1,7 @@
-"""What any ready worker of a model can answer at once, without running a sequence.
+"""Questions that any ready worker of a model answers at once, without running a sequence.
 
-A prompt to be tokenized, tokens to be spelt: asked of one worker, and of the next one when that
-is lost, so that whoever asked does not notice. No asyncio: answers go to callbacks.
+A prompt to be tokenized, tokens to be spelt. A question is asked of one worker, and of the next one
+if that worker is lost before it answers. No asyncio: answers go to callbacks.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Detokenized, Prepared, ToWorker
 
 MAX_ASKED = 3
-"""How often one question is asked. One that takes down so many workers is not asked again."""
+"""How often one question is asked, if every worker dies over it."""
 
 Answer = Prepared | Detokenized
 
 
 class Asked(Protocol):
-    """A worker, as far as a question needs one."""
+    """The part of a worker that a question needs."""
 
     @property
     def epoch(self) -> Epoch: ...
@@ -26,7 +26,10 @@ class Asked(Protocol):
 
 
 class Question:
-    """One question. Exactly one of `answered` and `failed` is called, unless it is dropped."""
+    """One question. Exactly one of `answered` and `failed` is called, unless it is dropped.
+
+    `since` is when it was first put (monotonic seconds).
+    """
 
     def __init__(
         self,
@@ -37,7 +40,6 @@ class Question:
         failed: Callable[[RequestError], None],
         since: float,
     ) -> None:
-        """`since`: when it was first put (monotonic seconds)."""
         self.no = no
         self.message = message
         self.answered = answered
@@ -47,7 +49,7 @@ class Question:
 
 
 class Questions:
-    """All open questions to one model's workers: each is waiting for a worker or for an answer."""
+    """All open questions to one model's workers. Each waits for a worker or for its answer."""
 
     def __init__(self) -> None:
         self._unasked: dict[RequestNo, Question] = {}
@@ -57,12 +59,12 @@ class Questions:
         self._unasked[question.no] = question
 
     def drop(self, no: RequestNo) -> None:
-        """Nobody wants to know any more; an answer will be passed over."""
+        """Withdraw a question; its answer is ignored."""
         self._unasked.pop(no, None)
         self._asked.pop(no, None)
 
     def ask(self, worker: Asked) -> None:
-        """Ask this worker all that waits for one."""
+        """Ask this worker all questions that wait for a worker."""
         waiting, self._unasked = self._unasked, {}
         for question in waiting.values():
             question.asked += 1
@@ -74,7 +76,7 @@ class Questions:
         return bool(self._unasked)
 
     def settle(self, no: RequestNo, epoch: Epoch, outcome: Answer | RequestError) -> bool:
-        """Pass on what a worker said. False if no such question was asked of it."""
+        """Pass on a worker's answer. False if it was not asked such a question."""
         question, asked_of = self._asked.get(no, (None, None))
         if question is None or asked_of != epoch:
             return False
@@ -86,14 +88,14 @@ class Questions:
         return True
 
     def lost(self, epoch: Epoch, *, fatal: bool) -> None:
-        """A worker is gone: what it was asked waits for the next one.
+        """A worker is lost: its questions wait for the next one.
 
-        A worker answers in the order of asking, so only the first open question can have taken it
-        down, and only if it died of something within. To the others it does not count.
+        A worker answers in the order of asking, so only the first open question can have killed
+        it, and only by a fatal end. The death does not count against the other questions.
         """
         mine = [question for question, asked_of in self._asked.values() if asked_of == epoch]
         for index, question in enumerate(mine):
-            # one that failed above may have dropped others of the same request
+            # a question that failed above may have dropped others of the same request
             if self._asked.pop(question.no, None) is None:
                 continue
             if index > 0 or not fatal:
@@ -107,13 +109,13 @@ class Questions:
         return len(self._unasked) + len(self._asked)
 
     def expire(self, before: float, error: RequestError) -> None:
-        """Fail what waits for a worker and was put before that time."""
+        """Fail the questions that wait for a worker and were put before that time."""
         for question in [found for found in self._unasked.values() if found.since <= before]:
             if self._unasked.pop(question.no, None) is not None:
                 question.failed(error)
 
     def fail_all(self, error: RequestError) -> None:
-        """No worker is going to answer."""
+        """Fail all questions."""
         unasked, self._unasked = self._unasked, {}
         asked, self._asked = self._asked, {}
         for question in [*unasked.values(), *(question for question, _ in asked.values())]:

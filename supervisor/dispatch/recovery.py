@@ -1,7 +1,7 @@
-"""What becomes of a sequence whose worker is gone. Pure; the one place that decides it.
+"""Whether a sequence that has lost its worker goes on. Pure; the one place that decides it.
 
-Replay is the only recovery: it is sent to the next worker with the tokens that it has. These are
-the limits of it; who is tried alone, and who is convicted, is `suspects.py`'s.
+Replay is the only recovery: the sequence is sent to the next worker with its tokens. This module
+has the limits of replays; `suspects.py` finds the request that kills workers.
 """
 
 from msgspec import Struct
@@ -11,14 +11,14 @@ from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ASKED, ExitReason
 
 MAX_FRUITLESS_REPLAYS = 3
-"""Replays in a row that brought no token. What comes after so many is not tried."""
+"""After this many replays in a row without a token, a sequence fails."""
 
 MAX_OUTAGE_S = 120.0
-"""How long a sequence waits for there to be a worker at all."""
+"""How long a sequence waits while its model has no worker."""
 
 
 class Replay(Struct, frozen=True):
-    """It goes on with the next worker, from the tokens that it has."""
+    """It continues on the next worker from its tokens."""
 
 
 class Fail(Struct, frozen=True):
@@ -30,7 +30,7 @@ class Fail(Struct, frozen=True):
 def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     """Whether a sequence that was running on a lost worker goes on.
 
-    An end that an operator asked for is no failure of the replay, and is not counted.
+    A worker's end that an operator asked for does not count as a fruitless replay.
     """
     if reason.reason in ASKED:
         log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)
@@ -48,7 +48,7 @@ def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
 
 
 def outage_over_limit(*, began: bool) -> RequestError:
-    """The end of what has waited for `MAX_OUTAGE_S`, and had begun before or had not."""
+    """The end of a sequence that has waited for `MAX_OUTAGE_S`."""
     if began:
         return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")
     return EngineUnavailable(
@@ -57,13 +57,13 @@ def outage_over_limit(*, began: bool) -> RequestError:
 
 
 def model_changed() -> RequestError:
-    """The end of what had begun on a model that is there no more: its file was replaced."""
+    """The end of a sequence that began on a model file that has since been replaced."""
     return EngineCrashed("The model's file has changed since this request began; ask again")
 
 
 def refusal_of(log: StreamLog, error: RequestError) -> RequestError:
-    """What a client is told when a worker refuses a sequence. One that has begun was accepted
-    once: then it is not the client's fault, whatever the worker says."""
+    """The client's error for a worker's refusal of a sequence. A sequence with tokens was accepted
+    once, so its refusal is no fault of the client."""
     if not log.tokens or error.status >= 500:
         return error
     return EngineCrashed(f"The engine could not go on with this request: {error.message}")

@@ -1,4 +1,4 @@
-"""What is asked for, in no client's dialect, and on whose behalf."""
+"""A request in no client's dialect, and the principal that it is made for."""
 
 from enum import StrEnum
 
@@ -8,10 +8,11 @@ from gpufc.config import Replay
 from gpufc.ids import RequestId
 from gpufc.protocol import Prompt
 from gpufc.sampling import SamplingParams
+from supervisor.answers.parser import NewParser, PlainText
 
 
 class Scope(StrEnum):
-    """What a principal may do. `ADMIN` includes the others."""
+    """A right that a principal may have. `ADMIN` includes the others."""
 
     GENERATE = "generate"
     READ = "read"
@@ -19,19 +20,21 @@ class Scope(StrEnum):
 
 
 class Principal(Struct, frozen=True):
-    """Who asks. Those with equal `cache_scope` may reuse each other's cached prefixes.
+    """The identity that a request is made under.
 
-    `address` is set where the name does not tell clients apart.
+    Principals with an equal `cache_scope` may reuse each other's cached prefixes. `address` is set
+    where the name does not tell clients apart.
     """
 
     name: str
     scopes: frozenset[Scope]
     cache_scope: str = ""
     address: str = ""
+    is_anonymous: bool = False
 
     @property
     def owner(self) -> str:
-        """Among whom slots are shared evenly: whoever has the same one shares its part."""
+        """The name under which its sequences share slots with those of other owners."""
         return self.address or self.name
 
     def may(self, scope: Scope) -> bool:
@@ -39,16 +42,16 @@ class Principal(Struct, frozen=True):
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
-ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}))
-"""Everybody, as long as no keys are configured."""
+ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}), is_anonymous=True)
+"""The principal of a request without a key."""
 
 
 class GenerationRequest(Struct, frozen=True, kw_only=True):
-    """One request as accepted: all that a replay needs besides the tokens that it has.
+    """One accepted request: all that a replay needs besides the tokens generated so far.
 
-    It means `len(prompts) * n` sequences. The seed in `sampling` is fixed here, at acceptance, and
-    is the same for all of them: their choice numbers tell their random numbers apart. `model` is a
-    served name, not an alias. `created` is unix time in seconds.
+    It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
+    acceptance; their choice numbers make their random numbers differ. `model` is a served name,
+    never an alias. `created` is unix time in seconds. `parser` makes the parser of each choice.
     """
 
     id: RequestId
@@ -61,6 +64,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     cache_prompt: bool = True
     replay: Replay = Replay.FAST
+    parser: NewParser = PlainText
 
     @property
     def n_sequences(self) -> int:

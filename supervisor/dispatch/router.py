@@ -1,4 +1,4 @@
-"""Which worker gets a sequence. Pure."""
+"""The choice of a worker for a sequence. Pure."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from gpufc.ids import Epoch
 
 
 class Load(Struct, frozen=True):
-    """How busy a ready worker is: sequences that it has, and that it may have."""
+    """A ready worker's load: the sequences that it has, and may have."""
 
     epoch: Epoch
     outstanding: int

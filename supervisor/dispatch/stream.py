@@ -1,8 +1,8 @@
-"""What `submit` returns: the reader's end of a request.
+"""The reader's end of a request, as `Dispatcher.submit` returns it.
 
-It holds no text. It remembers how far it has read in each sequence's log, so that a reader who
-does not read costs nothing, and one who lags gets what has gathered in one piece. Requests with
-several readers, or with one who comes back, are read through an observer (`durable.py`).
+A stream holds no text. It remembers how far it has read in each sequence's log. An idle reader
+costs nothing; a slow reader receives the accumulated text in one event. A request with several
+readers, or with one that resumes, is read through an observer (`durable.py`).
 """
 
 import asyncio
@@ -13,25 +13,34 @@ from typing import Protocol
 from msgspec import Struct
 
 from gpufc.errors import EngineCrashed, RequestError
-from gpufc.protocol import FinishReason
+from supervisor.answers.parts import BEGUN, Part
+from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream_log import StreamLog
 
 
-class StreamEvent(Struct, frozen=True):
-    """What one choice gained since the last event of it. `n_tokens` is its total so far,
-    `position` its number in the order of a durable request, 0 in any other."""
+class Position(Struct, frozen=True, order=True, gc=False):
+    """How much of a durable request one reader has: all of the first `marks` entries in the order
+    of its texts, and the first `parts` parts of the entry after them."""
+
+    marks: int
+    parts: int = 0
+
+
+class StreamEvent(Struct, frozen=True, gc=False):
+    """The parts that one choice gained since its last event, at least one.
+
+    `position` is the reader's position after the event; only a durable request has positions.
+    """
 
     index: int
-    text: str
-    n_tokens: int
-    finish: FinishReason | None
-    position: int = 0
+    parts: Sequence[Part]
+    position: Position | None = None
 
 
 class Usage(Struct, frozen=True):
-    """Tokens, each counted once whatever was replayed. `cached` is a part of `prompt`."""
+    """Tokens, each counted once even if it was replayed. `cached` is a part of `prompt`."""
 
     prompt: int
     cached: int
@@ -39,22 +48,22 @@ class Usage(Struct, frozen=True):
 
 
 class StreamObserver(Protocol):
-    """Who is told of everything at once, whether or not anybody reads."""
+    """Is told of all progress at once, whether or not a reader reads."""
 
     def gained(self, index: int) -> None:
         """The choice's log has new text, or its end."""
         ...
 
     def ended(self) -> None:
-        """Nothing more will come. May be told more than once."""
+        """The request has ended. May be called more than once."""
         ...
 
 
 class Wakeup:
-    """What one reader waits on until there is news. Nothing is remembered while nobody waits.
+    """One reader's wait for news. A wake-up without a wait in progress is not remembered.
 
-    Its timer outlives the waits, which there are one of for each token: it is not moved with each
-    of them, but looks when it is due whether the wait in progress is over, and else goes on.
+    There is one wait for each token, so the timer outlives the waits. It is not moved with each
+    wait: when it is due and the wait in progress ends later, it is set again.
     """
 
     __slots__ = ("_deadline", "_due", "_timer", "_waiter")
@@ -62,32 +71,29 @@ class Wakeup:
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # both in the loop's seconds; infinite without a timer and without a time limit
         self._due = math.inf
-        """When the timer is; infinite without one. In the loop's seconds, as `_deadline`."""
         self._deadline = math.inf
 
-    async def wait(self, timeout_s: float | None) -> None:
-        """Until `wake` is called, or for `timeout_s`."""
+    async def wait_until(self, deadline: float) -> None:
+        """Return when `wake` is called, or at `deadline` (loop seconds, infinite for never)."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        if timeout_s is None:
-            self._deadline = math.inf
-        else:
-            self._deadline = loop.time() + timeout_s
-            if self._deadline < self._due:
-                self._set_timer(loop)
+        self._deadline = deadline
+        if deadline < self._due:
+            self._set_timer(loop)
         try:
             await waiter
         finally:
             self._waiter = None
 
     def wake(self) -> None:
-        """Let the reader go on, if it waits."""
+        """End the wait in progress, if there is one."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def rest(self) -> None:
-        """Nobody is going to wait any more, as far as is known."""
+        """Drop the timer: no further wait is expected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._due = None, math.inf
@@ -108,7 +114,7 @@ class Wakeup:
 class ResponseStream:
     """One request's events, for one reader in the event loop.
 
-    Ends exactly once: with every choice finished, with an error, or by `cancel`.
+    It ends exactly once: with every choice finished, with an error, or by `cancel`.
     """
 
     def __init__(
@@ -126,8 +132,9 @@ class ResponseStream:
         self._on_cancel = on_cancel
         self._fingerprint = fingerprint
         self._read = [0] * len(self.logs)
+        self._parsers = [request.parser() for _ in self.logs]
         self._news: dict[int, None] = {}  # choices with unread text or end, in order of arrival
-        self._unfinished = len(self.logs)  # choices whose end has not been read
+        self._unfinished = len(self.logs)  # choices with an end that has not been read
         self._wakeup = Wakeup()
         self._wants_all = False
         self._observer: StreamObserver | None = None
@@ -144,12 +151,12 @@ class ResponseStream:
 
     @property
     def fingerprint(self) -> str | None:
-        """The model's fingerprint, once any worker has loaded it."""
+        """The model's fingerprint, once a worker has loaded it."""
         return self._fingerprint()
 
     @property
     def usage(self) -> Usage:
-        """As far as it is known now; whole when `done`."""
+        """The tokens so far; complete when `done`."""
         firsts = [log for log in self.logs if log.choice == 0]
         return Usage(
             prompt=sum(len(log.prompt_tokens or ()) for log in firsts),
@@ -159,7 +166,7 @@ class ResponseStream:
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended, once none of its sequences is left."""
+        """How it ended. Defined once its last sequence has left the group."""
         if self.cancelled:
             return Outcome.CANCELLED
         if self.error is None:
@@ -170,31 +177,49 @@ class ResponseStream:
         return Outcome.REJECTED if never_ran and self.error.status < 500 else Outcome.FAILED
 
     async def next(self, timeout_s: float) -> list[StreamEvent] | None:
-        """The events since the last call, at most one for each choice; waits for the first one.
+        """Wait for the events since the last call, at most one for each choice.
 
-        None after `timeout_s` without any. Raises the request's `RequestError` once all that came
-        before it has been read. An empty list after the end. Cancelling the call loses nothing.
+        None after `timeout_s` without any. An empty list after the end. Raises the request's
+        `RequestError` once everything before it has been read. Cancelling the call loses nothing.
         """
-        if not self._news and not self._at_end():
-            await self._wakeup.wait(timeout_s)
-        if self._news:
-            return self._take()
+        deadline = math.inf
+        while True:
+            if not self._news and not self._at_end():
+                if deadline == math.inf:
+                    deadline = asyncio.get_running_loop().time() + timeout_s
+                await self._wakeup.wait_until(deadline)
+            if not self._news:
+                break
+            # a parser may hold back all that came: then the wait goes on
+            if events := self._take():
+                return events
         if self.error is not None:
             raise self.error
         return [] if self._at_end() else None
 
-    async def complete(self) -> list[str]:
-        """Wait for the end; the whole text of each choice. Raises the request's `RequestError`."""
+    async def complete(self) -> list[WholeAnswer]:
+        """Wait for the end; each choice's whole answer. Raises the request's `RequestError`."""
         self._wants_all = True
         while not self.ended:
-            await self._wakeup.wait(None)
+            await self._wakeup.wait_until(math.inf)
+        answers = self.answers()
+        self._news.clear()
+        self._unfinished = 0
+        return answers
+
+    def answers(self) -> list[WholeAnswer]:
+        """Each choice's whole answer, after the end. Raises the request's `RequestError`."""
         if self.error is not None:
             raise self.error
-        self._take()
-        return ["".join(log.texts) for log in self.logs]
+        new_parser = self.request.parser
+        return [
+            whole_answer(log.texts, log.finish, new_parser)
+            for log in self.logs
+            if log.finish is not None
+        ]
 
     def cancel(self) -> None:
-        """Nobody reads any more. May be called at any time, also after the end."""
+        """End the request: its reader has left. May be called at any time, also after the end."""
         self._wakeup.rest()
         if not self.cancelled and self.error is None and not self._all_ended():
             self.cancelled = True
@@ -204,12 +229,12 @@ class ResponseStream:
                 self._observer.ended()
 
     def observe(self, observer: StreamObserver) -> None:
-        """Tell it of everything from now on; right after `submit`, that is everything."""
+        """Tell the observer of all progress from now on. Right after `submit`, that is all."""
         self._observer = observer
         if self.ended:
             observer.ended()
 
-    # the group's side
+    # called by the group
 
     def notify(self, index: int) -> None:
         """The choice's log has new text, or its end."""
@@ -222,7 +247,7 @@ class ResponseStream:
                 self._observer.ended()
 
     def fail(self, error: RequestError) -> None:
-        """The whole request ends with an error. The first one counts."""
+        """End the whole request with an error. Only the first error counts."""
         if self.error is None:
             self.error = error
             self._wakeup.wake()
@@ -238,12 +263,16 @@ class ResponseStream:
     def _take(self) -> list[StreamEvent]:
         events = []
         for index in self._news:
-            log = self.logs[index]
+            log, parser = self.logs[index], self._parsers[index]
             start, texts = self._read[index], log.texts
             self._read[index] = len(texts)
-            text = texts[start] if start + 1 == len(texts) else "".join(texts[start:])
-            events.append(StreamEvent(index, text, len(log.tokens), log.finish))
+            parts = parser.feed(texts[start] if start + 1 == len(texts) else "".join(texts[start:]))
+            if start == 0:
+                parts = (BEGUN, *parts)
             if log.finish is not None:
                 self._unfinished -= 1
+                parts = (*parts, *parser.end(log.finish))
+            if parts:
+                events.append(StreamEvent(index, parts))
         self._news.clear()
         return events

@@ -1,28 +1,32 @@
-"""The truth about one sequence: what was asked and every token that any worker produced for it.
+"""The record of one sequence: its request, and every token that any worker produced for it.
 
-Pure. Whoever brings a token to a client reads it from here, so that nothing can be sent that was
-not logged first. Nothing but the log is needed to go on with a sequence on another worker.
+Pure. Every reader reads tokens from here, so that a client never has a token that was not logged
+first. The log alone is enough to go on with the sequence on another worker.
 """
 
 from array import array
-from typing import Self
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, Generate, Tokens
+from gpufc.protocol import Delta, FinishReason, Tokens
 from supervisor.dispatch.request import GenerationRequest
 
 
 class AlreadyEnded(RuntimeError):
-    """A second terminal state, or a token after the first one: a defect of the caller."""
+    """A start, or a second end, of a sequence that has ended: a defect of the caller."""
 
 
 class StreamLog:
     """One sequence. Only its model's group writes to it; streams read it.
 
-    Invariants: tokens are only ever appended, and only those of the newest epoch in `epochs`, at
-    the position that comes next; `texts[i]` is what the i-th appended delta made fit to be sent;
-    there is at most one terminal state (`finish` or `error`), and nothing changes after it.
+    Invariants: `tokens` only grows, by tokens of the newest epoch in `epochs` at the next position;
+    `texts[i]` is the text that the i-th appended delta released; there is at most one terminal
+    state (`finish` or `error`), and nothing changes after it.
+
+    `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
+    that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
+    tokens found in a cache at the first start; later starts do not change it.
+    `fruitless_dispatches` counts the starts since the sequence last gained a token.
     """
 
     __slots__ = (
@@ -57,37 +61,20 @@ class StreamLog:
         self.prompt_index = prompt_index
         self.choice = choice
         self.index = prompt_index * request.n + choice
-        """Its number among all choices of the answer, as OpenAI counts them."""
         self.scope = scope
         self.prompt_tokens: Tokens | None = None
         self.fingerprint: str | None = None
-        """Of the model whose tokens these are."""
         self.tokens = array("i")
         self.texts: list[str] = []
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
-        """Prompt tokens found in a cache at the first start; a replay's hits don't count."""
         self.fruitless_dispatches = 0
-        """Times that it was sent to a worker since it last gained a token."""
         self.finish: FinishReason | None = None
         self.error: RequestError | None = None
 
-    @classmethod
-    def of_another_front(
-        cls, no: RequestNo, request: GenerationRequest, sequence: Generate
-    ) -> Self:
-        """The log of a sequence that another front began, with the tokens that it has. Their
-        text was sent there."""
-        log = cls(no, request, scope=sequence.scope)
-        log.choice = sequence.choice
-        log.prompt_tokens = sequence.prompt_tokens
-        log.tokens.extend(sequence.tokens)
-        log.n_cached = 0
-        return log
-
     @property
     def n_known(self) -> int:
-        """Tokens that a worker has to compute before the next one: prompt and generated."""
+        """Tokens that a replay has to prefill: prompt and generated ones."""
         return len(self.prompt_tokens or ()) + len(self.tokens)
 
     @property
@@ -95,50 +82,31 @@ class StreamLog:
         """Whether it has its terminal state."""
         return self.finish is not None or self.error is not None
 
-    def to_generate(self, epoch: Epoch) -> Generate:
-        """The message that starts it on a worker, or goes on with it: with the tokens it has.
-
-        From here on, deltas of any other epoch are dropped.
-        """
-        if self.prompt_tokens is None:
-            raise ValueError("a sequence cannot start before its prompt is prepared")
-        if self.ended:
-            raise AlreadyEnded(f"sequence {self.no} cannot start again")
+    def dispatched(self, epoch: Epoch) -> None:
+        """Note that it is sent to a worker. From here on, deltas of any other epoch are dropped."""
+        self._require_open()
         self.epochs.append(epoch)
         self.fruitless_dispatches += 1
-        request = self.request
-        return Generate(
-            epoch,
-            self.no,
-            request.id,
-            self.choice,
-            self.prompt_tokens,
-            request.sampling,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            tokens=tuple(self.tokens),
-            replay=request.replay,
-            cache_prompt=request.cache_prompt,
-            scope=self.scope,
-        )
 
     def started(self, n_cached: int) -> bool:
-        """Note what the first start found in a cache. False if that is known already."""
+        """Note the cache hits of the first start. False for any later start."""
         if self.n_cached is not None:
             return False
         self.n_cached = min(n_cached, len(self.prompt_tokens or ()))
         return True
 
     def append(self, delta: Delta, epoch: Epoch) -> bool:
-        """Log what a step brought. False if it was dropped: an older epoch's, or had already.
+        """Log one step's delta. False if it is dropped: of an older epoch, or logged already.
 
-        Raises `LinkError` for a position that is not the next one: tokens are missing.
+        Raises `LinkError` for a position beyond the next one: tokens are missing.
         """
-        if not self.epochs or epoch != self.epochs[-1] or self.ended:
+        if not self.epochs or epoch != self.epochs[-1]:
+            return False
+        if self.finish is not None or self.error is not None:
             return False
         n_tokens = len(self.tokens)
         if delta.position != n_tokens:
-            # an end is never a mere repetition: dropping it would leave the sequence open for ever
+            # a delta with an end must not be dropped: the sequence would stay open for ever
             if delta.position + len(delta.tokens) <= n_tokens and delta.finish is None:
                 return False
             raise LinkError(
@@ -152,7 +120,7 @@ class StreamLog:
         return True
 
     def cancel(self) -> None:
-        """The terminal state of a sequence that nobody wants any more."""
+        """The terminal state of a sequence that was withdrawn."""
         self._require_open()
         self.finish = FinishReason.CANCELLED
 

@@ -1,10 +1,10 @@
-"""The request that kills: which one is it, and how long is it refused.
+"""Which request kills workers, and how long it is refused. Pure.
 
-Pure. One death says nothing about a request: everybody in the batch is replayed together. What
-two fatal batches have in common without having got on in between is suspect. Suspects are tried
-one at a time with nothing beside them: one that gains a token is cleared, one that dies is
-convicted. So a poisonous request costs three deaths, two if it was alone in the first place, and
-everybody else goes on.
+One death says nothing about a request: the whole batch is replayed. A sequence that was in two
+fatal batches without a new token in between is a suspect. Suspects run one at a time, alone on
+their worker: a suspect that gains a token is cleared, a suspect that dies is convicted. So a
+poisonous request costs three deaths, or two if it was alone the first time, and all other requests
+go on.
 """
 
 import hashlib
@@ -19,41 +19,44 @@ from supervisor.dispatch.request import GenerationRequest
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 FATAL = frozenset({Reason.CRASHED, Reason.DECODE_FAILED, Reason.HUNG, Reason.EXITED})
-"""Ends that a batch may have brought about. A kill from outside, also by the kernel for lack of
-memory, and an end that was asked for say nothing about requests."""
+"""Ends that a batch may have caused. A kill from outside, the kernel's out-of-memory kill included,
+and an end that was asked for say nothing about requests."""
 
 
 def incriminates(reason: ExitReason) -> bool:
-    """Whether an end may be the doing of what was computed. Memory that ran out, also a device's
-    (where it aborts the process), is everybody's."""
+    """Whether the batch may have caused this end. Lack of memory is no single request's fault, also
+    where a device's lack of memory aborts the process."""
     return reason.reason in FATAL and "out of memory" not in reason.detail.lower()
 
 
 MEMORY_S = 600.0
 MAX_REMEMBERED = 1000
 MAX_DEATHS = 64
-"""Of one request. Fewer latch `failed`."""
+"""Deaths remembered for one request. The fleet gives up after fewer."""
 
 Fingerprint = bytes
 
 
 class Victim(Struct, frozen=True):
-    """A sequence that a worker was computing when it died. `what` is equal for equal requests, so
-    that one whose client leaves and asks again is known again."""
+    """A sequence that a worker was computing when it died. Equal requests have an equal
+    `fingerprint`, so a request that is sent again is recognized."""
 
     no: RequestNo
-    what: Fingerprint
+    fingerprint: Fingerprint
     n_tokens: int
 
 
 class Suspects:
-    """Invariant: `open` maps suspects that are still there to the tokens they had when they died;
-    each leaves it by `gained`, `left` or a conviction."""
+    """Invariant: `open` maps each living suspect to the number of its tokens at its last death; it
+    leaves by `gained`, `left` or a conviction.
+
+    `n_deaths_explained` counts the deaths that the latest conviction explains and no earlier one:
+    those with the convict in the batch.
+    """
 
     def __init__(self) -> None:
         self.open: dict[RequestNo, int] = {}
         self.n_deaths_explained = 0
-        """By the latest conviction and by none before: deaths in which the convict was."""
         self._died_at: dict[Fingerprint, tuple[int, float]] = {}
         self._deaths: dict[Fingerprint, deque[int]] = {}
         self._unexplained: deque[int] = deque(maxlen=MAX_REMEMBERED)
@@ -65,41 +68,43 @@ class Suspects:
     def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
         """A worker died with these sequences. Returns the convict; `now` is monotonic.
 
-        A conviction explains the deaths before it: the others are suspects no longer.
+        A conviction explains the deaths before it, so it clears all other suspects.
         """
         if not incriminates(reason):
             return None
-        stuck = [victim for victim in batch if victim.n_tokens <= self._known(victim.what, now)]
+        stuck = [
+            victim for victim in batch if victim.n_tokens <= self._known(victim.fingerprint, now)
+        ]
         self._remember(batch, now)
         if stuck and len(batch) == 1:
             self.open.clear()
-            self._explain(self._deaths.pop(stuck[0].what))
+            self._explain(self._deaths.pop(stuck[0].fingerprint))
             return stuck[0].no
         self.open |= {victim.no: victim.n_tokens for victim in stuck}
         return None
 
     def gained(self, number: RequestNo, n_tokens: int) -> bool:
-        """A sequence has this many tokens now. True if that clears a suspect."""
+        """A sequence has this many tokens now. True if that clears it as a suspect."""
         if n_tokens <= self.open.get(number, n_tokens):
             return False
         del self.open[number]
         return True
 
     def left(self, number: RequestNo) -> None:
-        """The sequence is no more. What it died of is remembered: its client may ask again."""
+        """The sequence has ended. Its deaths stay remembered, in case the request is sent again."""
         self.open.pop(number, None)
 
-    def _known(self, what: Fingerprint, now: float) -> int:
-        n_tokens, until = self._died_at.get(what, (-1, now))
+    def _known(self, known: Fingerprint, now: float) -> int:
+        n_tokens, until = self._died_at.get(known, (-1, now))
         return n_tokens if until > now else -1
 
     def _remember(self, batch: Sequence[Victim], now: float) -> None:
         self._n_deaths += 1
         self._unexplained.append(self._n_deaths)
         for victim in batch:
-            self._died_at.pop(victim.what, None)  # to the end of the order
-            self._died_at[victim.what] = (victim.n_tokens, now + MEMORY_S)
-            deaths = self._deaths.setdefault(victim.what, deque(maxlen=MAX_DEATHS))
+            self._died_at.pop(victim.fingerprint, None)  # moves it to the end of the order
+            self._died_at[victim.fingerprint] = (victim.n_tokens, now + MEMORY_S)
+            deaths = self._deaths.setdefault(victim.fingerprint, deque(maxlen=MAX_DEATHS))
             deaths.append(self._n_deaths)
         while len(self._died_at) > MAX_REMEMBERED:
             oldest = next(iter(self._died_at))
@@ -114,7 +119,7 @@ class Suspects:
 
 
 class Quarantine:
-    """Requests that were convicted, by what they ask; bounded in number and time."""
+    """Convicted requests by their content, bounded in number and time."""
 
     def __init__(self) -> None:
         self._until: dict[Fingerprint, float] = {}
@@ -132,8 +137,8 @@ class Quarantine:
 
 
 def fingerprint(request: GenerationRequest, index: int = 0) -> Fingerprint:
-    """What makes two requests the same: all that reaches the engine but the seed, which is often
-    nobody's choice. `index` tells a request's sequences apart."""
+    """Equal for equal requests: a digest of all that reaches the engine except the seed, which is
+    often random. `index` tells a request's sequences apart."""
     sampling = msgspec.structs.replace(request.sampling, seed=0)
     parts = (
         request.model,

@@ -1,9 +1,10 @@
-"""Whose turn it is among clients that wait. Pure: knows owners and numbers only.
+"""The order of turns among owners with waiting sequences. Pure: sees owners and numbers only.
 
-Next comes the owner of whom the fewest sequences run, so that slots are shared evenly whatever
-each of them asks for; among equals the one that has been passed over for longest. Within an owner
-it is first come, first served. Nobody starves: who comes later, or has just had a turn, stands
-behind, so an owner of whom nothing runs waits for one turn of each other one at most.
+The next turn is the owner's with the fewest running sequences, so that slots are shared evenly
+however much each owner asks for. Among equals it is the owner's with the longest time since its
+last change. Within an owner it is first come, first served. No owner starves: an owner that is new,
+or has just had a turn, stands behind its equals. So an owner without a running sequence waits for
+at most one turn of each other owner.
 """
 
 import itertools
@@ -13,8 +14,8 @@ from gpufc.ids import RequestNo
 
 
 class _Owner:
-    """One client's sequences. `since` is the event (a running number) at which it came or a
-    sequence of its last began or stopped running; no two owners have the same."""
+    """One owner's sequences. `since` is the running number of the event at which the owner came, or
+    a sequence of it last started or stopped running; it is unique among owners."""
 
     __slots__ = ("name", "present", "running", "since", "waiting")
 
@@ -31,13 +32,13 @@ class _Owner:
 
 
 _Position = tuple[int, int, _Owner]
-"""Where an owner stands: the sequences of it that run, and its `since`, which settles the rest."""
+"""An owner's sort key: its running sequences, then its `since`."""
 
 
 class Turns:
-    """Invariants: an owner is known as long as any sequence of it is here; it stands in `_line`,
-    at its position, exactly as long as any of them waits. Both lists are sorted: a change costs a
-    binary search and moving what lies behind, microseconds with ten thousand.
+    """Invariants: an owner is known as long as it has a sequence here. It stands in `_line`, at its
+    position, exactly as long as a sequence of it waits. `_line` and each owner's `waiting` are
+    sorted, so a change is a binary search and one move of the entries behind.
     """
 
     def __init__(self) -> None:
@@ -53,16 +54,16 @@ class Turns:
         return self._n_waiting
 
     def n_owners(self, besides: str) -> int:
-        """Owners with anything here, and this one."""
+        """The number of owners with sequences here, `besides` included."""
         return len(self._owners) + (besides not in self._owners)
 
     def n_present(self, name: str) -> int:
-        """Sequences of an owner, whatever they do."""
+        """The number of an owner's sequences, at any stage."""
         owner = self._owners.get(name)
         return len(owner.present) if owner is not None else 0
 
     def enter(self, number: RequestNo, name: str) -> None:
-        """A sequence is here, and neither waits nor runs."""
+        """Add a sequence that neither waits nor runs yet."""
         owner = self._owners.get(name)
         if owner is None:
             owner = self._owners[name] = _Owner(name, next(self._events))
@@ -70,7 +71,7 @@ class Turns:
         self._owner_of[number] = owner
 
     def wait(self, number: RequestNo) -> None:
-        """It may run when it is its owner's turn."""
+        """It waits for its owner's turn from now on."""
         owner = self._owner_of[number]
         self._step_out(owner)
         insort(owner.waiting, number)
@@ -78,11 +79,11 @@ class Turns:
         self._step_in(owner)
 
     def first(self) -> RequestNo | None:
-        """Whose turn it is."""
+        """The sequence with the next turn."""
         return self._line[0][2].waiting[0] if self._line else None
 
     def begin(self, number: RequestNo) -> None:
-        """It runs, in its turn or out of it."""
+        """It runs from now on, in its turn or out of it."""
         owner = self._owner_of[number]
         self._step_out(owner)
         self._no_longer_waits(owner, number)
@@ -91,7 +92,7 @@ class Turns:
         self._step_in(owner)
 
     def pause(self, number: RequestNo) -> None:
-        """It neither waits nor runs any more."""
+        """It neither waits nor runs from now on."""
         owner = self._owner_of[number]
         self._step_out(owner)
         self._no_longer_waits(owner, number)
@@ -101,7 +102,7 @@ class Turns:
         self._step_in(owner)
 
     def leave(self, number: RequestNo) -> None:
-        """It is here no more."""
+        """Remove a sequence."""
         self.pause(number)
         owner = self._owner_of.pop(number)
         owner.present.remove(number)
@@ -115,7 +116,7 @@ class Turns:
             self._n_waiting -= 1
 
     def _step_out(self, owner: _Owner) -> None:
-        """Before anything changes on which an owner's position depends."""
+        """Take the owner out of `_line`, before its position changes."""
         if owner.waiting:
             del self._line[bisect_left(self._line, owner.position)]
 

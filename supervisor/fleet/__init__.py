@@ -1,1 +1,1 @@
-"""Workers: started, watched, replaced and stopped. `port.py` is what the rest may know of it."""
+"""Starts, watches, replaces and stops workers. The rest of the front may import `port.py`."""

@@ -1,6 +1,6 @@
-"""What a worker was computing, for the flight recorder: parameters, never a prompt. Pure.
+"""The sequences that a worker computed, for the flight recorder: parameters, never a prompt. Pure.
 
-A request that kills is found by what the batches it was in have in common; these are the facts.
+The fatal batches of one request have parameters in common: that is how it is found.
 """
 
 from typing import Any
@@ -16,8 +16,9 @@ MAX_SEQUENCES = 64
 
 
 class SequenceRecord(Struct, frozen=True, kw_only=True):
-    """One sequence that the worker had. `n_tokens` were generated before it got it; `parameters`
-    are those that differ from the defaults, tokens and texts in them only counted."""
+    """One sequence that the worker had. `n_tokens` were generated before the worker got it.
+
+    `parameters` differ from the defaults; tokens and texts in them are only counted."""
 
     no: RequestNo
     request: RequestId
@@ -29,17 +30,17 @@ class SequenceRecord(Struct, frozen=True, kw_only=True):
 
 
 class Batch:
-    """The sequences that a process has been given and has not ended. Owned by one black box."""
+    """The sequences that a process was given and has not ended. Owned by one black box."""
 
     def __init__(self) -> None:
         self._given: dict[RequestNo, Generate] = {}
 
     def given(self, sequence: Generate) -> None:
-        """The process has been sent this."""
+        """The process was sent this sequence."""
         self._given[sequence.request] = sequence
 
     def told(self, message: FromWorker) -> None:
-        """What the process says: some of it is a sequence's end. On the hot path."""
+        """Note a message of the process: it may end sequences. On the hot path."""
         match message:
             case Step():
                 for delta in message.deltas:
@@ -51,7 +52,7 @@ class Batch:
                 pass
 
     def records(self, first: tuple[RequestNo, ...]) -> tuple[SequenceRecord, ...]:
-        """At most `MAX_SEQUENCES` of them, those in `first` before others."""
+        """Records of at most `MAX_SEQUENCES` sequences; the sequences in `first` come first."""
         ordered = sorted(self._given, key=lambda no: (no not in first, no))
         return tuple(_record(self._given[no]) for no in ordered[:MAX_SEQUENCES])
 

@@ -1,17 +1,17 @@
-"""What a worker's state means to whoever waits for it. Pure."""
+"""The readiness that follows from the state of a line of processes. Pure."""
 
 from collections.abc import Iterable
 
 from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
+from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.port import Condition, ConditionStatus
-from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.states import WorkerState
 
 START_S = 2.0
-"""From spawn to ready with a small model: the guess while nothing is known yet."""
+"""From spawn to ready with a small model: the estimate before anything was measured."""
 
 FAILED_S = 60.0
-"""Nothing changes by itself then, but clients and proxies must be told something."""
+"""A failed worker does not come back by itself, but clients and proxies need a number."""
 
 _BEST_FIRST = (
     ConditionStatus.OK,
@@ -24,22 +24,20 @@ _BEST_FIRST = (
 
 
 def of_group(conditions: Iterable[Condition]) -> Condition:
-    """One worker that can serve is enough; otherwise the one that will be back first."""
+    """The best condition of a group: one worker that can serve is enough."""
     return min(
         conditions,
         key=lambda condition: (_BEST_FIRST.index(condition.status), condition.retry_after_s),
     )
 
 
-def of_runner(runner: WorkerRunner, now: float) -> Condition:
-    """The condition of what one runner runs."""
-    if runner.defect is not None:
-        return Condition(ConditionStatus.FAILED, runner.defect, FAILED_S)
-    return of_worker(runner.lifecycle, now)
+def of_defect(detail: str) -> Condition:
+    """The condition of a worker that the fleet's own defect has ended."""
+    return Condition(ConditionStatus.FAILED, detail, FAILED_S)
 
 
-def of_worker(worker: WorkerLifecycle, now: float) -> Condition:
-    """The condition of one worker. `now` is the clock that its events were handled with."""
+def of_lifecycle(worker: WorkerLifecycle, now: float) -> Condition:
+    """The condition of one line of processes. `now` is the clock of its events."""
     detail = worker.detail
     match worker.state:
         case WorkerState.READY:
@@ -74,7 +72,7 @@ def _stopping(worker: WorkerLifecycle) -> ConditionStatus:
 
 
 def _rest_of_load(worker: WorkerLifecycle, now: float) -> float:
-    """As long as loading has taken for what is done, for what is left; one second at least."""
+    """The rest of the load at its rate so far; at least a second."""
     done = worker.loading_fraction
     if worker.state is not WorkerState.LOADING or done <= 0.0:
         return START_S

@@ -1,7 +1,7 @@
-"""The flight recorder's record: what was known of a worker when it ended unasked. Pure.
+"""The flight recorder's record of a worker that ended unasked. Pure.
 
-Never a prompt, never generated text, never a secret: what is written here gets attached to bug
-reports. What a worker printed is kept as it is; workers log prompts at DEBUG only.
+A record never holds a prompt, generated text or a secret, because it gets attached to bug reports.
+The worker's own output is kept as it is; workers log prompts at DEBUG only.
 """
 
 import re
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, RequestNo, WorkerName
-from gpufc.protocol import Heartbeat, Ready
+from gpufc.protocol import EngineStatus, Ready
 from supervisor.fleet.batch_record import Batch, SequenceRecord
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
@@ -22,7 +22,7 @@ MAX_LOG_LINES = 200
 MAX_LOG_BYTES = 64 * 1024
 MEMORY_SAMPLE_S = 1.0
 MEMORY_SAMPLES = 300
-"""Five minutes of them."""
+"""Samples kept: five minutes."""
 
 _SECRET = frozenset({"token", "secret", "password", "key", "keys"})
 _FATAL = re.compile(r"^(Fatal Python error: .*|Current thread .*\(most recent call first\):)$")
@@ -32,7 +32,7 @@ _EXTENSIONS = "Extension modules:"
 
 
 class MemorySample(Struct, frozen=True, array_like=True):
-    """Resident bytes so many seconds after the process was started."""
+    """Resident bytes, `uptime_s` after the process was started."""
 
     uptime_s: float
     rss_bytes: int
@@ -52,8 +52,8 @@ class EngineRecord(Struct, frozen=True, kw_only=True):
 
 
 class CrashRecord(Struct, frozen=True, kw_only=True):
-    """One unwanted end. Times `_at` are unix seconds. `sequences` are what the worker had, and
-    `requests` those of the fatal batch, by their numbers, where the worker could still tell."""
+    """One unwanted end. Times `_at` are unix seconds. `sequences` are the worker's. `requests` are
+    the numbers of the fatal batch's sequences, if the worker could still send them."""
 
     worker: WorkerName
     epoch: Epoch
@@ -82,19 +82,19 @@ class CrashRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """What the record is stored under and asked for by."""
+        """The name of the record's file, and of the record in commands."""
         worker = re.sub(r"[^\w.-]", "_", self.worker)
         return f"{int(self.at * 1000)}-{worker}-{self.epoch}"
 
 
 class BlackBox:
-    """What is remembered of one process while it runs. Bounded; owned by one runner."""
+    """The memory of one running process, in bounded space. Owned by one observation."""
 
     def __init__(self, started: float, started_at: float, config: ModelConfig) -> None:
         """`started` is monotonic, `started_at` the same moment in unix time."""
         self.pid: int | None = None
         self.ready: Ready | None = None
-        self.heartbeat: Heartbeat | None = None
+        self.engine: EngineStatus | None = None
         self.last_step: int | None = None
         self.batch = Batch()
         self._started = started
@@ -103,7 +103,7 @@ class BlackBox:
         self._memory: deque[MemorySample] = deque(maxlen=MEMORY_SAMPLES)
 
     def sample_memory(self, now: float, rss_bytes: int) -> None:
-        """To be called as often as wanted: one sample in `MEMORY_SAMPLE_S` is kept."""
+        """Keep one sample in `MEMORY_SAMPLE_S`, however often this is called."""
         uptime_s = now - self._started
         if not self._memory or uptime_s >= self._memory[-1].uptime_s + 0.9 * MEMORY_SAMPLE_S:
             self._memory.append(MemorySample(round(uptime_s, 1), rss_bytes))
@@ -118,7 +118,7 @@ class BlackBox:
         epoch: Epoch,
         model: str,
     ) -> CrashRecord:
-        """The record of this process, which has ended. `log` is the end of what it printed."""
+        """The record of this process, which has ended. `log` is the end of its output."""
         ready = self.ready
         lines = log_lines(log)
         python_stack, c_stack = stacks(lines)
@@ -135,7 +135,7 @@ class BlackBox:
             started_at=self._started_at,
             uptime_s=round(now - self._started, 3),
             was_ready=ready is not None,
-            fingerprint=ready.fingerprint if ready else None,
+            fingerprint=ready.facts.fingerprint if ready else None,
             loaded_in_s=ready.loaded_in_s if ready else None,
             engine=self._engine(now),
             requests=end.requests,
@@ -145,27 +145,27 @@ class BlackBox:
             python_stack=python_stack,
             c_stack=c_stack,
             config=without_secrets(msgspec.to_builtins(self._config)),
-            system_info=ready.system_info if ready else "",
+            system_info=ready.facts.system_info if ready else "",
         )
 
     def _engine(self, now: float) -> EngineRecord | None:
-        beat = self.heartbeat
-        if beat is None:
+        engine = self.engine
+        if engine is None:
             return None
         return EngineRecord(
-            phase=beat.phase,
-            step=beat.step,
-            step_tokens=beat.step_tokens,
-            age_s=round(now - beat.step_started, 3),
-            n_running=beat.n_running,
-            n_waiting=beat.n_waiting,
-            kv_cells_used=beat.kv_cells_used,
+            phase=engine.phase,
+            step=engine.step,
+            step_tokens=engine.step_tokens,
+            age_s=round(now - engine.step_started, 3),
+            n_running=engine.n_running,
+            n_waiting=engine.n_waiting,
+            kv_cells_used=engine.kv_cells_used,
             last_step_sent=self.last_step,
         )
 
 
 def log_lines(log: bytes) -> tuple[str, ...]:
-    """The last lines of a log, within the limits, decoded come what may."""
+    """The last lines of a log, within the limits. Undecodable bytes are replaced."""
     text = log[-MAX_LOG_BYTES:].decode("utf-8", "replace")
     return tuple(text.splitlines()[-MAX_LOG_LINES:])
 
@@ -201,5 +201,5 @@ def _trimmed(lines: list[str]) -> tuple[str, ...]:
 
 
 def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without what its name gives away as nobody's business."""
+    """The configuration without keys that are named like secrets."""
     return {key: value for key, value in config.items() if not _SECRET & set(key.split("_"))}

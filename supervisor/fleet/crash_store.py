@@ -1,7 +1,7 @@
 """Crash records on disk: `RUNTIME_DIR/crashes/ID.json`, mode 0600, the newest 50.
 
-`CrashStore` reads and writes and may be used by any process and thread; `CrashWriter` is the
-fleet's own way to it, off the event loop. No aiohttp, no zmq: commands import this.
+`CrashStore` reads and writes; any process and thread may use it. `CrashWriter` writes for the
+fleet, off the event loop. Imports no aiohttp and no zmq, because commands import this module.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class CrashSummary(Struct, frozen=True, kw_only=True):
 
 
 _summaries = msgspec.json.Decoder(CrashSummary)
-"""Reads the same files: fields that it does not know are passed over."""
+"""Reads the same files and ignores the other fields."""
 
 
 class CrashStore:
@@ -78,7 +78,7 @@ class CrashStore:
         return path
 
     def list(self) -> list[CrashSummary]:
-        """What is there, the newest first. Files that cannot be read are passed over."""
+        """Summaries of all records, the newest first. Unreadable files are left out."""
         found = []
         for path in _newest_first(self._folder):
             with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -125,7 +125,7 @@ class CrashWriter:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of gpufc, Python and what the worker stands on, without importing any of it."""
+    """Versions of gpufc, Python and the worker's packages, found without importing them."""
     found = {"gpufc": gpufc.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

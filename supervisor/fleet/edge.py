@@ -1,7 +1,7 @@
 """The port between a runner and the machine, and its one real adapter.
 
-Tests of the runner put a fake process and a fake link behind the same port. A spare worker is
-handed out here: a runner cannot tell it from one that was spawned for it.
+Tests of the runner put a fake process and a fake link behind the same port. The adapter hands the
+spare worker out: to a runner it is the same as a new process.
 """
 
 import os
@@ -30,7 +30,7 @@ ExitListener = Callable[[ExitReason], None]
 
 
 class Link(Protocol):
-    """See `link.WorkerLink`."""
+    """A bound socket for one process (`link.WorkerLink`)."""
 
     endpoint: str
 
@@ -41,7 +41,7 @@ class Link(Protocol):
 
 
 class Process(Protocol):
-    """See `process.WorkerProcess`."""
+    """One running process (`process.WorkerProcess`)."""
 
     pid: int
 
@@ -71,7 +71,7 @@ class Edge(Protocol):
         ...
 
     def log_since(self, worker: WorkerName, mark: int) -> bytes:
-        """What was written to a worker's log since `mark`; the last `MAX_LOG_BYTES` of it."""
+        """The last `MAX_LOG_BYTES` that were written to a worker's log since `mark`."""
         ...
 
 
@@ -85,7 +85,7 @@ class LocalEdge:
         spares: SparePool | None = None,
         running: "Mapping[WorkerName, Callable[[Path, SystemExitListener], Process]] | None" = None,
     ) -> None:
-        """`running` are processes that another front has started: the first of its place each."""
+        """`running` are processes that another front has started, each the first of its place."""
         self._running = dict(running or {})
         self._spares = spares
         self._runtime = runtime
@@ -106,7 +106,7 @@ class LocalEdge:
             raise OSError(err.errno, f"cannot bind {path}: {err}") from err
 
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
-        """A process in its own group that writes to the worker's log. The spare if there is one."""
+        """A process in its own group that writes to the worker's log: the spare, or a new one."""
         log = self._runtime.worker_log(worker)
         self._oom.mark()
         take_over = self._running.pop(worker, None)
@@ -128,14 +128,13 @@ class LocalEdge:
         return spare or WorkerProcess(self._command, log, ended)
 
     def log_mark(self, worker: WorkerName) -> int:
-        """See the port."""
         try:
             return self._runtime.worker_log(worker).stat().st_size
         except OSError:
             return 0
 
     def log_since(self, worker: WorkerName, mark: int) -> bytes:
-        """See the port. Blocks for what reading 64 KiB from the page cache takes."""
+        """Blocks while it reads 64 KiB from the page cache."""
         try:
             with self._runtime.worker_log(worker).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

@@ -1,8 +1,8 @@
-"""What happens to a worker, and what is to be done about it: the lifecycle's words.
+"""The events that a lifecycle handles and the actions that it returns. Pure.
 
-Events of a process carry its epoch, so that those of an earlier process can be told apart and
-dropped. Requests of operators carry none: they mean whatever process there is. Actions are
-executed by the runner, in order.
+The events of a process carry its epoch: the lifecycle drops the events of an earlier process. An
+operator's request carries none, and means the process that exists. The runner executes the actions
+in order.
 """
 
 import signal
@@ -17,7 +17,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 
 
 class TimerKind(StrEnum):
-    """What is being waited for. A new timer of a kind replaces the one before."""
+    """The purpose of a timer. A new timer of a kind replaces the one before."""
 
     START = "start"
     LOAD = "load"
@@ -25,15 +25,15 @@ class TimerKind(StrEnum):
     BACKOFF = "backoff"
 
 
-# what was asked
+# requests
 
 
 class StartRequested(Struct, frozen=True):
-    """Start the worker. Only once; afterwards `RestartRequested` does it."""
+    """Start a process where there is none. `RestartRequested` replaces one."""
 
 
 class DrainRequested(Struct, frozen=True):
-    """Give the worker no new requests. What runs on it goes on."""
+    """Give the worker no new requests. Its running sequences go on."""
 
 
 class StopRequested(Struct, frozen=True):
@@ -44,25 +44,25 @@ class StopRequested(Struct, frozen=True):
 
 
 class RestartRequested(Struct, frozen=True):
-    """Replace the process by a new one, whatever state it is in; clears `FAILED`."""
+    """Replace the process by a new one, in any state; clears `FAILED`."""
 
     now: bool = False
 
 
 class TookOver(Struct, frozen=True):
-    """This worker serves from now on in the place of another one, whose record it continues."""
+    """This line of processes takes over from another one and continues its counters."""
 
     restarts: int
     last_exit: ExitReason
 
 
 class DeathsExplained(Struct, frozen=True):
-    """The last `count` deaths were a convicted request's doing."""
+    """A convicted request caused the last `count` deaths: they count for no limit."""
 
     count: int
 
 
-# what happened to a process
+# events of a process
 
 
 class Spawned(Struct, frozen=True):
@@ -106,7 +106,7 @@ class TokenProduced(Struct, frozen=True):
 
 
 class LinkBroken(Struct, frozen=True):
-    """The process broke the protocol. With `retryable` false its next start would do it again."""
+    """The process broke the protocol. With `retryable` false a new process would do so too."""
 
     epoch: Epoch
     detail: str
@@ -114,8 +114,8 @@ class LinkBroken(Struct, frozen=True):
 
 
 class EngineBroke(Struct, frozen=True):
-    """The engine's state is unknown and the process waits to be told to end. `requests` are those
-    of the fatal batch."""
+    """The engine's state is unknown, and the process waits for `Shutdown`. `requests` are the
+    sequences of the fatal batch."""
 
     epoch: Epoch
     detail: str
@@ -164,7 +164,7 @@ Event = (
 
 
 def of_message(message: FromWorker) -> Event | None:
-    """What a worker's message means to its lifecycle; None for what is others' business."""
+    """The event that a worker's message is to its lifecycle; None if it is none."""
     match message:
         case protocol.Hello(epoch):
             return HelloReceived(epoch)
@@ -180,11 +180,11 @@ def of_message(message: FromWorker) -> Event | None:
             return None
 
 
-# what is to be done
+# actions
 
 
 class Spawn(Struct, frozen=True):
-    """Start a process. Answered by `Spawned` or `SpawnFailed`. `replaces` says how the one
+    """Start a process. Answered by `Spawned` or `SpawnFailed`. `replaces` is how the process
     before ended; None for the first."""
 
     epoch: Epoch
@@ -196,7 +196,7 @@ class SendShutdown(Struct, frozen=True):
 
 
 class Signal(Struct, frozen=True):
-    """Send a signal to the process, or with `group` to all that it has started too."""
+    """Send a signal to the process, or with `group` also to its children."""
 
     signal: signal.Signals
     group: bool = False
@@ -209,13 +209,13 @@ class SetTimer(Struct, frozen=True):
 
 
 class ReportReady(Struct, frozen=True):
-    """Tell the listener. From now on messages are handed to it."""
+    """Tell the listener of the worker. Messages are forwarded from now on."""
 
     ready: Ready
 
 
 class ReportLost(Struct, frozen=True):
-    """Tell the listener. From now on no message is handed to it."""
+    """Tell the listener that the worker is lost. No message is forwarded from now on."""
 
     reason: ExitReason
 
@@ -227,7 +227,7 @@ class Release(Struct, frozen=True):
 
 
 class Publish(Struct, frozen=True):
-    """State, detail or progress changed: whoever shows them should look again."""
+    """State, detail or progress changed: displays should be refreshed."""
 
 
 Action = Spawn | SendShutdown | Signal | SetTimer | ReportReady | ReportLost | Release | Publish

@@ -1,7 +1,6 @@
-"""Why a worker's process ended. Pure: what the system reports goes in, one `ExitReason` comes out.
+"""The cause of a worker's end, from the system's report of it. Pure.
 
-Knows nothing of how a process is reaped (`process.py`) or of how out-of-memory kills are counted
-(`oom.py`).
+`process.py` reaps processes, and `oom.py` counts out-of-memory kills.
 """
 
 import os
@@ -14,9 +13,9 @@ from gpufc.ids import RequestNo
 
 
 class Reason(StrEnum):
-    """One word for an end: as the system saw it, or as the front decided it."""
+    """One word for an end: as the system reported it, or as the front decided it."""
 
-    # seen
+    # reported
     EXITED = "exited"
     KILLED = "killed"
     OUT_OF_MEMORY = "out_of_memory"
@@ -40,7 +39,7 @@ class Reason(StrEnum):
 ASKED = frozenset(
     {Reason.STOPPED, Reason.RESTARTED, Reason.SWAPPED, Reason.RECYCLED, Reason.HANDED_OVER}
 )
-"""Ends that somebody wanted: they are no deaths, and nothing is to be concluded from them."""
+"""Ends that were asked for. They are no deaths: neither policy nor records count them."""
 
 CRASH_SIGNALS = frozenset(
     {
@@ -53,16 +52,16 @@ CRASH_SIGNALS = frozenset(
         signal.SIGTRAP,
     }
 )
-"""Signals that a process brings upon itself. Every other one was sent to it."""
+"""Signals that a process causes itself. Any other signal was sent to it."""
 
 
 _OUT_OF_MEMORY = "out of memory"
 
 
 class ExitReason(Struct, frozen=True, kw_only=True):
-    """How a worker ended. At most one of `signal` and `code` is set; neither where the front has
-    given a worker up whose process has not ended yet. `at` is unix time in seconds. `requests` are
-    those that the fatal batch computed, where the worker could still tell."""
+    """How a worker ended. At most one of `signal` and `code` is set. Neither is set when the front
+    has given the worker up and its process has not ended yet. `at` is unix time in seconds.
+    `requests` are the sequences of the fatal batch, if the worker could still send them."""
 
     signal: int | None = None
     code: int | None = None
@@ -80,9 +79,9 @@ class ExitReason(Struct, frozen=True, kw_only=True):
 
 
 def classify(si_code: int, si_status: int, *, at: float, oom: bool) -> ExitReason:
-    """The end that `waitid` reported. `oom`: an out-of-memory kill has been counted meanwhile.
+    """The end that `waitid` reported. `oom`: the kernel has counted an out-of-memory kill.
 
-    An out-of-memory kill is a SIGKILL like any other; only the kernel's counter tells them apart.
+    Such a kill is an ordinary SIGKILL; only the kernel's counter tells the two apart.
     """
     if si_code == os.CLD_EXITED:
         return ExitReason(code=si_status, reason=Reason.EXITED, at=at)
@@ -96,10 +95,10 @@ def classify(si_code: int, si_status: int, *, at: float, oom: bool) -> ExitReaso
 
 
 def device_memory(log: bytes) -> str:
-    """What a process that has aborted said of a device's memory, for `detail`; else empty.
+    """The line about a device's memory in the log of an aborted process, for `detail`; else empty.
 
-    ggml ends the process when an operation's working memory cannot be had. That is nobody's fault
-    in particular: `suspects.incriminates` goes by these words.
+    ggml aborts when it cannot allocate an operation's working memory. No request is at fault then:
+    `suspects.incriminates` looks for this text.
     """
     lines = log.decode("utf-8", "replace").splitlines()
     return next((line.strip()[-200:] for line in lines if _OUT_OF_MEMORY in line.lower()), "")

@@ -1,7 +1,7 @@
 """All workers of a front, by the names that their models are served under.
 
-Owns the runners and their tasks. Decides nothing about a worker's life (`lifecycle.py`) and nothing
-about requests: whoever gets a worker's handle from `FleetListener.worker_ready` talks to it.
+Owns the places, the upkeep and the counters. Decides nothing about a worker's life (`lifecycle.py`)
+or about requests: the listener gets a worker's handle by `worker_ready` and talks to it.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from supervisor.fleet.condition import FAILED_S, of_group
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.heritage import Heritage, Holdings, is_unchanged, take_stock
+from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.names import ServedNames, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
@@ -35,16 +35,15 @@ from supervisor.fleet.port import (
     FleetListener,
     ModelChange,
     OnReplacement,
-    Replacement,
     SpareStatus,
     WorkerHandle,
     WorkerStatus,
+    not_followed,
 )
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.stage import Stage
 from supervisor.fleet.standby import Spare, SparePool, spare_backend
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
@@ -53,14 +52,10 @@ from supervisor.runtime_dir import RuntimeDir
 logger = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 256
-"""llama.cpp's own limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
+"""llama.cpp's limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
 STOP_LIMIT_S = 30.0
-"""Far over every ladder: only a process that the kernel cannot end takes longer."""
-
-
-def _nobody(_: Replacement) -> None:
-    """Who does not want to know how a replacement gets on."""
+"""Longer than every ladder: only a process that the kernel cannot end takes more."""
 
 
 class Fleet:
@@ -79,16 +74,17 @@ class Fleet:
         timings: Timings | None = None,
         watch: WatchLimits = LIMITS,
         rng: random.Random | None = None,
-        heritage: Heritage | None = None,
+        inheritance: FleetInheritance | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`heritage`: workers that run already, for another front that is about to give them.
-        `spare`: becomes the first worker, unless the configuration wants none.
+        """`inheritance`: running workers that another front is about to hand over.
+
+        `spare` becomes the first worker, unless the configuration wants no spare.
         """
-        held = heritage.holdings if heritage else None
+        held = inheritance.holdings if inheritance else None
         self.listener = listener
         self.restarts_total: Counter[Reason] = Counter()
-        """Replacements started so far, by how the process before ended."""
+        """Replacements started so far, by the end of the process before."""
         self._config = config
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
         self._rng = rng or random.Random()  # noqa: S311 - it spreads restarts, it hides nothing
@@ -97,7 +93,7 @@ class Fleet:
         self._watch = watch
         self._crashes = CrashWriter(CrashStore(runtime.path))
         self._spares = self._spare_pool(runtime, command, spare)
-        running = heritage.processes if heritage else None
+        running = inheritance.processes if inheritance else None
         self._edge = LocalEdge(runtime, command, self._spares, running)
         self._tasks: list[asyncio.Task[None]] = []
         self._work: set[asyncio.Task[None]] = set()
@@ -112,7 +108,7 @@ class Fleet:
             self._inherit(held)
 
     async def start(self) -> None:
-        """Begin to start all workers. Returns at once; `worker_ready` tells the rest."""
+        """Begin to start all workers. Returns at once; the listener hears `worker_ready` later."""
         config, delay_s = self._config.fleet, self._timings.spare_s
         for replacer in self._replacers():
             replacer.place.start()
@@ -124,9 +120,9 @@ class Fleet:
         self._tasks.append(asyncio.create_task(work))
 
     async def stop(self, *, now: bool = False) -> None:
-        """End all workers and leave nothing behind. `now` kills; otherwise they are asked first.
+        """End all processes and close all descriptors. `now` kills; otherwise workers are asked.
 
-        May be called again, also with `now` while another call is waiting.
+        May be called again, also with `now` while another call waits.
         """
         self._stopping = True
         await self._end_tasks()
@@ -144,11 +140,11 @@ class Fleet:
         await asyncio.to_thread(self._crashes.close)
 
     def _inherit(self, held: Holdings) -> None:
-        """Begin with the places of the fleet before, each with its record."""
+        """Begin with the places of the fleet before, and their counters."""
         for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
             if not workers:
-                continue  # it had no process: it is started as it is configured
+                continue  # it had no process: start it as configured
             self._names.add(model, *names)
             self._groups[model] = [self._replacer(worker.spec) for worker in workers]
             for replacer, worker in zip(self._groups[model], workers, strict=True):
@@ -158,7 +154,7 @@ class Fleet:
     # another front takes over
 
     def holdings(self) -> Holdings:
-        """What there is to hand over. Raises `Overloaded` while something is on its way."""
+        """The workers to hand over. Raises `Overloaded` unless every place is settled."""
         return take_stock(
             self._places(),
             self._names.known(),
@@ -171,7 +167,7 @@ class Fleet:
             raise Overloaded("another front has the workers", retry_after_s=1.0)
 
     def holds(self, holdings: Holdings) -> bool:
-        """Whether everything is as it was when these were taken."""
+        """Whether every worker is the same as when these were taken."""
         return is_unchanged(self._places(), holdings)
 
     def serving(self, model: str) -> list[WorkerHandle]:
@@ -180,16 +176,16 @@ class Fleet:
         return [worker for worker in workers if worker is not None]
 
     def lend(self, worker: WorkerName) -> tuple[int, int] | None:
-        """The descriptors of a worker's process, to be copied. None if it has ended since."""
+        """The descriptors of a worker's process, to be copied. None if it has ended."""
         return self._place_of(worker).runner.lend()
 
     def hand_over(self, worker: WorkerName, successor: Epoch, endpoint: str, token: str) -> None:
-        """Send a worker away to another front. From now on this fleet manages nothing."""
+        """Send a worker to another front. From now on this fleet manages no worker."""
         self._successor = Condition(ConditionStatus.OK, "", 0.0)
         self._place_of(worker).current.hand_over(successor, endpoint, token)
 
     async def let_go(self) -> None:
-        """The other front has the workers: end what it does not get, and keep nothing open."""
+        """The other front has the workers: end the other processes, and close all descriptors."""
         await self._end_tasks()
         if self._spares is not None:
             self._spares.end()
@@ -198,7 +194,7 @@ class Fleet:
             place.runner.let_go()
 
     def successor_lost(self) -> None:
-        """The other front is gone, and with it the workers."""
+        """The other front is gone, and the workers with it."""
         if self._successor is not None:
             self._successor = Condition(ConditionStatus.FAILED, "the new front is gone", FAILED_S)
 
@@ -218,7 +214,7 @@ class Fleet:
                 for place in self._places():
                     await place.wait_stopped()
         except TimeoutError:
-            logger.error("workers cannot be ended, the kernel holds them; left alone")
+            logger.error("workers_not_ended: the kernel does not end them; they are left alone")
 
     def condition(self, model: str | None = None) -> Condition:
         """Whether a token could be produced now: by `model`, or by any without it.
@@ -245,22 +241,22 @@ class Fleet:
         return self._groups[model][0].place.spec.config.replay
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker; while one is replaced, the one that retires has a row too."""
+        """A row for each worker, and one for each retiring worker that still has streams."""
         return [row for place in self._places() for row in place.workers()]
 
     def spares(self) -> list[SpareStatus]:
-        """A row for each process that waits to take a worker's place."""
+        """A row for each warm or hot spare."""
         loaded = [row for place in self._places() for row in place.spares()]
         return loaded + (self._spares.rows() if self._spares else [])
 
     async def restart(
-        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = _nobody
+        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = not_followed
     ) -> None:
         """Replace a worker's process, or all one after another; clears `failed`.
 
-        Returns when the new ones are ready. Raises `NotFound` for an unknown name, `Overloaded`
-        while it is being replaced, and `EngineUnavailable` when a new one cannot take over. When
-        cancelled, what has begun goes on.
+        Returns when the new workers are ready. Raises `NotFound` for an unknown name, `Overloaded`
+        during another replacement, `EngineUnavailable` when a new worker cannot take over. A
+        replacement that has begun goes on when the caller is cancelled.
         """
         self._require_ours()
         chosen = [each for each in self._replacers() if worker in {None, each.place.spec.name}]
@@ -270,13 +266,14 @@ class Fleet:
             await self._lasting(replacer.restart(now=now, tell=tell))
 
     async def swap(
-        self, name: str | None, change: ModelChange, *, tell: OnReplacement = _nobody
+        self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
     ) -> None:
-        """Serve another model under a served name; None means the only one, and with only one
-        served, an unknown name becomes a further name of it.
+        """Serve another model under a served name, worker by worker.
 
-        The first worker that cannot take over ends it: those after it are left as they were.
-        Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. When cancelled, what has begun goes on.
+        None means the only model. With one model served, an unknown name becomes an alias of it.
+        The first worker that cannot take over ends the swap, and later workers stay as they are.
+        Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. A replacement that has begun goes on
+        when the caller is cancelled.
         """
         self._require_ours()
         model = self._names.to_be_swapped(name)
@@ -285,7 +282,7 @@ class Fleet:
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def _lasting(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that goes on when whoever asked for it is gone."""
+        """Run a replacement that goes on when the caller is cancelled."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
@@ -310,7 +307,9 @@ class Fleet:
         place = Place(spec, self._runner, lambda: self.listener, self._became_ready)
         return Replacer(place, self._count, handover_kv_bytes=self._config.fleet.handover_kv_bytes)
 
-    def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
+    def _runner(
+        self, spec: WorkerSpec, listener: FleetListener, drained: Callable[[], None]
+    ) -> WorkerRunner:
         policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
         lifecycle = WorkerLifecycle(
             policy,
@@ -319,7 +318,7 @@ class Fleet:
             unix_offset_s=time.time() - time.monotonic(),
         )
         hooks = Hooks(self._count, self._became_ready, self._crashes.submit, drained)
-        return WorkerRunner(spec, lifecycle, self._edge, lambda: stage, hooks, self._watch)
+        return WorkerRunner(spec, lifecycle, self._edge, listener, hooks, self._watch)
 
     def _spare_pool(
         self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
@@ -337,7 +336,7 @@ class Fleet:
 
     def _is_quiet(self) -> bool:
         runners = [runner for place in self._places() for runner in place.runners()]
-        return not any(runner.lifecycle.state in COMING_UP for runner in runners)
+        return not any(runner.is_coming_up for runner in runners)
 
     def _became_ready(self) -> None:
         if self._spares is not None:

@@ -1,8 +1,7 @@
-"""Computed KV, carried from a worker to its successor of the same fingerprint.
+"""Carries computed KV from a worker to its successor of the same fingerprint.
 
-The memory file belongs to the front: made here, open only here, written once by the old worker,
-sealed against everybody, read by the new one, and gone. It never has a name, and nothing that
-another process could have written is ever taken over.
+The front makes a memory file (memfd) without a name. The old worker writes it once, the front seals
+it against any further write, and the new worker reads it. Then the file is gone.
 """
 
 import asyncio
@@ -13,48 +12,46 @@ from typing import Protocol
 
 import psutil
 
+from gpufc import cgroup
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch
-from gpufc.protocol import ExportKv, ImportKv, KvMoved, Ready
-from supervisor.devices import cgroup
+from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
 logger = logging.getLogger(__name__)
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 MOVE_S = 10.0
-"""The longest that either worker may take; an engine in a long step answers after it."""
+"""The longest wait for either worker. An engine answers after its current step."""
 MEMORY_SHARE = 0.25
-"""Of the memory that is free now. What the file takes lasts until the successor has read it."""
-
+"""The largest share of free memory that the file may take, until the successor has read it."""
 
 DEFAULT_BYTES = 1 << 30
-"""The most that is carried where the configuration says nothing, and it pays."""
+"""The most bytes to carry by default, unless GPUs compute all layers."""
 
 
-def limit(wanted: int | None, old: Ready, new: Ready) -> int:
-    """The most bytes to carry from a worker to another, given what the configuration says.
+def limit(wanted: int | None, old: ModelFacts, new: ModelFacts) -> int:
+    """The most bytes to carry between these workers. `wanted` is the configuration's.
 
-    Left to us, nothing where GPUs compute all layers: to prefill again took 0.3 to 0.7 of the time
-    there, with a model of 135M and with one of 8B (README).
+    The default is 0 where GPUs compute all layers: there the prefill was measured to be faster.
     """
     if wanted is not None:
         return wanted
-    on_gpus = all(ready.n_gpu_layers >= ready.n_layers for ready in (old, new))
+    on_gpus = all(facts.n_gpu_layers >= facts.n_layers for facts in (old, new))
     return 0 if on_gpus else DEFAULT_BYTES
 
 
 class KvWorker(Protocol):
-    """See `worker.Worker`."""
+    """A worker that can move KV (`worker.Worker`)."""
 
     epoch: Epoch
 
     async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
-        """Let the worker move KV; the answer may say that it failed. Waits for as long as it
-        takes, but not longer than the worker serves."""
+        """Let the worker move KV, and wait for its answer or its loss. Both may say an error."""
         ...
 
 
 async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved | None:
-    """Carry what `old` has computed to `new`. None if that was not possible: `new` prefills.
+    """Carry the KV of `old` to `new`. None if that was not possible: `new` prefills then.
 
     Never raises; both workers serve on as before. `limit_bytes` 0 switches it off.
     """
@@ -94,7 +91,7 @@ async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved 
 
 
 def _free_bytes() -> int:
-    """Memory that could be had now: the machine's, within the limits of a container."""
-    limit = cgroup.read().memory_free_bytes
+    """Available memory of the machine, within the limits of a container."""
+    limit = cgroup.limits().memory_free_bytes
     available = psutil.virtual_memory().available
     return available if limit is None else min(available, limit)

@@ -1,4 +1,4 @@
-"""The ways to end a process, rung by rung, and the time limits of a worker's life. Pure."""
+"""The ladders that end a process, and the time limits of a worker's life. Pure."""
 
 import signal
 
@@ -8,23 +8,23 @@ from supervisor.fleet import events as ev
 
 
 class Timings(Struct, frozen=True, kw_only=True):
-    """How long each wait may take, in seconds. Tests shorten them; operators set the loading."""
+    """The longest waits, in seconds. Tests shorten them; operators configure `load_s`."""
 
     start_s: float = 15.0
-    """From spawn to hello, which takes 0.3 s. Three in vain, with their ends and pauses, stay
-    within a minute: then nobody waits any longer for what never comes."""
+    """From spawn to hello. Three failed starts with their pauses stay within a minute: then the
+    worker is given up, and waiting requests are told."""
     load_s: float = 600.0
-    """Loading without any progress."""
+    """Loading without progress."""
     shutdown_s: float = 2.0
     """From the Shutdown message to SIGTERM."""
     terminate_s: float = 3.0
     """From SIGTERM to SIGKILL."""
     dump_s: float = 2.0
-    """From SIGABRT, on which a hung worker writes its stacks, to SIGKILL."""
+    """From SIGABRT, at which a hung worker writes its stacks, to SIGKILL."""
     spare_s: float = 2.0
-    """From a worker's ready to the spawn of a spare: what it replays needs the CPU first."""
+    """From a worker's ready to the spawn of a spare: replayed streams need the CPU first."""
     kill_s: float = 5.0
-    """Between SIGKILLs: a process in an uninterruptible call outlives the first."""
+    """Between SIGKILLs: a process in an uninterruptible call outlives the first one."""
 
 
 Rung = tuple[tuple[ev.SendShutdown | ev.Signal, ...], float]
@@ -32,12 +32,12 @@ Ladder = tuple[Rung, ...]
 
 
 class Ladders:
-    """The ways to end a process: what to do, and how long to wait before the next rung."""
+    """Four ladders. A rung is the actions of one step and the wait before the next rung."""
 
     def __init__(self, timings: Timings) -> None:
         kill: Rung = ((ev.Signal(signal.SIGKILL, group=True),), timings.kill_s)
         terminate: Rung = ((ev.Signal(signal.SIGTERM),), timings.terminate_s)
-        # a stopped process takes SIGABRT only after SIGCONT
+        # a stopped process handles SIGABRT only after SIGCONT
         abort = (ev.Signal(signal.SIGCONT), ev.Signal(signal.SIGABRT))
         self.ask: Ladder = (((ev.SendShutdown(),), timings.shutdown_s), terminate, kill)
         self.terminate: Ladder = (terminate, kill)

@@ -1,8 +1,7 @@
-"""The life of one worker's place in the fleet, over all processes that fill it. Pure.
+"""The life of one line of worker processes. Pure: events in, actions out (`events.py`).
 
-Events in, actions out (`events.py`); no clock, no sockets, no processes. `runner.py` is the only
-owner: it feeds events one at a time and executes the actions in order. The state table stands in
-DESIGN.md beside this file and in `MOVES` below.
+`runner.py` is the only owner: it feeds events one at a time and executes the actions in order. The
+legal moves are in `states.MOVES`, and DESIGN.md has them as a table.
 """
 
 from collections import deque
@@ -20,32 +19,20 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.ladder import Ladder, Ladders, Timings
 from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
+from supervisor.fleet.states import AT_REST, HAS_PROCESS, MOVES, SERVING, UP, WorkerState
 
 HISTORY = 50
 
 
-class WorkerState(StrEnum):
-    """Where a worker's place is. The words of `/stats`."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    BACKOFF = "backoff"
-    FAILED = "failed"
-
-
 class Shortage(Struct, frozen=True):
-    """What a load would have taken and what there was, in bytes; 0 if memory was not the cause."""
+    """Bytes that a load needed and bytes that were free; 0 if memory was not the cause."""
 
     needed_bytes: int
     available_bytes: int
 
 
 class After(StrEnum):
-    """What follows when a process that is being stopped has ended."""
+    """The continuation after a process that is being stopped has ended."""
 
     STAY_STOPPED = "stay_stopped"
     START = "start"
@@ -53,38 +40,15 @@ class After(StrEnum):
     FAIL = "fail"
 
 
-COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
-SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
-UP = COMING_UP | SERVING
-HAS_PROCESS = UP | {WorkerState.STOPPING}
-AT_REST = frozenset({WorkerState.STOPPED, WorkerState.BACKOFF, WorkerState.FAILED})
-
-_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED, WorkerState.STARTING})
-
-MOVES: dict[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
-    WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
-    | (_DIED - {WorkerState.STARTING}),
-    WorkerState.LOADING: frozenset({WorkerState.READY, WorkerState.STOPPING})
-    | (_DIED - {WorkerState.STARTING}),
-    WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
-    WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,
-    WorkerState.STOPPING: frozenset({WorkerState.STOPPED}) | _DIED,
-    WorkerState.BACKOFF: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
-    WorkerState.FAILED: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
-}
-"""All legal moves. A move that is not here is a defect and raises `IllegalMove`."""
-
-
 class IllegalMove(GpufcError):
-    """A defect of the fleet itself. The text holds what led to it."""
+    """A defect of the fleet itself. The text holds the events before it."""
 
 
 class WorkerLifecycle:
-    """One worker's place: at most one process at a time, every ready one lost exactly once.
+    """One line of processes. Invariants: at most one process; each ready one is lost exactly once.
 
-    Only `handle` changes anything; the attributes are for reading. `next_epoch` gives a number
-    that no process before had. `unix_offset_s` plus `now` is unix time.
+    Only `handle` changes it; the attributes are for reading. `next_epoch` returns a number that no
+    process had before. `unix_offset_s` plus `now` is unix time.
     """
 
     def __init__(
@@ -106,7 +70,7 @@ class WorkerLifecycle:
         self.detail = ""
         self.since = 0.0
         self.shortage = Shortage(0, 0)
-        """Of the last load that failed."""
+        """The memory that the last failed load lacked."""
         self._policy = policy
         self._timings = timings
         self._ladders = Ladders(timings)
@@ -124,11 +88,11 @@ class WorkerLifecycle:
 
     @property
     def giving_up(self) -> Reason | None:
-        """Why the process is being ended, while it is."""
+        """Why the process is being ended; None unless STOPPING."""
         return self._cause.reason if self._cause and self.state is WorkerState.STOPPING else None
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
-        """What to do about an event. `now` is monotonic, in seconds. Raises `IllegalMove`."""
+        """The actions that an event causes. `now` is monotonic seconds. Raises `IllegalMove`."""
         self._now, self._actions = now, []
         self._history.append(f"{now:.3f} {self.state} epoch={self.epoch}: {event!r}")
         match event:
@@ -145,16 +109,16 @@ class WorkerLifecycle:
             case ev.TimerFired():
                 self._timer(event)
             case _:
-                if event.epoch == self.epoch:  # else an earlier process's: it does not matter now
+                if event.epoch == self.epoch:  # events of an earlier process do not count
                     self._process_event(event)
         return self._actions
 
-    # what was asked
+    # requests
 
     def _start_or_drain(self, event: ev.StartRequested | ev.DrainRequested) -> None:
         if isinstance(event, ev.StartRequested):
             if self.state not in AT_REST:
-                self._defect("start of what runs")
+                self._defect("start of a running worker")
             self._start()
         elif self.state is WorkerState.READY:
             self._move(WorkerState.DRAINING, "draining")
@@ -174,7 +138,7 @@ class WorkerLifecycle:
         if self.state in UP:
             self._end(Reason.RESTARTED, "", self._ladder_for(now=now), After.START)
         elif self.state is WorkerState.STOPPING:
-            if self._after is not After.STAY_STOPPED:  # who stops for good wins
+            if self._after is not After.STAY_STOPPED:  # a stop is stronger than a restart
                 self._after = After.START
             if now:
                 self._climb(self._ladders.kill)
@@ -186,7 +150,7 @@ class WorkerLifecycle:
             return self._ladders.kill
         return self._ladders.ask if self.state in SERVING else self._ladders.terminate
 
-    # what happened
+    # events of a process
 
     def _process_event(
         self,
@@ -210,7 +174,7 @@ class WorkerLifecycle:
             case ev.Exited():
                 self._gone(event.reason)
             case _ if self.state not in UP:
-                pass  # last words of a process that has been given up, or has ended
+                pass  # the process has been given up or has ended: its last messages
             case ev.HelloReceived():
                 self._hello()
             case ev.LoadProgress():
@@ -222,7 +186,7 @@ class WorkerLifecycle:
                 self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
             case ev.TokenProduced():
-                # out of turn it says nothing about whether the worker works
+                # before READY a token does not show that the worker works
                 self._produced_token = self.state in SERVING
             case ev.LinkBroken():
                 after = After.ASK_POLICY if event.retryable else After.FAIL
@@ -265,7 +229,7 @@ class WorkerLifecycle:
 
     def _timer(self, event: ev.TimerFired) -> None:
         if self._timers.get(event.kind) != event.generation:
-            return  # replaced, or of a state that has been left
+            return  # the timer was replaced, or its state was left
         match event.kind:
             case ev.TimerKind.START:
                 detail = f"no hello within {self._timings.start_s:g} s"
@@ -280,7 +244,7 @@ class WorkerLifecycle:
             case _:
                 assert_never(event.kind)
 
-    # the moves themselves
+    # moves
 
     def _start(self) -> None:
         replaces = self.last_exit.reason if self.last_exit and self.epoch else None
@@ -299,7 +263,7 @@ class WorkerLifecycle:
         self._end_by(self._reason(reason, detail), ladder, after)
 
     def _end_by(self, cause: ExitReason, ladder: Ladder, after: After) -> None:
-        """Give the process up, and end it."""
+        """Give the process up, and begin to end it."""
         self._cause = cause
         self._after = after
         if self.state in SERVING:
@@ -308,7 +272,7 @@ class WorkerLifecycle:
         self._climb(ladder)
 
     def _climb(self, ladder: Ladder) -> None:
-        """Do the lowest rung; the last one is repeated until the process has ended."""
+        """Execute the next rung; the last one is repeated until the process has ended."""
         actions, wait_s = ladder[0]
         self._ladder = ladder[1:] or ladder
         self._actions.extend(actions)

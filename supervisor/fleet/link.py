@@ -1,12 +1,12 @@
 """The front's end of the link to one worker process: one socket, one epoch, one peer.
 
-A ROUTER bound on a fresh ipc path. The first peer whose hello carries the right token, epoch and
-pid is *the* peer; whatever anybody else says is dropped and counted. A second bind on an ipc path
-would silently steal it: what prevents this is that the path is random, never reused, and lies in a
-folder that only the holder of the front's lock uses (`supervisor/runtime_dir.py`).
+A ROUTER bound on a fresh ipc path. The first peer with a hello of the right token, epoch and pid is
+*the* peer; messages of other peers are dropped and counted. A second bind on an ipc path would
+silently steal it. To prevent that, the path is random, is never reused, and lies in a folder that
+only the holder of the front's lock uses (`supervisor/runtime_dir.py`).
 
-Knows nothing of the worker's state: it hands messages over, and says when the peer has broken the
-protocol. All methods belong to the event loop's thread.
+The link does not know the worker's state: it hands messages over, and reports a broken protocol.
+All methods belong to the event loop's thread.
 """
 
 import asyncio
@@ -34,29 +34,29 @@ from gpufc.protocol import (
 logger = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 256
-"""A worker that floods the link gets this many handled before others have their turn."""
+"""Messages of one worker that are handled before the loop serves other tasks."""
 
 MAX_HELLO_BYTES = 4096
 SEND_LIMIT = 100_000
-"""Messages that wait for a worker that does not read. A worker that is stopped for some seconds
-stays far below it; one that never reads again is hung before that."""
+"""Messages that may wait for a worker that does not read. A worker that is stopped for some seconds
+stays far below; one that never reads again counts as hung earlier."""
 
 RECEIVE_LIMIT = 10_000
 UNREACHABLE_S = 1.0
-"""How long a peer may be gone from the link before that counts: a dying one is reported by its
-exit, with a better reason, within milliseconds."""
+"""How long a peer may be gone from the link. A dying peer's exit comes within milliseconds, and has
+a better reason."""
 
-# as plain numbers: an operation on pyzmq's flags takes longer than one on the socket
+# plain numbers: an operation on pyzmq's flags costs more than one on the socket
 _POLLIN, _NOBLOCK, _SNDMORE = map(int, (zmq.POLLIN, zmq.NOBLOCK, zmq.NOBLOCK | zmq.SNDMORE))
 
 MessageListener = Callable[[FromWorker], None]
 BrokenListener = Callable[[str, bool], None]
-"""Called once at most, with what went wrong and whether a new process might do better."""
+"""Called once at most, with the fault and whether a new process might do better."""
 
 
 class WorkerLink:
-    """Open from construction until `close`. After the peer broke the protocol nothing of it is
-    handed over any more, and what is sent to it goes nowhere."""
+    """Open from construction until `close`. After the peer has broken the protocol, messages from
+    it and to it are dropped."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class WorkerLink:
         self._drain_soon()
 
     def expect(self, pid: int) -> None:
-        """Whose hello to accept. Until this is called, nobody's."""
+        """Accept the hello of this process. Until then no hello is accepted."""
         self._pid = pid
 
     def send(self, message: ToWorker) -> None:
@@ -110,11 +110,11 @@ class WorkerLink:
             logger.debug("message not sent epoch=%d: %s", self._epoch, err)
             if self._unreachable is None:
                 self._unreachable = self._loop.call_later(UNREACHABLE_S, self._peer_is_gone)
-        # sending may have taken the descriptor's wake-up with it: look for messages ourselves
+        # sending may have swallowed the descriptor's wake-up: look for messages
         self._drain_soon()
 
     def drain_now(self) -> None:
-        """Hand over all that has arrived: what a process said just before it ended."""
+        """Hand over all messages that have arrived, such as the last ones of a dead process."""
         while not self._closed and self._receive():
             pass
 
@@ -136,8 +136,8 @@ class WorkerLink:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        """Hand over what has arrived, until the socket says that there is no more: only then does
-        its descriptor announce the next message (it is edge-triggered, zmq_getsockopt(3))."""
+        """Hand over messages until the socket is empty: only then does its descriptor announce the
+        next one (it is edge-triggered, zmq_getsockopt(3))."""
         self._draining = False
         for _ in range(MESSAGES_PER_TURN):
             if self._closed or not self._receive():
@@ -147,7 +147,7 @@ class WorkerLink:
     def _receive(self) -> bool:
         """Take one message from the socket; False if there was none."""
         receive, option = self._socket.recv, self._socket.getsockopt
-        # asking is a third of what an exception costs, and each wake-up ends with a "no"
+        # a question costs a third of an exception, and each wake-up ends with an empty socket
         if not int(option(zmq.EVENTS)) & _POLLIN:
             return False
         sender = receive(_NOBLOCK)
@@ -178,12 +178,12 @@ class WorkerLink:
         self._on_message(message)
 
     def _stranger(self, sender: bytes, data: bytes) -> None:
-        """Accept the peer, or drop what somebody else said."""
+        """Accept the peer, or drop another peer's message."""
         hello = self._hello_in(data) if self._peer is None else None
         if hello is None:
             self.dropped["stranger"] += 1
-            if self.dropped["stranger"] == 1:  # a line for each would flood the log as well
-                logger.warning("message of a stranger dropped epoch=%d", self._epoch)
+            if self.dropped["stranger"] == 1:  # one line each would flood the log
+                logger.warning("message_dropped reason=stranger epoch=%d", self._epoch)
         elif hello.protocol != PROTOCOL_VERSION:
             self._break(
                 f"the worker speaks protocol {hello.protocol}, the front {PROTOCOL_VERSION}: "
@@ -195,7 +195,7 @@ class WorkerLink:
             self._on_message(hello)
 
     def _hello_in(self, data: bytes) -> Hello | None:
-        """The hello of the process that was started; None for anything else."""
+        """The hello of the process that was started; None for any other message."""
         if len(data) > MAX_HELLO_BYTES:
             return None
         try:

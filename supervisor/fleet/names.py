@@ -1,4 +1,4 @@
-"""The names that models are served under, and what else clients may call them. Pure."""
+"""The names that models are served under, and their aliases. Pure."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from gpufc.errors import ModelNotFound
 
 
 class ServedNames:
-    """Served name → aliases. A served name stays, whatever is swapped in beneath it."""
+    """Served name → aliases. A served name stays when its model is swapped."""
 
     def __init__(self, aliases: dict[str, Iterable[str]]) -> None:
         self._aliases = {model: set(names) for model, names in aliases.items()}
@@ -18,7 +18,7 @@ class ServedNames:
         return {model: tuple(sorted(names)) for model, names in self._aliases.items()}
 
     def add(self, model: str, *aliases: str) -> None:
-        """Let a served name have further ones."""
+        """Add aliases to a served name."""
         self._aliases[model].update(aliases)
 
     def resolve(self, name: str | None) -> str:
@@ -37,8 +37,9 @@ class ServedNames:
         raise ModelNotFound(f"The model {name!r} does not exist", param="model")
 
     def to_be_swapped(self, name: str | None) -> str:
-        """The served name that a swap means: an unknown one is to be a further name of the only
-        model. Raises `ModelNotFound`."""
+        """The served name that a swap means. With one model served, an unknown name means it.
+
+        Raises `ModelNotFound`."""
         if name is not None and len(self._aliases) == 1:
             (only,) = self._aliases
             return only
@@ -53,10 +54,10 @@ def served_name(config: ModelConfig) -> str:
 
 
 def aliases(config: ModelConfig) -> set[str]:
-    """What else a model may be called."""
+    """The other names of a model."""
     return {served_name(config), DEFAULT_MODEL, *file_names(config.model_path)}
 
 
 def file_names(model_path: str | None) -> set[str]:
-    """The names that a model's file gives it."""
+    """The aliases that come from a model's file."""
     return {Path(model_path).name, Path(model_path).stem} if model_path is not None else set()

@@ -1,7 +1,7 @@
-"""What is seen of one process while it runs: its heartbeats, its vitals, its memory.
+"""The observation of one running process: its heartbeats, its vitals, its memory.
 
-Feeds the watchdog, which decides, and the black box, which remembers. Owns the periodic look and
-nothing else; one for each process, of its runner.
+Feeds the watchdog, which decides, and the black box, which remembers. Owns the periodic look. A
+runner has one for each process.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import FromWorker, Generate, Heartbeat, Ready, Step
+from gpufc.protocol import EngineStatus, FromWorker, Generate, Heartbeat, Ready, Step
 from supervisor.fleet.crash_record import BlackBox, CrashRecord
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.step_rate import StepRate
@@ -19,7 +19,7 @@ from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLim
 
 
 class Observed(Protocol):
-    """The part of a process that is looked at."""
+    """A process, as far as it is observed."""
 
     pid: int
 
@@ -39,7 +39,7 @@ class Observation:
         limits: WatchLimits = LIMITS,
     ) -> None:
         now = time.monotonic()
-        self.heartbeat: Heartbeat | None = None
+        self.engine: EngineStatus | None = None
         self.heartbeat_at: float | None = None
         """Unix time, for people."""
         self._process = process
@@ -55,14 +55,14 @@ class Observation:
         self._timer.cancel()
 
     def heard(self, message: FromWorker) -> None:
-        """The process said something that says nothing of its engine."""
+        """A message came that is neither a heartbeat nor a step."""
         self._box.batch.told(message)
         self._watchdog.heard(time.monotonic())
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        self.heartbeat, self.heartbeat_at = heartbeat, time.time()
-        self._box.heartbeat = heartbeat
-        self._watchdog.beat(heartbeat, time.monotonic())
+        self.engine, self.heartbeat_at = heartbeat.engine, time.time()
+        self._box.engine = heartbeat.engine
+        self._watchdog.beat(heartbeat.engine, time.monotonic())
 
     def stepped(self, step: Step) -> None:
         self._box.last_step = step.step
@@ -70,19 +70,19 @@ class Observation:
         self._watchdog.stepped(step.step, time.monotonic())
 
     def handed_work(self, sequence: Generate) -> None:
-        """It has been sent something to compute."""
+        """A sequence was sent to the process."""
         self._box.batch.given(sequence)
         self._watchdog.handed_work(time.monotonic())
 
     def serves(self, ready: Ready) -> None:
-        """It has loaded its model."""
+        """The process has loaded its model."""
         self._box.ready = ready
         self._watchdog.serves(time.monotonic())
 
     def record(
         self, end: ExitReason, log: bytes, *, worker: WorkerName, epoch: Epoch, model: str
     ) -> CrashRecord:
-        """What the flight recorder keeps of it, now that it has ended."""
+        """The flight recorder's record of the process, which has ended."""
         now = time.monotonic()
         return self._box.record(end, now, log, worker=worker, epoch=epoch, model=model)
 

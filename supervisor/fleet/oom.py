@@ -1,18 +1,19 @@
 """The kernel's count of out-of-memory kills, the only trace that such a kill leaves.
 
-The counter is the narrowest that there is: of our own cgroup (v2, then v1), else the machine's.
-It is read, never waited for: the kernel counts before it sends the SIGKILL.
+The counter is the narrowest that exists: of this process's cgroup (v2, then v1), else the
+machine's. Reading it once is enough: the kernel counts before it sends the SIGKILL.
 """
 
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+from gpufc import cgroup
+
 MACHINE = Path("/proc/vmstat")
 
 
 class OomCounter:
-    """Explains each death at most once: a rise that one worker's death has claimed does not
-    explain the next one's. Shared by all workers of a fleet, used from the event loop."""
+    """Explains each death at most once: a count that one worker's death has claimed does not
+    explain the next death. Shared by all workers of a fleet, used from the event loop."""
 
     def __init__(self, files: tuple[Path, ...] | None = None) -> None:
         self._file = _first_with_counter(files or (*_own_cgroup(), MACHINE))
@@ -34,22 +35,15 @@ class OomCounter:
 
 
 def _own_cgroup() -> tuple[Path, ...]:
-    """Files that may hold our cgroup's counter. Inside a container the path that the kernel tells
-    is often the host's, and ours is mounted at the root: both are tried."""
+    """Files that may hold this cgroup's counter, of version 2 and then of version 1."""
+    version_2 = [group / "memory.events" for group in cgroup.groups()]
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = cgroup.MEMBERSHIP.read_text().splitlines()
     except OSError:
-        return ()
-    files: list[Path] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        inside = path.lstrip("/")
-        if not controllers:
-            files += [CGROUPS / inside / "memory.events", CGROUPS / "memory.events"]
-        elif controllers == "memory":
-            base = CGROUPS / "memory"
-            files += [base / inside / "memory.oom_control", base / "memory.oom_control"]
-    return tuple(files)
+        return tuple(version_2)
+    base = cgroup.ROOT / "memory"
+    inside = [line.split(":", 2)[2].lstrip("/") for line in lines if ":memory:" in line]
+    return (*version_2, *(base / path / "memory.oom_control" for path in (*inside, "")))
 
 
 def _first_with_counter(files: tuple[Path, ...]) -> Path | None:

@@ -1,22 +1,20 @@
-"""Who fills one worker's place: a runner that serves, one that may take over, and those that end.
+"""One worker's place: the incarnation that serves, the candidate, and the retiring ones.
 
-Owns the actors and their tasks, and what the listener hears of each. When one takes over from
-another is decided elsewhere (`replacer.py`), but for one case: a hot candidate serves in the moment
-in which the current worker is lost.
+`replacer.py` decides when one takes over from another, but for one case: a hot candidate serves in
+the same call in which the current worker is lost.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 from gpufc.errors import Overloaded
 from supervisor.fleet import events as ev
-from supervisor.fleet.actor import Actor
-from supervisor.fleet.condition import START_S, of_runner
-from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
-from supervisor.fleet.lifecycle import AT_REST, WorkerState
+from supervisor.fleet.condition import START_S
+from supervisor.fleet.exit_reason import ASKED, ExitReason
+from supervisor.fleet.incarnation import Incarnation, MakeRunner
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -26,7 +24,7 @@ from supervisor.fleet.port import (
     WorkerStatus,
 )
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.stage import Stage
+from supervisor.fleet.states import WorkerState
 from supervisor.fleet.worker import WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -34,16 +32,24 @@ logger = logging.getLogger(__name__)
 BUSY_S = 5.0
 """When to ask again while a worker is being replaced."""
 
-MakeRunner = Callable[[WorkerSpec, Stage, Callable[[], None]], WorkerRunner]
-"""A runner of this spec that reports to this stage; the last is its `Hooks.drained`."""
+
+class PlaceState(StrEnum):
+    """Whether a replacement of a place is going on."""
+
+    SERVING = "serving"
+    """The current incarnation serves, or comes back by its own restart policy."""
+    REPLACING = "replacing"
+    """A hot candidate takes over only when the replacement says so."""
+    VACANT = "vacant"
+    """In a replacement without memory for two: nothing serves until the candidate does."""
 
 
 class Place:
-    """Made by the fleet, in the event loop; `close` ends everything in it.
+    """One place of a fleet. Made by the fleet, in the event loop; `close` ends everything in it.
 
-    Invariants: the listener hears of `current`, of those that drain, and of nobody else; each
-    actor is either the current one, the candidate or retiring; a retiring one is forgotten once
-    it has no process.
+    Invariants: each incarnation is current, the candidate or retiring. The listener hears the
+    current one and retiring ones that drain. A retiring one is forgotten once it has no process.
+    Only the place's own methods change its state.
     """
 
     def __init__(
@@ -54,74 +60,83 @@ class Place:
         became_ready: Callable[[], None],
     ) -> None:
         self.spec = spec
-        """What is meant to serve here."""
-        self.busy = False
-        """Whether a replacement is going on. Nobody takes over by itself meanwhile."""
-        self.is_vacant = False
-        """Whether nothing serves before the candidate does: there is not room for both."""
-        self.candidate: Actor | None = None
+        """What is meant to serve here. `serve` changes it."""
+        self.candidate: Incarnation | None = None
+        self.n_changes = 0
+        self._state = PlaceState.SERVING
         self._make = make
         self._listener = listener
         self._became_ready = became_ready
-        self.n_changes = 0
         self._changed = asyncio.Event()
-        self._retiring: list[Actor] = []
+        self._retiring: list[Incarnation] = []
         self._burials: set[asyncio.Task[None]] = set()
-        self.current = self._actor(spec, on_stage=True)
+        self.current = self._incarnation(spec, is_heard=True)
 
-    # what is seen from outside
+    # questions
+
+    @property
+    def state(self) -> PlaceState:
+        """Whether a replacement is going on."""
+        return self._state
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a replacement is going on: no other one may begin."""
+        return self._state is not PlaceState.SERVING
 
     @property
     def runner(self) -> WorkerRunner:
-        """The runner that serves, or would."""
+        """The current incarnation's runner."""
         return self.current.runner
 
     @property
-    def serves(self) -> bool:
-        """Whether there is a ready worker now."""
-        return self.current.stage.worker is not None
+    def has_worker(self) -> bool:
+        """Whether the current incarnation has a ready worker now."""
+        return self.current.worker is not None
 
     @property
-    def hot(self) -> Actor | None:
-        """The candidate, if it is ready to take over at once."""
+    def hot(self) -> Incarnation | None:
+        """The candidate, if it can take over at once."""
         found = self.candidate
         return found if found is not None and found.is_hot else None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether its worker serves, or there is no process and none is coming up. A candidate
+        does not count."""
+        return not self.is_busy and not self._retiring and self.runner.is_settled
+
     def condition(self) -> Condition:
         """Whether a token could be produced now."""
-        now = time.monotonic()
-        if not self.is_vacant:
-            return of_runner(self.runner, now)
+        if self._state is not PlaceState.VACANT:
+            return self.runner.condition()
         if self.candidate is None:
             return Condition(ConditionStatus.RESTARTING, "the model is being changed", START_S)
-        loading = of_runner(self.candidate.runner, now)
+        loading = self.candidate.runner.condition()
         # requests wait, whatever state it is in: nothing has failed yet
         return Condition(ConditionStatus.LOADING, loading.detail, loading.retry_after_s)
 
     def workers(self) -> list[WorkerStatus]:
-        """The current worker's row, then those of workers whose streams end on them."""
-        old = [actor.runner.status() for actor in self._retiring if actor.stage.on_stage]
+        """The current worker's row, then the rows of retiring workers that still have streams."""
+        old = [one.runner.status() for one in self._retiring if one.is_heard]
         return [self.runner.status(), *(row for row in old if row.pid is not None)]
 
     def spares(self) -> list[SpareStatus]:
-        """The candidate's row."""
+        """The candidate's row, if it has a process."""
         found = self.candidate
-        if found is None or (pid := found.runner.lifecycle.pid) is None:
+        if found is None:
             return []
-        return [SpareStatus(pid=pid, state=_spare_state(found), rss_bytes=found.runner.rss_bytes)]
+        row = found.runner.status()
+        if row.pid is None:
+            return []
+        return [SpareStatus(pid=row.pid, state=_spare_state(found, row), rss_bytes=row.rss_bytes)]
 
     def runners(self) -> list[WorkerRunner]:
-        """All there are."""
-        return [actor.runner for actor in self._actors()]
-
-    def _actors(self) -> Iterator[Actor]:
-        yield self.current
-        if self.candidate is not None:
-            yield self.candidate
-        yield from self._retiring
+        """The runners of all incarnations."""
+        return [one.runner for one in self._incarnations()]
 
     async def wait_changed(self, since: int) -> None:
-        """Wait until anything in here is not what it was when `n_changes` was so much."""
+        """Wait until `n_changes` is not `since`."""
         while self.n_changes == since:
             await self._changed.wait()
 
@@ -133,13 +148,13 @@ class Place:
 
     def request_stop(self, *, now: bool) -> None:
         """Begin to end everything."""
-        for actor in self._actors():
-            actor.runner.post(ev.StopRequested(now))
+        for one in self._incarnations():
+            one.runner.post(ev.StopRequested(now))
 
     async def wait_stopped(self) -> None:
         """Wait until no process is left."""
-        for actor in list(self._actors()):
-            await actor.wait_stopped()
+        for one in list(self._incarnations()):
+            await one.wait_stopped()
 
     async def close(self) -> None:
         """After the processes have ended, or cannot be ended."""
@@ -147,94 +162,109 @@ class Place:
         for task in burials:
             task.cancel()
         await asyncio.gather(*burials, return_exceptions=True)
-        for actor in list(self._actors()):
-            await actor.close()
-
-    @property
-    def settled(self) -> bool:
-        """Whether its worker serves, or there is no process and none on its way; a candidate
-        aside."""
-        if self.busy or self._retiring:
-            return False
-        return self.runner.lifecycle.state in {WorkerState.READY} | AT_REST
+        for one in list(self._incarnations()):
+            await one.close()
 
     # replacements
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """For as long as a replacement takes. Raises `Overloaded` during another one."""
-        if self.busy:
+    def begin_replacement(self) -> Iterator[None]:
+        """SERVING → REPLACING, and back to SERVING at the end, however it ends.
+
+        Raises `Overloaded` during another replacement.
+        """
+        if self.is_busy:
             raise Overloaded(
                 f"worker {self.spec.name} is being replaced just now; try again",
                 retry_after_s=BUSY_S,
             )
-        self.busy = True
+        self._state = PlaceState.REPLACING
         try:
             yield
         finally:
-            self.busy = self.is_vacant = False
+            self._state = PlaceState.SERVING
             self._wake()
 
-    async def nominate(self, spec: WorkerSpec) -> Actor:
-        """A new candidate in the place of the one there is. It begins to start."""
+    def vacate(self) -> None:
+        """REPLACING → VACANT: the current incarnation ends before the candidate is loaded."""
+        self._require_replacement()
+        self._state = PlaceState.VACANT
+
+    def serve(self, spec: WorkerSpec) -> None:
+        """→ SERVING: the replacement has succeeded, and `spec` is meant to serve from now on."""
+        self._require_replacement()
+        self.spec = spec
+        self._state = PlaceState.SERVING
+
+    async def nominate(self, spec: WorkerSpec) -> Incarnation:
+        """Begin to start a new candidate. The candidate before it is ended first."""
         await self.dismiss()
-        self.candidate = self._actor(spec, on_stage=False)
+        self.candidate = self._incarnation(spec, is_heard=False)
         self.candidate.start()
         return self.candidate
 
     async def dismiss(self) -> None:
         """End the candidate, if there is one."""
-        actor, self.candidate = self.candidate, None
-        if actor is not None:
-            self.retire(actor, ev.StopRequested(now=True))
-            await actor.wait_stopped()
+        candidate, self.candidate = self.candidate, None
+        if candidate is not None:
+            self.retire(candidate, ev.StopRequested(now=True))
+            await candidate.wait_stopped()
 
-    def promote(self, end: ExitReason) -> Actor:
-        """From now on the candidate serves. Returns the one before, which ends as `end` says."""
+    def promote(self, end: ExitReason) -> Incarnation:
+        """Let the candidate serve from now on. Returns the one before it, which ends as `end`."""
         if self.candidate is None:
-            raise AssertionError("nobody to promote")
+            raise AssertionError("no candidate to promote")
         before, self.current, self.candidate = self.current, self.candidate, None
-        restarts = before.runner.lifecycle.restarts + 1
-        self.runner.post(ev.TookOver(restarts, end))
-        self.current.stage.enter()
+        self.runner.post(ev.TookOver(before.runner.status().restarts + 1, end))
+        self.current.announce()
         self._became_ready()
         return before
 
-    def retire(self, actor: Actor, *events: ev.Event) -> None:
-        """Let it end by itself, from now on or once it is drained."""
-        self._retiring.append(actor)
+    def retire(self, incarnation: Incarnation, *events: ev.Event) -> None:
+        """Let it end after these events, or once it is drained, and forget it then."""
+        self._retiring.append(incarnation)
         for event in events:
-            actor.runner.post(event)
-        task = asyncio.create_task(self._bury(actor))
+            incarnation.runner.post(event)
+        task = asyncio.create_task(self._bury(incarnation))
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
 
-    async def _bury(self, actor: Actor) -> None:
-        await actor.wait_stopped()
-        self._retiring.remove(actor)
-        await actor.close()
+    async def _bury(self, incarnation: Incarnation) -> None:
+        await incarnation.wait_stopped()
+        self._retiring.remove(incarnation)
+        await incarnation.close()
         self._wake()
 
-    def _actor(self, spec: WorkerSpec, *, on_stage: bool) -> Actor:
-        actor: Actor
-        stage = Stage(
-            self._listener,
-            on_stage=on_stage,
-            changed=self._wake,
-            lost=lambda reason: self._on_lost(actor, reason),
-        )
-        actor = Actor(self._make(spec, stage, lambda: _end_drained(actor)), stage)
-        return actor
+    def _incarnations(self) -> Iterator[Incarnation]:
+        yield self.current
+        if self.candidate is not None:
+            yield self.candidate
+        yield from self._retiring
 
-    def _on_lost(self, actor: Actor, reason: ExitReason) -> None:
-        """The current worker is gone: a hot one serves in the same moment."""
-        if actor is not self.current or self.hot is None or self.busy or reason.reason in ASKED:
+    def _incarnation(self, spec: WorkerSpec, *, is_heard: bool) -> Incarnation:
+        return Incarnation(
+            spec,
+            self._make,
+            self._listener,
+            is_heard=is_heard,
+            changed=self._wake,
+            lost=self._on_lost,
+        )
+
+    def _on_lost(self, incarnation: Incarnation, reason: ExitReason) -> None:
+        """The current worker is gone: a hot candidate serves in the same call."""
+        if incarnation is not self.current or reason.reason in ASKED:
+            return
+        if self.is_busy or self.hot is None:
             return
         logger.info("hot_spare_takes_over worker=%s", self.spec.name)
         before = self.promote(reason)
-        before.stage.leave()
-        before.passed = None
+        before.withdraw()
         self.candidate = before  # its own policy starts it again, and it becomes the next one
+
+    def _require_replacement(self) -> None:
+        if not self.is_busy:
+            raise AssertionError("no replacement has begun")
 
     def _wake(self) -> None:
         self.n_changes += 1
@@ -242,12 +272,7 @@ class Place:
         changed.set()
 
 
-def _end_drained(actor: Actor) -> None:
-    actor.runner.post(ev.StopRequested(reason=Reason.SWAPPED))
-
-
-def _spare_state(candidate: Actor) -> SpareState:
+def _spare_state(candidate: Incarnation, row: WorkerStatus) -> SpareState:
     if candidate.is_hot:
         return SpareState.HOT
-    coming = candidate.runner.lifecycle.state is WorkerState.STARTING
-    return SpareState.STARTING if coming else SpareState.LOADING
+    return SpareState.STARTING if row.state is WorkerState.STARTING else SpareState.LOADING

@@ -1,7 +1,7 @@
-"""What the fleet offers to the rest of the front, and what it asks of it.
+"""The port between the fleet and the rest of the front.
 
-Nothing here knows processes, sockets or pids' files: `fleet.Fleet` implements the one side,
-dispatch's client the other.
+`fleet.Fleet` implements one side and the listener, which is dispatch, the other. Nothing here knows
+processes or sockets, so a worker may as well run on another machine.
 """
 
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import (
     Detokenized,
-    EngineDevice,
+    EngineStatus,
     Finished,
     Prepared,
-    Ready,
     Refused,
     Step,
     ToWorker,
 )
 from supervisor.fleet.exit_reason import ExitReason
-from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.states import WorkerState
 
 WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
-"""What reaches a listener. The rest of `FromWorker` is the fleet's own business."""
+"""The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
 
 
 class WorkerHandle(Protocol):
@@ -33,12 +33,12 @@ class WorkerHandle(Protocol):
 
     @property
     def name(self) -> WorkerName:
-        """Its place in the fleet, which outlives it."""
+        """The name of its place in the fleet, which outlives it."""
         ...
 
     @property
     def epoch(self) -> Epoch:
-        """What every message to and from it carries."""
+        """The epoch that every message to and from it carries."""
         ...
 
     @property
@@ -48,40 +48,40 @@ class WorkerHandle(Protocol):
 
     @property
     def line(self) -> int:
-        """Processes that follow each other by restarts, with the same model and settings, have
-        one line. What takes over from them by a swap has another."""
+        """The number of its line of processes, which follow each other by restarts with the same
+        model and settings. A worker that takes over by a swap has another line."""
         ...
 
     @property
-    def ready(self) -> Ready:
-        """What was really obtained when the model was loaded."""
+    def facts(self) -> ModelFacts:
+        """The facts of the loaded model."""
         ...
 
     def drained(self) -> None:
-        """Nothing that has begun needs this worker's line any more: it may be ended.
+        """Say that no stream needs this worker's line any more: it may be ended.
 
-        Only after `worker_draining`; may also be called when the worker has been lost since.
+        Only after `worker_draining`; may also be called after the worker was lost.
         """
         ...
 
     def explain_deaths(self, count: int) -> None:
-        """The last `count` deaths of this worker's line were a request's doing, which has been
-        convicted: they say nothing about the model, and count for no limit."""
+        """Say that a convicted request caused the last `count` deaths of this worker's line: they
+        count for no limit."""
         ...
 
     def send(self, message: ToWorker) -> None:
-        """Queue a message. Never blocks, and never raises for a dead or deaf worker: its loss is
-        reported by `worker_lost`. Raises `LinkError` only for a message over the size limit."""
+        """Queue a message. Never blocks. Raises `LinkError` for a message over the size limit.
+
+        A dead or hung worker raises nothing here: `worker_lost` reports it."""
         ...
 
 
 class FleetListener(Protocol):
     """Told about workers, in the event loop. Must not block; must not raise.
 
-    For one handle the order is always `worker_ready`, any number of `worker_message`, with at most
-    one `worker_draining` among them, `worker_lost`. The last one comes exactly once, as soon as the
-    fleet gives the worker up: its process may then still be ending, but nothing that it says
-    reaches anybody any more.
+    For one handle the order is `worker_ready`, any number of `worker_message`, with at most one
+    `worker_draining` among them, `worker_lost`. The last one comes exactly once, as soon as the
+    fleet gives the worker up. Its process may still be ending then, but its messages are dropped.
     """
 
     def worker_ready(self, worker: WorkerHandle) -> None:
@@ -89,21 +89,22 @@ class FleetListener(Protocol):
         ...
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
-        """Something that a ready worker said. Its epoch has been checked."""
+        """A message of a ready worker. Its epoch has been checked."""
         ...
 
     def worker_draining(self, worker: WorkerHandle) -> None:
-        """Another worker takes over, with another model: this one gets nothing new, but what has
-        begun on its fingerprint ends on it, also on the next worker of its line if it is lost.
-        Answered by `worker.drained()`, at once or later."""
+        """Another worker takes over with another model, and this one gets nothing new.
+
+        Streams that have begun on its fingerprint end on it, or on the next worker of its line if
+        it is lost. Answered by `worker.drained()`, at once or later."""
         ...
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
-        """A ready worker is gone. What it ran has to be continued elsewhere or ended."""
+        """A ready worker is gone. Its sequences have to be continued elsewhere or ended."""
         ...
 
     def condition_changed(self) -> None:
-        """The state, the detail or the loading of a worker is not what it was."""
+        """The state, the detail or the loading progress of a worker has changed."""
         ...
 
 
@@ -119,7 +120,7 @@ class ConditionStatus(StrEnum):
 
 
 class Condition(Struct, frozen=True):
-    """`retry_after_s` is an estimate of when asking again makes sense; 0 with `ok`."""
+    """A readiness. `retry_after_s` estimates when a retry makes sense; 0 with `ok`."""
 
     status: ConditionStatus
     detail: str
@@ -127,9 +128,10 @@ class Condition(Struct, frozen=True):
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):
-    """One row of `/stats`' `workers`, as far as the fleet knows it.
+    """The fleet's part of one row of `/stats`' `workers`.
 
-    Times ending in `_at` are unix seconds. What only a loaded model tells is zero or empty before.
+    Times ending in `_at` are unix seconds. `facts` are None until the model is loaded, `engine` is
+    the last record that a heartbeat brought.
     """
 
     name: WorkerName
@@ -139,26 +141,19 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     detail: str
     model: str
     model_path: str | None
-    fingerprint: str | None
     restarts: int
     last_exit: ExitReason | None
-    n_ctx: int
-    kv_cells_total: int
-    kv_cells_used: int
-    n_gpu_layers: int
-    sequences_running: int
-    sequences_waiting: int
     rss_bytes: int
     loading_fraction: float
     loaded_in_s: float | None
     last_step_at: float | None
     last_heartbeat_at: float | None
-    devices: tuple[EngineDevice, ...]
-    system_info: str
+    facts: ModelFacts | None
+    engine: EngineStatus | None
 
 
 class SpareState(StrEnum):
-    """How far a process is that waits to take a worker's place."""
+    """The progress of a spare process."""
 
     STARTING = "starting"
     WARM = "warm"
@@ -175,14 +170,14 @@ class SpareStatus(Struct, frozen=True, kw_only=True):
 
 
 class ReplacementStage(StrEnum):
-    """How far a worker's replacement is. The words of the terminal and of `/admin`."""
+    """The progress of a worker's replacement. The words of the terminal and of `/admin`."""
 
     LOADING = "loading"
     TRYING = "trying"
     DRAINING = "draining"
-    """There is not room for both: the old worker's streams end on it before the new one loads."""
+    """Memory does not suffice for both: the old worker's streams end before the new one loads."""
     STOPPING = "stopping"
-    """There is not room for both: the old worker ends, its streams wait for the new one."""
+    """Memory does not suffice for both: the old worker ends, its streams wait for the new one."""
     ROLLING_BACK = "rolling_back"
     READY = "ready"
 
@@ -201,28 +196,13 @@ class Replacement(Struct, frozen=True, kw_only=True):
 OnReplacement = Callable[[Replacement], None]
 
 
+def not_followed(progress: Replacement) -> None:
+    """An `OnReplacement` that shows nothing."""
+
+
 class ModelChange(Struct, frozen=True, kw_only=True):
-    """What a swap changes; None leaves it as it is."""
+    """The changes of a swap; None leaves a setting as it is."""
 
     model_path: str
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
-
-
-class ReplaceableFleet(Protocol):
-    """What operators can have replaced. Both return when it is done; when the caller is cancelled,
-    what has begun goes on."""
-
-    async def restart(
-        self, worker: WorkerName | None, *, now: bool = False, tell: OnReplacement = ...
-    ) -> None:
-        """Replace a worker, or all one after another. Raises `NotFound`, `EngineUnavailable`."""
-        ...
-
-    async def swap(
-        self, name: str | None, change: ModelChange, *, tell: OnReplacement = ...
-    ) -> None:
-        """Serve another model under a served name (None: the only one). Raises `ModelNotFound`,
-        `SwapRefused` with the reason if the one before serves on, `Overloaded` while another
-        replacement of it is going on."""
-        ...

@@ -1,7 +1,7 @@
 """One worker process at the edge: spawned, signalled, noticed when it ends, reaped.
 
-Owns the pid, its pidfd, the boot pipe's write end and nothing else. Spawning is apart from
-booting, so that a spare worker is simply one whose boot message has not been written yet.
+Owns the pid, its pidfd and the boot pipe's write end. Spawning is apart from booting: a spare
+worker is a process that has no boot message yet.
 
 Everything here runs in the event loop's thread, which must be the main thread: a worker's
 parent-death signal follows the *thread* that forked it.
@@ -27,7 +27,7 @@ from supervisor.fleet.watchdog import Vitals
 logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
-"""`-P`: else Python looks for modules in the operator's current folder first."""
+"""`-P` keeps Python from importing modules of the operator's current folder."""
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -44,12 +44,12 @@ _PASSED_PREFIXES = (
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
 _TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "GOMP_SPINCOUNT": "3000"}
-"""For C libraries, where the front's environment does not say otherwise. Large blocks, above all
-the KV cache, in huge pages where the system allows it (madvise): a worker is ready sooner, as
-clearing the cache faults in 512 times fewer pages, and its end is noticed sooner, since the pidfd
-becomes readable only after the kernel has torn its memory down. OpenMP's threads wait for each
-other awake, by default for so long that two workers on the same cores, as in every swap, keep each
-other from computing (engine_worker/DESIGN.md)."""
+"""Settings of C libraries, unless the front's environment has its own.
+
+Huge pages (madvise) for large blocks such as the KV cache: clearing and freeing them takes fewer
+page faults, so a worker is ready earlier and its pidfd reports its end earlier. A short spin for
+OpenMP: by default its threads wait awake for so long that two workers on the same cores, as in a
+swap, keep each other from computing."""
 
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
@@ -58,8 +58,9 @@ ExitListener = Callable[[int, int], None]
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a worker may know of the front's environment: what finds libraries and devices, by
-    allow-list. Models are untrusted and the worker reads them, so it gets no secrets."""
+    """The variables that a worker gets, by allow-list: variables that locate libraries and devices.
+
+    A worker reads untrusted models, so it gets no secrets."""
     passed = {
         name: value
         for name, value in environ.items()
@@ -88,9 +89,9 @@ class WorkerProcess:
         environ: Mapping[str, str] | None = None,
         extra: Mapping[str, str] = {},
     ) -> None:
-        """Spawn `command --boot-fd N`. Takes 1–2 ms. Raises `OSError`.
+        """Spawn `command --boot-fd N`, with `extra` variables added to the scrubbed `environ`.
 
-        `extra` variables are passed on beside what is left of `environ`.
+        Raises `OSError`.
         """
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
@@ -105,19 +106,19 @@ class WorkerProcess:
             os.close(boot_read)
         self.pid = self._popen.pid
         with contextlib.suppress(ProcessLookupError):
-            # a core file would hold the prompts
+            # a core file would contain prompts
             resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._ended)
         self._running = True
 
     def boot(self, boot: Boot) -> None:
-        """Tell the process what it is to be. Never waits. A dead process is reported as such."""
+        """Send the boot message. Never waits. `on_exit` reports the end of a dead process."""
         with contextlib.suppress(BrokenPipeError):
             wire.write_boot(self._boot_write, boot)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
-        """Send a signal to the process, or to all that it has started too."""
+        """Send a signal to the process, or with `group` also to its children."""
         if not self._running:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -127,26 +128,28 @@ class WorkerProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def is_alive(self) -> bool:
-        """Whether it has not ended, even if nobody has been told yet."""
+        """Whether it has not ended. This may be false before `on_exit` is called."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return self._running and os.waitid(os.P_PIDFD, self._pidfd, options) is None
 
     def vitals(self) -> Vitals | None:
-        """Its run state, CPU time and page faults now; None when they cannot be told."""
+        """Its run state, CPU time and page faults now; None if they cannot be read."""
         return vitals_of(self.pid)
 
     def rss_bytes(self) -> int:
-        """Resident memory now; 0 when it cannot be told."""
+        """Resident memory now; 0 if it cannot be read."""
         return rss_bytes_of(self.pid)
 
     def lend(self) -> tuple[int, int]:
-        """Its pidfd and the boot pipe's write end, to be copied to a front that takes over: the
-        one says when it ends, and as long as somebody holds the other it does not end by itself."""
+        """Its pidfd and the boot pipe's write end, to be copied to a front that takes over.
+
+        The pidfd reports its end. While any process holds the pipe, it does not end by itself."""
         return self._pidfd, self._boot_write
 
     def let_go(self) -> None:
-        """Another front has it. It is reaped here as long as this process is its parent, but
-        nobody is told, and nothing is sent to it any more."""
+        """Leave it to another front: send nothing and report nothing any more.
+
+        As its parent, this process still reaps it."""
         self._on_exit = lambda si_code, si_status: None
         if self._running:
             self._running = False
@@ -163,21 +166,21 @@ class WorkerProcess:
         self._running = False
         self._loop.remove_reader(self._pidfd)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # what it started must not outlive it
+            os.killpg(self.pid, signal.SIGKILL)  # its children must not outlive it
         result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
         self._close_boot()
-        if result is None:  # cannot be without WNOHANG
+        if result is None:  # impossible without WNOHANG
             raise AssertionError("waitid returned nothing")
         self._popen.returncode = result.si_status  # else its destructor would wait for the pid
         self._on_exit(result.si_code, result.si_status)
 
 
 def vitals_of(pid: int) -> Vitals | None:
-    """A process's run state, CPU time and page faults now; None when they cannot be told."""
+    """A process's run state, CPU time and page faults now; None if they cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # the name before the last bracket may hold anything (proc_pid_stat(5))
+            # the name before the last bracket may contain any byte (proc_pid_stat(5))
             fields = file.read().rpartition(b")")[2].split()
         cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
         return Vitals(fields[0].decode(), cpu_s, int(fields[9]), int(fields[21]))
@@ -186,7 +189,7 @@ def vitals_of(pid: int) -> Vitals | None:
 
 
 def rss_bytes_of(pid: int) -> int:
-    """A process's resident memory now; 0 when it cannot be told."""
+    """A process's resident memory now; 0 if it cannot be read."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
@@ -205,7 +208,7 @@ def _spawn(
             stdout=log_fd,
             stderr=log_fd,
             env=dict(environ),
-            pass_fds=(boot_read,),  # and no other: least of all another worker's boot pipe
+            pass_fds=(boot_read,),  # no other one, above all no other worker's boot pipe
             process_group=0,
         )
     finally:
@@ -213,7 +216,7 @@ def _spawn(
 
 
 def trim_log(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
-    """Keep the last half of a log that is over the limit. Blocks: at most `limit_bytes` move."""
+    """Keep the last half of a log that is over the limit. Blocks while the bytes are moved."""
     try:
         if log.stat().st_size <= limit_bytes:
             return
@@ -226,4 +229,4 @@ def trim_log(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
     except FileNotFoundError:
         return
     except OSError as err:
-        logger.warning("worker log not trimmed path=%s: %s", log, err)
+        logger.warning("worker_log_not_trimmed path=%s: %s", log, err)

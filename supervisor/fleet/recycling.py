@@ -1,7 +1,7 @@
 """Whether a worker has grown so much that it should be replaced. Pure but for `anonymous_bytes`.
 
-What leaks is anonymous memory, resident or swapped out: mapped weights are the page cache's, and
-come and go with what else the machine does.
+A leak shows in anonymous memory, resident or swapped out. Mapped weights lie in the page cache, and
+their size depends on the other processes of the machine.
 """
 
 from pathlib import Path
@@ -9,15 +9,14 @@ from pathlib import Path
 from gpufc.ids import Epoch
 
 LOOK_S = 1.0
-"""How often a place looks."""
+"""Time between two looks at a worker."""
 PAUSE_S = 60.0
-"""The least time between two recyclings of a place: what grows faster than that is no leak that
-recycling helps against."""
+"""The least time between two recyclings of a place. They do not help against a faster leak."""
 _FIELDS = ("RssAnon:", "VmSwap:")
 
 
 class Recycler:
-    """One place's memory. `growth_bytes` 0 switches it off."""
+    """Decides on recycling for one place. `growth_bytes` 0 switches it off."""
 
     def __init__(self, growth_bytes: int) -> None:
         self._growth = growth_bytes
@@ -26,7 +25,7 @@ class Recycler:
         self._not_before = 0.0
 
     def look(self, epoch: Epoch, n_bytes: int, now: float) -> bool:
-        """A serving worker has this much. True if it is to be replaced, once in `PAUSE_S`."""
+        """Note a serving worker's memory. True if it is to be replaced, once in `PAUSE_S`."""
         if epoch != self._epoch:
             self._epoch, self._at_first = epoch, n_bytes
         if not self._growth or now < self._not_before:
@@ -38,7 +37,7 @@ class Recycler:
 
 
 def anonymous_bytes(pid: int) -> int | None:
-    """RssAnon and VmSwap of a process; None if it is gone."""
+    """RssAnon plus VmSwap of a process; None if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""Whether and when a worker that died is started again. Pure: no clock, the dice are injected.
+"""Whether and when a dead worker is started again. Pure: time and dice are arguments.
 
-A worker that had produced a token since it became ready comes back at once: it works, something
-happened to it. One that had not waits, ever longer and never in step with its siblings (full
-jitter, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). One that never
-gets ready, or that dies all the time, is given up until somebody changes something.
+A worker that had produced a token since it became ready is restarted at once: it works. Otherwise
+the pause grows exponentially with full jitter, so that siblings do not restart in step
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A worker that never
+becomes ready, or that dies too often, is given up until an operator restarts it.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from msgspec import Struct
 BACKOFF_BASE_S = 0.5
 BACKOFF_LIMIT_S = 30.0
 BACKOFF_LEAST_S = 0.05
-"""Full jitter may say zero, and what crashes on start must never be started in a tight loop."""
+"""Full jitter may draw zero, but a worker that crashes on start must not start in a tight loop."""
 STARTS_NEVER_READY = 3
 DEATHS_WINDOW_S = 60.0
 
@@ -26,7 +26,7 @@ class RestartAfter(Struct, frozen=True):
 
 
 class GiveUp(Struct, frozen=True):
-    """Do not start again by itself. `detail` says why, for people."""
+    """Do not start again without an operator. `detail` says why, for people."""
 
     detail: str
 
@@ -35,10 +35,9 @@ Decision = RestartAfter | GiveUp
 
 
 class RestartPolicy:
-    """The deaths of one worker's place, over its processes.
+    """The deaths of one line of processes. Owned by one `WorkerLifecycle`.
 
-    Only unasked ends are reported to it. `now` never goes backwards. Owned by one
-    `WorkerLifecycle`.
+    Only unasked ends are reported to it. `now` never goes backwards.
     """
 
     def __init__(self, restart_limit: int, rng: Random) -> None:
@@ -49,7 +48,7 @@ class RestartPolicy:
         self._attempt = 0
 
     def died(self, now: float, *, was_ready: bool, produced_token: bool) -> Decision:
-        """What to do about a death. `was_ready` and `produced_token` are about this process."""
+        """Decide on a restart. `was_ready` and `produced_token` are about the process that died."""
         self._deaths.append(now)
         self._never_ready = 0 if was_ready else self._never_ready + 1
         if self._never_ready >= STARTS_NEVER_READY:
@@ -64,13 +63,13 @@ class RestartPolicy:
         return RestartAfter(max(BACKOFF_LEAST_S, self._rng.uniform(0.0, ceiling)))
 
     def reset(self) -> None:
-        """Forget everything: an operator, another model or another configuration starts afresh."""
+        """Forget all deaths: an operator asked for a restart."""
         self._deaths.clear()
         self._never_ready = 0
         self._attempt = 0
 
     def forgive(self, count: int) -> None:
-        """The last `count` deaths were explained by a request, and count no more."""
+        """A convicted request explains the last `count` deaths: they count no more."""
         for _ in range(min(count, len(self._deaths))):
             self._deaths.pop()
 

@@ -1,8 +1,8 @@
-"""Runs one lifecycle against the machine: feeds it events one at a time, does what it says.
+"""Runs one lifecycle against the machine: feeds it events one at a time, executes its actions.
 
-Owns the place's process, link and timers. Whoever else has something to say posts an event. What
-the worker's sequences bring (`Step` and the like) goes straight from the link to the listener,
-without the queue, between `worker_ready` and `worker_lost` and at no other time.
+Owns the process, link and timers of one line of processes. Every other part posts events. The
+messages of a worker's sequences (`Step` and the like) skip the queue. They go from the link to the
+listener in the same call, between `worker_ready` and `worker_lost` and at no other time.
 """
 
 import asyncio
@@ -15,22 +15,15 @@ from collections.abc import Callable
 
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch
-from gpufc.protocol import (
-    Attach,
-    Boot,
-    FromWorker,
-    Heartbeat,
-    KvMoved,
-    Ready,
-    Shutdown,
-    Step,
-)
+from gpufc.protocol import Attach, Boot, FromWorker, Heartbeat, KvMoved, Ready, Shutdown, Step
 from supervisor.fleet import events as ev
+from supervisor.fleet.condition import of_defect, of_lifecycle
 from supervisor.fleet.edge import Edge, Link, Process
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
-from supervisor.fleet.lifecycle import COMING_UP, WorkerLifecycle
+from supervisor.fleet.lifecycle import Shortage, WorkerLifecycle
 from supervisor.fleet.observation import Observation
-from supervisor.fleet.port import FleetListener, WorkerMessage, WorkerStatus
+from supervisor.fleet.port import Condition, FleetListener, WorkerMessage, WorkerStatus
+from supervisor.fleet.states import AT_REST, COMING_UP, SERVING, WorkerState
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
@@ -38,31 +31,33 @@ from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 0.03
-"""A worker that cannot load says why and ends. Its exit may be noticed before its words have come
-through the socket, and without them a broken file would look like a crash."""
-
+"""A worker that cannot load says why and ends. Its exit may be noticed before that message has come
+through the socket, and without the message a broken file would look like a crash."""
 
 _lines = itertools.count(1)
 
 
 class WorkerRunner:
-    """One place in the fleet. `run` is its task, the only one that touches the lifecycle."""
+    """One line of processes. `run` is its task, and the only one that changes the lifecycle.
+
+    No other module reads the lifecycle. The questions below are answered for this turn of the event
+    loop: after an `await` they have to be asked again.
+    """
 
     def __init__(
         self,
         spec: WorkerSpec,
         lifecycle: WorkerLifecycle,
         edge: Edge,
-        listener: Callable[[], FleetListener | None],
+        listener: FleetListener,
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
     ) -> None:
         self.spec = spec
         self.line = next(_lines)
-        self.lifecycle = lifecycle
+        self._lifecycle = lifecycle
         self.defect: str | None = None
         """Set when the runner itself has failed: it does nothing any more."""
-        self.last_step_at: float | None = None
         self._edge = edge
         self._listener = listener
         self._hooks = hooks or Hooks()
@@ -78,36 +73,94 @@ class WorkerRunner:
         self.worker: Worker | None = None
         """The ready process, from `worker_ready` to `worker_lost`."""
         self._token_seen = False
+        self._last_step_at: float | None = None
 
     def post(self, event: ev.Event) -> None:
-        """Let the lifecycle handle an event, after those that were posted before."""
+        """Let the lifecycle handle an event, after all events posted before."""
         self._events.put_nowait(event)
 
     async def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait for a condition that only this place's events can change."""
+        """Wait for a condition that only this runner's events can change."""
         while not holds() and self.defect is None:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Handle events until cancelled. A defect ends the place, never the front."""
+        """Handle events until cancelled. A defect ends this runner, never the front."""
         try:
             while True:
                 self._handle(await self._events.get())
-        except Exception as err:  # the boundary: other places and the front go on
-            logger.exception("worker given up by a defect worker=%s", self.spec.name)
+        except Exception as err:  # the boundary: other workers and the front go on
+            logger.exception("worker_given_up_by_a_defect worker=%s", self.spec.name)
             self._collapse(f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}")
         finally:
             for timer in self._timers.values():
                 timer.cancel()
 
     def close(self) -> None:
-        """After `run` has ended: let go of what a process that cannot be ended still holds."""
+        """After `run` has ended: close the descriptors of a process that cannot be ended."""
         self._release()
 
+    # questions
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether there is no process, and none will be started unasked."""
+        return self._lifecycle.state is WorkerState.STOPPED
+
+    @property
+    def is_coming_up(self) -> bool:
+        """Whether a process exists that has not loaded its model yet."""
+        return self._lifecycle.state in COMING_UP
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether a process is coming up or waits for its restart."""
+        return self._lifecycle.state in COMING_UP | {WorkerState.BACKOFF}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it takes requests, or has no process."""
+        return self._lifecycle.state in {WorkerState.READY} | AT_REST
+
+    @property
+    def is_up_or_failed(self) -> bool:
+        """Whether it serves, or will not without an operator."""
+        return self._is_up_or(self._lifecycle.state is WorkerState.FAILED)
+
+    @property
+    def is_up_or_has_died(self) -> bool:
+        """Whether it serves, or a process of it has ended."""
+        return self._is_up_or(self._lifecycle.last_exit is not None)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it has no worker because that one died, and another one follows."""
+        cause = self._lifecycle.giving_up
+        was_given_up = cause is not None and cause not in ASKED
+        return self.worker is None and (self.is_on_its_way or was_given_up)
+
+    def has_settled_since(self, epoch: int) -> bool:
+        """Whether a process after that epoch is ready or has failed, or none will be started."""
+        life = self._lifecycle
+        if self.defect is not None or self.is_stopped:
+            return True
+        return life.epoch > epoch and life.state in {WorkerState.READY, WorkerState.FAILED}
+
+    @property
+    def shortage(self) -> Shortage:
+        """Memory that the last failed load lacked."""
+        return self._lifecycle.shortage
+
+    def condition(self) -> Condition:
+        """Whether a token could be produced now."""
+        if self.defect is not None:
+            return of_defect(self.defect)
+        return of_lifecycle(self._lifecycle, time.monotonic())
+
     def status(self) -> WorkerStatus:
-        """What the fleet knows of this place now."""
-        life, seen = self.lifecycle, self._seen
-        beat, ready = seen.heartbeat if seen else None, life.ready
+        """The row of this line of processes, to be shown and not to be acted upon."""
+        life, seen = self._lifecycle, self._seen
+        ready = life.ready
         return WorkerStatus(
             name=self.spec.name,
             pid=life.pid,
@@ -116,28 +169,19 @@ class WorkerRunner:
             detail=self.defect or life.detail,
             model=self.spec.model,
             model_path=self.spec.config.model_path,
-            fingerprint=ready.fingerprint if ready else None,
             restarts=life.restarts,
             last_exit=life.last_exit,
-            n_ctx=ready.n_ctx if ready else 0,
-            kv_cells_total=ready.kv_cells if ready else 0,
-            kv_cells_used=beat.kv_cells_used if beat else 0,
-            n_gpu_layers=ready.n_gpu_layers if ready else 0,
-            sequences_running=beat.n_running if beat else 0,
-            sequences_waiting=beat.n_waiting if beat else 0,
-            rss_bytes=self.rss_bytes,
+            rss_bytes=self._process.rss_bytes() if self._process else 0,
             loading_fraction=life.loading_fraction,
             loaded_in_s=ready.loaded_in_s if ready else None,
-            last_step_at=self.last_step_at,
+            last_step_at=self._last_step_at,
             last_heartbeat_at=seen.heartbeat_at if seen else None,
-            devices=ready.devices if ready else (),
-            system_info=ready.system_info if ready else "",
+            facts=ready.facts if ready else None,
+            engine=seen.engine if seen else None,
         )
 
-    @property
-    def rss_bytes(self) -> int:
-        """Resident memory of its process; 0 without one."""
-        return self._process.rss_bytes() if self._process else 0
+    def _is_up_or(self, has_ended: bool) -> bool:
+        return has_ended or self.defect is not None or self._lifecycle.state in SERVING
 
     # another front takes over
 
@@ -146,10 +190,10 @@ class WorkerRunner:
         return self._process.lend() if self._process else None
 
     def hand_over(self, successor: Epoch, endpoint: str, token: str) -> None:
-        """Tell the process to attach to another front; it is lost to this one. `run` must have
-        been cancelled."""
+        """Tell the process to attach to another front; to this one it is lost. `run` must have been
+        cancelled."""
         if self._link is not None:
-            self._link.send(Attach(self.lifecycle.epoch, successor, endpoint, token))
+            self._link.send(Attach(self._lifecycle.epoch, successor, endpoint, token))
         if self._seen is not None:
             self._seen.close()
         self._report_lost(ExitReason(reason=Reason.HANDED_OVER, at=time.time()))
@@ -163,19 +207,19 @@ class WorkerRunner:
     # events in
 
     def _handle(self, event: ev.Event) -> None:
-        before = self.lifecycle.state
-        is_end = isinstance(event, ev.Exited) and event.epoch == self.lifecycle.epoch
-        actions = self.lifecycle.handle(event, time.monotonic())
+        before = self._lifecycle.state
+        is_end = isinstance(event, ev.Exited) and event.epoch == self._lifecycle.epoch
+        actions = self._lifecycle.handle(event, time.monotonic())
         if is_end:
             self._record_end()
         for action in actions:
             self._execute(action)
-        if self.lifecycle.state is not before:
+        if self._lifecycle.state is not before:
             self._log_state()
         self._wake()
 
     def _on_message(self, message: FromWorker) -> None:
-        """Everything that the link brings. Steps first: they are nearly all of it."""
+        """A message from the link. Steps first: nearly all messages are steps."""
         if type(message) is Step:
             self._on_step(message)
             return
@@ -198,40 +242,36 @@ class WorkerRunner:
         self._forward(step)
 
     def _note_progress(self, step: Step) -> None:
-        self.last_step_at = time.time()
+        self._last_step_at = time.time()
         if not self._token_seen and any(delta.tokens for delta in step.deltas):
             self._token_seen = True
             self.post(ev.TokenProduced(step.epoch))
 
     def _forward(self, message: WorkerMessage) -> None:
-        worker, listener = self.worker, self._listener()
-        if worker is None or listener is None:
-            logger.debug("message of a worker that does not serve worker=%s", self.spec.name)
-            return
-        try:
-            listener.worker_message(worker, message)
-        except Exception:  # the boundary: one request's trouble must not stop the link
-            logger.exception("listener failed worker=%s", self.spec.name)
+        if self.worker is not None:
+            self._listener.worker_message(self.worker, message)
+        else:
+            logger.debug("message_dropped reason=does_not_serve worker=%s", self.spec.name)
 
     def _on_broken(self, epoch: Epoch) -> Callable[[str, bool], None]:
         return lambda detail, retryable: self.post(ev.LinkBroken(epoch, detail, retryable))
 
     def _on_hung(self, epoch: Epoch) -> Callable[[str], None]:
         def hung(verdict: str) -> None:
-            logger.error("worker hung worker=%s epoch=%d: %s", self.spec.name, epoch, verdict)
+            logger.error("worker_hung worker=%s epoch=%d: %s", self.spec.name, epoch, verdict)
             self.post(ev.DeclaredHung(epoch, verdict))
 
         return hung
 
     def _on_exit(self, epoch: Epoch) -> Callable[[ExitReason], None]:
         def ended(reason: ExitReason) -> None:
-            if self.lifecycle.epoch == epoch and self.lifecycle.state in COMING_UP:
+            if self._lifecycle.epoch == epoch and self._lifecycle.state in COMING_UP:
                 asyncio.get_running_loop().call_later(LAST_WORDS_S, report, reason)
             else:
                 report(reason)
 
         def report(reason: ExitReason) -> None:
-            if self._link is not None and self.lifecycle.epoch == epoch:
+            if self._link is not None and self._lifecycle.epoch == epoch:
                 self._link.drain_now()
             self.post(ev.Exited(epoch, reason))
 
@@ -245,7 +285,7 @@ class WorkerRunner:
                 self._spawn(action)
             case ev.SendShutdown():
                 if self._link is not None:
-                    self._link.send(Shutdown(self.lifecycle.epoch))
+                    self._link.send(Shutdown(self._lifecycle.epoch))
             case ev.Signal():
                 if self._process is not None:
                     self._process.signal(action.signal, group=action.group)
@@ -258,7 +298,7 @@ class WorkerRunner:
             case ev.Release():
                 self._release()
             case ev.Publish():
-                self._tell(lambda listener: listener.condition_changed())
+                self._listener.condition_changed()
 
     def _spawn(self, action: ev.Spawn) -> None:
         if action.replaces is not None:
@@ -308,24 +348,18 @@ class WorkerRunner:
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
+        epoch, drained = self._lifecycle.epoch, self._hooks.drained
         worker = self.worker = Worker(
-            self.spec,
-            self.line,
-            self.lifecycle.epoch,
-            ready,
-            link,
-            seen,
-            self.post,
-            self._hooks.drained,
+            self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained
         )
-        self._tell(lambda listener: listener.worker_ready(worker))
+        self._listener.worker_ready(worker)
         self._hooks.became_ready()
 
     def _report_lost(self, reason: ExitReason) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
             worker.kv_moved(KvMoved(worker.epoch, 0, 0, 0, 0.0, error=str(reason)))
-            self._tell(lambda listener: listener.worker_lost(worker, reason))
+            self._listener.worker_lost(worker, reason)
 
     def _release(self) -> None:
         if self._link is not None:
@@ -336,31 +370,22 @@ class WorkerRunner:
 
     def _record_end(self) -> None:
         """For the flight recorder, before the next process writes to the same log."""
-        end, seen, spec = self.lifecycle.last_exit, self._seen, self.spec
+        end, seen, spec = self._lifecycle.last_exit, self._seen, self.spec
         if end is None or end.reason in ASKED or seen is None:
             return
         log = self._edge.log_since(spec.name, self._log_mark)
-        epoch = self.lifecycle.epoch
+        epoch = self._lifecycle.epoch
         self._hooks.crashed(seen.record(end, log, worker=spec.name, epoch=epoch, model=spec.model))
 
-    def _tell(self, call: Callable[[FleetListener], None]) -> None:
-        listener = self._listener()
-        if listener is None:
-            return
-        try:
-            call(listener)
-        except Exception:  # the boundary: a listener's trouble must not stop the worker's life
-            logger.exception("listener failed worker=%s", self.spec.name)
-
     def _collapse(self, detail: str) -> None:
-        """Leave nothing behind, and say so."""
+        """Kill the process, report it lost and show the defect as the reason."""
         self.defect = f"defect in the fleet: {detail}"
         if self._process is not None:
             self._process.signal(signal.SIGKILL, group=True)
         lost = ExitReason(reason=Reason.INTERNAL_ERROR, at=time.time(), detail=detail)
         self._report_lost(lost)
         self._release()
-        self._tell(lambda listener: listener.condition_changed())
+        self._listener.condition_changed()
         self._wake()
 
     def _wake(self) -> None:
@@ -368,12 +393,6 @@ class WorkerRunner:
         changed.set()
 
     def _log_state(self) -> None:
-        life = self.lifecycle
-        logger.info(
-            "worker %s worker=%s epoch=%d pid=%s%s",
-            life.state,
-            self.spec.name,
-            life.epoch,
-            life.pid,
-            f": {life.detail}" if life.detail else "",
-        )
+        life, detail = self._lifecycle, f": {self._lifecycle.detail}" * bool(self._lifecycle.detail)
+        where = f"worker={self.spec.name} epoch={life.epoch} pid={life.pid}"
+        logger.info("worker %s %s%s", life.state, where, detail)

@@ -1,8 +1,7 @@
-"""Spare workers: processes that have imported everything and wait for their boot message.
+"""Warm spares: worker processes that have imported all modules and wait for a boot message.
 
-`SparePool` owns at most one spare of a fleet. It is spawned when nothing loads (a worker that is
-coming up needs the CPU more), handed out at the next spawn, and ended with the fleet. Knows
-nothing of models, links and states: what fills a worker's place is the runner's.
+`SparePool` owns at most one spare of a fleet. The spare is spawned while no worker loads, handed
+out at the next spawn, and ended with the fleet. It knows nothing of models, links and states.
 """
 
 import asyncio
@@ -23,11 +22,11 @@ logger = logging.getLogger(__name__)
 BACKOFF_S = 1.0
 BACKOFF_LIMIT_S = 600.0
 BACKOFF_FACTOR = 4.0
-"""After a spare that died unused. An environment in which spares die must not spin."""
+"""Pauses after spares that died unused: where spares die, the pool must not spin."""
 
 WARM_AFTER_S = 0.2
-"""A spare that sleeps and is older than this waits for its boot message: nothing else in its
-imports waits as long. It is only shown, nothing depends on it."""
+"""A spare that sleeps and is older than this waits for its boot message: its imports never sleep so
+long. Only displayed."""
 
 END_LIMIT_S = 5.0
 LINK_PREFIX = ".spare-"
@@ -39,10 +38,10 @@ def spare_backend(config: Config) -> BackendKind:
 
 
 class Spare:
-    """One spare process. Its exit goes to the pool until it is handed out, then to its new owner.
+    """One spare process. The pool hears its exit until it is handed out, then the new owner does.
 
-    It is born with a log of its own. `log_link` is a name that it opens when its boot message
-    comes, and that is made to point to the log of the worker whose place it takes.
+    It begins with a log of its own. When its boot message comes, it opens the name `log_link`,
+    which by then points to the log of its worker.
     """
 
     def __init__(
@@ -62,9 +61,9 @@ class Spare:
         self.process = WorkerProcess(command, log, self._ended, extra=extra)
 
     def hand_over(self, log: Path, on_exit: ExitListener) -> WorkerProcess:
-        """Let it be another's from now on, writing to `log` once it is booted."""
+        """Give it to a new owner. It writes to `log` once it is booted."""
         self.on_exit = on_exit
-        with contextlib.suppress(OSError):  # then it goes on writing where it does now
+        with contextlib.suppress(OSError):  # without the link it goes on with its own log
             self.log_link.symlink_to(log)
         return self.process
 
@@ -87,8 +86,8 @@ class Spare:
 class SparePool:
     """At most one spare. All methods belong to the event loop's thread.
 
-    `quiet` says whether nothing is coming up now, so that a spare may be spawned. `delay_s` is
-    how long to wait for that, and from a worker's ready: replayed streams are prefilled first.
+    `quiet` says whether no worker is coming up, so that a spare may be spawned. `delay_s` passes
+    after a worker's ready and between two questions: replayed streams are prefilled first.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class SparePool:
         backoff_s: float = BACKOFF_S,
         first: Spare | None = None,
     ) -> None:
-        """`first` was spawned before there was a pool, which owns it from now on if it lives."""
+        """`first` was spawned before the pool existed. The pool owns it from now on if it lives."""
         self._command = command
         self._logs = logs
         self._backend = backend
@@ -120,16 +119,16 @@ class SparePool:
             link.unlink(missing_ok=True)
 
     def rows(self) -> list[SpareStatus]:
-        """The spares there are."""
+        """The spare's row, if there is a spare."""
         return [self._spare.status()] if self._spare else []
 
     def refill_soon(self) -> None:
-        """A worker became ready: see to it that there is a spare, in a while."""
+        """A worker became ready: spawn a spare after `delay_s`, if there is none."""
         if self._spare is None and self._timer is None and not self._closed:
             self._refill_in(self._delay_s)
 
     def take(self, log: Path, on_exit: ExitListener) -> WorkerProcess | None:
-        """The spare, if there is one that lives; from now on it is the caller's."""
+        """The living spare, if there is one. The caller owns it from now on."""
         spare = self._spare
         if spare is None or not spare.process.is_alive():
             return None
@@ -138,7 +137,7 @@ class SparePool:
         return spare.hand_over(log, on_exit)
 
     def end(self) -> None:
-        """Kill the spare and let there be no other. `wait_ended` waits for it."""
+        """Kill the spare and spawn no other one. `wait_ended` waits for its end."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,15 +1,15 @@
-"""How long a worker's engine steps take, learnt from what it reports of itself. Pure."""
+"""Moving averages of a worker's engine steps, from its own reports. Pure."""
 
 from gpufc.protocol import EnginePhase
 
 RISE = 0.3
 FALL = 0.1
-"""Weights of a new sample above and below the average. Believing in slowness sooner than in speed
-costs a late verdict at most; the other way round would kill a worker whose context grows."""
+"""Weights of a new sample above and below the average. A fast rise costs a late verdict at most; a
+slow rise would kill a worker when the context grows."""
 
 
 class StepRate:
-    """Moving averages of one place's steps, over all its processes. Seconds, tokens.
+    """Moving averages of the steps of one line of processes. Seconds, tokens.
 
     A decode step costs `decode_s`; a prefill step that and `token_s` for each of its tokens.
     """
@@ -20,7 +20,7 @@ class StepRate:
         self._prefill_s: float | None = None
 
     def learn(self, phase: EnginePhase, n_tokens: int, took_s: float) -> None:
-        """A step of `n_tokens` took so long. Steps of other phases say nothing."""
+        """Learn from one step. Only prefill and decode steps count."""
         match phase:
             case EnginePhase.DECODE:
                 self.decode_s = _average(self.decode_s, took_s)
@@ -31,10 +31,9 @@ class StepRate:
                 pass
 
     def predict(self, phase: EnginePhase, n_tokens: int) -> float | None:
-        """How long such a step will take; None while nothing like it has been measured.
+        """The expected duration of such a step; None while no similar one has been measured.
 
-        A decode step is a small prefill: until one has been measured, it will not take longer
-        than the prefill before it did.
+        A decode step is a small prefill: until one was measured, the prefill is its upper bound.
         """
         of_tokens = None if self.token_s is None else n_tokens * self.token_s
         if phase is EnginePhase.DECODE:

@@ -1,7 +1,7 @@
-"""A short generation by which a worker shows that it works, before anybody depends on it. Pure.
+"""A short generation that a candidate must finish before it serves. Pure.
 
-A model that loads may still be unusable: weights that are not numbers, a cache that does not fit
-the kernels, a driver that fails on the first batch. The trial goes through all of it.
+A model that loads may still be unusable: weights that are NaN, a cache that does not fit the
+kernels, a driver that fails on the first batch. The trial exercises all of them.
 """
 
 from collections.abc import Callable
@@ -24,22 +24,22 @@ NUMBER = RequestNo(0)
 N_TOKENS = 8
 PROMPT = "Hello, how are you?"
 FALLBACK: Tokens = (0,)
-"""For a model whose tokenizer makes nothing of the prompt."""
+"""The prompt for a model with a tokenizer that returns no token for `PROMPT`."""
 
 
 class Trial:
-    """One worker's trial. `settled` is told once: None if it passed, or why it did not."""
+    """One worker's trial. `settled` is called once: None if it passed, else the failure."""
 
     def __init__(self, settled: Callable[[str | None], None]) -> None:
         self._settled: Callable[[str | None], None] | None = settled
         self._n_tokens = 0
 
     def begin(self, worker: WorkerHandle) -> None:
-        """Ask the first question."""
+        """Send the prompt."""
         worker.send(Prepare(worker.epoch, NUMBER, TextPrompt(PROMPT), N_TOKENS))
 
     def feed(self, worker: WorkerHandle, message: WorkerMessage) -> None:
-        """What the worker answers."""
+        """Handle a message of the worker."""
         match message:
             case Prepared():
                 worker.send(_generate(worker, message.prompt_tokens or FALLBACK))
@@ -51,11 +51,11 @@ class Trial:
                 self._settle(f"it answers nonsense: {type(message).__name__}")
 
     def lost(self, reason: str) -> None:
-        """The worker is gone."""
+        """The worker has ended."""
         self._settle(f"it ended: {reason}")
 
     def timed_out(self, limit_s: float) -> None:
-        """It took too long."""
+        """The limit has passed."""
         self._settle(f"it did not generate {N_TOKENS} tokens within {limit_s:g} s")
 
     def _step(self, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""What is done for a place while nobody asks: recycling, and a hot spare. Runs until cancelled."""
+"""What a place needs unasked: recycling and a hot spare. Each runs until it is cancelled."""
 
 import asyncio
 import logging
@@ -6,13 +6,13 @@ import time
 
 from gpufc.errors import RequestError
 from supervisor.fleet.recycling import LOOK_S, Recycler, anonymous_bytes
-from supervisor.fleet.replacement import CandidateFailed
+from supervisor.fleet.replacement_rules import CandidateFailed
 from supervisor.fleet.replacer import Replacer
 
 logger = logging.getLogger(__name__)
 
 HOT_BACKOFF_S = 60.0
-"""A hot spare that could not be made is tried again after so long."""
+"""From a hot spare that could not be loaded to the next attempt."""
 
 
 async def recycle(replacer: Replacer, growth_bytes: int) -> None:
@@ -20,11 +20,11 @@ async def recycle(replacer: Replacer, growth_bytes: int) -> None:
     place, recycler = replacer.place, Recycler(growth_bytes)
     while growth_bytes:
         await asyncio.sleep(LOOK_S)
-        life = place.runner.lifecycle
-        if not place.serves or place.busy or life.pid is None:
+        row = place.runner.status()
+        if not place.has_worker or place.is_busy or row.pid is None:
             continue
-        n_bytes = anonymous_bytes(life.pid)
-        if n_bytes is None or not recycler.look(life.epoch, n_bytes, time.monotonic()):
+        n_bytes = anonymous_bytes(row.pid)
+        if n_bytes is None or not recycler.look(row.epoch, n_bytes, time.monotonic()):
             continue
         logger.warning("recycling worker=%s anonymous_bytes=%d", place.spec.name, n_bytes)
         try:
@@ -34,9 +34,9 @@ async def recycle(replacer: Replacer, growth_bytes: int) -> None:
 
 
 async def keep_hot(replacer: Replacer, delay_s: float) -> None:
-    """See to it that a loaded worker waits beside the one that serves.
+    """Keep a loaded candidate in the place.
 
-    `delay_s` is how long the serving one is left alone after anything has happened.
+    `delay_s` passes after each change of the place before the next spare is loaded.
     """
     place = replacer.place
     while True:

@@ -1,59 +1,59 @@
-"""Whether a process that exists is busy or hung. Pure: told what is seen, and when.
+"""Whether a process that exists is busy or hung. Pure: signals and times are arguments.
 
-Each signal alone has failed somebody, so there are four, and each answers one question:
+No single signal is reliable, so there are four, each for one question:
 
-    it exists        the pidfd; not this module's affair
-    schedulable      heartbeats of its IO thread, and whatever else it says
+    existence        the pidfd; outside this module
+    schedulable      heartbeats of the IO thread, and all other messages
     progress         the engine thread's own record on each heartbeat: a step has a deadline
     run state, CPU   of the process, from the system: whether it was stopped; else only evidence
 
-What is not counted against a process: time during which the front itself did not look (it was
-suspended, its loop was late), and for a step also time during which the process was stopped.
+Two times do not count against a process: the time in which the front did not look (it was
+suspended, or its loop was late), and for a step the time in which the process was stopped.
 """
 
 from msgspec import Struct
 
-from gpufc.protocol import EnginePhase, Heartbeat
+from gpufc.protocol import EnginePhase, EngineStatus
 from supervisor.fleet.step_rate import StepRate
 
 TICK_S = 0.5
-"""How often to look."""
-
+"""Time between two looks."""
 
 STILL_CPU_SHARE = 0.1
-"""Of a core: sending heartbeats takes less, and so do threads that wait for an interpreter's lock
-which never comes (some 0.04)."""
+"""CPU share of one core below which a load does not move. Heartbeats take less, and so do threads
+that poll for a deadlocked interpreter lock (0.04 measured)."""
 
 _COMPUTING = frozenset({EnginePhase.PREFILL, EnginePhase.DECODE})
 
 
 class WatchLimits(Struct, frozen=True, kw_only=True):
-    """How long is too long, in seconds. safety.md T2 and T3 are made of these."""
+    """The watchdog's limits, in seconds. A hung worker is found after at most these times: a silent
+    one after `silence_s`, one that is stuck in a step after the step's deadline."""
 
     silence_s: float = 10.0
-    """Without a word, or stopped, while it serves."""
+    """Without a message, or stopped, while it serves."""
     loading_silence_s: float = 30.0
-    """The same while it loads: page faults of a load can starve its other threads."""
+    """The same while it loads: a load's page faults can starve the IO thread."""
     loading_still_s: float = 12.0
-    """Heartbeats while it loads, but no computing, no reading, no memory gained: a load moves."""
+    """A loading worker that uses no CPU, reads nothing and gains no memory so long is hung."""
     step_least_s: float = 10.0
     step_factor: float = 8.0
-    """A step may take `step_factor` times what is predicted, and `step_least_s` in any case."""
+    """A step may take `step_factor` times its predicted time, and at least `step_least_s`."""
     first_step_s: float = 60.0
-    """The first step ever: nothing is known, and kernels may have to be compiled."""
+    """The first step ever: no step was measured, and kernels may have to be compiled."""
     first_step_again_s: float = 30.0
-    """The first step of a later process: what is known is of warm caches."""
+    """The first step of a later process: measurements were of warm caches."""
     untaken_s: float = 30.0
-    """Idle although it has been given work."""
+    """Idle although it was sent a `Generate`."""
     late_s: float = 1.0
-    """Looking so much later than `TICK_S` after the last time means that the front slept."""
+    """A look that is later than `TICK_S` by this much means that the front was suspended."""
 
 
 LIMITS = WatchLimits()
 
 
 class Vitals(Struct, frozen=True):
-    """What the system says of a process: /proc/PID/stat. `run_state` is its letter."""
+    """A process's state as /proc/PID/stat has it. `run_state` is its letter."""
 
     run_state: str
     cpu_s: float
@@ -62,12 +62,12 @@ class Vitals(Struct, frozen=True):
 
     @property
     def waits_for_disk(self) -> bool:
-        """Or for whatever else the kernel does not let it be interrupted in."""
+        """Whether it is in an uninterruptible wait, which is mostly for a disk."""
         return self.run_state == "D"
 
     @property
     def is_stopped(self) -> bool:
-        """By SIGSTOP and the like, or by a debugger."""
+        """Whether SIGSTOP, another stop signal or a debugger has stopped it."""
         return self.run_state in {"T", "t"}
 
 
@@ -86,7 +86,7 @@ class Watchdog:
         self._step_fair_from = now
         self._heard_at: float | None = None
         self._heard_at_first = now
-        self._record: Heartbeat | None = None
+        self._record: EngineStatus | None = None
         self._record_at = now
         self._measured = False
         self._done_step = -1
@@ -96,7 +96,7 @@ class Watchdog:
         self._vitals: Vitals | None = None
         self._cpu_share = 0.0
 
-    # what is seen
+    # signals
 
     def serves(self, now: float) -> None:
         """The model is loaded. From now on steps count."""
@@ -104,7 +104,7 @@ class Watchdog:
         self.heard(now)
 
     def heard(self, now: float) -> None:
-        """The process said something, whatever it was."""
+        """A message of the process came."""
         if self._heard_at is None:
             self._heard_at_first = now
         self._heard_at = now
@@ -114,7 +114,7 @@ class Watchdog:
         self._done_step = step
         self._heard_at = now
 
-    def beat(self, record: Heartbeat, now: float) -> None:
+    def beat(self, record: EngineStatus, now: float) -> None:
         """A heartbeat with the engine's record came."""
         self._heard_at = self._record_at = now
         before, self._record = self._record, record
@@ -123,16 +123,16 @@ class Watchdog:
             self._handed_at = None
 
     def handed_work(self, now: float) -> None:
-        """The process has been given something to compute."""
+        """The process was sent a `Generate`."""
         if self._handed_at is None:
             self._handed_at = now
 
     # the verdict
 
     def look(self, now: float, vitals: Vitals | None) -> str | None:
-        """Why the process counts as hung, or None. To be called every `TICK_S`.
+        """Why the process counts as hung, or None. Called every `TICK_S`.
 
-        `vitals` are None where they cannot be read; everything but the evidence works without.
+        `vitals` are None if they cannot be read: then only the evidence is missing.
         """
         if now - self._looked_at > TICK_S + self._limits.late_s:
             self._fair_from = now
@@ -161,7 +161,7 @@ class Watchdog:
         if self._moves(before, vitals):
             self._moved_at = now
         if not self._measured and vitals.major_faults > before.major_faults:
-            self._step_fair_from = now  # a mapped model that comes from the disk as it is used
+            self._step_fair_from = now  # the mapped model is still being read from the disk
 
     def _stopped(self, now: float) -> str | None:
         if self._stopped_since is None:
@@ -170,7 +170,7 @@ class Watchdog:
         return f"stopped for {took:.1f} s" if took > self._limits.silence_s else None
 
     def _silent(self, now: float) -> str | None:
-        if self._heard_at is None:  # no hello yet: that has a timer of its own
+        if self._heard_at is None:  # no hello yet: the start timer covers it
             return None
         limits = self._limits
         limit = limits.silence_s if self._serving else limits.loading_silence_s
@@ -186,7 +186,7 @@ class Watchdog:
         )
 
     def _still(self, now: float) -> str | None:
-        """A load that does nothing at all. One that computes for ever has a timer of its own."""
+        """A load that does not move. The load timer covers one that computes without progress."""
         if self._serving or self._heard_at is None or self._stopped_since is not None:
             return None
         took = now - max(self._moved_at, self._heard_at_first, self._fair_from)
@@ -195,8 +195,8 @@ class Watchdog:
         return f"loading, but nothing has moved for {took:.1f} s"
 
     def _stuck(self) -> str | None:
-        """By how old the step was when its record came, not by how old it may be by now: a
-        process that is silent meanwhile is judged by that."""
+        """Judge a step by its age when its record came, not by its age now: since then the process
+        may only be silent, which `_silent` judges."""
         record = self._record
         if not self._serving or record is None or self._stopped_since is not None:
             return None
@@ -220,7 +220,7 @@ class Watchdog:
         took = self._record_at - self._fair(max(self._handed_at, record.step_started))
         return f"idle with work for {took:.1f} s" if took > self._limits.untaken_s else None
 
-    def _deadline(self, record: Heartbeat) -> float:
+    def _deadline(self, record: EngineStatus) -> float:
         limits = self._limits
         predicted = self._rate.predict(record.phase, record.step_tokens)
         if predicted is None:
@@ -231,9 +231,10 @@ class Watchdog:
     def _fair(self, since: float) -> float:
         return max(since, self._fair_from, self._step_fair_from)
 
-    def _learn(self, before: Heartbeat, record: Heartbeat) -> None:
-        """The next record's start is the end of the step before. Where several steps passed
-        between two heartbeats they were short, and their mean is as good."""
+    def _learn(self, before: EngineStatus, record: EngineStatus) -> None:
+        """Learn from two records: the later one's start is the end of the earlier step.
+
+        Several steps between two heartbeats were short, and their mean is good enough."""
         if before.phase not in _COMPUTING:
             self._learn_unseen(before, record)
             return
@@ -243,9 +244,11 @@ class Watchdog:
             took_s = (record.step_started - before.step_started) / n_steps
             self._rate.learn(before.phase, before.step_tokens, took_s)
 
-    def _learn_unseen(self, before: Heartbeat, record: Heartbeat) -> None:
-        """Steps since it was handed work that no heartbeat has shown: each took less than it is
-        since then. Else the first request of all would be given time for a first step for ever."""
+    def _learn_unseen(self, before: EngineStatus, record: EngineStatus) -> None:
+        """Learn from steps that no heartbeat has shown: the time since the work was sent bounds it.
+
+        Otherwise steps this short would never count as measured, and every step of the process
+        would get the limit of a first one."""
         n_unseen = record.step - before.step - (record.phase in _COMPUTING)
         if self._handed_at is None or self._stopped_since is not None or n_unseen < 1:
             return

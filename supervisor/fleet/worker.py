@@ -1,4 +1,4 @@
-"""What fills a worker's place, and a ready process as the rest of the front sees it."""
+"""The specification of a place's worker, and a ready process as the rest of the front sees it."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from gpufc.config import ModelConfig
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Ready, ToWorker
+from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, ToWorker
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Link
@@ -16,7 +17,7 @@ from supervisor.fleet.observation import Observation
 
 
 class WorkerSpec(Struct, frozen=True):
-    """What fills a place in the fleet, whichever process it is."""
+    """The specification of a place's worker. It outlives single processes."""
 
     name: WorkerName
     model: str
@@ -26,15 +27,15 @@ class WorkerSpec(Struct, frozen=True):
 
 
 class Hooks(Struct, frozen=True):
-    """Whom a runner tells what is not the listener's business. Must not block or raise."""
+    """A runner's callbacks, apart from its listener. They must not block or raise."""
 
     restarted: Callable[[Reason], None] = lambda reason: None
-    """A process is started in the place of one that ended so."""
+    """A process is started after one that ended for this reason."""
     became_ready: Callable[[], None] = lambda: None
     crashed: Callable[[CrashRecord], None] = lambda record: None
-    """A process ended that nobody had asked to."""
+    """A process ended unasked."""
     drained: Callable[[], None] = lambda: None
-    """Nothing that has begun needs this runner any more."""
+    """No stream needs this line of processes any more."""
 
 
 class Worker:
@@ -45,7 +46,7 @@ class Worker:
         spec: WorkerSpec,
         line: int,
         epoch: Epoch,
-        ready: Ready,
+        facts: ModelFacts,
         link: Link,
         seen: Observation,
         post: Callable[[ev.Event], None],
@@ -55,7 +56,7 @@ class Worker:
         self.epoch = epoch
         self.model = spec.model
         self.line = line
-        self.ready = ready
+        self.facts = facts
         self._link = link
         self._seen = seen
         self._post = post
@@ -63,27 +64,25 @@ class Worker:
         self._kv_moved: asyncio.Future[KvMoved] | None = None
 
     def send(self, message: ToWorker) -> None:
-        """See the port."""
+        """Implements the port."""
         self._link.send(message)
         if isinstance(message, Generate):
             self._seen.handed_work(message)
 
     def drained(self) -> None:
-        """See the port."""
         self._drained()
 
     def explain_deaths(self, count: int) -> None:
-        """See the port."""
         self._post(ev.DeathsExplained(count))
 
     async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
-        """See `kv_handover.KvWorker`. One at a time."""
+        """Implements `kv_handover.KvWorker`. One call at a time."""
         self._kv_moved = asyncio.get_running_loop().create_future()
         self._link.send(message)
         return await self._kv_moved
 
     def kv_moved(self, message: KvMoved) -> None:
-        """The worker's answer to `move_kv`; also said for it when it is gone."""
+        """The worker's answer to `move_kv`, or the runner's for a worker that is lost."""
         if self._kv_moved is not None and not self._kv_moved.done():
             self._kv_moved.set_result(message)
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class UpgradableFront(Protocol):
+    """See `supervisor.operations.Operations`."""
+
     async def upgrade(self, tell: Callable[[str], None]) -> int: ...
     async def wait_handed_over(self) -> None: ...
 

@@ -7,16 +7,14 @@ once that the other front has ended.
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from typing import cast
 
 from gpufc.errors import LinkError
+from gpufc.framing import frame, take_frames
 from gpufc.protocol import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
-
-_LENGTH = struct.Struct("!I")
 
 
 class Frames(asyncio.Protocol):
@@ -43,7 +41,7 @@ class Frames(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Queue one message. Drops it after the end. Never blocks."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(_LENGTH.pack(len(data)) + data)
+            self._transport.write(frame(data))
 
     def close(self) -> None:
         """Send the queued messages, then end. `on_lost` is called."""
@@ -60,7 +58,8 @@ class Frames(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         try:
-            self._take_frames()
+            for message in take_frames(self._buffer, MAX_MESSAGE_BYTES):
+                self._on_frame(message)
         except LinkError:
             logger.exception("broken frame")
             if self._transport is not None:
@@ -69,17 +68,3 @@ class Frames(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._on_lost()
-
-    def _take_frames(self) -> None:
-        buffer, start = self._buffer, 0
-        while len(buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > MAX_MESSAGE_BYTES:
-                raise LinkError(f"a message of {length} bytes is over {MAX_MESSAGE_BYTES}")
-            end = start + _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            frame = bytes(buffer[start + _LENGTH.size : end])
-            start = end
-            self._on_frame(frame)
-        del buffer[:start]

@@ -19,7 +19,7 @@ from gpufc.settings import Origin, Value
 from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Holdings
+from supervisor.fleet.inheritance import Holdings
 from supervisor.handover.messages import (
     VERSION,
     Attached,
@@ -62,8 +62,9 @@ class GivingFront(Protocol):
     http: FrontRunner
     listeners: list[socket.socket]
     started_at: float
-    stopping: asyncio.Event
 
+    @property
+    def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
 
 

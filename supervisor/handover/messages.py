@@ -21,7 +21,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from supervisor.dispatch.ledger import RequestCounters, TokenCounters
-from supervisor.fleet.heritage import Holdings
+from supervisor.fleet.inheritance import Holdings
 
 VERSION = 1
 """Version of these messages. A new front refuses an estate of another version, and the old front

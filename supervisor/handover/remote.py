@@ -40,7 +40,7 @@ class RemoteWorker:
         self.epoch = epoch
         self.model = before.model
         self.line = before.line
-        self.ready = before.ready
+        self.facts = before.facts
         self.write: Callable[[bytes], None] = lambda data: None
 
     def send(self, message: ToWorker) -> None:

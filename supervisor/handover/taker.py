@@ -23,9 +23,9 @@ from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.heritage import Heritage
-from supervisor.fleet.lifecycle import WorkerState
+from supervisor.fleet.inheritance import FleetInheritance
 from supervisor.fleet.process import ExitListener
+from supervisor.fleet.states import WorkerState
 from supervisor.handover import messages
 from supervisor.handover.adopted import AdoptedProcess, Inherited
 from supervisor.handover.messages import (
@@ -169,9 +169,9 @@ class Taker:
         self.relay: Relay | None = None
 
     @property
-    def heritage(self) -> Heritage:
+    def fleet_inheritance(self) -> FleetInheritance:
         """The state that the fleet begins with."""
-        return Heritage(
+        return FleetInheritance(
             holdings=self._inheritance.estate.fleet,
             processes={name: partial(self._adopt, name) for name in self._inheritance.workers},
         )

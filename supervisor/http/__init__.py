@@ -1,5 +1,5 @@
-"""The front over HTTP: what clients send becomes a request to dispatch, what comes back an answer.
+"""The front over HTTP: from a client's body to a request, and from a stream to an answer.
 
-One module for each resource, handlers only. Every route passes the middleware; every error becomes
-an answer in `errors.py`.
+One module of handlers for each resource. Every route passes the middleware. Every error becomes an
+answer in `errors.py`. `API.md` is the reference for clients.
 """

@@ -1,4 +1,4 @@
-"""`/admin/…`: what the operator's commands do, for programs that hold the admin key."""
+"""`/admin/…`: the operator's commands, for programs with the scope `admin`."""
 
 import asyncio
 from pathlib import Path
@@ -9,21 +9,22 @@ from msgspec import Meta, Struct
 
 from gpufc.config import Config
 from gpufc.errors import NotFound, PermissionDenied
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.body import read_json
 from supervisor.http.context import Operator, json_response, services
-from supervisor.replacing import Replacing
+from supervisor.http.stats import worker_rows
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """As `gpufc-supervisor restart`."""
+    """The options of `gpufc-supervisor restart`."""
 
     worker: str | None = None
     now: bool = False
 
 
 class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """As `gpufc-supervisor swap`; `model` and `name` are two words for the served name."""
+    """The options of `gpufc-supervisor swap`. `model` is another name of `name`."""
 
     model_path: Annotated[str, Meta(min_length=1, max_length=4096)]
     name: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
@@ -39,7 +40,7 @@ async def restart(request: web.Request) -> web.Response:
 
 
 async def swap(request: web.Request) -> web.Response:
-    """`POST /admin/swap`: answers when the new model serves; 409 when the one before goes on."""
+    """`POST /admin/swap`: answers when the new model serves, with 409 if the old one goes on."""
     asked = await read_json(request, SwapRequest)
     path = await asyncio.to_thread(allowed_model, asked.model_path, services(request).config)
     change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
@@ -47,8 +48,8 @@ async def swap(request: web.Request) -> web.Response:
 
 
 def allowed_model(given: str, config: Config) -> Path:
-    """The file that may be loaded over HTTP, links resolved. Raises `PermissionDenied`, which
-    does not tell whether there is such a file."""
+    """The model file, links resolved, if it may be loaded over HTTP. Raises `PermissionDenied`,
+    which does not tell whether the file exists."""
     path = _resolved(given)
     folders = map(_resolved, config.model_folders())
     if path is None or not path.is_file() or not any(f and path.is_relative_to(f) for f in folders):
@@ -57,16 +58,16 @@ def allowed_model(given: str, config: Config) -> Path:
 
 
 def _resolved(given: str) -> Path | None:
-    """What a path means, links followed; None if there is nothing."""
+    """A path with its links followed; None if it does not exist."""
     try:
         return Path(given).resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
         return None
 
 
-async def _answered(request: web.Request, replacing: Replacing) -> web.Response:
+async def _answered(request: web.Request, replacing: Operation) -> web.Response:
     await replacing.wait()
-    rows = services(request).fleet.workers()
+    rows = worker_rows(services(request))
     return json_response({"status": "ready", "workers": rows})
 
 

@@ -16,20 +16,20 @@ T = TypeVar("T")
 async def read_json(request: web.Request, kind: type[T]) -> T:
     """The body as `kind`.
 
-    Raises `RequestError`, or what msgspec raises for a body that does not fit (`errors.py`).
+    Raises `RequestError`, or msgspec's errors, which `errors.py` turns into one.
     """
     limits = services(request).config.limits
     _check_headers(request, limits)
     body = await _read(request, limits)
     try:
         return msgspec.json.decode(body, type=kind)
-    except UnicodeDecodeError as err:  # which msgspec passes on as it is
+    except UnicodeDecodeError as err:  # not one of msgspec's own errors
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
 
 
 def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
-    """Refuse what need not be read at all."""
-    # a compressed body of some KiB can be of any size
+    """Refuse a body by its headers, before it is read."""
+    # a small compressed body can have any size once it is decompressed
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not accepted")
     if request.content_type != "application/json":
@@ -41,7 +41,7 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
 
 
 async def _read(request: web.Request, limits: LimitsConfig) -> bytes:
-    """All of the body, within `body_timeout_s` and the time that its size may take."""
+    """The whole body, within `body_timeout_s` and the time that its size may take."""
     parts: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()

@@ -1,22 +1,30 @@
-"""OpenAI's streamed chunks, with everything but the text encoded once for each stream."""
+"""OpenAI's streamed chunks. Everything but a part's own text is encoded once for each stream."""
 
 import msgspec
 
 from gpufc.errors import RequestError
-from gpufc.protocol import FinishReason
+from supervisor.answers.parts import (
+    Begun,
+    Ended,
+    Part,
+    Reasoning,
+    Text,
+    ToolCallArguments,
+    ToolCallBegun,
+)
 from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.errors import error_object
-from supervisor.http.schemas import Answer, UsageObject
+from supervisor.http.schemas import Answer, ToolCallObject, UsageObject, finish_reason
 
 DONE = b"data: [DONE]\n\n"
 
-_json = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 
 
 class ChunkWriter:
-    """What all chunks of one stream share. Subclasses say what a choice looks like.
+    """The chunks of one stream. A subclass says how a choice looks in its dialect.
 
-    Implements `sse.EventEncoder`.
+    Implements `sse.EventEncoder`: one chunk for each part.
     """
 
     END = DONE
@@ -32,68 +40,78 @@ class ChunkWriter:
             "model": answer.model,
             "system_fingerprint": answer.system_fingerprint,
         }
+        self.answer = answer
         self._include_usage = include_usage
-        self._head = b"data: " + _json.encode(shared)[:-1] + b',"choices":['
+        self._head = b"data: " + _encode(shared)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._heads = [self._head + b'{"index":%d,' % index for index in range(n_choices)]
         self._before = [head + self.BEFORE_TEXT for head in self._heads]
         self._after = self.AFTER_TEXT + b"null}" + self._tail
 
     def events(self, events: list[StreamEvent]) -> bytes:
-        """One chunk for each choice's text, and one for its end."""
-        parts: list[bytes] = []
+        chunks: list[bytes] = []
         for event in events:
-            if event.text:
-                parts += (self._before[event.index], _json.encode(event.text), self._after)
-            if event.finish is not None:
-                parts.append(self._finish(event.index, event.finish))
-        return b"".join(parts)
+            index = event.index
+            for part in event.parts:
+                if type(part) is Text:
+                    chunks += (self._before[index], _encode(part.text), self._after)
+                else:
+                    chunks.append(self.rare(index, part))
+        return b"".join(chunks)
 
     def closing(self, usage: Usage) -> bytes:
         """The chunk of usage, if it was asked for, and the end."""
         if not self._include_usage:
             return DONE
-        return self._head + b'],"usage":' + _json.encode(UsageObject.of(usage)) + b"}\n\n" + DONE
+        return self._head + b'],"usage":' + _encode(UsageObject.of(usage)) + b"}\n\n" + DONE
 
     def error(self, error: RequestError) -> bytes:
-        """A stream's end by an error."""
-        return b"data: " + _json.encode(error_object(error)) + b"\n\n" + DONE
+        return b"data: " + _encode(error_object(error)) + b"\n\n" + DONE
 
-    def _finish(self, index: int, reason: FinishReason) -> bytes:
-        empty = self.BEFORE_TEXT + b'""' + self.AFTER_TEXT
-        return self._heads[index] + empty + _json.encode(reason) + b"}" + self._tail
+    def rare(self, index: int, part: Part) -> bytes:
+        """The chunk for any part but text; empty if the dialect has none."""
+        raise NotImplementedError
+
+    def chunk(self, index: int, gained: bytes, ended: Ended | None = None) -> bytes:
+        """One chunk: a choice's gain, as JSON members, and its end."""
+        finish = b"null" if ended is None else _encode(finish_reason(ended))
+        end = b',"logprobs":null,"finish_reason":' + finish + b"}"
+        return self._heads[index] + gained + end + self._tail
 
 
 class CompletionChunks(ChunkWriter):
+    """A completion's parser is the one of plain text, so its choices gain text and an end."""
+
     KIND = "text_completion"
     BEFORE_TEXT = b'"text":'
     AFTER_TEXT = b',"logprobs":null,"finish_reason":'
 
+    def rare(self, index: int, part: Part) -> bytes:
+        return self.chunk(index, b'"text":""', part) if isinstance(part, Ended) else b""
+
 
 class ChatChunks(ChunkWriter):
-    """Each choice begins with a chunk that names the role, and ends with one of an empty delta."""
+    """A choice begins with a chunk that names the role, and ends with one of an empty delta."""
 
     KIND = "chat.completion.chunk"
     BEFORE_TEXT = b'"delta":{"content":'
     AFTER_TEXT = b'},"logprobs":null,"finish_reason":'
 
-    _ROLE = b'"delta":{"role":"assistant","content":""}'
-    _EMPTY = b'"delta":{}'
-    _END = b',"logprobs":null,"finish_reason":'
-
-    def __init__(self, answer: Answer, *, n_choices: int, include_usage: bool) -> None:
-        super().__init__(answer, n_choices=n_choices, include_usage=include_usage)
-        self._silent = set(range(n_choices))
-
-    def events(self, events: list[StreamEvent]) -> bytes:
-        if not self._silent:
-            return super().events(events)
-        opened = [event.index for event in events if event.index in self._silent]
-        self._silent.difference_update(opened)
-        after = self._END + b"null}" + self._tail
-        roles = [self._heads[index] + self._ROLE + after for index in opened]
-        return b"".join(roles) + super().events(events)
-
-    def _finish(self, index: int, reason: FinishReason) -> bytes:
-        end = self._EMPTY + self._END + _json.encode(reason) + b"}"
-        return self._heads[index] + end + self._tail
+    def rare(self, index: int, part: Part) -> bytes:
+        match part:
+            case Begun():
+                return self.chunk(index, b'"delta":{"role":"assistant","content":""}')
+            case Text(text):
+                return self.chunk(index, b'"delta":{"content":' + _encode(text) + b"}")
+            case Reasoning(text):
+                delta = b'"delta":{"reasoning_content":' + _encode(text) + b"}"
+                return self.chunk(index, delta)
+            case ToolCallBegun(call):
+                begun = ToolCallObject.begun(self.answer, index, part)
+                fields = b'"index":%d,' % call + _encode(begun)[1:]
+                return self.chunk(index, b'"delta":{"tool_calls":[{' + fields + b"]}")
+            case ToolCallArguments(call, text):
+                fields = b'"index":%d,"function":{"arguments":' % call + _encode(text)
+                return self.chunk(index, b'"delta":{"tool_calls":[{' + fields + b"}}]}")
+            case Ended():
+                return self.chunk(index, b'"delta":{}', part)

@@ -6,20 +6,23 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import FinishReason, Prompt, TextPrompt, TokenPrompt
-from supervisor.dispatch.stream import ResponseStream
+from gpufc.protocol import Prompt, TextPrompt, TokenPrompt
+from supervisor.answers.parser import PlainText
+from supervisor.answers.whole import WholeAnswer
 from supervisor.http import validation
 from supervisor.http.body import read_json
 from supervisor.http.chunks import CompletionChunks
 from supervisor.http.context import services
-from supervisor.http.generation import Dialect, generate
+from supervisor.http.generation import Asked, Dialect, generate
 from supervisor.http.schemas import (
     MAX_TOKEN_IDS,
     Answer,
+    FinishReason,
     GenerationFields,
     TokenId,
     TokenIds,
     UsageObject,
+    finish_reason,
 )
 
 DEFAULT_MAX_TOKENS = 16
@@ -27,7 +30,7 @@ DEFAULT_MAX_TOKENS = 16
 
 
 class CompletionBody(GenerationFields, kw_only=True):
-    """The request. A prompt is one text, several, one list of token ids, or several."""
+    """A prompt is a text, a list of texts, a list of token ids, or a list of such lists."""
 
     prompt: str | Annotated[list[str | TokenId | TokenIds], Meta(max_length=MAX_TOKEN_IDS)]
 
@@ -36,12 +39,10 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     index: int
     text: str
     logprobs: None = None
-    finish_reason: FinishReason | None
+    finish_reason: FinishReason
 
 
 class Completion(Answer, frozen=True, kw_only=True):
-    """The whole answer."""
-
     object: str = "text_completion"
     choices: list[CompletionChoice]
     usage: UsageObject
@@ -52,14 +53,14 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, CompletionBody)
     limit = validation.max_tokens(body, None, DEFAULT_MAX_TOKENS)
     prompts = _prompts(body, services(request).config.limits.max_prompts)
-    return await generate(request, body, prompts, limit, _DIALECT)
+    return await generate(request, body, Asked(prompts, limit, PlainText), _DIALECT)
 
 
 def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     given = body.prompt
     if isinstance(given, str):
         return (TextPrompt(given),)
-    # by sets of types: there may be a million items, and the event loop waits
+    # sets of types, because a loop over all items would block the event loop for too long
     kinds = set(map(type, given))
     if kinds == {int}:
         return (TokenPrompt(tuple(given)),)  # type: ignore[arg-type]
@@ -76,17 +77,19 @@ def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     )
 
 
-def _whole(answer: Answer, stream: ResponseStream, texts: list[str]) -> Completion:
+def _whole(answer: Answer, choices: list[WholeAnswer], usage: UsageObject) -> Completion:
     return Completion(
         id=answer.id,
         created=answer.created,
         model=answer.model,
         system_fingerprint=answer.system_fingerprint,
         choices=[
-            CompletionChoice(index=log.index, text=text, finish_reason=log.finish)
-            for log, text in zip(stream.logs, texts, strict=True)
+            CompletionChoice(
+                index=index, text=choice.text, finish_reason=finish_reason(choice.ended)
+            )
+            for index, choice in enumerate(choices)
         ],
-        usage=UsageObject.of(stream.usage),
+        usage=usage,
     )
 
 

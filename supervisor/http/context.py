@@ -1,4 +1,4 @@
-"""What handlers find: the parts of the front on the application, facts on the request."""
+"""The context of handlers: the front's parts on the application, facts on the request."""
 
 from typing import Protocol
 
@@ -13,32 +13,32 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.replacing import Replacing
 
 
 class Devices(Protocol):
-    """Who watches the machine (`supervisor.devices.monitor.DeviceMonitor`)."""
+    """The watch over the machine (`supervisor.devices.monitor.DeviceMonitor`)."""
 
     def snapshot(self) -> Snapshot:
-        """What is known now. Never blocks."""
+        """The latest readings. Never blocks."""
         ...
 
 
 class Operator(Protocol):
-    """What `/admin` can have done (`supervisor.app.Front`)."""
+    """The operations behind `/admin` (`supervisor.operations.Operations`)."""
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
         """Begin to replace one worker, or all. Raises `NotFound`."""
         ...
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model."""
         ...
 
 
 class Services(Struct, frozen=True):
-    """The front's parts, as handlers use them. `started_at` is unix time in seconds."""
+    """The front's parts that handlers use. `started_at` is unix time in seconds."""
 
     config: Config
     fleet: ServedFleet
@@ -62,7 +62,7 @@ def services(request: web.Request) -> Services:
 def json_response(
     document: object, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> web.Response:
-    """Anything that msgspec can encode, as the answer."""
+    """An answer of any document that msgspec can encode."""
     return web.Response(
         body=msgspec.json.encode(document),
         status=status,

@@ -1,11 +1,12 @@
 """Durable requests over HTTP: `Idempotency-Key`, event ids, and `Last-Event-ID`.
 
-The id of an event is `TAG-POSITION`: which generation, and how much of it the client has once it
-has the event (`dispatch/durable.py` says what positions are). A client that leaves takes nothing
-with it: the request goes on, and whoever sends it again with the same key reads the same logs.
+An event's id is `TAG-POSITION`: the generation, and the place after the event. The request goes on
+when its client leaves. A request that is sent again with the same key reads the same logs.
 """
 
+import asyncio
 import hashlib
+import math
 import re
 from collections.abc import Callable
 from types import TracebackType
@@ -16,28 +17,31 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.errors import InvalidRequest, RequestError
+from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
-from supervisor.dispatch.stream import StreamEvent, Usage, Wakeup
+from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
 from supervisor.http.context import PRINCIPAL, services
 from supervisor.http.sse import EventEncoder
 
 KEY = "Idempotency-Key"
 LAST_EVENT = "Last-Event-ID"
 
-EVENTS_AT_ONCE = 256
-"""A reader who comes late to many choices gets them in parts, so that others are served between."""
+ENTRIES_AT_ONCE = 1024
+"""A late reader takes the text in batches of so many entries, so that it does not hold up the event
+loop."""
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_EVENT_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,9})")
+_EVENT_ID = re.compile(r"([0-9a-f]{8})-([1-9][0-9]{0,9})(?:\.([1-9][0-9]{0,9}))?")
 
 
 class Wish(Struct, frozen=True):
-    """What the headers ask for: a durable request, and where its stream is to go on."""
+    """The headers of a durable request: its key, and the event to resume after. `tag` is None if
+    there is no such event."""
 
     key: str
-    tag: str | None
-    position: int
+    tag: str | None = None
+    position: Position = Position(0)
 
 
 def read_headers(request: web.Request, *, streamed: bool) -> Wish | None:
@@ -46,16 +50,16 @@ def read_headers(request: web.Request, *, streamed: bool) -> Wish | None:
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidRequest(f"{KEY} has 1 to 255 printable ASCII characters", param=KEY)
     if last_event is None:
-        return None if key is None else Wish(key, None, 0)
+        return None if key is None else Wish(key)
     if key is None:
-        # to begin again would give the client the beginning of the text a second time
+        # a new stream would give the client the beginning of the text a second time
         raise InvalidRequest(f"{LAST_EVENT} needs the {KEY} of its request", param=LAST_EVENT)
     if not streamed:
         raise InvalidRequest(f"{LAST_EVENT} needs stream: true", param=LAST_EVENT)
     found = _EVENT_ID.fullmatch(last_event)
     if found is None:
         raise InvalidRequest(f"{LAST_EVENT} is not the id of an event", param=LAST_EVENT)
-    return Wish(key, found[1], int(found[2]))
+    return Wish(key, found[1], Position(int(found[2]), int(found[3] or 0)))
 
 
 def _header(request: web.Request, name: str) -> str | None:
@@ -68,11 +72,11 @@ def _header(request: web.Request, name: str) -> str | None:
 def find_or_start(
     request: web.Request, wish: Wish, body: Struct, accept: Callable[[], GenerationRequest]
 ) -> DurableRequest:
-    """The request that is meant: an equal one under the same key, or else a new one.
+    """The durable request of that key with an equal body, or else a new one.
 
-    `accept` makes the new one of `body`. Raises what it raises, what `Dispatcher.submit` does,
-    `Overloaded` for too many, and `InvalidRequest` for a key that belongs to another request or
-    an event of a stream that is not known.
+    `accept` makes the new one from `body`. Raises the errors of `accept` and `Dispatcher.submit`,
+    `Overloaded` for too many durable requests, and `InvalidRequest` for another request's key or
+    an unknown stream's event.
     """
     front, principal = services(request), request[PRINCIPAL]
     store = front.durable
@@ -96,8 +100,8 @@ def find_or_start(
 class DurableReader:
     """One client's reading of a durable request, as a context. Implements `sse.EventSource`."""
 
-    def __init__(self, request: DurableRequest, position: int = 0) -> None:
-        """Raises `InvalidRequest` for a position that nobody can have been told."""
+    def __init__(self, request: DurableRequest, position: Position) -> None:
+        """Raises `InvalidRequest` for a position that no reader can have been given."""
         self.request = request
         self.cursor = Cursor(request, position)
         self._wakeup = Wakeup()
@@ -118,7 +122,7 @@ class DurableReader:
 
     @property
     def done(self) -> bool:
-        """Whether everything was read, and it did not end with an error yet to be told."""
+        """Whether everything was read, and no error is left to be raised."""
         if self.cursor.is_closed:
             return True
         ended = self.request.is_over and not self.cursor.has_news
@@ -126,34 +130,39 @@ class DurableReader:
 
     @property
     def fingerprint(self) -> str | None:
-        """The model's fingerprint, once any worker has loaded it."""
+        """The model's fingerprint, once a worker has loaded it."""
         return self.request.fingerprint
 
     @property
     def usage(self) -> Usage:
-        """As far as it is known now; whole when `done`."""
+        """The tokens so far; complete when `done`."""
         return self.request.stream.usage
 
     async def next(self, timeout_s: float) -> list[StreamEvent] | None:
-        """As `ResponseStream.next`, but with positions, and begin and end of a choice apart."""
-        if not self.cursor.has_news and not self.request.is_over:
-            await self._wakeup.wait(timeout_s)
-        if self.cursor.has_news:
-            return self.cursor.take(EVENTS_AT_ONCE)
+        """As `ResponseStream.next`, with a position in each event."""
+        deadline = math.inf
+        while True:
+            if not self.cursor.has_news and not self.request.is_over:
+                if deadline == math.inf:
+                    deadline = asyncio.get_running_loop().time() + timeout_s
+                await self._wakeup.wait_until(deadline)
+            if not self.cursor.has_news:
+                break
+            if events := self.cursor.take(ENTRIES_AT_ONCE):
+                return events
+            await asyncio.sleep(0)
         if not self.request.is_over:
             return None
         if self.request.stream.error is not None and not self.cursor.is_closed:
             raise self.request.stream.error
         return []
 
-    async def complete(self) -> list[str]:
+    async def complete(self) -> list[WholeAnswer]:
         """As `ResponseStream.complete`."""
         self._wants_all = True
         while not self.request.is_over:
-            await self._wakeup.wait(None)
-        if self.request.stream.error is not None:
-            raise self.request.stream.error
-        return ["".join(log.texts) for log in self.request.stream.logs]
+            await self._wakeup.wait_until(math.inf)
+        return self.request.stream.answers()
 
     def _changed(self) -> None:
         if not self._wants_all or self.request.is_over:
@@ -161,9 +170,9 @@ class DurableReader:
 
 
 class NumberedEvents:
-    """Puts its id before each event of another encoder. Implements `sse.EventEncoder`.
+    """Another encoder's events with ids. Implements `sse.EventEncoder`.
 
-    The inner one makes at most one event of each of the reader's.
+    Each part's last event gets the id of the position after the part.
     """
 
     def __init__(self, encoder: EventEncoder, reader: DurableReader) -> None:
@@ -171,15 +180,16 @@ class NumberedEvents:
         self._encoder = encoder
         self._reader = reader
         self._prefix = f"id: {reader.request.tag}-"
-        # what the client has of these it has; the encoder must not open them again
-        encoder.events([StreamEvent(index, "", 0, None) for index in reader.cursor.begun])
+        encoder.events(reader.cursor.known)  # the client has these; only the state is wanted
 
     def events(self, events: list[StreamEvent]) -> bytes:
-        return b"".join(
-            self._id(event.position) + frame
-            for event in events
-            if (frame := self._encoder.events([event]))
-        )
+        numbered: list[bytes] = []
+        for event in events:
+            written = self._encoder.events([event])
+            if written and event.position is not None:
+                last = written.rfind(b"\n\n", 0, -2) + 2 if b"\n\n" in written[:-2] else 0
+                numbered += (written[:last], self._id(event.position), written[last:])
+        return b"".join(numbered)
 
     def closing(self, usage: Usage) -> bytes:
         if self._reader.cursor.is_closed:
@@ -187,12 +197,18 @@ class NumberedEvents:
         return self._closing_id() + self._encoder.closing(usage)
 
     def error(self, error: RequestError) -> bytes:
-        frames = self._encoder.error(error)
-        # any other error is one of this sending; the request has another end, or none yet
-        return self._closing_id() + frames if error is self._reader.request.stream.error else frames
+        written = self._encoder.error(error)
+        # another error is one of this connection: the request has a different end, or none yet
+        is_its_end = error is self._reader.request.stream.error
+        return self._closing_id() + written if is_its_end else written
 
     def _closing_id(self) -> bytes:
         return self._id(self._reader.request.closing)
 
-    def _id(self, position: int) -> bytes:
-        return f"{self._prefix}{position}\n".encode()
+    def _id(self, position: Position) -> bytes:
+        return f"{self._prefix}{_written(position)}\n".encode()
+
+
+def _written(position: Position) -> str:
+    """A position as it stands in an event's id: 7, or 7.2 with two parts of the eighth entry."""
+    return f"{position.marks}.{position.parts}" if position.parts else str(position.marks)

@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 DEFAULT_RETRY_AFTER_S = 1.0
 LONGEST_RETRY_AFTER_S = 600.0
 RETRYABLE = frozenset({429, 503})
-"""Statuses that always tell when to come back."""
+"""Statuses that always have a `Retry-After`."""
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*?)(?:\[\.\.\.\])?`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
 def error_object(error: RequestError) -> dict[str, dict[str, str | None]]:
-    """What a client reads, in an answer or in a stream."""
+    """The body of an error, in an answer or in a stream."""
     return {
         "error": {
             "message": error.message,
-            "type": error.type,
+            "type": error.kind,
             "param": error.param,
             "code": error.code,
         }
@@ -50,7 +50,7 @@ def error_response(error: RequestError) -> web.Response:
 
 
 def from_exception(exc: Exception, request: web.Request) -> RequestError:
-    """What a client is told about anything that a handler raised. What is our fault is logged."""
+    """The client's error for any exception of a handler. A defect of ours is logged."""
     match exc:
         case RequestError():
             return exc

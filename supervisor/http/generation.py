@@ -1,4 +1,4 @@
-"""What `/v1/completions` and `/v1/chat/completions` share: from fields to a stream and back."""
+"""The path that all generating routes share: from fields to a stream, and back to an answer."""
 
 import time
 from collections.abc import Callable
@@ -7,13 +7,15 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import Prompt
+from supervisor.answers.parser import NewParser
+from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http import validation
 from supervisor.http.chunks import ChunkWriter
 from supervisor.http.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.durable import DurableReader, NumberedEvents, find_or_start, read_headers
-from supervisor.http.schemas import Answer, GenerationFields
+from supervisor.http.schemas import Answer, GenerationFields, UsageObject
 from supervisor.http.sse import EventEncoder, send_stream
 
 
@@ -22,28 +24,30 @@ class Dialect(Struct, frozen=True):
 
     id_prefix: str
     chunks: type[ChunkWriter]
-    whole: Callable[[Answer, ResponseStream, list[str]], Struct]
+    whole: Callable[[Answer, list[WholeAnswer], UsageObject], Struct]
+
+
+class Asked(Struct, frozen=True):
+    """The part of a request that a route reads from its own fields. `parser` reads the answer."""
+
+    prompts: tuple[Prompt, ...]
+    max_tokens: int | None
+    parser: NewParser
 
 
 async def generate(
-    request: web.Request,
-    body: GenerationFields,
-    prompts: tuple[Prompt, ...],
-    max_tokens: int | None,
-    dialect: Dialect,
+    request: web.Request, body: GenerationFields, asked: Asked, dialect: Dialect
 ) -> web.StreamResponse:
     """Run a request and answer it, streamed or whole. Raises `RequestError`.
 
-    When the client leaves, the handler is cancelled and with it the request, unless it is durable.
+    When the client leaves, the handler is cancelled, and with it the request unless it is durable.
     """
     wish = read_headers(request, streamed=bool(body.stream))
     if wish is not None:
-        found = find_or_start(
-            request, wish, body, lambda: _accept(request, body, prompts, max_tokens)
-        )
+        found = find_or_start(request, wish, body, lambda: _accept(request, body, asked))
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect)
-    wanted = _accept(request, body, prompts, max_tokens)
+    wanted = _accept(request, body, asked)
     stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
     try:
         return await _send(request, body, stream, stream, dialect)
@@ -51,13 +55,8 @@ async def generate(
         stream.cancel()
 
 
-def _accept(
-    request: web.Request,
-    body: GenerationFields,
-    prompts: tuple[Prompt, ...],
-    max_tokens: int | None,
-) -> GenerationRequest:
-    """What is asked for, within all limits and with its seed fixed. Raises `RequestError`."""
+def _accept(request: web.Request, body: GenerationFields, asked: Asked) -> GenerationRequest:
+    """The request, within all limits and with its seed fixed. Raises `RequestError`."""
     front = services(request)
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
@@ -66,14 +65,15 @@ def _accept(
     return GenerationRequest(
         id=request[REQUEST_ID],
         model=model,
-        prompts=prompts,
+        prompts=asked.prompts,
         n=n,
         sampling=validation.sampling(body, limits, facts.n_vocab if facts else None),
-        max_tokens=max_tokens,
+        max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
         cache_prompt=body.cache_prompt is not False,
         created=int(time.time()),
         replay=front.fleet.replay(model),
+        parser=asked.parser,
     )
 
 
@@ -84,11 +84,11 @@ async def _send(
     reader: ResponseStream | DurableReader,
     dialect: Dialect,
 ) -> web.StreamResponse:
-    """Answer with what `reader`, which may be the stream itself, reads of it."""
+    """Answer with the events that `reader` reads. It may be the stream itself."""
     if not body.stream:
-        texts = await reader.complete()
+        choices = await reader.complete()
         answer = _answer(stream.request, reader.fingerprint, dialect)
-        return json_response(dialect.whole(answer, stream, texts))
+        return json_response(dialect.whole(answer, choices, UsageObject.of(reader.usage)))
     options = body.stream_options
     encoder: EventEncoder = dialect.chunks(
         _answer(stream.request, reader.fingerprint, dialect),

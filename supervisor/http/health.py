@@ -1,4 +1,4 @@
-"""`GET /livez`, `/readyz` and `/health`: whether the front runs, and whether a token could come."""
+"""`GET /livez`, `/readyz` and `/health`: whether the front runs, and whether it could serve."""
 
 import math
 
@@ -9,12 +9,12 @@ from supervisor.http.context import json_response, services
 
 
 async def livez(_request: web.Request) -> web.Response:
-    """The front runs: that it answers is the answer."""
+    """200, always: the front runs."""
     return json_response({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 only if a token could be produced now."""
+    """200 if a token could be produced now, else 503 with the reason."""
     condition = services(request).dispatcher.condition()
     if condition.status is ConditionStatus.OK:
         return json_response({"status": "ok"})

@@ -1,4 +1,4 @@
-"""`GET /`: what runs here, for whoever opens the address in a browser."""
+"""`GET /`: the name and the models of this service, for a browser."""
 
 from html import escape
 
@@ -24,7 +24,7 @@ _HEADERS = {
 
 
 async def get_index(request: web.Request) -> web.Response:
-    """A page without scripts and without anything from elsewhere."""
+    """A page without scripts and without outside requests."""
     models = ", ".join(f"<b>{escape(name)}</b>" for name in services(request).fleet.models())
     page = _PAGE.format(version=escape(__version__), models=models)
     return web.Response(text=page, content_type="text/html", headers=_HEADERS)

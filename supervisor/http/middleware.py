@@ -1,6 +1,6 @@
-"""What every request passes, in this order: its id and its errors, then who may do it.
+"""The middleware of every request, in this order: its id and its errors, then its access.
 
-Deny by default: a route that is not in the table is refused, even if somebody registers one.
+Deny by default: a route that is not in the table is refused even if it is registered.
 """
 
 import logging
@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
-from msgspec import structs
+from msgspec import Struct, structs
 
-from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied
+from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied, RequestError
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.context import PRINCIPAL, REQUEST_ID
@@ -24,34 +24,41 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Rule = tuple[str, str]
 """Method and canonical path of a route."""
 
-Authenticate = Callable[[web.Request], Principal]
-"""Tells who asks. Raises `AuthenticationFailed`."""
-
 PUBLIC = None
 """The scope of a route that needs none."""
 
 
-def anonymous(_request: web.Request) -> Principal:
-    """Without keys, everybody may generate and read."""
-    return ANONYMOUS
+class Authenticator(Struct, frozen=True):
+    """Names the principal of a request.
+
+    `identify` raises `AuthenticationFailed` for a request that gets none. `remedy` tells an
+    anonymous client how to get more rights; it ends the message of a 401.
+    """
+
+    identify: Callable[[web.Request], Principal]
+    remedy: str = ""
+
+
+OPEN_ACCESS = Authenticator(lambda _request: ANONYMOUS)
+"""Without keys, every client may generate and read."""
 
 
 @web.middleware
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request its id, and turns whatever is raised inside into an answer."""
+    """Give the request its id, and turn any exception from inside into an answer."""
     request[REQUEST_ID] = new_request_id()
     began = time.monotonic()
     try:
         response = await handler(request)
     except ConnectionError:
-        raise  # the client has gone; there is nobody to answer
+        raise  # the client has left
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
         response = error_response(error)
         if isinstance(exc, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
-            # what is left of the body would be read as the next request, or waited for
+            # the rest of the body would be read as the next request, or waited for
             response.force_close()
     logger.debug(
         "request_answered request=%s route=%s %s status=%d seconds=%.3f",
@@ -65,21 +72,28 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """A prepare hook, so that streams carry the id as well."""
+    """Set the headers of every answer: a prepare hook, so that streams have them too."""
     # aiohttp refuses some requests (`Expect`) before any middleware has seen them
     response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
-    response.headers["Server"] = "gpufc"  # and not which versions of what are behind it
+    response.headers["Server"] = "gpufc"  # no versions: they would help an attacker
 
 
 def _told_apart(principal: Principal, request: web.Request) -> Principal:
-    """Those without a key are told apart by their address."""
-    if principal is not ANONYMOUS or not request.remote:
+    """Anonymous clients are told apart by their address."""
+    if not principal.is_anonymous or not request.remote:
         return principal
     return structs.replace(principal, address=request.remote)
 
 
-def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Middleware:
-    """Lets through what the table allows to whoever asks. Host and address lists belong here."""
+def _refusal(principal: Principal, scope: Scope, remedy: str) -> RequestError:
+    message = f"This needs the scope {scope.value!r}"
+    if principal.is_anonymous:
+        return AuthenticationFailed(f"{message}. {remedy}" if remedy else message)
+    return PermissionDenied(message)
+
+
+def access(rules: Mapping[Rule, Scope | None], authenticator: Authenticator) -> Middleware:
+    """Lets a request through if the table allows its principal the route."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -93,11 +107,9 @@ def access(rules: Mapping[Rule, Scope | None], authenticate: Authenticate) -> Mi
             raise NotFound(f"There is no route {request.method} {request.path}")
         scope = rules[rule]
         if scope is not PUBLIC:
-            principal = authenticate(request)
-            if principal is ANONYMOUS and not principal.may(scope):
-                raise AuthenticationFailed("This needs the token that `start` has printed")
+            principal = authenticator.identify(request)
             if not principal.may(scope):
-                raise PermissionDenied(f"This needs the scope {scope!r}")
+                raise _refusal(principal, scope, authenticator.remedy)
             request[PRINCIPAL] = _told_apart(principal, request)
         return await handler(request)
 

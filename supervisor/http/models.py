@@ -7,7 +7,7 @@ from supervisor.http.context import Services, json_response, services
 
 
 class Model(Struct, frozen=True):
-    """A served model. `meta` is what its worker obtained, null before one was ready."""
+    """A served model. `meta` has its latest worker's facts, null before one was ready."""
 
     id: str
     created: int

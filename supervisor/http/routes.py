@@ -1,4 +1,4 @@
-"""The table of all routes, and who may use them. What is not in it is refused."""
+"""The table of all routes and their scopes. Any other path is refused."""
 
 from aiohttp import web
 from msgspec import Struct
@@ -7,18 +7,18 @@ from supervisor.dispatch.request import Scope
 from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
 from supervisor.http.context import SERVICES, Services
 from supervisor.http.middleware import (
+    OPEN_ACCESS,
     PUBLIC,
-    Authenticate,
+    Authenticator,
     Handler,
     access,
     add_headers,
-    anonymous,
     boundary,
 )
 
 
 class Route(Struct, frozen=True):
-    """One route. `scope` is what its users need; `PUBLIC` needs nothing."""
+    """One route. `scope` is the right that it needs; `PUBLIC` needs none."""
 
     method: str
     path: str
@@ -43,7 +43,9 @@ ROUTES = (
 )
 
 
-def create_web_app(services: Services, authenticate: Authenticate = anonymous) -> web.Application:
+def create_web_app(
+    services: Services, authenticator: Authenticator = OPEN_ACCESS
+) -> web.Application:
     """The application with all routes behind the middleware."""
     app = web.Application(client_max_size=services.config.limits.max_body_bytes)
     rules = {}
@@ -53,7 +55,7 @@ def create_web_app(services: Services, authenticate: Authenticate = anonymous) -
             app.router.add_route("HEAD", route.path, route.handler)
         if added.resource is not None:
             rules[route.method, added.resource.canonical] = route.scope
-    app.middlewares.extend([boundary, access(rules, authenticate)])
+    app.middlewares.extend([boundary, access(rules, authenticator)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = services
     return app

@@ -1,14 +1,17 @@
 """The fields that all generating OpenAI routes share, and the parts of their answers.
 
-Unknown fields are passed over, as OpenAI does. Those that would change the answer but are not
-built yet stand in `unsupported.py`, so that none of them is passed over.
+Unknown fields are ignored, as OpenAI ignores them. A known field that would change the answer and
+is not built yet stands in `unsupported.py`, which refuses it.
 """
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Self
 
 from msgspec import Meta, Struct
 
+from gpufc import protocol
 from gpufc.sampling import Fraction, Penalty, Temperature
+from supervisor.answers.parts import Ended, ToolCallBegun
 from supervisor.dispatch.stream import Usage
 from supervisor.http.unsupported import NotYet
 
@@ -16,7 +19,7 @@ INT64_MAX = 2**63 - 1
 
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 MAX_TOKEN_IDS = 262_144
-"""In one list. More than any context takes, and few enough not to hold up the event loop."""
+"""In one list: more than any context takes, few enough to decode without blocking the loop."""
 
 TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -27,7 +30,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class GenerationFields(NotYet, kw_only=True):
-    """OpenAI's fields and, beside them, llama-server's names. Null always means the default."""
+    """OpenAI's fields, and llama-server's names for more. Null always means the default."""
 
     model: str | None = None
     n: Annotated[int, Meta(ge=1)] | None = None
@@ -52,12 +55,53 @@ class GenerationFields(NotYet, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What every answer, whole or in chunks, says of itself."""
+    """The fields that every answer has, whole or in chunks."""
 
     id: str
     created: int
     model: str
     system_fingerprint: str | None
+
+
+class FinishReason(StrEnum):
+    """OpenAI's reasons for the end of a choice. The worker's are `gpufc.protocol.FinishReason`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+def finish_reason(ended: Ended) -> FinishReason:
+    """OpenAI's word for an end. A choice that stops after a call stops for it."""
+    match ended.reason:
+        case protocol.FinishReason.LENGTH:
+            return FinishReason.LENGTH
+        case protocol.FinishReason.STOP | protocol.FinishReason.CANCELLED:
+            return FinishReason.TOOL_CALLS if ended.n_calls else FinishReason.STOP
+
+
+class FunctionObject(Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class ToolCallObject(Struct, frozen=True):
+    """A tool call in a message."""
+
+    id: str
+    function: FunctionObject
+    type: str = "function"
+
+    @classmethod
+    def begun(cls, answer: Answer, index: int, part: ToolCallBegun) -> Self:
+        """The call without its arguments, as choice `index` begins it."""
+        own_id = part.id or call_id(answer, index, part.call)
+        return cls(own_id, FunctionObject(part.name, ""))
+
+
+def call_id(answer: Answer, index: int, call: int) -> str:
+    """The id of a call where the model gives none: the same for every reader of the answer."""
+    return f"call_{answer.id.rpartition('-')[2]}_{index}_{call}"
 
 
 class PromptTokensDetails(Struct, frozen=True):
@@ -73,8 +117,8 @@ class UsageObject(Struct, frozen=True):
     prompt_tokens_details: PromptTokensDetails
 
     @classmethod
-    def of(cls, usage: Usage) -> "UsageObject":
-        """From what the stream has counted."""
+    def of(cls, usage: Usage) -> Self:
+        """From the counts of a stream."""
         return cls(
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,

@@ -1,6 +1,6 @@
-"""The server under the application: how connections are accepted, bounded in number, and cut off.
+"""The server under the application: it accepts connections, bounds their number, and cuts them off.
 
-aiohttp bounds neither how long a header may take nor how many connections an address may have.
+aiohttp bounds neither the time for a header nor the number of connections of an address.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 LINGER_S = 2.0
-"""How long the rest of a refused body is read and dropped, so that the client gets its answer."""
+"""How long the rest of a refused body is read and dropped, so that the client sees the answer."""
 
 
 class BoundedHandler(RequestHandler):
-    """One connection. Closed when its header takes too long, or its address has too many."""
+    """One connection. It is closed if its header takes too long or its address has too many."""
 
     __slots__ = ("_address", "_header_deadline", "_server")
 
@@ -73,7 +73,7 @@ class BoundedHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is no HTTP never reaches the application; it gets the same kind of answer."""
+        """Answer a request that is not valid HTTP, which never reaches the application."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         error: RequestError = InvalidRequest("The request is not valid HTTP")
@@ -97,7 +97,7 @@ class BoundedHandler(RequestHandler):
 
 
 class BoundedServer(web.Server):
-    """Makes a `BoundedHandler` for each connection, and counts them by address."""
+    """Makes a `BoundedHandler` for each connection. Counts connections by address."""
 
     def __init__(self, server: web.Server, limits: LimitsConfig) -> None:
         super().__init__(
@@ -113,7 +113,7 @@ class BoundedServer(web.Server):
         return BoundedHandler(self, loop=self._loop, **self._kwargs)
 
     def admit(self, address: str) -> bool:
-        """Count a connection in. False, and not counted, if its address has too many."""
+        """Count a connection in. False, without counting it, if its address has too many."""
         if self._by_address[address] >= self.limits.max_connections_per_address:
             return False
         self._by_address[address] += 1
@@ -127,8 +127,8 @@ class BoundedServer(web.Server):
 
 
 class FrontRunner(web.AppRunner):
-    """An application runner with our limits. Once it has retired it takes no new connections, and
-    ends those that it has with their next answer."""
+    """An application runner with our limits. A retired runner accepts no connections, and closes
+    each of its own after the next answer."""
 
     def __init__(self, app: web.Application, limits: LimitsConfig) -> None:
         super().__init__(
@@ -148,19 +148,19 @@ class FrontRunner(web.AppRunner):
         return BoundedServer(await super()._make_server(), self._limits)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept connections on these, which are the runner's from now on."""
+        """Accept connections on these sockets. The runner owns them from now on."""
         for sock in sockets:
             await web.SockSite(self, sock, backlog=BACKLOG).start()
 
     async def retire(self) -> None:
-        """Let somebody else, who holds the same sockets, accept from now on.
+        """Stop accepting connections: another front, with the same sockets, accepts from now on.
 
-        An idle connection stays open for its usual time: a client that is just sending its next
-        request would lose it otherwise, and not every client tries again.
+        An idle connection stays open for its usual time. Closing it could lose a request that its
+        client is sending, and not every client retries.
         """
         self._has_retired = True
         for site in tuple(self.sites):
-            await site.stop()  # closes our descriptor; connections in the queue stay in it
+            await site.stop()  # closes our descriptor only; queued connections stay queued
 
     @property
     def n_connections(self) -> int:
@@ -181,11 +181,11 @@ class FrontRunner(web.AppRunner):
     ) -> None:
         if self._has_retired:
             response.force_close()
-            response.headers["Connection"] = "close"  # aiohttp has decided on it already
+            response.headers["Connection"] = "close"  # aiohttp has already set its own
 
 
 def listeners(host: str, port: int) -> list[socket.socket]:
-    """What to accept connections on: the sockets that a service manager has opened, else `bind`'s.
+    """The sockets to accept connections on: those of the service manager, else those of `bind`.
 
     Raises `StartError`.
     """
@@ -196,9 +196,9 @@ def listeners(host: str, port: int) -> list[socket.socket]:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take the port, on every address that `host` has; clients may connect from now on.
+    """Take the port on every address of `host`. Clients may connect from now on.
 
-    Raises `StartError`, with what to do about it. Blocks for as long as a host name's lookup.
+    Raises `StartError` with a remedy. Blocks while a host name is looked up.
     """
     sockets: list[socket.socket] = []
     try:
@@ -220,7 +220,7 @@ def _bound(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-        # now, since two sockets may be bound to one port as long as neither listens
+        # at once: two sockets can be bound to one port as long as neither listens
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
@@ -240,7 +240,7 @@ def _why(err: OSError, host: str, port: int) -> str:
 
 
 def urls(sockets: Sequence[socket.socket]) -> list[str]:
-    """Where the sockets are reached over HTTP."""
+    """The URLs of the sockets."""
     return [_url(*sock.getsockname()[:2]) for sock in sockets]
 
 

@@ -1,8 +1,8 @@
-"""Sending a response stream as server-sent events, in whatever dialect its encoder writes.
+"""Sending a response stream as server-sent events, in the dialect of its encoder.
 
 Headers go out with the first event, or after `first_byte_s` of waiting. An error before that is an
-ordinary answer; after it, an event of the stream. A silent stream carries comments. A stream never
-just ends.
+ordinary answer; after it, an event of the stream. A silent stream carries comments. Every stream
+ends with its dialect's last words.
 """
 
 from typing import Protocol
@@ -23,13 +23,13 @@ COMMENT = b": waiting\n\n"
 
 
 class EventStream(web.StreamResponse):
-    """Headers wait for what is written first: a packet, and a wake-up of the client, for both."""
+    """Its headers go out with its first bytes, in one packet."""
 
     _send_headers_immediately = False  # as aiohttp's own `Response` has it
 
 
 class EventSource(Protocol):
-    """What is sent (`ResponseStream`, `DurableReader`)."""
+    """One reader's events (`ResponseStream`, `DurableReader`)."""
 
     @property
     def done(self) -> bool:
@@ -38,26 +38,29 @@ class EventSource(Protocol):
 
     @property
     def usage(self) -> Usage:
-        """Whole when `done`."""
+        """Complete when `done`."""
         ...
 
     async def next(self, timeout_s: float) -> list[StreamEvent] | None:
-        """News; None after `timeout_s` without any. Raises the request's `RequestError`."""
+        """New events; None after `timeout_s` without any. Raises the request's `RequestError`."""
         ...
 
 
 class EventEncoder(Protocol):
-    """A dialect: what its events look like, each with its blank line at the end."""
+    """Writes one stream's events in one dialect, each with its blank line at the end.
+
+    Its state is a function of the parts it has written. `closing` and `error` end with
+    `END`.
+    """
 
     END: bytes
-    """What ends `closing` and `error`: the last words of every stream."""
 
     def events(self, events: list[StreamEvent]) -> bytes:
-        """What the choices gained. Called for every step: the hot path."""
+        """The parts that choices gained. Called for every step: the hot path."""
         ...
 
     def closing(self, usage: Usage) -> bytes:
-        """What follows the last event."""
+        """The events after the last part."""
         ...
 
     def error(self, error: RequestError) -> bytes:
@@ -70,8 +73,8 @@ async def send_stream(
 ) -> web.StreamResponse:
     """Send everything. Raises a `RequestError` that comes before the headers.
 
-    A client that does not read is waited for, while its text gathers in the log. Cancelled when the
-    client leaves; what becomes of the request then is the caller's.
+    While a client does not read, its text accumulates in the log. The call is cancelled when the
+    client leaves; the caller decides about the request.
     """
     events = await stream.next(limits.first_byte_s)
     response = EventStream(headers=HEADERS)
@@ -83,7 +86,7 @@ async def send_stream(
         end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:
         raise
-    except Exception as exc:  # the request boundary: no second answer can begin, but this one ends
+    except Exception as exc:  # the request boundary: the headers are out, so the stream ends here
         end = encoder.error(from_exception(exc, request))
     await response.write_eof(end)
     return response

@@ -1,4 +1,4 @@
-"""`GET /stats`: every figure of the front as one document. contract.md has its shape."""
+"""`GET /stats`: every figure of the front as one document (`API.md` has its shape)."""
 
 import time
 from typing import Any
@@ -18,7 +18,7 @@ async def get_stats(request: web.Request) -> web.Response:
 
 
 def document(front: Services) -> dict[str, Any]:
-    """The figures now, as plain data. Nothing in it blocks."""
+    """The figures now, as plain data. Does not block."""
     dispatcher = front.dispatcher
     ledger, now = dispatcher.ledger, dispatcher.now
     snapshot = front.devices.snapshot() if front.devices else None
@@ -28,7 +28,7 @@ def document(front: Services) -> dict[str, Any]:
         "requests": msgspec.to_builtins(dispatcher.occupancy) | _totals(ledger.requests),
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generation.per_second(now)},
-        "workers": [_worker(front, row) for row in front.fleet.workers()],
+        "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
@@ -41,12 +41,39 @@ def document(front: Services) -> dict[str, Any]:
     }
 
 
+def worker_rows(front: Services) -> list[dict[str, Any]]:
+    """A row for each worker, as plain data."""
+    return [_worker(front, row) for row in front.fleet.workers()]
+
+
 def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
     dispatcher = front.dispatcher
     rate = dispatcher.ledger.by_worker.get(row.name)
-    devices = [msgspec.structs.asdict(device) for device in row.devices]
-    return _plain(row) | {
-        "devices": devices,
+    facts, engine = row.facts, row.engine
+    return {
+        "name": row.name,
+        "pid": row.pid,
+        "epoch": row.epoch,
+        "state": row.state,
+        "detail": row.detail,
+        "model": row.model,
+        "model_path": row.model_path,
+        "fingerprint": facts.fingerprint if facts else None,
+        "restarts": row.restarts,
+        "last_exit": msgspec.to_builtins(row.last_exit),
+        "n_ctx": facts.n_ctx if facts else 0,
+        "kv_cells_total": facts.kv_cells if facts else 0,
+        "kv_cells_used": engine.kv_cells_used if engine else 0,
+        "n_gpu_layers": facts.n_gpu_layers if facts else 0,
+        "sequences_running": engine.n_running if engine else 0,
+        "sequences_waiting": engine.n_waiting if engine else 0,
+        "rss_bytes": row.rss_bytes,
+        "loading_fraction": row.loading_fraction,
+        "loaded_in_s": row.loaded_in_s,
+        "last_step_at": row.last_step_at,
+        "last_heartbeat_at": row.last_heartbeat_at,
+        "devices": [msgspec.structs.asdict(one) for one in facts.devices] if facts else [],
+        "system_info": facts.system_info if facts else "",
         "tokens_per_second": rate.per_second(dispatcher.now) if rate else 0.0,
     }
 

@@ -10,7 +10,7 @@ from supervisor.http.schemas import TokenIds
 
 
 class TokenizeBody(Struct, frozen=True):
-    """The request; the defaults are llama-server's."""
+    """The defaults are llama-server's."""
 
     content: str
     add_special: bool = False
@@ -25,7 +25,7 @@ class DetokenizeBody(Struct, frozen=True):
 
 
 class Piece(Struct, frozen=True):
-    """A token with its text, or with its bytes where they are no whole characters."""
+    """A token with its text, or with its bytes where they are not whole characters."""
 
     id: int
     piece: str | list[int]
@@ -47,7 +47,7 @@ async def tokenize(request: web.Request) -> web.Response:
     if not body.content and not body.add_special:
         return json_response(Tokenized([]))
     prompt = TextPrompt(body.content, body.add_special, body.parse_special)
-    tokens = await front.dispatcher.tokenize(model, prompt)
+    tokens = await front.dispatcher.prepare(model, prompt)
     if not body.with_pieces:
         return json_response(Tokenized(list(tokens)))
     spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])

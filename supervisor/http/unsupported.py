@@ -1,7 +1,7 @@
 """Known fields that would change the answer and are not built yet.
 
-Each may be absent, null, or one of its neutral values, which ask for nothing. Anything else is a
-400 that names the field: what a client asked for is never silently left out.
+Such a field may be absent, null, or one of its neutral values, which ask for the default. Any other
+value is a 400 that names the field. No known field is silently ignored.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from gpufc.errors import InvalidRequest
 
 
 class NotYet(Struct, kw_only=True):
-    """The fields, of whatever type: what they ask for is not looked at any closer."""
+    """The fields. Their values are not checked further, so any type will do."""
 
     # OpenAI
     audio: Any = None
@@ -89,7 +89,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "xtc_probability": (0,),
 }
-"""Values that ask for what is done anyway."""
+"""Values that ask for the default."""
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(NotYet))
 

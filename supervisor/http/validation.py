@@ -1,4 +1,4 @@
-"""From fields to what dispatch takes: names, defaults, bounds that depend on configuration."""
+"""From a body's fields to dispatch's: names, defaults, bounds that depend on configuration."""
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
@@ -21,7 +21,7 @@ _SAME_NAME = (
 
 
 def choices(body: GenerationFields, limits: LimitsConfig) -> int:
-    """`n`, within its limit; refuses on the way what is not built yet."""
+    """`n`, within its limit. Refuses unsupported fields."""
     n = body.n or 1
     if n > limits.max_n:
         raise InvalidRequest(f"n is at most {limits.max_n}", param="n")
@@ -32,7 +32,7 @@ def choices(body: GenerationFields, limits: LimitsConfig) -> int:
 
 
 def max_tokens(body: GenerationFields, preferred: int | None, default: int | None) -> int | None:
-    """How many tokens may be generated; None is up to the end of the context."""
+    """The limit of generated tokens; None is up to the end of the context."""
     for value in (preferred, body.max_tokens, body.n_predict):
         if value is not None:
             return None if value < 0 else value
@@ -40,10 +40,10 @@ def max_tokens(body: GenerationFields, preferred: int | None, default: int | Non
 
 
 def sampling(body: GenerationFields, limits: LimitsConfig, n_vocab: int | None) -> SamplingParams:
-    """The sampling parameters, with the seed fixed. `n_vocab` as far as it is known."""
+    """The sampling parameters, with the seed fixed. `n_vocab` is None while it is unknown."""
     given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     if body.top_k is not None:
-        given["top_k"] = max(0, body.top_k)  # llama-server takes any value below 1 as off
+        given["top_k"] = max(0, body.top_k)  # llama-server: any value below 1 is off
     return SamplingParams(
         seed=new_seed() if body.seed is None else body.seed & INT64_MAX,
         logit_bias=_logit_bias(body.logit_bias or {}, limits, n_vocab),
@@ -52,7 +52,7 @@ def sampling(body: GenerationFields, limits: LimitsConfig, n_vocab: int | None) 
 
 
 def stop_strings(stop: str | list[str] | None, limits: LimitsConfig) -> tuple[str, ...]:
-    """The stop strings; empty ones, which would match everywhere, are left out."""
+    """The stop strings without the empty ones, which would match everywhere."""
     given = [stop] if isinstance(stop, str) else stop or []
     if len(given) > limits.max_stop:
         raise InvalidRequest(f"at most {limits.max_stop} stop strings", param="stop")

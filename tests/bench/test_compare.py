@@ -53,7 +53,7 @@ def test_ratios_above_one_are_ours_whichever_way_the_metric_goes() -> None:
     assert compare(rows, "another", ["ours", "peer"]) == []
 
 
-def test_what_only_one_has_gets_no_ratio() -> None:
+def test_a_metric_of_one_server_gets_no_ratio() -> None:
     (found,) = compare([row("ours", 0, x_ms=1.0)], "s", ["ours", "peer"])
     assert found.ratios == {}
     text = "\n".join(table.lines([found], [], ["ours", "peer"]))
@@ -102,12 +102,12 @@ def test_gaps_are_told_apart_by_the_intrusion() -> None:
     assert found["intruder_first_token_ms"] == pytest.approx(3900)
 
 
-def test_an_intrusion_after_the_end_disturbs_nobody() -> None:
+def test_an_intrusion_after_the_end_disturbs_no_stream() -> None:
     found = intruder_metrics([outcome(0.0, 1.0, 2.0)], Intrusion(5.0, 6.0))
     assert "disturbed_gap_p99_ms" not in found
 
 
-def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
+def test_the_batched_benchmark_gets_the_scenarios_sizes() -> None:
     cold = '{"pl": 16, "tg": 63, "speed_tg": 10.0, "t": 99.0}'
     warm = '{"pl": 16, "tg": 63, "speed_tg": 20.5, "t": 64.0, "x": 1}'
     assert batched.rates(f"noise\n{cold}\n{warm}\n") == batched.Rates(20.5, 16.0)
@@ -117,7 +117,7 @@ def test_the_batched_benchmark_is_asked_for_what_a_scenario_asks_for() -> None:
     assert "-npp 128 -ntg 63 -npl 16,16" in words
 
 
-def test_what_is_reached_of_the_kernels_is_of_the_same_scenario() -> None:
+def test_the_reached_share_of_the_kernels_is_of_the_same_scenario() -> None:
     results = Results({}, {})
     rows = [row("gpufc", 0, output_tokens_per_s=30), row("peer", 0, output_tokens_per_s=20)]
     results.add(rows, compare(rows, "s", ["gpufc", "peer"]))
@@ -136,7 +136,7 @@ def test_a_scenario_is_small_when_quick_and_shows_metrics_that_exist(name: str) 
     assert set(scenario.shows) <= set(known) | {"calm_gap_p99_ms", "disturbed_to_calm"}
 
 
-def test_what_variants_switch_are_keys_of_the_configuration() -> None:
+def test_variants_change_keys_of_the_configuration() -> None:
     for scenario in SCENARIOS.values():
         if scenario.variants is not None:
             key, values = scenario.variants
@@ -260,14 +260,14 @@ def test_without_a_peer_it_says_how_to_build_one(
 
 
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--scenario", "nope"]])
-def test_what_cannot_be_measured_is_bad_usage(words: list[str]) -> None:
+def test_an_impossible_measurement_is_bad_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         command.main(words)
     assert refused.value.code == 2
 
 
 @pytest.mark.parametrize("entry", ["n_ctx", "nope=1"])
-def test_what_is_set_is_a_key_of_the_configuration(
+def test_set_takes_keys_of_the_configuration(
     entry: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--alone", "--scenario", "one", "--model", "/m.gguf", "--set", entry]
@@ -275,7 +275,7 @@ def test_what_is_set_is_a_key_of_the_configuration(
     assert entry in capsys.readouterr().err
 
 
-def test_the_list_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_describes_the_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--list"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*SCENARIOS, "batched"))

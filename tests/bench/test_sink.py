@@ -34,7 +34,7 @@ async def test_refusals_are_answers_when_they_are_expected() -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "no usage"])
-async def test_what_is_not_whole_is_an_error(fault: str) -> None:
+async def test_an_incomplete_answer_is_an_error(fault: str) -> None:
     async with fake_openai() as (fake, url):
         fake.fault = fault
         with pytest.raises(StartError, match="200, 0 tokens"):

@@ -17,6 +17,7 @@ from gpufc.protocol import (
     PROTOCOL_VERSION,
     Delta,
     EnginePhase,
+    EngineStatus,
     FromWorker,
     Heartbeat,
     Hello,
@@ -53,7 +54,7 @@ class Front:
 
 
 class Worker:
-    """A channel in its thread, and what ended it."""
+    """A channel in its thread, and the error that ended it."""
 
     def __init__(self, front: Front, kind: type[Channel]) -> None:
         hello = Hello(EPOCH, PROTOCOL_VERSION, "token", 1)
@@ -72,7 +73,7 @@ class Worker:
             self.error = err
 
 
-_BEAT = Heartbeat(EPOCH, EnginePhase.IDLE, 1, 0.0, 0, 0, 0, 0)
+_BEAT = Heartbeat(EPOCH, EngineStatus(EnginePhase.IDLE, 1))
 
 
 @pytest.fixture

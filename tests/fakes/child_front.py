@@ -38,7 +38,7 @@ async def main() -> None:
     listener.fleet = fleet
     await fleet.start()
     if standby is not Standby.NONE:
-        while not fleet.spares():  # noqa: ASYNC110 - nobody tells
+        while not fleet.spares():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
         print(fleet.spares()[0].pid, flush=True)
     await asyncio.Event().wait()

@@ -1,6 +1,6 @@
 """A worker that behaves, or misbehaves, as its first argument says. No model, no engine.
 
-Run as `python child_worker.py BEHAVIOUR --boot-fd N`; the lead's real worker is not needed for it.
+Run as `python child_worker.py BEHAVIOUR --boot-fd N`.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from gpufc.protocol import (
     Cancel,
     Delta,
     EnginePhase,
+    EngineStatus,
     ExportKv,
     FinishReason,
     Generate,
@@ -39,6 +40,7 @@ from gpufc.protocol import (
     Shutdown,
     Step,
 )
+from tests.fakes.facts import model_facts
 
 
 class Child:
@@ -63,7 +65,8 @@ class Child:
         self.send(ready(self.boot.epoch))
 
     def heartbeat(self) -> None:
-        self.send(Heartbeat(self.boot.epoch, EnginePhase.IDLE, 1, time.monotonic(), 0, 2, 1, 77))
+        engine = EngineStatus(EnginePhase.IDLE, 1, time.monotonic(), 0, 2, 1, 77)
+        self.send(Heartbeat(self.boot.epoch, engine))
 
     def receive(self) -> bytes:
         """The next message, with heartbeats while there is none."""
@@ -103,22 +106,7 @@ class Child:
 
 def ready(epoch: Epoch) -> Ready:
     """What a small model would report."""
-    return Ready(
-        epoch=epoch,
-        fingerprint="fake",
-        architecture="fake",
-        n_ctx=512,
-        n_ctx_train=512,
-        kv_cells=2048,
-        n_sequences=4,
-        n_vocab=256,
-        n_layers=2,
-        n_gpu_layers=0,
-        n_params=1000,
-        model_bytes=4000,
-        has_chat_template=False,
-        loaded_in_s=0.01,
-    )
+    return Ready(epoch, model_facts(), loaded_in_s=0.01)
 
 
 def _trouble(child: Child, number: int) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from engine_worker.backend.llama.log import LlamaLog
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 _ERROR = 4
 

@@ -1,4 +1,4 @@
-"""Where a configuration value comes from, and what a mistake in it says."""
+"""The source of each configuration value, and the message for each mistake."""
 
 from pathlib import Path
 
@@ -145,7 +145,7 @@ def test_other_programs_variables_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("word", "meant"), [("strat", "start"), ("stat", "start"), ("chess", None), ("serve", None)]
 )
-def test_only_what_is_really_alike_is_offered(word: str, meant: str | None) -> None:
+def test_only_similar_words_are_offered(word: str, meant: str | None) -> None:
     assert settings.closest(word, ["start", "crashes", "restart", "doctor"]) == meant
 
 

@@ -12,7 +12,7 @@ from supervisor import program
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A console script in an environment that is on nobody's PATH yet, and that runs."""
+    """A runnable console script in an environment that is in no PATH yet."""
     path = tmp_path / "my project" / ".venv" / "bin" / program.NAME
     path.parent.mkdir(parents=True)
     path.write_text("#!/bin/sh\n")
@@ -55,7 +55,7 @@ def test_below_the_current_folder_it_is_relative(
 def test_a_path_that_our_own_script_set_is_not_the_callers(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `scripts/start` does; who activates an environment has its prompt as well."""
+    """As under `scripts/start`. An activated environment has a prompt as well."""
     on_path(script, monkeypatch)
     monkeypatch.setenv("VIRTUAL_ENV", str(script.parent.parent))
     monkeypatch.chdir(script.parent.parent.parent)

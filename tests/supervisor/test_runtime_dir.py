@@ -20,7 +20,7 @@ def test_it_is_made_private(tmp_path: Path) -> None:
     runtime.cleanup()
 
 
-def test_a_second_front_is_told_who_is_there(tmp_path: Path) -> None:
+def test_a_second_front_is_told_the_firsts_pid(tmp_path: Path) -> None:
     first = RuntimeDir.acquire(str(tmp_path))
     with pytest.raises(StartError, match=rf"another front \(pid {os.getpid()}\) .* stop"):
         RuntimeDir.acquire(str(tmp_path))

@@ -53,7 +53,9 @@ def test_given_sockets_are_used_by_the_process_that_they_are_for(
     assert done.stdout.splitlines()[1] == "[False]"
 
 
-def test_what_does_not_listen_is_refused_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_does_not_listen_is_refused_with_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with socket.socket() as idle:
         monkeypatch.setattr(systemd, "FIRST_FD", os.dup(idle.fileno()))
         environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}

@@ -1,8 +1,8 @@
-"""A scripted engine without a model, for tests and for measuring everything around the model.
+"""A scripted backend without a model, for tests and for measuring everything around the model.
 
-It keeps a true account of the KV cache: which token stands at which position of which sequence.
-What it generates depends on all of them (`vocabulary.py`), so that a mistake in scheduling,
-prefix reuse, preemption or replay shows in the text. What it does wrong: `faults.py`.
+It keeps an exact account of the KV cache: the token at each position of each slot. Its text depends
+on all of these tokens (`vocabulary.py`), so that a mistake in scheduling, prefix reuse, preemption
+or replay shows in the text. `faults.py` has its faults.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from engine_worker.backend.candidates import CandidateFinder
 from engine_worker.backend.fake import faults, vocabulary
 from engine_worker.backend.fake.faults import Misspeak, first_time
 from engine_worker.backend.fake.vocabulary import (
@@ -27,15 +28,16 @@ from engine_worker.backend.fake.vocabulary import (
     expected_text,
     expected_tokens,
 )
-from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, ModelFacts
+from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
+from gpufc.facts import ModelFacts
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 
 BATCH_TOKENS = 256
 LOGIT = 60.0
-"""Of the chosen token, all others having 0: so likely that every sampling setting chooses it."""
+"""The logit of the next token. All others have 0, so that every sampling setting chooses it."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -49,11 +51,11 @@ _START = State()
 
 
 def _no_link(fault: str) -> None:
-    raise LinkError(f"no link to say {fault} on")
+    raise LinkError(f"no link on which to send {fault}")
 
 
 class _Cell:
-    """One KV cell. Sequences of a unified cache share it after `copy_prefix`."""
+    """One KV cell. Slots of a unified cache share it after `copy_prefix`."""
 
     __slots__ = ("n_users", "state", "token")
 
@@ -64,10 +66,10 @@ class _Cell:
 
 
 class FakeBackend:
-    """Implements `backend.Backend`.
+    """Implements `Backend`.
 
-    Unified: `kv_cells` in all, cells shared between sequences counted once. Otherwise each
-    sequence has `kv_cells // n_sequences`. Positions must follow each other, as in llama.cpp.
+    A unified cache has `kv_cells`, and a cell that slots share counts once. Otherwise each slot has
+    `kv_cells // n_sequences`. Positions must follow each other, as in llama.cpp.
     """
 
     end_tokens = ENDS
@@ -80,7 +82,7 @@ class FakeBackend:
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
-        self._sequences: list[list[_Cell]] = [[] for _ in range(n_sequences)]
+        self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._n_used = 0
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
@@ -101,20 +103,20 @@ class FakeBackend:
 
     @property
     def n_cells_used(self) -> int:
-        """Cells in use over all sequences, for checks of the engine's own account."""
+        """The cells in use in all slots, to check the engine's own account."""
         return self._n_used
 
-    def history(self, sequence: int) -> list[int]:
-        """The tokens that a sequence holds, for tests."""
-        return [cell.token for cell in self._sequences[sequence]]
+    def history(self, slot: int) -> list[int]:
+        """The tokens in a slot, for tests."""
+        return [cell.token for cell in self._slots[slot]]
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
         rows: list[Logits] = []
         entries = zip(batch.tokens, batch.sequences, batch.outputs, strict=True)
-        for token, sequence, wanted in entries:
-            state = self._append(sequence, token)
+        for token, slot, wanted in entries:
+            state = self._append(slot, token)
             if wanted:
                 is_nan = self._meets_nan(state) or bool(self._script.nan)
                 rows.append(_row(state, is_nan=is_nan))
@@ -123,51 +125,45 @@ class FakeBackend:
     def logits(self) -> Logits:
         return self._rows
 
-    def remove(self, sequence: int, start: int = 0) -> None:
-        cells = self._sequences[sequence]
+    def remove(self, slot: int, start: int = 0) -> None:
+        cells = self._slots[slot]
         for cell in cells[start:]:
             cell.n_users -= 1
             self._n_used -= cell.n_users == 0 or not self.facts.unified
         del cells[start:]
 
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
-        if self._sequences[target] or source == target:
-            raise DecodeFailed(f"copy to sequence {target}, which is not empty")
-        if n_tokens > len(self._sequences[source]):
-            raise DecodeFailed(f"copy of {n_tokens} tokens from a shorter sequence {source}")
-        prefix = self._sequences[source][:n_tokens]
+        if self._slots[target] or source == target:
+            raise DecodeFailed(f"copy to slot {target}, which is not empty")
+        if n_tokens > len(self._slots[source]):
+            raise DecodeFailed(f"copy of {n_tokens} tokens from a shorter slot {source}")
+        prefix = self._slots[source][:n_tokens]
         if self.facts.unified:
             for cell in prefix:
                 cell.n_users += 1
-            self._sequences[target] = prefix
+            self._slots[target] = prefix
         else:
-            self._sequences[target] = [_Cell(cell.token, cell.state) for cell in prefix]
+            self._slots[target] = [_Cell(cell.token, cell.state) for cell in prefix]
             self._n_used += n_tokens
 
-    def state_bytes(self, sequence: int) -> int:
-        """See `Backend`. A state is the sequence's tokens, four bytes each."""
-        return 4 * len(self._sequences[sequence])
+    def state_bytes(self, slot: int) -> int:
+        """See `Backend`. A state is the slot's tokens, four bytes each."""
+        return 4 * len(self._slots[slot])
 
-    def export_state(self, sequence: int, memory: memoryview) -> int:
-        """See `Backend`."""
-        memory[:] = np.array(self.history(sequence), np.int32).tobytes()
+    def export_state(self, slot: int, memory: memoryview) -> int:
+        memory[:] = np.array(self.history(slot), np.int32).tobytes()
         return len(memory)
 
-    def import_state(self, sequence: int, memory: memoryview) -> bool:
-        """See `Backend`."""
+    def import_state(self, slot: int, memory: memoryview) -> bool:
         tokens = np.frombuffer(bytes(memory), np.int32).tolist()
         if self._n_used + len(tokens) > self._room:
             return False
         for token in tokens:
-            self._append(sequence, token)
+            self._append(slot, token)
         return True
 
-    def first(self) -> None:
-        """See `Backend`."""
-        return None
-
-    def top_k(self, n_threads: int) -> None:
-        """See `Backend`."""
+    def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:
+        return ()
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
@@ -182,10 +178,10 @@ class FakeBackend:
         return token in ENDS
 
     def close(self) -> None:
-        self._sequences.clear()
+        self._slots.clear()
 
     def _check(self, batch: Batch) -> None:
-        """Refuse a batch as llama.cpp does, before anything of it is computed."""
+        """Refuse a batch as llama.cpp does, before any of it is computed."""
         n_tokens = len(batch.tokens)
         lengths = {len(batch.positions), len(batch.sequences), len(batch.outputs), n_tokens}
         if not 0 < n_tokens <= self._n_batch or len(lengths) > 1:
@@ -194,16 +190,16 @@ class FakeBackend:
             raise DecodeFailed(f"{sum(batch.outputs)} outputs of {self.facts.max_outputs}")
         ends: dict[int, int] = {}
         entries = zip(batch.tokens, batch.positions, batch.sequences, strict=True)
-        for token, position, sequence in entries:
-            if not 0 <= token < N_VOCAB or not 0 <= sequence < len(self._sequences):
-                raise DecodeFailed(f"token {token} of sequence {sequence} does not exist")
-            end = ends.get(sequence, len(self._sequences[sequence]))
+        for token, position, slot in entries:
+            if not 0 <= token < N_VOCAB or not 0 <= slot < len(self._slots):
+                raise DecodeFailed(f"token {token} of slot {slot} does not exist")
+            end = ends.get(slot, len(self._slots[slot]))
             if position != end:
-                raise DecodeFailed(f"position {position} of sequence {sequence}, expected {end}")
-            ends[sequence] = end + 1
+                raise DecodeFailed(f"position {position} of slot {slot}, expected {end}")
+            ends[slot] = end + 1
         needed = self._n_used + n_tokens if self.facts.unified else max(ends.values())
         if needed > self._room:
-            raise OutOfCells(f"{needed} cells are needed, {self._room} there are")
+            raise OutOfCells(f"{needed} cells are needed, and there are {self._room}")
 
     def _take_time(self, batch: Batch) -> None:
         n_prefilled = len(batch.tokens) - sum(batch.outputs)
@@ -213,9 +209,9 @@ class FakeBackend:
         if self._script.leak_kb:
             self._leaked.append(b"\1" * (self._script.leak_kb << 10))
 
-    def _append(self, sequence: int, token: int) -> State:
-        """Add a cell; meets the faults of a directive that this very token completes."""
-        cells = self._sequences[sequence]
+    def _append(self, slot: int, token: int) -> State:
+        """Add a cell. Commits the faults of a directive that this token completes."""
+        cells = self._slots[slot]
         before = cells[-1].state if cells else _START
         state = vocabulary.advance(
             before, token, lambda: [cell.token for cell in cells[-MAX_DIRECTIVE:]]
@@ -228,7 +224,7 @@ class FakeBackend:
         return state
 
     def _meets_nan(self, state: State) -> bool:
-        """Meet the faults that are due now; whether one of them, `NAN`, spoils the logits."""
+        """Commit the faults that are due now. True if one is `NAN`, a fault of the logits."""
         due = (entry for entry in state.directives if entry.at == state.n_generated)
         for entry in due:
             if entry.kind in FAULTS and first_time(entry.once):
@@ -246,7 +242,7 @@ def _row(state: State, *, is_nan: bool) -> Logits:
 
 
 def _is_unified(config: ModelConfig) -> bool:
-    """Cells cost nothing here: `auto` is the cache that is harder to keep the account of."""
+    """`auto` is unified here: its account is harder to keep, and cells cost nothing."""
     return config.kv_unified is not KvUnified.FALSE
 
 

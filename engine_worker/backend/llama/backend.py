@@ -1,7 +1,7 @@
-"""The engine on llama.cpp. The only module that imports llama_cpp; only its low-level bindings.
+"""The backend on llama.cpp. The only module that imports llama_cpp: its low-level bindings.
 
-`load` turns every way in which a file or a configuration can be unfit into a `ModelLoadError` of
-one line. llama.cpp aborts the process on some misuse, so batches are checked here before.
+`load` turns every unfit file or configuration into a `ModelLoadError` of one line. llama.cpp aborts
+the process on some misuse, so batches are checked here first.
 """
 
 import ctypes
@@ -13,11 +13,13 @@ import llama_cpp.llama_cpp as lc
 import numpy as np
 from numpy.typing import NDArray
 
-from engine_worker.backend.llama.host_top_k import GgmlTopK
+from engine_worker.backend.candidates import CandidateFinder
+from engine_worker.backend.llama.bindings import ContextPointer, ModelPointer, library_of
+from engine_worker.backend.llama.finders import HostFinder, host_finders
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.passes import computes_apart
-from engine_worker.backend.port import Batch, First, LoadProgress, Logits
+from engine_worker.backend.port import Batch, LoadProgress, Logits
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 
@@ -28,25 +30,20 @@ lc.llama_log_set(_log_callback, None)
 
 
 class LlamaBackend:
-    """Implements `backend.Backend`: one model and one context.
-
-    Owned by the engine thread; the vocabulary's methods may be called from any thread until
-    `close`.
-    """
+    """Implements `Backend` with one model and one context."""
 
     def __init__(self, loaded: Loaded) -> None:
-        """Takes ownership of the model and its context. Use `load`."""
+        """Takes ownership of everything that was loaded. Use `load`."""
         self.facts, vocabulary = loaded.facts, loaded.vocabulary
-        self._model, self._context = loaded.model, loaded.context
+        self._model: ModelPointer | None = loaded.model
+        self._context: ContextPointer | None = loaded.context
         self._memory = lc.llama_get_memory(loaded.context)
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(loaded.context))
-        self._device_top_k = loaded.device_top_k
-        self._n_outputs = 0
-        self._is_all_output = False
-        """Whether every token of the batch was."""
-        self._logits: Logits | None = None
-        """What was put together from two passes."""
+        self._graph_finders = loaded.graph_finders
+        self._host_finders: tuple[HostFinder, ...] = ()
+        self._n_outputs = self._n_computed = 0  # of the last pass
+        self._logits: Logits | None = None  # put together from two passes
         facts = self.facts
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
         self.tokenize = vocabulary.tokenize
@@ -57,7 +54,7 @@ class LlamaBackend:
 
     @classmethod
     def load(cls, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Self:
-        """Load `config.model_path` for `n_sequences`, cached ones included (at most 256).
+        """Load `config.model_path` with `n_sequences` slots, cached sequences included.
 
         Raises `ModelLoadError`. Blocks for seconds to minutes; the GIL is released meanwhile.
         """
@@ -73,13 +70,16 @@ class LlamaBackend:
             self._compute_apart(batch)
         else:
             self._decode(batch)
+        is_one_pass = self._logits is None and self._n_outputs == self._n_computed
+        for finder in self._graph_finders:
+            finder.computed(self._n_outputs if is_one_pass else 0)
 
     def _compute_ahead(self, batch: Batch) -> None:
-        """First all of the prompts but the last token, then one token of each sequence.
+        """Compute all of the prompts but the last token, then one token of each slot.
 
-        llama.cpp keeps memory for a graph without outputs and for one with some. So that of the
-        last pass is made in the same place as in the steps before, of the same shape, and the
-        device can be told once more what it was told then.
+        llama.cpp keeps memory for one graph without outputs and for one with outputs. So the graph
+        of the last pass has the place and the shape of the steps before, and the device's captured
+        graph is used again.
         """
         sequences = np.array(batch.sequences)
         is_last = np.append(sequences[1:] != sequences[:-1], True)
@@ -92,15 +92,15 @@ class LlamaBackend:
             raise
 
     def _forget(self, batch: Batch) -> None:
-        """What has been computed of sequences, from their first token in the batch on."""
+        """Remove the cells of each slot from its first token in the batch on."""
         starts: dict[int, int] = {}
-        for sequence, position in zip(batch.sequences, batch.positions, strict=True):
-            starts.setdefault(sequence, position)
-        for sequence, position in starts.items():
-            self.remove(sequence, position)
+        for slot, position in zip(batch.sequences, batch.positions, strict=True):
+            starts.setdefault(slot, position)
+        for slot, position in starts.items():
+            self.remove(slot, position)
 
     def _compute_apart(self, batch: Batch) -> None:
-        """First who decodes, then the prompts; see `passes`."""
+        """Compute the decoding slots, then the prompt chunks; see `passes`."""
         is_chunk = np.isin(batch.sequences, list(batch.chunks))
         is_output = np.array(batch.outputs)
         logits = np.empty((is_output.sum(), self.facts.n_vocab), np.float32)
@@ -116,8 +116,7 @@ class LlamaBackend:
         self._logits = logits
 
     def _decode(self, batch: Batch) -> None:
-        self._n_outputs = sum(batch.outputs)
-        self._is_all_output = self._n_outputs == len(batch.outputs)
+        self._n_outputs, self._n_computed = sum(batch.outputs), len(batch.outputs)
         code = lc.llama_decode(self._context, self._batch.fill(batch))
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
@@ -127,73 +126,64 @@ class LlamaBackend:
     def logits(self) -> Logits:
         if self._logits is not None:
             return self._logits
-        # also waits for the computation, and puts the rows into the batch's order
+        # waits for the computation, and puts the rows into the batch's order
         pointer = lc.llama_get_logits(self._context)
         if self._n_outputs == 0:
             return np.empty((0, self.facts.n_vocab), np.float32)
         logits: Logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self.facts.n_vocab))
         return logits
 
-    def first(self) -> First | None:
-        """See `Backend`."""
-        is_one = self._is_all_output and self._logits is None
-        if self._device_top_k is None or not is_one:
-            return None
-        return self._device_top_k.first(self._n_outputs)
+    def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:
+        self._host_finders = host_finders(library_of(lc), self.facts.n_vocab, n_threads)
+        return (*self._graph_finders, *self._host_finders)
 
-    def remove(self, sequence: int, start: int = 0) -> None:
-        if not lc.llama_memory_seq_rm(self._memory, sequence, start, -1):
-            raise DecodeFailed(f"sequence {sequence} cannot be cut at {start}: can_cut is false")
+    def remove(self, slot: int, start: int = 0) -> None:
+        if not lc.llama_memory_seq_rm(self._memory, slot, start, -1):
+            raise DecodeFailed(f"slot {slot} cannot be cut at {start}: can_cut is false")
 
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
         if self.facts.unified and self.facts.can_cut:
             lc.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
             return
-        # between streams only whole sequences can be copied: a range aborts the process
+        # between streams only whole slots can be copied: a range aborts the process
         lc.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         if lc.llama_memory_seq_pos_max(self._memory, target) >= n_tokens:
             self.remove(target, n_tokens)
 
-    def state_bytes(self, sequence: int) -> int:
-        """See `Backend`. Of a model whose state cannot be cut, nothing is exported."""
-        return (
-            int(lc.llama_state_seq_get_size(self._context, sequence)) if self.facts.can_cut else 0
-        )
+    def state_bytes(self, slot: int) -> int:
+        """See `Backend`. A state that cannot be cut is not exported."""
+        return int(lc.llama_state_seq_get_size(self._context, slot)) if self.facts.can_cut else 0
 
-    def export_state(self, sequence: int, memory: memoryview) -> int:
-        """See `Backend`."""
+    def export_state(self, slot: int, memory: memoryview) -> int:
         target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
-        size = lc.llama_state_seq_get_data(self._context, target, len(memory), sequence)
+        size = lc.llama_state_seq_get_data(self._context, target, len(memory), slot)
         del target  # it holds the memory, which the caller is about to unmap
         return int(size)
 
-    def import_state(self, sequence: int, memory: memoryview) -> bool:
+    def import_state(self, slot: int, memory: memoryview) -> bool:
         """See `Backend`. llama.cpp checks that cache types and layout agree."""
         source = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
-        size = lc.llama_state_seq_set_data(self._context, source, len(memory), sequence)
+        size = lc.llama_state_seq_set_data(self._context, source, len(memory), slot)
         del source
         if not size:
-            lc.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            lc.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return bool(size)
 
-    def top_k(self, n_threads: int) -> GgmlTopK | None:
-        """See `Backend`."""
-        return GgmlTopK.of(lc._lib, self.facts.n_vocab, n_threads)
-
     def close(self) -> None:
-        """Free context and model. Nothing may be called afterwards; a second call does nothing."""
+        """See `Backend`. A second call does nothing."""
         context, self._context = self._context, None
         model, self._model = self._model, None
-        device_top_k, self._device_top_k = self._device_top_k, None
+        finders, self._graph_finders = self._graph_finders, ()
+        host_finders, self._host_finders = self._host_finders, ()
         if context is not None:
             lc.llama_free(context)
-        if device_top_k is not None:
-            device_top_k.close()
+        for finder in (*finders, *host_finders):
+            finder.close()
         if model is not None:
             lc.llama_model_free(model)
 
     def _check(self, batch: Batch) -> None:
-        """Refuses what would abort the process: see `n_outputs_max`."""
+        """Refuse a batch for which llama.cpp would abort the process: see `n_outputs_max`."""
         n_tokens, n_outputs = len(batch.tokens), sum(batch.outputs)
         if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.max_outputs:
             raise DecodeFailed(
@@ -203,7 +193,7 @@ class LlamaBackend:
 
 
 def _part(batch: Batch, members: NDArray[np.bool_]) -> Batch:
-    """Only the tokens that `members` marks."""
+    """The tokens of a batch that `members` marks."""
     return Batch(
         list(compress(batch.tokens, members)),
         list(compress(batch.positions, members)),
@@ -213,7 +203,7 @@ def _part(batch: Batch, members: NDArray[np.bool_]) -> Batch:
 
 
 class _BatchArrays:
-    """The memory of one `llama_batch`, made once and filled by slices: no object per token."""
+    """The memory of one `llama_batch`, made once and filled by slices, with no object per token."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -222,7 +212,7 @@ class _BatchArrays:
         self._sequences = np.zeros(capacity, np.int32)
         self._outputs = np.zeros(capacity, np.int8)
         self._ones = np.ones(capacity, np.int32)
-        # each token's list of sequences has one entry, which lies in `_sequences`
+        # the list of sequences of each token has one entry, which lies in `_sequences`
         first = self._sequences.ctypes.data
         self._pointers = np.arange(capacity, dtype=np.int64) * 4 + first
         self._batch = lc.llama_batch()

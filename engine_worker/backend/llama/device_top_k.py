@@ -1,38 +1,58 @@
-"""The first tokens of each row of logits, found by the device in the graph that computes them.
+"""The largest logits of each row, found by the device in the graph that computes the logits.
 
-Beside a device the logits of 64 sequences are 12 MiB, and to look through them takes the host a
-fifth of the step while the device waits. Here some more nodes do it, for all rows at once. To sort
-whole rows takes four times as long as this: the k blocks of a row with the largest maxima hold its
-k largest logits, so that maxima are sorted first, then what is in those blocks. What the device can
-do as well, such as to put ids in order, is done there: it takes a few microseconds, and the host
-tens, whose caches are cold when it has waited.
+Some nodes are added to the graph. They do not sort whole rows: the k blocks of a row with the
+largest maxima hold its k largest logits. So they sort maxima of blocks, then the logits in the best
+blocks, and put the ids in order. The host then reads a few numbers of each row instead of all.
 
 llama.cpp lets samplers add nodes to its graph (`llama_sampler_i`, experimental), but only to the
-rows of their own sequence, one by one. This one belongs to a sequence that there never is, and
-works on the logits of all. What it finds is held against the logits on the host before it counts
-(`candidates.of_first`). The price of a sampler is memory for what it might return: three times that
-of the logits on the host.
+rows of their own sequence, one by one. This sampler belongs to a sequence that never exists, and
+works on the logits of all rows. Its price is memory for what it might return: three times that of
+the logits on the host.
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, TEXT, Signatures, bind
-from engine_worker.backend.port import MAX_SEQUENCES, First
+from engine_worker.backend.candidates import (
+    Candidates,
+    ChangedLogits,
+    Counts,
+    Logits,
+    Places,
+    RowMasks,
+    certain_candidates,
+)
+from engine_worker.backend.llama.bindings import (
+    INT,
+    INT64,
+    POINTER,
+    SIZE,
+    TEXT,
+    Bindings,
+    Parameters,
+    Signatures,
+    bind,
+    library_of,
+)
+from engine_worker.backend.port import MAX_SEQUENCES
 
 K = 64
 """Tokens that are found of each row."""
 
 MIN_ROWS = 16
-"""Fewer are looked through sooner on the host."""
+"""Rows of a step. Measured on one H100: the host looks through fewer in less time."""
 
 WIDEST = 1 << 14
-"""Logits to sort of each row, in all. A vocabulary that has no better divisors is left alone."""
+"""Logits of a row to sort, in all. A vocabulary without divisors for that has no finder."""
+
+_CHECKED = 16
+"""Every such found logit is compared with the row. Four equal ones of 64 are no coincidence."""
 
 _LOGITS = b"result_output"
-"""What llama.cpp names them in its graphs."""
+"""The name of the logits in llama.cpp's graphs."""
 # enum ggml_op_pool, ggml_sort_order and ggml_type
 _POOL_MAX, _ASCENDING, _DESCENDING = 0, 0, 1
 
@@ -60,19 +80,38 @@ _BUILDING: Signatures = {
 }
 
 
+class Found(NamedTuple):
+    """The tokens of each row with the K largest logits, of equal logits any: `ids` and `logits`
+    (n_rows, K), by rising id. `sums` (n_rows,) of all logits of a row are finite only if all of
+    these are."""
+
+    ids: Places
+    logits: Logits
+    sums: Logits
+
+
 class _Result(NamedTuple):
-    """The tensor with what is found in a graph with `n_rows` of logits."""
+    """The tensor with the found tokens in a graph with `n_rows` of logits."""
 
     n_rows: int
     tensor: int
 
 
 class DeviceTopK:
-    """Belongs to one context, and then to the thread that computes with it."""
+    """Implements `GraphFinder`. Belongs to one context and to the thread that computes with it.
 
-    def __init__(self, bindings: Any, building: ctypes.PyDLL, n_vocab: int, block: int) -> None:
+    Answers rows with `k` < `K` of steps that one pass computes. Honours changes that lower logits;
+    leaves out rows in which one is raised. Honours masks; leaves out rows in which fewer than `k`
+    of the found tokens are allowed. Declines a step in which a logit is not finite.
+    """
+
+    def __init__(
+        self, bindings: Bindings, building: ctypes.PyDLL, n_vocab: int, block: int
+    ) -> None:
         """Use `of`."""
         lc = self._lc = bindings
+        self._read: Callable[..., None] = library_of(lc).ggml_backend_tensor_get
+        self._n_rows = 0
         self._building = building
         self._n_vocab, self._block = n_vocab, block
         self._device: int | None = None
@@ -94,48 +133,67 @@ class DeviceTopK:
         self._config[0].sampler = ctypes.cast(self._chain, POINTER)
 
     @classmethod
-    def of(cls, bindings: Any, n_vocab: int) -> Self | None:
-        """None if the library or the vocabulary is not such that it can be done."""
+    def offer(
+        cls, bindings: Bindings, n_vocab: int, n_sequences: int, *, whole: bool
+    ) -> Self | None:
+        """The finder for a context with so many slots, if there can be one and it pays."""
+        return cls.of(bindings, n_vocab) if whole and n_sequences >= MIN_ROWS else None
+
+    @classmethod
+    def of(cls, bindings: Bindings, n_vocab: int) -> Self | None:
+        """None if the library lacks a function, or the vocabulary a divisor."""
         block = block_of(n_vocab, K)
-        if block is None or not bind(bindings._lib, _READING):
+        library = library_of(bindings)
+        if block is None or not bind(library, _READING):
             return None
-        # to build a graph takes sixty short calls, each of which would have to win the lock back
-        building = ctypes.PyDLL(bindings._lib._name)
+        # a graph takes sixty short calls to build, each of which would have to win the lock back
+        building = ctypes.PyDLL(library._name)
         return cls(bindings, building, n_vocab, block) if bind(building, _BUILDING) else None
 
-    def attach(self, params: Any) -> None:
-        """To the `llama_context_params` of one context."""
+    def attach(self, params: Parameters) -> None:
+        """See `GraphFinder`."""
         params.samplers, params.n_samplers = self._config, 1
 
-    def first(self, n_rows: int) -> First | None:
-        """Of the `n_rows` that were computed last, in the order of the computation.
+    def computed(self, n_rows: int) -> None:
+        """See `GraphFinder`."""
+        self._n_rows = n_rows
 
-        To be called when they have been computed, and only if every token of the batch was an
-        output: then a graph with so many rows was the only one. None if it had too few.
+    def find(
+        self, logits: Logits, k: Counts, changed: ChangedLogits, masks: RowMasks | None
+    ) -> Candidates | None:
+        found = self.found()
+        return None if found is None else candidates_from_device(logits, found, k, changed, masks)
+
+    def found(self) -> Found | None:
+        """The tokens found in the rows that were computed last, in the order of the computation.
+
+        Called after the rows have been computed. None if the graph had too few rows.
         """
-        result = self._result
+        # with fewer outputs than tokens, this graph might not be the one that computed the rows
+        n_rows, result = self._n_rows, self._result
         if result is None or result.n_rows != n_rows:
             return None
         found = np.empty((n_rows, 2 * K + 1), np.float32)
-        read = self._lc._lib.ggml_backend_tensor_get
-        read(result.tensor, found.ctypes.data, 0, found.nbytes)
-        return First(found[:, :K].astype(np.int64), found[:, K : 2 * K], found[:, 2 * K])
+        self._read(result.tensor, found.ctypes.data, 0, found.nbytes)
+        return Found(found[:, :K].astype(np.int64), found[:, K : 2 * K], found[:, 2 * K])
 
     def close(self) -> None:
-        """After the context is freed."""
+        """See `GraphFinder`."""
         self._result = None
         self._lc.llama_sampler_free(self._chain)
 
     def _begin(self, _sampler: Any, buffers: int, _n_outputs: int) -> bool:
-        """`llama_sampler_i.backend_init`: with the kind of buffers that the logits are in."""
+        """`llama_sampler_i.backend_init`; `buffers` is the kind of buffer that has the logits."""
         self._device = self._building.ggml_backend_buft_get_device(buffers)
         return True
 
     def _extend(self, _sampler: Any, context: int, graph: int, data: Any) -> None:
-        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits;
-        and once before, only to count the nodes for which graphs must have room."""
+        """`llama_sampler_i.backend_apply`: called when a graph is built, with or without logits.
+
+        The first call only counts the nodes for which graphs must have room.
+        """
         self._result = None
-        data.contents.logits = None  # nothing is done to the row that it was given
+        data.contents.logits = None  # the given row stays as it is
         ggml = self._building
         if not self._is_counted:
             self._is_counted = True
@@ -153,21 +211,22 @@ class DeviceTopK:
             return
         found = nodes[-1]
         ggml.ggml_set_output(found)
-        # if unwanted it stays in the graph: one with fewer nodes would have to be laid out anew
+        # unwanted nodes stay in the graph: a graph with fewer nodes would have to be laid out anew
         is_wanted = n_rows >= MIN_ROWS
         ggml.ggml_build_forward_select(graph, (POINTER * 2)(logits, found), 2, int(is_wanted))
         if is_wanted:
             self._result = _Result(n_rows, found)
 
     def _supports(self, node: int) -> bool:
-        """Otherwise ggml would compute it on the CPU, and copy. The host's memory has no device."""
+        """Whether the device computes the node. Otherwise ggml would compute it on the CPU, and
+        copy. The host's memory has no device."""
         device = self._device
         return not device or self._building.ggml_backend_dev_supports_op(device, node)
 
     def _nodes(self, context: int, logits: int, n_rows: int) -> list[int]:
-        """New tensors in `context`. The last one has for each row of `logits` its K first tokens by
-        rising id, their logits, and the sum of all: (n_rows, 2 K + 1), float32, which is exact for
-        ids below 2^24."""
+        """New tensors in `context`. The last one has, for each row of `logits`, its K first tokens
+        by rising id, their logits, and the sum of all logits: (n_rows, 2 K + 1), float32, which is
+        exact for ids below 2^24."""
         made: list[int] = []
 
         def make(operator: str, *arguments: Any) -> int:
@@ -200,8 +259,43 @@ class DeviceTopK:
         return made
 
 
+def candidates_from_device(
+    logits: Logits, found: Found, k: Counts, changed: ChangedLogits, masks: RowMasks | None
+) -> Candidates | None:
+    """`CandidateFinder.find`, from the tokens that a device has found in these logits.
+
+    Declines if `found` does not fit the logits, some of which are compared. `found` is used up.
+    """
+    ids, values, n_vocab = found.ids, found.logits, logits.shape[1]
+    if not np.isfinite(found.sums).all():
+        return None
+    k = np.where(k < ids.shape[1], k, 0)
+    k[changed.places[changed.after > changed.before] // n_vocab] = 0
+    if not k.any():
+        return None
+    places = ids + np.arange(0, logits.size, n_vocab)[:, None]
+    some = slice(None, None, _CHECKED)
+    if (logits.reshape(-1).take(places[:, some], mode="clip") != values[:, some]).any():
+        return None
+    least = values.min(axis=1)
+    if len(changed.places):
+        values = _with(values, places.reshape(-1), changed)
+    if masks is not None:
+        masks.forbid(values, ids)
+    return certain_candidates(ids, values, least, k)
+
+
+def _with(values: Logits, places: Places, changed: ChangedLogits) -> Logits:
+    """A copy of the logits at rising `places`, with the changed ones among them."""
+    at = np.minimum(places.searchsorted(changed.places), len(places) - 1)
+    there = (places[at] == changed.places).nonzero()[0]
+    values = values.copy()
+    values.reshape(-1)[at[there]] = changed.after[there]
+    return values
+
+
 def block_of(n_vocab: int, k: int) -> int | None:
-    """The size of blocks for which the fewest values are sorted; None if none divides well."""
+    """The size of blocks with which the fewest logits are sorted; None if no size divides well."""
     sizes = [size for size in range(2, n_vocab // k + 1) if n_vocab % size == 0]
     block = min(sizes, key=lambda size: n_vocab // size + k * size, default=0)
     return block if block and n_vocab // block + k * block <= WIDEST else None

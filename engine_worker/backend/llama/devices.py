@@ -1,10 +1,10 @@
-"""The devices that ggml sees, whoever made them."""
+"""The devices that ggml sees, of any maker."""
 
 import ctypes
 from collections.abc import Sequence
 
 from engine_worker.backend.llama.bindings import INT, POINTER, SIZE, TEXT, Signatures, bind
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 _SIZE_P = ctypes.POINTER(SIZE)
 _SIGNATURES: Signatures = {
@@ -21,7 +21,7 @@ _KINDS = ("cpu", "gpu", "igpu", "accel")
 
 
 def list_devices(library: ctypes.CDLL) -> tuple[EngineDevice, ...]:
-    """All devices with their memory now. Empty if the library does not export what it takes."""
+    """All devices with their memory now. Empty if the library lacks a function."""
     if not bind(library, _SIGNATURES):
         return ()
     devices = []
@@ -42,7 +42,7 @@ def list_devices(library: ctypes.CDLL) -> tuple[EngineDevice, ...]:
 
 
 def device_handles(library: ctypes.CDLL, names: Sequence[str]) -> ctypes.Array[ctypes.c_void_p]:
-    """ggml's pointers to devices that `list_devices` has named, and NULL at the end."""
+    """ggml's pointers to devices that `list_devices` has named, ended by NULL."""
     bind(library, _HANDLE)
     handles = [library.ggml_backend_dev_by_name(name.encode()) for name in names]
     return (ctypes.c_void_p * (len(handles) + 1))(*handles, None)

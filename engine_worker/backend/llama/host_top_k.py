@@ -1,8 +1,8 @@
-"""The first tokens of many rows by ggml's own operator, on all threads at once.
+"""The largest logits of many rows, found by ggml's own operator on the host's threads.
 
-What Python's threads cannot share, as each short call needs the interpreter's lock, ggml's do: one
-call computes `ggml_top_k` of all rows, and with `ggml_mul_mat` by a column of ones their sums,
-which tell whether a row has NaN or infinity.
+ggml's threads share work that Python's threads cannot, because each short call of numpy needs the
+interpreter's lock. One call computes `ggml_top_k` of all rows. In the same call `ggml_mul_mat` by a
+column of ones computes the rows' sums, which tell whether a row has NaN or infinity.
 """
 
 import ctypes
@@ -11,13 +11,28 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine_worker.backend.candidates import (
+    OUT_OF_REACH,
+    Candidates,
+    ChangedLogits,
+    Counts,
+    Logits,
+    RowMasks,
+    apply_temporarily,
+    certain_candidates,
+)
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, Signatures, bind
-from engine_worker.backend.port import Logits, Top
+
+MIN_THREADS = 8
+"""Threads. Measured on the 16 cores of an H100's host: `Columns` takes less time than fewer."""
+
+MIN_ROWS = 16
+"""Rows of a step. Measured there: looking through fewer takes less time than waking threads."""
 
 _F32 = 0
 """GGML_TYPE_F32"""
 _ALIGNMENT = 32
-"""TENSOR_ALIGNMENT of ggml-backend.cpp: memory that is not so aligned ends the process."""
+"""TENSOR_ALIGNMENT of ggml-backend.cpp. ggml aborts the process for other memory."""
 _N_TENSORS = 4
 
 
@@ -47,8 +62,19 @@ _SIGNATURES: Signatures = {
 }
 
 
+class Top(NamedTuple):
+    """The `k` tokens of each row with the largest logits, in any order, of equal logits any: `ids`
+    (n_rows, k). `sums` (n_rows,) of all logits of a row are finite only if all of these are."""
+
+    ids: NDArray[np.int32]
+    sums: Logits
+
+
 class _Graph(NamedTuple):
-    """What is computed for logits at one address; `context` and `buffers` are to be freed."""
+    """The computation for logits at one address. `context` and `buffers` are to be freed.
+
+    `memory` is aligned, and holds a column of ones, the rows' `sums` and the `ids`.
+    """
 
     address: int
     n_rows: int
@@ -57,29 +83,75 @@ class _Graph(NamedTuple):
     context: int
     buffers: tuple[int, int]
     memory: NDArray[np.uint8]
-    """Aligned: a column of ones, the rows' sums and the tokens."""
     sums: Logits
     ids: NDArray[np.int32]
 
 
-class GgmlTopK:
-    """Implements `candidates.TopK`. Belongs to one thread."""
+class HostTopK:
+    """Implements `HostFinder`. Belongs to one thread.
 
-    def __init__(self, library: ctypes.CDLL, n_vocab: int, n_threads: int) -> None:
-        """`library` is libllama, or any that ggml's symbols are found through. Use `of`."""
+    Answers steps of `min_rows` and more. Honours changes of any kind, and masks; leaves out rows in
+    which fewer than `k` of the k + 1 found tokens are allowed, or others may tie with the last.
+    Declines if no row needs more than its largest logit, which argmax finds in less time, and if a
+    logit is not finite. A model that masks tokens with -inf does so in every step: from the first
+    such step on it declines.
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, n_vocab: int, n_threads: int, min_rows: int = MIN_ROWS
+    ) -> None:
+        """`library` is libllama, or any through which ggml's symbols are found. Use `of`."""
         self._library = library
+        self._min_rows = min_rows
+        self._is_blind = False
         self._n_vocab = n_vocab
         self._backend = library.ggml_backend_cpu_init()
         library.ggml_backend_cpu_set_n_threads(self._backend, n_threads)
         self._graph: _Graph | None = None
 
     @classmethod
-    def of(cls, library: ctypes.CDLL, n_vocab: int, n_threads: int) -> Self | None:
-        """None if the library does not export what it takes."""
-        return cls(library, n_vocab, n_threads) if bind(library, _SIGNATURES) else None
+    def offer(cls, library: ctypes.CDLL, n_vocab: int, n_threads: int) -> Self | None:
+        """The finder with so many threads, if there can be one and it pays."""
+        return cls.of(library, n_vocab, n_threads) if n_threads >= MIN_THREADS else None
 
-    def first(self, logits: Logits, k: int) -> Top | None:
-        """See `TopK`. None also for memory that ggml does not take."""
+    @classmethod
+    def of(
+        cls, library: ctypes.CDLL, n_vocab: int, n_threads: int, min_rows: int = MIN_ROWS
+    ) -> Self | None:
+        """None if the library lacks a function."""
+        return cls(library, n_vocab, n_threads, min_rows) if bind(library, _SIGNATURES) else None
+
+    def find(
+        self, logits: Logits, k: Counts, changed: ChangedLogits, masks: RowMasks | None
+    ) -> Candidates | None:
+        if self._is_blind or len(logits) < self._min_rows:
+            return None
+        k_max = int(k.max())
+        if k_max <= 1 or np.count_nonzero(k) < self._min_rows:
+            return None
+        if not np.isfinite(changed.before).all():
+            self._is_blind = True
+            return None
+        # -inf would make the sums say nothing
+        within = changed._replace(after=np.maximum(changed.after, OUT_OF_REACH))
+        with apply_temporarily(within, logits.reshape(-1)):
+            top = self.top(logits, k_max + 1)
+            if top is None:
+                return None
+            if not np.isfinite(top.sums).all():
+                self._is_blind = bool((top.sums < np.inf).all())
+                return None
+            ids = np.sort(top.ids, axis=1).astype(np.int64)
+            starts = np.arange(0, logits.size, self._n_vocab)[:, None]
+            values = logits.reshape(-1).take(ids + starts, mode="clip")
+        least = values.min(axis=1)
+        if masks is not None:
+            masks.forbid(values, ids)
+        return certain_candidates(ids, values, least, k)
+
+    def top(self, logits: Logits, k: int) -> Top | None:
+        """The `k` largest logits of each row; valid until the next call. None for memory that ggml
+        does not take."""
         address = logits.ctypes.data
         if address % _ALIGNMENT or not logits.flags.c_contiguous or k > self._n_vocab:
             return None
@@ -92,7 +164,7 @@ class GgmlTopK:
         return Top(found.ids, found.sums)
 
     def close(self) -> None:
-        """Free what is ggml's. Nothing may be called afterwards."""
+        """See `HostFinder`."""
         self._free()
         self._library.ggml_backend_free(self._backend)
 
@@ -141,6 +213,6 @@ class GgmlTopK:
 
 
 def aligned_memory(n_bytes: int) -> NDArray[np.uint8]:
-    """Memory that ggml takes, shape (n_bytes,)."""
+    """Memory that ggml takes, of shape (n_bytes,)."""
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     return memory[-memory.ctypes.data % _ALIGNMENT :][:n_bytes]

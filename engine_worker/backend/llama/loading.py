@@ -1,8 +1,7 @@
 """From a model's file to llama.cpp's model and context: checked, placed, and tried again.
 
-The bindings are passed in, since `llama_backend` alone imports them. What fits where `placement`
-and `cells` decide; here it is carried out. When a device's memory does not suffice after all,
-fewer layers go to it.
+`placement` decides what goes where; this module carries it out. If a device's memory does not
+suffice after all, the next attempt puts fewer layers on it.
 """
 
 import logging
@@ -10,24 +9,29 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
 from engine_worker import host
 from engine_worker.backend.llama import parameters
-from engine_worker.backend.llama.device_top_k import MIN_ROWS, DeviceTopK
+from engine_worker.backend.llama.bindings import (
+    Bindings,
+    ContextPointer,
+    ModelPointer,
+    library_of,
+)
 from engine_worker.backend.llama.devices import list_devices
+from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
-from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress, ModelFacts
+from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.fingerprint import fingerprint
 from engine_worker.model_file.gguf_header import read_header, require_text_model
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice, ModelFacts
 
 logger = logging.getLogger(__name__)
 
@@ -35,24 +39,24 @@ Devices = Sequence[EngineDevice]
 
 
 class Loaded(Struct, frozen=True):
-    """A model that can be used. Whoever has it frees the context, then the others."""
+    """A model that is ready. Its owner frees the context, then the finders, then the model."""
 
-    model: Any
-    context: Any
-    device_top_k: DeviceTopK | None
+    model: ModelPointer
+    context: ContextPointer
+    graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
     facts: ModelFacts
 
 
 class Loader:
-    """Loads one model. Making one raises `ModelLoadError` for what the header shows already.
+    """Loads one model. The constructor raises `ModelLoadError` for faults that the header shows.
 
-    `version` is that of the engine; with another one replays do not move here.
+    `version` is the engine's. It goes into the fingerprint, so that replays stay with one version.
     """
 
     def __init__(
         self,
-        bindings: Any,
+        bindings: Bindings,
         version: str,
         log: LlamaLog,
         config: ModelConfig,
@@ -68,7 +72,6 @@ class Loader:
         self._on_progress = on_progress
         self._header = read_header(Path(config.model_path))
         require_text_model(self._header, config.model_path)
-        self._footprint = footprint(self._header, config.cache_type_k, config.cache_type_v)
         self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
         wish = cells.Wish(
             n_ctx=_n_ctx(config, self._n_ctx_train),
@@ -85,7 +88,7 @@ class Loader:
             gpu_batch=self._sizes(on_gpu=True).one_pass,
             cpu_batch=self._sizes(on_gpu=False).one_pass,
             flash_on_gpu=on_gpu is not FlashAttention.OFF,
-            # `auto` finds it impossible: some of its operations would be on the other device
+            # llama.cpp's `auto` turns it off then: some operations would be on the other device
             flash_in_parts=on_gpu is FlashAttention.ON,
             flash_on_cpu=on_cpu is FlashAttention.ON,
         )
@@ -99,8 +102,8 @@ class Loader:
         )
 
     def load(self) -> Loaded:
-        """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`,
-        and nothing is left of it then."""
+        """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`
+        after freeing everything."""
         self._lc.llama_backend_init()
         devices = self._devices()
         least = min(self._config.min_gpu_layers, self._demand.model.n_layers)
@@ -112,12 +115,12 @@ class Loader:
                 fewer = layers.fewer_layers(n_layers)
                 if not err.on_device or not n_layers or fewer < least:
                     raise
-                _warn_of_fewer(n_layers, fewer, err)
+                _log_fewer_layers(n_layers, fewer, err)
                 n_layers = fewer
 
     def _devices(self) -> Devices:
         """The GPUs to use, with their memory now."""
-        return layers.chosen_devices(list_devices(self._lc._lib), self._config)
+        return layers.chosen_devices(list_devices(library_of(self._lc)), self._config)
 
     def _room_bytes(self, devices: Devices) -> int:
         return layers.usable_bytes(devices, layers.split_shares(self._config.tensor_split))
@@ -133,7 +136,7 @@ class Loader:
             short = layers.layers_short(max(least, fitting + 1), needed, room)
             if fitting < least:
                 raise short
-            _warn_of_fewer(wanted, fitting, short)
+            _log_fewer_layers(wanted, fitting, short)
         return fitting
 
     def _attempt(self, devices: Devices, n_layers: int) -> Loaded:
@@ -147,25 +150,25 @@ class Loader:
                     host_room=host.available_memory(),
                 ),
             )
-            # the vocabulary is looked through while the context's memory is cleared
+            # the vocabulary is read while the context's memory is cleared
             with ThreadPoolExecutor(1) as pool:
                 vocab = self._lc.llama_model_get_vocab(model)
                 reading = pool.submit(Vocabulary, self._lc, vocab)
-                context, device_top_k = self._new_context(model, layout, n_layers)
+                context, finders = self._new_context(model, layout, n_layers)
             vocabulary = reading.result()
         except BaseException:
             self._lc.llama_model_free(model)
             raise
         taken = _free_bytes(devices) - _free_bytes(self._devices())
         facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
-        _tell(facts)
+        _log_placement(facts)
         self._on_progress(1.0)
-        return Loaded(model, context, device_top_k, vocabulary, facts)
+        return Loaded(model, context, finders, vocabulary, facts)
 
-    def _load_model(self, devices: Devices, n_layers: int) -> Any:
+    def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
         params = parameters.model_parameters(lc, self._config, devices, n_layers)
-        # this reference keeps the callback alive for as long as llama.cpp calls it
+        # this reference keeps the callback alive as long as llama.cpp calls it
         callback = lc.llama_progress_callback(lambda fraction, _: self._report(fraction))
         params.progress_callback = callback
         self._log.clear()
@@ -179,14 +182,14 @@ class Loader:
         return model
 
     def _report(self, fraction: float) -> bool:
-        """True: go on loading. 1.0 is reported when the context is there too."""
+        """Report progress; True: go on loading. 1.0 is reported when the context is there too."""
         try:
             self._on_progress(min(fraction, 0.99))
-        except Exception:  # in a C callback it would be swallowed, and end the loading
+        except Exception:  # a C callback would swallow it and end the loading
             logger.exception("load_progress_failed")
         return True
 
-    def _unfit(self, model: Any) -> str | None:
+    def _unfit(self, model: ModelPointer) -> str | None:
         lc = self._lc
         if lc.llama_model_is_diffusion(model):
             return "diffusion"
@@ -197,8 +200,8 @@ class Loader:
         return None
 
     def _new_context(
-        self, model: Any, layout: cells.Layout, n_layers: int
-    ) -> tuple[Any, DeviceTopK | None]:
+        self, model: ModelPointer, layout: cells.Layout, n_layers: int
+    ) -> tuple[ContextPointer, tuple[GraphFinder, ...]]:
         lc, on_gpu = self._lc, n_layers > 0
         whole = on_gpu and n_layers >= self._demand.model.n_layers
         n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
@@ -212,23 +215,22 @@ class Loader:
             on_gpu=on_gpu,
             whole=whole,
         )
-        has_rows = self._n_sequences >= MIN_ROWS
-        device_top_k = DeviceTopK.of(lc, n_vocab) if whole and has_rows else None
-        if device_top_k is not None:
-            device_top_k.attach(params)
+        finders = graph_finders(lc, n_vocab, self._n_sequences, whole=whole)
+        for finder in finders:
+            finder.attach(params)
         self._log.clear()
         context = lc.llama_init_from_model(model, params)
         if not context:
-            if device_top_k is not None:
-                device_top_k.close()
+            for finder in finders:
+                finder.close()
             raise self._failure(
                 f"no context of {layout.n_cells:,} KV cells for {self._config.model_path}",
                 on_gpu=on_gpu,
             )
-        return context, device_top_k
+        return context, finders
 
     def _failure(self, what: str, *, on_gpu: bool) -> ModelLoadError:
-        """The error for what llama.cpp has just refused, from what it said."""
+        """The error for a refusal of llama.cpp, with the reason from its log."""
         reason = f"{what}: {self._log.last_error() or 'llama.cpp gives no reason'}"
         if on_gpu and self._log.lacked_memory:
             return MemoryShort(reason, on_device=True)
@@ -236,8 +238,8 @@ class Loader:
 
     def _facts(
         self,
-        model: Any,
-        context: Any,
+        model: ModelPointer,
+        context: ContextPointer,
         vocabulary: Vocabulary,
         layout: cells.Layout,
         n_layers: int,
@@ -267,12 +269,12 @@ class Loader:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
-            devices=list_devices(lc._lib),
+            devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
         )
 
     def _numerics(self, *, on_gpu: bool) -> tuple[str, ...]:
-        """What logits depend on beside the file, as it was obtained."""
+        """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
         config = self._config
         flash = parameters.flash_attention(config, on_gpu=on_gpu)
         if self._log.flash_attention is not None:
@@ -281,7 +283,7 @@ class Loader:
 
 
 def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
-    """What one request may use: not more than the model was trained on, or than the cells."""
+    """The context of one request: at most what the model was trained on, and the shared cells."""
     n_ctx = config.n_ctx
     if 0 < n_ctx_train < n_ctx:
         logger.warning("n_ctx_lowered from=%d to=%d reason=trained_context", n_ctx, n_ctx_train)
@@ -293,7 +295,7 @@ def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
     return n_ctx
 
 
-def _warn_of_fewer(before: int, after: int, reason: MemoryShort) -> None:
+def _log_fewer_layers(before: int, after: int, reason: MemoryShort) -> None:
     logger.warning("n_gpu_layers_reduced from=%d to=%d reason=%s", before, after, reason)
 
 
@@ -301,7 +303,7 @@ def _free_bytes(devices: Devices) -> int:
     return sum(one.memory_free_bytes for one in devices)
 
 
-def _tell(facts: ModelFacts) -> None:
+def _log_placement(facts: ModelFacts) -> None:
     logger.info(
         "model_placed n_gpu_layers=%d of=%d kv_cells=%d unified=%s",
         facts.n_gpu_layers,

@@ -1,6 +1,6 @@
 """llama.cpp's log lines as Python log records.
 
-llama.cpp tells the reason of a failure only in its log, so the last errors are remembered here.
+llama.cpp gives the reason of a failure only in its log, so the last errors are kept here.
 """
 
 import logging
@@ -13,17 +13,18 @@ _DEBUG, _INFO, _WARN, _ERROR, _CONT = 1, 2, 3, 4, 5
 _LEVELS = {_INFO: logging.DEBUG, _WARN: logging.WARNING, _ERROR: logging.WARNING}
 
 _NO_MEMORY = ("out of memory", "failed to allocate", "unable to allocate")
-"""Of CUDA, of the KV cache and compute buffers, and of weights."""
+"""Said by CUDA, by the KV cache and compute buffers, and by weights."""
 
 _HARMLESS = "possible training context overflow"
-"""Said of every cache with more cells than the trained context: one request never gets as many."""
+"""Said of every cache with more cells than the trained context. No request gets that many."""
 
 
 class LlamaLog:
     """Gathers pieces into lines. Called by llama.cpp from any thread, under the GIL.
 
-    llama.cpp's INFO becomes DEBUG, its WARN and ERROR become WARNING, its DEBUG is dropped (it
-    writes a line for each node of the graph).
+    llama.cpp's INFO becomes DEBUG, its WARN and ERROR become WARNING. Its DEBUG, a line for each
+    node of the graph, is dropped. `flash_attention` is llama.cpp's decision for `auto` in the
+    newest context; None if llama.cpp has not said.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,6 @@ class LlamaLog:
         self._pending = ""
         self._errors: deque[str] = deque(maxlen=8)
         self.flash_attention: bool | None = None
-        """What `auto` came to in the newest context; None when llama.cpp has not said."""
 
     def write(self, level: int, text: bytes | None) -> None:
         """One call of llama.cpp's log callback."""
@@ -46,19 +46,17 @@ class LlamaLog:
             self._flush()
 
     def last_error(self) -> str:
-        """The most telling of the errors since `clear`, or the empty string.
-
-        The first names the cause; those after it are its consequences, one for each caller.
-        """
+        """The first error since `clear`, or the empty string. It names the cause; later errors are
+        its consequences."""
         return next(iter(self._errors), "")
 
     @property
     def lacked_memory(self) -> bool:
-        """Whether one of the errors since `clear` is of memory that could not be had."""
+        """Whether an error since `clear` says that memory could not be allocated."""
         return any(word in line for line in self._errors for word in _NO_MEMORY)
 
     def clear(self) -> None:
-        """Forget what was said: what comes from here on has its own reasons."""
+        """Forget the errors so far, before a new attempt."""
         self._errors.clear()
         self.flash_attention = None
 

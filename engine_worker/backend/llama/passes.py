@@ -1,9 +1,9 @@
-"""Whether prompts are computed apart from the sequences that decode beside them. Pure.
+"""Whether prompt chunks are computed in passes of their own. Pure.
 
-For a CPU with a KV stream for each sequence. llama.cpp computes a batch in passes of sequences with
-consecutive ids that have equally many tokens in it, and all of a pass attend to as many cells as
-the one that has the most. Apart, short streams do not pay for a long prompt's cells. But prompts
-in gaps between the others' ids would leave more passes than before, and each reads all weights.
+For a CPU with a KV stream for each slot. llama.cpp computes a batch in passes over consecutive
+slots that have equally many tokens in it. All slots of a pass attend to as many cells as the
+longest one. With passes of their own, long prompts do not slow down short streams. But a prompt in
+a gap between decoding slots can leave more passes than before, and each pass reads all weights.
 """
 
 from collections.abc import Collection
@@ -12,12 +12,12 @@ from itertools import pairwise
 from engine_worker.backend.port import Batch
 
 FAR = 1024
-"""Cells that a prompt must have beyond the others' to be worth more passes. Measured with eight
-streams of a 135M model, whose weights take as long to read as they attend to so many."""
+"""Cells by which a prompt must exceed the decoding streams to be worth more passes. Measured with
+eight streams of a 135M model: attending to that many takes as long as reading the weights once."""
 
 
 def computes_apart(batch: Batch) -> bool:
-    """Whether `batch.chunks` had better be computed after all others."""
+    """Whether to compute `batch.chunks` after all other slots, in passes of their own."""
     if not batch.chunks:
         return False
     every = set(batch.sequences)

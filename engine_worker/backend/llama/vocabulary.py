@@ -1,25 +1,23 @@
-"""A llama.cpp model's vocabulary: text to tokens and back. Thread-safe, as the vocabulary is.
-
-The bindings are passed in, since `llama_backend` alone imports them.
-"""
+"""A llama.cpp model's vocabulary: text to tokens and back. Thread-safe, as llama.cpp's own is."""
 
 import ctypes
-from typing import Any
 
 import numpy as np
+
+from engine_worker.backend.llama.bindings import VocabularyBindings, VocabularyPointer
 
 _FIRST_BUFFER = 64
 _MAX_PIECE_BYTES = 1 << 20
 
 
 class Vocabulary:
-    """Pieces are fetched when they are first needed and then kept (a race fetches one twice).
+    """Pieces are fetched when they are first needed and then kept; a race fetches one twice.
 
-    `pointer` is valid until the model is freed. Making one takes 40 ms for 50,000 tokens: llama.cpp
-    must be asked of each whether it ends a generation.
+    `pointer` is valid until the model is freed. Making one asks llama.cpp for each token whether it
+    ends a generation, which takes tens of milliseconds.
     """
 
-    def __init__(self, bindings: Any, pointer: Any) -> None:
+    def __init__(self, bindings: VocabularyBindings, pointer: VocabularyPointer) -> None:
         self._lc = bindings
         self.pointer = pointer
         self.n_tokens: int = bindings.llama_vocab_n_tokens(pointer)
@@ -30,7 +28,7 @@ class Vocabulary:
         )
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Token ids of `text`; half surrogate pairs become question marks."""
+        """The token ids of `text`. Half surrogate pairs become question marks."""
         data = text.encode("utf-8", "replace")
         capacity = len(data) + 16 if len(data) < 65_536 else len(data) // 2
         while True:
@@ -44,7 +42,7 @@ class Vocabulary:
             capacity = -count
 
     def piece(self, token: int) -> bytes:
-        """A token's bytes; empty for control tokens and those that end a generation."""
+        """A token's bytes; empty for control tokens and tokens that end a generation."""
         piece = self._pieces[token]
         if piece is None:
             piece = b"" if self.is_end(token) else self._fetch(token, special=False)
@@ -52,11 +50,11 @@ class Vocabulary:
         return piece
 
     def spelling(self, token: int) -> bytes:
-        """A token's bytes, control tokens spelt out."""
+        """A token's bytes, with control tokens spelt out."""
         return self._fetch(token, special=True)
 
     def spelt(self, token: int) -> str:
-        """`spelling` as text; empty for llama.cpp's -1, no such token."""
+        """`spelling` as text; empty for -1, which is llama.cpp's "no such token"."""
         return self.spelling(token).decode("utf-8", "replace") if token >= 0 else ""
 
     def is_end(self, token: int) -> bool:

@@ -1,4 +1,4 @@
-"""Passes of one shape on a device: prompts ahead of them, and whoever comes and goes."""
+"""Passes of one shape on a device, prompts ahead of them, and requests that come and go."""
 
 import random
 
@@ -79,8 +79,9 @@ def test_only_a_device_with_all_layers_has_passes_of_one_shape(n_gpu_layers: int
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
-def test_whoever_comes_goes_and_lingers_each_has_its_own_text(dice: random.Random) -> None:
+def test_every_request_has_its_own_text_however_others_come_and_go(dice: random.Random) -> None:
     run = EngineRun(device(), max_running=N_STREAMS, batch_tokens=128)
+    run.fix_costs(0.006, 2e-5)
     shared = prompt("a prefix that some of them share " * 3)
     requests = {}
     for n in range(1, 50):

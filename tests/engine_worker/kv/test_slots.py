@@ -1,4 +1,4 @@
-"""Who gets which slot, and what is copied or forgotten for it, in one cache and in streams."""
+"""Which sequence gets which slot, with which copies and removals, in one cache and in streams."""
 
 from collections.abc import Callable
 
@@ -189,7 +189,7 @@ def test_nothing_of_another_scope_is_kept_in_the_slot() -> None:
     assert slots._cache.match_in(0, "", [*PREFIX, 3]) == Match(0, 40)
 
 
-def test_a_gap_that_nobody_fills_is_closed_after_some_steps() -> None:
+def test_a_gap_in_which_no_sequence_starts_is_closed_after_some_steps() -> None:
     slots = streams()
     running = [run(slots, n) for n in range(1, 5)]
     end(slots, running[0], running[2])

@@ -7,7 +7,7 @@ from engine_worker.placement.footprint import Footprint
 from engine_worker.placement.layers import Demand
 from gpufc.config import KvUnified, ModelConfig, SplitMode
 from gpufc.errors import ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -9,7 +9,7 @@ Rows = NDArray[np.float32]
 
 
 def aligned(logits: Rows) -> Rows:
-    """A copy that lies as a backend's logits do."""
+    """A copy in memory that is aligned as a backend's logits are."""
     copied = aligned_memory(logits.nbytes).view(np.float32).reshape(logits.shape)
     copied[:] = logits
     return copied

@@ -1,5 +1,6 @@
-"""Batches of rows to choose from, and what is chosen held against the plain chain."""
+"""Batches of rows to choose from, and the chosen tokens compared with the plain chain's."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lc
@@ -7,16 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine_worker.backend.llama.host_top_k import GgmlTopK
-from engine_worker.backend.port import First
-from engine_worker.sampling.batch import (
-    BatchSampler,
-    Pick,
-    Prepared,
-    prepare,
-)
+from engine_worker.backend.candidates import CandidateFinder, Candidates, MaskWords
+from engine_worker.backend.llama.bindings import library_of
+from engine_worker.sampling.batch import BatchSampler, Pick, prepare
 from engine_worker.sampling.sampler import Sampler
-from gpufc.errors import InvalidRequest, RequestError
+from gpufc.errors import RequestError
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.sampling.aligned_logits import aligned
 from tests.engine_worker.sampling.plain_sampler import plain_choice
@@ -24,32 +20,64 @@ from tests.engine_worker.sampling.plain_sampler import plain_choice
 Rows = NDArray[np.float32]
 
 
-class FoundBeforehand(BatchSampler):
-    """With a backend that has found the first tokens of all rows, as many as it can."""
-
-    N_FIRST = 64
-
-    def __init__(self, n_vocab: int) -> None:
-        super().__init__(n_vocab, 1, first=lambda: self.found)
-        self.found: First | None = None
-
-    def choose(self, logits: Rows, prepared: Prepared) -> list[int | RequestError]:
-        self.found = first_of(logits, min(self.N_FIRST, logits.shape[1]))
-        return super().choose(logits, prepared)
+def columns(n_vocab: int, n_threads: int) -> Sequence[CandidateFinder]:
+    """The sampler's own finders only."""
+    return ()
 
 
-def first_of(logits: Rows, k: int) -> First:
-    ids = np.sort((-logits).argsort(axis=1)[:, :k], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return First(ids, np.take_along_axis(logits, ids, axis=1), logits.sum(axis=1))
+def host_top_k(n_vocab: int, n_threads: int) -> Sequence[CandidateFinder]:
+    from engine_worker.backend.llama.host_top_k import HostTopK
+
+    finder = HostTopK.of(library_of(lc), n_vocab, n_threads, min_rows=2)
+    assert finder is not None
+    return (finder,)
+
+
+def device_top_k(n_vocab: int, n_threads: int) -> Sequence[CandidateFinder]:
+    return (FoundByDevice(),)
+
+
+class FoundByDevice:
+    """`DeviceTopK` beside a device that finds up to `n_found` tokens of each row."""
+
+    def __init__(self, n_found: int = 64) -> None:
+        self._n_found = n_found
+
+    def find(self, logits: Rows, *arguments: Any) -> Candidates | None:
+        from engine_worker.backend.llama.device_top_k import Found, candidates_from_device
+
+        k = min(self._n_found, logits.shape[1])
+        ids = np.sort((-logits).argsort(axis=1)[:, :k], axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = Found(ids, np.take_along_axis(logits, ids, axis=1), logits.sum(axis=1))
+        return candidates_from_device(logits, found, *arguments)
+
+
+FINDERS: dict[str, Callable[[int, int], Sequence[CandidateFinder]]] = {
+    "columns": columns,
+    "host_top_k": host_top_k,
+    "device_top_k": device_top_k,
+}
+"""The finders that are asked before the sampler's own, by name."""
+
+
+class Recorder:
+    """Records the rows that a finder is asked for, and those that it answers."""
+
+    def __init__(self, finder: CandidateFinder) -> None:
+        self._finder = finder
+        self.asked: list[list[int]] = []
+        self.answered: list[list[int]] = []
+
+    def find(self, logits: Rows, k: Any, *arguments: Any) -> Candidates | None:
+        self.asked.append(k.nonzero()[0].tolist())
+        found = self._finder.find(logits, k, *arguments)
+        self.answered.append([] if found is None else found.rows.tolist())
+        return found
 
 
 def make(n_vocab: int, n_threads: int, finder: str) -> BatchSampler:
-    if finder == "beforehand":
-        return FoundBeforehand(n_vocab)
-    top_k = GgmlTopK.of(lc._lib, n_vocab, n_threads) if finder == "ggml" else None
-    assert top_k is not None or finder == "columns"
-    return BatchSampler(n_vocab, n_threads, top_k, top_k_rows=2)
+    return BatchSampler(n_vocab, n_threads, FINDERS[finder](n_vocab, n_threads))
 
 
 def params(**given_params: Any) -> SamplingParams:
@@ -61,9 +89,15 @@ def rows(n_rows: int, n_vocab: int, seed: int = 0, scale: float = 3.0) -> Rows:
     return aligned((generator.standard_normal((n_rows, n_vocab)) * scale).astype(np.float32))
 
 
-def pick(wanted: SamplingParams, n_vocab: int, history: list[int], end: list[int]) -> Pick:
+def pick(
+    wanted: SamplingParams,
+    n_vocab: int,
+    history: list[int],
+    end: list[int],
+    mask: MaskWords | None = None,
+) -> Pick:
     sampler = Sampler(wanted, n_vocab, end)
-    return Pick(sampler, history, len(history), choice=2, position=len(history))
+    return Pick(sampler, history, len(history), choice=2, position=len(history), mask=mask)
 
 
 def check(
@@ -72,13 +106,15 @@ def check(
     wanted: list[SamplingParams],
     histories: list[list[int]],
     end: list[int],
+    masks: Sequence[MaskWords | None] | None = None,
 ) -> None:
-    """Chooses for all rows, and holds each against the plain chain and `Sampler.choose`."""
+    """Choose for all rows, and compare each with the plain chain and with `Sampler.choose`."""
     n_vocab = logits.shape[1]
     given, logits = logits, aligned(logits)
+    masks = masks or [None] * len(wanted)
     picks = [
-        pick(row_params, n_vocab, history, end)
-        for row_params, history in zip(wanted, histories, strict=True)
+        pick(row_params, n_vocab, history, end, mask)
+        for row_params, history, mask in zip(wanted, histories, masks, strict=True)
     ]
     chosen = batch.choose(logits, prepare(picks))
     assert len(chosen) == len(picks)
@@ -87,12 +123,18 @@ def check(
         logits, wanted, histories, picks, chosen, strict=True
     ):
         expected = plain_choice(
-            row_params, row, history, end_tokens=end, choice=2, position=len(history)
+            row_params,
+            row,
+            history,
+            end_tokens=end,
+            choice=2,
+            position=len(history),
+            mask=one.mask,
         )
         if expected is None:
-            assert isinstance(token, InvalidRequest)
-            with pytest.raises(InvalidRequest):
-                one.sampler.choose(row, history, 2, len(history))
+            assert isinstance(token, RequestError)
+            with pytest.raises(type(token)):
+                one.sampler.choose(row, history, 2, len(history), one.mask)
         else:
             assert token == expected, row_params
-            assert one.sampler.choose(row, history, 2, len(history)) == expected
+            assert one.sampler.choose(row, history, 2, len(history), one.mask) == expected

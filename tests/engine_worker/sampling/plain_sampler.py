@@ -1,8 +1,8 @@
-"""The sampler chain as one would write it down: every token, one step after the other, no tricks.
+"""The sampler chain written down plainly: every token, one step after the other.
 
-What `Sampler` and `BatchSampler` choose is compared with it, so it shares no code with them but the
-random number. Rounding is part of the comparison: single precision up to the penalties, double
-after them, sums from the first to the last.
+The tests compare the choices of `Sampler` and `BatchSampler` with it, so it shares no code with
+them but the random number. Rounding is part of the comparison: single precision up to the
+penalties, double after them, sums from the first to the last.
 """
 
 from collections import Counter
@@ -25,10 +25,13 @@ def plain_choice(
     end_tokens: Collection[int] = (),
     choice: int = 0,
     position: int = 0,
+    mask: NDArray[np.int32] | None = None,
 ) -> int | None:
     """The token's id; None if there is none left to choose from."""
     with np.errstate(over="ignore"):
         row = _penalized(params, _biased(params, logits, end_tokens), history)
+    if mask is not None:
+        row[[not int(mask[token // 32]) >> token % 32 & 1 for token in range(len(row))]] = -np.inf
     if row.max() == -np.inf:
         return None
     if params.temperature == 0.0:

@@ -18,6 +18,7 @@ from gpufc.errors import DecodeFailed, RequestError
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.sampling.aligned_logits import aligned
 from tests.engine_worker.sampling.batches import (
+    FINDERS,
     Rows,
     check,
     make,
@@ -33,9 +34,9 @@ REAL = [49_152, 50_257, 151_936]
 """SmolLM2, GPT-2 (one logit more than whole columns), Qwen."""
 
 
-@pytest.fixture(params=["columns", "ggml", "beforehand"])
+@pytest.fixture(params=FINDERS)
 def finder(request: pytest.FixtureRequest) -> str:
-    """What finds the first tokens of rows."""
+    """The finders that are asked first."""
     return str(request.param)
 
 
@@ -94,7 +95,7 @@ def any_row(draw: st.DrawFn, n_vocab: int) -> Rows:
     return row
 
 
-@pytest.mark.parametrize("found_by", ["columns", "ggml", "beforehand"])
+@pytest.mark.parametrize("found_by", FINDERS)
 @settings(deadline=None)
 @given(data=st.data())
 def test_any_batch_of_any_parameters_gets_the_plain_chain_s_tokens(

@@ -6,7 +6,7 @@ from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
 from tests.engine_worker.text.sequences import sequence, spec
 
 
-def test_those_that_came_together_begin_together() -> None:
+def test_requests_that_came_together_begin_together() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)), sequence(spec(2, prompt=12)))
     assert [step(planner) for _ in range(4)] == [
@@ -17,13 +17,13 @@ def test_those_that_came_together_begin_together() -> None:
     ]
 
 
-def test_who_wants_one_token_only_has_it_at_once() -> None:
+def test_a_request_for_one_token_has_it_at_once() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6, max_tokens=1)), sequence(spec(2, prompt=20)))
     assert step(planner) == [(1, 6, True), (2, 2, False)]
 
 
-def test_who_was_ready_does_not_wait_for_who_comes_later() -> None:
+def test_a_ready_sequence_does_not_wait_for_a_later_request() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)))
     step(planner)
@@ -38,7 +38,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     assert step(planner) == [(1, 1, True), (2, 7, False)]
 
 
-def test_a_running_stream_waits_for_nobody_and_then_nobody_does() -> None:
+def test_no_sequence_waits_where_a_stream_runs() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=6)))
     step(planner), step(planner)
@@ -58,14 +58,14 @@ def test_replays_go_on_by_a_token_and_wait_for_the_others() -> None:
     assert step(planner) == [(1, 1, True), (2, 1, True)]
 
 
-def test_a_replay_does_not_wait_for_who_has_not_begun() -> None:
+def test_a_replay_does_not_wait_for_a_new_request() -> None:
     planner = scheduler(batch_tokens=8)
     add(planner, sequence(spec(1, prompt=4, tokens=(97, 98))), sequence(spec(2, prompt=12)))
     assert step(planner) == [(1, 6, True), (2, 2, False)]
     assert step(planner) == [(1, 1, True), (2, 7, False)]
 
 
-def test_nobody_waits_for_an_exact_replay_that_is_fed_token_by_token() -> None:
+def test_no_sequence_waits_for_an_exact_replay_that_is_fed_token_by_token() -> None:
     planner = scheduler(batch_tokens=8)
     exact = sequence(spec(2, prompt=4, tokens=(97,) * 7, replay=Replay.EXACT))
     add(planner, exact, sequence(spec(1, prompt=4, tokens=(97,) * 8)))
@@ -77,7 +77,7 @@ def test_nobody_waits_for_an_exact_replay_that_is_fed_token_by_token() -> None:
     ]
 
 
-def test_who_is_ready_waits_for_so_many_batches_and_no_more() -> None:
+def test_a_ready_sequence_waits_for_so_many_batches_and_no_more() -> None:
     planner = scheduler(max_running=60, n_slots=60, batch_tokens=8)
     add(planner, *(sequence(spec(number, prompt=9)) for number in range(60)))
     batches = [step(planner) for _ in range(MOST_PAUSED + 4)]

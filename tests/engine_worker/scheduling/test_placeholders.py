@@ -226,7 +226,7 @@ def test_placeholder_rows_are_chosen_from_in_the_cheapest_way() -> None:
     (row,) = rows(step(planner))
     (pick,) = picks(row, padding_pick(N_VOCAB))
     assert pick.sampler.is_argmax
-    assert pick.sampler.adjustment is None
+    assert pick.sampler.bias is None
 
 
 def test_a_sequence_whose_cells_are_not_kept_leaves_a_row_at_the_beginning_of_its_slot() -> None:

@@ -93,7 +93,7 @@ def test_a_step_is_settled_when_the_two_before_had_as_many_tokens() -> None:
     costs.computed(8, 0.002)
     costs.sampled(8, 0.0005)
     assert costs.settled_seconds(8, 8) == pytest.approx(0.0025)
-    assert costs.seconds(8, 1) == pytest.approx(0.014), "the others count for who waits for them"
+    assert costs.seconds(8, 1) == pytest.approx(0.014), "a client waits for the others too"
 
 
 def test_a_settled_step_that_was_slow_by_accident_is_forgotten() -> None:

@@ -1,6 +1,6 @@
-"""A small server with OpenAI's API whose every chunk is known. What it does wrong is the `model`.
+"""A small server with OpenAI's API that sends known chunks. A request's `model` names its fault.
 
-Also a program that takes llama-server's arguments, of which it needs host and port only.
+Also a program that accepts llama-server's arguments and uses host and port only.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def events(body: dict[str, Any], fault: str) -> list[bytes]:
     for number in range(body["max_tokens"]):
         if fault == "error" and number == 2:
             return [*made, b'data: {"error":{"message":"lost"}}\n\n', b"data: [DONE]\n\n"]
-        word = f' "content":"{number}'  # what it says must not be taken for what it is
+        word = f' "content":"{number}'  # text that looks like the mark of a chunk
         made.append(_frame([{"delta": {"content": word}} if chat else {"text": word}]))
     made.append(b": a comment\n\n")
     made.append(_frame([{"delta": {}, "finish_reason": "length"}]))

@@ -1,4 +1,4 @@
-"""The client against a small server: what it counts, and how each failure is called."""
+"""The client against a small server: its counts, and its name for each failure."""
 
 import asyncio
 
@@ -61,7 +61,7 @@ async def test_failures_have_names(model: str, failure: Failure, says: str, n_te
     assert len(outcome.text_at) == n_texts
 
 
-async def test_nobody_listens() -> None:
+async def test_an_address_without_a_listener_is_a_failed_connection() -> None:
     async with fake_openai() as (_, url):
         pass
     outcome = await ask(url)
@@ -78,7 +78,7 @@ async def test_silence_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.failure is Failure.SILENT
 
 
-async def test_what_is_cancelled_is_unfinished() -> None:
+async def test_a_cancelled_request_is_unfinished() -> None:
     outcome = Outcome(conversation=0, turn=0, asked_tokens=5, began_at=0.0)
     async with fake_openai() as (fake, url), client.session() as http:
         target = Target(url=url, model="silent")

@@ -48,7 +48,7 @@ def test_a_run_without_a_success_has_its_errors_and_no_table() -> None:
     assert second == "1 × cut off"
 
 
-def test_what_was_not_measured_is_left_open_in_the_table() -> None:
+def test_missing_values_are_left_open_in_the_table() -> None:
     lines = report.lines(figures([outcome(0.0, 1.0)]))
     assert any(line.startswith("between tokens") and "–" in line for line in lines)
 
@@ -72,7 +72,7 @@ def _texts(svg: str) -> list[str]:
     ]
 
 
-def test_curves_are_drawn_for_what_has_values() -> None:
+def test_curves_are_drawn_for_measures_with_values() -> None:
     svg = plot.percentile_curves("a <title>", {"one": {"x": [1.0, 2.0]}, "none": {"x": []}})
     texts = _texts(svg)
     assert "a <title>" in texts

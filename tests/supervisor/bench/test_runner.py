@@ -39,7 +39,7 @@ async def test_streams_run_at_once_and_no_more() -> None:
     assert fake.most_running == 4
 
 
-async def test_a_conversation_goes_on_with_what_was_said() -> None:
+async def test_a_conversation_contains_its_earlier_turns() -> None:
     workload = Workload(prompt_tokens=4, output_tokens=2, turns=3, shared_prefix=5)
     async with fake_openai() as (fake, url):
         done = await run(Target(url=url), workload, Bounds(streams=1, requests=1, warm_up=0))

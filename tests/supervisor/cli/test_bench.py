@@ -83,7 +83,7 @@ def test_nothing_runs(tmp_path: Path) -> None:
     assert "nothing runs" in result.stderr
 
 
-def test_only_failures_are_exit_code_4_with_what_they_said(
+def test_only_failures_are_exit_code_4_with_their_messages(
     service: tuple[FakeService, str],
 ) -> None:
     fake, url = service

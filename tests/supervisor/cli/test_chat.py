@@ -149,7 +149,7 @@ def test_quit_ends_it(service: tuple[FakeService, str], monkeypatch: pytest.Monk
     assert made.seen == []
 
 
-def test_ctrl_c_breaks_the_answer_off_and_keeps_what_came(
+def test_ctrl_c_ends_the_answer_and_keeps_its_beginning(
     service: tuple[FakeService, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, url = service
@@ -248,7 +248,7 @@ def seen(written: str) -> str:
     return line
 
 
-def test_what_is_typed_meanwhile_is_not_echoed_and_the_echo_comes_back(
+def test_input_during_an_answer_is_not_echoed_and_the_echo_comes_back(
     service: tuple[FakeService, str],
     typing: Callable[[str], int],
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""`config show` writes a file that means the same; `config check` says what `start` would do."""
+"""`config show` writes a file that means the same; `config check` agrees with `start`."""
 
 import json
 import tomllib
@@ -39,7 +39,7 @@ def test_a_models_keys_are_shown_in_its_table_with_their_sources(models: Path) -
     assert lines.index('[models."my chat"]') < lines.index(n_ctx)
 
 
-def test_what_is_shown_means_the_same_when_it_is_read_again(models: Path, tmp_path: Path) -> None:
+def test_the_shown_file_means_the_same_when_it_is_read_again(models: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.toml"
     again.write_text(config("show", "--config", str(models)).stdout)
     before, after = (

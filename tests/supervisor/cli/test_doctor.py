@@ -1,4 +1,4 @@
-"""`doctor`: what it finds, what it advises, and what its exit code promises."""
+"""`doctor`: its findings, its advice and its exit code."""
 
 import json
 import signal
@@ -134,7 +134,7 @@ def test_weights_too_large_for_the_machine() -> None:
     ("n_ctx", "free", "kept"),
     [(1_000_000, 500 << 20, "--n-ctx"), (4096, 50 << 20, "smaller model")],
 )
-def test_what_a_gpu_cannot_hold_stays_on_the_host(n_ctx: int, free: int, kept: str) -> None:
+def test_layers_that_a_gpu_cannot_hold_stay_on_the_host(n_ctx: int, free: int, kept: str) -> None:
     gpu = {"kind": "gpu", "memory_free_bytes": free}
     finding = memory(n_ctx, llama_cpp=ENGINE | {"devices": [gpu]})
     assert finding.level is Level.WARN
@@ -192,7 +192,7 @@ def test_every_finding_is_made_from_settings_that_start_would_use(
 
 
 def cells(n_ctx: int, kv_cells: int, room: int) -> findings.Finding:
-    """What is found where there is memory for `room` cells beside the weights."""
+    """The finding for memory for `room` cells in addition to the weights."""
     config = ModelConfig(n_ctx=n_ctx, kv_cells=kv_cells)
     facts: dict[str, Any] = MODEL
     available = (facts["file_bytes"] + room * facts["cell_bytes"]) / findings.CPU_SHARE + 1

@@ -1,4 +1,4 @@
-"""`start` in the foreground: what is told when, and what the signals do."""
+"""`start` in the foreground: its messages, and the effect of signals."""
 
 import asyncio
 import os
@@ -78,7 +78,7 @@ def output(capsys: pytest.CaptureFixture[str]) -> Output:
     return Output(capsys)
 
 
-async def test_progress_then_the_addresses_and_what_to_try(output: Output) -> None:
+async def test_progress_then_the_addresses_and_a_first_request(output: Output) -> None:
     front = FakeFront()
     serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
     await until(lambda: output.has("loading the model: 0%"))

@@ -98,5 +98,5 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"aiohttp", "rich", "psutil", "zmq", "asyncio", "uvloop", "http"}
 
 
-def test_chat_says_what_its_exit_codes_mean() -> None:
+def test_chat_explains_its_exit_codes() -> None:
     assert "1 the service refused" in " ".join(help_of(["chat"]).split())

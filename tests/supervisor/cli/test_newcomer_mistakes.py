@@ -57,7 +57,7 @@ MISTAKES = [
     ),
     Mistake(
         "path in a folder that is not there", "start --model-path {folder}/no/where.gguf", USAGE,
-        ("does not exist", "nor does its folder", "what exists is"),
+        ("does not exist", "nor does its folder", "the closest folder that exists is"),
     ),
     Mistake(
         "folder for a file", "start --model-path {folder}", USAGE,
@@ -221,7 +221,7 @@ def test_without_the_demo_model_start_says_how_to_get_it(monkeypatch: pytest.Mon
 
 
 def test_a_model_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Played, since root, whom containers like, may read everything."""
+    """Simulated: root, a container's usual user, may read every file."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError

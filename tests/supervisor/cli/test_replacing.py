@@ -1,4 +1,4 @@
-"""`restart` and `swap`: what is said meanwhile, what at the end, and with which exit code."""
+"""`restart` and `swap`: their progress, their last line and their exit code."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> str:
     return str(gguf(tmp_path / "m.gguf"))
 
 
-def test_restart_says_how_it_got_on_and_what_serves(server: Server) -> None:
+def test_restart_shows_progress_and_the_new_worker(server: Server) -> None:
     result = run(server, "restart")
     assert result.exit_code == 0
     assert result.stdout == "default-0 is ready: pid 12, epoch 2\n"
@@ -57,7 +57,7 @@ def test_swap_says_which_file_serves(server: Server, model: str) -> None:
         ("swap", EngineUnavailable("it died"), 5),
     ],
 )
-def test_what_failed_is_one_line_with_its_exit_code(
+def test_a_failure_is_one_line_with_its_exit_code(
     server: Server, model: str, command: str, error: RequestError, code: int
 ) -> None:
     front, _, _ = server
@@ -68,7 +68,7 @@ def test_what_failed_is_one_line_with_its_exit_code(
     assert result.stderr.splitlines()[-1] == f"error: {error}"
 
 
-def test_swap_to_a_file_that_is_not_there_asks_nobody(server: Server) -> None:
+def test_swap_to_a_missing_file_does_not_reach_the_front(server: Server) -> None:
     front, _, _ = server
     result = run(server, "swap", "/no/such.gguf")
     assert (result.exit_code, front.swaps) == (2, [])
@@ -101,7 +101,7 @@ def test_without_a_front_they_say_that_nothing_runs(
 
 
 def test_a_front_that_goes_away_in_the_middle_is_no_success() -> None:
-    with pytest.raises(NotRunning, match="went away before the swap was done"):
+    with pytest.raises(NotRunning, match="the front ended before the swap was done"):
         show([READY], "swap")
 
 

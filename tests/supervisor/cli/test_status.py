@@ -1,4 +1,4 @@
-"""`status` and `models`: what a document looks like to a person, wide and narrow."""
+"""`status` and `models`: a document on wide and narrow terminals."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def columns_at(width: int) -> set[str]:
     return set(lines[lines.index("") + 1].split())
 
 
-def test_a_narrow_terminal_keeps_what_matters() -> None:
+def test_a_narrow_terminal_keeps_the_important_columns() -> None:
     assert {"WORKER", "STATE", "MODEL", "RUNNING", "LAST"} <= columns_at(80)
 
 

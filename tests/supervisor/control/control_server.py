@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     ending = asyncio.Event()
 
     async def main() -> None:
-        runner = await serve(create_control_app(front), path)
+        runner = await serve(create_control_app(front, front), path)
         started.set()
         await ending.wait()
         await runner.cleanup()

@@ -9,8 +9,8 @@ from gpufc import settings
 from gpufc.errors import NotFound, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
-from supervisor.replacing import Replacing
 
 NAME = WorkerName("default-0")
 
@@ -72,7 +72,7 @@ class FakeFront:
         """What replacements come to."""
         self.goes_on: asyncio.Event | None = None
         """What they wait for in the middle; they hold it up for as long as it is not set."""
-        self.replacing: Replacing | None = None
+        self.replacing: Operation | None = None
 
     def status(self) -> dict[str, Any]:
         made = document(workers=[dict(self.row)])
@@ -85,16 +85,16 @@ class FakeFront:
     def request_stop(self, now: bool = False) -> None:
         self.stops.append(now)
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
         if worker not in (None, "default-0"):
             raise NotFound(f"there is no worker {worker!r}", param="worker")
         self.restarts.append((worker, now))
-        self.replacing = Replacing("restart", self._replace)
+        self.replacing = Operation("restart", self._replace)
         return self.replacing
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         self.swaps.append((name, change))
-        self.replacing = Replacing("swap", self._replace)
+        self.replacing = Operation("swap", self._replace)
         return self.replacing
 
     async def _replace(self, tell: OnReplacement) -> None:

@@ -36,7 +36,7 @@ def test_config_has_values_and_sources(server: Server) -> None:
     assert rows["host"]["source"] == "default"
 
 
-def test_stop_tells_what_still_runs_until_the_front_is_gone(server: Server) -> None:
+def test_stop_counts_running_requests_until_the_front_has_ended(server: Server) -> None:
     front, path, end = server
     events = ControlClient(path).stop(now=False)
     assert next(events) == {"event": "draining", "running": 2, "waiting": 1}
@@ -69,7 +69,7 @@ def test_restart_that_fails_ends_with_the_reason(server: Server) -> None:
     assert (last["event"], last["message"]) == ("failed", "the model is gone")
 
 
-def test_swap_brings_over_what_was_asked_for_and_its_end(server: Server) -> None:
+def test_swap_passes_its_change_on_and_reports_its_end(server: Server) -> None:
     front, path, _ = server
     assert list(ControlClient(path).swap("/m.gguf", "it", 512, None))[-1] == {"event": "done"}
     assert front.swaps == [("it", ModelChange(model_path="/m.gguf", n_ctx=512))]
@@ -91,7 +91,7 @@ def test_a_front_that_is_long_at_it_is_not_taken_for_dead(
     events.close()
 
 
-def test_who_hangs_up_stops_nothing(server: Server) -> None:
+def test_a_client_that_hangs_up_stops_nothing(server: Server) -> None:
     front, path, _ = server
     front.goes_on = asyncio.Event()
     events = ControlClient(path).swap("/m.gguf", None, None, None)

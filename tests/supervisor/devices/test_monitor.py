@@ -1,4 +1,4 @@
-"""The monitor: whatever a driver does, `snapshot` answers at once and says how things stand."""
+"""The monitor: `snapshot` answers at once in any state of a driver, and tells that state."""
 
 import threading
 import time
@@ -92,7 +92,7 @@ def test_a_driver_that_answers_again_is_no_longer_hung() -> None:
         assert eventually(monitor, SourceState.OK).devices == (GPU,)
 
 
-def test_what_is_absent_says_why() -> None:
+def test_an_absent_source_says_why() -> None:
     def sample() -> Sample:
         raise SourceAbsent("no such thing")
 

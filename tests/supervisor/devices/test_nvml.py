@@ -1,4 +1,4 @@
-"""NVIDIA figures through a fake binding: units, and what a driver does not tell."""
+"""NVIDIA figures through a fake binding: units, and figures that a driver lacks."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +74,7 @@ def test_an_old_driver_counts_its_reserve_as_used() -> None:
     assert device.memory_used_bytes == 2 << 30
 
 
-def test_what_the_driver_does_not_support_is_none() -> None:
+def test_a_figure_that_the_driver_lacks_is_none() -> None:
     (device,) = source(FakeNvml(FakeError(FakeNvml.NVML_ERROR_NOT_SUPPORTED))).sample()
     assert device.power_watts is None
     assert device.utilization == 0.42

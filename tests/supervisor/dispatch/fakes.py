@@ -19,7 +19,6 @@ from gpufc.protocol import (
     Prepare,
     Prepared,
     Prompt,
-    Ready,
     Refused,
     Started,
     Step,
@@ -28,10 +27,11 @@ from gpufc.protocol import (
     ToWorker,
 )
 from gpufc.sampling import SamplingParams
+from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -39,6 +39,8 @@ from supervisor.fleet.port import (
     WorkerMessage,
     WorkerStatus,
 )
+from supervisor.fleet.states import WorkerState
+from tests.fakes.facts import model_facts
 
 MODEL = "fake-model"
 N_CTX = 4096
@@ -94,8 +96,8 @@ class FakeWorker:
         self.name = WorkerName("default-0")
         self.epoch = Epoch(epoch)
         self.model = MODEL
-        self.ready = Ready(
-            self.epoch, fingerprint, "fake", N_CTX, N_CTX, N_CTX, 8, N_VOCAB, 1, 0, 1, 1, True, 0.1
+        self.facts = model_facts(
+            fingerprint=fingerprint, n_ctx=N_CTX, n_ctx_train=N_CTX, n_vocab=N_VOCAB
         )
         self.auto = auto
         self.answers_prepare = True
@@ -243,27 +245,24 @@ def worker_status(name: str) -> WorkerStatus:
         detail="",
         model=MODEL,
         model_path=None,
-        fingerprint="abc123",
         restarts=0,
         last_exit=KILLED,
-        n_ctx=N_CTX,
-        kv_cells_total=0,
-        kv_cells_used=0,
-        n_gpu_layers=0,
-        sequences_running=0,
-        sequences_waiting=0,
         rss_bytes=0,
         loading_fraction=1.0,
         loaded_in_s=0.1,
         last_step_at=None,
         last_heartbeat_at=None,
-        devices=(),
-        system_info="",
+        facts=model_facts(fingerprint="abc123", n_ctx=N_CTX),
+        engine=None,
     )
 
 
 def request(
-    *prompts: str, n: int = 1, max_tokens: int | None = None, name: str = "r"
+    *prompts: str,
+    n: int = 1,
+    max_tokens: int | None = None,
+    name: str = "r",
+    parser: NewParser = PlainText,
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -274,7 +273,13 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
+        parser=parser,
     )
+
+
+async def whole_texts(stream: ResponseStream) -> list[str]:
+    """The text of each choice, once all are finished."""
+    return [choice.text for choice in await stream.complete()]
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:

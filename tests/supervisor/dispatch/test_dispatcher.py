@@ -17,7 +17,9 @@ from gpufc.errors import (
     Overloaded,
 )
 from gpufc.ids import Epoch
-from gpufc.protocol import Cancel, Delta, Generate, Prepare, Step, TextPrompt
+from gpufc.protocol import Cancel, Delta, FinishReason, Prepare, Step, TextPrompt
+from supervisor.answers.parts import BEGUN, Ended, Text
+from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal
@@ -32,6 +34,7 @@ from tests.supervisor.dispatch.fakes import (
     text_of,
     tokens_of,
     until,
+    whole_texts,
 )
 
 
@@ -65,7 +68,7 @@ async def test_a_request_is_prepared_generated_and_counted() -> None:
     front = Front()
     front.fleet.start_worker()
     stream = front.submit()
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
     assert (stream.usage.prompt, stream.usage.completion) == (5, 5)
     assert front.requests["succeeded"] == 1
     assert front.dispatcher.idle
@@ -76,7 +79,7 @@ async def test_prompts_and_choices_are_sequences_with_their_own_text_and_one_pre
     front = Front(slots=4)
     worker = front.fleet.start_worker()
     stream = front.submit(request("a", "b", n=2))
-    texts = await stream.complete()
+    texts = await whole_texts(stream)
     assert texts == [text_of(prompt, choice=choice) for prompt in "ab" for choice in (0, 1)]
     assert sum(isinstance(message, Prepare) for message in worker.sent) == 2
     assert stream.usage.prompt == 2
@@ -87,7 +90,7 @@ async def test_no_more_run_than_there_are_slots_and_all_are_served() -> None:
     front = Front(slots=3, queue=20)
     worker = front.fleet.start_worker()
     streams = [front.submit(request(f"p{i}")) for i in range(20)]
-    texts = await asyncio.gather(*(stream.complete() for stream in streams))
+    texts = await asyncio.gather(*(whole_texts(stream) for stream in streams))
     assert texts == [[text_of(f"p{i}")] for i in range(20)]
     assert worker.most_active == 3
 
@@ -100,7 +103,7 @@ async def test_a_step_may_bring_several_tokens_of_a_sequence_also_after_a_death(
     await until(lambda: first.active)
     first.n_tokens = 100
     first.step()
-    assert await stream.next(1.0) == [StreamEvent(0, text_of("hello", 3), 3, None)]
+    assert await stream.next(1.0) == [StreamEvent(0, (BEGUN, Text(text_of("hello", 3))))]
     first.die()
     second = front.fleet.start_worker(auto=False)
     second.n_tokens, second.n_at_once = 100, 4
@@ -109,7 +112,7 @@ async def test_a_step_may_bring_several_tokens_of_a_sequence_also_after_a_death(
     assert spec.tokens == (0, 1, 2)
     second.step()
     second.step()
-    assert await stream.complete() == [text_of("hello", 8)]
+    assert await whole_texts(stream) == [text_of("hello", 8)]
     assert stream.usage.completion == 8
     assert front.dispatcher.ledger.tokens.generated == 8
 
@@ -119,10 +122,10 @@ async def test_a_clients_only_request_starts_before_another_ones_fifty() -> None
     worker = front.fleet.start_worker()
     many = [front.submit(request(f"many{i}")) for i in range(50)]
     one = front.submit(request("one"), Principal("b", ANONYMOUS.scopes))
-    assert await one.complete() == [text_of("one")]
+    assert await whole_texts(one) == [text_of("one")]
     asked = [message.prompt_tokens for message in generates(worker.sent)]
     assert asked.index(tokens_of(TextPrompt("one"))) == 2  # after those that ran already
-    await asyncio.gather(*(stream.complete() for stream in many))
+    await asyncio.gather(*(whole_texts(stream) for stream in many))
 
 
 async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
@@ -148,7 +151,7 @@ async def test_requests_wait_for_the_first_worker() -> None:
     stream = front.submit()
     assert await stream.next(0.01) is None
     front.fleet.start_worker()
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
 
 
 async def test_a_queued_request_that_cannot_fit_is_refused_before_its_turn() -> None:
@@ -166,7 +169,7 @@ async def test_one_refused_prompt_ends_the_whole_request() -> None:
     worker = front.fleet.start_worker(auto=False)
     stream = front.submit(request("short", "long" * 2000))
     with pytest.raises(ContextLengthExceeded):
-        await stream.complete()
+        await whole_texts(stream)
     await until(lambda: front.dispatcher.idle)
     assert not worker.active
 
@@ -178,7 +181,7 @@ async def test_a_sequence_without_a_token_survives_its_worker() -> None:
     await until(lambda: first.active)
     first.die()
     second = front.fleet.start_worker()
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
     assert [message.epoch for message in generates(second.sent)] == [second.epoch]
     assert front.requests["replayed"] == 1
     assert front.requests["lost"] == 0
@@ -199,7 +202,7 @@ async def test_a_sequence_goes_on_at_its_position_on_the_next_worker() -> None:
         worker = front.fleet.start_worker(auto=n == 1)
         if n == 1:
             break
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
     (replayed,) = generates(worker.sent)
     assert list(replayed.tokens) == [0, 1, 2, 3]
     assert stream.usage.completion == 5
@@ -245,7 +248,7 @@ async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage
     now = MAX_OUTAGE_S + 1
     group.expire()
     with pytest.raises(EngineCrashed):
-        await stream.complete()
+        await whole_texts(stream)
 
 
 async def test_a_request_that_kills_is_convicted_and_everybody_else_served() -> None:
@@ -266,9 +269,9 @@ async def test_a_request_that_kills_is_convicted_and_everybody_else_served() -> 
             await asyncio.sleep(0)
     assert deaths <= 3
     with pytest.raises(EngineCrashSuspect):
-        await streams.pop("poison").complete()
+        await whole_texts(streams.pop("poison"))
     for word, stream in streams.items():
-        assert await stream.complete() == [text_of(word)]
+        assert await whole_texts(stream) == [text_of(word)]
     with pytest.raises(EngineCrashSuspect):
         front.submit(request("poison"))
 
@@ -281,7 +284,7 @@ async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends()
         await until(lambda worker=worker: worker.active)
         worker.die()
     with pytest.raises(EngineCrashed):
-        await stream.complete()
+        await whole_texts(stream)
     assert front.requests["lost"] == front.requests["failed"] == 1
 
 
@@ -294,7 +297,7 @@ async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
         await until(lambda worker=worker: worker.sent)
         worker.die(CRASHED)
     with pytest.raises(EngineCrashed):
-        await stream.complete()
+        await whole_texts(stream)
     assert front.dispatcher.idle
 
 
@@ -306,7 +309,7 @@ async def test_what_is_only_being_prepared_goes_to_the_next_worker() -> None:
     await until(lambda: worker.sent)
     worker.die()
     front.fleet.start_worker()
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
     assert front.requests["replayed"] == 0
 
 
@@ -315,7 +318,7 @@ async def test_a_failed_model_ends_who_waits_and_refuses_who_comes() -> None:
     stream = front.submit()
     front.fleet.change(FAILED)
     with pytest.raises(EngineUnavailable) as ended:
-        await stream.complete()
+        await whole_texts(stream)
     assert ended.value.retry_after_s == 60.0
     with pytest.raises(EngineUnavailable):
         front.submit()
@@ -369,7 +372,7 @@ async def test_messages_of_an_older_epoch_change_nothing() -> None:
     front.dispatcher.worker_message(old, Step(old.epoch, 1, (Delta(no, 0, (9,), "old"),)))
     new.auto = True
     new.go()
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
 
 
 async def test_missing_tokens_end_the_request_rather_than_show_a_gap() -> None:
@@ -380,7 +383,7 @@ async def test_missing_tokens_end_the_request_rather_than_show_a_gap() -> None:
     (no,) = worker.active
     worker.tell(Step(worker.epoch, 1, (Delta(no, 3, (9,), "late"),)))
     with pytest.raises(InternalError):
-        await stream.complete()
+        await whole_texts(stream)
     await until(lambda: front.dispatcher.idle)
 
 
@@ -395,7 +398,7 @@ async def test_replicas_share_the_work_evenly() -> None:
 
 async def test_tokenize_waits_for_a_worker_and_survives_its_loss() -> None:
     front = Front()
-    asked = asyncio.create_task(front.dispatcher.tokenize(MODEL, TextPrompt("ab")))
+    asked = asyncio.create_task(front.dispatcher.prepare(MODEL, TextPrompt("ab")))
     await asyncio.sleep(0)
     worker = front.fleet.start_worker()
     worker.answers_prepare = False
@@ -419,7 +422,7 @@ async def test_draining_refuses_new_work_and_waits_for_the_old() -> None:
     worker.auto = True
     worker.go()
     assert await front.dispatcher.wait_idle(5)
-    assert await stream.complete() == [text_of("hello")]
+    assert await whole_texts(stream) == [text_of("hello")]
 
 
 async def test_end_all_gives_everybody_the_same_end() -> None:
@@ -430,7 +433,7 @@ async def test_end_all_gives_everybody_the_same_end() -> None:
     front.dispatcher.end_all(Overloaded("bye", retry_after_s=1))
     for stream in streams:
         with pytest.raises(Overloaded):
-            await stream.complete()
+            await whole_texts(stream)
     await until(lambda: front.dispatcher.idle)
     assert front.requests["failed"] + front.requests["rejected"] == 2
 
@@ -442,7 +445,9 @@ async def test_a_reader_that_lags_gets_what_gathered_in_one_event() -> None:
     await until(lambda: front.dispatcher.idle)
     events = await stream.next(1)
     assert events is not None
-    assert [event.text for event in events] == [text_of("hello")]
+    assert [event.parts for event in events] == [
+        (BEGUN, Text(text_of("hello")), Ended(FinishReason.STOP))
+    ]
     assert stream.done
 
 
@@ -453,8 +458,7 @@ async def test_a_replay_would_carry_the_tokens_that_there_are() -> None:
     await until(lambda: worker.active)
     worker.step()
     worker.step()
-    again = stream.logs[0].to_generate(Epoch(99))
-    assert isinstance(again, Generate)
+    again = to_generate(stream.logs[0], Epoch(99))
     assert again.tokens == (0, 1)
     assert again.sampling == stream.request.sampling
 
@@ -464,7 +468,7 @@ async def test_cached_prompt_tokens_count_once_for_all_choices() -> None:
     worker = front.fleet.start_worker()
     worker.n_cached = 3
     stream = front.submit(request(n=3))
-    await stream.complete()
+    await whole_texts(stream)
     assert stream.usage.cached == 3
     assert front.dispatcher.ledger.tokens.prompt_cached == 3
     assert front.dispatcher.ledger.tokens.prompt == 5

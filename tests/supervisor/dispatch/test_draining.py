@@ -14,6 +14,7 @@ from tests.supervisor.dispatch.fakes import (
     text_of,
     tokens_of,
     until,
+    whole_texts,
 )
 from tests.supervisor.dispatch.test_dispatcher import Front
 
@@ -21,7 +22,7 @@ SWAPPED = ExitReason(reason=Reason.SWAPPED, at=0.0)
 
 
 async def text(stream: ResponseStream) -> str:
-    (whole,) = await stream.complete()
+    (whole,) = await whole_texts(stream)
     return whole
 
 

@@ -18,6 +18,7 @@ from gpufc.errors import (
 )
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
+from supervisor.answers.parts import Ended, Text
 from supervisor.dispatch.durable import (
     PROMPT_TOKEN_BYTES,
     SEQUENCE_BYTES,
@@ -26,12 +27,13 @@ from supervisor.dispatch.durable import (
     DurableRequest,
     DurableRequests,
 )
-from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
 from supervisor.dispatch.stream_log import StreamLog
 from tests.supervisor.dispatch.fakes import request
 
 EPOCH = Epoch(1)
 DIGEST = b"digest"
+START = Position(0)
 
 
 class Store:
@@ -65,7 +67,7 @@ def stream(n: int = 1, n_prompt: int = 2) -> ResponseStream:
     logs = [StreamLog(RequestNo(1 + choice), wanted, choice=choice) for choice in range(n)]
     for log in logs:
         log.prompt_tokens = tuple(range(n_prompt))
-        log.to_generate(EPOCH)
+        log.dispatched(EPOCH)
     return ResponseStream(wanted, logs, on_cancel=lambda _: None, fingerprint=lambda: "f")
 
 
@@ -86,8 +88,22 @@ def finish(durable: DurableRequest, text: str = "") -> None:
 
 def read(durable: DurableRequest, position: int = 0) -> list[tuple[int, str, bool]]:
     """What a reader gets from there: position, text, whether it is a choice's end."""
-    events = Cursor(durable, position).take(10**6)
-    return [(event.position, event.text, event.finish is not None) for event in events]
+    events = Cursor(durable, Position(position)).take(10**6)
+    return [(marks(event), text_in(event), is_end(event)) for event in events]
+
+
+def marks(event: StreamEvent) -> int:
+    assert event.position is not None
+    assert event.position.parts == 0, "plain text makes one part of an entry at most"
+    return event.position.marks
+
+
+def text_in(event: StreamEvent) -> str:
+    return "".join(part.text for part in event.parts if isinstance(part, Text))
+
+
+def is_end(event: StreamEvent) -> bool:
+    return any(isinstance(part, Ended) for part in event.parts)
 
 
 # the order
@@ -105,12 +121,12 @@ def test_a_reader_gets_begin_text_and_end_apart_and_gathered_text_in_one() -> No
 
 def test_a_reader_who_keeps_up_gets_each_piece_once() -> None:
     durable = Store().add("k")
-    cursor = Cursor(durable)
+    cursor = Cursor(durable, START)
     texts = []
     for text in "abc":
         say(durable, text)
         assert cursor.has_news
-        texts.append([event.text for event in cursor.take(100)])
+        texts.append([text_in(event) for event in cursor.take(100)])
     assert texts == [["", "a"], ["b"], ["c"]]
     assert not cursor.has_news
 
@@ -121,7 +137,7 @@ def test_from_every_position_ever_told_the_rest_is_exactly_what_is_missing(seed:
     n = chance.randint(1, 4)
     durable = Store().add("k", n=n)
     open_choices = list(range(n))
-    slow, told = Cursor(durable), [(0, [""] * n, 0)]
+    slow, told = Cursor(durable, START), [(0, [""] * n, 0)]
     count = itertools.count()
     while open_choices:
         index = chance.choice(open_choices)
@@ -133,23 +149,23 @@ def test_from_every_position_ever_told_the_rest_is_exactly_what_is_missing(seed:
             for event in slow.take(chance.randint(1, 5)):
                 _, texts, n_ends = told[-1]
                 texts = [*texts]
-                texts[event.index] += event.text
-                told.append((event.position, texts, n_ends + (event.finish is not None)))
+                texts[event.index] += text_in(event)
+                told.append((marks(event), texts, n_ends + is_end(event)))
     whole = ["".join(log.texts) for log in durable.stream.logs]
     for position, texts, n_ends in told:
-        cursor = Cursor(durable, position)
-        begun = set(cursor.begun)
+        cursor = Cursor(durable, Position(position))
+        begun = {event.index for event in cursor.known}
         for event in cursor.take(10**6):
-            if event.text:
+            if text_in(event):
                 assert event.index in begun
-            elif event.finish is None:
+            elif not is_end(event):
                 assert event.index not in begun
                 begun.add(event.index)
-            texts[event.index] += event.text
-            n_ends += event.finish is not None
+            texts[event.index] += text_in(event)
+            n_ends += is_end(event)
         assert texts == whole
         assert n_ends == n
-        assert cursor.position + 1 == durable.closing
+        assert not cursor.has_news
 
 
 @pytest.mark.parametrize("position", [-1, 3, 10**9])
@@ -157,7 +173,7 @@ def test_a_position_that_nobody_was_told_is_refused(position: int) -> None:
     durable = Store().add("k")
     say(durable, "a")
     with pytest.raises(InvalidRequest) as error:
-        Cursor(durable, position)
+        Cursor(durable, Position(position))
     assert error.value.param == "Last-Event-ID"
 
 
@@ -168,7 +184,7 @@ def test_what_comes_after_everything_has_a_position_only_after_the_end() -> None
         Cursor(durable, durable.closing)
     finish(durable)
     assert Cursor(durable, durable.closing).is_closed
-    assert not Cursor(durable, durable.closing - 1).is_closed
+    assert not Cursor(durable, Position(durable.closing.marks - 1)).is_closed
 
 
 def test_watchers_hear_of_each_piece_and_of_the_end() -> None:
@@ -295,11 +311,11 @@ def test_a_request_that_could_never_be_kept_is_told_so() -> None:
 def test_a_dropped_request_is_still_read_by_those_who_had_it() -> None:
     store = Store(max_durable_requests=1)
     durable = store.add("a")
-    cursor = Cursor(durable)
+    cursor = Cursor(durable, START)
     finish(durable, "text")
     store.add("b")
     assert store.find("a") is None
-    assert "".join(event.text for event in cursor.take(100)) == "text"
+    assert "".join(text_in(event) for event in cursor.take(100)) == "text"
 
 
 def test_the_counts_come_back_to_nothing_after_any_history() -> None:

@@ -25,7 +25,7 @@ NO = RequestNo(7)
 def running_log(epoch: int = 1) -> StreamLog:
     log = StreamLog(NO, request(max_tokens=50), scope="me")
     log.prompt_tokens = (1, 2, 3)
-    log.to_generate(Epoch(epoch))
+    log.dispatched(Epoch(epoch))
     return log
 
 
@@ -33,19 +33,9 @@ def delta(position: int, *tokens: int, finish: FinishReason | None = None) -> De
     return Delta(NO, position, tokens, "".join(f"<{token}>" for token in tokens), finish)
 
 
-def test_generate_carries_the_request_as_accepted_and_the_tokens_so_far() -> None:
-    log = running_log()
-    log.append(delta(0, 10, 11), Epoch(1))
-    again = log.to_generate(Epoch(2))
-    assert again.tokens == (10, 11)
-    assert again.prompt_tokens == (1, 2, 3)
-    assert (again.max_tokens, again.scope, again.epoch) == (50, "me", 2)
-    assert again.sampling == log.request.sampling
-
-
 def test_an_older_epoch_is_dropped() -> None:
     log = running_log()
-    log.to_generate(Epoch(2))
+    log.dispatched(Epoch(2))
     assert not log.append(delta(0, 10), Epoch(1))
     assert not log.tokens
 
@@ -76,7 +66,7 @@ def test_there_is_one_end() -> None:
     with pytest.raises(AlreadyEnded):
         log.fail(EngineCrashed("x"))
     with pytest.raises(AlreadyEnded):
-        log.to_generate(Epoch(2))
+        log.dispatched(Epoch(2))
 
 
 def test_only_the_first_start_tells_what_was_cached() -> None:
@@ -93,7 +83,7 @@ def test_after_three_replays_without_a_new_token_it_ends(n_tokens: int) -> None:
         log.append(delta(0, 10), Epoch(1))
     for epoch in range(2, recovery.MAX_FRUITLESS_REPLAYS + 2):
         assert decide(log, KILLED) == Replay()
-        log.to_generate(Epoch(epoch))
+        log.dispatched(Epoch(epoch))
     assert isinstance(decide(log, KILLED), Fail)
 
 
@@ -102,14 +92,14 @@ def test_a_replay_that_brought_a_token_is_not_counted() -> None:
     for epoch in range(2, 20):
         log.append(delta(epoch - 2, 10), Epoch(epoch - 1))
         assert decide(log, KILLED) == Replay()
-        log.to_generate(Epoch(epoch))
+        log.dispatched(Epoch(epoch))
 
 
 def test_a_restart_that_was_asked_for_is_not_counted() -> None:
     log = running_log()
     for epoch in range(2, 20):
         assert decide(log, ExitReason(reason=Reason.RESTARTED, at=0.0)) == Replay()
-        log.to_generate(Epoch(epoch))
+        log.dispatched(Epoch(epoch))
 
 
 N_BEFORE_END = 6
@@ -167,7 +157,7 @@ class StreamLogMachine(RuleBasedStateMachine):
     @rule()
     def replay(self) -> None:
         self.epoch += 1
-        assert self.log.to_generate(Epoch(self.epoch)).tokens == tuple(self.tokens)
+        self.log.dispatched(Epoch(self.epoch))
 
     @precondition(lambda self: not self.ended and len(self.tokens) >= N_BEFORE_END)
     @rule()

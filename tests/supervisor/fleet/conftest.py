@@ -33,7 +33,7 @@ misbehaving child lets pass are short."""
 
 
 class Recorder:
-    """A `FleetListener` that keeps what it hears and wakes whoever waits for it."""
+    """A `FleetListener` that records calls and wakes the waiting test."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -65,7 +65,7 @@ class Recorder:
         self._wake()
 
     async def until(self, holds: Callable[[], object], timeout_s: float = 60.0) -> None:
-        """Wait until a condition holds that only what is heard here can change."""
+        """Wait for a condition that only calls of this listener can change."""
         async with asyncio.timeout(timeout_s):
             while not holds():
                 await self._changed.wait()

@@ -1,4 +1,4 @@
-"""A machine for runners: processes and links that do what a test says."""
+"""A machine for runners: processes and links that a test controls."""
 
 import signal
 

@@ -25,6 +25,7 @@ from gpufc.protocol import (
     Loading,
     Prepare,
     Prepared,
+    Ready,
     Refused,
     Shutdown,
     Step,
@@ -37,13 +38,12 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.link import BrokenListener, MessageListener
 from supervisor.fleet.place import Place
-from supervisor.fleet.port import ModelChange, Replacement, ReplacementStage
+from supervisor.fleet.port import FleetListener, ModelChange, Replacement, ReplacementStage
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.stage import Stage
 from supervisor.fleet.worker import Hooks, WorkerSpec
-from tests.fakes.child_worker import ready
+from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
 from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
 
@@ -129,10 +129,8 @@ class Scripted(FakeEdge):
     def _ready(self, epoch: int) -> None:
         boot, script = self.booted[self._index(epoch)], self.script_of(epoch)
         n_ctx = script.n_ctx or boot.model.n_ctx
-        facts = msgspec.structs.replace(
-            ready(Epoch(epoch)), fingerprint=script.fingerprint, n_ctx=n_ctx
-        )
-        self.links[self._index(epoch)].say(facts)
+        facts = model_facts(fingerprint=script.fingerprint, n_ctx=n_ctx)
+        self.links[self._index(epoch)].say(Ready(Epoch(epoch), facts, loaded_in_s=0.01))
 
     def _told(self, link: FakeLink, message: ToWorker) -> None:
         link.sent.append(message)
@@ -192,10 +190,12 @@ class Bench:
             self.place, self.restarts.append, handover_kv_bytes=handover_kv_bytes
         )
 
-    def _runner(self, spec: WorkerSpec, stage: Stage, drained: Callable[[], None]) -> WorkerRunner:
+    def _runner(
+        self, spec: WorkerSpec, heard: FleetListener, drained: Callable[[], None]
+    ) -> WorkerRunner:
         policy = RestartPolicy(100, random.Random(1))
         life = WorkerLifecycle(policy, Timings(), lambda: Epoch(next(self._epochs)))
-        return WorkerRunner(spec, life, self.edge, lambda: stage, Hooks(drained=drained))
+        return WorkerRunner(spec, life, self.edge, heard, Hooks(drained=drained))
 
     @property
     def calls(self) -> list[str]:

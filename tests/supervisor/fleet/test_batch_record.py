@@ -1,4 +1,4 @@
-"""What a worker was computing when it died, and nothing that anybody had written."""
+"""The sequences of a dead worker: their parameters, and no text of clients or models."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The flight recorder: what a record holds, how it is kept, and what it never holds."""
+"""The flight recorder: the content of a record, its file, and the data that it never holds."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from gpufc.config import ModelConfig
 from gpufc.errors import NotFound
 from gpufc.ids import Epoch, RequestNo, WorkerName
-from gpufc.protocol import EnginePhase, Heartbeat
+from gpufc.protocol import EnginePhase, EngineStatus
 from supervisor.fleet.crash_record import (
     MAX_LOG_LINES,
     MEMORY_SAMPLES,
@@ -64,7 +64,7 @@ def record(at: float = 1_700_000_010.5, epoch: int = 3, **changes: object) -> Cr
 def test_a_record_says_all_that_was_known() -> None:
     seen = box()
     seen.ready = ready(Epoch(3))
-    seen.heartbeat = Heartbeat(Epoch(3), EnginePhase.DECODE, 17, 110.0, 4, 4, 1, 99)
+    seen.engine = EngineStatus(EnginePhase.DECODE, 17, 110.0, 4, 4, 1, 99)
     seen.last_step = 16
     seen.sample_memory(101.0, 10)
     seen.sample_memory(101.5, 11)

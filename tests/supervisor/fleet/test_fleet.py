@@ -1,4 +1,4 @@
-"""Names, conditions and small edges: what needs no process."""
+"""Names, conditions and small edges, without processes."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
-from supervisor.fleet.condition import of_group, of_worker
+from supervisor.fleet.condition import of_group, of_lifecycle
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.lifecycle import WorkerState
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.fleet.process import scrubbed, trim_log
+from supervisor.fleet.states import WorkerState
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.test_lifecycle import E1, KILLED, brought_to, lifecycle
 
@@ -69,7 +69,7 @@ def test_the_best_worker_speaks_for_the_group(group: list[Condition], expected: 
 )
 def test_condition_on_the_way_up(state: WorkerState, status: ConditionStatus) -> None:
     life = lifecycle() if state is WorkerState.STOPPED else brought_to(state)
-    assert of_worker(life, 1.0).status is status
+    assert of_lifecycle(life, 1.0).status is status
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_condition_on_the_way_up(state: WorkerState, status: ConditionStatus) ->
 def test_condition_after(event: ev.Event, status: ConditionStatus) -> None:
     life = brought_to(WorkerState.READY)
     life.handle(event, 1.0)
-    condition = of_worker(life, 1.0)
+    condition = of_lifecycle(life, 1.0)
     assert condition.status is status
     assert condition.retry_after_s > 0
     assert condition.detail
@@ -95,13 +95,13 @@ def test_second_start_is_a_restart() -> None:
     life.handle(ev.TokenProduced(E1), 1.0)
     life.handle(ev.Exited(E1, ExitReason(code=1, reason=Reason.EXITED, at=0.0)), 1.0)
     assert life.epoch == Epoch(2)
-    assert of_worker(life, 1.0).status is ConditionStatus.RESTARTING
+    assert of_lifecycle(life, 1.0).status is ConditionStatus.RESTARTING
 
 
 def test_the_rest_of_a_load_is_estimated_from_what_it_took_so_far() -> None:
     life = brought_to(WorkerState.LOADING)  # since 0
     life.handle(ev.LoadProgress(E1, 0.25), 10.0)
-    assert of_worker(life, 10.0).retry_after_s == pytest.approx(30.0)
+    assert of_lifecycle(life, 10.0).retry_after_s == pytest.approx(30.0)
 
 
 def test_environment_is_an_allow_list() -> None:

@@ -40,7 +40,7 @@ StartReal = Callable[..., Awaitable[Started]]
 
 
 class Look(NamedTuple):
-    """One look of the watchdog: the seconds since the one before, what it saw, what it said."""
+    """One look of the watchdog: seconds since the last look, the vitals, the verdict."""
 
     gap_s: float
     vitals: Vitals | None
@@ -123,7 +123,7 @@ async def recorded(started: Started) -> CrashRecord:
 
 
 async def records(started: Started, n: int) -> list[CrashRecord]:
-    """The newest `n`; a thread writes them, and tells nobody."""
+    """The newest `n`. A thread writes them and announces nothing."""
     store = CrashStore(started.runtime.path)
 
     def wait() -> list[CrashRecord]:
@@ -267,7 +267,7 @@ async def test_a_model_that_never_loads(
 
 
 async def test_restart_clears_failed(start_real: StartReal, tmp_path: Path) -> None:
-    """Broken three times, then mended: nobody tries again until told to."""
+    """Broken three times, then mended: no start follows until an operator asks."""
     mended = tmp_path / "mended"
     started = await start_real(f"load_fault=kill,fail_once_file={mended}", watch=LIMITS)
     while started.status.state != "failed":

@@ -1,4 +1,4 @@
-"""The memory file between two workers: whose it is, what may be in it, and that it goes away."""
+"""The memory file between two workers: its owner, its content, and its end."""
 
 import asyncio
 import fcntl

@@ -13,15 +13,9 @@ from gpufc.ids import Epoch, RequestNo
 from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import (
-    HAS_PROCESS,
-    MOVES,
-    SERVING,
-    IllegalMove,
-    WorkerLifecycle,
-    WorkerState,
-)
+from supervisor.fleet.lifecycle import IllegalMove, WorkerLifecycle
 from supervisor.fleet.restart_policy import RestartPolicy
+from supervisor.fleet.states import HAS_PROCESS, MOVES, SERVING, WorkerState
 from tests.fakes.child_worker import ready
 
 E1, E2 = Epoch(1), Epoch(2)
@@ -415,7 +409,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(now=st.booleans())
     def asked_to_restart(self, now: bool) -> None:
-        if self.life.state is not WorkerState.STOPPING:  # who stops for good wins
+        if self.life.state is not WorkerState.STOPPING:  # a stop is stronger than a restart
             self.stops_for_good = False
         self.do(ev.RestartRequested(now))
 

@@ -30,7 +30,7 @@ PID = 4321
 
 
 class Bench:
-    """A link, its peers, and what came out of it."""
+    """A link, its peers, and the messages that it handed over."""
 
     def __init__(self, folder: Path) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -62,7 +62,7 @@ class Bench:
 
     async def until(self, holds: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
-            while not holds():  # noqa: ASYNC110 - a link's counters wake nobody
+            while not holds():  # noqa: ASYNC110 - a link's counters wake no task
                 await asyncio.sleep(0.001)
 
     def close(self) -> None:

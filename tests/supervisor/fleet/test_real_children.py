@@ -1,4 +1,4 @@
-"""Real processes told to misbehave: what the fleet makes of each."""
+"""Real processes that misbehave, and the reaction of the fleet to each."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import pytest
 from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import EngineUnavailable, NotFound
 from gpufc.ids import RequestNo, WorkerName
-from gpufc.protocol import Cancel, Generate, Step
+from gpufc.protocol import PROTOCOL_VERSION, Cancel, Generate, Step
 from gpufc.sampling import SamplingParams
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
@@ -25,6 +25,7 @@ from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
 
+WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
 LIMIT_S = 30.0
 """A process that has not ended by then will not end."""
 TURNS_TO_NOTICE = 5
@@ -60,7 +61,7 @@ async def test_becomes_ready_and_reports_what_was_obtained(start: StartFleet) ->
     assert started.fleet.condition().status is ConditionStatus.LOADING
     worker = await started.until_ready()
     status = started.status
-    assert (worker.name, worker.model, worker.ready.n_ctx) == ("default-0", "tiny", 512)
+    assert (worker.name, worker.model, worker.facts.n_ctx) == ("default-0", "tiny", 512)
     assert (status.state, status.epoch, status.restarts) == ("ready", 1, 0)
     assert psutil.pid_exists(status.pid)
     assert status.rss_bytes > 1_000_000
@@ -72,7 +73,8 @@ async def test_heartbeat_shows_in_the_status(start: StartFleet) -> None:
     started = await start("ready")
     worker = await started.until_ready()
     await first_token(started, worker)  # sent after the heartbeat, on the same socket
-    assert (started.status.sequences_running, started.status.kv_cells_used) == (2, 77)
+    engine = started.status.engine
+    assert (engine.n_running, engine.kv_cells_used) == (2, 77)
     assert before <= started.status.last_step_at <= time.time()
 
 
@@ -109,7 +111,7 @@ async def test_exit_code_while_loading(start: StartFleet) -> None:
 
 @pytest.mark.parametrize(
     ("behaviour", "text"),
-    [("load_failed", "no such file"), ("wrong_version", "protocol 2, the front 1")],
+    [("load_failed", "no such file"), ("wrong_version", WRONG_VERSION)],
 )
 async def test_what_would_fail_again_is_not_retried(
     start: StartFleet, behaviour: str, text: str
@@ -307,7 +309,7 @@ async def test_a_workers_own_children_end_with_it(start: StartFleet) -> None:
 
 def _wait_gone(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:  # nobody may be there to reap it
+        while process.status() != psutil.STATUS_ZOMBIE:  # no process may reap it
             time.sleep(0.005)
 
 
@@ -324,7 +326,7 @@ async def test_environment_and_descriptors_are_scrubbed(
     assert "env CUDA_VISIBLE_DEVICES=\n" in started.log
     (line,) = [line for line in started.log.splitlines() if line.startswith("fds")]
     inherited = [fd for fd in line[5:-1].split(", ") if int(fd) > 2]
-    # the boot pipe, what the child's own zmq opened, and the listing itself: nothing of the front
+    # the boot pipe, descriptors of the child's own zmq, the listing itself: none of the front's
     assert len(inherited) <= 9, line
 
 

@@ -1,4 +1,4 @@
-"""One worker replaced by another: who serves when, and what happens if the new one cannot."""
+"""One worker replaced by another: which one serves when, and the way back if the new one fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 from gpufc.errors import EngineUnavailable, Overloaded, SwapRefused
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import EngineFailed, Refused
-from supervisor.fleet import actor
+from supervisor.fleet import incarnation
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.port import ConditionStatus, ReplacementStage, SpareState
 from tests.supervisor.fleet.fake_edge import KILLED
@@ -35,8 +35,8 @@ async def test_a_restart_has_the_new_worker_tried_before_the_old_one_is_given_up
     await bench.restart()
     assert bench.calls == ["ready 1", "ready 2", "lost 1"]
     assert bench.listener.lost[0].reason is Reason.RESTARTED
-    life = bench.place.runner.lifecycle
-    await bench.place.runner.wait_until(lambda: bool(life.last_exit and life.last_exit.code == 0))
+    runner = bench.place.runner
+    await runner.wait_until(lambda: (last := runner.status().last_exit) and last.code == 0)
     (row,) = bench.place.workers()
     assert (row.epoch, row.state, row.restarts) == (2, "ready", 1)
     assert row.last_exit is not None
@@ -90,7 +90,7 @@ async def test_a_new_worker_that_does_not_load_leaves_the_old_one_serving(bench:
         await bench.restart()
     assert bench.calls == ["ready 1"]
     assert bench.place.condition().status is ConditionStatus.OK
-    assert not bench.place.busy
+    assert not bench.place.is_busy
     await bench.restart()
     assert bench.calls == ["ready 1", "ready 3", "lost 1"]
 
@@ -135,7 +135,7 @@ async def test_a_new_worker_that_dies_before_it_takes_over_changes_nothing(bench
 async def test_while_one_is_going_on_another_replacement_is_refused(bench: Bench) -> None:
     bench.edge.scripts["/old"] = Script(is_slow=True)
     restart = asyncio.create_task(bench.restart())
-    await bench.until_changed(lambda: bench.place.busy)
+    await bench.until_changed(lambda: bench.place.is_busy)
     with pytest.raises(Overloaded, match="being replaced just now"):
         await bench.swap()
     await bench.until_changed(lambda: bench.place.spares()[0].state is SpareState.LOADING)
@@ -255,7 +255,7 @@ async def test_a_model_that_cannot_be_used_is_refused_and_the_old_one_serves_on(
 async def test_a_trial_that_does_not_end_is_a_failure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor, "TRIAL_S", 0.05)
+    monkeypatch.setattr(incarnation, "TRIAL_S", 0.05)
     bench.edge.scripts["/new"] = Script(trial=None)
     with pytest.raises(SwapRefused, match=r"did not generate 8 tokens within 0\.05 s"):
         await bench.swap()
@@ -363,7 +363,7 @@ async def test_the_dead_worker_comes_back_as_the_next_hot_spare(bench: Bench) ->
     bench.edge.process_of(1).exit(KILLED)
     await bench.until("lost 1")
     await bench.until_changed(
-        lambda: bench.place.candidate and bench.place.candidate.stage.worker is not None
+        lambda: bench.place.candidate and bench.place.candidate.worker is not None
     )
     assert bench.place.spares()[0].state is SpareState.LOADING
     await kept_hot(bench)
@@ -393,7 +393,7 @@ async def test_a_swap_does_not_wait_for_a_spare_that_loads(bench: Bench) -> None
 
 async def test_a_restart_waits_for_a_recycling(bench: Bench) -> None:
     recycling = asyncio.create_task(bench.replacer.recycle())
-    await bench.until_changed(lambda: bench.place.busy)
+    await bench.until_changed(lambda: bench.place.is_busy)
     await bench.restart()
     await recycling
     assert bench.calls == ["ready 1", "ready 2", "lost 1", "ready 3", "lost 2"]
@@ -403,7 +403,7 @@ async def test_a_restart_waits_for_a_recycling(bench: Bench) -> None:
 async def test_nothing_is_kept_up_while_a_replacement_is_going_on(bench: Bench) -> None:
     bench.edge.scripts["/old"] = Script(is_slow=True)
     restart = asyncio.create_task(bench.restart())
-    await bench.until_changed(lambda: bench.place.busy)
+    await bench.until_changed(lambda: bench.place.is_busy)
     await bench.replacer.recycle()
     await kept_hot(bench)
     await bench.until_changed(lambda: bench.place.spares()[0].state is SpareState.LOADING)
@@ -421,5 +421,5 @@ async def test_stopping_in_the_middle_of_a_swap_leaves_no_process(bench: Bench) 
     bench.place.request_stop(now=False)
     async with asyncio.timeout(5):
         await bench.place.wait_stopped()
-    assert not bench.place.busy
+    assert not bench.place.is_busy
     assert [row.pid for row in bench.place.workers()] == [None]

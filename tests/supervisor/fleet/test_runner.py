@@ -22,14 +22,17 @@ from gpufc.protocol import (
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.incarnation import Incarnation
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import WorkerLifecycle, WorkerState
+from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.states import WorkerState
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.child_worker import ready
+from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
 from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
 
@@ -51,14 +54,16 @@ class Bench:
             n_sequences=4,
             log_level="info",
         )
-        self.runner = WorkerRunner(
+        hooks = Hooks(restarted=self.restarts.append, crashed=self.crashes.append)
+        incarnation = Incarnation(
             spec,
-            self.life,
-            self.edge,
+            lambda spec, heard, _: WorkerRunner(spec, self.life, self.edge, heard, hooks, limits),
             lambda: self.listener,
-            Hooks(restarted=self.restarts.append, crashed=self.crashes.append),
-            limits,
+            is_heard=True,
+            changed=lambda: None,
+            lost=lambda *_: None,
         )
+        self.runner = incarnation.runner
         self.task = asyncio.create_task(self.runner.run())
         self.runner.post(ev.StartRequested())
 
@@ -203,7 +208,7 @@ async def test_a_defect_ends_the_worker_and_is_told(
     assert bench.listener.lost[0].reason is Reason.INTERNAL_ERROR
     assert bench.edge.processes[0].signals == [signal.SIGKILL]
     assert link.closed
-    assert "start of what runs" in bench.runner.status().detail
+    assert "start of a running worker" in bench.runner.status().detail
     await bench.task
 
 
@@ -217,7 +222,7 @@ async def test_status_row(bench: Bench) -> None:
         "m",
         "/m.gguf",
     )
-    assert (row.kv_cells_total, row.rss_bytes, row.loading_fraction) == (2048, 7, 1.0)
+    assert (row.facts, row.rss_bytes, row.loading_fraction) == (model_facts(), 7, 1.0)
 
 
 async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench) -> None:

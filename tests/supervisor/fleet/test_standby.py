@@ -1,4 +1,4 @@
-"""Spare workers: when there is one, who gets it, and that nothing of it stays."""
+"""Spare workers: when one is spawned, which worker it becomes, and that none is left behind."""
 
 import asyncio
 import os

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpufc.ids import Epoch
-from gpufc.protocol import HEARTBEAT_S, EnginePhase, Heartbeat
+from gpufc.protocol import HEARTBEAT_S, EnginePhase, EngineStatus
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.watchdog import TICK_S, Vitals, Watchdog
 
@@ -22,7 +21,7 @@ class World:
         self.dog.heard(self.now)
         self.verdict: str | None = None
         self.hung_after: float | None = None
-        self.record = Heartbeat(Epoch(1), EnginePhase.LOADING, 0, self.now, 0, 0, 0, 0)
+        self.record = EngineStatus(EnginePhase.LOADING, 0, self.now, 0, 0, 0, 0)
         self.run_state = "S"
         self.faults = 0
         self.faulting = False
@@ -41,7 +40,7 @@ class World:
     def begin(self, phase: EnginePhase, n_tokens: int) -> None:
         """The engine writes a new record."""
         step = self.record.step + (phase is not IDLE)
-        self.record = Heartbeat(Epoch(1), phase, step, self.now, n_tokens, 1, 0, 0)
+        self.record = EngineStatus(phase, step, self.now, n_tokens, 1, 0, 0)
 
     def run(self, seconds: float) -> None:
         """Let time pass: heartbeats are sent unless it is silent, looks are taken."""

@@ -151,9 +151,9 @@ async def test_it_serves_the_new_front_with_the_model_that_it_has(pair: Pair) ->
     pair.attach()
     after = await pair.second.until_ready()
     assert [type(m) for m in pair.second.heard[:2]] == [Hello, Ready]
-    assert (after.epoch, after.fingerprint, after.loaded_in_s) == (
+    assert (after.epoch, after.facts, after.loaded_in_s) == (
         SECOND,
-        before.fingerprint,
+        before.facts,
         before.loaded_in_s,
     )
     assert not pair.second.of(Loading)
@@ -249,7 +249,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_it_outlives_its_parent_as_long_as_somebody_holds_the_pipe(
+async def test_it_outlives_its_parent_as_long_as_the_pipe_is_held(
     tmp_path: Path, held: bool
 ) -> None:
     second = Peer(tmp_path, "successor", SECOND)

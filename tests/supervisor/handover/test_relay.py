@@ -25,6 +25,7 @@ from tests.supervisor.dispatch.fakes import (
     FakeWorker,
     text_of,
     until,
+    whole_texts,
 )
 from tests.supervisor.dispatch.fakes import request as wanted
 
@@ -33,7 +34,7 @@ REMOTE = Epoch(50)
 
 
 class Fronts:
-    """An old front and a new one. `hand_over` is what `Go` means, without processes."""
+    """An old front and a new one. `hand_over` has the effect of `Go`, without processes."""
 
     def __init__(self, *, places: int = 10) -> None:
         limits = AdmissionConfig(max_concurrent_requests=places)
@@ -81,8 +82,8 @@ async def test_sequences_go_on_where_they_were(fronts: Fronts) -> None:
     streams = [fronts.submit("one"), fronts.submit("two", n=2)]
     await fronts.began(*streams)
     after = await fronts.hand_over()
-    assert await streams[0].complete() == [text_of("one")]
-    assert await streams[1].complete() == [text_of("two"), text_of("two", choice=1)]
+    assert await whole_texts(streams[0]) == [text_of("one")]
+    assert await whole_texts(streams[1]) == [text_of("two"), text_of("two", choice=1)]
     (spec, _), *_ = [(m, None) for m in after.sent if type(m).__name__ == "Generate"]
     assert len(spec.tokens) == 2
     assert streams[0].usage.completion == N_TOKENS
@@ -90,7 +91,7 @@ async def test_sequences_go_on_where_they_were(fronts: Fronts) -> None:
 
 async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fronts) -> None:
     await fronts.hand_over()
-    assert await fronts.submit("late").complete() == [text_of("late")]
+    assert await whole_texts(fronts.submit("late")) == [text_of("late")]
     prompt = ChatPrompt((ChatMessage("user", "hi"),))
     assert await fronts.old.prepare(MODEL, prompt) == tuple(b"<user>hi")
     assert await fronts.old.detokenize(MODEL, [(65, 66)]) == (b"AB",)
@@ -105,7 +106,7 @@ async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
     after.lost = True
     fronts.new.worker_lost(after, KILLED)
     fronts.new_fleet.start_worker()
-    assert await stream.complete() == [text_of("one")]
+    assert await whole_texts(stream) == [text_of("one")]
 
 
 @pytest.mark.parametrize("fronts", [1], indirect=True)
@@ -117,11 +118,11 @@ async def test_a_full_queue_at_the_new_front_refuses_nothing_of_the_old_one(
     fronts.new_fleet.start_worker(auto=True)
     own = [fronts.new.submit(wanted("own"), ANONYMOUS) for _ in range(9)]
     await fronts.hand_over()
-    assert await stream.complete() == [text_of("one")]
-    assert [await each.complete() for each in own] == [[text_of("own")]] * 9
+    assert await whole_texts(stream) == [text_of("one")]
+    assert [await whole_texts(each) for each in own] == [[text_of("own")]] * 9
 
 
-async def test_who_leaves_at_the_old_front_leaves_at_the_new_one(fronts: Fronts) -> None:
+async def test_a_client_that_leaves_the_old_front_leaves_the_new_one(fronts: Fronts) -> None:
     stream = fronts.submit("one")
     await fronts.began(stream)
     after = await fronts.hand_over(auto=False)
@@ -142,7 +143,7 @@ async def test_errors_arrive_with_their_kind(fronts: Fronts) -> None:
     await until(lambda: len(fronts.relay))
     fronts.new.end_all(InternalError("it went wrong"))
     with pytest.raises(InternalError, match="it went wrong"):
-        await stream.complete()
+        await whole_texts(stream)
 
 
 async def test_without_the_new_front_everything_ends_at_once(fronts: Fronts) -> None:
@@ -151,7 +152,7 @@ async def test_without_the_new_front_everything_ends_at_once(fronts: Fronts) -> 
     await fronts.hand_over(auto=False)
     fronts.relay.close()
     with pytest.raises(EngineUnavailable):
-        await stream.complete()
+        await whole_texts(stream)
     assert fronts.remote.lost
 
 

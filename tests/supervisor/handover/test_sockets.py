@@ -42,13 +42,13 @@ async def test_a_packet_carries_descriptors_and_the_end_is_seen() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xa2Go", encode(Serving(()))])
-def test_what_is_no_message_is_a_link_error(data: bytes) -> None:
+def test_other_bytes_than_messages_are_a_link_error(data: bytes) -> None:
     with pytest.raises(LinkError):
         decode_from_old(data)
 
 
 class End:
-    """One end of a connection, and what it heard."""
+    """One end of a connection, and the frames that it received."""
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []

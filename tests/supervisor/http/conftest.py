@@ -1,7 +1,9 @@
 """The whole HTTP front over a fake fleet, on a real socket."""
 
+import asyncio
 import contextlib
 import io
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 from aiohttp import web
 
 from gpufc.config import AdmissionConfig, Config, LimitsConfig
-from supervisor.app import create_app
 from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableRequests
+from supervisor.http.context import Services
+from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner, bind, urls
 from tests.supervisor.dispatch.fakes import FakeFleet
 
@@ -26,7 +30,19 @@ class Service:
         self.fleet = FakeFleet()
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.dispatcher = self.dispatcher
-        self.app = create_app(config, self.fleet, self.dispatcher, devices)
+        loop = asyncio.get_running_loop()
+        self.app = create_web_app(
+            Services(
+                config=config,
+                fleet=self.fleet,
+                dispatcher=self.dispatcher,
+                devices=devices,
+                durable=DurableRequests(
+                    config.limits, clock=time.monotonic, call_later=loop.call_later
+                ),
+                started_at=time.time(),
+            )
+        )
         self.runner = FrontRunner(self.app, config.limits)
         self.url = ""
         self.http: aiohttp.ClientSession

@@ -10,12 +10,12 @@ import pytest
 
 from gpufc.config import Config, ModelConfig, ServerConfig
 from gpufc.errors import EngineUnavailable, NotFound, Overloaded, RequestError, SwapRefused
+from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange, OnReplacement
 from supervisor.http import run_token
 from supervisor.http.context import SERVICES
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner
-from supervisor.replacing import Replacing
 from tests.supervisor.cli.files import gguf
 from tests.supervisor.http.conftest import Answer, Service
 
@@ -31,15 +31,15 @@ class FakeOperator:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
-    def restart(self, worker: str | None, now: bool = False) -> Replacing:
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
         if worker == "nobody":
             raise NotFound("there is no worker 'nobody'", param="worker")
         self.asked.append(("restart", worker, now))
-        return Replacing("restart", self._work)
+        return Operation("restart", self._work)
 
-    def swap(self, name: str | None, change: ModelChange) -> Replacing:
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
         self.asked.append(("swap", name, change))
-        return Replacing("swap", self._work)
+        return Operation("swap", self._work)
 
     async def _work(self, tell: OnReplacement) -> None:
         await self.goes_on.wait()
@@ -88,6 +88,7 @@ async def test_without_the_runs_token_nothing_is_done(admin: Admin, token: str |
     for route in ("restart", "swap"):
         answer = await admin.post(route, {"model_path": "/x"}, token)
         assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+        assert run_token.REMEDY in answer.error["message"]
     assert admin.operator.asked == []
 
 

@@ -14,6 +14,7 @@ from gpufc.errors import Overloaded
 from gpufc.protocol import Finished, FinishReason
 from supervisor.dispatch.request import Principal, Scope
 from supervisor.http.context import SERVICES
+from supervisor.http.middleware import Authenticator
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner
 from supervisor.http.sse import COMMENT
@@ -279,7 +280,7 @@ async def test_another_principal_s_key_is_another_key() -> None:
         return Principal(request.headers["X-Who"], frozenset({Scope.GENERATE}))
 
     async with running() as service:
-        app = create_web_app(service.app[SERVICES], by_header)
+        app = create_web_app(service.app[SERVICES], Authenticator(by_header))
         await service.stop()
         service.runner = FrontRunner(app, service.config.limits)
         await service.start()

@@ -5,6 +5,7 @@ from aiohttp import web
 from gpufc.errors import AuthenticationFailed
 from supervisor.dispatch.request import Principal, Scope
 from supervisor.http.context import SERVICES
+from supervisor.http.middleware import Authenticator
 from supervisor.http.routes import ROUTES, create_web_app
 from supervisor.http.server import FrontRunner
 from tests.supervisor.http.conftest import Service, running
@@ -40,12 +41,12 @@ async def test_a_route_registered_by_hand_is_refused() -> None:
 
 
 async def test_without_a_principal_only_public_routes_answer() -> None:
-    def nobody(_request: web.Request) -> Principal:
+    def no_key(_request: web.Request) -> Principal:
         raise AuthenticationFailed("no key")
 
     async with running() as service:
         service.fleet.start_worker()
-        app = create_web_app(service.app[SERVICES], nobody)
+        app = create_web_app(service.app[SERVICES], Authenticator(no_key))
         service.runner = await _serve(service, app)
         for route in ROUTES:
             path = route.path.replace("{model:.+}", "x")
@@ -58,7 +59,7 @@ async def test_a_principal_reaches_the_routes_of_its_scope_only() -> None:
 
     async with running() as service:
         service.fleet.start_worker()
-        app = create_web_app(service.app[SERVICES], lambda _request: reader)
+        app = create_web_app(service.app[SERVICES], Authenticator(lambda _: reader))
         service.runner = await _serve(service, app)
         assert (await service.get("/stats")).status == 200
         answer = await service.complete()

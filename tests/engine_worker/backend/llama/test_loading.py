@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from gpufc.config import ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.protocol import EngineDevice
+from gpufc.facts import EngineDevice
 from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text, u32
 from tests.fakes.llama_bindings import FakeLlama
 
@@ -192,19 +192,12 @@ def test_the_fingerprint_is_that_of_what_was_obtained(load: Load) -> None:
     assert print_of(flash_attention="on") != print_of(flash_attention="off")
 
 
-class FakeTopK:
-    """Of `DeviceTopK` who has made one, attached and closed it."""
-
-    made: ClassVar[list["FakeTopK"]] = []
+class FakeFinder:
+    """A finder in the graph that records its calls."""
 
     def __init__(self) -> None:
         self.attached_to: list[Any] = []
         self.is_closed = False
-
-    @classmethod
-    def of(cls, _bindings: Any, _n_vocab: int) -> "FakeTopK":
-        cls.made.append(cls())
-        return cls.made[-1]
 
     def attach(self, params: Any) -> None:
         self.attached_to.append(params)
@@ -214,35 +207,41 @@ class FakeTopK:
 
 
 @pytest.fixture
-def top_ks(monkeypatch: pytest.MonkeyPatch) -> list[FakeTopK]:
-    monkeypatch.setattr("engine_worker.backend.llama.loading.DeviceTopK", FakeTopK)
-    monkeypatch.setattr(FakeTopK, "made", [])
-    return FakeTopK.made
+def offered(monkeypatch: pytest.MonkeyPatch) -> list[FakeFinder]:
+    """A finder is offered for each context with all layers on devices."""
+    made: list[FakeFinder] = []
+
+    def offer(_bindings: Any, _n_vocab: int, _n_sequences: int, *, whole: bool) -> Any:
+        made.extend([FakeFinder()] if whole else [])
+        return (made[-1],) if whole else ()
+
+    monkeypatch.setattr("engine_worker.backend.llama.loading.graph_finders", offer)
+    return made
 
 
-def test_a_device_with_all_layers_and_many_sequences_looks_for_first_tokens(
-    load: Load, top_ks: list[FakeTopK]
+def test_a_finder_is_attached_to_the_context_before_it_is_made(
+    load: Load, offered: list[FakeFinder]
 ) -> None:
-    loaded, llama = load(8000, n_sequences=16)
-    (found,) = top_ks
-    assert loaded.device_top_k is found
-    assert found.attached_to == [llama.contexts[-1]]
-    assert not found.is_closed
+    loaded, llama = load(8000)
+    (finder,) = offered
+    assert loaded.graph_finders == (finder,)
+    assert finder.attached_to == [llama.contexts[-1]]
+    assert not finder.is_closed
 
 
-@pytest.mark.parametrize(("free_mib", "n_sequences"), [((), 16), ((512 + 350,), 16), ((8000,), 15)])
-def test_others_do_not(
-    load: Load, top_ks: list[FakeTopK], free_mib: tuple[int, ...], n_sequences: int
+@pytest.mark.parametrize("free_mib", [(), (512 + 350,)])
+def test_finders_hear_whether_all_layers_are_on_devices(
+    load: Load, offered: list[FakeFinder], free_mib: tuple[int, ...]
 ) -> None:
-    loaded, _ = load(*free_mib, n_sequences=n_sequences)
-    assert loaded.device_top_k is None
-    assert top_ks == []
+    loaded, _ = load(*free_mib)
+    assert loaded.graph_finders == ()
+    assert offered == []
 
 
-def test_what_belonged_to_a_context_that_failed_is_closed(
-    load: Load, top_ks: list[FakeTopK]
+def test_the_finders_of_a_context_that_failed_are_closed(
+    load: Load, offered: list[FakeFinder]
 ) -> None:
     lacking = {"context_fits": 5, "failure": "failed to allocate buffer for kv cache"}
-    loaded, _ = load(8000, n_sequences=16, fake=lacking)
-    assert [one.is_closed for one in top_ks] == [True]
-    assert loaded.device_top_k is None
+    loaded, _ = load(8000, fake=lacking)
+    assert [one.is_closed for one in offered] == [True]
+    assert loaded.graph_finders == ()

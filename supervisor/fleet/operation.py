@@ -1,8 +1,4 @@
-"""Restarts and swaps that somebody asked for: they go on when whoever asked is gone.
-
-One `Replacing` is one of them. Any number of people may follow it; what it came to stays known to
-those who hold it.
-"""
+"""A restart or a swap that has begun: it goes on without its caller, and can be followed."""
 
 import asyncio
 import logging
@@ -18,23 +14,26 @@ logger = logging.getLogger(__name__)
 Work = Callable[[OnReplacement], Coroutine[Any, Any, None]]
 
 
-class Replacing:
-    """A replacement that has been begun. In the event loop's thread."""
+class Operation:
+    """A restart or a swap that has begun. Any number of callers may follow it. In the event loop.
 
-    def __init__(self, what: str, work: Work) -> None:
-        self.what = what
+    Its outcome stays known to every holder of the object.
+    """
+
+    def __init__(self, name: str, work: Work) -> None:
+        self.name = name
         self._latest: dict[WorkerName, Replacement] = {}
         self._changed = asyncio.Event()
-        self.task = asyncio.create_task(self._run(work), name=what)
+        self.task = asyncio.create_task(self._run(work), name=name)
 
     async def _run(self, work: Work) -> None:
-        logger.info("%s begun", self.what)
+        logger.info("%s begun", self.name)
         try:
             await work(self._told)
         except RequestError as err:
-            logger.warning("%s failed: %s", self.what, err)
+            logger.warning("%s failed: %s", self.name, err)
             raise
-        logger.info("%s done", self.what)
+        logger.info("%s done", self.name)
 
     def _told(self, progress: Replacement) -> None:
         self._latest[progress.worker] = progress
@@ -42,9 +41,9 @@ class Replacing:
         changed.set()
 
     async def follow(self) -> AsyncIterator[Replacement]:
-        """How it gets on: of each worker the latest; ends when it does. Raises as `wait`.
+        """The latest progress of each worker, until the operation ends. Raises as `wait`.
 
-        Who stops following stops nothing.
+        A caller that is cancelled stops nothing.
         """
         seen: dict[WorkerName, Replacement] = {}
         while True:
@@ -63,9 +62,9 @@ class Replacing:
         await self.wait()
 
     async def wait(self) -> None:
-        """Until its end. Raises what it failed with, `Overloaded` if the front stopped before it
-        came to one. Whoever is cancelled here stops nothing."""
+        """Wait for the end. Raises the operation's own error, or `Overloaded` if the front stopped
+        before the end. A caller that is cancelled stops nothing."""
         await asyncio.wait({self.task})
         if self.task.cancelled():
-            raise Overloaded(f"{self.what}: the server is stopping", retry_after_s=5.0)
+            raise Overloaded(f"{self.name}: the server is stopping", retry_after_s=5.0)
         self.task.result()

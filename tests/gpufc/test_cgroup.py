@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.devices import cgroup
+from gpufc import cgroup
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def groups(tmp_path: Path) -> Path:
 
 
 def read(root: Path) -> cgroup.Limits:
-    return cgroup.read(root, root.parent / "membership")
+    return cgroup.limits(root, root.parent / "membership")
 
 
 def test_no_limit_files_mean_no_limits(groups: Path) -> None:
@@ -42,3 +42,13 @@ def test_nonsense_is_no_limit(groups: Path) -> None:
     (groups / "outer" / "memory.max").write_text("a lot\n")
     (groups / "outer" / "cpu.max").write_text("\n")
     assert read(groups) == cgroup.Limits()
+
+
+def test_a_group_that_is_not_mounted_here_leaves_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    (root / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "membership").write_text("0::/host/docker/abc\n")
+    assert read(root) == cgroup.Limits(cpus=1.0)
+    (tmp_path / "membership").write_text("garbage\n")
+    assert cgroup.groups(root, tmp_path / "membership") == [root]

@@ -4,11 +4,10 @@ import msgspec
 import pytest
 
 from gpufc.config import ModelConfig
-from gpufc.ids import Epoch
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
 from supervisor.fleet.port import ModelChange
-from supervisor.fleet.replacement import (
+from supervisor.fleet.replacement_rules import (
     CandidateFailure,
     Verdict,
     after_failed_restart,
@@ -19,9 +18,9 @@ from supervisor.fleet.replacement import (
     continues,
     freed_bytes,
 )
-from tests.fakes.child_worker import ready
+from tests.fakes.facts import model_facts
 
-READY = ready(Epoch(1))
+FACTS = model_facts()
 SHORT = Shortage(needed_bytes=100, available_bytes=60)
 
 
@@ -66,18 +65,18 @@ def test_a_shortage_counts_only_where_loading_failed_for_it() -> None:
 
 def test_mapped_weights_free_nothing_and_those_on_a_device_do() -> None:
     assert freed_bytes(None, 7) == 7
-    assert freed_bytes(READY, 7) == 7
-    on_device = msgspec.structs.replace(READY, device_bytes=100)
+    assert freed_bytes(FACTS, 7) == 7
+    on_device = msgspec.structs.replace(FACTS, device_bytes=100)
     assert freed_bytes(on_device, 7) == 107
 
 
 def test_streams_go_on_with_an_equal_model_that_has_no_less_context() -> None:
-    larger = msgspec.structs.replace(READY, n_ctx=READY.n_ctx + 1)
-    other = msgspec.structs.replace(READY, fingerprint="other")
-    assert continues(READY, READY)
-    assert continues(READY, larger)
-    assert not continues(larger, READY)
-    assert not continues(READY, other)
+    larger = msgspec.structs.replace(FACTS, n_ctx=FACTS.n_ctx + 1)
+    other = msgspec.structs.replace(FACTS, fingerprint="other")
+    assert continues(FACTS, FACTS)
+    assert continues(FACTS, larger)
+    assert not continues(larger, FACTS)
+    assert not continues(FACTS, other)
 
 
 @pytest.mark.parametrize(

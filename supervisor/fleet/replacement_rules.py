@@ -1,16 +1,16 @@
-"""What becomes of a replacement: pure decisions, apart from `replacer.py`, which carries them out.
+"""The fate of a replacement: pure decisions, which `replacer.py` carries out.
 
 | the candidate | restart, recycle | swap |
 | --- | --- | --- |
 | passed its trial | takes over | takes over |
-| could not have its memory, and would do without the old worker's | stop first | stop first |
-| could not have its memory, and could not have it then | stop first | refused |
+| lacks memory, and the old worker's memory would suffice | stop first | stop first |
+| lacks memory, and the old worker's memory would not suffice | stop first | refused |
 | was killed by the kernel for memory | stop first | refused |
-| anything else | the old one goes on, error | refused |
+| failed otherwise | the old one goes on, error | refused |
 
-*Stop first*: the old worker ends before the new one is loaded. Streams that may go on with the new
-one wait and are replayed; before a swap to another model they end first. If the new one cannot
-serve then either, the old one is loaded again.
+*Stop first*: the old worker ends before the new one is loaded. Streams that can go on with the new
+one wait and are replayed; before a swap to another model they end on the old one. If the new one
+still cannot serve, the old one is loaded again.
 """
 
 from enum import StrEnum
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
-from gpufc.protocol import Ready
+from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
 from supervisor.fleet.port import ModelChange
@@ -43,14 +43,14 @@ class CandidateFailed(GpufcError):
 
 
 class Verdict(StrEnum):
-    """What to do when a candidate has failed."""
+    """The consequence of a candidate's failure."""
 
     STOP_FIRST = "stop_first"
     GIVE_UP = "give_up"
 
 
 def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> CandidateFailure:
-    """The failure of a candidate whose process ended before it was ready."""
+    """The failure of a candidate that ended before it was ready."""
     if last_exit is None:
         return CandidateFailure("it did not start")
     short = shortage if last_exit.reason is Reason.LOAD_FAILED else Shortage(0, 0)
@@ -59,33 +59,34 @@ def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> Candid
 
 
 def after_failed_restart(failure: CandidateFailure) -> Verdict:
-    """Two at once are too many, or the new one does not work."""
+    """Stop first if memory was lacking: the old worker has the same needs. Else give up."""
     if failure.shortage.needed_bytes or failure.out_of_memory:
         return Verdict.STOP_FIRST
     return Verdict.GIVE_UP
 
 
 def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict:
-    """`freed_bytes` is what the old worker's end would give back."""
+    """Stop first if the old worker's `freed_bytes` would close the gap. Else give up."""
     short = failure.shortage
     if short.needed_bytes and short.needed_bytes <= short.available_bytes + freed_bytes:
         return Verdict.STOP_FIRST
     return Verdict.GIVE_UP
 
 
-def freed_bytes(ready: Ready | None, anonymous_bytes: int) -> int:
-    """What a worker's end gives back: its anonymous memory, and what it has taken on devices.
-    Weights that are mapped are the page cache's, and count as free already."""
-    return anonymous_bytes + (ready.device_bytes if ready is not None else 0)
+def freed_bytes(facts: ModelFacts | None, anonymous_bytes: int) -> int:
+    """Bytes that a worker's end gives back: its anonymous memory and its devices' memory.
+
+    Mapped weights lie in the page cache and count as free already."""
+    return anonymous_bytes + (facts.device_bytes if facts is not None else 0)
 
 
-def continues(old: Ready, new: Ready) -> bool:
-    """Whether what runs on the old worker can go on with the new one."""
+def continues(old: ModelFacts, new: ModelFacts) -> bool:
+    """Whether the old worker's sequences can go on with the new one."""
     return old.fingerprint == new.fingerprint and new.n_ctx >= old.n_ctx
 
 
 def can_replay(before: ModelConfig, wanted: ModelConfig) -> bool:
-    """The same, as far as it can be told before the new one is loaded."""
+    """The same question before the new worker is loaded, from the configuration alone."""
     return before.model_path == wanted.model_path and wanted.n_ctx >= before.n_ctx
 
 
@@ -100,21 +101,24 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     return msgspec.structs.replace(config, **given)
 
 
-def pinned(config: ModelConfig, ready: Ready | None) -> ModelConfig:
-    """The configuration by which a second worker gets what the first one has, though less memory is
-    free now: its cells in their layout, and its layers on the GPU."""
-    if ready is None:
+def pinned(config: ModelConfig, facts: ModelFacts | None) -> ModelConfig:
+    """The configuration of a second worker of the same model, next to the first one.
+
+    It gets the first one's cells, their layout and its GPU layers, or fails: less memory is free
+    now, and fitting anew would make it slower."""
+    if facts is None:
         return config
-    config = msgspec.structs.replace(config, min_gpu_layers=ready.n_gpu_layers)
-    if not ready.unified:
+    config = msgspec.structs.replace(config, min_gpu_layers=facts.n_gpu_layers)
+    if not facts.unified:
         return msgspec.structs.replace(config, kv_unified=KvUnified.FALSE)
-    n_cells = ready.kv_cells if config.kv_cells is None else config.kv_cells
+    n_cells = facts.kv_cells if config.kv_cells is None else config.kv_cells
     return msgspec.structs.replace(config, kv_unified=KvUnified.TRUE, kv_cells=n_cells)
 
 
-def beside(config: ModelConfig, ready: Ready | None) -> ModelConfig:
-    """The configuration of another model's worker that is loaded while the first one holds GPU
-    memory: it must not do with fewer layers there for the want of what that one gives back."""
-    if ready is None or not ready.n_gpu_layers:
+def with_all_gpu_layers(config: ModelConfig, facts: ModelFacts | None) -> ModelConfig:
+    """The configuration of another model's worker, next to one that holds GPU memory.
+
+    It gets all its GPU layers, or fails: the first worker's memory will be free for it later."""
+    if facts is None or not facts.n_gpu_layers:
         return config
     return msgspec.structs.replace(config, min_gpu_layers=config.n_gpu_layers)

@@ -1,6 +1,6 @@
-"""What a fleet hands over to that of another front, and begins with when it takes over. Pure.
+"""The workers that a fleet hands over to another front's fleet, which begins with them. Pure.
 
-How it gets from the one to the other is `supervisor/handover`'s.
+`supervisor/handover` carries them from one to the other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import Ready
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.place import Place
@@ -18,22 +17,20 @@ from supervisor.fleet.process import ExitListener
 from supervisor.fleet.worker import WorkerSpec
 
 TakeOver = Callable[[Path, ExitListener], Process]
-"""Makes a running process ours, of its log and of whom to tell of its end."""
+"""Takes a running process over, given its log and a listener for its end."""
 
 
 class HeldWorker(Struct, frozen=True, kw_only=True):
-    """A running worker, in all that its place in the next fleet begins with."""
+    """A running worker, as its place in the next fleet begins with it."""
 
     spec: WorkerSpec
     pid: int
-    ready: Ready
     restarts: int
     last_exit: ExitReason | None
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
-    """A whole fleet. `models` are the served names with their aliases; `next_epoch` is one that
-    no process had."""
+    """A whole fleet. `models` maps served names to aliases. No process had `next_epoch` yet."""
 
     workers: tuple[HeldWorker, ...]
     models: dict[str, tuple[str, ...]]
@@ -41,8 +38,8 @@ class Holdings(Struct, frozen=True, kw_only=True):
     restarts: dict[Reason, int]
 
 
-class Heritage(Struct, frozen=True, kw_only=True):
-    """What a fleet begins with that takes over."""
+class FleetInheritance(Struct, frozen=True, kw_only=True):
+    """The workers, with their processes, that a fleet begins with when it takes over."""
 
     holdings: Holdings
     processes: dict[WorkerName, TakeOver]
@@ -55,8 +52,8 @@ def take_stock(
     next_epoch: Epoch,
     restarts: Mapping[Reason, int],
 ) -> Holdings:
-    """What there is to hand over. Raises `Overloaded` while something is on its way."""
-    unsettled = next((place for place in places if not place.settled), None)
+    """The workers to hand over. Raises `Overloaded` unless every place is settled."""
+    unsettled = next((place for place in places if not place.is_settled), None)
     if unsettled is not None:
         detail = unsettled.condition().detail or "it is being replaced"
         raise Overloaded(f"{unsettled.spec.name}: {detail}", retry_after_s=1.0)
@@ -67,21 +64,20 @@ def take_stock(
 
 
 def is_unchanged(places: Sequence[Place], holdings: Holdings) -> bool:
-    """Whether everything is as it was when these were taken."""
+    """Whether every worker is the same as when these were taken."""
     before = {worker.spec.name: worker.pid for worker in holdings.workers}
     now = {worker.spec.name: worker.pid for place in places if (worker := _held(place))}
-    return now == before and all(place.settled for place in places)
+    return now == before and all(place.is_settled for place in places)
 
 
 def _held(place: Place) -> HeldWorker | None:
-    """The worker that serves in a place, if there is one."""
-    life, worker = place.runner.lifecycle, place.runner.worker
-    if worker is None or life.pid is None:
+    """The ready worker of a place, if there is one."""
+    row = place.runner.status()
+    if place.runner.worker is None or row.pid is None:
         return None
     return HeldWorker(
         spec=place.runner.spec,
-        pid=life.pid,
-        ready=worker.ready,
-        restarts=life.restarts,
-        last_exit=life.last_exit,
+        pid=row.pid,
+        restarts=row.restarts,
+        last_exit=row.last_exit,
     )

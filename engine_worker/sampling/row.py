@@ -1,0 +1,71 @@
+"""The candidates of one row by itself, for any chain. See `columns` for how a row is folded."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from engine_worker.backend.candidates import Logits, Places, tie_bound
+from engine_worker.sampling.chain import Steps
+from engine_worker.sampling.columns import DEPTH
+
+_LEAST = float(np.finfo(np.float32).min)
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+class RowCandidates(NamedTuple):
+    """Tokens of one row: `ids`, rising, and `logits`. `best` is the row's largest logit. If it is
+    not finite, the rest has no meaning. `whole` is as in `chain.survivors`."""
+
+    best: float
+    ids: Places
+    logits: Logits
+    whole: float | None = None
+
+
+def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
+    """All tokens of a row that the chain can keep, and few others."""
+    if steps.top_k == 1:
+        ids = np.array([row.argmax()])
+        return RowCandidates(float(row[ids[0]]), ids, row[ids])
+    width = len(row) // DEPTH
+    if 4 * steps.top_k <= width:
+        return _first_of_row(row, width, int(steps.top_k))
+    best = float(row.max())
+    if not math.isfinite(best):
+        return RowCandidates(best, *_NOTHING)
+    whole = None
+    if steps.top_k < math.inf:
+        place = len(row) - int(steps.top_k)
+        ids = np.flatnonzero(row >= tie_bound(float(np.partition(row, place)[place]), best))
+    elif steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
+        ids = np.flatnonzero(row >= _LEAST)
+    else:
+        # a hair below the threshold, which is applied in double precision later
+        ids = np.flatnonzero(row >= np.float32(best + steps.log_min_p - 1e-3))
+        if steps.top_p < 1.0:
+            whole = float(np.exp(row - np.float32(best)).sum(dtype=np.float64))
+    return RowCandidates(best, ids, row[ids], whole)
+
+
+def _first_of_row(row: Logits, width: int, top_k: int) -> RowCandidates:
+    """The tokens that reach the `top_k`-th of `width` columns' maxima. Reads the row once."""
+    columns = row[: DEPTH * width].reshape(DEPTH, width)
+    maxima = columns.max(axis=0)
+    best = float(maxima.max())
+    rest = row[DEPTH * width :]
+    if len(rest):
+        best = float(np.maximum(best, rest.max()))
+    if not math.isfinite(best):
+        return RowCandidates(best, *_NOTHING)
+    place = width - top_k
+    bound = tie_bound(float(np.partition(maxima, place)[place]), best)
+    wanted = (maxima >= bound).nonzero()[0]
+    logits = columns.take(wanted, axis=1)
+    depths, places = (logits >= bound).nonzero()
+    ids, logits = depths * width + wanted[places], logits[depths, places]
+    if len(rest) and rest.max() >= bound:
+        reaching = (rest >= bound).nonzero()[0]
+        ids = np.concatenate((ids, reaching + DEPTH * width))
+        logits = np.concatenate((logits, rest[reaching]))
+    return RowCandidates(best, ids, logits)

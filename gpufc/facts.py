@@ -1,0 +1,65 @@
+"""What a worker obtained when it loaded its model: the one list of facts, for both processes.
+
+The backend makes a `ModelFacts`, `Ready` carries it to the front, `WorkerStatus` shows it. A new
+fact is a field here and a value in each backend.
+"""
+
+from msgspec import Struct
+
+
+class EngineDevice(Struct, frozen=True, array_like=True):
+    """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
+
+    name: str
+    description: str
+    kind: str
+    memory_free_bytes: int
+    memory_total_bytes: int
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """The loaded model, its KV cache and its placement, as obtained and not as configured.
+
+    | field | meaning |
+    | --- | --- |
+    | `fingerprint` | equal for two workers only if a replay may move between them |
+    | `n_ctx` | tokens that one request may use |
+    | `kv_cells`, `unified` | cells of the cache; if not unified, each sequence has its share |
+    | `n_sequences` | KV sequences of the context, at least one for each running request |
+    | `batch_tokens`, `max_outputs` | limits of one `decode`: its tokens, its rows of logits |
+    | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |
+    | `asynchronous` | a device computes while the process does something else |
+    | `device_bytes` | memory that model and cache occupy on GPUs |
+    """
+
+    fingerprint: str
+    architecture: str
+    n_ctx: int
+    n_ctx_train: int
+    kv_cells: int
+    n_sequences: int
+    batch_tokens: int
+    max_outputs: int
+    n_vocab: int
+    n_layers: int
+    n_gpu_layers: int
+    device_bytes: int = 0
+    n_params: int
+    model_bytes: int
+    unified: bool
+    can_cut: bool
+    asynchronous: bool = False
+    chat_template: str | None
+    bos_text: str
+    eos_text: str
+    devices: tuple[EngineDevice, ...] = ()
+    system_info: str = ""
+
+    @property
+    def wholly_on_device(self) -> bool:
+        """Whether all layers are on GPUs, so that a few more tokens hardly prolong a step."""
+        return self.asynchronous and self.n_gpu_layers >= self.n_layers
+
+    def __repr__(self) -> str:
+        """Short: the chat template and the system's description would fill a log."""
+        return f"ModelFacts({self.architecture}, {self.fingerprint[:12]}, n_ctx={self.n_ctx})"

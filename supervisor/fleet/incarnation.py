@@ -1,0 +1,187 @@
+"""One line of worker processes in a place: its runner, whether it is heard, its trial.
+
+A place has several incarnations while one replaces another. The listener must hear each worker at
+the right moment and in the right order: ready, messages, at most one draining, lost.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from gpufc.ids import Epoch
+from supervisor.fleet import events as ev
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.port import FleetListener, WorkerHandle, WorkerMessage
+from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
+from supervisor.fleet.runner import WorkerRunner
+from supervisor.fleet.trial import Trial
+from supervisor.fleet.worker import Worker, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+TRIAL_S = 300.0
+"""Limit of a trial. The watchdog ends a hung engine before; a slow disk may need this long."""
+
+MakeRunner = Callable[[WorkerSpec, FleetListener, Callable[[], None]], WorkerRunner]
+"""A runner of this spec that reports to this listener; the last is its `Hooks.drained`."""
+
+
+class Incarnation:
+    """A runner with its task, owned by one place. Implements `FleetListener` for the runner.
+
+    Invariant: the listener hears nothing of a worker that is not heard, and every worker that it
+    was told is ready it is told is lost, once. No method raises because the listener does.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        make: MakeRunner,
+        listener: Callable[[], FleetListener | None],
+        *,
+        is_heard: bool,
+        changed: Callable[[], None],
+        lost: Callable[["Incarnation", ExitReason], None],
+    ) -> None:
+        """`changed` is called when a worker came or went. `lost` is called after the listener was
+        told that a worker which it heard is gone."""
+        self.is_heard = is_heard
+        self.runner = make(spec, self, self._end_drained)
+        self._listener = listener
+        self._changed = changed
+        self._lost = lost
+        self._is_draining = False
+        self._trial: Trial | None = None
+        self._passed: WorkerHandle | None = None
+        """The worker that has passed its trial. The next worker of the runner has not."""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def worker(self) -> Worker | None:
+        """The ready process, heard or not."""
+        return self.runner.worker
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether its worker is ready and has passed its trial."""
+        return self._passed is not None and self._passed is self.worker
+
+    # its life
+
+    def start(self) -> None:
+        """Begin to start a process."""
+        self._task = asyncio.create_task(self.runner.run(), name=f"fleet {self.runner.spec.name}")
+        self.runner.post(ev.StartRequested())
+
+    async def pass_trial(self) -> None:
+        """Let its ready worker, which is not heard yet, generate a little.
+
+        Raises `CandidateFailed`.
+        """
+        worker, loop = self.worker, asyncio.get_running_loop()
+        if worker is None:
+            raise CandidateFailed(CandidateFailure("it ended before its trial"))
+        settled: asyncio.Future[str | None] = loop.create_future()
+        trial = self._trial = Trial(settled.set_result)
+        timer = loop.call_later(TRIAL_S, trial.timed_out, TRIAL_S)
+        trial.begin(worker)
+        try:
+            failure = await settled
+        finally:
+            timer.cancel()
+            self._trial = None
+        if failure is not None:
+            raise CandidateFailed(CandidateFailure(f"its trial failed: {failure}"))
+        self._passed = worker
+        logger.info("trial_passed worker=%s epoch=%d", worker.name, worker.epoch)
+
+    def announce(self) -> None:
+        """Be heard from now on. The listener is told first of the worker that is ready."""
+        self.is_heard = True
+        self._trial = None
+        if (worker := self.worker) is not None:
+            self._tell(lambda listener: listener.worker_ready(worker))
+
+    def withdraw(self) -> None:
+        """Be heard no more, and need a new trial. The worker that was heard must have been lost."""
+        self.is_heard = False
+        self._passed = None
+
+    def drain(self) -> None:
+        """Let its workers, this one and later ones, finish what has begun and begin nothing."""
+        self._is_draining = True
+        if self.worker is not None and self.is_heard:
+            self._tell_draining(self.worker)
+
+    def undrain(self) -> None:
+        """Let the next worker take new requests again."""
+        self._is_draining = False
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has no process and will start none."""
+        await self.runner.wait_until(lambda: self.runner.is_stopped)
+
+    def hand_over(self, successor: Epoch, endpoint: str, token: str) -> None:
+        """Send the process to another front. Its further life does not matter here."""
+        if self._task is not None:
+            self._task.cancel()
+        self.runner.hand_over(successor, endpoint, token)
+
+    async def close(self) -> None:
+        """End the task and close the descriptors."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.runner.close()
+
+    # reports of the runner (`port.FleetListener`)
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        if self.is_heard:
+            self._tell(lambda listener: listener.worker_ready(worker))
+            if self._is_draining:
+                self._tell_draining(worker)
+        self._changed()
+
+    def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
+        """On the hot path."""
+        if self.is_heard:
+            listener = self._listener()
+            if listener is not None:
+                try:
+                    listener.worker_message(worker, message)
+                except Exception:  # the boundary: one request's trouble must not stop the link
+                    logger.exception("listener_failed worker=%s", worker.name)
+        elif self._trial is not None:
+            self._trial.feed(worker, message)
+
+    def worker_draining(self, worker: WorkerHandle) -> None:
+        """Never called by a runner: the place decides, by `drain`."""
+
+    def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        if self.is_heard:
+            self._tell(lambda listener: listener.worker_lost(worker, reason))
+            self._lost(self, reason)
+        elif self._trial is not None:
+            self._trial.lost(str(reason))
+        self._changed()
+
+    def condition_changed(self) -> None:
+        self._tell(lambda listener: listener.condition_changed())
+        self._changed()
+
+    def _end_drained(self) -> None:
+        self.runner.post(ev.StopRequested(reason=Reason.SWAPPED))
+
+    def _tell_draining(self, worker: WorkerHandle) -> None:
+        self.runner.post(ev.DrainRequested())
+        self._tell(lambda listener: listener.worker_draining(worker))
+
+    def _tell(self, call: Callable[[FleetListener], None]) -> None:
+        listener = self._listener()
+        if listener is None:
+            return
+        try:
+            call(listener)
+        except Exception:  # the boundary: a listener's trouble must not stop a worker's life
+            logger.exception("listener_failed")

@@ -1,0 +1,39 @@
+"""The states of one line of worker processes, and the legal moves between them. Pure."""
+
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """Where a line of processes is. The words of `/stats`."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
+SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
+UP = COMING_UP | SERVING
+HAS_PROCESS = UP | {WorkerState.STOPPING}
+AT_REST = frozenset({WorkerState.STOPPED, WorkerState.BACKOFF, WorkerState.FAILED})
+
+_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED, WorkerState.STARTING})
+
+MOVES: dict[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
+    WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
+    | (_DIED - {WorkerState.STARTING}),
+    WorkerState.LOADING: frozenset({WorkerState.READY, WorkerState.STOPPING})
+    | (_DIED - {WorkerState.STARTING}),
+    WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
+    WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,
+    WorkerState.STOPPING: frozenset({WorkerState.STOPPED}) | _DIED,
+    WorkerState.BACKOFF: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
+    WorkerState.FAILED: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
+}
+"""All legal moves. `WorkerLifecycle` raises `IllegalMove` for any other."""

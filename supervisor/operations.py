@@ -1,0 +1,131 @@
+"""The operations of a front: restart, swap, upgrade, stop. Each goes on without its caller.
+
+The control socket, `/admin` and signals all come here.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gpufc.errors import NotFound
+from gpufc.ids import WorkerName
+from supervisor.fleet.operation import Operation, Work
+from supervisor.fleet.port import ModelChange
+from supervisor.handover.giver import Giver, GivingFront, UpgradeFailed
+
+
+class Operations:
+    """Begins operations and owns their tasks. In the event loop.
+
+    Invariant: at most one upgrade is going on, and none after it has handed the front over.
+    """
+
+    def __init__(self, front: GivingFront) -> None:
+        self.stopping = asyncio.Event()
+        """Set when a stop has been requested."""
+        self.stop_now = asyncio.Event()
+        """Set when running requests are not to be waited for."""
+        self.successor: int | None = None
+        """The pid of the front that has taken over from this one."""
+        self._front = front
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._giver: Giver | None = None
+        self._giving = asyncio.Lock()
+        self._handed_over = asyncio.Event()
+
+    # stop
+
+    def request_stop(self, now: bool = False) -> None:
+        """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
+        if now or self.stopping.is_set():
+            self.stop_now.set()
+        self.stopping.set()
+
+    async def wait_end(self) -> bool:
+        """Wait until the front is to end. True if another front has taken over.
+
+        A stop that is requested while another front takes over waits for the outcome.
+        """
+        waits = [asyncio.create_task(e.wait()) for e in (self.stopping, self._handed_over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._handed_over.is_set():
+            async with self._giving:
+                pass
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """End the waiting for operations that have begun. Their followers are told."""
+        for task in self._tasks:
+            task.cancel()
+
+    # restart and swap
+
+    def restart(self, worker: str | None, now: bool = False) -> Operation:
+        """Begin to replace one worker, or all one after another. Raises `NotFound`."""
+        fleet = self._front.fleet
+        if not any(worker in {None, row.name} for row in fleet.workers()):
+            raise NotFound(f"there is no worker {worker!r}", param="worker")
+        only = None if worker is None else WorkerName(worker)
+        return self._begin(
+            f"restart of {worker or 'all workers'}",
+            lambda tell: fleet.restart(only, now=now, tell=tell),
+        )
+
+    def swap(self, name: str | None, change: ModelChange) -> Operation:
+        """Begin to serve another model under a served name; None means the only one."""
+        fleet = self._front.fleet
+        return self._begin(
+            f"swap to {change.model_path}", lambda tell: fleet.swap(name, change, tell=tell)
+        )
+
+    def _begin(self, name: str, work: Work) -> Operation:
+        operation = Operation(name, work)
+        self._own(operation.task)
+        return operation
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its followers have been told
+
+    # upgrade
+
+    async def upgrade(self, tell: Callable[[str], None]) -> int:
+        """Let a new front take over. Returns its pid when only draining is left for this one.
+
+        This front then drains and ends. `tell` gets lines for people, as long as it drains. Raises
+        `UpgradeFailed`; unless the new front died while it took over, this one goes on as before.
+        """
+        if self._giver is not None:
+            raise UpgradeFailed("the front is being replaced already")
+        if self.stopping.is_set():
+            raise UpgradeFailed("the front is stopping")
+        giver = self._giver = Giver(self._front, tell)
+        try:
+            async with self._giving:
+                pid = await giver.hand_over()
+        except BaseException:
+            if giver.handed_over:
+                self._handed_over.set()
+            else:
+                self._giver = None
+            raise
+        self.successor = pid
+        self._own(asyncio.create_task(self._drain_away(giver)))
+        return pid
+
+    async def _drain_away(self, giver: Giver) -> None:
+        await giver.drain()
+        self._handed_over.set()
+
+    async def wait_handed_over(self) -> None:
+        """Wait until a new front has everything, and this front's last client is served."""
+        await self._handed_over.wait()

@@ -1,0 +1,154 @@
+"""`API.md` says what the code does: routes, fields, neutral values, errors, keys."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+from openai.types import completion_create_params as completion_params
+from openai.types.chat import completion_create_params as chat_params
+
+import supervisor.http
+from gpufc import errors
+from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
+from gpufc.sampling import SamplingParams
+from supervisor.http.admin import RestartRequest, SwapRequest
+from supervisor.http.chat import ChatBody
+from supervisor.http.completions import DEFAULT_MAX_TOKENS, CompletionBody
+from supervisor.http.routes import ROUTES
+from supervisor.http.schemas import FinishReason
+from supervisor.http.tokens import DetokenizeBody, TokenizeBody
+from supervisor.http.unsupported import FIELDS, NEUTRAL
+
+TEXT = (Path(supervisor.http.__file__).parent / "API.md").read_text()
+
+Row = list[str]
+
+
+def section(heading: str) -> str:
+    """A heading's text, up to the next heading."""
+    found = re.split(rf"^#+ {re.escape(heading)}\n", TEXT, flags=re.MULTILINE)
+    assert len(found) == 2, heading
+    return re.split(r"^#+ ", found[1], flags=re.MULTILINE)[0]
+
+
+def rows(heading: str) -> Iterator[Row]:
+    """The rows of a section's tables, headers and rules left out."""
+    lines = [line for line in section(heading).splitlines() if line.startswith("|")]
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not set(line) <= set("| -") and set(below) != set("| -"):
+            yield cells
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", cell)
+
+
+def fields(kind: type[msgspec.Struct]) -> set[str]:
+    return {field.name for field in structs.fields(kind)}
+
+
+def supported() -> dict[str, Row]:
+    return {name: row for row in rows("Supported") for name in names(row[0])}
+
+
+def refused() -> dict[str, Row]:
+    return {name: row for row in rows("Refused unless neutral") for name in names(row[0])}
+
+
+def test_every_route_has_its_scope() -> None:
+    documented = {
+        (route.split()[0], path): row[1]
+        for row in rows("Routes")
+        for route in names(row[0])
+        for path in [route.split()[1]]
+    }
+    actual = {
+        (route.method, route.path.replace(":.+", "")): route.scope.value
+        if route.scope
+        else "public"
+        for route in ROUTES
+    }
+    assert documented == actual
+
+
+def test_every_field_of_a_body_is_supported_or_refused() -> None:
+    assert set(supported()) == (fields(CompletionBody) | fields(ChatBody)) - set(FIELDS)
+    assert set(refused()) == set(FIELDS)
+
+
+def test_the_neutral_values_are_those_that_pass() -> None:
+    for name, row in refused().items():
+        if name == "best_of":
+            continue
+        values = tuple(msgspec.json.decode(value) for value in names(row[1]))
+        assert values == NEUTRAL.get(name, ()), name
+
+
+def test_the_defaults_are_those_of_the_sampler() -> None:
+    defaults = {field.name: field.default for field in structs.fields(SamplingParams)}
+    checked = 0
+    for name, row in supported().items():
+        if name in defaults and name not in ("seed", "logit_bias", "ignore_eos"):
+            assert float(row[2]) == defaults[name], name
+            checked += 1
+    assert checked == len(defaults) - 3
+    assert supported()["max_tokens"][2].startswith(f"{DEFAULT_MAX_TOKENS} ")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        chat_params.CompletionCreateParamsBase,
+        chat_params.CompletionCreateParamsStreaming,
+        completion_params.CompletionCreateParamsBase,
+        completion_params.CompletionCreateParamsStreaming,
+    ],
+)
+def test_every_parameter_of_openai_s_client_is_in_a_table(parameters: Any) -> None:
+    known = {*supported(), *refused(), *names(section("Ignored"))}
+    assert set(parameters.__annotations__) - known == set()
+
+
+def test_an_ignored_field_is_no_field_of_a_body() -> None:
+    assert not set(names(section("Ignored"))) & (fields(CompletionBody) | fields(ChatBody))
+
+
+def test_every_error_has_its_row() -> None:
+    documented = [(row[0], *names(row[1]), *names(row[2])) for row in rows("Errors")]
+    raised = {
+        (str(cls.status), cls.kind, cls.code)
+        for cls in errors._leaves(errors.RequestError)
+        if cls.__module__ == errors.__name__
+    }
+    assert len(documented) == len(set(documented))
+    assert set(documented) == raised
+
+
+def test_every_finish_reason_has_its_row() -> None:
+    documented = [names(row[0])[0] for row in rows("Answers") if row[0][1:-1] in set(FinishReason)]
+    assert documented == list(FinishReason)
+
+
+def test_the_fields_of_the_other_routes_are_all_there() -> None:
+    documented: dict[str, set[str]] = {}
+    route = ""
+    for row in rows("`/tokenize`, `/detokenize`, `/admin`"):
+        route = row[0] or route
+        documented.setdefault(route, set()).update(names(row[1]))
+    assert documented == {
+        "`/tokenize`": fields(TokenizeBody),
+        "`/detokenize`": fields(DetokenizeBody),
+        "`/admin/restart`": fields(RestartRequest),
+        "`/admin/swap`": fields(SwapRequest),
+    }
+
+
+def test_every_key_under_limits_is_one_of_the_configuration() -> None:
+    keys = {name for row in rows("Limits") for name in names(row[1])}
+    assert keys <= fields(LimitsConfig) | fields(AdmissionConfig) | fields(ServerConfig)
+    assert fields(LimitsConfig) <= set(re.findall(r"`(\w+)`", TEXT))
