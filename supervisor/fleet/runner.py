@@ -17,14 +17,17 @@ from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import Attach, Boot, FromWorker, Heartbeat, KvMoved, Ready, Shutdown, Step
 from supervisor.fleet import events as ev
+from supervisor.fleet import refusal
 from supervisor.fleet.condition import of_defect, of_lifecycle
 from supervisor.fleet.edge import Edge, Link, Process
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage, WorkerLifecycle
+from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
 from supervisor.fleet.port import Condition, FleetListener, WorkerMessage, WorkerStatus
 from supervisor.fleet.states import AT_REST, COMING_UP, SERVING, WorkerState
 from supervisor.fleet.step_rate import StepRate
+from supervisor.fleet.trial import Trial
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
 
@@ -70,8 +73,11 @@ class WorkerRunner:
         self._process: Process | None = None
         self._seen: Observation | None = None
         self._log_mark = 0
+        self.model_files: tuple[Stamp, ...] = ()
+        """The model's files as the last start found them."""
         self.worker: Worker | None = None
         """The ready process, from `worker_ready` to `worker_lost`."""
+        self._trial: tuple[Trial, Worker] | None = None
         self._token_seen = False
         self._last_step_at: float | None = None
 
@@ -111,6 +117,16 @@ class WorkerRunner:
     def is_coming_up(self) -> bool:
         """Whether a process exists that has not loaded its model yet."""
         return self._lifecycle.state in COMING_UP
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether a process computes its trial."""
+        return self._lifecycle.state is WorkerState.TRYING
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no process will be started without an operator or another model file."""
+        return self._lifecycle.state is WorkerState.FAILED
 
     @property
     def is_on_its_way(self) -> bool:
@@ -250,6 +266,9 @@ class WorkerRunner:
     def _forward(self, message: WorkerMessage) -> None:
         if self.worker is not None:
             self._listener.worker_message(self.worker, message)
+        elif self._trial is not None:
+            trial, worker = self._trial
+            trial.feed(worker, message)
         else:
             logger.debug("message_dropped reason=does_not_serve worker=%s", self.spec.name)
 
@@ -291,6 +310,11 @@ class WorkerRunner:
                     self._process.signal(action.signal, group=action.group)
             case ev.SetTimer():
                 self._set_timer(action)
+            case ev.BeginTrial():
+                self._begin_trial(action.ready)
+            case ev.ReportProven():
+                if self._trial is not None:
+                    self._listener.engine_proven(self._trial[1])
             case ev.ReportReady():
                 self._report_ready(action.ready)
             case ev.ReportLost():
@@ -305,6 +329,7 @@ class WorkerRunner:
             self._hooks.restarted(action.replaces)
         epoch, spec = action.epoch, self.spec
         self._token_seen = False
+        self.model_files = stamps(spec.config)
         token = secrets.token_hex(16)
         try:
             self._link = self._edge.open_link(
@@ -312,7 +337,9 @@ class WorkerRunner:
             )
             self._process = self._edge.spawn(spec.name, self._on_exit(epoch))
         except OSError as err:
-            self.post(ev.SpawnFailed(epoch, str(err)))
+            is_refusal = refusal.is_by_system(err)
+            logger.warning("worker_not_started worker=%s: %s", spec.name, err)
+            self.post(ev.SpawnFailed(epoch, str(err), is_refusal))
             return
         self._log_mark = self._edge.log_mark(spec.name)
         self._seen = Observation(
@@ -343,15 +370,30 @@ class WorkerRunner:
         loop = asyncio.get_running_loop()
         self._timers[action.kind] = loop.call_later(action.delay_s, self.post, fired)
 
-    def _report_ready(self, ready: Ready) -> None:
+    def _handle_of(self, ready: Ready) -> Worker:
+        """The loaded process as a handle. The watchdog expects it to compute from now on."""
         link, seen = self._link, self._seen
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
-        worker = self.worker = Worker(
-            self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained
-        )
+        return Worker(self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained)
+
+    def _begin_trial(self, ready: Ready) -> None:
+        worker = self._handle_of(ready)
+        epoch = worker.epoch
+
+        def settled(failure: str | None) -> None:
+            passed = failure is None
+            self.post(ev.TrialPassed(epoch) if passed else ev.TrialFailed(epoch, failure or ""))
+
+        trial = Trial(settled)
+        self._trial = (trial, worker)
+        trial.begin(worker)
+
+    def _report_ready(self, ready: Ready) -> None:
+        worker = self.worker = self._trial[1] if self._trial else self._handle_of(ready)
+        self._trial = None
         self._listener.worker_ready(worker)
         self._hooks.became_ready()
 
@@ -366,7 +408,7 @@ class WorkerRunner:
             self._link.close()
         if self._seen is not None:
             self._seen.close()
-        self._link = self._process = self._seen = None
+        self._link = self._process = self._seen = self._trial = None
 
     def _record_end(self) -> None:
         """For the flight recorder, before the next process writes to the same log."""

@@ -137,7 +137,7 @@ async def records(started: Started, n: int) -> list[CrashRecord]:
 
 @pytest.mark.parametrize(
     ("fault", "verdict"),
-    [("hang", "step 4 of 1 tokens has taken"), ("freeze", "no heartbeat for")],
+    [("hang", "step 12 of 1 tokens has taken"), ("freeze", "no heartbeat for")],
 )
 async def test_a_fault_in_the_engine_thread(
     start_real: StartReal, fault: str, verdict: str

@@ -39,6 +39,7 @@ def brought_to(state: WorkerState) -> WorkerLifecycle:
         ev.Spawned(E1, 100),
         ev.HelloReceived(E1),
         ev.BecameReady(E1, READY),
+        ev.TrialPassed(E1),
         ev.DrainRequested(),
     ]
     for event in path:
@@ -81,7 +82,17 @@ def test_the_way_up() -> None:
         ev.Publish(),
     ]
     assert life.handle(ev.LoadProgress(E1, 0.5), 3.0) == []  # no progress: the time runs on
-    assert life.handle(ev.BecameReady(E1, READY), 4.0) == [ev.ReportReady(READY), ev.Publish()]
+    assert life.handle(ev.BecameReady(E1, READY), 4.0) == [
+        ev.Publish(),
+        ev.BeginTrial(READY),
+        ev.SetTimer(ev.TimerKind.TRIAL, Timings().trial_s, 4),
+    ]
+    assert life.state is WorkerState.TRYING
+    assert life.handle(ev.TrialPassed(E1), 5.0) == [
+        ev.ReportProven(),
+        ev.ReportReady(READY),
+        ev.Publish(),
+    ]
     assert life.state is WorkerState.READY
 
 

@@ -65,6 +65,7 @@ class Bench:
         )
         self.runner = incarnation.runner
         self.task = asyncio.create_task(self.runner.run())
+        self.runner.post(ev.Adopted())  # no trial
         self.runner.post(ev.StartRequested())
 
     async def until(self, state: WorkerState, epoch: int = 1) -> None:
