@@ -73,6 +73,11 @@ class RuntimeDir:
         self._lock_fd = lock_fd
         return self
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process owns the folder."""
+        return self._lock_fd is not None
+
     def restore(self) -> None:
         """Make the folder, its lock and the log folder anew if they have vanished.
 

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
-    ("supervisor.program", "supervisor.systemd"),
+    ("supervisor.descriptors", "supervisor.program", "supervisor.systemd"),
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),

@@ -16,6 +16,7 @@ from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from supervisor import descriptors
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
@@ -63,9 +64,11 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 
 async def _serve(config: Config, values: Sequence[Value]) -> int | None:
     """Serve. Returns the pid of the front that has taken over, if one has."""
+    descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
     from supervisor import systemd
     from supervisor.app import Front
+    from supervisor.cli import keeper
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
@@ -81,12 +84,14 @@ async def _serve(config: Config, values: Sequence[Value]) -> int | None:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
+            kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.admin_token))
             systemd.notify(
                 "READY=1"
             )  # the front answers from now on; /readyz tells how far the model is
             try:
                 await Terminal(front, config, folder.command).attend()
             finally:
+                kept.cancel()
                 if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
                 await runner.cleanup()

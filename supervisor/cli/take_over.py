@@ -15,9 +15,9 @@ import uvloop
 from gpufc.config import Config
 from gpufc.errors import GpufcError
 from gpufc.settings import Settings
-from supervisor import systemd
+from supervisor import descriptors, systemd
 from supervisor.app import Front
-from supervisor.cli import preflight
+from supervisor.cli import keeper, preflight
 from supervisor.cli.foreground import log_to
 from supervisor.cli.options import resolve
 from supervisor.control import server as control
@@ -49,6 +49,7 @@ def main(fd: int) -> None:
 async def _serve(
     packets: PacketSocket, inheritance: Inheritance, config: Config, settings: Settings
 ) -> None:
+    descriptors.raise_limit()
     take = Taker(packets, inheritance)
     runtime = take.runtime
     monitor = default_monitor(str(runtime.path))
@@ -69,11 +70,13 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             commands = await control.serve(app, runtime.control_socket)
+            kept = asyncio.create_task(keeper.keep(runtime, commands, front.admin_token))
             try:
                 take.serving(front.addresses)
                 systemd.notify("READY=1")
                 await front.wait_stop()
             finally:
+                kept.cancel()
                 await commands.cleanup()
     finally:
         monitor.stop()

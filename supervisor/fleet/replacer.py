@@ -262,9 +262,10 @@ class Replacer:
         """Wait for a condition of a runner, and report the progress of its loading and trial."""
 
         def look() -> bool:
-            trying = incarnation.runner.is_trying
-            stage = ReplacementStage.TRYING if trying else ReplacementStage.LOADING
-            self._say(tell, stage, of=incarnation)
+            if incarnation.worker is None:
+                trying = incarnation.runner.is_trying
+                stage = ReplacementStage.TRYING if trying else ReplacementStage.LOADING
+                self._say(tell, stage, of=incarnation)
             return holds()
 
         await incarnation.runner.wait_until(look)

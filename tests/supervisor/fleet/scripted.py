@@ -139,7 +139,9 @@ class Scripted(FakeEdge):
             case Prepare():
                 link.say(Prepared(epoch, message.request, (1, 2)))
             case Generate() if message.request == 0:
-                self._answer(link, self.script_of(epoch))
+                # a while later, so that the trial is seen
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.001, self._answer, link, self.script_of(epoch))
             case Shutdown():
                 self.log.append(f"shutdown {epoch}")
                 self.process_of(epoch).exit(ENDED)
@@ -177,6 +179,7 @@ class Bench:
         self.listener = Recorder()
         self.restarts: list[Reason] = []
         self.told: list[Replacement] = []
+        self.timings = Timings()
         self._epochs = itertools.count(1)
         spec = WorkerSpec(
             name=WorkerName("default-0"),
@@ -194,7 +197,7 @@ class Bench:
         self, spec: WorkerSpec, heard: FleetListener, drained: Callable[[], None]
     ) -> WorkerRunner:
         policy = RestartPolicy(100, random.Random(1))
-        life = WorkerLifecycle(policy, Timings(), lambda: Epoch(next(self._epochs)))
+        life = WorkerLifecycle(policy, self.timings, lambda: Epoch(next(self._epochs)))
         return WorkerRunner(spec, life, self.edge, heard, Hooks(drained=drained))
 
     @property

@@ -229,6 +229,8 @@ async def test_status_row(bench: Bench) -> None:
 async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench) -> None:
     await bench.up()
     bench.runner.post(ev.RestartRequested(now=True))
+    await bench.until(WorkerState.STARTING, 2)
+    bench.runner.post(ev.Adopted())
     await bench.up(2)
     assert bench.crashes == []
     bench.edge.processes[1].exit(KILLED)
