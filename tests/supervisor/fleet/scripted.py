@@ -174,7 +174,9 @@ class Scripted(FakeEdge):
 class Bench:
     """A place with its replacer over scripted workers. `start` brings the first one up."""
 
-    def __init__(self, *, n_ctx: int = 512, handover_kv_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, *, n_ctx: int = 512, handover_kv_bytes: int = 1 << 20, model_path: str = "/old"
+    ) -> None:
         self.edge = Scripted()
         self.listener = Recorder()
         self.restarts: list[Reason] = []
@@ -184,7 +186,7 @@ class Bench:
         spec = WorkerSpec(
             name=WorkerName("default-0"),
             model="m",
-            config=ModelConfig(model_path="/old", n_ctx=n_ctx),
+            config=ModelConfig(model_path=model_path, n_ctx=n_ctx),
             n_sequences=4,
             log_level="info",
         )

@@ -1,6 +1,7 @@
 """The runner against a fake process and a fake link: order, timers, boundaries."""
 
 import asyncio
+import errno
 import itertools
 import random
 import signal
@@ -250,3 +251,20 @@ async def test_silence_is_answered_with_a_dump_and_the_worker_is_replaced() -> N
     assert bench.listener.lost[0].reason is Reason.HUNG
     assert bench.crashes[0].reason is Reason.HUNG
     bench.task.cancel()
+
+
+async def test_a_start_that_the_system_refuses_is_not_held_against_the_worker(
+    bench: Bench,
+) -> None:
+    await bench.up()
+    bench.edge.refuse = OSError(errno.EMFILE, "Too many open files")
+    bench.edge.processes[0].exit(KILLED)
+    for _ in range(4):  # more often than a worker may fail to become ready
+        await bench.until(WorkerState.BACKOFF, bench.life.epoch)
+        bench.runner.post(ev.RestartRequested())
+        refused_at = bench.life.epoch
+        await bench.runner.wait_until(lambda at=refused_at: bench.life.epoch > at)
+    assert "the system refuses a start" in bench.runner.condition().detail
+    bench.edge.refuse = None
+    bench.runner.post(ev.RestartRequested())
+    await bench.runner.wait_until(lambda: bench.life.state is WorkerState.STARTING)
