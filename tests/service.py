@@ -57,6 +57,7 @@ class Service:
         arguments: list[str],
         environ: dict[str, str],
         cgroup: Path | None = None,
+        n_descriptors: int | None = None,
     ) -> None:
         self.runtime = RuntimeDir.find(str(runtime_dir))
         self._log = runtime_dir.parent / f"{runtime_dir.name}.out"
@@ -64,6 +65,7 @@ class Service:
         self.process = subprocess.Popen(
             [
                 *_joining(cgroup),
+                *_limited(n_descriptors),
                 *(*COMMAND, "start", "--port", "0", "--runtime-dir", str(runtime_dir)),
                 *arguments,
             ],
@@ -175,6 +177,13 @@ def _joining(cgroup: Path | None) -> list[str]:
     return [] if cgroup is None else ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup)]
 
 
+def _limited(n_descriptors: int | None) -> list[str]:
+    """A program that may hold so many descriptors, and so all that it starts."""
+    if n_descriptors is None:
+        return []
+    return ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(n_descriptors)]
+
+
 @contextlib.contextmanager
 def service(
     runtime_dir: Path,
@@ -182,10 +191,11 @@ def service(
     environ: dict[str, str] | None = None,
     ready: bool = True,
     cgroup: Path | None = None,
+    n_descriptors: int | None = None,
 ) -> Iterator[Service]:
     """A running service; with `ready`, one that has loaded its model. `cgroup` is the file in which
-    the members of its cgroup are written."""
-    running = Service(runtime_dir, list(arguments), environ or {}, cgroup)
+    the members of its cgroup are written. Each process may hold `n_descriptors`."""
+    running = Service(runtime_dir, list(arguments), environ or {}, cgroup, n_descriptors)
     try:
         if ready:
             running.wait_ready()
