@@ -80,17 +80,29 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    *arguments: str, environ: dict[str, str], ready: bool = True, memory_bytes: int = 0
+    *arguments: str,
+    environ: dict[str, str],
+    ready: bool = True,
+    memory_bytes: int = 0,
+    n_descriptors: int | None = None,
 ) -> AsyncIterator[Rig]:
     """A service in a folder of its own with a short name, which is removed at the end.
 
-    `memory_bytes`: with a limit of its memory. Raises `OSError` where none can be set.
+    `memory_bytes`: with a limit of its memory. Raises `OSError` where none can be set. Each
+    process may hold `n_descriptors`.
     """
     folder = Path(tempfile.mkdtemp(prefix="ch", dir="/tmp"))
     limits = contextlib.ExitStack()
     try:
         cgroup = limits.enter_context(memory_limit(memory_bytes)) if memory_bytes else None
-        making = service(folder / "r", *arguments, environ=environ, ready=ready, cgroup=cgroup)
+        making = service(
+            folder / "r",
+            *arguments,
+            environ=environ,
+            ready=ready,
+            cgroup=cgroup,
+            n_descriptors=n_descriptors,
+        )
         running = await asyncio.to_thread(making.__enter__)
         try:
             # each look is a connection of its own: after an upgrade another front listens there
