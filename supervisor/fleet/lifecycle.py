@@ -198,8 +198,9 @@ class WorkerLifecycle:
                 after = After.ASK_POLICY if event.retryable else After.FAIL
                 self._end(Reason.PROTOCOL_ERROR, event.detail, self._ladders.kill, after)
             case ev.EngineBroke():
+                when = "its trial failed: " if self.state is WorkerState.TRYING else ""
                 self._end_by(
-                    self._reason(Reason.DECODE_FAILED, event.detail, event.requests),
+                    self._reason(Reason.DECODE_FAILED, when + event.detail, event.requests),
                     self._ladders.ask,
                     After.ASK_POLICY,
                 )
