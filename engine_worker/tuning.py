@@ -16,6 +16,9 @@ class DeviceTuning(Struct, frozen=True, kw_only=True):
     prompt_parameter_s: float = 1.1e-14  # one prompt token, in addition, for each parameter
     least_with_placeholders: int = 8  # running sequences from which on a row more costs no time
     most_placeholder_rows: int = 64  # rows that take as long as one change of a pass's shape
+    least_device_top_k_rows: int = 16  # rows that a device searches in less time than its host
+    least_host_top_k_rows: int = 16  # rows that take longer to search than threads take to wake
+    least_host_top_k_threads: int = 8  # threads of ggml's top-k that outrun one of numpy
 
 
 H100 = DeviceTuning()

@@ -6,6 +6,9 @@ fact is a field here and a value in each backend.
 
 from msgspec import Struct
 
+MAX_SEQUENCES = 256
+"""llama.cpp's limit of sequences in one context (`LLAMA_MAX_SEQ`), and that of the boot message."""
+
 
 class EngineDevice(Struct, frozen=True, array_like=True):
     """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""

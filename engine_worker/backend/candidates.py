@@ -84,7 +84,7 @@ class CandidateFinder(Protocol):
     def find(
         self, logits: Logits, k: Counts, changed: ChangedLogits, masks: RowMasks | None
     ) -> Candidates | None:
-        """The candidates of those rows for which this finder is certain; None if there are none.
+        """The candidates of the rows for which this finder is certain; None if there are none.
 
         The candidates of row i hold at least its `k[i]` largest logits and every tie with the
         smallest of these. `k` is 0 for rows that are not asked for. `logits` (n_rows, n_vocab) are

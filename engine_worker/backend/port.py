@@ -10,12 +10,9 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from engine_worker.backend.candidates import CandidateFinder, Logits
-from gpufc.facts import ModelFacts
+from gpufc.facts import MAX_SEQUENCES, ModelFacts
 
-__all__ = ["Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
-
-MAX_SEQUENCES = 256
-"""LLAMA_MAX_SEQ: no context has more slots."""
+__all__ = ["MAX_SEQUENCES", "Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
 
 SPARE_OUTPUTS = 64
 """Rows of logits for drafts that a backend offers, beyond one row for each slot."""
@@ -73,7 +70,7 @@ class Backend(Protocol):
     """A loaded model with its KV cache.
 
     The vocabulary's methods (`tokenize`, `piece`, `spelling`, `is_end`) may be called from any
-    thread at any time, the others by the engine thread only. `close` is called once, last.
+    thread at any time, every other method by the engine thread only. `close` is called once, last.
     """
 
     facts: ModelFacts

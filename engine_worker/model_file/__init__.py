@@ -1,5 +1,5 @@
-"""What a GGUF file says of its model.
+"""The contents of a GGUF file's header, and the fingerprint of a model.
 
-Owns the reader of the header and the fingerprint of a model. Imports nothing of the worker, and no
-binding of llama.cpp: a file is read before anything is loaded.
+Never imports another package of the worker, nor a binding of llama.cpp: a file is read before
+anything is loaded.
 """

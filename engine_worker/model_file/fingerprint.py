@@ -1,4 +1,5 @@
-"""What tells whether two loaded models compute the same logits: a replay may move between them."""
+"""The fingerprint of a loaded model. Two workers with the same one compute the same logits, so a
+replay may move between them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,8 +14,8 @@ N_BLOCKS = 16
 def fingerprint(header: GgufHeader, settings: Iterable[str]) -> str:
     """SHA-256 in hex over the files' sizes, the header, samples of the data, and `settings`.
 
-    Not over whole files: hashing tens of gigabytes would take longer than loading them. Of each
-    file the first and last MiB and 16 blocks at even distances are read.
+    Of each file the first and last MiB and 16 blocks at even distances are read. To hash whole
+    files of tens of gigabytes would take longer than to load them.
     """
     digest = hashlib.sha256(repr(tuple(settings)).encode())
     for number, part in enumerate(header.parts):

@@ -1,8 +1,8 @@
-"""Reading a GGUF file's header before llama.cpp does, with every count and length bounded.
+"""A GGUF file's header, read before llama.cpp reads it, with every count and length bounded.
 
-llama.cpp's own loader trusts what a header says and aborts the process on some of it; a worker
-should answer a bad file with one clear line. Only the header is touched: the tensors' data are
-checked by arithmetic. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+llama.cpp's own loader trusts the header and aborts the process on some faults; a worker answers a
+bad file with one clear line. Only the header is read: the size of the tensors' data is checked by
+arithmetic. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import mmap
@@ -23,12 +23,11 @@ _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf
 
 
 class GgufHeader(Struct, frozen=True, kw_only=True):
-    """What the header says. `header_bytes` is where the tensors' data begin.
+    """A checked header. The tensors' data begin at `header_bytes`.
 
     `metadata` holds scalars, strings and short arrays of numbers. `tensor_bytes` are sizes by
-    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on; a tensor of a type
-    that is not known here counts nothing. `parts` are all files of a split model in order, or just
-    the one.
+    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on. A tensor of an
+    unknown type counts as 0 bytes. `parts` are all files of a split model in order, or the one.
     """
 
     metadata: dict[str, Value]
@@ -53,7 +52,7 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
         return value if isinstance(value, int) else default
 
     def per_layer(self, key: str, n_layers: int, default: int) -> Sequence[int]:
-        """A figure that is one number for all layers, or an array with one for each."""
+        """A value for each layer; the header has one number for all, or an array."""
         value = self.metadata.get(key, default)
         if isinstance(value, tuple):
             return [int(entry) for entry in value]
@@ -70,7 +69,7 @@ _ENCODERS = frozenset(
 
 
 def require_text_model(header: GgufHeader, path: str) -> None:
-    """Raises `ModelLoadError` for a file of something else than a model that generates text."""
+    """Raises `ModelLoadError` for a file that holds no model for text generation."""
     arch = header.architecture
     kind = header.text("general.type")
     if kind in ("adapter", "mmproj", "imatrix") or arch in _ENCODERS:
@@ -84,10 +83,10 @@ def require_text_model(header: GgufHeader, path: str) -> None:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Check the file at `path`, and those beside it that it is split into.
+    """Check the file at `path`, and the other parts of a split model.
 
-    Raises `ModelLoadError` with one line for anything that llama.cpp could not load: no regular
-    readable file, another format, a broken or hostile header, tensors past the end of the file.
+    Raises `ModelLoadError` with one line for a file that llama.cpp could not load: not regular, not
+    readable, another format, a broken or hostile header, tensors past the end of the file.
     """
     first = _read_one(path)
     parts = _parts(path, _count(first, "split.no"), _count(first, "split.count"))

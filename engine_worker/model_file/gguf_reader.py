@@ -1,4 +1,4 @@
-"""A cursor over a GGUF file's header: every count and length is bounded, every move checked.
+"""A cursor over a GGUF file's header. Every count and length is bounded, every move checked.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -17,7 +17,7 @@ Value = bool | int | float | str | tuple[int | float | bool, ...]
 
 KNOWN_VERSIONS = (2, 3)
 PLAUSIBLE_VERSION = 99
-"""What claims a higher one is damaged rather than new."""
+"""A file that claims a higher version is damaged rather than new."""
 MAX_KEYS = 65_536
 MAX_TENSORS = 1 << 20
 MAX_KEY_BYTES = 65_535
@@ -25,7 +25,7 @@ MAX_STRING_BYTES = 64 << 20
 MAX_STRINGS = 8 << 20
 """Strings in all arrays of a header; the largest vocabularies with merges have under a million."""
 MAX_KEPT_ELEMENTS = 4096
-"""Longer arrays, and arrays of strings, are checked and passed over."""
+"""Longer arrays, and arrays of strings, are checked and skipped."""
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMENSIONS = 4
 
@@ -56,7 +56,7 @@ _BLOCKS = {
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """What one file's header says. `header_bytes` is where the tensors' data begin."""
+    """The header of one file. The tensors' data begin at `header_bytes`."""
 
     metadata: dict[str, Value]
     n_tensors: int
@@ -86,7 +86,7 @@ class HeaderReader:
         self._strings_left = MAX_STRINGS
 
     def contents(self) -> Contents:
-        """Read it all. Raises `ModelLoadError`."""
+        """Read the whole header. Raises `ModelLoadError`."""
         if self._data[:4] != b"GGUF":
             reason = _other_format(self._data[:32], self._path)
             raise ModelLoadError(f"model file {self._path} is not a GGUF file: {reason}")
@@ -135,7 +135,7 @@ class HeaderReader:
         return ModelLoadError(f"model file {self._path} {reason}")
 
     def _advance(self, n_bytes: int) -> int:
-        """Pass over `n_bytes` and return where they begin."""
+        """Move past `n_bytes` and return their start."""
         start = self._at
         if n_bytes > len(self._data) - start:
             raise self._bad(f"its header goes past its end at byte {start:,}")
@@ -186,7 +186,7 @@ class HeaderReader:
         return struct.unpack_from(f"<{count}{layout}", self._data, start)
 
     def _skip_strings(self, count: int) -> None:
-        """The one long loop: a vocabulary of 50,000 and its merges take about 20 ms."""
+        """Skip an array of strings. The only long loop: it visits every word of a vocabulary."""
         self._strings_left -= count
         if self._strings_left < 0:
             raise self._bad(f"an array of {count:,} texts in its header")
@@ -202,7 +202,7 @@ class HeaderReader:
         raise self._bad(f"its header goes past its end at byte {self._at:,}")
 
     def _tensors(self, n_tensors: int) -> tuple[int, dict[str, int]]:
-        """The end of the last tensor, in bytes from where the data begin, and sizes by group."""
+        """The end of the last tensor, in bytes from the start of the data, and sizes by group."""
         end, sizes = 0, defaultdict[str, int](int)
         for _ in range(n_tensors):
             name = self._string(MAX_KEY_BYTES)
@@ -213,7 +213,7 @@ class HeaderReader:
             for _ in range(n_dimensions):
                 n_elements *= self._u64()
             kind, offset = self._u32(), self._u64()
-            # a type of a newer llama.cpp has an unknown size, but begins within the file at least
+            # a tensor of an unknown type must at least begin within the file
             per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
             size = -(-n_elements // per_block) * block_bytes
             sizes[_group(name)] += size

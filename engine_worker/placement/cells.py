@@ -1,9 +1,9 @@
-"""How many KV cells there should be, and how they are laid out: pure arithmetic.
+"""The number and the layout of KV cells: pure arithmetic.
 
-A cell holds one token's keys and values in every layer. One cache is shared by all sequences, or
-each has a stream of its own: decoding is faster then, and memory is reserved for as many whole
-contexts as there are sequences. llama.cpp clears its whole KV buffer when it is made, so cells
-cost time at every restart as well as memory.
+A cell holds one token's keys and values in every layer. Either all sequences share one cache, or
+each has a stream of its own. With streams decoding is faster, but memory is reserved for a whole
+context of each sequence. llama.cpp clears its whole KV buffer when it is made, so cells cost time
+at every restart as well as memory.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,16 @@ CPU_SHARE = 0.4
 CPU_HARD_SHARE = 0.9
 CPU_STREAMS_BYTES = 2 << 30
 CPU_STREAMS_SHARE = 0.25
-"""What streams may take of a host by themselves: they are a convenience there, not a need."""
+"""The share of a host's memory for streams that the operator has not asked for. On a host they are
+a convenience."""
 GPU_SHARE = 0.8
 
 
 class Store(Struct, frozen=True, kw_only=True):
     """Memory that holds the whole cache, or the layers of it that lie there.
 
-    `cell_bytes` is for each cell, `score_bytes` for each cell that one token may attend to. Of the
-    `available_bytes` a share is used, the model already loaded.
+    `cell_bytes` is for each cell, `score_bytes` for each cell that one token may attend to.
+    `available_bytes` is the free memory after the model is loaded; a share of it is used.
     """
 
     cell_bytes: int
@@ -44,26 +45,26 @@ class Store(Struct, frozen=True, kw_only=True):
 
     @property
     def streams_limit_bytes(self) -> int:
-        """The most that streams may take here when nobody has asked for them."""
+        """The most that streams may take here when the operator has not asked for them."""
         if self.on_gpu:
             return self.limit_bytes
         return min(CPU_STREAMS_BYTES, int(self.available_bytes * CPU_STREAMS_SHARE))
 
     def needed_bytes(self, n_cells: int, n_attended: int) -> int:
-        """For a cache of so many cells, of which a token attends to at most `n_attended`."""
+        """The memory of a cache of `n_cells`, of which a token attends to at most `n_attended`."""
         return n_cells * self.cell_bytes + n_attended * self.score_bytes
 
 
 class Layout(Struct, frozen=True):
-    """The decision. `n_cells` are those of all sequences together."""
+    """The decision. `n_cells` are the cells of all sequences together."""
 
     n_cells: int
     unified: bool
 
 
 class Wish(Struct, frozen=True, kw_only=True):
-    """What is asked of the cache: `n_ctx` for one request, of which `n_running` run at once, in
-    `n_sequences` with the idle ones; and what the operator has said."""
+    """The demands on the cache: `n_ctx` for one request, `n_running` requests at once, and
+    `n_sequences` slots with the idle ones. `unified` and `kv_cells` are the operator's."""
 
     n_ctx: int
     n_running: int
@@ -73,19 +74,19 @@ class Wish(Struct, frozen=True, kw_only=True):
 
     @property
     def stream_cells(self) -> int:
-        """Cells of a stream each."""
+        """The cells of one stream for each sequence."""
         return round_up(self.n_ctx) * self.n_sequences
 
     @property
     def least_cells(self) -> int:
-        """The smallest cache that will do."""
+        """The cells of the smallest cache that suffices."""
         if self.unified is KvUnified.FALSE:
             return self.stream_cells
         return round_up(self.kv_cells or self.n_ctx)
 
     @property
     def least_attended(self) -> int:
-        """Of those, what a token attends to."""
+        """The cells of the smallest cache that one token attends to."""
         return round_up(self.n_ctx) if self.unified is KvUnified.FALSE else self.least_cells
 
 
@@ -95,10 +96,10 @@ def round_up(n_cells: int) -> int:
 
 
 def choose_layout(wish: Wish, stores: Sequence[Store]) -> Layout:
-    """One cache or a stream each, and of how many cells. Every store must hold its part.
+    """One cache or streams, and the number of cells. Every store must hold its part.
 
-    Streams, where they fit and nobody has said otherwise. Raises `MemoryShort` when what is asked
-    for, or else one request's context, does not fit.
+    Streams are chosen if they fit and the operator has not chosen otherwise. Raises `MemoryShort`
+    if the operator's choice, or else one request's context, does not fit.
     """
     stream = round_up(wish.n_ctx)
     if wish.unified is KvUnified.AUTO and _streams_fit(wish, stores):
@@ -125,7 +126,7 @@ def _streams_fit(wish: Wish, stores: Sequence[Store]) -> bool:
 
 
 def _fitting(wish: Wish, store: Store) -> int:
-    """Cells of one cache: as many as could be used, within this store's share."""
+    """The cells of one cache: as many as can be used, within this store's share."""
     wanted = wish.n_ctx * wish.n_running
     each = max(1, store.cell_bytes + store.score_bytes)
     if store.on_gpu:
@@ -135,7 +136,7 @@ def _fitting(wish: Wish, store: Store) -> int:
 
 
 def require_fit(n_cells: int, n_attended: int, stores: Sequence[Store]) -> None:
-    """Raises `MemoryShort`, with what to set, where a store cannot hold its part of `n_cells`."""
+    """Raises `MemoryShort`, with advice, if a store cannot hold its part of `n_cells`."""
     for store in stores:
         needed, limit = store.needed_bytes(n_cells, n_attended), store.limit_bytes
         if needed <= limit:

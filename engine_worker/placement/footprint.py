@@ -1,7 +1,7 @@
-"""What a model takes in memory, layer by layer: arithmetic on its header.
+"""The memory of a model, layer by layer: arithmetic on its header.
 
-The last layers are those that go to a GPU, and with the first of them the output layer; the input
-embeddings stay on the host. So llama.cpp's `llama_model::load_tensors` has it.
+The last layers go to a GPU, together with the output layer; the input embeddings stay on the host.
+llama.cpp's `llama_model::load_tensors` does it so.
 """
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from gpufc.config import KvType
 MAX_LAYERS = 65_536
 
 BLOCK = 32
-"""Numbers that all cache types but the plain ones pack together."""
+"""The numbers that a packed cache type stores together."""
 
 _BLOCK_BYTES = {
     KvType.F32: 128,
@@ -28,10 +28,10 @@ _BLOCK_BYTES = {
 
 
 class Footprint(Struct, frozen=True, kw_only=True):
-    """Bytes by layer, the one nearest to the input first.
+    """Bytes by layer, the layer nearest to the input first.
 
-    `cell_bytes` are those of one token's keys and values: an upper bound for models that compress
-    them (MLA) or keep none in some layers. `n_heads` is the most query heads that a layer has.
+    `cell_bytes` are of one token's keys and values: an upper bound for models that compress them
+    (MLA) or keep none in some layers. `n_heads` is the largest number of query heads of a layer.
     """
 
     layer_bytes: tuple[int, ...]
@@ -45,25 +45,25 @@ class Footprint(Struct, frozen=True, kw_only=True):
 
     @property
     def bytes_per_cell(self) -> int:
-        """Of one token over all layers; at least 1."""
+        """The bytes of one cell in all layers; at least 1."""
         return max(1, sum(self.cell_bytes))
 
     def device_bytes(self, n_layers: int) -> int:
-        """Weights on GPUs when so many layers are."""
+        """The weights on GPUs with `n_layers` there."""
         if not n_layers:
             return 0
         return self.output_bytes + sum(self.layer_bytes[-n_layers:])
 
     def device_cell_bytes(self, n_layers: int) -> int:
-        """Of one token's cell, what lies on GPUs when so many layers do."""
+        """The part of one cell on GPUs with `n_layers` there."""
         return sum(self.cell_bytes[-n_layers:]) if n_layers else 0
 
     def score_bytes(self, batch_tokens: int, *, flash: bool) -> int:
-        """Compute buffer for each cell that a token attends to, a step having `batch_tokens`.
+        """The compute buffer for each cell that a token attends to, in a pass of `batch_tokens`.
 
-        With flash attention it holds a mask of two bytes; without it one of four, for each head a
-        score, and that score's copy in half precision. Read from llama.cpp's reserved buffers;
-        that copy is a GPU's.
+        With flash attention it holds a mask of two bytes. Without, it holds a mask of four bytes
+        and, for each head, a score and on a GPU the score's copy in half precision. Measured:
+        llama.cpp's reserved buffers.
         """
         return batch_tokens * (2 if flash else 4 + 6 * self.n_heads)
 
@@ -71,7 +71,7 @@ class Footprint(Struct, frozen=True, kw_only=True):
 def footprint(
     header: GgufHeader, type_k: KvType = KvType.F16, type_v: KvType = KvType.F16
 ) -> Footprint:
-    """That of a model whose cache has keys and values of these types."""
+    """The footprint of a model with keys and values of these types."""
     arch = header.architecture
     n_layers = min(header.number(f"{arch}.block_count"), MAX_LAYERS)
     heads = header.per_layer(f"{arch}.attention.head_count", max(1, n_layers), 1)
@@ -83,7 +83,7 @@ def footprint(
     sizes = header.tensor_bytes
     return Footprint(
         layer_bytes=tuple(sizes.get(f"blk.{layer}", 0) for layer in range(n_layers)),
-        # where there is none, the embeddings are the output too, and a GPU gets a copy
+        # without an output tensor the embeddings are the output too, and a GPU gets a copy
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
         cell_bytes=tuple(
             _packed(n * key, type_k) + _packed(n * value, type_v) for n in kv_heads[:n_layers]

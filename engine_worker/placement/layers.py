@@ -1,6 +1,6 @@
-"""Which devices a model goes to, and how many of its layers: pure arithmetic on free memory.
+"""The devices of a model, and the number of its layers there: pure arithmetic on free memory.
 
-An estimate made before anything is loaded. Where it was too hopeful, loading fails for lack of
+It is an estimate from before the model is loaded. If it was too high, loading fails for lack of
 memory, and is tried again with `fewer_layers`.
 """
 
@@ -16,19 +16,19 @@ from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice
 
 GPU_RESERVE_BYTES = 512 << 20
-"""Of each device left alone: what the first steps allocate fails by ending the process."""
+"""Left free on each device for allocations of the first steps. If one fails, the process dies."""
 
 SHRINK = 4
-"""A part of the layers that goes back to the host when they did not fit after all."""
+"""One in so many layers goes back to the host when they did not fit after all."""
 
 
 def chosen_devices(
     devices: Sequence[EngineDevice], config: ModelConfig
 ) -> tuple[EngineDevice, ...]:
-    """The GPUs that the model is spread over, in llama.cpp's order. Empty without one.
+    """The GPUs that the model is spread over, in llama.cpp's order; empty without a GPU.
 
-    Integrated ones count where there is no other. Raises `ModelLoadError` for a device that is
-    not there.
+    Integrated GPUs count if there is no other. Raises `ModelLoadError` for a device that does not
+    exist.
     """
     found = [one for one in devices if one.kind == "gpu"]
     found = found or [one for one in devices if one.kind == "igpu"]
@@ -51,14 +51,14 @@ def _named(devices: Sequence[EngineDevice], names: str) -> Iterator[EngineDevice
 
 
 def split_shares(text: str | None) -> tuple[float, ...]:
-    """`tensor_split` as numbers; empty when it is left to llama.cpp."""
+    """`tensor_split` as numbers; empty if llama.cpp decides."""
     return tuple(float(share) for share in text.split(",")) if text else ()
 
 
 def usable_bytes(devices: Sequence[EngineDevice], shares: Sequence[float] = ()) -> int:
-    """Of a model that is spread over these devices, the most that finds room.
+    """The largest model that fits on these devices.
 
-    It is spread by `shares`, else by free memory; the device that is full first decides.
+    It is spread by `shares`, or else by free memory. The device that is full first is the limit.
     """
     free = [_free_bytes(one) for one in devices]
     weights = [*shares, *[0.0] * len(free)][: len(free)] if any(shares) else free
@@ -72,15 +72,16 @@ def usable_bytes(devices: Sequence[EngineDevice], shares: Sequence[float] = ()) 
 
 
 def _free_bytes(device: EngineDevice) -> float:
-    # some report no memory at all: what is not known does not limit
+    # some devices report no memory at all, and set no limit
     return float(device.memory_free_bytes if device.memory_total_bytes else 1 << 62)
 
 
 class Demand(Struct, frozen=True, kw_only=True):
-    """What a model asks of memory, for any number of its layers on GPUs.
+    """The memory that a model needs, for any number of its layers on GPUs.
 
-    `gpu_batch` and `cpu_batch` are the tokens of a pass with layers on a GPU and without; the
-    others whether flash attention is certain with the whole model on a GPU, with a part, with none.
+    `gpu_batch` and `cpu_batch` are the tokens of a pass with layers on a GPU and without. The
+    `flash_…` fields say whether flash attention is certain: with the whole model on a GPU, with a
+    part of it, with none.
     """
 
     model: Footprint
@@ -92,21 +93,21 @@ class Demand(Struct, frozen=True, kw_only=True):
     flash_on_cpu: bool
 
     def fitting_layers(self, wanted: int, room_bytes: int) -> int:
-        """How many layers, `wanted` at most, fit on GPUs with the smallest cache that will do."""
+        """The layers, at most `wanted`, that fit on GPUs with the smallest cache that suffices."""
         for n_layers in range(min(wanted, self.model.n_layers), 0, -1):
             if self.device_bytes(n_layers) <= room_bytes:
                 return n_layers
         return 0
 
     def device_bytes(self, n_layers: int) -> int:
-        """GPU memory for so many layers with the smallest cache that will do."""
+        """The GPU memory of `n_layers` with the smallest cache that suffices."""
         cache = self._device_store(n_layers, 0).needed_bytes(
             self.wish.least_cells, self.wish.least_attended
         )
         return self.model.device_bytes(n_layers) + int(cache / cells.GPU_SHARE)
 
     def stores(self, n_layers: int, *, device_room: int, host_room: int) -> list[cells.Store]:
-        """Where the cache will lie, when so many layers are on GPUs already."""
+        """The memory that will hold the cache, with `n_layers` loaded on GPUs."""
         if n_layers and n_layers == self.model.n_layers:
             return [self._device_store(n_layers, device_room)]
         host = cells.Store(
@@ -134,12 +135,12 @@ class Demand(Struct, frozen=True, kw_only=True):
 
 
 def fewer_layers(n_layers: int) -> int:
-    """What to try after so many layers did not fit."""
+    """The number of layers to try after `n_layers` did not fit."""
     return n_layers - -(-n_layers // SHRINK)
 
 
 def layers_short(n_layers: int, needed: int, room: int) -> MemoryShort:
-    """The error for layers that do not fit on the GPUs."""
+    """The error for `n_layers` that do not fit on the GPUs."""
     return MemoryShort(
         f"{n_layers} layers on the GPU need {amount(needed)}, and {amount(room)} of device memory"
         " can be used; set a smaller n_gpu_layers or n_ctx",

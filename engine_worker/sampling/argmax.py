@@ -17,8 +17,8 @@ from engine_worker.sampling.threads import RowThreads
 class Argmax:
     """Reads each row once. Implements `CandidateFinder`.
 
-    Honours masks and changes. Declines steps with a `k` above 1; leaves out rows whose largest
-    logit is not finite.
+    Honours masks and changes. Declines steps with a `k` above 1; leaves out rows with a largest
+    logit that is not finite.
     """
 
     def __init__(self, threads: RowThreads) -> None:
@@ -49,7 +49,7 @@ class Argmax:
         return Candidates(rows, k, ids[:, None], best[:, None])
 
     def _search_allowed(self, logits: Logits, ids: Counts, best: Logits, masks: RowMasks) -> None:
-        """Search again, within its mask, each row whose largest logit is forbidden."""
+        """Search again, within its mask, each row with a forbidden largest logit."""
         again = (~masks.allow(masks.rows, ids[masks.rows])).nonzero()[0]
 
         def search(part: slice) -> None:

@@ -1,8 +1,8 @@
 """All tokens of one engine step, chosen at once: exactly those that `Sampler.choose` gives.
 
 Finders reduce each row to a few candidates; the chain then works on the candidates of all rows
-together. A row by itself goes through `Sampler.choose_by`: one whose chain needs more than
-`MAX_TOP_K` tokens, one that no finder has answered, and the only row of a step.
+together. `Sampler.choose_by` samples a row by itself: a row with a top-k above `MAX_TOP_K`, a row
+that no finder has answered, and the only row of a step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ def sampler_for(backend: Backend) -> "BatchSampler":
 
 
 def prepare(picks: Sequence[Pick]) -> Prepared:
-    """Do what needs no logits. A device computes these meanwhile.
+    """The part of the sampling that needs no logits. A device computes these meanwhile.
 
     Raises `ValueError` for a mask with fewer bits than the vocabulary has tokens.
     """
@@ -117,8 +117,8 @@ class BatchSampler:
     def __init__(
         self, n_vocab: int, n_threads: int, finders: Sequence[CandidateFinder] = ()
     ) -> None:
-        """`n_threads` includes the caller's; `close` ends the others. `finders` are asked in order,
-        before the sampler's own."""
+        """`n_threads` includes the caller's thread. `finders` are asked in order, before the
+        sampler's own."""
         self._threads = RowThreads(n_threads)
         self._finders: tuple[CandidateFinder, ...] = (
             *finders,

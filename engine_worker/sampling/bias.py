@@ -155,7 +155,7 @@ def plan_bias(
 
 
 def unusable() -> DecodeFailed:
-    """The error for a row whose largest logit is NaN, infinite, or -inf.
+    """The error for a row with a largest logit that is NaN, infinite, or -inf.
 
     NaN wins every maximum. -inf alone is legal, since some models mask tokens so, but not as the
     largest logit.

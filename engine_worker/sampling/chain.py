@@ -1,9 +1,9 @@
 """llama.cpp's sampler chain from top-k to the draw, for many rows at once.
 
 Pure arithmetic over candidates: `scores` has shape (n_rows, n_candidates) and holds logits minus
-the row's best one, candidates by rising id, -inf where a row has fewer. Double precision, so that
-the order of summation does not decide who survives; every sum runs along a row alone and padding
-adds zeros to it, so a row's result does not depend on the rows beside it, to the last bit.
+the row's largest, candidates by rising id, padded with -inf. Double precision, so that the order of
+summation does not decide which candidates survive. Every sum runs along one row, and padding adds
+zeros to it, so a row's result does not depend on the other rows, to the last bit.
 """
 
 import math
@@ -23,11 +23,11 @@ _ALL = 1 << 31
 """More than any vocabulary has."""
 
 LEAST_TEMPERATURE = 1e-200
-"""So cold that the best one is certain, whatever the scores; below it their quotient overflows."""
+"""At this temperature the best token is certain. Below it, scores divided by it overflow."""
 
 
 class Steps(NamedTuple):
-    """The steps' parameters for one row; a step that is off has the value that changes nothing."""
+    """The steps' parameters for one row. A step that is off has its neutral value."""
 
     top_k: float
     typical_p: float
@@ -37,7 +37,8 @@ class Steps(NamedTuple):
 
 
 def steps(params: SamplingParams, n_vocab: int) -> Steps:
-    """Greedy is the best one alone: of equals top-k keeps the lowest id, as argmax does."""
+    """The steps of these parameters. Greedy is top-k 1: it keeps the lowest id of equals, as argmax
+    does."""
     if params.temperature == 0.0:
         return Steps(1, 1.0, 1.0, -math.inf, 1.0)
     return Steps(
@@ -50,8 +51,10 @@ def steps(params: SamplingParams, n_vocab: int) -> Steps:
 
 
 class Table:
-    """The `Steps` of some rows, as columns; and which steps any of them takes at all, since to find
-    that out takes as long as a step. Immutable."""
+    """The `Steps` of some rows as columns, and which steps any row takes. Immutable.
+
+    To find out which steps are taken costs as much as a step, so it is done once.
+    """
 
     def __init__(self, values: Scores) -> None:
         """`values` has a row of `Steps` for each."""
@@ -69,7 +72,7 @@ class Table:
         return len(self._values)
 
     def of(self, rows: Counts) -> "Table":
-        """Only those of some rows."""
+        """The table of some rows only."""
         return Table(self._values[rows])
 
 
@@ -78,8 +81,8 @@ def draw(
 ) -> Counts:
     """The place of each row's chosen candidate; arguments as `survivors` takes them.
 
-    Drawn by rising id, not by rank: when a replay's logits differ in the last bits, equals that
-    change places do not change the draw.
+    The draw goes by rising id, not by rank: if a replay's logits differ in the last bits, equal
+    candidates may change ranks without changing the draw.
     """
     kept, weights = survivors(scores, counts, table, whole)
     mass = weights.cumsum(axis=1)
@@ -94,11 +97,11 @@ def draw(
 def survivors(
     scores: Scores, counts: Counts, table: Table, whole: float | None = None
 ) -> tuple[Mask, Scores]:
-    """Which candidates the steps leave, and their weights, 0 for the others; not normalized.
+    """The candidates that the steps leave, and their weights, not normalized; 0 for the rest.
 
-    Of each row the first `counts`, at least one, are candidates, the rest is padding. `table` has
-    the steps of each. `whole` is the mass of all tokens, of which top-p is a share, where
-    candidates are fewer than the steps before top-p leave; None where they are not.
+    The first `counts` of each row, at least one, are candidates; the rest is padding. `table` has
+    the steps of each row. `whole` is the mass of all tokens, of which top-p is a share; None if the
+    candidates hold every token that the steps before top-p leave.
     """
     n_kept = np.minimum(table.top_k, counts)
     if table.is_typical:
@@ -146,7 +149,7 @@ def _first(scores: Scores, ranked: Scores, n_kept: Counts) -> Mask:
 
 
 def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None) -> Counts:
-    """How many of the first `n_kept` it takes to hold the share `top_p` of the mass."""
+    """The number of the first `n_kept` that together hold the share `top_p` of the mass."""
     mass = np.exp(ranked)
     if n_kept.min() < mass.shape[1]:
         mass *= np.arange(mass.shape[1]) < n_kept[:, None]
@@ -156,8 +159,8 @@ def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None)
 
 
 def _drop_untypical(scores: Scores, share: float) -> None:
-    """Locally typical sampling of one row, in place (Meister et al. 2022): those stay whose
-    surprise is nearest to the entropy, until they hold more than `share` of the mass."""
+    """Locally typical sampling of one row, in place (Meister et al. 2022): the tokens with a
+    surprise nearest to the entropy stay, until they hold more than `share` of the mass."""
     places = (scores > -np.inf).nonzero()[0]
     weights = np.exp(scores[places])
     chances = weights / weights.sum()

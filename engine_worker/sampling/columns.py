@@ -110,7 +110,7 @@ class Columns:
         return maxima
 
     def _fold_allowed(self, logits: Logits, maxima: Logits, k: Counts, masks: RowMasks) -> None:
-        """Replace the maxima of masked rows by those of their allowed tokens."""
+        """Replace the maxima of masked rows by the maxima of their allowed tokens."""
         wanted = k[masks.rows].nonzero()[0]
 
         def fold(part: slice) -> None:

@@ -137,7 +137,7 @@ class Sampler:
 
 
 def _nothing_left(logits: Logits, mask: MaskWords | None) -> RequestError:
-    """The error for a row without any token to choose from, whose logits are sound."""
+    """The error for a row with sound logits and no token to choose from."""
     if mask is not None and masked(logits, mask).max() == -np.inf:
         return InvalidGrammar("the grammar allows no token here")
     return InvalidRequest("the biases leave no token to choose from", param="logit_bias")

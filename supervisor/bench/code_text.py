@@ -34,8 +34,8 @@ _METHOD = """
 
 
 def wish(first_words: Sequence[str], n_tokens: int, dice: random.Random) -> str:
-    """A class whose name begins with these words, with one or more methods, about `n_tokens`
-    long."""
+    """A class with these words at the beginning of its name and one or more methods, about
+    `n_tokens` long."""
     n_methods = max(1, round((n_tokens - FIXED_TOKENS) / METHOD_TOKENS))
     nouns = dice.sample(WORDS, k=n_methods + 1)
     verbs, others = dice.sample(WORDS, k=n_methods), dice.sample(WORDS, k=n_methods)

@@ -239,8 +239,8 @@ def _holder(port: int) -> str:
 
 
 def name_of(process: "psutil.Process") -> str:
-    """A process's whole name. psutil does not complete the name of a script, whose command line
-    begins with its interpreter."""
+    """A process's whole name. psutil does not complete a script's name: its command line begins
+    with the interpreter."""
     name: str = process.name()
     if len(name) < COMM_LETTERS:
         return name

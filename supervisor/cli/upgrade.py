@@ -28,7 +28,7 @@ def command(runtime_dir: str | None) -> None:
         for event in ControlClient(folder.control_socket).upgrade():
             match event["event"]:
                 case "failed":
-                    raise Refused(f"{event['message']}; the front before serves on")
+                    raise Refused(f"{event['message']}; the old front keeps serving")
                 case "serving" | "done":
                     pid = event["pid"]
                 case _:

@@ -66,18 +66,25 @@ class Wakeup:
     wait: when it is due and the wait in progress ends later, it is set again.
     """
 
-    __slots__ = ("_deadline", "_due", "_timer", "_waiter")
+    __slots__ = ("_deadline", "_due", "_loop", "_timer", "_waiter")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         # both in the loop's seconds; infinite without a timer and without a time limit
         self._due = math.inf
         self._deadline = math.inf
 
+    def after(self, timeout_s: float) -> float:
+        """The deadline that is `timeout_s` from now."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time() + timeout_s
+
     async def wait_until(self, deadline: float) -> None:
-        """Return when `wake` is called, or at `deadline` (loop seconds, infinite for never)."""
-        loop = asyncio.get_running_loop()
+        """Return when `wake` is called, or at `deadline` (infinite for never)."""
+        loop = self._loop or asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         self._deadline = deadline
         if deadline < self._due:
@@ -182,14 +189,15 @@ class ResponseStream:
         None after `timeout_s` without any. An empty list after the end. Raises the request's
         `RequestError` once everything before it has been read. Cancelling the call loses nothing.
         """
-        deadline = math.inf
+        deadline = None
         while True:
-            if not self._news and not self._at_end():
-                if deadline == math.inf:
-                    deadline = asyncio.get_running_loop().time() + timeout_s
-                await self._wakeup.wait_until(deadline)
             if not self._news:
-                break
+                if self._at_end():
+                    break
+                deadline = deadline or self._wakeup.after(timeout_s)
+                await self._wakeup.wait_until(deadline)
+                if not self._news:
+                    break
             # a parser may hold back all that came: then the wait goes on
             if events := self._take():
                 return events

@@ -112,8 +112,12 @@ class StreamLog:
             raise LinkError(
                 f"sequence {self.no} has {n_tokens} tokens and got some at {delta.position}"
             )
-        if delta.tokens:
-            self.tokens.extend(delta.tokens)
+        tokens = delta.tokens
+        if tokens:
+            if len(tokens) == 1:  # the usual delta: cheaper than `extend`
+                self.tokens.append(tokens[0])
+            else:
+                self.tokens.extend(tokens)
             self.fruitless_dispatches = 0
         self.texts.append(delta.text)
         self.finish = delta.finish

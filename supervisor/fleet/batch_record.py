@@ -12,7 +12,7 @@ from gpufc.ids import RequestId, RequestNo
 from gpufc.protocol import Finished, FromWorker, Generate, Refused, Step
 from gpufc.sampling import SamplingParams
 
-MAX_SEQUENCES = 64
+MAX_RECORDED = 64
 
 
 class SequenceRecord(Struct, frozen=True, kw_only=True):
@@ -52,9 +52,9 @@ class Batch:
                 pass
 
     def records(self, first: tuple[RequestNo, ...]) -> tuple[SequenceRecord, ...]:
-        """Records of at most `MAX_SEQUENCES` sequences; the sequences in `first` come first."""
+        """Records of at most `MAX_RECORDED` sequences; the sequences in `first` come first."""
         ordered = sorted(self._given, key=lambda no: (no not in first, no))
-        return tuple(_record(self._given[no]) for no in ordered[:MAX_SEQUENCES])
+        return tuple(_record(self._given[no]) for no in ordered[:MAX_RECORDED])
 
 
 def _record(sequence: Generate) -> SequenceRecord:

@@ -17,6 +17,7 @@ import msgspec
 
 from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import NotFound, Overloaded
+from gpufc.facts import MAX_SEQUENCES
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
 from supervisor.fleet import upkeep
@@ -50,9 +51,6 @@ from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
-
-MAX_SEQUENCES = 256
-"""llama.cpp's limit (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
 STOP_LIMIT_S = 30.0
 """Longer than every ladder: only a process that the kernel cannot end takes more."""

@@ -64,6 +64,7 @@ class Spare:
         """Give it to a new owner. It writes to `log` once it is booted."""
         self.on_exit = on_exit
         with contextlib.suppress(OSError):  # without the link it goes on with its own log
+            log.touch(mode=0o600)  # the worker opens an existing file only
             self.log_link.symlink_to(log)
         return self.process
 

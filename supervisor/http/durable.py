@@ -140,14 +140,15 @@ class DurableReader:
 
     async def next(self, timeout_s: float) -> list[StreamEvent] | None:
         """As `ResponseStream.next`, with a position in each event."""
-        deadline = math.inf
+        deadline = None
         while True:
-            if not self.cursor.has_news and not self.request.is_over:
-                if deadline == math.inf:
-                    deadline = asyncio.get_running_loop().time() + timeout_s
-                await self._wakeup.wait_until(deadline)
             if not self.cursor.has_news:
-                break
+                if self.request.is_over:
+                    break
+                deadline = deadline or self._wakeup.after(timeout_s)
+                await self._wakeup.wait_until(deadline)
+                if not self.cursor.has_news:
+                    break
             if events := self.cursor.take(ENTRIES_AT_ONCE):
                 return events
             await asyncio.sleep(0)

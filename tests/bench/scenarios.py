@@ -1,7 +1,7 @@
 """The named scenarios, as data; `intruder` has code of its own.
 
-A scenario gives plain metrics. Metrics whose names end in `_per_s` and `_share` are better when
-higher, all others when lower.
+A scenario gives plain metrics. Metrics that end in `_per_s` and `_share` are better when higher,
+all others when lower.
 """
 
 from collections.abc import Callable, Coroutine

@@ -62,7 +62,7 @@ class Server(Protocol):
 class Gpufc(Struct, frozen=True, kw_only=True):
     """This project's service. `keys` are further keys of its configuration.
 
-    It has no spare worker, whose one start would fall into the measurement.
+    It has no spare worker: the spare's start would fall into the measurement.
     """
 
     name: str = "gpufc"

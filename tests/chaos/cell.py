@@ -41,12 +41,19 @@ class Cell(Struct, frozen=True):
 class Play:
     """One try at one cell. While the file `marker` is missing, the next load goes wrong."""
 
-    def __init__(self, one: Rig, world: World, cell: Cell, name: str, marker: Path) -> None:
+    def __init__(
+        self, one: Rig, world: World, cell: Cell, marker: Path, *, n_misses: int = 0
+    ) -> None:
         self.one, self.world, self.cell, self.marker = one, world, cell, marker
         self.fault, self.moment = cell.fault, cell.moment
         self.once = one.once()
         self.plan: Plan = world.plan(
-            cell.fault, cell.moment, name, self.once, streamed=cell.streamed
+            cell.fault,
+            cell.moment,
+            f"{cell.name} try {n_misses}",
+            self.once,
+            streamed=cell.streamed,
+            n_misses=n_misses,
         )
         self.records = Records(one.service.runtime.path)
         self.epoch = 0

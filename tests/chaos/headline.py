@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 RESULTS = Path(__file__).with_name("RESULTS.md")
-RUNS = ("--kills 200", "--returns 10", "--real 2", "--hangs 2", "--poison 3")
+RUNS = ("--kills 150", "--returns 10", "--real 2", "--hangs 2", "--poison 3")
 """Some minutes in all. Each is a command line of `scripts/chaos`, with `SEED`."""
 SEED = "--seed 1"
 BEGIN = "<!-- headline figures: written by scripts/chaos --headline -->\n"

@@ -30,7 +30,7 @@ from tests.chaos.rig import (
 )
 
 CELLS_OF_A_SERVICE = 16
-TRIES = 4
+TRIES = 8
 """A signal from outside may come too late: that is a miss, not a pass, and is tried again."""
 SPARE_DESCRIPTORS = 12
 
@@ -166,7 +166,7 @@ async def _try(one: Rig, world: World, cell: Cell, marker: Path, *, once: bool) 
     missed: list[str] = []
     while True:
         try:
-            wrong = await Play(one, world, cell, f"{cell.name} try {len(missed)}", marker).run()
+            wrong = await Play(one, world, cell, marker, n_misses=len(missed)).run()
         except Missed as err:
             missed.append(str(err))
             if not once and len(missed) < TRIES:

@@ -84,7 +84,16 @@ class Modelled:
                 raise AssertionError(f"{kind}: {problems[0]}")
             self._known[kind] = Known(texts_of(history)[0], tuple(event_texts(history)))
 
-    def plan(self, fault: Fault, moment: Moment, name: str, once: Path, *, streamed: bool) -> Plan:
+    def plan(
+        self,
+        fault: Fault,
+        moment: Moment,
+        name: str,
+        once: Path,
+        *,
+        streamed: bool,
+        n_misses: int,
+    ) -> Plan:
         kind = _kind(moment)
         ask, known, n_tokens = _ask(kind), self._known[kind], QUESTIONS[kind][1]
         if moment is Moment.STOP:

@@ -58,8 +58,19 @@ class World(Protocol):
         ...
 
     def plan(
-        self, fault: Fault, moment: Moment, name: str, once: Path, *, streamed: bool
-    ) -> Plan: ...
+        self,
+        fault: Fault,
+        moment: Moment,
+        name: str,
+        once: Path,
+        *,
+        streamed: bool,
+        n_misses: int,
+    ) -> Plan:
+        """The requests of a try. After misses a stream may last longer, so that it meets its
+        moment on a slow machine too."""
+        ...
+
     def spoil(self, marker: Path) -> None:
         """Let the next load go wrong, in a service with this marker."""
         ...

@@ -8,12 +8,14 @@ from pathlib import Path
 from engine_worker.backend.fake.vocabulary import expected_tokens, piece, tokenize
 from tests.chaos.faults import Fault
 from tests.chaos.load import Ask, ask_fake
-from tests.chaos.moments import NOT_FROM_INSIDE, Moment
+from tests.chaos.moments import NOT_FROM_INSIDE, REPLACING, Moment
 from tests.chaos.plan import Plan, Setup
 from tests.chaos.rig import Rig
 
 N_TOKENS = 40
 N_DRAINING = 120
+LONGEST = 4
+"""A stream is doubled so often at most."""
 THIRD = N_TOKENS // 3
 IN_PROMPT = -1
 LONG = "a long prompt " * 100
@@ -72,9 +74,20 @@ class Scripted:
     async def prepare(self, one: Rig) -> None:
         """Nothing: the answers are known."""
 
-    def plan(self, fault: Fault, moment: Moment, name: str, once: Path, *, streamed: bool) -> Plan:
+    def plan(
+        self,
+        fault: Fault,
+        moment: Moment,
+        name: str,
+        once: Path,
+        *,
+        streamed: bool,
+        n_misses: int,
+    ) -> Plan:
         prompt = _prompt(moment, name, _directives(fault, moment, name, once))
         n_tokens = N_DRAINING if moment is Moment.DRAIN else N_TOKENS
+        if moment in REPLACING:  # the stream has to last until another worker has been spawned
+            n_tokens <<= min(n_misses, LONGEST)
         stop = STOP if moment is Moment.STOP else None
         alone = fault.outside and moment is not Moment.DRAIN
         return Plan(

@@ -163,7 +163,7 @@ async def test_without_room_for_both_requests_wait_and_none_is_refused(
     async with load(running):
         code, said = await command(running, "swap", str(new))
     assert code == 0, said
-    assert "what runs on the old model ends first (there is not room for both)" in said
+    assert "running requests end on the old model first (there is not room for both)" in said
     assert running.worker()["model_path"] == str(new)
 
 

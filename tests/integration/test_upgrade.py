@@ -229,7 +229,7 @@ async def test_a_new_front_that_cannot_start_changes_nothing(tmp_path: Path, cau
         found = Running(started, config)
         expected = {
             "configuration": "unknown key n_ctxt",
-            "model": "another n_ctx",
+            "model": "the configuration has changed n_ctx",
             "crash": "ImportError: it is broken",
         }
         match cause:

@@ -1,6 +1,6 @@
-"""What a worker must never say to its front: garbage, too much, twice, in the name of another.
+"""Messages that a worker must never send: garbage, oversize, duplicate, of another epoch.
 
-A scripted engine says it, on the real link, so that the front's answer can be seen.
+A scripted engine sends them on the real link, so that tests see the front's answer.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from gpufc.ids import Epoch
 from gpufc.protocol import MAX_MESSAGE_BYTES, Delta, FromWorker, Loading, Step
 
 GARBAGE = b"\xc1 this is no message"
-"""0xC1 is the one byte that msgpack never uses."""
+"""0xC1 is the only byte that msgpack never uses."""
 
 
 class FakeChannel(Channel):
-    """A channel that remembers what it said last, of what may be said more than once."""
+    """A channel that keeps its last message of the kinds that a worker repeats."""
 
     _latest: Step | Loading | None = None
 
@@ -29,19 +29,19 @@ class FakeChannel(Channel):
         super().send(message)
 
     def misspeak(self, fault: str) -> None:
-        """Say one of `fake_vocabulary.MISSPEAKS`. From any thread, in order with `send`."""
+        """Send one of `vocabulary.MISSPEAKS`. From any thread, in order with `send`."""
         self.send_bytes(_WORDS[fault](self))
 
     def _repeatable(self) -> Step | Loading:
         if self._latest is None:
-            raise LinkError("nothing has been said that could be said again")
+            raise LinkError("no message has been sent that could be repeated")
         return self._latest
 
     def _again(self) -> bytes:
         return wire.encode(self._repeatable())
 
     def _of_another_epoch(self) -> bytes:
-        """What would be wrong tokens in the right place, if nobody looked at the epoch."""
+        """Wrong tokens at the right position, which only the epoch gives away."""
         latest = self._repeatable()
         if isinstance(latest, Step):
             latest = replace(latest, deltas=tuple(map(_next, latest.deltas)))
@@ -61,7 +61,7 @@ _WORDS: dict[str, Callable[[FakeChannel], bytes]] = {
 
 
 def misspeak_on(channel: Channel) -> Misspeak:
-    """How to misspeak on a scripted engine's channel."""
+    """The way to send forbidden messages on a scripted engine's channel."""
     if not isinstance(channel, FakeChannel):
         raise TypeError("only a scripted engine's channel can misspeak")
     return channel.misspeak

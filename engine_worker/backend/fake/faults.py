@@ -1,18 +1,19 @@
-"""What a fake engine can do wrong, and the script that says what it does while it loads.
+"""The faults of a fake engine, and the script of its loading and timing.
 
 The script (`ModelConfig.fake_script`) is a comma separated list:
 
     step_ms=5            each decode takes that long, and
-    prefill_us=10        that long for each token whose logits nobody wants
+    prefill_us=10        that much longer for each token without logits
     load_s=1.5           loading takes that long, with progress
     load_fail=1          loading raises `ModelLoadError`
     load_fault=segv      loading has that fault, see `FAULTS`; exit3 is exit with the code 3
-    load_short=1000      loading lacks so many bytes of memory
+    load_short=1000      loading lacks that many bytes of memory
     fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
-    nan=1                what it computes are no numbers
-    leak_kb=64           each decode keeps so much more memory
+    nan=1                all logits are NaN
+    leak_kb=64           each decode keeps that much more memory
 
-A file `MODEL.script` beside the model's (which need not exist) adds to it, for that model only.
+A file `MODEL.script` next to the model's file adds to it, for that model only. The model's file
+need not exist.
 """
 
 import ctypes
@@ -33,11 +34,11 @@ from gpufc.config import ModelConfig
 from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
 
 Commit = Callable[[str, int], None]
-"""Has a fault, with its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
-among them: it is in the logits."""
+"""Commits a fault, given its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
+among these faults: it is in the logits."""
 
 Misspeak = Callable[[str], None]
-"""Says one of `MISSPEAKS` on the link."""
+"""Sends one of `MISSPEAKS` on the link."""
 
 HOG_BLOCK_BYTES = 16 << 20
 HOG_LIMIT_BYTES = 2 << 30
@@ -58,7 +59,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def script_of(config: ModelConfig) -> Script:
-    """The configured script with what belongs to the model. Raises `ConfigError`."""
+    """The configured script together with the model's own. Raises `ConfigError`."""
     own = Path(f"{config.model_path}.script")
     text = own.read_text() if config.model_path and own.is_file() else ""
     return parse_script(f"{config.fake_script},{text}")
@@ -85,7 +86,7 @@ def parse_script(text: str) -> Script:
 
 
 def play_load(script: Script, on_progress: LoadProgress, commit: Commit) -> None:
-    """Load as the script says. Returns, raises `ModelLoadError`, never returns, or dies."""
+    """Play the script's loading: return, raise `ModelLoadError`, never return, or die."""
     n_steps = max(1, min(20, int(script.load_s / 0.05)))
     for step in range(n_steps):
         on_progress(step / n_steps)
@@ -124,11 +125,11 @@ def first_time(marker: str) -> bool:
 
 
 def committer(misspeak: Misspeak) -> Commit:
-    """What commits a fault, given the way to say what must not be said."""
+    """The function that commits faults, given the way to misspeak."""
 
     def commit(fault: str, code: int) -> None:
         if fault in MISSPEAKS:
-            misspeak(fault)  # and the engine goes on, as one that does not know would
+            misspeak(fault)  # the engine goes on, unaware of it
             return
         _DEEDS[fault](code)
         raise AssertionError(f"the fault {fault} returned")
@@ -137,14 +138,14 @@ def committer(misspeak: Misspeak) -> Commit:
 
 
 def _with_code(text: str) -> tuple[str, int]:
-    """`exit3` is the fault `exit` with the code 3; others have none."""
+    """`exit3` is the fault `exit` with the code 3. No other fault has a code."""
     name = text.rstrip("0123456789")
     return name, int(text[len(name) :] or 1)
 
 
 def _die_of(signum: int) -> Callable[[int], None]:
     def die(_: int) -> None:
-        # in this very thread, as a fault of the C library would be; faulthandler writes its stack
+        # in this thread, like a fault of the C library; faulthandler writes its stack
         signal.raise_signal(signum)
         time.sleep(60)
 
@@ -152,25 +153,25 @@ def _die_of(signum: int) -> Callable[[int], None]:
 
 
 def _hang(_: int) -> None:
-    """Never return, the GIL free: heartbeats go on."""
+    """Never return, without the GIL: heartbeats go on."""
     while True:
         time.sleep(0.05)
 
 
 def _freeze(_: int) -> None:
-    """Never return with the GIL held: no thread of this process runs any more."""
+    """Never return, with the GIL: no thread of this process runs any more."""
     sleep = ctypes.PyDLL(None).sleep
     while True:
         sleep(3600)
 
 
 def _hog(_: int) -> None:
-    """Take memory until the kernel ends it. Where nothing limits it, it ends by itself: a test
-    must not take the machine's."""
+    """Take memory until the kernel kills the process. Without a memory limit, stop at
+    `HOG_LIMIT_BYTES`, so that a test does not take the machine's memory."""
     held = []
     for _block in range(HOG_LIMIT_BYTES // HOG_BLOCK_BYTES):
         held.append(b"x" * HOG_BLOCK_BYTES)
-    raise MemoryError(f"{len(held)} blocks taken, and nothing happened")
+    raise MemoryError(f"took {len(held)} blocks, and the process was not killed")
 
 
 def _raise(_: int) -> None:

@@ -1,25 +1,24 @@
-"""The fake engine's tokens, and what it generates: a pure function of a sequence's history.
+"""The fake engine's tokens and its text: a pure function of a sequence's history.
 
-Token ids: 0–255 are the bytes of prompts; 256 is BOS, 257 EOS, then the control tokens; from
-`GENERATED` on, `GENERATED + b` is byte `b` as the engine itself generates it. Prompts are never
-tokenized to the latter, so the number of generated tokens is exact whatever a chat template puts
-around a prompt, and the same when a request is replayed with the tokens that it has.
+Token ids 0–255 are the bytes of prompts. 256 is BOS, 257 EOS, then come the control tokens.
+`GENERATED + b` is byte `b` as the engine generates it. No prompt is tokenized to these. So the
+number of generated tokens is exact for any chat template, and the same in a replay.
 
-The generated text is lowercase letters and spaces, drawn from a hash over *all* tokens before:
-each stream is its own canary, and one wrong, missing or doubled token changes everything after.
-Directives in the prompt's text change that:
+The generated text is lowercase letters and spaces, drawn from a hash over *all* tokens before. One
+wrong, missing or doubled token therefore changes the whole rest of the text. Directives in the
+prompt's text change it:
 
-    [[emoji]]          generates characters of two to four bytes instead
-    [[say:TEXT]]       begins with TEXT, then goes on as usual
-    [[stop@N]]         ends (EOS) after N generated tokens
-    [[FAULT@N]]        has the fault while it computes what follows the N-th generated token;
-                       N = -1: while it computes the prompt, at the directive's last byte
-    [[FAULT@N once=PATH]]   only if the file PATH does not exist, and creates it
-    [[exit@N:CODE]]    the fault `exit`, with its exit code
+    [[emoji]]          generate characters of two to four bytes instead
+    [[say:TEXT]]       begin with TEXT, then go on as usual
+    [[stop@N]]         end (EOS) after N generated tokens
+    [[FAULT@N]]        commit the fault while computing the token after the N-th generated one;
+                       N = -1: while computing the prompt, at the directive's last byte
+    [[FAULT@N once=PATH]]   only if the file PATH does not exist, and create it
+    [[exit@N:CODE]]    commit the fault `exit`, with its exit code
 
-Faults are `FAULTS`; what they do stands in `faults.py`, what is said on the link by `MISSPEAKS` in
-`channel.py`. A stream gets exactly N tokens before its fault: the N-th was sent by the step before.
-A replay that begins beyond N does not meet it again, one that begins at N or before does.
+`faults.py` has the deeds of `FAULTS`, `channel.py` the messages of `MISSPEAKS`. A stream gets
+exactly N tokens before its fault: the step before sent the N-th. A replay that begins beyond N does
+not meet the fault again; one that begins at N or before does.
 """
 
 import re
@@ -64,10 +63,9 @@ class Directive(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """What the engine knows after a token: everything that the next one depends on.
+    """The engine's state after a token: all that the next token depends on.
 
-    `pending` are the bytes decided on but not generated yet, never empty. `bracket` says that the
-    token was a prompt's `]`.
+    `pending` are the bytes that come next, never empty. `bracket`: the token was a prompt's `]`.
     """
 
     digest: int = 0
@@ -78,8 +76,8 @@ class State(Struct, frozen=True):
 
 
 def advance(before: State, token: int, tail: Callable[[], Sequence[int]]) -> State:
-    """The state after `token`. `tail` gives the last `MAX_DIRECTIVE` tokens before it, if there
-    are as many; it is called only where a directive may end."""
+    """The state after `token`. `tail` returns up to `MAX_DIRECTIVE` tokens before it; it is called
+    only where a directive may end."""
     digest = _mix(before.digest, token)
     if token >= GENERATED:
         pending = before.pending[1:] if token == GENERATED + before.pending[0] else b""
@@ -98,7 +96,7 @@ def advance(before: State, token: int, tail: Callable[[], Sequence[int]]) -> Sta
 
 
 def next_token(state: State) -> int:
-    """What the engine generates in `state`."""
+    """The token that the engine generates in `state`."""
     for entry in state.directives:
         if entry.kind == "stop" and state.n_generated >= entry.at:
             return EOS
@@ -106,7 +104,7 @@ def next_token(state: State) -> int:
 
 
 def expected_tokens(history: Sequence[int], n: int) -> list[int]:
-    """The next `n` tokens after `history`, fewer if EOS comes first (it is the last then)."""
+    """The next `n` tokens after `history`. If EOS comes first, it is the last."""
     state = State()
     for end, token in enumerate(history):
         state = advance(state, token, partial(_tail, history, end))
@@ -129,7 +127,7 @@ def expected_text(history: Sequence[int], n: int) -> str:
 
 
 def tokenize(text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-    """UTF-8 bytes; with `parse_special`, control tokens where they are spelt out."""
+    """UTF-8 bytes; with `parse_special`, the spelling of a control token becomes that token."""
     tokens = [BOS] if add_special else []
     parts: Iterable[str] = _SPELT.split(text) if parse_special else (text,)
     for part in parts:
@@ -170,7 +168,7 @@ def _unit(digest: int, directives: tuple[Directive, ...]) -> bytes:
 
 
 def _directive(tail: Sequence[int]) -> tuple[Directive, ...]:
-    """The directive whose last bracket comes after `tail`, if it is one."""
+    """The directive that ends with a bracket after `tail`, if there is one."""
     text = bytes(token if token < 256 else 0 for token in tail)
     start = text.rfind(b"[[")
     return () if start < 0 else parse_directive(text[start + 2 : -1].decode("utf-8", "replace"))
@@ -178,7 +176,7 @@ def _directive(tail: Sequence[int]) -> tuple[Directive, ...]:
 
 @lru_cache(maxsize=1024)
 def parse_directive(text: str) -> tuple[Directive, ...]:
-    """The inside of `[[…]]`; nothing for text that only looks like one."""
+    """The directive inside `[[…]]`; empty for text that only looks like one."""
     if text == "emoji":
         return (Directive("emoji"),)
     if text.startswith("say:") and len(text) > 4:

@@ -120,7 +120,7 @@ class SamplerBindings(Protocol):
 
 class Bindings(ModelBindings, ContextBindings, VocabularyBindings, SamplerBindings, Protocol):
     """The module `llama_cpp.llama_cpp` as loading and the finders use it. Only `backend` imports
-    the module; the others are given it. An enum's values are read by `constant`."""
+    the module, and passes it on. An enum's values are read by `constant`."""
 
 
 def constant(bindings: Bindings, name: str) -> int:

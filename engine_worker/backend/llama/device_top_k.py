@@ -6,8 +6,8 @@ blocks, and put the ids in order. The host then reads a few numbers of each row 
 
 llama.cpp lets samplers add nodes to its graph (`llama_sampler_i`, experimental), but only to the
 rows of their own sequence, one by one. This sampler belongs to a sequence that never exists, and
-works on the logits of all rows. Its price is memory for what it might return: three times that of
-the logits on the host.
+works on the logits of all rows. Its price is memory for the results of samplers: three times that
+of the logits on the host.
 """
 
 import ctypes
@@ -38,12 +38,13 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 from engine_worker.backend.port import MAX_SEQUENCES
+from engine_worker.tuning import H100
 
 K = 64
 """Tokens that are found of each row."""
 
-MIN_ROWS = 16
-"""Rows of a step. Measured on one H100: the host looks through fewer in less time."""
+MIN_ROWS = H100.least_device_top_k_rows
+"""Rows of a step."""
 
 WIDEST = 1 << 14
 """Logits of a row to sort, in all. A vocabulary without divisors for that has no finder."""
@@ -237,7 +238,7 @@ class DeviceTopK:
             order = make("argsort", values, _DESCENDING)
             return make("view_2d", order, K, n_rows, 4 * width, 0)
 
-        def those(values: int, width: int, places: int) -> int:
+        def rows_at(values: int, width: int, places: int) -> int:
             return make("get_rows", make("reshape_3d", values, 1, width, n_rows), places)
 
         block, n_blocks = self._block, self._n_vocab // self._block
@@ -250,11 +251,11 @@ class DeviceTopK:
         ids = make("get_rows", all_ids, make("cont_1d", blocks, K * n_rows))
 
         places = first_of(make("reshape_2d", left, width, n_rows), width)
-        largest, ids = those(left, width, places), those(ids, width, places)
+        largest, ids = rows_at(left, width, places), rows_at(ids, width, places)
         by_id = make("argsort", make("reshape_2d", ids, K, n_rows), _ASCENDING)
         found = make("sum_rows", logits)
         for values in (largest, ids):
-            ordered = make("reshape_2d", those(values, K, by_id), K, n_rows)
+            ordered = make("reshape_2d", rows_at(values, K, by_id), K, n_rows)
             found = make("concat", ordered, found, 0)
         return made
 

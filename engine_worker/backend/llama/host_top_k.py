@@ -22,12 +22,11 @@ from engine_worker.backend.candidates import (
     certain_candidates,
 )
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, Signatures, bind
+from engine_worker.tuning import H100
 
-MIN_THREADS = 8
-"""Threads. Measured on the 16 cores of an H100's host: `Columns` takes less time than fewer."""
-
-MIN_ROWS = 16
-"""Rows of a step. Measured there: looking through fewer takes less time than waking threads."""
+MIN_THREADS = H100.least_host_top_k_threads
+MIN_ROWS = H100.least_host_top_k_rows
+"""Rows of a step."""
 
 _F32 = 0
 """GGML_TYPE_F32"""
@@ -91,10 +90,10 @@ class HostTopK:
     """Implements `HostFinder`. Belongs to one thread.
 
     Answers steps of `min_rows` and more. Honours changes of any kind, and masks; leaves out rows in
-    which fewer than `k` of the k + 1 found tokens are allowed, or others may tie with the last.
-    Declines if no row needs more than its largest logit, which argmax finds in less time, and if a
-    logit is not finite. A model that masks tokens with -inf does so in every step: from the first
-    such step on it declines.
+    which fewer than `k` of the k + 1 found tokens are allowed, or another token may tie with the
+    last. Declines if no row needs more than its largest logit, which argmax finds in less time, and
+    if a logit is not finite. A model that masks tokens with -inf does so in every step: from the
+    first such step on it declines.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """From a model's file to llama.cpp's model and context: checked, placed, and tried again.
 
-`placement` decides what goes where; this module carries it out. If a device's memory does not
-suffice after all, the next attempt puts fewer layers on it.
+`placement` decides the place of each part; this module carries it out. If a device's memory does
+not suffice after all, the next attempt puts fewer layers on it.
 """
 
 import logging
@@ -229,9 +229,9 @@ class Loader:
             )
         return context, finders
 
-    def _failure(self, what: str, *, on_gpu: bool) -> ModelLoadError:
+    def _failure(self, refused: str, *, on_gpu: bool) -> ModelLoadError:
         """The error for a refusal of llama.cpp, with the reason from its log."""
-        reason = f"{what}: {self._log.last_error() or 'llama.cpp gives no reason'}"
+        reason = f"{refused}: {self._log.last_error() or 'llama.cpp gives no reason'}"
         if on_gpu and self._log.lacked_memory:
             return MemoryShort(reason, on_device=True)
         return ModelLoadError(reason)

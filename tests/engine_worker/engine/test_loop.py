@@ -245,6 +245,17 @@ def test_a_sequence_that_does_not_fit_alone_is_refused_and_the_engine_goes_on() 
     assert run.tokens(2) == expected_tokens(prompt("fits"), 5)
 
 
+def test_on_a_device_a_refusal_for_lack_of_cells_comes_after_the_last_tokens() -> None:
+    fake = on_a_device(backend(kv_cells=64))
+    fake.facts = msgspec.structs.replace(fake.facts, n_ctx=200)
+    run = EngineRun(fake)
+    run.run(spec(1, prompt("x" * 50), max_tokens=100))
+    (at,) = (n for n, message in enumerate(run.messages) if isinstance(message, Refused))
+    assert len(run.tokens(1)) > 5
+    later = [message for message in run.messages[at:] if isinstance(message, Step)]
+    assert not any(step.deltas for step in later)
+
+
 class KnowingDrafter:
     """Guesses what the fake model will say, but that every `wrong`-th guess is another token."""
 
@@ -326,13 +337,8 @@ def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
 
 
 def _make_drafts_pay(run: EngineRun) -> None:
-    """Steps that cost the same whatever they compute, as on a large device."""
-
-    def seconds(n_tokens: int, _: int) -> float:
-        return 1.0 + n_tokens * 1e-6
-
-    run.engine._reporter._costs.seconds = seconds  # type: ignore[method-assign]
-    run.engine._reporter._costs.settled_seconds = seconds  # type: ignore[method-assign]
+    """Steps that cost the same for any number of tokens, as on a large device."""
+    run.fix_costs(1.0, 1e-6)
 
 
 def test_a_stop_string_within_verified_drafts_ends_the_answer_there() -> None:

@@ -150,6 +150,18 @@ def test_requests_that_come_together_compute_their_common_prefix_once() -> None:
     assert n_tokens < 2 * len(PREFIX)
 
 
+def test_a_plan_that_is_dropped_is_made_again_without_its_edits() -> None:
+    planner = scheduler(batch_tokens=64)
+    add(planner, sequence(spec(1, prompt=(*PREFIX, 100))))
+    step(planner)
+    add(planner, sequence(spec(2, prompt=(*PREFIX, 101, 102))))
+    dropped, again = planner.plan(), planner.plan()
+    assert dropped.edits
+    assert again.edits == []
+    assert again.started == []
+    assert work_of(again) == work_of(dropped)
+
+
 @pytest.mark.parametrize(("least_copied", "first_requests"), [(30, [1]), (50, [1, 2])])
 def test_no_request_waits_for_a_prefix_that_is_computed_faster_than_copied(
     least_copied: int, first_requests: list[int]

@@ -1,4 +1,4 @@
-"""What every parser has to keep, and texts to try it with."""
+"""The laws of parsers, and texts to try them with."""
 
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ cut_texts = texts.flatmap(cut)
 
 
 def parts_of(new_parser: NewParser, pieces: list[str]) -> list[Part]:
-    """What a reader gets that reads a log piece by piece."""
+    """The parts for a reader of a log, piece by piece."""
     parser = new_parser()
     return [*(part for piece in pieces for part in parser.feed(piece)), *parser.end(STOP)]
 

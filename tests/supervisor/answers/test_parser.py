@@ -1,4 +1,4 @@
-"""Parsers: the same parts however a text is cut; and what parts add up to."""
+"""Parsers: the same parts however a text is cut; and the sum of parts."""
 
 import pytest
 from hypothesis import given

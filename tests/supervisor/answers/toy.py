@@ -1,6 +1,6 @@
 """A parser that is no model's: `<think>…</think>` is reasoning, `<call NAME>…</call>` a tool call.
 
-It makes none, one or several parts of a piece of text, and holds back what may begin a marker.
+It makes none, one or several parts of a piece of text, and holds back a possible marker.
 """
 
 from collections.abc import Iterable

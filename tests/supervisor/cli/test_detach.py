@@ -49,6 +49,14 @@ def test_a_whole_life(folder: Path) -> None:
     assert run(folder, "status").returncode == 4
 
 
+def test_the_first_workers_log_is_its_own(folder: Path) -> None:
+    assert run(folder, "start", "--detach", "--port", "0").returncode == 0
+    assert run(folder, "stop").returncode == 0
+    shown = run(folder, "logs", "default-0")
+    assert shown.returncode == 0, shown.stderr
+    assert "shutdown_requested" in shown.stdout
+
+
 def test_a_model_that_cannot_be_loaded(folder: Path, tmp_path: Path) -> None:
     model = files.gguf(tmp_path / "broken.gguf")
     result = run(

@@ -64,7 +64,7 @@ def tokens_of(prompt: Prompt) -> Tokens:
 
 
 def piece(spec: Generate, position: int) -> str:
-    """What the fake model says: prompt, choice and position, so that no mix-up goes unseen."""
+    """The fake model's text: prompt, choice and position, so that no mix-up goes unseen."""
     return f"[{sum(spec.prompt_tokens)}.{spec.choice}.{position}]"
 
 

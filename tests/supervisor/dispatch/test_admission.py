@@ -1,4 +1,4 @@
-"""Who runs, who waits, who is sent away."""
+"""Which sequences run, wait, and are refused."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def accept(places: Admission, *values: int, owner: str = "a") -> None:
     places.accept(numbers(*values), owner)
 
 
-def test_the_default_queue_is_eight_times_what_runs() -> None:
+def test_the_default_queue_is_eight_times_the_slots() -> None:
     assert Admission(AdmissionConfig(max_concurrent_requests=10)).places == 90
 
 
@@ -43,7 +43,7 @@ def test_what_can_never_fit_is_the_clients_mistake() -> None:
         accept(admission(), 1, 2, 3, 4, 5, 6)
 
 
-def test_the_first_one_whose_prompt_is_known_starts_first() -> None:
+def test_the_first_one_with_a_prepared_prompt_starts_first() -> None:
     places = admission(slots=1)
     accept(places, 1, 2, 3)
     assert places.next() is None
@@ -57,7 +57,7 @@ def test_the_first_one_whose_prompt_is_known_starts_first() -> None:
     assert places.next() == 1
 
 
-def test_who_is_put_back_starts_before_who_has_not_begun_the_shortest_first() -> None:
+def test_replays_start_before_new_sequences_the_shortest_first() -> None:
     places = admission(slots=3)
     accept(places, 1, 2, 3, 4)
     for number in numbers(1, 2, 3, 4):
@@ -102,7 +102,7 @@ def test_a_full_queue_of_one_owner_leaves_room_for_others_but_not_for_ever() -> 
         accept(places, 12, owner="d")  # the reserve is as large as there are slots
 
 
-def test_only_who_has_less_than_an_even_share_gets_in_beyond_the_limit() -> None:
+def test_only_an_owner_with_less_than_an_even_share_gets_in_beyond_the_limit() -> None:
     places = admission(slots=3, queue=5)
     accept(places, *range(1, 5))
     accept(places, *range(5, 8), owner="b")
@@ -112,14 +112,14 @@ def test_only_who_has_less_than_an_even_share_gets_in_beyond_the_limit() -> None
     accept(places, 9, owner="b")
 
 
-def test_without_a_queue_nobody_waits() -> None:
+def test_without_a_queue_no_sequence_waits() -> None:
     places = admission(slots=1, queue=0)
     accept(places, 1)
     with pytest.raises(Overloaded):
         accept(places, 2, owner="b")
 
 
-def test_who_is_put_back_goes_before_an_owner_whose_turn_it_would_be() -> None:
+def test_a_replay_goes_before_the_owner_with_the_next_turn() -> None:
     places = admission(slots=2, queue=8)
     accept(places, 1, 2, 3)
     accept(places, 4, owner="b")
@@ -196,7 +196,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.event(self.owners[number])
 
     def whose_turn(self) -> int | None:
-        """The same rules, by looking at everybody."""
+        """The same rules, by looking at all sequences."""
         if self.again:
             return min(self.again, key=lambda number: (self.again[number], number))
         running = Counter(self.owners[number] for number in self.running)

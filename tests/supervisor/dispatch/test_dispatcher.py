@@ -217,7 +217,7 @@ async def test_a_sequence_goes_on_at_its_position_on_the_next_worker() -> None:
     assert (stream.usage.prompt, front.requests["replayed"], front.requests["lost"]) == (5, 2, 0)
 
 
-async def test_after_a_death_the_shortest_go_on_first_and_before_who_has_not_begun() -> None:
+async def test_after_a_death_the_shortest_go_on_first_and_before_new_ones() -> None:
     front = Front(slots=3)
     first = front.fleet.start_worker(auto=False)
     for words in ("a long prompt", "mid", "z", "never begun"):
@@ -259,7 +259,7 @@ async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage
         await whole_texts(stream)
 
 
-async def test_a_request_that_kills_is_convicted_and_everybody_else_served() -> None:
+async def test_a_request_that_kills_is_convicted_and_all_others_are_served() -> None:
     front = Front(slots=4, queue=20)
     streams = {word: front.submit(request(word)) for word in ["a", "b", "poison", "c", "d"]}
     poison_tokens = tokens_of(TextPrompt("poison"))
@@ -374,7 +374,7 @@ async def test_what_is_only_being_prepared_goes_to_the_next_worker() -> None:
     assert front.requests["replayed"] == 0
 
 
-async def test_a_failed_model_ends_who_waits_and_refuses_who_comes() -> None:
+async def test_a_failed_model_ends_waiting_requests_and_refuses_new_ones() -> None:
     front = Front()
     stream = front.submit()
     front.fleet.change(FAILED)
@@ -486,7 +486,7 @@ async def test_draining_refuses_new_work_and_waits_for_the_old() -> None:
     assert await whole_texts(stream) == [text_of("hello")]
 
 
-async def test_end_all_gives_everybody_the_same_end() -> None:
+async def test_end_all_gives_every_request_the_same_end() -> None:
     front = Front(slots=1)
     worker = front.fleet.start_worker(auto=False)
     streams = [front.submit(), front.submit()]
@@ -499,7 +499,7 @@ async def test_end_all_gives_everybody_the_same_end() -> None:
     assert front.requests["failed"] + front.requests["rejected"] == 2
 
 
-async def test_a_reader_that_lags_gets_what_gathered_in_one_event() -> None:
+async def test_a_slow_reader_gets_the_accumulated_text_in_one_event() -> None:
     front = Front()
     front.fleet.start_worker()
     stream = front.submit()

@@ -107,7 +107,7 @@ async def test_stop_first_new_work_waits_for_the_new_model() -> None:
     assert await text(later) == text_of("later")
 
 
-async def test_a_model_that_changed_on_disk_cannot_go_on_with_what_the_old_one_began() -> None:
+async def test_a_changed_model_file_cannot_go_on_with_sequences_of_the_old_one() -> None:
     front = Front()
     old = front.fleet.start_worker(auto=False)
     stream = await begun(front, old)

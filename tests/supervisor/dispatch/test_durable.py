@@ -1,4 +1,4 @@
-"""Durable requests without a loop: the order of events, what any reader gets, what is kept."""
+"""Durable requests without a loop: the order of events, every reader's events, the store."""
 
 import itertools
 import random
@@ -87,7 +87,7 @@ def finish(durable: DurableRequest, text: str = "") -> None:
 
 
 def read(durable: DurableRequest, position: int = 0) -> list[tuple[int, str, bool]]:
-    """What a reader gets from there: position, text, whether it is a choice's end."""
+    """A reader's events from there: position, text, whether it is a choice's end."""
     events = Cursor(durable, Position(position)).take(10**6)
     return [(marks(event), text_in(event), is_end(event)) for event in events]
 
@@ -119,7 +119,7 @@ def test_a_reader_gets_begin_text_and_end_apart_and_gathered_text_in_one() -> No
     assert read(durable, 5) == []
 
 
-def test_a_reader_who_keeps_up_gets_each_piece_once() -> None:
+def test_a_reader_that_keeps_up_gets_each_piece_once() -> None:
     durable = Store().add("k")
     cursor = Cursor(durable, START)
     texts = []
@@ -132,7 +132,7 @@ def test_a_reader_who_keeps_up_gets_each_piece_once() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_from_every_position_ever_told_the_rest_is_exactly_what_is_missing(seed: int) -> None:
+def test_from_every_position_ever_told_exactly_the_missing_rest_comes(seed: int) -> None:
     chance = random.Random(seed)
     n = chance.randint(1, 4)
     durable = Store().add("k", n=n)
@@ -169,7 +169,7 @@ def test_from_every_position_ever_told_the_rest_is_exactly_what_is_missing(seed:
 
 
 @pytest.mark.parametrize("position", [-1, 3, 10**9])
-def test_a_position_that_nobody_was_told_is_refused(position: int) -> None:
+def test_a_position_that_no_reader_was_told_is_refused(position: int) -> None:
     durable = Store().add("k")
     say(durable, "a")
     with pytest.raises(InvalidRequest) as error:
@@ -196,7 +196,7 @@ def test_watchers_hear_of_each_piece_and_of_the_end() -> None:
     assert heard == [False, True]
 
 
-# what is kept
+# the store
 
 
 def test_a_request_is_found_while_it_runs_and_for_a_window_after_its_end() -> None:
@@ -212,7 +212,7 @@ def test_a_request_is_found_while_it_runs_and_for_a_window_after_its_end() -> No
     assert (len(store.store), store.store.n_bytes) == (0, 0)
 
 
-def test_finished_requests_are_forgotten_in_time_though_nobody_asks() -> None:
+def test_finished_requests_are_dropped_in_time_without_a_lookup() -> None:
     store = Store(durable_window_s=60)
     for name in "abc":
         finish(store.add(name))
@@ -282,7 +282,7 @@ def test_too_many_drop_the_oldest_finished_first_and_never_a_running_one() -> No
     store.store.require_room(0, 1)
 
 
-def test_bytes_are_counted_and_bound_what_is_kept() -> None:
+def test_bytes_are_counted_and_bounded() -> None:
     store = Store(max_durable_bytes=100_000)
     first = store.add("first", size=10_000)
     assert store.store.n_bytes == 10_000 + SEQUENCE_BYTES
@@ -308,7 +308,7 @@ def test_a_request_that_could_never_be_kept_is_told_so() -> None:
         Store(max_durable_bytes=65_536).store.require_room(65_536, 1)
 
 
-def test_a_dropped_request_is_still_read_by_those_who_had_it() -> None:
+def test_a_dropped_request_stays_readable_for_its_readers() -> None:
     store = Store(max_durable_requests=1)
     durable = store.add("a")
     cursor = Cursor(durable, START)

@@ -94,7 +94,7 @@ def test_a_stream_gives_the_whole_answer_s_parts_whenever_it_is_read(
 
 
 @given(st.data(), histories)
-def test_from_every_position_that_any_reader_was_given_the_rest_is_what_is_missing(
+def test_from_every_position_that_any_reader_was_given_the_missing_rest_comes(
     data: st.DataObject, histories: list[list[str]]
 ) -> None:
     n = len(histories)

@@ -69,7 +69,7 @@ def test_there_is_one_end() -> None:
         log.dispatched(Epoch(2))
 
 
-def test_only_the_first_start_tells_what_was_cached() -> None:
+def test_only_the_first_start_counts_cache_hits() -> None:
     log = running_log()
     assert log.started(2)
     assert not log.started(3)
@@ -103,7 +103,7 @@ def test_a_restart_that_was_asked_for_is_not_counted() -> None:
 
 
 N_BEFORE_END = 6
-"""Streams of no tokens are not what goes wrong."""
+"""Most streams should have tokens."""
 
 
 class StreamLogMachine(RuleBasedStateMachine):

@@ -1,4 +1,4 @@
-"""Who is suspected, tried, cleared and convicted."""
+"""Suspects: suspected, tried alone, cleared, convicted."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def died(
     return suspects.died(victims, reason, now)
 
 
-def test_one_death_suspects_nobody() -> None:
+def test_one_death_makes_no_suspect() -> None:
     suspects = Suspects()
     assert died(suspects, {A: 5, B: 7}) is None
     assert not suspects
@@ -52,7 +52,7 @@ def test_a_suspect_that_dies_alone_is_convicted_and_the_others_are_free() -> Non
     assert not suspects
 
 
-def test_nobody_is_convicted_who_did_not_die_alone() -> None:
+def test_no_sequence_is_convicted_that_did_not_die_alone() -> None:
     suspects = Suspects()
     died(suspects, {A: 5, B: 7})
     died(suspects, {A: 5, B: 7})
@@ -80,7 +80,7 @@ def test_deaths_of_others_in_between_do_not_make_one_forgotten() -> None:
     assert died(suspects, {A: 0}) == A
 
 
-def test_a_request_whose_client_left_and_asks_again_is_known_again() -> None:
+def test_a_request_that_is_sent_again_is_known_again() -> None:
     suspects = Suspects()
     suspects.died([Victim(A, b"poison", 3)], CRASH, 0.0)
     suspects.left(A)
@@ -126,7 +126,7 @@ def request(text: str, seed: int = 1) -> GenerationRequest:
     )
 
 
-def test_an_equal_request_is_refused_for_ten_minutes_whatever_its_seed() -> None:
+def test_an_equal_request_is_refused_for_ten_minutes_with_any_seed() -> None:
     quarantine = Quarantine()
     quarantine.add(request("poison"), now=0.0)
     assert quarantine.holds(request("poison", seed=2), now=MEMORY_S - 1)
@@ -160,7 +160,7 @@ def test_a_death_is_explained_once_however_many_convicts_were_in_it() -> None:
     assert suspects.n_deaths_explained == 1
 
 
-def test_memory_that_ran_out_on_a_device_suspects_nobody() -> None:
+def test_memory_that_ran_out_on_a_device_makes_no_suspect() -> None:
     suspects = Suspects()
     out = ExitReason(
         signal=6, reason=Reason.CRASHED, at=0.0, detail="CUDA error: out of memory in ggml-cuda.cu"

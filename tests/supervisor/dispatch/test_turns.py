@@ -1,4 +1,4 @@
-"""Whose turn it is: slots are shared evenly between owners, and nobody starves."""
+"""The order of turns: slots are shared evenly between owners, and no owner starves."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from supervisor.dispatch.turns import Turns
 
 
 class Queue:
-    """Turns with a number of slots: what has begun ends, the oldest first, when told to."""
+    """Turns with a number of slots. Running sequences end when told to, the oldest first."""
 
     def __init__(self) -> None:
         self.turns = Turns()
@@ -38,7 +38,7 @@ class Queue:
         self.turns.leave(self.running.pop(0))
 
     def one_after_another(self, n: int) -> str:
-        """With one slot: whose turns they are, a letter each."""
+        """With one slot: the owners of the next turns, a letter each."""
         begun = ""
         for _ in range(n):
             if self.running:
@@ -77,7 +77,7 @@ def test_with_one_slot_owners_take_turns() -> None:
     assert queue.one_after_another(8) == "bcabab" + "aa"
 
 
-def test_slots_are_shared_evenly_whatever_each_asks_for() -> None:
+def test_slots_are_shared_evenly_however_much_each_asks_for() -> None:
     queue = Queue()
     queue.ask("a", 100)
     queue.ask("b", 20)

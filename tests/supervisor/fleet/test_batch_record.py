@@ -5,7 +5,7 @@ import msgspec
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Delta, Finished, FinishReason, Generate, Refused, Step
 from gpufc.sampling import SamplingParams
-from supervisor.fleet.batch_record import MAX_SEQUENCES, Batch
+from supervisor.fleet.batch_record import MAX_RECORDED, Batch
 
 EPOCH = Epoch(3)
 
@@ -61,7 +61,7 @@ def test_what_has_ended_is_no_longer_had() -> None:
 
 def test_the_fatal_batch_comes_first_and_the_number_is_bounded() -> None:
     batch = Batch()
-    for number in range(1, MAX_SEQUENCES + 10):
+    for number in range(1, MAX_RECORDED + 10):
         batch.given(sequence(number))
-    found = numbers(batch, MAX_SEQUENCES + 5, 7)
-    assert (len(found), found[:3]) == (MAX_SEQUENCES, [7, MAX_SEQUENCES + 5, 1])
+    found = numbers(batch, MAX_RECORDED + 5, 7)
+    assert (len(found), found[:3]) == (MAX_RECORDED, [7, MAX_RECORDED + 5, 1])

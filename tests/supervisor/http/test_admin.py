@@ -1,4 +1,4 @@
-"""`/admin`: who may, from where models may come, and what an answer says."""
+"""`/admin`: its access, the folders of models, and its answers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class FakeOperator:
-    """Implements `http.context.Operator`: notes what is asked, and does what `end` says."""
+    """Implements `http.context.Operator`: records the calls, and ends them as `end` says."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
@@ -131,7 +131,7 @@ async def test_restart_answers_with_the_workers_that_serve(admin: Admin) -> None
     assert admin.operator.asked == [("restart", "default-0", True), "done"]
 
 
-async def test_swap_passes_on_what_was_asked(admin: Admin) -> None:
+async def test_swap_passes_on_its_options(admin: Admin) -> None:
     path = str(admin.folder / "models" / "b.gguf")
     body = {"model_path": path, "name": "it", "n_ctx": 64, "n_gpu_layers": 0}
     assert (await admin.post("swap", body)).status == 200
@@ -179,7 +179,7 @@ async def test_models_come_from_allowed_folders_only(admin: Admin, path: str) ->
     assert admin.operator.asked == []
 
 
-async def test_model_dirs_say_what_is_allowed(tmp_path: Path) -> None:
+async def test_model_dirs_are_the_allowed_folders(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         gguf(tmp_path / name / "m.gguf")
@@ -222,11 +222,11 @@ async def test_who_leaves_stops_nothing(admin: Admin) -> None:
     admin.operator.goes_on.clear()
     asking = asyncio.create_task(admin.post("restart"))
     async with asyncio.timeout(5):
-        while not admin.operator.asked:  # noqa: ASYNC110 - nobody tells
+        while not admin.operator.asked:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     admin.operator.goes_on.set()
     async with asyncio.timeout(5):
-        while admin.operator.asked[-1] != "done":  # noqa: ASYNC110 - nobody tells
+        while admin.operator.asked[-1] != "done":  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Taking the port: what an operator is told when it cannot be had."""
+"""Taking the port: the operator's message if it is not available."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_an_address_that_is_not_ours_is_one_line() -> None:
         bind("203.0.113.1", 0)
 
 
-def test_urls_are_what_a_browser_takes() -> None:
+def test_urls_are_those_a_browser_takes() -> None:
     (held,) = bind("127.0.0.1", 0)
     assert urls([held]) == [f"http://127.0.0.1:{held.getsockname()[1]}"]
     held.close()

@@ -1,4 +1,4 @@
-"""Durable requests over HTTP: joined, come back to, gone on with; and what is refused."""
+"""Durable requests over HTTP: joined, repeated, resumed, refused."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def frames(text: bytes) -> list[tuple[str | None, str]]:
 
 
 def plain(events: list[tuple[str | None, str]]) -> list[tuple[int, Any, Any]]:
-    """Index, what was gained, and end, of each choice's events."""
+    """Index, gain and end of each choice's events."""
     chunks = [msgspec.json.decode(data) for _, data in events if data != "[DONE]"]
     return [
         (c["index"], c.get("text", c.get("delta")), c["finish_reason"])
@@ -192,7 +192,7 @@ async def test_an_ordinary_stream_carries_no_ids(service: Service) -> None:
     assert answer.body.startswith(b"data: ")
 
 
-async def test_going_on_waits_for_what_is_not_produced_yet_and_survives_a_worker() -> None:
+async def test_resuming_waits_for_text_to_come_and_survives_a_worker() -> None:
     async with running(LimitsConfig(first_byte_s=0.02)) as service:
         worker = service.fleet.start_worker(auto=False)
         async with service.http.post(
@@ -395,6 +395,7 @@ async def test_a_drain_waits_for_it_and_shutting_down_ends_it() -> None:
         service.dispatcher.drain()
         assert not await service.dispatcher.wait_idle(0.02)
         assert (await ask(service, key="new")).status == 503
+        await until(lambda: n_readers(service) == 0)
         joining = asyncio.create_task(ask(service, stream=False))
         await until(lambda: n_readers(service) == 1)
         service.dispatcher.end_all(Overloaded("stopping", retry_after_s=1))

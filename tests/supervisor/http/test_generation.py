@@ -1,4 +1,4 @@
-"""Completions and chat: what comes back for what is asked."""
+"""Completions and chat: requests and their answers."""
 
 from typing import Any
 

@@ -8,7 +8,9 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gpufc.protocol import Generate
+from supervisor.answers.parts import Part
 from supervisor.http import chat
+from supervisor.http.chunks import ChatChunks
 from tests.supervisor.answers.toy import Toy
 from tests.supervisor.dispatch import fakes
 from tests.supervisor.http.conftest import Service, running
@@ -38,7 +40,7 @@ def chunks_of(body: bytes) -> list[ChatCompletionChunk]:
 
 
 def message_of(chunks: list[ChatCompletionChunk], index: int = 0) -> dict[str, Any]:
-    """What a client adds up of a choice."""
+    """One choice as a client adds it up."""
     message: dict[str, Any] = {"content": "", "reasoning_content": "", "calls": [], "finish": []}
     for chunk in chunks:
         for choice in chunk.choices:
@@ -108,3 +110,21 @@ async def test_from_each_event_s_id_the_rest_of_the_parts_come(speaking: Service
         assert not any(roles)
     for wrong in (f"{events[0][0]}.9", "deadbeef-1.0", "deadbeef-1.1.1"):
         assert (await ask(speaking, after=wrong, **options)).status == 400
+
+
+class Doubling(ChatChunks):
+    """Writes two events for each part."""
+
+    def rare(self, index: int, part: Part) -> bytes:
+        return 2 * super().rare(index, part)
+
+
+async def test_of_a_part_s_several_events_the_last_one_has_the_id(
+    speaking: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubling = msgspec.structs.replace(chat._DIALECT, chunks=Doubling)
+    monkeypatch.setattr(chat, "_DIALECT", doubling)
+    events = frames((await ask(speaking, path="/v1/chat/completions", stream=True)).body)[:-1]
+    (first_id, first), (second_id, second) = events[:2]
+    assert (first_id, first) == (None, second)
+    assert second_id is not None

@@ -1,4 +1,4 @@
-"""Everything that is not answered: the rows of contract.md's table, and what must not crash."""
+"""Everything that is not answered: the rows of the table of errors, and harmful bodies."""
 
 import asyncio
 from typing import Any
@@ -232,11 +232,13 @@ async def test_a_failed_engine_is_a_503_without_a_place_in_the_queue() -> None:
     """`rejected` counts requests that `submit` refuses: a plain call, which waits for nothing.
     `scripts/chaos --never-loads` measures the milliseconds."""
     async with running() as service:
+        worker = service.fleet.start_worker(auto=False)
         service.fleet.change(FAILED)
         answer = await service.complete()
         assert (answer.status, answer.error["type"]) == (503, "engine_unavailable")
         assert answer.headers["Retry-After"] == "60"
         assert service.dispatcher.ledger.requests.rejected == 1
+        assert worker.sent == []
 
 
 async def test_draining_is_a_503(service: Service) -> None:

@@ -67,7 +67,7 @@ async def test_a_principal_reaches_the_routes_of_its_scope_only() -> None:
 
 
 async def _serve(service: Service, app: web.Application) -> FrontRunner:
-    """Replace what the service serves, at another port."""
+    """Serve another application, at another port."""
     await service.stop()
     service.app = app
     service.runner = FrontRunner(app, service.config.limits)

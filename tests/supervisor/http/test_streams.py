@@ -147,7 +147,7 @@ async def test_clients_without_keys_are_told_apart_by_their_addresses() -> None:
         writer.close()
 
 
-async def test_a_reader_that_does_not_read_blocks_nobody_and_gathers_no_writes() -> None:
+async def test_a_reader_that_does_not_read_blocks_no_stream_and_gathers_no_writes() -> None:
     async with running() as service:
         worker = service.fleet.start_worker(auto=False)
         worker.n_tokens = 10**9
@@ -162,7 +162,7 @@ async def test_a_reader_that_does_not_read_blocks_nobody_and_gathers_no_writes()
             await asyncio.sleep(0)
         transport = protocol.transport
         assert transport is not None
-        # what the transport holds is bounded; the other 20 MB wait in the log, once
+        # the transport's buffer is bounded; the other 20 MB wait in the log, once
         assert transport.get_write_buffer_size() < 10_000_000
         del worker.active[no]
         worker.auto = True
@@ -172,7 +172,7 @@ async def test_a_reader_that_does_not_read_blocks_nobody_and_gathers_no_writes()
         await until(lambda: len(worker.sent) > 3)
 
 
-async def test_shutting_down_hands_everybody_their_last_words() -> None:
+async def test_shutting_down_gives_every_stream_its_last_words() -> None:
     async with running(QUICK) as service:
         worker = service.fleet.start_worker(auto=False)
         async with service.http.post(
