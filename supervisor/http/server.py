@@ -91,6 +91,17 @@ class BoundedHandler(RequestHandler):
         """Whether a request is being answered."""
         return self._current_request is not None
 
+    @property
+    def backlog(self) -> int:
+        """Bytes of answers that its client has yet to take, apart from the kernel's buffers."""
+        transport = self.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Close it at once. What its client has yet to take is dropped."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def _stop_header_deadline(self) -> None:
         if self._header_deadline is not None:
             self._header_deadline.cancel()
@@ -166,14 +177,15 @@ class FrontRunner(web.AppRunner):
     @property
     def n_connections(self) -> int:
         """Open connections, busy or idle."""
-        return len(self._connections())
+        return len(self.connections())
 
     @property
     def n_busy(self) -> int:
         """Connections on which a request is being answered."""
-        return sum(handler.is_busy for handler in self._connections())
+        return sum(handler.is_busy for handler in self.connections())
 
-    def _connections(self) -> list[BoundedHandler]:
+    def connections(self) -> list[BoundedHandler]:
+        """The open connections."""
         found = self.server.connections if self.server is not None else []
         return [handler for handler in found if isinstance(handler, BoundedHandler)]
 
