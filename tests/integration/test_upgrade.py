@@ -368,17 +368,20 @@ async def test_readers_that_take_nothing_keep_no_old_front(tmp_path: Path) -> No
 
 async def test_a_front_that_dies_before_the_new_one_serves_is_not_upgraded(tmp_path: Path) -> None:
     # the new front does not begin before the old one has died
+    begun = tmp_path / "begun"
     late = (
         "import os, sys, time\n"
-        "parent = os.getppid()\n"
-        "while 'supervisor.handover' in sys.orig_argv and os.getppid() == parent:\n"
-        "    time.sleep(0.01)\n"
+        "if 'supervisor.handover' in sys.orig_argv:\n"
+        "    parent = os.getppid()\n"
+        f"    open({str(begun)!r}, 'w').close()\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.01)\n"
     )
     (tmp_path / "sitecustomize.py").write_text(late)
     path = os.pathsep.join((ROOT, str(tmp_path)))
     with upgradable(tmp_path, PYTHONPATH=path) as running:
         upgrade = asyncio.create_task(running.upgrade())
-        await asyncio.to_thread(wait_for, lambda: len(running.old.children()) == 2)
+        await asyncio.to_thread(wait_for, begun.exists)
         running.old.kill()
         await asyncio.to_thread(running.service.process.wait, 30)
         code, said = await upgrade
