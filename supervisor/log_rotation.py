@@ -1,6 +1,6 @@
 """Log files: appended to by name, and bounded in size while processes write to them.
 
-A log has at most two files: `NAME` and, once it has been over the limit, `NAME.1`. The older lines
+A log has at most two files: `NAME` and, once it has been over the limit, `NAME.1`. Its last lines
 are copied there and the log is emptied in place. Writers keep their descriptors, which must append.
 """
 
@@ -33,7 +33,7 @@ def rotate(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         if log.stat().st_size <= limit_bytes:
             return
         try:
-            _copy(log, older(log))
+            _copy(log, older(log), 2 * limit_bytes)
         except OSError as err:
             older(log).unlink(missing_ok=True)
             logger.warning("older_log_lines_dropped path=%s: %s", log, err)
@@ -44,10 +44,13 @@ def rotate(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         logger.warning("log_not_rotated path=%s: %s", log, err)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy to a private file of the same user."""
+def _copy(source: Path, target: Path, limit_bytes: int) -> None:
+    """Copy the last lines, at most `limit_bytes`, to a private file of the same user."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with source.open("rb") as old, open(os.open(target, flags, 0o600), "wb") as new:
+        if (excess := os.fstat(old.fileno()).st_size - limit_bytes) > 0:
+            old.seek(excess)
+            old.readline()
         shutil.copyfileobj(old, new)
 
 

@@ -72,7 +72,9 @@ class Tail:
         start, rest = self._read.get(path, 0), self._rest.get(path, b"")
         size, data = _read_from(path, start)
         if size < start:
-            rest += _read_from(older(path), start)[1]
+            older_size, data = _read_from(older(path), start)
+            # of a burst, the older file has the end only
+            rest = rest + data if older_size >= start else b""
             size, data = _read_from(path, 0)
         self._read[path] = size
         *lines, self._rest[path] = (rest + data).split(b"\n")

@@ -179,6 +179,21 @@ async def test_a_closed_standard_descriptor_is_no_obstacle(tmp_path: Path, close
         assert await asyncio.to_thread(running.process.wait, 30) == 0
 
 
+# secrets
+
+
+async def test_status_can_be_passed_on_and_start_still_prints_the_admin_link(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path / "run", environ=FAKE) as running:
+        token = running.runtime.admin_token.read_text()
+        for arguments in ((), ("--json",)):
+            code, said = await command(running, "status", *arguments)
+            assert (code, token in said) == (0, False)
+        link = await asyncio.to_thread(running.printed_after, "admin ")
+        assert link.strip() == f"{running.url}/?token={token}"
+
+
 # core files, /proc, orphans
 
 

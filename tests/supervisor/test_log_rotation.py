@@ -29,6 +29,13 @@ def test_a_log_over_the_limit_moves_to_its_older_file(tmp_path: Path) -> None:
     assert log.read_text() == ""
 
 
+def test_of_a_burst_the_last_lines_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "front.log"
+    log.write_text("".join(f"{number}\n" for number in range(10_000, 10_100)))
+    rotate(log, limit_bytes=20)
+    assert older(log).read_text() == "".join(f"{number}\n" for number in range(10_094, 10_100))
+
+
 def test_a_link_in_place_of_the_older_file_is_not_followed(tmp_path: Path) -> None:
     log, other = tmp_path / "front.log", tmp_path / "other"
     other.write_text("precious")
@@ -79,7 +86,7 @@ def test_a_reader_misses_no_line_of_a_rotated_log(tmp_path: Path) -> None:
     writer.write("1\n2")
     assert tail.last(10) == [("front", "1")]
     writer.write("2\n3\n")
-    rotate(log, limit_bytes=1)
+    rotate(log, limit_bytes=4)
     writer.write("4\n")
     assert next(following) == [("front", "22"), ("front", "3"), ("front", "4")]
     assert Tail(tmp_path).last(3) == [("front", "22"), ("front", "3"), ("front", "4")]
