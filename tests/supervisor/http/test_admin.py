@@ -40,8 +40,8 @@ class FakeOperator:
         self.goes_on.set()
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:
-        if worker == "nobody":
-            raise NotFound("there is no worker 'nobody'", param="worker")
+        if worker == "absent":
+            raise NotFound("there is no worker 'absent'", param="worker")
         self.asked.append(("restart", worker, now))
         return Operation("restart", self._work)
 
@@ -269,7 +269,7 @@ async def test_a_malformed_request_is_named(
 
 
 async def test_an_unknown_worker_and_an_unknown_field(admin: Admin) -> None:
-    assert (await admin.post("restart", {"worker": "nobody"})).status == 404
+    assert (await admin.post("restart", {"worker": "absent"})).status == 404
     assert (await admin.post("restart", {"wrker": "default-0"})).status == 400
     assert admin.operator.asked == []
 
