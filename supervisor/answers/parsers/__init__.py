@@ -3,11 +3,34 @@
 from collections.abc import Mapping
 
 from supervisor.answers.parser import NewParser, PlainText
+from supervisor.answers.parsers.deepseek import DEEPSEEK
+from supervisor.answers.parsers.deepseek_dsml import DEEPSEEK_DSML
 from supervisor.answers.parsers.family import Family, Schema, Setup
+from supervisor.answers.parsers.gemma import GEMMA
 from supervisor.answers.parsers.generic import GENERIC
+from supervisor.answers.parsers.glm import GLM
+from supervisor.answers.parsers.harmony import HARMONY
 from supervisor.answers.parsers.hermes import HERMES
+from supervisor.answers.parsers.kimi import KIMI
+from supervisor.answers.parsers.kimi_k3 import KIMI_K3
+from supervisor.answers.parsers.llama import LLAMA
+from supervisor.answers.parsers.mistral import MISTRAL
+from supervisor.answers.parsers.qwen_xml import QWEN_XML
 
-FAMILIES: tuple[Family, ...] = (HERMES, GENERIC)
+FAMILIES: tuple[Family, ...] = (
+    HARMONY,
+    KIMI_K3,
+    KIMI,
+    DEEPSEEK_DSML,
+    DEEPSEEK,
+    GLM,
+    QWEN_XML,
+    MISTRAL,
+    GEMMA,
+    LLAMA,
+    HERMES,
+    GENERIC,
+)
 """In the order in which a template is tried: the first one that matches is its family."""
 
 NAMES = ("none", *(family.name for family in FAMILIES))

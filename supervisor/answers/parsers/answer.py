@@ -9,7 +9,7 @@
 import json
 
 from gpufc.protocol import FinishReason
-from supervisor.answers.parsers.tape import Tape
+from supervisor.answers.parsers.tape import Cut, Malformed, Steps, Tape
 from supervisor.answers.parts import (
     Part,
     Reasoning,
@@ -119,6 +119,7 @@ class Answer:
 
     def cut(self) -> None:
         """The text ended in the open call."""
+        self._tape.at = len(self._tape.text)
         if self._sent or self._tape.reason is not FinishReason.LENGTH:
             self.refuse()
         else:
@@ -154,3 +155,16 @@ class Answer:
         self.n_calls += 1
         self._sent = False
         self.think(False)
+
+
+def attempt(steps: Steps[None], answer: Answer) -> Steps[bool]:
+    """Read the open call and close it. False if it was none, or not whole."""
+    try:
+        yield from steps
+    except Malformed:
+        answer.refuse()
+        return False
+    except Cut:
+        answer.cut()
+        return False
+    return answer.close()

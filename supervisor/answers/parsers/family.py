@@ -8,7 +8,7 @@ from msgspec import Struct
 from gpufc.protocol import FinishReason
 from supervisor.answers.parser import NewParser
 from supervisor.answers.parsers.answer import Answer
-from supervisor.answers.parsers.tape import Cut, Malformed, Markers, Steps, Tape
+from supervisor.answers.parsers.tape import Markers, Steps, Tape
 from supervisor.answers.parts import Ended, Part
 
 Schema = Mapping[str, object]
@@ -79,27 +79,32 @@ class Incremental:
 
 
 class Prose:
-    """Reads the text between calls: the answer, and reasoning between `opens` and `closes`."""
+    """Reads the text between calls: the answer, and reasoning between `opens` and `closes`.
+
+    `dropped` markers are no part of the text. A call in the reasoning ends it, if `in_reasoning`.
+    """
 
     def __init__(
         self,
         calls: Sequence[str],
         opens: Sequence[str] = ("<think>",),
         closes: Sequence[str] = ("</think>",),
+        *,
         dropped: Sequence[str] = (),
+        in_reasoning: bool = True,
     ) -> None:
         self._opens = frozenset(opens)
         self._closes = frozenset(closes)
         self._dropped = frozenset(dropped)
-        self._markers = {
-            True: Markers(*opens, *closes, *dropped, *calls),
-            False: Markers(*opens, *closes, *dropped),
-        }
+        self._in_reasoning = in_reasoning
+        self._with_calls = Markers(*opens, *closes, *dropped, *calls)
+        self._without = Markers(*opens, *closes, *dropped)
 
     def next_call(self, tape: Tape, answer: Answer, tools: bool) -> Steps[str | None]:
         """Read up to the next marker of a call and past it; None at the end."""
-        markers = self._markers[tools]
         while True:
+            calls = tools and (self._in_reasoning or not answer.inside)
+            markers = self._with_calls if calls else self._without
             marker = yield from tape.until(markers, answer.say)
             if marker in self._opens:
                 answer.think(True)
@@ -107,16 +112,3 @@ class Prose:
                 answer.think(False)
             elif marker not in self._dropped:
                 return marker
-
-
-def attempt(steps: Steps[None], answer: Answer) -> Steps[bool]:
-    """Read the open call and close it. False if it was none, or not whole."""
-    try:
-        yield from steps
-    except Malformed:
-        answer.refuse()
-        return False
-    except Cut:
-        answer.cut()
-        return False
-    return answer.close()

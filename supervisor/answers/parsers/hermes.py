@@ -1,8 +1,8 @@
 """Hermes, Qwen 2.5 and Qwen 3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`."""
 
 from supervisor.answers.parsers import jsontext
-from supervisor.answers.parsers.answer import Answer
-from supervisor.answers.parsers.family import Family, Prose, Setup, attempt
+from supervisor.answers.parsers.answer import Answer, attempt
+from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
-from supervisor.answers.parsers.answer import Answer
+from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.tape import Malformed, Steps, Take, Tape
 
 BETWEEN = re.compile(r"[\s,:\w.+-]*+")
@@ -20,7 +20,7 @@ def value(tape: Tape, take: Take) -> Steps[None]:
     if first not in ('"', "{", "["):
         atom = yield from tape.word(ATOM)
         if not _is_json(atom):
-            yield from _end_or_malformed(tape)
+            yield from tape.something("")
         take(atom)
         return
     read: list[str] = []
@@ -77,12 +77,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _end_or_malformed(tape: Tape) -> Steps[None]:
-    if not (yield from tape.peek()):
-        yield from tape.more()
-    raise Malformed
-
-
 def whole(tape: Tape) -> Steps[object]:
     """Read one JSON value and return it."""
     read: list[str] = []
@@ -116,26 +110,49 @@ def members(tape: Tape, member: Callable[[str], Steps[None]]) -> Steps[None]:
 
 NAMES = ("name", "function")
 ARGUMENTS = ("arguments", "parameters", "args")
+BESIDE = ("type", "id", "index")
 
 
-def call(tape: Tape, answer: Answer) -> Steps[None]:
-    """Read the open call: an object with the members `name` and `arguments`, in any order."""
+def call(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[None]:
+    """Read the open call: an object with the members `name` and `arguments`, in any order.
+
+    With `names`, only these are names of calls. An object that begins with other members is none.
+    """
+    found: dict[str, str] = {}
 
     def member(key: str) -> Steps[None]:
         if key in NAMES:
-            answer.name(_text(first := (yield from whole(tape))), found.get("id"))
-            found["name"] = _text(first)
+            found["name"] = _text((yield from whole(tape)))
+            if names and found["name"] not in names:
+                raise Malformed
+            answer.name(found["name"], found.get("id"))
         elif key in ARGUMENTS:
             yield from arguments(tape, answer)
         elif key == "id":
-            found["id"] = _text((yield from whole(tape)))
+            found["id"] = str((yield from whole(tape)))
             if "name" in found:
                 answer.name(found["name"], found["id"])
-        else:
+        elif "name" in found or key in BESIDE:
             yield from value(tape, _nothing)
+        else:
+            raise Malformed
 
-    found: dict[str, str] = {}
     yield from members(tape, member)
+
+
+def calls(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[None]:
+    """Read the open call, or a list of calls of which it is the first. What is none is text."""
+    if not (yield from tape.accept("[")):
+        yield from attempt(call(tape, answer, names), answer)
+        return
+    yield from tape.space()
+    while (yield from attempt(call(tape, answer, names), answer)):
+        yield from tape.space()
+        separator = yield from tape.accept(",", "]")
+        if separator != ",":
+            return
+        answer.open(separator)
+        yield from tape.space()
 
 
 def arguments(tape: Tape, answer: Answer) -> Steps[None]:

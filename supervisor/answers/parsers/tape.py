@@ -5,7 +5,7 @@ where a piece ended: a step that needs the next character waits for it.
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
 from gpufc.protocol import FinishReason
@@ -152,13 +152,25 @@ class Tape:
 
     def accept(self, *markers: str) -> Steps[str]:
         """Read one of these markers if it comes next; empty if none does."""
+        marker = yield from self._next(markers)
+        self.at += len(marker)
+        return marker
+
+    def ahead(self, *markers: str) -> Steps[bool]:
+        """Whether one of these markers comes next, or the end of the text, after a part of one."""
+        marker = yield from self._next(markers)
+        rest = self.text[self.at :]
+        return bool(marker) or any(marker.startswith(rest) for marker in markers) or not rest
+
+    def _next(self, markers: Sequence[str]) -> Steps[str]:
         while True:
-            rest = self.text[self.at : self.at + max(map(len, markers))]
+            rest = self.text[self.at : self.at + max(map(len, markers), default=0)]
             for marker in markers:
                 if rest.startswith(marker):
-                    self.at += len(marker)
                     return marker
-            if self.reason is not None or not any(marker.startswith(rest) for marker in markers):
+            begun = any(marker.startswith(rest) for marker in markers)
+            ended = self.reason is not None
+            if ended or (not begun and self.at < len(self.text)):
                 return ""
             yield
 
@@ -167,7 +179,11 @@ class Tape:
         marker = yield from self.accept(*markers)
         if not marker:
             rest = self.text[self.at :]
-            if any(marker.startswith(rest) for marker in markers):
-                raise Cut
-            raise Malformed
+            raise Cut if any(marker.startswith(rest) for marker in markers) else Malformed
         return marker
+
+    def something(self, text: str) -> Steps[str]:
+        """This text, unless it is empty. Then raises `Cut` at the end, `Malformed` elsewhere."""
+        if not text:
+            raise Malformed if (yield from self.peek()) else Cut
+        return text
