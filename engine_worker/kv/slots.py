@@ -47,7 +47,7 @@ class Slots:
         """The longest prefix of a sequence that any slot has."""
         if not sequence.reuses_prefix:
             return None
-        return self._cache.match(sequence.spec.scope, sequence.tokens)
+        return self._cache.match(sequence.spec.scope, sequence.tokens, self._cells_of)
 
     def remember(self, sequence: Sequence) -> None:
         """Publish the cells that a running sequence has computed to the prefix cache."""
@@ -132,6 +132,13 @@ class Slots:
         if slot is not None:
             self.give_up(slot)
         return slot is not None
+
+    def _cells_of(self, slot: int) -> int:
+        """The slot in which the backend has a slot's cells until the edits are applied."""
+        for edit in reversed(self._edits):
+            if isinstance(edit, Copy) and edit.target == slot:
+                slot = edit.source
+        return slot
 
     # decided by the layout
 

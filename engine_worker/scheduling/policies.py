@@ -5,7 +5,7 @@ and its line here.
 """
 
 from engine_worker.backend.profile import Profile, Shape
-from engine_worker.kv.prefix_cache import PrefixCache
+from engine_worker.kv.prefix_cache import KeepsPrefix, PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
 from engine_worker.scheduling.arrivals import BeginTogether
@@ -19,11 +19,17 @@ from engine_worker.scheduling.step_shape import Mixed, StepShape
 
 
 def scheduler_for(
-    profile: Profile, *, max_running: int, batch_tokens: int, costs: StepCosts
+    profile: Profile,
+    *,
+    max_running: int,
+    batch_tokens: int,
+    costs: StepCosts,
+    keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True,
 ) -> Scheduler:
     """A scheduler for `max_running` sequences and steps of `batch_tokens`, with the policies that
     suit the backend."""
-    slots, shape = _slots_and_shape(profile, max_running)
+    cache = PrefixCache(can_cut=profile.cuts_prefixes, keeps_prefix=keeps_prefix)
+    slots, shape = _slots_and_shape(profile, max_running, cache)
     return Scheduler(
         max_running=max_running,
         batch_tokens=batch_tokens,
@@ -34,8 +40,9 @@ def scheduler_for(
     )
 
 
-def _slots_and_shape(profile: Profile, max_running: int) -> tuple[Slots, StepShape]:
-    cache = PrefixCache(can_cut=profile.cuts_prefixes)
+def _slots_and_shape(
+    profile: Profile, max_running: int, cache: PrefixCache
+) -> tuple[Slots, StepShape]:
     shape: StepShape
     match profile.shape:
         case Shape.FIXED:

@@ -110,5 +110,8 @@ class FakeLlama:
     def llama_model_n_layer(self, _: Any) -> int:
         return 8
 
+    def llama_model_n_swa(self, _: Any) -> int:
+        return 0
+
     def llama_model_n_params(self, _: Any) -> int:
         return 1

@@ -44,10 +44,12 @@ def loaded(name: str, unified: KvUnified, **more: int) -> Iterator[LlamaBackend]
 class ModelRun:
     """An engine on a backend whose slots are emptied first."""
 
-    def __init__(self, backend: LlamaBackend) -> None:
+    def __init__(self, backend: LlamaBackend, max_idle: int = N_CACHED) -> None:
+        """In one cache, no more than `max_idle` finished sequences stay as prefixes."""
         for slot in range(backend.facts.n_sequences):
             backend.remove(slot)
-        self.engine = EngineRun(backend, max_running=N_RUNNING, batch_tokens=128)
+        n_running = backend.facts.n_sequences - max_idle
+        self.engine = EngineRun(backend, max_running=n_running, batch_tokens=128)
         self._n_requests = 0
 
     def request(

@@ -83,6 +83,7 @@ class FakeBackend:
         self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
+        self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
@@ -113,6 +114,9 @@ class FakeBackend:
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
+        if self._script.window and self.facts.unified:
+            for slot in batch.sequences:
+                self._take_passed_cell(slot)
         rows: list[Logits] = []
         entries = zip(batch.tokens, batch.sequences, batch.outputs, strict=True)
         for token, slot, wanted in entries:
@@ -127,6 +131,10 @@ class FakeBackend:
 
     def remove(self, slot: int, start: int = 0) -> None:
         cells = self._slots[slot]
+        if start and start < len(cells):
+            self._require_prefix(slot, start)
+        if not start:
+            self._lost[slot] = 0
         for cell in cells[start:]:
             cell.n_users -= 1
             self._n_used -= cell.n_users == 0 or not self.facts.unified
@@ -137,6 +145,8 @@ class FakeBackend:
             raise DecodeFailed(f"copy to slot {target}, which is not empty")
         if n_tokens > len(self._slots[source]):
             raise DecodeFailed(f"copy of {n_tokens} tokens from a shorter slot {source}")
+        self._require_prefix(source, n_tokens)
+        self._lost[target] = self._lost[source]
         prefix = self._slots[source][:n_tokens]
         if self.facts.unified:
             for cell in prefix:
@@ -145,6 +155,16 @@ class FakeBackend:
         else:
             self._slots[target] = [_Cell(cell.token, cell.state) for cell in prefix]
             self._n_used += n_tokens
+
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
+        return self._lost[slot] <= max(0, n_tokens - self._script.window)
+
+    def _require_prefix(self, slot: int, n_tokens: int) -> None:
+        if not self.keeps_prefix(slot, n_tokens):
+            raise DecodeFailed(
+                f"slot {slot} has lost {self._lost[slot]} cells, and the window of token"
+                f" {n_tokens} begins earlier"
+            )
 
     def state_bytes(self, slot: int) -> int:
         """See `Backend`. A state is the slot's tokens, four bytes each."""
@@ -235,6 +255,13 @@ class FakeBackend:
         cells.append(_Cell(token, state))
         self._n_used += 1
         return state
+
+    def _take_passed_cell(self, taker: int) -> None:
+        """Some other slot loses its oldest cell that its window has passed."""
+        for slot, cells in enumerate(self._slots):
+            if slot != taker and self._lost[slot] < len(cells) - self._script.window:
+                self._lost[slot] += 1
+                return
 
     def _meets_nan(self, state: State) -> bool:
         """Commit the faults that are due now. True if one is `NAN`, a fault of the logits."""

@@ -214,6 +214,7 @@ class Loader:
             n_vocab=n_vocab,
             on_gpu=on_gpu,
             whole=whole,
+            windowed=lc.llama_model_n_swa(model) > 0,
         )
         finders = graph_finders(lc, n_vocab, self._n_sequences, whole=whole)
         for finder in finders:
