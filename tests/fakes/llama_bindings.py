@@ -95,6 +95,8 @@ class FakeLlama:
     def llama_n_ctx(self, context: Any) -> int:
         return int(context.n_ctx)
 
+    llama_n_ctx_seq = llama_n_ctx
+
     def llama_n_seq_max(self, context: Any) -> int:
         return int(context.n_seq_max)
 

@@ -24,15 +24,14 @@ def some_tokens(n_tokens: int, seed: int) -> list[int]:
 
 
 @contextmanager
-def loaded(name: str, unified: KvUnified, **more: int) -> Iterator[LlamaBackend]:
+def loaded(name: str, unified: KvUnified, n_ctx: int = N_CTX) -> Iterator[LlamaBackend]:
     """The tiny model `name` in one cache for all sequences, or in a stream each."""
     config = ModelConfig(
         model_path=str(made(name)),
-        n_ctx=N_CTX,
+        n_ctx=n_ctx,
         n_threads=1,
         kv_unified=unified,
         cached_sequences=N_CACHED,
-        **more,
     )
     backend = LlamaBackend.load(config, N_RUNNING + N_CACHED, lambda _: None)
     try:

@@ -163,8 +163,7 @@ class LlamaBackend:
         return 0 <= first <= max(0, n_tokens - self._window)
 
     def state_bytes(self, slot: int) -> int:
-        """See `Backend`. A state that cannot be cut is not exported."""
-        return int(lc.llama_state_seq_get_size(self._context, slot)) if self.facts.can_cut else 0
+        return int(lc.llama_state_seq_get_size(self._context, slot))
 
     def export_state(self, slot: int, memory: memoryview) -> int:
         target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
