@@ -69,6 +69,7 @@ class Engine:
             batch_tokens=batch_tokens,
             costs=costs,
             keeps_prefix=backend.keeps_prefix,
+            is_control=lambda token: not backend.piece(token),
         )
         self._backend = backend
         self._reporter = Reporter(emit, epoch, costs, may_hold=profile.overlaps)

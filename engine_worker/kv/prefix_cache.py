@@ -77,6 +77,23 @@ class PrefixCache:
             return None
         return Match(slot, shared)
 
+    def n_common(self, scope: str, tokens: Tokens) -> int:
+        """The length of the longest prefix of `tokens` in any holding, usable or not."""
+        tree = self._trees.get(scope)
+        return 0 if tree is None else next(iter(tree.prefixes(tokens)), (0, frozenset()))[0]
+
+    def refresh(self, scope: str, tokens: Tokens, lengths: Iterable[int]) -> bool:
+        """Count a use of the idle holdings of exactly the first tokens, of one of these lengths.
+        False if there are none."""
+        tree, wanted = self._trees.get(scope), set(lengths)
+        ends = [] if tree is None else list(tree.ends_along(tokens))
+        found = [
+            slot for n_tokens, slot in ends if n_tokens in wanted and self._holdings[slot].idle
+        ]
+        for slot in found:
+            self._touch(slot)
+        return bool(found)
+
     def surplus(self, match: Match) -> int | None:
         """The tokens that a matched idle holding has beyond the match; None if it is busy."""
         if not self._holdings[match.slot].idle:

@@ -144,7 +144,7 @@ class Slots:
 
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         """Choose a slot and begin it with the match."""
-        if match is not None and self._continues(match):
+        if match is not None and self._continues(match, sequence):
             self._begin_in(match, sequence)
             return
         slot = self._lowest(match)
@@ -163,7 +163,7 @@ class Slots:
         self.give_up(others[0])
         return others[0]
 
-    def _continues(self, match: Match) -> bool:
+    def _continues(self, match: Match, sequence: Sequence) -> bool:
         """Whether the slot is idle and holds the sequence's beginning and nothing else, such as
         the turns of a conversation before this one; the last token is computed again."""
         surplus = self._cache.surplus(match)

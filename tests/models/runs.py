@@ -107,8 +107,10 @@ class ModelRun:
         return answer
 
 
-def require_equal(tokens: Sequence[int], alone: Answer, *, least_clear: int = 4) -> None:
-    """The tokens are those of the reference, up to its first one without a clear lead."""
+def require_equal(tokens: Sequence[int], alone: Answer, *, least_clear: int = 4) -> int:
+    """The tokens are those of the reference, up to its first one without a clear lead. Returns the
+    number of tokens that were compared."""
     n_compared = alone.n_clear
     assert n_compared >= least_clear, "the prompt's answer is too uncertain to compare"
     assert list(tokens[:n_compared]) == alone.tokens[:n_compared]
+    return n_compared

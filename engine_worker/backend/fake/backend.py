@@ -87,7 +87,9 @@ class FakeBackend:
         self._n_used = 0
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
-        self.facts = _facts(config, n_sequences, cells, self._n_batch)
+        self.facts = _facts(
+            config, n_sequences, cells, self._n_batch, can_cut=not self._script.uncut
+        )
 
     @classmethod
     def load(
@@ -131,7 +133,7 @@ class FakeBackend:
 
     def remove(self, slot: int, start: int = 0) -> None:
         cells = self._slots[slot]
-        if start and start < len(cells):
+        if 0 < start < len(cells):
             self._require_prefix(slot, start)
         if not start:
             self._lost[slot] = 0
@@ -160,6 +162,9 @@ class FakeBackend:
         return self._lost[slot] <= max(0, n_tokens - self._script.window)
 
     def _require_prefix(self, slot: int, n_tokens: int) -> None:
+        n_held = len(self._slots[slot])
+        if self._script.uncut and n_tokens < n_held:
+            raise DecodeFailed(f"slot {slot} of {n_held} tokens cannot be cut at {n_tokens}")
         if not self.keeps_prefix(slot, n_tokens):
             raise DecodeFailed(
                 f"slot {slot} has lost {self._lost[slot]} cells, and the window of token"
@@ -286,7 +291,9 @@ def _is_unified(config: ModelConfig) -> bool:
     return config.kv_unified is not KvUnified.FALSE
 
 
-def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
+def _facts(
+    config: ModelConfig, n_sequences: int, cells: int, n_batch: int, *, can_cut: bool
+) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
     room = cells if _is_unified(config) else cells // n_sequences
     return ModelFacts(
@@ -304,7 +311,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         n_params=0,
         model_bytes=0,
         unified=_is_unified(config),
-        can_cut=True,
+        can_cut=can_cut,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],
         eos_text=SPECIALS[EOS],
