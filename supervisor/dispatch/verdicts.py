@@ -62,10 +62,7 @@ class Verdicts:
     ) -> RequestNo | None:
         """The sequence that a worker's death is held against. To be called before its sequences
         are taken off it."""
-        now = self._clock()
-        # what was being prepared is tried first: a running sequence is not charged with its doing
-        prepared = self._questions.suspected(worker.epoch, reason, now)
-        accused = self._suspects.died([] if prepared else _victims(orphans, reason), reason, now)
+        accused = self._suspects.died(_victims(orphans, reason), reason, self._clock())
         self._deaths = {no: death for no, death in self._deaths.items() if no in self._table.jobs}
         if accused is not None:
             self._deaths[accused] = (worker, reason)

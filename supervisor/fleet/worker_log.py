@@ -31,7 +31,9 @@ class WorkerLog:
         """The last bytes that were written after `mark`. Blocks while it reads the page cache."""
         if self._fd < 0:
             return b""
-        return os.pread(self._fd, limit_bytes, max(mark, self.size() - limit_bytes))
+        size = self.size()
+        start = mark if mark <= size else 0  # the log has been emptied since
+        return os.pread(self._fd, limit_bytes, max(start, size - limit_bytes))
 
     def close(self) -> None:
         """May be called again."""

@@ -16,7 +16,7 @@ import psutil
 
 from tests.chaos.load import clients
 from tests.chaos.memory_limit import memory_limit
-from tests.service import Service, lives, service, wait_for
+from tests.service import Service, limited, lives, service, wait_for
 
 POLL_S = 0.002
 SURVIVE_S = 2.0
@@ -101,7 +101,7 @@ async def rig(
             environ=environ,
             ready=ready,
             cgroup=cgroup,
-            n_descriptors=n_descriptors,
+            prefix=limited(n_descriptors) if n_descriptors else (),
         )
         running = await asyncio.to_thread(making.__enter__)
         try:

@@ -21,7 +21,7 @@ import pytest
 from supervisor.descriptors import for_connections
 from tests.integration.commands import fake_model
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import service, wait_for
+from tests.service import limited, service, wait_for
 
 SLOW = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=10", "GPUFC_STANDBY": "none"}
 N_TOKENS = 150
@@ -73,7 +73,7 @@ def n_refused(connections: list[socket.socket]) -> int:
 async def test_idle_connections_leave_the_descriptors_that_a_new_worker_needs(
     tmp_path: Path,
 ) -> None:
-    with service(tmp_path / "run", environ=SLOW, n_descriptors=N_DESCRIPTORS) as running:
+    with service(tmp_path / "run", environ=SLOW, prefix=limited(N_DESCRIPTORS)) as running:
         url, allowed = running.url, for_connections(N_DESCRIPTORS)
         async with aiohttp.ClientSession() as session:
             streamed = asyncio.create_task(stream(session, url, "flooded", max_tokens=N_TOKENS))

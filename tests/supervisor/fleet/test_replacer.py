@@ -235,7 +235,7 @@ async def test_later_processes_have_the_swapped_model(bench: Bench) -> None:
         (Script(trial=KILLED), "killed"),
         (
             Script(trial=EngineFailed(Epoch(0), "nan", (RequestNo(0),))),
-            r"decode_failed \(code 0\): nan",
+            "its trial failed: nan",
         ),
         (Script(trial=Refused(Epoch(0), RequestNo(0), "x", "no template")), "no template"),
         (Script(loads=(memory_short(1 << 50),)), "not enough memory"),
