@@ -21,7 +21,9 @@ N_PROMPT = 200
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("replaced") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+    arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
+    # two workers compute at once: threads that wait for each other would hold both back
+    with service(folder, *arguments, environ={"GPUFC_N_THREADS": "1"}) as started:
         yield started
 
 
