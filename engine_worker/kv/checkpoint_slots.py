@@ -3,7 +3,8 @@
 A prefix of such a model is reused whole or not at all. So copies of the state, *checkpoints*, are
 kept in slots of their own, as idle prefixes among the others: where the first long message ends,
 which is the system message as a rule; where a prompt parts from another one; and at the end of the
-prompt. The scheduler ends a chunk at each of these positions.
+prompt. The scheduler ends a chunk at each of these positions. llama.cpp copies a state where it
+lies, when one of the two slots computes again; a context has one state for each slot in any case.
 """
 
 from collections.abc import Callable, Sequence
