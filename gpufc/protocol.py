@@ -8,7 +8,6 @@ The life of one sequence (`request`) on the link:
 
     front                                     worker
     Prepare(prompt)                 ──▶       template, tokenize, check
-                                    ◀──       PrepareStarted
                                     ◀──       Prepared(tokens)                  or Refused
     Generate(prompt_tokens, tokens) ──▶       wait, prefill, decode, …
                                     ◀──       Step(started, deltas)  …          or Finished
@@ -106,7 +105,7 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
 class Prepare(Message, frozen=True):
-    """Turn a prompt into tokens. Answered by `PrepareStarted`, then `Prepared` or `Refused`.
+    """Turn a prompt into tokens. Answered by `Prepared` or `Refused`.
 
     `reserve` is how many tokens the request wants to generate; what exceeds the room that the
     prompt leaves is cut. A prompt that leaves no room for one is refused. None: nothing is to be
@@ -233,13 +232,6 @@ class LoadFailed(Message, frozen=True):
     available_bytes: int = 0
 
 
-class PrepareStarted(Message, frozen=True):
-    """Sent before work on a `Prepare` or `Detokenize` begins. A process that ends before the
-    answer may have ended because of it."""
-
-    request: RequestNo
-
-
 class Prepared(Message, frozen=True):
     """The prompt's token ids, BOS included where the model wants one."""
 
@@ -362,7 +354,6 @@ FromWorker = (
     | Loading
     | Ready
     | LoadFailed
-    | PrepareStarted
     | Prepared
     | Refused
     | Detokenized

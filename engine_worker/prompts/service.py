@@ -29,7 +29,6 @@ from gpufc.protocol import (
     FromWorker,
     Prepare,
     Prepared,
-    PrepareStarted,
     PrepareStatus,
     Refused,
 )
@@ -117,7 +116,6 @@ class PromptService:
                 if apart is not None:
                     apart.close_if_idle()
                 continue
-            self._send(PrepareStarted(task.question.epoch, task.question.request))
             try:
                 answer = self._answer(task, preparer)
             except NeedsApart:

@@ -22,7 +22,6 @@ from gpufc.protocol import (
     Generate,
     Prepare,
     Prepared,
-    PrepareStarted,
     Prompt,
     Refused,
     Step,
@@ -218,8 +217,6 @@ class Dispatcher:
         match message:
             case Step():
                 group.step(worker, message)
-            case PrepareStarted():
-                group.questions.begun(message.request, worker.epoch, self._clock())
             case Prepared() | Detokenized():
                 group.settle(worker, message)
             case Refused():

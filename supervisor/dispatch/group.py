@@ -172,7 +172,7 @@ class ModelGroup:
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
-            self.questions.ask(asked)
+            self.questions.ask(asked, self._clock())
         self.admission.n_beside = self._pool.n_beside
         aside: list[RequestNo] = []
         while self._pool and (no := self._next()) is not None:
@@ -192,7 +192,10 @@ class ModelGroup:
             self._draining.settle(self._table.jobs.values(), self._pool)
 
     def _next(self) -> RequestNo | None:
-        """The next sequence to start. While there are suspects, only one of them at a time."""
+        """The next sequence to start. While there are suspects, only one of them at a time, and
+        none while a prompt is on trial for a worker's death."""
+        if self.questions.on_trial:
+            return None
         if not self._suspects:
             return self.admission.next()
         suspects = [self._table.jobs[no] for no in self._suspects.open]
@@ -204,7 +207,7 @@ class ModelGroup:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
-            self.questions.ask(worker)
+            self.questions.ask(worker, self._clock())
             return
         self.admission.start(job.log.no)
         self._pool.took(worker)
@@ -249,11 +252,7 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        # what was being prepared is tried first: a running sequence is not charged with its doing
-        victims = (
-            [] if self.questions.suspected(worker.epoch, reason, now) else _victims(orphans, reason)
-        )
-        convict = self._suspects.died(victims, reason, now)
+        convict = self._suspects.died(_victims(orphans, reason), reason, now)
         if convict is not None:
             worker.explain_deaths(self._suspects.n_deaths_explained)
         for job in orphans:

@@ -17,7 +17,6 @@ from gpufc.protocol import (
     EngineStatus,
     Finished,
     Prepared,
-    PrepareStarted,
     Refused,
     Step,
     ToWorker,
@@ -25,7 +24,7 @@ from gpufc.protocol import (
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.states import WorkerState
 
-WorkerMessage = PrepareStarted | Prepared | Refused | Detokenized | Step | Finished
+WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
 """The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
 
 

@@ -11,7 +11,6 @@ from gpufc.protocol import (
     Generate,
     Prepare,
     Prepared,
-    PrepareStarted,
     Refused,
     Step,
     TextPrompt,
@@ -44,8 +43,6 @@ class Trial:
         match message:
             case Prepared():
                 worker.send(_generate(worker, message.prompt_tokens or FALLBACK))
-            case PrepareStarted():
-                pass
             case Refused():
                 self._settle(f"it refuses a short prompt: {message.message}")
             case Step():

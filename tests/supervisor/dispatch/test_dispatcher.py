@@ -22,7 +22,7 @@ from gpufc.protocol import (
     Delta,
     FinishReason,
     Prepare,
-    PrepareStarted,
+    Prepared,
     Step,
     TextPrompt,
 )
@@ -303,7 +303,6 @@ async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
         worker = front.fleet.start_worker()
         worker.answers_prepare = False
         await until(lambda worker=worker: worker.sent)
-        worker.tell(PrepareStarted(worker.epoch, stream.logs[0].no))
         worker.die(CRASHED)
     with pytest.raises(EngineCrashSuspect):
         await whole_texts(stream)
@@ -323,16 +322,34 @@ async def test_a_running_stream_is_not_charged_with_what_was_being_prepared() ->
     worker = first
     for _ in range(2):
         await until(lambda worker=worker: any(isinstance(one, Prepare) for one in worker.sent))
-        worker.tell(PrepareStarted(worker.epoch, poison.logs[0].no))
+        assert len(worker.active) == (worker is first)  # nothing runs beside a trial
         worker.die(CRASHED)
         worker = front.fleet.start_worker(auto=False)
         worker.answers_prepare = False
-        await until(lambda worker=worker: worker.active)
     with pytest.raises(EngineCrashSuspect):
         await poison.complete()
+    await until(lambda: worker.active)
     worker.auto = True
     worker.go()
     assert await whole_texts(running) == [text_of("story")]
+
+
+async def test_prompts_that_were_open_at_a_death_are_asked_again_alone() -> None:
+    front = Front()
+    worker = front.fleet.start_worker()
+    worker.answers_prepare = False
+    streams = [front.submit(request(text)) for text in ("one", "two")]
+    await until(lambda: len(worker.sent) == 2)
+    worker.die(CRASHED)
+    again = front.fleet.start_worker()
+    again.answers_prepare = False
+    await until(lambda: again.sent)
+    (asked,) = again.sent
+    assert isinstance(asked, Prepare)
+    again.answers_prepare = True
+    again.tell(Prepared(again.epoch, asked.request, tokens_of(asked.prompt)))
+    for stream, text in zip(streams, ("one", "two"), strict=True):
+        assert await whole_texts(stream) == [text_of(text)]
 
 
 async def test_a_prompt_whose_client_leaves_is_no_longer_prepared() -> None:
