@@ -4,8 +4,8 @@ A template is a program that came with a model. One that never ends, or fills th
 alone.
 
     engine worker                        python -m engine_worker.prompts.template_process
-    TemplateRenderer ── Setup, Render ─▶ ChatTemplate
-                     ◀─ Rendered ──────
+    TemplateRenderer ── Setup, Conversation ─▶ ChatTemplate
+                     ◀─ Rendered ────────────
 
 The child imports neither llama_cpp nor numpy, has a minimal environment and limits on CPU time and
 memory, and ends with its parent.
@@ -14,14 +14,15 @@ memory, and ends with its parent.
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
 from engine_worker.disposable import CallCancelled, Child, ChildDied
+from engine_worker.prompts.conversation import Conversation
 from gpufc.errors import EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -39,18 +40,12 @@ _MODULE = "engine_worker.prompts.template_process"
 
 
 class Setup(Struct, frozen=True, array_like=True):
-    """The first frame to the child. Answered when the template has been compiled and tried."""
+    """The first frame to the child. Answered when the template has been compiled and tried. All
+    further frames are a `Conversation`."""
 
     template: str | None
     special_tokens: dict[str, str]
     cpu_s: int
-
-
-class Render(Struct, frozen=True, array_like=True):
-    """All further frames to the child."""
-
-    messages: list[dict[str, Any]]
-    add_generation_prompt: bool
 
 
 class Rendered(Struct, frozen=True, array_like=True):
@@ -99,16 +94,14 @@ class TemplateRenderer:
         `EngineUnavailable` if that cannot be found out now."""
         self._retried(lambda: self._prepared(child))
 
-    def render(
-        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True
-    ) -> str:
+    def render(self, given: Conversation) -> str:
         """The prompt's text.
 
         Raises `InvalidRequest` (param `messages`) when the template refuses, cannot be used, takes
         too much time, or kills its process twice; `EngineUnavailable` when its process is stopped
         or starved twice.
         """
-        frame = _encoder.encode(Render(list(messages), add_generation_prompt))
+        frame = _encoder.encode(given)
         answer = self._retried(lambda: self._exchange(self._prepared(), frame))
         if answer.refusal is not None:
             raise _refused(answer.refusal)
@@ -219,13 +212,11 @@ def serve(parent: int) -> None:
         disposable.answer(sink, _encoder.encode(Rendered(refusal=str(err))))
         return
     disposable.answer(sink, _encoder.encode(Rendered()))
-    decoder = msgspec.msgpack.Decoder(Render)
+    decoder = msgspec.msgpack.Decoder(Conversation)
     while (frame := disposable.read_message(source)) is not None:
         disposable.allow_cpu(setup.cpu_s)
-        job = decoder.decode(frame)
         try:
-            text = template.render(job.messages, add_generation_prompt=job.add_generation_prompt)
-            answer = Rendered(text)
+            answer = Rendered(template.render(decoder.decode(frame)))
         except TemplateError as err:
             answer = Rendered(refusal=str(err))
         disposable.answer(sink, _encoder.encode(answer))
