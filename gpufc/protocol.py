@@ -288,13 +288,20 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     """One sequence's gain in one step. With `finish` set, it is terminal.
 
     `position` is the index of the first of `tokens` among the generated tokens. `text` may be sent
-    to the client: it lags behind the tokens inside a character or a possible stop string."""
+    to the client: it lags behind the tokens inside a character or a possible stop string.
+    `by_end_token`: the model has generated an end token, which is not one of `tokens`."""
 
     request: RequestNo
     position: int
     tokens: Tokens
     text: str
     finish: FinishReason | None = None
+    by_end_token: bool = False
+
+    @property
+    def n_generated(self) -> int:
+        """The tokens that the model has generated, the end token included."""
+        return len(self.tokens) + self.by_end_token
 
 
 class Step(Message, frozen=True):

@@ -49,7 +49,6 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
         ({"logit_bias": {"x" * 257: 1}}, "logit_bias"),
         ({"logit_bias": [[1000, 1]]}, "logit_bias"),
         ({"logit_bias": [[-1, 1]]}, "logit_bias"),
-        ({"logit_bias": {f"{i} {i}": 1 for i in range(400)}}, "logit_bias"),
         ({"logit_bias": {"1000": 1}}, "logit_bias"),
         ({"logit_bias": {str(i): 1 for i in range(1001)}}, "logit_bias"),
         ({"model": 5}, "model"),
@@ -276,7 +275,7 @@ async def test_an_unknown_model_is_a_404(service: Service) -> None:
 
 async def test_a_prompt_that_does_not_fit_is_context_length_exceeded(service: Service) -> None:
     for stream in (False, True):
-        answer = await service.complete(max_tokens=5000, stream=stream)
+        answer = await service.complete(prompt="x" * 4096, stream=stream)
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
