@@ -106,20 +106,7 @@ NULLS = {
     "tools": [function("noop", strict=None)],
     "max_tokens": 8,
 } | dict.fromkeys(
-    [
-        "tool_choice",
-        "response_format",
-        "stop",
-        "seed",
-        "logprobs",
-        "top_logprobs",
-        "logit_bias",
-        "parallel_tool_calls",
-        "stream_options",
-        "reasoning_effort",
-        "n",
-        "max_completion_tokens",
-    ]
+    ["tool_choice", "response_format", "stop", "seed", "logprobs", "top_logprobs", "logit_bias"]
 )
 BODIES = {
     "round trip": ROUND_TRIP,
