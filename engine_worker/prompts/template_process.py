@@ -14,8 +14,9 @@ memory, and ends with its parent.
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -49,10 +50,12 @@ class Setup(Struct, frozen=True, array_like=True):
 
 
 class Rendered(Struct, frozen=True, array_like=True):
-    """Every frame from the child. `refusal` is the template's, or why it cannot be used."""
+    """Every frame from the child. `refusal` is the template's, or why it cannot be used; `cpu_s` is
+    the CPU time of the child's whole life."""
 
     text: str = ""
     refusal: str | None = None
+    cpu_s: float = 0.0
 
 
 class _TookTooLong(Exception):
@@ -81,6 +84,7 @@ class TemplateRenderer:
         self.error: str | None = None
         self._setup = Setup(template, dict(special_tokens), cpu_s)
         self._child: Child | None = None
+        self._cpu_s = 0.0  # of the child, when it last answered
         self._n_died = 0
 
     @property
@@ -160,7 +164,7 @@ class TemplateRenderer:
         return self._child
 
     def _exchange(self, child: Child, frame: bytes, wait_s: float = WAIT_S) -> Rendered:
-        before_s = child.cpu_s
+        before_s, self._cpu_s = self._cpu_s, 0.0
         try:
             answer = child.call(frame, self._setup.cpu_s + wait_s, lambda: child.is_stopped)
         except TimeoutError:
@@ -174,9 +178,11 @@ class TemplateRenderer:
                 raise _TookTooLong from None
             raise
         try:
-            return _decoder.decode(answer)
+            rendered = _decoder.decode(answer)
         except msgspec.MsgspecError as err:
             raise ChildDied(f"it sent an undecodable frame: {err}") from err
+        self._cpu_s = rendered.cpu_s
+        return rendered
 
 
 def early_child() -> Child | None:
@@ -209,17 +215,23 @@ def serve(parent: int) -> None:
     try:
         template = ChatTemplate(setup.template, setup.special_tokens)
     except TemplateError as err:
-        disposable.answer(sink, _encoder.encode(Rendered(refusal=str(err))))
+        _answer(sink, refusal=str(err))
         return
-    disposable.answer(sink, _encoder.encode(Rendered()))
+    _answer(sink)
     decoder = msgspec.msgpack.Decoder(Conversation)
     while (frame := disposable.read_message(source)) is not None:
         disposable.allow_cpu(setup.cpu_s)
         try:
-            answer = Rendered(template.render(decoder.decode(frame)))
+            text = template.render(decoder.decode(frame))
         except TemplateError as err:
-            answer = Rendered(refusal=str(err))
-        disposable.answer(sink, _encoder.encode(answer))
+            _answer(sink, refusal=str(err))
+        else:
+            _answer(sink, text)
+
+
+def _answer(sink: BinaryIO, text: str = "", refusal: str | None = None) -> None:
+    rendered = Rendered(text, refusal, time.process_time())
+    disposable.answer(sink, _encoder.encode(rendered))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Sequence:
         # the scheduler's
         self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
         self.announced = False  # whether a `Started` has been planned
+        self.checkpoints: tuple[int, ...] = ()  # rising numbers of tokens at which a chunk ends
         # the engine's
         self.draft: list[int] = []  # to be verified in the next step only
         # set by `accept` and `nothing_to_generate`
@@ -82,6 +83,12 @@ class Sequence:
     def n_pending(self) -> int:
         """Known tokens without cells: 1 while decoding, more during prefill or replay."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def n_to_checkpoint(self) -> int:
+        """Pending tokens up to the next checkpoint, or all of them."""
+        ahead = (at - self.n_computed for at in self.checkpoints if at > self.n_computed)
+        return min(self.n_pending, next(ahead, self.n_pending))
 
     @property
     def room(self) -> int:
@@ -135,7 +142,7 @@ class Sequence:
         An exact replay computes generated tokens one by one, as in the first run: kernels for
         several tokens round differently from those for one.
         """
-        count = min(self.n_pending, budget)
+        count = min(self.n_to_checkpoint, budget)
         if self.exact:
             left_of_prompt = self.n_prompt - self.n_computed
             count = min(count, left_of_prompt if left_of_prompt > 0 else 1)

@@ -181,7 +181,7 @@ async def test_the_openai_client_gets_typed_exceptions(service: Service) -> None
             await client.completions.create(model=MODEL, prompt="x", temperature=-1)
         assert bad.value.param == "temperature"
         with pytest.raises(openai.NotFoundError) as unknown:
-            await client.completions.create(model="nobody", prompt="x")
+            await client.completions.create(model="absent", prompt="x")
         assert unknown.value.code == "model_not_found"
         service.fleet.change(FAILED)
         with pytest.raises(openai.InternalServerError) as unavailable:

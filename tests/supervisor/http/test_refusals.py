@@ -268,9 +268,9 @@ async def test_unknown_routes_and_methods_are_json(service: Service) -> None:
 
 
 async def test_an_unknown_model_is_a_404(service: Service) -> None:
-    answer = await service.complete(model="nobody")
+    answer = await service.complete(model="absent")
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-    assert (await service.get("/v1/models/nobody")).error["code"] == "model_not_found"
+    assert (await service.get("/v1/models/absent")).error["code"] == "model_not_found"
 
 
 async def test_a_prompt_that_does_not_fit_is_context_length_exceeded(service: Service) -> None:
