@@ -15,6 +15,7 @@ from engine_worker.prompts.tokenizer import PrepareCancelled
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
+    ChatMessage,
     ChatPrompt,
     Detokenize,
     Prepare,
@@ -190,8 +191,14 @@ def _size_of_prompt(prompt: Prompt) -> int:
             return len(text)
         case TokenPrompt(tokens):
             return 8 * len(tokens)
-        case ChatPrompt(messages):
-            return sum(64 + len(message.content) for message in messages)
+        case ChatPrompt():
+            size = len(prompt.tools) + len(prompt.variables)
+            return size + sum(map(_size_of_message, prompt.messages))
+
+
+def _size_of_message(message: ChatMessage) -> int:
+    calls = sum(64 + len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return 64 + len(message.content) + len(message.reasoning_content or "") + calls
 
 
 def _key(question: Question) -> Key:

@@ -4,8 +4,8 @@ A template is a program that came with a model. One that never ends, or fills th
 alone.
 
     engine worker                        python -m engine_worker.prompts.template_process
-    TemplateRenderer ── Setup, Render ─▶ ChatTemplate
-                     ◀─ Rendered ──────
+    TemplateRenderer ── Setup, Conversation ─▶ ChatTemplate
+                     ◀─ Rendered ────────────
 
 The child imports neither llama_cpp nor numpy, has a minimal environment and limits on CPU time and
 memory, and ends with its parent.
@@ -15,14 +15,15 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, TypeVar
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
 from engine_worker.disposable import CallCancelled, Child, ChildDied
+from engine_worker.prompts.conversation import Conversation
 from gpufc.errors import EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -40,18 +41,12 @@ _MODULE = "engine_worker.prompts.template_process"
 
 
 class Setup(Struct, frozen=True, array_like=True):
-    """The first frame to the child. Answered when the template has been compiled and tried."""
+    """The first frame to the child. Answered when the template has been compiled and tried. All
+    further frames are a `Conversation`."""
 
     template: str | None
     special_tokens: dict[str, str]
     cpu_s: int
-
-
-class Render(Struct, frozen=True, array_like=True):
-    """All further frames to the child."""
-
-    messages: list[dict[str, Any]]
-    add_generation_prompt: bool
 
 
 class Rendered(Struct, frozen=True, array_like=True):
@@ -103,16 +98,14 @@ class TemplateRenderer:
         `EngineUnavailable` if that cannot be found out now."""
         self._retried(lambda: self._prepared(child))
 
-    def render(
-        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True
-    ) -> str:
+    def render(self, given: Conversation) -> str:
         """The prompt's text.
 
         Raises `InvalidRequest` (param `messages`) when the template refuses, cannot be used, takes
         too much time, or kills its process twice; `EngineUnavailable` when its process is stopped
         or starved twice.
         """
-        frame = _encoder.encode(Render(list(messages), add_generation_prompt))
+        frame = _encoder.encode(given)
         answer = self._retried(lambda: self._exchange(self._prepared(), frame))
         if answer.refusal is not None:
             raise _refused(answer.refusal)
@@ -225,12 +218,11 @@ def serve(parent: int) -> None:
         _answer(sink, refusal=str(err))
         return
     _answer(sink)
-    decoder = msgspec.msgpack.Decoder(Render)
+    decoder = msgspec.msgpack.Decoder(Conversation)
     while (frame := disposable.read_message(source)) is not None:
         disposable.allow_cpu(setup.cpu_s)
-        job = decoder.decode(frame)
         try:
-            text = template.render(job.messages, add_generation_prompt=job.add_generation_prompt)
+            text = template.render(decoder.decode(frame))
         except TemplateError as err:
             _answer(sink, refusal=str(err))
         else:

@@ -51,6 +51,7 @@ class Sequence:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
         self._piece = piece
         self._is_end = is_end
+        self._by_end_token = False
         self._detokenizer = Detokenizer()
         self._stops = StopMatcher(spec.stop, split)
         self._n_told = len(spec.tokens)
@@ -157,10 +158,11 @@ class Sequence:
     def accept(self, token: int) -> bool:
         """Append the next token. True if it ends the sequence; `finish` then says why.
 
-        An end token (EOS) is not part of the answer: no delta contains it.
+        An end token (EOS) is not part of the answer: the last delta says that there was one.
         """
         if self._is_end(token):
             self.finish = FinishReason.STOP
+            self._by_end_token = True
             return True
         self.tokens.append(token)
         if self._stops.any and self._read():
@@ -177,7 +179,7 @@ class Sequence:
             text += self._stops.flush()
         position, self._n_told = self._n_told, self.n_generated
         tokens = tuple(self.tokens[self.n_prompt + position :])
-        return Delta(self.request, position, tokens, text, self.finish)
+        return Delta(self.request, position, tokens, text, self.finish, self._by_end_token)
 
     def _read(self) -> bool:
         """Turn unread tokens into text. True once a stop string has been found."""

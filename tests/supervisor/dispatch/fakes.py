@@ -148,7 +148,7 @@ class FakeWorker:
 
     def _prepare(self, message: Prepare) -> None:
         tokens = tokens_of(message.prompt)
-        if message.reserve is not None and len(tokens) + message.reserve > N_CTX:
+        if message.reserve is not None and len(tokens) >= N_CTX:
             code = "context_length_exceeded"
             self.tell(Refused(self.epoch, message.request, code, "too long", "prompt"))
         else:

@@ -167,7 +167,7 @@ async def test_a_queued_request_that_cannot_fit_is_refused_before_its_turn() -> 
     front = Front(slots=1)
     front.fleet.start_worker(auto=False)
     front.submit()
-    stream = front.submit(request(max_tokens=100_000))
+    stream = front.submit(request("x" * 4096))
     with pytest.raises(ContextLengthExceeded):
         await stream.next(5)
     assert front.requests["rejected"] == 1
