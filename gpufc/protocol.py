@@ -144,7 +144,7 @@ class Generate(Message, frozen=True):
 
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
-    share cached prefixes.
+    share cached prefixes. `spelt` are control tokens that the answer's text shows.
     """
 
     request: RequestNo
@@ -158,6 +158,7 @@ class Generate(Message, frozen=True):
     replay: Replay = Replay.FAST
     cache_prompt: bool = True
     scope: str = ""
+    spelt: tuple[str, ...] = ()
 
 
 class Cancel(Message, frozen=True):
@@ -255,10 +256,12 @@ class LoadFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """The prompt's token ids, BOS included where the model wants one."""
+    """The prompt's token ids, BOS included where the model wants one. `opening` is the end of a
+    conversation's text, control tokens spelt out."""
 
     request: RequestNo
     prompt_tokens: Tokens
+    opening: str = ""
 
 
 class Refused(Message, frozen=True):

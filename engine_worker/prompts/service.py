@@ -24,6 +24,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import EngineUnavailable, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
+    ChatPrompt,
     Detokenize,
     Detokenized,
     FromWorker,
@@ -31,6 +32,7 @@ from gpufc.protocol import (
     Prepared,
     PrepareStatus,
     Refused,
+    Tokens,
 )
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ STACK_BYTES = 64 << 20
 WARM_UP_S = 2.0
 """After it has nothing to do for so long, the second lane starts its template process: not while
 the streams of a worker that died wait for this one."""
+
+OPENING_TOKENS = 16
+"""Enough for the longest marker that a template opens a model's reasoning with."""
 
 StartThread = Callable[[str, Callable[[], None]], None]
 
@@ -148,10 +153,17 @@ class PromptService:
         module, path = self._backend.tokenizer_module, self._config.model_path
         return TokenizerProcess(module, path) if module and path else None
 
+    def _opening(self, tokens: Tokens) -> str:
+        """The text of a prompt's last tokens, from which the answer goes on."""
+        spelling = self._backend.spelling
+        return b"".join(map(spelling, tokens[-OPENING_TOKENS:])).decode(errors="replace")
+
     def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
         match task.question:
             case Prepare(epoch, request, prompt, reserve):
-                return Prepared(epoch, request, preparer.prepare(prompt, reserve, task.cancelled))
+                tokens = preparer.prepare(prompt, reserve, task.cancelled)
+                opening = self._opening(tokens) if isinstance(prompt, ChatPrompt) else ""
+                return Prepared(epoch, request, tokens, opening)
             case Detokenize(epoch, request, sequences):
                 spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
                 return Detokenized(

@@ -29,7 +29,7 @@ from gpufc.protocol import (
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import (
@@ -273,7 +273,7 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
-        parser=parser,
+        reading=lambda _opening: Reading(parser),
     )
 
 
