@@ -129,7 +129,8 @@ def test_a_template_of_one_s_own_is_a_file_or_a_name(
     running = start(chat_template=str(own))
     assert running.service.template_error == ""
     running.prepare(1, ChatPrompt((ChatMessage("user", "hi"),)))
-    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"[hi]"))
+    opening = "<|bos|>[hi]"
+    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"[hi]"), opening)
     assert start(chat_template="chatml").service.template_error == ""
 
 
