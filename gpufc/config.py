@@ -348,6 +348,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_connections_per_address: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections of one address")
     ] = 1024
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="most connections in all [default: by the limit of descriptors]"),
+    ] = None
     first_byte_s: Annotated[
         float,
         Meta(gt=0.0, le=3600.0, description="seconds until a waiting stream sends its headers"),

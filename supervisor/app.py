@@ -88,8 +88,8 @@ class Front:
             operator=self.operations,
         )
         token_file = self.runtime.admin_token
-        token = run_token.known(token_file) if taker else run_token.make(token_file)
-        app = create_web_app(self._services, run_token.by_token(token))
+        self._token = run_token.known(token_file) if taker else run_token.make(token_file)
+        app = create_web_app(self._services, run_token.by_token(self._token))
         self.http = FrontRunner(app, config.limits)
         self._upkeep: list[asyncio.Task[None]] = []
 
@@ -166,6 +166,11 @@ class Front:
     def _load_failed(self) -> bool:
         exits = (row.last_exit for row in self.fleet.workers())
         return any(last is not None and last.reason is Reason.LOAD_FAILED for last in exits)
+
+    def restore_token(self) -> None:
+        """Write this run's token again if its file has vanished. Raises `OSError`."""
+        if not self.runtime.admin_token.exists():
+            run_token.write(self.runtime.admin_token, self._token)
 
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""

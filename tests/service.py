@@ -178,6 +178,11 @@ def _joining(cgroup: Path | None) -> list[str]:
     return [] if cgroup is None else ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup)]
 
 
+def limited(n_descriptors: int) -> list[str]:
+    """A command that executes its arguments as a program with at most so many descriptors."""
+    return ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(n_descriptors)]
+
+
 @contextlib.contextmanager
 def service(
     runtime_dir: Path,

@@ -26,9 +26,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.answers",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     (
-        *("supervisor.addresses", "supervisor.front_process", "supervisor.outlet"),
-        *("supervisor.log_rotation", "supervisor.program", "supervisor.standard_streams"),
-        "supervisor.systemd",
+        *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
+        *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
+        *("supervisor.standard_streams", "supervisor.systemd"),
     ),
     # the worker
     ("engine_worker.__main__",),

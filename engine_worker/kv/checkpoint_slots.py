@@ -3,7 +3,8 @@
 A prefix of such a model is reused whole or not at all. So copies of the state, *checkpoints*, are
 kept in slots of their own, as idle prefixes among the others: where the first long message ends,
 which is the system message as a rule; where a prompt parts from another one; and at the end of the
-prompt. The scheduler ends a chunk at each of these positions.
+prompt. The scheduler ends a chunk at each of these positions. llama.cpp copies a state where it
+lies, when one of the two slots computes again; a context has one state for each slot in any case.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from engine_worker.kv.slots import Slots
 from engine_worker.text import sequence as text
 
 LEAST_TOKENS = 32
-"""A checkpoint costs a state's copy and a further chunk: fewer tokens are computed again."""
+"""A checkpoint costs a copy of the state and one more chunk. A shorter prefix is computed again."""
 
 LEAST_SHARE = 16
-"""The part of a prefix, a sixteenth, that is computed again rather than kept by one more state."""
+"""Of two checkpoints closer to each other than a sixteenth of the prefix, one is kept."""
 
 GENERATION_PROMPT = 16
 """The most tokens behind the last message that make the model answer."""
@@ -62,27 +63,29 @@ class CheckpointSlots(Slots):
     def _place(self, sequence: text.Sequence, match: Match | None) -> None:
         positions = self._positions(sequence)
         self._cache.refresh(sequence.spec.scope, sequence.tokens, positions)
+        sequence.checkpoints = positions
         super()._place(sequence, match)
         sequence.checkpoints = tuple(at for at in positions if at > sequence.n_computed)
 
     def _continues(self, match: Match, sequence: text.Sequence) -> bool:
-        """Not from a checkpoint of its own: that is copied, and stays for the next sequence."""
-        is_own = match.n_tokens in self._positions(sequence)
-        return not is_own and super()._continues(match, sequence)
+        """Not from a checkpoint that this sequence or another one begins with: it is copied, and
+        stays for the next sequence."""
+        is_checkpoint = match.n_tokens in sequence.checkpoints or self._cache.goes_on(match.slot)
+        return not is_checkpoint and super()._continues(match, sequence)
 
-    def _positions(self, sequence: text.Sequence) -> list[int]:
+    def _positions(self, sequence: text.Sequence) -> tuple[int, ...]:
         """The checkpoints of a sequence, in order."""
         if not sequence.reuses_prefix or not self._max_idle:
-            return []
+            return ()
         prompt = sequence.tokens[: sequence.n_prompt]
         end = end_of_prompt(prompt, self._is_control)
         first = end_of_first_message(prompt[:end], self._is_control)
-        parting = self._cache.n_common(sequence.spec.scope, prompt)
+        parting = self._cache.parting(sequence.spec.scope, prompt)
         positions: list[int] = []
         for at in (first, parting, end):
             if at is not None and LEAST_TOKENS <= at <= end and _is_apart(at, positions):
                 positions.append(at)
-        return sorted(positions)
+        return tuple(sorted(positions))
 
     def _keep(self, sequence: text.Sequence, slot: int) -> None:
         """Copy the state of a running sequence to a slot of its own."""

@@ -77,10 +77,19 @@ class PrefixCache:
             return None
         return Match(slot, shared)
 
-    def n_common(self, scope: str, tokens: Tokens) -> int:
-        """The length of the longest prefix of `tokens` in any holding, usable or not."""
+    def parting(self, scope: str, tokens: Tokens) -> int | None:
+        """Where `tokens` part from the holdings with the longest common prefix, usable or not; None
+        if one of these ends there."""
         tree = self._trees.get(scope)
-        return 0 if tree is None else next(iter(tree.prefixes(tokens)), (0, frozenset()))[0]
+        longest = None if tree is None else next(iter(tree.prefixes(tokens)), None)
+        if longest is None or any(self.n_tokens(slot) == longest[0] for slot in longest[1]):
+            return None
+        return longest[0]
+
+    def goes_on(self, slot: int) -> bool:
+        """Whether other holdings begin with the whole of this slot's, and are longer."""
+        length = self.n_tokens(slot)
+        return any(self.n_tokens(other) > length for other in self._tree(slot).beyond(slot))
 
     def refresh(self, scope: str, tokens: Tokens, lengths: Iterable[int]) -> bool:
         """Count a use of the idle holdings of exactly the first tokens, of one of these lengths.

@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from engine_worker.backend.port import Backend, Batch
+from engine_worker.backend.profile import profile_of
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from gpufc.config import BackendKind, ModelConfig, Speculation
@@ -47,7 +48,7 @@ def configuration(config: ModelConfig) -> ModelConfig:
 
 def require_cuttable(draft: Backend) -> None:
     """Raise `ModelLoadError` if the draft model's state could not lose a rejected draft."""
-    if not draft.facts.can_cut:
+    if not profile_of(draft.facts).cuts_prefixes:
         raise ModelLoadError(
             f"the draft model ({draft.facts.architecture}) is recurrent or hybrid: its state cannot"
             " be taken back to the last accepted token; choose another draft_model_path"

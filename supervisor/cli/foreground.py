@@ -14,7 +14,7 @@ from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
-from supervisor import front_process
+from supervisor import descriptors, front_process
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
@@ -73,9 +73,11 @@ def serve(config: Config, values: Sequence[Value]) -> None:
 
 async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) -> int | None:
     """Serve. Returns the pid of the front that has taken over, if one has."""
+    descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
     from supervisor import systemd
     from supervisor.app import Front
+    from supervisor.cli import keeper
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
@@ -90,11 +92,13 @@ async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) ->
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
+            kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
             # the front answers from now on; /readyz tells how far the model is
             systemd.notify("READY=1")
             try:
                 await Foreground(front, config, folder, terminal).attend()
             finally:
+                kept.cancel()
                 if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
                 await runner.cleanup()

@@ -14,9 +14,9 @@ import uvloop
 from gpufc.config import Config
 from gpufc.errors import GpufcError
 from gpufc.settings import Settings
-from supervisor import front_process, systemd
+from supervisor import descriptors, front_process, systemd
 from supervisor.app import Front
-from supervisor.cli import preflight
+from supervisor.cli import keeper, preflight
 from supervisor.cli.foreground import LAST_LINES_S, log_to
 from supervisor.cli.options import resolve
 from supervisor.control import server as control
@@ -50,6 +50,7 @@ def main(fd: int) -> None:
 async def _serve(
     packets: PacketSocket, inheritance: Inheritance, config: Config, settings: Settings
 ) -> None:
+    descriptors.raise_limit()
     take = Taker(packets, inheritance)
     runtime = take.runtime
     monitor = default_monitor(str(runtime.path))
@@ -68,11 +69,13 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             commands = await control.serve(app, runtime.control_socket)
+            kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))
             try:
                 take.serving(front.addresses)
                 systemd.notify("READY=1")
                 await front.wait_stop()
             finally:
+                kept.cancel()
                 await commands.cleanup()
     finally:
         monitor.stop()

@@ -236,6 +236,12 @@ class Dispatcher:
         self._watch_outage(group)
         self.condition_changed()
 
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        self._group(worker.model).engine_proven(worker)
+
+    def engine_renewed(self, model: str) -> None:
+        self._group(model).engine_renewed()
+
     def condition_changed(self) -> None:
         for model, group in self._groups.items():
             condition = self._fleet.condition(model)

@@ -155,6 +155,10 @@ class Questions:
                 self._unasked[question.no] = question
         return DEATHS_TO_CONVICT if convict is not None else 0
 
+    def refuse_none(self) -> None:
+        """Forget all convictions: the engine is another one."""
+        self._refused_until.clear()
+
     def __len__(self) -> int:
         return len(self._unasked) + len(self._asked)
 

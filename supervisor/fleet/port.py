@@ -103,6 +103,16 @@ class FleetListener(Protocol):
         """A ready worker is gone. Its sequences have to be continued elsewhere or ended."""
         ...
 
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        """A worker has just computed its trial, eight tokens of a fixed prompt.
+
+        It may be one that the listener does not hear, such as a hot spare."""
+        ...
+
+    def engine_renewed(self, model: str) -> None:
+        """An operator has restarted the workers of this model, or given it another file."""
+        ...
+
     def condition_changed(self) -> None:
         """The state, the detail or the loading progress of a worker has changed."""
         ...

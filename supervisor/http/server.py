@@ -18,6 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError, StartError
 from gpufc.ids import new_request_id
+from supervisor import descriptors
 from supervisor.addresses import listening, lookup
 from supervisor.http.errors import error_response
 from supervisor.systemd import activated_sockets
@@ -119,20 +120,29 @@ class BoundedServer(web.Server):
             **server._kwargs,
         )
         self.limits = limits
+        allowed = descriptors.for_connections(descriptors.limit())
+        self.max_connections = min(limits.max_connections or allowed, allowed)
+        """Beyond it the descriptors for workers would run short."""
         self._by_address: Counter[str] = Counter()
+        self._n_connections = 0
 
     def __call__(self) -> RequestHandler:
         return BoundedHandler(self, loop=self._loop, **self._kwargs)
 
     def admit(self, address: str) -> bool:
-        """Count a connection in. False, without counting it, if its address has too many."""
+        """Count a connection in. False, without counting it, if its address has too many, or if
+        there are too many in all."""
+        if self._n_connections >= self.max_connections:
+            return False
         if self._by_address[address] >= self.limits.max_connections_per_address:
             return False
         self._by_address[address] += 1
+        self._n_connections += 1
         return True
 
     def leave(self, address: str) -> None:
         """Count a connection out."""
+        self._n_connections -= 1
         self._by_address[address] -= 1
         if self._by_address[address] <= 0:
             del self._by_address[address]

@@ -63,11 +63,14 @@ def parser_for(
 ) -> NewParser:
     """Makes parsers for the answers of a model with this chat template.
 
-    Without `tools` all calls are text. `schemas` holds the parameters' schema of each tool by name:
-    formats without types take theirs from it. `inside`: the prompt has opened the reasoning
-    (`Family.starts_inside`). Raises `UnknownParser`.
+    Without `tools` all calls are text, and so is all that a model without reasoning writes.
+    `schemas` holds the schema of each tool's parameters by the tool's name: formats without types
+    take theirs from it, and bare JSON is a call only if it names one of them. `inside`: the prompt
+    has opened the reasoning (`Family.starts_inside`). Raises `UnknownParser`.
     """
     family = family_for(template, override)
     if family is None:
+        return PlainText
+    if not (tools or inside or override or family.reasons(template or "")):
         return PlainText
     return family.new_parser(Setup(tools, schemas or {}, inside))

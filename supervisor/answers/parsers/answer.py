@@ -2,8 +2,8 @@
 
 - White space around a block of reasoning and around calls is no part of the answer.
 - The parts of a call are held until its raw text exceeds `HELD` characters or it is whole. A short
-  call is thus all or nothing: one that is malformed becomes text, one that `length` cuts is left
-  out. A longer call streams its arguments from then on.
+  call is thus all or nothing: a malformed one becomes text, and one that a limit cuts is left out.
+  A longer call streams its arguments from then on.
 """
 
 import json
@@ -58,7 +58,9 @@ class Answer:
 
     def say(self, text: str) -> None:
         """The next text that is no call: of the answer, or of the reasoning."""
-        if not text or text.isspace():
+        if not text:
+            return
+        if text.isspace():
             self._spaces.append(text)
             return
         if self._trim:
@@ -120,7 +122,7 @@ class Answer:
     def cut(self) -> None:
         """The text ended in the open call."""
         self._tape.at = len(self._tape.text)
-        if self._sent or self._tape.reason is not FinishReason.LENGTH:
+        if self._sent or self._tape.reason is FinishReason.STOP:
             self.refuse()
         else:
             self._tape.release()
@@ -168,3 +170,12 @@ def attempt(steps: Steps[None], answer: Answer) -> Steps[bool]:
         answer.cut()
         return False
     return answer.close()
+
+
+def closing(tape: Tape, answer: Answer, *markers: str) -> Steps[str]:
+    """Read what follows a call: white space and one of these markers. Empty if none follows."""
+    spaces = yield from tape.space()
+    marker = yield from tape.accept(*markers)
+    if not marker:
+        answer.say(spaces)
+    return marker

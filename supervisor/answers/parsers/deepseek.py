@@ -8,7 +8,7 @@ V3 and R1 write `function<｜tool▁sep｜>NAME` and a block of code with the ar
 import re
 
 from supervisor.answers.parsers import jsontext
-from supervisor.answers.parsers.answer import Answer, attempt
+from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 
@@ -24,8 +24,7 @@ def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
         answer.open(marker)
         while (yield from attempt(_call(tape, answer, marker), answer)):
-            yield from tape.space()
-            marker = yield from tape.accept(CALL, END_SECTION)
+            marker = yield from closing(tape, answer, CALL, END_SECTION)
             if marker != CALL:
                 break
             answer.open(marker)

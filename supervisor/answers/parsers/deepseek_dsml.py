@@ -6,7 +6,7 @@ V4.1 writes a blank before each tag's name.
 
 import re
 
-from supervisor.answers.parsers.answer import Answer, attempt
+from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tagged import Closers, argument
 from supervisor.answers.parsers.tape import Steps, Tape
@@ -30,8 +30,7 @@ def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
         answer.open(marker)
         while (yield from attempt(_call(tape, answer, setup, marker), answer)):
-            yield from tape.space()
-            marker = yield from tape.accept(*INVOKE, *END_SECTIONS)
+            marker = yield from closing(tape, answer, *INVOKE, *END_SECTIONS)
             if marker not in INVOKE:
                 break
             answer.open(marker)

@@ -33,6 +33,7 @@ class Family(Struct, frozen=True):
     - `template`: alternatives; the family is a chat template's if all texts of one are in it.
     - `markers`: the tokens that the worker must spell in the text although they are control tokens.
     - `opens`: a prompt that ends with one of these has opened the reasoning.
+    - `reasoning`: a chat template without any of these is of a model that does not reason.
     """
 
     name: str
@@ -40,13 +41,17 @@ class Family(Struct, frozen=True):
     template: tuple[tuple[str, ...], ...] = ()
     markers: tuple[str, ...] = ()
     opens: tuple[str, ...] = ("<think>",)
+    reasoning: tuple[str, ...] = ("<think>", "</think>")
 
     def matches(self, template: str) -> bool:
         return any(all(text in template for text in texts) for texts in self.template)
 
     def starts_inside(self, prompt: str) -> bool:
         """Whether the model goes on with reasoning after this prompt."""
-        return prompt.rstrip().endswith(self.opens) if self.opens else False
+        return prompt.rstrip().endswith(self.opens)
+
+    def reasons(self, template: str) -> bool:
+        return any(text in template for text in self.reasoning)
 
     def new_parser(self, setup: Setup) -> NewParser:
         return partial(Incremental, self.run, setup)

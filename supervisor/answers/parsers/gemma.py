@@ -48,4 +48,5 @@ GEMMA = Family(
     template=((OPEN,),),
     markers=(OPEN, CLOSE, "<|channel>", THOUGHT, '<|"|>'),
     opens=(THINKING,),
+    reasoning=(THOUGHT,),
 )

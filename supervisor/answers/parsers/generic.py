@@ -5,12 +5,13 @@ text.
 """
 
 from supervisor.answers.parsers import jsontext
-from supervisor.answers.parsers.answer import Answer
+from supervisor.answers.parsers.answer import Answer, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 
 FENCES = ("```json", "```tool_call", "```tool_code")
-TAGS = ("<tool_call>", "<function_call>")
+TAGS = ("<tool_call>", "<function_call>", "<|tool_call|>")
+CLOSES = ("```", "</tool_call>", "</function_call>", "<|/tool_call|>")
 
 PROSE = Prose([*FENCES, *TAGS])
 
@@ -21,9 +22,8 @@ def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
         answer.open(marker)
         yield from tape.space()
-        yield from jsontext.calls(tape, answer, setup.schemas)
-        yield from tape.space()
-        yield from tape.accept("```", "</tool_call>", "</function_call>")
+        if (yield from jsontext.calls(tape, answer, setup.schemas)):
+            yield from closing(tape, answer, *CLOSES)
 
 
 def _bare_calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:

@@ -79,4 +79,5 @@ HARMONY = Family(
     template=((CHANNEL, MESSAGE),),
     markers=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS),
     opens=(),
+    reasoning=(CHANNEL,),
 )

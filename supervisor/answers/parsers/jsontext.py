@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Container
 
-from supervisor.answers.parsers.answer import Answer, attempt
+from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.tape import Malformed, Steps, Take, Tape
 
 BETWEEN = re.compile(r"[\s,:\w.+-]*+")
@@ -140,19 +140,19 @@ def call(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[None]:
     yield from members(tape, member)
 
 
-def calls(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[None]:
-    """Read the open call, or a list of calls of which it is the first. What is none is text."""
+def calls(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[bool]:
+    """Read the open call, or a list of calls of which it is the first. What is none is text, and
+    then the result is False."""
     if not (yield from tape.accept("[")):
-        yield from attempt(call(tape, answer, names), answer)
-        return
+        return (yield from attempt(call(tape, answer, names), answer))
     yield from tape.space()
     while (yield from attempt(call(tape, answer, names), answer)):
-        yield from tape.space()
-        separator = yield from tape.accept(",", "]")
+        separator = yield from closing(tape, answer, ",", "]")
         if separator != ",":
-            return
+            return True
         answer.open(separator)
         yield from tape.space()
+    return False
 
 
 def arguments(tape: Tape, answer: Answer) -> Steps[None]:

@@ -63,4 +63,5 @@ KIMI_K3 = Family(
     template=((OPEN, CLOSE, SEP),),
     markers=(OPEN, CLOSE, SEP),
     opens=(THINKING,),
+    reasoning=(THINKING, OPEN),
 )

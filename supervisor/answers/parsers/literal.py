@@ -3,8 +3,8 @@
 They are written as JSON while they are read.
 """
 
-import json
 import re
+from json.encoder import encode_basestring
 
 from supervisor.answers.parsers.tape import Malformed, Markers, Steps, Tape
 from supervisor.answers.parsers.typed import Arguments, as_json
@@ -66,7 +66,7 @@ def _nested(tape: Tape, arguments: Arguments, bracket: str, depth: int) -> Steps
 
 def _key(tape: Tape, arguments: Arguments) -> Steps[None]:
     key = yield from key_text(tape)
-    arguments.raw(json.dumps(key, ensure_ascii=False) + ": ")
+    arguments.raw(encode_basestring(key) + ": ")
 
 
 def key_text(tape: Tape) -> Steps[str]:

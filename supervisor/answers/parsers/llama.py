@@ -6,7 +6,7 @@ Calls begin the answer, or follow `<|python_tag|>` or `<|python_start|>`.
 import re
 
 from supervisor.answers.parsers import jsontext, literal
-from supervisor.answers.parsers.answer import Answer, attempt
+from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments
@@ -43,12 +43,10 @@ def _calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
         read = jsontext.call(tape, answer, setup.schemas) if is_json else _python(tape, answer)
         whole = yield from attempt(read, answer)
         if whole:
-            spaces = yield from tape.space()
-            separator = yield from tape.accept(*separators)
+            separator = yield from closing(tape, answer, *separators)
             if separator in ("", "]"):
-                answer.say(spaces)
                 return
-            answer.open(spaces + separator)
+            answer.open(separator)
 
 
 def _python(tape: Tape, answer: Answer) -> Steps[None]:

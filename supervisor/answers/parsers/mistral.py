@@ -44,4 +44,5 @@ MISTRAL = Family(
     template=((OPEN,),),
     markers=(OPEN, ID, ARGS, *THINKING, *THOUGHT),
     opens=THINKING,
+    reasoning=(*THINKING, *THOUGHT),
 )

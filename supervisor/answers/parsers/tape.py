@@ -32,12 +32,13 @@ class Cut(Exception):
 class Markers:
     """A set of markers to search for. No marker may be a prefix of another."""
 
-    __slots__ = ("_begun", "_longest", "_whole")
+    __slots__ = ("_begun", "_first", "_longest", "_whole")
 
     def __init__(self, *markers: str) -> None:
         if any(a != b and b.startswith(a) for a in markers for b in markers):
             raise ValueError(f"one marker is a prefix of another: {markers}")
         self._whole = re.compile("|".join(map(re.escape, markers)))
+        self._first = re.compile("|".join(re.escape(marker[0]) for marker in markers))
         self._begun = re.compile("|".join(map(_begun, markers)))
         self._longest = max(map(len, markers))
 
@@ -46,7 +47,10 @@ class Markers:
 
     def safe(self, text: str, at: int) -> int:
         """Where a marker may begin at the end of a text that holds no whole one from `at`."""
-        found = self._begun.search(text, max(at, len(text) - self._longest + 1))
+        first = self._first.search(text, max(at, len(text) - self._longest + 1))
+        if first is None:
+            return len(text)
+        found = self._begun.search(text, first.start())
         return len(text) if found is None else found.start()
 
 

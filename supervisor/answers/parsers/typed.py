@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 
 from supervisor.answers.parsers.answer import Answer
-from supervisor.answers.parsers.family import Schema, Setup
+from supervisor.answers.parsers.family import Setup
 
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 WORDS = {"true": True, "false": False, "null": None, "none": None}
@@ -63,7 +64,7 @@ def as_json(text: str, types: frozenset[str] | None) -> str:
         bare = json.dumps(value, ensure_ascii=False)
     if types is None or not types or "string" not in types or _fits(value, types):
         return bare
-    return json.dumps(text, ensure_ascii=False)
+    return encode_basestring(text)
 
 
 def _refuse(constant: str) -> object:
@@ -80,28 +81,25 @@ class Arguments:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._keys: set[str] = set()
+        self._begun = False
 
     def key(self, name: str) -> None:
         """Begin a member; its value is written next."""
-        begin = ", " if self._keys else "{"
-        self._keys.add(name)
-        self._answer.argue(f"{begin}{json.dumps(name, ensure_ascii=False)}: ")
+        begin = ", " if self._begun else "{"
+        self._begun = True
+        self._answer.argue(f"{begin}{encode_basestring(name)}: ")
 
     def text(self, piece: str) -> None:
         """The next piece of a string, inside its quotes."""
-        self._answer.argue(json.dumps(piece, ensure_ascii=False)[1:-1])
+        self._answer.argue(encode_basestring(piece)[1:-1])
 
     def raw(self, text: str) -> None:
         """JSON text."""
         self._answer.argue(text)
 
     def end(self) -> None:
-        self._answer.argue("}" if self._keys else "{}")
+        self._answer.argue("}" if self._begun else "{}")
 
 
 def only_string(types: frozenset[str] | None) -> bool:
     return types == frozenset(["string"])
-
-
-__all__ = ["Arguments", "Schema", "as_json", "only_string", "parameter_types"]

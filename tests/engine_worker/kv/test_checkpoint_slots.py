@@ -81,9 +81,14 @@ def test_a_checkpoint_stays_when_a_sequence_begins_with_it() -> None:
         assert other.n_computed == 2 * LEAST_TOKENS + 1
 
 
-def test_a_finished_conversation_goes_on_in_its_slot() -> None:
+@pytest.mark.parametrize("question", [(7,), LONG])
+def test_a_finished_conversation_goes_on_in_its_slot(question: tuple[int, ...]) -> None:
     held = slots()
-    first = computed(held, 1, (*SYSTEM, 7, CONTROL, 9))
+    first = computed(held, 1, (*SYSTEM, *question, CONTROL, 9))
+    for token in LONG:
+        assert not first.accept(token)
+        first.advance(1)
+        held.remember(first)
     held.take_back(first, keep=True)
     held.take_edits()
     turn = begun(held, 2, (*first.tokens[: first.n_computed], 9, 3, 3, CONTROL, 9))
