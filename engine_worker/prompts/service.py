@@ -20,11 +20,11 @@ from engine_worker.prompts.queue import Lane, PrepareQueue, Question, Task
 from engine_worker.prompts.spelling import spelt
 from engine_worker.prompts.template_process import TemplateRenderer
 from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
+from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import EngineUnavailable, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    ChatPrompt,
     Detokenize,
     Detokenized,
     FromWorker,
@@ -63,7 +63,7 @@ class PromptService:
         """Raises `ModelLoadError` if the configured chat template does not exist."""
         self._backend, self._config, self._send = backend, config, send
         self._queue = PrepareQueue()
-        self._template = templates.chosen(config.chat_template, backend)
+        self.template = templates.chosen(config.chat_template, backend)
         self._names = backend.special_tokens().names
         self._tokenizer = Tokenizer(backend)
         self.template_error = ""
@@ -106,7 +106,7 @@ class PromptService:
         return self._queue.status()
 
     def _renderer(self) -> TemplateRenderer:
-        return TemplateRenderer(self._template, self._names)
+        return TemplateRenderer(self.template, self._names)
 
     def _serve(self, lane: Lane) -> None:
         apart = self._apart() if lane is Lane.APART else None

@@ -7,9 +7,9 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
+from gpufc.chat import ChatPrompt
 from gpufc.errors import InvalidRequest
 from gpufc.nesting import is_deeper
-from gpufc.protocol import ChatPrompt
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http import validation
 from supervisor.http.body import read_json

@@ -8,12 +8,11 @@ import pytest
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS
 from engine_worker.prompts.service import PromptService
+from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ModelLoadError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    ChatMessage,
-    ChatPrompt,
     Detokenize,
     Detokenized,
     FromWorker,

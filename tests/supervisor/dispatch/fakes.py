@@ -4,12 +4,12 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 
+from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
 from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Cancel,
-    ChatPrompt,
     Delta,
     Detokenize,
     Detokenized,
