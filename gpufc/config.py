@@ -329,6 +329,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 30, description="largest request body, in bytes")
     ] = 8 * 1024 * 1024
+    max_bodies_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 40, description="memory for all bodies under way, in bytes")
+    ] = 256 * 1024 * 1024
     header_timeout_s: Annotated[
         float, Meta(gt=0.0, le=3600.0, description="seconds to send a request's header")
     ] = 10.0

@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied, RequestError
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
+from supervisor.http.body import release
 from supervisor.http.context import PRINCIPAL, REQUEST_ID
 from supervisor.http.errors import error_response, from_exception
 
@@ -60,6 +61,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         if not request.content.is_eof():
             # the rest of the body would be read as the next request, or waited for
             response.force_close()
+    finally:
+        release(request)
     logger.debug(
         "request_answered request=%s route=%s %s status=%d seconds=%.3f",
         request[REQUEST_ID],

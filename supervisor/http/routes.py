@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from supervisor.dispatch.request import Scope
 from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
+from supervisor.http.body import BODIES, Bodies
 from supervisor.http.context import SERVICES, Services
 from supervisor.http.middleware import (
     OPEN_ACCESS,
@@ -58,4 +59,6 @@ def create_web_app(
     app.middlewares.extend([boundary, access(rules, authenticator)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = services
+    bodies = app[BODIES] = Bodies(services.config.limits)
+    app.on_cleanup.append(bodies.close)
     return app
