@@ -76,16 +76,20 @@ class Admission:
                 " wait at once",
                 param="n",
             )
+        self.require_room(len(numbers), owner)
+        self._preparing.update(numbers)
+        for number in numbers:
+            self._turns.enter(number, owner)
+
+    def require_room(self, n_wanted: int, owner: str) -> None:
+        """Raises `Overloaded` if so many more sequences of the owner do not fit now."""
         n_present = self.n_running - self.n_beside + self.n_waiting
-        missing = n_present + len(numbers) - self._room(len(numbers), owner)
+        missing = n_present + n_wanted - self._room(n_wanted, owner)
         if missing > 0:
             raise Overloaded(
                 f"the queue is full: {self.n_running} sequences run and {self.n_waiting} wait",
                 retry_after_s=self.retry_after_s(missing),
             )
-        self._preparing.update(numbers)
-        for number in numbers:
-            self._turns.enter(number, owner)
 
     def _room(self, n_wanted: int, owner: str) -> int:
         """How many sequences may exist if this owner gets so many more."""

@@ -264,6 +264,10 @@ class DurableRequests:
         """An estimate of all their memory, logs included."""
         return self._running_bytes + self._finished_bytes
 
+    def has(self, key: DurableKey) -> bool:
+        """Whether there is a request under that key."""
+        return key in self._running or key in self._finished
+
     def find(self, key: DurableKey, digest: bytes) -> DurableRequest | None:
         """The request under that key. Raises `InvalidRequest` for another request's key."""
         self._expire()

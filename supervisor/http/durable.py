@@ -62,6 +62,14 @@ def read_headers(request: web.Request, *, streamed: bool) -> Wish | None:
     return Wish(key, found[1], Position(int(found[2]), int(found[3] or 0)))
 
 
+def is_known(request: web.Request) -> bool:
+    """Whether the request's key belongs to a durable request, which has a place or needs none."""
+    key = request.headers.get(KEY)
+    return key is not None and services(request).durable.has(
+        DurableKey(request[PRINCIPAL].name, key)
+    )
+
+
 def _header(request: web.Request, name: str) -> str | None:
     values = request.headers.getall(name, [])
     if len(values) > 1:
@@ -82,7 +90,7 @@ def find_or_start(
     store = front.durable
     key = DurableKey(principal.name, wish.key)
     encoded = msgspec.json.encode(body, order="sorted")
-    digest = hashlib.sha256(request.path.encode() + b"\0" + encoded).digest()
+    digest = hashlib.sha256(type(body).__name__.encode() + b"\0" + encoded).digest()
     found = store.find(key, digest)
     if wish.tag is not None and (found is None or found.tag != wish.tag):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)

@@ -17,6 +17,7 @@ from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.body import release
 from supervisor.http.context import PRINCIPAL, REQUEST_ID
 from supervisor.http.errors import error_response, from_exception
+from supervisor.http.rules import client_id
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Rule = tuple[str, str]
 """Method and canonical path of a route."""
+
+SERVER = "gpufc"
+"""The `Server` header, without a version, which would help an attacker."""
 
 PUBLIC = None
 """The scope of a route that needs none."""
@@ -76,9 +80,11 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Set the headers of every answer: a prepare hook, so that streams have them too."""
-    # aiohttp refuses some requests (`Expect`) before any middleware has seen them
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
-    response.headers["Server"] = "gpufc"  # no versions: they would help an attacker
+    response.headers["X-Request-Id"] = request[REQUEST_ID]
+    response.headers["Server"] = SERVER
+    given = client_id(request.headers)
+    if given is not None:
+        response.headers["X-Client-Request-Id"] = given
 
 
 def _told_apart(principal: Principal, request: web.Request) -> Principal:
@@ -95,8 +101,13 @@ def _refusal(principal: Principal, scope: Scope, remedy: str) -> RequestError:
     return PermissionDenied(message)
 
 
-def access(rules: Mapping[Rule, Scope | None], authenticator: Authenticator) -> Middleware:
-    """Lets a request through if the table allows its principal the route."""
+def access(
+    rules: Mapping[Rule, Scope | None],
+    authenticator: Authenticator,
+    guard: Callable[[web.Request, Rule], None],
+) -> Middleware:
+    """Lets a request through if the table allows its principal the route, and `guard` does not
+    raise. The body is unread then."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -114,6 +125,7 @@ def access(rules: Mapping[Rule, Scope | None], authenticator: Authenticator) -> 
             if not principal.may(scope):
                 raise _refusal(principal, scope, authenticator.remedy)
             request[PRINCIPAL] = _told_apart(principal, request)
+        guard(request, rule)
         return await handler(request)
 
     return check
