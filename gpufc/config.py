@@ -358,6 +358,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0.0, le=86_400.0, description="seconds that a durable request's answer is kept"),
     ] = 600.0
+    durable_idle_s: Annotated[
+        float,
+        Meta(gt=0.0, le=86_400.0, description="seconds that a durable request runs unread"),
+    ] = 600.0
     max_durable_requests: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most durable requests, finished ones included")
     ] = 1000

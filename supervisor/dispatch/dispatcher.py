@@ -109,6 +109,10 @@ class Dispatcher:
             self.ledger.requests.rejected += 1
             raise refusals[0]
 
+    def require_durable_share(self, model: str) -> None:
+        """Check that the model may get one more durable request. Raises `Overloaded`."""
+        self._group(model).admission.require_share()
+
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
         """Continue a sequence that another front began, from the tokens that it has.
 

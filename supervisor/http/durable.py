@@ -16,12 +16,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.errors import InvalidRequest, RequestError
+from gpufc.errors import InvalidRequest, NotFound, RequestError
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
-from supervisor.http.context import PRINCIPAL, services
+from supervisor.http.context import PRINCIPAL, json_response, services
 from supervisor.http.sse import EventEncoder
 
 KEY = "Idempotency-Key"
@@ -99,10 +99,21 @@ def find_or_start(
     wanted = accept()
     try:
         store.require_room(len(encoded), wanted.n_sequences)
+        front.dispatcher.require_durable_share(wanted.model)
     except RequestError:
         front.dispatcher.ledger.requests.rejected += 1
         raise
     return store.add(key, digest, len(encoded), front.dispatcher.submit(wanted, principal))
+
+
+async def delete_request(request: web.Request) -> web.Response:
+    """`DELETE /v1/requests`: end the durable request of the key, or forget its answer."""
+    wish = read_headers(request, streamed=False)
+    if wish is None:
+        raise InvalidRequest(f"This needs the {KEY} of a durable request", param=KEY)
+    if not services(request).durable.delete(DurableKey(request[PRINCIPAL].name, wish.key)):
+        raise NotFound(f"There is no durable request with this {KEY}", param=KEY)
+    return json_response({"object": "durable_request", "deleted": True})
 
 
 class DurableReader:
@@ -116,7 +127,7 @@ class DurableReader:
         self._wants_all = False
 
     def __enter__(self) -> Self:
-        self.request.watchers.add(self._changed)
+        self.request.watch(self._changed)
         return self
 
     def __exit__(
@@ -125,7 +136,7 @@ class DurableReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.request.watchers.discard(self._changed)
+        self.request.unwatch(self._changed)
         self._wakeup.rest()
 
     @property

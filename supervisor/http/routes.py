@@ -5,10 +5,9 @@ from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
-from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
+from supervisor.http import admin, chat, completions, durable, health, index, models, stats, tokens
 from supervisor.http.body import BODIES, Bodies
 from supervisor.http.context import PRINCIPAL, SERVICES, Services, services
-from supervisor.http.durable import is_known
 from supervisor.http.middleware import (
     OPEN_ACCESS,
     PUBLIC,
@@ -45,6 +44,7 @@ ROUTES = (
     Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
@@ -98,5 +98,5 @@ def require_place(request: web.Request, route: Route) -> None:
             "There are too many connections",
             retry_after_s=front.config.limits.keepalive_timeout_s,
         )
-    if route.queues and not is_known(request):
+    if route.queues and not durable.is_known(request):
         front.dispatcher.require_room(request[PRINCIPAL])

@@ -125,7 +125,7 @@ async def test_busy_connections_leave_a_reserve_for_short_routes() -> None:
             await until(lambda: len(worker.active) == 2)
             async with connected(service, LIVEZ) as client:
                 assert await client.status() == 200
-            async with connected(service, post({})) as client:
+            async with connected(service, post({}, b"Connection: close\r\n")) as client:
                 assert await client.status() == 503
                 assert b"Retry-After: " in await asyncio.wait_for(client.rest(), 5)
             worker.auto = True
