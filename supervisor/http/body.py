@@ -6,6 +6,7 @@ A large body is weighed and decoded in a thread, one at a time, so that the loop
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ from supervisor.http.context import services
 
 T = TypeVar("T")
 
+Body = bytearray | mmap
+
 
 class Bodies:
     """All bodies of the front: their budget, and the thread that decodes the large ones."""
@@ -27,7 +30,7 @@ class Bodies:
         self.budget = BodyBudget(limits.max_bodies_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
-    async def decode_large(self, body: bytearray, kind: type[T], holding: "Holding") -> T:
+    async def decode_large(self, body: Body, kind: type[T], holding: "Holding") -> T:
         """Raises `RequestError` or msgspec's errors."""
         loop = asyncio.get_running_loop()
         holding.more(await loop.run_in_executor(self._thread, _weighed, body))
@@ -103,21 +106,26 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
         raise _too_large(limits)
 
 
-async def _read(request: web.Request, limits: LimitsConfig, holding: Holding) -> bytearray:
+async def _read(request: web.Request, limits: LimitsConfig, holding: Holding) -> Body:
     """The whole body. It may lag behind `body_rate` by at most `body_timeout_s`.
 
     A body that was ahead of the rate gains nothing by it: once it stalls, it has that time left.
     """
-    body = bytearray()
+    body = _buffer(request.content_length or 0)
+    size = 0
     loop = asyncio.get_running_loop()
     due = loop.time() + limits.body_timeout_s
     try:
         async with asyncio.timeout_at(due) as deadline:
             while part := await request.content.readany():
-                body += part
-                if len(body) > limits.max_body_bytes:
+                if size + len(part) > limits.max_body_bytes:
                     raise _too_large(limits)
-                holding.at_least(len(body))
+                holding.at_least(size + len(part))
+                if isinstance(body, bytearray):
+                    body[size : size + len(part)] = part  # in chunks, it grows
+                else:
+                    body[size : size + len(part)] = part
+                size += len(part)
                 latest = loop.time() + limits.body_timeout_s
                 due = min(due + len(part) / limits.body_rate, latest)
                 deadline.reschedule(due)
@@ -128,7 +136,12 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding) ->
     return body
 
 
-def _weighed(body: bytearray) -> int:
+def _buffer(n_bytes: int) -> Body:
+    """Memory for a body. That of a large one goes back to the system when the body is decoded."""
+    return bytearray(n_bytes) if n_bytes <= SMALL_BYTES else mmap(-1, n_bytes)
+
+
+def _weighed(body: Body) -> int:
     """The memory of the body's values. Raises `InvalidRequest` for too many of them."""
     n_bytes = 0
     for cost in weigh(body):
@@ -139,7 +152,7 @@ def _weighed(body: bytearray) -> int:
     return n_bytes
 
 
-def _decode(body: bytearray, kind: type[T]) -> T:
+def _decode(body: Body, kind: type[T]) -> T:
     return msgspec.json.decode(body, type=kind)
 
 

@@ -7,6 +7,7 @@ first, in pieces, and a text above `MOST` is refused unread.
 
 import re
 from collections.abc import Iterator
+from mmap import mmap
 
 from msgspec import Struct
 
@@ -42,7 +43,7 @@ class Cost(Struct, frozen=True):
         return self.elements > MOST
 
 
-def weigh(text: bytes | bytearray) -> Iterator[Cost]:
+def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
     """The cost so far, after each piece. Valid JSON is weighed right; of other texts only the time
     is bounded."""
     elements = 0
@@ -62,7 +63,7 @@ def weigh(text: bytes | bytearray) -> Iterator[Cost]:
         start = end
 
 
-def _end_of_piece(text: bytes | bytearray, start: int) -> int:
+def _end_of_piece(text: bytes | bytearray | mmap, start: int) -> int:
     """The end of the piece that starts there. It splits no escape."""
     end = min(len(text), start + PIECE_BYTES)
     n_backslashes = 0

@@ -21,6 +21,7 @@ from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
+from supervisor.http.body_budget import SMALL_BYTES
 from supervisor.http.context import PRINCIPAL, json_response, services
 from supervisor.http.sse import EventEncoder
 
@@ -77,7 +78,7 @@ def _header(request: web.Request, name: str) -> str | None:
     return values[0] if values else None
 
 
-def find_or_start(
+async def find_or_start(
     request: web.Request, wish: Wish, body: Struct, accept: Callable[[], GenerationRequest]
 ) -> DurableRequest:
     """The durable request of that key with an equal body, or else a new one.
@@ -89,8 +90,10 @@ def find_or_start(
     front, principal = services(request), request[PRINCIPAL]
     store = front.durable
     key = DurableKey(principal.name, wish.key)
-    encoded = msgspec.json.encode(body, order="sorted")
-    digest = hashlib.sha256(type(body).__name__.encode() + b"\0" + encoded).digest()
+    if (request.content_length or SMALL_BYTES + 1) > SMALL_BYTES:
+        n_bytes, digest = await asyncio.to_thread(_digest, body)
+    else:
+        n_bytes, digest = _digest(body)
     found = store.find(key, digest)
     if wish.tag is not None and (found is None or found.tag != wish.tag):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
@@ -98,12 +101,19 @@ def find_or_start(
         return found
     wanted = accept()
     try:
-        store.require_room(len(encoded), wanted.n_sequences)
+        store.require_room(n_bytes, wanted.n_sequences)
         front.dispatcher.require_durable_share(wanted.model)
     except RequestError:
         front.dispatcher.ledger.requests.rejected += 1
         raise
-    return store.add(key, digest, len(encoded), front.dispatcher.submit(wanted, principal))
+    return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
+
+
+def _digest(body: Struct) -> tuple[int, bytes]:
+    """The size of a body as JSON, and a hash that equal bodies of one route share."""
+    encoded = msgspec.json.encode(body, order="sorted")
+    named = type(body).__name__.encode() + b"\0"
+    return len(encoded), hashlib.sha256(named + encoded).digest()
 
 
 async def delete_request(request: web.Request) -> web.Response:

@@ -44,7 +44,7 @@ async def generate(
     """
     wish = read_headers(request, streamed=bool(body.stream))
     if wish is not None:
-        found = find_or_start(request, wish, body, lambda: _accept(request, body, asked))
+        found = await find_or_start(request, wish, body, lambda: _accept(request, body, asked))
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect)
     wanted = _accept(request, body, asked)
