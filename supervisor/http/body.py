@@ -6,6 +6,7 @@ A large body is weighed and decoded in a thread, one at a time, so that the loop
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from mmap import mmap
 from typing import TypeVar
 
@@ -78,13 +79,16 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
     _check_headers(request, limits)
     holding = request[HOLDING] = Holding(bodies.budget)
     holding.at_least(request.content_length or 0)
-    body = await _read(request, limits, holding)
+    body = _buffer(request.content_length or 0)
     try:
+        await _read(request, limits, holding, body)
         if len(body) <= SMALL_BYTES:
             return _decode(body, kind)
         return await bodies.decode_large(body, kind, holding)
     except UnicodeDecodeError as err:  # not one of msgspec's own errors
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
+    finally:
+        _free(body)
 
 
 def release(request: web.Request) -> None:
@@ -106,12 +110,11 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
         raise _too_large(limits)
 
 
-async def _read(request: web.Request, limits: LimitsConfig, holding: Holding) -> Body:
-    """The whole body. It may lag behind `body_rate` by at most `body_timeout_s`.
+async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, body: Body) -> None:
+    """Read the whole body. It may lag behind `body_rate` by at most `body_timeout_s`.
 
     A body that was ahead of the rate gains nothing by it: once it stalls, it has that time left.
     """
-    body = _buffer(request.content_length or 0)
     size = 0
     loop = asyncio.get_running_loop()
     due = loop.time() + limits.body_timeout_s
@@ -133,12 +136,18 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding) ->
         raise RequestTimeout("The body did not arrive in time") from None
     except (web.RequestPayloadError, ConnectionError) as err:
         raise InvalidRequest("The body is broken off") from err
-    return body
 
 
 def _buffer(n_bytes: int) -> Body:
     """Memory for a body. That of a large one goes back to the system when the body is decoded."""
     return bytearray(n_bytes) if n_bytes <= SMALL_BYTES else mmap(-1, n_bytes)
+
+
+def _free(body: Body) -> None:
+    """Give a large body's memory back now: an exception's traceback would hold it for long."""
+    if isinstance(body, mmap):
+        with suppress(BufferError):  # a decoder whose request has left goes on with it
+            body.close()
 
 
 def _weighed(body: Body) -> int:
