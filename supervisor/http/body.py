@@ -10,7 +10,6 @@ from contextlib import suppress
 from mmap import mmap
 from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
 from gpufc.config import LimitsConfig
@@ -18,6 +17,7 @@ from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, Unsupp
 from supervisor.http.body_budget import SMALL_BYTES, BodyBudget
 from supervisor.http.body_cost import weigh
 from supervisor.http.context import services
+from supervisor.http.values import decode
 
 T = TypeVar("T")
 
@@ -162,7 +162,7 @@ def _weighed(body: Body) -> int:
 
 
 def _decode(body: Body, kind: type[T]) -> T:
-    return msgspec.json.decode(body, type=kind)
+    return decode(body, kind)
 
 
 def _too_large(limits: LimitsConfig) -> RequestTooLarge:

@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError
 from gpufc.ids import new_request_id
+from supervisor import descriptors
 from supervisor.http import rules
 from supervisor.http.errors import error_response
 from supervisor.http.middleware import SERVER
@@ -111,6 +112,17 @@ class BoundedHandler(RequestHandler):
         return self._current_request is not None
 
     @property
+    def backlog(self) -> int:
+        """Bytes of answers that its client has yet to take, apart from the kernel's buffers."""
+        transport = self.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Close it at once. What its client has yet to take is dropped."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
     def waits_since(self) -> float | None:
         """Since when it has waited for a whole header (loop seconds); None while it is busy."""
         return self._waits_since if self._waits_for_header else None
@@ -153,7 +165,7 @@ class BoundedHandler(RequestHandler):
         if self.transport is None:
             return
         if self._waits_for_header or self._lacks_body or self._is_reset():
-            self.transport.abort()
+            self.abort()
             return
         request = self._current_request
         if request is not None and request.writer.output_size > 0:
@@ -177,10 +189,7 @@ class BoundedHandler(RequestHandler):
 class BoundedServer(web.Server):
     """Makes a `BoundedHandler` for each connection. Refuses requests that break HTTP's rules."""
 
-    def __init__(
-        self, server: web.Server, limits: LimitsConfig, max_connections: int | None = None
-    ) -> None:
-        """`max_connections` bounds all connections together."""
+    def __init__(self, server: web.Server, limits: LimitsConfig) -> None:
         super().__init__(
             self._strictly,
             request_factory=server.request_factory,
@@ -188,8 +197,10 @@ class BoundedServer(web.Server):
             **server._kwargs,
         )
         self.limits = limits
+        # beyond it the descriptors for workers would run short
+        allowed = descriptors.for_connections(descriptors.limit())
         self.places: Places[BoundedHandler] = Places(
-            limits.max_connections_per_address, max_connections
+            limits.max_connections_per_address, min(limits.max_connections or allowed, allowed)
         )
         self._handle = server.request_handler
 

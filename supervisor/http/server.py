@@ -5,12 +5,12 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import StartError
+from supervisor.addresses import listening, lookup
 from supervisor.http.connection import BoundedHandler, BoundedServer
 from supervisor.systemd import activated_sockets
 
@@ -25,10 +25,7 @@ class FrontRunner(web.AppRunner):
     """An application runner with our limits. A retired runner accepts no connections, and closes
     each of its own after the next answer."""
 
-    def __init__(
-        self, app: web.Application, limits: LimitsConfig, max_connections: int | None = None
-    ) -> None:
-        """`max_connections` bounds all connections together."""
+    def __init__(self, app: web.Application, limits: LimitsConfig) -> None:
         super().__init__(
             app,
             access_log=None,
@@ -39,12 +36,11 @@ class FrontRunner(web.AppRunner):
             shutdown_timeout=LINGER_S,
         )
         self._limits = limits
-        self._max_connections = max_connections
         self._has_retired = False
         app.on_response_prepare.append(self._close_after_last)
 
     async def _make_server(self) -> web.Server:
-        return BoundedServer(await super()._make_server(), self._limits, self._max_connections)
+        return BoundedServer(await super()._make_server(), self._limits)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on these sockets. The runner owns them from now on."""
@@ -64,14 +60,15 @@ class FrontRunner(web.AppRunner):
     @property
     def n_connections(self) -> int:
         """Open connections, busy or idle."""
-        return len(self._connections())
+        return len(self.connections())
 
     @property
     def n_busy(self) -> int:
         """Connections on which a request is being answered."""
-        return sum(handler.is_busy for handler in self._connections())
+        return sum(handler.is_busy for handler in self.connections())
 
-    def _connections(self) -> list[BoundedHandler]:
+    def connections(self) -> list[BoundedHandler]:
+        """The open connections."""
         found = self.server.connections if self.server is not None else []
         return [handler for handler in found if isinstance(handler, BoundedHandler)]
 
@@ -97,37 +94,15 @@ def listeners(host: str, port: int) -> list[socket.socket]:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take the port on every address of `host`. Clients may connect from now on.
+    """Take the port on every address of `host` that this machine has.
 
-    Raises `StartError` with a remedy. Blocks while a host name is looked up.
+    Clients may connect from now on. Raises `StartError` with a remedy. Blocks while a host name is
+    looked up.
     """
-    sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            # with port 0, all addresses get the port that the first one got
-            chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bound(socket.socket(family, kind, protocol), (address[0], chosen)))
+        return listening(lookup(host, port), BACKLOG)
     except OSError as err:
-        for taken in sockets:
-            taken.close()
         raise StartError(_why(err, host, port)) from err
-    return sockets
-
-
-def _bound(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        # at once: two sockets can be bound to one port as long as neither listens
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _why(err: OSError, host: str, port: int) -> str:
@@ -142,8 +117,10 @@ def _why(err: OSError, host: str, port: int) -> str:
 
 def urls(sockets: Sequence[socket.socket]) -> list[str]:
     """The URLs of the sockets."""
-    return [_url(*sock.getsockname()[:2]) for sock in sockets]
+    return [_url(*sock.getsockname()) for sock in sockets]
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(host: str, port: int, _flow: int = 0, scope: int = 0) -> str:
+    # the scope of a link-local address follows an escaped percent sign (RFC 6874)
+    zone = f"%25{socket.if_indextoname(scope)}" if scope else ""
+    return f"http://[{host}{zone}]:{port}" if ":" in host else f"http://{host}:{port}"
