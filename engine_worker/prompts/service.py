@@ -21,7 +21,8 @@ from engine_worker.prompts.spelling import spelt
 from engine_worker.prompts.template_process import TemplateRenderer
 from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
 from gpufc.config import ModelConfig
-from gpufc.errors import EngineUnavailable, RequestError
+from gpufc.constraint import Constraint
+from gpufc.errors import EngineUnavailable, InvalidGrammar, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
@@ -42,6 +43,10 @@ STACK_BYTES = 64 << 20
 StartThread = Callable[[str, Callable[[], None]], None]
 
 
+def _no_constraints(constraint: Constraint) -> None:
+    raise InvalidGrammar("constraints are not served here", param=constraint.param)
+
+
 class PromptService:
     """Answers questions in threads of its own. `put`, `cancel` and `status` are for any thread.
 
@@ -50,10 +55,17 @@ class PromptService:
     """
 
     def __init__(
-        self, backend: Backend, config: ModelConfig, send: Callable[[FromWorker], None]
+        self,
+        backend: Backend,
+        config: ModelConfig,
+        send: Callable[[FromWorker], None],
+        compile_constraint: Callable[[Constraint], None] = _no_constraints,
     ) -> None:
-        """Raises `ModelLoadError` if the configured chat template does not exist."""
+        """`compile_constraint` raises `InvalidGrammar` for one that cannot be enforced.
+
+        Raises `ModelLoadError` if the configured chat template does not exist."""
         self._backend, self._config, self._send = backend, config, send
+        self._compile = compile_constraint
         self._queue = PrepareQueue()
         self._template = templates.chosen(config.chat_template, backend)
         self._names = backend.special_tokens().names
@@ -137,8 +149,11 @@ class PromptService:
 
     def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
         match task.question:
-            case Prepare(epoch, request, prompt, reserve):
-                return Prepared(epoch, request, preparer.prepare(prompt, reserve, task.cancelled))
+            case Prepare(epoch, request, prompt, reserve, constraint):
+                tokens = preparer.prepare(prompt, reserve, task.cancelled)
+                if constraint is not None:
+                    self._compile(constraint)
+                return Prepared(epoch, request, tokens)
             case Detokenize(epoch, request, sequences):
                 spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
                 return Detokenized(

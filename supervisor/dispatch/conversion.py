@@ -27,6 +27,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         replay=request.replay,
         cache_prompt=request.cache_prompt,
         scope=log.scope,
+        constraint=request.constraint,
     )
 
 
@@ -43,6 +44,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         stop=message.stop,
         cache_prompt=message.cache_prompt,
         replay=message.replay,
+        constraint=message.constraint,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

@@ -13,6 +13,7 @@ from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http import validation
 from supervisor.http.chunks import ChunkWriter
+from supervisor.http.constraints import constraint_of
 from supervisor.http.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.durable import DurableReader, NumberedEvents, find_or_start, read_headers
 from supervisor.http.schemas import Answer, GenerationFields, UsageObject
@@ -74,6 +75,7 @@ def _accept(request: web.Request, body: GenerationFields, asked: Asked) -> Gener
         created=int(time.time()),
         replay=front.fleet.replay(model),
         parser=asked.parser,
+        constraint=constraint_of(body),
     )
 
 

@@ -25,7 +25,6 @@ class NotYet(Struct, kw_only=True):
     modalities: Any = None
     prediction: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
     suffix: Any = None
     tool_choice: Any = None
     tools: Any = None
@@ -38,8 +37,6 @@ class NotYet(Struct, kw_only=True):
     chat_template_kwargs: Any = None
     dry_multiplier: Any = None
     dynatemp_range: Any = None
-    grammar: Any = None
-    json_schema: Any = None
     lora: Any = None
     min_keep: Any = None
     mirostat: Any = None
@@ -51,12 +48,7 @@ class NotYet(Struct, kw_only=True):
     xtc_probability: Any = None
     # vLLM
     continue_final_message: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
     min_tokens: Any = None
-    structured_outputs: Any = None
     use_beam_search: Any = None
 
 
@@ -69,7 +61,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
-    "grammar": ("",),
     "logprobs": (False,),
     "lora": ([],),
     "min_keep": (0,),
@@ -78,7 +69,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "n_indent": (0,),
     "n_probs": (0,),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "t_max_predict_ms": (0,),
     "tool_choice": ("none",),
