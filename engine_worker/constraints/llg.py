@@ -161,13 +161,17 @@ def from_lark(lark: str) -> str:
 
 def from_gbnf(gbnf: str) -> str:
     """The grammar of a text in llama.cpp's GBNF."""
-    return from_lark(_made(gbnf_to_lark, gbnf))
+    try:
+        lark = gbnf_to_lark(gbnf)
+    except Exception as err:  # the converter raises plain exceptions
+        raise InvalidGrammar(_first_line(str(err))) from None
+    return from_lark(lark)
 
 
 def _made(make: Callable[..., Any], text: str, **options: Any) -> str:
     try:
         return str(make(text, **options))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError) as err:
+    except (ValueError, TypeError) as err:
         raise InvalidGrammar(_first_line(str(err))) from None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
+from engine_worker.constraints.limits import check_size
 from engine_worker.disposable import Child, ChildDied
 from gpufc.constraint import Constraint
 from gpufc.errors import EngineUnavailable, InvalidGrammar
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 1 << 30
 CPU_S = 1
 """For one constraint."""
-WAIT_S = 1.0
+WAIT_S = 0.5
 """Beyond its CPU time, for a child that runs."""
 START_TIMEOUT_S = 15.0
 """Starting Python on a busy machine is not the grammar's fault."""
@@ -56,6 +57,7 @@ class Trial:
 
         Raises `InvalidGrammar`, or `EngineUnavailable` if the process does not start.
         """
+        check_size(constraint.text)
         with self._lock:
             child = self._ready()
             try:
@@ -124,9 +126,13 @@ def serve(parent: int) -> None:
             grammar = grammar_of(decoder.decode(frame))
             matcher = llg.Matcher(tokenizer, grammar)
             matcher.mask()
+            if matcher.consume(matcher.forced()):
+                matcher.mask()  # the first choice, where some grammars meet their limit
             tried = Tried(grammar, matcher.error)
         except InvalidGrammar as err:
             tried = Tried(refusal=err.message)
+        except Exception as err:  # values of other types than the keywords have
+            tried = Tried(refusal=f"it is malformed ({type(err).__name__})")
         disposable.answer(sink, _encoder.encode(tried))
 
 
