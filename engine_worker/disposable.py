@@ -140,11 +140,11 @@ class Child:
         poll = select.poll()
         poll.register(fd, event)
         while True:
-            if self._cancelled():
-                raise CallCancelled
             left_s = self._deadline - time.monotonic()
             if poll.poll(1000 * max(0.0, min(left_s, CANCEL_POLL_S))):
                 return
+            if self._cancelled():
+                raise CallCancelled
             # once more without waiting: had this process been stopped, the answer may have come
             if left_s <= 0:
                 if poll.poll(0):

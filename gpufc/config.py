@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 FLAG = {"flag": True}
+PATH = {"path": True}
 
 DEFAULT_MODEL = "default"
 """The name in `Config.models` of a model that no table of the file names."""
@@ -108,7 +109,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="private folder for sockets, lock and logs, one for each running front"
             " [default: $XDG_RUNTIME_DIR/gpufc, else gpufc-UID in the temporary folder]",
-            extra=FLAG,
+            extra=FLAG | PATH,
         ),
     ] = None
     model_dirs: Annotated[
@@ -116,6 +117,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="folders from which models may be loaded over HTTP, separated by `:`"
             " [default: the folder of the model at start]",
+            extra=PATH,
         ),
     ] = None
     log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG)] = (
@@ -132,7 +134,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
 
     model_path: Annotated[
         str | None,
-        Meta(description="GGUF file to serve [default: the demo model]", extra=FLAG),
+        Meta(description="GGUF file to serve [default: the demo model]", extra=FLAG | PATH),
     ] = None
     model: Annotated[
         Annotated[str, Meta(min_length=1, max_length=200)] | None,
@@ -237,13 +239,15 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         ),
     ] = Speculation.NGRAM
     draft_model_path: Annotated[
-        str | None, Meta(description="GGUF file of a small model with the same vocabulary")
+        str | None,
+        Meta(description="GGUF file of a small model with the same vocabulary", extra=PATH),
     ] = None
     chat_template: Annotated[
         Annotated[str, Meta(min_length=1, max_length=4096)] | None,
         Meta(
             description="chat template: a Jinja file, or the name of one that the model brings, or"
             " `chatml` [default: the model's own]",
+            extra=PATH,
         ),
     ] = None
     special_tokens_in_content: Annotated[
@@ -344,6 +348,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_connections_per_address: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most connections of one address")
     ] = 1024
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="most connections in all [default: by the limit of descriptors]"),
+    ] = None
     first_byte_s: Annotated[
         float,
         Meta(gt=0.0, le=3600.0, description="seconds until a waiting stream sends its headers"),
@@ -380,8 +388,12 @@ class Config(Struct, frozen=True, kw_only=True):
     limits: LimitsConfig = LimitsConfig()
 
     def model_folders(self) -> list[str]:
-        """Folders from which models may be loaded over HTTP."""
+        """Folders from which models may be loaded over HTTP.
+
+        By default the folders of the models at start, but never the root folder: a container may
+        have its model there.
+        """
         if self.server.model_dirs is not None:
             return [folder for folder in self.server.model_dirs.split(":") if folder]
-        paths = [model.model_path for model in self.models.values() if model.model_path]
-        return list(dict.fromkeys(str(Path(path).parent) for path in paths))
+        paths = [Path(model.model_path) for model in self.models.values() if model.model_path]
+        return list(dict.fromkeys(str(path.parent) for path in paths if path.parents[1:]))

@@ -27,7 +27,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | --- | --- |
     | `fingerprint` | equal for two workers only if a replay may move between them |
     | `n_ctx` | tokens that one request may use |
-    | `kv_cells`, `unified` | cells of the cache; if not unified, each sequence has its share |
+    | `kv_cells` | cells of the cache; 0 for a recurrent model, which has none |
+    | `unified` | sequences share the cells; else each sequence has its share of them |
     | `n_sequences` | KV sequences of the context, at least one for each running request |
     | `batch_tokens`, `max_outputs` | limits of one `decode`: its tokens, its rows of logits |
     | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |

@@ -1,9 +1,14 @@
-"""The two process attributes that child processes set on themselves (prctl(2), Linux only)."""
+"""The process attributes that the front and its children set on themselves (prctl(2), Linux)."""
 
+import contextlib
 import ctypes
 import signal
+from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_DUMPABLE = 3
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -25,5 +30,32 @@ def gain_no_privileges() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+def set_dumpable(dumpable: bool) -> None:
+    """Whether a crash may leave a core file, and processes of the same user may open /proc/PID.
+
+    A program that is executed begins dumpable.
+    """
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """Let processes of the same user open this process's descriptors in /proc meanwhile.
+
+    No effect on a process that is dumpable already. One block at a time.
+    """
+    before = _prctl(_PR_GET_DUMPABLE, 0)
+    set_dumpable(True)
+    try:
+        yield
+    finally:
+        set_dumpable(bool(before))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each descendant whose own parent has ended. Not inherited."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> int:
+    return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))

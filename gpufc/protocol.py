@@ -8,7 +8,6 @@ The life of one sequence (`request`) on the link:
 
     front                                     worker
     Prepare(prompt)                 ──▶       template, tokenize, check
-                                    ◀──       PrepareStarted
                                     ◀──       Prepared(tokens)                  or Refused
     Generate(prompt_tokens, tokens) ──▶       wait, prefill, decode, …
                                     ◀──       Step(started, deltas)  …          or Finished
@@ -70,12 +69,26 @@ class Message(Struct, frozen=True, array_like=True, tag=True):
 # prompts
 
 
+class ToolCall(Struct, frozen=True, array_like=True):
+    """A call of a function in a conversation's history. `arguments` is the JSON text as sent."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class ChatMessage(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One turn of a conversation, with its content parts joined into one text."""
+    """One turn of a conversation, with its content parts joined into one text.
+
+    `tool_calls` belong to an assistant's turn, `tool_call_id` to a tool's.
+    """
 
     role: str
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 class TextPrompt(Struct, frozen=True, array_like=True, tag=True):
@@ -94,10 +107,18 @@ class TokenPrompt(Struct, frozen=True, array_like=True, tag=True):
 
 
 class ChatPrompt(Struct, frozen=True, array_like=True, tag=True):
-    """A conversation, to be rendered by the model's own chat template."""
+    """A conversation, to be rendered by the model's own chat template.
+
+    With `continues`, the answer goes on where the last message, an assistant's, ends. `tools` is a
+    JSON array of definitions in the form of Hugging Face's templates, or empty. `variables` is a
+    JSON object of further template variables, or empty.
+    """
 
     messages: tuple[ChatMessage, ...]
     add_generation_prompt: bool = True
+    continues: bool = False
+    tools: str = ""
+    variables: str = ""
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
@@ -107,7 +128,7 @@ Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
 class Prepare(Message, frozen=True):
-    """Turn a prompt into tokens. Answered by `PrepareStarted`, then `Prepared` or `Refused`.
+    """Turn a prompt into tokens. Answered by `Prepared` or `Refused`.
 
     `reserve` is how many tokens the request wants to generate; what exceeds the room that the
     prompt leaves is cut. A prompt that leaves no room for one is refused. None: nothing is to be
@@ -237,13 +258,6 @@ class LoadFailed(Message, frozen=True):
     available_bytes: int = 0
 
 
-class PrepareStarted(Message, frozen=True):
-    """Sent before work on a `Prepare` or `Detokenize` begins. A process that ends before the
-    answer may have ended because of it."""
-
-    request: RequestNo
-
-
 class Prepared(Message, frozen=True):
     """The prompt's token ids, BOS included where the model wants one."""
 
@@ -278,13 +292,20 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     """One sequence's gain in one step. With `finish` set, it is terminal.
 
     `position` is the index of the first of `tokens` among the generated tokens. `text` may be sent
-    to the client: it lags behind the tokens inside a character or a possible stop string."""
+    to the client: it lags behind the tokens inside a character or a possible stop string.
+    `by_end_token`: the model has generated an end token, which is not one of `tokens`."""
 
     request: RequestNo
     position: int
     tokens: Tokens
     text: str
     finish: FinishReason | None = None
+    by_end_token: bool = False
+
+    @property
+    def n_generated(self) -> int:
+        """The tokens that the model has generated, the end token included."""
+        return len(self.tokens) + self.by_end_token
 
 
 class Step(Message, frozen=True):
@@ -366,7 +387,6 @@ FromWorker = (
     | Loading
     | Ready
     | LoadFailed
-    | PrepareStarted
     | Prepared
     | Refused
     | Detokenized

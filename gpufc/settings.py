@@ -1,7 +1,8 @@
 """Where each configuration value comes from: flag beats variable beats file beats default.
 
-`resolve` reads the one file that it is given and nothing else: the caller passes the environment
-and the flags. Each mistake is a `ConfigError` of one line: the key, its source and what to do.
+`resolve` reads the one file that it is given: the caller passes the environment and the flags. A
+`~` at the beginning of a path is the home folder, wherever the path comes from. Each mistake is a
+`ConfigError` of one line: the key, its source and what to do.
 
 A model's keys can stand in three places of the file. The more specific place wins: `[models.NAME]`,
 then a flat key, then `[model]`, which holds defaults for all models. Flat keys, variables and flags
@@ -9,6 +10,7 @@ mean the default model: `[models.default]`, else the first table, else the only 
 """
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -45,6 +47,8 @@ class Key(Struct, frozen=True):
     default: Any
     description: str
     has_flag: bool
+    is_path: bool
+    """Whether values are paths, separated by `:`."""
 
     @property
     def of_model(self) -> bool:
@@ -138,7 +142,8 @@ def _declared() -> Iterator[Key]:
                 type=entry.type,
                 default=entry.default,
                 description=meta.description,
-                has_flag=bool(meta.extra and meta.extra.get("flag")),
+                has_flag=bool((meta.extra or {}).get("flag")),
+                is_path=bool((meta.extra or {}).get("path")),
             )
 
 
@@ -262,7 +267,7 @@ def _assemble(values: Mapping[tuple[str | None, str], Value], models: Sequence[s
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write byte order marks
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as err:
@@ -299,7 +304,30 @@ def _checked(given: _Given, model: str | None) -> Value:
         raise ConfigError(f"bad value {raw!r} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
         raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")
+    if isinstance(value, str):
+        require_utf8(value, f"{key.name} ({source})")
+        if key.is_path:
+            value = _expanded(value)
     return Value(key, value, source, model)
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Raises `ConfigError` for a path or a name that is not valid UTF-8.
+
+    Python keeps the bytes of such an argument, but neither JSON nor a worker's messages can.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{what} is {text!a}, which is not valid UTF-8 here: rename it, or set a UTF-8"
+            " locale such as LC_ALL=C.UTF-8"
+        ) from None
+
+
+def _expanded(paths: str) -> str:
+    """The paths with `~` and `~user` at their beginnings expanded."""
+    return ":".join(os.path.expanduser(path) for path in paths.split(":"))
 
 
 def _wanted(key: Key) -> str:

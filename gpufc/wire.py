@@ -50,7 +50,10 @@ def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
 
 def write_boot(fd: int, boot: Boot) -> None:
     """Write the boot message to a fresh pipe. Raises `LinkError` or `OSError`."""
-    data = _encoder.encode(boot)
+    try:
+        data = _encoder.encode(boot)
+    except UnicodeEncodeError as err:  # a path that is not valid UTF-8
+        raise LinkError(f"boot message cannot be encoded: {err.reason}") from err
     if len(data) + HEADER_BYTES > MAX_BOOT_BYTES:
         raise LinkError(f"boot message of {len(data)} bytes does not fit in a pipe")
     os.write(fd, frame(data))

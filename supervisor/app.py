@@ -22,12 +22,14 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
+from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
 from supervisor.http import run_token
 from supervisor.http.context import Devices, Services
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner, listeners, urls
 from supervisor.http.stats import document
+from supervisor.log_rotation import keep_rotated
 from supervisor.operations import Operations
 from supervisor.runtime_dir import RuntimeDir
 
@@ -86,12 +88,15 @@ class Front:
             operator=self.operations,
         )
         token_file = self.runtime.admin_token
-        self.admin_token = run_token.known(token_file) if taker else run_token.make(token_file)
-        app = create_web_app(self._services, run_token.by_token(self.admin_token))
+        self._token = run_token.known(token_file) if taker else run_token.make(token_file)
+        app = create_web_app(self._services, run_token.by_token(self._token))
         self.http = FrontRunner(app, config.limits)
+        self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken."""
+        works = (reap_orphans(), keep_rotated(self.runtime.logs))
+        self._upkeep = [asyncio.create_task(work) for work in works]
         try:
             if self._taker is None:
                 await self._listen()
@@ -131,6 +136,8 @@ class Front:
         self.operations.cancel()
         await self.http.cleanup()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
+        for work in self._upkeep:
+            work.cancel()
         self.runtime.cleanup()
 
     # its life, as `start` follows it
@@ -159,6 +166,11 @@ class Front:
     def _load_failed(self) -> bool:
         exits = (row.last_exit for row in self.fleet.workers())
         return any(last is not None and last.reason is Reason.LOAD_FAILED for last in exits)
+
+    def restore_token(self) -> None:
+        """Write this run's token again if its file has vanished. Raises `OSError`."""
+        if not self.runtime.admin_token.exists():
+            run_token.write(self.runtime.admin_token, self._token)
 
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
@@ -199,7 +211,6 @@ class Front:
             "pid": os.getpid(),
             "addresses": self.addresses,
             "runtime_dir": str(self.runtime.path),
-            "admin_token": self.admin_token,
             "condition": {
                 "status": condition.status,
                 "detail": condition.detail,

@@ -10,7 +10,7 @@ from gpufc.errors import NotFound
 from gpufc.ids import WorkerName
 from supervisor.fleet.operation import Operation, Work
 from supervisor.fleet.port import ModelChange
-from supervisor.handover.giver import Giver, GivingFront, UpgradeFailed
+from supervisor.handover.giver import Giver, GivingFront, Upgraded, UpgradeFailed
 
 
 class Operations:
@@ -98,11 +98,11 @@ class Operations:
 
     # upgrade
 
-    async def upgrade(self, tell: Callable[[str], None]) -> int:
-        """Let a new front take over. Returns its pid when only draining is left for this one.
+    async def upgrade(self, tell: Callable[[str], None]) -> Upgraded:
+        """Let a new front take over. Returns when it serves.
 
-        This front then drains and ends. `tell` gets lines for people, as long as it drains. Raises
-        `UpgradeFailed`; unless the new front died while it took over, this one goes on as before.
+        This front then drains and ends. `tell` gets lines for people. Raises `UpgradeFailed`: this
+        front then goes on as before, except after `UpgradeBroke`.
         """
         if self._giver is not None:
             raise UpgradeFailed("the front is being replaced already")
@@ -111,21 +111,17 @@ class Operations:
         giver = self._giver = Giver(self._front, tell)
         try:
             async with self._giving:
-                pid = await giver.hand_over()
+                done = await giver.hand_over()
         except BaseException:
             if giver.handed_over:
                 self._handed_over.set()
             else:
                 self._giver = None
             raise
-        self.successor = pid
+        self.successor = done.pid
         self._own(asyncio.create_task(self._drain_away(giver)))
-        return pid
+        return done
 
     async def _drain_away(self, giver: Giver) -> None:
         await giver.drain()
         self._handed_over.set()
-
-    async def wait_handed_over(self) -> None:
-        """Wait until a new front has everything, and this front's last client is served."""
-        await self._handed_over.wait()

@@ -5,7 +5,9 @@ folder: the holder of the lock on `front.lock` owns everything in it.
 """
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -19,6 +21,8 @@ from gpufc.errors import ConfigError, StartError
 from gpufc.ids import WorkerName
 from supervisor import program
 
+logger = logging.getLogger(__name__)
+
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of a unix socket, without its final zero (unix(7))."""
 
@@ -27,6 +31,7 @@ _CONTROL = "control.sock"
 _OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes"})
 _LINK_NAME = re.compile(r"w-[0-9a-f]{8}\.sock")
 _LONGEST_NAME = len("w-00000000.sock")
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK_TRIES = 10
 _LOCK_WAIT_S = 0.02
 
@@ -67,6 +72,51 @@ class RuntimeDir:
         self = cls(Path(path))
         self._lock_fd = lock_fd
         return self
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process owns the folder."""
+        return self._lock_fd is not None
+
+    def restore(self) -> None:
+        """Make the folder, its lock and the log folder anew if they have vanished.
+
+        Only for the owner; else it does nothing. Raises `OSError`: the system refuses, or another
+        front has taken a folder of that name.
+        """
+        if self._lock_fd is None:
+            return
+        if not self._is_lock_in_place(self._lock_fd):
+            logger.warning("runtime_folder_vanished path=%s", self.path)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._relock(self._lock_fd)
+        if not self.logs.is_dir():
+            logger.warning("log_folder_vanished path=%s", self.logs)
+            self.logs.mkdir(mode=0o700, exist_ok=True)
+
+    def _is_lock_in_place(self, lock_fd: int) -> bool:
+        try:
+            named = os.stat(self.path / _LOCK, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(lock_fd))
+
+    def _relock(self, lock_fd: int) -> None:
+        """Lock a new file of the lock's name, in place of one that has no name any more."""
+        found = self.path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise OSError(errno.EBUSY, f"{self.path} is taken by another user")
+        fresh = os.open(self.path / _LOCK, _LOCK_FLAGS, 0o600)
+        try:
+            fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.dup2(fresh, lock_fd, inheritable=False)
+        except BlockingIOError as err:
+            pid = _pid_in(fresh) or "unknown"
+            taken = f"another front (pid {pid}) has taken {self.path}"
+            raise OSError(errno.EBUSY, taken) from err
+        finally:
+            os.close(fresh)
+        _write_pid(lock_fd)
 
     def own(self) -> None:
         """Write this process's pid into the lock."""
@@ -138,8 +188,9 @@ class RuntimeDir:
         """Remove the sockets and release the folder. Logs stay. May be called again."""
         if self._lock_fd is None:
             return
-        self._sweep()
-        self.admin_token.unlink(missing_ok=True)
+        if self._is_lock_in_place(self._lock_fd):  # else the folder may be another front's now
+            self._sweep()
+            self.admin_token.unlink(missing_ok=True)
         # the lock file stays: after an unlink, two fronts could lock two files of one name
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
@@ -193,9 +244,8 @@ class RuntimeDir:
         return all(name in _OURS or _LINK_NAME.fullmatch(name) for name in names)
 
     def _lock(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(self.path / _LOCK, flags, 0o600)
+            fd = os.open(self.path / _LOCK, _LOCK_FLAGS, 0o600)
         except OSError as err:
             raise ConfigError(f"lock in runtime folder {self.path} cannot be made: {err}") from err
         # `front_pid` holds the lock for an instant

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +57,8 @@ class Service:
         arguments: list[str],
         environ: dict[str, str],
         cgroup: Path | None = None,
+        prefix: Sequence[str] = (),
+        output: int | None = None,
     ) -> None:
         self.runtime = RuntimeDir.find(str(runtime_dir))
         self._log = runtime_dir.parent / f"{runtime_dir.name}.out"
@@ -64,12 +66,13 @@ class Service:
         self.process = subprocess.Popen(
             [
                 *_joining(cgroup),
+                *prefix,
                 *(*COMMAND, "start", "--port", "0", "--runtime-dir", str(runtime_dir)),
                 *arguments,
             ],
             env=clean_environment() | environ,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=log if output is None else output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -175,6 +178,11 @@ def _joining(cgroup: Path | None) -> list[str]:
     return [] if cgroup is None else ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(cgroup)]
 
 
+def limited(n_descriptors: int) -> list[str]:
+    """A command that executes its arguments as a program with at most so many descriptors."""
+    return ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(n_descriptors)]
+
+
 @contextlib.contextmanager
 def service(
     runtime_dir: Path,
@@ -182,10 +190,13 @@ def service(
     environ: dict[str, str] | None = None,
     ready: bool = True,
     cgroup: Path | None = None,
+    prefix: Sequence[str] = (),
+    output: int | None = None,
 ) -> Iterator[Service]:
     """A running service; with `ready`, one that has loaded its model. `cgroup` is the file in which
-    the members of its cgroup are written."""
-    running = Service(runtime_dir, list(arguments), environ or {}, cgroup)
+    the members of its cgroup are written. `prefix` is a command that executes its arguments.
+    `output` is the descriptor for standard output and error instead of a file."""
+    running = Service(runtime_dir, list(arguments), environ or {}, cgroup, prefix, output)
     try:
         if ready:
             running.wait_ready()

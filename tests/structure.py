@@ -25,7 +25,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
-    ("supervisor.program", "supervisor.systemd"),
+    (
+        *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
+        *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
+        *("supervisor.standard_streams", "supervisor.systemd"),
+    ),
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),

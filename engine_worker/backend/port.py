@@ -102,6 +102,13 @@ class Backend(Protocol):
         """Copy the first `n_tokens` of slot `source` to the empty slot `target`."""
         ...
 
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
+        """Whether a sequence can go on after the first `n_tokens` of a slot.
+
+        Layers with a sliding window lose cells that the window has passed: other slots take them.
+        """
+        ...
+
     def state_bytes(self, slot: int) -> int:
         """The size of a slot's state; 0 if it cannot be exported."""
         ...

@@ -1,5 +1,6 @@
 """Loads the model and, if configured, its drafter."""
 
+import logging
 from collections.abc import Callable
 
 from engine_worker.backend.port import MAX_SEQUENCES, Backend, LoadProgress
@@ -8,6 +9,8 @@ from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import Drafter
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import ModelConfig, Speculation
+
+logger = logging.getLogger(__name__)
 
 LoadBackend = Callable[[ModelConfig, int, LoadProgress], Backend]
 """Configuration, number of KV slots, progress. Raises `ModelLoadError`."""
@@ -31,10 +34,14 @@ def load(
             return load_model(), None
         case Speculation.NGRAM:
             return load_model(), PromptLookup()
+        case Speculation.DRAFT if not draft_model.serves(config):
+            logger.warning("draft_model_not_loaded reason=the model is recurrent or hybrid")
+            return load_model(), None
         case Speculation.DRAFT:
             draft = load_backend(
                 draft_model.configuration(config), min(MAX_SEQUENCES, n_running), lambda _: None
             )
+            draft_model.require_cuttable(draft)
             backend = load_model()
             draft_model.require_same_vocabulary(backend, draft)
             return backend, DraftModel(draft)

@@ -75,7 +75,12 @@ class Engine:
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = EngineStatus(step_started=time.monotonic())
         self.scheduler = scheduler_for(
-            profile, max_running=max_running, batch_tokens=batch_tokens, costs=costs
+            profile,
+            max_running=max_running,
+            batch_tokens=batch_tokens,
+            costs=costs,
+            keeps_prefix=backend.keeps_prefix,
+            is_control=lambda token: not backend.piece(token),
         )
         self._backend = backend
         self._reporter = Reporter(emit, epoch, costs, may_hold=profile.overlaps)

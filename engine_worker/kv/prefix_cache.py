@@ -5,7 +5,7 @@ the slot, and *idle* while only the cache does. Prefixes can be copied from both
 decides; `slots` turns its decisions into edits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from msgspec import Struct
@@ -15,6 +15,10 @@ from engine_worker.kv.radix_tree import RadixTree, Tokens, n_common
 
 MIN_MATCH = 16
 """The shortest prefix that is reused. Computing a shorter one again costs less than a copy."""
+
+
+KeepsPrefix = Callable[[int, int], bool]
+"""Whether a sequence can go on after a slot's first tokens: see `Backend.keeps_prefix`."""
 
 
 class Match(Struct, frozen=True):
@@ -39,31 +43,65 @@ class PrefixCache:
     prompts to another. Without `can_cut` (recurrent models) only whole idle holdings match.
     """
 
-    def __init__(self, *, can_cut: bool) -> None:
+    def __init__(
+        self, *, can_cut: bool, keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True
+    ) -> None:
         self._can_cut = can_cut
+        self._keeps_prefix = keeps_prefix
         self._holdings: dict[int, _Holding] = {}
         self._trees: dict[str, RadixTree] = {}
         self._uses = count()
 
-    def match(self, scope: str, tokens: Tokens) -> Match | None:
-        """The holding with the longest prefix of `tokens`, which counts as a use of it.
+    def match(
+        self, scope: str, tokens: Tokens, cells_of: Callable[[int], int] = lambda slot: slot
+    ) -> Match | None:
+        """The holding with the longest usable prefix of `tokens`, which counts as a use of it.
 
         At least one token is left to compute. Of equally long prefixes an idle holding goes before
         a busy one, since it can be continued without a copy. Of idle ones the shortest goes first.
+        `cells_of` names the slot in which the backend has a slot's cells: edits may be pending.
         """
         tree = self._trees.get(scope)
-        best = None if tree is None else self._best(tree, tokens[:-1])
+        best = None if tree is None else self._best(tree, tokens[:-1], cells_of)
         if best is None or best.n_tokens < MIN_MATCH:
             return None
         self._touch(best.slot)
         return best
 
     def match_in(self, slot: int, scope: str, tokens: Tokens) -> Match | None:
-        """The same for the holding of `slot` alone, without counting as a use."""
+        """The same for the idle holding of `slot` alone, without counting as a use."""
         if self._holdings[slot].scope != scope:
             return None
         shared = n_common(self._tree(slot).tokens(slot).tolist(), list(tokens[:-1]))
-        return Match(slot, shared) if shared >= MIN_MATCH else None
+        if shared < MIN_MATCH or not self._keeps_prefix(slot, shared):
+            return None
+        return Match(slot, shared)
+
+    def parting(self, scope: str, tokens: Tokens) -> int | None:
+        """Where `tokens` part from the holdings with the longest common prefix, usable or not; None
+        if one of these ends there."""
+        tree = self._trees.get(scope)
+        longest = None if tree is None else next(iter(tree.prefixes(tokens)), None)
+        if longest is None or any(self.n_tokens(slot) == longest[0] for slot in longest[1]):
+            return None
+        return longest[0]
+
+    def goes_on(self, slot: int) -> bool:
+        """Whether other holdings begin with the whole of this slot's, and are longer."""
+        length = self.n_tokens(slot)
+        return any(self.n_tokens(other) > length for other in self._tree(slot).beyond(slot))
+
+    def refresh(self, scope: str, tokens: Tokens, lengths: Iterable[int]) -> bool:
+        """Count a use of the idle holdings of exactly the first tokens, of one of these lengths.
+        False if there are none."""
+        tree, wanted = self._trees.get(scope), set(lengths)
+        ends = [] if tree is None else list(tree.ends_along(tokens))
+        found = [
+            slot for n_tokens, slot in ends if n_tokens in wanted and self._holdings[slot].idle
+        ]
+        for slot in found:
+            self._touch(slot)
+        return bool(found)
 
     def surplus(self, match: Match) -> int | None:
         """The tokens that a matched idle holding has beyond the match; None if it is busy."""
@@ -157,15 +195,23 @@ class PrefixCache:
         """All idle slots, the least recently used first."""
         return sorted((slot for slot, held in self._holdings.items() if held.idle), key=self._used)
 
-    def _best(self, tree: RadixTree, tokens: Tokens) -> Match | None:
-        if self._can_cut:
-            n_tokens, slots = tree.longest(tokens)
-            return self._preferred(slots, n_tokens)
-        ends = [end for end in tree.ends_along(tokens) if self._holdings[end[1]].idle]
-        if not ends:
-            return None
-        longest = ends[-1][0]
-        return self._preferred((slot for n_tokens, slot in ends if n_tokens == longest), longest)
+    def _best(
+        self, tree: RadixTree, tokens: Tokens, cells_of: Callable[[int], int]
+    ) -> Match | None:
+        prefixes = tree.prefixes(tokens) if self._can_cut else self._whole_idle(tree, tokens)
+        for n_tokens, slots in prefixes:
+            usable = [slot for slot in slots if self._keeps_prefix(cells_of(slot), n_tokens)]
+            if usable:
+                return self._preferred(usable, n_tokens)
+        return None
+
+    def _whole_idle(self, tree: RadixTree, tokens: Tokens) -> Iterator[tuple[int, list[int]]]:
+        """Idle holdings of which `tokens` begin with the whole, the longest first."""
+        idle: dict[int, list[int]] = {}
+        for n_tokens, slot in tree.ends_along(tokens):
+            if self._holdings[slot].idle:
+                idle.setdefault(n_tokens, []).append(slot)
+        yield from reversed(idle.items())
 
     def _preferred(self, slots: Iterable[int], n_tokens: int) -> Match | None:
         def rank(slot: int) -> tuple[bool, int, int]:

@@ -78,15 +78,19 @@ class RadixTree:
             node.slots.discard(source)
             node.slots.add(target)
 
-    def longest(self, tokens: Tokens) -> tuple[int, frozenset[int]]:
-        """The length of the longest prefix of `tokens` in the tree, and all slots that begin so."""
+    def prefixes(self, tokens: Tokens) -> Iterator[tuple[int, frozenset[int]]]:
+        """Each slot with a common prefix with `tokens`: (length, slots), the longest first."""
         node, n_common = self._root, 0
         while (child := _next(node, tokens, n_common)) is not None:
             n_edge = _common_prefix(child.edge, tokens, n_common)
             node, n_common = child, n_common + n_edge
             if n_edge < len(child.edge):
                 break
-        return n_common, frozenset(node.slots) if n_common else frozenset()
+        seen: frozenset[int] = frozenset()
+        while node.parent is not None:
+            if slots := frozenset(node.slots) - seen:
+                yield min(n_common, node.depth), slots
+            seen, node = frozenset(node.slots), node.parent
 
     def ends_along(self, tokens: Tokens) -> Iterator[tuple[int, int]]:
         """(n_tokens, slot) of each path that is a prefix of `tokens`, the shortest first."""

@@ -47,7 +47,7 @@ class Slots:
         """The longest prefix of a sequence that any slot has."""
         if not sequence.reuses_prefix:
             return None
-        return self._cache.match(sequence.spec.scope, sequence.tokens)
+        return self._cache.match(sequence.spec.scope, sequence.tokens, self._cells_of)
 
     def remember(self, sequence: Sequence) -> None:
         """Publish the cells that a running sequence has computed to the prefix cache."""
@@ -133,11 +133,18 @@ class Slots:
             self.give_up(slot)
         return slot is not None
 
+    def _cells_of(self, slot: int) -> int:
+        """The slot in which the backend has a slot's cells until the edits are applied."""
+        for edit in reversed(self._edits):
+            if isinstance(edit, Copy) and edit.target == slot:
+                slot = edit.source
+        return slot
+
     # decided by the layout
 
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         """Choose a slot and begin it with the match."""
-        if match is not None and self._continues(match):
+        if match is not None and self._continues(match, sequence):
             self._begin_in(match, sequence)
             return
         slot = self._lowest(match)
@@ -156,7 +163,7 @@ class Slots:
         self.give_up(others[0])
         return others[0]
 
-    def _continues(self, match: Match) -> bool:
+    def _continues(self, match: Match, sequence: Sequence) -> bool:
         """Whether the slot is idle and holds the sequence's beginning and nothing else, such as
         the turns of a conversation before this one; the last token is computed again."""
         surplus = self._cache.surplus(match)

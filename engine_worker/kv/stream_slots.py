@@ -45,7 +45,7 @@ class StreamSlots(Slots):
 
     def _place(self, sequence: Sequence, match: Match | None) -> None:
         candidates = self._candidates()
-        continues = match is not None and self._continues(match)
+        continues = match is not None and self._continues(match, sequence)
         if match is not None and continues and self._is_in_place(match.slot, candidates):
             self._begin_in(match, sequence)
             return

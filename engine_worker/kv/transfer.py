@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 class KvStates(Protocol):
     """The part of a `Backend` that exports and imports the KV of one slot."""
 
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool: ...
     def state_bytes(self, slot: int) -> int: ...
     def export_state(self, slot: int, memory: memoryview) -> int: ...
     def import_state(self, slot: int, memory: memoryview) -> bool: ...
@@ -64,13 +65,16 @@ class Transfer(Struct, frozen=True):
 def export(
     backend: KvStates, holdings: Iterable[Holding], fd: int, *, fingerprint: str, limit_bytes: int
 ) -> Transfer:
-    """Write holdings into the empty memory file `fd`, in order. One that does not fit is left out.
+    """Write holdings into the empty memory file `fd`, in order. One that does not fit is left out,
+    and one after which no sequence could go on.
 
     Raises `OSError` when the system has no memory for them.
     """
     started = time.monotonic()
     writer = KvWriter(fd, limit_bytes)
     for held in holdings:
+        if not backend.keeps_prefix(held.slot, len(held.tokens)):
+            continue
 
         def fill(memory: memoryview, slot: int = held.slot) -> int:
             return backend.export_state(slot, memory)

@@ -26,8 +26,9 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
     """A checked header. The tensors' data begin at `header_bytes`.
 
     `metadata` holds scalars, strings and short arrays of numbers. `tensor_bytes` are sizes by
-    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on. A tensor of an
-    unknown type counts as 0 bytes. `parts` are all files of a split model in order, or the one.
+    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on. `state_layers` have
+    a recurrent state, `key_layers` a projection to keys. `parts` are all files of a split model in
+    order, or the one.
     """
 
     metadata: dict[str, Value]
@@ -36,6 +37,8 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
     header_bytes: int
     file_bytes: int
     parts: tuple[Path, ...]
+    state_layers: frozenset[int] = frozenset()
+    key_layers: frozenset[int] = frozenset()
 
     @property
     def architecture(self) -> str:
@@ -59,6 +62,9 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
         return [value if isinstance(value, int) else default] * n_layers
 
 
+_POOLING_RANK = 4
+"""LLAMA_POOLING_TYPE_RANK. A model that generates text has no pooling, or the type 0."""
+
 _ENCODERS = frozenset(
     {
         *("bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3"),
@@ -76,10 +82,27 @@ def require_text_model(header: GgufHeader, path: str) -> None:
         raise ModelLoadError(f"{path} is not a text generation model ({kind or arch})")
     if header.metadata.get(f"{arch}.attention.causal") is False:
         raise ModelLoadError(f"{path} is not a text generation model ({arch} for embeddings)")
+    pooling = header.number(f"{arch}.pooling_type")
+    if pooling == _POOLING_RANK or "cls" in header.tensor_bytes:
+        raise ModelLoadError(f"{path} is not a text generation model (a reranker or classifier)")
+    if pooling > 0:
+        raise ModelLoadError(f"{path} is not a text generation model (a model for embeddings)")
     if not arch or not header.n_tensors:
         raise ModelLoadError(
             f"{path} holds no model: {'no weights' if arch else 'no architecture'}"
         )
+
+
+def original_context(header: GgufHeader) -> int | None:
+    """The context up to which a LongRoPE model has its short factors; None for other models.
+
+    llama.cpp compares it with the cells of one sequence, not with the tokens of a request.
+    """
+    if "rope_factors_long" not in header.tensor_bytes:
+        return None
+    arch = header.architecture
+    trained = header.number(f"{arch}.context_length")
+    return header.number(f"{arch}.rope.scaling.original_context_length", trained)
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -90,13 +113,16 @@ def read_header(path: Path) -> GgufHeader:
     """
     first = _read_one(path)
     parts = _parts(path, _count(first, "split.no"), _count(first, "split.count"))
-    tensor_bytes = Counter(first.tensor_bytes)
-    for part in parts[1:]:
-        tensor_bytes.update(_read_one(part).tensor_bytes)
+    tables = [first.tensors, *(_read_one(part).tensors for part in parts[1:])]
+    tensor_bytes = Counter[str]()
+    for table in tables:
+        tensor_bytes.update(table.sizes)
     return GgufHeader(
         metadata=first.metadata,
-        n_tensors=first.n_tensors,
+        n_tensors=first.tensors.count,
         tensor_bytes=dict(tensor_bytes),
+        state_layers=frozenset().union(*(table.state_layers for table in tables)),
+        key_layers=frozenset().union(*(table.key_layers for table in tables)),
         header_bytes=first.header_bytes,
         file_bytes=sum(part.stat().st_size for part in parts),
         parts=parts,

@@ -52,16 +52,41 @@ _BLOCKS = {
     15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
     21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
     28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+    40: (64, 36), 41: (128, 18), 42: (64, 18),
 }  # fmt: skip
+
+_STATE_TENSORS = ("ssm_", "shortconv", "time_mix_")
+"""The first letters of the tensors of recurrent layers."""
 
 
 class Contents(Struct, frozen=True, kw_only=True):
     """The header of one file. The tensors' data begin at `header_bytes`."""
 
     metadata: dict[str, Value]
-    n_tensors: int
-    tensor_bytes: dict[str, int]
+    tensors: "TensorTable"
     header_bytes: int
+
+
+class TensorTable(Struct, frozen=True, kw_only=True):
+    """The tensors of one file, without their names.
+
+    `end` is that of the last tensor, from the start of the data. `sizes` are bytes by group.
+    `state_layers` are the layers with a recurrent state, `key_layers` those with keys of their own.
+    """
+
+    count: int
+    end: int
+    sizes: dict[str, int]
+    state_layers: frozenset[int]
+    key_layers: frozenset[int]
+
+
+class _Tensor(Struct, frozen=True):
+    """One entry of the table. `size` is None for a type that is not known."""
+
+    name: str
+    offset: int
+    size: int | None
 
 
 def _other_format(start: bytes, path: Path) -> str:
@@ -98,22 +123,18 @@ class HeaderReader:
         if n_tensors > MAX_TENSORS or n_keys > MAX_KEYS:
             raise self._bad(f"it claims {n_tensors:,} tensors and {n_keys:,} keys")
         metadata = dict(filter(None, (self._pair() for _ in range(n_keys))))
-        end, tensor_bytes = self._tensors(n_tensors)
+        tensors = [self._tensor() for _ in range(n_tensors)]
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT:
             raise self._bad(f"its alignment is {alignment}")
         start = -(-self._at // alignment) * alignment
-        if n_tensors and start + end > len(self._data):
+        table = _table(tensors, max(0, len(self._data) - start))
+        if n_tensors and start + table.end > len(self._data):
             raise ModelLoadError(
                 f"model file {self._path} is truncated: it has {exact(len(self._data))}, its"
-                f" tensors need {exact(start + end)}; download it again"
+                f" tensors need {exact(start + table.end)}; download it again"
             )
-        return Contents(
-            metadata=metadata,
-            n_tensors=n_tensors,
-            tensor_bytes=tensor_bytes,
-            header_bytes=min(start, len(self._data)),
-        )
+        return Contents(metadata=metadata, tensors=table, header_bytes=min(start, len(self._data)))
 
     def _bad(self, reason: str) -> ModelLoadError:
         return ModelLoadError(f"model file {self._path} is damaged: {reason}; download it again")
@@ -201,24 +222,52 @@ class HeaderReader:
             return
         raise self._bad(f"its header goes past its end at byte {self._at:,}")
 
-    def _tensors(self, n_tensors: int) -> tuple[int, dict[str, int]]:
-        """The end of the last tensor, in bytes from the start of the data, and sizes by group."""
-        end, sizes = 0, defaultdict[str, int](int)
-        for _ in range(n_tensors):
-            name = self._string(MAX_KEY_BYTES)
-            n_dimensions = self._u32()
-            if n_dimensions > MAX_DIMENSIONS:
-                raise self._bad(f"tensor {name[:80]!r} has {n_dimensions} dimensions")
-            n_elements = 1
-            for _ in range(n_dimensions):
-                n_elements *= self._u64()
-            kind, offset = self._u32(), self._u64()
-            # a tensor of an unknown type must at least begin within the file
-            per_block, block_bytes = _BLOCKS.get(kind, (1, 0))
-            size = -(-n_elements // per_block) * block_bytes
-            sizes[_group(name)] += size
-            end = max(end, offset + size)
-        return end, dict(sizes)
+    def _tensor(self) -> _Tensor:
+        name = self._string(MAX_KEY_BYTES)
+        n_dimensions = self._u32()
+        if n_dimensions > MAX_DIMENSIONS:
+            raise self._bad(f"tensor {name[:80]!r} has {n_dimensions} dimensions")
+        n_elements = 1
+        for _ in range(n_dimensions):
+            n_elements *= self._u64()
+        kind, offset = self._u32(), self._u64()
+        if kind not in _BLOCKS:
+            return _Tensor(name, offset, None)
+        per_block, block_bytes = _BLOCKS[kind]
+        return _Tensor(name, offset, -(-n_elements // per_block) * block_bytes)
+
+
+def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
+    """A tensor of an unknown type takes the bytes up to the next one, or to the end of the file.
+    It must at least begin within the file."""
+    sizes = defaultdict[str, int](int)
+    states, keys = set[int](), set[int]()
+    end, next_offset = 0, data_bytes
+    for tensor in sorted(tensors, key=lambda each: each.offset, reverse=True):
+        size = max(0, next_offset - tensor.offset) if tensor.size is None else tensor.size
+        sizes[_group(tensor.name)] += size
+        end, next_offset = max(end, tensor.offset + size), tensor.offset
+        layer, part = _layer(tensor.name)
+        if part.startswith(_STATE_TENSORS):
+            states.add(layer)
+        elif part == "attn_k":
+            keys.add(layer)
+    return TensorTable(
+        count=len(tensors),
+        end=end,
+        sizes=dict(sizes),
+        state_layers=frozenset(states),
+        key_layers=frozenset(keys),
+    )
+
+
+def _layer(name: str) -> tuple[int, str]:
+    """(7, `attn_k`) for `blk.7.attn_k.weight`; (-1, "") for a tensor of no layer."""
+    first, _, rest = name.partition(".")
+    number, _, part = rest.partition(".")
+    if first != "blk" or not number.isdecimal() or len(number) > 9:
+        return -1, ""
+    return int(number), part.partition(".")[0]
 
 
 def _group(name: str) -> str:

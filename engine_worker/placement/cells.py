@@ -29,12 +29,14 @@ GPU_SHARE = 0.8
 class Store(Struct, frozen=True, kw_only=True):
     """Memory that holds the whole cache, or the layers of it that lie there.
 
-    `cell_bytes` is for each cell, `score_bytes` for each cell that one token may attend to.
-    `available_bytes` is the free memory after the model is loaded; a share of it is used.
+    `cell_bytes` is for each cell, `score_bytes` for each cell that one token may attend to, and
+    `states_bytes` for the recurrent states of all sequences. `available_bytes` is the free memory
+    after the model is loaded; a share of it is used.
     """
 
     cell_bytes: int
     score_bytes: int
+    states_bytes: int = 0
     available_bytes: int
     on_gpu: bool
 
@@ -52,7 +54,7 @@ class Store(Struct, frozen=True, kw_only=True):
 
     def needed_bytes(self, n_cells: int, n_attended: int) -> int:
         """The memory of a cache of `n_cells`, of which a token attends to at most `n_attended`."""
-        return n_cells * self.cell_bytes + n_attended * self.score_bytes
+        return self.states_bytes + n_cells * self.cell_bytes + n_attended * self.score_bytes
 
 
 class Layout(Struct, frozen=True):
@@ -64,13 +66,18 @@ class Layout(Struct, frozen=True):
 
 class Wish(Struct, frozen=True, kw_only=True):
     """The demands on the cache: `n_ctx` for one request, `n_running` requests at once, and
-    `n_sequences` slots with the idle ones. `unified` and `kv_cells` are the operator's."""
+    `n_sequences` slots with the idle ones. `unified` and `kv_cells` are the operator's.
+
+    With more than `most_shared` cells in one cache the model would compute other logits: llama.cpp
+    chooses LongRoPE's factors by the cells that one sequence may have.
+    """
 
     n_ctx: int
     n_running: int
     n_sequences: int
     unified: KvUnified = KvUnified.AUTO
     kv_cells: int | None = None
+    most_shared: int | None = None
 
     @property
     def stream_cells(self) -> int:
@@ -113,6 +120,8 @@ def choose_layout(wish: Wish, stores: Sequence[Store]) -> Layout:
         return Layout(n_cells, unified=True)
     require_fit(wish.n_ctx, wish.n_ctx, stores)
     fitting = min(_fitting(wish, store) for store in stores)
+    if wish.most_shared is not None:
+        fitting = min(fitting, wish.most_shared)
     return Layout(round_up(max(fitting, wish.n_ctx)), unified=True)
 
 
@@ -130,9 +139,10 @@ def _fitting(wish: Wish, store: Store) -> int:
     wanted = wish.n_ctx * wish.n_running
     each = max(1, store.cell_bytes + store.score_bytes)
     if store.on_gpu:
-        return min(wanted, store.limit_bytes // each)
+        return min(wanted, (store.limit_bytes - store.states_bytes) // each)
     generous = max(2 * wish.n_ctx, CPU_TARGET_BYTES // max(1, store.cell_bytes))
-    return min(wanted, generous, int(store.available_bytes * CPU_SHARE) // each)
+    room = int(store.available_bytes * CPU_SHARE) - store.states_bytes
+    return min(wanted, generous, room // each)
 
 
 def require_fit(n_cells: int, n_attended: int, stores: Sequence[Store]) -> None:
@@ -144,9 +154,10 @@ def require_fit(n_cells: int, n_attended: int, stores: Sequence[Store]) -> None:
         place, advice = ("host", "n_ctx or kv_cells")
         if store.on_gpu:
             place, advice = ("device", "n_ctx or n_gpu_layers")
+        states = f" with {amount(store.states_bytes)} of states" if store.states_bytes else ""
         raise MemoryShort(
-            f"a KV cache of {n_cells:,} cells needs {amount(needed)}, and {amount(limit)} of"
-            f" {place} memory can be used for it; set a smaller {advice}",
+            f"a KV cache of {n_cells:,} cells{states} needs {amount(needed)}, and"
+            f" {amount(limit)} of {place} memory can be used for it; set a smaller {advice}",
             needed_bytes=needed,
             available_bytes=limit,
             on_device=store.on_gpu,

@@ -7,6 +7,7 @@ llama.cpp's `llama_model::load_tensors` does it so.
 from msgspec import Struct
 
 from engine_worker.model_file.gguf_header import GgufHeader
+from engine_worker.placement.states import state_bytes
 from gpufc.config import KvType
 
 MAX_LAYERS = 65_536
@@ -31,12 +32,14 @@ class Footprint(Struct, frozen=True, kw_only=True):
     """Bytes by layer, the layer nearest to the input first.
 
     `cell_bytes` are of one token's keys and values: an upper bound for models that compress them
-    (MLA) or keep none in some layers. `n_heads` is the largest number of query heads of a layer.
+    (MLA). `state_bytes` are of one sequence's recurrent state. `n_heads` is the largest number of
+    query heads of a layer.
     """
 
     layer_bytes: tuple[int, ...]
     output_bytes: int
     cell_bytes: tuple[int, ...]
+    state_bytes: tuple[int, ...]
     n_heads: int
 
     @property
@@ -48,6 +51,11 @@ class Footprint(Struct, frozen=True, kw_only=True):
         """The bytes of one cell in all layers; at least 1."""
         return max(1, sum(self.cell_bytes))
 
+    @property
+    def has_cells(self) -> bool:
+        """Whether any layer keeps keys and values of each token."""
+        return any(self.cell_bytes)
+
     def device_bytes(self, n_layers: int) -> int:
         """The weights on GPUs with `n_layers` there."""
         if not n_layers:
@@ -57,6 +65,10 @@ class Footprint(Struct, frozen=True, kw_only=True):
     def device_cell_bytes(self, n_layers: int) -> int:
         """The part of one cell on GPUs with `n_layers` there."""
         return sum(self.cell_bytes[-n_layers:]) if n_layers else 0
+
+    def device_state_bytes(self, n_layers: int) -> int:
+        """The part of one sequence's state on GPUs with `n_layers` there."""
+        return sum(self.state_bytes[-n_layers:]) if n_layers else 0
 
     def score_bytes(self, batch_tokens: int, *, flash: bool) -> int:
         """The compute buffer for each cell that a token attends to, in a pass of `batch_tokens`.
@@ -74,20 +86,22 @@ def footprint(
     """The footprint of a model with keys and values of these types."""
     arch = header.architecture
     n_layers = min(header.number(f"{arch}.block_count"), MAX_LAYERS)
-    heads = header.per_layer(f"{arch}.attention.head_count", max(1, n_layers), 1)
-    n_heads = max(1, *heads) if heads else 1
+    # a recurrent model has no head count, or 0
+    n_heads = max(header.per_layer(f"{arch}.attention.head_count", n_layers, 0), default=0)
     kv_heads = header.per_layer(f"{arch}.attention.head_count_kv", n_layers, n_heads)
-    head_dim = header.number(f"{arch}.embedding_length") // n_heads
+    head_dim = header.number(f"{arch}.embedding_length") // max(1, n_heads)
     key = header.number(f"{arch}.attention.key_length", head_dim)
     value = header.number(f"{arch}.attention.value_length", head_dim)
-    sizes = header.tensor_bytes
+    sizes, no_keys = header.tensor_bytes, header.state_layers - header.key_layers
     return Footprint(
         layer_bytes=tuple(sizes.get(f"blk.{layer}", 0) for layer in range(n_layers)),
         # without an output tensor the embeddings are the output too, and a GPU gets a copy
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
         cell_bytes=tuple(
-            _packed(n * key, type_k) + _packed(n * value, type_v) for n in kv_heads[:n_layers]
+            0 if layer in no_keys else _packed(n * key, type_k) + _packed(n * value, type_v)
+            for layer, n in enumerate(kv_heads[:n_layers])
         ),
+        state_bytes=state_bytes(header, n_layers),
         n_heads=n_heads,
     )
 

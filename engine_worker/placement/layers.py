@@ -110,9 +110,11 @@ class Demand(Struct, frozen=True, kw_only=True):
         """The memory that will hold the cache, with `n_layers` loaded on GPUs."""
         if n_layers and n_layers == self.model.n_layers:
             return [self._device_store(n_layers, device_room)]
+        one_state = sum(self.model.state_bytes) - self.model.device_state_bytes(n_layers)
         host = cells.Store(
             cell_bytes=self.model.bytes_per_cell - self.model.device_cell_bytes(n_layers),
             score_bytes=self._score_bytes(n_layers),
+            states_bytes=self.wish.n_sequences * one_state,
             available_bytes=host_room,
             on_gpu=False,
         )
@@ -122,6 +124,7 @@ class Demand(Struct, frozen=True, kw_only=True):
         return cells.Store(
             cell_bytes=self.model.device_cell_bytes(n_layers),
             score_bytes=self._score_bytes(n_layers),
+            states_bytes=self.wish.n_sequences * self.model.device_state_bytes(n_layers),
             available_bytes=room_bytes,
             on_gpu=True,
         )

@@ -6,7 +6,7 @@ The environment is that of Hugging Face's `apply_chat_template`, which templates
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -15,9 +15,11 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from msgspec import structs
 
-Message = dict[str, Any]
-"""One turn, with the keys that templates know: role, content, name."""
+from engine_worker.prompts.conversation import Conversation, Message
+from engine_worker.prompts.folding import folded
+from engine_worker.prompts.traits import NEEDLE, probed
 
 MAX_SOURCE_CHARS = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
@@ -30,10 +32,6 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """For models that bring no template. Most models understand it."""
-
-
-_NEEDLE = "gpufc5f1e9"
-"""A word that no template writes by itself."""
 
 
 class TemplateError(Exception):
@@ -57,45 +55,65 @@ class ChatTemplate:
             raise TemplateError(_first_line(err)) from err
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
         self.wants_parts = self._tries()
+        self.traits = probed(self._rendered_if_taken)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """The prompt's text.
+    def render(self, given: Conversation) -> str:
+        """The prompt's text, of the conversation in the forms that the template can render.
 
         Raises `TemplateError` for what the template raises itself, unfit messages, an output over
         `MAX_RENDERED_CHARS`, and an output that does not depend on the last message's content.
         """
-        text = self._rendered(messages, add_generation_prompt)
-        said = messages[-1].get("content")
-        if isinstance(said, str) and said.strip() and said.strip() not in text:
-            other = [*messages[:-1], {**messages[-1], "content": _NEEDLE}]
-            if self._rendered(other, add_generation_prompt) == text:
-                raise TemplateError(f"it leaves out the last message ({messages[-1]['role']})")
+        taken = folded(given, self.traits)
+        if given.continues:
+            return self._continued(taken)
+        text = self._rendered(taken)
+        said = (taken.messages[-1]["content"] or "").strip()
+        if said and said not in text and self._rendered(_with_last(taken, NEEDLE)) == text:
+            role = given.messages[-1]["role"]
+            raise TemplateError(f"it leaves out the last message ({role})")
         return text
+
+    def _continued(self, taken: Conversation) -> str:
+        """The text up to the end of the last message's content."""
+        said = taken.messages[-1]["content"] or ""
+        before, found, _ = self._rendered(_with_last(taken, said + NEEDLE)).rpartition(NEEDLE)
+        if not found:
+            raise TemplateError("it leaves out the last message, which is to be continued")
+        return before
+
+    def _rendered_if_taken(self, given: Conversation) -> str | None:
+        try:
+            return self._rendered(given)
+        except TemplateError:
+            return None
 
     def _tries(self) -> bool:
         """Render one user's word, as text and as parts. Whether parts are wanted."""
-        said = {"role": "user", "content": _NEEDLE}
+        said = {"role": "user", "content": NEEDLE}
         reasons = []
         for messages in ([said], [{"role": "system", "content": "Be brief."}, said]):
             for wants_parts in (False, True):
                 self.wants_parts = wants_parts
                 try:
-                    if _NEEDLE in self._rendered(messages, True):
+                    if NEEDLE in self._rendered(Conversation(messages)):
                         return wants_parts
                 except TemplateError as err:
                     reasons.append(str(err))
         raise TemplateError(reasons[0] if reasons else "it leaves out what the user says")
 
-    def _rendered(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _rendered(self, given: Conversation) -> str:
         parts: list[str] = []
         n_chars = 0
         try:
             for part in self._template.generate(
-                messages=[self._given(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                **self._special_tokens,
+                {
+                    **given.variables,
+                    **self._special_tokens,
+                    "messages": [self._given(message) for message in given.messages],
+                    "add_generation_prompt": given.add_generation_prompt,
+                    "tools": given.tools,
+                    "documents": None,
+                }
             ):
                 n_chars += len(part)
                 if n_chars > MAX_RENDERED_CHARS:
@@ -116,6 +134,12 @@ class ChatTemplate:
         if not self.wants_parts or not isinstance(content, str):
             return message
         return {**message, "content": [{"type": "text", "text": content}]}
+
+
+def _with_last(given: Conversation, content: str) -> Conversation:
+    """The conversation with another content of its last message."""
+    messages = [*given.messages[:-1], {**given.messages[-1], "content": content}]
+    return structs.replace(given, messages=messages)
 
 
 class _GenerationTag(Extension):

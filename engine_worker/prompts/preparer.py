@@ -1,13 +1,14 @@
 """From a request's prompt to token ids, or a refusal."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
+from engine_worker.prompts.conversation import Conversation, conversation, marked
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.facts import ModelFacts
-from gpufc.protocol import ChatMessage, ChatPrompt, Prompt, TextPrompt, TokenPrompt, Tokens
+from gpufc.protocol import ChatPrompt, Prompt, TextPrompt, TokenPrompt, Tokens
 
 COUNTED_CONTEXTS = 2
 """The tokens of a prompt that is too long are counted up to this many contexts."""
@@ -16,7 +17,7 @@ COUNTED_CONTEXTS = 2
 class Renderer(Protocol):
     """Turns a conversation into text (`template_process.TemplateRenderer`)."""
 
-    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str: ...
+    def render(self, given: Conversation) -> str: ...
 
 
 class PromptPreparer:
@@ -86,8 +87,8 @@ class PromptPreparer:
     def _chat_tokens(
         self, prompt: ChatPrompt, limit: int | None, cancelled: Callable[[], bool]
     ) -> Tokens:
-        messages, mark = self._marked(prompt.messages)
-        text = self._renderer.render(messages, add_generation_prompt=prompt.add_generation_prompt)
+        given, mark = self._marked(conversation(prompt))
+        text = self._renderer.render(given)
         tokens = self._tokenizer.tokenize(
             text,
             parse_special=True,
@@ -100,19 +101,14 @@ class PromptPreparer:
         first = self._tokenizer.first
         return tuple(tokens) if tuple(tokens[: len(first)]) == first else (*first, *tokens)
 
-    def _marked(self, messages: tuple[ChatMessage, ...]) -> tuple[list[dict[str, Any]], str]:
-        """The messages as a template knows them, with marks in control tokens that they spell."""
-        plain = [_plain(message) for message in messages]
+    def _marked(self, given: Conversation) -> tuple[Conversation, str]:
+        """The conversation with marks in control tokens that it spells, and the mark."""
         if not self._marks_content:
-            return plain, ""
-        mark = unused_mark(plain)
+            return given, ""
+        mark = unused_mark([given.messages, given.tools])
         special = self._tokenizer.special
-        marked = [
-            {key: value if key == "role" else special.marked(value, mark)
-             for key, value in message.items()}
-            for message in plain
-        ]  # fmt: skip
-        return (plain, "") if marked == plain else (marked, mark)
+        found = marked(given, lambda value: special.marked(value, mark))
+        return (given, "") if found == given else (found, mark)
 
     def _check(self, tokens: Tokens) -> None:
         n_vocab = self._facts.n_vocab
@@ -130,11 +126,6 @@ class PromptPreparer:
         if not tokens:
             raise InvalidRequest("the prompt is empty", param="prompt")
         return tuple(tokens[:1])
-
-
-def _plain(message: ChatMessage) -> dict[str, Any]:
-    plain = {"role": message.role, "content": message.content}
-    return plain if message.name is None else {**plain, "name": message.name}
 
 
 def _too_long(n_ctx: int, n_tokens: str, param: str) -> ContextLengthExceeded:

@@ -15,6 +15,7 @@ from engine_worker.prompts.tokenizer import PrepareCancelled
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
+    ChatMessage,
     ChatPrompt,
     Detokenize,
     Prepare,
@@ -80,6 +81,7 @@ class PrepareQueue:
         self._open: dict[Key, Task] = {}
         self._waiting: dict[Lane, list[tuple[float, int, Task]]] = {lane: [] for lane in Lane}
         self._n_bytes = 0
+        self._idle: set[Lane] = set()
 
     def put(self, question: Question) -> None:
         """Take a question in. Raises `Overloaded`."""
@@ -93,21 +95,26 @@ class PrepareQueue:
             self._n_bytes += n_bytes
             self._push(task)
 
-    def take(self, lane: Lane, timeout_s: float | None = None) -> Task | None:
+    def take(
+        self, lane: Lane, timeout_s: float | None = None, *, helps: bool = True
+    ) -> Task | None:
         """The next task for a lane's thread, which must end it with `done` or `move`. Blocks.
 
-        The thread of `ANY` takes short tasks too. None after `timeout_s`.
+        While the thread of `SHORT` is busy, that of `ANY` takes short tasks too if it `helps`.
+        None after `timeout_s`.
         """
-        served = (Lane.SHORT, Lane.ANY) if lane is Lane.ANY else (lane,)
         with self._changed:
-            while True:
-                heaps = [self._waiting[one] for one in served if self._waiting[one]]
-                if heaps:
-                    task = heapq.heappop(min(heaps))[2]
-                    task.began = self._clock()
-                    return task
-                if not self._changed.wait(timeout_s):
-                    return None
+            self._idle.add(lane)
+            try:
+                while (task := self._next(lane, helps)) is None:
+                    if not self._changed.wait(timeout_s):
+                        return None
+            finally:
+                self._idle.discard(lane)
+            if lane is Lane.SHORT and self._waiting[lane]:
+                self._changed.notify_all()  # for the thread that may help only from now on
+            task.began = self._clock()
+            return task
 
     def move(self, task: Task, lane: Lane) -> None:
         """A task waits again, for another lane's thread."""
@@ -148,6 +155,19 @@ class PrepareQueue:
         )
         return PrepareStatus(in_work, n_waiting)
 
+    @property
+    def idle(self) -> frozenset[Lane]:
+        """The lanes whose threads wait for a task."""
+        with self._changed:
+            return frozenset(self._idle)
+
+    def _next(self, lane: Lane, helps: bool) -> Task | None:
+        served = [lane]
+        if lane is Lane.ANY and helps and Lane.SHORT not in self._idle:
+            served.append(Lane.SHORT)
+        heaps = [self._waiting[one] for one in served if self._waiting[one]]
+        return heapq.heappop(min(heaps))[2] if heaps else None
+
     def _push(self, task: Task) -> None:
         heapq.heappush(self._waiting[task.lane], (task.due, next(self._numbers), task))
         self._changed.notify_all()
@@ -179,8 +199,14 @@ def _size_of_prompt(prompt: Prompt) -> int:
             return len(text)
         case TokenPrompt(tokens):
             return 8 * len(tokens)
-        case ChatPrompt(messages):
-            return sum(64 + len(message.content) for message in messages)
+        case ChatPrompt():
+            size = len(prompt.tools) + len(prompt.variables)
+            return size + sum(map(_size_of_message, prompt.messages))
+
+
+def _size_of_message(message: ChatMessage) -> int:
+    calls = sum(64 + len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return 64 + len(message.content) + len(message.reasoning_content or "") + calls
 
 
 def _key(question: Question) -> Key:

@@ -30,7 +30,6 @@ from gpufc.protocol import (
     FromWorker,
     Prepare,
     Prepared,
-    PrepareStarted,
     PrepareStatus,
     Refused,
 )
@@ -39,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 STACK_BYTES = 64 << 20
 """Of a prepare thread: ten times what `pieces.MAX_PIECE_CHARS` needed in the worst case."""
+
+WARM_UP_S = 2.0
+"""After it has nothing to do for so long, the second lane starts its template process: not while
+the streams of a worker that died wait for this one."""
 
 StartThread = Callable[[str, Callable[[], None]], None]
 
@@ -123,13 +126,16 @@ class PromptService:
             apart,
             special_tokens_in_content=self._config.special_tokens_in_content,
         )
+        helps = False
         while True:
-            task = self._queue.take(lane, IDLE_S if apart else None)
+            task = self._queue.take(lane, _patience_s(lane, helps), helps=helps)
             if task is None:
                 if apart is not None:
                     apart.close_if_idle()
+                else:
+                    self._warm_up(renderer)
+                    helps = True
                 continue
-            self._send(PrepareStarted(task.question.epoch, task.question.request))
             try:
                 answer = self._answer(task, preparer)
             except NeedsApart:
@@ -142,6 +148,13 @@ class PromptService:
             self._queue.done(task)
             if answer is not None and not task.is_cancelled:
                 self._send(answer)
+
+    def _warm_up(self, renderer: TemplateRenderer) -> None:
+        """Start a template process ahead of the first question that needs it."""
+        try:
+            renderer.start()
+        except RequestError as err:
+            logger.warning("template_process_not_started reason=%s", err)
 
     def _apart(self) -> TokenizerProcess | None:
         module, path = self._backend.tokenizer_module, self._config.model_path
@@ -159,6 +172,17 @@ class PromptService:
                 return Detokenized(
                     epoch, request, spelt(sequences, spelling, n_vocab, task.require_wanted)
                 )
+
+
+def _patience_s(lane: Lane, helps: bool) -> float | None:
+    """How long a lane's thread waits for a question before it looks after its processes."""
+    match lane:
+        case Lane.APART:
+            return IDLE_S
+        case Lane.ANY if not helps:
+            return WARM_UP_S
+        case _:
+            return None
 
 
 def _refused(question: Question, err: RequestError) -> Refused:

@@ -4,8 +4,8 @@ A template is a program that came with a model. One that never ends, or fills th
 alone.
 
     engine worker                        python -m engine_worker.prompts.template_process
-    TemplateRenderer ── Setup, Render ─▶ ChatTemplate
-                     ◀─ Rendered ──────
+    TemplateRenderer ── Setup, Conversation ─▶ ChatTemplate
+                     ◀─ Rendered ────────────
 
 The child imports neither llama_cpp nor numpy, has a minimal environment and limits on CPU time and
 memory, and ends with its parent.
@@ -14,14 +14,16 @@ memory, and ends with its parent.
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
 from engine_worker.disposable import CallCancelled, Child, ChildDied
+from engine_worker.prompts.conversation import Conversation
 from gpufc.errors import EngineUnavailable, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -39,25 +41,21 @@ _MODULE = "engine_worker.prompts.template_process"
 
 
 class Setup(Struct, frozen=True, array_like=True):
-    """The first frame to the child. Answered when the template has been compiled and tried."""
+    """The first frame to the child. Answered when the template has been compiled and tried. All
+    further frames are a `Conversation`."""
 
     template: str | None
     special_tokens: dict[str, str]
     cpu_s: int
 
 
-class Render(Struct, frozen=True, array_like=True):
-    """All further frames to the child."""
-
-    messages: list[dict[str, Any]]
-    add_generation_prompt: bool
-
-
 class Rendered(Struct, frozen=True, array_like=True):
-    """Every frame from the child. `refusal` is the template's, or why it cannot be used."""
+    """Every frame from the child. `refusal` is the template's, or why it cannot be used; `cpu_s` is
+    the CPU time of the child's whole life."""
 
     text: str = ""
     refusal: str | None = None
+    cpu_s: float = 0.0
 
 
 class _TookTooLong(Exception):
@@ -86,6 +84,7 @@ class TemplateRenderer:
         self.error: str | None = None
         self._setup = Setup(template, dict(special_tokens), cpu_s)
         self._child: Child | None = None
+        self._cpu_s = 0.0  # of the child, when it last answered
         self._n_died = 0
 
     @property
@@ -99,16 +98,14 @@ class TemplateRenderer:
         `EngineUnavailable` if that cannot be found out now."""
         self._retried(lambda: self._prepared(child))
 
-    def render(
-        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True
-    ) -> str:
+    def render(self, given: Conversation) -> str:
         """The prompt's text.
 
         Raises `InvalidRequest` (param `messages`) when the template refuses, cannot be used, takes
         too much time, or kills its process twice; `EngineUnavailable` when its process is stopped
         or starved twice.
         """
-        frame = _encoder.encode(Render(list(messages), add_generation_prompt))
+        frame = _encoder.encode(given)
         answer = self._retried(lambda: self._exchange(self._prepared(), frame))
         if answer.refusal is not None:
             raise _refused(answer.refusal)
@@ -167,7 +164,7 @@ class TemplateRenderer:
         return self._child
 
     def _exchange(self, child: Child, frame: bytes, wait_s: float = WAIT_S) -> Rendered:
-        before_s = child.cpu_s
+        before_s, self._cpu_s = self._cpu_s, 0.0
         try:
             answer = child.call(frame, self._setup.cpu_s + wait_s, lambda: child.is_stopped)
         except TimeoutError:
@@ -181,9 +178,11 @@ class TemplateRenderer:
                 raise _TookTooLong from None
             raise
         try:
-            return _decoder.decode(answer)
+            rendered = _decoder.decode(answer)
         except msgspec.MsgspecError as err:
             raise ChildDied(f"it sent an undecodable frame: {err}") from err
+        self._cpu_s = rendered.cpu_s
+        return rendered
 
 
 def early_child() -> Child | None:
@@ -216,19 +215,23 @@ def serve(parent: int) -> None:
     try:
         template = ChatTemplate(setup.template, setup.special_tokens)
     except TemplateError as err:
-        disposable.answer(sink, _encoder.encode(Rendered(refusal=str(err))))
+        _answer(sink, refusal=str(err))
         return
-    disposable.answer(sink, _encoder.encode(Rendered()))
-    decoder = msgspec.msgpack.Decoder(Render)
+    _answer(sink)
+    decoder = msgspec.msgpack.Decoder(Conversation)
     while (frame := disposable.read_message(source)) is not None:
         disposable.allow_cpu(setup.cpu_s)
-        job = decoder.decode(frame)
         try:
-            text = template.render(job.messages, add_generation_prompt=job.add_generation_prompt)
-            answer = Rendered(text)
+            text = template.render(decoder.decode(frame))
         except TemplateError as err:
-            answer = Rendered(refusal=str(err))
-        disposable.answer(sink, _encoder.encode(answer))
+            _answer(sink, refusal=str(err))
+        else:
+            _answer(sink, text)
+
+
+def _answer(sink: BinaryIO, text: str = "", refusal: str | None = None) -> None:
+    rendered = Rendered(text, refusal, time.process_time())
+    disposable.answer(sink, _encoder.encode(rendered))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class EqualChunks(Mixed):
         if budget <= 0 or sequence.exact or chunks[0].sequence.exact:
             return 0
         counts = dict.fromkeys(chunk.count for chunk in chunks)
-        return equal_count(sequence.n_pending, counts, budget)
+        return equal_count(sequence.n_to_checkpoint, counts, budget)
 
     def levelled(
         self, chunks: collections.abc.Sequence[Chunk], chosen: collections.abc.Sequence[Chunk]

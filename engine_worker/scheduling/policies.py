@@ -5,7 +5,8 @@ and its line here.
 """
 
 from engine_worker.backend.profile import Profile, Shape
-from engine_worker.kv.prefix_cache import PrefixCache
+from engine_worker.kv.checkpoint_slots import CheckpointSlots, IsControl
+from engine_worker.kv.prefix_cache import KeepsPrefix, PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
 from engine_worker.scheduling.arrivals import BeginTogether
@@ -19,11 +20,18 @@ from engine_worker.scheduling.step_shape import Mixed, StepShape
 
 
 def scheduler_for(
-    profile: Profile, *, max_running: int, batch_tokens: int, costs: StepCosts
+    profile: Profile,
+    *,
+    max_running: int,
+    batch_tokens: int,
+    costs: StepCosts,
+    keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True,
+    is_control: IsControl = lambda _token: False,
 ) -> Scheduler:
     """A scheduler for `max_running` sequences and steps of `batch_tokens`, with the policies that
     suit the backend."""
-    slots, shape = _slots_and_shape(profile, max_running)
+    cache = PrefixCache(can_cut=profile.cuts_prefixes, keeps_prefix=keeps_prefix)
+    slots, shape = _slots_and_shape(profile, max_running, cache, is_control)
     return Scheduler(
         max_running=max_running,
         batch_tokens=batch_tokens,
@@ -44,13 +52,14 @@ def max_jump(profile: Profile, *, max_running: int, batch_tokens: int) -> int:
     All sequences may do so at once within `batch_tokens`. A device pays for every change of its
     pass's shape, so that forced tokens are computed one a step there.
     """
-    if profile.shape is not Shape.MIXED:
+    if profile.shape is not Shape.MIXED or not profile.cuts_prefixes:
         return 0
     return max(0, min(MAX_JUMP, batch_tokens // max_running - 1))
 
 
-def _slots_and_shape(profile: Profile, max_running: int) -> tuple[Slots, StepShape]:
-    cache = PrefixCache(can_cut=profile.cuts_prefixes)
+def _slots_and_shape(
+    profile: Profile, max_running: int, cache: PrefixCache, is_control: IsControl
+) -> tuple[Slots, StepShape]:
     shape: StepShape
     match profile.shape:
         case Shape.FIXED:
@@ -60,8 +69,12 @@ def _slots_and_shape(profile: Profile, max_running: int) -> tuple[Slots, StepSha
         case Shape.MIXED:
             shape = Mixed()
     n_slots, least = profile.n_slots, profile.least_copied
+    max_idle = max(0, n_slots - max_running)
+    if not profile.cuts_prefixes:
+        slots = CheckpointSlots(n_slots, max_idle=max_idle, cache=cache, is_control=is_control)
+        return slots, shape
     if not profile.consecutive:
-        return Slots(n_slots, max_idle=max(0, n_slots - max_running), cache=cache), shape
+        return Slots(n_slots, max_idle=max_idle, cache=cache), shape
     # idle cells of another stream slow no sequence down
     return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least), shape
 

@@ -7,13 +7,16 @@ always be given up: a sequence that it cannot follow is decoded without drafts.
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from msgspec import Struct, structs
 
 from engine_worker.backend.port import Backend, Batch
+from engine_worker.backend.profile import profile_of
+from engine_worker.model_file.gguf_header import read_header
 from engine_worker.speculation.drafter import Draft, DraftRequest
-from gpufc.config import ModelConfig, Speculation
+from gpufc.config import BackendKind, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError, OutOfCells
 from gpufc.ids import RequestNo
 
@@ -41,6 +44,25 @@ def configuration(config: ModelConfig) -> ModelConfig:
         cached_sequences=0,
         speculation=Speculation.NONE,
     )
+
+
+def require_cuttable(draft: Backend) -> None:
+    """Raise `ModelLoadError` if the draft model's state could not lose a rejected draft."""
+    if not profile_of(draft.facts).cuts_prefixes:
+        raise ModelLoadError(
+            f"the draft model ({draft.facts.architecture}) is recurrent or hybrid: its state cannot"
+            " be taken back to the last accepted token; choose another draft_model_path"
+        )
+
+
+def serves(config: ModelConfig) -> bool:
+    """Whether drafts can be verified by the model: not where its state cannot be cut.
+
+    Raises `ModelLoadError` for a broken model file.
+    """
+    if config.backend is not BackendKind.LLAMA or config.model_path is None:
+        return True
+    return not read_header(Path(config.model_path)).state_layers
 
 
 def require_same_vocabulary(model: Backend, draft: Backend) -> None:

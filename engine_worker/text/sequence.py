@@ -49,6 +49,7 @@ class Sequence:
         # the scheduler's
         self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
         self.announced = False  # whether a `Started` has been planned
+        self.checkpoints: tuple[int, ...] = ()  # rising numbers of tokens at which a chunk ends
         # the engine's
         self.draft: list[int] = []  # to be verified in the next step only
         # set by `accept` and `nothing_to_generate`
@@ -59,6 +60,7 @@ class Sequence:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
         self._piece = piece
         self._is_end = is_end
+        self._by_end_token = False
         self._detokenizer = Detokenizer()
         self._stops = StopMatcher(spec.stop, split)
         self._n_told = len(spec.tokens)
@@ -99,6 +101,12 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether the tokens to compute are the last chosen one and those forced after it."""
         return len(self.tokens) == self.n_computed + 1 + self.n_jumped
+
+    @property
+    def n_to_checkpoint(self) -> int:
+        """Pending tokens up to the next checkpoint, or all of them."""
+        ahead = (at - self.n_computed for at in self.checkpoints if at > self.n_computed)
+        return min(self.n_pending, next(ahead, self.n_pending))
 
     @property
     def room(self) -> int:
@@ -153,7 +161,7 @@ class Sequence:
         An exact replay computes generated tokens one by one, as in the first run: kernels for
         several tokens round differently from those for one.
         """
-        count = min(self.n_pending, budget)
+        count = min(self.n_to_checkpoint, budget)
         if self.exact:
             left_of_prompt = self.n_prompt - self.n_computed
             count = min(count, left_of_prompt if left_of_prompt > 0 else 1)
@@ -168,11 +176,12 @@ class Sequence:
     def accept(self, token: int) -> bool:
         """Append the next token. True if it ends the sequence; `finish` then says why.
 
-        An end token (EOS) is not part of the answer: no delta contains it. Raises `InvalidGrammar`
-        if the guide does not allow the token.
+        An end token (EOS) is not part of the answer: the last delta says that there was one. Raises
+        `InvalidGrammar` if the guide does not allow the token.
         """
         if self._is_end(token):
             self.finish = FinishReason.STOP
+            self._by_end_token = True
             return True
         return self._append(token)
 
@@ -220,7 +229,7 @@ class Sequence:
             text += self._stops.flush()
         position, self._n_told = self._n_told, self.n_generated
         tokens = tuple(self.tokens[self.n_prompt + position :])
-        return Delta(self.request, position, tokens, text, self.finish)
+        return Delta(self.request, position, tokens, text, self.finish, self._by_end_token)
 
     def _read(self) -> bool:
         """Turn unread tokens into text. True once a stop string has been found."""

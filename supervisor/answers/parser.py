@@ -1,4 +1,4 @@
-"""The port of the parsers, and the parser of plain text.
+"""The port of the parsers, and the parser of plain text. `parsers/` has those of the families.
 
 A parser reads one choice's text, piece by piece as its log has it, and makes parts of it. It is a
 pure function of the text so far:
@@ -6,7 +6,8 @@ pure function of the text so far:
 - `feed(a)` then `feed(b)` leaves the same state as `feed(a + b)`, and gives the same parts once
   adjoining pieces are joined (`parts.joined`);
 - each character is read once: the time for a text is linear in its length, however it is cut. A
-  parser holds back a possible beginning of a marker and no more, and a marker is short.
+  parser holds back a possible beginning of a marker, which is short, and the first characters of a
+  tool call (`parsers/answer.py`).
 
 So every reader of a log, one that resumes included, makes the same parts with a parser of its own.
 """

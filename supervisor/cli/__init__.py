@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from supervisor import program
+from supervisor import program, standard_streams
 
 PROGRAM = program.NAME
 
@@ -92,4 +92,5 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    standard_streams.open_all()
     cli(prog_name=PROGRAM)

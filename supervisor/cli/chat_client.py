@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
@@ -78,7 +78,8 @@ class ChatClient:
 
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.base_url)
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        host = unquote(parts.hostname or "")  # the scope of a link-local address is escaped
+        return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
 
     def _send(
         self, connection: http.client.HTTPConnection, messages: list[Turn]

@@ -47,7 +47,7 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         raise
-    for line in welcome(status, asked_contexts(config), folder.command):
+    for line in welcome(status, asked_contexts(config), folder):
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
     click.echo(f"`{folder.command('logs -f')}` follows it, `{folder.command('stop')}` ends it.")
@@ -99,8 +99,10 @@ def _log_path(folder: RuntimeDir) -> Path:
 
 
 def _private(path: str, flags: int) -> int:
-    """An opener for `open`: the file is private, also if it existed with another mode."""
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """An opener for `open`: the file is private, also if it existed with another mode.
+
+    The child appends, so that the file can be emptied while it writes."""
+    fd = os.open(path, flags | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.fchmod(fd, 0o600)
     return fd
 

@@ -4,28 +4,32 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import click
 import msgspec
 
 from gpufc import logs
 from gpufc.config import Config, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from supervisor import descriptors, front_process
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
+from supervisor.log_rotation import LogFile
+from supervisor.outlet import Outlet, OutletHandler, Terminal
+from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fleet.standby import Spare
 
 POLL_S = 0.1
 FRONT_LOG = "front.log"
+LAST_LINES_S = 1.0
+"""How long the end of the process waits for its last lines to be written."""
 
 
 class ServedFront(Protocol):
@@ -53,45 +57,54 @@ def serve(config: Config, values: Sequence[Value]) -> None:
     """Serve until a stop is requested. Raises `ConfigError` or `StartError`."""
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        successor = runner.run(_serve(config, values))
-    if successor is None:
-        click.echo("stopped", err=True)
-    else:
-        click.echo(f"a new front has taken over: pid {successor}, in the background", err=True)
+    front_process.confine()
+    terminal = Terminal()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            successor = runner.run(_serve(config, values, terminal))
+        if successor is None:
+            terminal.say("stopped", err=True)
+        else:
+            line = f"a new front has taken over: pid {successor}, in the background"
+            terminal.say(line, err=True)
+    finally:
+        terminal.outlet.close(LAST_LINES_S)
 
 
-async def _serve(config: Config, values: Sequence[Value]) -> int | None:
+async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) -> int | None:
     """Serve. Returns the pid of the front that has taken over, if one has."""
+    descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
     from supervisor import systemd
     from supervisor.app import Front
+    from supervisor.cli import keeper
     from supervisor.control import server as control
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
-    from supervisor.runtime_dir import RuntimeDir
 
     folder = RuntimeDir.find(config.server.runtime_dir)
     monitor = default_monitor(str(folder.path))
     front = Front(config, values=values, devices=monitor, spare=spare)
-    log_to(folder.logs, config.server.log_level)
+    log = log_to(folder.logs, config.server.log_level, terminal)
     monitor.start()
     try:
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             runner = await control.serve(app, folder.control_socket)
-            systemd.notify(
-                "READY=1"
-            )  # the front answers from now on; /readyz tells how far the model is
+            kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
+            # the front answers from now on; /readyz tells how far the model is
+            systemd.notify("READY=1")
             try:
-                await Terminal(front, config, folder.command).attend()
+                await Foreground(front, config, folder, terminal).attend()
             finally:
+                kept.cancel()
                 if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
                 await runner.cleanup()
     finally:
         monitor.stop()
+        log.close(LAST_LINES_S)
     return front.operations.successor
 
 
@@ -101,7 +114,6 @@ def _early_spare(config: Config) -> "Spare | None":
         return None
     from supervisor.fleet.process import WORKER_COMMAND
     from supervisor.fleet.standby import Spare, spare_backend
-    from supervisor.runtime_dir import RuntimeDir
 
     logs = RuntimeDir.find(config.server.runtime_dir).logs
     with contextlib.suppress(OSError):  # the fleet spawns its worker later if this fails
@@ -109,15 +121,17 @@ def _early_spare(config: Config) -> "Spare | None":
     return None
 
 
-class Terminal:
+class Foreground:
     """Informs the terminal. Owns the signal handlers; the front owns its own tasks."""
 
-    def __init__(self, front: ServedFront, config: Config, command: Callable[[str], str]) -> None:
-        """`command` spells a command of this front."""
+    def __init__(
+        self, front: ServedFront, config: Config, folder: RuntimeDir, terminal: Terminal
+    ) -> None:
         self._front = front
         self._asked = asked_contexts(config)
         self._drain_s = config.server.shutdown_timeout_s
-        self._command = command
+        self._folder = folder
+        self._terminal = terminal
         self._stopping = asyncio.Event()
 
     async def attend(self) -> None:
@@ -125,39 +139,37 @@ class Terminal:
 
         Raises the errors of `wait_ready`. Runs in the main thread's loop.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
+        front_process.attend_signals(self._on_signal)
         ready = asyncio.ensure_future(self._front.wait_ready())
         try:
             await self._watch(ready, "loading the model", self._loading)
         except (ConfigError, StartError) as err:
             raise type(err)(self._reason() or str(err)) from err
         if not self._stopping.is_set():
-            for line in welcome(self._document(), self._asked, self._command):
-                click.echo(line)
-            click.echo("Ctrl-C stops it.")
+            for line in welcome(self._document(), self._asked, self._folder):
+                self._terminal.say(line)
+            self._terminal.say("Ctrl-C stops it.")
         ended = asyncio.ensure_future(self._front.wait_stop())
         signalled = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((ended, signalled), return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()
         await self._watch(ended, "stopping", self._draining)
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        """The first signal drains, the second one stops at once."""
-        again = self._stopping.is_set()
-        if not again:
-            echoed = "\r\x1b[K" if sys.stderr.isatty() else ""  # the terminal shows ^C
+    def _on_signal(self, number: signal.Signals, now: bool) -> None:
+        if not self._stopping.is_set():
+            # the terminal shows ^C
+            echoed = "\r\x1b[K" if self._terminal.err.isatty() else ""
             hint = "; Ctrl-C again: now" if number is signal.SIGINT else ""
-            click.echo(f"{echoed}stopping when requests have ended{hint}", err=True)
+            when = "now" if now else "when requests have ended"
+            self._terminal.say(f"{echoed}stopping {when}{hint}", err=True)
         self._stopping.set()
-        self._front.request_stop(again)
+        self._front.request_stop(now)
 
     async def _watch(
         self, work: "asyncio.Future[Any]", what: str, show: Callable[[Progress], None]
     ) -> None:
         """Show progress until `work` is done. Raises the work's exceptions."""
-        progress = Progress(what)
+        progress = Progress(what, self._terminal.err)
         try:
             while not work.done():
                 show(progress)
@@ -185,16 +197,16 @@ class Terminal:
         return document
 
 
-def log_to(folder: Path, level: str) -> None:
-    """Write the front's log to its file, and warnings to the terminal too."""
-    from supervisor.fleet.process import trim_log
+def log_to(folder: Path, level: str, terminal: Terminal) -> Outlet:
+    """Write the front's log to its file, and warnings to the terminal too.
 
-    path = folder / FRONT_LOG
-    path.touch(mode=0o600)
-    trim_log(path)
-    logs.configure(level, "front", path.open("a", encoding="utf-8", buffering=1))
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setLevel(logging.WARNING)
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may be on the line
-    terminal.setFormatter(logging.Formatter(f"{clear}%(levelname)s: %(message)s"))
-    logging.getLogger().addHandler(terminal)
+    Neither is waited for. Close the outlet at the end. Raises `OSError`.
+    """
+    outlet = Outlet()
+    logs.handle(level, "front", OutletHandler(outlet, LogFile(folder / FRONT_LOG).write))
+    warnings = OutletHandler(terminal.outlet, terminal.err.write_now)
+    warnings.setLevel(logging.WARNING)
+    clear = "\r\x1b[K" if terminal.err.isatty() else ""  # a progress bar may be on the line
+    warnings.setFormatter(logs.LineFormatter(f"{clear}%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(warnings)
+    return outlet

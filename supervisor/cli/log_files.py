@@ -1,7 +1,7 @@
 """Reads several log files as one. Knows how a line of `gpufc/logs.py` begins, nothing else of it.
 
 A line without a time, such as llama.cpp's or a traceback's, stays behind the line before it in its
-file.
+file. Escape codes of a library's own output are escaped: they must not reach the terminal.
 """
 
 import heapq
@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+
+from gpufc.logs import printable
+from supervisor.log_rotation import older
 
 POLL_S = 0.2
 FRONT = "front"
@@ -30,7 +33,7 @@ def names(folder: Path) -> list[str]:
 
 
 class Tail:
-    """The logs of a folder, or of one process in it. Files may appear, grow and be cut
+    """The logs of a folder, or of one process in it. Files may appear, grow and be rotated
     meanwhile."""
 
     def __init__(self, folder: Path, only: str | None = None) -> None:
@@ -40,10 +43,13 @@ class Tail:
         self._rest: dict[Path, bytes] = {}
 
     def last(self, count: int) -> list[Line]:
-        """The last `count` lines of each file, joined in order of time."""
+        """The last `count` lines of each log, joined in order of time."""
         entries = []
         for path in self._files():
-            entries.append(_timed(path.stem, deque(self._new_lines(path), maxlen=count)))
+            found = deque(self._new_lines(path), maxlen=count)
+            if len(found) < count:
+                found = deque([*_whole_lines(older(path)), *found], maxlen=count)
+            entries.append(_timed(path.stem, found))
         return [(name, text) for _, name, text in heapq.merge(*entries, key=lambda entry: entry[0])]
 
     def follow(self) -> Iterator[list[Line]]:
@@ -61,21 +67,33 @@ class Tail:
         return [self._folder / f"{name}.log" for name in wanted]
 
     def _new_lines(self, path: Path) -> list[bytes]:
-        """Whole lines since the last call. A file that became shorter is read from its
-        beginning."""
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                start = self._read.get(path, 0)
-                if size < start:
-                    start, self._rest[path] = 0, b""
-                file.seek(start)
-                data = file.read(size - start)
-        except FileNotFoundError:
-            return []
-        self._read[path] = start + len(data)
-        *lines, self._rest[path] = (self._rest.get(path, b"") + data).split(b"\n")
+        """Whole lines since the last call. A file that became shorter has been rotated: the rest of
+        its older lines come first."""
+        start, rest = self._read.get(path, 0), self._rest.get(path, b"")
+        size, data = _read_from(path, start)
+        if size < start:
+            older_size, data = _read_from(older(path), start)
+            # of a burst, the older file has the end only
+            rest = rest + data if older_size >= start else b""
+            size, data = _read_from(path, 0)
+        self._read[path] = size
+        *lines, self._rest[path] = (rest + data).split(b"\n")
         return lines
+
+
+def _read_from(path: Path, start: int) -> tuple[int, bytes]:
+    """A file's size, and its bytes from `start` to there. Without the file, both are nothing."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(start)
+            return size, file.read(max(0, size - start))
+    except FileNotFoundError:
+        return 0, b""
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return _read_from(path, 0)[1].split(b"\n")[:-1]
 
 
 def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[float, str, str]]:
@@ -84,7 +102,8 @@ def _timed(name: str, lines: "deque[bytes] | list[bytes]") -> list[tuple[float, 
     for line in lines:
         if match := _TIME.match(line):
             at = _seconds(match[1].decode(), at)
-        entries.append((at, name, line.decode("utf-8", "replace").rstrip("\r")))
+        text = line.decode("utf-8", "replace").rstrip("\r").replace("\t", "  ")
+        entries.append((at, name, printable(text)))
     return entries
 
 

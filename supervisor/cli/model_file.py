@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gpufc.errors import ConfigError
-from gpufc.settings import closest
+from gpufc.settings import closest, require_utf8
 from supervisor import program
 
 MAGIC = b"GGUF"
@@ -26,6 +26,7 @@ def check(given: str, source: str) -> Path:
     Raises `ConfigError` with one line: the fault, the source of the path, the remedy.
     """
     path = Path(given).expanduser().absolute()
+    require_utf8(str(path), f"model path ({source})")
     try:
         if path.is_dir():
             raise ConfigError(f"model path {path} ({source}) is a folder; {_in_folder(path)}")

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from msgspec import Struct
 
 from gpufc.config import BackendKind, Config, ModelConfig, Speculation
 from gpufc.errors import ConfigError, StartError
-from gpufc.settings import Settings
-from supervisor import demo_model, program
+from gpufc.settings import Settings, require_utf8
+from supervisor import addresses, demo_model, program
 from supervisor.cli import model_file
 from supervisor.fleet.names import served_name
 from supervisor.systemd import is_activated
@@ -123,30 +124,35 @@ def source_of(settings: Settings, name: str, model: str | None = None) -> str:
 
 def check_host(host: str, source: str) -> None:
     """Raises `ConfigError` for a name that means no address of this machine."""
-    for family, address in _addresses(host, 0, source):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind(address)
-            except OSError as err:
-                raise ConfigError(
-                    f"host {host} ({source}) is no address of this machine: "
-                    f"{(err.strerror or str(err)).lower()}; 127.0.0.1 always is"
-                ) from err
+    faults = _faults(_addresses(host, 0, source))
+    if all(faults):
+        fault = next(filter(None, faults))
+        raise ConfigError(
+            f"host {host} ({source}) is no address of this machine: "
+            f"{(fault.strerror or str(fault)).lower()}; 127.0.0.1 always is"
+        )
 
 
 def check_port(host: str, port: int) -> None:
     """Raises `StartError` if the front could not listen there now."""
     if not port:
         return
-    for family, address in _addresses(host, port, "host"):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family is socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind(address)
-            except OSError as err:
-                raise StartError(_port_fault(host, port, err)) from err
+    for fault in _faults(_addresses(host, port, "host")):
+        if fault is not None and fault.errno not in addresses.ABSENT:
+            raise StartError(_port_fault(host, port, fault)) from fault
+
+
+def _faults(found: Sequence[addresses.Address]) -> list[OSError | None]:
+    """For each address the error of binding it; None if it can be bound."""
+    faults: list[OSError | None] = []
+    for address in found:
+        try:
+            addresses.bound(address).close()
+        except OSError as err:
+            faults.append(err)
+        else:
+            faults.append(None)
+    return faults
 
 
 def check_folder(runtime_dir: str | None) -> None:
@@ -156,6 +162,7 @@ def check_folder(runtime_dir: str | None) -> None:
     """
     from supervisor.runtime_dir import RuntimeDir
 
+    require_utf8(str(RuntimeDir.find(runtime_dir).path), "the runtime folder's path")
     check_not_running(runtime_dir)
     RuntimeDir.acquire(runtime_dir).cleanup()
 
@@ -177,7 +184,7 @@ def check_not_running(runtime_dir: str | None) -> None:
 def exposure_notes(host: str) -> tuple[str, ...]:
     """A warning if other machines can reach the address."""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.ip_address(addresses.bare(host)).is_loopback
     except ValueError:
         loopback = host == "localhost"
     if loopback:
@@ -195,18 +202,14 @@ def _demo() -> Path:
     return path
 
 
-def _addresses(
-    host: str, port: int, source: str
-) -> list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]:
+def _addresses(host: str, port: int, source: str) -> list[addresses.Address]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return addresses.lookup(host, port)
     except (socket.gaierror, UnicodeError) as err:
         reason = err.strerror if isinstance(err, socket.gaierror) else "not a host name"
         raise ConfigError(
             f"host {host!r} ({source}) cannot be resolved: {reason}; 127.0.0.1 is this machine"
         ) from err
-    known = (socket.AF_INET, socket.AF_INET6)
-    return [(entry[0], entry[4]) for entry in found if entry[0] in known]  # type: ignore[misc]
 
 
 def _port_fault(host: str, port: int, err: OSError) -> str:

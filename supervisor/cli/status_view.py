@@ -11,8 +11,8 @@ Document = dict[str, Any]
 
 _COLOURS = {
     "ok": "green", "ready": "green",
-    "loading": "yellow", "starting": "yellow", "restarting": "yellow", "draining": "yellow",
-    "stopping": "yellow", "backoff": "yellow",
+    "loading": "yellow", "trying": "yellow", "starting": "yellow", "restarting": "yellow",
+    "draining": "yellow", "stopping": "yellow", "backoff": "yellow",
     "failed": "red", "hung": "red",
 }  # fmt: skip
 

@@ -6,7 +6,6 @@ The old front starts it, with a socket to itself as descriptor N.
 import argparse
 import asyncio
 import os
-import signal
 import socket
 import sys
 
@@ -15,10 +14,10 @@ import uvloop
 from gpufc.config import Config
 from gpufc.errors import GpufcError
 from gpufc.settings import Settings
-from supervisor import systemd
+from supervisor import descriptors, front_process, systemd
 from supervisor.app import Front
-from supervisor.cli import preflight
-from supervisor.cli.foreground import log_to
+from supervisor.cli import keeper, preflight
+from supervisor.cli.foreground import LAST_LINES_S, log_to
 from supervisor.cli.options import resolve
 from supervisor.control import server as control
 from supervisor.devices.monitor import default_monitor
@@ -26,12 +25,14 @@ from supervisor.handover import taker
 from supervisor.handover.command import add_upgrade
 from supervisor.handover.packets import PacketSocket
 from supervisor.handover.taker import Inheritance, Taker
+from supervisor.outlet import Terminal
 
 EXIT_REFUSED = 3
 
 
 def main(fd: int) -> None:
     """Take over and serve until a stop is requested. `fd` is the socket to the old front."""
+    front_process.confine()
     os.set_inheritable(fd, False)
     packets = PacketSocket(socket.socket(fileno=fd))
     try:
@@ -49,34 +50,36 @@ def main(fd: int) -> None:
 async def _serve(
     packets: PacketSocket, inheritance: Inheritance, config: Config, settings: Settings
 ) -> None:
+    descriptors.raise_limit()
     take = Taker(packets, inheritance)
     runtime = take.runtime
     monitor = default_monitor(str(runtime.path))
     try:
         front = Front(config, values=settings.values, devices=monitor, taker=take)
-        log_to(runtime.logs, config.server.log_level)
+        log = log_to(runtime.logs, config.server.log_level, Terminal())
         await take.prepare(front)
     except BaseException as err:
         # no orderly end: it would close sockets and locks that the old front still uses
         taker.refuse(packets, str(err) or type(err).__name__)
         os._exit(EXIT_REFUSED)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, front.request_stop)
+    front_process.attend_signals(lambda _number, now: front.request_stop(now))
     monitor.start()
     try:
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             commands = await control.serve(app, runtime.control_socket)
+            kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))
             try:
                 take.serving(front.addresses)
                 systemd.notify("READY=1")
                 await front.wait_stop()
             finally:
+                kept.cancel()
                 await commands.cleanup()
     finally:
         monitor.stop()
+        log.close(LAST_LINES_S)
 
 
 def run() -> None:

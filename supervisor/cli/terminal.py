@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import click
 
@@ -44,11 +44,19 @@ def columns() -> int:
     return shutil.get_terminal_size((200, 24)).columns
 
 
+class Output(Protocol):
+    """The part of a text stream that `Progress` uses."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
 class Progress:
     """Progress of long work: one line that is redrawn on a terminal, a line now and then
     elsewhere."""
 
-    def __init__(self, what: str, stream: TextIO | None = None) -> None:
+    def __init__(self, what: str, stream: Output | None = None) -> None:
         self._what = what
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()

@@ -1,28 +1,28 @@
-"""The lines of `start` when the service is ready: address, model, devices, first request. Pure.
+"""The lines of `start` when the service is ready: address, model, devices, first request.
 
-Made from the status document, so that `start` and `start --detach` print the same.
+Made from the status document, so that `start` and `start --detach` print the same. The document
+does not have the admin token, so that it can be passed on: the token is read from its file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from supervisor.cli.terminal import amount
+from supervisor.runtime_dir import RuntimeDir
 
 WIDTH = 11
 
 
-def welcome(
-    status: Mapping[str, Any], asked: Mapping[str, int], command: Callable[[str], str]
-) -> list[str]:
+def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: RuntimeDir) -> list[str]:
     """Lines for a person at a terminal. `asked` is the configured `n_ctx` of each served name;
-    `command` spells a command of this front."""
-    front = status["front"]
-    addresses = front["addresses"]
+    `folder` is this front's."""
+    command = folder.command
+    addresses = status["front"]["addresses"]
     lines = [_row("address", address) for address in addresses]
     for worker in status["workers"]:
         n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
-    if addresses and (token := front.get("admin_token")):
+    if addresses and (token := _token(folder)):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
     lines += [_row("device", text) for text in _devices(status, command)]
     return [*lines, "", "Try:", *_first_request(addresses[0], command)] if addresses else lines
@@ -32,6 +32,14 @@ def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
     """Mean loading progress of all workers, 0…1."""
     done = [1.0 if w["state"] == "ready" else w.get("loading_fraction") or 0.0 for w in workers]
     return sum(done) / len(done) if done else 0.0
+
+
+def _token(folder: RuntimeDir) -> str:
+    """The token of this run; empty if it cannot be read."""
+    try:
+        return folder.admin_token.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _context(worker: Mapping[str, Any], n_ctx: int) -> str:

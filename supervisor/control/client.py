@@ -75,7 +75,7 @@ class ControlClient:
         return self._post("/swap", body)
 
     def upgrade(self) -> Iterator[dict[str, Any]]:
-        """Request a new front. Yields progress until the old front's requests have ended."""
+        """Request a new front. Yields progress until it serves or has failed."""
         return self._post("/upgrade", {})
 
     def _get(self, route: str) -> Any:

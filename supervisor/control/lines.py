@@ -4,6 +4,7 @@ The last line is repeated in silent periods, so that each end sees that the othe
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,7 +23,14 @@ async def send_lines(request: web.Request, events: AsyncIterator[Event]) -> web.
     A client that leaves stops the stream, not the work.
     """
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):  # many commands leave with their last line
+        await response.prepare(request)
+        await _send(response, events)
+        await response.write_eof()
+    return response
+
+
+async def _send(response: web.StreamResponse, events: AsyncIterator[Event]) -> None:
     now = asyncio.get_running_loop().time
     said, said_at = b"", now()
     async for event in _with_pauses(events):
@@ -30,8 +38,6 @@ async def send_lines(request: web.Request, events: AsyncIterator[Event]) -> web.
         if line != said or now() - said_at >= REPEAT_S:
             said, said_at = line, now()
             await response.write(line + b"\n")
-    await response.write_eof()
-    return response
 
 
 async def _with_pauses(events: AsyncIterator[Event]) -> AsyncIterator[Event | None]:

@@ -62,13 +62,21 @@ async def serve(app: web.Application, path: Path) -> web.AppRunner:
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
+    await bind(runner, path)
+    return runner
+
+
+async def bind(runner: web.AppRunner, path: Path) -> None:
+    """Listen on `path`, also where the socket of that name has vanished."""
+    before = list(runner.sites)
     # renamed into place: a client finds the old front's socket or this one, never none
     fresh = path.with_name(f".{path.name}")
     fresh.unlink(missing_ok=True)
     await web.UnixSite(runner, fresh).start()
     os.chmod(fresh, 0o600)
     fresh.rename(path)
-    return runner
+    for site in before:
+        await site.stop()
 
 
 class _Handlers:

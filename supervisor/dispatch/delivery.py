@@ -31,7 +31,7 @@ class Delivery:
             if job is not None and job.worker is worker:
                 self._started(job, started.n_cached)
         for delta in step.deltas:
-            n_tokens += len(delta.tokens)
+            n_tokens += delta.n_generated
             job = jobs.get(delta.request)
             if job is None or job.worker is not worker:
                 continue

@@ -22,7 +22,6 @@ from gpufc.protocol import (
     Generate,
     Prepare,
     Prepared,
-    PrepareStarted,
     Prompt,
     Refused,
     Step,
@@ -218,8 +217,6 @@ class Dispatcher:
         match message:
             case Step():
                 group.step(worker, message)
-            case PrepareStarted():
-                group.questions.begun(message.request, worker.epoch, self._clock())
             case Prepared() | Detokenized():
                 group.settle(worker, message)
             case Refused():
@@ -238,6 +235,12 @@ class Dispatcher:
         group.worker_lost(worker, reason)
         self._watch_outage(group)
         self.condition_changed()
+
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        self._group(worker.model).engine_proven(worker)
+
+    def engine_renewed(self, model: str) -> None:
+        self._group(model).engine_renewed()
 
     def condition_changed(self) -> None:
         for model, group in self._groups.items():

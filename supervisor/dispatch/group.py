@@ -12,11 +12,10 @@ A cancelled sequence keeps its slot until its worker says that it has stopped. `
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import (
-    EngineCrashSuspect,
     EngineUnavailable,
     InternalError,
     LinkError,
@@ -45,13 +44,8 @@ from supervisor.dispatch.questions import Answer, Question, Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.dispatch.suspects import (
-    Quarantine,
-    Suspects,
-    Victim,
-    fingerprint,
-    incriminates,
-)
+from supervisor.dispatch.suspects import Suspects
+from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
 
@@ -83,10 +77,12 @@ class ModelGroup:
         self._clock = clock
         self._pool = WorkerPool(limits.max_concurrent_requests)
         self._suspects = Suspects()
-        self._quarantine = Quarantine()
         self._draining = DrainingLines()
         self._table = JobTable(
             self.admission, self.questions, self._pool, self._suspects, ledger, clock, on_idle
+        )
+        self._verdicts = Verdicts(
+            self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
         self._delivery = Delivery(self._table, self._suspects, ledger)
 
@@ -107,8 +103,7 @@ class ModelGroup:
 
         Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`, and then keeps nothing of it.
         """
-        if self._quarantine.holds(request, self._clock()):
-            raise EngineCrashSuspect("An equal request killed the engine; it is refused for now")
+        self._verdicts.check(request)
         logs = [
             StreamLog(
                 next(self._numbers),
@@ -172,7 +167,7 @@ class ModelGroup:
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
-            self.questions.ask(asked)
+            self.questions.ask(asked, self._clock())
         self.admission.n_beside = self._pool.n_beside
         aside: list[RequestNo] = []
         while self._pool and (no := self._next()) is not None:
@@ -192,7 +187,10 @@ class ModelGroup:
             self._draining.settle(self._table.jobs.values(), self._pool)
 
     def _next(self) -> RequestNo | None:
-        """The next sequence to start. While there are suspects, only one of them at a time."""
+        """The next sequence to start. While there are suspects, only one of them at a time, and
+        none while a prompt is on trial for a worker's death."""
+        if self.questions.on_trial:
+            return None
         if not self._suspects:
             return self.admission.next()
         suspects = [self._table.jobs[no] for no in self._suspects.open]
@@ -204,7 +202,7 @@ class ModelGroup:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
-            self.questions.ask(worker)
+            self.questions.ask(worker, self._clock())
             return
         self.admission.start(job.log.no)
         self._pool.took(worker)
@@ -223,6 +221,8 @@ class ModelGroup:
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
+        if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
+            self._verdicts.renew()
         self.facts = worker.facts
         for job in list(self._table.jobs.values()):
             if job.stage is Stage.READY and self._is_stranded(job, worker):
@@ -249,13 +249,7 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        # what was being prepared is tried first: a running sequence is not charged with its doing
-        victims = (
-            [] if self.questions.suspected(worker.epoch, reason, now) else _victims(orphans, reason)
-        )
-        convict = self._suspects.died(victims, reason, now)
-        if convict is not None:
-            worker.explain_deaths(self._suspects.n_deaths_explained)
+        accused = self._verdicts.accuse(worker, orphans, reason)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
@@ -263,28 +257,22 @@ class ModelGroup:
                 self._table.detach(job)
                 job.waits_since = now
         self._pool.remove(worker)
-        for job in orphans:
-            if job.stage is Stage.READY:  # it may have ended with another sequence of its request
-                self._recover(job, reason, is_convict=job.log.no == convict)
+        self._verdicts.recover(orphans, reason, accused)
         explained = self.questions.lost(worker.epoch, reason, now)
         if explained:
             worker.explain_deaths(explained)
         self.pump()
 
-    def _recover(self, job: Job, reason: ExitReason, *, is_convict: bool) -> None:
-        if is_convict:
-            logger.warning("request_convicted request=%s", job.stream.request.id)
-            self._quarantine.add(job.stream.request, self._clock())
-            self._table.fail(
-                job.stream,
-                EngineCrashSuspect(f"This request ended the engine repeatedly: {reason}"),
-            )
-            return
-        match recovery.decide(job.log, reason):
-            case recovery.Replay():
-                self._ledger.requests.replayed += 1
-            case recovery.Fail(error):
-                self._table.fail(job.stream, error)
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        """A worker, which may be a spare, has just passed its trial."""
+        if self.facts is not None and worker.facts.fingerprint == self.facts.fingerprint:
+            self._verdicts.engine_proven()
+            self.pump()
+
+    def engine_renewed(self) -> None:
+        """The model's workers have been restarted by an operator, or have another model."""
+        self._verdicts.renew()
+        self.pump()
 
     def expire(self) -> float | None:
         """End the sequences that have waited too long without a worker.
@@ -305,8 +293,9 @@ class ModelGroup:
         return max(0.0, min(waiting, default=self._clock()) - limit)
 
     def _lacks(self, job: Job) -> bool:
-        """Whether it has no worker, and no worker could take it."""
-        return job.worker is None and not self._pool.has(job.bound_to)
+        """Whether it has no worker, and no worker may or could take it."""
+        is_held = job.log.no in self._suspects.accused
+        return job.worker is None and (is_held or not self._pool.has(job.bound_to))
 
     def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
         """A worker has answered a question."""
@@ -337,7 +326,8 @@ class ModelGroup:
 
     def step(self, worker: WorkerHandle, step: Step) -> None:
         """A worker's engine step."""
-        if self._delivery.deliver(worker, step, self._clock()):
+        freed = self._delivery.deliver(worker, step, self._clock())
+        if self._verdicts.stepped(step) or freed:
             self.pump()
 
     # ends
@@ -351,17 +341,9 @@ class ModelGroup:
     def fail_waiting(self, error: EngineUnavailable) -> None:
         """There will be no worker: end all requests, unless workers are left."""
         if not self._pool and not self._draining:
+            self._verdicts.renew()
             self.end_all(error)
 
     def _withdraw(self, stream: ResponseStream) -> None:
         self._table.withdraw(stream)
         self.pump()
-
-
-def _victims(orphans: Iterable[Job], reason: ExitReason) -> list[Victim]:
-    """The sequences that a lost worker was computing: its last batch, if it could name it."""
-    if not incriminates(reason):
-        return []
-    named = set(reason.requests)
-    logs = [job.log for job in orphans if not named or job.log.no in named]
-    return [Victim(log.no, fingerprint(log.request, log.index), len(log.tokens)) for log in logs]

@@ -3,9 +3,9 @@
 A prompt to be tokenized, tokens to be spelt: asked of one worker, and of the next one when that is
 lost, unnoticed by the client. No asyncio: answers go to callbacks.
 
-A worker says which questions it has begun. A process that crashes may have done so because of
-them, so they are asked again one at a time. A question that is begun at two deaths is convicted,
-and an equal one is refused for a while.
+A worker that crashes may have done so because of a question that it had not answered. Each of
+these is asked again alone: no other question is open, and no sequence is started. A crash then
+convicts it, and equal questions are refused for a while.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 
 DEATHS_TO_CONVICT = 2
 HUNG_S = 5.0
-"""A question begun this long before a worker was found hung may have hung it."""
+"""A question asked this long before a worker was found hung may have hung it."""
 REFUSED_S = 600.0
 MAX_REFUSED = 1000
 
@@ -56,7 +56,7 @@ class Question:
         self.answered = answered
         self.failed = failed
         self.since = since
-        self.begun_at: float | None = None
+        self.asked_at = since
         self.n_deaths = 0
 
     @property
@@ -75,7 +75,7 @@ def _digest(subject: object) -> bytes:
 class Questions:
     """All open questions to one model's workers: each is waiting for a worker or for an answer.
 
-    Invariant: of the questions with `n_deaths`, at most one has been asked.
+    Invariant: while a question with `n_deaths` is asked, no other question is.
     """
 
     def __init__(self) -> None:
@@ -99,28 +99,30 @@ class Questions:
         if asked is not None:
             asked.send(Cancel(asked.epoch, no))
 
-    def ask(self, worker: Asked) -> None:
-        """Ask this worker all that waits for one; of the suspects, one at a time."""
-        waiting, self._unasked = self._unasked, {}
-        is_tried = any(question.n_deaths for question, _ in self._asked.values())
-        for question in waiting.values():
-            if question.n_deaths and is_tried:
-                self._unasked[question.no] = question
-                continue
-            is_tried = is_tried or question.n_deaths > 0
-            question.begun_at = None
-            self._asked[question.no] = (question, worker)
-            worker.send(question.message(worker.epoch))
+    @property
+    def on_trial(self) -> bool:
+        """Whether a question may have ended a worker and has not been answered since."""
+        asked = (question for question, _ in self._asked.values())
+        return any(question.n_deaths for question in (*self._unasked.values(), *asked))
+
+    def ask(self, worker: Asked, now: float) -> None:
+        """Ask this worker the questions that wait for one, or a single one that is on trial."""
+        if self.on_trial:
+            if not self._asked:
+                self._ask(min(self._unasked.values(), key=lambda one: -one.n_deaths), worker, now)
+            return
+        for question in list(self._unasked.values()):
+            self._ask(question, worker, now)
+
+    def _ask(self, question: Question, worker: Asked, now: float) -> None:
+        del self._unasked[question.no]
+        question.asked_at = now
+        self._asked[question.no] = (question, worker)
+        worker.send(question.message(worker.epoch))
 
     @property
     def any_unasked(self) -> bool:
         return bool(self._unasked)
-
-    def begun(self, no: RequestNo, epoch: Epoch, now: float) -> None:
-        """A worker has begun to answer."""
-        question, asked = self._asked.get(no, (None, None))
-        if question is not None and asked is not None and asked.epoch == epoch:
-            question.begun_at = now
 
     def settle(self, no: RequestNo, epoch: Epoch, outcome: Answer | RequestError) -> bool:
         """Pass on what a worker said. False if no such question was asked of it."""
@@ -134,34 +136,17 @@ class Questions:
             question.answered(outcome)
         return True
 
-    def suspected(self, epoch: Epoch, reason: ExitReason, now: float) -> list[Question]:
-        """The questions that may have ended this worker. While there are any, no running sequence
-        is charged with the death."""
-        match reason.reason:
-            case Reason.HUNG:
-                latest = now - HUNG_S
-            case crash if crash in _CRASHES and not reason.requests:
-                latest = now
-            case _:
-                return []
-        mine = [question for question, asked in self._asked.values() if asked.epoch == epoch]
-        return [
-            question
-            for question in mine
-            if question.begun_at is not None and question.begun_at <= latest
-        ]
-
     def lost(self, epoch: Epoch, reason: ExitReason, now: float) -> int:
         """A worker is gone: what it was asked waits for the next one, or is convicted.
 
         Returns how many deaths a conviction explains.
         """
-        suspects = self.suspected(epoch, reason, now)
-        convict = next((one for one in suspects if one.n_deaths + 1 >= DEATHS_TO_CONVICT), None)
-        if convict is None:
-            for question in suspects:
-                question.n_deaths += 1
         mine = [question for question, asked in self._asked.values() if asked.epoch == epoch]
+        latest = _asked_before(reason, now)
+        for question in mine:
+            if latest is not None and question.asked_at <= latest:
+                question.n_deaths += 1
+        convict = next((one for one in mine if one.n_deaths >= DEATHS_TO_CONVICT), None)
         for question in mine:
             # one that failed above may have dropped others of the same request
             if self._asked.pop(question.no, None) is None:
@@ -174,6 +159,10 @@ class Questions:
             else:
                 self._unasked[question.no] = question
         return DEATHS_TO_CONVICT if convict is not None else 0
+
+    def refuse_none(self) -> None:
+        """Forget all convictions: the engine is another one."""
+        self._refused_until.clear()
 
     def __len__(self) -> int:
         return len(self._unasked) + len(self._asked)
@@ -201,3 +190,10 @@ class Questions:
 
     def _is_refused(self, question: Question) -> bool:
         return self._refused_until.get(question.fingerprint, question.since) > question.since
+
+
+def _asked_before(reason: ExitReason, now: float) -> float | None:
+    """Questions asked by then may have caused this end; None if no question can have."""
+    if reason.reason is Reason.HUNG:
+        return now - HUNG_S
+    return now if reason.reason in _CRASHES else None

@@ -40,7 +40,8 @@ class StreamEvent(Struct, frozen=True, gc=False):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens, each counted once even if it was replayed. `cached` is a part of `prompt`."""
+    """Tokens, each counted once even if it was replayed. `cached` is a part of `prompt`, an end
+    token a part of `completion`."""
 
     prompt: int
     cached: int
@@ -168,7 +169,7 @@ class ResponseStream:
         return Usage(
             prompt=sum(len(log.prompt_tokens or ()) for log in firsts),
             cached=sum(log.n_cached or 0 for log in firsts),
-            completion=sum(len(log.tokens) for log in self.logs),
+            completion=sum(log.n_generated for log in self.logs),
         )
 
     @property

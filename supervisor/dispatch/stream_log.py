@@ -30,6 +30,7 @@ class StreamLog:
     """
 
     __slots__ = (
+        "by_end_token",
         "choice",
         "epochs",
         "error",
@@ -70,12 +71,18 @@ class StreamLog:
         self.n_cached: int | None = None
         self.fruitless_dispatches = 0
         self.finish: FinishReason | None = None
+        self.by_end_token = False
         self.error: RequestError | None = None
 
     @property
     def n_known(self) -> int:
         """Tokens that a replay has to prefill: prompt and generated ones."""
         return len(self.prompt_tokens or ()) + len(self.tokens)
+
+    @property
+    def n_generated(self) -> int:
+        """The tokens that the model has generated, the end token included."""
+        return len(self.tokens) + self.by_end_token
 
     @property
     def ended(self) -> bool:
@@ -121,6 +128,7 @@ class StreamLog:
             self.fruitless_dispatches = 0
         self.texts.append(delta.text)
         self.finish = delta.finish
+        self.by_end_token = delta.by_end_token
         return True
 
     def cancel(self) -> None:

@@ -2,14 +2,15 @@
 
 One death says nothing about a request: the whole batch is replayed. A sequence that was in two
 fatal batches without a new token in between is a suspect. Suspects run one at a time, alone on
-their worker: a suspect that gains a token is cleared, a suspect that dies is convicted. So a
-poisonous request costs three deaths, or two if it was alone the first time, and all other requests
-go on.
+their worker: a suspect that gains a token is cleared, a suspect that dies is accused. An accusation
+becomes a conviction once the engine has computed something else: the trial of a worker, or a token
+of another sequence. So a poisonous request costs three deaths, or two if it was alone the first
+time, all other requests go on, and a sick engine convicts no request.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +32,8 @@ def incriminates(reason: ExitReason) -> bool:
 
 MEMORY_S = 600.0
 MAX_REMEMBERED = 1000
+MAX_IN_A_ROW = 3
+"""Accusations of so many different requests without a token in between accuse the engine."""
 MAX_DEATHS = 64
 """Deaths remembered for one request. The fleet gives up after fewer."""
 
@@ -46,17 +49,27 @@ class Victim(Struct, frozen=True):
     n_tokens: int
 
 
-class Suspects:
-    """Invariant: `open` maps each living suspect to the number of its tokens at its last death; it
-    leaves by `gained`, `left` or a conviction.
+class Judgement(Struct, frozen=True):
+    """What evidence makes of the accusations. `convicts` maps each convict to the number of deaths
+    that it explains and no earlier convict does. With `is_engine_sick` no conviction stands, not
+    even an earlier one."""
 
-    `n_deaths_explained` counts the deaths that the latest conviction explains and no earlier one:
-    those with the convict in the batch.
+    convicts: Mapping[RequestNo, int] = {}
+    acquitted: Sequence[RequestNo] = ()
+    is_engine_sick: bool = False
+
+
+class Suspects:
+    """Invariants: `open` maps each living suspect to the number of its tokens at its last death; it
+    leaves by `gained`, `left`, an accusation or a conviction. An accused sequence leaves by `left`
+    or a judgement, and must not run before.
     """
 
     def __init__(self) -> None:
         self.open: dict[RequestNo, int] = {}
-        self.n_deaths_explained = 0
+        self.accused: dict[RequestNo, Fingerprint] = {}
+        self._in_a_row: set[Fingerprint] = set()
+        """Requests convicted since the last token of any sequence."""
         self._died_at: dict[Fingerprint, tuple[int, float]] = {}
         self._deaths: dict[Fingerprint, deque[int]] = {}
         self._unexplained: deque[int] = deque(maxlen=MAX_REMEMBERED)
@@ -65,11 +78,13 @@ class Suspects:
     def __bool__(self) -> bool:
         return bool(self.open)
 
-    def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
-        """A worker died with these sequences. Returns the convict; `now` is monotonic.
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether `token_gained` would change anything."""
+        return bool(self.accused or self._in_a_row)
 
-        A conviction explains the deaths before it, so it clears all other suspects.
-        """
+    def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
+        """A worker died with these sequences. Returns the accused; `now` is monotonic."""
         if not incriminates(reason):
             return None
         stuck = [
@@ -77,11 +92,46 @@ class Suspects:
         ]
         self._remember(batch, now)
         if stuck and len(batch) == 1:
-            self.open.clear()
-            self._explain(self._deaths.pop(stuck[0].fingerprint))
+            self.open.pop(stuck[0].no, None)
+            self.accused[stuck[0].no] = stuck[0].fingerprint
             return stuck[0].no
         self.open |= {victim.no: victim.n_tokens for victim in stuck}
         return None
+
+    def trial_passed(self) -> Judgement:
+        """A worker has computed its trial since the accusations.
+
+        Different requests that are convicted one after the other while no sequence gains a token
+        are more than a coincidence: an engine that computes only its trial is sick.
+        """
+        if not self.accused:
+            return Judgement()
+        if len(self._in_a_row | set(self.accused.values())) >= MAX_IN_A_ROW:
+            acquitted = tuple(self.accused)
+            self.accused.clear()
+            return Judgement(acquitted=acquitted, is_engine_sick=True)
+        self._in_a_row |= set(self.accused.values())
+        return Judgement(self._convict(tuple(self.accused)))
+
+    def token_gained(self, number: RequestNo) -> Judgement:
+        """This sequence has a new token: the engine can compute something else."""
+        self._in_a_row.clear()
+        return Judgement(self._convict([no for no in self.accused if no != number]))
+
+    def forget(self) -> Judgement:
+        """The engine is another one: nothing is known about requests."""
+        acquitted = tuple(self.accused)
+        for known in (self.open, self.accused, self._in_a_row, self._died_at, self._deaths):
+            known.clear()
+        self._unexplained.clear()
+        return Judgement(acquitted=acquitted)
+
+    def _convict(self, numbers: Iterable[RequestNo]) -> dict[RequestNo, int]:
+        """Convictions explain the deaths before them, so they clear all other suspects."""
+        convicts = {no: self._explain(self.accused.pop(no)) for no in numbers}
+        if convicts:
+            self.open.clear()
+        return convicts
 
     def gained(self, number: RequestNo, n_tokens: int) -> bool:
         """A sequence has this many tokens now. True if that clears it as a suspect."""
@@ -93,6 +143,7 @@ class Suspects:
     def left(self, number: RequestNo) -> None:
         """The sequence has ended. Its deaths stay remembered, in case the request is sent again."""
         self.open.pop(number, None)
+        self.accused.pop(number, None)
 
     def _known(self, known: Fingerprint, now: float) -> int:
         n_tokens, until = self._died_at.get(known, (-1, now))
@@ -111,11 +162,12 @@ class Suspects:
             del self._died_at[oldest]
             self._deaths.pop(oldest, None)
 
-    def _explain(self, deaths: Iterable[int]) -> None:
-        explained = set(deaths) & set(self._unexplained)
-        self.n_deaths_explained = len(explained)
+    def _explain(self, convict: Fingerprint) -> int:
+        """How many deaths this convict explains and no earlier one."""
+        explained = set(self._deaths.pop(convict, ())) & set(self._unexplained)
         still = (death for death in self._unexplained if death not in explained)
         self._unexplained = deque(still, MAX_REMEMBERED)
+        return len(explained)
 
 
 class Quarantine:
@@ -130,6 +182,10 @@ class Quarantine:
         while len(self._until) >= MAX_REMEMBERED:
             del self._until[next(iter(self._until))]
         self._until[fingerprint(request)] = now + MEMORY_S
+
+    def clear(self) -> None:
+        """Refuse no request any more."""
+        self._until.clear()
 
     def holds(self, request: GenerationRequest, now: float) -> bool:
         """Whether an equal request is being refused."""

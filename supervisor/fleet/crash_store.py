@@ -62,7 +62,7 @@ class CrashStore:
 
     def write(self, record: CrashRecord) -> Path:
         """Store a record, whole or not at all, and drop the oldest. Blocks. Raises `OSError`."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = msgspec.structs.replace(record, versions=versions())
         path = self._folder / f"{record.id}.json"
         new = path.with_suffix(".new")
@@ -70,9 +70,13 @@ class CrashStore:
         with contextlib.suppress(FileNotFoundError):
             new.unlink()
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-        new.rename(path)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+            new.rename(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
         for old in _newest_first(self._folder)[self._keep :]:
             old.unlink(missing_ok=True)
         return path
@@ -117,7 +121,9 @@ class CrashWriter:
     def _write(self, record: CrashRecord) -> None:
         try:
             path = self._store.write(record)
-        except Exception:  # the boundary: a full disk must not hinder a restart
+        except OSError as err:
+            logger.warning("crash_record_not_written worker=%s: %s", record.worker, err)
+        except Exception:  # the boundary: a record must not hinder a restart
             logger.warning("crash_record_not_written worker=%s", record.worker, exc_info=True)
         else:
             logger.info("crash_recorded worker=%s path=%s", record.worker, path)

@@ -4,7 +4,6 @@ Tests of the runner put a fake process and a fake link behind the same port. The
 spare worker out: to a runner it is the same as a new process.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from msgspec import structs
 
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, ToWorker
+from supervisor.descriptors import Reserve
 from supervisor.fleet.crash_record import MAX_LOG_BYTES
 from supervisor.fleet.exit_reason import ExitReason, classify, device_memory
 from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
@@ -24,6 +24,7 @@ from supervisor.fleet.process import ExitListener as SystemExitListener
 from supervisor.fleet.process import WorkerProcess, trim_log
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import Vitals
+from supervisor.fleet.worker_log import WorkerLog
 from supervisor.runtime_dir import RuntimeDir
 
 ExitListener = Callable[[ExitReason], None]
@@ -76,7 +77,11 @@ class Edge(Protocol):
 
 
 class LocalEdge:
-    """Real processes of this machine and real sockets in the runtime folder."""
+    """Real processes of this machine and real sockets in the runtime folder.
+
+    `open_link` makes the folder anew if it has vanished, and gives up the reserve of descriptors;
+    `spawn` and `look_after` take a reserve again.
+    """
 
     def __init__(
         self,
@@ -92,11 +97,15 @@ class LocalEdge:
         self._command = command
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._oom = OomCounter()
+        self._logs: dict[WorkerName, WorkerLog] = {}
+        self._reserve = Reserve()
 
     def open_link(
         self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
     ) -> WorkerLink:
         """A ROUTER on a fresh path. `zmq.ZMQError` is an `OSError` in all but name."""
+        self._reserve.release()
+        self._runtime.restore()
         path = self._runtime.new_socket()
         try:
             return WorkerLink(
@@ -107,12 +116,18 @@ class LocalEdge:
 
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
         """A process in its own group that writes to the worker's log: the spare, or a new one."""
+        try:
+            return self._spawn(worker, on_exit)
+        finally:
+            self._reserve.refill()
+
+    def _spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
         log = self._runtime.worker_log(worker)
         self._oom.mark()
         take_over = self._running.pop(worker, None)
         if take_over is None:
             trim_log(log)
-        mark = self.log_mark(worker)
+        mark = self._log(worker).open()
 
         def ended(si_code: int, si_status: int) -> None:
             oom = si_status == Signals.SIGKILL and self._oom.claim()
@@ -128,22 +143,26 @@ class LocalEdge:
         return spare or WorkerProcess(self._command, log, ended)
 
     def log_mark(self, worker: WorkerName) -> int:
-        try:
-            return self._runtime.worker_log(worker).stat().st_size
-        except OSError:
-            return 0
+        return self._log(worker).size()
 
     def log_since(self, worker: WorkerName, mark: int) -> bytes:
         """Blocks while it reads 64 KiB from the page cache."""
-        try:
-            with self._runtime.worker_log(worker).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(mark, size - MAX_LOG_BYTES))
-                return file.read(MAX_LOG_BYTES)
-        except OSError:
-            return b""
+        return self._log(worker).since(mark, MAX_LOG_BYTES)
+
+    def _log(self, worker: WorkerName) -> WorkerLog:
+        if worker not in self._logs:
+            self._logs[worker] = WorkerLog(self._runtime.worker_log(worker))
+        return self._logs[worker]
+
+    def look_after(self) -> None:
+        """Make vanished folders anew and refill the reserve. To be called every few seconds."""
+        self._reserve.refill()
+        self._runtime.restore()
 
     def close(self) -> None:
         """After all links have been closed. May be called again."""
+        self._reserve.release()
+        for log in self._logs.values():
+            log.close()
         if not self._context.closed:
             self._context.term()

@@ -21,6 +21,7 @@ class TimerKind(StrEnum):
 
     START = "start"
     LOAD = "load"
+    TRIAL = "trial"
     LADDER = "ladder"
     BACKOFF = "backoff"
 
@@ -56,6 +57,14 @@ class TookOver(Struct, frozen=True):
     last_exit: ExitReason
 
 
+class Adopted(Struct, frozen=True):
+    """The first process has served another front: it needs no trial."""
+
+
+class ModelFileChanged(Struct, frozen=True):
+    """The model's file is another one than at the last start; clears `FAILED`."""
+
+
 class DeathsExplained(Struct, frozen=True):
     """A convicted request caused the last `count` deaths: they count for no limit."""
 
@@ -71,8 +80,11 @@ class Spawned(Struct, frozen=True):
 
 
 class SpawnFailed(Struct, frozen=True):
+    """No process was started. With `is_refusal` the system is the cause, and not the worker."""
+
     epoch: Epoch
     detail: str
+    is_refusal: bool = False
 
 
 class HelloReceived(Struct, frozen=True):
@@ -97,6 +109,19 @@ class LoadFailed(Struct, frozen=True):
     retryable: bool
     needed_bytes: int = 0
     available_bytes: int = 0
+
+
+class TrialPassed(Struct, frozen=True):
+    """The loaded model has computed the trial's tokens."""
+
+    epoch: Epoch
+
+
+class TrialFailed(Struct, frozen=True):
+    """The loaded model refuses the trial, or answers it with nonsense."""
+
+    epoch: Epoch
+    detail: str
 
 
 class TokenProduced(Struct, frozen=True):
@@ -141,24 +166,32 @@ class TimerFired(Struct, frozen=True):
     generation: int
 
 
-Event = (
-    StartRequested
-    | DrainRequested
-    | StopRequested
-    | TookOver
-    | DeathsExplained
-    | RestartRequested
-    | Spawned
+ProcessEvent = (
+    Spawned
     | SpawnFailed
     | HelloReceived
     | LoadProgress
     | BecameReady
     | LoadFailed
+    | TrialPassed
+    | TrialFailed
     | TokenProduced
     | LinkBroken
     | EngineBroke
     | DeclaredHung
     | Exited
+)
+
+Event = (
+    ProcessEvent
+    | StartRequested
+    | DrainRequested
+    | StopRequested
+    | TookOver
+    | Adopted
+    | ModelFileChanged
+    | DeathsExplained
+    | RestartRequested
     | TimerFired
 )
 
@@ -185,7 +218,7 @@ def of_message(message: FromWorker) -> Event | None:
 
 class Spawn(Struct, frozen=True):
     """Start a process. Answered by `Spawned` or `SpawnFailed`. `replaces` is how the process
-    before ended; None for the first."""
+    before ended; None for the first, and for another attempt after a refusal."""
 
     epoch: Epoch
     replaces: Reason | None
@@ -206,6 +239,17 @@ class SetTimer(Struct, frozen=True):
     kind: TimerKind
     delay_s: float
     generation: int
+
+
+class BeginTrial(Struct, frozen=True):
+    """Let the loaded model compute the trial. Answered by `TrialPassed` or `TrialFailed`, unless
+    the process ends before."""
+
+    ready: Ready
+
+
+class ReportProven(Struct, frozen=True):
+    """Tell the listener that the engine has just passed its trial."""
 
 
 class ReportReady(Struct, frozen=True):
@@ -230,4 +274,15 @@ class Publish(Struct, frozen=True):
     """State, detail or progress changed: displays should be refreshed."""
 
 
-Action = Spawn | SendShutdown | Signal | SetTimer | ReportReady | ReportLost | Release | Publish
+Action = (
+    Spawn
+    | SendShutdown
+    | Signal
+    | SetTimer
+    | BeginTrial
+    | ReportProven
+    | ReportReady
+    | ReportLost
+    | Release
+    | Publish
+)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     START_TIMEOUT = "start_timeout"
     LOAD_TIMEOUT = "load_timeout"
     LOAD_FAILED = "load_failed"
+    TRIAL_FAILED = "trial_failed"
     PROTOCOL_ERROR = "protocol_error"
     SPAWN_FAILED = "spawn_failed"
     INTERNAL_ERROR = "internal_error"
@@ -40,6 +41,9 @@ ASKED = frozenset(
     {Reason.STOPPED, Reason.RESTARTED, Reason.SWAPPED, Reason.RECYCLED, Reason.HANDED_OVER}
 )
 """Ends that were asked for. They are no deaths: neither policy nor records count them."""
+
+FROM_OUTSIDE = frozenset({Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.SPAWN_FAILED})
+"""Ends that another process or the system caused: they put no doubt on the engine."""
 
 CRASH_SIGNALS = frozenset(
     {

@@ -108,9 +108,11 @@ class Fleet:
     async def start(self) -> None:
         """Begin to start all workers. Returns at once; the listener hears `worker_ready` later."""
         config, delay_s = self._config.fleet, self._timings.spare_s
+        self._keep_up(upkeep.look_after(self._edge))
         for replacer in self._replacers():
             replacer.place.start()
             self._keep_up(upkeep.recycle(replacer, config.recycle_growth_bytes))
+            self._keep_up(upkeep.await_model_files(replacer.place))
             if config.standby is Standby.HOT:
                 self._keep_up(upkeep.keep_hot(replacer, delay_s))
 
@@ -146,6 +148,7 @@ class Fleet:
             self._names.add(model, *names)
             self._groups[model] = [self._replacer(worker.spec) for worker in workers]
             for replacer, worker in zip(self._groups[model], workers, strict=True):
+                replacer.place.runner.post(ev.Adopted())
                 if worker.last_exit is not None:
                     replacer.place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
 
@@ -261,7 +264,7 @@ class Fleet:
         if not chosen:
             raise NotFound(f"there is no worker {worker!r}", param="worker")
         for replacer in chosen:
-            await self._lasting(replacer.restart(now=now, tell=tell))
+            await self._lasting(self._renewed(replacer, replacer.restart(now=now, tell=tell)))
 
     async def swap(
         self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
@@ -276,8 +279,16 @@ class Fleet:
         self._require_ours()
         model = self._names.to_be_swapped(name)
         for replacer in self._groups[model]:
-            await self._lasting(replacer.swap(change, tell=tell))
+            await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
+
+    async def _renewed(self, replacer: Replacer, work: Coroutine[Any, Any, None]) -> None:
+        """An operator's replacement, and word of it to the listener, also when it failed."""
+        try:
+            await work
+        finally:
+            if self.listener is not None:
+                self.listener.engine_renewed(replacer.place.spec.model)
 
     async def _lasting(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a replacement that goes on when the caller is cancelled."""

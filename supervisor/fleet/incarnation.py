@@ -1,4 +1,4 @@
-"""One line of worker processes in a place: its runner, whether it is heard, its trial.
+"""One line of worker processes in a place: its runner, and whether it is heard.
 
 A place has several incarnations while one replaces another. The listener must hear each worker at
 the right moment and in the right order: ready, messages, at most one draining, lost.
@@ -12,15 +12,10 @@ from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import FleetListener, WorkerHandle, WorkerMessage
-from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
 from supervisor.fleet.runner import WorkerRunner
-from supervisor.fleet.trial import Trial
 from supervisor.fleet.worker import Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
-
-TRIAL_S = 300.0
-"""Limit of a trial. The watchdog ends a hung engine before; a slow disk may need this long."""
 
 MakeRunner = Callable[[WorkerSpec, FleetListener, Callable[[], None]], WorkerRunner]
 """A runner of this spec that reports to this listener; the last is its `Hooks.drained`."""
@@ -51,20 +46,12 @@ class Incarnation:
         self._changed = changed
         self._lost = lost
         self._is_draining = False
-        self._trial: Trial | None = None
-        self._passed: WorkerHandle | None = None
-        """The worker that has passed its trial. The next worker of the runner has not."""
         self._task: asyncio.Task[None] | None = None
 
     @property
     def worker(self) -> Worker | None:
         """The ready process, heard or not."""
         return self.runner.worker
-
-    @property
-    def is_hot(self) -> bool:
-        """Whether its worker is ready and has passed its trial."""
-        return self._passed is not None and self._passed is self.worker
 
     # its life
 
@@ -73,39 +60,15 @@ class Incarnation:
         self._task = asyncio.create_task(self.runner.run(), name=f"fleet {self.runner.spec.name}")
         self.runner.post(ev.StartRequested())
 
-    async def pass_trial(self) -> None:
-        """Let its ready worker, which is not heard yet, generate a little.
-
-        Raises `CandidateFailed`.
-        """
-        worker, loop = self.worker, asyncio.get_running_loop()
-        if worker is None:
-            raise CandidateFailed(CandidateFailure("it ended before its trial"))
-        settled: asyncio.Future[str | None] = loop.create_future()
-        trial = self._trial = Trial(settled.set_result)
-        timer = loop.call_later(TRIAL_S, trial.timed_out, TRIAL_S)
-        trial.begin(worker)
-        try:
-            failure = await settled
-        finally:
-            timer.cancel()
-            self._trial = None
-        if failure is not None:
-            raise CandidateFailed(CandidateFailure(f"its trial failed: {failure}"))
-        self._passed = worker
-        logger.info("trial_passed worker=%s epoch=%d", worker.name, worker.epoch)
-
     def announce(self) -> None:
         """Be heard from now on. The listener is told first of the worker that is ready."""
         self.is_heard = True
-        self._trial = None
         if (worker := self.worker) is not None:
             self._tell(lambda listener: listener.worker_ready(worker))
 
     def withdraw(self) -> None:
-        """Be heard no more, and need a new trial. The worker that was heard must have been lost."""
+        """Be heard no more. The worker that was heard must have been lost."""
         self.is_heard = False
-        self._passed = None
 
     def drain(self) -> None:
         """Let its workers, this one and later ones, finish what has begun and begin nothing."""
@@ -152,8 +115,6 @@ class Incarnation:
                     listener.worker_message(worker, message)
                 except Exception:  # the boundary: one request's trouble must not stop the link
                     logger.exception("listener_failed worker=%s", worker.name)
-        elif self._trial is not None:
-            self._trial.feed(worker, message)
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         """Never called by a runner: the place decides, by `drain`."""
@@ -162,9 +123,14 @@ class Incarnation:
         if self.is_heard:
             self._tell(lambda listener: listener.worker_lost(worker, reason))
             self._lost(self, reason)
-        elif self._trial is not None:
-            self._trial.lost(str(reason))
         self._changed()
+
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        """Passed on also while it is not heard: a spare proves the engine as well."""
+        self._tell(lambda listener: listener.engine_proven(worker))
+
+    def engine_renewed(self, model: str) -> None:
+        """Never called by a runner: the fleet tells it, after an operator's request."""
 
     def condition_changed(self) -> None:
         self._tell(lambda listener: listener.condition_changed())

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import psutil
 
-from gpufc import cgroup
+from gpufc import cgroup, prctl
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
@@ -60,7 +60,8 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
         return None
     try:
         async with asyncio.timeout(MOVE_S):
-            return await _hand_over(old, new, limit_bytes)
+            with prctl.reachable():  # the workers open the file through /proc/PID of the front
+                return await _hand_over(old, new, limit_bytes)
     except (OSError, TimeoutError) as err:
         logger.warning("kv_not_handed_over: %s", str(err) or f"not within {MOVE_S:g} s")
         return None

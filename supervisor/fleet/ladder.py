@@ -15,6 +15,9 @@ class Timings(Struct, frozen=True, kw_only=True):
     worker is given up, and waiting requests are told."""
     load_s: float = 600.0
     """Loading without progress."""
+    trial_s: float = 300.0
+    """From loaded to the end of the trial. The watchdog ends a hung engine before; a slow disk may
+    need this long."""
     shutdown_s: float = 2.0
     """From the Shutdown message to SIGTERM."""
     terminate_s: float = 3.0

@@ -16,7 +16,7 @@ from gpufc.errors import GpufcError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Ready
 from supervisor.fleet import events as ev
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import FROM_OUTSIDE, ExitReason, Reason
 from supervisor.fleet.ladder import Ladder, Ladders, Timings
 from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
 from supervisor.fleet.states import AT_REST, HAS_PROCESS, MOVES, SERVING, UP, WorkerState
@@ -46,6 +46,7 @@ class IllegalMove(GpufcError):
 
 class WorkerLifecycle:
     """One line of processes. Invariants: at most one process; each ready one is lost exactly once.
+    A process is ready only if the engine has passed its trial since it was last in doubt.
 
     Only `handle` changes it; the attributes are for reading. `next_epoch` returns a number that no
     process had before. `unix_offset_s` plus `now` is unix time.
@@ -76,7 +77,10 @@ class WorkerLifecycle:
         self._ladders = Ladders(timings)
         self._next_epoch = next_epoch
         self._unix_offset_s = unix_offset_s
+        self._has_served = False
         self._produced_token = False
+        self._is_proven = False
+        self._was_refused = False
         self._cause: ExitReason | None = None
         self._after = After.ASK_POLICY
         self._ladder: Ladder = ()
@@ -102,6 +106,11 @@ class WorkerLifecycle:
                 self._stop(event.reason, now=event.now)
             case ev.TookOver():
                 self.restarts, self.last_exit = event.restarts, event.last_exit
+            case ev.Adopted():
+                self._is_proven = True
+            case ev.ModelFileChanged():
+                if self.state is WorkerState.FAILED:
+                    self._restart(now=False)
             case ev.DeathsExplained():
                 self._policy.forgive(event.count)
             case ev.RestartRequested():
@@ -135,6 +144,7 @@ class WorkerLifecycle:
 
     def _restart(self, *, now: bool) -> None:
         self._policy.reset()
+        self._is_proven = False
         if self.state in UP:
             self._end(Reason.RESTARTED, "", self._ladder_for(now=now), After.START)
         elif self.state is WorkerState.STOPPING:
@@ -152,25 +162,13 @@ class WorkerLifecycle:
 
     # events of a process
 
-    def _process_event(
-        self,
-        event: ev.Spawned
-        | ev.SpawnFailed
-        | ev.HelloReceived
-        | ev.LoadProgress
-        | ev.BecameReady
-        | ev.LoadFailed
-        | ev.TokenProduced
-        | ev.LinkBroken
-        | ev.EngineBroke
-        | ev.DeclaredHung
-        | ev.Exited,
-    ) -> None:
+    def _process_event(self, event: ev.ProcessEvent) -> None:
         match event:
             case ev.Spawned():
                 self.pid = event.pid
+                self._policy.spawned()
             case ev.SpawnFailed():
-                self._gone(self._reason(Reason.SPAWN_FAILED, event.detail))
+                self._spawn_failed(event)
             case ev.Exited():
                 self._gone(event.reason)
             case _ if self.state not in UP:
@@ -185,6 +183,14 @@ class WorkerLifecycle:
                 after = After.ASK_POLICY if event.retryable else After.FAIL
                 self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
+            case ev.TrialPassed():
+                if self.state is WorkerState.TRYING:
+                    self._is_proven = True
+                    self._actions.append(ev.ReportProven())
+                    self._serve()
+            case ev.TrialFailed():
+                if self.state is WorkerState.TRYING:
+                    self._fail_trial(event.detail)
             case ev.TokenProduced():
                 # before READY a token does not show that the worker works
                 self._produced_token = self.state in SERVING
@@ -192,8 +198,9 @@ class WorkerLifecycle:
                 after = After.ASK_POLICY if event.retryable else After.FAIL
                 self._end(Reason.PROTOCOL_ERROR, event.detail, self._ladders.kill, after)
             case ev.EngineBroke():
+                when = "its trial failed: " if self.state is WorkerState.TRYING else ""
                 self._end_by(
-                    self._reason(Reason.DECODE_FAILED, event.detail, event.requests),
+                    self._reason(Reason.DECODE_FAILED, when + event.detail, event.requests),
                     self._ladders.ask,
                     After.ASK_POLICY,
                 )
@@ -216,13 +223,29 @@ class WorkerLifecycle:
             self._actions.append(ev.Publish())
 
     def _became_ready(self, ready: Ready) -> None:
-        if self.state is WorkerState.LOADING:
-            self.ready = ready
-            self.loading_fraction = 1.0
-            self._actions.append(ev.ReportReady(ready))
-            self._move(WorkerState.READY, "")
-        else:
+        if self.state is not WorkerState.LOADING:
             self._broke_protocol("ready out of turn")
+            return
+        self.ready = ready
+        self.loading_fraction = 1.0
+        if self._is_proven:
+            self._serve()
+        else:
+            self._move(WorkerState.TRYING, "computing its trial")
+            self._actions.append(ev.BeginTrial(ready))
+            self._set_timer(ev.TimerKind.TRIAL, self._timings.trial_s)
+
+    def _serve(self) -> None:
+        if self.ready is None:
+            self._defect("ready without the facts of a model")
+        self._has_served = True
+        self._actions.append(ev.ReportReady(self.ready))
+        self._move(WorkerState.READY, "")
+
+    def _fail_trial(self, detail: str) -> None:
+        self._end(
+            Reason.TRIAL_FAILED, f"its trial failed: {detail}", self._ladders.ask, After.ASK_POLICY
+        )
 
     def _broke_protocol(self, detail: str) -> None:
         self._end(Reason.PROTOCOL_ERROR, detail, self._ladders.kill, After.ASK_POLICY)
@@ -237,6 +260,8 @@ class WorkerLifecycle:
             case ev.TimerKind.LOAD:
                 detail = f"no progress in loading for {self._timings.load_s:g} s"
                 self._end(Reason.LOAD_TIMEOUT, detail, self._ladders.dump, After.ASK_POLICY)
+            case ev.TimerKind.TRIAL:
+                self._fail_trial(f"it did not end within {self._timings.trial_s:g} s")
             case ev.TimerKind.LADDER:
                 self._climb(self._ladder)
             case ev.TimerKind.BACKOFF:
@@ -247,13 +272,16 @@ class WorkerLifecycle:
     # moves
 
     def _start(self) -> None:
-        replaces = self.last_exit.reason if self.last_exit and self.epoch else None
+        is_replacement = self.epoch != 0 and not self._was_refused
+        replaces = self.last_exit.reason if self.last_exit and is_replacement else None
         self._move(WorkerState.STARTING, "starting")
-        self.restarts += self.epoch != 0
+        self.restarts += is_replacement
+        self._was_refused = False
         self.epoch = self._next_epoch()
         self.pid = None
         self.ready = None
         self.loading_fraction = 0.0
+        self._has_served = False
         self._produced_token = False
         self._cause = None
         self._actions.append(ev.Spawn(self.epoch, replaces))
@@ -278,6 +306,16 @@ class WorkerLifecycle:
         self._actions.extend(actions)
         self._set_timer(ev.TimerKind.LADDER, wait_s)
 
+    def _spawn_failed(self, event: ev.SpawnFailed) -> None:
+        seen = self._reason(Reason.SPAWN_FAILED, event.detail)
+        if not event.is_refusal or self.state is not WorkerState.STARTING:
+            self._gone(seen)
+            return
+        self._was_refused = True
+        self.last_exit = seen
+        self._actions.append(ev.Release(self.epoch))
+        self._wait(self._policy.refused().delay_s, f"the system refuses a start: {event.detail}")
+
     def _gone(self, seen: ExitReason) -> None:
         """The process has ended, or never began."""
         if self.state not in HAS_PROCESS:
@@ -289,6 +327,7 @@ class WorkerLifecycle:
             )
         if self.state in SERVING:
             self._actions.append(ev.ReportLost(self.last_exit))
+        self._is_proven &= self.last_exit.reason in FROM_OUTSIDE
         self._actions.append(ev.Release(self.epoch))
         after = self._after if self.state is WorkerState.STOPPING else After.ASK_POLICY
         match after:
@@ -305,7 +344,7 @@ class WorkerLifecycle:
 
     def _ask_policy(self, exit_: ExitReason) -> None:
         decision = self._policy.died(
-            self._now, was_ready=self.ready is not None, produced_token=self._produced_token
+            self._now, was_ready=self._has_served, produced_token=self._produced_token
         )
         match decision:
             case GiveUp():
@@ -313,11 +352,14 @@ class WorkerLifecycle:
             case RestartAfter(delay_s=0.0):
                 self._start()
             case RestartAfter():
-                self._move(WorkerState.BACKOFF, f"{exit_}; next start in {decision.delay_s:.1f} s")
-                self.retry_at = self._now + decision.delay_s
-                self._set_timer(ev.TimerKind.BACKOFF, decision.delay_s)
+                self._wait(decision.delay_s, str(exit_))
             case _:
                 assert_never(decision)
+
+    def _wait(self, delay_s: float, reason: str) -> None:
+        self._move(WorkerState.BACKOFF, f"{reason}; next start in {delay_s:.1f} s")
+        self.retry_at = self._now + delay_s
+        self._set_timer(ev.TimerKind.BACKOFF, delay_s)
 
     def _move(self, to: WorkerState, detail: str) -> None:
         if to not in MOVES[self.state]:

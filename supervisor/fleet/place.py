@@ -98,7 +98,7 @@ class Place:
     def hot(self) -> Incarnation | None:
         """The candidate, if it can take over at once."""
         found = self.candidate
-        return found if found is not None and found.is_hot else None
+        return found if found is not None and found.worker is not None else None
 
     @property
     def is_settled(self) -> bool:
@@ -273,6 +273,6 @@ class Place:
 
 
 def _spare_state(candidate: Incarnation, row: WorkerStatus) -> SpareState:
-    if candidate.is_hot:
+    if candidate.worker is not None:
         return SpareState.HOT
     return SpareState.STARTING if row.state is WorkerState.STARTING else SpareState.LOADING

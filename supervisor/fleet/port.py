@@ -17,7 +17,6 @@ from gpufc.protocol import (
     EngineStatus,
     Finished,
     Prepared,
-    PrepareStarted,
     Refused,
     Step,
     ToWorker,
@@ -25,7 +24,7 @@ from gpufc.protocol import (
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.states import WorkerState
 
-WorkerMessage = PrepareStarted | Prepared | Refused | Detokenized | Step | Finished
+WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
 """The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
 
 
@@ -102,6 +101,16 @@ class FleetListener(Protocol):
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         """A ready worker is gone. Its sequences have to be continued elsewhere or ended."""
+        ...
+
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        """A worker has just computed its trial, eight tokens of a fixed prompt.
+
+        It may be one that the listener does not hear, such as a hot spare."""
+        ...
+
+    def engine_renewed(self, model: str) -> None:
+        """An operator has restarted the workers of this model, or given it another file."""
         ...
 
     def condition_changed(self) -> None:

@@ -108,7 +108,13 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             # a core file would contain prompts
             resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:  # no descriptor is free: the process could not be followed
+            os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            os.close(self._boot_write)
+            raise
         self._loop.add_reader(self._pidfd, self._ended)
         self._running = True
 

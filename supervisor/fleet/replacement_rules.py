@@ -54,7 +54,8 @@ def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> Candid
     if last_exit is None:
         return CandidateFailure("it did not start")
     short = shortage if last_exit.reason is Reason.LOAD_FAILED else Shortage(0, 0)
-    detail = last_exit.detail or str(last_exit)
+    says_why = last_exit.reason in {Reason.LOAD_FAILED, Reason.TRIAL_FAILED}
+    detail = last_exit.detail if says_why and last_exit.detail else str(last_exit)
     return CandidateFailure(detail, short, last_exit.reason is Reason.OUT_OF_MEMORY)
 
 

@@ -113,16 +113,9 @@ class Replacer:
 
     async def _warm_up(self) -> None:
         former = self.place.candidate
-        if self.place.hot is not None or (former is not None and former.runner.is_on_its_way):
-            return
-        if former is None or former.worker is None:
+        is_coming = former is not None and former.runner.is_on_its_way  # back after its death
+        if self.place.hot is None and not is_coming:
             await self._tried(self._like_now(), not_followed)
-            return
-        try:  # it served before, has died and is back
-            await former.pass_trial()
-        except CandidateFailed:
-            await self.place.dismiss()
-            raise
 
     # restart
 
@@ -223,8 +216,6 @@ class Replacer:
             if fresh.worker is None:
                 last_exit = fresh.runner.status().last_exit
                 raise CandidateFailed(rules.candidate_failed(last_exit, fresh.runner.shortage))
-            self._say(tell, ReplacementStage.TRYING, of=fresh)
-            await fresh.pass_trial()
         except BaseException:
             await self.place.dismiss()
             raise
@@ -268,10 +259,13 @@ class Replacer:
     async def _followed(
         self, incarnation: Incarnation, tell: OnReplacement, holds: Callable[[], bool]
     ) -> None:
-        """Wait for a condition of a runner, and report the progress of its loading."""
+        """Wait for a condition of a runner, and report the progress of its loading and trial."""
 
         def look() -> bool:
-            self._say(tell, ReplacementStage.LOADING, of=incarnation)
+            if incarnation.worker is None:
+                trying = incarnation.runner.is_trying
+                stage = ReplacementStage.TRYING if trying else ReplacementStage.LOADING
+                self._say(tell, stage, of=incarnation)
             return holds()
 
         await incarnation.runner.wait_until(look)

@@ -3,7 +3,8 @@
 A worker that had produced a token since it became ready is restarted at once: it works. Otherwise
 the pause grows exponentially with full jitter, so that siblings do not restart in step
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A worker that never
-becomes ready, or that dies too often, is given up until an operator restarts it.
+becomes ready, or that dies too often, is given up until an operator restarts it. A start that the
+system refuses is no death of a worker.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 BACKOFF_BASE_S = 0.5
 BACKOFF_LIMIT_S = 30.0
+REFUSED_BASE_S = 0.25
 BACKOFF_LEAST_S = 0.05
 """Full jitter may draw zero, but a worker that crashes on start must not start in a tight loop."""
 STARTS_NEVER_READY = 3
@@ -46,6 +48,7 @@ class RestartPolicy:
         self._deaths: deque[float] = deque(maxlen=restart_limit)
         self._never_ready = 0
         self._attempt = 0
+        self._n_refused = 0
 
     def died(self, now: float, *, was_ready: bool, produced_token: bool) -> Decision:
         """Decide on a restart. `was_ready` and `produced_token` are about the process that died."""
@@ -62,11 +65,23 @@ class RestartPolicy:
         self._attempt += 1
         return RestartAfter(max(BACKOFF_LEAST_S, self._rng.uniform(0.0, ceiling)))
 
+    def refused(self) -> RestartAfter:
+        """Decide on another attempt after a start that the system refused. It counts as no death,
+        so such attempts go on for ever."""
+        ceiling = min(BACKOFF_LIMIT_S, REFUSED_BASE_S * 2.0 ** min(self._n_refused, 16))
+        self._n_refused += 1
+        return RestartAfter(self._rng.uniform(ceiling / 2, ceiling))
+
+    def spawned(self) -> None:
+        """The system has allowed a start."""
+        self._n_refused = 0
+
     def reset(self) -> None:
-        """Forget all deaths: an operator asked for a restart."""
+        """Forget all deaths: an operator asked for a restart, or the model's file is another."""
         self._deaths.clear()
         self._never_ready = 0
         self._attempt = 0
+        self._n_refused = 0
 
     def forgive(self, count: int) -> None:
         """A convicted request explains the last `count` deaths: they count no more."""

@@ -6,7 +6,6 @@ listener in the same call, between `worker_ready` and `worker_lost` and at no ot
 """
 
 import asyncio
-import itertools
 import logging
 import secrets
 import signal
@@ -17,14 +16,17 @@ from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import Attach, Boot, FromWorker, Heartbeat, KvMoved, Ready, Shutdown, Step
 from supervisor.fleet import events as ev
-from supervisor.fleet.condition import of_defect, of_lifecycle
-from supervisor.fleet.edge import Edge, Link, Process
+from supervisor.fleet import refusal
+from supervisor.fleet.edge import Edge, Link
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.line import Line
+from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
-from supervisor.fleet.port import Condition, FleetListener, WorkerMessage, WorkerStatus
-from supervisor.fleet.states import AT_REST, COMING_UP, SERVING, WorkerState
+from supervisor.fleet.port import FleetListener, WorkerMessage
+from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
+from supervisor.fleet.trial import Trial
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
 
@@ -34,15 +36,9 @@ LAST_WORDS_S = 0.03
 """A worker that cannot load says why and ends. Its exit may be noticed before that message has come
 through the socket, and without the message a broken file would look like a crash."""
 
-_lines = itertools.count(1)
 
-
-class WorkerRunner:
-    """One line of processes. `run` is its task, and the only one that changes the lifecycle.
-
-    No other module reads the lifecycle. The questions below are answered for this turn of the event
-    loop: after an `await` they have to be asked again.
-    """
+class WorkerRunner(Line):
+    """One line of processes. `run` is its task, and the only one that changes the lifecycle."""
 
     def __init__(
         self,
@@ -53,11 +49,7 @@ class WorkerRunner:
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
     ) -> None:
-        self.spec = spec
-        self.line = next(_lines)
-        self._lifecycle = lifecycle
-        self.defect: str | None = None
-        """Set when the runner itself has failed: it does nothing any more."""
+        super().__init__(spec, lifecycle)
         self._edge = edge
         self._listener = listener
         self._hooks = hooks or Hooks()
@@ -67,13 +59,11 @@ class WorkerRunner:
         self._changed = asyncio.Event()
         self._timers: dict[ev.TimerKind, asyncio.TimerHandle] = {}
         self._link: Link | None = None
-        self._process: Process | None = None
-        self._seen: Observation | None = None
         self._log_mark = 0
-        self.worker: Worker | None = None
-        """The ready process, from `worker_ready` to `worker_lost`."""
+        self.model_files: tuple[Stamp, ...] = ()
+        """The model's files as the last start found them."""
+        self._trial: tuple[Trial, Worker] | None = None
         self._token_seen = False
-        self._last_step_at: float | None = None
 
     def post(self, event: ev.Event) -> None:
         """Let the lifecycle handle an event, after all events posted before."""
@@ -99,89 +89,6 @@ class WorkerRunner:
     def close(self) -> None:
         """After `run` has ended: close the descriptors of a process that cannot be ended."""
         self._release()
-
-    # questions
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether there is no process, and none will be started unasked."""
-        return self._lifecycle.state is WorkerState.STOPPED
-
-    @property
-    def is_coming_up(self) -> bool:
-        """Whether a process exists that has not loaded its model yet."""
-        return self._lifecycle.state in COMING_UP
-
-    @property
-    def is_on_its_way(self) -> bool:
-        """Whether a process is coming up or waits for its restart."""
-        return self._lifecycle.state in COMING_UP | {WorkerState.BACKOFF}
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it takes requests, or has no process."""
-        return self._lifecycle.state in {WorkerState.READY} | AT_REST
-
-    @property
-    def is_up_or_failed(self) -> bool:
-        """Whether it serves, or will not without an operator."""
-        return self._is_up_or(self._lifecycle.state is WorkerState.FAILED)
-
-    @property
-    def is_up_or_has_died(self) -> bool:
-        """Whether it serves, or a process of it has ended."""
-        return self._is_up_or(self._lifecycle.last_exit is not None)
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether it has no worker because that one died, and another one follows."""
-        cause = self._lifecycle.giving_up
-        was_given_up = cause is not None and cause not in ASKED
-        return self.worker is None and (self.is_on_its_way or was_given_up)
-
-    def has_settled_since(self, epoch: int) -> bool:
-        """Whether a process after that epoch is ready or has failed, or none will be started."""
-        life = self._lifecycle
-        if self.defect is not None or self.is_stopped:
-            return True
-        return life.epoch > epoch and life.state in {WorkerState.READY, WorkerState.FAILED}
-
-    @property
-    def shortage(self) -> Shortage:
-        """Memory that the last failed load lacked."""
-        return self._lifecycle.shortage
-
-    def condition(self) -> Condition:
-        """Whether a token could be produced now."""
-        if self.defect is not None:
-            return of_defect(self.defect)
-        return of_lifecycle(self._lifecycle, time.monotonic())
-
-    def status(self) -> WorkerStatus:
-        """The row of this line of processes, to be shown and not to be acted upon."""
-        life, seen = self._lifecycle, self._seen
-        ready = life.ready
-        return WorkerStatus(
-            name=self.spec.name,
-            pid=life.pid,
-            epoch=life.epoch,
-            state=life.state,
-            detail=self.defect or life.detail,
-            model=self.spec.model,
-            model_path=self.spec.config.model_path,
-            restarts=life.restarts,
-            last_exit=life.last_exit,
-            rss_bytes=self._process.rss_bytes() if self._process else 0,
-            loading_fraction=life.loading_fraction,
-            loaded_in_s=ready.loaded_in_s if ready else None,
-            last_step_at=self._last_step_at,
-            last_heartbeat_at=seen.heartbeat_at if seen else None,
-            facts=ready.facts if ready else None,
-            engine=seen.engine if seen else None,
-        )
-
-    def _is_up_or(self, has_ended: bool) -> bool:
-        return has_ended or self.defect is not None or self._lifecycle.state in SERVING
 
     # another front takes over
 
@@ -250,6 +157,9 @@ class WorkerRunner:
     def _forward(self, message: WorkerMessage) -> None:
         if self.worker is not None:
             self._listener.worker_message(self.worker, message)
+        elif self._trial is not None:
+            trial, worker = self._trial
+            trial.feed(worker, message)
         else:
             logger.debug("message_dropped reason=does_not_serve worker=%s", self.spec.name)
 
@@ -291,6 +201,11 @@ class WorkerRunner:
                     self._process.signal(action.signal, group=action.group)
             case ev.SetTimer():
                 self._set_timer(action)
+            case ev.BeginTrial():
+                self._begin_trial(action.ready)
+            case ev.ReportProven():
+                if self._trial is not None:
+                    self._listener.engine_proven(self._trial[1])
             case ev.ReportReady():
                 self._report_ready(action.ready)
             case ev.ReportLost():
@@ -305,6 +220,7 @@ class WorkerRunner:
             self._hooks.restarted(action.replaces)
         epoch, spec = action.epoch, self.spec
         self._token_seen = False
+        self.model_files = stamps(spec.config)
         token = secrets.token_hex(16)
         try:
             self._link = self._edge.open_link(
@@ -312,7 +228,9 @@ class WorkerRunner:
             )
             self._process = self._edge.spawn(spec.name, self._on_exit(epoch))
         except OSError as err:
-            self.post(ev.SpawnFailed(epoch, str(err)))
+            is_refusal = refusal.is_by_system(err)
+            logger.warning("worker_not_started worker=%s: %s", spec.name, err)
+            self.post(ev.SpawnFailed(epoch, str(err), is_refusal))
             return
         self._log_mark = self._edge.log_mark(spec.name)
         self._seen = Observation(
@@ -343,15 +261,30 @@ class WorkerRunner:
         loop = asyncio.get_running_loop()
         self._timers[action.kind] = loop.call_later(action.delay_s, self.post, fired)
 
-    def _report_ready(self, ready: Ready) -> None:
+    def _handle_of(self, ready: Ready) -> Worker:
+        """The loaded process as a handle. The watchdog expects it to compute from now on."""
         link, seen = self._link, self._seen
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
-        worker = self.worker = Worker(
-            self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained
-        )
+        return Worker(self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained)
+
+    def _begin_trial(self, ready: Ready) -> None:
+        worker = self._handle_of(ready)
+        epoch = worker.epoch
+
+        def settled(failure: str | None) -> None:
+            passed = failure is None
+            self.post(ev.TrialPassed(epoch) if passed else ev.TrialFailed(epoch, failure or ""))
+
+        trial = Trial(settled)
+        self._trial = (trial, worker)
+        trial.begin(worker)
+
+    def _report_ready(self, ready: Ready) -> None:
+        worker = self.worker = self._trial[1] if self._trial else self._handle_of(ready)
+        self._trial = None
         self._listener.worker_ready(worker)
         self._hooks.became_ready()
 
@@ -366,7 +299,7 @@ class WorkerRunner:
             self._link.close()
         if self._seen is not None:
             self._seen.close()
-        self._link = self._process = self._seen = None
+        self._link = self._process = self._seen = self._trial = None
 
     def _record_end(self) -> None:
         """For the flight recorder, before the next process writes to the same log."""

@@ -9,6 +9,7 @@ class WorkerState(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     LOADING = "loading"
+    TRYING = "trying"
     READY = "ready"
     DRAINING = "draining"
     STOPPING = "stopping"
@@ -16,7 +17,7 @@ class WorkerState(StrEnum):
     FAILED = "failed"
 
 
-COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING})
+COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING, WorkerState.TRYING})
 SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
 UP = COMING_UP | SERVING
 HAS_PROCESS = UP | {WorkerState.STOPPING}
@@ -28,7 +29,9 @@ MOVES: dict[WorkerState, frozenset[WorkerState]] = {
     WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
     WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
     | (_DIED - {WorkerState.STARTING}),
-    WorkerState.LOADING: frozenset({WorkerState.READY, WorkerState.STOPPING})
+    WorkerState.LOADING: frozenset({WorkerState.TRYING, WorkerState.READY, WorkerState.STOPPING})
+    | (_DIED - {WorkerState.STARTING}),
+    WorkerState.TRYING: frozenset({WorkerState.READY, WorkerState.STOPPING})
     | (_DIED - {WorkerState.STARTING}),
     WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
     WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,

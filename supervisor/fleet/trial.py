@@ -1,4 +1,4 @@
-"""A short generation that a candidate must finish before it serves. Pure.
+"""A short generation that a worker must finish before it serves. Pure.
 
 A model that loads may still be unusable: weights that are NaN, a cache that does not fit the
 kernels, a driver that fails on the first batch. The trial exercises all of them.
@@ -11,7 +11,6 @@ from gpufc.protocol import (
     Generate,
     Prepare,
     Prepared,
-    PrepareStarted,
     Refused,
     Step,
     TextPrompt,
@@ -29,7 +28,9 @@ FALLBACK: Tokens = (0,)
 
 
 class Trial:
-    """One worker's trial. `settled` is called once: None if it passed, else the failure."""
+    """One worker's trial. `settled` is called once at most: None if it passed, else the failure.
+
+    A worker that ends before has not settled its trial."""
 
     def __init__(self, settled: Callable[[str | None], None]) -> None:
         self._settled: Callable[[str | None], None] | None = settled
@@ -44,22 +45,12 @@ class Trial:
         match message:
             case Prepared():
                 worker.send(_generate(worker, message.prompt_tokens or FALLBACK))
-            case PrepareStarted():
-                pass
             case Refused():
                 self._settle(f"it refuses a short prompt: {message.message}")
             case Step():
                 self._step(message)
             case _:
                 self._settle(f"it answers nonsense: {type(message).__name__}")
-
-    def lost(self, reason: str) -> None:
-        """The worker has ended."""
-        self._settle(f"it ended: {reason}")
-
-    def timed_out(self, limit_s: float) -> None:
-        """The limit has passed."""
-        self._settle(f"it did not generate {N_TOKENS} tokens within {limit_s:g} s")
 
     def _step(self, step: Step) -> None:
         for delta in step.deltas:

@@ -1,9 +1,9 @@
-"""`POST /upgrade` on the control socket: one JSON object a line, until the old front has drained.
+"""`POST /upgrade` on the control socket: one JSON object a line, until the new front serves.
 
-{"event": "progress", "message": …}   text for the terminal
-{"event": "serving", "pid": …}        the new front serves; the old one's drain follows
-{"event": "done", "pid": …}           the old front ends
-{"event": "failed", "message": …}     the old front serves on
+{"event": "progress", "message": …}               text for the terminal
+{"event": "serving", "pid": …, "draining": …}     the new front serves; the old one still answers
+                                                  so many requests, then ends
+{"event": "failed", "message": …, "serves": …}    no new front; whether the old one goes on
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Protocol
 from aiohttp import web
 
 from supervisor.control.lines import Event, send_lines
-from supervisor.handover.giver import UpgradeFailed
+from supervisor.handover.giver import UpgradeBroke, Upgraded, UpgradeFailed
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 class UpgradableFront(Protocol):
     """See `supervisor.operations.Operations`."""
 
-    async def upgrade(self, tell: Callable[[str], None]) -> int: ...
-    async def wait_handed_over(self) -> None: ...
+    stopping: asyncio.Event
+
+    async def upgrade(self, tell: Callable[[str], None]) -> Upgraded: ...
 
 
 def add_upgrade(app: web.Application, front: UpgradableFront) -> None:
@@ -45,19 +46,21 @@ async def _until_the_end(events: "asyncio.Queue[Event]") -> AsyncIterator[Event]
     while True:
         event = await events.get()
         yield event
-        if event["event"] in {"done", "failed"}:
+        if event["event"] in {"serving", "failed"}:
             return
 
 
 async def _upgrade(front: UpgradableFront, say: Callable[[Event], None]) -> None:
     try:
-        pid = await front.upgrade(lambda line: say({"event": "progress", "message": line}))
-        say({"event": "serving", "pid": pid})
-        await front.wait_handed_over()
+        done = await front.upgrade(lambda line: say({"event": "progress", "message": line}))
+    except UpgradeBroke as err:
+        say({"event": "failed", "message": str(err), "serves": False})
     except UpgradeFailed as err:
-        say({"event": "failed", "message": str(err)})
+        goes_on = "" if front.stopping.is_set() else "; the old front keeps serving"
+        say({"event": "failed", "message": f"{err}{goes_on}", "serves": True})
     except Exception as err:  # the boundary: a client that follows must see an end
         logger.exception("upgrade_failed")
-        say({"event": "failed", "message": f"unexpected {type(err).__name__}: {err}"})
+        message = f"unexpected {type(err).__name__}: {err}; `status` shows what runs"
+        say({"event": "failed", "message": message, "serves": True})
     else:
-        say({"event": "done", "pid": pid})
+        say({"event": "serving", "pid": done.pid, "draining": done.n_draining})

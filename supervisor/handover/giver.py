@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from gpufc.config import Config
 from gpufc.errors import GpufcError, LinkError, Overloaded
 from gpufc.ids import Epoch
@@ -33,8 +35,9 @@ from supervisor.handover.messages import (
     Willing,
 )
 from supervisor.handover.remote import RemoteFleet, RemoteWorker
+from supervisor.handover.stalls import Stalls
 from supervisor.handover.successor import Successor
-from supervisor.http.server import FrontRunner
+from supervisor.http.server import BoundedHandler, FrontRunner
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -47,9 +50,23 @@ TAKE_OVER_S = 120.0
 
 LOOK_S = 0.1
 
+LEAST_STALL_S = 2.0
+"""A client that takes nothing for this long, and for `shutdown_timeout_s`, does not read."""
+
+
+class Upgraded(Struct, frozen=True):
+    """A new front serves. `n_draining` requests are still answered by the old one."""
+
+    pid: int
+    n_draining: int
+
 
 class UpgradeFailed(GpufcError):
     """No new front has taken over. The text is the reason."""
+
+
+class UpgradeBroke(UpgradeFailed):
+    """The new front died while it took over, and the workers with it: nothing serves."""
 
 
 class GivingFront(Protocol):
@@ -81,8 +98,8 @@ class Giver:
         self._successor: Successor | None = None
         self._remote: RemoteFleet | None = None
 
-    async def hand_over(self) -> int:
-        """Start a new front and return its pid when it serves.
+    async def hand_over(self) -> Upgraded:
+        """Start a new front. Returns when it serves.
 
         Raises `UpgradeFailed`. Unless `handed_over`, this front then serves as before.
         """
@@ -114,7 +131,7 @@ class Giver:
             raise
         self._successor = successor
         await self._follow(successor)
-        return successor.pid
+        return Upgraded(successor.pid, self._front.http.n_busy)
 
     async def _ask(self, successor: Successor, holdings: Holdings, relay: socket.socket) -> Willing:
         """Give copies of everything to the new front, and wait until it could take over."""
@@ -216,7 +233,7 @@ class Giver:
             await fleet.let_go()
             await successor.end()
             logger.critical("upgrade_broke: %s", err)
-            raise UpgradeFailed(
+            raise UpgradeBroke(
                 f"the new front died during the takeover, and the workers with it ({err}); start"
                 " the service again"
             ) from err
@@ -233,19 +250,19 @@ class Giver:
 
     async def drain(self) -> None:
         """Wait for this front's own clients: until no connection is left, or until the keep-alive
-        time has passed without a request."""
+        time has passed without a request. A client that takes nothing is cut off meanwhile."""
         front, remote = self._front, self._remote
         keepalive_s = front.config.limits.keepalive_timeout_s
+        stalls = Stalls[BoundedHandler](max(LEAST_STALL_S, front.config.server.shutdown_timeout_s))
         quiet_since = time.monotonic()
-        told = -1
         while remote is not None and not remote.lost:
-            busy = front.http.n_busy
-            if busy != told:
-                told = busy
-                self._tell(f"the old front drains {busy} {'stream' if busy == 1 else 'streams'}")
-            if busy or not front.dispatcher.idle:
-                quiet_since = time.monotonic()
-            elif not front.http.n_connections or time.monotonic() - quiet_since > keepalive_s:
+            connections, now = front.http.connections(), time.monotonic()
+            for stalled in stalls.look({each: each.backlog for each in connections}, now):
+                logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
+                stalled.abort()
+            if front.http.n_busy or not front.dispatcher.idle:
+                quiet_since = now
+            elif not connections or now - quiet_since > keepalive_s:
                 break
             await asyncio.sleep(LOOK_S)
         if remote is not None:

@@ -23,9 +23,9 @@ from gpufc.ids import Epoch, WorkerName
 from supervisor.dispatch.ledger import RequestCounters, TokenCounters
 from supervisor.fleet.inheritance import Holdings
 
-VERSION = 1
+VERSION = 2
 """Version of these messages. A new front refuses an estate of another version, and the old front
-goes on."""
+goes on. Version 1 had one model."""
 
 MAX_PACKET_BYTES = 128 * 1024
 """Below the smallest buffer of a unix socket, so that a send never waits."""
@@ -68,6 +68,13 @@ class Estate(Struct, frozen=True, kw_only=True, tag=True):
     def __repr__(self) -> str:
         """Leaves out the configuration."""
         return f"Estate(version={self.version}, pid={self.pid}, workers={len(self.fleet.workers)})"
+
+
+class EstateHead(Struct, frozen=True, kw_only=True, tag="Estate"):
+    """The fields of an estate of every version. The others are decoded once these fit."""
+
+    version: int
+    protocol: int
 
 
 class Go(Struct, frozen=True, tag=True):
@@ -118,6 +125,7 @@ FromOld = Estate | Go
 FromNew = Willing | Unwilling | Attached | Serving
 
 _encoder = msgspec.msgpack.Encoder()
+_head = msgspec.msgpack.Decoder(EstateHead)
 _from_old: msgspec.msgpack.Decoder[FromOld] = msgspec.msgpack.Decoder(FromOld)
 _from_new: msgspec.msgpack.Decoder[FromNew] = msgspec.msgpack.Decoder(FromNew)
 
@@ -130,6 +138,11 @@ def encode(message: FromOld | FromNew) -> bytes:
     if len(data) > MAX_PACKET_BYTES:
         raise LinkError(f"a handover message of {len(data)} bytes is over {MAX_PACKET_BYTES}")
     return data
+
+
+def decode_head(data: bytes) -> EstateHead:
+    """Decode the versions of an estate. Raises `LinkError`."""
+    return _decode(_head, data)
 
 
 def decode_from_old(data: bytes) -> FromOld:

@@ -17,7 +17,6 @@ from gpufc.protocol import (
     Detokenized,
     Finished,
     Prepared,
-    PrepareStarted,
     Refused,
     Step,
     ToWorker,
@@ -28,7 +27,7 @@ from supervisor.handover.frames import Frames
 
 logger = logging.getLogger(__name__)
 
-RELAYED = (PrepareStarted, Prepared, Refused, Detokenized, Step, Finished)
+RELAYED = (Prepared, Refused, Detokenized, Step, Finished)
 """`fleet.port.WorkerMessage`, for `isinstance`."""
 
 

@@ -63,8 +63,12 @@ class Inheritance(Struct, frozen=True):
 
 
 def receive(packets: PacketSocket) -> Inheritance:
-    """Receive the estate with its descriptors. Raises `LinkError`, `OSError`."""
+    """Receive the estate with its descriptors.
+
+    Raises `LinkError`, `OSError`, or `StartError` for an estate of another version.
+    """
     data, descriptors = packets.receive_now(ESTATE_S)
+    _require_version(messages.decode_head(data))
     estate = messages.decode_from_old(data)
     if not isinstance(estate, Estate):
         raise LinkError("the old front did not begin with its estate")
@@ -87,19 +91,23 @@ def receive(packets: PacketSocket) -> Inheritance:
     )
 
 
+def _require_version(head: messages.EstateHead) -> None:
+    if (head.version, head.protocol) != (VERSION, PROTOCOL_VERSION):
+        raise StartError(
+            f"the running front is of another release of gpufc (handover version {head.version} and"
+            f" worker protocol {head.protocol}; the installed one has {VERSION} and"
+            f" {PROTOCOL_VERSION}), which cannot hand over to this one: `stop` it and `start` this"
+            " one"
+        )
+
+
 def configure(
     estate: Estate, resolve: Callable[[dict[str, object], str | None], Settings]
 ) -> Settings:
     """The configuration, read again from the old front's sources.
 
-    The workers' part must be unchanged: the workers are not started again. Raises `ConfigError` or
-    `StartError`.
+    The workers' part must be unchanged: the workers are not started again. Raises `ConfigError`.
     """
-    if estate.version != VERSION or estate.protocol != PROTOCOL_VERSION:
-        raise StartError(
-            "the old front is of a version of gpufc that cannot hand over to this one; "
-            "stop it and start this one"
-        )
     origins = estate.origins
     return resolve(dict(origins.flags), origins.file)
 

@@ -1,6 +1,7 @@
 """`/admin/…`: the operator's commands, for programs with the scope `admin`."""
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -42,19 +43,35 @@ async def restart(request: web.Request) -> web.Response:
 async def swap(request: web.Request) -> web.Response:
     """`POST /admin/swap`: answers when the new model serves, with 409 if the old one goes on."""
     asked = await read_json(request, SwapRequest)
-    path = await asyncio.to_thread(allowed_model, asked.model_path, services(request).config)
+    config, fleet = services(request).config, services(request).fleet
+    served = [row.model_path for row in fleet.workers() if row.model_path]
+    path = await asyncio.to_thread(allowed_model, asked.model_path, config, served)
     change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
 
 
-def allowed_model(given: str, config: Config) -> Path:
-    """The model file, links resolved, if it may be loaded over HTTP. Raises `PermissionDenied`,
-    which does not tell whether the file exists."""
+def allowed_model(given: str, config: Config, served: Collection[str] = ()) -> Path:
+    """The model file, if it may be loaded over HTTP: a served one, or one in an allowed folder.
+
+    The file that a link leads to counts. The link's own path is returned, because the parts of a
+    split model are found by its name. By default the folder that the model at start really lies in
+    is allowed too, as in a cache of links. Raises `PermissionDenied`, which does not tell whether
+    the file exists.
+    """
     path = _resolved(given)
-    folders = map(_resolved, config.model_folders())
-    if path is None or not path.is_file() or not any(f and path.is_relative_to(f) for f in folders):
+    if path is None or not path.is_file() or not _is_allowed(path, config, served):
         raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
-    return path
+    return Path(given).absolute()
+
+
+def _is_allowed(path: Path, config: Config, served: Collection[str]) -> bool:
+    own = [model.model_path for model in config.models.values() if model.model_path]
+    known = [_resolved(file) for file in (*own, *served)]
+    folders = [_resolved(folder) for folder in config.model_folders()]
+    if config.server.model_dirs is None:
+        folders += [file.parent for file in map(_resolved, own) if file is not None]
+        folders = [folder for folder in folders if folder and folder.parents]
+    return path in known or any(folder and path.is_relative_to(folder) for folder in folders)
 
 
 def _resolved(given: str) -> Path | None:

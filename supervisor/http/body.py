@@ -3,12 +3,12 @@
 import asyncio
 from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from supervisor.http.context import services
+from supervisor.http.values import decode
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
     _check_headers(request, limits)
     body = await _read(request, limits)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except UnicodeDecodeError as err:  # not one of msgspec's own errors
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
 

@@ -1,56 +1,50 @@
 """`POST /v1/chat/completions`."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
+import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage, ChatPrompt
+from gpufc.nesting import is_deeper
+from gpufc.protocol import ChatPrompt
 from supervisor.answers.parser import PlainText
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http import validation
 from supervisor.http.body import read_json
 from supervisor.http.chunks import ChatChunks
 from supervisor.http.generation import Asked, Dialect, generate
+from supervisor.http.history import Messages, history
 from supervisor.http.schemas import (
     Answer,
-    Count,
     FinishReason,
     FunctionObject,
     GenerationFields,
+    Limit,
     ToolCallObject,
     UsageObject,
     call_id,
     finish_reason,
 )
+from supervisor.http.tools import OfferedTools, Tool, ToolChoice, offered
 
-MAX_MESSAGES = 4096
-"""Of one conversation: a body within its limit could hold far more empty ones."""
-
-Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-
-
-class ContentPart(Struct, frozen=True):
-    """A part of a message's content. Only text is served yet."""
-
-    type: str
-    text: str | None = None
-
-
-class Message(Struct, frozen=True):
-    """One turn of the conversation, as a client sends it."""
-
-    role: Role
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: Any = None
-    function_call: Any = None
+MAX_VARIABLES_BYTES = 64 * 1024
+RESERVED_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
+"""The variables of a template that have fields of their own."""
 
 
 class ChatBody(GenerationFields, kw_only=True):
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: Count | None = None
+    messages: Messages
+    max_completion_tokens: Limit | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class AssistantMessage(Struct, frozen=True, kw_only=True):
@@ -80,37 +74,61 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
     body = await read_json(request, ChatBody)
     limit = validation.max_tokens(body, body.max_completion_tokens, None)
-    messages = tuple(_message(message, index) for index, message in enumerate(body.messages))
-    asked = Asked((ChatPrompt(messages),), limit, PlainText)
+    tools = offered(body.tools, body.tool_choice)
+    asked = Asked((_prompt(body, tools),), limit, PlainText, tools.headers)
     return await generate(request, body, asked, _DIALECT)
 
 
-def _message(message: Message, index: int) -> ChatMessage:
-    place = f"messages[{index}]"
-    for name in ("tool_calls", "function_call"):
-        if getattr(message, name):
-            raise InvalidRequest(f"{name} is not supported yet", param=f"{place}.{name}")
-    # `developer` is OpenAI's newer name for the role; templates know the older one
-    role = "system" if message.role == "developer" else message.role
-    return ChatMessage(role, _text(message.content, f"{place}.content"), message.name)
+def _prompt(body: ChatBody, tools: OfferedTools) -> ChatPrompt:
+    messages = history(body.messages)
+    last = messages[-1]
+    is_answer = last.role == "assistant" and not last.tool_calls
+    continues = body.continue_final_message
+    if continues and not is_answer:
+        raise InvalidRequest(
+            "continue_final_message needs a last message of the assistant",
+            param="continue_final_message",
+        )
+    if continues is None:
+        # a turn that is not asked for would make the model answer itself
+        continues = is_answer and not body.add_generation_prompt
+    if continues and body.add_generation_prompt:
+        raise InvalidRequest(
+            "a message cannot be continued in a new turn", param="add_generation_prompt"
+        )
+    opens = not continues and body.add_generation_prompt is not False
+    return ChatPrompt(messages, opens, continues, tools.json, _variables(body))
 
 
-def _text(content: str | list[ContentPart] | None, place: str) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        raise InvalidRequest("a message needs content", param=place)
-    texts = []
-    for index, part in enumerate(content):
-        if part.type != "text":
-            kind = part.type[:50]
+def _variables(body: ChatBody) -> str:
+    """The template's further variables as JSON, empty without any. A template that does not know a
+    variable ignores it."""
+    found: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("reasoning_effort", body.reasoning_effort),
+            ("verbosity", body.verbosity),
+        )
+        if value
+    }
+    if body.reasoning_effort == "none":
+        found["enable_thinking"] = False
+    given = body.chat_template_kwargs or {}
+    for name in RESERVED_VARIABLES:
+        if name in given:
             raise InvalidRequest(
-                f"content of type {kind!r} is not supported", param=f"{place}[{index}].type"
+                f"{name} is not one of the template's free variables",
+                param=f"chat_template_kwargs.{name}",
             )
-        if part.text is None:
-            raise InvalidRequest("a text part needs text", param=f"{place}[{index}].text")
-        texts.append(part.text)
-    return "".join(texts)
+    found |= {name: value for name, value in given.items() if value is not None}
+    if is_deeper(found):
+        raise InvalidRequest("it nests too deeply", param="chat_template_kwargs")
+    text = msgspec.json.encode(found).decode() if found else ""
+    if len(text) > MAX_VARIABLES_BYTES:
+        raise InvalidRequest(
+            f"it has at most {MAX_VARIABLES_BYTES} bytes", param="chat_template_kwargs"
+        )
+    return text
 
 
 def _whole(answer: Answer, choices: list[WholeAnswer], usage: UsageObject) -> ChatCompletion:

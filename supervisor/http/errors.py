@@ -73,7 +73,7 @@ def from_exception(exc: Exception, request: web.Request) -> RequestError:
         "handler_failed request=%s route=%s %s",
         request.get(REQUEST_ID),
         request.method,
-        request.path,
+        request.rel_url.raw_path,
         exc_info=exc,
     )
     return InternalError("Something went wrong on our side; the log has the request's id")

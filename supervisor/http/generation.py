@@ -6,7 +6,7 @@ from collections.abc import Callable
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.protocol import Prompt
+from gpufc.protocol import Prompt, TextPrompt
 from supervisor.answers.parser import NewParser
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.request import GenerationRequest
@@ -29,11 +29,13 @@ class Dialect(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """The part of a request that a route reads from its own fields. `parser` reads the answer."""
+    """The part of a request that a route reads from its own fields. `parser` reads the answer;
+    `headers` go with it."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
     parser: NewParser
+    headers: dict[str, str] = {}
 
 
 async def generate(
@@ -44,31 +46,48 @@ async def generate(
     When the client leaves, the handler is cancelled, and with it the request unless it is durable.
     """
     wish = read_headers(request, streamed=bool(body.stream))
+    biases = await _biases(request, body)
     if wish is not None:
-        found = find_or_start(request, wish, body, lambda: _accept(request, body, asked))
+        found = find_or_start(request, wish, body, lambda: _accept(request, body, asked, biases))
         with DurableReader(found, wish.position) as reader:
-            return await _send(request, body, found.stream, reader, dialect)
-    wanted = _accept(request, body, asked)
+            return await _send(request, body, found.stream, reader, dialect, asked.headers)
+    wanted = _accept(request, body, asked, biases)
     stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
     try:
-        return await _send(request, body, stream, stream, dialect)
+        return await _send(request, body, stream, stream, dialect, asked.headers)
     finally:
         stream.cancel()
 
 
-def _accept(request: web.Request, body: GenerationFields, asked: Asked) -> GenerationRequest:
+async def _biases(request: web.Request, body: GenerationFields) -> dict[int, float]:
+    """`logit_bias` by token. Texts in it are tokenized by a worker, one after another."""
+    front = services(request)
+    limits = front.config.limits
+    given = validation.biases(body, limits)
+    model = front.fleet.resolve(body.model)
+    tokens = {
+        text: await front.dispatcher.prepare(model, TextPrompt(text, add_special=False), None)
+        for text in given
+        if isinstance(text, str)
+    }
+    facts = front.dispatcher.facts(model)
+    return validation.bias_of_tokens(given, tokens, limits, facts.n_vocab if facts else None)
+
+
+def _accept(
+    request: web.Request, body: GenerationFields, asked: Asked, biases: dict[int, float]
+) -> GenerationRequest:
     """The request, within all limits and with its seed fixed. Raises `RequestError`."""
     front = services(request)
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
     n = validation.choices(body, limits)
-    facts = front.dispatcher.facts(model)
     return GenerationRequest(
         id=request[REQUEST_ID],
         model=model,
         prompts=asked.prompts,
         n=n,
-        sampling=validation.sampling(body, limits, facts.n_vocab if facts else None),
+        sampling=validation.sampling(body, biases),
         max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
         cache_prompt=body.cache_prompt is not False,
@@ -85,12 +104,14 @@ async def _send(
     stream: ResponseStream,
     reader: ResponseStream | DurableReader,
     dialect: Dialect,
+    headers: dict[str, str],
 ) -> web.StreamResponse:
     """Answer with the events that `reader` reads. It may be the stream itself."""
     if not body.stream:
         choices = await reader.complete()
         answer = _answer(stream.request, reader.fingerprint, dialect)
-        return json_response(dialect.whole(answer, choices, UsageObject.of(reader.usage)))
+        whole = dialect.whole(answer, choices, UsageObject.of(reader.usage))
+        return json_response(whole, headers=headers)
     options = body.stream_options
     encoder: EventEncoder = dialect.chunks(
         _answer(stream.request, reader.fingerprint, dialect),
@@ -99,7 +120,7 @@ async def _send(
     )
     if isinstance(reader, DurableReader):
         encoder = NumberedEvents(encoder, reader)
-    return await send_stream(request, reader, encoder, services(request).config.limits)
+    return await send_stream(request, reader, encoder, services(request).config.limits, headers)
 
 
 def _answer(wanted: GenerationRequest, fingerprint: str | None, dialect: Dialect) -> Answer:

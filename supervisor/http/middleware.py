@@ -64,7 +64,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         "request_answered request=%s route=%s %s status=%d seconds=%.3f",
         request[REQUEST_ID],
         request.method,
-        request.path,
+        request.rel_url.raw_path,
         response.status,
         time.monotonic() - began,
     )

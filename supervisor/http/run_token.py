@@ -22,11 +22,16 @@ OPERATOR = Principal("operator", frozenset({Scope.ADMIN}))
 def make(path: Path) -> str:
     """Make a new token, and write it into the file `path`, readable by its owner only."""
     token = secrets.token_urlsafe(24)
+    write(path, token)
+    return token
+
+
+def write(path: Path, token: str) -> None:
+    """Write a token into a new file `path`, readable by its owner only."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "w") as file:
         file.write(token)
-    return token
 
 
 def known(path: Path) -> str:

@@ -18,6 +18,8 @@ from aiohttp.web_protocol import RequestHandler
 from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError, StartError
 from gpufc.ids import new_request_id
+from supervisor import descriptors
+from supervisor.addresses import listening, lookup
 from supervisor.http.errors import error_response
 from supervisor.systemd import activated_sockets
 
@@ -90,6 +92,17 @@ class BoundedHandler(RequestHandler):
         """Whether a request is being answered."""
         return self._current_request is not None
 
+    @property
+    def backlog(self) -> int:
+        """Bytes of answers that its client has yet to take, apart from the kernel's buffers."""
+        transport = self.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        """Close it at once. What its client has yet to take is dropped."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def _stop_header_deadline(self) -> None:
         if self._header_deadline is not None:
             self._header_deadline.cancel()
@@ -107,20 +120,29 @@ class BoundedServer(web.Server):
             **server._kwargs,
         )
         self.limits = limits
+        allowed = descriptors.for_connections(descriptors.limit())
+        self.max_connections = min(limits.max_connections or allowed, allowed)
+        """Beyond it the descriptors for workers would run short."""
         self._by_address: Counter[str] = Counter()
+        self._n_connections = 0
 
     def __call__(self) -> RequestHandler:
         return BoundedHandler(self, loop=self._loop, **self._kwargs)
 
     def admit(self, address: str) -> bool:
-        """Count a connection in. False, without counting it, if its address has too many."""
+        """Count a connection in. False, without counting it, if its address has too many, or if
+        there are too many in all."""
+        if self._n_connections >= self.max_connections:
+            return False
         if self._by_address[address] >= self.limits.max_connections_per_address:
             return False
         self._by_address[address] += 1
+        self._n_connections += 1
         return True
 
     def leave(self, address: str) -> None:
         """Count a connection out."""
+        self._n_connections -= 1
         self._by_address[address] -= 1
         if self._by_address[address] <= 0:
             del self._by_address[address]
@@ -165,14 +187,15 @@ class FrontRunner(web.AppRunner):
     @property
     def n_connections(self) -> int:
         """Open connections, busy or idle."""
-        return len(self._connections())
+        return len(self.connections())
 
     @property
     def n_busy(self) -> int:
         """Connections on which a request is being answered."""
-        return sum(handler.is_busy for handler in self._connections())
+        return sum(handler.is_busy for handler in self.connections())
 
-    def _connections(self) -> list[BoundedHandler]:
+    def connections(self) -> list[BoundedHandler]:
+        """The open connections."""
         found = self.server.connections if self.server is not None else []
         return [handler for handler in found if isinstance(handler, BoundedHandler)]
 
@@ -196,37 +219,15 @@ def listeners(host: str, port: int) -> list[socket.socket]:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take the port on every address of `host`. Clients may connect from now on.
+    """Take the port on every address of `host` that this machine has.
 
-    Raises `StartError` with a remedy. Blocks while a host name is looked up.
+    Clients may connect from now on. Raises `StartError` with a remedy. Blocks while a host name is
+    looked up.
     """
-    sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            # with port 0, all addresses get the port that the first one got
-            chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets.append(_bound(socket.socket(family, kind, protocol), (address[0], chosen)))
+        return listening(lookup(host, port), BACKLOG)
     except OSError as err:
-        for taken in sockets:
-            taken.close()
         raise StartError(_why(err, host, port)) from err
-    return sockets
-
-
-def _bound(sock: socket.socket, address: tuple[Any, ...]) -> socket.socket:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        # at once: two sockets can be bound to one port as long as neither listens
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _why(err: OSError, host: str, port: int) -> str:
@@ -241,8 +242,10 @@ def _why(err: OSError, host: str, port: int) -> str:
 
 def urls(sockets: Sequence[socket.socket]) -> list[str]:
     """The URLs of the sockets."""
-    return [_url(*sock.getsockname()[:2]) for sock in sockets]
+    return [_url(*sock.getsockname()) for sock in sockets]
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(host: str, port: int, _flow: int = 0, scope: int = 0) -> str:
+    # the scope of a link-local address follows an escaped percent sign (RFC 6874)
+    zone = f"%25{socket.if_indextoname(scope)}" if scope else ""
+    return f"http://[{host}{zone}]:{port}" if ":" in host else f"http://{host}:{port}"

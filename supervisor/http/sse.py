@@ -5,6 +5,7 @@ ordinary answer; after it, an event of the stream. A silent stream carries comme
 ends with its dialect's last words.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -69,15 +70,19 @@ class EventEncoder(Protocol):
 
 
 async def send_stream(
-    request: web.Request, stream: EventSource, encoder: EventEncoder, limits: LimitsConfig
+    request: web.Request,
+    stream: EventSource,
+    encoder: EventEncoder,
+    limits: LimitsConfig,
+    headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Send everything. Raises a `RequestError` that comes before the headers.
+    """Send everything, with further `headers`. Raises a `RequestError` that comes before them.
 
     While a client does not read, its text accumulates in the log. The call is cancelled when the
     client leaves; the caller decides about the request.
     """
     events = await stream.next(limits.first_byte_s)
-    response = EventStream(headers=HEADERS)
+    response = EventStream(headers={**HEADERS, **headers})
     await response.prepare(request)
     try:
         while not stream.done:

@@ -13,9 +13,9 @@ class TokenizeBody(Struct, frozen=True):
     """The defaults are llama-server's."""
 
     content: str
-    add_special: bool = False
-    parse_special: bool = True
-    with_pieces: bool = False
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
     model: str | None = None
 
 
@@ -46,7 +46,8 @@ async def tokenize(request: web.Request) -> web.Response:
     model = front.fleet.resolve(body.model)
     if not body.content and not body.add_special:
         return json_response(Tokenized([]))
-    prompt = TextPrompt(body.content, body.add_special, body.parse_special)
+    parse_special = body.parse_special is not False
+    prompt = TextPrompt(body.content, bool(body.add_special), parse_special)
     tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
     if not body.with_pieces:
         return json_response(Tokenized(list(tokens)))

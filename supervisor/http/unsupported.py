@@ -1,7 +1,8 @@
 """Known fields that would change the answer and are not built yet.
 
-Such a field may be absent, null, or one of its neutral values, which ask for the default. Any other
-value is a 400 that names the field. No known field is silently ignored.
+They are OpenAI's, llama-server's, vLLM's and Ollama's, and some of other servers. Such a field may
+be absent, null, or one of its neutral values, which ask for the default. Any other value is a 400
+that names the field. No known field is silently ignored.
 """
 
 from typing import Any
@@ -23,61 +24,156 @@ class NotYet(Struct, kw_only=True):
     functions: Any = None
     logprobs: Any = None
     modalities: Any = None
-    prediction: Any = None
-    reasoning_effort: Any = None
     suffix: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     top_logprobs: Any = None
-    verbosity: Any = None
     web_search_options: Any = None
     # llama-server
-    add_generation_prompt: Any = None
+    adaptive_target: Any = None
     chat_template: Any = None
-    chat_template_kwargs: Any = None
     dry_multiplier: Any = None
     dynatemp_range: Any = None
+    image_data: Any = None
+    input_extra: Any = None
     lora: Any = None
     min_keep: Any = None
     mirostat: Any = None
+    n_cmpl: Any = None
     n_indent: Any = None
     n_probs: Any = None
+    post_sampling_probs: Any = None
+    reasoning_budget: Any = None
+    reasoning_format: Any = None
+    response_fields: Any = None
+    return_tokens: Any = None
     samplers: Any = None
     t_max_predict_ms: Any = None
+    thinking_budget_tokens: Any = None
     top_n_sigma: Any = None
     xtc_probability: Any = None
+    # llama-cpp-python
+    logit_bias_type: Any = None
+    mirostat_mode: Any = None
     # vLLM
-    continue_final_message: Any = None
+    add_special_tokens: Any = None
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    documents: Any = None
+    enable_thinking: Any = None
+    guided_whitespace_pattern: Any = None
+    include_reasoning: Any = None
+    include_stop_str_in_output: Any = None
+    length_penalty: Any = None
+    logits_processors: Any = None
     min_tokens: Any = None
+    prompt_embeds: Any = None
+    prompt_logprobs: Any = None
+    repetition_detection: Any = None
+    return_token_ids: Any = None
+    return_tokens_as_token_ids: Any = None
+    skip_special_tokens: Any = None
+    spaces_between_special_tokens: Any = None
+    stop_token_ids: Any = None
+    structural_tag: Any = None
+    thinking_token_budget: Any = None
+    truncate_prompt_tokens: Any = None
     use_beam_search: Any = None
+    # SGLang
+    ebnf: Any = None
+    min_new_tokens: Any = None
+    no_stop_trim: Any = None
+    separate_reasoning: Any = None
+    stop_regex: Any = None
+    # Ollama
+    context: Any = None
+    format: Any = None
+    images: Any = None
+    num_predict: Any = None
+    options: Any = None
+    raw: Any = None
+    system: Any = None
+    template: Any = None
+    think: Any = None
+    # samplers of others
+    eta_cutoff: Any = None
+    epsilon_cutoff: Any = None
+    guidance_scale: Any = None
+    no_repeat_ngram_size: Any = None
+    penalty_alpha: Any = None
+    smoothing_factor: Any = None
+    tfs_z: Any = None
+    top_a: Any = None
 
+
+_OFF = (0,)
+_NO = (False,)
+_YES = (True,)
+_EMPTY: tuple[object, ...] = ([],)
+_NO_TEXT = ("",)
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
-    "add_generation_prompt": (True,),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "dry_multiplier": (0,),
-    "dynatemp_range": (0,),
-    "echo": (False,),
+    "adaptive_target": (-1,),
+    "add_special_tokens": _YES,
+    "bad_words": _EMPTY,
+    "context": _EMPTY,
+    "documents": _EMPTY,
+    "dry_multiplier": _OFF,
+    "dynatemp_range": _OFF,
+    "echo": _NO,
+    "enable_thinking": _YES,
+    "epsilon_cutoff": _OFF,
+    "eta_cutoff": _OFF,
+    "format": _NO_TEXT,
     "function_call": ("none",),
-    "functions": ([],),
-    "logprobs": (False,),
-    "lora": ([],),
-    "min_keep": (0,),
-    "min_tokens": (0,),
-    "mirostat": (0,),
+    "functions": _EMPTY,
+    "guidance_scale": (1,),
+    "image_data": _EMPTY,
+    "images": _EMPTY,
+    "include_reasoning": _YES,
+    "include_stop_str_in_output": _NO,
+    "input_extra": _EMPTY,
+    "length_penalty": (1,),
+    "logit_bias_type": ("input_ids",),
+    "logits_processors": _EMPTY,
+    "logprobs": _NO,
+    "lora": _EMPTY,
+    "min_keep": _OFF,
+    "min_new_tokens": _OFF,
+    "min_tokens": _OFF,
+    "mirostat": _OFF,
+    "mirostat_mode": _OFF,
     "modalities": (["text"],),
-    "n_indent": (0,),
-    "n_probs": (0,),
-    "suffix": ("",),
-    "t_max_predict_ms": (0,),
-    "tool_choice": ("none",),
-    "tools": ([],),
-    "top_logprobs": (0,),
+    "n_cmpl": (1,),
+    "n_indent": _OFF,
+    "n_probs": _OFF,
+    "no_repeat_ngram_size": _OFF,
+    "no_stop_trim": _NO,
+    "options": ({},),
+    "penalty_alpha": _OFF,
+    "post_sampling_probs": _NO,
+    "raw": _NO,
+    "reasoning_budget": (-1,),
+    "reasoning_format": ("auto", "deepseek"),
+    "response_fields": _EMPTY,
+    "return_token_ids": _NO,
+    "return_tokens": _NO,
+    "return_tokens_as_token_ids": _NO,
+    "separate_reasoning": _YES,
+    "skip_special_tokens": _YES,
+    "smoothing_factor": _OFF,
+    "spaces_between_special_tokens": _YES,
+    "stop_token_ids": _EMPTY,
+    "suffix": _NO_TEXT,
+    "system": _NO_TEXT,
+    "t_max_predict_ms": _OFF,
+    "template": _NO_TEXT,
+    "tfs_z": (1,),
+    "think": _YES,
+    "thinking_budget_tokens": (-1,),
+    "top_a": _OFF,
+    "top_logprobs": _OFF,
     "top_n_sigma": (-1, 0),
-    "use_beam_search": (False,),
-    "verbosity": ("medium",),
-    "xtc_probability": (0,),
+    "use_beam_search": _NO,
+    "xtc_probability": _OFF,
 }
 """Values that ask for the default."""
 

@@ -3,16 +3,22 @@
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
+from gpufc.protocol import Tokens
 from gpufc.sampling import SamplingParams
 from supervisor.http.schemas import INT64_MAX, GenerationFields
 from supervisor.http.unsupported import refuse_unsupported
+
+MOST_TOKENS = 2**31 - 1
+"""More than any context has."""
+BANNED = -100.0
+"""The bias of a token that cannot come."""
+MAX_BIASED_CHARS = 256
 
 _SAME_NAME = (
     "temperature",
     "top_p",
     "min_p",
     "typical_p",
-    "repeat_penalty",
     "repeat_last_n",
     "frequency_penalty",
     "presence_penalty",
@@ -26,8 +32,12 @@ def choices(body: GenerationFields, limits: LimitsConfig) -> int:
     if n > limits.max_n:
         raise InvalidRequest(f"n is at most {limits.max_n}", param="n")
     refuse_unsupported(body, n)
-    if body.stream_options is not None and not body.stream:
+    options = body.stream_options
+    if options is not None and not body.stream:
         raise InvalidRequest("stream_options needs stream: true", param="stream_options")
+    if options is not None and options.continuous_usage_stats:
+        place = "stream_options.continuous_usage_stats"
+        raise InvalidRequest(f"{place} is not supported yet", param=place)
     return n
 
 
@@ -35,18 +45,23 @@ def max_tokens(body: GenerationFields, preferred: int | None, default: int | Non
     """The limit of generated tokens; None is up to the end of the context."""
     for value in (preferred, body.max_tokens, body.n_predict):
         if value is not None:
-            return None if value < 0 else value
+            return None if value < 0 else min(value, MOST_TOKENS)
     return default
 
 
-def sampling(body: GenerationFields, limits: LimitsConfig, n_vocab: int | None) -> SamplingParams:
-    """The sampling parameters, with the seed fixed. `n_vocab` is None while it is unknown."""
+def sampling(body: GenerationFields, biases: dict[int, float]) -> SamplingParams:
+    """The sampling parameters, with the seed fixed. `biases` are those of `bias_of_tokens`."""
     given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     if body.top_k is not None:
         given["top_k"] = max(0, body.top_k)  # llama-server: any value below 1 is off
+    penalty = body.repetition_penalty if body.repeat_penalty is None else body.repeat_penalty
+    if penalty is not None:
+        given["repeat_penalty"] = penalty
+    # -1 is llama-server's word for a random seed
+    is_random = body.seed is None or body.seed == -1
     return SamplingParams(
-        seed=new_seed() if body.seed is None else body.seed & INT64_MAX,
-        logit_bias=_logit_bias(body.logit_bias or {}, limits, n_vocab),
+        seed=new_seed() if is_random or body.seed is None else body.seed & INT64_MAX,
+        logit_bias=tuple(biases.items()),
         **given,
     )
 
@@ -63,19 +78,49 @@ def stop_strings(stop: str | list[str] | None, limits: LimitsConfig) -> tuple[st
     return tuple(text for text in given if text)
 
 
-def _logit_bias(
-    given: dict[str, float], limits: LimitsConfig, n_vocab: int | None
-) -> tuple[tuple[int, float], ...]:
+def biases(body: GenerationFields, limits: LimitsConfig) -> dict[int | str, float]:
+    """`logit_bias` by token id or by text. A text of digits is an id."""
+    given = body.logit_bias or {}
     if len(given) > limits.max_logit_bias:
-        raise InvalidRequest(f"at most {limits.max_logit_bias} entries", param="logit_bias")
-    return tuple((_token_id(key, n_vocab), bias) for key, bias in given.items())
+        raise _too_many_biases(limits)
+    found: dict[int | str, float] = {}
+    for key, bias in given.items() if isinstance(given, dict) else given:
+        if bias is not True:
+            found[_token_or_text(key)] = BANNED if bias is False else bias
+    return found
 
 
-def _token_id(text: str, n_vocab: int | None) -> int:
+def bias_of_tokens(
+    given: dict[int | str, float],
+    tokens: dict[str, Tokens],
+    limits: LimitsConfig,
+    n_vocab: int | None,
+) -> dict[int, float]:
+    """The bias of each token: that of its id, or of a text that it is a part of.
+
+    `tokens` holds those of each text. `n_vocab` is None while it is unknown.
+    """
+    found: dict[int, float] = {}
+    for key, bias in given.items():
+        found.update(dict.fromkeys((key,) if isinstance(key, int) else tokens[key], bias))
+    if len(found) > limits.max_logit_bias:
+        raise _too_many_biases(limits)
+    for token in found:
+        if not 0 <= token < (n_vocab or 2**31):
+            raise InvalidRequest(f"token id {token} is not in the vocabulary", param="logit_bias")
+    return found
+
+
+def _token_or_text(key: int | str) -> int | str:
     # `int` would also take "+1", "1_0" and, slowly, a megabyte of digits
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
-        raise InvalidRequest(f"{text[:20]!r} is not a token id", param="logit_bias")
-    token = int(text)
-    if token >= (n_vocab or 2**31):
-        raise InvalidRequest(f"token id {token} is not in the vocabulary", param="logit_bias")
-    return token
+    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= 10:
+        return int(key)
+    if isinstance(key, str) and not 0 < len(key) <= MAX_BIASED_CHARS:
+        raise InvalidRequest(
+            f"a text in logit_bias has 1 to {MAX_BIASED_CHARS} characters", param="logit_bias"
+        )
+    return key
+
+
+def _too_many_biases(limits: LimitsConfig) -> InvalidRequest:
+    return InvalidRequest(f"at most {limits.max_logit_bias} entries", param="logit_bias")

@@ -68,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     add("--batched-bench", type=Path, metavar="PATH",
         help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
+    add("--against", type=Path, metavar="FOLDER",
+        help="compare with the gpufc in another checkout, such as the commit before")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
     add("--growth", type=_count, metavar="N",
@@ -102,6 +104,8 @@ def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
         key, values = scenario.variants
         return [Gpufc(name=f"{key}={value}", keys=keys | {key: value}) for value in values]
     ours: Server = Gpufc(keys=keys)
+    if options.against is not None:
+        return [ours, Gpufc(name="before", keys=keys, checkout=_checkout(options.against))]
     if options.alone:
         return [ours]
     arguments = tuple(options.llama_server_arguments.split())
@@ -131,6 +135,12 @@ def batched_bench(options: argparse.Namespace) -> Path:
     """llama.cpp's batched benchmark. Raises `WrongOption`."""
     given: Path | None = options.batched_bench
     return _program(given or llama_server(options).with_name("llama-batched-bench"))
+
+
+def _checkout(folder: Path) -> Path:
+    if not (folder / "supervisor" / "cli").is_dir():
+        raise WrongOption(f"{folder} is no checkout of gpufc; `git worktree add` makes one")
+    return folder.resolve()
 
 
 def _program(path: Path) -> Path:

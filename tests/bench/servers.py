@@ -60,13 +60,15 @@ class Server(Protocol):
 
 
 class Gpufc(Struct, frozen=True, kw_only=True):
-    """This project's service. `keys` are further keys of its configuration.
+    """This project's service, from this tree or another `checkout`. `keys` are further keys of its
+    configuration.
 
     It has no spare worker: the spare's start would fall into the measurement.
     """
 
     name: str = "gpufc"
     keys: dict[str, str] = {}
+    checkout: Path | None = None
 
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
         command = [sys.executable, "-m", "supervisor.cli", "start"]
@@ -79,7 +81,11 @@ class Gpufc(Struct, frozen=True, kw_only=True):
         keys["flash_attention"] = setting.flash_attention
         unified = {} if setting.unified is None else {"kv_unified": str(setting.unified).lower()}
         all_keys = {**keys, **unified, **self.keys}
-        return {f"GPUFC_{key.upper()}": str(value) for key, value in all_keys.items()}
+        environ = {f"GPUFC_{key.upper()}": str(value) for key, value in all_keys.items()}
+        if self.checkout is not None:
+            known = os.environ.get("PYTHONPATH")
+            environ["PYTHONPATH"] = os.pathsep.join([str(self.checkout), *filter(None, [known])])
+        return environ
 
 
 class LlamaServer(Struct, frozen=True, kw_only=True):

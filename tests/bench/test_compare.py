@@ -12,7 +12,7 @@ import pytest
 
 from gpufc import settings
 from supervisor.bench.figures import figures
-from tests.bench import batched, command, growth, table
+from tests.bench import batched, command, growth, options, table
 from tests.bench.intruder import Intrusion
 from tests.bench.intruder import metrics as intruder_metrics
 from tests.bench.results import Results
@@ -273,6 +273,26 @@ def test_set_takes_keys_of_the_configuration(
     words = ["--alone", "--scenario", "one", "--model", "/m.gguf", "--set", entry]
     assert command.main(words) == 2
     assert entry in capsys.readouterr().err
+
+
+def test_another_checkout_runs_its_own_code_with_the_same_setting(tmp_path: Path) -> None:
+    (tmp_path / "supervisor" / "cli").mkdir(parents=True)
+    words = ["--scenario", "one", "--model", "/m.gguf", "--against", str(tmp_path)]
+    given = options.parser().parse_args([*words, "--set", "kv_cells=512"])
+    ours, before = options.servers(given, SCENARIOS["one"])
+    setting = options.setting(given)
+    assert (ours.name, before.name) == ("gpufc", "before")
+    environ = before.environ(setting)
+    assert environ.pop("PYTHONPATH").split(os.pathsep)[0] == str(tmp_path.resolve())
+    assert environ == ours.environ(setting)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--scenario", "one", "--model", "/m.gguf", "--against", str(tmp_path)]
+    assert command.main(words) == 2
+    assert "no checkout of gpufc" in capsys.readouterr().err
 
 
 def test_the_list_describes_the_scenarios(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tests import machine, results
 from tests.chaos import (
     cell,
     faults,
+    floods,
     hangs,
     headline,
     matrix,
@@ -102,6 +103,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.matrix, lambda: matrix.run(scripted.Scripted(), cells(faults.ALL), o.lanes)),
         (o.kills, lambda: random_kills.run(o.kills, o.seed)),
         (o.poison, lambda: poison.run(o.poison, o.seed)),
+        (o.floods, lambda: floods.run(o.floods)),
         (o.never_loads, never_loads.run),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (

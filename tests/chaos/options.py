@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--matrix", action="store_true", help="the fault matrix")
     add("--kills", type=int, metavar="N", help="N random faults under load")
     add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
+    add("--floods", type=int, metavar="N", help="N kills under a flood of idle connections")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 

@@ -16,7 +16,7 @@ import psutil
 
 from tests.chaos.load import clients
 from tests.chaos.memory_limit import memory_limit
-from tests.service import Service, lives, service, wait_for
+from tests.service import Service, limited, lives, service, wait_for
 
 POLL_S = 0.002
 SURVIVE_S = 2.0
@@ -80,17 +80,29 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    *arguments: str, environ: dict[str, str], ready: bool = True, memory_bytes: int = 0
+    *arguments: str,
+    environ: dict[str, str],
+    ready: bool = True,
+    memory_bytes: int = 0,
+    n_descriptors: int | None = None,
 ) -> AsyncIterator[Rig]:
     """A service in a folder of its own with a short name, which is removed at the end.
 
-    `memory_bytes`: with a limit of its memory. Raises `OSError` where none can be set.
+    `memory_bytes`: with a limit of its memory. Raises `OSError` where none can be set. Each
+    process may hold `n_descriptors`.
     """
     folder = Path(tempfile.mkdtemp(prefix="ch", dir="/tmp"))
     limits = contextlib.ExitStack()
     try:
         cgroup = limits.enter_context(memory_limit(memory_bytes)) if memory_bytes else None
-        making = service(folder / "r", *arguments, environ=environ, ready=ready, cgroup=cgroup)
+        making = service(
+            folder / "r",
+            *arguments,
+            environ=environ,
+            ready=ready,
+            cgroup=cgroup,
+            prefix=limited(n_descriptors) if n_descriptors else (),
+        )
         running = await asyncio.to_thread(making.__enter__)
         try:
             # each look is a connection of its own: after an upgrade another front listens there

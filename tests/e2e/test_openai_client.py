@@ -122,10 +122,16 @@ def test_a_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> No
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_max_tokens_that_do_not_fit_are_a_bad_request(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model=model_name(client), prompt="word", max_tokens=1024)
-    assert caught.value.code == "context_length_exceeded"
+def test_max_tokens_beyond_the_room_are_cut_to_it(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=model_name(client),
+        prompt=" word" * 1000,
+        max_tokens=1024,
+        extra_body={"ignore_eos": True},
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 1024
 
 
 def test_a_wrong_value_names_its_field(client: openai.OpenAI) -> None:

@@ -201,6 +201,10 @@ def _stuck_while_loading(child: Child) -> None:
 def _ignores_all(child: Child) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child.ready()
+    while not isinstance(wire.decode_to_worker(child.receive()), Prepare):
+        pass
+    child.send(Prepared(child.boot.epoch, RequestNo(0), (1, 2)))
+    child.token(RequestNo(0), finish=FinishReason.LENGTH)
     time.sleep(600)
 
 

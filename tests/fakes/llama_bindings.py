@@ -95,6 +95,8 @@ class FakeLlama:
     def llama_n_ctx(self, context: Any) -> int:
         return int(context.n_ctx)
 
+    llama_n_ctx_seq = llama_n_ctx
+
     def llama_n_seq_max(self, context: Any) -> int:
         return int(context.n_seq_max)
 
@@ -109,6 +111,9 @@ class FakeLlama:
 
     def llama_model_n_layer(self, _: Any) -> int:
         return 8
+
+    def llama_model_n_swa(self, _: Any) -> int:
+        return 0
 
     def llama_model_n_params(self, _: Any) -> int:
         return 1

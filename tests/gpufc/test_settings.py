@@ -256,3 +256,40 @@ def test_models_load_over_http_from_the_folders_of_the_configured_ones(models: P
     named = resolve({"model_dirs": "/a:/b:"}, {}, models)
     assert named.config.model_folders() == ["/a", "/b"]
     assert Config().model_folders() == []
+
+
+def test_the_home_folder_is_expanded_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = [key for key in settings.keys().values() if key.is_path]
+    assert {key.name for key in paths} == {
+        *("runtime_dir", "model_dirs", "model_path", "draft_model_path", "chat_template"),
+    }
+    file = tmp_path / "gpufc.toml"
+    file.write_text('runtime_dir = "~/run"\n')
+    found = resolve({"model_path": "~/m.gguf"}, {"GPUFC_MODEL_DIRS": "~/a:/b/~:~/c"}, file)
+    assert found.config.server.runtime_dir == "/home/me/run"
+    assert only(found).model_path == "/home/me/m.gguf"
+    assert found.config.model_folders() == ["/home/me/a", "/b/~", "/home/me/c"]
+
+
+def test_a_name_that_is_not_utf8_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"model_path \(flag --model-path\) is 'bad\\udcff.gguf'"):
+        resolve({"model_path": "bad\udcff.gguf"})
+    with pytest.raises(ConfigError, match=r"runtime_dir \(variable .* LC_ALL=C.UTF-8"):
+        resolve({}, {"GPUFC_RUNTIME_DIR": "/\udcc3\udca9"})
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    file = tmp_path / "gpufc.toml"
+    file.write_bytes(b"\xef\xbb\xbfport = 7\n")
+    assert resolve(file=file).config.server.port == 7
+
+
+def test_the_root_folder_is_no_folder_of_models_by_default() -> None:
+    def folders(path: str) -> list[str]:
+        return Config(models={"default": ModelConfig(model_path=path)}).model_folders()
+
+    assert folders("/model.gguf") == []
+    assert folders("/models/m.gguf") == ["/models"]

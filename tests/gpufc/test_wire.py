@@ -151,5 +151,11 @@ def test_a_pipe_that_ends_before_the_boot_message_is_no_boot() -> None:
     os.close(read)
 
 
+def test_a_path_that_is_not_utf8_is_a_link_error() -> None:
+    bad = msgspec.structs.replace(BOOT, model=ModelConfig(model_path="bad\udcff.gguf"))
+    with pytest.raises(LinkError, match="cannot be encoded"):
+        wire.write_boot(-1, bad)
+
+
 def test_the_token_is_not_in_what_a_log_would_print() -> None:
     assert "secret" not in repr(BOOT)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.service import COMMAND, Service, clean_environment
 
+NOT_RUNNING = 4
 REFUSED = 5
 
 

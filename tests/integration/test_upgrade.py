@@ -4,15 +4,17 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 import pytest
 
-from tests.integration.commands import REFUSED, command, fake_model
+from tests.integration.commands import NOT_RUNNING, REFUSED, command, fake_model
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
 from tests.service import Service, lives, service, wait_for
 
@@ -301,5 +303,98 @@ async def test_with_the_new_front_the_workers_end_and_the_old_one_says_so(
         await asyncio.to_thread(wait_for, lambda: not lives(running.worker), why="it has ended")
         events = await open_stream
         assert '"engine_unavailable"' in events[-2] or '"engine_crashed"' in events[-2], events[-2]
-        await upgrade
+        await upgrade  # it is 0 or 4: the new front may have served for a moment
     await asyncio.to_thread(running.service.process.wait, 60)
+
+
+# what the command says
+
+
+def unread(url: str) -> socket.socket:
+    """A client with a long answer of which it takes nothing."""
+    address = urlsplit(url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((address.hostname, address.port))
+    body = b'{"prompt": "x", "n": 8, "max_tokens": 30000, "stream": true}'
+    head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
+    return client
+
+
+async def test_the_command_returns_when_the_new_front_serves_and_says_what_is_left(
+    running: Running,
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        text = asyncio.create_task(stream(session, running.url, "x", max_tokens=900))
+        await asyncio.to_thread(
+            wait_for, lambda: running.service.status()["tokens"]["generated_total"] > 3
+        )
+        code, said = await running.upgrade()
+        pid = running.front().pid
+        assert code == 0
+        assert f"upgraded: the front is pid {pid} now" in said
+        assert f"the old one (pid {running.old.pid}) still answers 1 request, then ends" in said
+        assert lives(running.old)
+        assert not text.done()
+        assert joined(await text) == fake_text("x", 900)
+    await running.until_old_is_gone()
+
+
+async def test_readers_that_take_nothing_keep_no_old_front(tmp_path: Path) -> None:
+    wide = {
+        "GPUFC_N_CTX": "40000",
+        "GPUFC_KV_CELLS": "400000",
+        "GPUFC_FAKE_SCRIPT": "step_ms=1",
+        "GPUFC_SHUTDOWN_TIMEOUT_S": "2",
+    }
+    with upgradable(tmp_path, **wide) as running:
+        client = unread(running.url)
+        await asyncio.to_thread(
+            wait_for, lambda: running.service.status()["requests"]["running"] == 8
+        )
+        for _ in range(2):
+            code, said = await running.upgrade()
+            assert code == 0, said
+        async with aiohttp.ClientSession() as session:
+            reading = asyncio.create_task(stream(session, running.url, "y", max_tokens=300))
+            await running.until_old_is_gone()
+            assert joined(await reading) == fake_text("y", 300)
+        log = (running.service.runtime.logs / "front.log").read_text()
+        assert "stalled_client_cut_off" in log
+        await asyncio.to_thread(running.service.wait_idle)
+        client.close()
+
+
+async def test_a_front_that_dies_before_the_new_one_serves_is_not_upgraded(tmp_path: Path) -> None:
+    # the new front does not begin before the old one has died
+    begun = tmp_path / "begun"
+    late = (
+        "import os, sys, time\n"
+        "if 'supervisor.handover' in sys.orig_argv:\n"
+        "    parent = os.getppid()\n"
+        f"    open({str(begun)!r}, 'w').close()\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.01)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(late)
+    path = os.pathsep.join((ROOT, str(tmp_path)))
+    with upgradable(tmp_path, PYTHONPATH=path) as running:
+        upgrade = asyncio.create_task(running.upgrade())
+        await asyncio.to_thread(wait_for, begun.exists)
+        running.old.kill()
+        await asyncio.to_thread(running.service.process.wait, 30)
+        code, said = await upgrade
+    assert code == NOT_RUNNING
+    (line,) = [line for line in said.splitlines() if line.startswith("error:")]
+    assert "ended during the upgrade, and no new one serves" in line
+    assert "upgraded" not in said.replace("upgrading", "")
+
+
+async def test_commands_that_leave_early_leave_no_error_in_the_log(running: Running) -> None:
+    for _ in range(3):
+        for name in ("restart", "upgrade"):
+            assert (await command(running.service, name))[0] == 0
+    log = (running.service.runtime.logs / "front.log").read_text()
+    assert " ERROR " not in log
+    assert "Traceback" not in log

@@ -1,6 +1,7 @@
 """The private folder of one front."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from gpufc.errors import ConfigError, StartError
 from gpufc.ids import WorkerName
+from supervisor.fleet.refusal import is_by_system
 from supervisor.runtime_dir import RuntimeDir
 
 
@@ -141,3 +143,46 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_name_cannot_leave_the_log_folder(tmp_path: Path) -> None:
     runtime = RuntimeDir.find(str(tmp_path))
     assert runtime.worker_log(WorkerName("../../etc/x")).parent == runtime.logs
+
+
+def test_a_folder_that_vanished_is_made_anew_and_is_held_again(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    runtime = RuntimeDir.acquire(str(path))
+    shutil.rmtree(path)
+    runtime.restore()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert runtime.logs.is_dir()
+    assert RuntimeDir.find(str(path)).front_pid() == os.getpid()
+    with pytest.raises(StartError, match="another front"):
+        RuntimeDir.acquire(str(path))
+    runtime.cleanup()
+    RuntimeDir.acquire(str(path)).cleanup()
+
+
+def test_only_the_log_folder_is_made_anew_where_only_that_vanished(tmp_path: Path) -> None:
+    runtime = RuntimeDir.acquire(str(tmp_path / "r"))
+    before = (runtime.path / "front.lock").stat().st_ino
+    shutil.rmtree(runtime.logs)
+    runtime.restore()
+    assert runtime.logs.is_dir()
+    assert (runtime.path / "front.lock").stat().st_ino == before
+    runtime.cleanup()
+
+
+def test_a_folder_that_another_front_has_taken_meanwhile_stays_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    first = RuntimeDir.acquire(str(path))
+    shutil.rmtree(path)
+    second = RuntimeDir.acquire(str(path))
+    second.admin_token.write_text("the second's")
+    with pytest.raises(OSError, match="another front") as caught:
+        first.restore()
+    assert is_by_system(caught.value)
+    first.cleanup()
+    assert second.admin_token.exists()
+    second.cleanup()
+
+
+def test_a_folder_that_is_not_held_is_left_alone(tmp_path: Path) -> None:
+    RuntimeDir.find(str(tmp_path / "r")).restore()
+    assert not (tmp_path / "r").exists()

@@ -84,10 +84,13 @@ class FakeBackend:
         self._room = cells if _is_unified(config) else cells // n_sequences
         self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
         self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
+        self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
-        self.facts = _facts(config, n_sequences, cells, self._n_batch)
+        self.facts = _facts(
+            config, n_sequences, cells, self._n_batch, can_cut=not self._script.uncut
+        )
 
     @classmethod
     def load(
@@ -114,6 +117,9 @@ class FakeBackend:
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
+        if self._script.window and self.facts.unified:
+            for slot in batch.sequences:
+                self._take_passed_cell(slot)
         rows: list[Logits] = []
         entries = zip(batch.tokens, batch.sequences, batch.outputs, strict=True)
         for token, slot, wanted in entries:
@@ -128,6 +134,10 @@ class FakeBackend:
 
     def remove(self, slot: int, start: int = 0) -> None:
         cells = self._slots[slot]
+        if 0 < start < len(cells):
+            self._require_prefix(slot, start)
+        if not start:
+            self._lost[slot] = 0
         for cell in cells[start:]:
             cell.n_users -= 1
             self._n_used -= cell.n_users == 0 or not self.facts.unified
@@ -138,6 +148,8 @@ class FakeBackend:
             raise DecodeFailed(f"copy to slot {target}, which is not empty")
         if n_tokens > len(self._slots[source]):
             raise DecodeFailed(f"copy of {n_tokens} tokens from a shorter slot {source}")
+        self._require_prefix(source, n_tokens)
+        self._lost[target] = self._lost[source]
         prefix = self._slots[source][:n_tokens]
         if self.facts.unified:
             for cell in prefix:
@@ -146,6 +158,19 @@ class FakeBackend:
         else:
             self._slots[target] = [_Cell(cell.token, cell.state) for cell in prefix]
             self._n_used += n_tokens
+
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
+        return self._lost[slot] <= max(0, n_tokens - self._script.window)
+
+    def _require_prefix(self, slot: int, n_tokens: int) -> None:
+        n_held = len(self._slots[slot])
+        if self._script.uncut and n_tokens < n_held:
+            raise DecodeFailed(f"slot {slot} of {n_held} tokens cannot be cut at {n_tokens}")
+        if not self.keeps_prefix(slot, n_tokens):
+            raise DecodeFailed(
+                f"slot {slot} has lost {self._lost[slot]} cells, and the window of token"
+                f" {n_tokens} begins earlier"
+            )
 
     def state_bytes(self, slot: int) -> int:
         """See `Backend`. A state is the slot's tokens, four bytes each."""
@@ -243,6 +268,13 @@ class FakeBackend:
         self._n_used += 1
         return state
 
+    def _take_passed_cell(self, taker: int) -> None:
+        """Some other slot loses its oldest cell that its window has passed."""
+        for slot, cells in enumerate(self._slots):
+            if slot != taker and self._lost[slot] < len(cells) - self._script.window:
+                self._lost[slot] += 1
+                return
+
     def _meets_nan(self, state: State) -> bool:
         """Commit the faults that are due now. True if one is `NAN`, a fault of the logits."""
         due = (entry for entry in state.directives if entry.at == state.n_generated)
@@ -266,7 +298,9 @@ def _is_unified(config: ModelConfig) -> bool:
     return config.kv_unified is not KvUnified.FALSE
 
 
-def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> ModelFacts:
+def _facts(
+    config: ModelConfig, n_sequences: int, cells: int, n_batch: int, *, can_cut: bool
+) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
     room = cells if _is_unified(config) else cells // n_sequences
     return ModelFacts(
@@ -284,7 +318,7 @@ def _facts(config: ModelConfig, n_sequences: int, cells: int, n_batch: int) -> M
         n_params=0,
         model_bytes=0,
         unified=_is_unified(config),
-        can_cut=True,
+        can_cut=can_cut,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],
         eos_text=SPECIALS[EOS],

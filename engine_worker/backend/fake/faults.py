@@ -11,6 +11,9 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
     nan=1                all logits are NaN
     leak_kb=64           each decode keeps that much more memory
+    window=32            tokens attend to so many before them, and each token that is computed in
+                         one cache for all takes the cell of another slot that its window has passed
+    uncut=1              a slot is copied whole or not at all, as the state of a recurrent model
 
 A file `MODEL.script` next to the model's file adds to it, for that model only. The model's file
 need not exist.
@@ -56,6 +59,8 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     fail_once_file: str = ""
     nan: int = 0
     leak_kb: int = 0
+    window: int = 0
+    uncut: int = 0
 
 
 def script_of(config: ModelConfig) -> Script:

@@ -38,6 +38,7 @@ class LlamaBackend:
         self._model: ModelPointer | None = loaded.model
         self._context: ContextPointer | None = loaded.context
         self._memory = lc.llama_get_memory(loaded.context)
+        self._window = int(lc.llama_model_n_swa(loaded.model))
         self._vocabulary = vocabulary
         self._batch = _BatchArrays(lc.llama_n_batch(loaded.context))
         self._graph_finders = loaded.graph_finders
@@ -152,9 +153,18 @@ class LlamaBackend:
         if lc.llama_memory_seq_pos_max(self._memory, target) >= n_tokens:
             self.remove(target, n_tokens)
 
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
+        """See `Backend`. `find_slot` in llama.cpp's cache takes a cell that its sequence's window
+        has passed, even when others are free, and removes all older positions of that sequence."""
+        if not self._window:
+            return True
+        if not self.facts.can_cut:  # the lowest position is that of the recurrent part
+            return not self.facts.unified
+        first = int(lc.llama_memory_seq_pos_min(self._memory, slot))
+        return 0 <= first <= max(0, n_tokens - self._window)
+
     def state_bytes(self, slot: int) -> int:
-        """See `Backend`. A state that cannot be cut is not exported."""
-        return int(lc.llama_state_seq_get_size(self._context, slot)) if self.facts.can_cut else 0
+        return int(lc.llama_state_seq_get_size(self._context, slot))
 
     def export_state(self, slot: int, memory: memoryview) -> int:
         target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)

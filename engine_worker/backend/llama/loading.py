@@ -26,7 +26,12 @@ from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.fingerprint import fingerprint
-from engine_worker.model_file.gguf_header import read_header, require_text_model
+from engine_worker.model_file.gguf_header import (
+    GgufHeader,
+    original_context,
+    read_header,
+    require_text_model,
+)
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
@@ -73,12 +78,14 @@ class Loader:
         self._header = read_header(Path(config.model_path))
         require_text_model(self._header, config.model_path)
         self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
+        n_ctx = _n_ctx(config, self._n_ctx_train)
         wish = cells.Wish(
-            n_ctx=_n_ctx(config, self._n_ctx_train),
+            n_ctx=n_ctx,
             n_running=max(1, n_sequences - config.cached_sequences),
             n_sequences=n_sequences,
             unified=config.kv_unified,
             kv_cells=config.kv_cells,
+            most_shared=_most_shared(self._header, n_ctx),
         )
         on_gpu = parameters.flash_attention(config, on_gpu=True)
         on_cpu = parameters.flash_attention(config, on_gpu=False)
@@ -214,6 +221,7 @@ class Loader:
             n_vocab=n_vocab,
             on_gpu=on_gpu,
             whole=whole,
+            windowed=lc.llama_model_n_swa(model) > 0,
         )
         finders = graph_finders(lc, n_vocab, self._n_sequences, whole=whole)
         for finder in finders:
@@ -247,13 +255,14 @@ class Loader:
     ) -> ModelFacts:
         lc = self._lc
         template = lc.llama_model_chat_template(model, None)
+        n_ctx_seq = lc.llama_n_ctx_seq(context)
         n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
         return ModelFacts(
-            fingerprint=fingerprint(self._header, self._numerics(on_gpu=n_layers > 0)),
+            fingerprint=fingerprint(self._header, self._numerics(n_ctx_seq, on_gpu=n_layers > 0)),
             architecture=self._header.architecture,
             n_ctx=self._demand.wish.n_ctx,
             n_ctx_train=lc.llama_model_n_ctx_train(model),
-            kv_cells=lc.llama_n_ctx(context),
+            kv_cells=lc.llama_n_ctx(context) if self._demand.model.has_cells else 0,
             n_sequences=n_sequences,
             batch_tokens=n_batch,
             max_outputs=parameters.max_outputs(vocabulary.n_tokens, n_sequences, n_batch),
@@ -273,13 +282,17 @@ class Loader:
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
         )
 
-    def _numerics(self, *, on_gpu: bool) -> tuple[str, ...]:
+    def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
         config = self._config
         flash = parameters.flash_attention(config, on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
-        return self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
+        found = self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
+        original = original_context(self._header)
+        if original is None:
+            return found
+        return *found, "rope=long" if n_ctx_seq > original else "rope=short"
 
 
 def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
@@ -293,6 +306,13 @@ def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
         logger.warning("n_ctx_lowered from=%d to=%d reason=kv_cells", n_ctx, config.kv_cells)
         n_ctx = config.kv_cells
     return n_ctx
+
+
+def _most_shared(header: GgufHeader, n_ctx: int) -> int | None:
+    """A context within the original one keeps the short factors, which suit it. Only the operator's
+    `kv_cells` may ask for more cells."""
+    original = original_context(header)
+    return None if original is None or n_ctx > original else original
 
 
 def _log_fewer_layers(before: int, after: int, reason: MemoryShort) -> None:

@@ -126,14 +126,19 @@ def context_parameters(
     n_vocab: int,
     on_gpu: bool,
     whole: bool,
+    windowed: bool,
 ) -> Parameters:
     """`llama_context_params`. `whole`: all layers are on GPUs. The CPU then only looks up rows of
-    an embedding, which one thread does faster than several."""
+    an embedding, which one thread does faster than several. `windowed`: some layers attend to a
+    sliding window only."""
     params = lc.llama_context_default_params()
     params.n_ctx = layout.n_cells
     params.kv_unified = layout.unified
     params.n_seq_max = n_sequences
     params.n_batch, params.n_ubatch = sizes
+    if windowed and layout.unified:
+        # a second pass takes cells that the window of a draft has passed, and the draft may fail
+        params.n_batch = params.n_ubatch
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads

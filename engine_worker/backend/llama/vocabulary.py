@@ -2,8 +2,6 @@
 
 import ctypes
 
-import numpy as np
-
 from engine_worker.backend.llama.bindings import VocabularyBindings, VocabularyPointer
 from engine_worker.backend.port import SpecialToken, SpecialTokens
 
@@ -34,13 +32,12 @@ class Vocabulary:
         data = text.encode("utf-8", "replace")
         capacity = len(data) + 16 if len(data) < 65_536 else len(data) // 2
         while True:
-            tokens = np.empty(capacity, np.int32)
-            pointer = ctypes.cast(tokens.ctypes.data, ctypes.POINTER(ctypes.c_int32))
+            tokens = (ctypes.c_int32 * capacity)()
             count = self._lc.llama_tokenize(
-                self.pointer, data, len(data), pointer, capacity, add_special, parse_special
+                self.pointer, data, len(data), tokens, capacity, add_special, parse_special
             )
             if count >= 0:
-                return [int(token) for token in tokens[:count].tolist()]
+                return tokens[:count]
             capacity = -count
 
     def written(self, text: str) -> list[int]:

@@ -33,6 +33,21 @@ def test_the_longest_prefix_wins_also_of_a_running_sequence() -> None:
     assert prefixes.match("", LONG) == Match(1, 60)
 
 
+def test_a_holding_that_has_lost_its_window_is_passed_over_for_a_shorter_prefix() -> None:
+    asked = []
+
+    def keeps(slot: int, n_tokens: int) -> bool:
+        asked.append((slot, n_tokens))
+        return slot != 1
+
+    prefixes = PrefixCache(can_cut=True, keeps_prefix=keeps)
+    idle(prefixes, 0, LONG[:30])
+    idle(prefixes, 1, LONG[:60])
+    assert prefixes.match("", LONG) == Match(0, 30)
+    assert prefixes.match_in(1, "", LONG) is None
+    assert asked == [(1, 60), (0, 30), (1, 60)]
+
+
 def test_at_least_one_token_is_left_to_compute() -> None:
     prefixes = cache()
     prefixes.hold(0, "", LONG)

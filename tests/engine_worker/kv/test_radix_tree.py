@@ -54,11 +54,12 @@ class TreeAgainstLists(RuleBasedStateMachine):
             self.paths[to] = self.paths.pop(source)
 
     @rule(tokens=TOKENS)
-    def longest(self, tokens: list[int]) -> None:
-        lengths = {slot: common_prefix(path, tokens) for slot, path in self.paths.items()}
-        most = max(lengths.values(), default=0)
-        best = {slot for slot, length in lengths.items() if most and length == most}
-        assert self.tree.longest(tokens) == (most, best)
+    def prefixes(self, tokens: list[int]) -> None:
+        by_length: dict[int, set[int]] = {}
+        for slot, path in self.paths.items():
+            by_length.setdefault(common_prefix(path, tokens), set()).add(slot)
+        by_length.pop(0, None)
+        assert list(self.tree.prefixes(tokens)) == sorted(by_length.items(), reverse=True)
 
     @rule(tokens=TOKENS)
     def ends_along(self, tokens: list[int]) -> None:
@@ -108,7 +109,7 @@ def test_a_path_that_grows_alone_stays_one_node() -> None:
     tree.insert(0, range(100))
     for start in range(100, 1000, 100):
         tree.extend(0, range(start, start + 100))
-    assert tree.longest(range(2000)) == (1000, {0})
+    assert list(tree.prefixes(range(2000))) == [(1000, {0})]
     assert len(tree._root.children) == 1
     assert not tree._ends[0].children
 
@@ -120,4 +121,4 @@ def test_a_path_that_follows_another_one_in_chunks_shares_its_nodes() -> None:
     for start in range(100, 1000, 100):
         tree.extend(1, range(start, start + 100))
     assert tree._ends[1] is tree._ends[0]
-    assert tree.longest(range(2000)) == (1000, {0, 1})
+    assert list(tree.prefixes(range(2000))) == [(1000, {0, 1})]

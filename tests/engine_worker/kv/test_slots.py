@@ -77,6 +77,26 @@ def test_in_streams_it_goes_on_in_place_if_that_is_beside_those_that_run() -> No
     assert (again.slot, second.slot, slots.take_edits()) == (0, 1, [])
 
 
+def test_the_source_of_a_pending_copy_is_asked_for_its_window() -> None:
+    asked = []
+
+    def keeps(slot: int, n_tokens: int) -> bool:
+        asked.append((slot, n_tokens))
+        return True
+
+    cache = PrefixCache(can_cut=True, keeps_prefix=keeps)
+    slots = Slots(6, max_idle=6, cache=cache)
+    running = run(slots, 1, PREFIX)
+    slots.take_edits()
+    beside = sequence(spec(2, (*PREFIX[:30], 90, 91)))
+    slots.give(beside)
+    end(slots, beside, running)
+    again = sequence(spec(3, (*PREFIX[:30], 90, 91)))
+    slots.give(again)
+    assert again.slot == 1
+    assert set(asked) == {(0, 30)}
+
+
 @pytest.mark.parametrize("layout", [shared, streams])
 def test_a_slot_in_which_a_conversation_goes_on_is_not_given_up_as_idle(
     layout: Callable[[], Slots],

@@ -23,10 +23,18 @@ class States:
     """A backend with a text as the state of each slot."""
 
     def __init__(
-        self, texts: dict[int, bytes] | None = None, *, refuses: int | None = None
+        self,
+        texts: dict[int, bytes] | None = None,
+        *,
+        refuses: int | None = None,
+        gaps: tuple[int, ...] = (),
     ) -> None:
         self.texts = texts or {}
+        self._gaps = gaps
         self._refuses = refuses
+
+    def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
+        return slot not in self._gaps
 
     def state_bytes(self, slot: int) -> int:
         return len(self.texts.get(slot, b""))
@@ -90,6 +98,12 @@ def test_states_are_taken_over_in_order(fd: int) -> None:
     assert (done.n_sequences, done.n_tokens, done.n_bytes) == (2, 5, 9)
     assert new.texts == {10: b"four!", 11: b"zero"}
     assert keeper.held == {10: ("b", (4, 5)), 11: ("a", (1, 2, 3))}
+
+
+def test_a_state_that_has_lost_its_window_is_left_out(fd: int) -> None:
+    old = States(OLD.texts, gaps=(4,))
+    assert export(old, HOLDINGS, fd, fingerprint="f", limit_bytes=1 << 20).n_sequences == 1
+    assert [saved.tokens for saved in KvReader(fd, "f").sequences] == [(1, 2, 3)]
 
 
 def test_a_state_that_does_not_fit_is_left_out(fd: int) -> None:

@@ -4,7 +4,13 @@ from engine_worker.model_file.gguf_header import GgufHeader
 from engine_worker.model_file.gguf_reader import Value
 
 
-def header(tensor_bytes: dict[str, int] | None = None, **metadata: Value) -> GgufHeader:
+def header(
+    tensor_bytes: dict[str, int] | None = None,
+    *,
+    state_layers: frozenset[int] = frozenset(),
+    key_layers: frozenset[int] = frozenset(),
+    **metadata: Value,
+) -> GgufHeader:
     """A llama's; `attention__head_count` stands for `llama.attention.head_count`."""
     named = {f"llama.{key.replace('__', '.')}": value for key, value in metadata.items()}
     return GgufHeader(
@@ -14,4 +20,6 @@ def header(tensor_bytes: dict[str, int] | None = None, **metadata: Value) -> Ggu
         header_bytes=0,
         file_bytes=0,
         parts=(),
+        state_layers=state_layers,
+        key_layers=key_layers,
     )

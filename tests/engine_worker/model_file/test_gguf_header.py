@@ -163,3 +163,21 @@ def test_the_demo_model_is_read(model_path: Path) -> None:
     assert header.architecture == "llama"
     assert header.number("llama.block_count") == 30
     assert header.text("tokenizer.chat_template")
+
+
+def test_a_tensor_of_an_unknown_type_takes_the_bytes_up_to_the_next_one(path: Path) -> None:
+    tensors = [
+        tensor("blk.0.ffn_up.weight", (64, 2), 8, 512),
+        tensor("blk.1.ffn_up.weight", (64, 2), 999, 0),
+        tensor("output.weight", (64, 2), 999, 648),
+    ]
+    path.write_bytes(gguf([ARCH], tensors, b"\1" * 700))
+    assert read_header(path).tensor_bytes == {"blk.0": 136, "blk.1": 512, "output": 52}
+
+
+def test_layers_with_states_and_layers_with_keys_are_told_apart(path: Path) -> None:
+    names = ("blk.0.ssm_in.weight", "blk.1.attn_k.weight", "blk.2.ssm_a", "blk.2.attn_k.weight")
+    tensors = [tensor(name, (4,), 0, 16 * at) for at, name in enumerate(names)]
+    path.write_bytes(gguf([ARCH], tensors, b"\1" * 64))
+    header = read_header(path)
+    assert (header.state_layers, header.key_layers) == ({0, 2}, {1, 2})

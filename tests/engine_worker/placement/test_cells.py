@@ -106,3 +106,22 @@ def test_streams_that_were_asked_for_may_take_all_there_is_but_not_more() -> Non
     assert cells.choose_layout(asked, [host(2 * GIB)]) == Layout(14 * 4096, unified=False)
     with pytest.raises(MemoryShort, match=r"57,344 cells"):
         cells.choose_layout(asked, [host(GIB)])
+
+
+def test_one_cache_does_not_outgrow_the_cells_at_which_a_model_changes() -> None:
+    asked = wish(4096, 10, most_shared=4096)
+    assert cells.choose_layout(asked, [host(64 * GIB)]) == Layout(4096, unified=True)
+
+
+def test_states_of_all_sequences_are_taken_before_cells() -> None:
+    store = Store(
+        cell_bytes=MIB,
+        score_bytes=0,
+        states_bytes=2 * GIB,
+        available_bytes=10 * GIB,
+        on_gpu=False,
+    )
+    layout = cells.choose_layout(wish(1024, 4), [store])
+    assert layout.n_cells == 2048  # 40 % of the memory, less the states
+    with pytest.raises(MemoryShort, match=r"with 2\.0 GiB of states"):
+        cells.choose_layout(wish(8192, 4), [store])

@@ -55,10 +55,51 @@ def test_embeddings_that_are_the_output_too_are_copied_to_the_device() -> None:
 
 def test_a_header_without_figures_takes_something_all_the_same() -> None:
     model = footprint(header())
-    assert (model.n_layers, model.bytes_per_cell, model.n_heads) == (0, 1, 1)
+    assert (model.n_layers, model.bytes_per_cell, model.n_heads) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("heads", [{}, {"attention__head_count": 0}])
+def test_a_recurrent_model_has_states_and_no_cells(heads: dict[str, int]) -> None:
+    """Mamba 2.8B."""
+    mamba = footprint(
+        header(
+            state_layers=frozenset(range(64)),
+            block_count=64,
+            embedding_length=2560,
+            ssm__conv_kernel=4,
+            ssm__inner_size=5120,
+            ssm__state_size=16,
+            **heads,
+        )
+    )
+    assert not mamba.has_cells
+    assert mamba.state_bytes == (4 * (3 * 5120 + 16 * 5120),) * 64
+
+
+def test_a_layer_with_a_state_and_no_keys_has_no_cells() -> None:
+    """Qwen3-Next: one figure for all layers, of which every fourth has keys."""
+    model = footprint(
+        header(
+            state_layers=frozenset({0, 1, 2}),
+            key_layers=frozenset({3}),
+            block_count=4,
+            embedding_length=2048,
+            attention__head_count=16,
+            attention__head_count_kv=2,
+            attention__key_length=256,
+            attention__value_length=256,
+            ssm__conv_kernel=4,
+            ssm__inner_size=4096,
+            ssm__state_size=128,
+            ssm__group_count=16,
+        )
+    )
+    assert model.cell_bytes == (0, 0, 0, 2 * 512 * 2)
+    assert model.state_bytes == (4 * (3 * (4096 + 2 * 16 * 128) + 128 * 4096),) * 3 + (0,)
+    assert model.device_state_bytes(2) == model.state_bytes[2]
 
 
 def test_without_flash_attention_each_head_has_a_score_for_each_cell() -> None:
-    model = Footprint(layer_bytes=(), output_bytes=0, cell_bytes=(), n_heads=9)
+    model = Footprint(layer_bytes=(), output_bytes=0, cell_bytes=(), state_bytes=(), n_heads=9)
     assert model.score_bytes(128, flash=True) == 256
     assert model.score_bytes(128, flash=False) == 128 * (4 + 9 * 6)

@@ -90,6 +90,7 @@ def demand(**more: Any) -> Demand:
             layer_bytes=(GIB,) * 10,
             output_bytes=GIB // 2,
             cell_bytes=(MIB // 10,) * 10,
+            state_bytes=(0,) * 10,
             n_heads=32,
         ),
         "wish": cells.Wish(n_ctx=4096, n_running=8, n_sequences=8, unified=KvUnified.TRUE),

@@ -6,9 +6,9 @@ from engine_worker.model_file.gguf_header import read_header
 from engine_worker.prompts.chat_template import (
     MAX_SOURCE_CHARS,
     ChatTemplate,
-    Message,
     TemplateError,
 )
+from engine_worker.prompts.conversation import Conversation, Message
 
 
 def user(content: str) -> Message:
@@ -16,13 +16,14 @@ def user(content: str) -> Message:
 
 
 HELLO = ({"role": "system", "content": "Be brief."}, user("Hallo 🙂 世界"))
-SAID = "{{ messages[-1].content }}"
-"""What a template must write to be one."""
+SAID = "{% for m in messages %}{{ m.content }}{% endfor %}"
+"""The part of a template that makes it one."""
+ALL_SAID = "".join(message["content"] for message in HELLO)
 
 
 def render(source: str | None, *messages: Message) -> str:
     template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<p>"})
-    return template.render(messages, add_generation_prompt=True)
+    return template.render(Conversation(list(messages)))
 
 
 def refusal(source: str, *messages: Message) -> str:
@@ -57,8 +58,7 @@ def test_a_model_without_template_gets_chatml() -> None:
     ],
 )  # fmt: skip
 def test_templates_find_what_hugging_face_gives_them(source: str, expected: str) -> None:
-    said = HELLO[-1]["content"]
-    assert render(source + "|" + SAID, *HELLO) == f"{expected}|{said}"
+    assert render(source + "|" + SAID, *HELLO) == f"{expected}|{ALL_SAID}"
 
 
 def test_a_template_s_own_refusal_reaches_the_client() -> None:
@@ -91,7 +91,7 @@ def test_what_a_template_may_not_do_is_refused(source: str) -> None:
     "source", ["{{ raise_exception.__globals__ }}", "{{ ''|attr('__class__')|attr('__mro__') }}"]
 )
 def test_python_s_insides_are_as_if_they_were_not_there(source: str) -> None:
-    assert render(source + SAID, *HELLO) == HELLO[-1]["content"]
+    assert render(source + SAID, *HELLO) == ALL_SAID
 
 
 def test_sizes_are_bounded() -> None:
@@ -119,10 +119,10 @@ def test_a_template_that_writes_nothing_of_what_a_user_says_is_an_error() -> Non
 
 
 def test_a_conversation_whose_last_message_the_template_drops_is_refused() -> None:
-    source = "{% for m in messages if m.role != 'tool' %}{{ m.content }}{% endfor %}"
-    tool = {"role": "tool", "content": "42 degrees"}
-    assert "leaves out the last message (tool)" in refusal(source, user("x"), tool)
-    assert render(source, tool, user("x")) == "x"
+    source = "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}"
+    answer = {"role": "assistant", "content": "42 degrees"}
+    assert "leaves out the last message (assistant)" in refusal(source, user("x"), answer)
+    assert render(source, answer, user("x")) == "x"
 
 
 @pytest.mark.parametrize("source", ["{{ messages[-1].content | trim }}", "{{ messages | tojson }}"])

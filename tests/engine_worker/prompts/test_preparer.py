@@ -1,10 +1,9 @@
-from typing import Any
-
 import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS, EOS, N_VOCAB, SPECIAL_TOKENS, tokenize
 from engine_worker.backend.port import SpecialTokens
+from engine_worker.prompts.conversation import Conversation
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.tokenizer import PrepareCancelled, Tokenizer
 from gpufc.config import ModelConfig
@@ -20,8 +19,8 @@ class Plain:
     def __init__(self, start: str = "") -> None:
         self.start = start
 
-    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
-        return self.start + "".join(message["content"] for message in messages)
+    def render(self, given: Conversation) -> str:
+        return self.start + "".join(message["content"] for message in given.messages)
 
 
 class CountingBackend(FakeBackend):

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from engine_worker.prompts import queue
@@ -6,6 +8,7 @@ from engine_worker.prompts.tokenizer import PrepareCancelled
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Detokenize, Prepare, TextPrompt
+from tests.service import wait_for
 
 EPOCH = Epoch(1)
 LONG = "x" * (queue.SHORT_BYTES + 1)
@@ -56,6 +59,28 @@ def test_a_long_prompt_lets_later_short_ones_pass_for_a_while_only(
     prompts.put(ask(3))
     order = [taken(prompts, Lane.ANY).question.request for _ in range(3)]
     assert order == [2, 1, 3]
+
+
+def test_a_short_prompt_is_left_to_its_own_lane_until_the_other_one_helps(
+    prompts: PrepareQueue,
+) -> None:
+    prompts.put(ask(1))
+    assert prompts.take(Lane.ANY, 0, helps=False) is None
+    task = prompts.take(Lane.ANY, 0, helps=True)
+    assert task is not None
+    assert task.question == ask(1)
+
+
+def test_a_short_prompt_goes_to_its_own_lane_while_that_is_idle(prompts: PrepareQueue) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        short = pool.submit(prompts.take, Lane.SHORT, 60.0)
+        wait_for(lambda: Lane.SHORT in prompts.idle)
+        prompts.put(ask(1))
+        # idle still, or it has the prompt already
+        assert prompts.take(Lane.ANY, 0) is None
+        task = short.result(60.0)
+    assert task is not None
+    assert task.question == ask(1)
 
 
 def test_a_cancelled_prompt_is_not_prepared_and_leaves_room(

@@ -19,7 +19,6 @@ from gpufc.protocol import (
     FromWorker,
     Prepare,
     Prepared,
-    PrepareStarted,
     Prompt,
     Refused,
     TextPrompt,
@@ -57,14 +56,8 @@ class Running:
     def prepare(self, no: int, prompt: Prompt) -> None:
         self.service.put(Prepare(EPOCH, RequestNo(no), prompt))
 
-    def next(self) -> FromWorker:
-        return self.sent.get(timeout=WAIT_S)
-
     def answer(self) -> FromWorker:
-        """The next message that is an answer."""
-        while isinstance(message := self.next(), PrepareStarted):
-            pass
-        return message
+        return self.sent.get(timeout=WAIT_S)
 
 
 @pytest.fixture
@@ -72,11 +65,10 @@ def start() -> Callable[..., Running]:
     return lambda **keys: Running(ModelConfig(n_ctx=100_000, **keys))
 
 
-def test_a_question_is_announced_before_it_is_answered(start: Callable[..., Running]) -> None:
+def test_a_prompt_becomes_tokens(start: Callable[..., Running]) -> None:
     running = start()
     running.prepare(1, TextPrompt("hi"))
-    assert running.next() == PrepareStarted(EPOCH, RequestNo(1))
-    assert running.next() == Prepared(EPOCH, RequestNo(1), (BOS, *b"hi"))
+    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"hi"))
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one(start: Callable[..., Running]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from engine_worker.disposable import Child
+from engine_worker.prompts.conversation import Conversation
 from engine_worker.prompts.template_process import TemplateRenderer
 from gpufc.errors import EngineUnavailable, InvalidRequest
 
 
-def said(content: str) -> tuple[dict[str, str]]:
-    return ({"role": "user", "content": content},)
+def said(content: str, *, add_generation_prompt: bool = True) -> Conversation:
+    return Conversation([{"role": "user", "content": content}], add_generation_prompt)
 
 
 USER = said("Hallo 🙂 世界")
@@ -56,7 +57,7 @@ def test_it_renders_again_and_again_in_one_process(start: Start) -> None:
     expected = "<|im_start|>user\nHallo 🙂 世界<|im_end|>\n<|im_start|>assistant\n"
     assert [renderer.render(USER) for _ in range(3)] == [expected] * 3
     pid = renderer.pid
-    assert not renderer.render(USER, add_generation_prompt=False).endswith("assistant\n")
+    assert not renderer.render(said("x", add_generation_prompt=False)).endswith("assistant\n")
     assert renderer.pid == pid
 
 
@@ -165,10 +166,11 @@ def test_the_child_imports_no_engine_and_sees_no_environment(start: Start) -> No
 def test_a_looping_child_dies_with_its_parent() -> None:
     parent = (
         "from engine_worker.prompts import template_process as t\n"
+        "from engine_worker.prompts.conversation import Conversation\n"
         f"r = t.TemplateRenderer({FOREVER!r}, {{}}, 60)\n"
-        "r.render([{'role': 'user', 'content': 'x'}])\n"
+        "r.render(Conversation([{'role': 'user', 'content': 'x'}]))\n"
         "print(r.pid, flush=True)\n"
-        "r.render([{'role': 'user', 'content': 'loop'}])\n"
+        "r.render(Conversation([{'role': 'user', 'content': 'loop'}]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

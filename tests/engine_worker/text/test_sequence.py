@@ -42,6 +42,13 @@ def test_the_end_token_ends_and_is_not_part_of_the_answer() -> None:
     assert running.n_generated == 1
 
 
+def test_the_last_delta_counts_the_end_token() -> None:
+    running = sequence(spec())
+    assert [gained(running, token).n_generated for token in (97, 98, 299)] == [1, 1, 1]
+    stopped = sequence(spec(stop=("b",)))
+    assert [gained(stopped, token).n_generated for token in (97, 98)] == [1, 1]
+
+
 def test_max_tokens_ends_with_length() -> None:
     assert run(b"abcdef", max_tokens=3) == ("abc", [FinishReason.LENGTH])
 

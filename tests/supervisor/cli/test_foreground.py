@@ -10,10 +10,12 @@ import pytest
 
 from gpufc.config import Config
 from gpufc.errors import StartError
-from supervisor.cli.foreground import Terminal
+from supervisor.cli.foreground import Foreground
+from supervisor.outlet import Terminal
+from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.control.fake_front import document, worker
 
-COMMAND = "gpufc-supervisor {} --runtime-dir /r".format
+FOLDER = RuntimeDir.find("/r")
 
 
 class FakeFront:
@@ -62,25 +64,25 @@ async def until(condition: Callable[[], bool]) -> None:
 class Output:
     """What has been written so far, over all reads of pytest's capture."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
         self.out = self.err = ""
 
     def has(self, *words: str) -> bool:
-        out, err = self._capsys.readouterr()
+        out, err = self._capfd.readouterr()
         self.out += out
         self.err += err
         return all(word in self.out + self.err for word in words)
 
 
 @pytest.fixture
-def output(capsys: pytest.CaptureFixture[str]) -> Output:
-    return Output(capsys)
+def output(capfd: pytest.CaptureFixture[str]) -> Output:
+    return Output(capfd)
 
 
 async def test_progress_then_the_addresses_and_a_first_request(output: Output) -> None:
     front = FakeFront()
-    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
     await until(lambda: output.has("loading the model: 0%"))
     front.fraction = 0.5
     await until(lambda: output.has("loading the model: 50%"))
@@ -88,19 +90,19 @@ async def test_progress_then_the_addresses_and_a_first_request(output: Output) -
     await until(lambda: output.has("Ctrl-C stops it"))
     assert output.has("http://127.0.0.1:8082", "SmolLM2-135M-Instruct.Q4_1", "CPU: A processor")
     assert output.has("curl http://127.0.0.1:8082/v1/chat")
-    assert output.has("gpufc-supervisor chat --runtime-dir /r")
+    assert output.has(FOLDER.command("chat"))
     front.running = 0
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 5)
     assert front.stops == [False]
-    assert output.has("stopping when requests have ended")
+    await until(lambda: output.has("stopping when requests have ended"))
     assert not output.has("Ctrl-C again")
 
 
 async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output: Output) -> None:
     front = FakeFront()
     front.ready.set()
-    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
     await until(lambda: output.has("Ctrl-C stops it"))
     os.kill(os.getpid(), signal.SIGINT)
     await until(lambda: output.has("stopping: 3 requests running, 0 waiting (at most 30 s)"))
@@ -116,7 +118,7 @@ async def test_ctrl_c_drains_with_a_count_and_a_second_one_does_not_wait(output:
 async def test_ctrl_c_while_loading_stops(output: Output) -> None:
     front = FakeFront()
     front.running = 0
-    serving = asyncio.create_task(Terminal(front, Config(), COMMAND).attend())
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
     await until(lambda: output.has("loading the model"))
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(serving, 5)
@@ -128,4 +130,29 @@ async def test_a_model_that_cannot_be_loaded_ends_it_with_the_reason(output: Out
     front.fault = StartError("the model is cut off")
     front.ready.set()
     with pytest.raises(StartError, match="cut off"):
-        await asyncio.wait_for(Terminal(front, Config(), COMMAND).attend(), 5)
+        await asyncio.wait_for(Foreground(front, Config(), FOLDER, Terminal()).attend(), 5)
+
+
+async def test_a_hang_up_drains_however_often_it_comes(output: Output) -> None:
+    front = FakeFront()
+    front.ready.set()
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
+    await until(lambda: output.has("Ctrl-C stops it"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: output.has("stopping when requests have ended"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: output.has("3 requests running"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, 5)
+    assert front.stops == [False, True]
+
+
+async def test_sigquit_ends_at_once(output: Output) -> None:
+    front = FakeFront()
+    front.ready.set()
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
+    await until(lambda: output.has("Ctrl-C stops it"))
+    os.kill(os.getpid(), signal.SIGQUIT)
+    await asyncio.wait_for(serving, 5)
+    assert front.stops == [True]
+    await until(lambda: output.has("stopping now"))

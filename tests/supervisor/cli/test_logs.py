@@ -62,7 +62,7 @@ def test_the_last_lines_of_each(folder: Path) -> None:
 
 
 def test_a_worker_that_is_not_there_is_a_mistake(folder: Path) -> None:
-    result = CliRunner().invoke(cli, ["logs", "--runtime-dir", str(folder), "nobody"])
+    result = CliRunner().invoke(cli, ["logs", "--runtime-dir", str(folder), "absent"])
     assert result.exit_code == 2
     assert "there are front, default-0" in result.stderr
 

@@ -276,3 +276,23 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     assert result.returncode == 0
     assert result.stderr == ""
+
+
+ASCII_ONLY = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "environ"),
+    [(b"bad\xff.gguf", {}), ("modèle.gguf".encode(), ASCII_ONLY)],
+    ids=["bytes that are no UTF-8", "a locale without UTF-8"],
+)
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(
+    tmp_path: Path, name: bytes, environ: dict[str, str]
+) -> None:
+    folder = os.fsencode(tmp_path)
+    os.mkdir(folder + b"/" + name)
+    for option in ("--model-path", "--runtime-dir"):
+        given = os.fsdecode(folder + b"/" + name)
+        result = run("start", option, given, **environ)
+        assert result.returncode == USAGE
+        assert_one_line(result.stderr, [option, "not valid UTF-8", "LC_ALL=C.UTF-8"])

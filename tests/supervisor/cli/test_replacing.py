@@ -85,9 +85,9 @@ def test_a_relative_path_is_the_callers(
 
 
 def test_restart_of_an_unknown_worker_is_a_usage_error(server: Server) -> None:
-    result = run(server, "restart", "nobody")
+    result = run(server, "restart", "absent")
     assert result.exit_code == 2
-    assert "there is no worker 'nobody'" in result.stderr
+    assert "there is no worker 'absent'" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["restart", "swap", "upgrade", "stop"])

@@ -121,8 +121,8 @@ def test_a_replacement_that_a_stop_breaks_off_has_an_end(server: Server) -> None
 
 def test_an_unknown_worker_is_the_operators_mistake(server: Server) -> None:
     _, path, _ = server
-    with pytest.raises(ConfigError, match="no worker 'nobody'"):
-        list(ControlClient(path).restart("nobody", now=False))
+    with pytest.raises(ConfigError, match="no worker 'absent'"):
+        list(ControlClient(path).restart("absent", now=False))
 
 
 def test_without_a_socket_nothing_runs(tmp_path: Path) -> None:

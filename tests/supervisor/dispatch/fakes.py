@@ -148,7 +148,7 @@ class FakeWorker:
 
     def _prepare(self, message: Prepare) -> None:
         tokens = tokens_of(message.prompt)
-        if message.reserve is not None and len(tokens) + message.reserve > N_CTX:
+        if message.reserve is not None and len(tokens) >= N_CTX:
             code = "context_length_exceeded"
             self.tell(Refused(self.epoch, message.request, code, "too long", "prompt"))
         else:
@@ -203,11 +203,14 @@ class FakeFleet:
         self._epochs = itertools.count(1)
 
     def start_worker(
-        self, *, auto: bool = True, line: int = 1, fingerprint: str = "abc123"
+        self, *, auto: bool = True, line: int = 1, fingerprint: str = "abc123", tried: bool = True
     ) -> FakeWorker:
+        """`tried`: it has just passed its trial, as after every crash."""
         self.status = OK
         epoch = next(self._epochs)
         worker = FakeWorker(self, epoch, auto=auto, line=line, fingerprint=fingerprint)
+        if tried:
+            self.dispatcher.engine_proven(worker)
         self.dispatcher.worker_ready(worker)
         return worker
 

@@ -22,7 +22,7 @@ from gpufc.protocol import (
     Delta,
     FinishReason,
     Prepare,
-    PrepareStarted,
+    Prepared,
     Step,
     TextPrompt,
 )
@@ -37,6 +37,7 @@ from tests.supervisor.dispatch.fakes import (
     FAILED,
     MODEL,
     FakeFleet,
+    FakeWorker,
     generates,
     request,
     text_of,
@@ -166,7 +167,7 @@ async def test_a_queued_request_that_cannot_fit_is_refused_before_its_turn() -> 
     front = Front(slots=1)
     front.fleet.start_worker(auto=False)
     front.submit()
-    stream = front.submit(request(max_tokens=100_000))
+    stream = front.submit(request("x" * 4096))
     with pytest.raises(ContextLengthExceeded):
         await stream.next(5)
     assert front.requests["rejected"] == 1
@@ -284,6 +285,105 @@ async def test_a_request_that_kills_is_convicted_and_all_others_are_served() -> 
         front.submit(request("poison"))
 
 
+async def died_twice_alone(front: Front, stream: ResponseStream) -> FakeWorker:
+    """Two workers die over one sequence. Returns the second one."""
+    for _ in range(2):
+        worker = front.fleet.start_worker(auto=False)
+        await until(lambda worker=worker: worker.active)
+        worker.die(CRASHED)
+    assert stream.error is None
+    return worker
+
+
+async def test_no_request_is_convicted_before_an_engine_has_passed_its_trial() -> None:
+    front = Front()
+    stream = front.submit(request("poison"))
+    second = await died_twice_alone(front, stream)
+    front.fleet.start_worker(tried=False)  # a hot spare, which was tried before the deaths
+    await until(lambda: front.dispatcher.occupancy.waiting == 1)
+    assert stream.error is None
+    assert second.n_deaths_explained == 0
+    assert await whole_texts(front.submit(request("other"))) == [text_of("other")]
+    with pytest.raises(EngineCrashSuspect):  # the other's tokens are evidence
+        await whole_texts(stream)
+    assert second.n_deaths_explained == 2
+
+
+async def test_an_engine_that_fails_its_trials_convicts_no_request() -> None:
+    front = Front()
+    stream = front.submit(request("honest"))
+    await died_twice_alone(front, stream)
+    front.fleet.change(FAILED)  # as the fleet says after trials that failed
+    with pytest.raises(EngineUnavailable, match="it does not load"):
+        await whole_texts(stream)
+    front.fleet.start_worker()
+    assert await whole_texts(front.submit(request("honest"))) == [text_of("honest")]
+
+
+async def test_an_accused_without_evidence_ends_after_the_longest_outage() -> None:
+    now = 0.0
+    front = Front(clock=lambda: now)
+    stream = front.submit(request("poison"))
+    await died_twice_alone(front, stream)
+    front.fleet.start_worker(tried=False)
+    now = MAX_OUTAGE_S + 1
+    front.dispatcher._group(MODEL).expire()
+    with pytest.raises(EngineCrashed):
+        await whole_texts(stream)
+    assert front.dispatcher.idle
+
+
+async def test_convictions_in_a_row_without_a_token_are_withdrawn() -> None:
+    front = Front()
+    words = ("one", "two", "three")
+    for word in words[:2]:
+        stream = front.submit(request(word))
+        await died_twice_alone(front, stream)
+        front.fleet.start_worker(auto=False).die()
+        with pytest.raises(EngineCrashSuspect):
+            await whole_texts(stream)
+    third = front.submit(request("three"))
+    await died_twice_alone(front, third)
+    healed = front.fleet.start_worker()
+    assert await whole_texts(third) == [text_of("three")]
+    assert healed.n_deaths_explained == 0
+    for word in words:
+        assert await whole_texts(front.submit(request(word))) == [text_of(word)]
+
+
+@pytest.mark.parametrize("renewed", ["restart", "fingerprint", "failed"])
+async def test_the_quarantine_is_emptied_with_the_engine(renewed: str) -> None:
+    front = Front()
+    stream = front.submit(request("poison"))
+    await died_twice_alone(front, stream)
+    worker = front.fleet.start_worker()
+    with pytest.raises(EngineCrashSuspect):
+        await whole_texts(stream)
+    with pytest.raises(EngineCrashSuspect):
+        front.submit(request("poison"))
+    match renewed:
+        case "restart":
+            front.dispatcher.engine_renewed(MODEL)
+        case "fingerprint":
+            worker.die()
+            front.fleet.start_worker(fingerprint="another")
+        case _:
+            worker.die()
+            front.fleet.change(FAILED)
+            front.fleet.start_worker()
+    assert await whole_texts(front.submit(request("poison"))) == [text_of("poison")]
+
+
+async def test_an_accused_whose_client_leaves_is_gone() -> None:
+    front = Front()
+    stream = front.submit(request("poison"))
+    await died_twice_alone(front, stream)
+    stream.cancel()
+    assert front.dispatcher.idle
+    front.fleet.start_worker()
+    assert await whole_texts(front.submit(request("poison"))) == [text_of("poison")]
+
+
 async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends() -> None:
     front = Front()
     stream = front.submit()
@@ -303,7 +403,6 @@ async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
         worker = front.fleet.start_worker()
         worker.answers_prepare = False
         await until(lambda worker=worker: worker.sent)
-        worker.tell(PrepareStarted(worker.epoch, stream.logs[0].no))
         worker.die(CRASHED)
     with pytest.raises(EngineCrashSuspect):
         await whole_texts(stream)
@@ -323,16 +422,34 @@ async def test_a_running_stream_is_not_charged_with_what_was_being_prepared() ->
     worker = first
     for _ in range(2):
         await until(lambda worker=worker: any(isinstance(one, Prepare) for one in worker.sent))
-        worker.tell(PrepareStarted(worker.epoch, poison.logs[0].no))
+        assert len(worker.active) == (worker is first)  # nothing runs beside a trial
         worker.die(CRASHED)
         worker = front.fleet.start_worker(auto=False)
         worker.answers_prepare = False
-        await until(lambda worker=worker: worker.active)
     with pytest.raises(EngineCrashSuspect):
         await poison.complete()
+    await until(lambda: worker.active)
     worker.auto = True
     worker.go()
     assert await whole_texts(running) == [text_of("story")]
+
+
+async def test_prompts_that_were_open_at_a_death_are_asked_again_alone() -> None:
+    front = Front()
+    worker = front.fleet.start_worker()
+    worker.answers_prepare = False
+    streams = [front.submit(request(text)) for text in ("one", "two")]
+    await until(lambda: len(worker.sent) == 2)
+    worker.die(CRASHED)
+    again = front.fleet.start_worker()
+    again.answers_prepare = False
+    await until(lambda: again.sent)
+    (asked,) = again.sent
+    assert isinstance(asked, Prepare)
+    again.answers_prepare = True
+    again.tell(Prepared(again.epoch, asked.request, tokens_of(asked.prompt)))
+    for stream, text in zip(streams, ("one", "two"), strict=True):
+        assert await whole_texts(stream) == [text_of(text)]
 
 
 async def test_a_prompt_whose_client_leaves_is_no_longer_prepared() -> None:

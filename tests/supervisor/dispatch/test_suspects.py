@@ -6,7 +6,14 @@ from gpufc.ids import RequestId, RequestNo
 from gpufc.protocol import TextPrompt
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.request import GenerationRequest
-from supervisor.dispatch.suspects import MAX_REMEMBERED, MEMORY_S, Quarantine, Suspects, Victim
+from supervisor.dispatch.suspects import (
+    MAX_REMEMBERED,
+    MEMORY_S,
+    Judgement,
+    Quarantine,
+    Suspects,
+    Victim,
+)
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 CRASH = ExitReason(signal=11, reason=Reason.CRASHED, at=0.0)
@@ -49,7 +56,65 @@ def test_a_suspect_that_dies_alone_is_convicted_and_the_others_are_free() -> Non
     died(suspects, {A: 5, B: 7, C: 1})
     suspects.gained(A, 6)
     assert died(suspects, {B: 7}) == B
+    assert suspects.open == {C: 1}
+    assert suspects.trial_passed() == Judgement({B: 3})
     assert not suspects
+
+
+def test_an_accused_is_not_convicted_before_the_engine_has_computed_something() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5})
+    assert died(suspects, {A: 5}) == A
+    assert suspects.accused == {A: bytes([A])}
+    assert suspects.token_gained(A) == Judgement()
+    assert suspects.accused
+    assert suspects.token_gained(B) == Judgement({A: 2})
+    assert not suspects.accused
+
+
+def test_an_accused_that_has_left_is_not_judged() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5})
+    died(suspects, {A: 5})
+    suspects.left(A)
+    assert suspects.trial_passed() == Judgement()
+
+
+def convicted(suspects: Suspects, no: RequestNo) -> Judgement:
+    """A sequence dies twice alone, and then a worker passes its trial."""
+    died(suspects, {no: 0})
+    assert died(suspects, {no: 0}) == no
+    return suspects.trial_passed()
+
+
+def test_convictions_of_different_requests_in_a_row_are_none() -> None:
+    suspects = Suspects()
+    assert convicted(suspects, A).convicts == {A: 2}
+    assert convicted(suspects, B).convicts == {B: 2}
+    sick = Judgement(acquitted=(C,), is_engine_sick=True)
+    assert convicted(suspects, C) == sick
+    assert died(suspects, {C: 0}) == C
+    assert suspects.trial_passed() == sick
+
+
+def test_a_token_in_between_makes_convictions_stand_again() -> None:
+    suspects = Suspects()
+    convicted(suspects, A)
+    convicted(suspects, B)
+    assert suspects.needs_tokens
+    suspects.token_gained(RequestNo(9))
+    assert not suspects.needs_tokens
+    assert convicted(suspects, C).convicts == {C: 2}
+
+
+def test_of_another_engine_nothing_is_known() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5, B: 7})
+    died(suspects, {A: 5})
+    assert suspects.forget() == Judgement(acquitted=(A,))
+    assert not suspects
+    assert died(suspects, {A: 5}) is None
 
 
 def test_no_sequence_is_convicted_that_did_not_die_alone() -> None:
@@ -147,7 +212,7 @@ def test_a_conviction_explains_the_deaths_that_the_convict_was_in() -> None:
     died(suspects, {A: 5, B: 7})
     died(suspects, {A: 5, B: 8})
     assert died(suspects, {A: 5}) == A
-    assert suspects.n_deaths_explained == 3
+    assert suspects.trial_passed().convicts == {A: 3}
 
 
 def test_a_death_is_explained_once_however_many_convicts_were_in_it() -> None:
@@ -155,9 +220,9 @@ def test_a_death_is_explained_once_however_many_convicts_were_in_it() -> None:
     died(suspects, {A: 5, B: 7})
     died(suspects, {A: 5, B: 7})
     died(suspects, {A: 5})
-    assert suspects.n_deaths_explained == 3
+    assert suspects.trial_passed().convicts == {A: 3}
     assert died(suspects, {B: 7}) == B
-    assert suspects.n_deaths_explained == 1
+    assert suspects.trial_passed().convicts == {B: 1}
 
 
 def test_memory_that_ran_out_on_a_device_makes_no_suspect() -> None:

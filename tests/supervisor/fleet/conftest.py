@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpufc.config import Config, FleetConfig, ModelConfig, Standby
+from gpufc.ids import Epoch
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.ladder import Timings
@@ -40,6 +41,8 @@ class Recorder:
         self.ready: list[WorkerHandle] = []
         self.messages: list[WorkerMessage] = []
         self.lost: list[ExitReason] = []
+        self.proven: list[Epoch] = []
+        self.renewed: list[str] = []
         self._changed = asyncio.Event()
 
     def worker_ready(self, worker: WorkerHandle) -> None:
@@ -59,6 +62,14 @@ class Recorder:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         self.calls.append(f"lost {worker.epoch}")
         self.lost.append(reason)
+        self._wake()
+
+    def engine_proven(self, worker: WorkerHandle) -> None:
+        self.proven.append(worker.epoch)
+        self._wake()
+
+    def engine_renewed(self, model: str) -> None:
+        self.renewed.append(model)
         self._wake()
 
     def condition_changed(self) -> None:

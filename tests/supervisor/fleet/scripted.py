@@ -139,7 +139,9 @@ class Scripted(FakeEdge):
             case Prepare():
                 link.say(Prepared(epoch, message.request, (1, 2)))
             case Generate() if message.request == 0:
-                self._answer(link, self.script_of(epoch))
+                # a while later, so that the trial is seen
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.001, self._answer, link, self.script_of(epoch))
             case Shutdown():
                 self.log.append(f"shutdown {epoch}")
                 self.process_of(epoch).exit(ENDED)
@@ -172,16 +174,19 @@ class Scripted(FakeEdge):
 class Bench:
     """A place with its replacer over scripted workers. `start` brings the first one up."""
 
-    def __init__(self, *, n_ctx: int = 512, handover_kv_bytes: int = 1 << 20) -> None:
+    def __init__(
+        self, *, n_ctx: int = 512, handover_kv_bytes: int = 1 << 20, model_path: str = "/old"
+    ) -> None:
         self.edge = Scripted()
         self.listener = Recorder()
         self.restarts: list[Reason] = []
         self.told: list[Replacement] = []
+        self.timings = Timings()
         self._epochs = itertools.count(1)
         spec = WorkerSpec(
             name=WorkerName("default-0"),
             model="m",
-            config=ModelConfig(model_path="/old", n_ctx=n_ctx),
+            config=ModelConfig(model_path=model_path, n_ctx=n_ctx),
             n_sequences=4,
             log_level="info",
         )
@@ -194,7 +199,7 @@ class Bench:
         self, spec: WorkerSpec, heard: FleetListener, drained: Callable[[], None]
     ) -> WorkerRunner:
         policy = RestartPolicy(100, random.Random(1))
-        life = WorkerLifecycle(policy, Timings(), lambda: Epoch(next(self._epochs)))
+        life = WorkerLifecycle(policy, self.timings, lambda: Epoch(next(self._epochs)))
         return WorkerRunner(spec, life, self.edge, heard, Hooks(drained=drained))
 
     @property

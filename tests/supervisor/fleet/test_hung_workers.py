@@ -21,6 +21,7 @@ from supervisor.fleet.crash_store import CrashStore
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
+from supervisor.fleet.trial import N_TOKENS
 from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import QUICK, Recorder, Started
@@ -137,7 +138,7 @@ async def records(started: Started, n: int) -> list[CrashRecord]:
 
 @pytest.mark.parametrize(
     ("fault", "verdict"),
-    [("hang", "step 4 of 1 tokens has taken"), ("freeze", "no heartbeat for")],
+    [("hang", f"step {N_TOKENS + 4} of 1 tokens has taken"), ("freeze", "no heartbeat for")],
 )
 async def test_a_fault_in_the_engine_thread(
     start_real: StartReal, fault: str, verdict: str
@@ -160,7 +161,7 @@ async def test_a_fault_in_the_engine_thread(
     assert (record.reason, record.signal, record.was_ready) == (Reason.HUNG, signal.SIGABRT, True)
     assert any("fake/faults.py" in line for line in record.python_stack)
     assert record.engine is not None
-    assert record.engine.last_step_sent == 3
+    assert record.engine.last_step_sent == N_TOKENS + 3
     assert [(had.no, had.max_tokens) for had in record.sequences] == [(1, 8)]
 
 
@@ -168,7 +169,7 @@ async def test_a_hang_in_the_prompt(start_real: StartReal) -> None:
     started = await start_real()
     generate(await started.until_ready(), "[[hang@-1]]")
     await started.listener.until(lambda: started.listener.lost)
-    assert "prefill step 1 of 11 tokens" in started.listener.lost[0].detail
+    assert f"prefill step {N_TOKENS + 1} of 11 tokens" in started.listener.lost[0].detail
 
 
 async def test_stopped_for_ever(start_real: StartReal) -> None:

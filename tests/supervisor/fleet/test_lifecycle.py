@@ -20,6 +20,7 @@ from tests.fakes.child_worker import ready
 
 E1, E2 = Epoch(1), Epoch(2)
 KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=0.0)
+CRASHED = ExitReason(signal=11, reason=Reason.CRASHED, at=0.0)
 READY = ready(E1)
 KILL = ev.Signal(signal.SIGKILL, group=True)
 DUMP = [ev.Signal(signal.SIGCONT), ev.Signal(signal.SIGABRT)]
@@ -39,6 +40,7 @@ def brought_to(state: WorkerState) -> WorkerLifecycle:
         ev.Spawned(E1, 100),
         ev.HelloReceived(E1),
         ev.BecameReady(E1, READY),
+        ev.TrialPassed(E1),
         ev.DrainRequested(),
     ]
     for event in path:
@@ -81,7 +83,17 @@ def test_the_way_up() -> None:
         ev.Publish(),
     ]
     assert life.handle(ev.LoadProgress(E1, 0.5), 3.0) == []  # no progress: the time runs on
-    assert life.handle(ev.BecameReady(E1, READY), 4.0) == [ev.ReportReady(READY), ev.Publish()]
+    assert life.handle(ev.BecameReady(E1, READY), 4.0) == [
+        ev.Publish(),
+        ev.BeginTrial(READY),
+        ev.SetTimer(ev.TimerKind.TRIAL, Timings().trial_s, 4),
+    ]
+    assert life.state is WorkerState.TRYING
+    assert life.handle(ev.TrialPassed(E1), 5.0) == [
+        ev.ReportProven(),
+        ev.ReportReady(READY),
+        ev.Publish(),
+    ]
     assert life.state is WorkerState.READY
 
 
@@ -279,6 +291,136 @@ def test_spawn_failure_is_retried_then_fails() -> None:
     assert without_timers(fire(life, actions, 1.0)) == [ev.Spawn(E2, Reason.SPAWN_FAILED)]
 
 
+def refused(life: WorkerLifecycle, now: float) -> list[ev.Action]:
+    return life.handle(ev.SpawnFailed(life.epoch, "Too many open files", is_refusal=True), now)
+
+
+def test_a_start_that_the_system_refuses_is_tried_again_for_ever() -> None:
+    life = lifecycle(restart_limit=2)
+    life.handle(ev.StartRequested(), 0.0)
+    now, waits = 0.0, []
+    for _ in range(40):
+        actions = refused(life, now)
+        assert life.state is WorkerState.BACKOFF
+        assert "Too many open files" in life.detail
+        waits.append(timer(actions).delay_s)
+        now += waits[-1]
+        assert without_timers(fire(life, actions, now)) == [ev.Spawn(life.epoch, None)]
+    assert max(waits) <= 30.0
+    assert waits[0] <= 0.25
+    assert waits[-1] >= 15.0
+    assert life.restarts == 0  # none has begun
+
+
+def test_a_refused_start_counts_one_replacement_and_keeps_the_proof() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert life.restarts == 1
+    fire(life, refused(life, 2.0), 3.0)
+    life.handle(ev.Spawned(life.epoch, 101), 3.0)
+    life.handle(ev.HelloReceived(life.epoch), 3.0)
+    actions = life.handle(ev.BecameReady(life.epoch, READY), 4.0)
+    assert (life.state, life.restarts) == (WorkerState.READY, 1)
+    assert ev.ReportReady(READY) in actions
+
+
+def test_a_start_allowed_ends_the_growing_of_the_pauses() -> None:
+    life = lifecycle()
+    life.handle(ev.StartRequested(), 0.0)
+    for _ in range(10):
+        fire(life, refused(life, 0.0), 0.0)
+    life.handle(ev.Spawned(life.epoch, 100), 1.0)
+    life.handle(ev.Exited(life.epoch, KILLED), 1.0)
+    life.handle(ev.RestartRequested(), 1.0)
+    assert timer(refused(life, 1.0)).delay_s <= 0.25
+
+
+def test_a_stop_that_comes_before_the_refusal_stays() -> None:
+    life = lifecycle()
+    life.handle(ev.StartRequested(), 0.0)
+    life.handle(ev.StopRequested(), 0.0)
+    refused(life, 0.0)
+    assert life.state is WorkerState.STOPPED
+
+
+def came_up_again(life: WorkerLifecycle, end: ExitReason) -> list[ev.Action]:
+    """The process ends so, and the next one loads. The actions of its ready."""
+    life.handle(ev.TokenProduced(life.epoch), 1.0)
+    life.handle(ev.Exited(life.epoch, end), 2.0)
+    life.handle(ev.Spawned(life.epoch, 101), 2.0)
+    life.handle(ev.HelloReceived(life.epoch), 2.0)
+    return life.handle(ev.BecameReady(life.epoch, READY), 3.0)
+
+
+def test_after_a_kill_from_outside_no_trial_is_needed() -> None:
+    life = brought_to(WorkerState.READY)
+    came_up_again(life, KILLED)
+    assert life.state is WorkerState.READY
+
+
+def test_after_a_crash_the_engine_is_tried_and_the_doubt_outlives_a_kill() -> None:
+    life = brought_to(WorkerState.READY)
+    assert ev.BeginTrial(READY) in came_up_again(life, CRASHED)
+    assert life.state is WorkerState.TRYING
+    actions = life.handle(ev.Exited(E2, KILLED), 4.0)
+    fire(life, actions, 5.0)
+    epoch = life.epoch
+    life.handle(ev.HelloReceived(epoch), 5.0)
+    life.handle(ev.BecameReady(epoch, READY), 5.0)
+    assert life.state is WorkerState.TRYING
+
+
+def test_an_engine_that_fails_each_trial_fails_and_says_why() -> None:
+    life = brought_to(WorkerState.TRYING)
+    while life.state is not WorkerState.FAILED:
+        epoch = life.epoch
+        life.handle(ev.TrialFailed(epoch, "it generated no token"), 1.0)
+        assert life.giving_up is Reason.TRIAL_FAILED
+        actions = life.handle(ev.Exited(epoch, KILLED), 1.0)
+        if life.state is WorkerState.BACKOFF:
+            fire(life, actions, 2.0)
+            life.handle(ev.HelloReceived(life.epoch), 2.0)
+            life.handle(ev.BecameReady(life.epoch, READY), 2.0)
+    assert life.epoch == 3
+    assert "its trial failed: it generated no token" in life.detail
+
+
+def test_the_engine_that_breaks_in_its_trial_never_was_ready() -> None:
+    life = brought_to(WorkerState.TRYING)
+    actions = life.handle(ev.EngineBroke(E1, "NaN", (RequestNo(0),)), 1.0)
+    assert not any(isinstance(action, ev.ReportLost) for action in actions)
+    assert life.giving_up is Reason.DECODE_FAILED
+
+
+def test_a_trial_that_does_not_end_is_a_failed_one() -> None:
+    life = brought_to(WorkerState.LOADING)
+    actions = life.handle(ev.BecameReady(E1, READY), 1.0)
+    fire(life, actions, 301.0)
+    assert life.giving_up is Reason.TRIAL_FAILED
+
+
+@pytest.mark.parametrize("event", [ev.TrialPassed(E1), ev.TrialFailed(E1, "no token")])
+def test_a_trial_that_is_settled_too_late_changes_nothing(event: ev.Event) -> None:
+    life = brought_to(WorkerState.TRYING)
+    life.handle(ev.DeclaredHung(E1, "no step"), 1.0)
+    assert life.handle(event, 2.0) == []
+    assert life.giving_up is Reason.HUNG
+    ready_one = brought_to(WorkerState.READY)
+    assert ready_one.handle(event, 2.0) == []
+    assert ready_one.state is WorkerState.READY
+
+
+def test_another_model_file_ends_failed_and_no_other_state() -> None:
+    life = brought_to(WorkerState.LOADING)
+    assert life.handle(ev.ModelFileChanged(), 1.0) == []
+    life.handle(ev.LoadFailed(E1, "no such file", retryable=False), 1.0)
+    assert life.handle(ev.ModelFileChanged(), 1.0) == []
+    life.handle(ev.Exited(E1, KILLED), 1.0)
+    assert life.state is WorkerState.FAILED
+    assert ev.Spawn(E2, Reason.LOAD_FAILED) in life.handle(ev.ModelFileChanged(), 2.0)
+
+
 def test_draining_ends_by_stop() -> None:
     life = brought_to(WorkerState.DRAINING)
     life.handle(ev.StopRequested(), 1.0)
@@ -337,7 +479,9 @@ class AnyOrder(RuleBasedStateMachine):
                     assert self.process is None
                     assert action.epoch > self.latest
                     assert not self.stops_for_good
-                    assert not had_failed or isinstance(event, ev.RestartRequested)
+                    assert not had_failed or isinstance(
+                        event, ev.RestartRequested | ev.ModelFileChanged
+                    )
                     self.process = self.latest = action.epoch
                 case ev.Release():
                     assert self.process is None
@@ -360,7 +504,7 @@ class AnyOrder(RuleBasedStateMachine):
     def asked_to_drain_out_of_turn(self) -> None:
         self.do(ev.DrainRequested())
 
-    @rule(late=st.booleans(), n=st.integers(0, 7))
+    @rule(late=st.booleans(), n=st.integers(0, 9))
     def process_says(self, late: bool, n: int) -> None:
         epoch = self.some_epoch(late)
         said: list[ev.Event] = [
@@ -372,6 +516,8 @@ class AnyOrder(RuleBasedStateMachine):
             ev.LinkBroken(epoch, ""),
             ev.DeclaredHung(epoch, ""),
             ev.EngineBroke(epoch, "", ()),
+            ev.TrialPassed(epoch),
+            ev.TrialFailed(epoch, ""),
         ]
         if late:
             assert self.do(said[n]) == []
@@ -389,6 +535,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.do(ev.BecameReady(self.life.epoch, READY))
 
     @rule()
+    @precondition(lambda self: self.life.state is WorkerState.TRYING)
+    def computes_its_trial(self) -> None:
+        self.do(ev.TrialPassed(self.life.epoch))
+
+    @rule()
+    def has_another_file(self) -> None:
+        self.do(ev.ModelFileChanged())
+
+    @rule()
+    def is_adopted(self) -> None:
+        self.do(ev.Adopted())
+
+    @rule()
     @precondition(lambda self: self.process is not None)
     def dies(self) -> None:
         epoch, self.process = self.process, None
@@ -397,10 +556,17 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     @precondition(lambda self: self.process is not None)
-    def never_began(self) -> None:
+    def crashes(self) -> None:
         epoch, self.process = self.process, None
         assert epoch is not None
-        self.do(ev.SpawnFailed(epoch, ""))
+        self.do(ev.Exited(epoch, CRASHED))
+
+    @rule(is_refusal=st.booleans())
+    @precondition(lambda self: self.process is not None)
+    def never_began(self, is_refusal: bool) -> None:
+        epoch, self.process = self.process, None
+        assert epoch is not None
+        self.do(ev.SpawnFailed(epoch, "", is_refusal))
 
     @rule(now=st.booleans())
     def asked_to_stop(self, now: bool) -> None:
@@ -450,6 +616,7 @@ class AnyOrder(RuleBasedStateMachine):
         waits = {
             WorkerState.STARTING: ev.TimerKind.START,
             WorkerState.LOADING: ev.TimerKind.LOAD,
+            WorkerState.TRYING: ev.TimerKind.TRIAL,
             WorkerState.STOPPING: ev.TimerKind.LADDER,
             WorkerState.BACKOFF: ev.TimerKind.BACKOFF,
         }

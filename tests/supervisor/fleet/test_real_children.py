@@ -257,7 +257,7 @@ async def test_restart_replaces_the_process(start: StartFleet, now: bool) -> Non
 async def test_restart_of_an_unknown_worker(start: StartFleet) -> None:
     started = await start("ready")
     with pytest.raises(NotFound):
-        await started.fleet.restart(WorkerName("nobody-7"), now=False)
+        await started.fleet.restart(WorkerName("absent-7"), now=False)
 
 
 async def test_restart_that_fails_says_why(start: StartFleet) -> None:

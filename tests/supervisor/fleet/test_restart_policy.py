@@ -82,3 +82,17 @@ def test_reset_forgets() -> None:
 
 def given_up(decision: Decision) -> bool:
     return isinstance(decision, GiveUp)
+
+
+def test_refusals_wait_longer_each_time_and_count_as_no_death() -> None:
+    policy = RestartPolicy(2, Highest())
+    waits = [policy.refused().delay_s for _ in range(9)]
+    assert waits == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert policy.died(0.0, was_ready=True, produced_token=True) == RestartAfter(0.0)
+    policy.spawned()
+    assert policy.refused() == RestartAfter(0.25)
+
+
+def test_refusals_of_siblings_are_spread() -> None:
+    policy = RestartPolicy(2, Lowest())
+    assert [policy.refused().delay_s for _ in range(3)] == [0.125, 0.25, 0.5]

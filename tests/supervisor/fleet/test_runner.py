@@ -1,6 +1,7 @@
 """The runner against a fake process and a fake link: order, timers, boundaries."""
 
 import asyncio
+import errno
 import itertools
 import random
 import signal
@@ -65,6 +66,7 @@ class Bench:
         )
         self.runner = incarnation.runner
         self.task = asyncio.create_task(self.runner.run())
+        self.runner.post(ev.Adopted())  # no trial
         self.runner.post(ev.StartRequested())
 
     async def until(self, state: WorkerState, epoch: int = 1) -> None:
@@ -228,6 +230,8 @@ async def test_status_row(bench: Bench) -> None:
 async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench) -> None:
     await bench.up()
     bench.runner.post(ev.RestartRequested(now=True))
+    await bench.until(WorkerState.STARTING, 2)
+    bench.runner.post(ev.Adopted())
     await bench.up(2)
     assert bench.crashes == []
     bench.edge.processes[1].exit(KILLED)
@@ -247,3 +251,20 @@ async def test_silence_is_answered_with_a_dump_and_the_worker_is_replaced() -> N
     assert bench.listener.lost[0].reason is Reason.HUNG
     assert bench.crashes[0].reason is Reason.HUNG
     bench.task.cancel()
+
+
+async def test_a_start_that_the_system_refuses_is_not_held_against_the_worker(
+    bench: Bench,
+) -> None:
+    await bench.up()
+    bench.edge.refuse = OSError(errno.EMFILE, "Too many open files")
+    bench.edge.processes[0].exit(KILLED)
+    for _ in range(4):  # more often than a worker may fail to become ready
+        await bench.until(WorkerState.BACKOFF, bench.life.epoch)
+        bench.runner.post(ev.RestartRequested())
+        refused_at = bench.life.epoch
+        await bench.runner.wait_until(lambda at=refused_at: bench.life.epoch > at)
+    assert "the system refuses a start" in bench.runner.condition().detail
+    bench.edge.refuse = None
+    bench.runner.post(ev.RestartRequested())
+    await bench.runner.wait_until(lambda: bench.life.state is WorkerState.STARTING)

@@ -37,7 +37,7 @@ async def test_a_packet_carries_descriptors_and_the_end_is_seen() -> None:
     peer.close()
     assert await ours.receive() == b""
     with pytest.raises(OSError, match=r"[Bb]roken pipe"):
-        ours.send(b"nobody")
+        ours.send(b"absent")
     ours.close()
 
 
@@ -87,7 +87,7 @@ async def test_frames_keep_their_borders_however_they_arrive() -> None:
     peer.close()
     async with asyncio.timeout(5):
         await end.lost.wait()
-    frames.write(b"nobody")
+    frames.write(b"absent")
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\x05break"])

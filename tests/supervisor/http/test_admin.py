@@ -9,10 +9,18 @@ import msgspec
 import pytest
 
 from gpufc.config import Config, ModelConfig, ServerConfig
-from gpufc.errors import EngineUnavailable, NotFound, Overloaded, RequestError, SwapRefused
+from gpufc.errors import (
+    EngineUnavailable,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    RequestError,
+    SwapRefused,
+)
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange, OnReplacement
 from supervisor.http import run_token
+from supervisor.http.admin import allowed_model
 from supervisor.http.context import SERVICES
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner
@@ -32,8 +40,8 @@ class FakeOperator:
         self.goes_on.set()
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:
-        if worker == "nobody":
-            raise NotFound("there is no worker 'nobody'", param="worker")
+        if worker == "absent":
+            raise NotFound("there is no worker 'absent'", param="worker")
         self.asked.append(("restart", worker, now))
         return Operation("restart", self._work)
 
@@ -195,6 +203,54 @@ async def test_model_dirs_are_the_allowed_folders(tmp_path: Path) -> None:
     await service.stop()
 
 
+def cached(tmp_path: Path, *names: str) -> Path:
+    """A cache as the Hugging Face hub's: a folder of links into a folder of files."""
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in names:
+        gguf(blobs / f"hash-of-{name}")
+        (snapshot / name).symlink_to(Path("..") / ".." / "blobs" / f"hash-of-{name}")
+    return snapshot
+
+
+def config_of(path: Path | str, model_dirs: str | None = None) -> Config:
+    server = ServerConfig(model_dirs=model_dirs)
+    return Config(server=server, models={"default": ModelConfig(model_path=str(path))})
+
+
+def test_a_served_model_and_its_neighbours_in_a_cache_of_links_are_allowed(tmp_path: Path) -> None:
+    snapshot = cached(tmp_path, "served.gguf", "other.gguf", "tiny-00001-of-00002.gguf")
+    gguf(tmp_path / "elsewhere.gguf")
+    (snapshot / "out.gguf").symlink_to(tmp_path / "elsewhere.gguf")
+    for config in (
+        config_of(snapshot / "served.gguf"),
+        config_of("/nowhere", model_dirs=str(tmp_path / "hub")),
+    ):
+        for name in ("served.gguf", "other.gguf", "tiny-00001-of-00002.gguf"):
+            # by this name the worker finds the other parts
+            assert allowed_model(str(snapshot / name), config) == snapshot / name
+        with pytest.raises(PermissionDenied):
+            allowed_model(str(snapshot / "out.gguf"), config)
+
+
+def test_a_file_that_a_worker_serves_is_allowed(tmp_path: Path) -> None:
+    gguf(tmp_path / "swapped.gguf")
+    config, path = config_of("/nowhere/m.gguf"), str(tmp_path / "swapped.gguf")
+    with pytest.raises(PermissionDenied):
+        allowed_model(path, config)
+    assert allowed_model(path, config, served=[path]) == Path(path)
+
+
+def test_a_model_in_the_root_folder_opens_no_other_file(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.symlink_to("/")
+    gguf(tmp_path / "m.gguf")
+    for model in ("/m.gguf", str(root / "m.gguf")):
+        with pytest.raises(PermissionDenied):
+            allowed_model(str(tmp_path / "m.gguf"), config_of(model))
+
+
 @pytest.mark.parametrize(
     ("route", "body", "param"),
     [
@@ -213,7 +269,7 @@ async def test_a_malformed_request_is_named(
 
 
 async def test_an_unknown_worker_and_an_unknown_field(admin: Admin) -> None:
-    assert (await admin.post("restart", {"worker": "nobody"})).status == 404
+    assert (await admin.post("restart", {"worker": "absent"})).status == 404
     assert (await admin.post("restart", {"wrker": "default-0"})).status == 400
     assert admin.operator.asked == []
 

@@ -72,8 +72,11 @@ async def test_max_tokens_defaults_to_16_for_completions_and_to_the_context_for_
         await service.complete(n_predict=-1)
         await service.chat(max_tokens=2, max_completion_tokens=4)
         await service.chat(max_tokens=None)
+        await service.complete(max_tokens=-1)
+        await service.chat(max_tokens=1, max_completion_tokens=-1)
+        await service.complete(max_tokens=10**12)
         limits = [message.max_tokens for message in generates(worker.sent)]
-        assert limits == [16, None, 3, None, 4, None]
+        assert limits == [16, None, 3, None, 4, None, None, None, 2**31 - 1]
 
 
 async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
@@ -92,11 +95,11 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
             "ignore_eos": True,
         }
         await service.complete(
-            **fields, seed=-1, logit_bias={"5": -100}, stop=["a", "b"], cache_prompt=False
+            **fields, seed=-2, logit_bias={"5": -100}, stop=["a", "b"], cache_prompt=False
         )
         (sent,) = generates(worker.sent)
         assert {name: getattr(sent.sampling, name) for name in fields} == fields
-        assert sent.sampling.seed == 2**63 - 1
+        assert sent.sampling.seed == 2**63 - 2
         assert sent.sampling.logit_bias == ((5, -100.0),)
         assert sent.stop == ("a", "b")
         assert sent.cache_prompt is False
@@ -178,7 +181,7 @@ async def test_the_openai_client_gets_typed_exceptions(service: Service) -> None
             await client.completions.create(model=MODEL, prompt="x", temperature=-1)
         assert bad.value.param == "temperature"
         with pytest.raises(openai.NotFoundError) as unknown:
-            await client.completions.create(model="nobody", prompt="x")
+            await client.completions.create(model="absent", prompt="x")
         assert unknown.value.code == "model_not_found"
         service.fleet.change(FAILED)
         with pytest.raises(openai.InternalServerError) as unavailable:

@@ -1,6 +1,7 @@
 """Everything that is not answered: the rows of the table of errors, and harmful bodies."""
 
 import asyncio
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from tests.supervisor.dispatch.fakes import FAILED, until
 from tests.supervisor.http.conftest import Service, running
 
 JSON = {"Content-Type": "application/json"}
+DEEP: dict[str, Any] = reduce(lambda inner, _: {"a": inner}, range(70), {})
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -30,17 +32,23 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
         ({"n": 0}, "n"),
         ({"n": 9}, "n"),
         ({"n": True}, "n"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
-        ({"seed": 2**63}, "seed"),
+        ({"seed": 0.5}, "seed"),
         ({"stop": 5}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": "x" * 257}, "stop"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
-        ({"logit_bias": {"x": 1}}, "logit_bias"),
-        ({"logit_bias": {"+1": 1}}, "logit_bias"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
+        ({"logit_bias": {"": 1}}, "logit_bias"),
+        ({"logit_bias": {"x" * 257: 1}}, "logit_bias"),
+        ({"logit_bias": [[1000, 1]]}, "logit_bias"),
+        ({"logit_bias": [[-1, 1]]}, "logit_bias"),
         ({"logit_bias": {"1000": 1}}, "logit_bias"),
         ({"logit_bias": {str(i): 1 for i in range(1001)}}, "logit_bias"),
         ({"model": 5}, "model"),
@@ -80,7 +88,6 @@ async def test_a_bad_field_is_a_400_that_names_it(
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -91,10 +98,23 @@ async def test_a_bad_field_is_a_400_that_names_it(
         ),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
         ),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"messages": [{"role": "user", "images": ["x"]}]}, "messages[0].images"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "x"}}]}, "messages[0].audio"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"tools": [{"function": {"name": ""}}]}, "tools[0].function.name"),
+        ({"tools": [{"function": {"name": "f", "parameters": DEEP}}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}},
+            "tool_choice",
+        ),
+        ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools"),
+        ({"chat_template_kwargs": DEEP}, "chat_template_kwargs"),
+        ({"continue_final_message": True}, "continue_final_message"),
         ({"functions": [{}]}, "functions"),
         ({"logprobs": True}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
@@ -118,6 +138,15 @@ async def test_neutral_values_unknown_fields_and_nulls_pass(service: Service) ->
         "store": False,
         "service_tier": "auto",
         "parallel_tool_calls": True,
+        "prediction": {"type": "content", "content": "x"},
+        "verbosity": "low",
+        "reasoning_effort": "high",
+        "repetition_penalty": 1.3,
+        "mirostat_mode": 0,
+        "stop_token_ids": [],
+        "skip_special_tokens": True,
+        "options": {},
+        "format": "",
         "tools": [],
         "tool_choice": "none",
         "response_format": {"type": "text"},
@@ -136,6 +165,44 @@ async def test_neutral_values_unknown_fields_and_nulls_pass(service: Service) ->
     }
     assert (await service.chat(**harmless)).status == 200
     assert (await service.complete(best_of=2, n=2, echo=False, logprobs=None)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stop_token_ids", [5]),
+        ("mirostat_mode", 2),
+        ("tfs_z", 0.9),
+        ("top_a", 0.1),
+        ("length_penalty", 1.2),
+        ("bad_words", ["x"]),
+        ("allowed_token_ids", [5]),
+        ("include_stop_str_in_output", True),
+        ("skip_special_tokens", False),
+        ("add_special_tokens", False),
+        ("truncate_prompt_tokens", 5),
+        ("prompt_logprobs", 0),
+        ("logit_bias_type", "tokens"),
+        ("enable_thinking", False),
+        ("documents", [{"title": "x"}]),
+        ("return_tokens", True),
+        ("post_sampling_probs", True),
+        ("format", "json"),
+        ("options", {"temperature": 0}),
+        ("structured_outputs", {"regex": "x"}),
+        ("regex", "x"),
+        ("reasoning_format", "none"),
+    ],
+)
+async def test_a_field_of_another_server_that_would_change_the_answer_is_refused(
+    service: Service, field: str, value: Any
+) -> None:
+    for answer in (
+        await service.chat(**{field: value}),
+        await service.complete(**{field: value}),
+    ):
+        assert (answer.status, answer.error["param"]) == (400, field)
+        assert field in answer.error["message"]
 
 
 @pytest.mark.parametrize(
@@ -203,14 +270,14 @@ async def test_unknown_routes_and_methods_are_json(service: Service) -> None:
 
 
 async def test_an_unknown_model_is_a_404(service: Service) -> None:
-    answer = await service.complete(model="nobody")
+    answer = await service.complete(model="absent")
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-    assert (await service.get("/v1/models/nobody")).error["code"] == "model_not_found"
+    assert (await service.get("/v1/models/absent")).error["code"] == "model_not_found"
 
 
 async def test_a_prompt_that_does_not_fit_is_context_length_exceeded(service: Service) -> None:
     for stream in (False, True):
-        answer = await service.complete(max_tokens=5000, stream=stream)
+        answer = await service.complete(prompt="x" * 4096, stream=stream)
         assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 

@@ -1,0 +1,144 @@
+"""A conversation changed to the forms that its template can render. Pure.
+
+Nothing is left out: a turn of a role that the template refuses becomes a part of a user's turn, and
+tools that it does not know are described in the system message.
+"""
+
+import json
+from typing import Any
+
+from msgspec import structs
+
+from engine_worker.prompts.conversation import Conversation, Message
+from engine_worker.prompts.traits import CallForm, Traits
+
+TOOLS = """# Tools
+
+You may call these functions:
+<tools>
+{tools}
+</tools>
+
+To call a function, write one JSON object with its name and its arguments, for each call:
+<tool_call>
+{{"name": "the function's name", "arguments": {{}}}}
+</tool_call>"""
+"""The description of tools for a template without them."""
+
+_CALL = "<tool_call>\n{call}\n</tool_call>"
+_RESULT = "<tool_response>\n{result}\n</tool_response>"
+_ID_DIGITS = 9
+
+
+def folded(given: Conversation, traits: Traits) -> Conversation:
+    """The conversation as a template with these traits can render it."""
+    tools = given.tools or None
+    messages = [_with_calls(message, traits.calls) for message in given.messages]
+    if traits.calls is not None and traits.calls.has_short_ids:
+        messages = _with_short_ids(messages)
+    if tools and not traits.tools:
+        described = TOOLS.format(tools="\n".join(map(_json, tools)))
+        messages, tools = [{"role": "system", "content": described}, *messages], None
+    messages = _systems_first(messages)
+    joinable = {"user"} if traits.repeated_roles else {"user", "assistant"}
+    turns: list[Message] = []
+    was_folded = False
+    for message in messages:
+        turn = _as_user(message, traits, is_first=not turns)
+        is_folded = turn is not message
+        follows = bool(turns) and turns[-1]["role"] == turn["role"] and turn["role"] in joinable
+        if follows and (is_folded or was_folded or not traits.repeated_roles):
+            turns[-1] = _joined(turns[-1], turn)
+        else:
+            turns.append(turn)
+        was_folded = is_folded
+    if not traits.assistant_first:
+        turns = _with_user_first(turns)
+    return structs.replace(given, messages=turns, tools=tools)
+
+
+def _with_calls(message: Message, form: CallForm | None) -> Message:
+    """The message with its tool calls in the form that the template reads, or as text."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    if form is None:
+        texts = [_CALL.format(call=_json(call["function"])) for call in calls]
+        plain = {key: value for key, value in message.items() if key != "tool_calls"}
+        return {**plain, "content": _lines(message["content"], *texts)}
+    if form.is_text:
+        calls = [
+            {**call, "function": {**function, "arguments": _json(function["arguments"])}}
+            for call in calls
+            for function in [call["function"]]
+        ]
+    is_null = form.is_null and not message["content"]
+    return {**message, "tool_calls": calls, "content": None if is_null else message["content"]}
+
+
+def _with_short_ids(messages: list[Message]) -> list[Message]:
+    """Ids of nine digits, numbered in the order of the calls: a longer history has the same."""
+    short: dict[str, str] = {}
+
+    def of(own: str) -> str:
+        return short.setdefault(own, str(len(short)).zfill(_ID_DIGITS))
+
+    changed = []
+    for message in messages:
+        if "tool_calls" in message:
+            calls = [{**call, "id": of(call["id"])} for call in message["tool_calls"]]
+            message = {**message, "tool_calls": calls}
+        if "tool_call_id" in message:
+            message = {**message, "tool_call_id": of(message["tool_call_id"])}
+        changed.append(message)
+    return changed
+
+
+def _systems_first(messages: list[Message]) -> list[Message]:
+    """The system messages at the beginning as one: many templates read the first one only."""
+    n = next((at for at, one in enumerate(messages) if one["role"] != "system"), len(messages))
+    if n < 2:
+        return messages
+    contents = [message["content"] for message in messages[:n]]
+    return [{**messages[0], "content": _paragraphs(*contents)}, *messages[n:]]
+
+
+def _as_user(message: Message, traits: Traits, *, is_first: bool) -> Message:
+    """A turn of a role that the template does not render here becomes a user's."""
+    content = message["content"]
+    match message["role"]:
+        case "system" if not (traits.system if is_first else traits.late_system):
+            return {"role": "user", "content": content}
+        case "tool" if not traits.tool_results:
+            return {"role": "user", "content": _RESULT.format(result=content)}
+        case _:
+            return message
+
+
+def _joined(first: Message, second: Message) -> Message:
+    """Two turns of one role as one."""
+    contents = [first["content"], second["content"]]
+    joined: Message = {**first, **second, "content": _paragraphs(*contents)}
+    calls = [*first.get("tool_calls", ()), *second.get("tool_calls", ())]
+    if calls:
+        joined["tool_calls"] = calls
+    return joined
+
+
+def _with_user_first(turns: list[Message]) -> list[Message]:
+    n = 1 if turns and turns[0]["role"] == "system" else 0
+    if len(turns) > n and turns[n]["role"] == "assistant":
+        return [*turns[:n], {"role": "user", "content": ""}, *turns[n:]]
+    return turns
+
+
+def _paragraphs(*contents: str | None) -> str:
+    return "\n\n".join(content for content in contents if content)
+
+
+def _lines(*contents: str | None) -> str:
+    return "\n".join(content for content in contents if content)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,39 @@
+"""Any other template: a call is a JSON object or a list of them, with `name` and `arguments`.
+
+It stands at the beginning of the answer, in a block of code or after `<tool_call>`. All else is
+text.
+"""
+
+from supervisor.answers.parsers import jsontext
+from supervisor.answers.parsers.answer import Answer, closing
+from supervisor.answers.parsers.family import Family, Prose, Setup
+from supervisor.answers.parsers.tape import Steps, Tape
+
+FENCES = ("```json", "```tool_call", "```tool_code")
+TAGS = ("<tool_call>", "<function_call>", "<|tool_call|>")
+CLOSES = ("```", "</tool_call>", "</function_call>", "<|/tool_call|>")
+
+PROSE = Prose([*FENCES, *TAGS])
+
+
+def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
+    if setup.tools and not answer.inside:
+        yield from _bare_calls(tape, answer, setup)
+    while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
+        answer.open(marker)
+        yield from tape.space()
+        if (yield from jsontext.calls(tape, answer, setup.schemas)):
+            yield from closing(tape, answer, *CLOSES)
+
+
+def _bare_calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
+    """Calls at the very beginning, without a marker."""
+    spaces = yield from tape.space()
+    if (yield from tape.peek()) in ("{", "["):
+        answer.open(spaces)
+        yield from jsontext.calls(tape, answer, setup.schemas)
+    else:
+        answer.say(spaces)
+
+
+GENERIC = Family(name="json", run=run, markers=("<think>", "</think>"))

@@ -1,0 +1,80 @@
+"""Llama 3: a call is a JSON object. Llama 4: a list of Python calls, `[f(a=1), g()]`.
+
+Calls begin the answer, or follow `<|python_tag|>` or `<|python_start|>`.
+"""
+
+import re
+
+from supervisor.answers.parsers import jsontext, literal
+from supervisor.answers.parsers.answer import Answer, attempt, closing
+from supervisor.answers.parsers.family import Family, Prose, Setup
+from supervisor.answers.parsers.tape import Steps, Tape
+from supervisor.answers.parsers.typed import Arguments
+
+TAG, START, END = "<|python_tag|>", "<|python_start|>", "<|python_end|>"
+
+PROSE = Prose([TAG, START], dropped=[END])
+NAME = re.compile(r"[\w.-]*")
+KEY = re.compile(r"\w*")
+
+
+def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
+    if setup.tools and not answer.inside:
+        spaces = yield from tape.space()
+        if (yield from tape.peek()) in ("{", "["):
+            answer.open(spaces)
+            yield from _calls(tape, answer, setup)
+        else:
+            answer.say(spaces)
+    while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
+        answer.open(marker)
+        yield from _calls(tape, answer, setup)
+
+
+def _calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
+    """Read the open call and those that follow it, in either format."""
+    yield from tape.space()
+    whole = True
+    in_list = yield from tape.accept("[")
+    separators = (",", "]") if in_list else (";", ",")
+    while whole:
+        yield from tape.space()
+        is_json = (yield from tape.peek()) == "{"
+        read = jsontext.call(tape, answer, setup.schemas) if is_json else _python(tape, answer)
+        whole = yield from attempt(read, answer)
+        if whole:
+            separator = yield from closing(tape, answer, *separators)
+            if separator in ("", "]"):
+                return
+            answer.open(separator)
+
+
+def _python(tape: Tape, answer: Answer) -> Steps[None]:
+    """Read a Python call with named arguments."""
+    name = yield from tape.something((yield from tape.word(NAME)))
+    yield from tape.expect("(")
+    answer.name(name)
+    arguments = Arguments(answer)
+    yield from tape.space()
+    end = yield from tape.accept(")")
+    while not end:
+        key = yield from tape.something((yield from tape.word(KEY)))
+        yield from tape.space()
+        yield from tape.expect("=")
+        yield from tape.space()
+        arguments.key(key)
+        yield from literal.value(tape, arguments)
+        yield from tape.space()
+        end = yield from tape.expect(",", ")")
+        if end == ",":
+            yield from tape.space()
+            end = yield from tape.accept(")")
+    arguments.end()
+
+
+LLAMA = Family(
+    name="llama",
+    run=run,
+    template=(("<|start_header_id|>", '"parameters"'), (TAG,), ("<|header_start|>",)),
+    markers=(TAG, START, END, "<think>", "</think>"),
+)

@@ -1,0 +1,34 @@
+"""Whether a model's files on disk are others than before."""
+
+import re
+from pathlib import Path
+
+from gpufc.config import ModelConfig
+
+Stamp = tuple[int, int, int] | None
+"""Inode, size and time of change of one file; None if it cannot be seen."""
+
+_SHARD = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
+
+
+def stamps(config: ModelConfig) -> tuple[Stamp, ...]:
+    """The stamps of a model's files, the draft model's included. Blocks while it looks."""
+    paths = [path for path in (config.model_path, config.draft_model_path) if path is not None]
+    return tuple(_stamp(file) for path in paths for file in _shards(Path(path)))
+
+
+def _shards(path: Path) -> list[Path]:
+    """All present files of a model that is split into several; `path` alone otherwise."""
+    name = _SHARD.fullmatch(path.name)
+    if name is None:
+        return [path]
+    pattern = "?????".join(re.sub(r"([*?[])", r"[\1]", part) for part in name.groups())
+    return [path, *sorted(path.parent.glob(pattern))]
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

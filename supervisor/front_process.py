@@ -1,0 +1,112 @@
+"""The attributes of a front's process: signals, core files, orphans.
+
+Each front sets them before it serves, also a front that takes over from another one.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable
+
+from gpufc import prctl
+
+DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that let running requests end. SIGHUP does until it reloads the configuration."""
+
+ENDING = (signal.SIGQUIT,)
+"""Signals that end running requests at once, each with its terminal message."""
+
+IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that tools for log rotation send. Their default action would end the front."""
+
+LOOK_S = 0.5
+
+
+def confine() -> None:
+    """Leave no core file, hide /proc/PID from other processes of the user, adopt orphans, and
+    ignore `IGNORED`.
+
+    The memory of a front holds prompts and the admin token. A core pattern that is a pipe ignores
+    the limit of core files, so the process is not dumpable either.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl.set_dumpable(False)
+    prctl.adopt_orphans()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def attend_signals(request_stop: Callable[[signal.Signals, bool], None]) -> None:
+    """Call `request_stop` with the signal, and whether to end at once.
+
+    A second SIGINT or SIGTERM ends at once. SIGHUP never does: a closing terminal sends several.
+    A front that was started with SIGHUP ignored (nohup) goes on ignoring it. Runs in the main
+    thread's loop.
+    """
+    loop = asyncio.get_running_loop()
+    draining = False
+
+    def drain(number: signal.Signals) -> None:
+        nonlocal draining
+        again, draining = draining, True
+        if number is not signal.SIGHUP or not again:
+            request_stop(number, again)
+
+    for number in DRAINING:
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        loop.add_signal_handler(number, drain, number)
+    for number in ENDING:
+        loop.add_signal_handler(number, request_stop, number, True)
+
+
+async def reap_orphans() -> None:
+    """Reap adopted children for ever: a dead worker leaves its template processes.
+
+    Each child of this process's own has an owner in this loop, which reaps it at once. So a zombie
+    that has been seen at two looks is an orphan.
+    """
+    seen: set[int] = set()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if not _has_zombie():
+            seen = set()
+            continue
+        zombies = await asyncio.to_thread(_zombies)
+        for pid in zombies & seen:
+            _reap(pid)
+        seen = zombies
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def _has_zombie() -> bool:
+    """Whether a child has ended and is not reaped."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
+def _zombies() -> set[int]:
+    """The children that have ended and are not reaped. Reads /proc."""
+    ended = (b"Z", str(os.getpid()).encode())
+    with contextlib.suppress(OSError):
+        return {int(name) for name in os.listdir("/proc") if name.isdigit() and _kin(name) == ended}
+    return set()
+
+
+def _kin(pid: str) -> tuple[bytes, bytes] | None:
+    """A process's state and its parent's pid; None if it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # the name before the last bracket may contain any byte (proc_pid_stat(5))
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return state, parent

@@ -1,0 +1,33 @@
+"""JSON values as people send them. Pure."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_FOUND_FLOAT = "got `float`"
+"""In msgspec's message where a whole number was expected."""
+
+
+def decode(body: bytes | bytearray, kind: type[T]) -> T:
+    """A body as `kind`. A whole number may be written as `8.0`. Raises msgspec's errors."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as err:
+        if _FOUND_FLOAT not in str(err):
+            raise
+        return msgspec.convert(_with_whole_numbers(msgspec.json.decode(body)), kind)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """The value with integers in place of floats that are whole. In JSON they are the same."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_with_whole_numbers(item) for item in value]
+        case dict():
+            return {key: _with_whole_numbers(item) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,202 @@
+"""Requests in the forms that public clients send, to a service in real processes.
+
+Answers are checked with the types of OpenAI's client.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tests.integration.fake_service import FAKE
+from tests.service import Service, service
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with service(tmp_path_factory.mktemp("clients") / "run", environ=FAKE) as started:
+        yield started
+
+
+def function(name: str, *required: str, **more: Any) -> dict[str, Any]:
+    """A tool whose parameters are texts."""
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {key: {"type": "string", "title": key} for key in required},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    described = {"name": name, "description": f"Does {name}", "parameters": schema, **more}
+    return {"type": "function", "function": described}
+
+
+def called(own_id: str, name: str, **arguments: Any) -> dict[str, Any]:
+    text = json.dumps(arguments)
+    return {"id": own_id, "type": "function", "function": {"name": name, "arguments": text}}
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def cached(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+
+
+ROUND_TRIP = {
+    "messages": [
+        said("developer", "One sentence."),
+        said("user", "The time in Bern and Quito?"),
+        said(
+            "assistant",
+            None,
+            refusal=None,
+            tool_calls=[called("c1", "clock", city="Bern"), called("c2", "clock", city="Quito")],
+        ),
+        said("tool", [{"type": "text", "text": "11 "}, {"type": "text", "text": "h"}],
+             tool_call_id="c2"),
+        said("tool", "17 h", tool_call_id="c1"),
+    ],
+    "tools": [function("clock", "city", strict=True)],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "max_completion_tokens": 24,
+    "store": False,
+    "metadata": {"for": "a test"},
+    "service_tier": "auto",
+    "user": "u",
+    "prompt_cache_key": "k",
+    "safety_identifier": "s",
+}  # fmt: skip
+EDITOR = {
+    "temperature": 0,
+    "messages": [said("system", cached("Edit.")), said("user", cached("Swap a and b."))],
+    "max_completion_tokens": 8192,
+    "tools": [function("read", "path"), function("mcp--notes--add", "text", strict=False)],
+    "parallel_tool_calls": True,
+}
+CODING_AGENT = {
+    "max_tokens": 32000,
+    "temperature": 0,
+    "top_p": 1,
+    "messages": [
+        said("system", "Write code."),
+        said("user", "Which files?"),
+        said("assistant", None, reasoning_content="Look.", tool_calls=[called("x", "ls", p=".")]),
+        said("tool", "a.c", tool_call_id="x"),
+    ],
+    "tools": [function("ls", "p"), function("invalid", "tool", "error")],
+    "tool_choice": "auto",
+}
+WEB_UI = {
+    "messages": [said("system", "Be nice."), said("user", "Hello")],
+    "max_tokens": 20.0,
+    "temperature": 0.7,
+    "frequency_penalty": 0.0,
+    "logit_bias": {"5": -1},
+    "reasoning_effort": "low",
+    "tools": [function("lookup", "word")],
+}
+NULLS = {
+    "messages": [said("user", "Hi", name=None)],
+    "tools": [function("noop", strict=None)],
+    "max_tokens": 8,
+} | dict.fromkeys(
+    ["tool_choice", "response_format", "stop", "seed", "logprobs", "top_logprobs", "logit_bias"]
+)
+BODIES = {
+    "round trip": ROUND_TRIP,
+    "editor": EDITOR,
+    "coding agent": CODING_AGENT,
+    "web interface": WEB_UI,
+    "nulls": NULLS,
+}
+
+
+async def post(running: Service, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{running.url}/v1/chat/completions", json=body) as response,
+    ):
+        await response.read()
+        return response
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_client_s_request_is_answered(running: Service, name: str) -> None:
+    response = await post(running, BODIES[name])
+    assert response.status == 200, await response.text()
+    answer = ChatCompletion.model_validate(await response.json(), strict=True)
+    (choice,) = answer.choices
+    assert choice.message.role == "assistant"
+    assert choice.message.content
+    assert choice.finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_client_s_request_is_answered_as_a_stream(running: Service, name: str) -> None:
+    asked = BODIES[name] | {"stream": True, "stream_options": {"include_usage": True}}
+    response = await post(running, asked)
+    assert response.status == 200, await response.text()
+    assert response.content_type == "text/event-stream"
+    lines = (await response.text()).split("\n")
+    *events, done = [line[6:] for line in lines if line.startswith("data: ")]
+    assert done == "[DONE]"
+    chunks = [ChatCompletionChunk.model_validate(json.loads(event)) for event in events]
+    *choices, last = chunks
+    assert (choices[0].choices[0].delta.role, last.choices) == ("assistant", [])
+    assert [chunk.usage is None for chunk in chunks] == [True] * len(choices) + [False]
+    assert [chunk.choices[0].finish_reason for chunk in choices][-1] == "length"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "lookup"}}),
+        ("structured_outputs", {"regex": "[0-9]{4}"}),
+    ],
+)
+async def test_a_constraint_is_kept_or_refused_by_name(
+    running: Service, field: str, value: Any
+) -> None:
+    response = await post(running, WEB_UI | {field: value})
+    assert response.status == 400
+    assert (await response.json())["error"]["param"] == field
+
+
+async def test_tools_of_other_types_are_left_out_and_named(running: Service) -> None:
+    for stream in (False, True):
+        tools = [{"type": "web_search"}, function("lookup", "word")]
+        response = await post(running, WEB_UI | {"tools": tools, "stream": stream})
+        assert response.status == 200
+        assert response.headers["x-gpufc-skipped-tools"] == "web_search"
+
+
+async def test_an_end_token_is_counted_and_a_last_answer_continued(running: Service) -> None:
+    messages = [said("user", "[[stop@3]]"), said("assistant", "Once upon")]
+    answer = await (await post(running, {"messages": messages})).json()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert len(answer["choices"][0]["message"]["content"]) == 3
+    assert answer["usage"]["completion_tokens"] == 4
+    opened = await (await post(running, {"messages": messages[:1]})).json()
+    added = answer["usage"]["prompt_tokens"] - opened["usage"]["prompt_tokens"]
+    assert added == len("Once upon")
+
+
+async def test_logit_bias_may_be_texts_and_pairs(running: Service) -> None:
+    async def answer(bias: Any) -> str:
+        asked = {"messages": [said("user", "Hi")], "max_tokens": 1, "logit_bias": bias}
+        response = await post(running, asked)
+        assert response.status == 200, await response.text()
+        return str((await response.json())["choices"][0]["message"]["content"])
+
+    assert await answer({"Q": 100}) == "Q"
+    assert await answer([["Q", 100]]) == "Q"
+    assert await answer([[ord("Q"), 100.0]]) == "Q"

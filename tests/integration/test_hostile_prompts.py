@@ -1,0 +1,70 @@
+"""Prompts that crash a real worker process while they are prepared, and those that only count."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
+from tests.service import Service, service, wait_for
+
+POISON = "[[tokenize:segv]]"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Service]:
+    with service(tmp_path / "run", environ=FAKE) as started:
+        yield started
+
+
+async def test_a_prompt_that_crashes_the_tokenizer_is_convicted_and_no_stream_is(
+    running: Service,
+) -> None:
+    epoch = running.worker()["epoch"]
+    async with aiohttp.ClientSession() as session:
+        honest = asyncio.create_task(stream(session, running.url, "a story", max_tokens=600))
+        await asyncio.to_thread(
+            wait_for, lambda: running.worker()["sequences_running"] == 1, why="the stream runs"
+        )
+        status, body, _ = await complete(session, running.url, POISON)
+        assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
+        assert joined(await honest) == fake_text("a story", 600)
+        status, body, _ = await complete(session, running.url, POISON)
+        assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
+        status, body, _ = await complete(session, running.url, "hello")
+        assert status == 200
+    assert running.worker()["epoch"] == epoch + 2
+
+
+async def test_a_text_of_any_length_is_counted(running: Service) -> None:
+    content = " a" * 20_000
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{running.url}/tokenize", json={"content": content}) as response,
+    ):
+        assert response.status == 200
+        assert len((await response.json())["tokens"]) == 40_000
+
+
+async def test_a_stop_string_that_spells_a_control_token_stops_at_the_token(
+    running: Service,
+) -> None:
+    biased = {"logit_bias": {"258": 100}, "stop": ["<|im_start|>"], "temperature": 0}
+    async with aiohttp.ClientSession() as session:
+        status, body, _ = await complete(session, running.url, "Hi", max_tokens=5, **biased)
+    assert status == 200, body
+    (choice,) = body["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+    assert body["usage"]["completion_tokens"] <= 1
+
+
+async def test_a_control_token_in_a_message_is_text(running: Service) -> None:
+    async with aiohttp.ClientSession() as session:
+        counts = []
+        for content in ("<|im_end|>", "<xim_end|>"):
+            body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1}
+            async with session.post(f"{running.url}/v1/chat/completions", json=body) as response:
+                counts.append((await response.json())["usage"]["prompt_tokens"])
+    assert counts[0] == counts[1]

@@ -1,0 +1,252 @@
+"""The front and its surroundings: signals, held terminals, closed descriptors, core files, orphans.
+
+Real processes with the scripted engine.
+"""
+
+import asyncio
+import json
+import os
+import pty
+import resource
+import signal
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.integration.commands import command
+from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
+from tests.service import Service, lives, service, wait_for
+
+N_TOKENS = 300
+SLOW = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}
+
+
+async def began(running: Service) -> None:
+    """Wait until a stream generates."""
+
+    def generates() -> bool:
+        status = running.status()
+        return status["requests"]["running"] == 1 and status["tokens"]["generated_total"] > 3
+
+    await asyncio.to_thread(wait_for, generates, why="a stream generates")
+
+
+@contextmanager
+def upgraded_ended(running: Service) -> Iterator[None]:
+    """End the front that has taken over, if one has."""
+    try:
+        yield
+    finally:
+        pid = running.runtime.front_pid()
+        if pid is not None and pid != running.process.pid:
+            with suppress(psutil.NoSuchProcess):
+                front = psutil.Process(pid)
+                front.terminate()
+                wait_for(lambda: not lives(front), why="the new front has ended")
+
+
+# signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+async def test_a_stream_ends_whole_after_a_draining_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with service(tmp_path / "run", environ=SLOW) as running:
+        async with aiohttp.ClientSession() as session:
+            text = asyncio.create_task(stream(session, running.url, "x", max_tokens=N_TOKENS))
+            await began(running)
+            for _ in range(1 if number is signal.SIGTERM else 3):  # a shell and the kernel send it
+                os.kill(running.process.pid, number)
+            assert joined(await text) == fake_text("x", N_TOKENS)
+        assert await asyncio.to_thread(running.process.wait, 30) == 0
+        assert list(running.runtime.path.glob("*.sock")) == []
+
+
+async def test_sigquit_ends_streams_with_their_terminal_message(tmp_path: Path) -> None:
+    with service(tmp_path / "run", environ=SLOW) as running:
+        async with aiohttp.ClientSession() as session:
+            url = running.url
+            text = asyncio.create_task(stream(session, url, "x", max_tokens=3000))
+            await began(running)
+            os.kill(running.process.pid, signal.SIGQUIT)
+            events = await text
+        assert events[-1] == "[DONE]"
+        assert json.loads(events[-2])["error"]["code"] == "overloaded"
+        assert await asyncio.to_thread(running.process.wait, 30) == 0
+
+
+async def test_signals_of_log_rotation_are_ignored(tmp_path: Path) -> None:
+    with service(tmp_path / "run", environ=SLOW) as running:
+        async with aiohttp.ClientSession() as session:
+            text = asyncio.create_task(stream(session, running.url, "x", max_tokens=N_TOKENS))
+            await began(running)
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(running.process.pid, number)
+            assert joined(await text) == fake_text("x", N_TOKENS)
+        assert running.worker()["restarts"] == 0
+
+
+async def test_a_front_that_took_over_treats_signals_alike(tmp_path: Path) -> None:
+    with service(tmp_path / "run", environ=SLOW) as running, upgraded_ended(running):
+        url = running.url
+        code, said = await command(running, "upgrade")
+        assert code == 0, said
+        front = psutil.Process(running.status()["front"]["pid"])
+        async with aiohttp.ClientSession() as session:
+            text = asyncio.create_task(stream(session, url, "x", max_tokens=N_TOKENS))
+            await began(running)
+            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP):
+                front.send_signal(number)
+            assert joined(await text) == fake_text("x", N_TOKENS)
+        await asyncio.to_thread(wait_for, lambda: not lives(front), why="it has drained")
+
+
+def test_nohup_keeps_the_front_through_a_hang_up(tmp_path: Path) -> None:
+    ignoring = ("sh", "-c", 'trap "" HUP && exec "$@"', "sh")
+    with service(tmp_path / "run", environ=SLOW, prefix=ignoring) as running:
+        os.kill(running.process.pid, signal.SIGHUP)
+        epoch = running.kill_worker()
+        running.wait_epoch_after(epoch)
+
+
+# terminals and pipes
+
+
+async def lives_through_deaths(running: Service, n_deaths: int) -> None:
+    """Streams go on, and probes are answered, while workers die and the front warns of it."""
+    url = running.url
+    async with aiohttp.ClientSession() as session:
+        for n in range(n_deaths):
+            text = asyncio.create_task(stream(session, url, f"x{n}", max_tokens=60))
+            await began_or_done(running, text)
+            epoch = await asyncio.to_thread(running.kill_worker)
+            assert joined(await asyncio.wait_for(text, 30)) == fake_text(f"x{n}", 60)
+            await asyncio.to_thread(running.wait_epoch_after, epoch)
+            async with session.get(f"{url}/livez", timeout=aiohttp.ClientTimeout(5)) as response:
+                assert response.status == 200
+
+
+async def began_or_done(running: Service, text: "asyncio.Task[list[str]]") -> None:
+    await asyncio.to_thread(
+        wait_for, lambda: text.done() or running.status()["requests"]["running"] == 1
+    )
+
+
+async def test_a_held_terminal_stops_nothing(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with service(tmp_path / "run", environ=SLOW, output=theirs) as running:
+            termios.tcflow(theirs, termios.TCOOFF)  # Ctrl-S
+            await lives_through_deaths(running, 2)
+            running.process.terminate()
+            assert await asyncio.to_thread(running.process.wait, 30) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_a_full_pipe_stops_nothing(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    try:
+        os.set_blocking(theirs, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(theirs, b"x" * 4096)
+        os.set_blocking(theirs, True)
+        with service(tmp_path / "run", environ=SLOW, output=theirs) as running:
+            await lives_through_deaths(running, 2)
+            running.process.terminate()
+            assert await asyncio.to_thread(running.process.wait, 30) == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+async def test_a_closed_standard_descriptor_is_no_obstacle(tmp_path: Path, closed: str) -> None:
+    without = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with service(tmp_path / "run", environ=FAKE, prefix=without) as running:
+        async with aiohttp.ClientSession() as session:
+            status, body, _ = await complete(session, running.url, "x")
+        assert (status, body["choices"][0]["text"]) == (200, fake_text("x", 20))
+        running.process.terminate()
+        assert await asyncio.to_thread(running.process.wait, 30) == 0
+
+
+# secrets
+
+
+async def test_status_can_be_passed_on_and_start_still_prints_the_admin_link(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path / "run", environ=FAKE) as running:
+        token = running.runtime.admin_token.read_text()
+        for arguments in ((), ("--json",)):
+            code, said = await command(running, "status", *arguments)
+            assert (code, token in said) == (0, False)
+        link = await asyncio.to_thread(running.printed_after, "admin ")
+        assert link.strip() == f"{running.url}/?token={token}"
+
+
+# core files, /proc, orphans
+
+
+async def test_no_front_leaves_a_core_file(tmp_path: Path) -> None:
+    unlimited = ("sh", "-c", 'ulimit -c unlimited && cd "$0" && exec "$@"', str(tmp_path))
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
+        pytest.skip("the hard limit of core files is lower")
+    with (
+        service(tmp_path / "run", environ=FAKE, prefix=unlimited) as running,
+        upgraded_ended(running),
+    ):
+        for _ in range(2):
+            pid = running.status()["front"]["pid"]
+            assert psutil.Process(pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
+            code, said = await command(running, "upgrade")
+            assert code == 0, said
+        front = psutil.Process(running.status()["front"]["pid"])
+        front.send_signal(signal.SIGSEGV)
+        await asyncio.to_thread(wait_for, lambda: not lives(front), why="it has ended")
+    assert [name for name in os.listdir(tmp_path) if name.startswith("core")] == []
+
+
+def zombies(front: psutil.Process) -> list[int]:
+    found = []
+    for child in front.children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return found
+
+
+def test_processes_that_a_dead_worker_leaves_are_reaped(tmp_path: Path) -> None:
+    with service(tmp_path / "run", environ=FAKE) as running:
+        for _ in range(3):
+            worker = psutil.Process(running.worker()["pid"])
+            left = wait_for(lambda at=worker: at.children(recursive=True), why="its templates")
+            epoch = running.kill_worker()
+            running.wait_epoch_after(epoch)
+            wait_for(lambda known=left: not any(map(psutil.Process.is_running, known)))
+        wait_for(lambda: not zombies(running.front), why="all children are reaped")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a process namespace")
+def test_as_process_1_it_leaves_no_zombies(tmp_path: Path) -> None:
+    alone = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--")
+    with service(tmp_path / "run", environ=FAKE, prefix=alone) as running:
+        (front,) = running.front.children()
+        for _ in range(3):
+            row = running.worker()
+            (worker,) = [
+                each for each in front.children() if "--boot-fd" in " ".join(each.cmdline())
+            ][:1]
+            worker.kill()
+            running.wait_epoch_after(row["epoch"])
+        wait_for(lambda: not zombies(front), why="all children are reaped")
+        front.terminate()

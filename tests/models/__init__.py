@@ -1,0 +1,1 @@
+"""Tiny random models of many architectures, and llama.cpp alone as their reference."""

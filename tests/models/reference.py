@@ -1,0 +1,88 @@
+"""Greedy text from llama.cpp alone: one sequence, an empty cache, one prompt at a time.
+
+Uses the bindings directly and nothing of the engine.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import llama_cpp.llama_cpp as lc
+import numpy as np
+
+BATCH_TOKENS = 128
+
+CLEAR = 0.02
+"""A smaller lead of the best logit over the next is no evidence: llama.cpp's kernels for one token
+and for several round differently, and a mixture of experts enlarges the difference."""
+
+
+_ENDINGS = ((70, 3), (50,), (90, 40), (60, 61, 62))
+
+
+class Answer(NamedTuple):
+    """The tokens after one prompt, and the lead of each over the second-best token."""
+
+    tokens: list[int]
+    leads: list[float]
+
+    @property
+    def n_clear(self) -> int:
+        """The number of tokens before the first one without a clear lead."""
+        unclear = [at for at, lead in enumerate(self.leads) if lead < CLEAR]
+        return min(unclear, default=len(self.leads))
+
+
+class Reference:
+    """One model in one context of llama.cpp. `close` frees both."""
+
+    def __init__(self, path: Path, n_ctx: int) -> None:
+        lc.llama_backend_init()
+        params = lc.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = lc.llama_model_load_from_file(str(path).encode(), params)
+        context = lc.llama_context_default_params()
+        context.n_ctx, context.n_seq_max = n_ctx, 1
+        context.n_batch = context.n_ubatch = BATCH_TOKENS
+        context.n_threads = context.n_threads_batch = 1
+        context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context.swa_full = True
+        self._context = lc.llama_init_from_model(self._model, context)
+        self._vocab = lc.llama_model_get_vocab(self._model)
+        self._n_vocab = lc.llama_vocab_n_tokens(self._vocab)
+
+    def close(self) -> None:
+        lc.llama_free(self._context)
+        lc.llama_model_free(self._model)
+
+    def answer(self, prompt: Sequence[int], n_tokens: int) -> Answer:
+        """The next `n_tokens` after `prompt`, or fewer before an end token."""
+        lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
+        found = Answer([], [])
+        pending = list(prompt)
+        while len(found.tokens) < n_tokens:
+            logits = self._logits(pending)
+            second, best = np.sort(logits)[-2:]
+            token = int(np.argmax(logits))
+            if lc.llama_vocab_is_eog(self._vocab, token):
+                break
+            found.tokens.append(token)
+            found.leads.append(float(best - second))
+            pending = found.tokens[-1:]
+        return found
+
+    def surest(self, stem: Sequence[int], n_tokens: int) -> tuple[list[int], Answer]:
+        """Of some endings of a prompt the one with the most clear tokens, and its answer."""
+        prompts = [[*stem, *ending] for ending in _ENDINGS]
+        answers = [(prompt, self.answer(prompt, n_tokens)) for prompt in prompts]
+        return max(answers, key=lambda pair: pair[1].n_clear)
+
+    def _logits(self, tokens: list[int]) -> np.ndarray:
+        for start in range(0, len(tokens), BATCH_TOKENS):
+            part = tokens[start : start + BATCH_TOKENS]
+            array = (ctypes.c_int32 * len(part))(*part)  # the batch only points to it
+            batch = lc.llama_batch_get_one(array, len(part))
+            assert lc.llama_decode(self._context, batch) == 0
+        row = lc.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(row, (self._n_vocab,)).copy()

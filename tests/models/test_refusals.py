@@ -1,0 +1,55 @@
+"""Models that cannot do what is asked of them are refused in one line."""
+
+import logging
+
+import pytest
+
+from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.engine.loading import load
+from engine_worker.probe import model
+from gpufc.config import ModelConfig, Speculation
+from gpufc.errors import ModelLoadError
+from tests.models.making import made
+
+
+def config(target: str, draft: str) -> ModelConfig:
+    return ModelConfig(
+        model_path=str(made(target)),
+        draft_model_path=str(made(draft)),
+        speculation=Speculation.DRAFT,
+        n_ctx=256,
+        n_threads=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("reranker", "a reranker or classifier"), ("embedding", "for embeddings")]
+)
+def test_a_decoder_that_does_not_generate_text_is_refused(name: str, kind: str) -> None:
+    path = str(made(name))
+    with pytest.raises(ModelLoadError, match=f"not a text generation model .*{kind}"):
+        LlamaBackend.load(ModelConfig(model_path=path), 1, lambda _: None)
+    assert kind in model(made(name), ())["error"]
+
+
+@pytest.mark.parametrize("name", ["mamba", "lfm2"])
+def test_a_draft_model_that_cannot_be_cut_is_refused_at_load(name: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"draft model .{name}. is recurrent or hybrid"):
+        load(config("llama", name), 1, LlamaBackend.load, lambda _: None)
+
+
+def test_a_model_that_cannot_be_cut_is_loaded_without_its_draft(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened: list[str | None] = []
+
+    def load_backend(*arguments: object) -> LlamaBackend:
+        settings, n_sequences, on_progress = arguments
+        opened.append(settings.model_path)
+        return LlamaBackend.load(settings, n_sequences, on_progress)
+
+    with caplog.at_level(logging.WARNING):
+        backend, drafter = load(config("lfm2", "llama"), 1, load_backend, lambda _: None)
+    backend.close()
+    assert (opened, drafter) == ([str(made("lfm2"))], None)
+    assert "draft_model_not_loaded" in caplog.text
