@@ -208,7 +208,11 @@ class Worker:
         self._gate = Gate(compiler, self._engine.inbox.put, self._channel.send)
         self._prompts.start(_thread)
         _thread("gate", self._gate.run)
-        facts = msgspec.structs.replace(backend.facts, template_error=self._prompts.template_error)
+        facts = msgspec.structs.replace(
+            backend.facts,
+            chat_template=self._prompts.template,
+            template_error=self._prompts.template_error,
+        )
         self._ready = Ready(boot.epoch, facts, time.monotonic() - started)
         self._channel.send(self._ready)
         try:
