@@ -15,6 +15,10 @@ from gpufc.protocol import Finished, FinishReason, FromWorker, Generate, Refused
 
 logger = logging.getLogger(__name__)
 
+WARM_UP_S = 5.0
+"""A new worker has replays to compute first. Without a constraint to compile, it reads the
+vocabulary after this."""
+
 
 class Gate:
     """One thread runs `run`; the channel's thread calls the other methods.
@@ -34,7 +38,9 @@ class Gate:
         self._held: deque[Generate] = deque()
 
     def run(self) -> None:
-        """Compile for ever. Reads the vocabulary first."""
+        """Compile for ever. Reads the vocabulary first, if need be after `WARM_UP_S`."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._held), WARM_UP_S)
         try:
             self._compiler.warm_up()
         except RequestError as err:
