@@ -3,7 +3,9 @@
     main       waits on the boot pipe: end of file means that the front is gone, and so is any other
                front that was given the pipe's other end
     channel    the ZeroMQ socket (`channel.py`)
-    prepare    three threads: templates and tokenizing, off the decode path (`prompts/service.py`)
+    prepare    four threads: templates, tokenizing and constraints, off the decode path
+               (`prompts/service.py`)
+    gate       holds replays until their constraints are compiled (`constraints/gate.py`)
     engine     loads the model, then decodes (`engine/loop.py`)
 
 No thread dies silently: an exception that escapes from one ends the process at once. The front
@@ -26,6 +28,8 @@ import msgspec
 
 from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
+from engine_worker.constraints.compiler import Compiler
+from engine_worker.constraints.gate import Gate
 from engine_worker.disposable import Child
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
@@ -160,6 +164,7 @@ class Worker:
         self._engine: Engine | None = None
         self._loading = EngineStatus(step_started=time.monotonic())
         self._prompts: PromptService | None = None
+        self._gate: Gate | None = None
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
         self._ready: Ready | None = None
@@ -184,7 +189,8 @@ class Worker:
             backend, drafter = loading.load(
                 boot.model, boot.n_sequences, self._load, self._report_load
             )
-            self._prompts = PromptService(backend, boot.model, self._channel.send)
+            compiler = Compiler(backend)
+            self._prompts = PromptService(backend, boot.model, self._channel.send, compiler.compile)
             self._prompts.try_template(self._template_child)
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
@@ -197,8 +203,11 @@ class Worker:
             max_running=boot.n_sequences,
             batch_tokens=backend.facts.batch_tokens,
             drafter=drafter,
+            guide=compiler.guide,
         )
+        self._gate = Gate(compiler, self._engine.inbox.put, self._channel.send)
         self._prompts.start(_thread)
+        _thread("gate", self._gate.run)
         facts = msgspec.structs.replace(
             backend.facts,
             chat_template=self._prompts.template,
@@ -234,9 +243,12 @@ class Worker:
             case Prepare() | Detokenize():
                 if self._prompts is not None:
                     self._prompts.put(message)
-            case Cancel(epoch, request) if self._drops_prompt(epoch, request):
+            case Cancel(epoch, request) if self._drops(epoch, request):
                 pass
-            case Generate() | Cancel() | ExportKv() | ImportKv():
+            case Generate():
+                if self._gate is not None:
+                    self._gate.admit(message)
+            case Cancel() | ExportKv() | ImportKv():
                 if self._engine is not None:
                     self._engine.inbox.put(message)
             case Attach():
@@ -246,9 +258,12 @@ class Worker:
                 self._told_to_end.set()
                 _exit(0)
 
-    def _drops_prompt(self, epoch: Epoch, request: RequestNo) -> bool:
-        """Cancel a question to the prepare threads. False if there is none of that number."""
-        return self._prompts is not None and self._prompts.cancel(epoch, request)
+    def _drops(self, epoch: Epoch, request: RequestNo) -> bool:
+        """Cancel a question to the prepare threads, or a sequence that the engine has not got yet.
+        False if there is none of that number."""
+        if self._prompts is not None and self._prompts.cancel(epoch, request):
+            return True
+        return self._gate is not None and self._gate.cancel(epoch, request)
 
     def _attach(self, message: Attach) -> None:
         """Serve another front from now on.
@@ -256,11 +271,12 @@ class Worker:
         The engine's messages before it handles this carry the old epoch, and the new front's
         requests come after it in the inbox."""
         engine, ready, epoch = self._engine, self._ready, message.successor
-        if engine is None or ready is None:
+        if engine is None or ready is None or self._gate is None:
             raise LinkError("told to attach to another front before there was a model")
         logger.info("attached epoch=%d successor=%d", message.epoch, epoch)
         os.eventfd_write(self.adoption, 1)
         self.adopted.wait()
+        self._gate.drop_all()
         self._epoch = epoch
         self._ready = msgspec.structs.replace(ready, epoch=epoch)
         hello = Hello(epoch, PROTOCOL_VERSION, message.token, os.getpid())

@@ -26,6 +26,7 @@ from msgspec import Meta, Struct
 
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig, Replay
+from gpufc.constraint import Constraint
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
@@ -95,12 +96,14 @@ class Prepare(Message, frozen=True):
 
     `reserve` is how many tokens the request wants to generate; what exceeds the room that the
     prompt leaves is cut. A prompt that leaves no room for one is refused. None: nothing is to be
-    generated, the tokens are only counted, and a prompt of any length will do.
+    generated, the tokens are only counted, and a prompt of any length will do. `constraint` is
+    compiled, so that one that cannot be enforced is refused.
     """
 
     request: RequestNo
     prompt: Prompt
     reserve: Annotated[int, Meta(ge=0)] | None = 0
+    constraint: Constraint | None = None
 
 
 class Generate(Message, frozen=True):
@@ -123,6 +126,7 @@ class Generate(Message, frozen=True):
     cache_prompt: bool = True
     scope: str = ""
     spelt: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 class Cancel(Message, frozen=True):

@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.text",),
     ("engine_worker.sampling",),
     ("engine_worker.backend.llama", "engine_worker.backend.fake", "engine_worker.prompts"),
+    ("engine_worker.constraints",),
     ("engine_worker.backend",),
     ("engine_worker.placement",),
     ("engine_worker.model_file",),

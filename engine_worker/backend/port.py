@@ -69,8 +69,9 @@ class SpecialTokens(Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """A loaded model with its KV cache.
 
-    The vocabulary's methods (`tokenize`, `piece`, `spelling`, `is_end`) may be called from any
-    thread at any time, every other method by the engine thread only. `close` is called once, last.
+    The vocabulary's methods (`tokenize`, `piece`, `written`, `spelling`, `is_end` …) may be called
+    from any thread at any time, every other method by the engine thread only. `close` is called
+    once, last.
     """
 
     facts: ModelFacts
@@ -149,6 +150,14 @@ class Backend(Protocol):
 
     def piece(self, token: int) -> bytes:
         """A token's bytes in an answer: empty for control tokens."""
+        ...
+
+    def written(self, text: str) -> list[int]:
+        """The token ids in which the model writes a text in an answer, without special tokens."""
+        ...
+
+    def writable(self, token: int) -> bytes:
+        """The bytes that the model writes with a token in an answer; empty if it never does."""
         ...
 
     def spelling(self, token: int) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 from engine_worker.backend.port import Backend, SpecialToken
+from engine_worker.constraints.guide import Guide
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.sequence import Sequence
@@ -12,7 +13,9 @@ from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.protocol import Generate
 
 
-def sequence_of(spec: Generate, backend: Backend) -> Sequence:
+def sequence_of(
+    spec: Generate, backend: Backend, guide: Guide | None = None, max_jump: int = 0
+) -> Sequence:
     """The sequence of a request.
 
     The front has checked the request already; these checks keep a defect there from ending this
@@ -36,6 +39,8 @@ def sequence_of(spec: Generate, backend: Backend) -> Sequence:
         is_end=backend.is_end,
         n_ctx=facts.n_ctx,
         split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
+        guide=guide,
+        max_jump=max_jump,
     )
 
 

@@ -40,13 +40,15 @@ def picks(work: Work, padding: Pick) -> Iterator[Pick]:
         return
     sequence, draft = work.sequence, work.draft
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    for at in range(work.n_rows):
+    masks = [None] * work.n_rows if sequence.guide is None else sequence.guide.masks(draft)
+    for at, mask in enumerate(masks):
         yield Pick(
             sequence.sampler,
             history,
             len(sequence.tokens) + at,
             sequence.spec.choice,
             sequence.n_generated + at,
+            mask,
         )
 
 

@@ -40,7 +40,7 @@ class Drafting:
         scheduler = self._scheduler
         for sequence in scheduler.running:
             sequence.draft = []  # left over where the sequence has waited
-        left = self._room(len(scheduler.running))
+        left = self._room(scheduler.running)
         for sequence, draft in self._drafts():
             sequence.draft = draft[:left]
             left -= len(sequence.draft)
@@ -63,7 +63,7 @@ class Drafting:
         if len(decoding) > most:
             self._speculator.pause()
             return []
-        left = self._room(len(decoding))
+        left = self._room(decoding)
         asked = [seq for seq in decoding if seq.reuses_prefix]
         requests = [self._request(seq, left) for seq in asked]
         try:
@@ -73,8 +73,9 @@ class Drafting:
             raise
         return list(zip(asked, drafts, strict=True))
 
-    def _room(self, n_sequences: int) -> int:
-        return min(self._n_spare_outputs, self._scheduler.batch_tokens - n_sequences)
+    def _room(self, sequences: list[Sequence]) -> int:
+        n_known = len(sequences) + sum([seq.n_jumped for seq in sequences])
+        return max(0, min(self._n_spare_outputs, self._scheduler.batch_tokens - n_known))
 
     def _request(self, sequence: Sequence, left: int) -> DraftRequest:
         in_context = self._n_ctx - len(sequence.tokens) - 1

@@ -5,6 +5,7 @@ only `inbox` and `progress` are for other threads.
 """
 
 import time
+from collections.abc import Callable
 from itertools import zip_longest
 from queue import Empty, SimpleQueue
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from engine_worker.backend.port import Backend, Logits
 from engine_worker.backend.profile import profile_of
+from engine_worker.constraints.guide import Guide
 from engine_worker.engine.admission import sequence_of
 from engine_worker.engine.batching import batch_of, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
@@ -19,12 +21,19 @@ from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
 from engine_worker.kv import edits, transfer
 from engine_worker.sampling.batch import prepare, sampler_for
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
-from engine_worker.scheduling.policies import scheduler_for
+from engine_worker.scheduling.policies import max_jump, scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Drafter
 from engine_worker.speculation.speculator import speculator_for
 from engine_worker.text.sequence import Sequence
-from gpufc.errors import ContextLengthExceeded, DecodeFailed, OutOfCells, RequestError
+from gpufc.constraint import Constraint
+from gpufc.errors import (
+    ContextLengthExceeded,
+    DecodeFailed,
+    InvalidGrammar,
+    OutOfCells,
+    RequestError,
+)
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Attach,
@@ -57,8 +66,10 @@ class Engine:
         max_running: int,
         batch_tokens: int,
         drafter: Drafter | None = None,
+        guide: Callable[[Constraint], Guide] | None = None,
     ) -> None:
-        """Without a `drafter`, no token is guessed ahead."""
+        """Without a `drafter`, no token is guessed ahead. Without `guide`, which returns the guide
+        of a compiled constraint, constraints are refused."""
         facts, costs = backend.facts, StepCosts()
         profile = profile_of(facts)
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
@@ -80,6 +91,8 @@ class Engine:
             n_ctx=facts.n_ctx,
             n_spare_outputs=facts.max_outputs - max_running,
         )
+        self._guide = guide
+        self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
         self._padding = padding_pick(facts.n_vocab)
         self._step = 0
@@ -192,20 +205,30 @@ class Engine:
         ended, n_held = False, 0
         for token, guess in zip_longest(chosen, draft):
             if isinstance(token, RequestError):
-                self.scheduler.verified(work, n_held)
-                self._finish(sequence)
-                self._reporter.refused(sequence.request, token)
-                return False
-            ended = sequence.accept(token)
+                return self._refuse(work, n_held, token)
+            try:
+                ended = sequence.accept(token)
+            except InvalidGrammar as err:
+                return self._refuse(work, n_held, err)
             if ended or token != guess:
                 break
             n_held += 1
         if draft:
             sequence.draft = []
             self.scheduler.verified(work, n_held)
+        try:
+            ended = ended or sequence.jump()
+        except InvalidGrammar as err:
+            return self._refuse(work, 0, err)
         if ended:
             self._finish(sequence)
         return True
+
+    def _refuse(self, work: Decode | Chunk, n_held: int, err: RequestError) -> bool:
+        self.scheduler.verified(work, n_held)
+        self._finish(work.sequence)
+        self._reporter.refused(work.sequence.request, err)
+        return False
 
     def _finish(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)
@@ -225,7 +248,7 @@ class Engine:
 
     def _admit(self, spec: Generate) -> None:
         try:
-            sequence = sequence_of(spec, self._backend)
+            sequence = sequence_of(spec, self._backend, self._guide_of(spec), self._max_jump)
         except RequestError as err:
             self._reporter.refused(spec.request, err)
             return
@@ -234,6 +257,13 @@ class Engine:
             self.scheduler.add(sequence)
         else:
             self._reporter.nothing_to_do(self._step, ended)
+
+    def _guide_of(self, spec: Generate) -> Guide | None:
+        if spec.constraint is None:
+            return None
+        if self._guide is None:
+            raise InvalidGrammar("this engine knows no constraints", param=spec.constraint.param)
+        return self._guide(spec.constraint)
 
     def _cancel(self, request: RequestNo) -> None:
         sequence = self.scheduler.find(request)

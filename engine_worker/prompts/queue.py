@@ -40,6 +40,7 @@ class Lane(Enum):
     SHORT = "short"
     ANY = "any"
     APART = "apart"
+    CONSTRAINED = "constrained"
 
 
 class Task:
@@ -87,7 +88,7 @@ class PrepareQueue:
         with self._changed:
             if len(self._open) >= MAX_QUESTIONS or self._n_bytes + n_bytes > MAX_BYTES:
                 raise Overloaded("Too many prompts wait to be prepared", retry_after_s=1.0)
-            lane = Lane.SHORT if n_bytes <= SHORT_BYTES else Lane.ANY
+            lane = _lane_of(question, n_bytes)
             task = Task(question, lane, n_bytes, self._clock())
             self._open[_key(question)] = task
             self._n_bytes += n_bytes
@@ -175,13 +176,20 @@ class PrepareQueue:
             self._n_bytes -= task.n_bytes
 
 
+def _lane_of(question: Question, n_bytes: int) -> Lane:
+    """To compile a constraint may take a second: such questions hold up only each other."""
+    if isinstance(question, Prepare) and question.constraint is not None:
+        return Lane.CONSTRAINED
+    return Lane.SHORT if n_bytes <= SHORT_BYTES else Lane.ANY
+
+
 def size_of(question: Question) -> int:
     """The memory that a question's texts and tokens take, about."""
     match question:
         case Detokenize(sequences=sequences):
             return 8 * sum(map(len, sequences))
-        case Prepare(prompt=prompt):
-            return _size_of_prompt(prompt)
+        case Prepare(prompt=prompt, constraint=constraint):
+            return _size_of_prompt(prompt) + (len(constraint.text) if constraint else 0)
 
 
 def _size_of_prompt(prompt: Prompt) -> int:

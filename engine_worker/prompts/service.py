@@ -22,7 +22,8 @@ from engine_worker.prompts.template_process import TemplateRenderer
 from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig
-from gpufc.errors import EngineUnavailable, RequestError
+from gpufc.constraint import Constraint
+from gpufc.errors import EngineUnavailable, InvalidGrammar, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
@@ -50,6 +51,10 @@ OPENING_TOKENS = 16
 StartThread = Callable[[str, Callable[[], None]], None]
 
 
+def _no_constraints(constraint: Constraint) -> None:
+    raise InvalidGrammar("constraints are not served here", param=constraint.param)
+
+
 class PromptService:
     """Answers questions in threads of its own. `put`, `cancel` and `status` are for any thread.
 
@@ -58,10 +63,17 @@ class PromptService:
     """
 
     def __init__(
-        self, backend: Backend, config: ModelConfig, send: Callable[[FromWorker], None]
+        self,
+        backend: Backend,
+        config: ModelConfig,
+        send: Callable[[FromWorker], None],
+        compile_constraint: Callable[[Constraint], None] = _no_constraints,
     ) -> None:
-        """Raises `ModelLoadError` if the configured chat template does not exist."""
+        """`compile_constraint` raises `InvalidGrammar` for one that cannot be enforced.
+
+        Raises `ModelLoadError` if the configured chat template does not exist."""
         self._backend, self._config, self._send = backend, config, send
+        self._compile = compile_constraint
         self._queue = PrepareQueue()
         self.template = templates.chosen(config.chat_template, backend)
         self._names = backend.special_tokens().names
@@ -160,8 +172,10 @@ class PromptService:
 
     def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
         match task.question:
-            case Prepare(epoch, request, prompt, reserve):
+            case Prepare(epoch, request, prompt, reserve, constraint):
                 tokens = preparer.prepare(prompt, reserve, task.cancelled)
+                if constraint is not None:
+                    self._compile(constraint)
                 opening = self._opening(tokens) if isinstance(prompt, ChatPrompt) else ""
                 return Prepared(epoch, request, tokens, opening)
             case Detokenize(epoch, request, sequences):

@@ -78,7 +78,7 @@ class BeginTogether:
         self._n_paused = self._n_paused + plan.n_prefill if was_pause else 0
         self._n_steps += 1
         for sequence in plan.sequences:
-            if sequence.n_pending <= 1 and not self._times[sequence].ready:
+            if sequence.is_decoding and not self._times[sequence].ready:
                 self._times[sequence].ready = self._n_steps
 
     def ended(self, sequence: Sequence) -> None:

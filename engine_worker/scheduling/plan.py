@@ -42,10 +42,14 @@ class Work(Protocol):
 
 
 class Decode(Struct, frozen=True):
-    """The last known token of a sequence, and guesses at the tokens after it."""
+    """The last `n_known` tokens of a sequence, and guesses at the tokens after them.
+
+    More than one known token has come where a guide forces tokens. Only the last has a row.
+    """
 
     sequence: Sequence
     draft: tuple[int, ...] = ()
+    n_known: int = 1
 
     @property
     def slot(self) -> int:
@@ -57,16 +61,18 @@ class Decode(Struct, frozen=True):
 
     @property
     def n_tokens(self) -> int:
+        return self.n_known + len(self.draft)
+
+    @property
+    def n_rows(self) -> int:
         return 1 + len(self.draft)
 
-    n_rows = n_tokens
-
     def tokens(self) -> list[int]:
-        return [self.sequence.tokens[-1], *self.draft]
+        return [*self.sequence.tokens[-self.n_known :], *self.draft]
 
     def commit(self, slots: Slots) -> int:
         """The guesses count only when they are verified: see `Scheduler.verified`."""
-        return self.sequence.advance(1)
+        return self.sequence.advance(self.n_known)
 
 
 class Chunk(Struct, frozen=True):
@@ -111,8 +117,9 @@ class Chunk(Struct, frozen=True):
 
 
 class Decoding(Struct, frozen=True):
-    """The work of one token a slot: of `n_ready` sequences the next token and `n_drafted` guesses
-    in all; then one token of each sequence that is fed singly; then rows that a shape adds."""
+    """The work of one token a slot: of `n_ready` sequences the next token, and `n_drafted` guesses
+    and forced tokens in all; then one token of each sequence that is fed singly; then rows that a
+    shape adds."""
 
     work: list[Work]
     n_ready: int

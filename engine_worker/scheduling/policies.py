@@ -42,6 +42,21 @@ def scheduler_for(
     )
 
 
+MAX_JUMP = 16
+"""Forced tokens that one step computes for one sequence beside its chosen one."""
+
+
+def max_jump(profile: Profile, *, max_running: int, batch_tokens: int) -> int:
+    """How many forced tokens a sequence may have computed in one step; 0: one by one.
+
+    All sequences may do so at once within `batch_tokens`. A device pays for every change of its
+    pass's shape, so that forced tokens are computed one a step there.
+    """
+    if profile.shape is not Shape.MIXED or not profile.cuts_prefixes:
+        return 0
+    return max(0, min(MAX_JUMP, batch_tokens // max_running - 1))
+
+
 def _slots_and_shape(
     profile: Profile, max_running: int, cache: PrefixCache, is_control: IsControl
 ) -> tuple[Slots, StepShape]:

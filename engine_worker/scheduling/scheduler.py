@@ -146,13 +146,13 @@ class Scheduler:
         self.preempt(max(self.running, key=lambda sequence: sequence.request))
 
     def _ready(self) -> list[Sequence]:
-        """Running sequences that have one token to compute."""
-        return [seq for seq in self.running if len(seq.tokens) == seq.n_computed + 1]
+        """Running sequences that compute what they gained in their last step."""
+        return [seq for seq in self.running if seq.is_decoding]
 
     def _prompts(self, fed: list[Sequence]) -> list[Sequence]:
         """Sequences with more than one token to compute, without those that are `fed` singly, and
         waiting ones for which there is a place. The shortest first, less `AGEING` for each wait."""
-        found = [seq for seq in self.running if seq.n_pending > 1 and seq not in fed]
+        found = [seq for seq in self.running if not seq.is_decoding and seq not in fed]
         if not (self._cells_short and self.running):
             n_places = self._max_running - len(self.running)
             found += [seq for seq, _ in zip(self.waiting, range(n_places), strict=False)]
@@ -198,7 +198,7 @@ class Scheduler:
         if not sequence.reuses_prefix:
             return False
         least = self.slots.least_shared
-        others = [seq for seq in self.running if seq.n_pending > 1 and seq.reuses_prefix]
+        others = [seq for seq in self.running if not seq.is_decoding and seq.reuses_prefix]
         gains = [
             (n_common(seq.tokens, sequence.tokens), seq.n_computed)
             for seq in others

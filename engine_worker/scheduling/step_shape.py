@@ -119,8 +119,9 @@ def decoding_of(
     ready: collections.abc.Sequence[Sequence], fed: collections.abc.Sequence[Chunk]
 ) -> Decoding:
     """The next token of each sequence with its draft, and chunks of one token beside."""
-    work: list[Work] = [Decode(seq, tuple(seq.draft)) for seq in ready]
-    return Decoding([*work, *fed], len(ready), sum([len(seq.draft) for seq in ready]))
+    work: list[Work] = [Decode(seq, tuple(seq.draft), 1 + seq.n_jumped) for seq in ready]
+    n_drafted = sum([len(seq.draft) + seq.n_jumped for seq in ready])
+    return Decoding([*work, *fed], len(ready), n_drafted)
 
 
 def by_slot(decoding: list[Work], chunks: list[Chunk], *, falling: bool = False) -> list[Work]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from engine_worker.constraints.guide import Guide
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.detokenizer import Detokenizer
 from engine_worker.text.stop_matcher import SpecialSplit, StopMatcher
 from gpufc.config import Replay
+from gpufc.errors import InvalidGrammar
 from gpufc.protocol import Delta, FinishReason, Generate
 
 
@@ -28,7 +30,13 @@ class Sequence:
         is_end: Callable[[int], bool],
         n_ctx: int,
         split: SpecialSplit | None = None,
+        guide: Guide | None = None,
+        max_jump: int = 0,
     ) -> None:
+        """With a `guide`, up to `max_jump` tokens that it forces are appended at a time.
+
+        Raises `InvalidGrammar` if the guide does not allow `Generate.tokens`.
+        """
         self.spec = spec
         self.request = spec.request
         self.sampler = sampler
@@ -37,6 +45,7 @@ class Sequence:
         # changed by `begin_in`, `advance`, `leave` and `replay` alone
         self.slot: int | None = None
         self.n_computed = 0
+        self.n_jumped = 0  # forced tokens that the next step computes after the chosen one
         # the scheduler's
         self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
         self.announced = False  # whether a `Started` has been planned
@@ -60,6 +69,10 @@ class Sequence:
         self._stopped = False
         self._read()
         self._text = ""  # the worker that generated these tokens has sent their text
+        self.guide = guide
+        self._max_jump = 0 if self.exact else max_jump
+        if guide is not None:
+            self._begin(guide)
 
     @property
     def n_generated(self) -> int:
@@ -83,6 +96,11 @@ class Sequence:
     def n_pending(self) -> int:
         """Known tokens without cells: 1 while decoding, more during prefill or replay."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the tokens to compute are the last chosen one and those forced after it."""
+        return len(self.tokens) == self.n_computed + 1 + self.n_jumped
 
     @property
     def n_to_checkpoint(self) -> int:
@@ -120,6 +138,7 @@ class Sequence:
     def advance(self, n_tokens: int) -> int:
         """So many more tokens have cells. Returns how many of them had cells once before."""
         before, now = self.n_computed, self.n_computed + n_tokens
+        self.n_jumped = 0
         self.n_computed = now
         ever = self._n_ever_computed
         if now <= ever:
@@ -133,7 +152,7 @@ class Sequence:
 
     def replay(self) -> None:
         """Lose all cells, without a slot: all known tokens are to be computed again."""
-        self.n_computed = 0
+        self.n_computed = self.n_jumped = 0
         self.draft = []
 
     def next_chunk(self, budget: int) -> int:
@@ -150,22 +169,53 @@ class Sequence:
 
     def nothing_to_generate(self) -> Delta | None:
         """The terminal delta of a sequence that is complete before its first step, else None."""
-        if len(self.tokens) < self._limit:
-            return None
-        self.finish = FinishReason.LENGTH
-        return self.delta()
+        if self.finish is None and len(self.tokens) >= self._limit:
+            self.finish = FinishReason.LENGTH
+        return None if self.finish is None else self.delta()
 
     def accept(self, token: int) -> bool:
         """Append the next token. True if it ends the sequence; `finish` then says why.
 
-        An end token (EOS) is not part of the answer: the last delta says that there was one.
+        An end token (EOS) is not part of the answer: the last delta says that there was one. Raises
+        `InvalidGrammar` if the guide does not allow the token.
         """
         if self._is_end(token):
             self.finish = FinishReason.STOP
             self._by_end_token = True
             return True
+        return self._append(token)
+
+    def jump(self) -> bool:
+        """Append the tokens that the guide forces next. True if they end the sequence.
+
+        The next step computes them in one pass with the token before them, and a row of logits
+        after the last one.
+        """
+        if self.guide is None or not self._max_jump or self.finish is not None:
+            return self.finish is not None
+        forced = list(self.guide.forced[: self._max_jump])
+        for number, token in enumerate(forced, 1):
+            if self._append(token):
+                break
+            self.n_jumped = number
+        return self.finish is not None
+
+    def _begin(self, guide: Guide) -> None:
+        """Bring the guide to the end of the known tokens."""
+        if not guide.read(self.spec.tokens):
+            raise InvalidGrammar("the constraint does not allow the tokens generated so far")
+        if guide.is_complete:
+            self.finish = FinishReason.STOP
+        elif not self.spec.tokens and len(self.tokens) < self._limit:
+            self.jump()
+            self.n_jumped = 0  # the prompt is computed before them, in any chunks
+
+    def _append(self, token: int) -> bool:
+        if self.guide is not None and not self.guide.read((token,)):
+            raise InvalidGrammar("the constraint cannot be followed any further")
         self.tokens.append(token)
-        if self._stops.any and self._read():
+        is_whole = self.guide is not None and self.guide.is_complete
+        if is_whole or (self._stops.any and self._read()):
             self.finish = FinishReason.STOP
         elif len(self.tokens) >= self._limit:
             self.finish = FinishReason.LENGTH

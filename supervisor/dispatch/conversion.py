@@ -28,6 +28,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         cache_prompt=request.cache_prompt,
         scope=log.scope,
         spelt=log.reading.spelt,
+        constraint=request.constraint,
     )
 
 
@@ -46,6 +47,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         cache_prompt=message.cache_prompt,
         replay=message.replay,
         reading=lambda _opening: reading,
+        constraint=message.constraint,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

@@ -142,7 +142,7 @@ class ModelGroup:
         self.questions.add(
             Question(
                 no,
-                lambda epoch: Prepare(epoch, no, prompt, reserve),
+                lambda epoch: Prepare(epoch, no, prompt, reserve, request.constraint),
                 answered=lambda answer: self._prepared(logs, answer),
                 failed=lambda error: self._table.fail(stream, error),
                 since=now,

@@ -63,8 +63,13 @@ class Question:
     def fingerprint(self) -> bytes:
         """Equal for questions about the same prompt or the same tokens."""
         message = self.message(Epoch(0))
-        what = message.prompt if isinstance(message, Prepare) else (message, self.no)
-        return hashlib.sha256(msgspec.msgpack.encode(what)).digest()
+        if isinstance(message, Prepare):
+            return _digest((message.prompt, message.constraint))
+        return _digest((message, self.no))
+
+
+def _digest(subject: object) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode(subject)).digest()
 
 
 class Questions:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from gpufc.config import Replay
+from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
 from gpufc.protocol import Prompt
 from gpufc.sampling import SamplingParams
@@ -84,6 +85,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     cache_prompt: bool = True
     replay: Replay = Replay.FAST
+    constraint: Constraint | None = None
     reading: ReadingOf = plain
 
     @property

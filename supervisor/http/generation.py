@@ -12,6 +12,7 @@ from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http import validation
 from supervisor.http.chunks import ChunkWriter
+from supervisor.http.constraints import constraint_of
 from supervisor.http.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.durable import DurableReader, NumberedEvents, find_or_start, read_headers
 from supervisor.http.schemas import Answer, GenerationFields, UsageObject
@@ -93,6 +94,7 @@ def _accept(
         cache_prompt=body.cache_prompt is not False,
         created=int(time.time()),
         replay=front.fleet.replay(model),
+        constraint=constraint_of(body),
         reading=asked.reading,
     )
 

@@ -13,7 +13,7 @@ from gpufc import protocol
 from gpufc.sampling import Fraction, Penalty, Temperature
 from supervisor.answers.parts import Ended, ToolCallBegun
 from supervisor.dispatch.stream import Usage
-from supervisor.http.unsupported import NotYet
+from supervisor.http.constraints import ConstraintFields
 
 INT64_MAX = 2**63 - 1
 
@@ -37,7 +37,7 @@ class StreamOptions(Struct, frozen=True):
     continuous_usage_stats: bool | None = None
 
 
-class GenerationFields(NotYet, kw_only=True):
+class GenerationFields(ConstraintFields, kw_only=True):
     """OpenAI's fields, and llama-server's names for more. Null always means the default."""
 
     model: str | None = None

@@ -24,7 +24,6 @@ class NotYet(Struct, kw_only=True):
     functions: Any = None
     logprobs: Any = None
     modalities: Any = None
-    response_format: Any = None
     suffix: Any = None
     top_logprobs: Any = None
     web_search_options: Any = None
@@ -33,10 +32,8 @@ class NotYet(Struct, kw_only=True):
     chat_template: Any = None
     dry_multiplier: Any = None
     dynatemp_range: Any = None
-    grammar: Any = None
     image_data: Any = None
     input_extra: Any = None
-    json_schema: Any = None
     lora: Any = None
     min_keep: Any = None
     mirostat: Any = None
@@ -62,10 +59,6 @@ class NotYet(Struct, kw_only=True):
     bad_words: Any = None
     documents: Any = None
     enable_thinking: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
     guided_whitespace_pattern: Any = None
     include_reasoning: Any = None
     include_stop_str_in_output: Any = None
@@ -81,7 +74,6 @@ class NotYet(Struct, kw_only=True):
     spaces_between_special_tokens: Any = None
     stop_token_ids: Any = None
     structural_tag: Any = None
-    structured_outputs: Any = None
     thinking_token_budget: Any = None
     truncate_prompt_tokens: Any = None
     use_beam_search: Any = None
@@ -89,7 +81,6 @@ class NotYet(Struct, kw_only=True):
     ebnf: Any = None
     min_new_tokens: Any = None
     no_stop_trim: Any = None
-    regex: Any = None
     separate_reasoning: Any = None
     stop_regex: Any = None
     # Ollama
@@ -134,7 +125,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "format": _NO_TEXT,
     "function_call": ("none",),
     "functions": _EMPTY,
-    "grammar": _NO_TEXT,
     "guidance_scale": (1,),
     "image_data": _EMPTY,
     "images": _EMPTY,
@@ -164,7 +154,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "reasoning_budget": (-1,),
     "reasoning_format": ("auto", "deepseek"),
     "response_fields": _EMPTY,
-    "response_format": ({"type": "text"},),
     "return_token_ids": _NO,
     "return_tokens": _NO,
     "return_tokens_as_token_ids": _NO,

@@ -19,6 +19,7 @@ from engine_worker.backend.fake.vocabulary import (
     ENDS,
     EOS,
     FAULTS,
+    GENERATED,
     IN_PROMPT,
     MAX_DIRECTIVE,
     N_VOCAB,
@@ -196,6 +197,12 @@ class FakeBackend:
 
     def piece(self, token: int) -> bytes:
         return vocabulary.piece(token)
+
+    def written(self, text: str) -> list[int]:
+        return [GENERATED + byte for byte in text.encode("utf-8", "replace")]
+
+    def writable(self, token: int) -> bytes:
+        return vocabulary.piece(token) if token >= GENERATED else b""
 
     def spelling(self, token: int) -> bytes:
         return SPECIALS[token].encode() if token in SPECIALS else vocabulary.piece(token)

@@ -48,7 +48,8 @@ class LlamaBackend:
         facts = self.facts
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
         self.tokenize = vocabulary.tokenize
-        self.piece = vocabulary.piece
+        self.piece = self.writable = vocabulary.piece
+        self.written = vocabulary.written
         self.spelling = vocabulary.spelling
         self.special_tokens = vocabulary.special_tokens
         self.is_end = vocabulary.is_end

@@ -40,6 +40,20 @@ class Vocabulary:
                 return tokens[:count]
             capacity = -count
 
+    def written(self, text: str) -> list[int]:
+        """The token ids in which an answer goes on with `text`. No space is put before it, as
+        SentencePiece vocabularies do at the start of a text."""
+        data = text.encode("utf-8", "replace")
+        tokens = self.tokenize(text, add_special=False, parse_special=False)
+        if b"".join(map(self.piece, tokens)) == data:
+            return tokens
+        after_line = self.tokenize("\n" + text, add_special=False, parse_special=False)
+        for n_before in (1, 2):
+            found = after_line[n_before:]
+            if b"".join(map(self.piece, found)) == data:
+                return found
+        return tokens
+
     def piece(self, token: int) -> bytes:
         """A token's bytes; empty for control tokens and tokens that end a generation."""
         piece = self._pieces[token]

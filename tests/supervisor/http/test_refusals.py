@@ -62,13 +62,15 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
         ({"best_of": 2}, "best_of"),
         ({"suffix": "x"}, "suffix"),
         ({"logprobs": 0}, "logprobs"),
-        ({"grammar": "root ::= x"}, "grammar"),
-        ({"json_schema": {}}, "json_schema"),
         ({"mirostat": 2}, "mirostat"),
         ({"dry_multiplier": 0.8}, "dry_multiplier"),
         ({"xtc_probability": 0.5}, "xtc_probability"),
         ({"n_probs": 1}, "n_probs"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"regex": "a", "guided_choice": ["b"]}, "guided_choice"),
+        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+        ({"guided_choice": [1]}, "guided_choice[0]"),
     ],
 )
 async def test_a_bad_field_is_a_400_that_names_it(

@@ -1,0 +1,94 @@
+"""Holds sequences back until their constraints are compiled, so that the engine never compiles.
+
+A replay may reach a worker that has not compiled its constraint yet.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from engine_worker.constraints.compiler import Compiler
+from gpufc.errors import RequestError
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Finished, FinishReason, FromWorker, Generate, Refused
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_S = 5.0
+"""A new worker has replays to compute first. Without a constraint to compile, it reads the
+vocabulary after this."""
+
+
+class Gate:
+    """One thread runs `run`; the channel's thread calls the other methods.
+
+    A held sequence is passed on, refused or cancelled, exactly once; after `drop_all` it is not.
+    """
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        pass_on: Callable[[Generate], None],
+        send: Callable[[FromWorker], None],
+    ) -> None:
+        self._compiler = compiler
+        self._pass_on, self._send = pass_on, send
+        self._changed = threading.Condition()
+        self._held: deque[Generate] = deque()
+
+    def run(self) -> None:
+        """Compile for ever. Reads the vocabulary first, if need be after `WARM_UP_S`."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._held), WARM_UP_S)
+        try:
+            self._compiler.warm_up()
+        except RequestError as err:
+            logger.warning("constraints_not_warmed_up reason=%s", err)
+        while True:
+            with self._changed:
+                while not self._held:
+                    self._changed.wait()
+                spec = self._held[0]
+            refusal = self._compiled(spec)
+            with self._changed:
+                if not self._held or self._held[0] is not spec:
+                    continue  # cancelled meanwhile
+                self._held.popleft()
+                if refusal is None:
+                    self._pass_on(spec)
+                else:
+                    self._send(refusal)
+
+    def admit(self, spec: Generate) -> None:
+        """Pass a sequence on, now or once its constraint is compiled."""
+        if spec.constraint is None or self._compiler.is_compiled(spec.constraint):
+            self._pass_on(spec)
+            return
+        with self._changed:
+            self._held.append(spec)
+            self._changed.notify()
+
+    def cancel(self, epoch: Epoch, request: RequestNo) -> bool:
+        """Cancel a held sequence. False if it is not held."""
+        with self._changed:
+            found = [s for s in self._held if s.request == request and s.epoch == epoch]
+            for spec in found:
+                self._held.remove(spec)
+        if found:
+            self._send(Finished(epoch, request, FinishReason.CANCELLED))
+        return bool(found)
+
+    def drop_all(self) -> None:
+        """Another front has taken over: it does not know the held sequences."""
+        with self._changed:
+            self._held.clear()
+
+    def _compiled(self, spec: Generate) -> Refused | None:
+        if spec.constraint is None:
+            return None
+        try:
+            self._compiler.compile(spec.constraint)
+        except RequestError as err:
+            return Refused(spec.epoch, spec.request, err.code, err.message, err.param)
+        return None

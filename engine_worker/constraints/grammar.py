@@ -1,0 +1,62 @@
+"""From a constraint to llguidance's grammar: limits, then rewriting, then its own compiler.
+
+Runs in the disposable process. Nothing that a client asks for is dropped: a keyword that no mask
+can enforce is refused by its name.
+"""
+
+import json
+
+from engine_worker.constraints import limits, llg
+from engine_worker.constraints.schema import rewritten
+from gpufc.constraint import Constraint, ConstraintKind
+from gpufc.errors import InvalidGrammar
+
+
+def grammar_of(constraint: Constraint) -> str:
+    """The grammar of a constraint. Raises `InvalidGrammar`."""
+    limits.check_size(constraint.text)
+    match constraint.kind:
+        case ConstraintKind.JSON_OBJECT:
+            return llg.from_json_schema('{"type": "object"}')
+        case ConstraintKind.JSON_SCHEMA:
+            limits.check_nesting(constraint.text, limits.MAX_JSON_NESTING, "[{", "]}")
+            return llg.from_json_schema(json.dumps(rewritten(_loaded(constraint.text))))
+        case ConstraintKind.CHOICE:
+            return llg.from_lark(_choices(_loaded(constraint.text)))
+        case ConstraintKind.REGEX:
+            _check_grammar(constraint.text)
+            return llg.from_regex(constraint.text)
+        case ConstraintKind.LARK:
+            _check_grammar(constraint.text)
+            return llg.from_lark(constraint.text)
+        case ConstraintKind.GBNF:
+            _check_grammar(constraint.text)
+            return llg.from_gbnf(constraint.text)
+
+
+def _check_grammar(text: str) -> None:
+    if not text.strip():
+        raise InvalidGrammar("it is empty")
+    limits.check_nesting(text, limits.MAX_NESTING)
+    limits.check_repeats(text)
+
+
+def _loaded(text: str) -> object:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as err:
+        raise InvalidGrammar(f"it is no JSON: {err}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _choices(given: object) -> str:
+    if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
+        raise InvalidGrammar("choices are a list of strings")
+    if len(given) > limits.MAX_CHOICES:
+        raise InvalidGrammar(f"at most {limits.MAX_CHOICES} choices")
+    if "" in given:
+        raise InvalidGrammar("a choice is not empty")
+    return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in given)

@@ -1,0 +1,77 @@
+"""The state of a constraint in one sequence: the tokens that may come next. Pure."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from engine_worker.backend.candidates import MaskWords
+
+
+class Matcher(Protocol):
+    """A grammar's state (`llg.Matcher`)."""
+
+    @property
+    def is_complete(self) -> bool: ...
+    def consume(self, tokens: Sequence[int]) -> int: ...
+    def rollback(self, n_tokens: int) -> None: ...
+    def forced(self) -> list[int]: ...
+    def mask(self) -> MaskWords: ...
+
+
+class Guide:
+    """Invariant: the matcher has read exactly the generated tokens of one sequence.
+
+    Where the grammar leaves one continuation, its tokens are `forced`: the model's own way to cut
+    that text. They are chosen by the mask as well, so that an answer does not depend on whether its
+    forced tokens were computed in one pass or one by one.
+    """
+
+    def __init__(self, matcher: Matcher, n_words: int) -> None:
+        self._matcher = matcher
+        self._n_words = n_words
+        self._forced: list[int] | None = None
+
+    def read(self, tokens: Sequence[int]) -> bool:
+        """Go on after these tokens. False if the constraint does not allow them."""
+        forced, self._forced = self._forced, None
+        if self._matcher.consume(tokens) < len(tokens):
+            return False
+        if forced and len(tokens) == 1 and forced[0] == tokens[0] and len(forced) > 1:
+            self._forced = forced[1:]
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is whole and nothing may follow it."""
+        return self._matcher.is_complete
+
+    @property
+    def forced(self) -> list[int]:
+        """The tokens that come next in any case, possibly none."""
+        if self._forced is None:
+            self._forced = self._matcher.forced()
+        return self._forced
+
+    def masks(self, draft: Sequence[int]) -> list[MaskWords | None]:
+        """The mask of the next row, and of the row after each guess; None after a guess that is not
+        allowed, because no token is taken from that row."""
+        masks: list[MaskWords | None] = [self._mask(self.forced)]
+        if not draft:
+            return masks
+        forced, n_read = self.forced, 0
+        for guess in draft:
+            if (forced and guess != forced[0]) or not self._matcher.consume((guess,)):
+                break
+            n_read += 1
+            forced = forced[1:] or self._matcher.forced()
+            masks.append(self._mask(forced))
+        self._matcher.rollback(n_read)
+        return masks + [None] * (1 + len(draft) - len(masks))
+
+    def _mask(self, forced: Sequence[int]) -> MaskWords:
+        if not forced:
+            return self._matcher.mask()
+        words = np.zeros(self._n_words, np.uint32)
+        words[forced[0] >> 5] = 1 << (forced[0] & 31)
+        return words.view(np.int32)

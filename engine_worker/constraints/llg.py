@@ -1,0 +1,179 @@
+"""llguidance: grammars in its own form, its tokenizer, its matcher. No other module imports it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import llguidance
+import numpy as np
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from engine_worker.backend.candidates import MaskWords
+from gpufc.errors import InvalidGrammar
+
+LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,
+    max_grammar_size=100_000,
+    verbose_errors=False,
+)
+"""What a grammar may take when it is compiled, and in one step. A step over its limit ends the
+sequence. The fuel of a step is about 15 ms."""
+
+_JSON = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "lenient": False,
+    "coerce_one_of": False,
+}
+"""JSON in the layout of Python's `json.dumps`. With optional whitespace no separator is forced."""
+
+
+class Vocabulary(Protocol):
+    """The part of a backend that a tokenizer is made of."""
+
+    end_tokens: frozenset[int]
+
+    def writable(self, token: int) -> bytes: ...
+    def written(self, text: str) -> list[int]: ...
+
+
+class Tokenizer:
+    """A model's vocabulary as llguidance reads it. Immutable. Making one reads every token."""
+
+    def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
+        wrapped = llguidance.TokenizerWrapper(_Wrapped(vocabulary, n_vocab))
+        self.inner = llguidance.LLTokenizer(
+            wrapped, n_vocab=n_vocab, eos_token=sorted(vocabulary.end_tokens)
+        )
+        self.n_words = -(-n_vocab // 32)
+
+
+class _Wrapped:
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
+        self._written = vocabulary.written
+        ends = vocabulary.end_tokens
+        self.eos_token_id = min(ends)
+        self.special_token_ids = sorted(ends)
+        self.tokens = [
+            b"<end%d>" % token if token in ends else vocabulary.writable(token)
+            for token in range(n_vocab)
+        ]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._written(decoded)
+
+
+class Matcher:
+    """The state of one grammar after the tokens of one sequence.
+
+    Not thread-safe. A matcher that has met a limit has an `error`, and allows no token any more.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, grammar: str) -> None:
+        """Raises `InvalidGrammar`."""
+        self._n_words = tokenizer.n_words
+        self._inner = llguidance.LLMatcher(tokenizer.inner, grammar, log_level=0, limits=LIMITS)
+        if self._inner.is_error():
+            raise InvalidGrammar(_first_line(self._inner.get_error()))
+
+    def copy(self) -> "Matcher":
+        """A matcher in the same state that shares none of it."""
+        copied = Matcher.__new__(Matcher)
+        copied._n_words, copied._inner = self._n_words, self._inner.deep_copy()
+        return copied
+
+    @property
+    def error(self) -> str:
+        return _first_line(self._inner.get_error()) if self._inner.is_error() else ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text is whole and nothing may follow it."""
+        return bool(self._inner.is_stopped()) and not self._inner.is_error()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text is whole as it stands."""
+        return bool(self._inner.is_accepting())
+
+    def consume(self, tokens: Sequence[int]) -> int:
+        """Feed tokens up to the first one that is not allowed. Returns how many were."""
+        return int(self._inner.try_consume_tokens(list(tokens)))
+
+    def rollback(self, n_tokens: int) -> None:
+        """Forget the last tokens."""
+        if n_tokens:
+            self._inner.rollback(n_tokens)
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, as the model's tokenizer cuts them. Possibly none."""
+        if self._inner.is_error():
+            return []
+        tokens = list(self._inner.compute_ff_tokens())
+        return tokens[: self._inner.validate_tokens(tokens)] if tokens else tokens
+
+    def mask(self) -> MaskWords:
+        """The tokens that may come next; end tokens are among them if the text is whole."""
+        words = np.zeros(self._n_words, np.int32)
+        if not self._inner.is_error():
+            self._inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if self._inner.is_error():
+            words[:] = 0
+        return words
+
+
+def trial_tokenizer() -> Tokenizer:
+    """A vocabulary of bytes: enough to find out whether a grammar compiles."""
+    return Tokenizer(_Bytes(), 257)
+
+
+class _Bytes:
+    end_tokens = frozenset({256})
+
+    def writable(self, token: int) -> bytes:
+        return bytes((token,))
+
+    def written(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "replace"))
+
+
+def from_json_schema(schema: str) -> str:
+    """The grammar of a schema in which every keyword is to be enforced."""
+    return _made(llguidance.LLMatcher.grammar_from_json_schema, schema, overrides=_JSON)
+
+
+def from_regex(pattern: str) -> str:
+    """The grammar of texts that a regular expression matches as a whole."""
+    return _made(llguidance.LLMatcher.grammar_from_regex, pattern)
+
+
+def from_lark(lark: str) -> str:
+    """The grammar of a Lark text in llguidance's dialect."""
+    return _made(llguidance.LLMatcher.grammar_from_lark, lark)
+
+
+def from_gbnf(gbnf: str) -> str:
+    """The grammar of a text in llama.cpp's GBNF."""
+    try:
+        lark = gbnf_to_lark(gbnf)
+    except Exception as err:  # the converter raises plain exceptions
+        raise InvalidGrammar(_first_line(str(err))) from None
+    return from_lark(lark)
+
+
+def _made(make: Callable[..., Any], text: str, **options: Any) -> str:
+    try:
+        return str(make(text, **options))
+    except (ValueError, TypeError) as err:
+        raise InvalidGrammar(_first_line(str(err))) from None
+
+
+def _first_line(message: str) -> str:
+    return message.strip().split("\n", 1)[0][:500]

@@ -1,0 +1,140 @@
+"""Compiles a constraint in a process that may be killed.
+
+    engine worker            python -m engine_worker.constraints.trial PARENT_PID
+    Trial ── Constraint ─▶   grammar_of, compile with a vocabulary of bytes, first mask
+          ◀─ Tried ──────
+
+A grammar that never ends, fills the memory or overflows the stack dies alone.
+"""
+
+import logging
+import sys
+import threading
+
+import msgspec
+from msgspec import Struct
+
+from engine_worker import disposable
+from engine_worker.constraints.limits import check_size
+from engine_worker.disposable import Child, ChildDied
+from gpufc.constraint import Constraint
+from gpufc.errors import EngineUnavailable, InvalidGrammar
+
+logger = logging.getLogger(__name__)
+
+MEMORY_BYTES = 1 << 30
+CPU_S = 1
+"""For one constraint."""
+WAIT_S = 0.5
+"""Beyond its CPU time, for a child that runs."""
+START_TIMEOUT_S = 15.0
+"""Starting Python on a busy machine is not the grammar's fault."""
+
+_MODULE = "engine_worker.constraints.trial"
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Tried(Struct, frozen=True, array_like=True):
+    """The grammar, or why there is none."""
+
+    grammar: str = ""
+    refusal: str = ""
+
+
+_decoder = msgspec.msgpack.Decoder(Tried)
+
+
+class Trial:
+    """Has one child, which it starts again when it had to be killed. Any thread that lives as long
+    as the process may call it; calls follow one another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+
+    def grammar(self, constraint: Constraint) -> str:
+        """The grammar of a constraint that has compiled once.
+
+        Raises `InvalidGrammar`, or `EngineUnavailable` if the process does not start.
+        """
+        check_size(constraint.text)
+        with self._lock:
+            child = self._ready()
+            try:
+                answer = child.call(_encoder.encode(constraint), CPU_S + WAIT_S)
+                tried = _decoder.decode(answer)
+            except TimeoutError:
+                self._drop()
+                raise InvalidGrammar("it takes too long to compile") from None
+            except (ChildDied, msgspec.MsgspecError) as err:
+                logger.warning("trial_process_died reason=%s", err)
+                self._drop()
+                raise InvalidGrammar("it takes too much time or memory to compile") from None
+        if tried.refusal:
+            raise InvalidGrammar(tried.refusal)
+        return tried.grammar
+
+    def start(self) -> None:
+        """Have a child that waits. Raises `EngineUnavailable`."""
+        with self._lock:
+            self._ready()
+
+    def close(self) -> None:
+        """Kill the child, if there is one, and reap it."""
+        with self._lock:
+            self._drop()
+
+    def _ready(self) -> Child:
+        if self._child is not None and self._child.is_alive:
+            return self._child
+        self._drop()
+        try:
+            self._child = Child(_MODULE)
+            self._child.call(b"", START_TIMEOUT_S)
+        except (ChildDied, TimeoutError) as err:
+            logger.error("trial_process_failed reason=%s", err)
+            self._drop()
+            raise EngineUnavailable(
+                "The process that compiles grammars does not start", retry_after_s=5.0
+            ) from None
+        return self._child
+
+    def _drop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+# the child's side; llguidance is imported there only
+
+
+def serve(parent: int) -> None:
+    """The child: answer frames until stdin ends."""
+    disposable.confine(parent, MEMORY_BYTES)
+    from engine_worker.constraints import llg
+    from engine_worker.constraints.grammar import grammar_of
+
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    tokenizer = llg.trial_tokenizer()
+    if disposable.read_message(source) is None:
+        return
+    disposable.answer(sink, b"")
+    decoder = msgspec.msgpack.Decoder(Constraint)
+    while (frame := disposable.read_message(source)) is not None:
+        disposable.allow_cpu(CPU_S)
+        try:
+            grammar = grammar_of(decoder.decode(frame))
+            matcher = llg.Matcher(tokenizer, grammar)
+            matcher.mask()
+            if matcher.consume(matcher.forced()):
+                matcher.mask()  # the first choice, where some grammars meet their limit
+            tried = Tried(grammar, matcher.error)
+        except InvalidGrammar as err:
+            tried = Tried(refusal=err.message)
+        except Exception as err:  # values of other types than the keywords have
+            tried = Tried(refusal=f"it is malformed ({type(err).__name__})")
+        disposable.answer(sink, _encoder.encode(tried))
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

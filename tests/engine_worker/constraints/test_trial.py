@@ -1,0 +1,75 @@
+"""The disposable process and the compiler: refusals with their field, grammars compiled once."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from engine_worker.backend.fake.backend import FakeBackend
+from engine_worker.constraints import compiler as compilers
+from engine_worker.constraints.compiler import Compiler
+from engine_worker.constraints.trial import Trial
+from gpufc.config import BackendKind, ModelConfig
+from gpufc.constraint import Constraint, ConstraintKind
+from gpufc.errors import InvalidGrammar
+from tests.engine_worker.constraints.matchers import schema
+
+OVERFLOWING = Constraint(
+    ConstraintKind.LARK,
+    "start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(4500)) + 'r4500: "a"\n',
+)
+"""A chain of rules that overflows llguidance's stack."""
+GOOD = Constraint(ConstraintKind.REGEX, "[ab]+", "guided_regex")
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    made = Trial()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def compiler() -> Iterator[Compiler]:
+    made = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1))
+    yield made
+    made.close()
+
+
+def test_a_grammar_that_ends_its_process_is_refused_and_the_next_one_compiles(trial: Trial) -> None:
+    with pytest.raises(InvalidGrammar):
+        trial.grammar(OVERFLOWING)
+    assert trial.grammar(GOOD)
+
+
+def test_values_of_wrong_types_are_refused(trial: Trial) -> None:
+    with pytest.raises(InvalidGrammar, match="malformed"):
+        trial.grammar(schema({"oneOf": [{"required": 5}, {"type": {}}], "not": {"required": 5}}))
+
+
+def test_a_refusal_names_the_clients_field(compiler: Compiler) -> None:
+    with pytest.raises(InvalidGrammar, match="uniqueItems") as refusal:
+        compiler.compile(schema({"type": "array", "uniqueItems": True}))
+    assert refusal.value.param == "json_schema"
+
+
+def test_a_grammar_is_compiled_once_whatever_field_it_came_in(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler.compile(GOOD)
+    monkeypatch.setattr(compiler, "_trial", None)  # no further trial
+    other = Constraint(GOOD.kind, GOOD.text, "regex")
+    assert compiler.is_compiled(other)
+    compiler.compile(other)
+    first, second = compiler.guide(GOOD), compiler.guide(other)
+    assert first.masks(())[0] is not None
+    assert second.masks(())[0] is not None
+
+
+def test_old_grammars_make_room_for_new_ones(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers, "MAX_KEPT", 2)
+    many = [Constraint(ConstraintKind.REGEX, f"a{n}") for n in range(3)]
+    for constraint in many:
+        compiler.compile(constraint)
+    assert [compiler.is_compiled(constraint) for constraint in many] == [False, True, True]
