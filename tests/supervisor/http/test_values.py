@@ -1,0 +1,43 @@
+"""Numbers as people write them."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpufc.sampling import SamplingParams
+from supervisor.http import validation
+from supervisor.http.completions import CompletionBody
+from supervisor.http.values import decode
+
+
+def read(**fields: Any) -> CompletionBody:
+    return decode(msgspec.json.encode({"prompt": "x", **fields}), CompletionBody)
+
+
+def sampled(**fields: Any) -> SamplingParams:
+    return validation.sampling(read(**fields), {})
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    body = read(max_tokens=8.0, n=2.0, top_k=5.0, seed=7.0, prompt=[1.0, 2.0])
+    assert (body.max_tokens, body.n, body.top_k, body.seed) == (8, 2, 5, 7)
+    assert body.prompt == [1, 2]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "n", "top_k", "seed"])
+def test_other_floats_are_not_whole_numbers(field: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=field):
+        read(**{field: 8.5})
+
+
+@pytest.mark.parametrize("seed", [-1, -1.0, None])
+def test_a_seed_of_minus_one_is_random(seed: Any) -> None:
+    assert len({sampled(seed=seed).seed for _ in range(8)}) > 1
+    assert sampled(seed=5).seed == 5
+
+
+def test_the_repeat_penalty_has_two_names() -> None:
+    assert sampled(repetition_penalty=1.3).repeat_penalty == 1.3
+    assert sampled(repetition_penalty=1.3, repeat_penalty=1.1).repeat_penalty == 1.1
+    assert sampled().repeat_penalty == 1.0
