@@ -333,6 +333,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 30, description="largest request body, in bytes")
     ] = 8 * 1024 * 1024
+    max_bodies_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 40, description="memory for all bodies under way, in bytes")
+    ] = 256 * 1024 * 1024
     header_timeout_s: Annotated[
         float, Meta(gt=0.0, le=3600.0, description="seconds to send a request's header")
     ] = 10.0
@@ -362,6 +365,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     durable_window_s: Annotated[
         float,
         Meta(ge=0.0, le=86_400.0, description="seconds that a durable request's answer is kept"),
+    ] = 600.0
+    durable_idle_s: Annotated[
+        float,
+        Meta(gt=0.0, le=86_400.0, description="seconds that a durable request runs unread"),
     ] = 600.0
     max_durable_requests: Annotated[
         int, Meta(ge=1, le=1_000_000, description="most durable requests, finished ones included")

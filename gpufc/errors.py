@@ -21,6 +21,7 @@
         ├── RequestTimeout               408 invalid_request_error request_timeout
         ├── RequestTooLarge              413 invalid_request_error request_too_large
         ├── UnsupportedMediaType         415 invalid_request_error unsupported_media_type
+        ├── ExpectationFailed            417 invalid_request_error expectation_failed
         ├── RateLimited                  429 rate_limit_error rate_limit_exceeded
         ├── Overloaded                   503 overloaded_error overloaded
         ├── EngineUnavailable            503 engine_unavailable engine_unavailable
@@ -165,6 +166,12 @@ class UnsupportedMediaType(RequestError):
     status = 415
     kind = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class ExpectationFailed(RequestError):
+    status = 417
+    kind = "invalid_request_error"
+    code = "expectation_failed"
 
 
 class RateLimited(RequestError):

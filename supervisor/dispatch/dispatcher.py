@@ -90,6 +90,28 @@ class Dispatcher:
             self._watch_outage(group)
         return stream
 
+    def require_room(self, principal: Principal) -> None:
+        """Check that some model would accept one more sequence now.
+
+        Raises the refusal of the first model if none would: `Overloaded` or `EngineUnavailable`.
+        """
+        refusals = []
+        for model in self._fleet.models():
+            try:
+                self._require_service(model)
+                self._group(model).admission.require_room(1, principal.owner)
+            except RequestError as err:
+                refusals.append(err)
+            else:
+                return
+        if refusals:
+            self.ledger.requests.rejected += 1
+            raise refusals[0]
+
+    def require_durable_share(self, model: str) -> None:
+        """Check that the model may get one more durable request. Raises `Overloaded`."""
+        self._group(model).admission.require_share()
+
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
         """Continue a sequence that another front began, from the tokens that it has.
 

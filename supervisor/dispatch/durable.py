@@ -16,7 +16,7 @@ from itertools import groupby
 from msgspec import Struct
 
 from gpufc.config import LimitsConfig
-from gpufc.errors import InvalidRequest, Overloaded, RequestTooLarge
+from gpufc.errors import InvalidRequest, NotFound, Overloaded, RequestTooLarge
 from supervisor.answers.parts import BEGUN, Part, joined, kind_of, merged
 from supervisor.dispatch.stream import LogParser, Position, ResponseStream, StreamEvent
 
@@ -43,12 +43,12 @@ class DurableKey(Struct, frozen=True):
 
 class DurableRequest:
     """One durable request, running or finished. Implements `StreamObserver`. Only its stream's
-    calls change it; `expires_at` is the store's.
+    calls change it; `expires_at` is the store's. `abandoned_at` is set while it runs and has no
+    watcher left.
 
     Invariant: entry i is about choice `choices[i]`, and `marks[i]` is the number of texts in its
     log that are read by then, or HAS_BEGUN or HAS_FINISHED. Entries are only appended, and never
-    after the end. `n_bytes` estimates all memory of the request, logs included. `watchers` are
-    called after each change and at the end.
+    after the end. `n_bytes` estimates all memory of the request, logs included.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class DurableRequest:
         self.marks = array("I")
         self.is_over = False
         self.expires_at = 0.0
-        self.watchers: set[Callable[[], None]] = set()
+        self.abandoned_at: float | None = None
+        self._watchers: set[Callable[[], None]] = set()
         self._store = store
         self._n_texts = [0] * len(stream.logs)
         self._begun: set[int] = set()
@@ -89,6 +90,20 @@ class DurableRequest:
         if self._fingerprint is None:
             self._fingerprint = self.stream.fingerprint
         return self._fingerprint
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call this after each change and at the end."""
+        self._watchers.add(watcher)
+        if self.abandoned_at is not None:
+            self.abandoned_at = None
+            self.stream.attend(True)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._watchers.discard(watcher)
+        if not self._watchers and not self.is_over:
+            self.abandoned_at = self._store.abandoned(self)
+            self.stream.attend(False)
 
     def gained(self, index: int) -> None:
         log = self.stream.logs[index]
@@ -121,7 +136,7 @@ class DurableRequest:
         self.marks.append(mark)
 
     def _tell(self) -> None:
-        for watcher in tuple(self.watchers):
+        for watcher in tuple(self._watchers):
             watcher()
 
 
@@ -232,6 +247,16 @@ def _merged(events: list[StreamEvent]) -> StreamEvent:
     return StreamEvent(first.index, (merged([event.parts[0] for event in events]),), last.position)
 
 
+class DurableSummary(Struct, frozen=True):
+    """Durable requests now. `abandoned` ones run or wait without a client; they are a part of the
+    `running` ones. `bytes` is an estimate."""
+
+    running: int
+    abandoned: int
+    finished: int
+    bytes: int
+
+
 class DurableRequests:
     """The durable requests that are kept: all running ones, and finished ones within the limits.
 
@@ -263,6 +288,45 @@ class DurableRequests:
     def n_bytes(self) -> int:
         """An estimate of all their memory, logs included."""
         return self._running_bytes + self._finished_bytes
+
+    def has(self, key: DurableKey) -> bool:
+        """Whether there is a request under that key."""
+        return key in self._running or key in self._finished
+
+    def summary(self) -> "DurableSummary":
+        """How many there are, and their memory."""
+        return DurableSummary(
+            running=len(self._running),
+            abandoned=sum(one.abandoned_at is not None for one in self._running.values()),
+            finished=len(self._finished),
+            bytes=self.n_bytes,
+        )
+
+    def delete(self, key: DurableKey) -> bool:
+        """End the request of that key, or forget its answer. Its readers get an error.
+
+        False if there is no such request.
+        """
+        running = self._running.get(key)
+        if running is not None:
+            running.stream.cancel(NotFound("The request was deleted"))
+            return True
+        found = self._finished.pop(key, None)
+        if found is not None:
+            self._finished_bytes -= found.n_bytes
+        return found is not None
+
+    def abandoned(self, request: DurableRequest) -> float:
+        """The last reader of a running request has left, at the time that is returned. The request
+        is ended if none comes within `durable_idle_s`."""
+        since = self._clock()
+
+        def end_if_still() -> None:
+            if request.abandoned_at == since:
+                request.stream.cancel()
+
+        self._call_later(self._limits.durable_idle_s, end_if_still)
+        return since
 
     def find(self, key: DurableKey, digest: bytes) -> DurableRequest | None:
         """The request under that key. Raises `InvalidRequest` for another request's key."""

@@ -170,6 +170,8 @@ class ModelGroup:
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
             self.questions.ask(asked, self._clock())
         self.admission.n_beside = self._pool.n_beside
+        while (no := self.admission.to_pause()) is not None:
+            self._table.pause(self._table.jobs[no])
         aside: list[RequestNo] = []
         while self._pool and (no := self._next()) is not None:
             job = self._table.jobs[no]

@@ -20,6 +20,9 @@ from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
 
+_WEIGHT = 0.1
+"""Weight of one job in the moving average of used tokens: it covers about ten requests."""
+
 
 class JobTable:
     """Owned by one model's group.
@@ -48,6 +51,8 @@ class JobTable:
         self._ledger = ledger
         self._clock = clock
         self._on_idle = on_idle
+        self._used_share = 1.0
+        admission.forecast = self.forecast
 
     def open(
         self,
@@ -66,7 +71,13 @@ class JobTable:
             return logs[0].fingerprint or (now.fingerprint if now else None)
 
         accepted_at = self._clock()
-        stream = ResponseStream(request, logs, on_cancel=on_cancel, fingerprint=fingerprint)
+        stream = ResponseStream(
+            request,
+            logs,
+            on_cancel=on_cancel,
+            on_attention=self._attention_changed,
+            fingerprint=fingerprint,
+        )
         self.streams[stream] = (accepted_at, len(logs))
         for log in logs:
             self.jobs[log.no] = Job(log, stream, log.no, accepted_at)
@@ -106,6 +117,32 @@ class JobTable:
             elif job.stage is not Stage.CANCELLING:
                 self.end(job)
 
+    def pause(self, job: Job) -> None:
+        """Let its worker stop a running job. It waits again once that has happened."""
+        if job.stage is Stage.RUNNING and job.worker is not None:
+            job.stage = Stage.PAUSING
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
+
+    def forecast(self, n_places: int) -> float | None:
+        """When so many more jobs should have ended, in seconds: by the tokens that running ones may
+        still generate, the part of them that others have used, and the rate of now."""
+        left = sorted(_tokens_left(job) for job in self.jobs.values() if job.worker is not None)
+        rate = self._ledger.generation.lately(self._clock())
+        if not left or not rate:
+            return None
+        n_tokens = (
+            left[n_places - 1] * len(left)
+            if n_places <= len(left)
+            else sum(left) * n_places / len(left)
+        )
+        return self._used_share * n_tokens / rate
+
+    def _attention_changed(self, stream: ResponseStream, *, attended: bool) -> None:
+        change = self._admission.attend if attended else self._admission.abandon
+        for log in stream.logs:
+            if log.no in self.jobs:
+                change(log.no)
+
     def detach(self, job: Job) -> None:
         """Take a job off its worker: it waits again."""
         if job.worker is not None:
@@ -119,6 +156,10 @@ class JobTable:
         if job.worker is not None:
             self._pool.gave_back(job.worker)
             self._admission.note_service_time(now - job.sent_at)
+            n_used = len(job.log.tokens)
+            self._used_share += _WEIGHT * (
+                n_used / max(1, n_used + _tokens_left(job)) - self._used_share
+            )
         job.stage, job.worker = Stage.ENDED, None
         del self.jobs[job.log.no]
         self._suspects.left(job.log.no)
@@ -130,3 +171,11 @@ class JobTable:
             self._ledger.ended(job.stream.outcome, now - accepted_at)
         if not self.jobs:
             self._on_idle()
+
+
+def _tokens_left(job: Job) -> int:
+    """How many tokens a job on a worker may still generate."""
+    log = job.log
+    most = 0 if job.worker is None else job.worker.facts.n_ctx - len(log.prompt_tokens or ())
+    asked = log.request.max_tokens
+    return max(0, (most if asked is None else min(asked, most)) - len(log.tokens))

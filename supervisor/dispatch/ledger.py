@@ -72,6 +72,15 @@ class Rate:
         recent = (n for second, n in pairs if newest - RATE_WINDOW_S < second <= newest)
         return sum(recent) / RATE_WINDOW_S
 
+    def lately(self, now: float) -> float:
+        """Events per second since the first event of the window; 0 without any."""
+        oldest = int(now) - RATE_WINDOW_S
+        pairs = zip(self._seconds, self._counts, strict=True)
+        recent = [(second, n) for second, n in pairs if second >= oldest and n]
+        if not recent:
+            return 0.0
+        return sum(n for _, n in recent) / max(1.0, now - min(recent)[0])
+
 
 class Percentiles(Struct, frozen=True):
     """In seconds; None without a measurement."""

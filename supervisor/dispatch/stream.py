@@ -142,6 +142,14 @@ class LogParser:
         return parser
 
 
+class OnAttention(Protocol):
+    def __call__(self, stream: "ResponseStream", *, attended: bool) -> None: ...
+
+
+def _ignore_attention(stream: "ResponseStream", *, attended: bool) -> None:
+    """For a stream without a place in an admission."""
+
+
 class ResponseStream:
     """One request's events, for one reader in the event loop.
 
@@ -154,6 +162,7 @@ class ResponseStream:
         logs: Sequence[StreamLog],
         *,
         on_cancel: Callable[["ResponseStream"], None],
+        on_attention: OnAttention = _ignore_attention,
         fingerprint: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.request = request
@@ -161,6 +170,7 @@ class ResponseStream:
         self.cancelled = False
         self.error: RequestError | None = None
         self._on_cancel = on_cancel
+        self._on_attention = on_attention
         self._fingerprint = fingerprint
         self._read = [0] * len(self.logs)
         self._parsers = [LogParser(log) for log in self.logs]
@@ -249,11 +259,17 @@ class ResponseStream:
             if log.finish is not None
         ]
 
-    def cancel(self) -> None:
-        """End the request: its reader has left. May be called at any time, also after the end."""
+    def attend(self, attended: bool) -> None:
+        """Whether any client reads it. Other sequences go before those of an abandoned request."""
+        self._on_attention(self, attended=attended)
+
+    def cancel(self, error: RequestError | None = None) -> None:
+        """End the request: its reader has left, or gets `error`. May be called at any time, also
+        after the end."""
         self._wakeup.rest()
         if not self.cancelled and self.error is None and not self._all_ended():
             self.cancelled = True
+            self.error = error
             self._on_cancel(self)
             self._wakeup.wake()
             if self._observer is not None:

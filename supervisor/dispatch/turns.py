@@ -62,6 +62,16 @@ class Turns:
         owner = self._owners.get(name)
         return len(owner.present) if owner is not None else 0
 
+    def owner_of(self, number: RequestNo) -> str:
+        """The name of a sequence's owner."""
+        return self._owner_of[number].name
+
+    def waits(self, number: RequestNo) -> bool:
+        """Whether it waits for its owner's turn."""
+        waiting = self._owner_of[number].waiting
+        index = bisect_left(waiting, number)
+        return index < len(waiting) and waiting[index] == number
+
     def enter(self, number: RequestNo, name: str) -> None:
         """Add a sequence that neither waits nor runs yet."""
         owner = self._owners.get(name)
@@ -110,9 +120,8 @@ class Turns:
             del self._owners[owner.name]
 
     def _no_longer_waits(self, owner: _Owner, number: RequestNo) -> None:
-        index = bisect_left(owner.waiting, number)
-        if index < len(owner.waiting) and owner.waiting[index] == number:
-            del owner.waiting[index]
+        if self.waits(number):
+            del owner.waiting[bisect_left(owner.waiting, number)]
             self._n_waiting -= 1
 
     def _step_out(self, owner: _Owner) -> None:

@@ -1,16 +1,73 @@
-"""Request bodies: bounded in size and time while they arrive, then decoded into typed structs."""
+"""Request bodies: bounded in size, time and number while they arrive, then decoded into structs.
+
+A large body is weighed and decoded in a thread, one at a time, so that the loop goes on.
+"""
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from mmap import mmap
 from typing import TypeVar
 
 from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
+from supervisor.http.body_budget import SMALL_BYTES, BodyBudget
+from supervisor.http.body_cost import weigh
 from supervisor.http.context import services
 from supervisor.http.values import decode
 
 T = TypeVar("T")
+
+Body = bytearray | mmap
+
+
+class Bodies:
+    """All bodies of the front: their budget, and the thread that decodes the large ones."""
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self.budget = BodyBudget(limits.max_bodies_bytes)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
+
+    async def decode_large(self, body: Body, kind: type[T], holding: "Holding") -> T:
+        """Raises `RequestError` or msgspec's errors."""
+        loop = asyncio.get_running_loop()
+        holding.more(await loop.run_in_executor(self._thread, _weighed, body))
+        return await loop.run_in_executor(self._thread, _decode, body, kind)
+
+    async def close(self, _app: web.Application) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class Holding:
+    """One request's part of the budget, as a context."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.n_bytes = 0
+        self._budget = budget
+        self._since = time.monotonic()
+
+    def at_least(self, n_bytes: int) -> None:
+        """Raises `Overloaded`."""
+        if n_bytes > self.n_bytes:
+            self.more(n_bytes - self.n_bytes)
+
+    def more(self, n_bytes: int) -> None:
+        """Raises `Overloaded`."""
+        self._budget.take(n_bytes, self.n_bytes)
+        self.n_bytes += n_bytes
+
+    def release(self) -> None:
+        """The request has been answered."""
+        if self.n_bytes:
+            self._budget.give_back(self.n_bytes, time.monotonic() - self._since)
+            self.n_bytes = 0
+
+
+BODIES = web.AppKey("bodies", Bodies)
+HOLDING = web.RequestKey("holding", Holding)
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
@@ -18,13 +75,26 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
 
     Raises `RequestError`, or msgspec's errors, which `errors.py` turns into one.
     """
-    limits = services(request).config.limits
+    limits, bodies = services(request).config.limits, request.app[BODIES]
     _check_headers(request, limits)
-    body = await _read(request, limits)
+    holding = request[HOLDING] = Holding(bodies.budget)
+    holding.at_least(request.content_length or 0)
+    body = _buffer(request.content_length or 0)
     try:
-        return decode(body, kind)
+        await _read(request, limits, holding, body)
+        if len(body) <= SMALL_BYTES:
+            return _decode(body, kind)
+        return await bodies.decode_large(body, kind, holding)
     except UnicodeDecodeError as err:  # not one of msgspec's own errors
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
+    finally:
+        _free(body)
+
+
+def release(request: web.Request) -> None:
+    """Give back what the request's body holds of the budget."""
+    if HOLDING in request:
+        request[HOLDING].release()
 
 
 def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
@@ -40,25 +110,59 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
         raise _too_large(limits)
 
 
-async def _read(request: web.Request, limits: LimitsConfig) -> bytes:
-    """The whole body, within `body_timeout_s` and the time that its size may take."""
-    parts: list[bytes] = []
+async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, body: Body) -> None:
+    """Read the whole body. It may lag behind `body_rate` by at most `body_timeout_s`.
+
+    A body that was ahead of the rate gains nothing by it: once it stalls, it has that time left.
+    """
     size = 0
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    due = loop.time() + limits.body_timeout_s
     try:
-        async with asyncio.timeout(limits.body_timeout_s) as deadline:
+        async with asyncio.timeout_at(due) as deadline:
             while part := await request.content.readany():
-                size += len(part)
-                if size > limits.max_body_bytes:
+                if size + len(part) > limits.max_body_bytes:
                     raise _too_large(limits)
-                parts.append(part)
-                deadline.reschedule(began + limits.body_timeout_s + size / limits.body_rate)
+                holding.at_least(size + len(part))
+                if isinstance(body, bytearray):
+                    body[size : size + len(part)] = part  # in chunks, it grows
+                else:
+                    body[size : size + len(part)] = part
+                size += len(part)
+                latest = loop.time() + limits.body_timeout_s
+                due = min(due + len(part) / limits.body_rate, latest)
+                deadline.reschedule(due)
     except TimeoutError:
         raise RequestTimeout("The body did not arrive in time") from None
     except (web.RequestPayloadError, ConnectionError) as err:
         raise InvalidRequest("The body is broken off") from err
-    return b"".join(parts)
+
+
+def _buffer(n_bytes: int) -> Body:
+    """Memory for a body. That of a large one goes back to the system when the body is decoded."""
+    return bytearray(n_bytes) if n_bytes <= SMALL_BYTES else mmap(-1, n_bytes)
+
+
+def _free(body: Body) -> None:
+    """Give a large body's memory back now: an exception's traceback would hold it for long."""
+    if isinstance(body, mmap):
+        with suppress(BufferError):  # a decoder whose request has left goes on with it
+            body.close()
+
+
+def _weighed(body: Body) -> int:
+    """The memory of the body's values. Raises `InvalidRequest` for too many of them."""
+    n_bytes = 0
+    for cost in weigh(body):
+        if cost.is_too_much:
+            raise InvalidRequest("The body has too many values")
+        n_bytes = cost.n_bytes
+        time.sleep(0)  # lets the event loop's thread have the interpreter
+    return n_bytes
+
+
+def _decode(body: Body, kind: type[T]) -> T:
+    return decode(body, kind)
 
 
 def _too_large(limits: LimitsConfig) -> RequestTooLarge:

@@ -16,12 +16,13 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.errors import InvalidRequest, RequestError
+from gpufc.errors import InvalidRequest, NotFound, RequestError
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
-from supervisor.http.context import PRINCIPAL, services
+from supervisor.http.body_budget import SMALL_BYTES
+from supervisor.http.context import PRINCIPAL, json_response, services
 from supervisor.http.sse import EventEncoder
 
 KEY = "Idempotency-Key"
@@ -62,6 +63,14 @@ def read_headers(request: web.Request, *, streamed: bool) -> Wish | None:
     return Wish(key, found[1], Position(int(found[2]), int(found[3] or 0)))
 
 
+def is_known(request: web.Request) -> bool:
+    """Whether the request's key belongs to a durable request, which has a place or needs none."""
+    key = request.headers.get(KEY)
+    return key is not None and services(request).durable.has(
+        DurableKey(request[PRINCIPAL].name, key)
+    )
+
+
 def _header(request: web.Request, name: str) -> str | None:
     values = request.headers.getall(name, [])
     if len(values) > 1:
@@ -69,7 +78,7 @@ def _header(request: web.Request, name: str) -> str | None:
     return values[0] if values else None
 
 
-def find_or_start(
+async def find_or_start(
     request: web.Request, wish: Wish, body: Struct, accept: Callable[[], GenerationRequest]
 ) -> DurableRequest:
     """The durable request of that key with an equal body, or else a new one.
@@ -81,8 +90,10 @@ def find_or_start(
     front, principal = services(request), request[PRINCIPAL]
     store = front.durable
     key = DurableKey(principal.name, wish.key)
-    encoded = msgspec.json.encode(body, order="sorted")
-    digest = hashlib.sha256(request.path.encode() + b"\0" + encoded).digest()
+    if (request.content_length or SMALL_BYTES + 1) > SMALL_BYTES:
+        n_bytes, digest = await asyncio.to_thread(_digest, body)
+    else:
+        n_bytes, digest = _digest(body)
     found = store.find(key, digest)
     if wish.tag is not None and (found is None or found.tag != wish.tag):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
@@ -90,11 +101,29 @@ def find_or_start(
         return found
     wanted = accept()
     try:
-        store.require_room(len(encoded), wanted.n_sequences)
+        store.require_room(n_bytes, wanted.n_sequences)
+        front.dispatcher.require_durable_share(wanted.model)
     except RequestError:
         front.dispatcher.ledger.requests.rejected += 1
         raise
-    return store.add(key, digest, len(encoded), front.dispatcher.submit(wanted, principal))
+    return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
+
+
+def _digest(body: Struct) -> tuple[int, bytes]:
+    """The size of a body as JSON, and a hash that equal bodies of one route share."""
+    encoded = msgspec.json.encode(body, order="sorted")
+    named = type(body).__name__.encode() + b"\0"
+    return len(encoded), hashlib.sha256(named + encoded).digest()
+
+
+async def delete_request(request: web.Request) -> web.Response:
+    """`DELETE /v1/requests`: end the durable request of the key, or forget its answer."""
+    wish = read_headers(request, streamed=False)
+    if wish is None:
+        raise InvalidRequest(f"This needs the {KEY} of a durable request", param=KEY)
+    if not services(request).durable.delete(DurableKey(request[PRINCIPAL].name, wish.key)):
+        raise NotFound(f"There is no durable request with this {KEY}", param=KEY)
+    return json_response({"object": "durable_request", "deleted": True})
 
 
 class DurableReader:
@@ -108,7 +137,7 @@ class DurableReader:
         self._wants_all = False
 
     def __enter__(self) -> Self:
-        self.request.watchers.add(self._changed)
+        self.request.watch(self._changed)
         return self
 
     def __exit__(
@@ -117,7 +146,7 @@ class DurableReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.request.watchers.discard(self._changed)
+        self.request.unwatch(self._changed)
         self._wakeup.rest()
 
     @property

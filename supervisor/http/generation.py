@@ -47,7 +47,9 @@ async def generate(
     wish = read_headers(request, streamed=bool(body.stream))
     biases = await _biases(request, body)
     if wish is not None:
-        found = find_or_start(request, wish, body, lambda: _accept(request, body, asked, biases))
+        found = await find_or_start(
+            request, wish, body, lambda: _accept(request, body, asked, biases)
+        )
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
     wanted = _accept(request, body, asked, biases)

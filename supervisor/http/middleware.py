@@ -14,8 +14,10 @@ from msgspec import Struct, structs
 from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied, RequestError
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
+from supervisor.http.body import release
 from supervisor.http.context import PRINCIPAL, REQUEST_ID
 from supervisor.http.errors import error_response, from_exception
+from supervisor.http.rules import client_id
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Rule = tuple[str, str]
 """Method and canonical path of a route."""
+
+SERVER = "gpufc"
+"""The `Server` header, without a version, which would help an attacker."""
 
 PUBLIC = None
 """The scope of a route that needs none."""
@@ -60,6 +65,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         if not request.content.is_eof():
             # the rest of the body would be read as the next request, or waited for
             response.force_close()
+    finally:
+        release(request)
     logger.debug(
         "request_answered request=%s route=%s %s status=%d seconds=%.3f",
         request[REQUEST_ID],
@@ -73,9 +80,11 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Set the headers of every answer: a prepare hook, so that streams have them too."""
-    # aiohttp refuses some requests (`Expect`) before any middleware has seen them
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
-    response.headers["Server"] = "gpufc"  # no versions: they would help an attacker
+    response.headers["X-Request-Id"] = request[REQUEST_ID]
+    response.headers["Server"] = SERVER
+    given = client_id(request.headers)
+    if given is not None:
+        response.headers["X-Client-Request-Id"] = given
 
 
 def _told_apart(principal: Principal, request: web.Request) -> Principal:
@@ -92,8 +101,13 @@ def _refusal(principal: Principal, scope: Scope, remedy: str) -> RequestError:
     return PermissionDenied(message)
 
 
-def access(rules: Mapping[Rule, Scope | None], authenticator: Authenticator) -> Middleware:
-    """Lets a request through if the table allows its principal the route."""
+def access(
+    rules: Mapping[Rule, Scope | None],
+    authenticator: Authenticator,
+    guard: Callable[[web.Request, Rule], None],
+) -> Middleware:
+    """Lets a request through if the table allows its principal the route, and `guard` does not
+    raise. The body is unread then."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -111,6 +125,7 @@ def access(rules: Mapping[Rule, Scope | None], authenticator: Authenticator) -> 
             if not principal.may(scope):
                 raise _refusal(principal, scope, authenticator.remedy)
             request[PRINCIPAL] = _told_apart(principal, request)
+        guard(request, rule)
         return await handler(request)
 
     return check

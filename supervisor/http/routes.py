@@ -3,14 +3,17 @@
 from aiohttp import web
 from msgspec import Struct
 
+from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
-from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
-from supervisor.http.context import SERVICES, Services
+from supervisor.http import admin, chat, completions, durable, health, index, models, stats, tokens
+from supervisor.http.body import BODIES, Bodies
+from supervisor.http.context import PRINCIPAL, SERVICES, Services, services
 from supervisor.http.middleware import (
     OPEN_ACCESS,
     PUBLIC,
     Authenticator,
     Handler,
+    Rule,
     access,
     add_headers,
     boundary,
@@ -18,23 +21,30 @@ from supervisor.http.middleware import (
 
 
 class Route(Struct, frozen=True):
-    """One route. `scope` is the right that it needs; `PUBLIC` needs none."""
+    """One route. `scope` is the right that it needs; `PUBLIC` needs none.
+
+    A `short` route is served in the reserve of connections too. A request of a route that `queues`
+    is refused before its body is read if no sequence could wait.
+    """
 
     method: str
     path: str
     handler: Handler
     scope: Scope | None
+    short: bool = False
+    queues: bool = False
 
 
 ROUTES = (
-    Route("GET", "/livez", health.livez, PUBLIC),
-    Route("GET", "/readyz", health.readyz, PUBLIC),
-    Route("GET", "/health", health.readyz, Scope.READ),
-    Route("GET", "/stats", stats.get_stats, Scope.READ),
+    Route("GET", "/livez", health.livez, PUBLIC, short=True),
+    Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
+    Route("GET", "/health", health.readyz, Scope.READ, short=True),
+    Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
     Route("GET", "/v1/models", models.list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
-    Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE),
-    Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE),
+    Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
@@ -43,19 +53,50 @@ ROUTES = (
 )
 
 
-def create_web_app(
-    services: Services, authenticator: Authenticator = OPEN_ACCESS
-) -> web.Application:
+LLAMA_SERVER_PATHS = frozenset({"/v1/models", "/v1/completions", "/v1/chat/completions"})
+"""Paths that llama-server also has without `/v1`."""
+
+
+def spellings(path: str) -> list[str]:
+    """The paths of a route: as in the table, as llama-server has it, each with a slash behind."""
+    paths = [path, path.removeprefix("/v1")] if path in LLAMA_SERVER_PATHS else [path]
+    # the longer one first: the last part of a path may match any text
+    return [one for base in paths for one in (f"{base}/", base) if one != "//"]
+
+
+def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) -> web.Application:
     """The application with all routes behind the middleware."""
-    app = web.Application(client_max_size=services.config.limits.max_body_bytes)
-    rules = {}
+    app = web.Application(client_max_size=front.config.limits.max_body_bytes)
+    scopes: dict[Rule, Scope | None] = {}
+    table: dict[Rule, Route] = {}
     for route in ROUTES:
-        added = app.router.add_route(route.method, route.path, route.handler)
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, route.handler)
-        if added.resource is not None:
-            rules[route.method, added.resource.canonical] = route.scope
-    app.middlewares.extend([boundary, access(rules, authenticator)])
+        for path in spellings(route.path):
+            added = app.router.add_route(route.method, path, route.handler)
+            if route.method == "GET":
+                app.router.add_route("HEAD", path, route.handler)
+            if added.resource is not None:
+                scopes[route.method, added.resource.canonical] = route.scope
+                table[route.method, added.resource.canonical] = route
+
+    def guard(request: web.Request, rule: Rule) -> None:
+        require_place(request, table[rule])
+
+    app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
     app.on_response_prepare.append(add_headers)
-    app[SERVICES] = services
+    app[SERVICES] = front
+    bodies = app[BODIES] = Bodies(front.config.limits)
+    app.on_cleanup.append(bodies.close)
     return app
+
+
+def require_place(request: web.Request, route: Route) -> None:
+    """Raises `Overloaded` for a route that the request's connection is not served, and for one
+    whose sequences could not wait now."""
+    front = services(request)
+    if not route.short and getattr(request.protocol, "is_in_reserve", False):
+        raise Overloaded(
+            "There are too many connections",
+            retry_after_s=front.config.limits.keepalive_timeout_s,
+        )
+    if route.queues and not durable.is_known(request):
+        front.dispatcher.require_room(request[PRINCIPAL])

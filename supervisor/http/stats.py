@@ -28,6 +28,7 @@ def document(front: Services) -> dict[str, Any]:
         "requests": msgspec.to_builtins(dispatcher.occupancy) | _totals(ledger.requests),
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generation.per_second(now)},
+        "durable": msgspec.to_builtins(front.durable.summary()),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),

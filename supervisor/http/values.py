@@ -1,5 +1,6 @@
 """JSON values as people send them. Pure."""
 
+from mmap import mmap
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,7 +11,7 @@ _FOUND_FLOAT = "got `float`"
 """In msgspec's message where a whole number was expected."""
 
 
-def decode(body: bytes | bytearray, kind: type[T]) -> T:
+def decode(body: bytes | bytearray | mmap, kind: type[T]) -> T:
     """A body as `kind`. A whole number may be written as `8.0`. Raises msgspec's errors."""
     try:
         return msgspec.json.decode(body, type=kind)

@@ -190,7 +190,7 @@ def test_what_comes_after_everything_has_a_position_only_after_the_end() -> None
 def test_watchers_hear_of_each_piece_and_of_the_end() -> None:
     durable = Store().add("k")
     heard: list[bool] = []
-    durable.watchers.add(lambda: heard.append(durable.is_over))
+    durable.watch(lambda: heard.append(durable.is_over))
     say(durable, "a")
     durable.stream.fail(EngineCrashed("gone"))
     assert heard == [False, True]

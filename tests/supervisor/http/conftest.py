@@ -31,15 +31,16 @@ class Service:
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.dispatcher = self.dispatcher
         loop = asyncio.get_running_loop()
+        self.durable = DurableRequests(
+            config.limits, clock=time.monotonic, call_later=loop.call_later
+        )
         self.app = create_web_app(
             Services(
                 config=config,
                 fleet=self.fleet,
                 dispatcher=self.dispatcher,
                 devices=devices,
-                durable=DurableRequests(
-                    config.limits, clock=time.monotonic, call_later=loop.call_later
-                ),
+                durable=self.durable,
                 started_at=time.time(),
             )
         )

@@ -84,7 +84,7 @@ async def client_that_leaves(
 def n_readers(service: Service) -> int:
     """Clients that read the durable requests which run now."""
     running_now = service.app[SERVICES].durable._running.values()
-    return sum(len(request.watchers) for request in running_now)
+    return sum(len(request._watchers) for request in running_now)
 
 
 def let_go(worker: FakeWorker) -> None:

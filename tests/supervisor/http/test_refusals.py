@@ -342,28 +342,6 @@ async def test_a_stalled_body_is_cut_off() -> None:
         writer.close()
 
 
-async def test_an_address_has_only_so_many_connections() -> None:
-    async with running(LimitsConfig(max_connections_per_address=2)) as service:
-        held = [await asyncio.open_connection(*service.address) for _ in range(2)]
-        reader, writer = await asyncio.open_connection(*service.address)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        writer.close()
-        for _, held_writer in held:
-            held_writer.close()
-            await held_writer.wait_closed()
-
-        async def answers() -> bool:
-            reader, writer = await asyncio.open_connection(*service.address)
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = await reader.read()
-            writer.close()
-            return answer.startswith(b"HTTP/1.1 200")
-
-        async with asyncio.timeout(5):
-            while not await answers():
-                pass
-
-
 @pytest.mark.parametrize(
     "data", [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
 )

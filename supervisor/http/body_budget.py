@@ -1,0 +1,37 @@
+"""The memory of all request bodies under way. Pure: the time comes in as an argument."""
+
+from gpufc.errors import Overloaded
+
+SMALL_BYTES = 64 * 1024
+LONGEST_RETRY_AFTER_S = 60.0
+_FOR_SMALL = 8
+"""The part of the budget, as a divisor, that only small bodies may take."""
+_WEIGHT = 0.1
+
+
+class BodyBudget:
+    """A body counts from before its first byte is read until its request has been answered.
+
+    Invariant: `held_bytes` is at most the limit, or there is a single body. Large bodies leave a
+    part of the budget to small ones.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._held_s = 1.0
+
+    def take(self, n_bytes: int, held: int = 0) -> None:
+        """Count that many bytes in for a body that holds `held` already. Raises `Overloaded`, and
+        then counts nothing."""
+        is_small = held + n_bytes <= SMALL_BYTES
+        limit = self.limit_bytes - (0 if is_small else self.limit_bytes // _FOR_SMALL)
+        if self.held_bytes > held and self.held_bytes + n_bytes > limit:
+            wait_s = min(LONGEST_RETRY_AFTER_S, max(1.0, self._held_s))
+            raise Overloaded("Too many large requests are under way", retry_after_s=wait_s)
+        self.held_bytes += n_bytes
+
+    def give_back(self, n_bytes: int, held_s: float) -> None:
+        """Count out a body that was held for so long."""
+        self.held_bytes -= n_bytes
+        self._held_s += _WEIGHT * (held_s - self._held_s)

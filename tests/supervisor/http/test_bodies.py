@@ -1,0 +1,191 @@
+"""Request bodies: their memory, the time for the rest, and the thread that decodes large ones."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufc.config import LimitsConfig
+from gpufc.errors import Overloaded
+from supervisor.http import body, body_cost
+from supervisor.http.body_budget import BodyBudget
+from supervisor.http.body_cost import CONTAINER, MEMBER, STRING, weigh
+from tests.supervisor.dispatch.fakes import until
+from tests.supervisor.http.conftest import Service, running
+
+KIB, MIB = 1024, 1024 * 1024
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def cost_of(value: Any) -> int:
+    match value:
+        case str():
+            return STRING
+        case list():
+            return CONTAINER + sum(map(cost_of, value)) + max(0, len(value) - 1)
+        case dict():
+            members = sum(MEMBER + STRING + cost_of(one) for one in value.values())
+            return CONTAINER + members + max(0, len(value) - 1)
+    return 0
+
+
+@given(VALUES, st.booleans(), st.integers(1, 40))
+def test_a_text_is_weighed_by_its_values_wherever_its_pieces_end(
+    value: Any, ascii_only: bool, piece_bytes: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_cost, "PIECE_BYTES", piece_bytes)
+        text = json.dumps(value, ensure_ascii=ascii_only).encode()
+        assert list(weigh(text))[-1].elements == cost_of(value)
+
+
+HOSTILE = {
+    "logit_bias": b'{"prompt":"a","logit_bias":{%s}}'
+    % b",".join(b'"%d":1' % i for i in range(300_000)),
+    "stop": b'{"prompt":"a","stop":[%s"x"]}' % (b'"x",' * 600_000),
+    "prompts": b'{"prompt":[%s[65]]}' % (b"[65]," * 262_143),
+    "tools": b'{"prompt":"a","tools":[%s{"a":1}]}' % (b'{"a":1},' * 500_000),
+    "unknown": b'{"prompt":"a","zz":[%s1]}' % (b"1," * 2_000_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_body_of_too_many_values_is_refused_without_being_decoded(
+    service: Service, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_decode", None)
+    headers = {"Content-Type": "application/json"}
+    answer = await service.post("/v1/completions", data=HOSTILE[name], headers=headers)
+    assert answer.status == 400
+    assert "too many values" in answer.error["message"]
+
+
+async def test_the_largest_conversation_is_within_the_values(service: Service) -> None:
+    part = {"type": "text", "text": "some words"}
+    messages = [{"role": "user", "content": [part]}] * 4096
+    assert (await service.chat(messages=messages)).status != 413
+    assert "too many values" not in (await service.chat(messages=messages)).body.decode()
+
+
+async def test_large_bodies_are_decoded_off_the_loop_and_small_ones_on_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    decode = body._decode
+
+    def noted(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return decode(*args)
+
+    monkeypatch.setattr(body, "_decode", noted)
+    await service.complete(prompt="a")
+    await asyncio.gather(*(service.complete(prompt="a" * 100 * KIB) for _ in range(3)))
+    small, *large = threads
+    assert small is threading.main_thread()
+    assert len(large) == 3
+    assert threading.main_thread() not in large
+    assert len(set(large)) == 1
+
+
+class Held:
+    """A request with the last byte of its body held back."""
+
+    def __init__(self, service: Service, n_bytes: int) -> None:
+        self._service = service
+        self._n_bytes = n_bytes
+
+    async def __aenter__(self) -> "Held":
+        self._reader, self._writer = await asyncio.open_connection(*self._service.address)
+        body = b'{"prompt":"%s"}' % (b"a" * (self._n_bytes - 13))
+        head = (
+            b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+        )
+        self._writer.write(head + body[:-1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def answer(self, end: bytes = b"") -> bytes:
+        self._writer.write(end)
+        return await self._reader.read()
+
+
+def budget_of(service: Service) -> BodyBudget:
+    return service.app[body.BODIES].budget
+
+
+async def test_bodies_share_one_budget_and_large_ones_leave_room_for_small_ones() -> None:
+    async with running(LimitsConfig(max_bodies_bytes=MIB)) as service:
+        service.fleet.start_worker()
+        budget = budget_of(service)
+        async with Held(service, 800 * KIB) as held:
+            await until(lambda: budget.held_bytes == 800 * KIB)
+            answer = await service.complete(prompt="a" * 200 * KIB)
+            assert (answer.status, answer.error["type"]) == (503, "overloaded_error")
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert (await service.complete(prompt="a")).status == 200
+            assert budget.held_bytes == 800 * KIB
+            assert b" 400 " in await held.answer(b"}")
+        await until(lambda: budget.held_bytes == 0)
+        assert (await service.complete(prompt="a" * 200 * KIB)).status != 503
+        assert budget.held_bytes == 0
+
+
+async def test_a_body_that_is_too_large_for_the_budget_is_read_when_it_is_alone() -> None:
+    async with running(LimitsConfig(max_bodies_bytes=MIB)) as service:
+        service.fleet.start_worker()
+        assert (await service.complete(prompt="a" * 2 * MIB)).status != 503
+
+
+async def test_a_body_that_leaves_gives_its_memory_back(service: Service) -> None:
+    budget = budget_of(service)
+    async with Held(service, 800 * KIB):
+        await until(lambda: budget.held_bytes == 800 * KIB)
+    await until(lambda: budget.held_bytes == 0)
+
+
+async def test_a_body_ahead_of_its_rate_gets_no_more_time_when_it_stalls() -> None:
+    # 200 KiB at this rate would be 200 s
+    limits = LimitsConfig(body_timeout_s=0.3, body_rate=KIB)
+    async with running(limits) as service, Held(service, 200 * KIB) as held:
+        assert b" 408 " in await held.answer()
+
+
+async def test_a_body_in_chunks_is_counted_as_it_arrives() -> None:
+    async def chunks() -> Any:
+        for _ in range(20):
+            yield b" " * 65_536
+
+    limits = LimitsConfig(max_bodies_bytes=2 * MIB)
+    async with running(limits) as service, Held(service, 1200 * KIB):
+        await until(lambda: budget_of(service).held_bytes == 1200 * KIB)
+        headers = {"Content-Type": "application/json"}
+        answer = await service.post("/v1/completions", data=chunks(), headers=headers)
+        assert answer.status == 503
+
+
+def test_a_refused_body_counts_nothing() -> None:
+    budget = BodyBudget(8 * MIB)
+    budget.take(6 * MIB)
+    with pytest.raises(Overloaded):
+        budget.take(2 * MIB)
+    assert budget.held_bytes == 6 * MIB
+    for _ in range(32):
+        budget.take(64 * KIB)
+    budget.give_back(6 * MIB, held_s=200.0)
+    with pytest.raises(Overloaded) as refused:
+        budget.take(7 * MIB)
+    assert refused.value.retry_after_s is not None
+    assert refused.value.retry_after_s > 20.0
