@@ -4,6 +4,7 @@ import pytest
 from msgspec import structs
 
 from gpufc.config import Replay
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Delta, Generate
 from gpufc.sampling import SamplingParams
@@ -25,6 +26,7 @@ MESSAGE = Generate(
     cache_prompt=False,
     scope="me",
     spelt=("[TOOL_CALLS]",),
+    constraint=Constraint(ConstraintKind.REGEX, "a+", "regex"),
 )
 
 

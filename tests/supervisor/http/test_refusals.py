@@ -189,8 +189,6 @@ async def test_neutral_values_unknown_fields_and_nulls_pass(service: Service) ->
         ("post_sampling_probs", True),
         ("format", "json"),
         ("options", {"temperature": 0}),
-        ("structured_outputs", {"regex": "x"}),
-        ("regex", "x"),
         ("reasoning_format", "none"),
     ],
 )
