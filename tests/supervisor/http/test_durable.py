@@ -315,7 +315,7 @@ async def test_refusals_are_not_remembered() -> None:
         assert (refused.status, refused.error["type"]) == (503, "overloaded_error")
         let_go(worker)
         await blocking
-        too_long = await ask(service, max_tokens=5000)
+        too_long = await ask(service, prompt="x" * 5000)
         assert too_long.error["code"] == "context_length_exceeded"
         assert (await ask(service)).status == 200
 
