@@ -199,7 +199,11 @@ class Worker:
             drafter=drafter,
         )
         self._prompts.start(_thread)
-        facts = msgspec.structs.replace(backend.facts, template_error=self._prompts.template_error)
+        facts = msgspec.structs.replace(
+            backend.facts,
+            chat_template=self._prompts.template,
+            template_error=self._prompts.template_error,
+        )
         self._ready = Ready(boot.epoch, facts, time.monotonic() - started)
         self._channel.send(self._ready)
         try:

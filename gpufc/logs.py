@@ -9,6 +9,8 @@ import sys
 from datetime import datetime
 from typing import TextIO
 
+from gpufc.printable import printable
+
 _FORMAT = "%(asctime)s %(levelname)-7s {role} %(name)s: %(message)s"
 _INDENT = "  "
 
@@ -24,16 +26,6 @@ def handle(level: str, role: str, handler: logging.Handler) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-
-
-def printable(text: str) -> str:
-    """`text` with every character escaped that would not be seen as itself, but the space."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
 
 
 class LineFormatter(logging.Formatter):

@@ -24,6 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig, Replay
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
@@ -68,28 +69,6 @@ class Message(Struct, frozen=True, array_like=True, tag=True):
 # prompts
 
 
-class ToolCall(Struct, frozen=True, array_like=True):
-    """A call of a function in a conversation's history. `arguments` is the JSON text as sent."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-class ChatMessage(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """One turn of a conversation, with its content parts joined into one text.
-
-    `tool_calls` belong to an assistant's turn, `tool_call_id` to a tool's.
-    """
-
-    role: str
-    content: str
-    name: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-
-
 class TextPrompt(Struct, frozen=True, array_like=True, tag=True):
     """Plain text. `add_special` adds BOS and EOS if the model wants them. `parse_special` reads the
     text of control tokens, such as `<|im_end|>`, as control tokens."""
@@ -103,21 +82,6 @@ class TokenPrompt(Struct, frozen=True, array_like=True, tag=True):
     """Token ids, used as they are. The worker refuses ids outside the vocabulary."""
 
     tokens: Tokens
-
-
-class ChatPrompt(Struct, frozen=True, array_like=True, tag=True):
-    """A conversation, to be rendered by the model's own chat template.
-
-    With `continues`, the answer goes on where the last message, an assistant's, ends. `tools` is a
-    JSON array of definitions in the form of Hugging Face's templates, or empty. `variables` is a
-    JSON object of further template variables, or empty.
-    """
-
-    messages: tuple[ChatMessage, ...]
-    add_generation_prompt: bool = True
-    continues: bool = False
-    tools: str = ""
-    variables: str = ""
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
@@ -144,7 +108,7 @@ class Generate(Message, frozen=True):
 
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
-    share cached prefixes.
+    share cached prefixes. `spelt` are control tokens that the answer's text shows.
     """
 
     request: RequestNo
@@ -158,6 +122,7 @@ class Generate(Message, frozen=True):
     replay: Replay = Replay.FAST
     cache_prompt: bool = True
     scope: str = ""
+    spelt: tuple[str, ...] = ()
 
 
 class Cancel(Message, frozen=True):
@@ -255,10 +220,12 @@ class LoadFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """The prompt's token ids, BOS included where the model wants one."""
+    """The prompt's token ids, BOS included where the model wants one. `opening` is the end of a
+    conversation's text, control tokens spelt out."""
 
     request: RequestNo
     prompt_tokens: Tokens
+    opening: str = ""
 
 
 class Refused(Message, frozen=True):

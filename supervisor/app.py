@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ from supervisor.http.context import Devices, Services
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner, listeners, urls
 from supervisor.http.stats import document
-from supervisor.log_rotation import keep_rotated
+from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.runtime_dir import RuntimeDir
 
@@ -95,7 +96,7 @@ class Front:
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken."""
-        works = (reap_orphans(), keep_rotated(self.runtime.logs))
+        works = (reap_orphans(), _keep_rotated(self.runtime.logs))
         self._upkeep = [asyncio.create_task(work) for work in works]
         try:
             if self._taker is None:
@@ -226,3 +227,10 @@ class Front:
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
     return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
+async def _keep_rotated(logs: Path) -> None:
+    """Rotate the logs for ever."""
+    while True:
+        await asyncio.to_thread(rotate_folder, logs)
+        await asyncio.sleep(LOOK_S)

@@ -4,7 +4,6 @@ A log has at most two files: `NAME` and, once it has been over the limit, `NAME.
 are copied there and the log is emptied in place. Writers keep their descriptors, which must append.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -94,15 +93,9 @@ class LogFile:
             self._fd = fresh
 
 
-async def keep_rotated(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Rotate the logs of a folder for ever: the front's, the workers', and redirected output."""
-    while True:
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(_rotate_all, folder, limit_bytes)
-        await asyncio.sleep(LOOK_S)
-
-
-def _rotate_all(folder: Path, limit_bytes: int) -> None:
-    for log in (*folder.glob("*.log"), *folder.glob("*.out")):
-        if not log.is_symlink():
-            rotate(log, limit_bytes)
+def rotate_folder(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+    """Rotate the logs of a folder: the front's, the workers', and redirected output. Blocks."""
+    with contextlib.suppress(OSError):
+        for log in (*folder.glob("*.log"), *folder.glob("*.out")):
+            if not log.is_symlink():
+                rotate(log, limit_bytes)

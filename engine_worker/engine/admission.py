@@ -1,5 +1,6 @@
 """From a request to a sequence, with the checks that keep the backend from harm. Pure."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 from engine_worker.backend.port import Backend, SpecialToken
@@ -31,11 +32,25 @@ def sequence_of(spec: Generate, backend: Backend) -> Sequence:
     return Sequence(
         spec,
         sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
-        piece=backend.piece,
+        piece=_piece(spec, backend),
         is_end=backend.is_end,
         n_ctx=facts.n_ctx,
         split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
     )
+
+
+def _piece(spec: Generate, backend: Backend) -> Callable[[int], bytes]:
+    """A token's bytes in this sequence's answer."""
+    if not spec.spelt:
+        return backend.piece
+    wanted = frozenset(spec.spelt)
+    spelt = {
+        token.id: backend.spelling(token.id)
+        for token in backend.special_tokens().tokens
+        if token.text in wanted and not backend.is_end(token.id)
+    }
+    piece = backend.piece
+    return lambda token: spelt.get(token) or piece(token)
 
 
 @lru_cache(maxsize=1)

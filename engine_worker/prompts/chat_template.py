@@ -8,6 +8,7 @@ The environment is that of Hugging Face's `apply_chat_template`, which templates
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import product
 from typing import Any, NoReturn
 
 import jinja2
@@ -54,6 +55,7 @@ class ChatTemplate:
         except (jinja2.TemplateError, RecursionError, ValueError, MemoryError) as err:
             raise TemplateError(_first_line(err)) from err
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
+        self._no_tools: list[Any] | None = None
         self.wants_parts = self._tries()
         self.traits = probed(self._rendered_if_taken)
 
@@ -91,7 +93,9 @@ class ChatTemplate:
         """Render one user's word, as text and as parts. Whether parts are wanted."""
         said = {"role": "user", "content": NEEDLE}
         reasons = []
-        for messages in ([said], [{"role": "system", "content": "Be brief."}, said]):
+        conversations = ([said], [{"role": "system", "content": "Be brief."}, said])
+        # some templates, made for tools only, go through `tools` without a question
+        for self._no_tools, messages in product((None, []), conversations):
             for wants_parts in (False, True):
                 self.wants_parts = wants_parts
                 try:
@@ -111,7 +115,7 @@ class ChatTemplate:
                     **self._special_tokens,
                     "messages": [self._given(message) for message in given.messages],
                     "add_generation_prompt": given.add_generation_prompt,
-                    "tools": given.tools,
+                    "tools": given.tools or self._no_tools,
                     "documents": None,
                 }
             ):

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from gpufc.chat import ChatMessage, ChatPrompt, ToolCall
 from gpufc.nesting import is_deeper
-from gpufc.protocol import ChatMessage, ChatPrompt, ToolCall
 
 Message = dict[str, Any]
 """One turn, with the keys that templates know: role, content, name, tool_calls, tool_call_id,

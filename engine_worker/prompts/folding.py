@@ -33,7 +33,10 @@ _ID_DIGITS = 9
 def folded(given: Conversation, traits: Traits) -> Conversation:
     """The conversation as a template with these traits can render it."""
     tools = given.tools or None
-    messages = [_with_calls(message, traits.calls) for message in given.messages]
+    messages = given.messages
+    if traits.calls is not None and not traits.several_calls:
+        messages = _with_one_call_each(messages)
+    messages = [_with_calls(message, traits.calls) for message in messages]
     if traits.calls is not None and traits.calls.has_short_ids:
         messages = _with_short_ids(messages)
     if tools and not traits.tools:
@@ -74,6 +77,28 @@ def _with_calls(message: Message, form: CallForm | None) -> Message:
         ]
     is_null = form.is_null and not message["content"]
     return {**message, "tool_calls": calls, "content": None if is_null else message["content"]}
+
+
+def _with_one_call_each(messages: list[Message]) -> list[Message]:
+    """Each call in a turn of its own, with its result behind it."""
+    changed: list[Message] = []
+    rest = list(reversed(messages))
+    while rest:
+        message = rest.pop()
+        calls = message.get("tool_calls", ())
+        if len(calls) < 2:
+            changed.append(message)
+            continue
+        results = []
+        while rest and rest[-1]["role"] == "tool":
+            results.append(rest.pop())
+        for number, call in enumerate(calls):
+            content = "" if number else message["content"]
+            changed.append({**message, "content": content, "tool_calls": [call]})
+            changed += [one for one in results if one.get("tool_call_id") == call["id"]]
+        known = {call["id"] for call in calls}
+        changed += [one for one in results if one.get("tool_call_id") not in known]
+    return changed
 
 
 def _with_short_ids(messages: list[Message]) -> list[Message]:

@@ -6,9 +6,10 @@ from typing import Protocol
 from engine_worker.prompts.conversation import Conversation, conversation, marked
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
+from gpufc.chat import ChatPrompt
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.facts import ModelFacts
-from gpufc.protocol import ChatPrompt, Prompt, TextPrompt, TokenPrompt, Tokens
+from gpufc.protocol import Prompt, TextPrompt, TokenPrompt, Tokens
 
 COUNTED_CONTEXTS = 2
 """The tokens of a prompt that is too long are counted up to this many contexts."""

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from enum import Enum
 
 from engine_worker.prompts.tokenizer import PrepareCancelled
+from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    ChatMessage,
-    ChatPrompt,
     Detokenize,
     Prepare,
     PrepareStatus,

@@ -20,6 +20,7 @@ from engine_worker.prompts.queue import Lane, PrepareQueue, Question, Task
 from engine_worker.prompts.spelling import spelt
 from engine_worker.prompts.template_process import TemplateRenderer
 from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
+from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import EngineUnavailable, RequestError
 from gpufc.ids import Epoch, RequestNo
@@ -31,6 +32,7 @@ from gpufc.protocol import (
     Prepared,
     PrepareStatus,
     Refused,
+    Tokens,
 )
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ STACK_BYTES = 64 << 20
 WARM_UP_S = 2.0
 """After it has nothing to do for so long, the second lane starts its template process: not while
 the streams of a worker that died wait for this one."""
+
+OPENING_TOKENS = 16
+"""Enough for the longest marker that a template opens a model's reasoning with."""
 
 StartThread = Callable[[str, Callable[[], None]], None]
 
@@ -58,7 +63,7 @@ class PromptService:
         """Raises `ModelLoadError` if the configured chat template does not exist."""
         self._backend, self._config, self._send = backend, config, send
         self._queue = PrepareQueue()
-        self._template = templates.chosen(config.chat_template, backend)
+        self.template = templates.chosen(config.chat_template, backend)
         self._names = backend.special_tokens().names
         self._tokenizer = Tokenizer(backend)
         self.template_error = ""
@@ -101,7 +106,7 @@ class PromptService:
         return self._queue.status()
 
     def _renderer(self) -> TemplateRenderer:
-        return TemplateRenderer(self._template, self._names)
+        return TemplateRenderer(self.template, self._names)
 
     def _serve(self, lane: Lane) -> None:
         apart = self._apart() if lane is Lane.APART else None
@@ -148,10 +153,17 @@ class PromptService:
         module, path = self._backend.tokenizer_module, self._config.model_path
         return TokenizerProcess(module, path) if module and path else None
 
+    def _opening(self, tokens: Tokens) -> str:
+        """The text of a prompt's last tokens, from which the answer goes on."""
+        spelling = self._backend.spelling
+        return b"".join(map(spelling, tokens[-OPENING_TOKENS:])).decode(errors="replace")
+
     def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
         match task.question:
             case Prepare(epoch, request, prompt, reserve):
-                return Prepared(epoch, request, preparer.prepare(prompt, reserve, task.cancelled))
+                tokens = preparer.prepare(prompt, reserve, task.cancelled)
+                opening = self._opening(tokens) if isinstance(prompt, ChatPrompt) else ""
+                return Prepared(epoch, request, tokens, opening)
             case Detokenize(epoch, request, sequences):
                 spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
                 return Detokenized(

@@ -19,7 +19,7 @@ Render = Callable[[Conversation], str | None]
 """A template's text, or None for a refusal."""
 
 _SYSTEM, _USER, _ANSWER, _RESULT = (f"{NEEDLE}{letter}" for letter in "suar")
-_LATER = f"{NEEDLE}later"
+_LATER, _SECOND = f"{NEEDLE}later", f"{NEEDLE}o"
 _NAME, _KEY, _VALUE = _CALL = tuple(f"{NEEDLE}{letter}" for letter in "nkv")
 _DEFINED = tuple(f"{NEEDLE}t{letter}" for letter in "nkv")
 LONG_ID, SHORT_ID = "call_0123456789abcdef_0_0", "a1b2c3d4e"
@@ -46,7 +46,10 @@ class CallForm(Struct, frozen=True):
 
 
 class Traits(Struct, frozen=True):
-    """Which forms a template renders whole. `calls` is None if it renders no tool calls."""
+    """Which forms a template renders whole. `calls` is None if it renders no tool calls.
+
+    `several_calls`: a message may have more than one.
+    """
 
     system: bool = True
     late_system: bool = True
@@ -55,6 +58,7 @@ class Traits(Struct, frozen=True):
     tools: bool = False
     tool_results: bool = False
     calls: CallForm | None = None
+    several_calls: bool = False
 
 
 def probed(render: Render) -> Traits:
@@ -85,18 +89,22 @@ def probed(render: Render) -> Traits:
             [user, calling(calls), {**result, "tool_call_id": _id(calls)}], _RESULT, tools=True
         ),
         calls=calls,
+        several_calls=calls is not None
+        and has_all([user, calling(calls, _VALUE, _SECOND)], _VALUE, _SECOND, tools=True),
     )
 
 
-def calling(form: CallForm) -> Message:
-    """The probe of tool calls, in a form."""
-    given = {_KEY: _VALUE}
-    function = {"name": _NAME, "arguments": json.dumps(given) if form.is_text else given}
-    call = {"id": _id(form), "type": "function", "function": function}
+def calling(form: CallForm, *values: str) -> Message:
+    """The probe of tool calls, in a form: a call with each of these arguments."""
+    calls = []
+    for value in values or (_VALUE,):
+        given = {_KEY: value}
+        function = {"name": _NAME, "arguments": json.dumps(given) if form.is_text else given}
+        calls.append({"id": _id(form), "type": "function", "function": function})
     return {
         "role": "assistant",
         "content": None if form.is_null else "",
-        "tool_calls": [call],
+        "tool_calls": calls,
     }
 
 

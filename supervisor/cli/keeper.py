@@ -21,12 +21,16 @@ async def keep(
     look_s: float = LOOK_S,
 ) -> None:
     """Look every `look_s` seconds, until cancelled. `runner` serves the control socket."""
+    told = ""
     while True:
         await asyncio.sleep(look_s)
         try:
             await look(runtime, runner, restore_token)
+            told = ""
         except OSError as err:
-            logger.error("control_socket_not_made: %s", err)
+            if str(err) != told:  # once, not at each look
+                logger.error("control_socket_not_made: %s", err)
+            told = str(err)
 
 
 async def look(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from gpufc.logs import printable
+from gpufc.printable import printable
 from supervisor.log_rotation import older
 
 POLL_S = 0.2

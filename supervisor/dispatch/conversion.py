@@ -2,7 +2,7 @@
 
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Generate, TokenPrompt
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream_log import StreamLog
 
 
@@ -27,12 +27,14 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         replay=request.replay,
         cache_prompt=request.cache_prompt,
         scope=log.scope,
+        spelt=log.reading.spelt,
     )
 
 
 def from_generate(no: RequestNo, model: str, created: int, message: Generate) -> StreamLog:
     """The log of a sequence that another front began, with its tokens. That front has sent their
     text, so the log has none. The request in the log has this one sequence."""
+    reading = Reading(spelt=message.spelt)
     request = GenerationRequest(
         id=message.request_id,
         model=model,
@@ -43,6 +45,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         stop=message.stop,
         cache_prompt=message.cache_prompt,
         replay=message.replay,
+        reading=lambda _opening: reading,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

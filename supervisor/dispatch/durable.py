@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from gpufc.errors import InvalidRequest
 from supervisor.answers.parts import BEGUN, Part, joined, kind_of, merged
-from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
+from supervisor.dispatch.stream import LogParser, Position, ResponseStream, StreamEvent
 
 HAS_BEGUN = 0
 HAS_FINISHED = 2**32 - 1
@@ -164,7 +164,7 @@ class Cursor:
         if not 0 <= position.marks <= last:
             raise _unknown_event()
         self._request = request
-        self._parsers = [request.stream.request.parser() for _ in request.stream.logs]
+        self._parsers = [LogParser(log) for log in request.stream.logs]
         self._n_read = [0] * len(request.stream.logs)
         self._at = position.marks
         self._n_given = position.parts

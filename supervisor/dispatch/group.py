@@ -160,6 +160,7 @@ class ModelGroup:
             self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
             log.prompt_tokens = answer.prompt_tokens
+            log.opening = answer.opening
             log.fingerprint = self._pool.fingerprint(answer.epoch)
             self._table.jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)

@@ -1,5 +1,6 @@
 """A request in no client's dialect, and the principal that it is made for."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from msgspec import Struct
@@ -46,12 +47,31 @@ ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}), is_a
 """The principal of a request without a key."""
 
 
+class Reading(Struct, frozen=True):
+    """How an answer's text is read. `spelt` are control tokens that the text must show."""
+
+    new_parser: NewParser = PlainText
+    spelt: tuple[str, ...] = ()
+
+
+PLAIN = Reading()
+"""All text is the answer."""
+
+ReadingOf = Callable[[str], Reading]
+"""The reading for an answer, given the end of its prompt's text."""
+
+
+def plain(_opening: str) -> Reading:
+    """The reading of all text as the answer."""
+    return PLAIN
+
+
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """One accepted request: all that a replay needs besides the tokens generated so far.
 
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
-    never an alias. `created` is unix time in seconds. `parser` makes the parser of each choice.
+    never an alias. `created` is unix time in seconds. `reading` says how answers are read.
     """
 
     id: RequestId
@@ -64,7 +84,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     cache_prompt: bool = True
     replay: Replay = Replay.FAST
-    parser: NewParser = PlainText
+    reading: ReadingOf = plain
 
     @property
     def n_sequences(self) -> int:

@@ -13,6 +13,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from gpufc.errors import EngineCrashed, RequestError
+from gpufc.protocol import FinishReason
+from supervisor.answers.parser import Parser
 from supervisor.answers.parts import BEGUN, Part
 from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
@@ -127,6 +129,27 @@ def _ignore_attention(stream: "ResponseStream", *, attended: bool) -> None:
     """For a stream without a place in an admission."""
 
 
+class LogParser:
+    """One reader's parser of one log, made when there is something to read. Implements `Parser`."""
+
+    __slots__ = ("_log", "_parser")
+
+    def __init__(self, log: StreamLog) -> None:
+        self._log = log
+        self._parser: Parser | None = None
+
+    def feed(self, text: str) -> Sequence[Part]:
+        parser = self._parser or self._made()
+        return parser.feed(text)
+
+    def end(self, reason: FinishReason) -> Sequence[Part]:
+        return (self._parser or self._made()).end(reason)
+
+    def _made(self) -> Parser:
+        parser = self._parser = self._log.reading.new_parser()
+        return parser
+
+
 class ResponseStream:
     """One request's events, for one reader in the event loop.
 
@@ -150,7 +173,7 @@ class ResponseStream:
         self._on_attention = on_attention
         self._fingerprint = fingerprint
         self._read = [0] * len(self.logs)
-        self._parsers = [request.parser() for _ in self.logs]
+        self._parsers = [LogParser(log) for log in self.logs]
         self._news: dict[int, None] = {}  # choices with unread text or end, in order of arrival
         self._unfinished = len(self.logs)  # choices with an end that has not been read
         self._wakeup = Wakeup()
@@ -230,9 +253,8 @@ class ResponseStream:
         """Each choice's whole answer, after the end. Raises the request's `RequestError`."""
         if self.error is not None:
             raise self.error
-        new_parser = self.request.parser
         return [
-            whole_answer(log.texts, log.finish, new_parser)
+            whole_answer(log.texts, log.finish, log.reading.new_parser)
             for log in self.logs
             if log.finish is not None
         ]

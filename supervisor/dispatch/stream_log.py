@@ -9,7 +9,7 @@ from array import array
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason, Tokens
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import GenerationRequest, Reading
 
 
 class AlreadyEnded(RuntimeError):
@@ -22,6 +22,8 @@ class StreamLog:
     Invariants: `tokens` only grows, by tokens of the newest epoch in `epochs` at the next position;
     `texts[i]` is the text that the i-th appended delta released; there is at most one terminal
     state (`finish` or `error`), and nothing changes after it.
+
+    `opening` is the end of the prompt's text.
 
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
@@ -40,6 +42,7 @@ class StreamLog:
         "index",
         "n_cached",
         "no",
+        "opening",
         "prompt_index",
         "prompt_tokens",
         "request",
@@ -64,6 +67,7 @@ class StreamLog:
         self.index = prompt_index * request.n + choice
         self.scope = scope
         self.prompt_tokens: Tokens | None = None
+        self.opening = ""
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.texts: list[str] = []
@@ -78,6 +82,11 @@ class StreamLog:
     def n_known(self) -> int:
         """Tokens that a replay has to prefill: prompt and generated ones."""
         return len(self.prompt_tokens or ()) + len(self.tokens)
+
+    @property
+    def reading(self) -> Reading:
+        """How its text is read. Defined once its prompt is prepared."""
+        return self.request.reading(self.opening)
 
     @property
     def n_generated(self) -> int:

@@ -1,21 +1,23 @@
 """`POST /v1/chat/completions`."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
+from gpufc.chat import ChatPrompt
 from gpufc.errors import InvalidRequest
 from gpufc.nesting import is_deeper
-from gpufc.protocol import ChatPrompt
-from supervisor.answers.parser import PlainText
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http import validation
 from supervisor.http.body import read_json
 from supervisor.http.chunks import ChatChunks
+from supervisor.http.context import services
 from supervisor.http.generation import Asked, Dialect, generate
 from supervisor.http.history import Messages, history
+from supervisor.http.reading import reading_of
 from supervisor.http.schemas import (
     Answer,
     FinishReason,
@@ -75,7 +77,14 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, ChatBody)
     limit = validation.max_tokens(body, body.max_completion_tokens, None)
     tools = offered(body.tools, body.tool_choice)
-    asked = Asked((_prompt(body, tools),), limit, PlainText, tools.headers)
+    front = services(request)
+    model = front.fleet.resolve(body.model)
+    reading = reading_of(
+        partial(front.dispatcher.facts, model),
+        tools,
+        parallel=body.parallel_tool_calls is not False,
+    )
+    asked = Asked((_prompt(body, tools),), limit, reading, tools.headers)
     return await generate(request, body, asked, _DIALECT)
 
 

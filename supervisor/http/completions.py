@@ -7,7 +7,6 @@ from msgspec import Meta, Struct
 
 from gpufc.errors import InvalidRequest
 from gpufc.protocol import Prompt, TextPrompt, TokenPrompt
-from supervisor.answers.parser import PlainText
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http import validation
 from supervisor.http.body import read_json
@@ -53,7 +52,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, CompletionBody)
     limit = validation.max_tokens(body, None, DEFAULT_MAX_TOKENS)
     prompts = _prompts(body, services(request).config.limits.max_prompts)
-    return await generate(request, body, Asked(prompts, limit, PlainText), _DIALECT)
+    return await generate(request, body, Asked(prompts, limit), _DIALECT)
 
 
 def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:

@@ -7,9 +7,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import Prompt, TextPrompt
-from supervisor.answers.parser import NewParser
 from supervisor.answers.whole import WholeAnswer
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http import validation
 from supervisor.http.chunks import ChunkWriter
@@ -28,12 +27,12 @@ class Dialect(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """The part of a request that a route reads from its own fields. `parser` reads the answer;
+    """The part of a request that a route reads from its own fields. `reading` is the answer's;
     `headers` go with it."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
-    parser: NewParser
+    reading: ReadingOf = plain
     headers: dict[str, str] = {}
 
 
@@ -94,7 +93,7 @@ def _accept(
         cache_prompt=body.cache_prompt is not False,
         created=int(time.time()),
         replay=front.fleet.replay(model),
-        parser=asked.parser,
+        reading=asked.reading,
     )
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from gpufc.chat import ChatMessage, ToolCall
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage, ToolCall
 
 MAX_MESSAGES = 4096
 """Of one conversation: a body within its limit could hold far more empty ones."""

@@ -31,6 +31,11 @@ class ToolFunction(Struct, frozen=True):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The schema of its arguments."""
+        return self.parameters or _NO_PARAMETERS
+
 
 class Tool(Struct, frozen=True):
     """An entry of `tools`. Only functions can be served."""
@@ -133,8 +138,7 @@ def _chosen(functions: list[ToolFunction], choice: ToolChoice | None) -> list[To
 def _defined(function: ToolFunction) -> dict[str, Any]:
     """A definition in the form of Hugging Face's templates."""
     described = {"description": function.description} if function.description else {}
-    parameters = function.parameters or _NO_PARAMETERS
     return {
         "type": "function",
-        "function": {"name": function.name, **described, "parameters": parameters},
+        "function": {"name": function.name, **described, "parameters": function.schema},
     }

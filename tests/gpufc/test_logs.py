@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from gpufc import logs
+from gpufc.printable import printable
 
 FORGED = "/a\n2026-11-29T00:00:00.000+00:00 CRITICAL front forged\x1b[31m\r\x9b1m\u202e\u2028"
 
@@ -43,8 +44,8 @@ def test_a_traceback_cannot_forge_a_line(stream: io.StringIO) -> None:
 
 
 def test_letters_of_every_script_stay() -> None:
-    assert logs.printable("größer 模型 🙂") == "größer 模型 🙂"
+    assert printable("größer 模型 🙂") == "größer 模型 🙂"
 
 
 def test_bytes_that_are_no_utf8_can_be_written() -> None:
-    assert logs.printable("bad\udcff") == r"bad\udcff"
+    assert printable("bad\udcff") == r"bad\udcff"

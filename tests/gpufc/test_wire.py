@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufc import wire
+from gpufc.chat import ChatMessage, ChatPrompt, ToolCall
 from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Boot,
-    ChatMessage,
-    ChatPrompt,
     Delta,
     FinishReason,
     Generate,
@@ -37,6 +36,14 @@ GENERATE = Generate(
     tokens=(6,),
     stop=("x",),
 )
+CHAT = ChatPrompt(
+    (
+        ChatMessage("user", "hi"),
+        ChatMessage("assistant", "", tool_calls=(ToolCall("c", "f", "{}"),)),
+        ChatMessage("tool", "x", tool_call_id="c"),
+    ),
+    tools="[]",
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +52,7 @@ GENERATE = Generate(
         GENERATE,
         Prepare(Epoch(1), RequestNo(2), TextPrompt("héllo")),
         Prepare(Epoch(1), RequestNo(2), TokenPrompt((1, 2))),
-        Prepare(Epoch(1), RequestNo(2), ChatPrompt((ChatMessage("user", "hi"),)), reserve=5),
+        Prepare(Epoch(1), RequestNo(2), CHAT, reserve=5),
     ],
 )
 def test_a_message_to_the_worker_survives_the_wire(message: Generate | Prepare) -> None:

@@ -190,6 +190,39 @@ async def test_an_end_token_is_counted_and_a_last_answer_continued(running: Serv
     assert added == len("Once upon")
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_a_call_is_answered_whole_and_streamed(running: Service, parallel: bool) -> None:
+    text = "".join(
+        f'<tool_call>{{"name": "lookup", "arguments": {{"word": "{word}"}}}}</tool_call>'
+        for word in ("tea", "cup")
+    )
+    asked = {
+        "messages": [said("user", f"[[say:{text}]][[stop@{len(text)}]]")],
+        "tools": [function("lookup", "word")],
+        "parallel_tool_calls": parallel,
+    }
+    expected = [{"word": "tea"}, {"word": "cup"}][: 2 if parallel else 1]
+    whole = ChatCompletion.model_validate(await (await post(running, asked)).json(), strict=True)
+    (choice,) = whole.choices
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    calls = [call for call in choice.message.tool_calls or [] if call.type == "function"]
+    assert [json.loads(call.function.arguments) for call in calls] == expected
+
+    lines = (await (await post(running, asked | {"stream": True})).text()).split("\n")
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    choices = [ChatCompletionChunk.model_validate(event).choices[0] for event in events]
+    deltas = [call for choice in choices for call in choice.delta.tool_calls or []]
+    begun = [call for call in deltas if call.id]
+    assert [(call.index, call.type) for call in begun] == list(
+        enumerate(["function"] * len(expected))
+    )
+    for index, arguments in enumerate(expected):
+        own = [call.function for call in deltas if call.index == index]
+        joined = "".join(function.arguments or "" for function in own if function)
+        assert json.loads(joined) == arguments
+    assert choices[-1].finish_reason == "tool_calls"
+
+
 async def test_logit_bias_may_be_texts_and_pairs(running: Service) -> None:
     async def answer(bias: Any) -> str:
         asked = {"messages": [said("user", "Hi")], "max_tokens": 1, "logit_bias": bias}

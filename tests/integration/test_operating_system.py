@@ -250,3 +250,16 @@ def test_as_process_1_it_leaves_no_zombies(tmp_path: Path) -> None:
             running.wait_epoch_after(row["epoch"])
         wait_for(lambda: not zombies(front), why="all children are reaped")
         front.terminate()
+
+
+def test_a_running_front_bounds_its_logs(tmp_path: Path) -> None:
+    with service(tmp_path / "run", environ=FAKE) as running:
+        logs = [running.runtime.logs / name for name in ("front.log", "default-0.log")]
+        for log in logs:
+            with log.open("ab") as file:
+                file.write(b"line\n" * (4 << 20))
+        wait_for(lambda: all(log.stat().st_size < 1 << 20 for log in logs), why="logs are rotated")
+        epoch = running.kill_worker(signal.SIGABRT)
+        running.wait_epoch_after(epoch)
+        wait_for(lambda: b"SIGABRT" in logs[0].read_bytes(), why="the front writes on")
+        assert all(log.with_name(f"{log.name}.1").exists() for log in logs)

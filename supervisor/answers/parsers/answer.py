@@ -23,8 +23,11 @@ HELD = 512
 
 
 class Answer:
-    """Gathers one choice's parts. At most one call is open. `inside` tells whether text that is no
-    call is reasoning."""
+    """Gathers one choice's parts. At most one call is open.
+
+    `inside` tells whether text that is no call is reasoning. `said` tells whether the answer has
+    text since its beginning or its last call.
+    """
 
     __slots__ = (
         "_gathered",
@@ -37,11 +40,13 @@ class Answer:
         "_trim",
         "inside",
         "n_calls",
+        "said",
     )
 
     def __init__(self, tape: Tape, inside: bool) -> None:
         self.inside = inside
         self.n_calls = 0
+        self.said = False
         self._tape = tape
         self._gathered: list[Part] = []
         self._spaces: list[str] = []  # white space that is dropped unless something follows
@@ -73,6 +78,7 @@ class Answer:
         if len(body) < len(text):
             self._spaces.append(text[len(body) :])
         self._gathered.append(Reasoning(body) if self.inside else Text(body))
+        self.said = not self.inside
 
     def think(self, inside: bool) -> None:
         """Reasoning begins or ends here."""
@@ -122,7 +128,8 @@ class Answer:
     def cut(self) -> None:
         """The text ended in the open call."""
         self._tape.at = len(self._tape.text)
-        if self._sent or self._tape.reason is FinishReason.STOP:
+        is_short = self._tape.n_kept <= HELD
+        if self._sent or self._tape.reason is FinishReason.STOP or not is_short:
             self.refuse()
         else:
             self._tape.release()
@@ -155,7 +162,7 @@ class Answer:
         if not self._sent:
             self._send()
         self.n_calls += 1
-        self._sent = False
+        self._sent = self.said = False
         self.think(False)
 
 

@@ -23,6 +23,9 @@ class Setup(Struct, frozen=True):
     inside: bool = False
 
 
+THINKING, THOUGHT = ("<think>",), ("</think>",)
+"""How most models begin and end their reasoning."""
+
 Run = Callable[[Tape, Answer, Setup], Steps[None]]
 """Reads a whole text: returns at its end."""
 
@@ -40,8 +43,8 @@ class Family(Struct, frozen=True):
     run: Run
     template: tuple[tuple[str, ...], ...] = ()
     markers: tuple[str, ...] = ()
-    opens: tuple[str, ...] = ("<think>",)
-    reasoning: tuple[str, ...] = ("<think>", "</think>")
+    opens: tuple[str, ...] = THINKING
+    reasoning: tuple[str, ...] = (*THINKING, *THOUGHT)
 
     def matches(self, template: str) -> bool:
         return any(all(text in template for text in texts) for texts in self.template)
@@ -87,21 +90,29 @@ class Prose:
     """Reads the text between calls: the answer, and reasoning between `opens` and `closes`.
 
     `dropped` markers are no part of the text. A call in the reasoning ends it, if `in_reasoning`.
+    Reasoning begins before the answer's first word or after a call, and `anywhere` if so told:
+    elsewhere `<think>` is a word of the answer. With `after_reasoning` the end of the reasoning is
+    returned like a marker, since a call without one may follow.
     """
 
     def __init__(
         self,
         calls: Sequence[str],
-        opens: Sequence[str] = ("<think>",),
-        closes: Sequence[str] = ("</think>",),
+        opens: Sequence[str] = THINKING,
+        closes: Sequence[str] = THOUGHT,
         *,
         dropped: Sequence[str] = (),
         in_reasoning: bool = True,
+        anywhere: bool = False,
+        after_reasoning: bool = False,
     ) -> None:
         self._opens = frozenset(opens)
         self._closes = frozenset(closes)
         self._dropped = frozenset(dropped)
+        self._thoughts = frozenset((*opens, *closes, *dropped))
         self._in_reasoning = in_reasoning
+        self._anywhere = anywhere
+        self._after_reasoning = after_reasoning
         self._with_calls = Markers(*opens, *closes, *dropped, *calls)
         self._without = Markers(*opens, *closes, *dropped)
 
@@ -111,9 +122,14 @@ class Prose:
             calls = tools and (self._in_reasoning or not answer.inside)
             markers = self._with_calls if calls else self._without
             marker = yield from tape.until(markers, answer.say)
-            if marker in self._opens:
+            is_early = self._anywhere or not answer.said
+            if marker in self._opens and is_early:
                 answer.think(True)
-            elif marker in self._closes:
+            elif marker in self._closes and (answer.inside or is_early):
                 answer.think(False)
-            elif marker not in self._dropped:
+                if self._after_reasoning:
+                    return marker
+            elif marker is None or marker not in self._thoughts:
                 return marker
+            elif marker not in self._dropped:
+                answer.say(marker)

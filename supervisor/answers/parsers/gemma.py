@@ -11,7 +11,7 @@ from supervisor.answers.parsers.typed import Arguments
 OPEN, CLOSE = "<|tool_call>", "<tool_call|>"
 THINKING, THOUGHT = "<|channel>thought", "<channel|>"
 
-PROSE = Prose([OPEN], [THINKING], [THOUGHT])
+PROSE = Prose([OPEN], [THINKING], [THOUGHT], anywhere=True)
 NAME = re.compile(r"[^<>{}\"\s]*")
 
 

@@ -6,20 +6,24 @@ text.
 
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, closing
-from supervisor.answers.parsers.family import Family, Prose, Setup
+from supervisor.answers.parsers.family import THOUGHT, Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 
 FENCES = ("```json", "```tool_call", "```tool_code")
 TAGS = ("<tool_call>", "<function_call>", "<|tool_call|>")
 CLOSES = ("```", "</tool_call>", "</function_call>", "<|/tool_call|>")
 
-PROSE = Prose([*FENCES, *TAGS])
+PROSE = Prose([*FENCES, *TAGS], after_reasoning=True)
 
 
 def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     if setup.tools and not answer.inside:
         yield from _bare_calls(tape, answer, setup)
     while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
+        if marker in THOUGHT:
+            if setup.tools:
+                yield from _bare_calls(tape, answer, setup)
+            continue
         answer.open(marker)
         yield from tape.space()
         if (yield from jsontext.calls(tape, answer, setup.schemas)):
@@ -27,7 +31,7 @@ def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
 
 
 def _bare_calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
-    """Calls at the very beginning, without a marker."""
+    """Calls at the beginning of the answer, without a marker."""
     spaces = yield from tape.space()
     if (yield from tape.peek()) in ("{", "["):
         answer.open(spaces)

@@ -19,7 +19,6 @@ ENDS = ("<|end|>", "<|call|>", "<|return|>")
 HEADER_ENDS = Markers(MESSAGE, START, *ENDS)
 BODY_ENDS = Closers(dict.fromkeys(ENDS, (START, CHANNEL)))
 RECIPIENT = re.compile(r"\bto=([^\s<]+)")
-CHANNEL_NAME = re.compile(r"\w*")
 FUNCTIONS = "functions."
 
 

@@ -11,6 +11,7 @@ BETWEEN = re.compile(r"[\s,:\w.+-]*+")
 """What stands between an object's strings and brackets."""
 STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 ATOM = re.compile(r"[\w.+-]*+")
 
 
@@ -129,7 +130,7 @@ def call(tape: Tape, answer: Answer, names: Container[str] = ()) -> Steps[None]:
         elif key in ARGUMENTS:
             yield from arguments(tape, answer)
         elif key == "id":
-            found["id"] = str((yield from whole(tape)))
+            found["id"] = _text(str((yield from whole(tape))))
             if "name" in found:
                 answer.name(found["name"], found["id"])
         elif "name" in found or key in BESIDE:
@@ -161,14 +162,15 @@ def arguments(tape: Tape, answer: Answer) -> Steps[None]:
         case "{":
             yield from value(tape, answer.argue)
         case '"':
-            answer.argue(_text((yield from whole(tape))))
+            text = yield from whole(tape)
+            answer.argue(_text(text) if text else "")
         case _:
             if (yield from whole(tape)) is not None:
                 raise Malformed
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or SURROGATE.search(value):
         raise Malformed
     return value
 

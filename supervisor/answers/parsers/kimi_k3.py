@@ -19,7 +19,7 @@ AROUND = (
     *(f"{CLOSE}{name}{SEP}" for name in ("response", "tools", "message")),
 )
 
-PROSE = Prose([CALL], [THINKING], [THOUGHT, RESPONSE], dropped=AROUND)
+PROSE = Prose([CALL], [THINKING], [THOUGHT, RESPONSE], dropped=AROUND, anywhere=True)
 ATTRIBUTE = re.compile(r"\w*")
 QUOTED = re.compile(r"[^\"<]*")
 CLOSERS = Closers({END_ARGUMENT: (ARGUMENT, END_CALL)})

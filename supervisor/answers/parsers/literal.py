@@ -4,6 +4,7 @@ They are written as JSON while they are read.
 """
 
 import re
+import sys
 from json.encoder import encode_basestring
 
 from supervisor.answers.parsers.tape import Malformed, Markers, Steps, Tape
@@ -20,6 +21,8 @@ KEY = re.compile(r"[^:{}\[\],<\"'\n]*")
 ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
 ESCAPED |= {char: char for char in "\\'\"/"}
 HEX = {"x": 2, "u": 4, "U": 8}
+HIGH, LOW = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
+UNKNOWN = "\ufffd"
 CLOSES = {"{": "}", "[": "]", "(": ")"}
 DEEPEST = 100
 
@@ -92,12 +95,21 @@ def _string(tape: Tape, arguments: Arguments, quote: str) -> Steps[None]:
         char = tape.text[tape.at]
         tape.at += 1
         if char in HEX:
-            arguments.text((yield from _code(tape, HEX[char])))
+            arguments.text((yield from _char(tape, HEX[char])))
         else:
             arguments.text(ESCAPED.get(char, "\\" + char))
 
 
-def _code(tape: Tape, n_digits: int) -> Steps[str]:
+def _char(tape: Tape, n_digits: int) -> Steps[str]:
+    """Read an escape's digits, and those of a second escape where two make one character."""
+    code = yield from _code(tape, n_digits)
+    if code in HIGH and (yield from tape.accept("\\u")):
+        low = yield from _code(tape, 4)
+        code = 0x10000 + ((code - HIGH.start) << 10) + low - LOW.start if low in LOW else code
+    return UNKNOWN if code in HIGH or code in LOW or code > sys.maxunicode else chr(code)
+
+
+def _code(tape: Tape, n_digits: int) -> Steps[int]:
     digits = ""
     while len(digits) < n_digits:
         if not (yield from tape.peek()):
@@ -105,6 +117,6 @@ def _code(tape: Tape, n_digits: int) -> Steps[str]:
         digits += tape.text[tape.at]
         tape.at += 1
     try:
-        return chr(int(digits, 16))
-    except (ValueError, OverflowError):
+        return int(digits, 16)
+    except ValueError:
         raise Malformed from None

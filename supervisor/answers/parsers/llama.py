@@ -7,28 +7,36 @@ import re
 
 from supervisor.answers.parsers import jsontext, literal
 from supervisor.answers.parsers.answer import Answer, attempt, closing
-from supervisor.answers.parsers.family import Family, Prose, Setup
+from supervisor.answers.parsers.family import THOUGHT, Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments
 
 TAG, START, END = "<|python_tag|>", "<|python_start|>", "<|python_end|>"
 
-PROSE = Prose([TAG, START], dropped=[END])
+PROSE = Prose([TAG, START], dropped=[END], after_reasoning=True)
 NAME = re.compile(r"[\w.-]*")
 KEY = re.compile(r"\w*")
 
 
 def run(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     if setup.tools and not answer.inside:
-        spaces = yield from tape.space()
-        if (yield from tape.peek()) in ("{", "["):
-            answer.open(spaces)
-            yield from _calls(tape, answer, setup)
-        else:
-            answer.say(spaces)
+        yield from _bare_calls(tape, answer, setup)
     while marker := (yield from PROSE.next_call(tape, answer, setup.tools)):
-        answer.open(marker)
+        if marker not in THOUGHT:
+            answer.open(marker)
+            yield from _calls(tape, answer, setup)
+        elif setup.tools:
+            yield from _bare_calls(tape, answer, setup)
+
+
+def _bare_calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
+    """Calls at the beginning of the answer, without a marker."""
+    spaces = yield from tape.space()
+    if (yield from tape.peek()) in ("{", "["):
+        answer.open(spaces)
         yield from _calls(tape, answer, setup)
+    else:
+        answer.say(spaces)
 
 
 def _calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:

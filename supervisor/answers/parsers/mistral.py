@@ -11,7 +11,7 @@ OPEN, ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 
 THINKING = ("[THINK]", "<think>")
 THOUGHT = ("[/THINK]", "</think>")
-PROSE = Prose([OPEN], THINKING, THOUGHT, in_reasoning=False)
+PROSE = Prose([OPEN], THINKING, THOUGHT, in_reasoning=False, anywhere=True)
 NAME = re.compile(r"[^\[\]{}\"\s]*")
 
 

@@ -1,6 +1,7 @@
 """Values that a family writes without JSON's quotes: their types come from the tool's schema."""
 
 import json
+import re
 from collections.abc import Mapping
 from json.encoder import encode_basestring
 
@@ -8,6 +9,7 @@ from supervisor.answers.parsers.answer import Answer
 from supervisor.answers.parsers.family import Setup
 
 ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+CONTROL = re.compile(r"[\x00-\x1f]")
 WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -58,11 +60,13 @@ def as_json(text: str, types: frozenset[str] | None) -> str:
     """A bare value as JSON: of one of these types if it can be read so, else a string."""
     bare = text.strip()
     try:
-        value: object = json.loads(bare, parse_constant=_refuse)
+        value: object = json.loads(bare, parse_constant=_refuse, strict=False)
     except (ValueError, RecursionError):
         value = WORDS.get(bare.lower(), text)
         bare = json.dumps(value, ensure_ascii=False)
-    if types is None or not types or "string" not in types or _fits(value, types):
+    if CONTROL.search(bare):  # in a string, or between values: written anew
+        bare = json.dumps(value)
+    if not types or "string" not in types or _fits(value, types):
         return bare
     return encode_basestring(text)
 

@@ -129,6 +129,31 @@ def test_ids_of_nine_digits_keep_results_with_their_calls() -> None:
     assert text.endswith("[000000001]R")
 
 
+@pytest.mark.parametrize(
+    "habit",
+    [
+        "{% if m.tool_calls | length > 1 %}{{ raise_exception('one call at once') }}{% endif %}",
+        "",
+    ],
+)
+def test_calls_are_given_one_by_one_to_a_template_that_takes_one(habit: str) -> None:
+    source = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.tool_calls %}"
+        f"{habit}({{{{ m.tool_calls[0].function | tojson }}}}){{% endif %}}{{% endfor %}}"
+    )
+    calls = said("assistant", "C", tool_calls=[call("f", "a"), call("g", "b")])
+    results = [said("tool", "R1", tool_call_id="a"), said("tool", "R2", tool_call_id="b")]
+    arguments = '"arguments": {"city": "Oslo"}'
+    assert rendered(source, USER, calls, *results, said("tool", "R3")) == (
+        f'[user]U[assistant]C({{"name": "f", {arguments}}})[tool]R1'
+        f'[assistant]({{"name": "g", {arguments}}})[tool]R2[tool]R3'
+    )
+
+
+def test_a_template_made_for_tools_only_is_usable_without() -> None:
+    assert rendered("{% for t in tools %}x{% endfor %}" + ROLES, USER) == "[user]U"
+
+
 def test_a_template_without_tools_gets_them_described() -> None:
     turn = said("assistant", "Well.", tool_calls=[call()])
     result = said("tool", "Rain", tool_call_id="call_1")

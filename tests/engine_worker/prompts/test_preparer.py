@@ -6,9 +6,10 @@ from engine_worker.backend.port import SpecialTokens
 from engine_worker.prompts.conversation import Conversation
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.tokenizer import PrepareCancelled, Tokenizer
+from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
-from gpufc.protocol import ChatMessage, ChatPrompt, TextPrompt, TokenPrompt
+from gpufc.protocol import TextPrompt, TokenPrompt
 
 N_CTX = 32
 

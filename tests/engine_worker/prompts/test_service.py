@@ -8,12 +8,11 @@ import pytest
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS
 from engine_worker.prompts.service import PromptService
+from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ModelLoadError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    ChatMessage,
-    ChatPrompt,
     Detokenize,
     Detokenized,
     FromWorker,
@@ -129,7 +128,8 @@ def test_a_template_of_one_s_own_is_a_file_or_a_name(
     running = start(chat_template=str(own))
     assert running.service.template_error == ""
     running.prepare(1, ChatPrompt((ChatMessage("user", "hi"),)))
-    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"[hi]"))
+    opening = "<|bos|>[hi]"
+    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"[hi]"), opening)
     assert start(chat_template="chatml").service.template_error == ""
 
 

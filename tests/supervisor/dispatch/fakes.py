@@ -4,12 +4,12 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 
+from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
 from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Cancel,
-    ChatPrompt,
     Delta,
     Detokenize,
     Detokenized,
@@ -29,7 +29,7 @@ from gpufc.protocol import (
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import (
@@ -276,7 +276,7 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
-        parser=parser,
+        reading=lambda _opening: Reading(parser),
     )
 
 

@@ -24,6 +24,7 @@ MESSAGE = Generate(
     replay=Replay.EXACT,
     cache_prompt=False,
     scope="me",
+    spelt=("[TOOL_CALLS]",),
 )
 
 

@@ -1,5 +1,6 @@
 """The flight recorder: the content of a record, its file, and the data that it never holds."""
 
+import errno
 import json
 import os
 import stat
@@ -169,6 +170,22 @@ def test_a_folder_that_cannot_be_written_is_a_line_in_the_log(
     writer.submit(record())
     writer.close()
     assert caplog.text.count("crash_record_not_written") == 1
+
+
+def test_a_full_disk_is_one_line_in_the_log_and_leaves_no_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    writer = CrashWriter(CrashStore(tmp_path))
+    writer.submit(record())
+    writer.close()
+    assert list((tmp_path / "crashes").iterdir()) == []
+    (said,) = caplog.records
+    assert "No space left on device" in said.getMessage()
+    assert said.exc_info is None
 
 
 def test_the_store_is_read_without_the_service() -> None:

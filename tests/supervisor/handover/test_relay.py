@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import ChatMessage, ChatPrompt, TextPrompt
+from gpufc.protocol import TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import ANONYMOUS
 from supervisor.dispatch.stream import ResponseStream

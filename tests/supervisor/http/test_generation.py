@@ -5,7 +5,8 @@ from typing import Any
 import openai
 import pytest
 
-from gpufc.protocol import ChatPrompt, Prepare, TokenPrompt
+from gpufc.chat import ChatPrompt
+from gpufc.protocol import Prepare, TokenPrompt
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
 

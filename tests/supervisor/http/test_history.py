@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gpufc.chat import ChatMessage, ToolCall
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import ChatMessage, ToolCall
 from supervisor.http.chat import ChatBody
 from supervisor.http.history import history
 from supervisor.http.tools import offered

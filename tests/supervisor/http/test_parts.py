@@ -9,6 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gpufc.protocol import Generate
 from supervisor.answers.parts import Part
+from supervisor.dispatch.request import Reading
 from supervisor.http import chat
 from supervisor.http.chunks import ChatChunks
 from tests.supervisor.answers.toy import Toy
@@ -28,7 +29,7 @@ async def speaking(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
         return SAID[position]
 
     monkeypatch.setattr(fakes, "piece", piece)
-    monkeypatch.setattr(chat, "PlainText", Toy)
+    monkeypatch.setattr(chat, "reading_of", lambda *_, **__: lambda _opening: Reading(Toy))
     async with running() as service:
         service.fleet.start_worker().n_tokens = len(SAID)
         yield service

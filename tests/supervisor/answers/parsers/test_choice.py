@@ -1,5 +1,7 @@
 """The family of a chat template, and what a request tells its parser."""
 
+import json
+
 import pytest
 
 from gpufc.protocol import FinishReason
@@ -128,3 +130,58 @@ def test_a_json_answer_is_no_call_of_a_tool_that_was_not_offered() -> None:
 def test_a_block_of_json_that_is_no_call_stays_as_it_is() -> None:
     text = 'See:\n```json\n{"a": [1, 2]}\n```\nDone.'
     assert whole_answer([text], STOP, parser_for(None, tools=True)).text == text
+
+
+def test_a_think_tag_after_the_first_words_is_text() -> None:
+    text = "Models write <think> and </think> around their reasoning."
+    answer = whole_answer([text], STOP, hermes())
+    assert (answer.text, answer.reasoning) == (text, "")
+
+
+@pytest.mark.parametrize("name", ["llama", "json"])
+def test_a_bare_call_may_follow_the_reasoning(name: str) -> None:
+    text = 'I need f.</think>\n\n{"name": "f", "arguments": {"a": 1}}'
+    parser = parser_for(None, tools=True, override=name, inside=True)
+    answer = whole_answer([text], STOP, parser)
+    assert (answer.reasoning, answer.text) == ("I need f.", "")
+    assert answer.calls == (ToolCall("f", '{"a": 1}'),)
+
+
+def test_pythonic_arguments_become_json() -> None:
+    text = r"[f(a='\ud83d\ude00 \x41\n', b=(1, None), c={'k': True}), g()]"
+    answer = whole_answer([text], STOP, parser_for(None, tools=True, override="llama"))
+    first, second = answer.calls
+    assert json.loads(first.arguments) == {"a": "\U0001f600 A\n", "b": [1, None], "c": {"k": True}}
+    assert second == ToolCall("g", "{}")
+
+
+def test_a_long_text_that_looks_like_a_call_is_not_lost_at_the_limit() -> None:
+    text = '{"type": "report", "index": "' + "x" * 2000
+    answer = whole_answer([text], FinishReason.LENGTH, parser_for(None, tools=True))
+    assert (answer.text, answer.calls) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        ({"type": "string"}, "007", "007"),
+        ({"type": "integer"}, "007", "007"),
+        ({"type": "integer"}, "7", 7),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "7", "7"),
+        ({"anyOf": [{"type": "number"}, {"type": "string"}]}, "7", 7),
+        ({"enum": ["1", "2"]}, "1", "1"),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "object"}, '{"a": "b\nc"}', {"a": "b\nc"}),
+        ({}, "[1, 2]", [1, 2]),
+        ({}, "NaN", "NaN"),
+    ],
+)
+def test_a_value_without_quotes_has_the_type_of_its_schema(
+    schema: dict[str, object], value: str, expected: object
+) -> None:
+    schemas = {"f": {"properties": {"k": schema}}}
+    parser = parser_for(None, tools=True, override="glm", schemas=schemas)
+    text = f"<tool_call>f<arg_key>k</arg_key><arg_value>{value}</arg_value></tool_call>"
+    [call] = whole_answer([text], STOP, parser).calls
+    assert json.loads(call.arguments) == {"k": expected}
