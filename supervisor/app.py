@@ -18,7 +18,7 @@ from gpufc.config import Config
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.durable import DurableRequests
+from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus

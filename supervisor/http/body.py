@@ -146,7 +146,7 @@ def _buffer(n_bytes: int) -> Body:
 def _free(body: Body) -> None:
     """Give a large body's memory back now: an exception's traceback would hold it for long."""
     if isinstance(body, mmap):
-        with suppress(BufferError):  # a decoder whose request has left goes on with it
+        with suppress(BufferError):  # the decoder goes on after its request has left
             body.close()
 
 

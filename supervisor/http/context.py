@@ -10,7 +10,7 @@ from gpufc.config import Config
 from gpufc.ids import RequestId
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.durable import DurableRequests
+from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 from supervisor.fleet.operation import Operation

@@ -90,8 +90,8 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
 
 
 def require_place(request: web.Request, route: Route) -> None:
-    """Raises `Overloaded` for a route that the request's connection is not served, and for one
-    whose sequences could not wait now."""
+    """Raises `Overloaded` if the connection is in the reserve and the route is not short, or if the
+    route's sequences could not wait now."""
     front = services(request)
     if not route.short and getattr(request.protocol, "is_in_reserve", False):
         raise Overloaded(

@@ -134,6 +134,83 @@ def test_a_replay_goes_before_the_owner_with_the_next_turn() -> None:
     assert places.next() == 4
 
 
+def started(places: Admission) -> list[RequestNo]:
+    """Start all that may start, in their order."""
+    found = []
+    while (number := places.next()) is not None:
+        places.start(number)
+        found.append(number)
+    return found
+
+
+def test_abandoned_sequences_start_after_all_others_replays_included() -> None:
+    places = admission(slots=4, queue=4)
+    accept(places, 1, 2, 3, 4)
+    for number in numbers(1, 2, 3):
+        places.prepared(number)
+    places.abandon(RequestNo(1))
+    assert started(places) == [2, 3, 1]
+    places.put_back(RequestNo(1), 5)
+    places.prepared(RequestNo(4))
+    assert started(places) == [4, 1]
+
+
+def test_abandoned_sequences_give_up_slots_beyond_half_while_others_wait() -> None:
+    places = admission(slots=4, queue=12)
+    accept(places, *range(1, 5))
+    for number in numbers(1, 2, 3, 4):
+        places.prepared(number)
+    started(places)
+    for number in numbers(1, 2, 3, 4):
+        places.abandon(number)
+    assert places.to_pause() is None
+    accept(places, 5, 6, 7)
+    for number in numbers(5, 6, 7):
+        places.prepared(number)
+    assert [places.to_pause() for _ in range(3)] == [4, 3, None]
+    for number in numbers(4, 3):
+        places.put_back(number, 9)
+    assert started(places) == [5, 6]
+    assert places.to_pause() is None
+
+
+def test_a_sequence_that_is_read_again_has_its_old_stage() -> None:
+    places = admission(slots=1, queue=9)
+    accept(places, 1, 2, 3)
+    for number in numbers(1, 2):
+        places.prepared(number)
+    started(places)
+    for number in numbers(1, 2, 3):
+        places.abandon(number)
+    for number in numbers(3, 2, 1):
+        places.attend(number)
+    places.prepared(RequestNo(3))
+    assert (places.n_running, places.n_waiting, places.n_abandoned) == (1, 2, 0)
+    places.release(RequestNo(1))
+    assert started(places) == [2]
+
+
+def test_abandoned_sequences_take_half_of_the_places_from_others() -> None:
+    places = admission(slots=2, queue=6)
+    accept(places, *range(1, 9))
+    for number in numbers(*range(1, 9)):
+        places.abandon(number)
+    accept(places, 9, 10, 11, 12)
+    with pytest.raises(Overloaded):
+        accept(places, 13)
+    with pytest.raises(Overloaded):
+        places.require_share()
+    for number in numbers(*range(1, 6)):
+        places.release(number)
+    places.require_share()
+
+
+def test_retry_after_follows_the_forecast_where_there_is_one() -> None:
+    places = admission()
+    places.forecast = lambda n_places: 40.0 * n_places
+    assert [places.retry_after_s(n) for n in (1, 2, 100)] == [40.0, 80.0, 600.0]
+
+
 class AdmissionMachine(RuleBasedStateMachine):
     """Any history, against plain sets."""
 

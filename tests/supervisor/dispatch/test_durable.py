@@ -19,14 +19,8 @@ from gpufc.errors import (
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
 from supervisor.answers.parts import Ended, Text
-from supervisor.dispatch.durable import (
-    PROMPT_TOKEN_BYTES,
-    SEQUENCE_BYTES,
-    Cursor,
-    DurableKey,
-    DurableRequest,
-    DurableRequests,
-)
+from supervisor.dispatch.durable import PROMPT_TOKEN_BYTES, Cursor, DurableKey, DurableRequest
+from supervisor.dispatch.durable_store import SEQUENCE_BYTES, DurableRequests
 from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
 from supervisor.dispatch.stream_log import StreamLog
 from tests.supervisor.dispatch.fakes import request

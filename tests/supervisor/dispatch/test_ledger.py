@@ -12,6 +12,16 @@ def test_a_rate_covers_the_last_full_seconds() -> None:
     assert rate.per_second(200.0) == 0.0
 
 
+def test_a_rate_of_now_is_known_from_the_first_seconds_on() -> None:
+    rate = Rate()
+    assert rate.lately(0.0) == 0.0
+    rate.add(40, 100.5)
+    assert rate.lately(100.6) == 40.0
+    rate.add(40, 101.5)
+    assert rate.lately(102.0) == 40.0
+    assert rate.lately(200.0) == 0.0
+
+
 def test_percentiles_are_of_the_latest_samples() -> None:
     durations = Durations()
     assert durations.percentiles() == Percentiles(None, None)

@@ -13,7 +13,8 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta
 from supervisor.answers.parts import BEGUN, Ended, Part, Reasoning, Text, joined
 from supervisor.answers.whole import WholeAnswer, collected
-from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest, DurableRequests
+from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
+from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
 from supervisor.dispatch.stream_log import StreamLog
 from tests.supervisor.answers.laws import STOP, cut_texts, parts_of

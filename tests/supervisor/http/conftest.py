@@ -15,7 +15,7 @@ from aiohttp import web
 from gpufc.config import AdmissionConfig, Config, LimitsConfig
 from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.durable import DurableRequests
+from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.http.context import Services
 from supervisor.http.routes import create_web_app
 from supervisor.http.server import FrontRunner, bind, urls

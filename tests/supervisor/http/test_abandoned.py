@@ -158,3 +158,20 @@ async def test_a_full_queue_refuses_before_the_body_is_read_but_not_a_known_key(
         assert (await known).json["id"] == (await joined).json["id"]
         assert (await other).status == 200
         await third
+
+
+async def test_retry_after_is_the_time_that_the_tokens_asked_for_will_take() -> None:
+    async with running(slots=1, queue=0) as service:
+        worker = service.fleet.start_worker(auto=False)
+        worker.n_tokens = 4000
+        asked = asyncio.create_task(service.complete(max_tokens=1000))
+        await until(lambda: len(worker.active) == 1)
+        for _ in range(5):
+            worker.step()
+        answer = await service.complete()
+        # five tokens came within a second or so, and 995 are left
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 60
+        worker.n_tokens = 6
+        finish(worker)
+        await asked
