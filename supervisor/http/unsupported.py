@@ -47,7 +47,6 @@ class NotYet(Struct, kw_only=True):
     n_probs: Any = None
     samplers: Any = None
     t_max_predict_ms: Any = None
-    top_n_sigma: Any = None
     xtc_probability: Any = None
     # vLLM
     continue_final_message: Any = None
@@ -84,7 +83,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "tool_choice": ("none",),
     "tools": ([],),
     "top_logprobs": (0,),
-    "top_n_sigma": (-1, 0),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
     "xtc_probability": (0,),

@@ -44,6 +44,8 @@ def sampling(body: GenerationFields, limits: LimitsConfig, n_vocab: int | None) 
     given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     if body.top_k is not None:
         given["top_k"] = max(0, body.top_k)  # llama-server: any value below 1 is off
+    if body.top_n_sigma is not None:
+        given["top_n_sigma"] = max(0.0, body.top_n_sigma)  # llama-server: -1 is off
     return SamplingParams(
         seed=new_seed() if body.seed is None else body.seed & INT64_MAX,
         logit_bias=_logit_bias(body.logit_bias or {}, limits, n_vocab),
