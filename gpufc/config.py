@@ -91,7 +91,6 @@ class Speculation(StrEnum):
 
     NONE = "none"
     NGRAM = "ngram"
-    REPEAT = "repeat"
     DRAFT = "draft"
 
 
@@ -233,8 +232,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     speculation: Annotated[
         Speculation,
         Meta(
-            description="draft tokens ahead: none, ngram (from the sequence's own text), repeat"
-            " (its last token again), or draft (by the model of draft_model_path)"
+            description="draft tokens ahead: none, ngram (from the sequence's own text), or draft"
+            " (by the model of draft_model_path)"
         ),
     ] = Speculation.NGRAM
     draft_model_path: Annotated[

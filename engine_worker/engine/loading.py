@@ -7,7 +7,6 @@ from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import Drafter
 from engine_worker.speculation.prompt_lookup import PromptLookup
-from engine_worker.speculation.repeat import Repeat
 from gpufc.config import ModelConfig, Speculation
 
 LoadBackend = Callable[[ModelConfig, int, LoadProgress], Backend]
@@ -32,8 +31,6 @@ def load(
             return load_model(), None
         case Speculation.NGRAM:
             return load_model(), PromptLookup()
-        case Speculation.REPEAT:
-            return load_model(), Repeat()
         case Speculation.DRAFT:
             draft = load_backend(
                 draft_model.configuration(config), min(MAX_SEQUENCES, n_running), lambda _: None

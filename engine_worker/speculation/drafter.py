@@ -4,8 +4,8 @@ The engine computes drafted tokens in the same batch as the sequence's next toke
 position as it would without a draft. It keeps a drafted token only where sampling chose the same
 one. So a draft changes how fast a sequence is decoded and never which distribution its tokens have.
 
-Adapters: `prompt_lookup.PromptLookup`, `repeat.Repeat` and `draft_model.DraftModel`. A new drafter
-implements `Drafter` and gets a case in `engine.loading`.
+Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`. A new drafter implements
+`Drafter` and gets a case in `engine.loading`.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from supervisor.dispatch.request import Scope
-from supervisor.http import admin, chat, clock, completions, health, index, models, stats, tokens
+from supervisor.http import admin, chat, completions, health, index, models, stats, tokens
 from supervisor.http.context import SERVICES, Services
 from supervisor.http.middleware import (
     OPEN_ACCESS,
@@ -31,7 +31,6 @@ ROUTES = (
     Route("GET", "/readyz", health.readyz, PUBLIC),
     Route("GET", "/health", health.readyz, Scope.READ),
     Route("GET", "/stats", stats.get_stats, Scope.READ),
-    Route("GET", "/v1/time", clock.get_time, Scope.READ),
     Route("GET", "/v1/models", models.list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE),

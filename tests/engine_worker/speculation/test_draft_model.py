@@ -15,7 +15,6 @@ from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import DraftRequest
 from engine_worker.speculation.prompt_lookup import PromptLookup
-from engine_worker.speculation.repeat import Repeat
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError
 from gpufc.ids import RequestNo
@@ -153,7 +152,6 @@ def load_fake(config: ModelConfig, n_sequences: int, on_progress: LoadProgress) 
     [
         (Speculation.NONE, type(None)),
         (Speculation.NGRAM, PromptLookup),
-        (Speculation.REPEAT, Repeat),
         (Speculation.DRAFT, DraftModel),
     ],
 )

@@ -1,6 +1,5 @@
 """Completions and chat: requests and their answers."""
 
-import time
 from typing import Any
 
 import openai
@@ -238,14 +237,6 @@ async def test_stats_have_the_contract_s_shape(service: Service) -> None:
     for name in ("time_to_first_token_seconds", "inter_token_seconds", "request_seconds"):
         assert set(stats["latency"][name]) == {"p50", "p99"}
     assert stats["latency"]["request_seconds"]["p50"] > 0
-
-
-async def test_time_is_the_front_s_clock(service: Service) -> None:
-    before = time.time()
-    answer = await service.get("/v1/time")
-    assert answer.status == 200
-    assert list(answer.json) == ["time"]
-    assert before <= answer.json["time"] <= time.time()
 
 
 async def test_readiness_follows_the_fleet() -> None:
