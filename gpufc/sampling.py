@@ -16,9 +16,9 @@ Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 class SamplingParams(Struct, frozen=True, array_like=True):
     """Parameters of one sequence. Fixed when the request is accepted; a replay uses the same ones.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 and neutral penalties
-    switch their step off. `repeat_last_n` counts prompt tokens too; -1 means the whole context.
-    `logit_bias` holds (token id, bias) pairs; -100 or less bans the token.
+    `temperature` 0 is greedy. `top_n_sigma` 0, `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1 and
+    neutral penalties switch their step off. `repeat_last_n` counts prompt tokens too; -1 means the
+    whole context. `logit_bias` holds (token id, bias) pairs; -100 or less bans the token.
     """
 
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -33,3 +33,4 @@ class SamplingParams(Struct, frozen=True, array_like=True):
     presence_penalty: Penalty = 0.0
     logit_bias: Annotated[tuple[tuple[int, float], ...], Meta(max_length=1000)] = ()
     ignore_eos: bool = False
+    top_n_sigma: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0

@@ -48,6 +48,11 @@ class RowMasks(NamedTuple):
     rows: Counts
     words: MaskWords
 
+    def of(self, row: int) -> MaskWords | None:
+        """The words of one row; None if it allows every token."""
+        at = self.rows.searchsorted(row)
+        return self.words[at] if at < len(self.rows) and self.rows[at] == row else None
+
     def allow(self, rows: Places, ids: Places) -> NDArray[np.bool_]:
         """Whether each of the tokens `ids` is allowed in its row. The arrays are broadcast."""
         last = max(int(rows.max(initial=-1)), int(self.rows[-1]))

@@ -15,6 +15,7 @@ from engine_worker import host
 from engine_worker.backend.candidates import (
     CandidateFinder,
     Candidates,
+    ChangedLogits,
     Counts,
     Logits,
     MaskWords,
@@ -26,6 +27,7 @@ from engine_worker.sampling.argmax import Argmax
 from engine_worker.sampling.bias import BiasPlan, plan_biases
 from engine_worker.sampling.chain import Scores, Steps, Table, draw
 from engine_worker.sampling.columns import Columns
+from engine_worker.sampling.reach import reaches_of
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.sampling.threads import RowThreads
 from gpufc.errors import RequestError
@@ -142,8 +144,10 @@ class BatchSampler:
         if len(prepared.picks) == 1:  # the way of many rows costs one row more than it saves
             return [_choose_alone(logits, prepared, 0)]
         chosen: list[int | RequestError | None] = [None] * len(prepared.picks)
-        for found in self._find(logits, prepared):
-            tokens: list[int] = _drawn(found, prepared).tolist()
+        changed = prepared.plan.on(logits.reshape(-1))
+        for found in self._find(logits, prepared, changed):
+            reaches = self._reaches(logits, prepared, changed, found.rows)
+            tokens: list[int] = _drawn(found, prepared, reaches).tolist()
             if len(tokens) == len(chosen):
                 return list(tokens)
             for row, token in zip(found.rows.tolist(), tokens, strict=True):
@@ -153,12 +157,13 @@ class BatchSampler:
             for row, token in enumerate(chosen)
         ]
 
-    def _find(self, logits: Logits, prepared: Prepared) -> Iterator[Candidates]:
+    def _find(
+        self, logits: Logits, prepared: Prepared, changed: ChangedLogits
+    ) -> Iterator[Candidates]:
         """Ask the finders, until at most `MAX_LEFT_OUT` rows are left. Each row is found once."""
         left = prepared.k
         if not prepared.n_together:
             return
-        changed = prepared.plan.on(logits.reshape(-1))
         for finder in self._finders:
             found = finder.find(logits, left, changed, prepared.masks)
             if found is None or not len(found.rows):
@@ -169,8 +174,18 @@ class BatchSampler:
             if np.count_nonzero(left) <= MAX_LEFT_OUT:
                 return
 
+    def _reaches(
+        self, logits: Logits, prepared: Prepared, changed: ChangedLogits, rows: Counts
+    ) -> Scores | None:
+        """The reaches of rows that were found; None if top-n-sigma is off in all of the step."""
+        table = prepared.table
+        if not table.is_n_sigma:
+            return None
+        n = table.top_n_sigma[rows]
+        return reaches_of(logits, rows, n, changed, prepared.masks, self._threads)
 
-def _drawn(found: Candidates, prepared: Prepared) -> Counts:
+
+def _drawn(found: Candidates, prepared: Prepared, reaches: Scores | None) -> Counts:
     """The chosen token of each row that was found."""
     if prepared.is_argmax:
         if found.ids.shape[1] == 1:
@@ -183,7 +198,7 @@ def _drawn(found: Candidates, prepared: Prepared) -> Counts:
         table, uniforms = prepared.table, prepared.uniforms
         if len(found.rows) < len(table):
             table, uniforms = table.of(found.rows), uniforms[found.rows]
-        places = draw(scores, found.counts, table, uniforms)
+        places = draw(scores, found.counts, table, uniforms, reaches=reaches)
     ids: Counts = found.ids[np.arange(len(places)), places]
     return ids
 
@@ -218,7 +233,7 @@ def _uniform(pick: Pick) -> float:
 
 def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:
     pick = prepared.picks[row]
-    mask = _mask_of(prepared.masks, row)
+    mask = None if prepared.masks is None else prepared.masks.of(row)
     plan = prepared.plan
     if len(prepared.picks) > 1:
         plan = pick.sampler.plan(pick.history, pick.n_history, mask)
@@ -227,10 +242,3 @@ def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | Request
         return pick.sampler.choose_by(logits[row], plan, number, mask)
     except RequestError as err:
         return err
-
-
-def _mask_of(masks: RowMasks | None, row: int) -> MaskWords | None:
-    if masks is None:
-        return None
-    at = masks.rows.searchsorted(row)
-    return masks.words[at] if at < len(masks.rows) and masks.rows[at] == row else None

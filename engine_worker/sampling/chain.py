@@ -1,4 +1,4 @@
-"""llama.cpp's sampler chain from top-k to the draw, for many rows at once.
+"""llama.cpp's sampler chain from top-n-sigma to the draw, for many rows at once.
 
 Pure arithmetic over candidates: `scores` has shape (n_rows, n_candidates) and holds logits minus
 the row's largest, candidates by rising id, padded with -inf. Double precision, so that the order of
@@ -30,6 +30,7 @@ class Steps(NamedTuple):
     """The steps' parameters for one row. A step that is off has its neutral value."""
 
     top_k: float
+    top_n_sigma: float
     typical_p: float
     top_p: float
     log_min_p: float
@@ -38,11 +39,12 @@ class Steps(NamedTuple):
 
 def steps(params: SamplingParams, n_vocab: int) -> Steps:
     """The steps of these parameters. Greedy is top-k 1: it keeps the lowest id of equals, as argmax
-    does."""
-    if params.temperature == 0.0:
-        return Steps(1, 1.0, 1.0, -math.inf, 1.0)
+    does. No other step changes what top-k 1 keeps."""
+    if params.temperature == 0.0 or params.top_k == 1:
+        return Steps(1, 0.0, 1.0, 1.0, -math.inf, 1.0)
     return Steps(
         params.top_k if 0 < params.top_k < n_vocab else math.inf,
+        params.top_n_sigma,
         params.typical_p,
         params.top_p,
         math.log(params.min_p) if params.min_p > 0.0 else -math.inf,
@@ -59,9 +61,10 @@ class Table:
     def __init__(self, values: Scores) -> None:
         """`values` has a row of `Steps` for each."""
         self._values = values
-        top_k, self.typical_p, self.top_p, log_min_p, temperature = values.T
+        top_k, self.top_n_sigma, self.typical_p, self.top_p, log_min_p, temperature = values.T
         self.top_k: Counts = np.minimum(top_k, _ALL).astype(np.intp)
         self.log_min_p, self.temperature = log_min_p[:, None], temperature[:, None]
+        self.is_n_sigma = bool((self.top_n_sigma > 0.0).any())
         self.is_typical = bool((self.typical_p < 1.0).any())
         self.has_nucleus = self.top_p < 1.0
         self.is_nucleus = bool(self.has_nucleus.any())
@@ -77,14 +80,19 @@ class Table:
 
 
 def draw(
-    scores: Scores, counts: Counts, table: Table, uniforms: Scores, whole: float | None = None
+    scores: Scores,
+    counts: Counts,
+    table: Table,
+    uniforms: Scores,
+    whole: float | None = None,
+    reaches: Scores | None = None,
 ) -> Counts:
     """The place of each row's chosen candidate; arguments as `survivors` takes them.
 
     The draw goes by rising id, not by rank: if a replay's logits differ in the last bits, equal
     candidates may change ranks without changing the draw.
     """
-    kept, weights = survivors(scores, counts, table, whole)
+    kept, weights = survivors(scores, counts, table, whole, reaches)
     mass = weights.cumsum(axis=1)
     drawn = uniforms * mass[:, -1]
     places = _count(mass <= drawn[:, None])
@@ -95,14 +103,23 @@ def draw(
 
 
 def survivors(
-    scores: Scores, counts: Counts, table: Table, whole: float | None = None
+    scores: Scores,
+    counts: Counts,
+    table: Table,
+    whole: float | None = None,
+    reaches: Scores | None = None,
 ) -> tuple[Mask, Scores]:
     """The candidates that the steps leave, and their weights, not normalized; 0 for the rest.
 
     The first `counts` of each row, at least one, are candidates; the rest is padding. `table` has
     the steps of each row. `whole` is the mass of all tokens, of which top-p is a share; None if the
-    candidates hold every token that the steps before top-p leave.
+    candidates hold every token that the steps before top-p leave. `reaches` are the scores that
+    top-n-sigma allows at the least, without their sign, one for each row (see the module `reach`);
+    None if it is off in all rows.
     """
+    if reaches is not None:
+        scores = np.where(scores >= -reaches[:, None], scores, -np.inf)
+        counts = _count(scores > -np.inf)
     n_kept = np.minimum(table.top_k, counts)
     if table.is_typical:
         scores = np.where(_first(scores, _ranked(scores), n_kept), scores, -np.inf)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from engine_worker.backend.candidates import Logits, Places, tie_bound
-from engine_worker.sampling.chain import Steps
+from engine_worker.sampling.chain import Scores, Steps
 from engine_worker.sampling.columns import DEPTH
+from engine_worker.sampling.reach import reach
 
 _LEAST = float(np.finfo(np.float32).min)
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -15,12 +16,19 @@ _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
 
 class RowCandidates(NamedTuple):
     """Tokens of one row: `ids`, rising, and `logits`. `best` is the row's largest logit. If it is
-    not finite, the rest has no meaning. `whole` is as in `chain.survivors`."""
+    not finite, the rest has no meaning. `whole` is as in `chain.survivors`; `reach` is inf where
+    top-n-sigma is off."""
 
     best: float
     ids: Places
     logits: Logits
     whole: float | None = None
+    reach: float = math.inf
+
+    @property
+    def reaches(self) -> Scores | None:
+        """For the chain."""
+        return None if self.reach == math.inf else np.array([self.reach])
 
 
 def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
@@ -30,14 +38,19 @@ def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
         return RowCandidates(float(row[ids[0]]), ids, row[ids])
     width = len(row) // DEPTH
     if 4 * steps.top_k <= width:
-        return _first_of_row(row, width, int(steps.top_k))
+        found = _first_of_row(row, width, int(steps.top_k))
+        if steps.top_n_sigma == 0.0 or not math.isfinite(found.best):
+            return found
+        return found._replace(reach=reach(row, steps.top_n_sigma))
     best = float(row.max())
     if not math.isfinite(best):
         return RowCandidates(best, *_NOTHING)
-    whole = None
+    whole, limit = None, reach(row, steps.top_n_sigma)
     if steps.top_k < math.inf:
         place = len(row) - int(steps.top_k)
         ids = np.flatnonzero(row >= tie_bound(float(np.partition(row, place)[place]), best))
+    elif limit < math.inf:
+        ids = np.flatnonzero(row >= tie_bound(best - limit, best))
     elif steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
         ids = np.flatnonzero(row >= _LEAST)
     else:
@@ -45,7 +58,7 @@ def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
         ids = np.flatnonzero(row >= np.float32(best + steps.log_min_p - 1e-3))
         if steps.top_p < 1.0:
             whole = float(np.exp(row - np.float32(best)).sum(dtype=np.float64))
-    return RowCandidates(best, ids, row[ids], whole)
+    return RowCandidates(best, ids, row[ids], whole, limit)
 
 
 def _first_of_row(row: Logits, width: int, top_k: int) -> RowCandidates:

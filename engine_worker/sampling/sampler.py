@@ -1,9 +1,9 @@
 """How one token is chosen from a row of logits: llama.cpp's sampler chain, without its state.
 
-The order is llama.cpp's: logit bias → penalties → top-k → typical-p → top-p → min-p → temperature
-→ draw (src/llama-sampler.cpp; the tests compare with it). Three things differ on purpose. A bias of
--100 or less bans the token. Ties fall to the lowest id. The random number is a function of
-(seed, choice, position) instead of a generator's state, so that a replay draws the same.
+The order is llama.cpp's: logit bias → penalties → top-n-sigma → top-k → typical-p → top-p → min-p →
+temperature → draw (src/llama-sampler.cpp; the tests compare with it). Three things differ on
+purpose. A bias of -100 or less bans the token. Ties fall to the lowest id. The random number is
+a function of (seed, choice, position) instead of a generator's state: a replay draws the same.
 
 A mask comes before all of it: a forbidden token is never chosen, and biases and penalties apply to
 the allowed ones.
@@ -92,32 +92,36 @@ class Sampler:
         self, logits: Logits, plan: BiasPlan, number: float, mask: MaskWords | None = None
     ) -> int:
         """`choose`, given the changes and the random number."""
-        scores, ids, whole = self._candidates(logits, plan, mask)
+        scores, found = self._candidates(logits, plan, mask)
+        ids = found.ids
         if self.is_argmax:
             return int(ids[0])
         counts, uniforms = np.array([len(ids)]), np.array([number])
-        return int(ids[draw(scores, counts, self._table, uniforms, whole)[0]])
+        places = draw(scores, counts, self._table, uniforms, found.whole, found.reaches)
+        return int(ids[places[0]])
 
     def distribution(
         self, logits: Logits, history: Sequence[int], mask: MaskWords | None = None
     ) -> tuple[Counts, Scores]:
         """The tokens that `choose` draws from, by rising id, and their probabilities."""
         plan = self.plan(history, len(history), mask)
-        scores, ids, whole = self._candidates(logits, plan, mask)
-        kept, weights = survivors(scores, np.array([len(ids)]), self._table, whole)
+        scores, found = self._candidates(logits, plan, mask)
+        counts = np.array([len(found.ids)])
+        kept, weights = survivors(scores, counts, self._table, found.whole, found.reaches)
         left = weights[kept]
-        return ids[kept[0]], left / left.sum()
+        return found.ids[kept[0]], left / left.sum()
 
     def _candidates(
         self, logits: Logits, plan: BiasPlan, mask: MaskWords | None
-    ) -> tuple[Scores, Counts, float | None]:
-        """The chain's scores, the candidates' ids, and `whole` for the chain."""
-        best, ids, values, whole = self._of_row(logits, plan, mask)
+    ) -> tuple[Scores, RowCandidates]:
+        """The candidates and their scores for the chain."""
+        found = self._of_row(logits, plan, mask)
+        best = found.best
         if best == -np.inf and math.isfinite(logits.max()):
             raise _nothing_left(logits, mask)
         if not math.isfinite(best):
             raise unusable()
-        return (values.astype(np.float64) - best)[None], ids, whole
+        return (found.logits.astype(np.float64) - best)[None], found
 
     def _of_row(self, logits: Logits, plan: BiasPlan, mask: MaskWords | None) -> RowCandidates:
         """`candidates_of_row` with mask, biases and penalties."""

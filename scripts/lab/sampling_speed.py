@@ -38,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ignore_eos": {"ignore_eos": True},
     "repeat_penalty 1.1": {"repeat_penalty": 1.1},
     "top_k 0": {"top_k": 0},
+    "top_n_sigma 1": {"top_n_sigma": 1.0},
 }
 END = [2]
 N_MATRICES = 4

@@ -53,6 +53,7 @@ class GenerationFields(ConstraintFields, kw_only=True):
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     min_p: Fraction | None = None
     typical_p: Fraction | None = None
+    top_n_sigma: Annotated[float, Meta(ge=-1.0, le=100.0)] | None = None
     repeat_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
     repeat_last_n: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None

@@ -48,7 +48,6 @@ class NotYet(Struct, kw_only=True):
     samplers: Any = None
     t_max_predict_ms: Any = None
     thinking_budget_tokens: Any = None
-    top_n_sigma: Any = None
     xtc_probability: Any = None
     # llama-cpp-python
     logit_bias_type: Any = None
@@ -171,7 +170,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "thinking_budget_tokens": (-1,),
     "top_a": _OFF,
     "top_logprobs": _OFF,
-    "top_n_sigma": (-1, 0),
     "use_beam_search": _NO,
     "xtc_probability": _OFF,
 }

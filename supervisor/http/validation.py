@@ -54,6 +54,8 @@ def sampling(body: GenerationFields, biases: dict[int, float]) -> SamplingParams
     given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     if body.top_k is not None:
         given["top_k"] = max(0, body.top_k)  # llama-server: any value below 1 is off
+    if body.top_n_sigma is not None:
+        given["top_n_sigma"] = max(0.0, body.top_n_sigma)  # llama-server: -1 is off
     penalty = body.repetition_penalty if body.repeat_penalty is None else body.repeat_penalty
     if penalty is not None:
         given["repeat_penalty"] = penalty

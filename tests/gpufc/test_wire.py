@@ -87,6 +87,7 @@ def test_each_direction_refuses_the_other_directions_messages() -> None:
         {"sampling": SamplingParams(seed=-1)},
         {"sampling": SamplingParams(seed=1, temperature=float("nan"))},
         {"sampling": SamplingParams(seed=1, repeat_penalty=0.0)},
+        {"sampling": SamplingParams(seed=1, top_n_sigma=-1.0)},
         {"stop": ("x",) * 257},
     ],
 )

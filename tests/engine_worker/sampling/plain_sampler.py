@@ -2,7 +2,7 @@
 
 The tests compare the choices of `Sampler` and `BatchSampler` with it, so it shares no code with
 them but the random number. Rounding is part of the comparison: single precision up to the
-penalties, double after them, sums from the first to the last.
+penalties, double after them, sums from the first to the last (numpy's for top-n-sigma).
 """
 
 from collections import Counter
@@ -39,7 +39,8 @@ def plain_choice(
     # (score, id), the best first and of equals the lowest id
     scores = row.astype(np.float64) - float(row.max())
     ranked = sorted((-float(scores[i]), i) for i in np.flatnonzero(row > -np.inf).tolist())
-    kept = _min_p(params, _top_p(params, _typical_p(params, _top_k(params, ranked)), row))
+    ranked = _top_k(params, _top_n_sigma(params, ranked, row))
+    kept = _min_p(params, _top_p(params, _typical_p(params, ranked), row))
     kept.sort(key=lambda entry: entry[1])
     below_best = np.array([-negated for negated, _ in kept])
     with np.errstate(over="ignore"):
@@ -79,6 +80,13 @@ def _penalized(params: SamplingParams, row: Row, history: Sequence[int]) -> Row:
     return row
 
 
+def _top_n_sigma(params: SamplingParams, ranked: Ranked, row: Row) -> Ranked:
+    if params.top_n_sigma == 0.0:
+        return ranked
+    sigma = float(np.std(row[row > -np.inf], dtype=np.float64))
+    return [entry for entry in ranked if entry[0] <= params.top_n_sigma * sigma]
+
+
 def _top_k(params: SamplingParams, ranked: Ranked) -> Ranked:
     return ranked[: params.top_k] if params.top_k > 0 else ranked
 
@@ -106,7 +114,8 @@ def _top_p(params: SamplingParams, ranked: Ranked, row: Row) -> Ranked:
         return ranked
     mass = np.cumsum(np.exp([-negated for negated, _ in ranked]))
     whole = mass[-1]
-    if not 0 < params.top_k < len(row) and params.typical_p == 1.0 and params.min_p > 0.0:
+    is_whole = not 0 < params.top_k < len(row) and params.top_n_sigma == 0.0
+    if is_whole and params.typical_p == 1.0 and params.min_p > 0.0:
         # summed in single precision, which is cheaper where only min-p thins the row out
         whole = np.exp(row - row.max()).sum(dtype=np.float64)
     n_kept = next((n for n, sum_ in enumerate(mass, 1) if sum_ >= params.top_p * whole), None)

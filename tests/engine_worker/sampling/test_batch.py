@@ -77,6 +77,7 @@ def any_params(draw: st.DrawFn, n_vocab: int) -> SamplingParams:
         presence_penalty=draw(some_or_off(st.floats(-2, 2), 0.0)),
         logit_bias=tuple(draw(st.lists(st.tuples(token, bias), max_size=4))),
         ignore_eos=draw(st.booleans()),
+        top_n_sigma=draw(some_or_off(st.floats(0, 4), 0.0)),
     )
 
 
@@ -127,6 +128,9 @@ MIXED: list[dict[str, Any]] = [
     {"top_k": MAX_TOP_K + 1, "top_p": 1.0, "min_p": 0.0},
     {"top_k": 0},
     {"typical_p": 0.5},
+    {"top_n_sigma": 1.0},
+    {"top_n_sigma": 1.5, "temperature": 0.0, "repeat_penalty": 1.1},
+    {"top_n_sigma": 2.0, "top_k": 0, "repeat_penalty": 1.1},
     {"temperature": 0.0, "ignore_eos": True, "repeat_penalty": 2.0},
 ]
 

@@ -28,6 +28,8 @@ KINDS: list[dict[str, Any]] = [
     {"top_k": 0, "top_p": 1.0, "min_p": 0.2},
     {"top_k": 0, "min_p": 0.05},
     {"typical_p": 0.5},
+    {"top_n_sigma": 1.0, "repeat_penalty": 1.3, "top_p": 1.0, "min_p": 0.0},
+    {"top_n_sigma": 2.0, "top_k": 0},
     {"top_k": 5, "typical_p": 0.9, "top_p": 1.0, "min_p": 0.0, "temperature": 2.0},
     {"temperature": 0.0, "ignore_eos": True, "repeat_penalty": 2.0},
 ]

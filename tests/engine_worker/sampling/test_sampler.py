@@ -55,6 +55,7 @@ class Chain:
                 wanted.presence_penalty,
             )
         )
+        self.add(lc.llama_sampler_init_top_n_sigma(wanted.top_n_sigma or -1.0))
         self.add(lc.llama_sampler_init_top_k(wanted.top_k))
         self.add(lc.llama_sampler_init_typical(wanted.typical_p, 0))
         self.add(lc.llama_sampler_init_top_p(wanted.top_p, 0))
@@ -99,6 +100,9 @@ def grid() -> Iterator[dict[str, Any]]:
                 "min_p": min_p,
                 "temperature": temperature,
             }
+    for top_n_sigma, top_k, top_p in itertools.product((0.5, 1.0, 3.0), (0, 40), (1.0, 0.95)):
+        yield {**NEUTRAL, "top_n_sigma": top_n_sigma, "top_k": top_k, "top_p": top_p}
+    yield {"top_n_sigma": 2.0, "repeat_penalty": 1.3, "logit_bias": ((3, 5.0), (7, -50.0))}
     penalties: dict[str, Any] = {"repeat_penalty": 1.3, "frequency_penalty": 0.4}
     yield penalties
     yield {**NEUTRAL, **penalties, "presence_penalty": 0.7, "repeat_last_n": 10}
@@ -175,6 +179,14 @@ def test_top_k_of_equals_keeps_the_lowest_ids() -> None:
     assert sampler.distribution(logits, [])[0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_top_n_sigma_measures_the_finite_logits_of_the_whole_row(top_k: int) -> None:
+    logits = np.array([4.0, -np.inf, 2.0, 0.0, -2.0, -4.0], np.float32)  # sigma is 2.83
+    for n, kept in ((0.5, [0]), (0.8, [0, 2]), (1.5, [0, 2, 3])):
+        sampler = Sampler(params(**{**NEUTRAL, "top_n_sigma": n, "top_k": top_k}), 6)
+        assert sampler.distribution(logits, [])[0].tolist() == kept
+
+
 def test_the_backend_s_row_is_never_modified() -> None:
     logits = row(1)
     before = logits.copy()
@@ -225,6 +237,7 @@ wanted_params = st.builds(
     logit_bias=st.lists(st.tuples(st.integers(1, 19), st.floats(-1e300, 1e300)), max_size=5).map(
         tuple
     ),
+    top_n_sigma=st.floats(0, 100),
 )
 logit = st.one_of(st.floats(-50, 50, width=32), st.just(-np.inf), st.just(1e30), st.just(-1e30))
 

@@ -89,6 +89,7 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
             "top_k": 7,
             "min_p": 0.1,
             "typical_p": 0.9,
+            "top_n_sigma": 1.5,
             "repeat_penalty": 1.1,
             "repeat_last_n": 10,
             "frequency_penalty": 0.5,
@@ -104,6 +105,16 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
         assert sent.sampling.logit_bias == ((5, -100.0),)
         assert sent.stop == ("a", "b")
         assert sent.cache_prompt is False
+
+
+@pytest.mark.parametrize("field", ["top_k", "top_n_sigma"])
+@pytest.mark.parametrize("value", [-1, 0])
+async def test_a_sampler_that_llama_server_switches_off_is_off(field: str, value: int) -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        await service.complete(**{field: value})
+        (sent,) = generates(worker.sent)
+        assert getattr(sent.sampling, field) == 0
 
 
 async def test_a_chat_completion_is_openai_s_object(service: Service) -> None:

@@ -23,6 +23,8 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
     [
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": -0.1}, "temperature"),
+        ({"top_n_sigma": -1.5}, "top_n_sigma"),
+        ({"top_n_sigma": "1"}, "top_n_sigma"),
         ({"temperature": 100.1}, "temperature"),
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": -2}, "top_k"),
