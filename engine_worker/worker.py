@@ -50,6 +50,7 @@ from gpufc.protocol import (
     Boot,
     Cancel,
     Detokenize,
+    EnginePhase,
     EngineStatus,
     ExportKv,
     FromWorker,
@@ -205,7 +206,13 @@ class Worker:
             drafter=drafter,
             guide=compiler.guide,
         )
-        self._gate = Gate(compiler, self._engine.inbox.put, self._channel.send)
+        engine = self._engine
+        self._gate = Gate(
+            compiler,
+            engine.inbox.put,
+            self._channel.send,
+            lambda: engine.progress.phase is EnginePhase.IDLE,
+        )
         self._prompts.start(_thread)
         _thread("gate", self._gate.run)
         facts = msgspec.structs.replace(

@@ -16,8 +16,8 @@ from gpufc.protocol import Finished, FinishReason, FromWorker, Generate, Refused
 logger = logging.getLogger(__name__)
 
 WARM_UP_S = 5.0
-"""A new worker has replays to compute first. Without a constraint to compile, it reads the
-vocabulary after this."""
+"""How often a worker without a constraint to compile looks whether it is idle, and then reads the
+vocabulary. That holds the interpreter's lock, so that running streams would wait for it."""
 
 
 class Gate:
@@ -31,16 +31,20 @@ class Gate:
         compiler: Compiler,
         pass_on: Callable[[Generate], None],
         send: Callable[[FromWorker], None],
+        is_idle: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._compiler = compiler
+        self._compiler, self._is_idle = compiler, is_idle
         self._pass_on, self._send = pass_on, send
         self._changed = threading.Condition()
         self._held: deque[Generate] = deque()
 
     def run(self) -> None:
-        """Compile for ever. Reads the vocabulary first, if need be after `WARM_UP_S`."""
+        """Compile for ever. Reads the vocabulary for the first constraint, or ahead of it as soon
+        as the engine is idle."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._held), WARM_UP_S)
+            while not self._changed.wait_for(lambda: bool(self._held), WARM_UP_S):
+                if self._is_idle():
+                    break
         try:
             self._compiler.warm_up()
         except RequestError as err:

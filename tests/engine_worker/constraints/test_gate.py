@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
+from engine_worker.constraints import gate
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.gate import Gate
 from gpufc.config import BackendKind, ModelConfig
@@ -26,7 +27,13 @@ class Gated:
         self.passed: list[Generate] = []
         self.sent: list[FromWorker] = []
         self.compiler = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1))
-        self.gate = Gate(self.compiler, self.passed.append, self.sent.append)
+        self.looks = 0
+        self.is_idle = True
+        self.gate = Gate(self.compiler, self.passed.append, self.sent.append, self._looked)
+
+    def _looked(self) -> bool:
+        self.looks += 1
+        return self.is_idle
 
     def start(self) -> None:
         threading.Thread(target=self.gate.run, daemon=True).start()
@@ -88,3 +95,17 @@ def test_held_sequences_of_another_front_are_dropped(gated: Gated) -> None:
     wait_for(lambda: gated.passed)
     assert [passed.request for passed in gated.passed] == [2]
     assert not gated.sent
+
+
+def test_a_busy_worker_reads_the_vocabulary_once_it_is_idle(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "WARM_UP_S", 0.001)
+    warmed = threading.Event()
+    monkeypatch.setattr(gated.compiler, "warm_up", warmed.set)
+    gated.is_idle = False
+    gated.start()
+    wait_for(lambda: gated.looks > 2)
+    assert not warmed.is_set()
+    gated.is_idle = True
+    assert warmed.wait(30)
