@@ -209,3 +209,13 @@ async def sse_events(response: aiohttp.ClientResponse) -> list[str]:
     """The data of all events of a stream, in order; comments are passed over."""
     text = (await response.read()).decode()
     return [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+
+
+def zombies(front: psutil.Process) -> list[int]:
+    """Children of a front that have ended and are not reaped yet."""
+    found = []
+    for child in front.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return found

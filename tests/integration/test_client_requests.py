@@ -160,10 +160,9 @@ async def test_a_client_s_request_is_answered_as_a_stream(running: Service, name
     [
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "lookup"}}),
-        ("structured_outputs", {"regex": "[0-9]{4}"}),
     ],
 )
-async def test_a_constraint_is_kept_or_refused_by_name(
+async def test_a_call_that_cannot_be_forced_yet_is_refused_by_name(
     running: Service, field: str, value: Any
 ) -> None:
     response = await post(running, WEB_UI | {field: value})

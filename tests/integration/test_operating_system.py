@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.commands import command
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import Service, lives, service, wait_for
+from tests.service import Service, lives, service, wait_for, zombies
 
 N_TOKENS = 300
 SLOW = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=5"}
@@ -216,15 +216,6 @@ async def test_no_front_leaves_a_core_file(tmp_path: Path) -> None:
     assert [name for name in os.listdir(tmp_path) if name.startswith("core")] == []
 
 
-def zombies(front: psutil.Process) -> list[int]:
-    found = []
-    for child in front.children():
-        with suppress(psutil.NoSuchProcess):
-            if child.status() == psutil.STATUS_ZOMBIE:
-                found.append(child.pid)
-    return found
-
-
 def test_processes_that_a_dead_worker_leaves_are_reaped(tmp_path: Path) -> None:
     with service(tmp_path / "run", environ=FAKE) as running:
         for _ in range(3):
@@ -243,9 +234,8 @@ def test_as_process_1_it_leaves_no_zombies(tmp_path: Path) -> None:
         (front,) = running.front.children()
         for _ in range(3):
             row = running.worker()
-            (worker,) = [
-                each for each in front.children() if "--boot-fd" in " ".join(each.cmdline())
-            ][:1]
+            alive = [each for each in front.children() if each.status() != psutil.STATUS_ZOMBIE]
+            worker = next(each for each in alive if "--boot-fd" in " ".join(each.cmdline()))
             worker.kill()
             running.wait_epoch_after(row["epoch"])
         wait_for(lambda: not zombies(front), why="all children are reaped")
