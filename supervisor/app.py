@@ -25,11 +25,11 @@ from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
-from supervisor.http import run_token
-from supervisor.http.context import Devices, Services
+from supervisor.http.edge import run_token
+from supervisor.http.edge.context import Devices, Services
+from supervisor.http.edge.server import FrontRunner, listeners, urls
 from supervisor.http.routes import create_web_app
-from supervisor.http.server import FrontRunner, listeners, urls
-from supervisor.http.stats import document
+from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.runtime_dir import RuntimeDir

@@ -37,8 +37,8 @@ from supervisor.handover.messages import (
 from supervisor.handover.remote import RemoteFleet, RemoteWorker
 from supervisor.handover.stalls import Stalls
 from supervisor.handover.successor import Successor
-from supervisor.http.connection import BoundedHandler
-from supervisor.http.server import FrontRunner
+from supervisor.http.edge.connection import BoundedHandler
+from supervisor.http.edge.server import FrontRunner
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,4 @@
-"""The front over HTTP: from a client's body to a request, and from a stream to an answer.
+"""The HTTP front. `routes.py` is the table of all routes.
 
-One module of handlers for each resource. Every route passes the middleware. Every error becomes an
-answer in `errors.py`. `API.md` is the reference for clients.
+Each client API is a package that translates to and from one internal request (`generation`).
 """

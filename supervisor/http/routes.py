@@ -5,10 +5,9 @@ from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
-from supervisor.http import admin, chat, completions, durable, health, index, models, stats, tokens
-from supervisor.http.body import BODIES, Bodies
-from supervisor.http.context import PRINCIPAL, SERVICES, Services, services
-from supervisor.http.middleware import (
+from supervisor.http.edge.body import BODIES, Bodies
+from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
+from supervisor.http.edge.middleware import (
     OPEN_ACCESS,
     PUBLIC,
     Authenticator,
@@ -18,6 +17,10 @@ from supervisor.http.middleware import (
     add_headers,
     boundary,
 )
+from supervisor.http.generation import durable
+from supervisor.http.llama_server import tokens
+from supervisor.http.openai import chat, completions, models
+from supervisor.http.service import admin, health, index, stats
 
 
 class Route(Struct, frozen=True):

@@ -16,7 +16,7 @@ ACTIVATED = """
 import os, socket, sys
 sys.path.insert(0, sys.argv[1])
 os.environ["LISTEN_PID"] = str(os.getpid() + int(sys.argv[2]))
-from supervisor.http.server import listeners, urls
+from supervisor.http.edge.server import listeners, urls
 found = listeners("127.0.0.1", 0)
 print(urls(found)[0], [name for name in os.environ if name.startswith("LISTEN")])
 print([os.get_inheritable(sock.fileno()) for sock in found])

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from supervisor.cli import keeper
 from supervisor.control import server
-from supervisor.http import run_token
+from supervisor.http.edge import run_token
 from supervisor.runtime_dir import RuntimeDir
 
 

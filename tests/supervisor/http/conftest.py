@@ -16,9 +16,9 @@ from gpufc.config import AdmissionConfig, Config, LimitsConfig
 from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
-from supervisor.http.context import Services
+from supervisor.http.edge.context import Services
+from supervisor.http.edge.server import FrontRunner, bind, urls
 from supervisor.http.routes import create_web_app
-from supervisor.http.server import FrontRunner, bind, urls
 from tests.supervisor.dispatch.fakes import FakeFleet
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from gpufc.config import LimitsConfig
-from supervisor.http.durable import KEY
+from supervisor.http.generation.durable import KEY
 from tests.supervisor.dispatch.fakes import N_TOKENS, FakeWorker, until
 from tests.supervisor.http.conftest import Answer, Service, running
 

@@ -19,11 +19,11 @@ from gpufc.errors import (
 )
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange, OnReplacement
-from supervisor.http import run_token
-from supervisor.http.admin import allowed_model
-from supervisor.http.context import SERVICES
+from supervisor.http.edge import run_token
+from supervisor.http.edge.context import SERVICES
+from supervisor.http.edge.server import FrontRunner
 from supervisor.http.routes import create_web_app
-from supervisor.http.server import FrontRunner
+from supervisor.http.service.admin import allowed_model
 from tests.supervisor.cli.files import gguf
 from tests.supervisor.http.conftest import Answer, Service
 

@@ -15,13 +15,13 @@ import supervisor.http
 from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SamplingParams
-from supervisor.http.admin import RestartRequest, SwapRequest
-from supervisor.http.chat import ChatBody
-from supervisor.http.completions import DEFAULT_MAX_TOKENS, CompletionBody
+from supervisor.http.generation.chat import ChatFields
+from supervisor.http.generation.unsupported import FIELDS, NEUTRAL
+from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
+from supervisor.http.openai.completions import DEFAULT_MAX_TOKENS, CompletionBody
+from supervisor.http.openai.schemas import FinishReason
 from supervisor.http.routes import ROUTES
-from supervisor.http.schemas import FinishReason
-from supervisor.http.tokens import DetokenizeBody, TokenizeBody
-from supervisor.http.unsupported import FIELDS, NEUTRAL
+from supervisor.http.service.admin import RestartRequest, SwapRequest
 
 TEXT = (Path(supervisor.http.__file__).parent / "API.md").read_text()
 
@@ -77,7 +77,7 @@ def test_every_route_has_its_scope() -> None:
 
 
 def test_every_field_of_a_body_is_supported_or_refused() -> None:
-    assert set(supported()) == (fields(CompletionBody) | fields(ChatBody)) - set(FIELDS)
+    assert set(supported()) == (fields(CompletionBody) | fields(ChatFields)) - set(FIELDS)
     assert set(refused()) == set(FIELDS)
 
 
@@ -115,7 +115,7 @@ def test_every_parameter_of_openai_s_client_is_in_a_table(parameters: Any) -> No
 
 
 def test_an_ignored_field_is_no_field_of_a_body() -> None:
-    assert not set(names(section("Ignored"))) & (fields(CompletionBody) | fields(ChatBody))
+    assert not set(names(section("Ignored"))) & (fields(CompletionBody) | fields(ChatFields))
 
 
 def test_every_error_has_its_row() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gpufc.errors import ConfigError, StartError
 from supervisor.cli import preflight
-from supervisor.http.server import bind, urls
+from supervisor.http.edge.server import bind, urls
 
 
 def test_a_taken_port_is_one_line_with_a_way_out() -> None:
@@ -71,7 +71,7 @@ def test_brackets_around_an_address_are_left_out() -> None:
 
 LINK_LOCAL = """
 from supervisor.cli import preflight
-from supervisor.http.server import bind, urls
+from supervisor.http.edge.server import bind, urls
 preflight.check_host("fe80::5%lo", "flag --host")
 (held,) = bind("fe80::5%lo", 0)
 print(urls([held])[0])

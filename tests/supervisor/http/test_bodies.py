@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
-from supervisor.http import body, body_cost
-from supervisor.http.body_budget import BodyBudget
-from supervisor.http.body_cost import CONTAINER, MEMBER, STRING, weigh
+from supervisor.http.edge import body, body_cost
+from supervisor.http.edge.body_budget import BodyBudget
+from supervisor.http.edge.body_cost import CONTAINER, MEMBER, STRING, weigh
 from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.http.conftest import Service, running
 

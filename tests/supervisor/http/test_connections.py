@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gpufc.config import LimitsConfig
-from supervisor.http.places import RESERVE, Places
+from supervisor.http.edge.places import RESERVE, Places
 from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.http.conftest import Service, running
 

@@ -7,7 +7,7 @@ import pytest
 
 from gpufc.constraint import MAX_CONSTRAINT_BYTES, Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar, InvalidRequest
-from supervisor.http.constraints import ConstraintFields, constraint_of
+from supervisor.http.generation.constraints import ConstraintFields, constraint_of
 
 SCHEMA = {"type": "object", "required": ["a"]}
 TEXT = '{"type":"object","required":["a"]}'

@@ -13,11 +13,11 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from gpufc.protocol import Finished, FinishReason
 from supervisor.dispatch.request import Principal, Scope
-from supervisor.http.context import SERVICES
-from supervisor.http.middleware import Authenticator
+from supervisor.http.edge.context import SERVICES
+from supervisor.http.edge.middleware import Authenticator
+from supervisor.http.edge.server import FrontRunner
+from supervisor.http.edge.streams import COMMENT
 from supervisor.http.routes import create_web_app
-from supervisor.http.server import FrontRunner
-from supervisor.http.sse import COMMENT
 from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, generates, text_of, until
 from tests.supervisor.http.conftest import Answer, Service, running
 

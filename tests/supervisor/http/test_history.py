@@ -7,14 +7,14 @@ import pytest
 
 from gpufc.chat import ChatMessage, ToolCall
 from gpufc.errors import InvalidRequest
-from supervisor.http.chat import ChatBody
-from supervisor.http.history import history
-from supervisor.http.tools import offered
+from supervisor.http.generation.chat import ChatFields
+from supervisor.http.generation.history import history
+from supervisor.http.generation.tools import offered
 
 
-def read(*messages: dict[str, Any], **fields: Any) -> ChatBody:
+def read(*messages: dict[str, Any], **fields: Any) -> ChatFields:
     body = msgspec.json.encode({"messages": messages or [{"role": "user"}], **fields})
-    return msgspec.json.decode(body, type=ChatBody)
+    return msgspec.json.decode(body, type=ChatFields)
 
 
 def turns(*messages: dict[str, Any]) -> tuple[ChatMessage, ...]:

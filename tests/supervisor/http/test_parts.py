@@ -10,8 +10,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from gpufc.protocol import Generate
 from supervisor.answers.parts import Part
 from supervisor.dispatch.request import Reading
-from supervisor.http import chat
-from supervisor.http.chunks import ChatChunks
+from supervisor.http.generation import chat
+from supervisor.http.openai import chat as openai_chat
+from supervisor.http.openai.chunks import ChatChunks
 from tests.supervisor.answers.toy import Toy
 from tests.supervisor.dispatch import fakes
 from tests.supervisor.http.conftest import Service, running
@@ -123,8 +124,7 @@ class Doubling(ChatChunks):
 async def test_of_a_part_s_several_events_the_last_one_has_the_id(
     speaking: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doubling = msgspec.structs.replace(chat._DIALECT, chunks=Doubling)
-    monkeypatch.setattr(chat, "_DIALECT", doubling)
+    monkeypatch.setattr(openai_chat, "ChatChunks", Doubling)
     events = frames((await ask(speaking, path="/v1/chat/completions", stream=True)).body)[:-1]
     (first_id, first), (second_id, second) = events[:2]
     assert (first_id, first) == (None, second)

@@ -8,8 +8,8 @@ import pytest
 from gpufc.protocol import FinishReason
 from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.request import PLAIN
-from supervisor.http.reading import reading_of
-from supervisor.http.tools import OfferedTools, ToolFunction
+from supervisor.http.generation.reading import reading_of
+from supervisor.http.generation.tools import OfferedTools, ToolFunction
 from tests.fakes.facts import model_facts
 
 HERMES = "{% for tool in tools %}<tools></tools>{% endfor %}<tool_call></tool_call>"

@@ -4,10 +4,10 @@ from aiohttp import web
 
 from gpufc.errors import AuthenticationFailed
 from supervisor.dispatch.request import Principal, Scope
-from supervisor.http.context import SERVICES
-from supervisor.http.middleware import Authenticator
+from supervisor.http.edge.context import SERVICES
+from supervisor.http.edge.middleware import Authenticator
+from supervisor.http.edge.server import FrontRunner
 from supervisor.http.routes import ROUTES, create_web_app, spellings
-from supervisor.http.server import FrontRunner
 from tests.supervisor.http.conftest import Answer, Service, running
 
 PUBLIC_PATHS = {"/livez", "/readyz"}

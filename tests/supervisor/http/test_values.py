@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from gpufc.sampling import SamplingParams
-from supervisor.http import validation
-from supervisor.http.completions import CompletionBody
-from supervisor.http.values import decode
+from supervisor.http.edge.values import decode
+from supervisor.http.generation import validation
+from supervisor.http.openai.completions import CompletionBody
 
 
 def read(**fields: Any) -> CompletionBody:

@@ -5,7 +5,7 @@ import math
 from aiohttp import web
 
 from supervisor.fleet.port import ConditionStatus
-from supervisor.http.context import json_response, services
+from supervisor.http.edge.context import json_response, services
 
 
 async def livez(_request: web.Request) -> web.Response:

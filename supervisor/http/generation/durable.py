@@ -21,9 +21,9 @@ from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
-from supervisor.http.body_budget import SMALL_BYTES
-from supervisor.http.context import PRINCIPAL, json_response, services
-from supervisor.http.sse import EventEncoder
+from supervisor.http.edge.body_budget import SMALL_BYTES
+from supervisor.http.edge.context import PRINCIPAL, json_response, services
+from supervisor.http.edge.streams import EventEncoder
 
 KEY = "Idempotency-Key"
 LAST_EVENT = "Last-Event-ID"
@@ -79,9 +79,13 @@ def _header(request: web.Request, name: str) -> str | None:
 
 
 async def find_or_start(
-    request: web.Request, wish: Wish, body: Struct, accept: Callable[[], GenerationRequest]
+    request: web.Request,
+    wish: Wish,
+    dialect: str,
+    body: Struct,
+    accept: Callable[[], GenerationRequest],
 ) -> DurableRequest:
-    """The durable request of that key with an equal body, or else a new one.
+    """The durable request of that key with an equal body in an equal dialect, or else a new one.
 
     `accept` makes the new one from `body`. Raises the errors of `accept` and `Dispatcher.submit`,
     `Overloaded` for too many durable requests, and `InvalidRequest` for another request's key or
@@ -91,9 +95,9 @@ async def find_or_start(
     store = front.durable
     key = DurableKey(principal.name, wish.key)
     if (request.content_length or SMALL_BYTES + 1) > SMALL_BYTES:
-        n_bytes, digest = await asyncio.to_thread(_digest, body)
+        n_bytes, digest = await asyncio.to_thread(_digest, dialect, body)
     else:
-        n_bytes, digest = _digest(body)
+        n_bytes, digest = _digest(dialect, body)
     found = store.find(key, digest)
     if wish.tag is not None and (found is None or found.tag != wish.tag):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
@@ -109,10 +113,10 @@ async def find_or_start(
     return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
 
 
-def _digest(body: Struct) -> tuple[int, bytes]:
-    """The size of a body as JSON, and a hash that equal bodies of one route share."""
+def _digest(dialect: str, body: Struct) -> tuple[int, bytes]:
+    """The size of a body as JSON, and a hash that equal bodies of one dialect share."""
     encoded = msgspec.json.encode(body, order="sorted")
-    named = type(body).__name__.encode() + b"\0"
+    named = dialect.encode() + b"\0"
     return len(encoded), hashlib.sha256(named + encoded).digest()
 
 
@@ -127,7 +131,7 @@ async def delete_request(request: web.Request) -> web.Response:
 
 
 class DurableReader:
-    """One client's reading of a durable request, as a context. Implements `sse.EventSource`."""
+    """One client's reading of a durable request, as a context. Implements `streams.EventSource`."""
 
     def __init__(self, request: DurableRequest, position: Position) -> None:
         """Raises `InvalidRequest` for a position that no reader can have been given."""
@@ -200,12 +204,13 @@ class DurableReader:
 
 
 class NumberedEvents:
-    """Another encoder's events with ids. Implements `sse.EventEncoder`.
+    """Another encoder's events with ids. Implements `streams.EventEncoder`.
 
     Each part's last event gets the id of the position after the part.
     """
 
     def __init__(self, encoder: EventEncoder, reader: DurableReader) -> None:
+        self.CONTENT_TYPE = encoder.CONTENT_TYPE
         self.END = encoder.END
         self._encoder = encoder
         self._reader = reader
@@ -220,6 +225,9 @@ class NumberedEvents:
                 last = written.rfind(b"\n\n", 0, -2) + 2 if b"\n\n" in written[:-2] else 0
                 numbered += (written[:last], self._id(event.position), written[last:])
         return b"".join(numbered)
+
+    def waiting(self) -> bytes:
+        return self._encoder.waiting()
 
     def closing(self, usage: Usage) -> bytes:
         if self._reader.cursor.is_closed:

@@ -14,10 +14,10 @@ from msgspec import Struct, structs
 from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied, RequestError
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
-from supervisor.http.body import release
-from supervisor.http.context import PRINCIPAL, REQUEST_ID
-from supervisor.http.errors import error_response, from_exception
-from supervisor.http.rules import client_id
+from supervisor.http.edge.body import release
+from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
+from supervisor.http.edge.errors import error_response, from_exception, shape_for
+from supervisor.http.edge.rules import client_id
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         raise  # the client has left
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
-        response = error_response(error)
+        response = error_response(error, request[REQUEST_ID], shape_for(request.path))
         if isinstance(exc, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():

@@ -5,7 +5,7 @@ from html import escape
 from aiohttp import web
 
 from gpufc import __version__
-from supervisor.http.context import services
+from supervisor.http.edge.context import services
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>gpufc</title>

@@ -10,7 +10,7 @@ from supervisor.answers.parsers import family_for, parser_for
 from supervisor.answers.parsers.family import Family
 from supervisor.answers.parts import Ended, Part, ToolCallArguments, ToolCallBegun
 from supervisor.dispatch.request import PLAIN, Reading, ReadingOf
-from supervisor.http.tools import OfferedTools
+from supervisor.http.generation.tools import OfferedTools
 
 
 def reading_of(

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gpufc.constraint import MAX_CONSTRAINT_BYTES, Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar, InvalidRequest
-from supervisor.http.unsupported import NotYet
+from supervisor.http.generation.unsupported import NotYet
 
 Schema = dict[str, Any] | bool | str
 Choices = list[str]

@@ -1,8 +1,8 @@
-"""Sending a response stream as server-sent events, in the dialect of its encoder.
+"""Sending a response stream, in the dialect of its encoder.
 
 Headers go out with the first event, or after `first_byte_s` of waiting. An error before that is an
-ordinary answer; after it, an event of the stream. A silent stream carries comments. Every stream
-ends with its dialect's last words.
+ordinary answer; after it, an event of the stream. A silent stream is kept alive. Every stream ends
+with its dialect's last words.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from aiohttp import web
 from gpufc.config import LimitsConfig
 from gpufc.errors import RequestError
 from supervisor.dispatch.stream import StreamEvent, Usage
-from supervisor.http.errors import from_exception
+from supervisor.http.edge.errors import from_exception
 
+SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
 HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would hold events back
 }
@@ -50,14 +50,20 @@ class EventSource(Protocol):
 class EventEncoder(Protocol):
     """Writes one stream's events in one dialect, each with its blank line at the end.
 
-    Its state is a function of the parts it has written. `closing` and `error` end with
-    `END`.
+    Its state is a function of the parts it has written, and of `waiting` where a dialect's stream
+    begins with an event of its own. `closing` and `error` end with `END`.
     """
 
+    CONTENT_TYPE: str
     END: bytes
 
     def events(self, events: list[StreamEvent]) -> bytes:
         """The parts that choices gained. Called for every step: the hot path."""
+        ...
+
+    def waiting(self) -> bytes:
+        """What keeps a silent stream alive: an event, or a comment, as the dialect's clients need
+        it."""
         ...
 
     def closing(self, usage: Usage) -> bytes:
@@ -82,11 +88,11 @@ async def send_stream(
     client leaves; the caller decides about the request.
     """
     events = await stream.next(limits.first_byte_s)
-    response = EventStream(headers={**HEADERS, **headers})
+    response = EventStream(headers={"Content-Type": encoder.CONTENT_TYPE, **HEADERS, **headers})
     await response.prepare(request)
     try:
         while not stream.done:
-            await response.write(COMMENT if events is None else encoder.events(events))
+            await response.write(encoder.waiting() if events is None else encoder.events(events))
             events = await stream.next(limits.keepalive_comment_s)
         end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:

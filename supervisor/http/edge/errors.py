@@ -1,21 +1,28 @@
-"""The one place that turns errors into HTTP: OpenAI's error object, its status, its headers."""
+"""The one place that turns errors into HTTP: the client API's error object, status and headers.
+
+A path tells the API, so that errors before any handler (no such route, no key, a body that is too
+large) have its shape too.
+"""
 
 import logging
 import math
 import re
+from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
 
 from gpufc.errors import (
+    EngineCrashSuspect,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     RequestError,
+    RequestTimeout,
     RequestTooLarge,
 )
-from supervisor.http.context import REQUEST_ID, json_response
+from supervisor.http.edge.context import REQUEST_ID, json_response
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +35,8 @@ _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*?)(?:\[\.\.\.\])?`$")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
-def error_object(error: RequestError) -> dict[str, dict[str, str | None]]:
-    """The body of an error, in an answer or in a stream."""
+def openai_error(error: RequestError, _request_id: str) -> object:
+    """OpenAI's error object."""
     return {
         "error": {
             "message": error.message,
@@ -40,13 +47,67 @@ def error_object(error: RequestError) -> dict[str, dict[str, str | None]]:
     }
 
 
-def error_response(error: RequestError) -> web.Response:
+def anthropic_error(error: RequestError, request_id: str) -> object:
+    """The error object of Anthropic's Messages."""
+    kind = ANTHROPIC_KINDS.get(error.status, "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.message},
+        "request_id": request_id,
+    }
+
+
+def ollama_error(error: RequestError, _request_id: str) -> object:
+    """Ollama's error object."""
+    return {"error": error.message}
+
+
+ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""Anthropic's types of errors by status. Any other status is an `api_error`."""
+
+ErrorShape = Callable[[RequestError, str], object]
+
+SHAPES: tuple[tuple[str, ErrorShape], ...] = (
+    ("/v1/messages", anthropic_error),
+    ("/api/", ollama_error),
+)
+"""By the beginning of the path. Any other path has OpenAI's shape."""
+
+
+def shape_for(path: str) -> ErrorShape:
+    """The shape of errors at a path."""
+    return next((shape for prefix, shape in SHAPES if path.startswith(prefix)), openai_error)
+
+
+def error_response(
+    error: RequestError, request_id: str, shape: ErrorShape = openai_error
+) -> web.Response:
     """The whole answer to a request that ends with this error."""
     headers = {}
     if error.status in RETRYABLE:
         wait_s = min(error.retry_after_s or DEFAULT_RETRY_AFTER_S, LONGEST_RETRY_AFTER_S)
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
-    return json_response(error_object(error), status=error.status, headers=headers)
+    elif is_final(error):
+        headers["x-should-retry"] = "false"
+    document = shape(error, request_id)
+    return json_response(document, status=error.status, headers=headers)
+
+
+def is_final(error: RequestError) -> bool:
+    """Whether the same request would fail again. The SDKs repeat most errors by themselves."""
+    refused = 400 <= error.status < 500 and error.status != RequestTimeout.status
+    return refused or isinstance(error, EngineCrashSuspect)
 
 
 def from_exception(exc: Exception, request: web.Request) -> RequestError:

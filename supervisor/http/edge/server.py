@@ -11,7 +11,7 @@ from aiohttp import web
 from gpufc.config import LimitsConfig
 from gpufc.errors import StartError
 from supervisor.addresses import listening, lookup
-from supervisor.http.connection import BoundedHandler, BoundedServer
+from supervisor.http.edge.connection import BoundedHandler, BoundedServer
 from supervisor.systemd import activated_sockets
 
 logger = logging.getLogger(__name__)

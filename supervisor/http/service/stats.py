@@ -9,7 +9,7 @@ from aiohttp import web
 import gpufc
 from supervisor.devices.snapshot import Host
 from supervisor.fleet.port import WorkerStatus
-from supervisor.http.context import Services, json_response, services
+from supervisor.http.edge.context import Services, json_response, services
 
 
 async def get_stats(request: web.Request) -> web.Response:

@@ -1,30 +1,25 @@
 """The path that all generating routes share: from fields to a stream, and back to an answer."""
 
 import time
-from collections.abc import Callable
 
 from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import Prompt, TextPrompt
-from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.http import validation
-from supervisor.http.chunks import ChunkWriter
-from supervisor.http.constraints import constraint_of
-from supervisor.http.context import PRINCIPAL, REQUEST_ID, json_response, services
-from supervisor.http.durable import DurableReader, NumberedEvents, find_or_start, read_headers
-from supervisor.http.schemas import Answer, GenerationFields, UsageObject
-from supervisor.http.sse import EventEncoder, send_stream
-
-
-class Dialect(Struct, frozen=True):
-    """How one route answers: the prefix of its ids, its chunks, its whole answer."""
-
-    id_prefix: str
-    chunks: type[ChunkWriter]
-    whole: Callable[[Answer, list[WholeAnswer], UsageObject], Struct]
+from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
+from supervisor.http.edge.streams import send_stream
+from supervisor.http.generation import validation
+from supervisor.http.generation.constraints import constraint_of
+from supervisor.http.generation.dialect import Dialect, Exchange
+from supervisor.http.generation.durable import (
+    DurableReader,
+    NumberedEvents,
+    find_or_start,
+    read_headers,
+)
+from supervisor.http.generation.fields import GenerationFields
 
 
 class Asked(Struct, frozen=True):
@@ -48,7 +43,11 @@ async def generate(
     biases = await _biases(request, body)
     if wish is not None:
         found = await find_or_start(
-            request, wish, body, lambda: _accept(request, body, asked, biases)
+            request,
+            wish,
+            dialect.id_prefix,
+            body,
+            lambda: _accept(request, body, asked, biases),
         )
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
@@ -108,26 +107,26 @@ async def _send(
     headers: dict[str, str],
 ) -> web.StreamResponse:
     """Answer with the events that `reader` reads. It may be the stream itself."""
+    exchange = _exchange(stream, reader, dialect)
     if not body.stream:
         choices = await reader.complete()
-        answer = _answer(stream.request, reader.fingerprint, dialect)
-        whole = dialect.whole(answer, choices, UsageObject.of(reader.usage))
-        return json_response(whole, headers=headers)
-    options = body.stream_options
-    encoder: EventEncoder = dialect.chunks(
-        _answer(stream.request, reader.fingerprint, dialect),
-        n_choices=stream.request.n_sequences,
-        include_usage=bool(options and options.include_usage),
-    )
+        exchange = _exchange(stream, reader, dialect)  # a worker is known by now
+        return json_response(dialect.whole(exchange, choices), headers=headers)
+    encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
         encoder = NumberedEvents(encoder, reader)
     return await send_stream(request, reader, encoder, services(request).config.limits, headers)
 
 
-def _answer(wanted: GenerationRequest, fingerprint: str | None, dialect: Dialect) -> Answer:
-    return Answer(
+def _exchange(
+    stream: ResponseStream, reader: ResponseStream | DurableReader, dialect: Dialect
+) -> Exchange:
+    wanted, fingerprint = stream.request, reader.fingerprint
+    return Exchange(
         id=dialect.id_prefix + wanted.id,
         created=wanted.created,
         model=wanted.model,
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
+        request=wanted,
+        usage=lambda: reader.usage,
     )

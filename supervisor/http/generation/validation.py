@@ -5,8 +5,8 @@ from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
 from gpufc.protocol import Tokens
 from gpufc.sampling import SamplingParams
-from supervisor.http.schemas import INT64_MAX, GenerationFields
-from supervisor.http.unsupported import refuse_unsupported
+from supervisor.http.generation.fields import INT64_MAX, GenerationFields
+from supervisor.http.generation.unsupported import refuse_unsupported
 
 MOST_TOKENS = 2**31 - 1
 """More than any context has."""

@@ -16,10 +16,10 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError
 from gpufc.ids import new_request_id
 from supervisor import descriptors
-from supervisor.http import rules
-from supervisor.http.errors import error_response
-from supervisor.http.middleware import SERVER
-from supervisor.http.places import Places
+from supervisor.http.edge import rules
+from supervisor.http.edge.errors import error_response
+from supervisor.http.edge.middleware import SERVER
+from supervisor.http.edge.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -214,8 +214,9 @@ class BoundedServer(web.Server):
 
 def refusal(error: RequestError) -> web.StreamResponse:
     """The answer to a request that does not reach the application. It closes the connection."""
-    response = error_response(error)
-    response.headers["X-Request-Id"] = new_request_id()
+    request_id = new_request_id()
+    response = error_response(error, request_id)
+    response.headers["X-Request-Id"] = request_id
     response.headers["Server"] = SERVER
     response.force_close()
     return response

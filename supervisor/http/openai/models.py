@@ -3,7 +3,7 @@
 from aiohttp import web
 from msgspec import Struct
 
-from supervisor.http.context import Services, json_response, services
+from supervisor.http.edge.context import Services, json_response, services
 
 
 class Model(Struct, frozen=True):

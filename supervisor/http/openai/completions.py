@@ -8,19 +8,23 @@ from msgspec import Meta, Struct
 from gpufc.errors import InvalidRequest
 from gpufc.protocol import Prompt, TextPrompt, TokenPrompt
 from supervisor.answers.whole import WholeAnswer
-from supervisor.http import validation
-from supervisor.http.body import read_json
-from supervisor.http.chunks import CompletionChunks
-from supervisor.http.context import services
-from supervisor.http.generation import Asked, Dialect, generate
-from supervisor.http.schemas import (
+from supervisor.http.edge.body import read_json
+from supervisor.http.edge.context import services
+from supervisor.http.generation import validation
+from supervisor.http.generation.dialect import Exchange
+from supervisor.http.generation.fields import (
     MAX_TOKEN_IDS,
-    Answer,
-    FinishReason,
     GenerationFields,
     TokenId,
     TokenIds,
+)
+from supervisor.http.generation.generate import Asked, generate
+from supervisor.http.openai.chunks import CompletionChunks
+from supervisor.http.openai.schemas import (
+    AnswerObject,
+    FinishReason,
     UsageObject,
+    answer_fields,
     finish_reason,
 )
 
@@ -41,7 +45,7 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
 
 
-class Completion(Answer, frozen=True, kw_only=True):
+class Completion(AnswerObject, frozen=True, kw_only=True):
     object: str = "text_completion"
     choices: list[CompletionChoice]
     usage: UsageObject
@@ -52,7 +56,8 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, CompletionBody)
     limit = validation.max_tokens(body, None, DEFAULT_MAX_TOKENS)
     prompts = _prompts(body, services(request).config.limits.max_prompts)
-    return await generate(request, body, Asked(prompts, limit), _DIALECT)
+    dialect = CompletionDialect(body.includes_usage)
+    return await generate(request, body, Asked(prompts, limit), dialect)
 
 
 def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
@@ -76,20 +81,23 @@ def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     )
 
 
-def _whole(answer: Answer, choices: list[WholeAnswer], usage: UsageObject) -> Completion:
-    return Completion(
-        id=answer.id,
-        created=answer.created,
-        model=answer.model,
-        system_fingerprint=answer.system_fingerprint,
-        choices=[
-            CompletionChoice(
-                index=index, text=choice.text, finish_reason=finish_reason(choice.ended)
-            )
-            for index, choice in enumerate(choices)
-        ],
-        usage=usage,
-    )
+class CompletionDialect(Struct, frozen=True):
+    """OpenAI's completions. Implements `Dialect`."""
 
+    include_usage: bool
+    id_prefix: str = "cmpl-"
 
-_DIALECT = Dialect("cmpl-", CompletionChunks, _whole)
+    def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> Completion:
+        return Completion(
+            **answer_fields(exchange),
+            choices=[
+                CompletionChoice(
+                    index=index, text=choice.text, finish_reason=finish_reason(choice.ended)
+                )
+                for index, choice in enumerate(choices)
+            ],
+            usage=UsageObject.of(exchange.usage()),
+        )
+
+    def encoder(self, exchange: Exchange) -> CompletionChunks:
+        return CompletionChunks(exchange, include_usage=self.include_usage)

@@ -13,8 +13,15 @@ from supervisor.answers.parts import (
     ToolCallBegun,
 )
 from supervisor.dispatch.stream import StreamEvent, Usage
-from supervisor.http.errors import error_object
-from supervisor.http.schemas import Answer, ToolCallObject, UsageObject, finish_reason
+from supervisor.http.edge.errors import openai_error
+from supervisor.http.edge.streams import COMMENT, SERVER_SENT_EVENTS
+from supervisor.http.generation.dialect import Exchange
+from supervisor.http.openai.schemas import (
+    ToolCallObject,
+    UsageObject,
+    answer_fields,
+    finish_reason,
+)
 
 DONE = b"data: [DONE]\n\n"
 
@@ -24,23 +31,19 @@ _encode = msgspec.json.Encoder().encode
 class ChunkWriter:
     """The chunks of one stream. A subclass says how a choice looks in its dialect.
 
-    Implements `sse.EventEncoder`: one chunk for each part.
+    Implements `streams.EventEncoder`: one chunk for each part.
     """
 
+    CONTENT_TYPE = SERVER_SENT_EVENTS
     END = DONE
     KIND: str
     BEFORE_TEXT: bytes
     AFTER_TEXT: bytes
 
-    def __init__(self, answer: Answer, *, n_choices: int, include_usage: bool) -> None:
-        shared = {
-            "id": answer.id,
-            "object": self.KIND,
-            "created": answer.created,
-            "model": answer.model,
-            "system_fingerprint": answer.system_fingerprint,
-        }
-        self.answer = answer
+    def __init__(self, exchange: Exchange, *, include_usage: bool) -> None:
+        shared = {"object": self.KIND, **answer_fields(exchange)}
+        n_choices = exchange.request.n_sequences
+        self.exchange = exchange
         self._include_usage = include_usage
         self._head = b"data: " + _encode(shared)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
@@ -59,6 +62,9 @@ class ChunkWriter:
                     chunks.append(self.rare(index, part))
         return b"".join(chunks)
 
+    def waiting(self) -> bytes:
+        return COMMENT
+
     def closing(self, usage: Usage) -> bytes:
         """The chunk of usage, if it was asked for, and the end."""
         if not self._include_usage:
@@ -66,7 +72,7 @@ class ChunkWriter:
         return self._head + b'],"usage":' + _encode(UsageObject.of(usage)) + b"}\n\n" + DONE
 
     def error(self, error: RequestError) -> bytes:
-        return b"data: " + _encode(error_object(error)) + b"\n\n" + DONE
+        return b"data: " + _encode(openai_error(error, self.exchange.request.id)) + b"\n\n" + DONE
 
     def rare(self, index: int, part: Part) -> bytes:
         """The chunk for any part but text; empty if the dialect has none."""
@@ -107,7 +113,7 @@ class ChatChunks(ChunkWriter):
                 delta = b'"delta":{"reasoning_content":' + _encode(text) + b"}"
                 return self.chunk(index, delta)
             case ToolCallBegun(call):
-                begun = ToolCallObject.begun(self.answer, index, part)
+                begun = ToolCallObject.begun(self.exchange, index, part)
                 fields = b'"index":%d,' % call + _encode(begun)[1:]
                 return self.chunk(index, b'"delta":{"tool_calls":[{' + fields + b"]}")
             case ToolCallArguments(call, text):

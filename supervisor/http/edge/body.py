@@ -14,10 +14,10 @@ from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
-from supervisor.http.body_budget import SMALL_BYTES, BodyBudget
-from supervisor.http.body_cost import weigh
-from supervisor.http.context import services
-from supervisor.http.values import decode
+from supervisor.http.edge.body_budget import SMALL_BYTES, BodyBudget
+from supervisor.http.edge.body_cost import weigh
+from supervisor.http.edge.context import services
+from supervisor.http.edge.values import decode
 
 T = TypeVar("T")
 

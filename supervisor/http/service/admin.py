@@ -12,9 +12,9 @@ from gpufc.config import Config
 from gpufc.errors import NotFound, PermissionDenied
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
-from supervisor.http.body import read_json
-from supervisor.http.context import Operator, json_response, services
-from supervisor.http.stats import worker_rows
+from supervisor.http.edge.body import read_json
+from supervisor.http.edge.context import Operator, json_response, services
+from supervisor.http.service.stats import worker_rows
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):

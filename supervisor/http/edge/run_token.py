@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
-from supervisor.http.middleware import Authenticator
+from supervisor.http.edge.middleware import Authenticator
 
 REMEDY = "Send the token that `start` has printed as `Authorization: Bearer TOKEN`"
 

@@ -4,9 +4,9 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import TextPrompt
-from supervisor.http.body import read_json
-from supervisor.http.context import json_response, services
-from supervisor.http.schemas import TokenIds
+from supervisor.http.edge.body import read_json
+from supervisor.http.edge.context import json_response, services
+from supervisor.http.generation.fields import TokenIds
 
 
 class TokenizeBody(Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""The edge: sockets, connections, bodies, errors and streams. Knows no client API's fields."""

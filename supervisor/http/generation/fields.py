@@ -1,0 +1,69 @@
+"""The fields that all generating routes share, under OpenAI's and llama-server's names.
+
+Unknown fields are ignored, as OpenAI ignores them. A known field that would change the answer and
+is not built yet stands in `unsupported.py`, which refuses it.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gpufc.sampling import Fraction, Penalty, Temperature
+from supervisor.http.generation.constraints import ConstraintFields
+
+INT64_MAX = 2**63 - 1
+
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+MAX_TOKEN_IDS = 262_144
+"""In one list: more than any context takes, few enough to decode without blocking the loop."""
+
+TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
+Limit = Annotated[int, Meta(ge=-1)]
+"""Of generated tokens; -1 is as many as fit."""
+
+Bias = Annotated[float, Meta(ge=-100.0, le=100.0)] | bool
+"""False bans a token, as in llama-server. True is no bias."""
+
+MAX_BIASES = 4096
+"""Entries of `logit_bias` that are decoded at all."""
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class GenerationFields(ConstraintFields, kw_only=True):
+    """OpenAI's fields, and llama-server's names for more. Null always means the default."""
+
+    model: str | None = None
+    n: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Limit | None = None
+    n_predict: Annotated[int, Meta(ge=-2)] | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    seed: int | None = None
+    temperature: Temperature | None = None
+    top_p: Fraction | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Fraction | None = None
+    typical_p: Fraction | None = None
+    top_n_sigma: Annotated[float, Meta(ge=-1.0, le=100.0)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    repeat_last_n: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: (
+        Annotated[dict[str, Bias], Meta(max_length=MAX_BIASES)]
+        | Annotated[list[tuple[int | str, Bias]], Meta(max_length=MAX_BIASES)]
+        | None
+    ) = None
+    ignore_eos: bool | None = None
+    cache_prompt: bool | None = None
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)

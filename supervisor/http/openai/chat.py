@@ -1,0 +1,89 @@
+"""`POST /v1/chat/completions`."""
+
+from aiohttp import web
+from msgspec import UNSET, Struct, UnsetType
+
+from supervisor.answers.whole import WholeAnswer
+from supervisor.http.edge.body import read_json
+from supervisor.http.edge.context import services
+from supervisor.http.generation.chat import ChatFields, asked_of
+from supervisor.http.generation.dialect import Exchange
+from supervisor.http.generation.generate import generate
+from supervisor.http.openai.chunks import ChatChunks
+from supervisor.http.openai.schemas import (
+    AnswerObject,
+    FinishReason,
+    FunctionObject,
+    ToolCallObject,
+    UsageObject,
+    answer_fields,
+    finish_reason,
+)
+
+
+class AssistantMessage(Struct, frozen=True, kw_only=True):
+    """An answer's message. `content` is null if the model has only called tools."""
+
+    role: str = "assistant"
+    content: str | None
+    refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallObject] | UnsetType = UNSET
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: AssistantMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(AnswerObject, frozen=True, kw_only=True):
+    object: str = "chat.completion"
+    choices: list[ChatChoice]
+    usage: UsageObject
+
+
+async def create_chat_completion(request: web.Request) -> web.StreamResponse:
+    """Answer a conversation."""
+    body = await read_json(request, ChatFields)
+    asked = asked_of(services(request), body)
+    return await generate(request, body, asked, ChatDialect(body.includes_usage))
+
+
+class ChatDialect(Struct, frozen=True):
+    """OpenAI's chat completions. Implements `Dialect`."""
+
+    include_usage: bool
+    id_prefix: str = "chatcmpl-"
+
+    def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ChatCompletion:
+        return ChatCompletion(
+            **answer_fields(exchange),
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=_answered(exchange, index, choice),
+                    finish_reason=finish_reason(choice.ended),
+                )
+                for index, choice in enumerate(choices)
+            ],
+            usage=UsageObject.of(exchange.usage()),
+        )
+
+    def encoder(self, exchange: Exchange) -> ChatChunks:
+        return ChatChunks(exchange, include_usage=self.include_usage)
+
+
+def _answered(exchange: Exchange, index: int, choice: WholeAnswer) -> AssistantMessage:
+    calls = [
+        ToolCallObject(
+            call.id or exchange.call_id(index, number), FunctionObject(call.name, call.arguments)
+        )
+        for number, call in enumerate(choice.calls)
+    ]
+    return AssistantMessage(
+        content=choice.text if choice.text or not calls else None,
+        reasoning_content=choice.reasoning or UNSET,
+        tool_calls=calls or UNSET,
+    )
