@@ -19,7 +19,8 @@ import msgspec
 from engine_worker import host
 from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
-from engine_worker.model_file.gguf_header import read_header, require_text_model
+from engine_worker.model_file.gguf_header import read_header
+from engine_worker.model_file.purpose import require_served
 from engine_worker.placement.footprint import footprint
 from gpufc.config import KvType
 from gpufc.errors import ModelLoadError
@@ -51,7 +52,7 @@ def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
     """
     try:
         header = read_header(path)
-        require_text_model(header, str(path))
+        require_served(header, str(path))
     except ModelLoadError as err:
         return {"error": str(err)}
     return {

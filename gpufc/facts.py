@@ -4,6 +4,8 @@ The backend makes a `ModelFacts`, `Ready` carries it to the front, `WorkerStatus
 fact is a field here and a value in each backend.
 """
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 MAX_SEQUENCES = 256
@@ -18,6 +20,18 @@ class EngineDevice(Struct, frozen=True, array_like=True):
     kind: str
     memory_free_bytes: int
     memory_total_bytes: int
+
+
+class Pooling(StrEnum):
+    """How the vectors of an input's tokens become one: their mean, the first or the last token's.
+
+    `RANK` models make no embedding: they score a query with a document.
+    """
+
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
@@ -35,6 +49,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `asynchronous` | a device computes while the process does something else |
     | `device_bytes` | memory that model and cache occupy on GPUs |
     | `template_error` | why the chat template cannot be used: chats are refused |
+    | `generates` | false for a model that only embeds or ranks |
+    | `embedding_size` | numbers of an embedding; 0 where there are none |
+    | `embedding_tokens` | tokens of the longest input of an embedding or a score |
     """
 
     fingerprint: str
@@ -60,6 +77,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
     template_error: str = ""
+    generates: bool = True
+    embedding_size: int = 0
+    embedding_tokens: int = 0
+    pooling: Pooling = Pooling.MEAN
 
     @property
     def wholly_on_device(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from engine_worker.backend.candidates import CandidateFinder, Logits
+from engine_worker.backend.embedder import Embedder
 from gpufc.facts import MAX_SEQUENCES, ModelFacts
 
 __all__ = ["MAX_SEQUENCES", "Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
@@ -57,13 +58,15 @@ class SpecialTokens(Struct, frozen=True, kw_only=True):
     """A vocabulary's special tokens.
 
     `names` are what chat templates call them (`bos_token`, …), with their spellings. `first` and
-    `last` are put around a text that is tokenized with special tokens.
+    `last` are put around a text that is tokenized with special tokens, `between` between the texts
+    of a pair.
     """
 
     tokens: tuple[SpecialToken, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     first: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
 
 
 class Backend(Protocol):
@@ -120,6 +123,11 @@ class Backend(Protocol):
     def import_state(self, slot: int, memory: memoryview) -> bool:
         """Fill the empty `slot` with a state that a worker of the same fingerprint has exported.
         False if that fails; the slot is then empty."""
+        ...
+
+    def embedder(self) -> Embedder:
+        """The embedder, made at the first call. Closed with the backend. Raises `RequestError`
+        where memory is short now."""
         ...
 
     def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:

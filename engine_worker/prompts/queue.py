@@ -17,6 +17,8 @@ from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
+    Embed,
+    PairPrompt,
     Prepare,
     PrepareStatus,
     Preparing,
@@ -33,7 +35,7 @@ SHORT_BYTES = 16 << 10
 BYTES_PER_S = 1 << 20
 """Order: a question of this size lets pass what comes up to a second later and is short."""
 
-Question = Prepare | Detokenize
+Question = Prepare | Detokenize | Embed
 
 
 class Lane(Enum):
@@ -188,16 +190,20 @@ def size_of(question: Question) -> int:
     match question:
         case Detokenize(sequences=sequences):
             return 8 * sum(map(len, sequences))
+        case Embed(inputs=inputs):
+            return sum(map(_size_of_prompt, inputs))
         case Prepare(prompt=prompt, constraint=constraint):
             return _size_of_prompt(prompt) + (len(constraint.text) if constraint else 0)
 
 
-def _size_of_prompt(prompt: Prompt) -> int:
+def _size_of_prompt(prompt: Prompt | PairPrompt) -> int:
     match prompt:
         case TextPrompt(text):
             return len(text)
         case TokenPrompt(tokens):
             return 8 * len(tokens)
+        case PairPrompt(query, document):
+            return len(query) + len(document)
         case ChatPrompt():
             size = len(prompt.tools) + len(prompt.variables)
             return size + sum(map(_size_of_message, prompt.messages))

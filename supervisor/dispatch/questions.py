@@ -1,11 +1,14 @@
 """What any ready worker of a model answers at once, without running a sequence.
 
-A prompt to be tokenized, tokens to be spelt: asked of one worker, and of the next one when that is
-lost, unnoticed by the client. No asyncio: answers go to callbacks.
+A prompt to be tokenized, tokens to be spelt, inputs to be embedded: asked of one worker, and of the
+next one when that is lost, unnoticed by the client. No asyncio: answers go to callbacks.
 
 A worker that crashes may have done so because of a question that it had not answered. Each of
 these is asked again alone: no other question is open, and no sequence is started. A crash then
 convicts it, and equal questions are refused for a while.
+
+Embeddings are *computed*: the engine thread answers them between its steps. Such a question waits
+while a sequence that may kill workers runs alone.
 """
 
 import hashlib
@@ -16,7 +19,15 @@ import msgspec
 
 from gpufc.errors import EngineCrashSuspect, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Cancel, Detokenized, Prepare, Prepared, ToWorker
+from gpufc.protocol import (
+    Cancel,
+    Detokenized,
+    Embed,
+    Embedded,
+    Prepare,
+    Prepared,
+    ToWorker,
+)
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
 DEATHS_TO_CONVICT = 2
@@ -27,7 +38,7 @@ MAX_REFUSED = 1000
 
 _CRASHES = frozenset({Reason.CRASHED, Reason.EXITED})
 
-Answer = Prepared | Detokenized
+Answer = Prepared | Detokenized | Embedded
 
 
 class Asked(Protocol):
@@ -49,9 +60,11 @@ class Question:
         answered: Callable[[Answer], None],
         failed: Callable[[RequestError], None],
         since: float,
+        is_computed: bool = False,
     ) -> None:
         """`since`: when it was first put (monotonic seconds)."""
         self.no = no
+        self.is_computed = is_computed
         self.message = message
         self.answered = answered
         self.failed = failed
@@ -61,11 +74,15 @@ class Question:
 
     @property
     def fingerprint(self) -> bytes:
-        """Equal for questions about the same prompt or the same tokens."""
+        """Equal for questions about the same prompt, tokens or inputs."""
         message = self.message(Epoch(0))
-        if isinstance(message, Prepare):
-            return _digest((message.prompt, message.constraint))
-        return _digest((message, self.no))
+        match message:
+            case Prepare():
+                return _digest((message.prompt, message.constraint))
+            case Embed():
+                return _digest((message.inputs, message.truncate))
+            case _:
+                return _digest((message, self.no))
 
 
 def _digest(subject: object) -> bytes:
@@ -105,14 +122,24 @@ class Questions:
         asked = (question for question, _ in self._asked.values())
         return any(question.n_deaths for question in (*self._unasked.values(), *asked))
 
-    def ask(self, worker: Asked, now: float) -> None:
-        """Ask this worker the questions that wait for one, or a single one that is on trial."""
+    def ask(self, worker: Asked, now: float, *, may_compute: bool = True) -> None:
+        """Ask this worker the questions that wait for one, or a single one that is on trial.
+
+        Without `may_compute`, questions that are computed go on waiting."""
+        waiting = [one for one in self._unasked.values() if may_compute or not one.is_computed]
         if self.on_trial:
-            if not self._asked:
-                self._ask(min(self._unasked.values(), key=lambda one: -one.n_deaths), worker, now)
+            if waiting and not self._asked:
+                self._ask(min(waiting, key=lambda one: -one.n_deaths), worker, now)
             return
-        for question in list(self._unasked.values()):
+        for question in waiting:
             self._ask(question, worker, now)
+
+    def computes_on(self, epoch: Epoch) -> bool:
+        """Whether the worker of this epoch has a question that is computed."""
+        return any(
+            question.is_computed and asked.epoch == epoch
+            for question, asked in self._asked.values()
+        )
 
     def _ask(self, question: Question, worker: Asked, now: float) -> None:
         del self._unasked[question.no]
@@ -142,9 +169,8 @@ class Questions:
         Returns how many deaths a conviction explains.
         """
         mine = [question for question, asked in self._asked.values() if asked.epoch == epoch]
-        latest = _asked_before(reason, now)
         for question in mine:
-            if latest is not None and question.asked_at <= latest:
+            if _may_have_caused(question, reason, now):
                 question.n_deaths += 1
         convict = next((one for one in mine if one.n_deaths >= DEATHS_TO_CONVICT), None)
         for question in mine:
@@ -192,8 +218,12 @@ class Questions:
         return self._refused_until.get(question.fingerprint, question.since) > question.since
 
 
-def _asked_before(reason: ExitReason, now: float) -> float | None:
-    """Questions asked by then may have caused this end; None if no question can have."""
-    if reason.reason is Reason.HUNG:
-        return now - HUNG_S
-    return now if reason.reason in _CRASHES else None
+def _may_have_caused(question: Question, reason: ExitReason, now: float) -> bool:
+    """Whether a question that was not answered may have caused this end of its worker."""
+    match reason.reason:
+        case Reason.HUNG:
+            return question.asked_at <= now - HUNG_S
+        case Reason.DECODE_FAILED:
+            return question.no in reason.requests
+        case _:
+            return reason.reason in _CRASHES

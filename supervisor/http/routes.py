@@ -5,6 +5,7 @@ from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
+from supervisor.http import rerank
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
 from supervisor.http.edge.middleware import (
@@ -18,8 +19,10 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
+from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.llama_server import tokens
-from supervisor.http.openai import chat, completions, models
+from supervisor.http.ollama import embeddings as ollama_embeddings
+from supervisor.http.openai import chat, completions, embeddings, models
 from supervisor.http.service import admin, health, index, stats
 
 
@@ -47,6 +50,14 @@ ROUTES = (
     Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/embeddings", embeddings.create_embeddings, Scope.GENERATE),
+    Route("POST", "/embedding", llama_embeddings.create_embedding, Scope.GENERATE),
+    Route("POST", "/embeddings", llama_embeddings.create_embedding, Scope.GENERATE),
+    Route("POST", "/v1/rerank", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/v1/reranking", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/v2/rerank", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/api/embed", ollama_embeddings.embed_inputs, Scope.GENERATE),
+    Route("POST", "/api/embeddings", ollama_embeddings.embed_prompt, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
@@ -56,7 +67,12 @@ ROUTES = (
 )
 
 
-LLAMA_SERVER_PATHS = frozenset({"/v1/models", "/v1/completions", "/v1/chat/completions"})
+LLAMA_SERVER_PATHS = frozenset(
+    {
+        *("/v1/models", "/v1/completions", "/v1/chat/completions"),
+        *("/v1/rerank", "/v1/reranking"),
+    }
+)
 """Paths that llama-server also has without `/v1`."""
 
 
