@@ -13,7 +13,7 @@ PACKED_TOKENS = 512
 """Short inputs share a pass up to this many tokens. Each token's attention is computed with all
 tokens of the pass, so that larger passes are no faster."""
 
-LEAST = 2
+LEAST = 1
 """Tokens that a pass may have in any case."""
 
 MAX_SKIPPED = 3

@@ -18,7 +18,7 @@ from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.model_file.gguf_header import GgufHeader
 from engine_worker.model_file.purpose import pooling_of
 from engine_worker.placement import cells
-from gpufc.config import ModelConfig
+from gpufc.config import FlashAttention, ModelConfig
 from gpufc.errors import EngineUnavailable, MemoryShort
 from gpufc.facts import Pooling
 
@@ -53,6 +53,16 @@ class Shape(NamedTuple):
     @property
     def limits(self) -> PassLimits:
         return PassLimits(N_INPUTS, self.n_tokens, self.may_split)
+
+    def flash_attention(self, config: ModelConfig, *, on_gpu: bool) -> FlashAttention:
+        """The flash attention to ask llama.cpp for.
+
+        A whole input needs it, since the scores of all its tokens would take much memory. On a CPU
+        it adds up cached values in half precision, which other inputs are spared.
+        """
+        if not self.may_split:
+            return config.flash_attention
+        return parameters.flash_attention(config, on_gpu=on_gpu)
 
     @property
     def n_cells(self) -> int:
@@ -105,6 +115,7 @@ class SecondContext(Struct, frozen=True):
             n_inputs=N_INPUTS,
             n_tokens=self.shape.n_tokens,
             pooling=None,
+            flash=self.shape.flash_attention(self.config, on_gpu=self.on_gpu),
             whole=self.whole,
         )
         self.log.clear()

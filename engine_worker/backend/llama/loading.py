@@ -98,8 +98,7 @@ class Loader:
         """The embedder's shape, where the model generates no text."""
         if purpose_of(self._header) is not Purpose.GENERATE:
             self._alone = shape_alone(self._header, self._n_ctx)
-        on_gpu = parameters.flash_attention(config, on_gpu=True)
-        on_cpu = parameters.flash_attention(config, on_gpu=False)
+        on_gpu, on_cpu = (self._flash_attention(on_gpu=on_gpu) for on_gpu in (True, False))
         self._demand = layers.Demand(
             model=footprint(self._header, config.cache_type_k, config.cache_type_v),
             wish=self._wish(),
@@ -108,12 +107,13 @@ class Loader:
             flash_on_gpu=on_gpu is not FlashAttention.OFF,
             # llama.cpp's `auto` turns it off then: some operations would be on the other device
             flash_in_parts=on_gpu is FlashAttention.ON,
-            flash_on_cpu=on_cpu is FlashAttention.ON or self._embeds_with_flash_attention,
+            flash_on_cpu=on_cpu is not FlashAttention.OFF,
         )
 
-    @property
-    def _embeds_with_flash_attention(self) -> bool:
-        return self._alone is not None and self._config.flash_attention is not FlashAttention.OFF
+    def _flash_attention(self, *, on_gpu: bool) -> FlashAttention:
+        if self._alone is not None:
+            return self._alone.flash_attention(self._config, on_gpu=on_gpu)
+        return parameters.flash_attention(self._config, on_gpu=on_gpu)
 
     def _wish(self) -> cells.Wish:
         config, n_sequences, n_ctx = self._config, self._n_sequences, self._n_ctx
@@ -282,6 +282,7 @@ class Loader:
             n_inputs=N_INPUTS,
             n_tokens=shape.n_tokens,
             pooling=pooling_of(self._header),
+            flash=self._flash_attention(on_gpu=n_layers > 0),
             whole=self._is_whole(n_layers),
         )
         self._log.clear()
@@ -371,7 +372,7 @@ class Loader:
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
         config = self._config
-        flash = parameters.flash_attention(config, on_gpu=on_gpu)
+        flash = self._flash_attention(on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         found = self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"

@@ -168,6 +168,7 @@ def embedding_parameters(
     n_inputs: int,
     n_tokens: int,
     pooling: Pooling | None,
+    flash: FlashAttention,
     whole: bool,
 ) -> Parameters:
     """`llama_context_params` of an embedder. `n_tokens` are computed in one pass, in which every
@@ -180,8 +181,7 @@ def embedding_parameters(
     threads = config.n_threads_batch or config.n_threads
     params.n_threads = threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = params.n_threads
-    # whole inputs at once, as in prefill: flash attention is faster on a CPU too
-    params.flash_attn_type = constant(lc, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH[config.flash_attention]}")
+    params.flash_attn_type = constant(lc, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH[flash]}")
     params.swa_full = True
     params.no_perf = True
     return params
