@@ -184,9 +184,9 @@ class Dispatcher:
         def message(epoch: Epoch, no: RequestNo) -> Embed:
             return Embed(epoch, no, piece, request.truncate, request.dimensions)
 
-        answer = await self._put(group, message, is_computed=True)
+        answer, fingerprint = await self._put(group, message, is_computed=True)
         if isinstance(answer, Embedded):
-            return Computed(answer.embeddings, group.fingerprint(answer.epoch))
+            return Computed(answer.embeddings, fingerprint)
         raise InternalError("The engine answered a different question")
 
     async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
@@ -194,7 +194,8 @@ class Dispatcher:
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        return await self._put(group, message)
+        answer, _ = await self._put(group, message)
+        return answer
 
     async def _put(
         self,
@@ -202,14 +203,21 @@ class Dispatcher:
         message: Callable[[Epoch, RequestNo], ToWorker],
         *,
         is_computed: bool = False,
-    ) -> Answer:
+    ) -> tuple[Answer, str | None]:
+        """The answer, and the fingerprint of the worker that has given it."""
         no = next(self._numbers)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Answer, str | None]]
+        future = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():  # the worker may be gone when the future is read
+                future.set_result((answer, group.fingerprint(answer.epoch)))
+
         group.questions.add(
             Question(
                 no,
                 lambda epoch: message(epoch, no),
-                answered=lambda answer: None if future.done() else future.set_result(answer),
+                answered=answered,
                 failed=lambda error: None if future.done() else future.set_exception(error),
                 since=self._clock(),
                 is_computed=is_computed,
@@ -222,6 +230,8 @@ class Dispatcher:
             return await future
         finally:
             group.questions.drop(no)
+            if is_computed:
+                group.pump()  # a sequence may have waited for it
 
     # for health checks, statistics and handlers
 
