@@ -169,7 +169,7 @@ class ModelGroup:
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
-            self.questions.ask(asked, self._clock(), may_compute=not self._suspects)
+            self.questions.ask(asked, self._clock(), may_compute=self._may_compute(asked))
         self.admission.n_beside = self._pool.n_beside
         while (no := self.admission.to_pause()) is not None:
             self._table.pause(self._table.jobs[no])
@@ -200,6 +200,12 @@ class ModelGroup:
         if any(job.stage is not Stage.READY for job in suspects):
             return None
         return min(suspects, key=lambda job: job.log.n_known).log.no
+
+    def _may_compute(self, worker: WorkerHandle) -> bool:
+        """Whether a worker may get questions that are computed. A suspect runs alone; a question on
+        trial goes first, as long as no suspect runs there."""
+        is_alone = self.questions.on_trial and self._pool.idle(None) is worker
+        return is_alone or not self._suspects
 
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
@@ -260,7 +266,8 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        accused = self._verdicts.accuse(worker, orphans, reason)
+        in_company = self.questions.may_have_killed(worker.epoch, reason, now)
+        accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)

@@ -147,6 +147,15 @@ class Questions:
         self._asked[question.no] = (question, worker)
         worker.send(question.message(worker.epoch))
 
+    def may_have_killed(self, epoch: Epoch, reason: ExitReason, now: float) -> bool:
+        """Whether a question that is computed may have caused this end of its worker."""
+        return any(
+            question.is_computed
+            and asked.epoch == epoch
+            and _may_have_caused(question, reason, now)
+            for question, asked in self._asked.values()
+        )
+
     @property
     def any_unasked(self) -> bool:
         return bool(self._unasked)

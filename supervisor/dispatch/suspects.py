@@ -83,15 +83,19 @@ class Suspects:
         """Whether `token_gained` would change anything."""
         return bool(self.accused or self._in_a_row)
 
-    def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
-        """A worker died with these sequences. Returns the accused; `now` is monotonic."""
+    def died(
+        self, batch: Sequence[Victim], reason: ExitReason, now: float, *, in_company: bool = False
+    ) -> RequestNo | None:
+        """A worker died with these sequences. Returns the accused; `now` is monotonic.
+
+        `in_company`: it computed something else as well, which may have killed it."""
         if not incriminates(reason):
             return None
         stuck = [
             victim for victim in batch if victim.n_tokens <= self._known(victim.fingerprint, now)
         ]
         self._remember(batch, now)
-        if stuck and len(batch) == 1:
+        if stuck and len(batch) == 1 and not in_company:
             self.open.pop(stuck[0].no, None)
             self.accused[stuck[0].no] = stuck[0].fingerprint
             return stuck[0].no

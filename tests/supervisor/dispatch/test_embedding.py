@@ -213,6 +213,41 @@ async def test_a_failed_pass_accuses_only_the_requests_that_were_in_it(is_named:
         assert await lengths(answer) == [4]
 
 
+async def test_a_stream_beside_inputs_that_kill_workers_is_not_accused() -> None:
+    front = Front()
+    for _ in range(3):  # equal requests are recognized
+        worker = front.start(answers=False)
+        stream = front.dispatcher.submit(request("bystander"), ANONYMOUS)
+        answer = front.embed("poison")
+        await until(lambda worker=worker: worker.active and embeds(worker))
+        worker.die(CRASHED)
+        answer.cancel()
+        worker = front.start()
+        worker.auto = True
+        assert await whole_texts(stream) == [text_of("bystander")]
+        await asyncio.gather(answer, return_exceptions=True)
+        worker.die()
+
+
+async def test_inputs_and_sequences_that_died_together_twice_are_tried_one_by_one() -> None:
+    front = Front()
+    for _ in range(3):
+        worker = front.start(answers=False)
+        streams = [front.dispatcher.submit(request(name), ANONYMOUS) for name in ("a", "b")]
+        answer = front.embed("text")
+        await until(lambda worker=worker: len(worker.active) == 2 and embeds(worker))
+        worker.die(CRASHED)
+        worker = front.start(answers=False)
+        await until(lambda worker=worker: embeds(worker))
+        assert generates(worker.sent) == []
+        worker.answers_embed = worker.auto = True
+        worker._handle(embeds(worker)[0])
+        assert await lengths(answer) == [4]
+        for stream, name in zip(streams, ("a", "b"), strict=True):
+            assert await whole_texts(stream) == [text_of(name)]
+        worker.die()
+
+
 async def test_nothing_is_embedded_beside_a_sequence_that_may_kill_workers() -> None:
     front = Front()
     worker = front.start()
