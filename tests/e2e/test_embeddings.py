@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.models import bert, minilm
-from tests.service import Service, service
+from tests.service import Service, service, wait_for
 
 TEXTS = [
     "That is a happy person",
@@ -80,8 +80,7 @@ async def test_a_model_that_generates_embeds_beside_its_streams_and_after_a_kill
         quiet = await vectors(client, TEXTS)
         singly = [(await vectors(client, [text]))[0] for text in TEXTS[:3]]
         together = asyncio.gather(text(), vectors(client, TEXTS * 3))
-        while not generating.status()["requests"]["running"]:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, lambda: generating.status()["requests"]["running"])
         epoch = generating.kill_worker()
         beside, disturbed = await together
         short = await client.embeddings.create(
@@ -89,8 +88,9 @@ async def test_a_model_that_generates_embeds_beside_its_streams_and_after_a_kill
         )
     assert generating.worker()["epoch"] > epoch
     assert beside == alone
-    assert np.array(disturbed) == pytest.approx(np.array(quiet * 3), abs=1e-3)
-    assert np.array(singly) == pytest.approx(np.array(quiet[:3]), abs=1e-3)
+    # its weights are packed: llama.cpp rounds otherwise for one token than for many
+    for one, expected in zip([*disturbed, *singly], [*quiet * 3, *quiet[:3]], strict=True):
+        require_alike(one, np.array(expected))
     require_alike(short.data[0].embedding, _cut(whole_mean(model_path, [1, 2, 3]), 16))
     assert short.usage.prompt_tokens == 3
 
