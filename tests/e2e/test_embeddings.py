@@ -22,6 +22,8 @@ TEXTS = [
     "word " * 150,
 ]
 
+IDS = [504, 3575, 282, 4649, 314]
+
 
 def whole_mean(path: Path, tokens: Sequence[int]) -> np.ndarray:
     """The vector that llama.cpp alone computes in one pass, with its own pooling."""
@@ -31,6 +33,7 @@ def whole_mean(path: Path, tokens: Sequence[int]) -> np.ndarray:
     context = lc.llama_context_default_params()
     context.n_ctx = context.n_batch = context.n_ubatch = context.n_outputs_max = 256
     context.n_threads = context.n_threads_batch = 1
+    context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
     context.embeddings, context.pooling_type = True, lc.LLAMA_POOLING_TYPE_MEAN
     made = lc.llama_init_from_model(model, context)
     array = (ctypes.c_int32 * len(tokens))(*tokens)
@@ -83,20 +86,19 @@ async def test_a_model_that_generates_embeds_beside_its_streams_and_after_a_kill
         await asyncio.to_thread(wait_for, lambda: generating.status()["requests"]["running"])
         epoch = generating.kill_worker()
         beside, disturbed = await together
-        short = await client.embeddings.create(
-            model="default", input=[1, 2, 3], dimensions=16, encoding_format="float"
-        )
+        whole, short = [
+            await client.embeddings.create(model="default", input=IDS, **fields)
+            for fields in ({}, {"dimensions": 16, "encoding_format": "float"})
+        ]
     assert generating.worker()["epoch"] > epoch
     assert beside == alone
     # its weights are packed: llama.cpp rounds otherwise for one token than for many
     for one, expected in zip([*disturbed, *singly], [*quiet * 3, *quiet[:3]], strict=True):
         require_alike(one, np.array(expected))
-    require_alike(short.data[0].embedding, _cut(whole_mean(model_path, [1, 2, 3]), 16))
-    assert short.usage.prompt_tokens == 3
-
-
-def _cut(vector: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(vector[:size] / np.linalg.norm(vector[:size]))
+    require_alike(whole.data[0].embedding, whole_mean(model_path, IDS))
+    cut = np.array(whole.data[0].embedding[:16])
+    assert short.data[0].embedding == pytest.approx(cut / np.linalg.norm(cut), abs=1e-6)
+    assert short.usage.prompt_tokens == len(IDS)
 
 
 @pytest.mark.slow
