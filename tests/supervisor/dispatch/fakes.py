@@ -266,6 +266,7 @@ def request(
     max_tokens: int | None = None,
     name: str = "r",
     parser: NewParser = PlainText,
+    stop: tuple[str, ...] = (),
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -276,6 +277,7 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
+        stop=stop,
         reading=lambda _opening: Reading(parser),
     )
 
