@@ -131,4 +131,5 @@ def _exchange(
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
         request=wanted,
         usage=lambda: reader.usage,
+        timings=stream.timings,
     )
