@@ -21,7 +21,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control"),
-    ("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
+    ("supervisor.http.description",),
+    (
+        *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
+        *("supervisor.http.openapi", "supervisor.http.route"),
+    ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
     ("supervisor.dispatch",),

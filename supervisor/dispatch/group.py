@@ -211,6 +211,7 @@ class ModelGroup:
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
+        job.stream.timings.started(job.sent_at)
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:

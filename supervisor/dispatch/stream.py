@@ -21,6 +21,7 @@ from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.timings import Timings
 
 
 class Position(Struct, frozen=True, order=True, gc=False):
@@ -174,9 +175,11 @@ class ResponseStream:
         on_cancel: Callable[["ResponseStream"], None],
         on_attention: OnAttention = _ignore_attention,
         fingerprint: Callable[[], str | None] = lambda: None,
+        submitted_at: float = 0.0,
     ) -> None:
         self.request = request
         self.logs = tuple(logs)
+        self.timings = Timings(submitted_at)
         self.cancelled = False
         self.error: RequestError | None = None
         self._on_cancel = on_cancel

@@ -323,4 +323,5 @@ def _facts(
         bos_text=SPECIALS[BOS],
         eos_text=SPECIALS[EOS],
         system_info="fake",
+        metadata={"general.architecture": "fake", "general.file_type": 0},
     )

@@ -25,6 +25,7 @@ from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
+from engine_worker.model_file.description import described
 from engine_worker.model_file.fingerprint import fingerprint
 from engine_worker.model_file.gguf_header import (
     GgufHeader,
@@ -280,6 +281,8 @@ class Loader:
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
             devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+            metadata=described(self._header),
+            modified_at=self._header.parts[0].stat().st_mtime,
         )
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
-from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Cancel,
@@ -33,6 +32,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.names import ServedNames
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -201,6 +201,7 @@ class FakeFleet:
 
     def __init__(self, *, replicas: int = 1) -> None:
         self.dispatcher: Dispatcher
+        self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
         self._epochs = itertools.count(1)
@@ -228,9 +229,10 @@ class FakeFleet:
         return [MODEL]
 
     def resolve(self, name: str | None) -> str:
-        if name in {None, MODEL, "default"}:
-            return MODEL
-        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+        return self.names.resolve(name)
+
+    def shown(self, name: str | None) -> str:
+        return self.names.shown(name)
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
