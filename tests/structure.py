@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.app",),
     ("supervisor.operations",),
     ("supervisor.handover",),
-    ("supervisor.http.routes", "supervisor.control"),
+    ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
     ("supervisor.http.description",),
     (
         *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
