@@ -17,7 +17,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
-from supervisor.http.llama_server import tokens
+from supervisor.http.llama_server import adapters, tokens
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
@@ -44,6 +44,7 @@ ROUTES = (
         "GET", "/v1/responses/{response}/input_items", responses.list_input_items, Scope.GENERATE
     ),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
+    Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
