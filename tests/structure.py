@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.description",),
     (
         *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
-        *("supervisor.http.openapi", "supervisor.http.route"),
+        *("supervisor.http.openapi", "supervisor.http.responses", "supervisor.http.route"),
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),

@@ -15,6 +15,8 @@ from supervisor.http.openai.completions import Completion, CompletionBody
 from supervisor.http.openai.models import Model, ModelList
 from supervisor.http.openapi.document import Json, document, schema_of
 from supervisor.http.openapi.spec import SERVER_SENT_EVENTS, Described, Spec
+from supervisor.http.responses.answer import ResponseObject
+from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
 from supervisor.http.service import admin
 
@@ -42,6 +44,13 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         stream=SERVER_SENT_EVENTS,
         example={"prompt": "Hello", "max_tokens": 16},
     ),
+    ("POST", "/v1/responses"): Spec(
+        body=ResponsesFields,
+        answer=ResponseObject,
+        stream=SERVER_SENT_EVENTS,
+        example={"input": "Hello", "max_output_tokens": 16},
+    ),
+    ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/tokenize"): Spec(

@@ -21,6 +21,9 @@ from supervisor.http.llama_server import adapters, tokens
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
+from supervisor.http.responses import handlers as responses
+from supervisor.http.responses.handlers import MEMORIES
+from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
 from supervisor.http.service import admin, health, index, stats
 
@@ -33,6 +36,13 @@ ROUTES = (
     Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
+    Route("GET", "/v1/responses/{response}", responses.get_response, Scope.GENERATE),
+    Route("DELETE", "/v1/responses/{response}", responses.delete_response, Scope.GENERATE),
+    Route("POST", "/v1/responses/{response}/cancel", responses.cancel_response, Scope.GENERATE),
+    Route(
+        "GET", "/v1/responses/{response}/input_items", responses.list_input_items, Scope.GENERATE
+    ),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
@@ -77,6 +87,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
     app[DESCRIPTION] = Description.of(described(ROUTES))
+    app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app

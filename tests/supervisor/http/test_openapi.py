@@ -14,6 +14,8 @@ from supervisor.http.routes import ROUTES
 from tests.supervisor.http.conftest import Service
 
 DOCUMENT = json.loads(msgspec.json.encode(described(ROUTES)))
+WITHOUT_BODY = {"/v1/responses/{response}/cancel"}
+"""Routes whose POST takes no body."""
 
 
 def refs(value: Any) -> set[str]:
@@ -33,7 +35,8 @@ def test_every_route_is_described() -> None:
 def test_every_route_with_a_body_has_its_type_and_an_example() -> None:
     for route in ROUTES:
         spec = SPECS.get((route.method, route.path))
-        assert bool(spec and spec.body) == (route.method == "POST"), route.path
+        takes_one = route.method == "POST" and route.path not in WITHOUT_BODY
+        assert bool(spec and spec.body) == takes_one, route.path
         assert spec is None or (spec.body is None) == (spec.example is None)
     assert SPECS.keys() <= {(r.method, r.path) for r in ROUTES}
 
@@ -103,7 +106,13 @@ async def test_the_page_needs_nothing_from_outside(service: Service) -> None:
 
 @pytest.mark.parametrize(
     "route",
-    [r for r in ROUTES if r.method == "POST" and r.scope is not Scope.ADMIN],
+    [
+        route
+        for route in ROUTES
+        if route.method == "POST"
+        and route.scope is not Scope.ADMIN
+        and route.path not in WITHOUT_BODY
+    ],
     ids=lambda r: r.path,
 )
 async def test_every_example_is_answered_as_described(route: Any, service: Service) -> None:
