@@ -23,8 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.routes", "supervisor.control"),
     ("supervisor.http.description",),
     (
-        *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
-        *("supervisor.http.openapi", "supervisor.http.route"),
+        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.openai"),
+        *("supervisor.http.openapi", "supervisor.http.route", "supervisor.http.service"),
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
