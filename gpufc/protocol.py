@@ -24,6 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from gpufc.adapters import MAX_ADAPTERS, Adapters
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint
@@ -85,7 +86,27 @@ class TokenPrompt(Struct, frozen=True, array_like=True, tag=True):
     tokens: Tokens
 
 
-Prompt = TextPrompt | TokenPrompt | ChatPrompt
+class ContextFile(Struct, frozen=True, array_like=True):
+    """A file whose text stands before the code to complete."""
+
+    name: str
+    text: str
+
+
+class InfillPrompt(Struct, frozen=True, array_like=True, tag=True):
+    """Text with a gap between `prefix` and `suffix`, which the answer fills.
+
+    The worker writes it with the model's fill-in-the-middle tokens, and refuses it, naming `param`,
+    where the model has none. Control tokens in the texts are read as text.
+    """
+
+    prefix: str
+    suffix: str
+    files: tuple[ContextFile, ...] = ()
+    param: str = "suffix"
+
+
+Prompt = TextPrompt | TokenPrompt | ChatPrompt | InfillPrompt
 
 
 # down: front to worker
@@ -111,7 +132,8 @@ class Generate(Message, frozen=True):
 
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
-    share cached prefixes. `spelt` are control tokens that the answer's text shows.
+    share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
+    applied to all of its tokens.
     """
 
     request: RequestNo
@@ -127,6 +149,7 @@ class Generate(Message, frozen=True):
     scope: str = ""
     spelt: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
 
 
 class Cancel(Message, frozen=True):

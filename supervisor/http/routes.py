@@ -23,7 +23,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
-from supervisor.http.llama_server import tokens
+from supervisor.http.llama_server import adapters, tokens
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
@@ -59,6 +59,7 @@ ROUTES = (
     Route("GET", "/api/hello", claude_code.hello, Scope.GENERATE, short=True),
     Route("POST", "/api/event_logging/batch", claude_code.drop_events, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
+    Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),

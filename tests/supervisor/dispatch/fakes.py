@@ -15,6 +15,7 @@ from gpufc.protocol import (
     Finished,
     FinishReason,
     Generate,
+    InfillPrompt,
     Prepare,
     Prepared,
     Prompt,
@@ -57,6 +58,8 @@ def tokens_of(prompt: Prompt) -> Tokens:
     """One token for each byte, or the tokens themselves."""
     if isinstance(prompt, TextPrompt):
         return tuple(prompt.text.encode()) or (1,)
+    if isinstance(prompt, InfillPrompt):
+        return tuple(f"{prompt.prefix}_{prompt.suffix}".encode())
     if isinstance(prompt, ChatPrompt):
         text = "".join(f"<{message.role}>{message.content}" for message in prompt.messages)
         return tuple(text.encode())
@@ -201,6 +204,7 @@ class FakeFleet:
         self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
+        self.adapter_names: tuple[str, ...] = ()
         self._epochs = itertools.count(1)
 
     def start_worker(
@@ -233,6 +237,9 @@ class FakeFleet:
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
+
+    def adapters(self, model: str) -> tuple[str, ...]:
+        return self.adapter_names
 
     def spares(self) -> list[SpareStatus]:
         return []
