@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from gpufc import __version__
 from gpufc.errors import NotFound
+from supervisor.http.anthropic.answer import MessageObject
+from supervisor.http.anthropic.claude_code import Telemetry
+from supervisor.http.anthropic.fields import MessagesBody
+from supervisor.http.anthropic.messages import TokenCount
 from supervisor.http.edge.errors import shape_for
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.llama_server import tokens
@@ -22,6 +26,8 @@ from supervisor.http.service import admin
 
 GROUPS = (
     ("/v1/messages", "Anthropic"),
+    ("/api/hello", "Anthropic"),
+    ("/api/event_logging/", "Anthropic"),
     ("/api/", "Ollama"),
     ("/v1/", "OpenAI"),
     ("/admin/", "Administration"),
@@ -51,6 +57,15 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         example={"input": "Hello", "max_output_tokens": 16},
     ),
     ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
+    ("POST", "/v1/messages"): Spec(
+        body=MessagesBody,
+        answer=MessageObject,
+        example={"messages": HELLO, "max_tokens": 16},
+    ),
+    ("POST", "/v1/messages/count_tokens"): Spec(
+        body=MessagesBody, answer=TokenCount, example={"messages": HELLO}
+    ),
+    ("POST", "/api/event_logging/batch"): Spec(body=Telemetry, example={"events": []}),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/tokenize"): Spec(
