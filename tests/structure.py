@@ -21,7 +21,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control"),
-    ("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.service"),
+    (
+        *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.ollama"),
+        "supervisor.http.service",
+    ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
     ("supervisor.dispatch",),
