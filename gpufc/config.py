@@ -143,6 +143,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             extra=FLAG,
         ),
     ] = None
+    aliases: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(
+            max_length=256,
+            description="more names that clients may use, such as `claude-*`; `*` is any text",
+        ),
+    ] = ()
     n_ctx: Annotated[
         int,
         Meta(ge=16, le=16_777_216, description="tokens that one request may use", extra=FLAG),

@@ -31,7 +31,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -260,7 +260,8 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
 
     `position` is the index of the first of `tokens` among the generated tokens. `text` may be sent
     to the client: it lags behind the tokens inside a character or a possible stop string.
-    `by_end_token`: the model has generated an end token, which is not one of `tokens`."""
+    `by_end_token`: the model has generated an end token, which is not one of `tokens`.
+    `stopped_by` is the index in `Generate.stop` of the stop string that ended the sequence."""
 
     request: RequestNo
     position: int
@@ -268,6 +269,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     text: str
     finish: FinishReason | None = None
     by_end_token: bool = False
+    stopped_by: int | None = None
 
     @property
     def n_generated(self) -> int:

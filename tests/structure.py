@@ -21,9 +21,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control"),
+    ("supervisor.http.description",),
     (
         *("supervisor.http.openai", "supervisor.http.llama_server", "supervisor.http.ollama"),
-        "supervisor.http.service",
+        *("supervisor.http.service", "supervisor.http.openapi", "supervisor.http.route"),
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),

@@ -66,7 +66,7 @@ class Sequence:
         self._n_told = len(spec.tokens)
         self._n_read = 0
         self._text = ""
-        self._stopped = False
+        self._stopped_by: int | None = None
         self._read()
         self._text = ""  # the worker that generated these tokens has sent their text
         self.guide = guide
@@ -215,7 +215,7 @@ class Sequence:
             raise InvalidGrammar("the constraint cannot be followed any further")
         self.tokens.append(token)
         is_whole = self.guide is not None and self.guide.is_complete
-        if is_whole or (self._stops.any and self._read()):
+        if is_whole or (self._stops.any and self._read() is not None):
             self.finish = FinishReason.STOP
         elif len(self.tokens) >= self._limit:
             self.finish = FinishReason.LENGTH
@@ -223,22 +223,24 @@ class Sequence:
 
     def delta(self) -> Delta:
         """The tokens and text gained since the last call; the last delta if `finish` is set."""
-        stopped = self._read()
+        stopped_by = self._read()
         text, self._text = self._text, ""
-        if self.finish is not None and not stopped:
+        if self.finish is not None and stopped_by is None:
             text += self._stops.flush()
         position, self._n_told = self._n_told, self.n_generated
         tokens = tuple(self.tokens[self.n_prompt + position :])
-        return Delta(self.request, position, tokens, text, self.finish, self._by_end_token)
+        return Delta(
+            self.request, position, tokens, text, self.finish, self._by_end_token, stopped_by
+        )
 
-    def _read(self) -> bool:
-        """Turn unread tokens into text. True once a stop string has been found."""
+    def _read(self) -> int | None:
+        """Turn unread tokens into text. The stop string that has been found, as its index."""
         for token in self.tokens[self.n_prompt + self._n_read :]:
             self._n_read += 1
             piece = self._piece(token)
             text = self._detokenizer.feed(piece) if piece else self._stops.stand_in(token)
             text, found = self._stops.feed(text)
             self._text += text
-            if found:
-                self._stopped = True
-        return self._stopped
+            if found is not None:
+                self._stopped_by = found
+        return self._stopped_by

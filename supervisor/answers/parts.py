@@ -41,10 +41,12 @@ class ToolCallArguments(Struct, frozen=True, gc=False):
 
 
 class Ended(Struct, frozen=True, gc=False):
-    """The last part of every choice that finishes, after `n_calls` tool calls."""
+    """The last part of every choice that finishes, after `n_calls` tool calls. `stop` is the stop
+    string that ended it; parsers leave it out."""
 
     reason: FinishReason
     n_calls: int = 0
+    stop: str | None = None
 
 
 Piece = Text | Reasoning | ToolCallArguments

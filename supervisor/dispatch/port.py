@@ -21,6 +21,11 @@ class ServedFleet(Protocol):
         """The served name for a client's `model`. Raises `ModelNotFound`."""
         ...
 
+    def shown(self, name: str | None) -> str:
+        """The model's name in an answer to that client: its own where it is a configured alias,
+        else the served one. Raises `ModelNotFound`."""
+        ...
+
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
         ...

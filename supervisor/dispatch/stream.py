@@ -8,14 +8,15 @@ readers, or with one that resumes, is read through an observer (`durable.py`).
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.errors import EngineCrashed, RequestError
 from gpufc.protocol import FinishReason
 from supervisor.answers.parser import Parser
-from supervisor.answers.parts import BEGUN, Part
+from supervisor.answers.parts import BEGUN, Ended, Part
 from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
 from supervisor.dispatch.request import GenerationRequest
@@ -123,7 +124,10 @@ class Wakeup:
 
 
 class LogParser:
-    """One reader's parser of one log, made when there is something to read. Implements `Parser`."""
+    """One reader's parser of one log, made when there is something to read. Implements `Parser`.
+
+    It adds to the parser's parts the facts that only the log has.
+    """
 
     __slots__ = ("_log", "_parser")
 
@@ -136,7 +140,13 @@ class LogParser:
         return parser.feed(text)
 
     def end(self, reason: FinishReason) -> Sequence[Part]:
-        return (self._parser or self._made()).end(reason)
+        parts = (self._parser or self._made()).end(reason)
+        stop = self._log.stop
+        if stop is None:
+            return parts
+        return tuple(
+            structs.replace(part, stop=stop) if isinstance(part, Ended) else part for part in parts
+        )
 
     def _made(self) -> Parser:
         parser = self._parser = self._log.reading.new_parser()
@@ -257,7 +267,7 @@ class ResponseStream:
         if self.error is not None:
             raise self.error
         return [
-            whole_answer(log.texts, log.finish, log.reading.new_parser)
+            whole_answer(log.texts, log.finish, partial(LogParser, log))
             for log in self.logs
             if log.finish is not None
         ]

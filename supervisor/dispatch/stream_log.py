@@ -28,7 +28,8 @@ class StreamLog:
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
     tokens found in a cache at the first start; later starts do not change it.
-    `fruitless_dispatches` counts the starts since the sequence last gained a token.
+    `fruitless_dispatches` counts the starts since the sequence last gained a token. `stopped_by` is
+    the index of the stop string that ended it.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class StreamLog:
         "prompt_tokens",
         "request",
         "scope",
+        "stopped_by",
         "texts",
         "tokens",
     )
@@ -76,6 +78,7 @@ class StreamLog:
         self.fruitless_dispatches = 0
         self.finish: FinishReason | None = None
         self.by_end_token = False
+        self.stopped_by: int | None = None
         self.error: RequestError | None = None
 
     @property
@@ -92,6 +95,12 @@ class StreamLog:
     def n_generated(self) -> int:
         """The tokens that the model has generated, the end token included."""
         return len(self.tokens) + self.by_end_token
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended it."""
+        stops, found = self.request.stop, self.stopped_by
+        return None if found is None or found >= len(stops) else stops[found]
 
     @property
     def ended(self) -> bool:
@@ -138,6 +147,7 @@ class StreamLog:
         self.texts.append(delta.text)
         self.finish = delta.finish
         self.by_end_token = delta.by_end_token
+        self.stopped_by = delta.stopped_by
         return True
 
     def cancel(self) -> None:

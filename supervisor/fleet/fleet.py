@@ -97,7 +97,11 @@ class Fleet:
         self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._successor: Condition | None = None
-        self._names = ServedNames({served_name(m): aliases(m) for m in config.models.values()})
+        models = config.models.values()
+        self._names = ServedNames(
+            {served_name(model): aliases(model) for model in models},
+            {served_name(model): model.aliases for model in models},
+        )
         self._groups = {
             served_name(model): [self._replacer(self._spec(group, 0, served_name(model), model))]
             for group, model in config.models.items()
@@ -236,6 +240,10 @@ class Fleet:
     def resolve(self, name: str | None) -> str:
         """The served name that a client's `model` means. Raises `ModelNotFound`."""
         return self._names.resolve(name)
+
+    def shown(self, name: str | None) -> str:
+        """The model's name in an answer to a client that has asked for `name`."""
+        return self._names.shown(name)
 
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""

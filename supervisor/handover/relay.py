@@ -210,7 +210,9 @@ class Relayed:
             self.is_over = True
         if not tokens and not text and finish is None:
             return []
-        return [Delta(self.request, position, tokens, text, finish, log.by_end_token)]
+        return [
+            Delta(self.request, position, tokens, text, finish, log.by_end_token, log.stopped_by)
+        ]
 
     def end(self) -> list[FromWorker]:
         """The terminal message of a sequence that ends without finishing."""

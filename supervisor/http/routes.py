@@ -1,17 +1,16 @@
 """The table of all routes and their scopes. Any other path is refused."""
 
 from aiohttp import web
-from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
+from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
 from supervisor.http.edge.middleware import (
     OPEN_ACCESS,
     PUBLIC,
     Authenticator,
-    Handler,
     Rule,
     access,
     add_headers,
@@ -24,23 +23,10 @@ from supervisor.http.ollama import completion as ollama_completion
 from supervisor.http.ollama import library as ollama_library
 from supervisor.http.ollama import models as ollama_models
 from supervisor.http.openai import chat, completions, models
+from supervisor.http.openapi import handlers as openapi
+from supervisor.http.openapi.handlers import DESCRIPTION, Description
+from supervisor.http.route import Route
 from supervisor.http.service import admin, health, index, stats
-
-
-class Route(Struct, frozen=True):
-    """One route. `scope` is the right that it needs; `PUBLIC` needs none.
-
-    A `short` route is served in the reserve of connections too. A request of a route that `queues`
-    is refused before its body is read if no sequence could wait.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    scope: Scope | None
-    short: bool = False
-    queues: bool = False
-
 
 ROUTES = (
     Route("GET", "/livez", health.livez, PUBLIC, short=True),
@@ -68,6 +54,8 @@ ROUTES = (
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
     Route("GET", "/", index.get_index, Scope.READ),
+    Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
+    Route("GET", "/docs", openapi.get_page, Scope.READ),
 )
 
 
@@ -102,6 +90,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
+    app[DESCRIPTION] = Description.of(described(ROUTES))
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app

@@ -107,10 +107,11 @@ async def _send(
     headers: dict[str, str],
 ) -> web.StreamResponse:
     """Answer with the events that `reader` reads. It may be the stream itself."""
-    exchange = _exchange(stream, reader, dialect)
+    model = services(request).fleet.shown(body.model)
+    exchange = _exchange(stream, reader, dialect, model)
     if not body.stream:
         choices = await reader.complete()
-        exchange = _exchange(stream, reader, dialect)  # a worker is known by now
+        exchange = _exchange(stream, reader, dialect, model)  # a worker is known by now
         return json_response(dialect.whole(exchange, choices), headers=headers)
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
@@ -119,13 +120,14 @@ async def _send(
 
 
 def _exchange(
-    stream: ResponseStream, reader: ResponseStream | DurableReader, dialect: Dialect
+    stream: ResponseStream, reader: ResponseStream | DurableReader, dialect: Dialect, model: str
 ) -> Exchange:
+    """`model` is the name to show."""
     wanted, fingerprint = stream.request, reader.fingerprint
     return Exchange(
         id=dialect.id_prefix + wanted.id,
         created=wanted.created,
-        model=wanted.model,
+        model=model,
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
         request=wanted,
         usage=lambda: reader.usage,

@@ -72,27 +72,28 @@ async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, ChatBody)
     front = services(request)
     model = served(front, body.model)
-    dialect = ChatDialect(body.model or model)
     if not body.messages:
         reason = await life.done_reason(front, model, body.keep_alive)
-        created_at = written(time.time())
-        empty = ChatAnswer(
-            model=dialect.model, created_at=created_at, message=Answered(), done_reason=reason
+        return json_response(
+            ChatAnswer(
+                model=front.fleet.shown(body.model or None),
+                created_at=written(time.time()),
+                message=Answered(),
+                done_reason=reason,
+            )
         )
-        return json_response(empty)
     fields = ChatFields(
         messages=messages_of(body.messages),
         tools=body.tools,
         **thinking_fields(body.think),
-        **generation_fields(body, model),
+        **generation_fields(body),
     )
-    return await generate(request, fields, asked_of(front, fields), dialect)
+    return await generate(request, fields, asked_of(front, fields), ChatDialect())
 
 
 class ChatDialect(Struct, frozen=True):
-    """Ollama's chat. `model` is the name that the client knows it by. Implements `Dialect`."""
+    """Ollama's chat. Implements `Dialect`."""
 
-    model: str
     id_prefix: str = "ollama-chat-"
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ChatAnswer:
@@ -108,10 +109,10 @@ class ChatDialect(Struct, frozen=True):
         message = Answered(
             content="".join(text), thinking=choice.reasoning or UNSET, tool_calls=calls or UNSET
         )
-        return chat_answer(self.model, exchange, message, choice.ended, exchange.usage())
+        return chat_answer(exchange, message, choice.ended, exchange.usage())
 
     def encoder(self, exchange: Exchange) -> "ChatLines":
-        return ChatLines(exchange, self.model)
+        return ChatLines(exchange)
 
 
 class ChatLines(LineWriter):
@@ -123,19 +124,17 @@ class ChatLines(LineWriter):
     AFTER_THINKING = b"}"
 
     def last(self, ended: Ended, usage: Usage) -> ChatAnswer:
-        return chat_answer(self.model, self.exchange, Answered(), ended, usage)
+        return chat_answer(self.exchange, Answered(), ended, usage)
 
     def call(self, number: int, own_id: str, name: str, arguments: dict[str, Any]) -> bytes:
         message = Answered(tool_calls=[Call(own_id, Function(number, name, arguments))])
         return b'"message":' + _encode(message)
 
 
-def chat_answer(
-    model: str, exchange: Exchange, message: Answered, ended: Ended, usage: Usage
-) -> ChatAnswer:
+def chat_answer(exchange: Exchange, message: Answered, ended: Ended, usage: Usage) -> ChatAnswer:
     """A message with the end and the figures of its answer."""
     return ChatAnswer(
-        model=model,
+        model=exchange.model,
         created_at=written(exchange.created),
         message=message,
         done_reason=done_reason(ended),

@@ -48,16 +48,18 @@ async def generate_text(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, GenerateBody)
     front = services(request)
     model = served(front, body.model)
-    dialect = GenerateDialect(body.model or model)
     if not (body.prompt or body.suffix or body.images):
         reason = await life.done_reason(front, model, body.keep_alive)
-        created_at = written(time.time())
         return json_response(
-            GenerateAnswer(model=dialect.model, created_at=created_at, done_reason=reason)
+            GenerateAnswer(
+                model=front.fleet.shown(body.model or None),
+                created_at=written(time.time()),
+                done_reason=reason,
+            )
         )
     _refuse(body)
-    fields, asked = _asked(front, body, model)
-    return await generate(request, fields, asked, dialect)
+    fields, asked = _asked(front, body)
+    return await generate(request, fields, asked, GenerateDialect())
 
 
 def _refuse(body: GenerateBody) -> None:
@@ -73,8 +75,8 @@ def _refuse(body: GenerateBody) -> None:
             raise InvalidRequest(f"{name} is not supported: {remedy}", param=name)
 
 
-def _asked(front: Services, body: GenerateBody, model: str) -> tuple[GenerationFields, Asked]:
-    shared = generation_fields(body, model)
+def _asked(front: Services, body: GenerateBody) -> tuple[GenerationFields, Asked]:
+    shared = generation_fields(body)
     if body.suffix:
         raise InvalidRequest("suffix is not supported yet", param="suffix")
     if body.raw:
@@ -88,19 +90,18 @@ def _asked(front: Services, body: GenerateBody, model: str) -> tuple[GenerationF
 
 
 class GenerateDialect(Struct, frozen=True):
-    """Ollama's generate. `model` is the name that the client knows it by. Implements `Dialect`."""
+    """Ollama's generate. Implements `Dialect`."""
 
-    model: str
     id_prefix: str = "ollama-generate-"
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> GenerateAnswer:
         (choice,) = choices
         return generate_answer(
-            self.model, exchange, choice.text, choice.reasoning, choice.ended, exchange.usage()
+            exchange, choice.text, choice.reasoning, choice.ended, exchange.usage()
         )
 
     def encoder(self, exchange: Exchange) -> "GenerateLines":
-        return GenerateLines(exchange, self.model)
+        return GenerateLines(exchange)
 
 
 class GenerateLines(LineWriter):
@@ -112,15 +113,15 @@ class GenerateLines(LineWriter):
     AFTER_THINKING = b""
 
     def last(self, ended: Ended, usage: Usage) -> GenerateAnswer:
-        return generate_answer(self.model, self.exchange, "", "", ended, usage)
+        return generate_answer(self.exchange, "", "", ended, usage)
 
 
 def generate_answer(
-    model: str, exchange: Exchange, text: str, thinking: str, ended: Ended, usage: Usage
+    exchange: Exchange, text: str, thinking: str, ended: Ended, usage: Usage
 ) -> GenerateAnswer:
     """A response with the end and the figures of its answer."""
     return GenerateAnswer(
-        model=model,
+        model=exchange.model,
         created_at=written(exchange.created),
         response=text,
         thinking=thinking or UNSET,

@@ -69,9 +69,9 @@ class OllamaFields(Struct, kw_only=True):
         return self.stream is not False
 
 
-def generation_fields(body: OllamaFields, model: str) -> dict[str, Any]:
-    """The internal request's fields, by name, for the served `model`. Raises `InvalidRequest`, or
-    msgspec's errors for an option of the wrong type."""
+def generation_fields(body: OllamaFields) -> dict[str, Any]:
+    """The internal request's fields, by name. Raises `InvalidRequest`, or msgspec's errors for an
+    option of the wrong type."""
     given = body.options or {}
     options = {name: given[name] for name in SAME_NAME if given.get(name) is not None}
     n_predict = given.get("num_predict")
@@ -81,7 +81,7 @@ def generation_fields(body: OllamaFields, model: str) -> dict[str, Any]:
         options["n_predict"] = n_predict
     checked = converted(options, GenerationFields)
     return {
-        "model": model,
+        "model": body.model or None,
         "stream": body.streams,
         **{name: getattr(checked, name) for name in options if hasattr(checked, name)},
         **_constraint(body.format),

@@ -41,6 +41,6 @@ async def pull(request: web.Request) -> web.Response:
 
 
 async def refuse_change(request: web.Request) -> web.Response:
-    """`POST /api/create`, `/api/copy`, `/api/push` and `DELETE /api/delete`."""
+    """Refuse a change of the served models."""
     verb = request.path.rstrip("/").rpartition("/")[2]
     raise NotSupported(f"This service cannot {verb} models: {REMEDY}")

@@ -47,10 +47,10 @@ class LineWriter:
     BEFORE_THINKING: bytes
     AFTER_THINKING: bytes
 
-    def __init__(self, exchange: Exchange, model: str) -> None:
-        head = _encode({"model": model, "created_at": written(exchange.created)})[:-1] + b","
+    def __init__(self, exchange: Exchange) -> None:
+        shared = {"model": exchange.model, "created_at": written(exchange.created)}
+        head = _encode(shared)[:-1] + b","
         self.exchange = exchange
-        self.model = model
         self._head = head
         self._tail = b',"done":false}\n'
         self._before = head + self.BEFORE_TEXT

@@ -50,6 +50,14 @@ class Models(Struct, frozen=True):
     models: list[Tag]
 
 
+class LoadedModels(Struct, frozen=True):
+    models: list[LoadedModel]
+
+
+class Version(Struct, frozen=True):
+    version: str = VERSION
+
+
 class ShowBody(Struct, frozen=True):
     """`name` is the older name of `model`."""
 
@@ -79,7 +87,7 @@ async def list_tags(request: web.Request) -> web.Response:
 async def list_loaded(request: web.Request) -> web.Response:
     """The models that a worker has loaded."""
     front = services(request)
-    found: list[Tag] = []
+    found = []
     for name in front.fleet.models():
         facts = front.dispatcher.facts(name)
         if facts is not None:
@@ -90,7 +98,7 @@ async def list_loaded(request: web.Request) -> web.Response:
                     context_length=facts.n_ctx,
                 )
             )
-    return json_response(Models(found))
+    return json_response(LoadedModels(found))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -103,7 +111,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def version(_request: web.Request) -> web.Response:
     """The version of the API, not of this service."""
-    return json_response({"version": VERSION})
+    return json_response(Version())
 
 
 def _tag(front: Services, name: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Names of models as Ollama's clients send and expect them."""
 
 from gpufc.errors import ModelNotFound
+from supervisor.fleet.names import LATEST
 from supervisor.http.edge.context import Services
 
-TAG = ":latest"
 MOST_SHOWN = 256
 """Characters of an unknown name that an error repeats."""
 
@@ -21,4 +21,4 @@ def served(front: Services, name: str | None) -> str:
 
 def tagged(name: str) -> str:
     """A served name with a tag: clients take names apart at the colon."""
-    return name if ":" in name else name + TAG
+    return name if ":" in name else name + LATEST

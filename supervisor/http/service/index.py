@@ -26,8 +26,7 @@ _HEADERS = {
 
 
 async def get_index(request: web.Request) -> web.Response:
-    """A page without scripts and without outside requests; a text for a client that prefers other
-    types."""
+    """A page without scripts and outside requests, or a text for programs."""
     accepted = request.headers.get("Accept", "*/*")
     if accepted != "*/*" and "text/html" not in accepted:
         return web.Response(text=_ALIVE)

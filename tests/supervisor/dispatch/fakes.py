@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
-from gpufc.errors import ModelNotFound
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Cancel,
@@ -32,6 +31,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.names import ServedNames
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -198,6 +198,7 @@ class FakeFleet:
 
     def __init__(self, *, replicas: int = 1) -> None:
         self.dispatcher: Dispatcher
+        self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
         self._epochs = itertools.count(1)
@@ -225,9 +226,10 @@ class FakeFleet:
         return [MODEL]
 
     def resolve(self, name: str | None) -> str:
-        if name in {None, MODEL, "default"}:
-            return MODEL
-        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+        return self.names.resolve(name)
+
+    def shown(self, name: str | None) -> str:
+        return self.names.shown(name)
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
@@ -266,6 +268,7 @@ def request(
     max_tokens: int | None = None,
     name: str = "r",
     parser: NewParser = PlainText,
+    stop: tuple[str, ...] = (),
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -276,6 +279,7 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
+        stop=stop,
         reading=lambda _opening: Reading(parser),
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from gpufc.chat import ChatPrompt
 from gpufc.protocol import Prepare, TokenPrompt
+from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
 
@@ -256,3 +257,15 @@ async def test_readiness_follows_the_fleet() -> None:
         service.dispatcher.drain()
         assert (await service.get("/readyz")).json["status"] == "draining"
         await until(lambda: service.dispatcher.idle)
+
+
+async def test_a_configured_name_is_the_one_that_the_answer_shows(service: Service) -> None:
+    service.fleet.names = ServedNames({MODEL: {"default"}}, {MODEL: ("gpt-*",)})
+    for asked, shown in (("gpt-4o", "gpt-4o"), ("default", MODEL), (None, MODEL)):
+        assert (await service.complete(model=asked)).json["model"] == shown
+        events = (await service.chat(model=asked, stream=True)).events
+        assert {event["model"] for event in events} == {shown}
+    refused = await service.chat(model="claude-x")
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    assert f"'{MODEL}'" in refused.error["message"]
+    assert (await service.get("/v1/models/gpt-4o")).json["id"] == MODEL
