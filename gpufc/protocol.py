@@ -85,7 +85,27 @@ class TokenPrompt(Struct, frozen=True, array_like=True, tag=True):
     tokens: Tokens
 
 
-Prompt = TextPrompt | TokenPrompt | ChatPrompt
+class ContextFile(Struct, frozen=True, array_like=True):
+    """A file whose text stands before the code to complete."""
+
+    name: str
+    text: str
+
+
+class InfillPrompt(Struct, frozen=True, array_like=True, tag=True):
+    """Text with a gap between `prefix` and `suffix`, which the answer fills.
+
+    The worker writes it with the model's fill-in-the-middle tokens, and refuses it, naming `param`,
+    where the model has none. Control tokens in the texts are read as text.
+    """
+
+    prefix: str
+    suffix: str
+    files: tuple[ContextFile, ...] = ()
+    param: str = "suffix"
+
+
+Prompt = TextPrompt | TokenPrompt | ChatPrompt | InfillPrompt
 
 
 # down: front to worker

@@ -53,17 +53,29 @@ class SpecialToken(Struct, frozen=True):
     strips_right: bool = False
 
 
+class InfillTokens(Struct, frozen=True):
+    """The ids of a vocabulary's fill-in-the-middle tokens."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int | None = None
+    file: int | None = None
+
+
 class SpecialTokens(Struct, frozen=True, kw_only=True):
     """A vocabulary's special tokens.
 
     `names` are what chat templates call them (`bos_token`, …), with their spellings. `first` and
-    `last` are put around a text that is tokenized with special tokens.
+    `last` are put around a text that is tokenized with special tokens. `infill` is None for a model
+    that was not trained to fill a gap.
     """
 
     tokens: tuple[SpecialToken, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     first: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
+    infill: InfillTokens | None = None
 
 
 class Backend(Protocol):

@@ -27,10 +27,13 @@ from functools import lru_cache, partial
 
 from msgspec import Struct
 
-from engine_worker.backend.port import SpecialToken, SpecialTokens
+from engine_worker.backend.port import InfillTokens, SpecialToken, SpecialTokens
 
 BOS, EOS = 256, 257
-SPECIALS = {BOS: "<|bos|>", EOS: "<|eos|>", 258: "<|im_start|>", 259: "<|im_end|>", 260: "<|tool|>"}
+SPECIALS = {
+    **{BOS: "<|bos|>", EOS: "<|eos|>", 258: "<|im_start|>", 259: "<|im_end|>", 260: "<|tool|>"},
+    **{261: "<|fim_prefix|>", 262: "<|fim_suffix|>", 263: "<|fim_middle|>"},
+}
 ENDS = frozenset({EOS, 259})
 GENERATED = 272
 N_VOCAB = GENERATED + 256
@@ -147,6 +150,7 @@ SPECIAL_TOKENS = SpecialTokens(
     tokens=tuple(SpecialToken(id, text, is_control=True) for id, text in SPECIALS.items()),
     names={"bos_token": SPECIALS[BOS], "eos_token": SPECIALS[EOS]},
     first=(BOS,),
+    infill=InfillTokens(261, 262, 263),
 )
 """What `tokenize` does, as a fact."""
 

@@ -2,10 +2,11 @@
 
 They are OpenAI's, llama-server's, vLLM's and Ollama's, and some of other servers. Such a field may
 be absent, null, or one of its neutral values, which ask for the default. Any other value is a 400
-that names the field. No known field is silently ignored.
+that names the field. No known field is silently ignored. A route's body lists the ones that it
+serves in `SERVED`, and defines them anew with their types.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +16,8 @@ from gpufc.errors import InvalidRequest
 
 class NotYet(Struct, kw_only=True):
     """The fields. Their values are not checked further, so any type will do."""
+
+    SERVED: ClassVar[frozenset[str]] = frozenset()
 
     # OpenAI
     audio: Any = None
@@ -182,7 +185,7 @@ def refuse_unsupported(body: NotYet, n: int) -> None:
     """Raises `InvalidRequest` for the first field that asks for something."""
     for name in FIELDS:
         value = getattr(body, name)
-        if value is None:
+        if value is None or name in body.SERVED:
             continue
         neutral = (n,) if name == "best_of" else NEUTRAL.get(name, ())
         if not any(_same(value, allowed) for allowed in neutral):

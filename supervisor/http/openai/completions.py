@@ -1,12 +1,12 @@
 """`POST /v1/completions`."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import Prompt, TextPrompt, TokenPrompt
+from gpufc.protocol import InfillPrompt, Prompt, TextPrompt, TokenPrompt
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import services
@@ -35,7 +35,10 @@ DEFAULT_MAX_TOKENS = 16
 class CompletionBody(GenerationFields, kw_only=True):
     """A prompt is a text, a list of texts, a list of token ids, or a list of such lists."""
 
+    SERVED: ClassVar[frozenset[str]] = frozenset({"suffix"})
+
     prompt: str | Annotated[list[str | TokenId | TokenIds], Meta(max_length=MAX_TOKEN_IDS)]
+    suffix: str | None = None
 
 
 class CompletionChoice(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,19 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
 
 
 def _prompts(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
+    prompts = _given(body, most)
+    if not body.suffix:
+        return prompts
+    return tuple(_before(prompt, body.suffix) for prompt in prompts)
+
+
+def _before(prompt: Prompt, suffix: str) -> InfillPrompt:
+    if not isinstance(prompt, TextPrompt):
+        raise InvalidRequest("a suffix needs prompts that are texts", param="suffix")
+    return InfillPrompt(prompt.text, suffix)
+
+
+def _given(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     given = body.prompt
     if isinstance(given, str):
         return (TextPrompt(given),)

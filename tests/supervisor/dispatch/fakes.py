@@ -15,6 +15,7 @@ from gpufc.protocol import (
     Finished,
     FinishReason,
     Generate,
+    InfillPrompt,
     Prepare,
     Prepared,
     Prompt,
@@ -57,6 +58,8 @@ def tokens_of(prompt: Prompt) -> Tokens:
     """One token for each byte, or the tokens themselves."""
     if isinstance(prompt, TextPrompt):
         return tuple(prompt.text.encode()) or (1,)
+    if isinstance(prompt, InfillPrompt):
+        return tuple(f"{prompt.prefix}_{prompt.suffix}".encode())
     if isinstance(prompt, ChatPrompt):
         text = "".join(f"<{message.role}>{message.content}" for message in prompt.messages)
         return tuple(text.encode())

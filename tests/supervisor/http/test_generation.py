@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from gpufc.chat import ChatPrompt
-from gpufc.protocol import Prepare, TokenPrompt
+from gpufc.protocol import InfillPrompt, Prepare, TextPrompt, TokenPrompt
 from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
@@ -63,6 +63,15 @@ async def test_token_prompts_reach_the_worker_as_they_are() -> None:
         await service.complete(prompt=[[1], [2, 3]])
         prompts = [message.prompt for message in worker.sent if isinstance(message, Prepare)]
         assert prompts == [TokenPrompt((1, 2, 3)), TokenPrompt((1,)), TokenPrompt((2, 3))]
+
+
+async def test_a_suffix_makes_a_gap_of_each_prompt() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        await service.complete(prompt=["a", "b"], suffix="z")
+        await service.complete(prompt="a", suffix="")
+        prompts = [message.prompt for message in worker.sent if isinstance(message, Prepare)]
+        assert prompts == [InfillPrompt("a", "z"), InfillPrompt("b", "z"), TextPrompt("a")]
 
 
 async def test_max_tokens_defaults_to_16_for_completions_and_to_the_context_for_chat() -> None:
