@@ -323,5 +323,6 @@ def _facts(
         bos_text=SPECIALS[BOS],
         eos_text=SPECIALS[EOS],
         system_info="fake",
+        can_infill=True,
         metadata={"general.architecture": "fake", "general.file_type": 0},
     )

@@ -281,6 +281,7 @@ class Loader:
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
             devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+            can_infill=vocabulary.infill_tokens() is not None,
             metadata=described(self._header),
             modified_at=self._header.parts[0].stat().st_mtime,
         )

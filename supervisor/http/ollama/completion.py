@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from gpufc.errors import InvalidRequest
-from gpufc.protocol import TextPrompt
+from gpufc.protocol import InfillPrompt, TextPrompt
 from supervisor.answers.parts import Ended
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.stream import Usage
@@ -77,12 +77,11 @@ def _refuse(body: GenerateBody) -> None:
 
 def _asked(front: Services, body: GenerateBody) -> tuple[GenerationFields, Asked]:
     shared = generation_fields(body)
-    if body.suffix:
-        raise InvalidRequest("suffix is not supported yet", param="suffix")
-    if body.raw:
+    if body.raw or body.suffix:
         fields = GenerationFields(**shared)
-        limit = validation.max_tokens(fields, None, None)
-        return fields, Asked((TextPrompt(body.prompt or ""),), limit)
+        text, limit = body.prompt or "", validation.max_tokens(fields, None, None)
+        prompt = InfillPrompt(text, body.suffix) if body.suffix else TextPrompt(text)
+        return fields, Asked((prompt,), limit)
     said = [Message("system", body.system)] if body.system else []
     messages = [*said, Message("user", body.prompt)]
     chat = ChatFields(messages=messages, **thinking_fields(body.think), **shared)

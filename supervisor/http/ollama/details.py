@@ -61,6 +61,8 @@ def capabilities(facts: ModelFacts) -> list[str]:
     """The abilities, in Ollama's words. Every model that can chat can be told of tools: where the
     chat template does not know them, the worker adds them to the system message."""
     found = ["completion"]
+    if facts.can_infill:
+        found.append("insert")
     template = facts.chat_template
     if template and not facts.template_error:
         found.append("tools")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpufc.chat import ChatMessage, ChatPrompt
-from gpufc.protocol import TextPrompt
+from gpufc.protocol import InfillPrompt, TextPrompt
 from tests.supervisor.dispatch.fakes import MODEL, text_of
 from tests.supervisor.http.conftest import Service, running
 from tests.supervisor.http.ollama.conftest import Speaking, ask, lines, prepared
@@ -46,6 +46,11 @@ async def test_a_raw_prompt_is_plain_text() -> None:
         service.fleet.start_worker()
         whole = (await ask(service, PATH, prompt="p", raw=True, stream=False)).json
         assert whole["response"] == text_of("p")
+
+
+async def test_a_suffix_asks_for_the_text_of_the_gap() -> None:
+    assert await prompt_of(prompt="p", suffix="s") == InfillPrompt("p", "s")
+    assert await prompt_of(prompt="", suffix="s", raw=True) == InfillPrompt("", "s")
 
 
 async def test_the_empty_fields_of_the_python_client_ask_for_nothing() -> None:

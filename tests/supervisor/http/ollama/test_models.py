@@ -119,12 +119,14 @@ def test_abilities_follow_from_the_chat_template() -> None:
     assert capabilities(model_facts(chat_template=CHATML)) == ["completion", "tools"]
     reasoning = model_facts(chat_template=REASONING)
     assert capabilities(reasoning) == ["completion", "tools", "thinking"]
+    assert capabilities(model_facts(can_infill=True)) == ["completion", "insert"]
 
 
 def test_a_template_names_the_tools_that_the_service_adds() -> None:
     facts = model_facts(chat_template=CHATML)
     assert template(facts, ["completion", "tools"]) == CHATML + "{#- .Tools -#}"
     assert template(facts, ["completion"]) == CHATML
+    assert template(model_facts(), ["completion", "insert"]) == "{{ prompt }}{#- .Suffix -#}"
 
 
 def test_the_served_context_and_the_true_number_of_parameters_go_before_the_header_s() -> None:
