@@ -29,8 +29,10 @@ SAME_NAME = (
     "mirostat_eta",
     "seed",
     "stop",
+    "cache_prompt",
 )
-"""Options that llama-server calls the same."""
+"""Options that llama-server calls the same, and `cache_prompt`, which is no option of Ollama's: the
+clients pass options through, and no field."""
 
 IGNORED = (
     "num_ctx",

@@ -37,10 +37,10 @@ async def sent_with(path: str, **fields: Any) -> FakeWorker:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_options_are_sampling_parameters(path: str) -> None:
-    options = {**SAMPLING, "stop": ["a", "b"], "num_predict": 3}
+    options = {**SAMPLING, "stop": ["a", "b"], "num_predict": 3, "cache_prompt": False}
     found = generated(await sent_with(path, options=options))
     assert {name: getattr(found.sampling, name) for name in SAMPLING} == SAMPLING
-    assert (found.stop, found.max_tokens) == (("a", "b"), 3)
+    assert (found.stop, found.max_tokens, found.cache_prompt) == (("a", "b"), 3, False)
 
 
 @pytest.mark.parametrize("path", PATHS)
