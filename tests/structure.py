@@ -23,9 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
     ("supervisor.http.description",),
     (
-        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.openai"),
-        *("supervisor.http.openapi", "supervisor.http.responses", "supervisor.http.route"),
-        "supervisor.http.service",
+        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.ollama"),
+        *("supervisor.http.openai", "supervisor.http.openapi", "supervisor.http.responses"),
+        *("supervisor.http.route", "supervisor.http.service"),
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),

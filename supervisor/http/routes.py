@@ -24,6 +24,10 @@ from supervisor.http.edge.middleware import (
 )
 from supervisor.http.generation import durable
 from supervisor.http.llama_server import adapters, tokens
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import library as ollama_library
+from supervisor.http.ollama import models as ollama_models
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
@@ -70,6 +74,17 @@ ROUTES = (
     Route("POST", "/api/event_logging/batch", claude_code.drop_events, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
+    Route("POST", "/api/chat", ollama_chat.chat, Scope.GENERATE, queues=True),
+    Route("POST", "/api/generate", ollama_completion.generate_text, Scope.GENERATE, queues=True),
+    Route("GET", "/api/tags", ollama_models.list_tags, Scope.GENERATE),
+    Route("GET", "/api/ps", ollama_models.list_loaded, Scope.GENERATE),
+    Route("GET", "/api/version", ollama_models.version, Scope.GENERATE),
+    Route("POST", "/api/show", ollama_models.show, Scope.GENERATE),
+    Route("POST", "/api/pull", ollama_library.pull, Scope.GENERATE),
+    Route("POST", "/api/create", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/copy", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/push", ollama_library.refuse_change, Scope.GENERATE),
+    Route("DELETE", "/api/delete", ollama_library.refuse_change, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
