@@ -17,7 +17,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
-from supervisor.http.llama_server import tokens
+from supervisor.http.llama_server import adapters, tokens
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
@@ -34,6 +34,7 @@ ROUTES = (
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
+    Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
