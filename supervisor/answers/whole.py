@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, TokenLogprobs
 from supervisor.answers.parser import NewParser
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -32,6 +33,8 @@ class WholeAnswer(Struct, frozen=True):
     reasoning: str
     calls: tuple[ToolCall, ...]
     ended: Ended
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 def whole_answer(texts: Iterable[str], reason: FinishReason, new_parser: NewParser) -> WholeAnswer:
@@ -47,6 +50,8 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
     begun: list[ToolCallBegun] = []
     arguments: list[list[str]] = []
     ended: Ended | None = None
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs] = []
     for part in parts:
         match part:
             case Text(piece):
@@ -58,6 +63,9 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
                 arguments.append([])
             case ToolCallArguments(call, piece):
                 arguments[call].append(piece)
+            case Logprobs(tokens, prompt):
+                logprobs += tokens
+                prompt_logprobs += prompt
             case Ended():
                 ended = part
             case Begun():
@@ -70,4 +78,6 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
+        tuple(logprobs),
+        tuple(prompt_logprobs),
     )
