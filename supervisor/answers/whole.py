@@ -15,6 +15,7 @@ from supervisor.answers.parts import (
     Text,
     ToolCallArguments,
     ToolCallBegun,
+    joined,
 )
 
 
@@ -27,12 +28,14 @@ class ToolCall(Struct, frozen=True):
 
 
 class WholeAnswer(Struct, frozen=True):
-    """One choice, finished."""
+    """One choice, finished. `parts` have the same in its order, adjoining pieces as one, without the
+    log probabilities."""
 
     text: str
     reasoning: str
     calls: tuple[ToolCall, ...]
     ended: Ended
+    parts: tuple[Part, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
@@ -52,6 +55,7 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
     ended: Ended | None = None
     logprobs: list[TokenLogprobs] = []
     prompt_logprobs: list[TokenLogprobs] = []
+    parts = tuple(parts)
     for part in parts:
         match part:
             case Text(piece):
@@ -78,6 +82,7 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
+        joined(part for part in parts if not isinstance(part, Logprobs)),
         tuple(logprobs),
         tuple(prompt_logprobs),
     )
