@@ -21,7 +21,7 @@ class ConstraintKind(StrEnum):
     LARK = "lark"
     GBNF = "gbnf"
     CHOICE = "choice"
-    ANSWER = "answer"
+    ANSWER = "answer_format"
 
 
 class Constraint(Struct, frozen=True, array_like=True):
