@@ -16,6 +16,8 @@ def types_of(schema: object) -> frozenset[str] | None:
         return frozenset(name for name in named if isinstance(name, str))
     if isinstance(values := schema.get("enum"), list):
         return frozenset(map(type_of, values))
+    if "const" in schema:
+        return frozenset([type_of(schema["const"])])
     for key in ALTERNATIVES:
         if isinstance(members := schema.get(key), list):
             found = [types_of(member) for member in members]

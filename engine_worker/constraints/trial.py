@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 1 << 30
 CPU_S = 1
 """For one constraint."""
+FORMAT_CPU_S = 2
+"""For the format of an answer, which has the schemas of all of an agent's tools."""
 WAIT_S = 0.5
 """Beyond its CPU time, for a child that runs."""
 START_TIMEOUT_S = 15.0
@@ -68,7 +70,9 @@ class Trial:
         with self._lock:
             child = self._ready()
             try:
-                answer = child.call(_encoder.encode(Task(constraint, control)), CPU_S + WAIT_S)
+                answer = child.call(
+                    _encoder.encode(Task(constraint, control)), _cpu_s(constraint) + WAIT_S
+                )
                 tried = _decoder.decode(answer)
             except TimeoutError:
                 self._drop()
@@ -112,6 +116,10 @@ class Trial:
             self._child = None
 
 
+def _cpu_s(constraint: Constraint) -> int:
+    return FORMAT_CPU_S if constraint.kind is ConstraintKind.ANSWER else CPU_S
+
+
 # the child's side; llguidance is imported there only
 
 
@@ -128,9 +136,9 @@ def serve(parent: int) -> None:
     disposable.answer(sink, b"")
     decoder = msgspec.msgpack.Decoder(Task)
     while (frame := disposable.read_message(source)) is not None:
-        disposable.allow_cpu(CPU_S)
+        task = decoder.decode(frame)
+        disposable.allow_cpu(_cpu_s(task.constraint))
         try:
-            task = decoder.decode(frame)
             grammar = grammar_of(task.constraint, task.control)
             completed = grammar
             if task.constraint.kind is ConstraintKind.ANSWER:
