@@ -156,21 +156,6 @@ async def test_a_client_s_request_is_answered_as_a_stream(running: Service, name
     assert [chunk.choices[0].finish_reason for chunk in choices][-1] == "length"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "lookup"}}),
-    ],
-)
-async def test_a_call_that_cannot_be_forced_yet_is_refused_by_name(
-    running: Service, field: str, value: Any
-) -> None:
-    response = await post(running, WEB_UI | {field: value})
-    assert response.status == 400
-    assert (await response.json())["error"]["param"] == field
-
-
 async def test_tools_of_other_types_are_left_out_and_named(running: Service) -> None:
     for stream in (False, True):
         tools = [{"type": "web_search"}, function("lookup", "word")]
