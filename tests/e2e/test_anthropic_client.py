@@ -90,13 +90,3 @@ def test_a_schema_is_kept(client: anthropic.Anthropic) -> None:
     body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     text = text_of(client.messages.create(**body))
     assert text.replace(" ", "").replace("\n", "") in {'{"city":"Oslo"}', '{"city":"Rome"}'}
-
-
-def test_the_end_of_the_context_is_told(client: anthropic.Anthropic) -> None:
-    message = client.messages.create(
-        **asked(" word" * 465, max_tokens=8000, extra_body={"ignore_eos": True})
-    )
-    assert message.stop_reason == "model_context_window_exceeded"
-    usage = message.usage
-    read = usage.cache_read_input_tokens or 0
-    assert usage.input_tokens + read + usage.output_tokens == 512
