@@ -394,6 +394,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=65_536, le=1 << 36, description="memory for durable requests, in bytes"),
     ] = 64 * 1024 * 1024
+    max_stored_responses: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="most responses remembered for a principal")
+    ] = 1000
+    max_stored_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 36, description="memory for a principal's responses, in bytes")
+    ] = 64 * 1024 * 1024
 
 
 class Config(Struct, frozen=True, kw_only=True):

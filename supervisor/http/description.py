@@ -14,11 +14,17 @@ from supervisor.http.anthropic.messages import TokenCount
 from supervisor.http.edge.errors import shape_for
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.llama_server import tokens
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import models as ollama_models
+from supervisor.http.ollama.library import PullBody
 from supervisor.http.openai.chat import ChatCompletion
 from supervisor.http.openai.completions import Completion, CompletionBody
 from supervisor.http.openai.models import Model, ModelList
 from supervisor.http.openapi.document import Json, document, schema_of
-from supervisor.http.openapi.spec import SERVER_SENT_EVENTS, Described, Spec
+from supervisor.http.openapi.spec import NDJSON, SERVER_SENT_EVENTS, Described, Spec
+from supervisor.http.responses.answer import ResponseObject
+from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
 from supervisor.http.service import admin
 
@@ -35,6 +41,8 @@ GROUPS = (
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
+REFUSED = Spec(refuses=True)
+
 SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/v1/chat/completions"): Spec(
         body=ChatFields,
@@ -48,10 +56,16 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         stream=SERVER_SENT_EVENTS,
         example={"prompt": "Hello", "max_tokens": 16},
     ),
+    ("POST", "/v1/responses"): Spec(
+        body=ResponsesFields,
+        answer=ResponseObject,
+        stream=SERVER_SENT_EVENTS,
+        example={"input": "Hello", "max_output_tokens": 16},
+    ),
+    ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
     ("POST", "/v1/messages"): Spec(
         body=MessagesBody,
         answer=MessageObject,
-        stream=SERVER_SENT_EVENTS,
         example={"messages": HELLO, "max_tokens": 16},
     ),
     ("POST", "/v1/messages/count_tokens"): Spec(
@@ -66,6 +80,31 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/detokenize"): Spec(
         body=tokens.DetokenizeBody, answer=tokens.Detokenized, example={"tokens": [1, 2]}
     ),
+    ("POST", "/api/chat"): Spec(
+        body=ollama_chat.ChatBody,
+        answer=ollama_chat.ChatAnswer,
+        stream=NDJSON,
+        example={"messages": HELLO, "stream": False, "options": {"num_predict": 16}},
+    ),
+    ("POST", "/api/generate"): Spec(
+        body=ollama_completion.GenerateBody,
+        answer=ollama_completion.GenerateAnswer,
+        stream=NDJSON,
+        example={"prompt": "Hello", "stream": False, "options": {"num_predict": 16}},
+    ),
+    ("GET", "/api/tags"): Spec(answer=ollama_models.Models),
+    ("GET", "/api/ps"): Spec(answer=ollama_models.LoadedModels),
+    ("GET", "/api/version"): Spec(answer=ollama_models.Version),
+    ("POST", "/api/show"): Spec(
+        body=ollama_models.ShowBody, answer=ollama_models.Shown, example={"model": "default"}
+    ),
+    ("POST", "/api/pull"): Spec(
+        body=PullBody, stream=NDJSON, example={"model": "default", "stream": False}
+    ),
+    ("POST", "/api/create"): REFUSED,
+    ("POST", "/api/copy"): REFUSED,
+    ("POST", "/api/push"): REFUSED,
+    ("DELETE", "/api/delete"): REFUSED,
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}

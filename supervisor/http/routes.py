@@ -24,9 +24,16 @@ from supervisor.http.edge.middleware import (
 )
 from supervisor.http.generation import durable
 from supervisor.http.llama_server import adapters, tokens
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import library as ollama_library
+from supervisor.http.ollama import models as ollama_models
 from supervisor.http.openai import chat, completions, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
+from supervisor.http.responses import handlers as responses
+from supervisor.http.responses.handlers import MEMORIES
+from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
 from supervisor.http.service import admin, health, index, stats
 
@@ -54,12 +61,30 @@ ROUTES = (
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
+    Route("GET", "/v1/responses/{response}", responses.get_response, Scope.GENERATE),
+    Route("DELETE", "/v1/responses/{response}", responses.delete_response, Scope.GENERATE),
+    Route("POST", "/v1/responses/{response}/cancel", responses.cancel_response, Scope.GENERATE),
+    Route(
+        "GET", "/v1/responses/{response}/input_items", responses.list_input_items, Scope.GENERATE
+    ),
     Route("POST", "/v1/messages", messages.create_message, Scope.GENERATE, queues=True),
     Route("POST", "/v1/messages/count_tokens", messages.count_tokens, Scope.GENERATE),
     Route("GET", "/api/hello", claude_code.hello, Scope.GENERATE, short=True),
     Route("POST", "/api/event_logging/batch", claude_code.drop_events, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
+    Route("POST", "/api/chat", ollama_chat.chat, Scope.GENERATE, queues=True),
+    Route("POST", "/api/generate", ollama_completion.generate_text, Scope.GENERATE, queues=True),
+    Route("GET", "/api/tags", ollama_models.list_tags, Scope.GENERATE),
+    Route("GET", "/api/ps", ollama_models.list_loaded, Scope.GENERATE),
+    Route("GET", "/api/version", ollama_models.version, Scope.GENERATE),
+    Route("POST", "/api/show", ollama_models.show, Scope.GENERATE),
+    Route("POST", "/api/pull", ollama_library.pull, Scope.GENERATE),
+    Route("POST", "/api/create", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/copy", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/push", ollama_library.refuse_change, Scope.GENERATE),
+    Route("DELETE", "/api/delete", ollama_library.refuse_change, Scope.GENERATE),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
@@ -102,6 +127,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
     app[DESCRIPTION] = Description.of(described(ROUTES))
+    app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app

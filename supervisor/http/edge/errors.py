@@ -18,6 +18,7 @@ from gpufc.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    NotSupported,
     RequestError,
     RequestTimeout,
     RequestTooLarge,
@@ -123,7 +124,7 @@ def error_response(
 def is_final(error: RequestError) -> bool:
     """Whether the same request would fail again. The SDKs repeat most errors by themselves."""
     refused = 400 <= error.status < 500 and error.status != RequestTimeout.status
-    return refused or isinstance(error, EngineCrashSuspect)
+    return refused or isinstance(error, EngineCrashSuspect | NotSupported)
 
 
 def from_exception(exc: Exception, request: web.Request) -> RequestError:

@@ -23,7 +23,7 @@ from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
 from supervisor.http.edge.body_budget import SMALL_BYTES
 from supervisor.http.edge.context import PRINCIPAL, json_response, services
-from supervisor.http.edge.streams import EventEncoder
+from supervisor.http.edge.streams import SERVER_SENT_EVENTS, EventEncoder
 
 KEY = "Idempotency-Key"
 LAST_EVENT = "Last-Event-ID"
@@ -201,6 +201,18 @@ class DurableReader:
     def _changed(self) -> None:
         if not self._wants_all or self.request.is_over:
             self._wakeup.wake()
+
+
+def numbered(encoder: EventEncoder, reader: DurableReader) -> EventEncoder:
+    """The encoder with ids in its events, where its format has a place for them.
+
+    Raises `InvalidRequest` for a reader that resumes without: no client was given such a position.
+    """
+    if encoder.CONTENT_TYPE == SERVER_SENT_EVENTS:
+        return NumberedEvents(encoder, reader)
+    if reader.cursor.known:
+        raise InvalidRequest("The events of this stream have no ids", param=LAST_EVENT)
+    return encoder
 
 
 class NumberedEvents:

@@ -16,8 +16,8 @@ from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
     DurableReader,
-    NumberedEvents,
     find_or_start,
+    numbered,
     read_headers,
 )
 from supervisor.http.generation.fields import GenerationFields
@@ -117,7 +117,7 @@ async def _send(
         return json_response(dialect.whole(exchange, choices), headers=headers)
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
-        encoder = NumberedEvents(encoder, reader)
+        encoder = numbered(encoder, reader)
     return await send_stream(request, reader, encoder, services(request).config.limits, headers)
 
 
