@@ -16,6 +16,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from gpufc.adapters import MAX_ADAPTERS
+
 FLAG = {"flag": True}
 PATH = {"path": True}
 
@@ -257,6 +259,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             extra=PATH,
         ),
     ] = None
+    adapters: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=4096)], ...],
+        Meta(
+            max_length=MAX_ADAPTERS,
+            description="LoRA adapters to load: `NAME=FILE`, or a file, which names it; a request"
+            " chooses one by its name in `model`, or by `lora`",
+        ),
+    ] = ()
     special_tokens_in_content: Annotated[
         bool, Meta(description="read control tokens, such as `<|im_end|>`, in messages' contents")
     ] = False
@@ -383,6 +393,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_durable_bytes: Annotated[
         int,
         Meta(ge=65_536, le=1 << 36, description="memory for durable requests, in bytes"),
+    ] = 64 * 1024 * 1024
+    max_stored_responses: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="most responses remembered for a principal")
+    ] = 1000
+    max_stored_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 36, description="memory for a principal's responses, in bytes")
     ] = 64 * 1024 * 1024
 
 

@@ -12,7 +12,8 @@
     └── RequestError                     the client: HTTP status, OpenAI's type, code
         ├── InvalidRequest               400 invalid_request_error invalid_value
         │   ├── ContextLengthExceeded    400 invalid_request_error context_length_exceeded
-        │   └── InvalidGrammar           400 invalid_request_error invalid_grammar
+        │   ├── InvalidGrammar           400 invalid_request_error invalid_grammar
+        │   └── PreviousResponseNotFound 400 invalid_request_error previous_response_not_found
         ├── AuthenticationFailed         401 authentication_error invalid_api_key
         ├── PermissionDenied             403 permission_error permission_denied
         ├── NotFound                     404 invalid_request_error not_found
@@ -121,6 +122,12 @@ class ContextLengthExceeded(InvalidRequest):
 
 class InvalidGrammar(InvalidRequest):
     code = "invalid_grammar"
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The response that a conversation goes on from is not remembered."""
+
+    code = "previous_response_not_found"
 
 
 class AuthenticationFailed(RequestError):

@@ -24,6 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from gpufc.adapters import MAX_ADAPTERS, Adapters
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint
@@ -131,7 +132,8 @@ class Generate(Message, frozen=True):
 
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
-    share cached prefixes. `spelt` are control tokens that the answer's text shows.
+    share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
+    applied to all of its tokens.
     """
 
     request: RequestNo
@@ -147,6 +149,7 @@ class Generate(Message, frozen=True):
     scope: str = ""
     spelt: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
 
 
 class Cancel(Message, frozen=True):

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from msgspec import structs
+
 from engine_worker.backend.port import Backend, SpecialToken
 from engine_worker.constraints.guide import Guide
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
@@ -32,8 +34,11 @@ def sequence_of(
         raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
     if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
         raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
+    if unknown is not None:
+        raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
     return Sequence(
-        spec,
+        _apart(spec),
         sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
         piece=_piece(spec, backend),
         is_end=backend.is_end,
@@ -42,6 +47,13 @@ def sequence_of(
         guide=guide,
         max_jump=max_jump,
     )
+
+
+def _apart(spec: Generate) -> Generate:
+    """The request with its adapters in its scope: cells computed with them suit no other ones."""
+    if not spec.adapters:
+        return spec
+    return structs.replace(spec, scope=f"{spec.scope}\0{spec.adapters!r}")
 
 
 def _piece(spec: Generate, backend: Backend) -> Callable[[int], bytes]:

@@ -6,12 +6,13 @@ from engine_worker.backend.port import Batch
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
+from gpufc.adapters import Adapters
 from gpufc.sampling import SamplingParams
 
 
 def batch_of(plan: Plan) -> Batch:
     """All tokens of a plan, in the order of its work."""
-    batch = Batch([], [], [], [])
+    batch = Batch([], [], [], [], adapters=_adapters(plan))
     for work in plan.work:
         slot, start = work.slot, work.position
         tokens, n_rows = work.tokens(), work.n_rows
@@ -30,6 +31,14 @@ def batch_of(plan: Plan) -> Batch:
             batch.chunks.add(slot)
             batch.in_one_pass = plan.in_one_pass
     return batch
+
+
+def _adapters(plan: Plan) -> Adapters:
+    """Those of the plan's sequences, which all have the same (`AdapterTurns`)."""
+    for work in plan.work:
+        if isinstance(work, (Decode, Chunk)):
+            return work.sequence.spec.adapters
+    return ()
 
 
 def picks(work: Work, padding: Pick) -> Iterator[Pick]:

@@ -14,6 +14,7 @@ from supervisor.answers.parts import (
     Text,
     ToolCallArguments,
     ToolCallBegun,
+    joined,
 )
 
 
@@ -26,12 +27,13 @@ class ToolCall(Struct, frozen=True):
 
 
 class WholeAnswer(Struct, frozen=True):
-    """One choice, finished."""
+    """One choice, finished. `parts` have the same in its order, adjoining pieces as one."""
 
     text: str
     reasoning: str
     calls: tuple[ToolCall, ...]
     ended: Ended
+    parts: tuple[Part, ...]
 
 
 def whole_answer(texts: Iterable[str], reason: FinishReason, new_parser: NewParser) -> WholeAnswer:
@@ -47,7 +49,8 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
     begun: list[ToolCallBegun] = []
     arguments: list[list[str]] = []
     ended: Ended | None = None
-    for part in parts:
+    whole = joined(parts)
+    for part in whole:
         match part:
             case Text(piece):
                 text.append(piece)
@@ -70,4 +73,5 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
+        whole,
     )

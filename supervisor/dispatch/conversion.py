@@ -29,6 +29,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         scope=log.scope,
         spelt=log.reading.spelt,
         constraint=request.constraint,
+        adapters=request.adapters,
     )
 
 
@@ -48,6 +49,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         replay=message.replay,
         reading=lambda _opening: reading,
         constraint=message.constraint,
+        adapters=message.adapters,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

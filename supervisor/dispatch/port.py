@@ -30,6 +30,10 @@ class ServedFleet(Protocol):
         """How a continued request of `model` feeds its tokens."""
         ...
 
+    def adapters(self, model: str) -> tuple[str, ...]:
+        """The LoRA adapters that a request of `model` may choose."""
+        ...
+
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker, ready or not."""
         ...

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
@@ -87,6 +88,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     replay: Replay = Replay.FAST
     constraint: Constraint | None = None
     reading: ReadingOf = plain
+    adapters: Adapters = ()
 
     @property
     def n_sequences(self) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpufc.adapters import adapter_files
 from gpufc.config import DEFAULT_MODEL, ModelConfig
 from gpufc.errors import ModelNotFound
 
@@ -129,6 +130,11 @@ def served_name(config: ModelConfig) -> str:
 def aliases(config: ModelConfig) -> set[str]:
     """The other names of a model that it has without being configured."""
     return {served_name(config), DEFAULT_MODEL, *file_names(config.model_path)}
+
+
+def adapter_names(config: ModelConfig) -> tuple[str, ...]:
+    """The names of a model's LoRA adapters."""
+    return tuple(file.name for file in adapter_files(config.adapters))
 
 
 def file_names(model_path: str | None) -> set[str]:

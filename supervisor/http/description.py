@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from gpufc import __version__
 from gpufc.errors import NotFound
+from supervisor.http.anthropic.answer import MessageObject
+from supervisor.http.anthropic.claude_code import Telemetry
+from supervisor.http.anthropic.fields import MessagesBody
+from supervisor.http.anthropic.messages import TokenCount
 from supervisor.http.edge.errors import shape_for
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.llama_server import completion as native
@@ -24,11 +28,15 @@ from supervisor.http.openai.completions import Completion, CompletionBody
 from supervisor.http.openai.models import Model, ModelList
 from supervisor.http.openapi.document import Json, document, schema_of
 from supervisor.http.openapi.spec import NDJSON, SERVER_SENT_EVENTS, Described, Spec
+from supervisor.http.responses.answer import ResponseObject
+from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
 from supervisor.http.service import admin
 
 GROUPS = (
     ("/v1/messages", "Anthropic"),
+    ("/api/hello", "Anthropic"),
+    ("/api/event_logging/", "Anthropic"),
     ("/api/", "Ollama"),
     ("/v1/", "OpenAI"),
     ("/admin/", "Administration"),
@@ -53,6 +61,22 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         stream=SERVER_SENT_EVENTS,
         example={"prompt": "Hello", "max_tokens": 16},
     ),
+    ("POST", "/v1/responses"): Spec(
+        body=ResponsesFields,
+        answer=ResponseObject,
+        stream=SERVER_SENT_EVENTS,
+        example={"input": "Hello", "max_output_tokens": 16},
+    ),
+    ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
+    ("POST", "/v1/messages"): Spec(
+        body=MessagesBody,
+        answer=MessageObject,
+        example={"messages": HELLO, "max_tokens": 16},
+    ),
+    ("POST", "/v1/messages/count_tokens"): Spec(
+        body=MessagesBody, answer=TokenCount, example={"messages": HELLO}
+    ),
+    ("POST", "/api/event_logging/batch"): Spec(body=Telemetry, example={"events": []}),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/completion"): Spec(

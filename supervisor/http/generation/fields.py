@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.sampling import Fraction, Penalty, Temperature
+from supervisor.http.generation.adapters import LoraFields
 from supervisor.http.generation.constraints import ConstraintFields
 
 INT64_MAX = 2**63 - 1
@@ -61,6 +62,7 @@ class GenerationFields(ConstraintFields, kw_only=True):
         | None
     ) = None
     ignore_eos: bool | None = None
+    lora: LoraFields | None = None
     cache_prompt: bool | None = None
 
     @property

@@ -11,6 +11,7 @@ from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
+from supervisor.http.generation.adapters import chosen
 from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
@@ -95,6 +96,7 @@ def _accept(
         replay=front.fleet.replay(model),
         constraint=constraint_of(body),
         reading=asked.reading,
+        adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
     )
 
 

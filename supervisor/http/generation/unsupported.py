@@ -37,7 +37,6 @@ class NotYet(Struct, kw_only=True):
     dynatemp_range: Any = None
     image_data: Any = None
     input_extra: Any = None
-    lora: Any = None
     min_keep: Any = None
     mirostat: Any = None
     n_cmpl: Any = None
@@ -137,7 +136,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "logit_bias_type": ("input_ids",),
     "logits_processors": _EMPTY,
     "logprobs": _NO,
-    "lora": _EMPTY,
     "min_keep": _OFF,
     "min_new_tokens": _OFF,
     "min_tokens": _OFF,

@@ -204,6 +204,7 @@ class FakeFleet:
         self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
+        self.adapter_names: tuple[str, ...] = ()
         self._epochs = itertools.count(1)
 
     def start_worker(
@@ -236,6 +237,9 @@ class FakeFleet:
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
+
+    def adapters(self, model: str) -> tuple[str, ...]:
+        return self.adapter_names
 
     def spares(self) -> list[SpareStatus]:
         return []
