@@ -30,6 +30,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         spelt=log.reading.spelt,
         constraint=request.constraint,
         adapters=request.adapters,
+        logprobs=request.logprobs,
     )
 
 
@@ -50,6 +51,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         reading=lambda _opening: reading,
         constraint=message.constraint,
         adapters=message.adapters,
+        logprobs=message.logprobs,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

@@ -10,6 +10,7 @@ from gpufc.protocol import FinishReason
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -111,7 +112,7 @@ def _blocks(
                 if _is_object(given):
                     own_id = call_id(exchange, part)
                     yield ToolUseBlock(own_id, part.name, msgspec.Raw(given.encode()))
-            case Begun() | ToolCallArguments() | Ended():
+            case Begun() | ToolCallArguments() | Logprobs() | Ended():
                 pass
 
 

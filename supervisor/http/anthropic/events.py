@@ -11,6 +11,7 @@ from gpufc.errors import RequestError
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -112,6 +113,8 @@ class MessageEvents:
                 return self._opened(ToolCallBegun, block)
             case ToolCallArguments(_, text):
                 return self._piece(text)
+            case Logprobs():
+                return b""
             case Ended():
                 return self._closed() + self._ended(part)
 

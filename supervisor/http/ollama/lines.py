@@ -10,6 +10,7 @@ from gpufc.protocol import FinishReason
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -22,6 +23,9 @@ from supervisor.http.generation.dialect import Exchange
 from supervisor.http.ollama.answers import Last, arguments_of, as_text, written
 
 NEWLINE_DELIMITED = "application/x-ndjson"
+
+_WITHIN_A_CALL = (ToolCallArguments, Logprobs)
+"""The parts that do not end an open call."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +67,7 @@ class LineWriter:
         lines: list[bytes] = []
         for event in events:
             for part in event.parts:
-                if self._call is not None and type(part) is not ToolCallArguments:
+                if self._call is not None and type(part) not in _WITHIN_A_CALL:
                     lines.append(self._finished(self._call))
                 if type(part) is Text:
                     lines += (self._before, _encode(part.text), self._after)
@@ -91,7 +95,7 @@ class LineWriter:
 
     def _rare(self, part: Part) -> bytes:
         match part:
-            case Begun():
+            case Begun() | Logprobs():
                 return b""
             case Text(text):
                 return self._text(text)

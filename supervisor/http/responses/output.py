@@ -13,6 +13,7 @@ from gpufc.protocol import FinishReason
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -217,7 +218,7 @@ class Output:
                 return [*self._close(Status.COMPLETED), self._begin(self._call(part))]
             case Ended(reason):
                 return self._end(reason)
-            case Begun():
+            case Begun() | Logprobs():
                 return []
 
     def _piece(self, kind: type[_Message] | type[_Reasoning], text: str) -> list[Change]:
