@@ -225,6 +225,15 @@ class ResponseStream:
             completion=sum(log.n_generated for log in self.logs),
         )
 
+    def usage_of(self, index: int) -> Usage:
+        """The tokens of one choice so far, its prompt's included."""
+        log = self.logs[index]
+        return Usage(len(log.prompt_tokens or ()), log.n_cached or 0, log.n_generated)
+
+    def tokens_of(self, index: int) -> tuple[int, ...]:
+        """The ids that one choice has generated so far, those of a stop string included."""
+        return tuple(self.logs[index].tokens)
+
     @property
     def outcome(self) -> Outcome:
         """How it ended. Defined once its last sequence has left the group."""

@@ -13,11 +13,16 @@ from supervisor.http.anthropic.fields import MessagesBody
 from supervisor.http.anthropic.messages import TokenCount
 from supervisor.http.edge.errors import shape_for
 from supervisor.http.generation.chat import ChatFields
+from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import tokens
+from supervisor.http.llama_server.answers import NativeCompletion
+from supervisor.http.llama_server.state import Props, Slot
+from supervisor.http.llama_server.template import AppliedTemplate
 from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.ollama import completion as ollama_completion
 from supervisor.http.ollama import models as ollama_models
 from supervisor.http.ollama.library import PullBody
+from supervisor.http.openai import media
 from supervisor.http.openai.chat import ChatCompletion
 from supervisor.http.openai.completions import Completion, CompletionBody
 from supervisor.http.openai.models import Model, ModelList
@@ -74,6 +79,23 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/event_logging/batch"): Spec(body=Telemetry, example={"events": []}),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
+    ("POST", "/completion"): Spec(
+        body=native.NativeBody,
+        answer=NativeCompletion | list[NativeCompletion],
+        stream=SERVER_SENT_EVENTS,
+        example={"prompt": "Hello", "n_predict": 16},
+    ),
+    ("POST", "/infill"): Spec(
+        body=native.InfillBody,
+        answer=NativeCompletion,
+        stream=SERVER_SENT_EVENTS,
+        example={"input_prefix": "def add(", "input_suffix": "return a + b", "n_predict": 16},
+    ),
+    ("POST", "/apply-template"): Spec(
+        body=ChatFields, answer=AppliedTemplate, example={"messages": HELLO}
+    ),
+    ("GET", "/props"): Spec(answer=Props),
+    ("GET", "/slots"): Spec(answer=list[Slot]),
     ("POST", "/tokenize"): Spec(
         body=tokens.TokenizeBody, answer=tokens.Tokenized, example={"content": "Hello"}
     ),
@@ -105,6 +127,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/copy"): REFUSED,
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
+    **{("POST", path): REFUSED for path in media.PATHS},
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}

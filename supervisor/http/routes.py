@@ -23,12 +23,13 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
-from supervisor.http.llama_server import adapters, tokens
+from supervisor.http.llama_server import adapters, state, template, tokens
+from supervisor.http.llama_server import completion as native
 from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.ollama import completion as ollama_completion
 from supervisor.http.ollama import library as ollama_library
 from supervisor.http.ollama import models as ollama_models
-from supervisor.http.openai import chat, completions, models
+from supervisor.http.openai import chat, completions, media, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
 from supervisor.http.responses import handlers as responses
@@ -85,6 +86,11 @@ ROUTES = (
     Route("POST", "/api/copy", ollama_library.refuse_change, Scope.GENERATE),
     Route("POST", "/api/push", ollama_library.refuse_change, Scope.GENERATE),
     Route("DELETE", "/api/delete", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/completion", native.create_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/infill", native.fill_gap, Scope.GENERATE, queues=True),
+    Route("POST", "/apply-template", template.apply_template, Scope.GENERATE),
+    Route("GET", "/props", state.get_props, Scope.READ),
+    Route("GET", "/slots", state.get_slots, Scope.READ),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
@@ -92,6 +98,7 @@ ROUTES = (
     Route("GET", "/", index.get_index, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
     Route("GET", "/docs", openapi.get_page, Scope.READ),
+    *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
 )
 
 

@@ -244,7 +244,8 @@ class NumberedEvents:
     def closing(self, usage: Usage) -> bytes:
         if self._reader.cursor.is_closed:
             return self.END
-        return self._closing_id() + self._encoder.closing(usage)
+        written = self._encoder.closing(usage)
+        return self._closing_id() + written if written else b""
 
     def error(self, error: RequestError) -> bytes:
         written = self._encoder.error(error)

@@ -137,5 +137,7 @@ def _exchange(
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
         request=wanted,
         usage=lambda: reader.usage,
+        usage_of=stream.usage_of,
+        tokens_of=stream.tokens_of,
         timings=stream.timings,
     )

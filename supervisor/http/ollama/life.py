@@ -2,10 +2,8 @@
 
 import re
 
-from gpufc.errors import InternalError
-from gpufc.facts import ModelFacts
-from gpufc.protocol import TextPrompt
 from supervisor.http.edge.context import Services
+from supervisor.http.generation.loaded import loaded
 
 LOADED, UNLOADED = "load", "unload"
 
@@ -22,17 +20,6 @@ async def done_reason(front: Services, model: str, keep_alive: object) -> str:
         return UNLOADED
     await loaded(front, model)
     return LOADED
-
-
-async def loaded(front: Services, model: str) -> ModelFacts:
-    """Wait until a worker has loaded the model; its facts. Raises `RequestError` if none comes."""
-    facts = front.dispatcher.facts(model)
-    if facts is None:
-        await front.dispatcher.prepare(model, TextPrompt("."), reserve=None)
-        facts = front.dispatcher.facts(model)
-    if facts is None:
-        raise InternalError("The engine has answered before it was ready")
-    return facts
 
 
 def is_over(keep_alive: object) -> bool:

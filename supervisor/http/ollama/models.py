@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 from gpufc.facts import ModelFacts
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Services, json_response, services
+from supervisor.http.generation.loaded import loaded
 from supervisor.http.ollama.answers import written
 from supervisor.http.ollama.details import (
     Details,
@@ -17,7 +18,6 @@ from supervisor.http.ollama.details import (
     parameters,
     template,
 )
-from supervisor.http.ollama.life import loaded
 from supervisor.http.ollama.names import served, tagged
 
 VERSION = "0.32.0"
