@@ -10,6 +10,10 @@ MAX_SEQUENCES = 256
 """llama.cpp's limit of sequences in one context (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
 
+Metadata = dict[str, bool | int | float | str | tuple[int | float | bool, ...]]
+"""Entries of a model file's header, by key."""
+
+
 class EngineDevice(Struct, frozen=True, array_like=True):
     """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
 
@@ -35,6 +39,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `asynchronous` | a device computes while the process does something else |
     | `device_bytes` | memory that model and cache occupy on GPUs |
     | `template_error` | why the chat template cannot be used: chats are refused |
+    | `adapters` | names of the LoRA adapters that a request may choose |
+    | `can_infill` | the model has fill-in-the-middle tokens |
+    | `metadata` | the short entries of the model file's header |
+    | `modified_at` | when the model file was last changed, unix seconds; 0 if unknown |
     """
 
     fingerprint: str
@@ -60,6 +68,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
     template_error: str = ""
+    adapters: tuple[str, ...] = ()
+    can_infill: bool = False
+    metadata: Metadata = {}
+    modified_at: float = 0.0
 
     @property
     def wholly_on_device(self) -> bool:

@@ -17,6 +17,7 @@ from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
+    InfillPrompt,
     Prepare,
     PrepareStatus,
     Preparing,
@@ -198,6 +199,9 @@ def _size_of_prompt(prompt: Prompt) -> int:
             return len(text)
         case TokenPrompt(tokens):
             return 8 * len(tokens)
+        case InfillPrompt(prefix, suffix, files):
+            names_and_texts = sum(len(file.name) + len(file.text) for file in files)
+            return len(prefix) + len(suffix) + names_and_texts
         case ChatPrompt():
             size = len(prompt.tools) + len(prompt.variables)
             return size + sum(map(_size_of_message, prompt.messages))

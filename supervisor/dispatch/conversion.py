@@ -30,6 +30,8 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         scope=log.scope,
         spelt=reading.spelt,
         constraint=reading.constraint or request.constraint,
+        adapters=request.adapters,
+        logprobs=request.logprobs,
     )
 
 
@@ -49,6 +51,8 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         replay=message.replay,
         reading=lambda _opening: reading,
         constraint=message.constraint,
+        adapters=message.adapters,
+        logprobs=message.logprobs,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

@@ -5,10 +5,11 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
-from gpufc.protocol import Prompt
+from gpufc.protocol import LogprobsWanted, Prompt
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 
@@ -76,7 +77,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
-    never an alias. `created` is unix time in seconds. `reading` says how answers are read.
+    never an alias. `created` is unix time in seconds. `reading` says how answers are read,
+    `logprobs` which log probabilities are wanted.
     """
 
     id: RequestId
@@ -91,6 +93,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     replay: Replay = Replay.FAST
     constraint: Constraint | None = None
     reading: ReadingOf = plain
+    adapters: Adapters = ()
+    logprobs: LogprobsWanted | None = None
 
     @property
     def n_sequences(self) -> int:

@@ -17,7 +17,8 @@ from tests.service import Service, service
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with service(tmp_path_factory.mktemp("clients") / "run", environ=FAKE) as started:
+    folder = tmp_path_factory.mktemp("clients") / "run"
+    with service(folder, environ=FAKE | {"GPUFC_N_CTX": "1024"}) as started:
         yield started
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend.candidates import CandidateFinder
+from engine_worker.backend.llama.adapters import AppliedAdapters
 from engine_worker.backend.llama.bindings import ContextPointer, ModelPointer, library_of
 from engine_worker.backend.llama.finders import HostFinder, host_finders
 from engine_worker.backend.llama.loading import Loaded, Loader
@@ -44,6 +45,7 @@ class LlamaBackend:
         self._graph_finders = loaded.graph_finders
         self._host_finders: tuple[HostFinder, ...] = ()
         self._n_outputs = self._n_computed = 0  # of the last pass
+        self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
         self._logits: Logits | None = None  # put together from two passes
         facts = self.facts
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
@@ -66,6 +68,7 @@ class LlamaBackend:
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)
+        self._adapters.apply(batch.adapters)
         self._logits = None
         if batch.in_one_pass:
             self._compute_ahead(batch)

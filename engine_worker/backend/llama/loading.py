@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from engine_worker import host
 from engine_worker.backend.llama import parameters
+from engine_worker.backend.llama.adapters import LoadedAdapters, load_adapters
 from engine_worker.backend.llama.bindings import (
     Bindings,
     ContextPointer,
@@ -25,7 +26,8 @@ from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
-from engine_worker.model_file.fingerprint import fingerprint
+from engine_worker.model_file.description import described
+from engine_worker.model_file.fingerprint import file_digest, fingerprint
 from engine_worker.model_file.gguf_header import (
     GgufHeader,
     original_context,
@@ -34,6 +36,7 @@ from engine_worker.model_file.gguf_header import (
 )
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
+from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts
@@ -48,6 +51,7 @@ class Loaded(Struct, frozen=True):
 
     model: ModelPointer
     context: ContextPointer
+    adapters: LoadedAdapters
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
     facts: ModelFacts
@@ -75,6 +79,7 @@ class Loader:
         self._lc, self._version, self._log = bindings, version, log
         self._config, self._n_sequences = config, n_sequences
         self._on_progress = on_progress
+        self._adapters = adapter_files(config.adapters)
         self._header = read_header(Path(config.model_path))
         require_text_model(self._header, config.model_path)
         self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
@@ -149,6 +154,8 @@ class Loader:
     def _attempt(self, devices: Devices, n_layers: int) -> Loaded:
         model = self._load_model(devices, n_layers)
         try:
+            # llama.cpp reserves a context's graph with room for the adapters that there are
+            adapters = load_adapters(self._lc, self._log, model, self._adapters)
             layout = cells.choose_layout(
                 self._demand.wish,
                 self._demand.stores(
@@ -170,7 +177,7 @@ class Loader:
         facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
         _log_placement(facts)
         self._on_progress(1.0)
-        return Loaded(model, context, finders, vocabulary, facts)
+        return Loaded(model, context, adapters, finders, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
@@ -280,6 +287,10 @@ class Loader:
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
             devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+            adapters=tuple(file.name for file in self._adapters),
+            can_infill=vocabulary.infill_tokens() is not None,
+            metadata=described(self._header),
+            modified_at=self._header.parts[0].stat().st_mtime,
         )
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
@@ -288,7 +299,10 @@ class Loader:
         flash = parameters.flash_attention(config, on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
-        found = self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
+        found = (
+            *(self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"),
+            *(f"adapter={file.name}/{file_digest(Path(file.path))}" for file in self._adapters),
+        )
         original = original_context(self._header)
         if original is None:
             return found
