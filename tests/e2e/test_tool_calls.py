@@ -29,7 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {"Person": Person, "Weather": Weather}
 TOOLS: list[Any] = [openai.pydantic_function_tool(Person), openai.pydantic_function_tool(Weather)]
 NAMED: Any = {"type": "function", "function": {"name": "Person"}}
 ASKED: dict[str, Any] = {
-    "model": "any",
+    "model": "SmolLM2-135M-Instruct.Q4_1",
     "messages": [{"role": "user", "content": "Ann is 31. How is the weather in Lima?"}],
     "tools": TOOLS,
     "max_tokens": 160,
