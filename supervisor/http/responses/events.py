@@ -20,24 +20,18 @@ from supervisor.answers.parts import Part, Text
 from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.edge.errors import DEFAULT_RETRY_AFTER_S
 from supervisor.http.edge.streams import SERVER_SENT_EVENTS
-from supervisor.http.generation.dialect import Exchange
 from supervisor.http.responses.answer import ErrorObject, Reply, ResponseObject
-from supervisor.http.responses.output import (
-    Added,
-    Change,
+from supervisor.http.responses.output import Added, Change, Done, Gained, Output
+from supervisor.http.responses.output_items import (
     CustomCallItem,
-    Done,
     FunctionCallItem,
-    Gained,
     MessageItem,
-    Output,
     OutputItem,
     OutputText,
     ReasoningItem,
     Status,
     SummaryText,
 )
-from supervisor.http.responses.tools import ToolTable
 
 _encode = msgspec.json.Encoder().encode
 
@@ -103,14 +97,13 @@ class ResponseEvents:
 
     def __init__(
         self,
-        exchange: Exchange,
         reply: Reply,
-        tools: ToolTable,
+        output: Output,
         keep: Keep,
         clock: Callable[[], float],
     ) -> None:
         self._reply = reply
-        self._output = Output(exchange, tools)
+        self._output = output
         self._keep = keep
         self._clock = clock
         self._numbered = Numbered()

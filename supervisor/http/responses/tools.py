@@ -26,7 +26,7 @@ INPUT_SCHEMA: dict[str, Any] = {
     "required": ["input"],
     "additionalProperties": False,
 }
-"""The parameters of a custom tool's function."""
+"""The parameters of a custom tool's function. Its text may have a pattern besides."""
 
 _JOINT = "__"
 
@@ -122,10 +122,20 @@ def _add(
     is_custom = defined.type == "custom"
     called[name] = Called(defined.name, namespace, is_custom)
     if is_custom:
-        function = ToolFunction(name, _described(defined), INPUT_SCHEMA, strict=True)
+        function = _custom(name, defined)
     else:
         function = ToolFunction(name, defined.description, defined.parameters, defined.strict)
     tools.append(Tool(type="function", function=function))
+
+
+def _custom(name: str, defined: Definition) -> ToolFunction:
+    """A custom tool as a function. A regular expression binds its text."""
+    described, wanted = _described(defined), defined.format
+    if wanted is None or wanted.syntax != "regex" or not wanted.definition:
+        return ToolFunction(name, described, INPUT_SCHEMA)
+    text = {"type": "string", "pattern": f"^(?:{wanted.definition})$"}
+    bound = INPUT_SCHEMA | {"properties": {"input": text}}
+    return ToolFunction(name, described, bound, strict=True)
 
 
 def _described(custom: Definition) -> str | None:

@@ -46,10 +46,18 @@ def test_a_custom_tool_is_a_function_of_one_text_whose_grammar_is_described() ->
         "patch",
         "Edits\n\nThe input has this lark grammar:\nstart: /a+/",
         INPUT_SCHEMA,
-        strict=True,
     )
-    assert free == ToolFunction("free", None, INPUT_SCHEMA, strict=True)
+    assert free == ToolFunction("free", None, INPUT_SCHEMA)
     assert table.of("patch") == Called("patch", is_custom=True)
+
+
+def test_a_custom_tool_s_regular_expression_binds_its_text() -> None:
+    expression = {"type": "grammar", "syntax": "regex", "definition": "a|b"}
+    (tool,) = tool_table([{"type": "custom", "name": "ab", "format": expression}]).tools
+    assert tool.function is not None
+    assert tool.function.strict
+    properties = tool.function.schema["properties"]
+    assert properties == {"input": {"type": "string", "pattern": "^(?:a|b)$"}}
 
 
 def test_tools_of_a_namespace_have_its_name_before_theirs() -> None:
