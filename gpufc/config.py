@@ -347,6 +347,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_logit_bias: Annotated[
         int, Meta(ge=0, le=1000, description="most entries of `logit_bias`")
     ] = 1000
+    max_top_logprobs: Annotated[
+        int, Meta(ge=0, le=256, description="most log probabilities in a token's place")
+    ] = 20
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 30, description="largest request body, in bytes")
     ] = 8 * 1024 * 1024

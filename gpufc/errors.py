@@ -27,6 +27,7 @@
         ├── Overloaded                   503 overloaded_error overloaded
         ├── EngineUnavailable            503 engine_unavailable engine_unavailable
         ├── SwapRefused                  409 invalid_request_error swap_refused
+        ├── NotSupported                 501 not_supported_error not_supported
         ├── EngineCrashed                500 server_error engine_crashed
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
         └── InternalError                500 server_error internal_error
@@ -209,6 +210,14 @@ class SwapRefused(RequestError):
     status = 409
     kind = "invalid_request_error"
     code = "swap_refused"
+
+
+class NotSupported(RequestError):
+    """A route of a client API for work that this service does not do."""
+
+    status = 501
+    kind = "not_supported_error"
+    code = "not_supported"
 
 
 class EngineCrashed(RequestError):

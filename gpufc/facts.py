@@ -40,6 +40,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `device_bytes` | memory that model and cache occupy on GPUs |
     | `template_error` | why the chat template cannot be used: chats are refused |
     | `adapters` | names of the LoRA adapters that a request may choose |
+    | `can_infill` | the model has fill-in-the-middle tokens |
     | `metadata` | the short entries of the model file's header |
     | `modified_at` | when the model file was last changed, unix seconds; 0 if unknown |
     """
@@ -68,6 +69,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     system_info: str = ""
     template_error: str = ""
     adapters: tuple[str, ...] = ()
+    can_infill: bool = False
     metadata: Metadata = {}
     modified_at: float = 0.0
 

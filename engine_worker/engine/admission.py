@@ -16,7 +16,12 @@ from gpufc.protocol import Generate
 
 
 def sequence_of(
-    spec: Generate, backend: Backend, guide: Guide | None = None, max_jump: int = 0
+    spec: Generate,
+    backend: Backend,
+    guide: Guide | None = None,
+    *,
+    max_jump: int = 0,
+    max_prompt_rows: int = 1,
 ) -> Sequence:
     """The sequence of a request.
 
@@ -34,6 +39,8 @@ def sequence_of(
         raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
     if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
         raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    if spec.logprobs is not None and spec.logprobs.n_top >= facts.n_vocab:
+        raise InvalidRequest("the vocabulary has fewer tokens", param="top_logprobs")
     unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
     if unknown is not None:
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
@@ -46,6 +53,7 @@ def sequence_of(
         split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
         guide=guide,
         max_jump=max_jump,
+        max_prompt_rows=max_prompt_rows,
     )
 
 

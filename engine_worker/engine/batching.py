@@ -47,9 +47,12 @@ def picks(work: Work, padding: Pick) -> Iterator[Pick]:
     if not isinstance(work, (Decode, Chunk)) or (isinstance(work, Chunk) and not work.is_last):
         yield from [padding] * work.n_rows
         return
+    if isinstance(work, Chunk):
+        yield from [padding] * (work.n_rows - 1)
     sequence, draft = work.sequence, work.draft
+    n_picks = 1 + len(draft)
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    masks = [None] * work.n_rows if sequence.guide is None else sequence.guide.masks(draft)
+    masks = [None] * n_picks if sequence.guide is None else sequence.guide.masks(draft)
     for at, mask in enumerate(masks):
         yield Pick(
             sequence.sampler,

@@ -60,6 +60,11 @@ class Scheduler:
         """Whether there is no sequence."""
         return not (self.running or self.waiting)
 
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether a sequence needs rows of logits for its prompt."""
+        return any(seq.scores_prompt for seq in self._all())
+
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
         self._pausing.arrived(sequence)
@@ -186,6 +191,8 @@ class Scheduler:
         started: list[Started] = []
         for sequence in prompts:
             count = self._shape.next_chunk(sequence, chunks, budget)
+            if count and sequence.scores_prompt and _scores_any(chunks):
+                count = 0  # the spare rows of logits are those of one prompt
             if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
                 continue
@@ -228,6 +235,10 @@ class Scheduler:
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
+
+
+def _scores_any(chunks: list[Chunk]) -> bool:
+    return any(chunk.sequence.scores_prompt for chunk in chunks)
 
 
 def _share(sequence: Sequence, other: Sequence, n_tokens: int) -> bool:

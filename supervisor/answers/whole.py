@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, TokenLogprobs
 from supervisor.answers.parser import NewParser
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -27,13 +28,16 @@ class ToolCall(Struct, frozen=True):
 
 
 class WholeAnswer(Struct, frozen=True):
-    """One choice, finished. `parts` have the same in its order, adjoining pieces as one."""
+    """One choice, finished. `parts` have its text, calls and end in their order, with adjoining
+    pieces as one."""
 
     text: str
     reasoning: str
     calls: tuple[ToolCall, ...]
     ended: Ended
     parts: tuple[Part, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 def whole_answer(texts: Iterable[str], reason: FinishReason, new_parser: NewParser) -> WholeAnswer:
@@ -49,8 +53,10 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
     begun: list[ToolCallBegun] = []
     arguments: list[list[str]] = []
     ended: Ended | None = None
-    whole = joined(parts)
-    for part in whole:
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs] = []
+    parts = tuple(parts)
+    for part in parts:
         match part:
             case Text(piece):
                 text.append(piece)
@@ -61,6 +67,9 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
                 arguments.append([])
             case ToolCallArguments(call, piece):
                 arguments[call].append(piece)
+            case Logprobs(tokens, prompt):
+                logprobs += tokens
+                prompt_logprobs += prompt
             case Ended():
                 ended = part
             case Begun():
@@ -73,5 +82,7 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
-        whole,
+        joined(part for part in parts if not isinstance(part, Begun | Logprobs)),
+        tuple(logprobs),
+        tuple(prompt_logprobs),
     )

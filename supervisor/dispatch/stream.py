@@ -19,6 +19,7 @@ from supervisor.answers.parser import Parser
 from supervisor.answers.parts import BEGUN, Ended, Part
 from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
+from supervisor.dispatch.logprobs import LogprobsReader
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.timings import Timings
@@ -129,24 +130,30 @@ class LogParser:
     It adds to the parser's parts the facts that only the log has.
     """
 
-    __slots__ = ("_log", "_parser")
+    __slots__ = ("_log", "_logprobs", "_parser")
 
     def __init__(self, log: StreamLog) -> None:
         self._log = log
+        self._logprobs = LogprobsReader(log) if log.request.logprobs is not None else None
         self._parser: Parser | None = None
 
     def feed(self, text: str) -> Sequence[Part]:
         parser = self._parser or self._made()
-        return parser.feed(text)
+        if self._logprobs is None:
+            return parser.feed(text)
+        logprobs = self._logprobs.read(len(text))
+        return (*(() if logprobs is None else (logprobs,)), *parser.feed(text))
 
     def end(self, reason: FinishReason) -> Sequence[Part]:
         parts = (self._parser or self._made()).end(reason)
         stop = self._log.stop
-        if stop is None:
-            return parts
-        return tuple(
-            structs.replace(part, stop=stop) if isinstance(part, Ended) else part for part in parts
-        )
+        if stop is not None:
+            parts = [
+                structs.replace(part, stop=stop) if isinstance(part, Ended) else part
+                for part in parts
+            ]
+        logprobs = None if self._logprobs is None else self._logprobs.end()
+        return parts if logprobs is None else (logprobs, *parts)
 
     def _made(self) -> Parser:
         parser = self._parser = self._log.reading.new_parser()
@@ -217,6 +224,15 @@ class ResponseStream:
             cached=sum(log.n_cached or 0 for log in firsts),
             completion=sum(log.n_generated for log in self.logs),
         )
+
+    def usage_of(self, index: int) -> Usage:
+        """The tokens of one choice so far, its prompt's included."""
+        log = self.logs[index]
+        return Usage(len(log.prompt_tokens or ()), log.n_cached or 0, log.n_generated)
+
+    def tokens_of(self, index: int) -> tuple[int, ...]:
+        """The ids that one choice has generated so far, those of a stop string included."""
+        return tuple(self.logs[index].tokens)
 
     @property
     def outcome(self) -> Outcome:

@@ -8,7 +8,7 @@ from array import array
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, Tokens
+from gpufc.protocol import Delta, FinishReason, TokenLogprobs, Tokens
 from supervisor.dispatch.request import GenerationRequest, Reading
 
 
@@ -22,6 +22,9 @@ class StreamLog:
     Invariants: `tokens` only grows, by tokens of the newest epoch in `epochs` at the next position;
     `texts[i]` is the text that the i-th appended delta released; there is at most one terminal
     state (`finish` or `error`), and nothing changes after it.
+
+    `logprobs` has an entry for each of `tokens` where the request wants them; `prompt_logprobs` are
+    those of the prompt, there with the first delta.
 
     `opening` is the end of the prompt's text.
 
@@ -41,10 +44,12 @@ class StreamLog:
         "finish",
         "fruitless_dispatches",
         "index",
+        "logprobs",
         "n_cached",
         "no",
         "opening",
         "prompt_index",
+        "prompt_logprobs",
         "prompt_tokens",
         "request",
         "scope",
@@ -72,6 +77,8 @@ class StreamLog:
         self.opening = ""
         self.fingerprint: str | None = None
         self.tokens = array("i")
+        self.logprobs: list[TokenLogprobs] = []
+        self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self.texts: list[str] = []
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
@@ -144,6 +151,9 @@ class StreamLog:
             else:
                 self.tokens.extend(tokens)
             self.fruitless_dispatches = 0
+        if self.request.logprobs is not None:
+            self.logprobs += delta.logprobs
+            self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs
         self.texts.append(delta.text)
         self.finish = delta.finish
         self.by_end_token = delta.by_end_token

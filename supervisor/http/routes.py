@@ -1,24 +1,35 @@
 """The table of all routes and their scopes. Any other path is refused."""
 
+from functools import wraps
+
 from aiohttp import web
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
+from supervisor.http.anthropic import claude_code, messages
+from supervisor.http.anthropic import models as anthropic_models
 from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
+from supervisor.http.edge.errors import ANTHROPIC_VERSION
 from supervisor.http.edge.middleware import (
     OPEN_ACCESS,
     PUBLIC,
     Authenticator,
+    Handler,
     Rule,
     access,
     add_headers,
     boundary,
 )
 from supervisor.http.generation import durable
-from supervisor.http.llama_server import adapters, tokens
-from supervisor.http.openai import chat, completions, models
+from supervisor.http.llama_server import adapters, state, template, tokens
+from supervisor.http.llama_server import completion as native
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import library as ollama_library
+from supervisor.http.ollama import models as ollama_models
+from supervisor.http.openai import chat, completions, media, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
 from supervisor.http.responses import handlers as responses
@@ -27,13 +38,28 @@ from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
 from supervisor.http.service import admin, health, index, stats
 
+
+def by_version(theirs: Handler, otherwise: Handler) -> Handler:
+    """The handler of a path that Anthropic's API has too: `theirs` for its clients."""
+
+    @wraps(otherwise)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        chosen = theirs if ANTHROPIC_VERSION in request.headers else otherwise
+        return await chosen(request)
+
+    return handler
+
+
+list_models = by_version(anthropic_models.list_models, models.list_models)
+get_model = by_version(anthropic_models.get_model, models.get_model)
+
 ROUTES = (
     Route("GET", "/livez", health.livez, PUBLIC, short=True),
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
-    Route("GET", "/v1/models", models.list_models, Scope.GENERATE),
-    Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
+    Route("GET", "/v1/models", list_models, Scope.GENERATE),
+    Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
@@ -43,8 +69,28 @@ ROUTES = (
     Route(
         "GET", "/v1/responses/{response}/input_items", responses.list_input_items, Scope.GENERATE
     ),
+    Route("POST", "/v1/messages", messages.create_message, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/messages/count_tokens", messages.count_tokens, Scope.GENERATE),
+    Route("GET", "/api/hello", claude_code.hello, Scope.GENERATE, short=True),
+    Route("POST", "/api/event_logging/batch", claude_code.drop_events, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
     Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
+    Route("POST", "/api/chat", ollama_chat.chat, Scope.GENERATE, queues=True),
+    Route("POST", "/api/generate", ollama_completion.generate_text, Scope.GENERATE, queues=True),
+    Route("GET", "/api/tags", ollama_models.list_tags, Scope.GENERATE),
+    Route("GET", "/api/ps", ollama_models.list_loaded, Scope.GENERATE),
+    Route("GET", "/api/version", ollama_models.version, Scope.GENERATE),
+    Route("POST", "/api/show", ollama_models.show, Scope.GENERATE),
+    Route("POST", "/api/pull", ollama_library.pull, Scope.GENERATE),
+    Route("POST", "/api/create", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/copy", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/push", ollama_library.refuse_change, Scope.GENERATE),
+    Route("DELETE", "/api/delete", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/completion", native.create_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/infill", native.fill_gap, Scope.GENERATE, queues=True),
+    Route("POST", "/apply-template", template.apply_template, Scope.GENERATE),
+    Route("GET", "/props", state.get_props, Scope.READ),
+    Route("GET", "/slots", state.get_slots, Scope.READ),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
@@ -52,6 +98,7 @@ ROUTES = (
     Route("GET", "/", index.get_index, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
     Route("GET", "/docs", openapi.get_page, Scope.READ),
+    *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
 )
 
 

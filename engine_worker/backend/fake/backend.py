@@ -329,5 +329,6 @@ def _facts(
         eos_text=SPECIALS[EOS],
         system_info="fake",
         adapters=tuple(file.name for file in adapter_files(config.adapters)),
+        can_infill=True,
         metadata={"general.architecture": "fake", "general.file_type": 0},
     )

@@ -288,6 +288,7 @@ class Loader:
             devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
             adapters=tuple(file.name for file in self._adapters),
+            can_infill=vocabulary.infill_tokens() is not None,
             metadata=described(self._header),
             modified_at=self._header.parts[0].stat().st_mtime,
         )

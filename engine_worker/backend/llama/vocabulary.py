@@ -115,10 +115,11 @@ class Vocabulary:
             names=names,
             first=tuple(around[:n_first]),
             last=tuple(around[n_first:]),
-            infill=self._infill_tokens(),
+            infill=self.infill_tokens(),
         )
 
-    def _infill_tokens(self) -> InfillTokens | None:
+    def infill_tokens(self) -> InfillTokens | None:
+        """The fill-in-the-middle tokens; None for a model without."""
         prefix, suffix, middle, repository, file = (
             getattr(self._lc, f"llama_vocab_fim_{name}")(self.pointer)
             for name in ("pre", "suf", "mid", "rep", "sep")

@@ -15,8 +15,8 @@ from supervisor.http.edge.streams import EventEncoder
 class Exchange(Struct, frozen=True, kw_only=True):
     """The facts of one answer that every dialect may tell. `created` is unix time in seconds.
 
-    `usage` gives the tokens so far: the prompt's are known once a choice has begun. `timings` are
-    complete when the request has ended.
+    `usage` gives the tokens so far: the prompt's are known once a choice has begun. `usage_of` and
+    `tokens_of` are those of one choice. `timings` are complete when the request has ended.
     """
 
     id: str
@@ -25,6 +25,8 @@ class Exchange(Struct, frozen=True, kw_only=True):
     system_fingerprint: str | None
     request: GenerationRequest
     usage: Callable[[], Usage]
+    usage_of: Callable[[int], Usage]
+    tokens_of: Callable[[int], tuple[int, ...]]
     timings: Timings
 
     def call_id(self, index: int, call: int) -> str:

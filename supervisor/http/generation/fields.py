@@ -62,6 +62,10 @@ class GenerationFields(ConstraintFields, kw_only=True):
         | None
     ) = None
     ignore_eos: bool | None = None
+    logprobs: bool | Annotated[int, Meta(ge=0)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0)] | None = None
+    n_probs: Annotated[int, Meta(ge=0)] | None = None
+    post_sampling_probs: bool | None = None
     lora: LoraFields | None = None
     cache_prompt: bool | None = None
 

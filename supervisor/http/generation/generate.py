@@ -5,7 +5,7 @@ import time
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.protocol import Prompt, TextPrompt
+from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
@@ -16,8 +16,8 @@ from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
     DurableReader,
-    NumberedEvents,
     find_or_start,
+    numbered,
     read_headers,
 )
 from supervisor.http.generation.fields import GenerationFields
@@ -25,12 +25,15 @@ from supervisor.http.generation.fields import GenerationFields
 
 class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
-    `headers` go with it."""
+    `headers` go with it. `best_of` is the number of choices to generate for each prompt where it is
+    not `n`."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
     reading: ReadingOf = plain
     headers: dict[str, str] = {}
+    logprobs: LogprobsWanted | None = None
+    best_of: int | None = None
 
 
 async def generate(
@@ -87,7 +90,7 @@ def _accept(
         id=request[REQUEST_ID],
         model=model,
         prompts=asked.prompts,
-        n=n,
+        n=asked.best_of or n,
         sampling=validation.sampling(body, biases),
         max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
@@ -97,6 +100,7 @@ def _accept(
         constraint=constraint_of(body),
         reading=asked.reading,
         adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
+        logprobs=asked.logprobs,
     )
 
 
@@ -117,7 +121,7 @@ async def _send(
         return json_response(dialect.whole(exchange, choices), headers=headers)
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
-        encoder = NumberedEvents(encoder, reader)
+        encoder = numbered(encoder, reader)
     return await send_stream(request, reader, encoder, services(request).config.limits, headers)
 
 
@@ -133,5 +137,7 @@ def _exchange(
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
         request=wanted,
         usage=lambda: reader.usage,
+        usage_of=stream.usage_of,
+        tokens_of=stream.tokens_of,
         timings=stream.timings,
     )

@@ -25,6 +25,7 @@ ERROR_STATUSES: Mapping[str, str] = {
     "415": "the body is not JSON",
     "429": "a limit of the key is reached",
     "500": "the service failed; the log has the request's id",
+    "501": "a route for work that this service does not do",
     "503": "overloaded, loading or draining; `Retry-After` says for how long",
 }
 
@@ -86,7 +87,7 @@ def _operation(each: Described, refs: Mapping[int, Json]) -> Json:
         "summary": each.summary,
         "tags": [each.group],
         "operationId": _operation_id(each),
-        "responses": {"200": answered, **_errors(each)},
+        "responses": _errors(each) if spec.refuses else {"200": answered, **_errors(each)},
     }
     names = _PARAMETER.findall(each.path)
     if names:

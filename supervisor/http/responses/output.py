@@ -13,6 +13,7 @@ from gpufc.protocol import FinishReason
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
@@ -85,7 +86,7 @@ class Output:
                 return self._gain(text)
             case Ended(reason):
                 return self._end(reason)
-            case Begun():
+            case Begun() | Logprobs():
                 return []
 
     def _message(self) -> list[Change]:

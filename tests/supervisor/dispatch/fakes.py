@@ -4,6 +4,8 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable
 
+from msgspec import structs
+
 from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
@@ -16,6 +18,8 @@ from gpufc.protocol import (
     FinishReason,
     Generate,
     InfillPrompt,
+    Logprob,
+    LogprobsWanted,
     Prepare,
     Prepared,
     Prompt,
@@ -23,6 +27,7 @@ from gpufc.protocol import (
     Started,
     Step,
     TextPrompt,
+    TokenLogprobs,
     Tokens,
     ToWorker,
 )
@@ -69,6 +74,23 @@ def tokens_of(prompt: Prompt) -> Tokens:
 def piece(spec: Generate, position: int) -> str:
     """The fake model's text: prompt, choice and position, so that no mix-up goes unseen."""
     return f"[{sum(spec.prompt_tokens)}.{spec.choice}.{position}]"
+
+
+def logprobs_of(spec: Generate, position: int) -> TokenLogprobs:
+    """The fake model's log probability of a token: different for each choice and position."""
+    text = piece(spec, position)
+    token = Logprob(position, text.encode(), -0.125 * (1 + position + 8 * (spec.choice % 3)))
+    n_top = spec.logprobs.n_top if spec.logprobs else 0
+    others = [Logprob(500 + rank, b"<%d>" % rank, -1.0 - rank) for rank in range(n_top)]
+    return TokenLogprobs(token, tuple(others), len(text))
+
+
+def prompt_logprobs_of(spec: Generate) -> tuple[TokenLogprobs, ...]:
+    """Those of a prompt of one token for each byte."""
+    return tuple(
+        TokenLogprobs(Logprob(token, bytes((token,)), -0.5 if at else None), (), 1)
+        for at, token in enumerate(spec.prompt_tokens)
+    )
 
 
 def text_of(prompt: str, n_tokens: int = N_TOKENS, choice: int = 0) -> str:
@@ -189,7 +211,16 @@ class FakeWorker:
             del self.active[no]
         positions = range(position, end)
         text = "".join(piece(spec, at) for at in positions)
-        return Delta(no, position, tuple(positions), text, finish)
+        delta = Delta(no, position, tuple(positions), text, finish)
+        if spec.logprobs is None:
+            return delta
+        return structs.replace(
+            delta,
+            logprobs=tuple(logprobs_of(spec, at) for at in positions),
+            prompt_logprobs=()
+            if position or not spec.logprobs.prompt
+            else prompt_logprobs_of(spec),
+        )
 
     def die(self, reason: ExitReason = KILLED) -> None:
         self.lost = True
@@ -276,6 +307,7 @@ def request(
     name: str = "r",
     parser: NewParser = PlainText,
     stop: tuple[str, ...] = (),
+    logprobs: LogprobsWanted | None = None,
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -287,6 +319,7 @@ def request(
         n=n,
         max_tokens=max_tokens,
         stop=stop,
+        logprobs=logprobs,
         reading=lambda _opening: Reading(parser),
     )
 

@@ -35,7 +35,8 @@ def test_every_route_is_described() -> None:
 def test_every_route_with_a_body_has_its_type_and_an_example() -> None:
     for route in ROUTES:
         spec = SPECS.get((route.method, route.path))
-        takes_one = route.method == "POST" and route.path not in WITHOUT_BODY
+        refuses = spec is not None and spec.refuses
+        takes_one = route.method == "POST" and route.path not in WITHOUT_BODY and not refuses
         assert bool(spec and spec.body) == takes_one, route.path
         assert spec is None or (spec.body is None) == (spec.example is None)
     assert SPECS.keys() <= {(r.method, r.path) for r in ROUTES}
@@ -109,11 +110,11 @@ async def test_the_page_needs_nothing_from_outside(service: Service) -> None:
     [
         route
         for route in ROUTES
-        if route.method == "POST"
+        if (spec := SPECS.get((route.method, route.path)))
+        and spec.body
         and route.scope is not Scope.ADMIN
-        and route.path not in WITHOUT_BODY
     ],
-    ids=lambda r: r.path,
+    ids=lambda route: route.path,
 )
 async def test_every_example_is_answered_as_described(route: Any, service: Service) -> None:
     spec = SPECS[route.method, route.path]
@@ -121,3 +122,13 @@ async def test_every_example_is_answered_as_described(route: Any, service: Servi
     assert answer.status == 200, answer.body
     if spec.answer is not None:
         msgspec.convert(json.loads(answer.body), spec.answer)
+
+
+@pytest.mark.parametrize("route", [key for key, spec in SPECS.items() if spec.refuses], ids=str)
+async def test_a_route_that_only_refuses_is_described_and_does_so(
+    route: tuple[str, str], service: Service
+) -> None:
+    method, path = route
+    assert "200" not in DOCUMENT["paths"][path][method.lower()]["responses"]
+    async with service.http.request(method, path, json={}) as response:
+        assert response.status == 501
