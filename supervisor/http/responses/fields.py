@@ -115,6 +115,11 @@ def refuse_unserved(body: ResponsesFields) -> None:
         raise InvalidRequest(
             "prompt templates are not supported; use instructions and input", param="prompt"
         )
+    for name in ("logprobs", "top_logprobs", "n_probs"):
+        if getattr(body, name):
+            raise InvalidRequest(
+                "log probabilities are not supported here; use chat completions", param=name
+            )
     if (body.n or 1) > 1:
         raise InvalidRequest("a response has one answer; n is at most 1", param="n")
     if body.truncation not in (None, "auto", "disabled"):
