@@ -12,7 +12,7 @@ from gpufc.errors import InvalidRequest
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.history import MAX_MESSAGES
 
-MAX_TOOLS = 4096
+MAX_ENTRIES = 4096
 """Entries of `tools` that are decoded at all."""
 
 
@@ -79,7 +79,7 @@ class ResponsesFields(GenerationFields, kw_only=True):
     previous_response_id: str | None = None
     store: bool | None = None
     include: list[str] | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_ENTRIES)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None

@@ -4,6 +4,7 @@ A function stays one. A tool of a namespace gets the name `NAMESPACE__NAME`. A c
 function with one text. Tools of other types are left out by the one rule of `generation.tools`.
 """
 
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ INPUT_SCHEMA: dict[str, Any] = {
 """The parameters of a custom tool's function. Its text may have a pattern besides."""
 
 _JOINT = "__"
+MAX_TOOLS = 1024
+"""Functions and custom tools of one request, those in namespaces included."""
 
 
 class Format(Struct, frozen=True):
@@ -117,8 +120,11 @@ def _add(
     if not defined.name:
         raise InvalidRequest("a tool needs a name", param=f"{place}.name")
     name = flat_name(defined.name, namespace)
-    while name in called:  # the model must be able to say which one it means
-        name += "_"
+    if name in called:  # the model must be able to say which one it means
+        numbered = (f"{name}_{number}" for number in count(len(called) + 1))
+        name = next(one for one in numbered if one not in called)
+    if len(called) >= MAX_TOOLS:
+        raise InvalidRequest(f"at most {MAX_TOOLS} tools", param="tools")
     is_custom = defined.type == "custom"
     called[name] = Called(defined.name, namespace, is_custom)
     if is_custom:
