@@ -89,6 +89,11 @@ class Output:
             case Begun() | Logprobs():
                 return []
 
+    def more(self, text: str) -> None:
+        """As `feed` with further text of the open message."""
+        if self._open is not None:
+            self._open.pieces.append(text)
+
     def _message(self) -> list[Change]:
         return self._begin("msg", OpenMessage)
 
