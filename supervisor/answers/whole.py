@@ -28,8 +28,8 @@ class ToolCall(Struct, frozen=True):
 
 
 class WholeAnswer(Struct, frozen=True):
-    """One choice, finished. `parts` have the same in its order, adjoining pieces as one, without the
-    log probabilities."""
+    """One choice, finished. `parts` have its text, calls and end in their order, with adjoining
+    pieces as one."""
 
     text: str
     reasoning: str
@@ -82,7 +82,7 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
-        joined(part for part in parts if not isinstance(part, Logprobs)),
+        joined(part for part in parts if not isinstance(part, Begun | Logprobs)),
         tuple(logprobs),
         tuple(prompt_logprobs),
     )
