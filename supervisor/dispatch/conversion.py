@@ -14,6 +14,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
     request = log.request
     if log.prompt_tokens is None:
         raise ValueError("a sequence cannot start before its prompt is prepared")
+    reading = log.reading
     return Generate(
         epoch,
         log.no,
@@ -27,8 +28,8 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         replay=request.replay,
         cache_prompt=request.cache_prompt,
         scope=log.scope,
-        spelt=log.reading.spelt,
-        constraint=request.constraint,
+        spelt=reading.spelt,
+        constraint=reading.constraint or request.constraint,
         adapters=request.adapters,
         logprobs=request.logprobs,
     )

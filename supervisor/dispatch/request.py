@@ -50,10 +50,14 @@ ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}), is_a
 
 
 class Reading(Struct, frozen=True):
-    """How an answer's text is read. `spelt` are control tokens that the text must show."""
+    """How an answer's text is read. `spelt` are control tokens that the text must show.
+
+    `constraint` makes the text be of the format that is read. It holds instead of the request's.
+    """
 
     new_parser: NewParser = PlainText
     spelt: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 PLAIN = Reading()

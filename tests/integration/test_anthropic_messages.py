@@ -12,6 +12,7 @@ import pytest
 from tests.integration.fake_service import FAKE
 from tests.service import Service, service
 
+N_CTX = 65_536
 N_TOKENS = 60
 N_TOOLS, N_TURNS = 20, 10
 ENDS = ("message_start", "message_delta", "message_stop")
@@ -21,7 +22,7 @@ ENDS = ("message_start", "message_delta", "message_stop")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("anthropic") / "run"
     environ = FAKE | {"GPUFC_ALIASES": "claude-*"}
-    with service(folder, "--n-ctx", "65536", environ=environ) as started:
+    with service(folder, "--n-ctx", str(N_CTX), environ=environ) as started:
         yield started
 
 
@@ -90,6 +91,14 @@ async def test_a_stop_sequence_is_told(client: anthropic.AsyncAnthropic) -> None
     for message in (whole, streamed):
         assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "STOP")
         assert [block.text for block in message.content if block.type == "text"] == ["before "]
+
+
+async def test_the_end_of_the_context_is_told(client: anthropic.AsyncAnthropic) -> None:
+    message = await client.messages.create(**asked("x" * (N_CTX - 60), max_tokens=8000))
+    assert message.stop_reason == "model_context_window_exceeded"
+    usage = message.usage
+    read = usage.cache_read_input_tokens or 0
+    assert usage.input_tokens + read + usage.output_tokens == N_CTX
 
 
 def tool(number: int) -> dict[str, Any]:

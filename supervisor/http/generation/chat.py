@@ -13,6 +13,7 @@ from gpufc.errors import InvalidRequest
 from gpufc.nesting import is_deeper
 from supervisor.http.edge.context import Services
 from supervisor.http.generation import validation
+from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.generate import Asked
 from supervisor.http.generation.history import Messages, history
@@ -49,6 +50,7 @@ def asked_of(front: Services, body: ChatFields) -> Asked:
         partial(front.dispatcher.facts, model),
         tools,
         parallel=body.parallel_tool_calls is not False,
+        constraint=constraint_of(body),
     )
     logprobs = chat_logprobs(body, front.config.limits)
     return Asked((_prompt(body, tools),), limit, reading, tools.headers, logprobs)

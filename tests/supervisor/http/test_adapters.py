@@ -56,6 +56,13 @@ async def test_the_worker_is_told_the_adapters(
 
 async def test_the_adapters_are_listed() -> None:
     async with running() as service:
+        service.fleet.start_worker()
         service.fleet.adapter_names = KNOWN
         listed = (await service.get("/lora-adapters")).json
         assert [(entry["id"], entry["name"]) for entry in listed] == [(0, "pirate"), (1, "sql")]
+        models = (await service.get("/v1/models")).json["data"]
+        assert [(model["id"], model.get("parent")) for model in models] == [
+            (MODEL, None),
+            ("pirate", MODEL),
+            ("sql", MODEL),
+        ]
