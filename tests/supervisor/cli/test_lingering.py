@@ -57,7 +57,7 @@ def test_a_user_who_lingers_is_not_warned(machine: Machine) -> None:
     assert machine.note(machine.own / "gpufc") is None
 
 
-@pytest.mark.parametrize("folder", ["/tmp/gpufc-7", "/run/user/nobody/gpufc"])
+@pytest.mark.parametrize("folder", ["/tmp/gpufc-7", "/run/user/65534/gpufc"])
 def test_a_folder_elsewhere_stays(machine: Machine, folder: str) -> None:
     assert machine.note(Path(folder)) is None
 
