@@ -16,6 +16,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from gpufc.adapters import MAX_ADAPTERS
+
 FLAG = {"flag": True}
 PATH = {"path": True}
 
@@ -143,6 +145,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             extra=FLAG,
         ),
     ] = None
+    aliases: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+        Meta(
+            max_length=256,
+            description="more names that clients may use, such as `claude-*`; `*` is any text",
+        ),
+    ] = ()
     n_ctx: Annotated[
         int,
         Meta(ge=16, le=16_777_216, description="tokens that one request may use", extra=FLAG),
@@ -250,6 +259,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             extra=PATH,
         ),
     ] = None
+    adapters: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=4096)], ...],
+        Meta(
+            max_length=MAX_ADAPTERS,
+            description="LoRA adapters to load: `NAME=FILE`, or a file, which names it; a request"
+            " chooses one by its name in `model`, or by `lora`",
+        ),
+    ] = ()
     special_tokens_in_content: Annotated[
         bool, Meta(description="read control tokens, such as `<|im_end|>`, in messages' contents")
     ] = False
@@ -330,6 +347,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_logit_bias: Annotated[
         int, Meta(ge=0, le=1000, description="most entries of `logit_bias`")
     ] = 1000
+    max_top_logprobs: Annotated[
+        int, Meta(ge=0, le=256, description="most log probabilities in a token's place")
+    ] = 20
     max_body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 30, description="largest request body, in bytes")
     ] = 8 * 1024 * 1024
@@ -376,6 +396,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_durable_bytes: Annotated[
         int,
         Meta(ge=65_536, le=1 << 36, description="memory for durable requests, in bytes"),
+    ] = 64 * 1024 * 1024
+    max_stored_responses: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="most responses remembered for a principal")
+    ] = 1000
+    max_stored_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 36, description="memory for a principal's responses, in bytes")
     ] = 64 * 1024 * 1024
 
 

@@ -12,7 +12,8 @@
     └── RequestError                     the client: HTTP status, OpenAI's type, code
         ├── InvalidRequest               400 invalid_request_error invalid_value
         │   ├── ContextLengthExceeded    400 invalid_request_error context_length_exceeded
-        │   └── InvalidGrammar           400 invalid_request_error invalid_grammar
+        │   ├── InvalidGrammar           400 invalid_request_error invalid_grammar
+        │   └── PreviousResponseNotFound 400 invalid_request_error previous_response_not_found
         ├── AuthenticationFailed         401 authentication_error invalid_api_key
         ├── PermissionDenied             403 permission_error permission_denied
         ├── NotFound                     404 invalid_request_error not_found
@@ -26,6 +27,7 @@
         ├── Overloaded                   503 overloaded_error overloaded
         ├── EngineUnavailable            503 engine_unavailable engine_unavailable
         ├── SwapRefused                  409 invalid_request_error swap_refused
+        ├── NotSupported                 501 not_supported_error not_supported
         ├── EngineCrashed                500 server_error engine_crashed
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
         └── InternalError                500 server_error internal_error
@@ -122,6 +124,12 @@ class InvalidGrammar(InvalidRequest):
     code = "invalid_grammar"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """The response that a conversation goes on from is not remembered."""
+
+    code = "previous_response_not_found"
+
+
 class AuthenticationFailed(RequestError):
     status = 401
     kind = "authentication_error"
@@ -202,6 +210,14 @@ class SwapRefused(RequestError):
     status = 409
     kind = "invalid_request_error"
     code = "swap_refused"
+
+
+class NotSupported(RequestError):
+    """A route of a client API for work that this service does not do."""
+
+    status = 501
+    kind = "not_supported_error"
+    code = "not_supported"
 
 
 class EngineCrashed(RequestError):

@@ -12,6 +12,10 @@ MAX_SEQUENCES = 256
 """llama.cpp's limit of sequences in one context (`LLAMA_MAX_SEQ`), and that of the boot message."""
 
 
+Metadata = dict[str, bool | int | float | str | tuple[int | float | bool, ...]]
+"""Entries of a model file's header, by key."""
+
+
 class EngineDevice(Struct, frozen=True, array_like=True):
     """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
 
@@ -52,6 +56,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `generates` | false for a model that only embeds or ranks |
     | `embedding_size` | numbers of an embedding; 0 where there are none |
     | `embedding_tokens` | tokens of the longest input of an embedding or a score |
+    | `adapters` | names of the LoRA adapters that a request may choose |
+    | `can_infill` | the model has fill-in-the-middle tokens |
+    | `metadata` | the short entries of the model file's header |
+    | `modified_at` | when the model file was last changed, unix seconds; 0 if unknown |
     """
 
     fingerprint: str
@@ -81,6 +89,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     embedding_size: int = 0
     embedding_tokens: int = 0
     pooling: Pooling = Pooling.MEAN
+    adapters: tuple[str, ...] = ()
+    can_infill: bool = False
+    metadata: Metadata = {}
+    modified_at: float = 0.0
 
     @property
     def wholly_on_device(self) -> bool:

@@ -24,6 +24,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from gpufc.adapters import MAX_ADAPTERS, Adapters
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint
@@ -31,13 +32,16 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
 
 HEARTBEAT_S = 0.25
 """Time between two heartbeats of the worker's IO thread."""
+
+MAX_TOP_LOGPROBS = 256
+"""More than any client may ask for, and fewer than any vocabulary has."""
 
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
@@ -85,7 +89,27 @@ class TokenPrompt(Struct, frozen=True, array_like=True, tag=True):
     tokens: Tokens
 
 
-Prompt = TextPrompt | TokenPrompt | ChatPrompt
+class ContextFile(Struct, frozen=True, array_like=True):
+    """A file whose text stands before the code to complete."""
+
+    name: str
+    text: str
+
+
+class InfillPrompt(Struct, frozen=True, array_like=True, tag=True):
+    """Text with a gap between `prefix` and `suffix`, which the answer fills.
+
+    The worker writes it with the model's fill-in-the-middle tokens, and refuses it, naming `param`,
+    where the model has none. Control tokens in the texts are read as text.
+    """
+
+    prefix: str
+    suffix: str
+    files: tuple[ContextFile, ...] = ()
+    param: str = "suffix"
+
+
+Prompt = TextPrompt | TokenPrompt | ChatPrompt | InfillPrompt
 
 
 class PairPrompt(Struct, frozen=True, array_like=True, tag=True):
@@ -116,12 +140,26 @@ class Prepare(Message, frozen=True):
     constraint: Constraint | None = None
 
 
+class LogprobsWanted(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """The log probabilities that a request wants: of each generated token and the `n_top` best ones
+    in its place.
+
+    They are the model's, before masks, biases and sampling; with `after_sampling` those of the
+    distribution that the token was drawn from. With `prompt` the prompt's tokens have theirs too.
+    """
+
+    n_top: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    after_sampling: bool = False
+    prompt: bool = False
+
+
 class Generate(Message, frozen=True):
     """Run one sequence. `choice` numbers the choices of one client's request.
 
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
-    share cached prefixes. `spelt` are control tokens that the answer's text shows.
+    share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
+    applied to all of its tokens.
     """
 
     request: RequestNo
@@ -137,6 +175,8 @@ class Generate(Message, frozen=True):
     scope: str = ""
     spelt: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
+    logprobs: LogprobsWanted | None = None
 
 
 class Cancel(Message, frozen=True):
@@ -296,12 +336,36 @@ class Started(Struct, frozen=True, array_like=True):
     n_cached: int
 
 
+class Logprob(Struct, frozen=True, array_like=True, gc=False):
+    """A token and its log probability, which is None for the first token of a prompt. `piece` are
+    its bytes; those of a control token spell it."""
+
+    token: int
+    piece: bytes
+    logprob: float | None
+
+
+class TokenLogprobs(Struct, frozen=True, array_like=True, gc=False):
+    """One token of a sequence, and the best tokens in its place, the best first.
+
+    `n_chars` counts the characters of text that end with the token, before stop strings are cut
+    off: none inside a character.
+    """
+
+    token: Logprob
+    top: tuple[Logprob, ...]
+    n_chars: int
+
+
 class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     """One sequence's gain in one step. With `finish` set, it is terminal.
 
     `position` is the index of the first of `tokens` among the generated tokens. `text` may be sent
     to the client: it lags behind the tokens inside a character or a possible stop string.
-    `by_end_token`: the model has generated an end token, which is not one of `tokens`."""
+    `by_end_token`: the model has generated an end token, which is not one of `tokens`.
+    `stopped_by` is the index in `Generate.stop` of the stop string that ended the sequence.
+    `logprobs` are those of `tokens` where the request wants them, and `prompt_logprobs` those of
+    the whole prompt, in the delta of position 0."""
 
     request: RequestNo
     position: int
@@ -309,6 +373,9 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     text: str
     finish: FinishReason | None = None
     by_end_token: bool = False
+    stopped_by: int | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
     @property
     def n_generated(self) -> int:

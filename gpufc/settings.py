@@ -297,6 +297,8 @@ def _checked(given: _Given, model: str | None) -> Value:
     kind = _kind(key.type)
     if isinstance(raw, bool) and isinstance(kind, inspect.EnumType):
         raw = str(raw).lower()  # TOML's true and false are enum words here
+    if isinstance(raw, str) and isinstance(kind, inspect.VarTupleType):
+        raw = [part.strip() for part in raw.split(",")] if raw else []
     try:
         value = msgspec.convert(raw, key.type, strict=source.origin is Origin.FILE)
     except msgspec.ValidationError as err:
@@ -347,6 +349,8 @@ def _wanted(key: Key) -> str:
         case inspect.StrType(max_length=most_letters, min_length=least):
             limit = f" of at most {most_letters:,} letters" if most_letters else ""
             return f"it must be text{limit}{' and not empty' if least else ''}"
+        case inspect.VarTupleType():
+            return "it must be a list of texts, none of them empty"
         case _:
             return ""
 

@@ -41,6 +41,7 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.suspects",
     "supervisor.dispatch.durable",
     "supervisor.dispatch.conversion",
+    "supervisor.dispatch.timings",
 ]
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from engine_worker.backend.candidates import CandidateFinder, Logits
 from engine_worker.backend.embedder import Embedder
+from gpufc.adapters import Adapters
 from gpufc.facts import MAX_SEQUENCES, ModelFacts
 
 __all__ = ["MAX_SEQUENCES", "Backend", "Batch", "LoadProgress", "Logits", "ModelFacts"]
@@ -29,7 +30,8 @@ class Batch(Struct):
     `outputs` marks the tokens whose logits are wanted, any number of them in a slot. `chunks` are
     the slots with a prompt chunk in a step that also decodes: a backend may compute these in a pass
     of their own. With `in_one_pass` every other slot has one token; the last token of each chunk is
-    computed in one pass with these, after the rest of the chunk.
+    computed in one pass with these, after the rest of the chunk. `adapters` are applied to all
+    tokens.
     """
 
     tokens: list[int]
@@ -38,6 +40,7 @@ class Batch(Struct):
     outputs: list[bool]
     chunks: set[int] = field(default_factory=set)
     in_one_pass: bool = False
+    adapters: Adapters = ()
 
 
 class SpecialToken(Struct, frozen=True):
@@ -54,12 +57,22 @@ class SpecialToken(Struct, frozen=True):
     strips_right: bool = False
 
 
+class InfillTokens(Struct, frozen=True):
+    """The ids of a vocabulary's fill-in-the-middle tokens."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int | None = None
+    file: int | None = None
+
+
 class SpecialTokens(Struct, frozen=True, kw_only=True):
     """A vocabulary's special tokens.
 
     `names` are what chat templates call them (`bos_token`, …), with their spellings. `first` and
     `last` are put around a text that is tokenized with special tokens, `between` between the texts
-    of a pair.
+    of a pair. `infill` is None for a model that was not trained to fill a gap.
     """
 
     tokens: tuple[SpecialToken, ...] = ()
@@ -67,6 +80,7 @@ class SpecialTokens(Struct, frozen=True, kw_only=True):
     first: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
     between: tuple[int, ...] = ()
+    infill: InfillTokens | None = None
 
 
 class Backend(Protocol):

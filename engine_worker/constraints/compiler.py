@@ -3,6 +3,9 @@
 import threading
 from collections import OrderedDict
 
+import msgspec
+from msgspec import Struct
+
 from engine_worker.backend.port import Backend
 from engine_worker.constraints import llg
 from engine_worker.constraints.guide import Guide
@@ -13,7 +16,18 @@ from gpufc.errors import InvalidGrammar
 MAX_KEPT = 128
 """Compiled grammars. A large one takes some megabytes."""
 
+MAX_MARKERS = len(llg.TRIAL_CONTROL)
+
 Key = tuple[ConstraintKind, str]
+
+
+class _Marked(Struct):
+    """The part of an answer's format that names control tokens."""
+
+    markers: tuple[str, ...] = ()
+
+
+_marked = msgspec.json.Decoder(_Marked)
 
 
 class Compiler:
@@ -44,8 +58,7 @@ class Compiler:
                 self._kept.move_to_end(constraint.key)
                 return
         try:
-            grammar = self._trial.grammar(constraint)
-            matcher = llg.Matcher(self._vocabulary(), grammar)
+            matcher = llg.Matcher(self._vocabulary(), self._grammar(constraint))
         except InvalidGrammar as err:
             raise _refused(constraint, err.message) from None
         with self._lock:
@@ -61,6 +74,26 @@ class Compiler:
                 if matcher is not None:
                     return Guide(matcher.copy(), self._vocabulary().n_words)
             self.compile(constraint)
+
+    def _grammar(self, constraint: Constraint) -> str:
+        if constraint.kind is not ConstraintKind.ANSWER:
+            return self._trial.grammar(constraint)
+        control = self._control(constraint.text)
+        grammar = self._trial.grammar(constraint, tuple(control))
+        return llg.with_tokens(grammar, tuple(control.values()))
+
+    def _control(self, text: str) -> dict[str, int]:
+        """The markers of a format that are control tokens of this model, with their ids."""
+        try:
+            markers = set(_marked.decode(text).markers)
+        except msgspec.MsgspecError as err:
+            raise InvalidGrammar(f"it is no format of an answer: {err}") from None
+        tokens = self._backend.special_tokens().tokens
+        found = {token.text: token.id for token in tokens if token.is_control}
+        control = {text: found[text] for text in sorted(markers & found.keys())}
+        if len(control) > MAX_MARKERS:
+            raise InvalidGrammar(f"at most {MAX_MARKERS} markers")
+        return control
 
     def close(self) -> None:
         """End the trial process."""

@@ -5,16 +5,25 @@ can enforce is refused by its name.
 """
 
 import json
+from collections.abc import Sequence
+
+import msgspec
 
 from engine_worker.constraints import limits, llg
+from engine_worker.constraints.answer import lark_of
 from engine_worker.constraints.schema import rewritten
+from gpufc.answer_format import AnswerFormat
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar
 
 
-def grammar_of(constraint: Constraint) -> str:
-    """The grammar of a constraint. Raises `InvalidGrammar`."""
-    limits.check_size(constraint.text)
+def grammar_of(constraint: Constraint, control: Sequence[str] = ()) -> str:
+    """The grammar of a constraint. That of an answer's format is a Lark text, which
+    `llg.with_tokens` completes: `control` are the control tokens among the format's markers.
+
+    Raises `InvalidGrammar`.
+    """
+    limits.check_constraint(constraint)
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:
             return llg.from_json_schema('{"type": "object"}')
@@ -32,6 +41,16 @@ def grammar_of(constraint: Constraint) -> str:
         case ConstraintKind.GBNF:
             _check_grammar(constraint.text)
             return llg.from_gbnf(constraint.text)
+        case ConstraintKind.ANSWER:
+            return lark_of(_format(constraint.text), control)
+
+
+def _format(text: str) -> AnswerFormat:
+    limits.check_nesting(text, 2 * limits.MAX_JSON_NESTING, "[{", "]}")
+    try:
+        return msgspec.json.decode(text, type=AnswerFormat)
+    except msgspec.MsgspecError as err:
+        raise InvalidGrammar(f"it is no format of an answer: {err}") from None
 
 
 def _check_grammar(text: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from gpufc.constraint import MAX_CONSTRAINT_BYTES
+from gpufc.constraint import MAX_CONSTRAINT_BYTES, MAX_FORMAT_BYTES, Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar
 
 MAX_SCHEMA_DEPTH = 32
@@ -18,12 +18,16 @@ MAX_CHOICES = 10_000
 _COUNT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 
 
-def check_size(text: str) -> None:
+def check_constraint(constraint: Constraint) -> None:
+    """Raises `InvalidGrammar` for a text over the limit of its kind."""
+    is_format = constraint.kind is ConstraintKind.ANSWER
+    check_size(constraint.text, MAX_FORMAT_BYTES if is_format else MAX_CONSTRAINT_BYTES)
+
+
+def check_size(text: str, most: int = MAX_CONSTRAINT_BYTES) -> None:
     """Raises `InvalidGrammar` for a text over the limit."""
-    if len(text) > MAX_CONSTRAINT_BYTES or len(text.encode("utf-8", "replace")) > (
-        MAX_CONSTRAINT_BYTES
-    ):
-        raise InvalidGrammar(f"a schema or grammar has at most {MAX_CONSTRAINT_BYTES} bytes")
+    if len(text) > most or len(text.encode("utf-8", "replace")) > most:
+        raise InvalidGrammar(f"a schema or grammar has at most {most} bytes")
 
 
 def check_nesting(text: str, most: int, opening: str = "([{", closing: str = ")]}") -> None:

@@ -21,7 +21,7 @@ LIMITS = llguidance.LLParserLimits(
 """What a grammar may take when it is compiled, and in one step. A step over its limit ends the
 sequence. The fuel of a step is about 15 ms."""
 
-_JSON = {
+JSON_LAYOUT = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
@@ -129,16 +129,20 @@ class Matcher:
         return words
 
 
+TRIAL_CONTROL = range(257, 257 + 64)
+"""Tokens without a text in the vocabulary of a trial."""
+
+
 def trial_tokenizer() -> Tokenizer:
     """A vocabulary of bytes: enough to find out whether a grammar compiles."""
-    return Tokenizer(_Bytes(), 257)
+    return Tokenizer(_Bytes(), TRIAL_CONTROL.stop)
 
 
 class _Bytes:
     end_tokens = frozenset({256})
 
     def writable(self, token: int) -> bytes:
-        return bytes((token,))
+        return bytes((token,)) if token < 256 else b""
 
     def written(self, text: str) -> list[int]:
         return list(text.encode("utf-8", "replace"))
@@ -146,7 +150,7 @@ class _Bytes:
 
 def from_json_schema(schema: str) -> str:
     """The grammar of a schema in which every keyword is to be enforced."""
-    return _made(llguidance.LLMatcher.grammar_from_json_schema, schema, overrides=_JSON)
+    return _made(llguidance.LLMatcher.grammar_from_json_schema, schema, overrides=JSON_LAYOUT)
 
 
 def from_regex(pattern: str) -> str:
@@ -157,6 +161,19 @@ def from_regex(pattern: str) -> str:
 def from_lark(lark: str) -> str:
     """The grammar of a Lark text in llguidance's dialect."""
     return _made(llguidance.LLMatcher.grammar_from_lark, lark)
+
+
+def with_tokens(lark: str, control: Sequence[int]) -> str:
+    """A Lark text of `lark.Lark` with its control tokens."""
+    marks = (f"mark_{number}: <[{token}]>\n" for number, token in enumerate(control))
+    return from_lark("".join((lark, *marks)))
+
+
+def check(grammar: str) -> None:
+    """Raises `InvalidGrammar` for a grammar that does not compile."""
+    error = llguidance.LLMatcher.validate_grammar(grammar, limits=LIMITS)
+    if error:
+        raise InvalidGrammar(_first_line(error))
 
 
 def from_gbnf(gbnf: str) -> str:

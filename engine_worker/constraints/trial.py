@@ -1,8 +1,8 @@
 """Compiles a constraint in a process that may be killed.
 
-    engine worker            python -m engine_worker.constraints.trial PARENT_PID
-    Trial ── Constraint ─▶   grammar_of, compile with a vocabulary of bytes, first mask
-          ◀─ Tried ──────
+    engine worker        python -m engine_worker.constraints.trial PARENT_PID
+    Trial ── Task ──▶    grammar_of, compile with a vocabulary of bytes, first mask
+          ◀─ Tried ──
 
 A grammar that never ends, fills the memory or overflows the stack dies alone.
 """
@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
-from engine_worker.constraints.limits import check_size
+from engine_worker.constraints.limits import check_constraint
 from engine_worker.disposable import Child, ChildDied
-from gpufc.constraint import Constraint
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import EngineUnavailable, InvalidGrammar
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MEMORY_BYTES = 1 << 30
 CPU_S = 1
 """For one constraint."""
+FORMAT_CPU_S = 2
+"""For the format of an answer, which has the schemas of all of an agent's tools."""
 WAIT_S = 0.5
 """Beyond its CPU time, for a child that runs."""
 START_TIMEOUT_S = 15.0
@@ -32,6 +34,13 @@ START_TIMEOUT_S = 15.0
 
 _MODULE = "engine_worker.constraints.trial"
 _encoder = msgspec.msgpack.Encoder()
+
+
+class Task(Struct, frozen=True, array_like=True):
+    """`control` are the model's control tokens among the markers of an answer's format."""
+
+    constraint: Constraint
+    control: tuple[str, ...] = ()
 
 
 class Tried(Struct, frozen=True, array_like=True):
@@ -52,16 +61,18 @@ class Trial:
         self._lock = threading.Lock()
         self._child: Child | None = None
 
-    def grammar(self, constraint: Constraint) -> str:
-        """The grammar of a constraint that has compiled once.
+    def grammar(self, constraint: Constraint, control: tuple[str, ...] = ()) -> str:
+        """The grammar of a constraint that has compiled once (`grammar_of`).
 
         Raises `InvalidGrammar`, or `EngineUnavailable` if the process does not start.
         """
-        check_size(constraint.text)
+        check_constraint(constraint)
         with self._lock:
             child = self._ready()
             try:
-                answer = child.call(_encoder.encode(constraint), CPU_S + WAIT_S)
+                answer = child.call(
+                    _encoder.encode(Task(constraint, control)), _cpu_s(constraint) + WAIT_S
+                )
                 tried = _decoder.decode(answer)
             except TimeoutError:
                 self._drop()
@@ -105,6 +116,10 @@ class Trial:
             self._child = None
 
 
+def _cpu_s(constraint: Constraint) -> int:
+    return FORMAT_CPU_S if constraint.kind is ConstraintKind.ANSWER else CPU_S
+
+
 # the child's side; llguidance is imported there only
 
 
@@ -119,12 +134,16 @@ def serve(parent: int) -> None:
     if disposable.read_message(source) is None:
         return
     disposable.answer(sink, b"")
-    decoder = msgspec.msgpack.Decoder(Constraint)
+    decoder = msgspec.msgpack.Decoder(Task)
     while (frame := disposable.read_message(source)) is not None:
-        disposable.allow_cpu(CPU_S)
+        task = decoder.decode(frame)
+        disposable.allow_cpu(_cpu_s(task.constraint))
         try:
-            grammar = grammar_of(decoder.decode(frame))
-            matcher = llg.Matcher(tokenizer, grammar)
+            grammar = grammar_of(task.constraint, task.control)
+            completed = grammar
+            if task.constraint.kind is ConstraintKind.ANSWER:
+                completed = llg.with_tokens(grammar, llg.TRIAL_CONTROL[: len(task.control)])
+            matcher = llg.Matcher(tokenizer, completed)
             matcher.mask()
             if matcher.consume(matcher.forced()):
                 matcher.mask()  # the first choice, where some grammars meet their limit

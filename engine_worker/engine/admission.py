@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import lru_cache, partial
 
+from msgspec import structs
+
 from engine_worker.backend.port import Backend, SpecialToken
 from engine_worker.constraints.guide import Guide
 from engine_worker.prompts.embedding_inputs import require_generation
@@ -15,7 +17,12 @@ from gpufc.protocol import Generate
 
 
 def sequence_of(
-    spec: Generate, backend: Backend, guide: Guide | None = None, max_jump: int = 0
+    spec: Generate,
+    backend: Backend,
+    guide: Guide | None = None,
+    *,
+    max_jump: int = 0,
+    max_prompt_rows: int = 1,
 ) -> Sequence:
     """The sequence of a request.
 
@@ -34,8 +41,13 @@ def sequence_of(
         raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
     if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
         raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    if spec.logprobs is not None and spec.logprobs.n_top >= facts.n_vocab:
+        raise InvalidRequest("the vocabulary has fewer tokens", param="top_logprobs")
+    unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
+    if unknown is not None:
+        raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
     return Sequence(
-        spec,
+        _apart(spec),
         sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
         piece=_piece(spec, backend),
         is_end=backend.is_end,
@@ -43,7 +55,15 @@ def sequence_of(
         split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
         guide=guide,
         max_jump=max_jump,
+        max_prompt_rows=max_prompt_rows,
     )
+
+
+def _apart(spec: Generate) -> Generate:
+    """The request with its adapters in its scope: cells computed with them suit no other ones."""
+    if not spec.adapters:
+        return spec
+    return structs.replace(spec, scope=f"{spec.scope}\0{spec.adapters!r}")
 
 
 def _piece(spec: Generate, backend: Backend) -> Callable[[int], bytes]:

@@ -6,12 +6,13 @@ from engine_worker.backend.port import Batch
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
+from gpufc.adapters import Adapters
 from gpufc.sampling import SamplingParams
 
 
 def batch_of(plan: Plan) -> Batch:
     """All tokens of a plan, in the order of its work."""
-    batch = Batch([], [], [], [])
+    batch = Batch([], [], [], [], adapters=_adapters(plan))
     for work in plan.work:
         slot, start = work.slot, work.position
         tokens, n_rows = work.tokens(), work.n_rows
@@ -32,15 +33,26 @@ def batch_of(plan: Plan) -> Batch:
     return batch
 
 
+def _adapters(plan: Plan) -> Adapters:
+    """Those of the plan's sequences, which all have the same (`AdapterTurns`)."""
+    for work in plan.work:
+        if isinstance(work, (Decode, Chunk)):
+            return work.sequence.spec.adapters
+    return ()
+
+
 def picks(work: Work, padding: Pick) -> Iterator[Pick]:
     """A pick for each row of work: for the token after the last computed one, and after each guess;
     `padding` for a row from which no token is chosen."""
     if not isinstance(work, (Decode, Chunk)) or (isinstance(work, Chunk) and not work.is_last):
         yield from [padding] * work.n_rows
         return
+    if isinstance(work, Chunk):
+        yield from [padding] * (work.n_rows - 1)
     sequence, draft = work.sequence, work.draft
+    n_picks = 1 + len(draft)
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    masks = [None] * work.n_rows if sequence.guide is None else sequence.guide.masks(draft)
+    masks = [None] * n_picks if sequence.guide is None else sequence.guide.masks(draft)
     for at, mask in enumerate(masks):
         yield Pick(
             sequence.sampler,

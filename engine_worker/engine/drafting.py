@@ -23,13 +23,16 @@ class Drafting:
         *,
         n_ctx: int,
         n_spare_outputs: int,
+        max_prompt_rows: int = 0,
     ) -> None:
-        """`n_spare_outputs` rows of logits are left when every sequence has one."""
+        """`n_spare_outputs` rows of logits are left when every sequence has one. Up to
+        `max_prompt_rows` of them are a prompt's where a sequence wants its log probabilities."""
         self._speculator = speculator
         self._scheduler = scheduler
         self._reporter = reporter
         self._n_ctx = n_ctx
         self._n_spare_outputs = n_spare_outputs
+        self._max_prompt_rows = max_prompt_rows
         self._is_quiet = True
 
     def before_step(self) -> None:
@@ -75,7 +78,10 @@ class Drafting:
 
     def _room(self, sequences: list[Sequence]) -> int:
         n_known = len(sequences) + sum([seq.n_jumped for seq in sequences])
-        return max(0, min(self._n_spare_outputs, self._scheduler.batch_tokens - n_known))
+        n_rows = self._n_spare_outputs
+        if self._scheduler.scores_prompts:
+            n_rows -= self._max_prompt_rows
+        return max(0, min(n_rows, self._scheduler.batch_tokens - n_known))
 
     def _request(self, sequence: Sequence, left: int) -> DraftRequest:
         in_context = self._n_ctx - len(sequence.tokens) - 1

@@ -4,10 +4,12 @@ Carries the scheduler's plans out on a backend. One thread runs it from the firs
 only `inbox` and `progress` are for other threads.
 """
 
+import collections.abc
 import time
 from collections.abc import Callable
 from itertools import zip_longest
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +21,10 @@ from engine_worker.engine.batching import batch_of, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
+from engine_worker.engine.scoring import MAX_PROMPT_ROWS, Scorer
 from engine_worker.kv import edits, transfer
 from engine_worker.prompts.embedding_inputs import Wanted
-from engine_worker.sampling.batch import prepare, sampler_for
+from engine_worker.sampling.batch import Pick, prepare, sampler_for
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import max_jump, scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
@@ -47,6 +50,15 @@ from gpufc.protocol import (
     ImportKv,
     Started,
 )
+
+
+class StepRows(NamedTuple):
+    """The rows of logits of one step, each with its pick and the token that was chosen."""
+
+    logits: Logits
+    picks: collections.abc.Sequence[Pick]
+    chosen: list[int | RequestError]
+
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach | Wanted
 """The messages that are the engine thread's business. `Wanted` comes from a prepare thread."""
@@ -74,6 +86,8 @@ class Engine:
         """Without a `drafter`, no token is guessed ahead. Without `guide`, which returns the guide
         of a compiled constraint, constraints are refused."""
         facts, costs = backend.facts, StepCosts()
+        n_spare = facts.max_outputs - max_running
+        self._max_prompt_rows = max(1, min(MAX_PROMPT_ROWS, n_spare))
         profile = profile_of(facts)
         self.inbox: SimpleQueue[ToEngine] = SimpleQueue()
         self.progress = EngineStatus(step_started=time.monotonic())
@@ -92,12 +106,14 @@ class Engine:
             self.scheduler,
             self._reporter,
             n_ctx=facts.n_ctx,
-            n_spare_outputs=facts.max_outputs - max_running,
+            n_spare_outputs=n_spare,
+            max_prompt_rows=self._max_prompt_rows,
         )
         self._embedding = EmbeddingTurn(backend, self._reporter, costs)
         self._guide = guide
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
+        self._scorer = Scorer(backend)
         self._padding = padding_pick(facts.n_vocab)
         self._step = 0
         self._n_cells_used = 0  # after the last step: to count them would delay the next one
@@ -143,7 +159,7 @@ class Engine:
         except DecodeFailed as err:
             self._reporter.failed(plan.requests, err)
             raise
-        gained = self._accept_all(plan, chosen)
+        gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
         cost = StepCost(plan.n_tokens, computed - began, len(logits), time.monotonic() - computed)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))
@@ -200,30 +216,47 @@ class Engine:
             return np.empty((0, self._backend.facts.n_vocab), np.float32)
         return self._backend.logits()
 
-    def _accept_all(self, plan: Plan, chosen: list[int | RequestError]) -> list[Sequence]:
+    def _accept_all(self, plan: Plan, rows: StepRows) -> list[Sequence]:
         """Let sequences take their next tokens. Returns the sequences that gained any."""
         gained = []
         row = 0
         for work in plan.work:
-            n_rows = work.n_rows
-            answers = chosen[row : row + n_rows]
+            n_rows, first = work.n_rows, row
             row += n_rows
-            if isinstance(work, Chunk) and not work.is_last:
-                continue
-            if isinstance(work, (Decode, Chunk)) and self._accept(work, answers):
+            if isinstance(work, Chunk):
+                if work.sequence.scores_prompt:
+                    self._score_prompt(work, rows.logits[first:row])
+                if not work.is_last:
+                    continue
+                first = row - 1  # the rows before it are those of the prompt's own tokens
+            if isinstance(work, (Decode, Chunk)) and self._accept(work, rows, first):
                 gained.append(work.sequence)
         return gained
 
-    def _accept(self, work: Decode | Chunk, chosen: list[int | RequestError]) -> bool:
+    def _score_prompt(self, work: Chunk, logits: Logits) -> None:
+        sequence = work.sequence
+        if sequence.prompt_logprobs is not None and sequence.spec.logprobs is not None:
+            scored = self._scorer.prompt(sequence.spec.logprobs, work, logits)
+            sequence.prompt_logprobs.add(scored)
+
+    def _accept(self, work: Decode | Chunk, rows: StepRows, first: int) -> bool:
         """Take tokens as long as the guesses before them were right. False if the sequence is
         refused."""
         sequence, draft = work.sequence, work.draft
+        if sequence.prompt_logprobs is not None and sequence.is_full():
+            self._finish(sequence)
+            return True
+        wanted = sequence.spec.logprobs
+        scored = None
         ended, n_held = False, 0
-        for token, guess in zip_longest(chosen, draft):
+        for token, guess in zip_longest(rows.chosen[first : first + 1 + len(draft)], draft):
             if isinstance(token, RequestError):
                 return self._refuse(work, n_held, token)
+            if wanted is not None:
+                row = first + n_held
+                scored = self._scorer.generated(wanted, rows.logits[row], rows.picks[row], token)
             try:
-                ended = sequence.accept(token)
+                ended = sequence.accept(token, scored)
             except InvalidGrammar as err:
                 return self._refuse(work, n_held, err)
             if ended or token != guess:
@@ -266,7 +299,13 @@ class Engine:
 
     def _admit(self, spec: Generate) -> None:
         try:
-            sequence = sequence_of(spec, self._backend, self._guide_of(spec), self._max_jump)
+            sequence = sequence_of(
+                spec,
+                self._backend,
+                self._guide_of(spec),
+                max_jump=self._max_jump,
+                max_prompt_rows=self._max_prompt_rows,
+            )
         except RequestError as err:
             self._reporter.refused(spec.request, err)
             return

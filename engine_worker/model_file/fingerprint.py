@@ -3,6 +3,7 @@ replay may move between them."""
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 from engine_worker.model_file.gguf_header import GgufHeader
 
@@ -19,13 +20,24 @@ def fingerprint(header: GgufHeader, settings: Iterable[str]) -> str:
     """
     digest = hashlib.sha256(repr(tuple(settings)).encode())
     for number, part in enumerate(header.parts):
-        size = part.stat().st_size
-        digest.update(b"%d" % size)
-        with part.open("rb") as file:
-            digest.update(file.read(max(EDGE_BYTES, header.header_bytes if number == 0 else 0)))
-            for block in range(1, N_BLOCKS + 1):
-                file.seek(size * block // (N_BLOCKS + 1))
-                digest.update(file.read(BLOCK_BYTES))
-            file.seek(max(0, size - EDGE_BYTES))
-            digest.update(file.read(EDGE_BYTES))
+        _sample(digest, part, header.header_bytes if number == 0 else 0)
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hex over the size and samples of one file."""
+    digest = hashlib.sha256()
+    _sample(digest, path, 0)
+    return digest.hexdigest()
+
+
+def _sample(digest: "hashlib._Hash", path: Path, header_bytes: int) -> None:
+    size = path.stat().st_size
+    digest.update(b"%d" % size)
+    with path.open("rb") as file:
+        digest.update(file.read(max(EDGE_BYTES, header_bytes)))
+        for block in range(1, N_BLOCKS + 1):
+            file.seek(size * block // (N_BLOCKS + 1))
+            digest.update(file.read(BLOCK_BYTES))
+        file.seek(max(0, size - EDGE_BYTES))
+        digest.update(file.read(EDGE_BYTES))

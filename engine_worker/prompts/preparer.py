@@ -1,16 +1,18 @@
 """From a request's prompt to token ids, or a refusal."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from engine_worker.prompts.conversation import Conversation, conversation, marked
 from engine_worker.prompts.embedding_inputs import require_generation
+from engine_worker.prompts.infill import infill_tokens
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
 from gpufc.chat import ChatPrompt
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.facts import ModelFacts
-from gpufc.protocol import Prompt, TextPrompt, TokenPrompt, Tokens
+from gpufc.protocol import InfillPrompt, Prompt, TextPrompt, TokenPrompt, Tokens
 
 COUNTED_CONTEXTS = 2
 """The tokens of a prompt that is too long are counted up to this many contexts."""
@@ -85,9 +87,23 @@ class PromptPreparer:
                 found = (*first, *tokens, *last)
             case ChatPrompt():
                 found = self._chat_tokens(prompt, limit, cancelled)
+            case InfillPrompt():
+                found = self._infill_tokens(prompt, limit, cancelled)
             case TokenPrompt(found):
                 self._check(found)
         return found or self._bos()
+
+    def _infill_tokens(
+        self, prompt: InfillPrompt, limit: int | None, cancelled: Callable[[], bool]
+    ) -> Tokens:
+        tokenize = partial(
+            self._tokenizer.tokenize,
+            parse_special=False,
+            limit=limit,
+            apart=self._apart,
+            cancelled=cancelled,
+        )
+        return infill_tokens(prompt, self._tokenizer.infill, self._tokenizer.first, tokenize)
 
     def _chat_tokens(
         self, prompt: ChatPrompt, limit: int | None, cancelled: Callable[[], bool]

@@ -18,6 +18,7 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
     Embed,
+    InfillPrompt,
     PairPrompt,
     Prepare,
     PrepareStatus,
@@ -204,6 +205,9 @@ def _size_of_prompt(prompt: Prompt | PairPrompt) -> int:
             return 8 * len(tokens)
         case PairPrompt(query, document):
             return len(query) + len(document)
+        case InfillPrompt(prefix, suffix, files):
+            names_and_texts = sum(len(file.name) + len(file.text) for file in files)
+            return len(prefix) + len(suffix) + names_and_texts
         case ChatPrompt():
             size = len(prompt.tools) + len(prompt.variables)
             return size + sum(map(_size_of_message, prompt.messages))

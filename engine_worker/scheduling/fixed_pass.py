@@ -21,8 +21,9 @@ from gpufc.protocol import Started
 class FixedPass(EqualChunks):
     """Chunks get a padding row where they are not the last of their prompt.
 
-    Steps with drafts or exact replays do without: drafts change the shape anyway, and an exact
-    replay must be computed in the same passes as the first time.
+    Steps with drafts, exact replays or log probabilities of a prompt do without. Drafts change the
+    shape anyway, an exact replay must be computed in the same passes as the first time, and the
+    passes ahead of the last one have no rows.
     """
 
     def decoding(
@@ -38,12 +39,12 @@ class FixedPass(EqualChunks):
         started: list[Started],
         n_prompts: int,
     ) -> Plan:
-        if not (chunks and decoding.work) or decoding.n_drafted or _has_exact(chunks):
+        if not (chunks and decoding.work) or decoding.n_drafted or _has_passes_of_its_own(chunks):
             return super().plan(edits, decoding, chunks, started, n_prompts)
         padded = [structs.replace(chunk, is_padded=not chunk.is_last) for chunk in chunks]
         plan = super().plan(edits, decoding, padded, started, n_prompts)
         return structs.replace(plan, in_one_pass=True)
 
 
-def _has_exact(chunks: list[Chunk]) -> bool:
-    return any(chunk.sequence.exact for chunk in chunks)
+def _has_passes_of_its_own(chunks: list[Chunk]) -> bool:
+    return any(chunk.sequence.exact or chunk.sequence.scores_prompt for chunk in chunks)

@@ -81,7 +81,8 @@ class Chunk(Struct, frozen=True):
 
     With `is_last` they reach the last known token, and the sequence gains its next token from the
     row of logits. With `is_padded` a chunk that is not the last has a row as well: the row keeps
-    the shape of the pass, and no token is chosen from it.
+    the shape of the pass, and no token is chosen from it. A chunk of a prompt whose log
+    probabilities are wanted has a row for each token.
     """
 
     sequence: Sequence
@@ -104,6 +105,8 @@ class Chunk(Struct, frozen=True):
 
     @property
     def n_rows(self) -> int:
+        if self.sequence.scores_prompt:
+            return self.count
         return 1 if self.is_last or self.is_padded else 0
 
     def tokens(self) -> list[int]:

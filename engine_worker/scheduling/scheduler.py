@@ -7,9 +7,11 @@ shape of a step, pauses of ready sequences, the budget for prompts, and the slot
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 from engine_worker.kv.radix_tree import n_common
 from engine_worker.kv.slots import Slots
+from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.pausing import Pausing
 from engine_worker.scheduling.plan import Chunk, Decode, Decoding, Plan
 from engine_worker.scheduling.prefill_budget import PrefillBudget
@@ -50,6 +52,7 @@ class Scheduler:
         self._shape = shape
         self._pausing = pausing
         self._budget = budget
+        self._turns = AdapterTurns()
         self._cells_short = False
 
     @property
@@ -57,9 +60,15 @@ class Scheduler:
         """Whether there is no sequence."""
         return not (self.running or self.waiting)
 
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether a sequence needs rows of logits for its prompt."""
+        return any(seq.scores_prompt for seq in self._all())
+
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
         self._pausing.arrived(sequence)
+        self._turns.arrived(sequence)
         self.waiting.append(sequence)
 
     def find(self, request: RequestNo) -> Sequence | None:
@@ -68,8 +77,9 @@ class Scheduler:
 
     def decoding(self) -> list[Sequence]:
         """The sequences that compute one next token each, and may have guesses beside it."""
+        self._turns.settle(self._startable())
         ready = self._ready()
-        prompts = self._prompts(self._shape.fed_singly(self.running, ready))
+        prompts = self._prompts(self._fed_singly(ready))
         return [] if self._pausing.pauses(ready, prompts) else ready
 
     def plan(self) -> Plan:
@@ -79,12 +89,13 @@ class Scheduler:
         and their edits are in this plan and in no later one. No token counts as computed before
         `commit`, so the plan may be dropped, once its edits are applied, and asked for again.
         """
+        self._turns.settle(self._startable())
         ready = self._ready()
-        fed = self._shape.fed_singly(self.running, ready)
+        fed = self._fed_singly(ready)
         prompts = self._prompts(fed)
         is_pause = self._pausing.pauses(ready, prompts)
         if is_pause:
-            ready, fed = [], self._shape.fed_singly(self.running, [])
+            ready, fed = [], self._fed_singly([])
         decoding = self._shape.decoding(ready, fed)
         chosen, started = self._start(prompts, self._room(decoding, prompts))
         chunks = self._pausing.shortened(chosen, prompts) if is_pause else chosen
@@ -99,6 +110,7 @@ class Scheduler:
         n_recomputed = sum([work.commit(self.slots) for work in plan.work])
         self._budget.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
         self._pausing.computed(plan, was_pause=was_pause)
+        self._turns.passed(self._startable())
         return n_recomputed
 
     def verified(self, work: Decode | Chunk, n_held: int) -> None:
@@ -110,6 +122,7 @@ class Scheduler:
     def finish(self, sequence: Sequence) -> None:
         """A sequence has ended, for any reason. Its cells stay as a prefix while they may."""
         self._pausing.ended(sequence)
+        self._turns.ended(sequence)
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return
@@ -147,15 +160,22 @@ class Scheduler:
 
     def _ready(self) -> list[Sequence]:
         """Running sequences that compute what they gained in their last step."""
-        return [seq for seq in self.running if seq.is_decoding]
+        return [seq for seq in self._turns.of(self.running) if seq.is_decoding]
+
+    def _fed_singly(self, ready: list[Sequence]) -> list[Sequence]:
+        return self._shape.fed_singly(self._turns.of(self.running), ready)
+
+    def _startable(self) -> Iterator[Sequence]:
+        """The running sequences, and the waiting ones for which there is a place."""
+        yield from self.running
+        if not (self._cells_short and self.running):
+            yield from islice(self.waiting, self._max_running - len(self.running))
 
     def _prompts(self, fed: list[Sequence]) -> list[Sequence]:
         """Sequences with more than one token to compute, without those that are `fed` singly, and
         waiting ones for which there is a place. The shortest first, less `AGEING` for each wait."""
-        found = [seq for seq in self.running if not seq.is_decoding and seq not in fed]
-        if not (self._cells_short and self.running):
-            n_places = self._max_running - len(self.running)
-            found += [seq for seq, _ in zip(self.waiting, range(n_places), strict=False)]
+        startable = self._turns.of(list(self._startable()))
+        found = [s for s in startable if s.slot is None or not (s.is_decoding or s in fed)]
         return sorted(found, key=lambda seq: seq.n_pending - AGEING * seq.n_steps_waited)
 
     def _room(self, decoding: Decoding, prompts: list[Sequence]) -> int:
@@ -171,6 +191,8 @@ class Scheduler:
         started: list[Started] = []
         for sequence in prompts:
             count = self._shape.next_chunk(sequence, chunks, budget)
+            if count and sequence.scores_prompt and _scores_any(chunks):
+                count = 0  # the spare rows of logits are those of one prompt
             if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
                 continue
@@ -213,6 +235,10 @@ class Scheduler:
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
+
+
+def _scores_any(chunks: list[Chunk]) -> bool:
+    return any(chunk.sequence.scores_prompt for chunk in chunks)
 
 
 def _share(sequence: Sequence, other: Sequence, n_tokens: int) -> bool:

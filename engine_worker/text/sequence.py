@@ -5,6 +5,7 @@ from collections.abc import Callable
 from engine_worker.constraints.guide import Guide
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.detokenizer import Detokenizer
+from engine_worker.text.logprobs import GeneratedLogprobs, PromptLogprobs, Scored
 from engine_worker.text.stop_matcher import SpecialSplit, StopMatcher
 from gpufc.config import Replay
 from gpufc.errors import InvalidGrammar
@@ -32,8 +33,10 @@ class Sequence:
         split: SpecialSplit | None = None,
         guide: Guide | None = None,
         max_jump: int = 0,
+        max_prompt_rows: int = 1,
     ) -> None:
-        """With a `guide`, up to `max_jump` tokens that it forces are appended at a time.
+        """With a `guide`, up to `max_jump` tokens that it forces are appended at a time. A prompt
+        with log probabilities has up to `max_prompt_rows` rows of logits in a step.
 
         Raises `InvalidGrammar` if the guide does not allow `Generate.tokens`.
         """
@@ -66,11 +69,18 @@ class Sequence:
         self._n_told = len(spec.tokens)
         self._n_read = 0
         self._text = ""
-        self._stopped = False
+        self._stopped_by: int | None = None
+        wanted = spec.logprobs
+        self.logprobs = None if wanted is None else GeneratedLogprobs(len(spec.tokens))
+        self.prompt_logprobs: PromptLogprobs | None = None
+        if wanted is not None and wanted.prompt:
+            self.prompt_logprobs = PromptLogprobs(0 if spec.tokens else self.n_prompt)
+        self._max_prompt_rows = max_prompt_rows
         self._read()
         self._text = ""  # the worker that generated these tokens has sent their text
         self.guide = guide
-        self._max_jump = 0 if self.exact else max_jump
+        # a forced token that is not computed by itself has no row of logits before it
+        self._max_jump = 0 if self.exact or wanted is not None else max_jump
         if guide is not None:
             self._begin(guide)
 
@@ -104,9 +114,18 @@ class Sequence:
 
     @property
     def n_to_checkpoint(self) -> int:
-        """Pending tokens up to the next checkpoint, or all of them."""
+        """Pending tokens up to the next checkpoint, or all of them that one chunk may have."""
         ahead = (at - self.n_computed for at in self.checkpoints if at > self.n_computed)
-        return min(self.n_pending, next(ahead, self.n_pending))
+        n_pending = self.n_pending
+        # an exact replay without these rows has the chunks of the first run
+        if self.prompt_logprobs is not None and (self.scores_prompt or self.exact):
+            n_pending = min(n_pending, self._max_prompt_rows)
+        return min(n_pending, next(ahead, n_pending))
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the next chunk needs a row of logits for each of its tokens."""
+        return self.prompt_logprobs is not None and self.prompt_logprobs.is_open
 
     @property
     def room(self) -> int:
@@ -122,9 +141,10 @@ class Sequence:
     def reuses_prefix(self) -> bool:
         """Whether the sequence may use cells that another one computed.
 
-        An exact replay must not: the cached cells may differ from those of the first run.
+        An exact replay must not: the cached cells may differ from those of the first run. A prompt
+        with log probabilities cannot: a cached cell has no logits.
         """
-        return self.spec.cache_prompt and not self.exact
+        return self.spec.cache_prompt and not self.exact and self.prompt_logprobs is None
 
     @property
     def is_fed_singly(self) -> bool:
@@ -154,6 +174,8 @@ class Sequence:
         """Lose all cells, without a slot: all known tokens are to be computed again."""
         self.n_computed = self.n_jumped = 0
         self.draft = []
+        if self.prompt_logprobs is not None:
+            self.prompt_logprobs.restart()
 
     def next_chunk(self, budget: int) -> int:
         """The number of pending tokens to compute next, at most `budget`.
@@ -169,12 +191,19 @@ class Sequence:
 
     def nothing_to_generate(self) -> Delta | None:
         """The terminal delta of a sequence that is complete before its first step, else None."""
+        if self.scores_prompt:
+            return None
+        return self.delta() if self.is_full() else None
+
+    def is_full(self) -> bool:
+        """Whether it gains no token more; `finish` then says why."""
         if self.finish is None and len(self.tokens) >= self._limit:
             self.finish = FinishReason.LENGTH
-        return None if self.finish is None else self.delta()
+        return self.finish is not None
 
-    def accept(self, token: int) -> bool:
-        """Append the next token. True if it ends the sequence; `finish` then says why.
+    def accept(self, token: int, scored: Scored | None = None) -> bool:
+        """Append the next token. True if it ends the sequence; `finish` then says why. `scored` are
+        its log probabilities where the request wants them.
 
         An end token (EOS) is not part of the answer: the last delta says that there was one. Raises
         `InvalidGrammar` if the guide does not allow the token.
@@ -183,6 +212,8 @@ class Sequence:
             self.finish = FinishReason.STOP
             self._by_end_token = True
             return True
+        if self.logprobs is not None and scored is not None:
+            self.logprobs.add(scored)
         return self._append(token)
 
     def jump(self) -> bool:
@@ -215,7 +246,7 @@ class Sequence:
             raise InvalidGrammar("the constraint cannot be followed any further")
         self.tokens.append(token)
         is_whole = self.guide is not None and self.guide.is_complete
-        if is_whole or (self._stops.any and self._read()):
+        if is_whole or (self._stops.any and self._read() is not None):
             self.finish = FinishReason.STOP
         elif len(self.tokens) >= self._limit:
             self.finish = FinishReason.LENGTH
@@ -223,22 +254,32 @@ class Sequence:
 
     def delta(self) -> Delta:
         """The tokens and text gained since the last call; the last delta if `finish` is set."""
-        stopped = self._read()
+        stopped_by = self._read()
         text, self._text = self._text, ""
-        if self.finish is not None and not stopped:
+        if self.finish is not None and stopped_by is None:
             text += self._stops.flush()
         position, self._n_told = self._n_told, self.n_generated
         tokens = tuple(self.tokens[self.n_prompt + position :])
-        return Delta(self.request, position, tokens, text, self.finish, self._by_end_token)
+        request, finish, by_end_token = self.request, self.finish, self._by_end_token
+        if self.logprobs is None:
+            return Delta(request, position, tokens, text, finish, by_end_token, stopped_by)
+        logprobs = self.logprobs.take()
+        of_prompt = () if self.prompt_logprobs is None else self.prompt_logprobs.take()
+        return Delta(
+            *(request, position, tokens, text, finish, by_end_token, stopped_by),
+            *(logprobs, of_prompt),
+        )
 
-    def _read(self) -> bool:
-        """Turn unread tokens into text. True once a stop string has been found."""
+    def _read(self) -> int | None:
+        """Turn unread tokens into text. The stop string that has been found, as its index."""
         for token in self.tokens[self.n_prompt + self._n_read :]:
             self._n_read += 1
             piece = self._piece(token)
             text = self._detokenizer.feed(piece) if piece else self._stops.stand_in(token)
+            if self.logprobs is not None:
+                self.logprobs.read(len(text) if piece else 0)
             text, found = self._stops.feed(text)
             self._text += text
-            if found:
-                self._stopped = True
-        return self._stopped
+            if found is not None:
+                self._stopped_by = found
+        return self._stopped_by

@@ -18,13 +18,15 @@ class StopMatcher:
 
     A stop string that spells special tokens is also found where these tokens are generated, though
     they have no text: `stand_in` is what to feed for such a token.
+
+    A match is told as the index of its stop string in `stops`, the first one of equals.
     """
 
     def __init__(self, stops: Iterable[str], split: SpecialSplit | None = None) -> None:
         self._stand_ins: dict[int, str] = {}
-        plain = tuple(stop for stop in stops if stop)
-        special = tuple(self._with_stand_ins(split(stop)) for stop in plain) if split else ()
-        self._stops = tuple(dict.fromkeys((*plain, *special)))
+        plain = [(stop, index) for index, stop in enumerate(stops) if stop]
+        special = [(self._with_stand_ins(split(stop)), index) for stop, index in plain if split]
+        self._stops = dict(reversed((*plain, *special)))
         self._beginnings = frozenset(stop[:n] for stop in self._stops for n in range(1, len(stop)))
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
@@ -38,22 +40,23 @@ class StopMatcher:
         """The text to feed for a token that has none."""
         return self._stand_ins.get(token, "")
 
-    def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to send, and whether a stop string follows it."""
+    def feed(self, text: str) -> tuple[str, int | None]:
+        """The text that is safe to send, and the index of the stop string that follows it."""
         if not self._stops:
-            return text, False
+            return text, None
         sent, found = self._feed(text)
         return self._without_stand_ins(sent), found
 
-    def _feed(self, text: str) -> tuple[str, bool]:
+    def _feed(self, text: str) -> tuple[str, int | None]:
         pending = self._held + text
         found = self._first_completed(pending)
         if found is not None:
             self._held = ""
-            return pending[:found], True
+            start, stop = found
+            return pending[:start], self._stops[stop]
         undecided = self._undecided_from(pending)
         self._held = pending[undecided:]
-        return pending[:undecided], False
+        return pending[:undecided], None
 
     def flush(self) -> str:
         """The text that was held back, at the end of the sequence."""
@@ -73,12 +76,14 @@ class StopMatcher:
             text = text.replace(stand_in, "")
         return text
 
-    def _first_completed(self, text: str) -> int | None:
-        """The start of the stop string that ends first, the longest one of equals."""
+    def _first_completed(self, text: str) -> tuple[int, str] | None:
+        """The start of the stop string that ends first, the longest one of equals, and itself."""
         matches = [
-            (place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0
+            (place + len(stop), place, stop)
+            for stop in self._stops
+            if (place := text.find(stop)) >= 0
         ]
-        return min(matches)[1] if matches else None
+        return min(matches)[1:] if matches else None
 
     def _undecided_from(self, text: str) -> int:
         """The start of the longest suffix that could be the beginning of a stop string."""

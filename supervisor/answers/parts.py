@@ -5,7 +5,7 @@ from itertools import groupby
 
 from msgspec import Struct, structs
 
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, TokenLogprobs
 
 
 class Begun(Struct, frozen=True, gc=False):
@@ -40,17 +40,31 @@ class ToolCallArguments(Struct, frozen=True, gc=False):
     text: str
 
 
+class Logprobs(Struct, frozen=True, gc=False):
+    """The log probabilities of a choice's next tokens, where the request wants them: of every
+    generated token in order, in whatever part its text ends up. They come before the parts of the
+    text that the tokens end. `prompt` are those of the prompt's tokens, in the first one only.
+
+    Parsers leave them out.
+    """
+
+    tokens: tuple[TokenLogprobs, ...]
+    prompt: tuple[TokenLogprobs, ...] = ()
+
+
 class Ended(Struct, frozen=True, gc=False):
-    """The last part of every choice that finishes, after `n_calls` tool calls."""
+    """The last part of every choice that finishes, after `n_calls` tool calls. `stop` is the stop
+    string that ended it; parsers leave it out."""
 
     reason: FinishReason
     n_calls: int = 0
+    stop: str | None = None
 
 
 Piece = Text | Reasoning | ToolCallArguments
 """A part that brings more of something: two in a row of one kind are the same as one."""
 
-Part = Begun | ToolCallBegun | Piece | Ended
+Part = Begun | ToolCallBegun | Piece | Logprobs | Ended
 
 BEGUN = Begun()
 
@@ -62,7 +76,7 @@ def kind_of(part: Part) -> tuple[type[Piece], int] | None:
             return type(part), 0
         case ToolCallArguments(call):
             return type(part), call
-        case Begun() | ToolCallBegun() | Ended():
+        case Begun() | ToolCallBegun() | Logprobs() | Ended():
             return None
 
 

@@ -4,16 +4,18 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, TokenLogprobs
 from supervisor.answers.parser import NewParser
 from supervisor.answers.parts import (
     Begun,
     Ended,
+    Logprobs,
     Part,
     Reasoning,
     Text,
     ToolCallArguments,
     ToolCallBegun,
+    joined,
 )
 
 
@@ -26,12 +28,16 @@ class ToolCall(Struct, frozen=True):
 
 
 class WholeAnswer(Struct, frozen=True):
-    """One choice, finished."""
+    """One choice, finished. `parts` have its text, calls and end in their order, with adjoining
+    pieces as one."""
 
     text: str
     reasoning: str
     calls: tuple[ToolCall, ...]
     ended: Ended
+    parts: tuple[Part, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 def whole_answer(texts: Iterable[str], reason: FinishReason, new_parser: NewParser) -> WholeAnswer:
@@ -47,6 +53,9 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
     begun: list[ToolCallBegun] = []
     arguments: list[list[str]] = []
     ended: Ended | None = None
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs] = []
+    parts = tuple(parts)
     for part in parts:
         match part:
             case Text(piece):
@@ -58,6 +67,9 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
                 arguments.append([])
             case ToolCallArguments(call, piece):
                 arguments[call].append(piece)
+            case Logprobs(tokens, prompt):
+                logprobs += tokens
+                prompt_logprobs += prompt
             case Ended():
                 ended = part
             case Begun():
@@ -70,4 +82,7 @@ def collected(parts: Iterable[Part]) -> WholeAnswer:
         "".join(reasoning),
         tuple(ToolCall(call.name, "".join(pieces), call.id) for call, pieces in calls),
         ended,
+        joined(part for part in parts if not isinstance(part, Begun | Logprobs)),
+        tuple(logprobs),
+        tuple(prompt_logprobs),
     )

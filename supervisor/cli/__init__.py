@@ -27,6 +27,7 @@ COMMANDS = {
     "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
     "chat": "supervisor.cli.chat",
+    "connect": "supervisor.cli.connect",
     "bench": "supervisor.cli.bench",
     "config": "supervisor.cli.config",
     "doctor": "supervisor.cli.doctor",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from gpufc.adapters import adapter_files
 from gpufc.config import BackendKind, Config, ModelConfig, Speculation
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
@@ -91,6 +92,10 @@ def _is_demo(model: ModelConfig) -> bool:
 def _with_files(settings: Settings, name: str) -> ModelConfig:
     """A model's section with absolute paths. Raises `ConfigError` for a file that is no model."""
     model = settings.config.models[name]
+    if model.chat_template is not None:
+        source = source_of(settings, "chat_template", name)
+        template = model_file.template(model.chat_template, source)
+        model = msgspec.structs.replace(model, chat_template=template)
     if model.backend is BackendKind.FAKE:
         return model
     given = model.model_path
@@ -100,8 +105,18 @@ def _with_files(settings: Settings, name: str) -> ModelConfig:
         else model_file.check(given, source_of(settings, "model_path", name))
     )
     return msgspec.structs.replace(
-        model, model_path=str(path), draft_model_path=_draft_path(settings, name)
+        model,
+        model_path=str(path),
+        draft_model_path=_draft_path(settings, name),
+        adapters=_adapters(settings, name),
     )
+
+
+def _adapters(settings: Settings, name: str) -> tuple[str, ...]:
+    """The adapters with absolute paths."""
+    source = source_of(settings, "adapters", name)
+    files = adapter_files(settings.config.models[name].adapters)
+    return tuple(f"{file.name}={model_file.check(file.path, source)}" for file in files)
 
 
 def _draft_path(settings: Settings, name: str) -> str | None:

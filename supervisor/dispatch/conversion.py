@@ -14,6 +14,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
     request = log.request
     if log.prompt_tokens is None:
         raise ValueError("a sequence cannot start before its prompt is prepared")
+    reading = log.reading
     return Generate(
         epoch,
         log.no,
@@ -27,8 +28,10 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         replay=request.replay,
         cache_prompt=request.cache_prompt,
         scope=log.scope,
-        spelt=log.reading.spelt,
-        constraint=request.constraint,
+        spelt=reading.spelt,
+        constraint=reading.constraint or request.constraint,
+        adapters=request.adapters,
+        logprobs=request.logprobs,
     )
 
 
@@ -48,6 +51,8 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         replay=message.replay,
         reading=lambda _opening: reading,
         constraint=message.constraint,
+        adapters=message.adapters,
+        logprobs=message.logprobs,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

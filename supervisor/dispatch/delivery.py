@@ -71,6 +71,7 @@ class Delivery:
         if job.last_token_at is not None:
             self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
         else:
+            job.stream.timings.gained_first(now)
             self._ledger.time_to_first_token.add(now - self._table.accepted_at(job.stream))
         job.last_token_at = now
 

@@ -37,7 +37,7 @@ from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.questions import Answer, Question
+from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason

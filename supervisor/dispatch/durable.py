@@ -27,6 +27,8 @@ PIECE_BYTES = 32
 """Roughly the memory of a text without its characters: list slots, tokens, its entry."""
 
 PROMPT_TOKEN_BYTES = 40
+LOGPROB_BYTES = 160
+"""Roughly the memory of a token's log probability, and of each one in its place."""
 
 
 class DurableKey(Struct, frozen=True):
@@ -82,6 +84,7 @@ class DurableRequest:
         self._watchers: set[Callable[[], None]] = set()
         self._store = store
         self._n_texts = [0] * len(stream.logs)
+        self._n_logprobs = [0] * len(stream.logs)
         self._begun: set[int] = set()
         self._fingerprint: str | None = None
 
@@ -129,6 +132,7 @@ class DurableRequest:
             self._n_texts[index] = len(log.texts)
             self._note(index, len(log.texts))
             n_bytes += sum(PIECE_BYTES + sys.getsizeof(text) for text in new)
+        n_bytes += self._logprob_bytes(index)
         if log.finish is not None:
             self._note(index, HAS_FINISHED)
         self.n_bytes += n_bytes
@@ -141,6 +145,17 @@ class DurableRequest:
             _ = self.fingerprint
             self._store.ended(self)
             self._tell()
+
+    def _logprob_bytes(self, index: int) -> int:
+        """The memory of log probabilities that came since the last call."""
+        log, n_known = self.stream.logs[index], self._n_logprobs[index]
+        prompt = log.prompt_logprobs
+        n_entries = len(prompt) + len(log.logprobs)
+        if n_known == n_entries:
+            return 0
+        self._n_logprobs[index] = n_entries
+        new = log.logprobs[n_known - len(prompt) :] if n_known else (*prompt, *log.logprobs)
+        return LOGPROB_BYTES * sum(1 + len(entry.top) for entry in new)
 
     def _note(self, index: int, mark: int) -> None:
         self.choices.append(index)

@@ -39,7 +39,8 @@ from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.pool import WorkerPool
-from supervisor.dispatch.questions import Answer, Question, Questions
+from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
@@ -212,19 +213,20 @@ class ModelGroup:
         if not self._suspects:
             return self._pool.with_room(job.bound_to)
         worker = self._pool.idle(job.bound_to)
-        is_busy = worker is not None and self.questions.computes_on(worker.epoch)
+        is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
-            self.questions.ask(worker, self._clock())
+            self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
+        job.stream.timings.started(job.sent_at)
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:
@@ -266,7 +268,7 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        in_company = self.questions.may_have_killed(worker.epoch, reason, now)
+        in_company = self.questions.may_have_killed(worker, reason, now)
         accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
@@ -276,9 +278,7 @@ class ModelGroup:
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)
-        explained = self.questions.lost(worker.epoch, reason, now)
-        if explained:
-            worker.explain_deaths(explained)
+        self.questions.lost(worker, reason, now, in_company=bool(orphans))
         self.pump()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
@@ -302,11 +302,11 @@ class ModelGroup:
             if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
                 self._table.fail(job.stream, recovery.outage_over_limit(began=began))
-        asked_nobody = not self._pool.has(None) and len(self.questions) > 0
-        if asked_nobody:
-            self.questions.expire(limit, recovery.outage_over_limit(began=False))
+        has_worker = self._pool.has(None)
+        error = recovery.outage_over_limit(began=False)
+        self.questions.expire(limit, error, has_worker=has_worker)
         waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
-        if not waiting and not asked_nobody:
+        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
             return None
         return max(0.0, min(waiting, default=self._clock()) - limit)
 
@@ -321,13 +321,13 @@ class ModelGroup:
 
     def settle(self, worker: WorkerHandle, message: Answer) -> None:
         """A worker has answered a question."""
-        self.questions.settle(message.request, worker.epoch, message)
+        self.questions.settle(message.request, worker.epoch, message, self._clock())
         self.pump()
 
     def refused(self, worker: WorkerHandle, message: Refused) -> None:
         """A worker has refused to prepare a prompt or to run a sequence."""
         error = from_wire(message.code, message.message, message.param)
-        if not self.questions.settle(message.request, worker.epoch, error):
+        if not self.questions.settle(message.request, worker.epoch, error, self._clock()):
             job = self._table.jobs.get(message.request)
             if job is not None and job.worker is worker:
                 self._table.detach(job)

@@ -77,6 +77,7 @@ class JobTable:
             on_cancel=on_cancel,
             on_attention=self._attention_changed,
             fingerprint=fingerprint,
+            submitted_at=accepted_at,
         )
         self.streams[stream] = (accepted_at, len(logs))
         for log in logs:
@@ -168,6 +169,7 @@ class JobTable:
         if left > 1:
             self.streams[job.stream] = (accepted_at, left - 1)
         else:
+            job.stream.timings.ended_at = now
             self._ledger.ended(job.stream.outcome, now - accepted_at)
         if not self.jobs:
             self._on_idle()

@@ -21,8 +21,17 @@ class ServedFleet(Protocol):
         """The served name for a client's `model`. Raises `ModelNotFound`."""
         ...
 
+    def shown(self, name: str | None) -> str:
+        """The model's name in an answer to that client: its own where it is a configured alias,
+        else the served one. Raises `ModelNotFound`."""
+        ...
+
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
+        ...
+
+    def adapters(self, model: str) -> tuple[str, ...]:
+        """The LoRA adapters that a request of `model` may choose."""
         ...
 
     def workers(self) -> list[WorkerStatus]:

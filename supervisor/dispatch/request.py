@@ -5,10 +5,11 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
-from gpufc.protocol import Prompt
+from gpufc.protocol import LogprobsWanted, Prompt
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 
@@ -49,10 +50,14 @@ ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}), is_a
 
 
 class Reading(Struct, frozen=True):
-    """How an answer's text is read. `spelt` are control tokens that the text must show."""
+    """How an answer's text is read. `spelt` are control tokens that the text must show.
+
+    `constraint` makes the text be of the format that is read. It holds instead of the request's.
+    """
 
     new_parser: NewParser = PlainText
     spelt: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 PLAIN = Reading()
@@ -72,7 +77,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
-    never an alias. `created` is unix time in seconds. `reading` says how answers are read.
+    never an alias. `created` is unix time in seconds. `reading` says how answers are read,
+    `logprobs` which log probabilities are wanted.
     """
 
     id: RequestId
@@ -87,6 +93,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     replay: Replay = Replay.FAST
     constraint: Constraint | None = None
     reading: ReadingOf = plain
+    adapters: Adapters = ()
+    logprobs: LogprobsWanted | None = None
 
     @property
     def n_sequences(self) -> int:

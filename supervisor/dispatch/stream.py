@@ -8,18 +8,21 @@ readers, or with one that resumes, is read through an observer (`durable.py`).
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.errors import EngineCrashed, RequestError
 from gpufc.protocol import FinishReason
 from supervisor.answers.parser import Parser
-from supervisor.answers.parts import BEGUN, Part
+from supervisor.answers.parts import BEGUN, Ended, Part
 from supervisor.answers.whole import WholeAnswer, whole_answer
 from supervisor.dispatch.ledger import Outcome
+from supervisor.dispatch.logprobs import LogprobsReader
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.timings import Timings
 
 
 class Position(Struct, frozen=True, order=True, gc=False):
@@ -122,20 +125,35 @@ class Wakeup:
 
 
 class LogParser:
-    """One reader's parser of one log, made when there is something to read. Implements `Parser`."""
+    """One reader's parser of one log, made when there is something to read. Implements `Parser`.
 
-    __slots__ = ("_log", "_parser")
+    It adds to the parser's parts the facts that only the log has.
+    """
+
+    __slots__ = ("_log", "_logprobs", "_parser")
 
     def __init__(self, log: StreamLog) -> None:
         self._log = log
+        self._logprobs = LogprobsReader(log) if log.request.logprobs is not None else None
         self._parser: Parser | None = None
 
     def feed(self, text: str) -> Sequence[Part]:
         parser = self._parser or self._made()
-        return parser.feed(text)
+        if self._logprobs is None:
+            return parser.feed(text)
+        logprobs = self._logprobs.read(len(text))
+        return (*(() if logprobs is None else (logprobs,)), *parser.feed(text))
 
     def end(self, reason: FinishReason) -> Sequence[Part]:
-        return (self._parser or self._made()).end(reason)
+        parts = (self._parser or self._made()).end(reason)
+        stop = self._log.stop
+        if stop is not None:
+            parts = [
+                structs.replace(part, stop=stop) if isinstance(part, Ended) else part
+                for part in parts
+            ]
+        logprobs = None if self._logprobs is None else self._logprobs.end()
+        return parts if logprobs is None else (logprobs, *parts)
 
     def _made(self) -> Parser:
         parser = self._parser = self._log.reading.new_parser()
@@ -164,9 +182,11 @@ class ResponseStream:
         on_cancel: Callable[["ResponseStream"], None],
         on_attention: OnAttention = _ignore_attention,
         fingerprint: Callable[[], str | None] = lambda: None,
+        submitted_at: float = 0.0,
     ) -> None:
         self.request = request
         self.logs = tuple(logs)
+        self.timings = Timings(submitted_at)
         self.cancelled = False
         self.error: RequestError | None = None
         self._on_cancel = on_cancel
@@ -204,6 +224,15 @@ class ResponseStream:
             cached=sum(log.n_cached or 0 for log in firsts),
             completion=sum(log.n_generated for log in self.logs),
         )
+
+    def usage_of(self, index: int) -> Usage:
+        """The tokens of one choice so far, its prompt's included."""
+        log = self.logs[index]
+        return Usage(len(log.prompt_tokens or ()), log.n_cached or 0, log.n_generated)
+
+    def tokens_of(self, index: int) -> tuple[int, ...]:
+        """The ids that one choice has generated so far, those of a stop string included."""
+        return tuple(self.logs[index].tokens)
 
     @property
     def outcome(self) -> Outcome:
@@ -254,7 +283,7 @@ class ResponseStream:
         if self.error is not None:
             raise self.error
         return [
-            whole_answer(log.texts, log.finish, log.reading.new_parser)
+            whole_answer(log.texts, log.finish, partial(LogParser, log))
             for log in self.logs
             if log.finish is not None
         ]

@@ -8,7 +8,7 @@ from array import array
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, Tokens
+from gpufc.protocol import Delta, FinishReason, TokenLogprobs, Tokens
 from supervisor.dispatch.request import GenerationRequest, Reading
 
 
@@ -23,12 +23,16 @@ class StreamLog:
     `texts[i]` is the text that the i-th appended delta released; there is at most one terminal
     state (`finish` or `error`), and nothing changes after it.
 
+    `logprobs` has an entry for each of `tokens` where the request wants them; `prompt_logprobs` are
+    those of the prompt, there with the first delta.
+
     `opening` is the end of the prompt's text.
 
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
     tokens found in a cache at the first start; later starts do not change it.
-    `fruitless_dispatches` counts the starts since the sequence last gained a token.
+    `fruitless_dispatches` counts the starts since the sequence last gained a token. `stopped_by` is
+    the index of the stop string that ended it.
     """
 
     __slots__ = (
@@ -40,13 +44,16 @@ class StreamLog:
         "finish",
         "fruitless_dispatches",
         "index",
+        "logprobs",
         "n_cached",
         "no",
         "opening",
         "prompt_index",
+        "prompt_logprobs",
         "prompt_tokens",
         "request",
         "scope",
+        "stopped_by",
         "texts",
         "tokens",
     )
@@ -70,12 +77,15 @@ class StreamLog:
         self.opening = ""
         self.fingerprint: str | None = None
         self.tokens = array("i")
+        self.logprobs: list[TokenLogprobs] = []
+        self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self.texts: list[str] = []
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
         self.fruitless_dispatches = 0
         self.finish: FinishReason | None = None
         self.by_end_token = False
+        self.stopped_by: int | None = None
         self.error: RequestError | None = None
 
     @property
@@ -92,6 +102,12 @@ class StreamLog:
     def n_generated(self) -> int:
         """The tokens that the model has generated, the end token included."""
         return len(self.tokens) + self.by_end_token
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended it."""
+        stops, found = self.request.stop, self.stopped_by
+        return None if found is None or found >= len(stops) else stops[found]
 
     @property
     def ended(self) -> bool:
@@ -135,9 +151,13 @@ class StreamLog:
             else:
                 self.tokens.extend(tokens)
             self.fruitless_dispatches = 0
+        if self.request.logprobs is not None:
+            self.logprobs += delta.logprobs
+            self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs
         self.texts.append(delta.text)
         self.finish = delta.finish
         self.by_end_token = delta.by_end_token
+        self.stopped_by = delta.stopped_by
         return True
 
     def cancel(self) -> None:

@@ -26,8 +26,10 @@ and an end that was asked for say nothing about requests."""
 
 def incriminates(reason: ExitReason) -> bool:
     """Whether the batch may have caused this end. Lack of memory is no single request's fault, also
-    where a device's lack of memory aborts the process."""
-    return reason.reason in FATAL and "out of memory" not in reason.detail.lower()
+    where a device's lack of memory aborts the process. A worker that hangs at a question computes
+    its batch nevertheless."""
+    is_no_memory = "out of memory" in reason.detail.lower()
+    return reason.reason in FATAL and not is_no_memory and not reason.questions
 
 
 MEMORY_S = 600.0
@@ -88,9 +90,13 @@ class Suspects:
     ) -> RequestNo | None:
         """A worker died with these sequences. Returns the accused; `now` is monotonic.
 
-        `in_company`: it computed something else as well, which may have killed it."""
-        if not incriminates(reason):
-            return None
+        `in_company`: it did something else as well, which may have killed it."""
+        return self.blame(batch, now, in_company=in_company) if incriminates(reason) else None
+
+    def blame(
+        self, batch: Sequence[Victim], now: float, *, in_company: bool = False
+    ) -> RequestNo | None:
+        """One of these has caused a death. Returns the accused."""
         stuck = [
             victim for victim in batch if victim.n_tokens <= self._known(victim.fingerprint, now)
         ]
@@ -143,6 +149,11 @@ class Suspects:
             return False
         del self.open[number]
         return True
+
+    def cleared(self, known: Fingerprint) -> None:
+        """A prompt was prepared: no death of the past is held against an equal one."""
+        self._died_at.pop(known, None)
+        self._deaths.pop(known, None)
 
     def left(self, number: RequestNo) -> None:
         """The sequence has ended. Its deaths stay remembered, in case the request is sent again."""

@@ -90,21 +90,24 @@ class Verdicts:
     def engine_proven(self) -> None:
         """A worker has just passed its trial."""
         self._apply(self._suspects.trial_passed())
+        self._questions.trials.trial_passed(self._clock())
 
     def stepped(self, step: Step) -> bool:
-        """A worker's step: whether it has judged a sequence. Nearly all steps change nothing."""
-        if not self._suspects.needs_tokens:
+        """A worker's step: whether it has judged a request. Nearly all steps change nothing."""
+        if not self._suspects.needs_tokens and not self._questions.trials.accused:
             return False
         gained = [delta.request for delta in step.deltas if delta.tokens]
         for number in gained:
             self._apply(self._suspects.token_gained(number))
+        if gained:
+            self._questions.trials.proven(self._clock())
         return bool(gained)
 
     def renew(self) -> None:
         """The engine is another one, or has been restarted by an operator: no verdict stands."""
         self._apply(self._suspects.forget())
         self._quarantine.clear()
-        self._questions.refuse_none()
+        self._questions.trials.forgive()
 
     def _apply(self, judgement: Judgement) -> None:
         for no, n_deaths in judgement.convicts.items():

@@ -21,7 +21,7 @@ from supervisor.fleet.exit_reason import ExitReason, classify, device_memory
 from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
 from supervisor.fleet.oom import OomCounter
 from supervisor.fleet.process import ExitListener as SystemExitListener
-from supervisor.fleet.process import WorkerProcess, trim_log
+from supervisor.fleet.process import WorkerProcess
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker_log import WorkerLog
@@ -125,8 +125,6 @@ class LocalEdge:
         log = self._runtime.worker_log(worker)
         self._oom.mark()
         take_over = self._running.pop(worker, None)
-        if take_over is None:
-            trim_log(log)
         mark = self._log(worker).open()
 
         def ended(si_code: int, si_status: int) -> None:

@@ -148,10 +148,12 @@ class EngineBroke(Struct, frozen=True):
 
 
 class DeclaredHung(Struct, frozen=True):
-    """The watchdog's verdict: the process exists but makes no progress."""
+    """The watchdog's verdict: the process exists but makes no progress. `questions` are those that
+    it hangs at, if the engine does not hang."""
 
     epoch: Epoch
     detail: str
+    questions: tuple[RequestNo, ...] = ()
 
 
 class Exited(Struct, frozen=True):

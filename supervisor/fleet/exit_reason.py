@@ -65,7 +65,8 @@ _OUT_OF_MEMORY = "out of memory"
 class ExitReason(Struct, frozen=True, kw_only=True):
     """How a worker ended. At most one of `signal` and `code` is set. Neither is set when the front
     has given the worker up and its process has not ended yet. `at` is unix time in seconds.
-    `requests` are the sequences of the fatal batch, if the worker could still send them."""
+    `requests` are the sequences of the fatal batch, if the worker could still send them.
+    `questions` are those that a worker has hung at beside its engine: no sequence is at fault."""
 
     signal: int | None = None
     code: int | None = None
@@ -73,6 +74,7 @@ class ExitReason(Struct, frozen=True, kw_only=True):
     at: float
     detail: str = ""
     requests: tuple[RequestNo, ...] = ()
+    questions: tuple[RequestNo, ...] = ()
 
     def __str__(self) -> str:
         """For people: `killed (SIGKILL)`, `exited (code 3)`, `load_failed: no such file`."""

@@ -28,7 +28,7 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
-from supervisor.fleet.names import ServedNames, aliases, file_names, served_name
+from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
     Condition,
@@ -97,7 +97,11 @@ class Fleet:
         self._work: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._successor: Condition | None = None
-        self._names = ServedNames({served_name(m): aliases(m) for m in config.models.values()})
+        models = config.models.values()
+        self._names = ServedNames(
+            {served_name(model): aliases(model) for model in models},
+            {served_name(model): (*model.aliases, *adapter_names(model)) for model in models},
+        )
         self._groups = {
             served_name(model): [self._replacer(self._spec(group, 0, served_name(model), model))]
             for group, model in config.models.items()
@@ -237,9 +241,17 @@ class Fleet:
         """The served name that a client's `model` means. Raises `ModelNotFound`."""
         return self._names.resolve(name)
 
+    def shown(self, name: str | None) -> str:
+        """The model's name in an answer to a client that has asked for `name`."""
+        return self._names.shown(name)
+
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
         return self._groups[model][0].place.spec.config.replay
+
+    def adapters(self, model: str) -> tuple[str, ...]:
+        """The LoRA adapters that a request of `model` may choose."""
+        return adapter_names(self._groups[model][0].place.spec.config)
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker, and one for each retiring worker that still has streams."""

@@ -205,7 +205,11 @@ class WorkerLifecycle:
                     After.ASK_POLICY,
                 )
             case ev.DeclaredHung():
-                self._end(Reason.HUNG, event.detail, self._ladders.dump, After.ASK_POLICY)
+                self._end_by(
+                    self._reason(Reason.HUNG, event.detail, questions=event.questions),
+                    self._ladders.dump,
+                    After.ASK_POLICY,
+                )
             case _:
                 assert_never(event)
 
@@ -382,7 +386,16 @@ class WorkerLifecycle:
         self._actions.append(ev.SetTimer(kind, delay_s, self._generation))
 
     def _reason(
-        self, reason: Reason, detail: str, requests: tuple[RequestNo, ...] = ()
+        self,
+        reason: Reason,
+        detail: str,
+        requests: tuple[RequestNo, ...] = (),
+        questions: tuple[RequestNo, ...] = (),
     ) -> ExitReason:
-        at = self._now + self._unix_offset_s
-        return ExitReason(reason=reason, at=at, detail=detail, requests=requests)
+        return ExitReason(
+            reason=reason,
+            at=self._now + self._unix_offset_s,
+            detail=detail,
+            requests=requests,
+            questions=questions,
+        )

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from gpufc.adapters import adapter_files
 from gpufc.config import ModelConfig
 
 Stamp = tuple[int, int, int] | None
@@ -12,8 +13,10 @@ _SHARD = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
 
 
 def stamps(config: ModelConfig) -> tuple[Stamp, ...]:
-    """The stamps of a model's files, the draft model's included. Blocks while it looks."""
-    paths = [path for path in (config.model_path, config.draft_model_path) if path is not None]
+    """The stamps of a model's files, with its draft model and adapters. Blocks while it looks."""
+    models = (config.model_path, config.draft_model_path)
+    paths = [path for path in models if path is not None]
+    paths += [file.path for file in adapter_files(config.adapters)]
     return tuple(_stamp(file) for path in paths for file in _shards(Path(path)))
 
 

@@ -1,20 +1,37 @@
-"""The names that models are served under, and their aliases. Pure."""
+"""The names that models are served under, and the other names that clients may use. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gpufc.adapters import adapter_files
 from gpufc.config import DEFAULT_MODEL, ModelConfig
 from gpufc.errors import ModelNotFound
 
+LATEST = ":latest"
+"""Ollama's default tag. Its clients add it to names without one, and may leave it out."""
+
+MAX_NAME_CHARS = 256
+"""A longer name is no model's: a client's text of any length is not compared with patterns."""
+
 
 class ServedNames:
-    """Served name → aliases. A served name stays when its model is swapped."""
+    """Served name → other names. A served name stays when its model is swapped.
 
-    def __init__(self, aliases: dict[str, Iterable[str]]) -> None:
+    There are two kinds of other names. *Aliases* (file name, stem, `default`) mean the only model.
+    *Configured* ones are names, or patterns in which `*` stands for any text; they also choose
+    among several models, and an answer shows them to the client that has used them.
+    """
+
+    def __init__(
+        self,
+        aliases: Mapping[str, Iterable[str]],
+        configured: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._aliases = {model: set(names) for model, names in aliases.items()}
+        self._configured = dict(configured or {})
 
     def known(self) -> dict[str, tuple[str, ...]]:
-        """Every served name with its aliases."""
+        """Every served name with its aliases, apart from the configured ones."""
         return {model: tuple(sorted(names)) for model, names in self._aliases.items()}
 
     def add(self, model: str, *aliases: str) -> None:
@@ -24,17 +41,28 @@ class ServedNames:
     def resolve(self, name: str | None) -> str:
         """The served name that a client's `model` means. Raises `ModelNotFound`.
 
-        With one model served, no name and its aliases (file name, stem, `default`) mean it too.
+        The first of these that fits wins: a served name, a configured name, a pattern, an alias of
+        the only model. `:latest` at a name's end makes no difference.
         """
-        if name is not None and name in self._aliases:
-            return name
-        if len(self._aliases) == 1:
-            ((only, aliases),) = self._aliases.items()
-            if name is None or name in aliases:
-                return only
         if name is None:
-            raise ModelNotFound("several models are served: name one", param="model")
-        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+            if len(self._aliases) == 1:
+                return next(iter(self._aliases))
+            raise ModelNotFound(f"several models are served: {self._told()}", param="model")
+        found = self._served(name) or self._configured_for(name) or self._only(name)
+        if found is None:
+            raise ModelNotFound(
+                f"The model {name[:MAX_NAME_CHARS]!r} does not exist; served: {self._told()}. The"
+                " configuration key `aliases` gives a model more names",
+                param="model",
+            )
+        return found
+
+    def shown(self, name: str | None) -> str:
+        """The name of the model in an answer: the served one, or the client's own where that is a
+        configured one. Raises `ModelNotFound`."""
+        if name is not None and not self._served(name) and self._configured_for(name):
+            return name
+        return self.resolve(name)
 
     def to_be_swapped(self, name: str | None) -> str:
         """The served name that a swap means. With one model served, an unknown name means it.
@@ -45,6 +73,52 @@ class ServedNames:
             return only
         return self.resolve(name)
 
+    def _served(self, name: str) -> str | None:
+        return next((one for one in _spellings(name) if one in self._aliases), None)
+
+    def _configured_for(self, name: str) -> str | None:
+        if len(name) > MAX_NAME_CHARS:
+            return None
+        spellings = _spellings(name)
+        for wanted in (False, True):  # whole names go before patterns
+            for model, configured in self._configured.items():
+                for one in configured:
+                    if ("*" in one) is wanted and any(matches(one, name) for name in spellings):
+                        return model
+        return None
+
+    def _only(self, name: str) -> str | None:
+        if len(self._aliases) != 1:
+            return None
+        ((only, aliases),) = self._aliases.items()
+        return only if any(one in aliases for one in _spellings(name)) else None
+
+    def _told(self) -> str:
+        return ", ".join(map(repr, self._aliases))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name is a pattern's, in time that is linear in both."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return name == pattern
+    if not name.startswith(first):
+        return False
+    *middle, last = rest
+    at = len(first)
+    for part in middle:
+        found = name.find(part, at)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return len(name) - len(last) >= at and name.endswith(last)
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    """A name with and without Ollama's tag, as given first."""
+    other = name.removesuffix(LATEST) if name.endswith(LATEST) else name + LATEST
+    return name, other
+
 
 def served_name(config: ModelConfig) -> str:
     """The name that a model is served under: as configured, else the file's name."""
@@ -54,8 +128,13 @@ def served_name(config: ModelConfig) -> str:
 
 
 def aliases(config: ModelConfig) -> set[str]:
-    """The other names of a model."""
+    """The other names of a model that it has without being configured."""
     return {served_name(config), DEFAULT_MODEL, *file_names(config.model_path)}
+
+
+def adapter_names(config: ModelConfig) -> tuple[str, ...]:
+    """The names of a model's LoRA adapters."""
+    return tuple(file.name for file in adapter_files(config.adapters))
 
 
 def file_names(model_path: str | None) -> set[str]:

@@ -15,7 +15,7 @@ from gpufc.protocol import EngineStatus, FromWorker, Generate, Heartbeat, Ready,
 from supervisor.fleet.crash_record import BlackBox, CrashRecord
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.step_rate import StepRate
-from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLimits
+from supervisor.fleet.watchdog import LIMITS, TICK_S, Verdict, Vitals, Watchdog, WatchLimits
 
 
 class Observed(Protocol):
@@ -35,7 +35,7 @@ class Observation:
         process: Observed,
         config: ModelConfig,
         rate: StepRate,
-        on_hung: Callable[[str], None],
+        on_hung: Callable[[Verdict], None],
         limits: WatchLimits = LIMITS,
     ) -> None:
         now = time.monotonic()
@@ -62,7 +62,7 @@ class Observation:
     def beat(self, heartbeat: Heartbeat) -> None:
         self.engine, self.heartbeat_at = heartbeat.engine, time.time()
         self._box.engine = heartbeat.engine
-        self._watchdog.beat(heartbeat.engine, time.monotonic())
+        self._watchdog.beat(heartbeat.engine, time.monotonic(), heartbeat.prepare)
 
     def stepped(self, step: Step) -> None:
         self._box.last_step = step.step

@@ -9,7 +9,6 @@ parent-death signal follows the *thread* that forked it.
 
 import asyncio
 import contextlib
-import logging
 import os
 import resource
 import signal
@@ -24,14 +23,10 @@ from gpufc import wire
 from gpufc.protocol import Boot
 from supervisor.fleet.watchdog import Vitals
 
-logger = logging.getLogger(__name__)
-
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
 """`-P` keeps Python from importing modules of the operator's current folder."""
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-
-LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 _PASSED = frozenset(
     {
@@ -219,20 +214,3 @@ def _spawn(
         )
     finally:
         os.close(log_fd)
-
-
-def trim_log(log: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
-    """Keep the last half of a log that is over the limit. Blocks while the bytes are moved."""
-    try:
-        if log.stat().st_size <= limit_bytes:
-            return
-        with log.open("r+b") as file:
-            file.seek(-limit_bytes // 2, os.SEEK_END)
-            tail = file.read()
-            file.seek(0)
-            file.write(tail[tail.find(b"\n") + 1 :])
-            file.truncate()
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        logger.warning("worker_log_not_trimmed path=%s: %s", log, err)

@@ -92,13 +92,16 @@ def can_replay(before: ModelConfig, wanted: ModelConfig) -> bool:
 
 
 def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
-    """The configuration that a swap asks for; the served name stays."""
+    """The configuration that a swap asks for; the served name stays. Adapters of one model do not
+    fit another."""
     wanted = {
         "model_path": change.model_path,
         "n_ctx": change.n_ctx,
         "n_gpu_layers": change.n_gpu_layers,
     }
     given = {key: value for key, value in wanted.items() if value is not None}
+    if change.model_path != config.model_path:
+        config = msgspec.structs.replace(config, adapters=())
     return msgspec.structs.replace(config, **given)
 
 

@@ -37,7 +37,7 @@ from supervisor.fleet.port import FleetListener, WorkerMessage
 from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.trial import Trial
-from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.fleet.watchdog import LIMITS, Verdict, WatchLimits
 from supervisor.fleet.worker import Hooks, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -183,10 +183,10 @@ class WorkerRunner(Line):
     def _on_broken(self, epoch: Epoch) -> Callable[[str, bool], None]:
         return lambda detail, retryable: self.post(ev.LinkBroken(epoch, detail, retryable))
 
-    def _on_hung(self, epoch: Epoch) -> Callable[[str], None]:
-        def hung(verdict: str) -> None:
+    def _on_hung(self, epoch: Epoch) -> Callable[[Verdict], None]:
+        def hung(verdict: Verdict) -> None:
             logger.error("worker_hung worker=%s epoch=%d: %s", self.spec.name, epoch, verdict)
-            self.post(ev.DeclaredHung(epoch, verdict))
+            self.post(ev.DeclaredHung(epoch, verdict.detail, verdict.questions))
 
         return hung
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpufc.config import BackendKind, Config
 from supervisor.fleet.port import SpareState, SpareStatus
-from supervisor.fleet.process import ExitListener, WorkerProcess, trim_log
+from supervisor.fleet.process import ExitListener, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ class Spare:
         self.since = time.monotonic()
         self.on_exit = on_exit
         log = logs / "spare.log"
-        trim_log(log)
         extra = {"GPUFC_SPARE_LOG": str(self.log_link), "GPUFC_SPARE_BACKEND": backend.value}
         self.process = WorkerProcess(command, log, self._ended, extra=extra)
 

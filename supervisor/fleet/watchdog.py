@@ -4,7 +4,8 @@ No single signal is reliable, so there are four, each for one question:
 
     existence        the pidfd; outside this module
     schedulable      heartbeats of the IO thread, and all other messages
-    progress         the engine thread's own record on each heartbeat: a step has a deadline
+    progress         the engine thread's own record on each heartbeat: a step has a deadline; so
+                     has each question that the prepare threads' record shows
     run state, CPU   of the process, from the system: whether it was stopped; else only evidence
 
 Two times do not count against a process: the time in which the front did not look (it was
@@ -13,7 +14,8 @@ suspended, or its loop was late), and for a step the time in which the process w
 
 from msgspec import Struct
 
-from gpufc.protocol import EnginePhase, EngineStatus
+from gpufc.ids import RequestNo
+from gpufc.protocol import EnginePhase, EngineStatus, PrepareStatus
 from supervisor.fleet.step_rate import StepRate
 
 TICK_S = 0.5
@@ -24,6 +26,7 @@ STILL_CPU_SHARE = 0.1
 that poll for a deadlocked interpreter lock (0.04 measured)."""
 
 _COMPUTING = frozenset({EnginePhase.PREFILL, EnginePhase.DECODE})
+_NO_QUESTIONS = PrepareStatus()
 
 
 class WatchLimits(Struct, frozen=True, kw_only=True):
@@ -45,6 +48,9 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
     """The first step of a later process: measurements were of warm caches."""
     untaken_s: float = 30.0
     """Idle although it was sent a `Generate`."""
+    prepare_s: float = 120.0
+    """One question of the prepare threads. Their own limits are shorter: a template process has a
+    time limit, and texts are tokenized in pieces."""
     late_s: float = 1.0
     """A look that is later than `TICK_S` by this much means that the front was suspended."""
 
@@ -71,6 +77,17 @@ class Vitals(Struct, frozen=True):
         return self.run_state in {"T", "t"}
 
 
+class Verdict(Struct, frozen=True):
+    """Why a process counts as hung. `questions` are the questions that it hangs at, if it is not
+    the engine that hangs."""
+
+    detail: str
+    questions: tuple[RequestNo, ...] = ()
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 class Watchdog:
     """The watch over one process, from spawn to verdict. Owned by one runner.
 
@@ -88,6 +105,7 @@ class Watchdog:
         self._heard_at_first = now
         self._record: EngineStatus | None = None
         self._record_at = now
+        self._prepare = _NO_QUESTIONS
         self._measured = False
         self._done_step = -1
         self._handed_at: float | None = None
@@ -114,9 +132,12 @@ class Watchdog:
         self._done_step = step
         self._heard_at = now
 
-    def beat(self, record: EngineStatus, now: float) -> None:
-        """A heartbeat with the engine's record came."""
+    def beat(
+        self, record: EngineStatus, now: float, prepare: PrepareStatus = _NO_QUESTIONS
+    ) -> None:
+        """A heartbeat with the threads' records came."""
         self._heard_at = self._record_at = now
+        self._prepare = prepare
         before, self._record = self._record, record
         if before is not None and record.step_started > before.step_started:
             self._learn(before, record)
@@ -129,7 +150,7 @@ class Watchdog:
 
     # the verdict
 
-    def look(self, now: float, vitals: Vitals | None) -> str | None:
+    def look(self, now: float, vitals: Vitals | None) -> Verdict | None:
         """Why the process counts as hung, or None. Called every `TICK_S`.
 
         `vitals` are None if they cannot be read: then only the evidence is missing.
@@ -145,7 +166,9 @@ class Watchdog:
             or self._stuck()
             or self._idle_with_work()
         )
-        return verdict and f"{verdict}; {self._evidence()}"
+        if verdict:
+            return Verdict(f"{verdict}; {self._evidence()}")
+        return self._stuck_at_questions()
 
     def _note(self, vitals: Vitals | None, now: float) -> None:
         before, self._vitals = self._vitals, vitals
@@ -219,6 +242,21 @@ class Watchdog:
             return None
         took = self._record_at - self._fair(max(self._handed_at, record.step_started))
         return f"idle with work for {took:.1f} s" if took > self._limits.untaken_s else None
+
+    def _stuck_at_questions(self) -> Verdict | None:
+        """Judge questions by their age when the record came, as steps."""
+        if not self._serving or self._stopped_since is not None:
+            return None
+        limit = self._limits.prepare_s
+        ages = {
+            question.request: self._record_at - self._fair(question.since)
+            for question in self._prepare.in_work
+        }
+        stuck = tuple(request for request, age in ages.items() if age > limit)
+        if not stuck:
+            return None
+        took = f"{max(ages.values()):.1f} s of {limit:.1f} s"
+        return Verdict(f"preparing a prompt has taken {took}; {self._evidence()}", stuck)
 
     def _deadline(self, record: EngineStatus) -> float:
         limits = self._limits

@@ -32,6 +32,7 @@ from gpufc.protocol import (
     Refused,
     Started,
     Step,
+    TokenLogprobs,
     Tokens,
 )
 from supervisor.dispatch.embedding import EmbeddingRequest
@@ -199,6 +200,8 @@ class Relayed:
         (self._log,) = stream.logs
         self._n_tokens = len(asked.tokens)
         self._n_texts = len(self._log.texts)
+        self._n_logprobs = len(self._log.logprobs)
+        self._prompt_is_told = bool(asked.tokens)
         self._has_started = False
 
     def gained(self, index: int) -> None:
@@ -226,7 +229,19 @@ class Relayed:
             self.is_over = True
         if not tokens and not text and finish is None:
             return []
-        return [Delta(self.request, position, tokens, text, finish, log.by_end_token)]
+        logprobs, of_prompt = self._take_logprobs()
+        return [
+            Delta(
+                *(self.request, position, tokens, text, finish),
+                *(log.by_end_token, log.stopped_by, logprobs, of_prompt),
+            )
+        ]
+
+    def _take_logprobs(self) -> tuple[tuple[TokenLogprobs, ...], tuple[TokenLogprobs, ...]]:
+        start, self._n_logprobs = self._n_logprobs, len(self._log.logprobs)
+        of_prompt = () if self._prompt_is_told else self._log.prompt_logprobs
+        self._prompt_is_told = True
+        return tuple(self._log.logprobs[start:]), of_prompt
 
     def end(self) -> list[FromWorker]:
         """The terminal message of a sequence that ends without finishing."""

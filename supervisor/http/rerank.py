@@ -114,7 +114,7 @@ async def rerank(request: web.Request) -> web.Response:
     total = n_tokens(found)
     answer = Reranked(
         id=request[REQUEST_ID],
-        model=wanted.model,
+        model=front.fleet.shown(body.model),
         results=[
             Result(
                 index=at,

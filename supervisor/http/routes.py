@@ -1,13 +1,18 @@
 """The table of all routes and their scopes. Any other path is refused."""
 
+from functools import cache, wraps
+
 from aiohttp import web
-from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
 from supervisor.http import rerank
+from supervisor.http.anthropic import claude_code, messages
+from supervisor.http.anthropic import models as anthropic_models
+from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
+from supervisor.http.edge.errors import ANTHROPIC_VERSION
 from supervisor.http.edge.middleware import (
     OPEN_ACCESS,
     PUBLIC,
@@ -19,35 +24,45 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
+from supervisor.http.llama_server import adapters, state, template, tokens
+from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import embeddings as llama_embeddings
-from supervisor.http.llama_server import tokens
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.ollama import completion as ollama_completion
 from supervisor.http.ollama import embeddings as ollama_embeddings
-from supervisor.http.openai import chat, completions, embeddings, models
+from supervisor.http.ollama import library as ollama_library
+from supervisor.http.ollama import models as ollama_models
+from supervisor.http.openai import chat, completions, embeddings, media, models
+from supervisor.http.openapi import handlers as openapi
+from supervisor.http.openapi.handlers import DESCRIPTION, Description
+from supervisor.http.responses import handlers as responses
+from supervisor.http.responses.handlers import MEMORIES
+from supervisor.http.responses.store import Memories
+from supervisor.http.route import Route
 from supervisor.http.service import admin, health, index, stats
 
 
-class Route(Struct, frozen=True):
-    """One route. `scope` is the right that it needs; `PUBLIC` needs none.
+def by_version(theirs: Handler, otherwise: Handler) -> Handler:
+    """The handler of a path that Anthropic's API has too: `theirs` for its clients."""
 
-    A `short` route is served in the reserve of connections too. A request of a route that `queues`
-    is refused before its body is read if no sequence could wait.
-    """
+    @wraps(otherwise)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        chosen = theirs if ANTHROPIC_VERSION in request.headers else otherwise
+        return await chosen(request)
 
-    method: str
-    path: str
-    handler: Handler
-    scope: Scope | None
-    short: bool = False
-    queues: bool = False
+    return handler
 
+
+list_models = by_version(anthropic_models.list_models, models.list_models)
+get_model = by_version(anthropic_models.get_model, models.get_model)
 
 ROUTES = (
     Route("GET", "/livez", health.livez, PUBLIC, short=True),
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
-    Route("GET", "/v1/models", models.list_models, Scope.GENERATE),
-    Route("GET", "/v1/models/{model:.+}", models.get_model, Scope.GENERATE),
+    Route("GET", "/v1/models", list_models, Scope.GENERATE),
+    Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/embeddings", embeddings.create_embeddings, Scope.GENERATE),
@@ -58,12 +73,43 @@ ROUTES = (
     Route("POST", "/v2/rerank", rerank.rerank, Scope.GENERATE),
     Route("POST", "/api/embed", ollama_embeddings.embed_inputs, Scope.GENERATE),
     Route("POST", "/api/embeddings", ollama_embeddings.embed_prompt, Scope.GENERATE),
+    Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
+    Route("GET", "/v1/responses/{response}", responses.get_response, Scope.GENERATE),
+    Route("DELETE", "/v1/responses/{response}", responses.delete_response, Scope.GENERATE),
+    Route("POST", "/v1/responses/{response}/cancel", responses.cancel_response, Scope.GENERATE),
+    Route(
+        "GET", "/v1/responses/{response}/input_items", responses.list_input_items, Scope.GENERATE
+    ),
+    Route("POST", "/v1/messages", messages.create_message, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/messages/count_tokens", messages.count_tokens, Scope.GENERATE),
+    Route("GET", "/api/hello", claude_code.hello, Scope.GENERATE, short=True),
+    Route("POST", "/api/event_logging/batch", claude_code.drop_events, Scope.GENERATE),
     Route("DELETE", "/v1/requests", durable.delete_request, Scope.GENERATE),
+    Route("GET", "/lora-adapters", adapters.list_adapters, Scope.GENERATE),
+    Route("POST", "/api/chat", ollama_chat.chat, Scope.GENERATE, queues=True),
+    Route("POST", "/api/generate", ollama_completion.generate_text, Scope.GENERATE, queues=True),
+    Route("GET", "/api/tags", ollama_models.list_tags, Scope.GENERATE),
+    Route("GET", "/api/ps", ollama_models.list_loaded, Scope.GENERATE),
+    Route("GET", "/api/version", ollama_models.version, Scope.GENERATE),
+    Route("POST", "/api/show", ollama_models.show, Scope.GENERATE),
+    Route("POST", "/api/pull", ollama_library.pull, Scope.GENERATE),
+    Route("POST", "/api/create", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/copy", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/api/push", ollama_library.refuse_change, Scope.GENERATE),
+    Route("DELETE", "/api/delete", ollama_library.refuse_change, Scope.GENERATE),
+    Route("POST", "/completion", native.create_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/infill", native.fill_gap, Scope.GENERATE, queues=True),
+    Route("POST", "/apply-template", template.apply_template, Scope.GENERATE),
+    Route("GET", "/props", state.get_props, Scope.READ),
+    Route("GET", "/slots", state.get_slots, Scope.READ),
     Route("POST", "/tokenize", tokens.tokenize, Scope.GENERATE),
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
     Route("GET", "/", index.get_index, Scope.READ),
+    Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
+    Route("GET", "/docs", openapi.get_page, Scope.READ),
+    *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
 )
 
 
@@ -103,9 +149,17 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
+    app[DESCRIPTION] = _description()
+    app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app
+
+
+@cache
+def _description() -> Description:
+    """The same for every application of a process."""
+    return Description.of(described(ROUTES))
 
 
 def require_place(request: web.Request, route: Route) -> None:

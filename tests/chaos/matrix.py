@@ -17,11 +17,11 @@ from msgspec import Struct
 from tests.chaos import memory_limit, moments
 from tests.chaos.cell import Cell, Play
 from tests.chaos.faults import ALL, Fault
+from tests.chaos.footprint import at_rest, growth
 from tests.chaos.moments import NOT_COVERED, Moment
 from tests.chaos.plan import Setup, World
 from tests.chaos.report import Report, reporting, say
 from tests.chaos.rig import (
-    Footprint,
     Missed,
     Rig,
     rig,
@@ -142,7 +142,7 @@ async def _serve(
         environ, memory_bytes = setup.environ(marker), setup.memory_bytes
         async with rig(*setup.arguments, environ=environ, memory_bytes=memory_bytes) as one:
             await world.prepare(one)
-            before, some_left = Footprint(one.service), False
+            before, some_left = await at_rest(one.service), False
             for cell in batch:
                 result = await _try(one, world, cell, marker, once=setup.alone)
                 some_left |= bool(result.missed)
@@ -152,7 +152,8 @@ async def _serve(
             figures = await one.until_idle()
             if not any(cell.fault.unloadable for cell in batch):
                 leftovers += wrong_counters(figures, some_left=some_left)
-            leftovers += before.outgrown_by(Footprint(one.service), SPARE_DESCRIPTORS)
+            _, grown = await growth(one.service, before, SPARE_DESCRIPTORS)
+            leftovers += grown
             leftovers += stop_and_look(one.service)
 
 

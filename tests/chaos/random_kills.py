@@ -8,11 +8,11 @@ import time
 
 from msgspec import Struct, field
 
+from tests.chaos.footprint import at_rest, growth
 from tests.chaos.history import History, check, longest_silence_s
 from tests.chaos.load import Ask, ask_fake, begin, pursue
 from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import (
-    Footprint,
     Missed,
     Rig,
     generated,
@@ -141,16 +141,14 @@ async def run(n_kills: int, seed: int) -> Report:
     report = reporting(f"{n_kills} random faults, {N_CLIENTS} clients, seed {seed}")
     async with rig(environ=ENVIRON) as one:
         started = time.monotonic()
-        before = Footprint(one.service)
+        before = await at_rest(one.service)
         tally = await Storm(one, n_kills, seed).run()
         figures = await one.until_idle()
-        after = Footprint(one.service)
-        report.wrong += tally.wrong + wrong_counters(figures)
+        after, grown = await growth(one.service, before, N_CLIENTS + 3)
+        report.wrong += tally.wrong + wrong_counters(figures) + grown
         restarts = worker(figures)["restarts"]
         if restarts < n_kills:
             report.wrong.append(f"only {restarts} restarts")
-        if after.descriptors > before.descriptors + N_CLIENTS + 3:
-            report.wrong.append(f"descriptors: {before.descriptors} -> {after.descriptors}")
         report.wrong += stop_and_look(one.service)
     report.head(
         f"streams that lost, repeated or crossed a token under {tally.n_kills} random faults",

@@ -12,15 +12,17 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from tests.chaos.broken_models import not_a_number, truncated
+from tests.chaos.footprint import Footprint, at_rest, growth
 from tests.chaos.history import History, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import Report, reporting, say, spread
-from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, worker, wrong_counters
+from tests.chaos.rig import Rig, rig, stop_and_look, worker, wrong_counters
 from tests.integration.commands import command as run_command
 from tests.integration.commands import fake_model
 
 N_CLIENTS = 4
 N_TOKENS = 48
+SPARE_DESCRIPTORS = 8
 UNDISTURBED_S = 10.0
 """How long requests are timed before the first replacement, to compare with."""
 REFUSED = 5
@@ -54,7 +56,7 @@ class Outcome(Struct):
 async def restarts(n: int, model: Path | None) -> Report:
     """`n` restarts under load that no client notices; the fake backend without a model."""
     async with _service(model) as one:
-        outcome = Outcome(Footprint(one.service))
+        outcome = Outcome(await at_rest(one.service))
         async with _load(one, outcome, _asks("restart", fake=model is None)):
             for _ in range(n):
                 pid = worker(await one.figures())["pid"]
@@ -71,7 +73,7 @@ async def swaps(n: int, models: Sequence[Path]) -> Report:
         fakes = [fake_model(Path(folder) / name) for name in ("one.gguf", "two.gguf")]
         chosen = list(models) or fakes
         async with _service(chosen[0], fake=not models) as one:
-            outcome = Outcome(Footprint(one.service))
+            outcome = Outcome(await at_rest(one.service))
             async with _load(one, outcome, _asks("swap", fake=not models)):
                 for number in range(1, n + 1):
                     target = chosen[number % len(chosen)]
@@ -91,7 +93,7 @@ async def refusals(model: Path) -> Report:
             ("does not fit", [str(model), "--n-ctx", "8192"], "KV cache"),
         ]
         async with _service(model, extra=ROOMY) as one:
-            outcome = Outcome(Footprint(one.service))
+            outcome = Outcome(await at_rest(one.service))
             async with _load(one, outcome, _asks("refusal", fake=False)):
                 for name, arguments, word in bad:
                     await _refused(one, outcome, name, arguments, word, model)
@@ -175,7 +177,8 @@ async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) 
     for history in outcome.histories:
         outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
     outcome.wrong += wrong_counters(await one.until_idle())
-    after = Footprint(one.service)
+    after, grown = await growth(one.service, outcome.before, N_CLIENTS + SPARE_DESCRIPTORS)
+    outcome.wrong += grown
     records = len(list((one.service.runtime.path / "crashes").glob("*.json")))
     if records != n_deaths:
         outcome.wrong.append(f"{records} workers have died, expected {n_deaths}")

@@ -4,10 +4,11 @@ import os
 import signal
 import time
 
+from tests.chaos.footprint import Footprint, at_rest, growth
 from tests.chaos.history import check
 from tests.chaos.load import ask_fake, run_ask
 from tests.chaos.report import Report, reporting, say
-from tests.chaos.rig import Footprint, Rig, rig, stop_and_look, wrong_counters
+from tests.chaos.rig import Rig, rig, stop_and_look, wrong_counters
 
 ENVIRON = {
     "GPUFC_BACKEND": "fake",
@@ -27,18 +28,18 @@ async def run(n_restarts: int) -> Report:
     report = reporting(f"{n_restarts} restarts, scripted engine")
     async with rig(environ=ENVIRON) as one:
         epoch = await _restart(one, WARM_UP, 0)
-        before, started = await _at_rest(one), time.monotonic()
+        await _has_spare(one)
+        before, started = await at_rest(one.service), time.monotonic()
         report.row("before", before)
         for done in range(100, n_restarts + 1, 100):
             epoch = await _restart(one, 100, epoch)
             say(f"  after {done}: {Footprint(one.service)} {time.monotonic() - started:.0f} s")
         epoch = await _restart(one, n_restarts % 100, epoch)
-        after = await _at_rest(one)
+        await _has_spare(one)
+        after, grown = await growth(one.service, before, SPARE_DESCRIPTORS, COUNTED, SPARE_BYTES)
         report.row("after", f"{after}, epoch {epoch}")
         report.row("duration", f"{time.monotonic() - started:.0f} s")
-        report.wrong += before.outgrown_by(after, SPARE_DESCRIPTORS, COUNTED)
-        if after.rss_bytes > before.rss_bytes + SPARE_BYTES:
-            report.wrong.append(f"memory: {before.rss_bytes} -> {after.rss_bytes} bytes")
+        report.wrong += grown
         report.wrong += wrong_counters(await one.figures())
         if epoch < n_restarts + WARM_UP:
             report.wrong.append(f"only {epoch} epochs")
@@ -60,7 +61,6 @@ async def _restart(one: Rig, times: int, epoch: int) -> int:
     return epoch
 
 
-async def _at_rest(one: Rig) -> Footprint:
-    """What there is when there is a spare too: it has a log, which the first one makes."""
+async def _has_spare(one: Rig) -> None:
+    """Wait for a spare: it has a log, which the first one makes."""
     await one.until(lambda now: [row["state"] for row in now["spares"]] == ["warm"], "a spare")
-    return Footprint(one.service)

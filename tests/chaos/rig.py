@@ -1,4 +1,4 @@
-"""A service under test, with live figures, signals, and a look at its leftovers."""
+"""A service under test, with live figures, signals, and an end that shows its leftovers."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,43 +147,6 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         raise Missed(f"process {pid} was gone") from None
-
-
-class Footprint:
-    """The descriptors, processes, files and memory of a front now."""
-
-    def __init__(self, running: Service) -> None:
-        front = running.front
-        children = front.children(recursive=True)
-        self.descriptors = front.num_fds()
-        self.processes = len(children)
-        self.zombies = sum(child.status() == psutil.STATUS_ZOMBIE for child in children)
-        self.sockets = len(list(running.runtime.path.glob("*.sock")))
-        self.files = sum(1 for path in running.runtime.path.rglob("*") if path.is_file())
-        self.threads = front.num_threads()
-        self.rss_bytes = front.memory_info().rss
-
-    def outgrown_by(
-        self,
-        later: "Footprint",
-        spare_descriptors: int,
-        names: Iterable[str] = ("zombies", "sockets"),
-    ) -> list[str]:
-        """The counts that grew until `later`; `spare_descriptors` are left to connections."""
-        wrong = []
-        if later.descriptors > self.descriptors + spare_descriptors:
-            wrong.append(f"descriptors: {self.descriptors} -> {later.descriptors}")
-        for name in names:
-            if getattr(later, name) > getattr(self, name):
-                wrong.append(f"{name}: {getattr(self, name)} -> {getattr(later, name)}")
-        return wrong
-
-    def __str__(self) -> str:
-        return (
-            f"descriptors={self.descriptors} processes={self.processes} zombies={self.zombies} "
-            f"sockets={self.sockets} files={self.files} threads={self.threads} "
-            f"front_rss={self.rss_bytes / 2**20:.1f} MiB"
-        )
 
 
 def stop_and_look(running: Service) -> list[str]:

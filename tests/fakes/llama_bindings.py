@@ -91,6 +91,8 @@ class FakeLlama:
         return -1
 
     llama_vocab_eos = llama_vocab_bos
+    llama_vocab_fim_pre = llama_vocab_fim_suf = llama_vocab_fim_mid = llama_vocab_bos
+    llama_vocab_fim_rep = llama_vocab_fim_sep = llama_vocab_bos
 
     def llama_n_ctx(self, context: Any) -> int:
         return int(context.n_ctx)

@@ -63,8 +63,27 @@ def test_every_key_has_a_unique_name_a_description_and_a_variable() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({}, 'aliases = ["claude-*", "gpt-4o"]'),
+        ({}, 'aliases = "claude-*, gpt-4o"'),
+        ({}, '[model]\naliases = ["claude-*", "gpt-4o"]'),
+        ({"GPUFC_ALIASES": "claude-*,gpt-4o"}, 'aliases = ["other"]'),
+    ],
+)
+def test_a_list_may_be_one_text_with_commas(
+    environ: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "gpufc.toml"
+    file.write_text(text)
+    assert only(resolve(environ=environ, file=file)).aliases == ("claude-*", "gpt-4o")
+    assert only(resolve(environ={"GPUFC_ALIASES": ""}, file=file)).aliases == ()
+
+
+@pytest.mark.parametrize(
     ("environ", "words"),
     [
+        ({"GPUFC_ALIASES": "a,,b"}, ["aliases", "a list of texts, none of them empty"]),
         ({"GPUFC_N_CTXX": "1"}, ["GPUFC_N_CTXX", "did you mean GPUFC_N_CTX?"]),
         ({"GPUFC_QWERTY": "1"}, ["GPUFC_QWERTY", "config show"]),
         ({"GPUFC_N_CTX": "many"}, ["n_ctx", "GPUFC_N_CTX", "'many'", "a whole number from 16"]),

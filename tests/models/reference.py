@@ -50,6 +50,7 @@ class Reference:
         context.swa_full = True
         self._context = lc.llama_init_from_model(self._model, context)
         self._vocab = lc.llama_model_get_vocab(self._model)
+        self._answers: dict[tuple[tuple[int, ...], int], Answer] = {}
         self._n_vocab = lc.llama_vocab_n_tokens(self._vocab)
 
     def close(self) -> None:
@@ -57,7 +58,14 @@ class Reference:
         lc.llama_model_free(self._model)
 
     def answer(self, prompt: Sequence[int], n_tokens: int) -> Answer:
-        """The next `n_tokens` after `prompt`, or fewer before an end token."""
+        """The next `n_tokens` after `prompt`, or fewer before an end token. Each is computed once:
+        tests of several layouts ask the same."""
+        question = (tuple(prompt), n_tokens)
+        if question not in self._answers:
+            self._answers[question] = self._compute(prompt, n_tokens)
+        return self._answers[question]
+
+    def _compute(self, prompt: Sequence[int], n_tokens: int) -> Answer:
         lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
         found = Answer([], [])
         pending = list(prompt)

@@ -1,14 +1,16 @@
 """A tiny model in the engine, step by step, beside its reference."""
 
+import fcntl
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.kv.transfer import SEALS
 from gpufc.config import KvUnified, ModelConfig, Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Step
+from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.models.making import made
@@ -45,6 +47,7 @@ class ModelRun:
 
     def __init__(self, backend: LlamaBackend, max_idle: int = N_CACHED) -> None:
         """In one cache, no more than `max_idle` finished sequences stay as prefixes."""
+        self._backend = backend
         for slot in range(backend.facts.n_sequences):
             backend.remove(slot)
         n_running = backend.facts.n_sequences - max_idle
@@ -87,16 +90,20 @@ class ModelRun:
     @property
     def n_cached(self) -> int:
         """Tokens of the last started request that were found in the cache."""
-        steps = (each for each in self.engine.messages if isinstance(each, Step))
-        return [started for step in steps for started in step.started][-1].n_cached
+        return self.engine.n_cached
 
-    def export_to(self, fd: int) -> KvMoved:
-        """Write all states into an empty memory file."""
-        return self._moved(ExportKv(Epoch(1), os.getpid(), fd, limit_bytes=1 << 30))
-
-    def import_from(self, fd: int) -> KvMoved:
-        """Take over the states of a sealed memory file."""
-        return self._moved(ImportKv(Epoch(1), os.getpid(), fd))
+    def succeeded(self) -> "ModelRun":
+        """A run on the same backend that has got this one's states from a sealed memory file."""
+        fd = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            exported = self._moved(ExportKv(Epoch(1), os.getpid(), fd, limit_bytes=1 << 30))
+            assert exported.n_sequences
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            after = ModelRun(self._backend)
+            after._moved(ImportKv(Epoch(1), os.getpid(), fd))
+            return after
+        finally:
+            os.close(fd)
 
     def _moved(self, message: ExportKv | ImportKv) -> KvMoved:
         self.engine.engine.inbox.put(message)

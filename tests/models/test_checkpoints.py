@@ -1,17 +1,10 @@
 """Recurrent and hybrid models share prefixes, by copies of their state."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
-from engine_worker.kv.transfer import SEALS
-from gpufc.config import KvUnified
-from tests.models.making import made
 from tests.models.reference import Reference
-from tests.models.runs import N_CTX, ModelRun, loaded, require_equal, some_tokens
+from tests.models.runs import ModelRun, require_equal, some_tokens
 
 N_TOKENS = 12
 
@@ -19,19 +12,6 @@ N_TOKENS = 12
 @pytest.fixture(scope="module", params=["mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def reference(name: str) -> Iterator[Reference]:
-    alone = Reference(made(name), N_CTX)
-    yield alone
-    alone.close()
-
-
-@pytest.fixture(scope="module", params=[KvUnified.TRUE, KvUnified.FALSE])
-def backend(name: str, request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
-    with loaded(name, request.param) as found:
-        yield found
 
 
 def chat(backend: LlamaBackend, *messages: str) -> list[int]:
@@ -103,16 +83,9 @@ def test_prompts_that_part_later_share_from_the_third_on(
 
 def test_checkpoints_outlive_the_worker(backend: LlamaBackend, reference: Reference) -> None:
     prompt = chat(backend, SYSTEM, "Why?")
-    fd = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        before = ModelRun(backend)
-        before.answer(prompt, N_TOKENS)
-        before.export_to(fd)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        after = ModelRun(backend)
-        after.import_from(fd)
-    finally:
-        os.close(fd)
+    before = ModelRun(backend)
+    before.answer(prompt, N_TOKENS)
+    after = before.succeeded()
     for question in ("How?", "When?"):
         other = chat(backend, SYSTEM, question)
         alone = reference.answer(other, N_TOKENS)

@@ -1,39 +1,19 @@
 """Every architecture's greedy text equals that of llama.cpp alone, whatever the cache has seen."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
-from engine_worker.kv.transfer import SEALS
-from gpufc.config import KvUnified, Replay
+from gpufc.config import Replay
 from tests.models.families import FAMILIES
-from tests.models.making import made
 from tests.models.reference import Reference
-from tests.models.runs import N_CTX, ModelRun, loaded, require_equal, some_tokens
+from tests.models.runs import ModelRun, require_equal, some_tokens
 
 N_TOKENS = 12
-LAYOUTS = (KvUnified.TRUE, KvUnified.FALSE)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def reference(name: str) -> Iterator[Reference]:
-    alone = Reference(made(name), N_CTX)
-    yield alone
-    alone.close()
-
-
-@pytest.fixture(scope="module", params=LAYOUTS)
-def backend(name: str, request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
-    with loaded(name, request.param) as found:
-        yield found
 
 
 @pytest.fixture
@@ -126,16 +106,9 @@ def test_a_conversation_goes_on_in_the_next_worker(
     backend: LlamaBackend, reference: Reference
 ) -> None:
     prompt, alone = reference.surest(some_tokens(150, 8), N_TOKENS)
-    fd = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        before = ModelRun(backend)
-        require_equal(before.answer(prompt, N_TOKENS), alone)
-        assert before.export_to(fd).n_sequences
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        after = ModelRun(backend)
-        after.import_from(fd)
-    finally:
-        os.close(fd)
+    before = ModelRun(backend)
+    require_equal(before.answer(prompt, N_TOKENS), alone)
+    after = before.succeeded()
     turn, alone_in_turn = reference.surest([*prompt, *alone.tokens, 40], N_TOKENS)
     require_equal(after.answer(turn, N_TOKENS), alone_in_turn)
     assert after.n_cached >= len(prompt)

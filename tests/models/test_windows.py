@@ -1,16 +1,13 @@
 """In one cache llama.cpp gives cells that a sliding window has passed to other sequences."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
-from gpufc.config import KvUnified
 from tests.models.families import WINDOW
-from tests.models.making import made
 from tests.models.reference import Reference
-from tests.models.runs import N_CTX, ModelRun, loaded, require_equal, some_tokens
+from tests.models.runs import ModelRun, require_equal, some_tokens
 
 N_TOKENS = 12
 
@@ -18,19 +15,6 @@ N_TOKENS = 12
 @pytest.fixture(scope="module", params=["gemma2", "gemma3", "gpt-oss"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def reference(name: str) -> Iterator[Reference]:
-    alone = Reference(made(name), N_CTX)
-    yield alone
-    alone.close()
-
-
-@pytest.fixture(scope="module", params=[KvUnified.TRUE, KvUnified.FALSE])
-def backend(name: str, request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
-    with loaded(name, request.param) as found:
-        yield found
 
 
 CONVERSATION = some_tokens(400, 2)

@@ -31,6 +31,7 @@ from engine_worker.backend.fake.vocabulary import (
     expected_tokens,
 )
 from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, SpecialTokens
+from gpufc.adapters import adapter_files
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
 from gpufc.facts import ModelFacts, Pooling
@@ -59,10 +60,11 @@ def _no_link(fault: str) -> None:
 class _Cell:
     """One KV cell. Slots of a unified cache share it after `copy_prefix`."""
 
-    __slots__ = ("n_users", "state", "token")
+    __slots__ = ("n_users", "salt", "state", "token")
 
-    def __init__(self, token: int, state: State) -> None:
+    def __init__(self, token: int, state: State, salt: int = 0) -> None:
         self.token = token
+        self.salt = salt
         self.state = state
         self.n_users = 1
 
@@ -120,9 +122,10 @@ class FakeBackend:
             for slot in batch.sequences:
                 self._take_passed_cell(slot)
         rows: list[Logits] = []
+        salt = vocabulary.salt(batch.adapters)
         entries = zip(batch.tokens, batch.sequences, batch.outputs, strict=True)
         for token, slot, wanted in entries:
-            state = self._append(slot, token)
+            state = self._append(slot, token, salt)
             if wanted:
                 is_nan = self._meets_nan(state) or bool(self._script.nan)
                 rows.append(_row(state, is_nan=is_nan))
@@ -155,7 +158,7 @@ class FakeBackend:
                 cell.n_users += 1
             self._slots[target] = prefix
         else:
-            self._slots[target] = [_Cell(cell.token, cell.state) for cell in prefix]
+            self._slots[target] = [_Cell(c.token, c.state, c.salt) for c in prefix]
             self._n_used += n_tokens
 
     def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
@@ -172,19 +175,20 @@ class FakeBackend:
             )
 
     def state_bytes(self, slot: int) -> int:
-        """See `Backend`. A state is the slot's tokens, four bytes each."""
-        return 4 * len(self._slots[slot])
+        """See `Backend`. A state is the slot's tokens and salts, four bytes each."""
+        return 8 * len(self._slots[slot])
 
     def export_state(self, slot: int, memory: memoryview) -> int:
-        memory[:] = np.array(self.history(slot), np.int32).tobytes()
+        cells = [(cell.token, cell.salt) for cell in self._slots[slot]]
+        memory[:] = np.array(cells, np.uint32).tobytes()
         return len(memory)
 
     def import_state(self, slot: int, memory: memoryview) -> bool:
-        tokens = np.frombuffer(bytes(memory), np.int32).tolist()
-        if self._n_used + len(tokens) > self._room:
+        cells = np.frombuffer(bytes(memory), np.uint32).reshape(-1, 2).tolist()
+        if self._n_used + len(cells) > self._room:
             return False
-        for token in tokens:
-            self._append(slot, token)
+        for token, salt in cells:
+            self._append(slot, token, salt)
         return True
 
     def embedder(self) -> FakeEmbedder:
@@ -257,17 +261,18 @@ class FakeBackend:
         if self._script.leak_kb:
             self._leaked.append(b"\1" * (self._script.leak_kb << 10))
 
-    def _append(self, slot: int, token: int) -> State:
-        """Add a cell. Commits the faults of a directive that this token completes."""
+    def _append(self, slot: int, token: int, salt: int) -> State:
+        """Add a cell, computed with adapters of this salt. Commits the faults of a directive that
+        this token completes."""
         cells = self._slots[slot]
         before = cells[-1].state if cells else _START
         state = vocabulary.advance(
-            before, token, lambda: [cell.token for cell in cells[-MAX_DIRECTIVE:]]
+            before, token, lambda: [cell.token for cell in cells[-MAX_DIRECTIVE:]], salt
         )
         for entry in state.directives[len(before.directives) :]:
             if entry.kind in FAULTS and entry.at == IN_PROMPT and first_time(entry.once):
                 self._commit(entry.kind, entry.code)
-        cells.append(_Cell(token, state))
+        cells.append(_Cell(token, state, salt))
         self._n_used += 1
         return state
 
@@ -330,4 +335,7 @@ def _facts(
         embedding_size=0 if script.ranks else EMBEDDING_SIZE,
         embedding_tokens=min(config.n_ctx, EMBEDDING_TOKENS),
         pooling=Pooling.RANK if script.ranks else Pooling.MEAN,
+        adapters=tuple(file.name for file in adapter_files(config.adapters)),
+        can_infill=True,
+        metadata={"general.architecture": "fake", "general.file_type": 0},
     )

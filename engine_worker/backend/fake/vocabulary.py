@@ -22,15 +22,20 @@ not meet the fault again; one that begins at N or before does.
 """
 
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 from msgspec import Struct
 
-from engine_worker.backend.port import SpecialToken, SpecialTokens
+from engine_worker.backend.port import InfillTokens, SpecialToken, SpecialTokens
+from gpufc.adapters import Adapters
 
 BOS, EOS = 256, 257
-SPECIALS = {BOS: "<|bos|>", EOS: "<|eos|>", 258: "<|im_start|>", 259: "<|im_end|>", 260: "<|tool|>"}
+SPECIALS = {
+    **{BOS: "<|bos|>", EOS: "<|eos|>", 258: "<|im_start|>", 259: "<|im_end|>", 260: "<|tool|>"},
+    **{261: "<|fim_prefix|>", 262: "<|fim_suffix|>", 263: "<|fim_middle|>"},
+}
 ENDS = frozenset({EOS, 259})
 GENERATED = 272
 N_VOCAB = GENERATED + 256
@@ -75,10 +80,15 @@ class State(Struct, frozen=True):
     bracket: bool = False
 
 
-def advance(before: State, token: int, tail: Callable[[], Sequence[int]]) -> State:
-    """The state after `token`. `tail` returns up to `MAX_DIRECTIVE` tokens before it; it is called
-    only where a directive may end."""
-    digest = _mix(before.digest, token)
+def salt(adapters: Adapters) -> int:
+    """What adapters do here: they change the text, each set in another way. 0 without any."""
+    return zlib.crc32(repr(adapters).encode()) if adapters else 0
+
+
+def advance(before: State, token: int, tail: Callable[[], Sequence[int]], salt: int = 0) -> State:
+    """The state after `token`, computed with adapters of this `salt`. `tail` returns up to
+    `MAX_DIRECTIVE` tokens before it; it is called only where a directive may end."""
+    digest = _mix(before.digest ^ salt, token)
     if token >= GENERATED:
         pending = before.pending[1:] if token == GENERATED + before.pending[0] else b""
         return State(
@@ -103,17 +113,17 @@ def next_token(state: State) -> int:
     return GENERATED + state.pending[0]
 
 
-def expected_tokens(history: Sequence[int], n: int) -> list[int]:
+def expected_tokens(history: Sequence[int], n: int, adapters: Adapters = ()) -> list[int]:
     """The next `n` tokens after `history`. If EOS comes first, it is the last."""
-    state = State()
+    state, salted = State(), salt(adapters)
     for end, token in enumerate(history):
-        state = advance(state, token, partial(_tail, history, end))
+        state = advance(state, token, partial(_tail, history, end), salted)
     generated: list[int] = []
     while len(generated) < n:
         generated.append(next_token(state))
         if generated[-1] == EOS:
             break
-        state = advance(state, generated[-1], list)
+        state = advance(state, generated[-1], list, salted)
     return generated
 
 
@@ -121,9 +131,9 @@ def _tail(history: Sequence[int], end: int) -> Sequence[int]:
     return history[max(0, end - MAX_DIRECTIVE) : end]
 
 
-def expected_text(history: Sequence[int], n: int) -> str:
+def expected_text(history: Sequence[int], n: int, adapters: Adapters = ()) -> str:
     """The text of `expected_tokens`, without an unfinished last character."""
-    return b"".join(map(piece, expected_tokens(history, n))).decode("utf-8", "ignore")
+    return b"".join(map(piece, expected_tokens(history, n, adapters))).decode("utf-8", "ignore")
 
 
 def tokenize(text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
@@ -147,6 +157,7 @@ SPECIAL_TOKENS = SpecialTokens(
     tokens=tuple(SpecialToken(id, text, is_control=True) for id, text in SPECIALS.items()),
     names={"bos_token": SPECIALS[BOS], "eos_token": SPECIALS[EOS]},
     first=(BOS,),
+    infill=InfillTokens(261, 262, 263),
 )
 """What `tokenize` does, as a fact."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend.candidates import CandidateFinder
+from engine_worker.backend.llama.adapters import AppliedAdapters
 from engine_worker.backend.llama.batch import BatchArrays
 from engine_worker.backend.llama.bindings import ContextPointer, ModelPointer, library_of
 from engine_worker.backend.llama.embedder import LlamaEmbedder
@@ -48,6 +49,7 @@ class LlamaBackend:
         self._embedder: LlamaEmbedder | None = None
         self._host_finders: tuple[HostFinder, ...] = ()
         self._n_outputs = self._n_computed = 0  # of the last pass
+        self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
         self._logits: Logits | None = None  # put together from two passes
         facts = self.facts
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
@@ -70,6 +72,7 @@ class LlamaBackend:
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)
+        self._adapters.apply(batch.adapters)
         self._logits = None
         if batch.in_one_pass:
             self._compute_ahead(batch)

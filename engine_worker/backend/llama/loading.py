@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine_worker import host
 from engine_worker.backend.llama import parameters
+from engine_worker.backend.llama.adapters import LoadedAdapters, load_adapters
 from engine_worker.backend.llama.bindings import (
     Bindings,
     ContextPointer,
@@ -35,7 +36,8 @@ from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
-from engine_worker.model_file.fingerprint import fingerprint
+from engine_worker.model_file.description import described
+from engine_worker.model_file.fingerprint import file_digest, fingerprint
 from engine_worker.model_file.gguf_header import (
     GgufHeader,
     original_context,
@@ -44,6 +46,7 @@ from engine_worker.model_file.gguf_header import (
 from engine_worker.model_file.purpose import Purpose, pooling_of, purpose_of, require_served
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
+from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts, Pooling
@@ -62,6 +65,7 @@ class Loaded(Struct, frozen=True):
     model: ModelPointer
     context: ContextPointer
     new_embedder: Callable[[], LlamaEmbedder]
+    adapters: LoadedAdapters
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
     facts: ModelFacts
@@ -89,6 +93,7 @@ class Loader:
         self._lc, self._version, self._log = bindings, version, log
         self._config, self._n_sequences = config, n_sequences
         self._on_progress = on_progress
+        self._adapters = adapter_files(config.adapters)
         self._header = read_header(Path(config.model_path))
         require_served(self._header, config.model_path)
         self._generates = purpose_of(self._header) is Purpose.GENERATE
@@ -184,6 +189,8 @@ class Loader:
     def _attempt(self, devices: Devices, n_layers: int) -> Loaded:
         model = self._load_model(devices, n_layers)
         try:
+            # llama.cpp reserves a context's graph with room for the adapters that there are
+            adapters = load_adapters(self._lc, self._log, model, self._adapters)
             layout = cells.choose_layout(
                 self._demand.wish,
                 self._demand.stores(
@@ -206,7 +213,7 @@ class Loader:
         _log_placement(facts)
         self._on_progress(1.0)
         embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
-        return Loaded(model, context, embedder, finders, vocabulary, facts)
+        return Loaded(model, context, embedder, adapters, finders, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
@@ -367,6 +374,10 @@ class Loader:
             embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),
             embedding_tokens=shape.n_input_tokens,
             pooling=pooling,
+            adapters=tuple(file.name for file in self._adapters),
+            can_infill=vocabulary.infill_tokens() is not None,
+            metadata=described(self._header),
+            modified_at=self._header.parts[0].stat().st_mtime,
         )
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
@@ -375,7 +386,10 @@ class Loader:
         flash = self._flash_attention(on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
-        found = self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"
+        found = (
+            *(self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"),
+            *(f"adapter={file.name}/{file_digest(Path(file.path))}" for file in self._adapters),
+        )
         original = original_context(self._header)
         if original is None:
             return found

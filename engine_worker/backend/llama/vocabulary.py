@@ -3,7 +3,7 @@
 import ctypes
 
 from engine_worker.backend.llama.bindings import VocabularyBindings, VocabularyPointer
-from engine_worker.backend.port import SpecialToken, SpecialTokens
+from engine_worker.backend.port import InfillTokens, SpecialToken, SpecialTokens
 
 _FIRST_BUFFER = 64
 _MAX_PIECE_BYTES = 1 << 20
@@ -116,6 +116,23 @@ class Vocabulary:
             first=tuple(around[:n_first]),
             last=tuple(around[n_first:]),
             between=self._between(tuple(around[n_first:])),
+            infill=self.infill_tokens(),
+        )
+
+    def infill_tokens(self) -> InfillTokens | None:
+        """The fill-in-the-middle tokens; None for a model without."""
+        prefix, suffix, middle, repository, file = (
+            getattr(self._lc, f"llama_vocab_fim_{name}")(self.pointer)
+            for name in ("pre", "suf", "mid", "rep", "sep")
+        )
+        if min(prefix, suffix, middle) < 0:
+            return None
+        return InfillTokens(
+            prefix,
+            suffix,
+            middle,
+            repository if repository >= 0 else None,
+            file if file >= 0 else None,
         )
 
     def _between(self, last: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,10 +7,13 @@ V3 and R1 write `function<｜tool▁sep｜>NAME` and a block of code with the ar
 
 import re
 
+from gpufc.answer_format import Span
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 SECTION, END_SECTION = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 CALL, END_CALL = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"
@@ -51,9 +54,24 @@ def _call(tape: Tape, answer: Answer, marker: str) -> Steps[None]:
     yield from tape.accept(END_CALL)
 
 
+def style(template: str) -> Style:
+    begin, end, between = f"{CALL}{CALLED}{SEPARATOR}", END_CALL, ""
+    if "```json" in template:
+        begin, end = f"{CALL}function{SEPARATOR}{CALLED}\n```json\n", f"\n```{END_CALL}"
+        between = "\n"
+    return Style(
+        call=Span(begin, end),
+        section=Span(SECTION, END_SECTION),
+        between=between,
+        trigger=SECTION,
+        forbidden=(SECTION, CALL),
+    )
+
+
 DEEPSEEK = Family(
     name="deepseek",
     run=run,
+    style=style,
     template=((SECTION,),),
     markers=(SECTION, END_SECTION, CALL, END_CALL, SEPARATOR, "<think>", "</think>"),
 )

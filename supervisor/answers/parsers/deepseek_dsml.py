@@ -6,11 +6,14 @@ V4.1 writes a blank before each tag's name.
 
 import re
 
+from gpufc.answer_format import KEY, Members, Span
 from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tagged import Closers, argument
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments, parameter_types
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 DSML = "｜DSML｜"
 SECTIONS = tuple(f"<{DSML}{name}>" for name in ("function_calls", "tool_calls", " calls"))
@@ -60,9 +63,29 @@ def _name(tape: Tape) -> Steps[str]:
     return (yield from tape.something((yield from tape.word(QUOTED))))
 
 
+def style(template: str) -> Style:
+    section = next((tag for tag in SECTIONS if tag in template), SECTIONS[0])
+    blank = " " if section == SECTIONS[-1] else ""
+    invoke, parameter = f"<{DSML}{blank}invoke", f"<{DSML}{blank}parameter"
+    end_invoke, end_parameter = f"</{DSML}{blank}invoke>", f"</{DSML}{blank}parameter>"
+    key = f'{parameter} name="{KEY}'
+    return Style(
+        call=Span(f'{invoke} name="{CALLED}">\n', f"{end_invoke}\n"),
+        section=Span(f"{section}\n", f"</{section[1:]}"),
+        members=Members(
+            string=Span(f"{key}{STRING}", f"{end_parameter}\n"),
+            other=Span(f"{key}{OTHER}", f"{end_parameter}\n"),
+            forbidden=(DSML,),
+        ),
+        trigger=section,
+        forbidden=(DSML,),
+    )
+
+
 DEEPSEEK_DSML = Family(
     name="deepseek-dsml",
     run=run,
+    style=style,
     template=((DSML,),),
     markers=(DSML, "<think>", "</think>"),
 )

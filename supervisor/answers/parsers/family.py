@@ -10,6 +10,7 @@ from supervisor.answers.parser import NewParser
 from supervisor.answers.parsers.answer import Answer
 from supervisor.answers.parsers.tape import Markers, Steps, Tape
 from supervisor.answers.parts import Ended, Part
+from supervisor.answers.style import Style
 
 Schema = Mapping[str, object]
 """The JSON schema of a tool's parameters."""
@@ -37,10 +38,12 @@ class Family(Struct, frozen=True):
     - `markers`: the tokens that the worker must spell in the text although they are control tokens.
     - `opens`: a prompt that ends with one of these has opened the reasoning.
     - `reasoning`: a chat template without any of these is of a model that does not reason.
+    - `style`: how a model with this chat template writes what the parser reads.
     """
 
     name: str
     run: Run
+    style: Callable[[str], Style]
     template: tuple[tuple[str, ...], ...] = ()
     markers: tuple[str, ...] = ()
     opens: tuple[str, ...] = THINKING

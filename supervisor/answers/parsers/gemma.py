@@ -2,14 +2,18 @@
 
 import re
 
+from gpufc.answer_format import KEY, Members, Span
 from supervisor.answers.parsers import literal
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 OPEN, CLOSE = "<|tool_call>", "<tool_call|>"
 THINKING, THOUGHT = "<|channel>thought", "<channel|>"
+QUOTE = '<|"|>'
 
 PROSE = Prose([OPEN], [THINKING], [THOUGHT], anywhere=True)
 NAME = re.compile(r"[^<>{}\"\s]*")
@@ -42,11 +46,28 @@ def _call(tape: Tape, answer: Answer) -> Steps[None]:
     yield from tape.accept(CLOSE)
 
 
+def style(_template: str) -> Style:
+    """A string in a list or an object is JSON. The model would write its own quotes there."""
+    return Style(
+        call=Span(f"{OPEN}call:{CALLED}{{", f"}}{CLOSE}"),
+        members=Members(
+            string=Span(f"{KEY}:{QUOTE}", QUOTE),
+            other=Span(f"{KEY}:"),
+            between=",",
+            forbidden=(QUOTE,),
+        ),
+        trigger=OPEN,
+        reasoning=(Span(f"{THINKING}\n", THOUGHT),),
+        forbidden=(OPEN,),
+    )
+
+
 GEMMA = Family(
     name="gemma",
     run=run,
+    style=style,
     template=((OPEN,),),
-    markers=(OPEN, CLOSE, "<|channel>", THOUGHT, '<|"|>'),
+    markers=(OPEN, CLOSE, "<|channel>", THOUGHT, QUOTE),
     opens=(THINKING,),
     reasoning=(THOUGHT,),
 )

@@ -4,10 +4,13 @@ It stands at the beginning of the answer, in a block of code or after `<tool_cal
 text.
 """
 
+from gpufc.answer_format import Span, Text
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, closing
 from supervisor.answers.parsers.family import THOUGHT, Family, Prose, Setup
+from supervisor.answers.parsers.jsontext import BARE_CALL
 from supervisor.answers.parsers.tape import Steps, Tape
+from supervisor.answers.style import NAME, Style
 
 FENCES = ("```json", "```tool_call", "```tool_code")
 TAGS = ("<tool_call>", "<function_call>", "<|tool_call|>")
@@ -40,4 +43,15 @@ def _bare_calls(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
         answer.say(spaces)
 
 
-GENERIC = Family(name="json", run=run, markers=("<think>", "</think>"))
+def style(_template: str) -> Style:
+    """The form that a template without tools is given (`engine_worker.prompts.folding`)."""
+    return Style(
+        call=Span('<tool_call>\n{"name": "' + NAME + '", "arguments": ', "}\n</tool_call>"),
+        between="\n",
+        trigger="<tool_call>",
+        text=Text(not_first=BARE_CALL),
+        forbidden=TAGS,
+    )
+
+
+GENERIC = Family(name="json", run=run, style=style, markers=("<think>", "</think>"))

@@ -2,11 +2,15 @@
 
 import re
 
+from gpufc.answer_format import KEY as MEMBER
+from gpufc.answer_format import Members, Span
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tagged import Closers, argument
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments, parameter_types
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 KEY, END_KEY = "<arg_key>", "</arg_key>"
@@ -44,9 +48,23 @@ def _call(tape: Tape, answer: Answer, setup: Setup) -> Steps[None]:
     arguments.end()
 
 
+def style(template: str) -> Style:
+    """GLM 4.5 begins a line for each tag, later models do not."""
+    line = "\n" if f"{END_KEY}\n{VALUE}" in template else ""
+    around = Span(f"{KEY}{MEMBER}{END_KEY}{line}{VALUE}", f"{END_VALUE}{line}")
+    return Style(
+        call=Span(f"{OPEN}{CALLED}{line}", CLOSE),
+        between=line,
+        members=Members(around, around, forbidden=(END_VALUE, CLOSE)),
+        trigger=OPEN,
+        forbidden=(OPEN,),
+    )
+
+
 GLM = Family(
     name="glm",
     run=run,
+    style=style,
     template=((KEY,),),
     markers=(OPEN, CLOSE, KEY, END_KEY, VALUE, END_VALUE, "<think>", "</think>"),
 )

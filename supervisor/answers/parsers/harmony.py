@@ -6,12 +6,14 @@ recipient, `to=functions.NAME`, is a call. A message to a tool that was not offe
 
 import re
 
+from gpufc.answer_format import Span, Text
 from gpufc.protocol import FinishReason
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Setup
 from supervisor.answers.parsers.tagged import Closers
 from supervisor.answers.parsers.tape import Cut, Markers, Steps, Take, Tape
+from supervisor.answers.style import NAME, Style
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -72,9 +74,23 @@ def _nothing(_text: str) -> None:
     pass
 
 
+def style(_template: str) -> Style:
+    next_message = f"<|end|>{START}assistant"
+    return Style(
+        call=Span(f"{CHANNEL}commentary to={FUNCTIONS}{NAME} {CONSTRAIN}json{MESSAGE}"),
+        one_call=True,
+        reasoning=(Span(f"{CHANNEL}analysis{MESSAGE}", next_message),),
+        preambles=(Span(f"{CHANNEL}commentary{MESSAGE}", next_message),),
+        gaps=False,
+        text=Text(Span(f"{CHANNEL}final{MESSAGE}")),
+        forbidden=(START, CHANNEL, MESSAGE, *ENDS),
+    )
+
+
 HARMONY = Family(
     name="harmony",
     run=run,
+    style=style,
     template=((CHANNEL, MESSAGE),),
     markers=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS),
     opens=(),

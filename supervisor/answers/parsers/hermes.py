@@ -1,9 +1,11 @@
 """Hermes, Qwen 2.5 and Qwen 3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`."""
 
+from gpufc.answer_format import Span
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
+from supervisor.answers.style import NAME, Style
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -22,9 +24,19 @@ def _call(tape: Tape, answer: Answer) -> Steps[None]:
     yield from jsontext.call(tape, answer)
 
 
+def style(_template: str) -> Style:
+    return Style(
+        call=Span(f'{OPEN}\n{{"name": "{NAME}", "arguments": ', f"}}\n{CLOSE}"),
+        between="\n",
+        trigger=OPEN,
+        forbidden=(OPEN,),
+    )
+
+
 HERMES = Family(
     name="hermes",
     run=run,
+    style=style,
     template=((OPEN,),),
     markers=(OPEN, CLOSE, "<think>", "</think>"),
 )

@@ -109,6 +109,9 @@ def members(tape: Tape, member: Callable[[str], Steps[None]]) -> Steps[None]:
         yield from tape.space()
 
 
+BARE_CALL = r"\s*\[?\s*\{\s*\"(name\"|function\"|type\"\s*:\s*\"function)"
+"""A pattern for the beginning of a call without a marker."""
+
 NAMES = ("name", "function")
 ARGUMENTS = ("arguments", "parameters", "args")
 BESIDE = ("type", "id", "index")

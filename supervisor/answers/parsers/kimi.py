@@ -6,10 +6,13 @@ is no part of the answer.
 
 import re
 
+from gpufc.answer_format import NUMBER, Span
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Malformed, Markers, Steps, Tape
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 SECTION, END_SECTION = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 CALL, END_CALL = "<|tool_call_begin|>", "<|tool_call_end|>"
@@ -53,9 +56,19 @@ def _nothing(_text: str) -> None:
     pass
 
 
+def style(_template: str) -> Style:
+    return Style(
+        call=Span(f"{CALL}functions.{CALLED}:{NUMBER}{ARGUMENTS}", END_CALL),
+        section=Span(SECTION, END_SECTION),
+        trigger=SECTION,
+        forbidden=(SECTION, CALL),
+    )
+
+
 KIMI = Family(
     name="kimi",
     run=run,
+    style=style,
     template=((SECTION,),),
     markers=(SECTION, END_SECTION, CALL, END_CALL, ARGUMENTS, "<think>", "</think>"),
 )

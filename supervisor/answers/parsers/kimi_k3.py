@@ -3,11 +3,13 @@
 import re
 from html import unescape
 
+from gpufc.answer_format import KEY, NUMBER, TYPE, Members, Span
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tagged import Closers, argument
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments
+from supervisor.answers.style import NAME, Style
 
 OPEN, CLOSE, SEP = "<|open|>", "<|close|>", "<|sep|>"
 THINKING, THOUGHT = f"{OPEN}think{SEP}", f"{CLOSE}think{SEP}"
@@ -57,9 +59,28 @@ def _attributes(tape: Tape) -> Steps[dict[str, str]]:
     return found
 
 
+def style(_template: str) -> Style:
+    """Calls come after an empty response. An answer of text or calls has no single beginning."""
+    begin = f'{ARGUMENT}key="{KEY}" type="'
+    return Style(
+        call=Span(f'{CALL}tool="{NAME}" index="{NUMBER}"{SEP}', END_CALL),
+        section=Span(f"{RESPONSE}{CLOSE}response{SEP}{OPEN}tools{SEP}", f"{CLOSE}tools{SEP}"),
+        members=Members(
+            string=Span(f'{begin}string"{SEP}', END_ARGUMENT),
+            other=Span(f'{begin}{TYPE}"{SEP}', END_ARGUMENT),
+            forbidden=(OPEN, CLOSE, SEP),
+        ),
+        reasoning=(Span(THINKING, THOUGHT),),
+        gaps=False,
+        text=None,
+        forbidden=(OPEN, CLOSE, SEP),
+    )
+
+
 KIMI_K3 = Family(
     name="kimi-k3",
     run=run,
+    style=style,
     template=((OPEN, CLOSE, SEP),),
     markers=(OPEN, CLOSE, SEP),
     opens=(THINKING,),

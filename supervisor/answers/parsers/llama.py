@@ -5,11 +5,15 @@ Calls begin the answer, or follow `<|python_tag|>` or `<|python_start|>`.
 
 import re
 
+from gpufc.answer_format import KEY as MEMBER
+from gpufc.answer_format import Members, Span, Text
 from supervisor.answers.parsers import jsontext, literal
 from supervisor.answers.parsers.answer import Answer, attempt, closing
 from supervisor.answers.parsers.family import THOUGHT, Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 TAG, START, END = "<|python_tag|>", "<|python_start|>", "<|python_end|>"
 
@@ -80,9 +84,30 @@ def _python(tape: Tape, answer: Answer) -> Steps[None]:
     arguments.end()
 
 
+def style(template: str) -> Style:
+    """Values are JSON in both formats, which the parser takes for Python's as well."""
+    if '"parameters"' in template or START not in template:
+        return Style(
+            call=Span(f'{{"name": "{CALLED}", "parameters": ', "}"),
+            between="; ",
+            text=Text(not_first=jsontext.BARE_CALL),
+            forbidden=(TAG, START),
+        )
+    member = Span(f"{MEMBER}=")
+    return Style(
+        call=Span(f"{CALLED}(", ")"),
+        section=Span("[", "]"),
+        between=", ",
+        members=Members(member, member, between=", ", raw=False, keys=r"[A-Za-z_][A-Za-z_0-9]*"),
+        text=Text(not_first=rf"{jsontext.BARE_CALL}|\s*\[\s*[\w.-]+\("),
+        forbidden=(TAG, START),
+    )
+
+
 LLAMA = Family(
     name="llama",
     run=run,
+    style=style,
     template=(("<|start_header_id|>", '"parameters"'), (TAG,), ("<|header_start|>",)),
     markers=(TAG, START, END, "<think>", "</think>"),
 )

@@ -2,10 +2,13 @@
 
 import re
 
+from gpufc.answer_format import Span
 from supervisor.answers.parsers import jsontext
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tape import Steps, Tape
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 OPEN, ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 
@@ -38,9 +41,26 @@ def _call(tape: Tape, answer: Answer) -> Steps[None]:
     yield from jsontext.arguments(tape, answer)
 
 
+def style(template: str) -> Style:
+    if ARGS in template:
+        call, section, between = Span(f"{OPEN}{CALLED}{ARGS}"), Span(), ""
+    else:
+        call = Span(f'{{"name": "{CALLED}", "arguments": ', "}")
+        section, between = Span(f"{OPEN}[", "]"), ", "
+    return Style(
+        call=call,
+        section=section,
+        between=between,
+        trigger=OPEN,
+        reasoning=tuple(map(Span, THINKING, THOUGHT)),
+        forbidden=(OPEN,),
+    )
+
+
 MISTRAL = Family(
     name="mistral",
     run=run,
+    style=style,
     template=((OPEN,),),
     markers=(OPEN, ID, ARGS, *THINKING, *THOUGHT),
     opens=THINKING,

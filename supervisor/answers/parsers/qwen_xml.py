@@ -5,11 +5,14 @@ Models leave out `<tool_call>` or a closing tag at times; such a call is read al
 
 import re
 
+from gpufc.answer_format import KEY, Members, Span
 from supervisor.answers.parsers.answer import Answer, attempt
 from supervisor.answers.parsers.family import Family, Prose, Setup
 from supervisor.answers.parsers.tagged import Closers, argument
 from supervisor.answers.parsers.tape import Steps, Tape
 from supervisor.answers.parsers.typed import Arguments, parameter_types
+from supervisor.answers.style import NAME as CALLED
+from supervisor.answers.style import Style
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, END_FUNCTION = "<function=", "</function>"
@@ -64,9 +67,22 @@ def _name(tape: Tape) -> Steps[str]:
     return name
 
 
+def style(_template: str) -> Style:
+    around = Span(f"{PARAMETER}{KEY}>\n", f"\n{END_PARAMETER}\n")
+    ends = (END_PARAMETER, *(f"\n{tag}" for tag in (PARAMETER, END_FUNCTION, CLOSE)))
+    return Style(
+        call=Span(f"{OPEN}\n{FUNCTION}{CALLED}>\n", f"{END_FUNCTION}\n{CLOSE}"),
+        between="\n",
+        members=Members(around, around, forbidden=ends),
+        trigger=OPEN,
+        forbidden=(OPEN, FUNCTION),
+    )
+
+
 QWEN_XML = Family(
     name="qwen-xml",
     run=run,
+    style=style,
     template=((FUNCTION, PARAMETER),),
     markers=(OPEN, CLOSE, "<think>", "</think>"),
 )

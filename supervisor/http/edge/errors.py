@@ -1,7 +1,7 @@
 """The one place that turns errors into HTTP: the client API's error object, status and headers.
 
-A path tells the API, so that errors before any handler (no such route, no key, a body that is too
-large) have its shape too.
+A path tells the API, and a header where two APIs share a path. So errors before any handler (no
+such route, no key, a body that is too large) have its shape too.
 """
 
 import logging
@@ -13,11 +13,13 @@ import msgspec
 from aiohttp import web
 
 from gpufc.errors import (
+    ContextLengthExceeded,
     EngineCrashSuspect,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    NotSupported,
     RequestError,
     RequestTimeout,
     RequestTooLarge,
@@ -50,9 +52,10 @@ def openai_error(error: RequestError, _request_id: str) -> object:
 def anthropic_error(error: RequestError, request_id: str) -> object:
     """The error object of Anthropic's Messages."""
     kind = ANTHROPIC_KINDS.get(error.status, "api_error")
+    too_long = PROMPT_TOO_LONG if isinstance(error, ContextLengthExceeded) else ""
     return {
         "type": "error",
-        "error": {"type": kind, "message": error.message},
+        "error": {"type": kind, "message": too_long + error.message},
         "request_id": request_id,
     }
 
@@ -61,6 +64,9 @@ def ollama_error(error: RequestError, _request_id: str) -> object:
     """Ollama's error object."""
     return {"error": error.message}
 
+
+PROMPT_TOO_LONG = "prompt is too long: "
+"""Anthropic's words. Agents find them in the message, and shorten their conversation."""
 
 ANTHROPIC_KINDS = {
     400: "invalid_request_error",
@@ -80,14 +86,30 @@ ErrorShape = Callable[[RequestError, str], object]
 
 SHAPES: tuple[tuple[str, ErrorShape], ...] = (
     ("/v1/messages", anthropic_error),
+    ("/api/hello", anthropic_error),
+    ("/api/event_logging/", anthropic_error),
     ("/api/", ollama_error),
 )
 """By the beginning of the path. Any other path has OpenAI's shape."""
 
 
+ANTHROPIC_VERSION = "anthropic-version"
+"""A header that all of Anthropic's clients send."""
+
+SHARED_PATH = "/v1/models"
+"""Has routes of OpenAI's API and, for clients with that header, of Anthropic's."""
+
+
 def shape_for(path: str) -> ErrorShape:
     """The shape of errors at a path."""
     return next((shape for prefix, shape in SHAPES if path.startswith(prefix)), openai_error)
+
+
+def shape_of(request: web.BaseRequest) -> ErrorShape:
+    """The shape of a request's errors."""
+    path = request.path
+    is_theirs = path.startswith(SHARED_PATH) and ANTHROPIC_VERSION in request.headers
+    return anthropic_error if is_theirs else shape_for(path)
 
 
 def error_response(
@@ -107,7 +129,7 @@ def error_response(
 def is_final(error: RequestError) -> bool:
     """Whether the same request would fail again. The SDKs repeat most errors by themselves."""
     refused = 400 <= error.status < 500 and error.status != RequestTimeout.status
-    return refused or isinstance(error, EngineCrashSuspect)
+    return refused or isinstance(error, EngineCrashSuspect | NotSupported)
 
 
 def from_exception(exc: Exception, request: web.Request) -> RequestError:

@@ -16,7 +16,12 @@ from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.edge.body import release
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
-from supervisor.http.edge.errors import error_response, from_exception, shape_for
+from supervisor.http.edge.errors import (
+    anthropic_error,
+    error_response,
+    from_exception,
+    shape_of,
+)
 from supervisor.http.edge.rules import client_id
 
 logger = logging.getLogger(__name__)
@@ -59,7 +64,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         raise  # the client has left
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
-        response = error_response(error, request[REQUEST_ID], shape_for(request.path))
+        response = error_response(error, request[REQUEST_ID], shape_of(request))
         if isinstance(exc, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
@@ -81,6 +86,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
 async def add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Set the headers of every answer: a prepare hook, so that streams have them too."""
     response.headers["X-Request-Id"] = request[REQUEST_ID]
+    if shape_of(request) is anthropic_error:
+        response.headers["request-id"] = request[REQUEST_ID]  # Anthropic's name for it
     response.headers["Server"] = SERVER
     given = client_id(request.headers)
     if given is not None:

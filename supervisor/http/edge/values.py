@@ -21,6 +21,17 @@ def decode(body: bytes | bytearray | mmap, kind: type[T]) -> T:
         return msgspec.convert(_with_whole_numbers(msgspec.json.decode(body)), kind)
 
 
+def converted(value: object, kind: type[T]) -> T:
+    """A part of a body, already decoded, as `kind`: as `decode` reads it. Raises msgspec's
+    errors."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as err:
+        if _FOUND_FLOAT not in str(err):
+            raise
+        return msgspec.convert(_with_whole_numbers(value), kind)
+
+
 def _with_whole_numbers(value: Any) -> Any:
     """The value with integers in place of floats that are whole. In JSON they are the same."""
     match value:

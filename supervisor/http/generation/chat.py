@@ -13,9 +13,11 @@ from gpufc.errors import InvalidRequest
 from gpufc.nesting import is_deeper
 from supervisor.http.edge.context import Services
 from supervisor.http.generation import validation
+from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.generate import Asked
 from supervisor.http.generation.history import Messages, history
+from supervisor.http.generation.logprobs import chat_logprobs
 from supervisor.http.generation.reading import reading_of
 from supervisor.http.generation.tools import OfferedTools, Tool, ToolChoice, offered
 
@@ -48,8 +50,10 @@ def asked_of(front: Services, body: ChatFields) -> Asked:
         partial(front.dispatcher.facts, model),
         tools,
         parallel=body.parallel_tool_calls is not False,
+        constraint=constraint_of(body),
     )
-    return Asked((_prompt(body, tools),), limit, reading, tools.headers)
+    logprobs = chat_logprobs(body, front.config.limits)
+    return Asked((_prompt(body, tools),), limit, reading, tools.headers, logprobs)
 
 
 def _prompt(body: ChatFields, tools: OfferedTools) -> ChatPrompt:

@@ -8,13 +8,15 @@ from msgspec import Struct
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Usage
+from supervisor.dispatch.timings import Timings
 from supervisor.http.edge.streams import EventEncoder
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
     """The facts of one answer that every dialect may tell. `created` is unix time in seconds.
 
-    `usage` gives the tokens so far: the prompt's are known once a choice has begun.
+    `usage` gives the tokens so far: the prompt's are known once a choice has begun. `usage_of` and
+    `tokens_of` are those of one choice. `timings` are complete when the request has ended.
     """
 
     id: str
@@ -23,6 +25,9 @@ class Exchange(Struct, frozen=True, kw_only=True):
     system_fingerprint: str | None
     request: GenerationRequest
     usage: Callable[[], Usage]
+    usage_of: Callable[[int], Usage]
+    tokens_of: Callable[[int], tuple[int, ...]]
+    timings: Timings
 
     def call_id(self, index: int, call: int) -> str:
         """The id of a call of choice `index` where the model gives none: the same for every reader

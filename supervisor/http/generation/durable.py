@@ -23,7 +23,7 @@ from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
 from supervisor.http.edge.body_budget import SMALL_BYTES
 from supervisor.http.edge.context import PRINCIPAL, json_response, services
-from supervisor.http.edge.streams import EventEncoder
+from supervisor.http.edge.streams import SERVER_SENT_EVENTS, EventEncoder
 
 KEY = "Idempotency-Key"
 LAST_EVENT = "Last-Event-ID"
@@ -203,6 +203,18 @@ class DurableReader:
             self._wakeup.wake()
 
 
+def numbered(encoder: EventEncoder, reader: DurableReader) -> EventEncoder:
+    """The encoder with ids in its events, where its format has a place for them.
+
+    Raises `InvalidRequest` for a reader that resumes without: no client was given such a position.
+    """
+    if encoder.CONTENT_TYPE == SERVER_SENT_EVENTS:
+        return NumberedEvents(encoder, reader)
+    if reader.cursor.known:
+        raise InvalidRequest("The events of this stream have no ids", param=LAST_EVENT)
+    return encoder
+
+
 class NumberedEvents:
     """Another encoder's events with ids. Implements `streams.EventEncoder`.
 
@@ -232,7 +244,8 @@ class NumberedEvents:
     def closing(self, usage: Usage) -> bytes:
         if self._reader.cursor.is_closed:
             return self.END
-        return self._closing_id() + self._encoder.closing(usage)
+        written = self._encoder.closing(usage)
+        return self._closing_id() + written if written else b""
 
     def error(self, error: RequestError) -> bytes:
         written = self._encoder.error(error)

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -88,9 +88,9 @@ def numbers(vector: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(vector) // 4}f", vector)
 
 
-async def as_json(embeddings: Iterable[Embedding]) -> list[msgspec.Raw]:
-    """Each vector as a JSON array. Other requests go on meanwhile."""
-    found: list[msgspec.Raw] = []
+async def as_json(embeddings: Iterable[Embedding]) -> list[Any]:
+    """Each vector, in place of its `list[float]`, as JSON. Other requests go on meanwhile."""
+    found: list[Any] = []
     n_written = 0
     for one in embeddings:
         found.append(msgspec.Raw(msgspec.json.encode(numbers(one.vector))))

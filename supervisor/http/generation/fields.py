@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.sampling import Fraction, Penalty, Temperature
+from supervisor.http.generation.adapters import LoraFields
 from supervisor.http.generation.constraints import ConstraintFields
 
 INT64_MAX = 2**63 - 1
@@ -61,6 +62,11 @@ class GenerationFields(ConstraintFields, kw_only=True):
         | None
     ) = None
     ignore_eos: bool | None = None
+    logprobs: bool | Annotated[int, Meta(ge=0)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0)] | None = None
+    n_probs: Annotated[int, Meta(ge=0)] | None = None
+    post_sampling_probs: bool | None = None
+    lora: LoraFields | None = None
     cache_prompt: bool | None = None
 
     @property

@@ -5,18 +5,19 @@ import time
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.protocol import Prompt, TextPrompt
+from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
+from supervisor.http.generation.adapters import chosen
 from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
     DurableReader,
-    NumberedEvents,
     find_or_start,
+    numbered,
     read_headers,
 )
 from supervisor.http.generation.fields import GenerationFields
@@ -24,12 +25,15 @@ from supervisor.http.generation.fields import GenerationFields
 
 class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
-    `headers` go with it."""
+    `headers` go with it. `best_of` is the number of choices to generate for each prompt where it is
+    not `n`."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
     reading: ReadingOf = plain
     headers: dict[str, str] = {}
+    logprobs: LogprobsWanted | None = None
+    best_of: int | None = None
 
 
 async def generate(
@@ -86,7 +90,7 @@ def _accept(
         id=request[REQUEST_ID],
         model=model,
         prompts=asked.prompts,
-        n=n,
+        n=asked.best_of or n,
         sampling=validation.sampling(body, biases),
         max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
@@ -95,6 +99,8 @@ def _accept(
         replay=front.fleet.replay(model),
         constraint=constraint_of(body),
         reading=asked.reading,
+        adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
+        logprobs=asked.logprobs,
     )
 
 
@@ -107,26 +113,31 @@ async def _send(
     headers: dict[str, str],
 ) -> web.StreamResponse:
     """Answer with the events that `reader` reads. It may be the stream itself."""
-    exchange = _exchange(stream, reader, dialect)
+    model = services(request).fleet.shown(body.model)
+    exchange = _exchange(stream, reader, dialect, model)
     if not body.stream:
         choices = await reader.complete()
-        exchange = _exchange(stream, reader, dialect)  # a worker is known by now
+        exchange = _exchange(stream, reader, dialect, model)  # a worker is known by now
         return json_response(dialect.whole(exchange, choices), headers=headers)
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
-        encoder = NumberedEvents(encoder, reader)
+        encoder = numbered(encoder, reader)
     return await send_stream(request, reader, encoder, services(request).config.limits, headers)
 
 
 def _exchange(
-    stream: ResponseStream, reader: ResponseStream | DurableReader, dialect: Dialect
+    stream: ResponseStream, reader: ResponseStream | DurableReader, dialect: Dialect, model: str
 ) -> Exchange:
+    """`model` is the name to show."""
     wanted, fingerprint = stream.request, reader.fingerprint
     return Exchange(
         id=dialect.id_prefix + wanted.id,
         created=wanted.created,
-        model=wanted.model,
+        model=model,
         system_fingerprint=f"fp_{fingerprint[:12]}" if fingerprint else None,
         request=wanted,
         usage=lambda: reader.usage,
+        usage_of=stream.usage_of,
+        tokens_of=stream.tokens_of,
+        timings=stream.timings,
     )

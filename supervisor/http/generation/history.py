@@ -21,7 +21,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 _TEMPLATES_ROLES = {"developer": "system", "function": "tool"}
 """OpenAI's newer and older names for roles that templates know."""
-_TEXT_KEYS = {
+TEXT_KEYS = {
     "text": "text",
     "input_text": "text",
     "output_text": "text",
@@ -125,7 +125,7 @@ def _text(content: Content, place: str) -> str:
 
 
 def _text_of(part: ContentPart, place: str) -> str:
-    key = _TEXT_KEYS.get(part.type)
+    key = TEXT_KEYS.get(part.type)
     if key is None:
         kind = part.type[:50]
         raise InvalidRequest(f"content of type {kind!r} is not supported", param=f"{place}.type")

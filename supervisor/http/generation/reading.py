@@ -1,39 +1,107 @@
-"""How a chat's answer is read: the parser of the model's family, for the tools of the request."""
+"""How a chat's answer is read and guided: the parser and the style of the model's family, for the
+tools of the request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
+import msgspec
+
+from gpufc.answer_format import constraint_of
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.facts import ModelFacts
 from gpufc.protocol import FinishReason
 from supervisor.answers.parser import NewParser, Parser
 from supervisor.answers.parsers import family_for, parser_for
 from supervisor.answers.parsers.family import Family
-from supervisor.answers.parts import Ended, Part, ToolCallArguments, ToolCallBegun
+from supervisor.answers.parts import Ended, Part, Text, ToolCallArguments, ToolCallBegun
+from supervisor.answers.style import Wish, answer_format
 from supervisor.dispatch.request import PLAIN, Reading, ReadingOf
 from supervisor.http.generation.tools import OfferedTools
 
 
 def reading_of(
-    facts: Callable[[], ModelFacts | None], tools: OfferedTools, *, parallel: bool
+    facts: Callable[[], ModelFacts | None],
+    tools: OfferedTools,
+    *,
+    parallel: bool,
+    constraint: Constraint | None = None,
 ) -> ReadingOf:
     """The reading of a chat's answer, once its prompt is prepared: a worker is loaded by then, and
-    the end of the prompt says whether it has opened the reasoning."""
+    the end of the prompt says whether it has opened the reasoning.
 
-    def reading(opening: str) -> Reading:
+    `constraint` is that of the answer's text.
+    """
+    schemas = {function.name: function.schema for function in tools.functions}
+    wish = _wish(tools, constraint, parallel=parallel)
+
+    @lru_cache(maxsize=4)
+    def reading(template: str | None, family: Family, opened: str, inside: bool) -> Reading:
+        new_parser = parser_for(
+            template, tools=bool(tools.functions), schemas=schemas, inside=inside
+        )
+        if tools.must_call or not parallel:
+            new_parser = partial(
+                Selected, new_parser, one_call=not parallel, no_text=tools.must_call
+            )
+        return Reading(
+            new_parser,
+            family.markers,
+            guided(family, template or "", wish, opened, constraint),
+        )
+
+    def reading_after(opening: str) -> Reading:
         known = facts()
         template = known.chat_template if known else None
         family = _family(template)
         if family is None or not (tools.functions or _may_reason(template, family)):
             return PLAIN
-        new_parser = parser_for(
-            template,
-            tools=bool(tools.functions),
-            schemas={function.name: function.schema for function in tools.functions},
-            inside=family.starts_inside(opening),
-        )
-        return Reading(new_parser if parallel else partial(OneCall, new_parser), family.markers)
+        inside = family.starts_inside(opening)
+        opened = family.style(template or "").opened(opening) if inside else ""
+        return reading(template, family, opened, inside)
 
-    return reading
+    return reading_after
+
+
+def guided(
+    family: Family, template: str, wish: Wish | None, opened: str, text: Constraint | None
+) -> Constraint | None:
+    """The constraint of an answer with calls or reasoning in it; None if the text's own one, if
+    any, holds for all of it."""
+    if wish is None:
+        return None
+    reasons = family.reasons(template)
+    if not (wish.functions or reasons or opened):
+        return None
+    style = family.style(template)
+    found = answer_format(style, wish, family.markers, opened=opened, reasons=reasons)
+    if found is None:
+        return None
+    return constraint_of(found, "tools" if wish.functions or text is None else text.param)
+
+
+def _wish(tools: OfferedTools, text: Constraint | None, *, parallel: bool) -> Wish | None:
+    """What the grammar of an answer has to promise; None if nothing but the text's constraint."""
+    most = tools.most_calls(parallel=parallel)
+    if tools.must_call:
+        return Wish(tools.guided, True, most)
+    if text is not None:
+        schema = _schema(text)
+        return None if schema is None else Wish(tools.guided, False, most, schema)
+    return Wish(tools.guided, False, most) if tools.is_strict else None
+
+
+def _schema(text: Constraint) -> dict[str, object] | bool | None:
+    """The schema of an answer's text, if it has one."""
+    match text.kind:
+        case ConstraintKind.JSON_OBJECT:
+            return {"type": "object"}
+        case ConstraintKind.JSON_SCHEMA:
+            try:
+                return msgspec.json.decode(text.text, type=dict[str, object] | bool)
+            except msgspec.MsgspecError:
+                return None  # the worker says why
+        case _:
+            return None
 
 
 _family = lru_cache(maxsize=16)(family_for)
@@ -44,29 +112,34 @@ def _may_reason(template: str | None, family: Family) -> bool:
     return bool(template) and (family.matches(template or "") or "<think>" in (template or ""))
 
 
-class OneCall:
-    """Another parser's parts with the first call only. Implements `Parser`."""
+class Selected:
+    """Another parser's parts without some of them. Implements `Parser`.
 
-    __slots__ = ("_parser",)
+    `one_call` keeps the first call only. `no_text`: an answer that must be calls has no text of its
+    own; a limit may cut it in a marker, which would be left over as text.
+    """
 
-    def __init__(self, new_parser: NewParser) -> None:
+    __slots__ = ("_no_text", "_one_call", "_parser")
+
+    def __init__(self, new_parser: NewParser, *, one_call: bool, no_text: bool) -> None:
         self._parser: Parser = new_parser()
+        self._one_call = one_call
+        self._no_text = no_text
 
     def feed(self, text: str) -> Sequence[Part]:
-        return _first_call_only(self._parser.feed(text))
+        return [*self._kept(self._parser.feed(text))]
 
     def end(self, reason: FinishReason) -> Sequence[Part]:
-        return _first_call_only(self._parser.end(reason))
+        return [*self._kept(self._parser.end(reason))]
 
-
-def _first_call_only(parts: Sequence[Part]) -> list[Part]:
-    kept: list[Part] = []
-    for part in parts:
-        match part:
-            case ToolCallBegun(call) | ToolCallArguments(call) if call > 0:
-                pass
-            case Ended(reason, n_calls):
-                kept.append(Ended(reason, min(1, n_calls)))
-            case _:
-                kept.append(part)
-    return kept
+    def _kept(self, parts: Sequence[Part]) -> Iterator[Part]:
+        for part in parts:
+            match part:
+                case ToolCallBegun(call) | ToolCallArguments(call) if self._one_call and call > 0:
+                    pass
+                case Text() if self._no_text:
+                    pass
+                case Ended(reason, n_calls) if self._one_call:
+                    yield Ended(reason, min(1, n_calls))
+                case _:
+                    yield part

@@ -1,15 +1,14 @@
-"""The tools that a request offers to the model, and its choice among them. Pure.
-
-`Choice` is the one place that decides what a `tool_choice` asks for.
-"""
+"""The tools that a request offers to the model, and its choice among them. Pure."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from gpufc.errors import InvalidRequest
+from gpufc.answer_format import MAX_CALLS, Function, Span
+from gpufc.errors import InvalidGrammar, InvalidRequest
 from gpufc.nesting import is_deeper
 
 SKIPPED_HEADER = "x-gpufc-skipped-tools"
@@ -18,8 +17,13 @@ SKIPPED_HEADER = "x-gpufc-skipped-tools"
 MAX_TOOLS_BYTES = 2 * 1024 * 1024
 """Of all definitions together: more than any context takes."""
 MAX_SKIPPED_NAMED = 16
+MAX_GUIDED_BYTES = 512 * 1024
+"""Of the definitions of functions whose calls are guided."""
 
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+_NO_ARGUMENTS: dict[str, Any] = {**_NO_PARAMETERS, "additionalProperties": False}
+_WORD = re.compile(r"[\w.-]+")
+"""Names that every family of models can write."""
 _NOT_A_WORD = re.compile(r"[^\w.-]", re.ASCII)
 
 
@@ -36,6 +40,12 @@ class ToolFunction(Struct, frozen=True):
         """The schema of its arguments."""
         return self.parameters or _NO_PARAMETERS
 
+    @property
+    def guided(self) -> Function:
+        """The function in a guided answer. One without parameters has no arguments."""
+        schema = self.parameters or _NO_ARGUMENTS
+        return Function(self.name, Span(), schema, self.strict is True)
+
 
 class Tool(Struct, frozen=True):
     """An entry of `tools`. Only functions can be served."""
@@ -49,10 +59,15 @@ class ChosenFunction(Struct, frozen=True):
 
 
 class AllowedTool(Struct, frozen=True):
-    """A reference to a tool of `tools`."""
+    """A reference to a tool of `tools`. The Responses API has the name without `function`."""
 
     type: str | None = None
     function: ChosenFunction | None = None
+    name: str | None = None
+
+    @property
+    def chosen(self) -> str | None:
+        return self.function.name if self.function else self.name
 
 
 class AllowedTools(Struct, frozen=True):
@@ -61,21 +76,49 @@ class AllowedTools(Struct, frozen=True):
 
 
 class ToolChoiceObject(Struct, frozen=True):
-    """A `tool_choice` that is no word: one function by name, or a part of `tools`."""
+    """A `tool_choice` that is no word: one function by name, or a part of `tools`.
+
+    The Responses API has `name`, `mode` and `tools` at this level.
+    """
 
     type: str
     function: ChosenFunction | None = None
     allowed_tools: AllowedTools | None = None
+    name: str | None = None
+    mode: str = "auto"
+    tools: list[AllowedTool] = []
 
 
 ToolChoice = str | ToolChoiceObject
 
 
 class OfferedTools(Struct, frozen=True):
-    """The functions that the model is told of, and the types of tools that were left out."""
+    """The functions that the model is told of, and the types of tools that were left out.
+
+    With `must_call` the answer is a call, of the function `named` if there is one.
+    """
 
     functions: tuple[ToolFunction, ...] = ()
     skipped: tuple[str, ...] = ()
+    must_call: bool = False
+    named: str = ""
+
+    @property
+    def guided(self) -> tuple[Function, ...]:
+        """The functions that a guided answer may call."""
+        names = {self.named} if self.named else {function.name for function in self.functions}
+        return tuple(function.guided for function in self.functions if function.name in names)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the arguments of a function are promised to match its schema."""
+        return any(function.strict for function in self.functions)
+
+    def most_calls(self, *, parallel: bool) -> int | None:
+        """The largest number of calls in a guided answer; None is any number."""
+        if self.named or not parallel:
+            return 1
+        return MAX_CALLS if self.must_call else None
 
     @property
     def json(self) -> str:
@@ -107,32 +150,73 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
             raise InvalidRequest("a function needs a name", param=f"tools[{index}].function.name")
         else:
             functions.append(tool.function)
-    found = OfferedTools(tuple(_chosen(functions, choice)), tuple(skipped)[:MAX_SKIPPED_NAMED])
+    found = structs.replace(_chosen(functions, choice), skipped=tuple(skipped)[:MAX_SKIPPED_NAMED])
     if len(found.json) > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"tools have at most {MAX_TOOLS_BYTES} bytes", param="tools")
     if any(is_deeper(function.parameters) for function in found.functions):
         raise InvalidRequest("the parameters of a function nest too deeply", param="tools")
+    if found.must_call or found.is_strict:
+        _check_guided(found)
     return found
 
 
-def _chosen(functions: list[ToolFunction], choice: ToolChoice | None) -> list[ToolFunction]:
-    """The functions that a choice leaves. A choice that must be kept is refused: only guided
-    decoding could promise it."""
+def _chosen(functions: Sequence[ToolFunction], choice: ToolChoice | None) -> OfferedTools:
+    """What a choice makes of the functions. `any` and `tool` are Anthropic's words."""
+    every = tuple(functions)
     match choice:
-        case None | "auto":
-            return functions
-        case "none":
-            return []
-        case ToolChoiceObject(type="allowed_tools", allowed_tools=AllowedTools("auto", allowed)):
-            names = {entry.function.name for entry in allowed if entry.function}
-            return [function for function in functions if function.name in names]
-        case "required" | "any":
-            asked = repr(choice)
+        case None | "auto" | ToolChoiceObject(type="auto"):
+            return OfferedTools(every)
+        case "none" | ToolChoiceObject(type="none"):
+            return OfferedTools()
+        case "required" | "any" | ToolChoiceObject(type="required" | "any"):
+            return _required(every)
+        case ToolChoiceObject(type="function" | "tool"):
+            return _named(every, choice)
+        case ToolChoiceObject(type="allowed_tools"):
+            given = choice.allowed_tools or AllowedTools(choice.mode, choice.tools)
+            names = {entry.chosen for entry in given.tools}
+            allowed = tuple(function for function in every if function.name in names)
+            if given.mode not in ("auto", "required"):
+                raise _no_choice(f"allowed_tools of mode {given.mode[:50]!r}")
+            return _required(allowed) if given.mode == "required" else OfferedTools(allowed)
         case ToolChoiceObject():
-            asked = f"of type {choice.type[:50]!r}"
+            raise _no_choice(f"of type {choice.type[:50]!r}")
         case _:
-            raise InvalidRequest(f"{choice[:50]!r} is no tool_choice", param="tool_choice")
-    raise InvalidRequest(f"tool_choice {asked} is not supported yet", param="tool_choice")
+            raise _no_choice(repr(choice[:50]))
+
+
+def _required(functions: tuple[ToolFunction, ...]) -> OfferedTools:
+    if not functions:
+        raise InvalidRequest("a call is required, and no function is offered", param="tool_choice")
+    return OfferedTools(functions, must_call=True)
+
+
+def _named(functions: tuple[ToolFunction, ...], choice: ToolChoiceObject) -> OfferedTools:
+    name = choice.function.name if choice.function else choice.name
+    if not name:
+        raise InvalidRequest("tool_choice needs the name of a function", param="tool_choice")
+    if all(function.name != name for function in functions):
+        raise InvalidRequest(
+            f"tool_choice names {name[:64]!r}, which is not among tools", param="tool_choice"
+        )
+    return OfferedTools(functions, must_call=True, named=name)
+
+
+def _no_choice(asked: str) -> InvalidRequest:
+    return InvalidRequest(f"tool_choice {asked} is not supported", param="tool_choice")
+
+
+def _check_guided(tools: OfferedTools) -> None:
+    """Raises `InvalidRequest` for functions that no grammar can be made of."""
+    for function in tools.functions:
+        if _WORD.fullmatch(function.name) is None:
+            raise InvalidRequest(
+                f"a guided call cannot have the name {function.name[:64]!r}", param="tools"
+            )
+    if len(tools.json) > MAX_GUIDED_BYTES:
+        raise InvalidGrammar(
+            f"tools of guided calls have at most {MAX_GUIDED_BYTES} bytes", param="tools"
+        )
 
 
 def _defined(function: ToolFunction) -> dict[str, Any]:

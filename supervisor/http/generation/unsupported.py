@@ -2,10 +2,11 @@
 
 They are OpenAI's, llama-server's, vLLM's and Ollama's, and some of other servers. Such a field may
 be absent, null, or one of its neutral values, which ask for the default. Any other value is a 400
-that names the field. No known field is silently ignored.
+that names the field. No known field is silently ignored. A route's body lists the ones that it
+serves in `SERVED`, and defines them anew with their types.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -16,16 +17,16 @@ from gpufc.errors import InvalidRequest
 class NotYet(Struct, kw_only=True):
     """The fields. Their values are not checked further, so any type will do."""
 
+    SERVED: ClassVar[frozenset[str]] = frozenset()
+
     # OpenAI
     audio: Any = None
     best_of: Any = None
     echo: Any = None
     function_call: Any = None
     functions: Any = None
-    logprobs: Any = None
     modalities: Any = None
     suffix: Any = None
-    top_logprobs: Any = None
     web_search_options: Any = None
     # llama-server
     adaptive_target: Any = None
@@ -34,13 +35,10 @@ class NotYet(Struct, kw_only=True):
     dynatemp_range: Any = None
     image_data: Any = None
     input_extra: Any = None
-    lora: Any = None
     min_keep: Any = None
     mirostat: Any = None
     n_cmpl: Any = None
     n_indent: Any = None
-    n_probs: Any = None
-    post_sampling_probs: Any = None
     reasoning_budget: Any = None
     reasoning_format: Any = None
     response_fields: Any = None
@@ -133,8 +131,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "length_penalty": (1,),
     "logit_bias_type": ("input_ids",),
     "logits_processors": _EMPTY,
-    "logprobs": _NO,
-    "lora": _EMPTY,
     "min_keep": _OFF,
     "min_new_tokens": _OFF,
     "min_tokens": _OFF,
@@ -143,12 +139,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "n_cmpl": (1,),
     "n_indent": _OFF,
-    "n_probs": _OFF,
     "no_repeat_ngram_size": _OFF,
     "no_stop_trim": _NO,
     "options": ({},),
     "penalty_alpha": _OFF,
-    "post_sampling_probs": _NO,
     "raw": _NO,
     "reasoning_budget": (-1,),
     "reasoning_format": ("auto", "deepseek"),
@@ -169,7 +163,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "think": _YES,
     "thinking_budget_tokens": (-1,),
     "top_a": _OFF,
-    "top_logprobs": _OFF,
     "use_beam_search": _NO,
     "xtc_probability": _OFF,
 }
@@ -179,10 +172,11 @@ FIELDS = tuple(field.name for field in msgspec.structs.fields(NotYet))
 
 
 def refuse_unsupported(body: NotYet, n: int) -> None:
-    """Raises `InvalidRequest` for the first field that asks for something."""
+    """Raises `InvalidRequest` for the first field that asks for something. `n` is the number of
+    choices."""
     for name in FIELDS:
         value = getattr(body, name)
-        if value is None:
+        if value is None or name in body.SERVED:
             continue
         neutral = (n,) if name == "best_of" else NEUTRAL.get(name, ())
         if not any(_same(value, allowed) for allowed in neutral):
@@ -190,5 +184,5 @@ def refuse_unsupported(body: NotYet, n: int) -> None:
 
 
 def _same(value: object, allowed: object) -> bool:
-    # in Python 0 == False, but `logprobs: 0` asks for logprobs
+    # in Python 0 == False, but `prompt_logprobs: 0` asks for log probabilities
     return isinstance(value, bool) == isinstance(allowed, bool) and value == allowed

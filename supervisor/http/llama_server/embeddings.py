@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
@@ -15,7 +14,7 @@ EUCLIDEAN = 2
 """llama-server's number of the norm (L2), which is its default too."""
 
 
-class EmbeddingBody(Struct, frozen=True, kw_only=True):
+class NativeEmbeddingBody(Struct, frozen=True, kw_only=True):
     """`input` goes before `content`, as in llama-server."""
 
     content: Input | None = None
@@ -25,16 +24,16 @@ class EmbeddingBody(Struct, frozen=True, kw_only=True):
     model: str | None = None
 
 
-class Embedded(Struct, frozen=True):
+class NativeEmbedding(Struct, frozen=True):
     """A list of one vector: pooling leaves no more."""
 
     index: int
-    embedding: list[msgspec.Raw]
+    embedding: list[list[float]]
 
 
 async def create_embedding(request: web.Request) -> web.Response:
     """The embedding of each input, in their order."""
-    body = await read_json(request, EmbeddingBody)
+    body = await read_json(request, NativeEmbeddingBody)
     given = body.content if body.input is None else body.input
     if given is None:
         raise InvalidRequest("content or input is required", param="content")
@@ -42,4 +41,4 @@ async def create_embedding(request: web.Request) -> web.Response:
         raise InvalidRequest("embd_normalize is 2 (L2)", param="embd_normalize")
     found = await embed(request, body.model, inputs_of(given), dimensions=body.dimensions)
     vectors = await as_json(found)
-    return json_response([Embedded(at, [vector]) for at, vector in enumerate(vectors)])
+    return json_response([NativeEmbedding(at, [vector]) for at, vector in enumerate(vectors)])

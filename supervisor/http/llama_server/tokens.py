@@ -32,7 +32,7 @@ class Piece(Struct, frozen=True):
 
 
 class Tokenized(Struct, frozen=True):
-    tokens: list[int] | list[Piece]
+    tokens: list[int | Piece]
 
 
 class Detokenized(Struct, frozen=True):
@@ -52,7 +52,9 @@ async def tokenize(request: web.Request) -> web.Response:
     if not body.with_pieces:
         return json_response(Tokenized(list(tokens)))
     spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])
-    pieces = [Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)]
+    pieces: list[int | Piece] = [
+        Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)
+    ]
     return json_response(Tokenized(pieces))
 
 

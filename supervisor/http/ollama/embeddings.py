@@ -3,13 +3,13 @@
 import time
 from typing import Annotated
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import json_response, services
 from supervisor.http.generation.embedding import MAX_INPUTS, as_json, embed, inputs_of, n_tokens
+from supervisor.http.ollama.names import served
 
 Texts = Annotated[list[str], Meta(max_length=MAX_INPUTS)]
 
@@ -32,21 +32,21 @@ class Embedded(Struct, frozen=True, kw_only=True):
     """Durations are nanoseconds."""
 
     model: str
-    embeddings: list[msgspec.Raw]
+    embeddings: list[list[float]]
     total_duration: int
     load_duration: int = 0
     prompt_eval_count: int
 
 
 class OldEmbedded(Struct, frozen=True):
-    embedding: msgspec.Raw
+    embedding: list[float]
 
 
 async def embed_inputs(request: web.Request) -> web.Response:
     """The embedding of each input, in their order; none of an input that is the empty text."""
     body = await read_json(request, EmbedBody)
     began = time.monotonic()
-    model = services(request).fleet.resolve(body.model)
+    model = served(services(request), body.model)
     found = []
     if body.input:
         found = await embed(
@@ -69,9 +69,9 @@ async def embed_inputs(request: web.Request) -> web.Response:
 async def embed_prompt(request: web.Request) -> web.Response:
     """One embedding, which is empty for no text."""
     body = await read_json(request, EmbeddingsBody)
-    model = services(request).fleet.resolve(body.model)
+    model = served(services(request), body.model)
     if not body.prompt:
-        return json_response(OldEmbedded(msgspec.Raw(b"[]")))
+        return json_response(OldEmbedded([]))
     found = await embed(request, model, inputs_of(body.prompt), truncate=True)
     (vector,) = await as_json(found)
     return json_response(OldEmbedded(vector))

@@ -10,6 +10,7 @@ from supervisor.http.generation.chat import ChatFields, asked_of
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.generate import generate
 from supervisor.http.openai.chunks import ChatChunks
+from supervisor.http.openai.logprobs import ChatLogprobs, chat_logprobs
 from supervisor.http.openai.schemas import (
     AnswerObject,
     FinishReason,
@@ -34,7 +35,7 @@ class AssistantMessage(Struct, frozen=True, kw_only=True):
 class ChatChoice(Struct, frozen=True, kw_only=True):
     index: int
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -64,6 +65,7 @@ class ChatDialect(Struct, frozen=True):
                 ChatChoice(
                     index=index,
                     message=_answered(exchange, index, choice),
+                    logprobs=chat_logprobs(choice.logprobs) if exchange.request.logprobs else None,
                     finish_reason=finish_reason(choice.ended),
                 )
                 for index, choice in enumerate(choices)

@@ -4,7 +4,6 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
@@ -37,7 +36,7 @@ class EmbeddingObject(Struct, frozen=True, kw_only=True):
 
     object: str = "embedding"
     index: int
-    embedding: msgspec.Raw | str
+    embedding: list[float] | str
 
 
 class EmbeddingUsage(Struct, frozen=True):
@@ -57,7 +56,7 @@ async def create_embeddings(request: web.Request) -> web.Response:
     body = await read_json(request, EmbeddingBody)
     inputs = inputs_of(body.input)
     found = await embed(request, body.model, inputs, dimensions=body.dimensions)
-    written: Sequence[msgspec.Raw | str]
+    written: Sequence[list[float] | str]
     if body.encoding_format == "base64":
         written = [b64encode(one.vector).decode() for one in found]
     else:
@@ -65,7 +64,7 @@ async def create_embeddings(request: web.Request) -> web.Response:
     total = n_tokens(found)
     answer = EmbeddingList(
         data=[EmbeddingObject(index=at, embedding=one) for at, one in enumerate(written)],
-        model=services(request).fleet.resolve(body.model),
+        model=services(request).fleet.shown(body.model),
         usage=EmbeddingUsage(total, total),
     )
     headers = {WARNING_HEADER: OWN_IDS} if has_token_ids(inputs) else None

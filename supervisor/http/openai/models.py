@@ -1,19 +1,21 @@
 """`GET /v1/models` and `/v1/models/{id}`."""
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from supervisor.http.edge.context import Services, json_response, services
 
 
 class Model(Struct, frozen=True):
-    """A served model. `meta` has its latest worker's facts, null before one was ready."""
+    """A served model, or a LoRA adapter of the model `parent`. `meta` has the facts of the model's
+    latest worker, null before one was ready."""
 
     id: str
     created: int
     meta: dict[str, int] | None
     object: str = "model"
     owned_by: str = "gpufc"
+    parent: str | UnsetType = UNSET
 
 
 class ModelList(Struct, frozen=True):
@@ -22,9 +24,14 @@ class ModelList(Struct, frozen=True):
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """All served models, loaded or not."""
+    """All served models, loaded or not, each with its LoRA adapters."""
     front = services(request)
-    return json_response(ModelList([_model(front, name) for name in front.fleet.models()]))
+    listed = []
+    for name in front.fleet.models():
+        model = _model(front, name)
+        adapters = front.fleet.adapters(name)
+        listed += [model, *(structs.replace(model, id=one, parent=name) for one in adapters)]
+    return json_response(ModelList(listed))
 
 
 async def get_model(request: web.Request) -> web.Response:

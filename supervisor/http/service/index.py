@@ -1,4 +1,4 @@
-"""`GET /`: the name and the models of this service, for a browser."""
+"""`GET /`: the name and the models of this service for a browser, a sign of life for a program."""
 
 from html import escape
 
@@ -16,6 +16,8 @@ _PAGE = """<!doctype html>
 <li><a href="/v1/models">/v1/models</a></li></ul>
 </html>
 """
+_ALIVE = "Ollama is running"
+"""Ollama's clients look for an answer at this path, some for this one."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'",
     "Referrer-Policy": "no-referrer",
@@ -24,7 +26,10 @@ _HEADERS = {
 
 
 async def get_index(request: web.Request) -> web.Response:
-    """A page without scripts and without outside requests."""
+    """A page without scripts and outside requests, or a text for programs."""
+    accepted = request.headers.get("Accept", "*/*")
+    if accepted != "*/*" and "text/html" not in accepted:
+        return web.Response(text=_ALIVE)
     models = ", ".join(f"<b>{escape(name)}</b>" for name in services(request).fleet.models())
     page = _PAGE.format(version=escape(__version__), models=models)
     return web.Response(text=page, content_type="text/html", headers=_HEADERS)

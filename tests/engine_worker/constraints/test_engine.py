@@ -12,7 +12,7 @@ from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, ModelConfig, Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import FinishReason, Generate, Refused
+from gpufc.protocol import FinishReason, Generate, LogprobsWanted, Refused
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.constraints.matchers import allows, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -140,3 +140,17 @@ def test_a_stop_string_ends_a_forced_run(compiler: Compiler) -> None:
     run.run(asked(stop=('years": ',)))
     assert run.text(1).endswith(', "')
     assert run.deltas(1)[-1].finish is FinishReason.STOP
+
+
+def test_forced_tokens_are_computed_one_by_one_where_their_log_probabilities_are_wanted(
+    compiler: Compiler,
+) -> None:
+    run = engine(compiler)
+    run.run(asked(logprobs=LogprobsWanted(1)))
+    deltas = run.deltas(1)
+    assert all(len(delta.logprobs) == len(delta.tokens) for delta in deltas)
+    assert [len(delta.tokens) for delta in deltas if delta.tokens] == [1] * len(run.tokens(1))
+    plain = engine(compiler)
+    plain.run(asked())
+    assert plain.tokens(1) == run.tokens(1)
+    assert len(plain.deltas(1)) < len(deltas)

@@ -70,5 +70,11 @@ class EngineRun:
             tokens += delta.tokens
         return tokens
 
+    @property
+    def n_cached(self) -> int:
+        """Tokens of the last started request that were found in the cache."""
+        steps = (message for message in self.messages if isinstance(message, Step))
+        return [started for step in steps for started in step.started][-1].n_cached
+
     def text(self, request: int) -> str:
         return "".join(delta.text for delta in self.deltas(request))

@@ -4,8 +4,6 @@ import random
 
 import pytest
 
-from engine_worker.backend.fake.backend import FakeBackend, expected_text
-from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.kv.checkpoint_slots import (
     LEAST_TOKENS,
     CheckpointSlots,
@@ -16,10 +14,7 @@ from engine_worker.kv.edits import Copy, Remove
 from engine_worker.kv.prefix_cache import PrefixCache
 from engine_worker.text.sequence import Sequence
 from gpufc.config import BackendKind, KvUnified, ModelConfig
-from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import Generate, Step
-from gpufc.sampling import SamplingParams
-from tests.engine_worker.engine.engine_runs import EngineRun
+from tests.engine_worker.kv.prefix_runs import PrefixRun
 from tests.engine_worker.text.sequences import sequence, spec
 
 CONTROL = 0
@@ -113,7 +108,6 @@ def test_exact_replays_and_caches_without_room_have_no_checkpoints(max_idle: int
 
 @pytest.mark.parametrize("unified", [KvUnified.TRUE, KvUnified.FALSE])
 def test_text_is_right_where_states_are_reused_whole(unified: KvUnified) -> None:
-    """The fake raises where a state is cut."""
     config = ModelConfig(
         backend=BackendKind.FAKE,
         n_ctx=512,
@@ -121,26 +115,12 @@ def test_text_is_right_where_states_are_reused_whole(unified: KvUnified) -> None
         kv_unified=unified,
         fake_script="uncut=1",
     )
-    run = EngineRun(FakeBackend(config, 8), max_running=3, batch_tokens=64)
+    run = PrefixRun(config, batch_tokens=64)
     numbers = random.Random(2)
     prompts = ["<|im_start|>system\nYou know all about foxes and hens.<|im_end|>\n"]
     cached = []
     for at in range(1, 40):
         stem = numbers.choice(prompts[:1] * 3 + prompts[-3:])
         prompts.append(f"{stem}<|im_start|>user\nand {at}?<|im_end|>\n<|im_start|>assistant\n")
-        tokens = tuple(tokenize(prompts[-1], add_special=True, parse_special=True))[-480:]
-        run.run(
-            Generate(
-                Epoch(1),
-                RequestNo(at),
-                RequestId("uncut"),
-                choice=0,
-                prompt_tokens=tokens,
-                sampling=SamplingParams(seed=1),
-                max_tokens=9,
-            )
-        )
-        assert run.text(at) == expected_text(list(tokens), 9)
-        steps = (each for each in run.messages if isinstance(each, Step))
-        cached.append([started.n_cached for step in steps for started in step.started][-1])
+        cached.append(run.n_cached(prompts[-1]))
     assert sum(count > LEAST_TOKENS for count in cached) > len(cached) / 2

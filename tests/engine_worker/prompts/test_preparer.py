@@ -9,7 +9,7 @@ from engine_worker.prompts.tokenizer import PrepareCancelled, Tokenizer
 from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
-from gpufc.protocol import TextPrompt, TokenPrompt
+from gpufc.protocol import InfillPrompt, TextPrompt, TokenPrompt
 
 N_CTX = 32
 
@@ -154,3 +154,11 @@ def test_the_guard_does_not_refuse_what_long_tokens_could_hold() -> None:
 def test_a_cancelled_prompt_is_given_up() -> None:
     with pytest.raises(PrepareCancelled):
         preparer().prepare(TextPrompt("hi"), 0, lambda: True)
+
+
+def test_a_prompt_with_a_gap_is_held_to_the_context_like_any_other() -> None:
+    assert len(preparer().prepare(InfillPrompt("a", "b"), 0)) == 6
+    for prompt in (InfillPrompt("a" * N_CTX, ""), InfillPrompt("", "a" * 10 * N_CTX)):
+        with pytest.raises(ContextLengthExceeded) as caught:
+            preparer().prepare(prompt, 0)
+        assert caught.value.param == "prompt"

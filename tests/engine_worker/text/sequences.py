@@ -2,6 +2,7 @@
 
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.sequence import Sequence
+from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
@@ -22,6 +23,7 @@ def spec(
     cache_prompt: bool = True,
     scope: str = "",
     temperature: float = 0.0,
+    adapters: Adapters = (),
 ) -> Generate:
     """A request. A prompt given as a number has that many tokens, different for each `request`."""
     if isinstance(prompt, int):
@@ -39,6 +41,7 @@ def spec(
         replay=replay,
         cache_prompt=cache_prompt,
         scope=scope,
+        adapters=adapters,
     )
 
 

@@ -63,6 +63,22 @@ def test_a_stop_string_is_cut_off_and_nothing_of_it_is_ever_sent() -> None:
     assert run(b"one two three", stop=("two",)) == ("one ", [FinishReason.STOP])
 
 
+def test_the_last_delta_names_the_stop_string_that_ended_the_sequence() -> None:
+    def stopped_by(tokens: tuple[int, ...]) -> int | None:
+        running = sequence(spec(stop=("x", "bc"), max_tokens=3))
+        return [gained(running, token) for token in tokens][-1].stopped_by
+
+    assert stopped_by(tuple(b"abc")) == 1
+    assert stopped_by(tuple(b"ax")) == 0
+    assert stopped_by((97, 299)) is None
+    assert stopped_by(tuple(b"abb")) is None
+
+
+def test_a_replay_within_a_stop_string_names_it_as_well() -> None:
+    replayed = sequence(spec(tokens=(97, 98), stop=("x", "bc")))
+    assert gained(replayed, 99).stopped_by == 1
+
+
 def test_text_held_back_for_a_stop_string_comes_when_it_was_none() -> None:
     assert run(b"a tw!", stop=("two",), max_tokens=5) == ("a tw!", [FinishReason.LENGTH])
 
@@ -86,7 +102,9 @@ def test_tokens_of_several_steps_come_in_one_delta() -> None:
 def test_a_stop_string_ends_the_sequence_at_its_token_before_any_text_is_read() -> None:
     running = sequence(spec(stop=("bc",)))
     assert [running.accept(token) for token in b"abc"] == [False, False, True]
-    assert running.delta() == Delta(running.request, 0, tuple(b"abc"), "a", FinishReason.STOP)
+    assert running.delta() == Delta(
+        running.request, 0, tuple(b"abc"), "a", FinishReason.STOP, stopped_by=0
+    )
 
 
 def test_nothing_to_generate_ends_before_it_starts() -> None:

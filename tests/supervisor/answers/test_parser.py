@@ -61,6 +61,16 @@ def test_a_whole_answer_has_all_that_its_parts_have() -> None:
         reasoning="let me",
         calls=(ToolCall("f", "{}"), ToolCall("g", "[1]")),
         ended=Ended(FinishReason.LENGTH, 2),
+        parts=(
+            Reasoning("let me"),
+            Text("I call "),
+            ToolCallBegun(0, "f"),
+            ToolCallArguments(0, "{}"),
+            ToolCallBegun(1, "g"),
+            ToolCallArguments(1, "[1]"),
+            Text(" ok"),
+            Ended(FinishReason.LENGTH, 2),
+        ),
     )
 
 

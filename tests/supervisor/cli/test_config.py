@@ -18,7 +18,10 @@ def models(tmp_path: Path) -> Path:
     """A configuration of one model by its table, with defaults for all."""
     model = files.gguf(tmp_path / "m.gguf")
     path = tmp_path / "gpufc.toml"
-    path.write_text(f'port = 0\n[model]\nn_ctx = 100\n[models."my chat"]\nmodel_path = "{model}"\n')
+    path.write_text(
+        f'port = 0\n[model]\nn_ctx = 100\naliases = ["claude-*", "gpt-4o"]\n'
+        f'[models."my chat"]\nmodel_path = "{model}"\n'
+    )
     return path
 
 

@@ -5,9 +5,10 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable
 
+from msgspec import structs
+
 from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
-from gpufc.errors import ModelNotFound
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
@@ -22,6 +23,9 @@ from gpufc.protocol import (
     Finished,
     FinishReason,
     Generate,
+    InfillPrompt,
+    Logprob,
+    LogprobsWanted,
     PairPrompt,
     Prepare,
     Prepared,
@@ -30,6 +34,7 @@ from gpufc.protocol import (
     Started,
     Step,
     TextPrompt,
+    TokenLogprobs,
     Tokens,
     ToWorker,
 )
@@ -39,6 +44,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.names import ServedNames
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -64,6 +70,8 @@ def tokens_of(prompt: Prompt) -> Tokens:
     """One token for each byte, or the tokens themselves."""
     if isinstance(prompt, TextPrompt):
         return tuple(prompt.text.encode()) or (1,)
+    if isinstance(prompt, InfillPrompt):
+        return tuple(f"{prompt.prefix}_{prompt.suffix}".encode())
     if isinstance(prompt, ChatPrompt):
         text = "".join(f"<{message.role}>{message.content}" for message in prompt.messages)
         return tuple(text.encode())
@@ -73,6 +81,23 @@ def tokens_of(prompt: Prompt) -> Tokens:
 def piece(spec: Generate, position: int) -> str:
     """The fake model's text: prompt, choice and position, so that no mix-up goes unseen."""
     return f"[{sum(spec.prompt_tokens)}.{spec.choice}.{position}]"
+
+
+def logprobs_of(spec: Generate, position: int) -> TokenLogprobs:
+    """The fake model's log probability of a token: different for each choice and position."""
+    text = piece(spec, position)
+    token = Logprob(position, text.encode(), -0.125 * (1 + position + 8 * (spec.choice % 3)))
+    n_top = spec.logprobs.n_top if spec.logprobs else 0
+    others = [Logprob(500 + rank, b"<%d>" % rank, -1.0 - rank) for rank in range(n_top)]
+    return TokenLogprobs(token, tuple(others), len(text))
+
+
+def prompt_logprobs_of(spec: Generate) -> tuple[TokenLogprobs, ...]:
+    """Those of a prompt of one token for each byte."""
+    return tuple(
+        TokenLogprobs(Logprob(token, bytes((token,)), -0.5 if at else None), (), 1)
+        for at, token in enumerate(spec.prompt_tokens)
+    )
 
 
 def text_of(prompt: str, n_tokens: int = N_TOKENS, choice: int = 0) -> str:
@@ -207,7 +232,16 @@ class FakeWorker:
             del self.active[no]
         positions = range(position, end)
         text = "".join(piece(spec, at) for at in positions)
-        return Delta(no, position, tuple(positions), text, finish)
+        delta = Delta(no, position, tuple(positions), text, finish)
+        if spec.logprobs is None:
+            return delta
+        return structs.replace(
+            delta,
+            logprobs=tuple(logprobs_of(spec, at) for at in positions),
+            prompt_logprobs=()
+            if position or not spec.logprobs.prompt
+            else prompt_logprobs_of(spec),
+        )
 
     def die(self, reason: ExitReason = KILLED) -> None:
         self.lost = True
@@ -219,8 +253,10 @@ class FakeFleet:
 
     def __init__(self, *, replicas: int = 1) -> None:
         self.dispatcher: Dispatcher
+        self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
+        self.adapter_names: tuple[str, ...] = ()
         self._epochs = itertools.count(1)
 
     def start_worker(
@@ -246,12 +282,16 @@ class FakeFleet:
         return [MODEL]
 
     def resolve(self, name: str | None) -> str:
-        if name in {None, MODEL, "default"}:
-            return MODEL
-        raise ModelNotFound(f"The model {name!r} does not exist", param="model")
+        return self.names.resolve(name)
+
+    def shown(self, name: str | None) -> str:
+        return self.names.shown(name)
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
+
+    def adapters(self, model: str) -> tuple[str, ...]:
+        return self.adapter_names
 
     def spares(self) -> list[SpareStatus]:
         return []
@@ -287,6 +327,8 @@ def request(
     max_tokens: int | None = None,
     name: str = "r",
     parser: NewParser = PlainText,
+    stop: tuple[str, ...] = (),
+    logprobs: LogprobsWanted | None = None,
 ) -> GenerationRequest:
     """A request for texts."""
     return GenerationRequest(
@@ -297,6 +339,8 @@ def request(
         created=0,
         n=n,
         max_tokens=max_tokens,
+        stop=stop,
+        logprobs=logprobs,
         reading=lambda _opening: Reading(parser),
     )
 

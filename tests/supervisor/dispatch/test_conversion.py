@@ -3,6 +3,7 @@
 import pytest
 from msgspec import structs
 
+from gpufc.adapters import AdapterUse
 from gpufc.config import Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
@@ -27,6 +28,8 @@ MESSAGE = Generate(
     scope="me",
     spelt=("[TOOL_CALLS]",),
     constraint=Constraint(ConstraintKind.REGEX, "a+", "regex"),
+    adapters=(AdapterUse("pirate", 0.5),),
+    logprobs=3,
 )
 
 

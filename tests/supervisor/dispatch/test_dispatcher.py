@@ -396,22 +396,6 @@ async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends()
     assert front.requests["lost"] == front.requests["failed"] == 1
 
 
-async def test_a_prompt_that_takes_workers_down_is_not_asked_for_ever() -> None:
-    front = Front()
-    stream = front.submit()
-    for _ in range(2):
-        worker = front.fleet.start_worker()
-        worker.answers_prepare = False
-        await until(lambda worker=worker: worker.sent)
-        worker.die(CRASHED)
-    with pytest.raises(EngineCrashSuspect):
-        await whole_texts(stream)
-    assert worker.n_deaths_explained == 2
-    assert front.dispatcher.idle
-    with pytest.raises(EngineCrashSuspect, match="equal prompt"):
-        await front.submit().complete()
-
-
 async def test_a_running_stream_is_not_charged_with_what_was_being_prepared() -> None:
     front = Front()
     first = front.fleet.start_worker(auto=False)

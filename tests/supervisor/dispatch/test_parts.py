@@ -169,3 +169,21 @@ async def test_text_that_is_held_back_is_no_news_and_the_wait_goes_on() -> None:
     say(stream, 0, "b")
     assert await reading == [StreamEvent(0, [Reasoning("b")])]
     stream.cancel()
+
+
+def test_every_reader_is_told_which_stop_string_ended_a_choice() -> None:
+    wanted = request(stop=("x", "END"))
+    log = StreamLog(RequestNo(1), wanted)
+    log.prompt_tokens = (1,)
+    log.dispatched(EPOCH)
+    stream = ResponseStream(wanted, [log], on_cancel=lambda _: None)
+    kept = durable(stream)
+    stream.observe(kept)
+    log.append(Delta(log.no, 0, (7,), "so", STOP, stopped_by=1), EPOCH)
+    stream.notify(0)
+    ended = Ended(STOP, stop="END")
+    events = asyncio.run(stream.next(0.0)) or []
+    assert by_choice(1, events) == [(BEGUN, Text("so"), ended)]
+    assert by_choice(1, Cursor(kept, Position(0)).take(10)) == [(BEGUN, Text("so"), ended)]
+    assert Cursor(kept, Position(3)).known[0].parts[-1] == ended
+    assert [answer.ended for answer in stream.answers()] == [ended]

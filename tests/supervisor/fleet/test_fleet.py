@@ -14,7 +14,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import Condition, ConditionStatus
-from supervisor.fleet.process import scrubbed, trim_log
+from supervisor.fleet.process import scrubbed
 from supervisor.fleet.states import WorkerState
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.test_lifecycle import E1, KILLED, brought_to, lifecycle
@@ -124,16 +124,3 @@ def test_environment_is_an_allow_list() -> None:
 def test_a_source_tree_is_found_by_the_worker() -> None:
     root = str(Path(__file__).parents[3])
     assert scrubbed({"PYTHONPATH": "/x"})["PYTHONPATH"] == os.pathsep.join((root, "/x"))
-
-
-def test_a_log_over_the_limit_keeps_its_last_half(tmp_path: Path) -> None:
-    log = tmp_path / "w.log"
-    log.write_text("".join(f"line {n}\n" for n in range(1000)))
-    trim_log(log, limit_bytes=100_000)
-    assert log.read_text().startswith("line 0\n")
-    trim_log(log, limit_bytes=1000)
-    lines = log.read_text().splitlines()
-    assert lines[0].startswith("line 9")
-    assert lines[-1] == "line 999"
-    assert 450 <= log.stat().st_size <= 500
-    trim_log(tmp_path / "missing")

@@ -13,7 +13,7 @@ import pytest
 
 from gpufc.config import BackendKind, Config, FleetConfig, ModelConfig, Standby
 from gpufc.ids import RequestNo
-from gpufc.protocol import Generate, Step
+from gpufc.protocol import Generate, Prepare, Step, TextPrompt
 from gpufc.sampling import SamplingParams
 from supervisor.fleet import observation
 from supervisor.fleet.crash_record import CrashRecord
@@ -22,7 +22,7 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.fleet.trial import N_TOKENS
-from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog, WatchLimits
+from supervisor.fleet.watchdog import LIMITS, TICK_S, Verdict, Vitals, Watchdog, WatchLimits
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.conftest import QUICK, Recorder, Started
 
@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
     gap_s: float
     vitals: Vitals | None
-    verdict: str | None
+    verdict: Verdict | None
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     seen: list[Look] = []
 
     class Seen(Watchdog):
-        def look(self, now: float, vitals: Vitals | None) -> str | None:
+        def look(self, now: float, vitals: Vitals | None) -> Verdict | None:
             gap_s = now - self._looked_at
             verdict = super().look(now, vitals)
             seen.append(Look(gap_s, vitals, verdict))
@@ -170,6 +170,22 @@ async def test_a_hang_in_the_prompt(start_real: StartReal) -> None:
     generate(await started.until_ready(), "[[hang@-1]]")
     await started.listener.until(lambda: started.listener.lost)
     assert f"prefill step {N_TOKENS + 1} of 11 tokens" in started.listener.lost[0].detail
+
+
+async def test_a_hang_beside_the_engine_names_its_question_and_no_sequence(
+    start_real: StartReal,
+) -> None:
+    started = await start_real("step_ms=20", watch=WatchLimits(prepare_s=1.5))
+    worker = await started.until_ready()
+    generate(worker, "goes on meanwhile", 400)
+    worker.send(Prepare(worker.epoch, RequestNo(7), TextPrompt("[[tokenize:hang]]")))
+    await started.listener.until(lambda: started.listener.lost)
+    lost = started.listener.lost[0]
+    assert (lost.reason, lost.questions, lost.requests) == (Reason.HUNG, (7,), ())
+    assert "preparing a prompt has taken" in lost.detail
+    assert n_tokens(started) > 8
+    assert started.fleet.condition().status is ConditionStatus.HUNG
+    await started.until_ready(2)
 
 
 async def test_stopped_for_ever(start_real: StartReal) -> None:

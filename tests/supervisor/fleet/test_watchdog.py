@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from gpufc.protocol import HEARTBEAT_S, EnginePhase, EngineStatus
+from gpufc.ids import RequestNo
+from gpufc.protocol import HEARTBEAT_S, EnginePhase, EngineStatus, PrepareStatus, Preparing
 from supervisor.fleet.step_rate import StepRate
-from supervisor.fleet.watchdog import TICK_S, Vitals, Watchdog
+from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog
 
 IDLE, PREFILL, DECODE = EnginePhase.IDLE, EnginePhase.PREFILL, EnginePhase.DECODE
 
@@ -20,6 +21,8 @@ class World:
         self.dog = Watchdog(self.now, self.rate)
         self.dog.heard(self.now)
         self.verdict: str | None = None
+        self.questions: tuple[RequestNo, ...] = ()
+        self.prepare = PrepareStatus()
         self.hung_after: float | None = None
         self.record = EngineStatus(EnginePhase.LOADING, 0, self.now, 0, 0, 0, 0)
         self.run_state = "S"
@@ -51,7 +54,7 @@ class World:
                 self._next_beat += HEARTBEAT_S
                 self.faults += self.faulting
                 if self.talks and self.run_state != "T" and self.front_runs:
-                    self.dog.beat(self.record, self.now)
+                    self.dog.beat(self.record, self.now, self.prepare)
             if self.now >= self._next_look:
                 self._next_look += TICK_S
                 if self.front_runs:
@@ -62,7 +65,18 @@ class World:
         seen = Vitals(self.run_state, self.cpu_s, self.faults, self.rss_pages)
         verdict = self.dog.look(self.now, seen)
         if verdict and self.verdict is None:
-            self.verdict, self.hung_after = verdict, self.now - began
+            self.verdict, self.hung_after = str(verdict), self.now - began
+            self.questions = verdict.questions
+
+    def ask(self, *requests: int) -> None:
+        """The prepare threads begin to answer these questions, and no others."""
+        known = {question.request: question for question in self.prepare.in_work}
+        self.prepare = PrepareStatus(
+            tuple(
+                known.get(RequestNo(one), Preparing(RequestNo(one), self.now, 10))
+                for one in requests
+            )
+        )
 
     def steps(self, phase: EnginePhase, n_tokens: int, took_s: float, n: int = 1) -> None:
         """Steps of equal length, each finished."""
@@ -404,7 +418,7 @@ def test_without_vitals_silence_still_counts() -> None:
     dog.serves(0.0)
     looks = [dog.look(tick * TICK_S, None) for tick in range(1, 24)]
     assert looks[:20] == [None] * 20
-    assert looks[-1] == "no heartbeat for 11.5 s; its run state is unknown"
+    assert str(looks[-1]) == "no heartbeat for 11.5 s; its run state is unknown"
 
 
 @pytest.mark.parametrize(
@@ -432,3 +446,56 @@ def test_step_rate(
     for sample in learnt:
         rate.learn(*sample)
     assert rate.predict(phase, n_tokens) == (None if expected is None else pytest.approx(expected))
+
+
+# questions beside the engine
+
+
+def test_a_question_that_is_never_answered_hangs_the_worker() -> None:
+    world = World().used()
+    world.ask(5)
+    world.run(30)
+    world.ask(5, 6)
+    world.run(120)
+    assert world.verdict is not None
+    assert world.verdict.startswith("preparing a prompt has taken 120.")
+    assert world.questions == (5,)
+
+
+def test_the_engine_s_steps_are_no_excuse_for_a_question() -> None:
+    world = World().used()
+    world.ask(5)
+    world.steps(DECODE, 1, 0.03, 4200)
+    assert world.questions == (5,)
+
+
+def test_questions_that_are_answered_are_left_alone() -> None:
+    world = World().used()
+    for request in range(1, 5):
+        world.ask(request)
+        world.run(LIMITS.prepare_s - 1)
+    world.ask()
+    world.run(300)
+    assert world.verdict is None
+
+
+def test_a_question_is_not_blamed_for_the_time_in_which_the_front_was_suspended() -> None:
+    world = World().used()
+    world.ask(5)
+    world.run(60)
+    world.front_runs = False
+    world.run(300)
+    world.front_runs = True
+    world.run(LIMITS.prepare_s - 2)
+    assert world.verdict is None
+
+
+def test_a_question_is_not_blamed_for_the_time_in_which_the_process_was_stopped() -> None:
+    world = World().used()
+    world.ask(5)
+    world.run(115)
+    world.run_state = "T"
+    world.run(8)
+    world.run_state = "S"
+    world.run(LIMITS.prepare_s - 2)
+    assert world.verdict is None

@@ -16,7 +16,7 @@ from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SamplingParams
 from supervisor.http.generation.chat import ChatFields
-from supervisor.http.generation.unsupported import FIELDS, NEUTRAL
+from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
 from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
 from supervisor.http.ollama import embeddings as ollama_embeddings
@@ -81,8 +81,10 @@ def test_every_route_has_its_scope() -> None:
 
 
 def test_every_field_of_a_body_is_supported_or_refused() -> None:
-    assert set(supported()) == (fields(CompletionBody) | fields(ChatFields)) - set(FIELDS)
-    assert set(refused()) == set(FIELDS)
+    served = CompletionBody.SERVED | ChatFields.SERVED
+    every = fields(CompletionBody) | fields(ChatFields)
+    assert set(supported()) == (every - set(FIELDS)) | served
+    assert set(refused()) == set(FIELDS) - (CompletionBody.SERVED & ChatFields.SERVED)
 
 
 def test_the_neutral_values_are_those_that_pass() -> None:
@@ -116,6 +118,39 @@ def test_the_defaults_are_those_of_the_sampler() -> None:
 def test_every_parameter_of_openai_s_client_is_in_a_table(parameters: Any) -> None:
     known = {*supported(), *refused(), *names(section("Ignored"))}
     assert set(parameters.__annotations__) - known == set()
+
+
+def fate(name: str, body: type[NotYet], parameters: Any) -> str:
+    """A parameter's word in the table of OpenAI's parameters."""
+    if name not in openai_s(parameters):
+        return "–"
+    if name not in fields(body):
+        return "ignored"
+    return "served" if name not in FIELDS or name in body.SERVED else "neutral values"
+
+
+def openai_s(parameters: Any) -> set[str]:
+    return {
+        *parameters.CompletionCreateParamsBase.__annotations__,
+        *parameters.CompletionCreateParamsStreaming.__annotations__,
+        *parameters.CompletionCreateParamsNonStreaming.__annotations__,
+    }
+
+
+def test_the_table_of_openai_s_parameters_says_what_becomes_of_each() -> None:
+    page = (Path(supervisor.http.__file__).parent / "openai" / "API.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    documented = [[cell.strip() for cell in line.strip("|").split(" | ")][:3] for line in table]
+    every = sorted(openai_s(completion_params) | openai_s(chat_params))
+    expected = [
+        [
+            f"`{name}`",
+            fate(name, CompletionBody, completion_params),
+            fate(name, ChatFields, chat_params),
+        ]
+        for name in every
+    ]
+    assert documented[: len(every)] == expected
 
 
 def test_an_ignored_field_is_no_field_of_a_body() -> None:
@@ -160,7 +195,7 @@ def test_the_fields_of_embeddings_and_rankings_are_all_there() -> None:
         documented.setdefault(route, set()).update(names(row[1]))
     assert documented == {
         "`/v1/embeddings`": fields(openai_embeddings.EmbeddingBody),
-        "`/embedding`, `/embeddings`": fields(llama_embeddings.EmbeddingBody),
+        "`/embedding`, `/embeddings`": fields(llama_embeddings.NativeEmbeddingBody),
         "`/api/embed`": fields(ollama_embeddings.EmbedBody),
         "`/api/embeddings`": fields(ollama_embeddings.EmbeddingsBody),
         "`/v1/rerank`": fields(RerankBody),

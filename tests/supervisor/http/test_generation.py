@@ -6,7 +6,8 @@ import openai
 import pytest
 
 from gpufc.chat import ChatPrompt
-from gpufc.protocol import Prepare, TokenPrompt
+from gpufc.protocol import InfillPrompt, Prepare, TextPrompt, TokenPrompt
+from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
 
@@ -62,6 +63,15 @@ async def test_token_prompts_reach_the_worker_as_they_are() -> None:
         await service.complete(prompt=[[1], [2, 3]])
         prompts = [message.prompt for message in worker.sent if isinstance(message, Prepare)]
         assert prompts == [TokenPrompt((1, 2, 3)), TokenPrompt((1,)), TokenPrompt((2, 3))]
+
+
+async def test_a_suffix_makes_a_gap_of_each_prompt() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        await service.complete(prompt=["a", "b"], suffix="z")
+        await service.complete(prompt="a", suffix="")
+        prompts = [message.prompt for message in worker.sent if isinstance(message, Prepare)]
+        assert prompts == [InfillPrompt("a", "z"), InfillPrompt("b", "z"), TextPrompt("a")]
 
 
 async def test_max_tokens_defaults_to_16_for_completions_and_to_the_context_for_chat() -> None:
@@ -256,3 +266,15 @@ async def test_readiness_follows_the_fleet() -> None:
         service.dispatcher.drain()
         assert (await service.get("/readyz")).json["status"] == "draining"
         await until(lambda: service.dispatcher.idle)
+
+
+async def test_a_configured_name_is_the_one_that_the_answer_shows(service: Service) -> None:
+    service.fleet.names = ServedNames({MODEL: {"default"}}, {MODEL: ("gpt-*",)})
+    for asked, shown in (("gpt-4o", "gpt-4o"), ("default", MODEL), (None, MODEL)):
+        assert (await service.complete(model=asked)).json["model"] == shown
+        events = (await service.chat(model=asked, stream=True)).events
+        assert {event["model"] for event in events} == {shown}
+    refused = await service.chat(model="claude-x")
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    assert f"'{MODEL}'" in refused.error["message"]
+    assert (await service.get("/v1/models/gpt-4o")).json["id"] == MODEL

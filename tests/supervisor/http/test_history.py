@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from gpufc.chat import ChatMessage, ToolCall
-from gpufc.errors import InvalidRequest
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.history import history
 from supervisor.http.generation.tools import offered
@@ -153,13 +152,3 @@ def test_a_choice_leaves_some_of_the_tools(choice: Any, names: list[str]) -> Non
     body = read(tools=TOOLS, tool_choice=choice)
     found = offered(body.tools, body.tool_choice)
     assert [function.name for function in found.functions] == names
-
-
-@pytest.mark.parametrize(
-    "choice", ["required", "any", {"type": "function", "function": {"name": "f"}}]
-)
-def test_a_choice_that_only_guided_decoding_can_keep_is_refused(choice: Any) -> None:
-    body = read(tools=TOOLS, tool_choice=choice)
-    with pytest.raises(InvalidRequest, match="not supported yet") as caught:
-        offered(body.tools, body.tool_choice)
-    assert caught.value.param == "tool_choice"

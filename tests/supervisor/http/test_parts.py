@@ -117,8 +117,10 @@ async def test_from_each_event_s_id_the_rest_of_the_parts_come(speaking: Service
 class Doubling(ChatChunks):
     """Writes two events for each part."""
 
-    def rare(self, index: int, part: Part) -> bytes:
-        return 2 * super().rare(index, part)
+    def chunk(
+        self, index: int, gained: bytes, part: Part | None = None, logprobs: bytes = b"null"
+    ) -> bytes:
+        return 2 * super().chunk(index, gained, part, logprobs)
 
 
 async def test_of_a_part_s_several_events_the_last_one_has_the_id(

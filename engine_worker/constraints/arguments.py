@@ -1,0 +1,206 @@
+"""The arguments of a call in a grammar: one JSON object, or members written one by one. Pure.
+
+A raw string stands without quotes: it ends where its closing text begins, so that neither that text
+nor any other that a parser would take for an end may be in it. The JSON types that a schema names
+decide what is raw, as they do in the parsers.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from engine_worker.constraints.enforced import Schema, definitions, enforced, of_types, relaxed
+from engine_worker.constraints.lark import Lark, one_of, quoted, some, without
+from engine_worker.constraints.limits import MAX_REPEATS
+from engine_worker.constraints.schema import ASSERTIONS, FORMATS
+from gpufc.answer_format import KEY, TYPE, Function, Members
+from gpufc.errors import InvalidGrammar
+from gpufc.json_types import types_of
+
+_OF_OBJECTS = frozenset(
+    ("type", "properties", "required", "additionalProperties", "$defs", "definitions")
+)
+"""The keywords of a schema whose members can be written one by one."""
+_OF_STRINGS = frozenset(("type", "enum", "const", "minLength", "maxLength"))
+"""The keywords that are enforced in a raw string."""
+_BARE = frozenset(("null", "boolean", "number", "integer", "string"))
+
+
+class Member(Struct, frozen=True):
+    """A member that may or must be written: its expression."""
+
+    expression: str
+    required: bool
+
+
+class Writer:
+    """Writes the arguments of one format's functions."""
+
+    def __init__(self, lark: Lark, members: Members | None) -> None:
+        self._lark = lark
+        self._members = members
+
+    def arguments(self, function: Function) -> str:
+        """The expression of a function's arguments; possibly empty. Raises `InvalidGrammar`."""
+        try:
+            schema = _closed(function.schema)
+            try:
+                return self._written(schema, strict=True)
+            except InvalidGrammar:
+                if function.strict:
+                    raise
+            return self._written(schema, strict=False)
+        except InvalidGrammar as err:
+            raise InvalidGrammar(f"function {function.name}: {err.message}") from None
+
+    def _written(self, schema: Schema, *, strict: bool) -> str:
+        if self._members is not None:
+            return self._one_by_one(schema, self._members, strict=strict)
+        return self._lark.json(enforced(schema) if strict else relaxed(schema))
+
+    def _one_by_one(self, schema: Schema, members: Members, *, strict: bool) -> str:
+        if strict:
+            _require(schema, _OF_OBJECTS)
+        properties = schema.get("properties")
+        if not isinstance(properties, Mapping):
+            return self._any_members(schema, members, strict=strict)
+        required = schema.get("required")
+        needed = {name for name in required if name in properties} if required else set()
+        if strict and required and len(needed) < len(set(required)):
+            raise InvalidGrammar("a required property is not among the properties")
+        shared = definitions(schema)
+        found = []
+        for name, value in properties.items():
+            if value is False and name not in needed:
+                continue
+            if re.fullmatch(members.keys, name) is None:
+                if strict or name in needed:
+                    raise InvalidGrammar(
+                        f"the model's format has no properties named {name[:50]!r}"
+                    )
+                continue
+            expression = self._member(name, value, shared, members, strict=strict)
+            found.append(Member(expression, name in needed))
+        return self._listed(found, members.between)
+
+    def _any_members(self, schema: Schema, members: Members, *, strict: bool) -> str:
+        """Members of any names."""
+        others = schema.get("additionalProperties", True)
+        if others is False:
+            return ""
+        given = others if isinstance(others, dict) else {}
+        value = self._json({**given, **definitions(schema)}, strict=strict)
+        key = self._lark.terminal(f"/{members.keys}/")
+        before, _, rest = _filled(members.other.begin, "", "object").partition(KEY)
+        between = [self._lark.exact(before), key, self._lark.exact(rest), value]
+        member = " ".join(filter(None, (*between, self._lark.exact(members.other.end))))
+        more = some(f"{self._lark.exact(members.between)} {member}", 0, None)
+        return f"({member} {more})?"
+
+    def _member(
+        self, name: str, schema: Any, shared: Schema, members: Members, *, strict: bool
+    ) -> str:
+        lark, types = self._lark, types_of(schema)
+        if members.raw and types is not None and "string" in types:
+            begin = _filled(members.string.begin, name, "string")
+            return f"{lark.exact(begin)} {self._raw(schema, types, members, strict=strict)}"
+        span = members.string if types == frozenset(["string"]) else members.other
+        kind = min(types) if types else "object"
+        given = {**schema, **shared} if isinstance(schema, dict) else {}
+        parts = (_filled(span.begin, name, kind), span.end)
+        value = self._json(given, strict=strict)
+        return " ".join(filter(None, (lark.exact(parts[0]), value, lark.exact(parts[1]))))
+
+    def _json(self, schema: Schema, *, strict: bool) -> str:
+        try:
+            return self._lark.json(enforced(schema))
+        except InvalidGrammar:
+            if strict:
+                raise
+        return self._lark.json(of_types(schema))
+
+    def _raw(self, schema: Schema, types: frozenset[str], members: Members, *, strict: bool) -> str:
+        """A raw string and its closing text."""
+        end = members.string.end
+        try:
+            values, pattern = _raw_values(schema, types, members.forbidden)
+        except InvalidGrammar:
+            if strict:
+                raise
+            values, pattern = (), without(members.forbidden)
+        if values:
+            return one_of([f"{quoted(value)} {self._lark.exact(end)}" for value in values])
+        return self._lark.until(end, pattern)
+
+    def _listed(self, members: Sequence[Member], between: str) -> str:
+        """Members in their order, with a text between those that are written."""
+        separator = self._lark.exact(between)
+        rests = [""]  # what may follow each member, from the last one
+        for member in reversed(members):
+            option = f"{separator} {member.expression}"
+            one = f"({option})" if member.required else f"({option})?"
+            rests.append(self._lark.rule(f"{one} {rests[-1]}"))
+        rests.reverse()
+        firsts = []
+        for member, rest in zip(members, rests[1:], strict=True):
+            firsts.append(self._lark.rule(f"{member.expression} {rest}"))
+            if member.required:
+                return one_of(firsts)
+        return f"{one_of(firsts)}?" if firsts else ""
+
+
+def _raw_values(
+    schema: Schema, types: frozenset[str], forbidden: Sequence[str]
+) -> tuple[Sequence[str], str]:
+    """The values of a raw string, or the pattern of all of them. Raises `InvalidGrammar`."""
+    alternatives = schema.get("anyOf", schema.get("oneOf"))
+    if isinstance(alternatives, list) and "type" not in schema:
+        for alternative in alternatives:
+            _require(alternative, frozenset(("type",)), "a string beside other types")
+        _require(schema, frozenset(("anyOf", "oneOf")), "a raw string")
+    else:
+        _require(schema, _OF_STRINGS, "a raw string")
+    if not types <= _BARE:
+        raise InvalidGrammar("a string beside objects or lists is not supported")
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(values, list):
+        strings = [value for value in values if isinstance(value, str)]
+        if len(strings) < len(values) or types != {"string"} or not strings:
+            raise InvalidGrammar("an enum of strings and other values is not supported")
+        if any(text in value for value in strings for text in forbidden):
+            raise InvalidGrammar("a value of an enum has a marker of the model's format in it")
+        return strings, ""
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    pattern = without(forbidden)
+    if least or most is not None:
+        if not all(isinstance(n, int) and 0 <= n <= MAX_REPEATS for n in (least, most or 0)):
+            raise InvalidGrammar("minLength or maxLength is too large")
+        pattern += rf" & /(.|\n){{{least},{'' if most is None else most}}}/"
+    return (), pattern
+
+
+def _require(schema: Any, known: frozenset[str], place: str = "the model's format") -> None:
+    """Raises `InvalidGrammar` for a keyword that is not enforced there."""
+    for key, value in (schema if isinstance(schema, dict) else {}).items():
+        if key == "format" and value not in FORMATS:
+            continue
+        if key in ASSERTIONS and key not in known:
+            raise InvalidGrammar(f"{key} is not supported in {place}")
+
+
+def _closed(schema: Schema) -> Schema:
+    """A schema with no more than its own properties: fewer objects, all of them valid."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or (schema.keys() & ASSERTIONS) - _OF_OBJECTS:
+        return schema
+    required = schema.get("required")
+    names = required if isinstance(required, list) else []
+    if "additionalProperties" in schema or not set(names) <= properties.keys():
+        return schema
+    return {**schema, "additionalProperties": False}
+
+
+def _filled(text: str, key: str, kind: str) -> str:
+    return text.replace(TYPE, kind).replace(KEY, key or KEY)

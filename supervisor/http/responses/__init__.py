@@ -1,0 +1,1 @@
+"""OpenAI's Responses: `/v1/responses`, with the responses and items that it remembers."""

@@ -1,0 +1,86 @@
+"""Anthropic's client for TypeScript, as npm has it, at a service over the scripted engine."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.fake_service import FAKE
+from tests.service import Service, service
+
+pytestmark = pytest.mark.slow
+
+CALL = '<tool_call>{"name": "lookup", "arguments": {"word": "tea"}}</tool_call>'
+SCRIPT = """
+import Anthropic from "@anthropic-ai/sdk";
+
+const client = new Anthropic({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
+const call = process.argv[3];
+const asked = {
+  model: "claude-x",
+  max_tokens: 200,
+  system: "Be kind.",
+  messages: [{ role: "user", content: `[[say:Look.${call}]][[stop@${5 + call.length}]]` }],
+  tools: [{ name: "lookup", input_schema: { type: "object" } }],
+};
+const whole = await client.messages.create(asked);
+const events = [];
+const stream = client.messages.stream(asked).on("streamEvent", (event) => events.push(event.type));
+const streamed = await stream.finalMessage();
+const { input_tokens } = await client.messages.countTokens({ ...asked, max_tokens: undefined });
+const models = [];
+for await (const model of client.models.list()) models.push(model.id);
+let refused = null;
+try {
+  await client.messages.create({ ...asked, model: "other" });
+} catch (error) {
+  refused = { status: error.status, type: error.error.error.type, id: error.requestID };
+}
+console.log(JSON.stringify({ whole, streamed, events, input_tokens, models, refused }));
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("typescript") / "run"
+    with service(folder, environ=FAKE | {"GPUFC_ALIASES": "claude-*"}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the client and the script."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.fail("npm is not installed")
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    (folder / "main.js").write_text(SCRIPT)
+    install = [npm, "install", "--no-audit", "--no-fund", "@anthropic-ai/sdk"]
+    subprocess.run(install, cwd=folder, check=True, capture_output=True, timeout=240)
+    return folder
+
+
+def test_the_client_reads_messages_streams_counts_models_and_errors(
+    running: Service, project: Path
+) -> None:
+    node = [shutil.which("node") or "node", "main.js", running.url, CALL]
+    done = subprocess.run(node, cwd=project, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    whole, streamed = found["whole"], found["streamed"]
+    assert streamed["content"][0] == whole["content"][0] == {"type": "text", "text": "Look."}
+    for message in (whole, streamed):
+        assert message["stop_reason"] == "tool_use"
+        assert message["content"][1]["input"] == {"word": "tea"}
+        read = message["usage"]["cache_read_input_tokens"]
+        assert message["usage"]["input_tokens"] + read == found["input_tokens"]
+    assert found["events"][0] == "message_start"
+    assert found["events"][-1] == "message_stop"
+    assert found["models"] == ["fake"]
+    assert (found["refused"]["status"], found["refused"]["type"]) == (404, "not_found_error")
+    assert found["refused"]["id"]

@@ -1,0 +1,130 @@
+"""Ollama's fields reach the worker under the internal request's names, or are refused by name."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpufc.chat import ChatPrompt
+from gpufc.constraint import ConstraintKind
+from supervisor.http.ollama.fields import IGNORED, SAME_NAME
+from tests.supervisor.dispatch.fakes import FakeWorker
+from tests.supervisor.http.conftest import Service, running
+from tests.supervisor.http.ollama.conftest import ask, generated, lines, prepared
+
+PATHS = ["/api/chat", "/api/generate"]
+
+SAMPLING = {
+    "temperature": 0.25,
+    "top_k": 7,
+    "top_p": 0.5,
+    "min_p": 0.125,
+    "typical_p": 0.75,
+    "repeat_last_n": 33,
+    "repeat_penalty": 1.5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "seed": 42,
+}
+
+
+async def sent_with(path: str, **fields: Any) -> FakeWorker:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        lines(await ask(service, path, **fields))
+        return worker
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_options_are_sampling_parameters(path: str) -> None:
+    options = {**SAMPLING, "stop": ["a", "b"], "num_predict": 3, "cache_prompt": False}
+    found = generated(await sent_with(path, options=options))
+    assert {name: getattr(found.sampling, name) for name in SAMPLING} == SAMPLING
+    assert (found.stop, found.max_tokens, found.cache_prompt) == (("a", "b"), 3, False)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stop_may_be_one_text_and_a_whole_number_a_float(path: str) -> None:
+    options = {"stop": "end", "num_predict": 4.0, "top_k": 9.0, "seed": 5.0}
+    found = generated(await sent_with(path, options=options))
+    assert (found.stop, found.max_tokens) == (("end",), 4)
+    assert (found.sampling.top_k, found.sampling.seed) == (9, 5)
+
+
+@pytest.mark.parametrize("number", [-2, -1, 0, None])
+async def test_a_num_predict_that_is_not_positive_is_no_limit(number: int | None) -> None:
+    assert (
+        generated(await sent_with("/api/chat", options={"num_predict": number})).max_tokens is None
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_options_of_loading_unknown_ones_and_nulls_change_nothing(path: str) -> None:
+    plain = generated(await sent_with(path, options={"seed": 1}))
+    many = dict.fromkeys((*SAME_NAME, *IGNORED), None) | {"seed": 1}
+    odd = {"num_ctx": 12345.75, "num_gpu": -1, "use_mmap": "x", "think": True, "made_up": [{}]}
+    for options in (many, many | odd):
+        found = generated(await sent_with(path, options=options))
+        assert (found.sampling, found.max_tokens, found.stop) == (plain.sampling, None, ())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"top_k": "many"}, "top_k"),
+        ({"num_predict": "many"}, "num_predict"),
+        ({"num_predict": True}, "num_predict"),
+        ({"stop": [1]}, "stop"),
+        ({"mirostat": 3}, "mirostat"),
+    ],
+)
+async def test_a_bad_option_is_refused_by_name(
+    service: Service, options: dict[str, Any], named: str
+) -> None:
+    answer = await ask(service, options=options)
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+    assert named in answer.json["error"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("nothing", ["", None])
+async def test_an_empty_format_is_no_constraint(path: str, nothing: str | None) -> None:
+    assert prepared(await sent_with(path, format=nothing)).constraint is None
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_format_is_a_constraint(path: str) -> None:
+    found = prepared(await sent_with(path, format="json")).constraint
+    assert found is not None
+    assert found.kind is ConstraintKind.JSON_OBJECT
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    found = prepared(await sent_with(path, format=schema)).constraint
+    assert found is not None
+    assert found.kind is ConstraintKind.JSON_SCHEMA
+    assert msgspec.json.decode(found.text) == schema
+
+
+@pytest.mark.parametrize("wanted", ["xml", 7, ["json"]])
+async def test_another_format_is_refused(service: Service, wanted: Any) -> None:
+    answer = await ask(service, format=wanted)
+    assert answer.status == 400
+    assert "format" in answer.json["error"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("think", "expected"),
+    [
+        (None, {}),
+        (True, {"enable_thinking": True, "thinking": True}),
+        (False, {"enable_thinking": False, "thinking": False}),
+        ("high", {"enable_thinking": True, "thinking": True, "reasoning_effort": "high"}),
+    ],
+)
+async def test_think_is_a_variable_of_the_chat_template(
+    path: str, think: Any, expected: dict[str, Any]
+) -> None:
+    prompt = prepared(await sent_with(path, think=think)).prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert (msgspec.json.decode(prompt.variables) if prompt.variables else {}) == expected
