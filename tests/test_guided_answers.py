@@ -72,7 +72,7 @@ WORDS = [
     *("think<|sep|>", "argument<|sep|>", "<|message|>", "<|start|>assistant", "</arg_value>\n"),
 ]
 CASES = [(name, template) for name, templates in TEMPLATES.items() for template in templates]
-N_WALKS = 6
+N_WALKS = 3
 
 
 class Guided:

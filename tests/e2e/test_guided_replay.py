@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.constraints.compiler import Compiler
+from gpufc.answer_format import AnswerFormat, Calls, Function, Span, constraint_of
 from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
@@ -28,6 +30,10 @@ PERSON = {
     "additionalProperties": False,
 }
 CONSTRAINT = Constraint(ConstraintKind.JSON_SCHEMA, json.dumps(PERSON), "json_schema")
+CALL = Span('<tool_call>\n{"name": "person", "arguments": ', "}\n</tool_call>")
+FORCED = constraint_of(
+    AnswerFormat(calls=Calls((Function("person", CALL, PERSON, strict=True),), most=1)), "tools"
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,7 @@ def backend(model_path: Path) -> Iterator[LlamaBackend]:
 def compiler(backend: LlamaBackend) -> Iterator[Compiler]:
     made = Compiler(backend)
     made.compile(CONSTRAINT)
+    made.compile(FORCED)
     yield made
     made.close()
 
@@ -51,6 +58,7 @@ def run(
     compiler: Compiler,
     tokens: tuple[int, ...] = (),
     replay: Replay = Replay.FAST,
+    constraint: Constraint = CONSTRAINT,
 ) -> EngineRun:
     """A run of one request, whose cells are forgotten afterwards."""
     made = EngineRun(backend, max_running=1, batch_tokens=64)
@@ -66,7 +74,7 @@ def run(
             sampling=SamplingParams(seed=3, temperature=0.7),
             tokens=tokens,
             replay=replay,
-            constraint=CONSTRAINT,
+            constraint=constraint,
         )
     )
     for slot in range(backend.facts.n_sequences):
@@ -108,3 +116,16 @@ def test_a_fast_replay_at_any_token_ends_in_a_valid_answer(
     for n_known in range(1, len(whole), 3):
         again = run(backend, compiler, tuple(whole[:n_known]))
         assert is_person(spelt(backend, [*whole[:n_known], *again.tokens(1)])), n_known
+
+
+def test_a_forced_call_is_the_same_call_after_an_exact_replay_at_any_token(
+    backend: LlamaBackend, compiler: Compiler
+) -> None:
+    run_forced = partial(run, backend, compiler, replay=Replay.EXACT, constraint=FORCED)
+    whole = run_forced().tokens(1)
+    text = spelt(backend, whole)
+    assert text.startswith(CALL.begin)
+    assert is_person(text.removeprefix(CALL.begin).removesuffix(CALL.end))
+    for n_known in range(1, len(whole), 3):
+        again = run_forced(tokens=tuple(whole[:n_known]))
+        assert [*whole[:n_known], *again.tokens(1)] == whole, n_known
