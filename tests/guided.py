@@ -11,7 +11,7 @@ from gpufc.answer_format import AnswerFormat, constraint_of
 
 END = 256
 FIRST_WORD = 257
-MAX_TOKENS = 500
+MAX_TOKENS = 800
 
 
 class Vocabulary:
