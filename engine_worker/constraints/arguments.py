@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from engine_worker.constraints.enforced import Schema, definitions, enforced, of_types, relaxed
 from engine_worker.constraints.lark import Lark, one_of, quoted, some, without
-from engine_worker.constraints.limits import MAX_REPEATS
-from engine_worker.constraints.schema import ASSERTIONS, FORMATS
+from engine_worker.constraints.raw_strings import raw_values, require
+from engine_worker.constraints.schema import ASSERTIONS
 from gpufc.answer_format import KEY, TYPE, Function, Members
 from gpufc.errors import InvalidGrammar
 from gpufc.json_types import types_of
@@ -23,9 +23,6 @@ _OF_OBJECTS = frozenset(
     ("type", "properties", "required", "additionalProperties", "$defs", "definitions")
 )
 """The keywords of a schema whose members can be written one by one."""
-_OF_STRINGS = frozenset(("type", "enum", "const", "minLength", "maxLength"))
-"""The keywords that are enforced in a raw string."""
-_BARE = frozenset(("null", "boolean", "number", "integer", "string"))
 
 
 class Member(Struct, frozen=True):
@@ -62,7 +59,7 @@ class Writer:
 
     def _one_by_one(self, schema: Schema, members: Members, *, strict: bool) -> str:
         if strict:
-            _require(schema, _OF_OBJECTS)
+            require(schema, _OF_OBJECTS)
         properties = schema.get("properties")
         if not isinstance(properties, Mapping):
             return self._any_members(schema, members, strict=strict)
@@ -125,7 +122,7 @@ class Writer:
         """A raw string and its closing text."""
         end = members.string.end
         try:
-            values, pattern = _raw_values(schema, types, members.forbidden)
+            values, pattern = raw_values(schema, types, members.forbidden)
         except InvalidGrammar:
             if strict:
                 raise
@@ -149,45 +146,6 @@ class Writer:
             if member.required:
                 return one_of(firsts)
         return f"{one_of(firsts)}?" if firsts else ""
-
-
-def _raw_values(
-    schema: Schema, types: frozenset[str], forbidden: Sequence[str]
-) -> tuple[Sequence[str], str]:
-    """The values of a raw string, or the pattern of all of them. Raises `InvalidGrammar`."""
-    alternatives = schema.get("anyOf", schema.get("oneOf"))
-    if isinstance(alternatives, list) and "type" not in schema:
-        for alternative in alternatives:
-            _require(alternative, frozenset(("type",)), "a string beside other types")
-        _require(schema, frozenset(("anyOf", "oneOf")), "a raw string")
-    else:
-        _require(schema, _OF_STRINGS, "a raw string")
-    if not types <= _BARE:
-        raise InvalidGrammar("a string beside objects or lists is not supported")
-    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if isinstance(values, list):
-        strings = [value for value in values if isinstance(value, str)]
-        if len(strings) < len(values) or types != {"string"} or not strings:
-            raise InvalidGrammar("an enum of strings and other values is not supported")
-        if any(text in value for value in strings for text in forbidden):
-            raise InvalidGrammar("a value of an enum has a marker of the model's format in it")
-        return strings, ""
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
-    pattern = without(forbidden)
-    if least or most is not None:
-        if not all(isinstance(n, int) and 0 <= n <= MAX_REPEATS for n in (least, most or 0)):
-            raise InvalidGrammar("minLength or maxLength is too large")
-        pattern += rf" & /(.|\n){{{least},{'' if most is None else most}}}/"
-    return (), pattern
-
-
-def _require(schema: Any, known: frozenset[str], place: str = "the model's format") -> None:
-    """Raises `InvalidGrammar` for a keyword that is not enforced there."""
-    for key, value in (schema if isinstance(schema, dict) else {}).items():
-        if key == "format" and value not in FORMATS:
-            continue
-        if key in ASSERTIONS and key not in known:
-            raise InvalidGrammar(f"{key} is not supported in {place}")
 
 
 def _closed(schema: Schema) -> Schema:
