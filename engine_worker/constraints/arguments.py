@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct
 
 from engine_worker.constraints.enforced import Schema, definitions, enforced, of_types, relaxed
-from engine_worker.constraints.lark import Lark, one_of, quoted, some, without
-from engine_worker.constraints.raw_strings import raw_values, require
+from engine_worker.constraints.lark import Lark, one_of, some, without
+from engine_worker.constraints.raw_strings import raw_pattern, require
 from engine_worker.constraints.schema import ASSERTIONS
 from gpufc.answer_format import KEY, TYPE, Function, Members
 from gpufc.errors import InvalidGrammar
@@ -35,14 +35,18 @@ class Member(Struct, frozen=True):
 class Writer:
     """Writes the arguments of one format's functions."""
 
-    def __init__(self, lark: Lark, members: Members | None) -> None:
+    def __init__(self, lark: Lark, members: Members | None, *, loose: bool = False) -> None:
+        """`loose`: of a function that is not strict, only the types of its parameters count."""
         self._lark = lark
         self._members = members
+        self._loose = loose
 
     def arguments(self, function: Function) -> str:
         """The expression of a function's arguments; possibly empty. Raises `InvalidGrammar`."""
         try:
             schema = _closed(function.schema)
+            if self._loose and not function.strict:
+                return self._written(_typed(schema), strict=False)
             try:
                 return self._written(schema, strict=True)
             except InvalidGrammar:
@@ -120,16 +124,13 @@ class Writer:
 
     def _raw(self, schema: Schema, types: frozenset[str], members: Members, *, strict: bool) -> str:
         """A raw string and its closing text."""
-        end = members.string.end
         try:
-            values, pattern = raw_values(schema, types, members.forbidden)
+            pattern = raw_pattern(schema, types, members.forbidden)
         except InvalidGrammar:
             if strict:
                 raise
-            values, pattern = (), without(members.forbidden)
-        if values:
-            return one_of([f"{quoted(value)} {self._lark.exact(end)}" for value in values])
-        return self._lark.until(end, pattern)
+            pattern = without(members.forbidden)
+        return self._lark.until(members.string.end, pattern)
 
     def _listed(self, members: Sequence[Member], between: str) -> str:
         """Members in their order, with a text between those that are written."""
@@ -146,6 +147,18 @@ class Writer:
             if member.required:
                 return one_of(firsts)
         return f"{one_of(firsts)}?" if firsts else ""
+
+
+def _typed(schema: Schema) -> Schema:
+    """The schema of objects with the same properties, of which only the types are left."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {name: of_types(value) for name, value in properties.items()},
+        "required": [name for name in schema.get("required", ()) if name in properties],
+    }
 
 
 def _closed(schema: Schema) -> Schema:

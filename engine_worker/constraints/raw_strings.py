@@ -1,4 +1,4 @@
-"""Strings that a format writes without quotes: their values, or the pattern of all of them.
+"""Strings that a format writes without quotes: the pattern of all that a schema allows.
 
 Where a keyword is not enforced, it is refused by its name.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from engine_worker.constraints import llg
 from engine_worker.constraints.enforced import Schema
-from engine_worker.constraints.lark import without
+from engine_worker.constraints.lark import any_of, without
 from engine_worker.constraints.limits import MAX_NESTING, MAX_REPEATS, check_nesting, check_repeats
 from engine_worker.constraints.schema import ASSERTIONS, FORMATS
 from gpufc.errors import InvalidGrammar
@@ -20,10 +20,8 @@ _ANCHOR = re.compile(r"\\.|\[\^|(\^|\$)", re.DOTALL)
 """An anchor is the group. What is escaped is none, and neither is the beginning of a class."""
 
 
-def raw_values(
-    schema: Schema, types: frozenset[str], forbidden: Sequence[str]
-) -> tuple[Sequence[str], str]:
-    """The values of a raw string, or the pattern of all of them. Raises `InvalidGrammar`."""
+def raw_pattern(schema: Schema, types: frozenset[str], forbidden: Sequence[str]) -> str:
+    """The pattern of a schema's strings. Raises `InvalidGrammar`."""
     alternatives = schema.get("anyOf", schema.get("oneOf"))
     if isinstance(alternatives, list) and "type" not in schema:
         for alternative in alternatives:
@@ -40,7 +38,7 @@ def raw_values(
             raise InvalidGrammar("an enum of strings and other values is not supported")
         if any(text in value for value in strings for text in forbidden):
             raise InvalidGrammar("a value of an enum has a marker of the model's format in it")
-        return strings, ""
+        return any_of(strings)
     least, most = schema.get("minLength", 0), schema.get("maxLength")
     pattern = without(forbidden)
     if least or most is not None:
@@ -49,7 +47,7 @@ def raw_values(
         pattern += rf" & /(.|\n){{{least},{'' if most is None else most}}}/"
     if "pattern" in schema:
         pattern += f" & {_with_match(str(schema['pattern']))}"
-    return (), pattern
+    return pattern
 
 
 def _with_match(pattern: str) -> str:
