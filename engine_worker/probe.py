@@ -1,11 +1,14 @@
-"""Reports the engine's abilities here as one JSON object: `python -m engine_worker.probe`.
+"""Reports the engine's abilities here as a JSON object: `python -m engine_worker.probe`.
 
 `gpufc-supervisor doctor` runs it in a process of its own: importing llama.cpp may crash on a
-machine that it was not compiled for, and a model's header is untrusted. Loads no model.
+machine that it was not compiled for, and a model's header is untrusted. Loads no weights.
 
     {"llama_cpp": {"version", "system_info", "supports_gpu", "devices": […]} or {"error"},
      "model": {"architecture", "name", "n_ctx_train", "file_bytes", "cell_bytes"} or {"error"},
      "available_bytes": …}
+
+A second object has the model's `template_error`. It comes later because llama.cpp reads the
+vocabulary for it, and a damaged one may end this process.
 """
 
 import json
@@ -21,8 +24,10 @@ from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
 from engine_worker.model_file.gguf_header import read_header, require_text_model
 from engine_worker.placement.footprint import footprint
+from engine_worker.prompts import templates
+from engine_worker.prompts.template_process import TemplateRenderer
 from gpufc.config import KvType
-from gpufc.errors import ModelLoadError
+from gpufc.errors import EngineUnavailable, InvalidRequest, ModelLoadError
 
 
 def engine() -> dict[str, Any]:
@@ -63,12 +68,47 @@ def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def template_error(path: Path, wanted: str | None) -> str:
+    """Why the model's chat template, or the one that is wanted for it, cannot be used; empty if it
+    can, or if that cannot be found out now."""
+    from engine_worker.backend.llama import vocabulary_process
+
+    vocabulary = vocabulary_process.load(str(path))
+    if vocabulary is None:
+        return ""
+    text = read_header(path).text
+    try:
+        source = templates.chosen(
+            wanted,
+            text("tokenizer.chat_template") or None,
+            lambda name: text(f"tokenizer.chat_template.{name}") or None,
+        )
+        renderer = TemplateRenderer(source, vocabulary.special_tokens().names)
+        try:
+            renderer.start()
+        finally:
+            renderer.close()
+    except (ModelLoadError, InvalidRequest) as err:
+        return str(err)
+    except EngineUnavailable:
+        pass
+    return ""
+
+
 def main() -> None:
-    """The optional arguments are a model's path and the types of its cache."""
+    """The optional arguments are a model's path, the types of its cache, and its template."""
     report: dict[str, Any] = {"llama_cpp": engine(), "available_bytes": host.available_memory()}
     if len(sys.argv) > 1:
-        report["model"] = model(Path(sys.argv[1]), sys.argv[2:4])
-    sys.stdout.write(json.dumps(report) + "\n")
+        path = Path(sys.argv[1])
+        report["model"] = model(path, sys.argv[2:4])
+    _say(report)
+    if "model" in report and not any("error" in report[name] for name in ("llama_cpp", "model")):
+        _say({"template_error": template_error(path, sys.argv[4] if sys.argv[4:] else None)})
+
+
+def _say(found: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
 
 
 _callbacks: list[Any] = []

@@ -43,6 +43,8 @@ HEARTBEAT_S = 0.25
 MAX_TOP_LOGPROBS = 256
 """More than any client may ask for, and fewer than any vocabulary has."""
 
+MAX_RULED_TOKENS = 1024
+
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
 
@@ -130,6 +132,23 @@ class Prepare(Message, frozen=True):
     constraint: Constraint | None = None
 
 
+class TokenRules(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """vLLM's rules for an answer's tokens.
+
+    A token of `stop` ends the answer as an end token does. Unless `allowed` is empty, no other
+    token is generated. Before `min_tokens` no end token is, and no stop string counts. With
+    `keeps_stop` the text has the stop string that ended it.
+    """
+
+    stop: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    allowed: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
+    keeps_stop: bool = False
+
+
+NO_RULES = TokenRules()
+
+
 class LogprobsWanted(Struct, frozen=True, array_like=True, omit_defaults=True):
     """The log probabilities that a request wants: of each generated token and the `n_top` best ones
     in its place.
@@ -167,6 +186,7 @@ class Generate(Message, frozen=True):
     constraint: Constraint | None = None
     adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
     logprobs: LogprobsWanted | None = None
+    rules: TokenRules = NO_RULES
 
 
 class Cancel(Message, frozen=True):

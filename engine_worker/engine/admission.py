@@ -8,6 +8,7 @@ from msgspec import structs
 from engine_worker.backend.port import Backend, SpecialToken
 from engine_worker.constraints.guide import Guide
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
+from engine_worker.sampling.rule_mask import RuleMask
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.sequence import Sequence
 from engine_worker.text.stop_matcher import SpecialSplit
@@ -39,6 +40,12 @@ def sequence_of(
         raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
     if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
         raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    for param, ids in (
+        ("stop_token_ids", spec.rules.stop),
+        ("allowed_token_ids", spec.rules.allowed),
+    ):
+        if any(not 0 <= token < facts.n_vocab for token in ids):
+            raise InvalidRequest("a token id is outside the vocabulary", param=param)
     if spec.logprobs is not None and spec.logprobs.n_top >= facts.n_vocab:
         raise InvalidRequest("the vocabulary has fewer tokens", param="top_logprobs")
     unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
@@ -54,6 +61,7 @@ def sequence_of(
         guide=guide,
         max_jump=max_jump,
         max_prompt_rows=max_prompt_rows,
+        rule_mask=RuleMask.of(spec.rules, facts.n_vocab, backend.end_tokens),
     )
 
 

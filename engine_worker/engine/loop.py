@@ -227,10 +227,10 @@ class Engine:
         """Take tokens as long as the guesses before them were right. False if the sequence is
         refused."""
         sequence, draft = work.sequence, work.draft
-        if sequence.prompt_logprobs is not None and sequence.is_full():
+        wanted = sequence.spec.logprobs
+        if wanted is not None and wanted.prompt and sequence.is_full():
             self._finish(sequence)
             return True
-        wanted = sequence.spec.logprobs
         scored = None
         ended, n_held = False, 0
         for token, guess in zip_longest(rows.chosen[first : first + 1 + len(draft)], draft):

@@ -75,7 +75,8 @@ class PromptService:
         self._backend, self._config, self._send = backend, config, send
         self._compile = compile_constraint
         self._queue = PrepareQueue()
-        self.template = templates.chosen(config.chat_template, backend)
+        own = backend.facts.chat_template
+        self.template = templates.chosen(config.chat_template, own, backend.template)
         self._names = backend.special_tokens().names
         self._tokenizer = Tokenizer(backend)
         self.template_error = ""

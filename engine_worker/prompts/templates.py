@@ -1,28 +1,19 @@
 """Which chat template a model is used with."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from engine_worker.prompts.chat_template import CHATML, MAX_SOURCE_CHARS
 from gpufc.errors import ModelLoadError
-from gpufc.facts import ModelFacts
 
 BUILT_IN = {"chatml": CHATML}
 
 
-class Model(Protocol):
-    """What brings templates (`Backend`)."""
-
-    facts: ModelFacts
-
-    def template(self, name: str) -> str | None: ...
-
-
-def chosen(wanted: str | None, model: Model) -> str | None:
-    """The template's source: of a file, of the model by name, or built in; the model's own if none
-    is wanted. Raises `ModelLoadError` if there is no such template."""
+def chosen(wanted: str | None, own: str | None, named: Callable[[str], str | None]) -> str | None:
+    """The template's source: of a file, of the model by name, or built in; the model's `own` if
+    none is wanted. Raises `ModelLoadError` if there is no such template."""
     if wanted is None:
-        return model.facts.chat_template
+        return own
     path = Path(wanted)
     try:
         if path.is_file():
@@ -30,7 +21,7 @@ def chosen(wanted: str | None, model: Model) -> str | None:
                 return file.read(MAX_SOURCE_CHARS + 1)
     except (OSError, UnicodeDecodeError) as err:
         raise ModelLoadError(f"chat_template {wanted} cannot be read: {err}") from None
-    found = model.template(wanted) or BUILT_IN.get(wanted)
+    found = named(wanted) or BUILT_IN.get(wanted)
     if found is None:
         raise ModelLoadError(
             f"chat_template {wanted} is no file, no template that the model brings, and none of"

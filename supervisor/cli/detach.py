@@ -13,6 +13,7 @@ import click
 
 from gpufc.config import Config
 from gpufc.errors import ConfigError, StartError
+from supervisor.cli import lingering
 from supervisor.cli.errors import USAGE
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.terminal import Progress
@@ -51,6 +52,8 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
         click.echo(line)
     click.echo(f"It runs in the background: pid {child.pid}, log {folder.logs / 'front.log'}")
     click.echo(f"`{folder.command('logs -f')}` follows it, `{folder.command('stop')}` ends it.")
+    if warning := lingering.note(folder.path, os.environ):
+        click.echo(f"warning: {warning}", err=True)
     child.returncode = 0  # the front outlives this process: no ResourceWarning about that
 
 

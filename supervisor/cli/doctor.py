@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,7 @@ from supervisor.cli.errors import USAGE
 from supervisor.cli.options import config_option, resolve, setting_options
 
 if TYPE_CHECKING:
-    from gpufc.config import ServerConfig
+    from gpufc.config import ModelConfig, ServerConfig
     from gpufc.settings import Settings
     from supervisor.cli.findings import Finding
     from supervisor.cli.preflight import Plan
@@ -121,14 +121,14 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
 
     models = list(plan.config.models.values()) if plan else []
     first = models[0] if models else ModelConfig()
-    report = probe(first.model_path, (first.cache_type_k, first.cache_type_v))
+    report = probe(first)
     engine = report["llama_cpp"]
     yield from findings.engine(engine)
     devices, why_none = _gpus()
     yield from findings.gpu(devices, why_none, bool(engine.get("supports_gpu")))
     for model in models:
         if model is not first:
-            report = probe(model.model_path, (model.cache_type_k, model.cache_type_v))
+            report = probe(model)
         facts = report.get("model")
         if facts:
             yield from findings.model(facts, model.n_ctx)
@@ -136,18 +136,23 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
             yield from findings.memory(facts, report, model)
 
 
-def probe(model_path: str | None, cache_types: Sequence[str] = ()) -> dict[str, Any]:
+def probe(model: "ModelConfig") -> dict[str, Any]:
     """The report of `engine_worker.probe`, run in its own process because it may crash or hang."""
     command = [sys.executable, "-m", "engine_worker.probe"]
-    command += [model_path, *cache_types] if model_path else []
+    if model.model_path:
+        command += [model.model_path, model.cache_type_k, model.cache_type_v]
+        command += [model.chat_template] if model.chat_template else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
-        report: dict[str, Any] = json.loads(done.stdout)
+        report, *more = [json.loads(line) for line in done.stdout.splitlines()]
     except subprocess.TimeoutExpired:
         return {"llama_cpp": {"error": f"did not answer within {PROBE_S:.0f} s"}}
     except ValueError:
         return {"llama_cpp": {"error": _why_ended(done.returncode, done.stderr)}}
-    return report
+    for later in more:
+        report["model"] |= later
+    found: dict[str, Any] = report
+    return found
 
 
 def _why_ended(code: int, stderr: str) -> str:

@@ -150,6 +150,11 @@ def model(facts: dict[str, Any], n_ctx: int) -> Iterator[Finding]:
     name = facts["name"] or "unnamed"
     text = f"{name} ({facts['architecture']}), {amount(facts['file_bytes'])}, whole"
     yield Finding(Level.OK, "model", text)
+    if error := facts.get("template_error"):
+        yield Finding(
+            Level.WARN, "chat template", f"chats will be refused: {error}",
+            "GPUFC_CHAT_TEMPLATE names a Jinja file, or `chatml`",
+        )  # fmt: skip
     trained = facts["n_ctx_train"]
     if trained and n_ctx > trained:
         yield Finding(

@@ -1,4 +1,5 @@
-"""Checks that a path is a GGUF file, by its first bytes, and names the usual mix-ups.
+"""Checks that a path is a GGUF file, by its first bytes, and names the usual mix-ups. Finds the
+file of a chat template.
 
 The worker reads the rest: models are untrusted, and the front does not parse them.
 """
@@ -47,6 +48,22 @@ def check(given: str, source: str) -> Path:
     if fault:
         raise ConfigError(f"model file {path} ({source}) {fault}")
     return path
+
+
+def template(given: str, source: str) -> str:
+    """A configured chat template: the absolute path of its file, or its name as it is.
+
+    Raises `ConfigError` for a path without a readable file. Names have no `/`.
+    """
+    path = Path(given).expanduser().absolute()
+    if not path.is_file():
+        if "/" in given:
+            raise ConfigError(f"chat template {path} ({source}) is not a file")
+        return given
+    require_utf8(str(path), f"chat template ({source})")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"chat template {path} ({source}) cannot be read: permission denied")
+    return str(path)
 
 
 def fault_in(start: bytes, size: int, suffix: str = "") -> str | None:

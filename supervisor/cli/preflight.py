@@ -92,6 +92,10 @@ def _is_demo(model: ModelConfig) -> bool:
 def _with_files(settings: Settings, name: str) -> ModelConfig:
     """A model's section with absolute paths. Raises `ConfigError` for a file that is no model."""
     model = settings.config.models[name]
+    if model.chat_template is not None:
+        source = source_of(settings, "chat_template", name)
+        template = model_file.template(model.chat_template, source)
+        model = msgspec.structs.replace(model, chat_template=template)
     if model.backend is BackendKind.FAKE:
         return model
     given = model.model_path

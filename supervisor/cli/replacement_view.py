@@ -6,6 +6,7 @@ from typing import Any
 from gpufc.errors import GpufcError
 from supervisor import program
 from supervisor.cli.terminal import Progress
+from supervisor.cli.welcome import template_note
 from supervisor.control.client import NotRunning
 
 _WORDS = {
@@ -48,6 +49,12 @@ def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, An
     raise NotRunning(
         f"the front ended before the {what} was done; `{program.command('logs')}` may say why"
     )
+
+
+def template_notes(status: Mapping[str, Any]) -> list[str]:
+    """A line for each worker with a model whose chat template cannot be used."""
+    notes = ((worker["name"], template_note(worker)) for worker in status["workers"])
+    return [f"{name}: {note}" for name, note in notes if note]
 
 
 def _show(progress: Progress, event: Mapping[str, Any]) -> None:

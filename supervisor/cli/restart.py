@@ -18,13 +18,12 @@ def command(worker: str | None, now: bool, runtime_dir: str | None) -> None:
     worker is loaded and tried before the old one ends. `status` names the workers. The exit code is
     3 if a new worker could not start, 5 if the worker is already being replaced.
     """
-    from supervisor.cli.replacement_view import Failed, show
+    from supervisor.cli.replacement_view import Failed, show, template_notes
     from supervisor.control.client import ControlClient, Refused
 
+    client = ControlClient(find(runtime_dir).control_socket)
     try:
-        ready = show(
-            ControlClient(find(runtime_dir).control_socket).restart(worker, now), "restart"
-        )
+        ready = show(client.restart(worker, now), "restart")
     except Failed as err:
         raise (StartError if err.code == EngineUnavailable.code else Refused)(str(err)) from None
     except KeyboardInterrupt:
@@ -32,3 +31,5 @@ def command(worker: str | None, now: bool, runtime_dir: str | None) -> None:
         raise
     for one in ready:
         click.echo(f"{one['worker']} is ready: pid {one['pid']}, epoch {one['epoch']}")
+    for note in template_notes(client.status()):
+        click.echo(note, err=True)

@@ -48,7 +48,17 @@ def _front(document: Document) -> list[str]:
         f" {tokens['generated_total']:,} generated, {tokens['prompt_total']:,} of prompts"
         f" ({tokens['prompt_cached_total']:,} cached)"
     )
-    return lines
+    return [*lines, *_durable(document.get("durable") or {})]
+
+
+def _durable(durable: Document) -> list[str]:
+    """The durable requests, if there are any."""
+    running, finished = durable.get("running", 0), durable.get("finished", 0)
+    if not running + finished:
+        return []
+    unread = f" ({durable['abandoned']} without a client)" if durable.get("abandoned") else ""
+    kept = f"{finished} finished and kept, {amount(durable['bytes'])}"
+    return [f"durable   {running} running or waiting{unread}, {kept}"]
 
 
 def _latency(latency: Document, width: int) -> list[str]:

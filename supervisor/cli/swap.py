@@ -26,7 +26,7 @@ def command(
     used, the old one keeps serving and the exit code is 5.
     """
     from supervisor.cli.model_file import check
-    from supervisor.cli.replacement_view import Failed, show
+    from supervisor.cli.replacement_view import Failed, show, template_notes
     from supervisor.control.client import ControlClient, Refused
 
     path = check(model_path, "MODEL_PATH")
@@ -40,3 +40,5 @@ def command(
         raise
     for one in ready:
         click.echo(f"{one['worker']} serves {path.name}: pid {one['pid']}, epoch {one['epoch']}")
+    for note in template_notes(client.status()):
+        click.echo(note, err=True)

@@ -22,6 +22,8 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
     for worker in status["workers"]:
         n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
+        if note := template_note(worker):
+            lines.append(_row("template", note))
     if addresses and (token := _token(folder)):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
     lines += [_row("device", text) for text in _devices(status, command)]
@@ -32,6 +34,12 @@ def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
     """Mean loading progress of all workers, 0…1."""
     done = [1.0 if w["state"] == "ready" else w.get("loading_fraction") or 0.0 for w in workers]
     return sum(done) / len(done) if done else 0.0
+
+
+def template_note(worker: Mapping[str, Any]) -> str:
+    """Why the model of this worker serves no chats; empty if it does."""
+    error = worker.get("template_error")
+    return f"chats are refused: {error}; `chat_template` names another one" if error else ""
 
 
 def _token(folder: RuntimeDir) -> str:

@@ -32,6 +32,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         constraint=reading.constraint or request.constraint,
         adapters=request.adapters,
         logprobs=request.logprobs,
+        rules=request.rules,
     )
 
 
@@ -53,6 +54,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         constraint=message.constraint,
         adapters=message.adapters,
         logprobs=message.logprobs,
+        rules=message.rules,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

@@ -1,6 +1,6 @@
 """The table of all routes and their scopes. Any other path is refused."""
 
-from functools import wraps
+from functools import cache, wraps
 
 from aiohttp import web
 
@@ -133,11 +133,17 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
-    app[DESCRIPTION] = Description.of(described(ROUTES))
+    app[DESCRIPTION] = _description()
     app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app
+
+
+@cache
+def _description() -> Description:
+    """The same for every application of a process."""
+    return Description.of(described(ROUTES))
 
 
 def require_place(request: web.Request, route: Route) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests import machine, results
 from tests.chaos import (
+    bodies,
     cell,
     faults,
     floods,
@@ -104,6 +105,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.kills, lambda: random_kills.run(o.kills, o.seed)),
         (o.poison, lambda: poison.run(o.poison, o.seed)),
         (o.floods, lambda: floods.run(o.floods)),
+        (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (

@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kills", type=int, metavar="N", help="N random faults under load")
     add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
     add("--floods", type=int, metavar="N", help="N kills under a flood of idle connections")
+    add("--bodies", type=int, metavar="N", help="N times each kind of large body: the loop's lag")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 

@@ -90,3 +90,31 @@ def test_a_schema_is_kept(client: anthropic.Anthropic) -> None:
     body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     text = text_of(client.messages.create(**body))
     assert text.replace(" ", "").replace("\n", "") in {'{"city":"Oslo"}', '{"city":"Rome"}'}
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+def test_a_choice_of_tools_is_kept(client: anthropic.Anthropic, choice: dict[str, str]) -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    tools = [{"name": "get_weather", "description": "Weather of a city", "input_schema": schema}]
+    chosen = {**choice, "disable_parallel_tool_use": True}
+    body = asked("Weather in Oslo?", tools=tools, tool_choice=chosen, extra_body=ALONE)
+    body["max_tokens"] = 128
+    whole = client.messages.create(**body)
+    with client.messages.stream(**body) as stream:
+        streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        assert message.stop_reason == "tool_use"
+        (call,) = message.content
+        assert call.type == "tool_use"
+        assert (call.name, call.input["city"] in {"Oslo", "Rome"}) == ("get_weather", True)
+    answer = {"role": "assistant", "content": [block.to_dict() for block in whole.content]}
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "Rain"}
+    body["messages"] += [answer, {"role": "user", "content": [result]}]
+    body |= {"tool_choice": {"type": "none"}, "max_tokens": 12}
+    assert client.messages.create(**body).stop_reason in {"end_turn", "max_tokens"}

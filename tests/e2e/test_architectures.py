@@ -49,7 +49,8 @@ async def test_answers_are_the_same_after_swaps_to_other_architectures_and_back(
 ) -> None:
     names = ("llama", "mamba", "gemma3", "lfm2", "llama", "gemma3")
     texts: dict[str, set[str]] = {}
-    with service(tmp_path / "run", "--model-path", str(made(names[0]))) as running:
+    arguments = ("--model-path", str(made(names[0])))
+    with service(tmp_path / "run", *arguments, environ={"GPUFC_N_THREADS": "1"}) as running:
         async with aiohttp.ClientSession() as session:
             for at, name in enumerate(names):
                 if at:

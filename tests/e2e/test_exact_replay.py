@@ -14,7 +14,7 @@ from tests.engine_worker.engine.engine_runs import EngineRun
 
 pytestmark = pytest.mark.model
 
-N_TOKENS, N_POSITIONS = 24, 20
+N_TOKENS, N_POSITIONS = 16, 12
 CHAT = "<|im_start|>user\nTell me about foxes and hens.<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -40,10 +40,10 @@ def generate(backend: LlamaBackend, request: int, sampling: SamplingParams) -> G
     )
 
 
-def test_a_sequence_preempted_at_each_of_20_positions_equals_the_undisturbed_one(
+def test_a_sequence_preempted_at_each_of_12_positions_equals_the_undisturbed_one(
     backend: LlamaBackend,
 ) -> None:
-    """One sequence, preempted after each of its first 20 tokens: each replay starts from the text
+    """One sequence, preempted after each of its first 12 tokens: each replay starts from the text
     that the replay before it has made."""
     sampling = SamplingParams(seed=7, repeat_penalty=1.3)
     run = EngineRun(backend, batch_tokens=16)

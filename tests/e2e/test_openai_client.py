@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.model
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("e2e") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+    arguments = ("--model-path", str(model_path), "--n-ctx", "512")
+    # two engine threads wait for each other at every step, which takes long on a busy machine
+    with service(folder, *arguments, environ={"GPUFC_N_THREADS": "1"}) as started:
         yield started
 
 
@@ -116,6 +119,100 @@ def test_the_same_seed_alone_without_cache_gives_the_same_text(client: openai.Op
     assert once() == once()
 
 
+def test_log_probabilities_of_chunks_joined_are_those_of_the_whole(client: openai.OpenAI) -> None:
+    asked: Any = {
+        "model": model_name(client),
+        "messages": [{"role": "user", "content": "Name a colour, then write 🙂."}],
+        "temperature": 0,
+        "max_tokens": 24,
+        "logprobs": True,
+        "top_logprobs": 3,
+        "extra_body": {"cache_prompt": False},
+    }
+    (whole,) = client.chat.completions.create(**asked).choices
+    assert whole.logprobs is not None
+    content = whole.logprobs.content or []
+    assert b"".join(bytes(one.bytes or ()) for one in content).decode() == whole.message.content
+    assert all(one.token == one.top_logprobs[0].token for one in content)
+    assert all(len(one.top_logprobs) == 3 and one.logprob <= 0.0 for one in content)
+    joined = [
+        entry
+        for chunk in client.chat.completions.create(**asked, stream=True)
+        for choice in chunk.choices
+        if choice.logprobs is not None
+        for entry in choice.logprobs.content or []
+    ]
+    assert [one.token for one in joined] == [one.token for one in content]
+    assert [one.logprob for one in joined] == pytest.approx([one.logprob for one in content])
+
+
+def test_a_prompt_is_scored_as_evaluations_ask_for_it(client: openai.OpenAI) -> None:
+    """The way of lm-eval: token ids, echo, one token too many, and the sum over a continuation."""
+    scores = {}
+    for city in (" Paris", " Rome"):
+        answer = client.completions.create(
+            model=model_name(client),
+            prompt="The capital of France is" + city,
+            max_tokens=1,
+            temperature=0,
+            logprobs=1,
+            echo=True,
+        )
+        found = answer.choices[0].logprobs
+        assert found is not None
+        logprobs, tokens = found.token_logprobs or [], found.tokens or []
+        assert "".join(tokens) == answer.choices[0].text
+        assert tokens[-2] == city
+        assert logprobs[0] is None
+        assert answer.usage is not None
+        assert len(tokens) == answer.usage.prompt_tokens + 1
+        scores[city] = logprobs[-2]
+    assert scores[" Paris"] > scores[" Rome"]
+
+
+def test_the_best_of_several_is_one_answer(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=model_name(client), prompt="Once", max_tokens=6, best_of=3, seed=1, logprobs=0
+    )
+    assert [choice.index for choice in answer.choices] == [0]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 18
+
+
+def test_a_suffix_needs_a_model_that_can_fill_a_gap(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="fill-in-the-middle") as caught:
+        client.completions.create(model=model_name(client), prompt="a", suffix="b")
+    assert caught.value.param == "suffix"
+
+
+@pytest.mark.slow
+def test_log_probabilities_of_a_killed_stream_are_those_of_the_whole(
+    running: Service, client: openai.OpenAI
+) -> None:
+    """The tokens are the model's best ones by far, so that a replay's rounding changes none."""
+    asked: Any = {
+        "model": model_name(client),
+        "prompt": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,",
+        "temperature": 0,
+        "max_tokens": 60,
+        "logprobs": 2,
+    }
+    whole = client.completions.create(**asked).choices[0].logprobs
+    assert whole is not None
+    for kill_at in (1, 7, 20):
+        tokens: list[str] = []
+        logprobs: list[float | None] = []
+        for chunk in client.completions.create(**asked, stream=True):
+            found = chunk.choices[0].logprobs
+            if found is not None:
+                tokens += found.tokens or []
+                logprobs += found.token_logprobs or []
+            if len(tokens) == kill_at:
+                running.kill_worker()
+        assert tokens == whole.tokens
+        assert logprobs == pytest.approx(whole.token_logprobs, abs=0.25)
+
+
 def test_a_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model=model_name(client), prompt="word " * 2000, max_tokens=1)
@@ -125,13 +222,13 @@ def test_a_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> No
 def test_max_tokens_beyond_the_room_are_cut_to_it(client: openai.OpenAI) -> None:
     answer = client.completions.create(
         model=model_name(client),
-        prompt=" word" * 1000,
-        max_tokens=1024,
+        prompt=" word" * 490,
+        max_tokens=512,
         extra_body={"ignore_eos": True},
     )
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
-    assert answer.usage.total_tokens == 1024
+    assert answer.usage.total_tokens == 512
 
 
 def test_a_wrong_value_names_its_field(client: openai.OpenAI) -> None:

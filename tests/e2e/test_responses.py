@@ -1,5 +1,6 @@
 """OpenAI's Responses by OpenAI's own client, against the real model."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,50 @@ def test_an_answer_is_parsed_into_a_type(client: openai.OpenAI) -> None:
     assert parsed.name
     with client.responses.stream(text_format=Pet, **asked) as stream:
         assert stream.get_final_response().output_parsed == parsed
+
+
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "name": "lamp",
+        "description": "Switches the lamp",
+        "parameters": {
+            "type": "object",
+            "properties": {"on": {"type": "boolean"}},
+            "required": ["on"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    },
+    {
+        "type": "custom",
+        "name": "colour",
+        "description": "Sets the lamp's colour",
+        "format": {"type": "grammar", "syntax": "regex", "definition": "red|green"},
+    },
+]
+
+
+def test_a_call_that_is_required_comes(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": "default",
+        "input": "Switch the lamp on.",
+        "tools": TOOLS,
+        "tool_choice": {"type": "function", "name": "lamp"},
+        "temperature": 0,
+    }
+    (call,) = client.responses.create(**asked).output
+    assert call.type == "function_call"
+    assert call.name == "lamp"
+    assert set(json.loads(call.arguments)) == {"on"}
+    with client.responses.stream(**asked) as stream:
+        (streamed,) = stream.get_final_response().output
+    assert streamed.type == "function_call"
+    assert streamed.arguments == call.arguments
+    custom = asked | {"tool_choice": {"type": "custom", "name": "colour"}}
+    (call,) = client.responses.create(**custom).output
+    assert call.type == "custom_tool_call"
+    assert call.input in ("red", "green")
 
 
 def test_a_conversation_goes_on_from_its_response(client: openai.OpenAI) -> None:

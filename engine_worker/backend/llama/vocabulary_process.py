@@ -31,21 +31,23 @@ def serve(parent: int) -> None:
     if first is None:
         return
     model_path, cpu_s = msgspec.msgpack.decode(first, type=tuple[str, int])
-    vocabulary = _load(model_path)
+    vocabulary = load(model_path)
+    if vocabulary is None:
+        sys.exit(f"{model_path} has no vocabulary")
     disposable.answer(sink, b"")
     while (frame := disposable.read_message(source)) is not None:
         disposable.allow_cpu(cpu_s)
         disposable.answer(sink, _encoder.encode(_tokenized(vocabulary, frame.decode())))
 
 
-def _load(model_path: str) -> Vocabulary:
+def load(model_path: str) -> Vocabulary | None:
+    """The vocabulary of a model's file, without its weights; None if it has none. Nothing of it is
+    freed: it is for a process that ends with its use."""
     lc.llama_log_set(_quiet, None)
     params = lc.llama_model_default_params()
     params.vocab_only, params.use_mmap = True, False
     model = lc.llama_model_load_from_file(os.fsencode(model_path), params)
-    if not model:
-        sys.exit(f"{model_path} has no vocabulary")
-    return Vocabulary(lc, lc.llama_model_get_vocab(model))
+    return Vocabulary(lc, lc.llama_model_get_vocab(model)) if model else None
 
 
 def _tokenized(vocabulary: Vocabulary, text: str) -> list[int]:

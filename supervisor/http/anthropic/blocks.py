@@ -7,6 +7,7 @@ that shows pictures must not end an agent's session.
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from gpufc.errors import InvalidRequest
@@ -92,8 +93,11 @@ def text_of(block: Block, place: str) -> str:
 
 
 def result_of(block: Block) -> str:
-    """The text of a `tool_result`, with a note for each part that is not text."""
-    content = None if isinstance(block.content, dict) else block.content
+    """The text of a `tool_result`, with a note for each part that is not text. Raises msgspec's
+    errors for an object that is no block."""
+    content = block.content
+    if isinstance(content, dict):  # one block, which some clients do not put into a list
+        content = [msgspec.convert(content, Block)]
     parts = ((part, _text(part)) for part in as_blocks(content))
     text = joined(_note(part) if said is None else said for part, said in parts)
     return f"Error: {text}" if block.is_error else text

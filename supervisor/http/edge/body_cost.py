@@ -18,6 +18,8 @@ CONTAINER = 12
 """The cost of an array or object itself."""
 STRING = 4
 """The cost of a string itself, keys included."""
+ESCAPES = 16
+"""So many escapes in strings cost as much as one array element."""
 MOST = 500_000
 """Largest cost of a body. An array element takes about 25 ns."""
 VALUE_BYTES = 40
@@ -46,12 +48,15 @@ class Cost(Struct, frozen=True):
 def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
     """The cost so far, after each piece. Valid JSON is weighed right; of other texts only the time
     is bounded."""
-    elements = 0
+    elements = n_escapes = 0
     in_string = False
     start = 0
     while start < len(text):
         end = _end_of_piece(text, start)
-        piece = _ESCAPES.sub(b"", text[start:end]) if b"\\" in text[start:end] else text[start:end]
+        piece = text[start:end]
+        if b"\\" in piece:
+            piece, n_more = _ESCAPES.subn(b"", piece)
+            n_escapes += n_more
         segments = piece.split(b'"')
         outside = b"".join(segments[in_string::2])
         elements += STRING * ((len(segments) - in_string) // 2)  # quotes that open one
@@ -59,7 +64,7 @@ def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
         structure = outside.translate(None, _REST)
         members, containers = structure.count(b":"), structure.count(b"[") + structure.count(b"{")
         elements += structure.count(b",") + MEMBER * members + CONTAINER * containers
-        yield Cost(elements)
+        yield Cost(elements + n_escapes // ESCAPES)
         start = end
 
 

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from gpufc.errors import (
+    ContextLengthExceeded,
     EngineCrashSuspect,
     InternalError,
     InvalidRequest,
@@ -51,9 +52,10 @@ def openai_error(error: RequestError, _request_id: str) -> object:
 def anthropic_error(error: RequestError, request_id: str) -> object:
     """The error object of Anthropic's Messages."""
     kind = ANTHROPIC_KINDS.get(error.status, "api_error")
+    too_long = PROMPT_TOO_LONG if isinstance(error, ContextLengthExceeded) else ""
     return {
         "type": "error",
-        "error": {"type": kind, "message": error.message},
+        "error": {"type": kind, "message": too_long + error.message},
         "request_id": request_id,
     }
 
@@ -62,6 +64,9 @@ def ollama_error(error: RequestError, _request_id: str) -> object:
     """Ollama's error object."""
     return {"error": error.message}
 
+
+PROMPT_TOO_LONG = "prompt is too long: "
+"""Anthropic's words. Agents find them in the message, and shorten their conversation."""
 
 ANTHROPIC_KINDS = {
     400: "invalid_request_error",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from gpufc.protocol import MAX_RULED_TOKENS
 from gpufc.sampling import Fraction, Penalty, Temperature
 from supervisor.http.generation.adapters import LoraFields
 from supervisor.http.generation.constraints import ConstraintFields
@@ -19,6 +20,7 @@ MAX_TOKEN_IDS = 262_144
 """In one list: more than any context takes, few enough to decode without blocking the loop."""
 
 TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
+RuledTokens = Annotated[list[TokenId], Meta(max_length=MAX_RULED_TOKENS)]
 Limit = Annotated[int, Meta(ge=-1)]
 """Of generated tokens; -1 is as many as fit."""
 
@@ -62,6 +64,10 @@ class GenerationFields(ConstraintFields, kw_only=True):
         | None
     ) = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    stop_token_ids: RuledTokens | None = None
+    allowed_token_ids: RuledTokens | None = None
+    include_stop_str_in_output: bool | None = None
     logprobs: bool | Annotated[int, Meta(ge=0)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0)] | None = None
     n_probs: Annotated[int, Meta(ge=0)] | None = None

@@ -101,6 +101,7 @@ def _accept(
         reading=asked.reading,
         adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
         logprobs=asked.logprobs,
+        rules=validation.rules(body, asked.max_tokens),
     )
 
 

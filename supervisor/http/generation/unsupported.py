@@ -52,16 +52,13 @@ class NotYet(Struct, kw_only=True):
     mirostat_mode: Any = None
     # vLLM
     add_special_tokens: Any = None
-    allowed_token_ids: Any = None
     bad_words: Any = None
     documents: Any = None
     enable_thinking: Any = None
     guided_whitespace_pattern: Any = None
     include_reasoning: Any = None
-    include_stop_str_in_output: Any = None
     length_penalty: Any = None
     logits_processors: Any = None
-    min_tokens: Any = None
     prompt_embeds: Any = None
     prompt_logprobs: Any = None
     repetition_detection: Any = None
@@ -69,7 +66,6 @@ class NotYet(Struct, kw_only=True):
     return_tokens_as_token_ids: Any = None
     skip_special_tokens: Any = None
     spaces_between_special_tokens: Any = None
-    stop_token_ids: Any = None
     structural_tag: Any = None
     thinking_token_budget: Any = None
     truncate_prompt_tokens: Any = None
@@ -126,14 +122,12 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "image_data": _EMPTY,
     "images": _EMPTY,
     "include_reasoning": _YES,
-    "include_stop_str_in_output": _NO,
     "input_extra": _EMPTY,
     "length_penalty": (1,),
     "logit_bias_type": ("input_ids",),
     "logits_processors": _EMPTY,
     "min_keep": _OFF,
     "min_new_tokens": _OFF,
-    "min_tokens": _OFF,
     "mirostat": _OFF,
     "mirostat_mode": _OFF,
     "modalities": (["text"],),
@@ -154,7 +148,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "skip_special_tokens": _YES,
     "smoothing_factor": _OFF,
     "spaces_between_special_tokens": _YES,
-    "stop_token_ids": _EMPTY,
     "suffix": _NO_TEXT,
     "system": _NO_TEXT,
     "t_max_predict_ms": _OFF,

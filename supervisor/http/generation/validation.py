@@ -3,7 +3,7 @@
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
-from gpufc.protocol import Tokens
+from gpufc.protocol import TokenRules, Tokens
 from gpufc.sampling import SamplingParams
 from supervisor.http.generation.fields import INT64_MAX, GenerationFields
 from supervisor.http.generation.unsupported import refuse_unsupported
@@ -78,6 +78,21 @@ def stop_strings(stop: str | list[str] | None, limits: LimitsConfig) -> tuple[st
             f"a stop string has at most {limits.max_stop_bytes} bytes", param="stop"
         )
     return tuple(text for text in given if text)
+
+
+def rules(body: GenerationFields, max_tokens: int | None) -> TokenRules:
+    """vLLM's rules for tokens. Raises `InvalidRequest`."""
+    least = body.min_tokens or 0
+    if max_tokens is not None and least > max_tokens:
+        raise InvalidRequest(f"min_tokens is at most max_tokens, {max_tokens}", param="min_tokens")
+    if body.allowed_token_ids == []:
+        raise InvalidRequest("at least one token must be allowed", param="allowed_token_ids")
+    return TokenRules(
+        tuple(body.stop_token_ids or ()),
+        tuple(body.allowed_token_ids or ()),
+        least,
+        bool(body.include_stop_str_in_output),
+    )
 
 
 def biases(body: GenerationFields, limits: LimitsConfig) -> dict[int | str, float]:

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gpufc.protocol import FinishReason, TextPrompt
 from supervisor.answers.parts import Ended
@@ -12,6 +12,7 @@ from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Usage
 from supervisor.dispatch.timings import Timings
 from supervisor.http.generation.dialect import Exchange
+from supervisor.http.llama_server.probabilities import Json
 
 MILLISECONDS = 1000.0
 AS_MANY_AS_FIT = -1
@@ -75,6 +76,7 @@ class NativeCompletion(Struct, frozen=True, kw_only=True):
     stopping_word: str
     tokens_cached: int
     timings: Durations
+    completion_probabilities: list[Json] | UnsetType = UNSET
 
 
 def native_completion(
@@ -85,6 +87,7 @@ def native_completion(
     content: str = "",
     has_new_line: bool = False,
     tokens: tuple[int, ...] = (),
+    probabilities: list[Json] | UnsetType = UNSET,
 ) -> NativeCompletion:
     """The answer of choice `index`. A stream passes no content."""
     usage = exchange.usage_of(index)
@@ -102,6 +105,7 @@ def native_completion(
         stopping_word=ended.stop or "",
         tokens_cached=usage.prompt + usage.completion,
         timings=Durations.of(usage, exchange.timings),
+        completion_probabilities=probabilities,
     )
 
 

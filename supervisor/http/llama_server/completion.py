@@ -5,7 +5,7 @@ from typing import ClassVar
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.protocol import ContextFile, InfillPrompt
+from gpufc.protocol import ContextFile, InfillPrompt, Prompt
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import services
@@ -13,8 +13,10 @@ from supervisor.http.generation import validation
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.generate import Asked, generate
+from supervisor.http.generation.logprobs import probabilities
 from supervisor.http.llama_server.answers import NativeCompletion, native_completion
 from supervisor.http.llama_server.chunks import NativeChunks
+from supervisor.http.llama_server.probabilities import written
 from supervisor.http.llama_server.prompts import GivenPrompt, prompts_of
 
 
@@ -54,8 +56,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     front = services(request)
     model = front.fleet.resolve(body.model)
     prompts = await prompts_of(front, model, body.prompt, front.config.limits.max_prompts)
-    asked = Asked(prompts, validation.max_tokens(body, None, None))
-    return await generate(request, body, asked, NativeDialect(bool(body.return_tokens)))
+    return await _answer(request, body, prompts)
 
 
 async def fill_gap(request: web.Request) -> web.StreamResponse:
@@ -64,7 +65,15 @@ async def fill_gap(request: web.Request) -> web.StreamResponse:
     files = tuple(ContextFile(file.filename or "", file.text) for file in body.input_extra or ())
     prefix = body.input_prefix + (body.prompt or "")
     prompt = InfillPrompt(prefix, body.input_suffix, files, param="input_suffix")
-    asked = Asked((prompt,), validation.max_tokens(body, None, None))
+    return await _answer(request, body, (prompt,))
+
+
+async def _answer(
+    request: web.Request, body: NativeFields, prompts: tuple[Prompt, ...]
+) -> web.StreamResponse:
+    limit = validation.max_tokens(body, None, None)
+    wanted = probabilities(body, services(request).config.limits)
+    asked = Asked(prompts, limit, logprobs=wanted)
     return await generate(request, body, asked, NativeDialect(bool(body.return_tokens)))
 
 
@@ -86,6 +95,7 @@ class NativeDialect(Struct, frozen=True):
                 content=choice.text,
                 has_new_line="\n" in choice.text,
                 tokens=exchange.tokens_of(index) if self.return_tokens else (),
+                probabilities=written(choice.logprobs, exchange.request.logprobs),
             )
             for index, choice in enumerate(choices)
         ]

@@ -4,12 +4,14 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gpufc.protocol import FinishReason
 from supervisor.answers.parts import Ended
+from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.stream import Usage
 from supervisor.http.generation.dialect import Exchange
+from supervisor.http.ollama.logprobs import LogprobObject, logprobs_of
 
 NANOSECONDS = 1_000_000_000
 
@@ -31,6 +33,7 @@ class Last(Struct, frozen=True, kw_only=True):
 
     model: str
     created_at: str
+    logprobs: list[LogprobObject] | UnsetType = UNSET
     done: bool = True
     done_reason: str
     total_duration: int = 0
@@ -52,6 +55,11 @@ def figures(exchange: Exchange, usage: Usage) -> Figures:
         "eval_count": usage.completion,
         "eval_duration": int(timings.generation_s * NANOSECONDS),
     }
+
+
+def whole_logprobs(exchange: Exchange, choice: WholeAnswer) -> list[LogprobObject] | UnsetType:
+    """The log probabilities of a whole answer, if the request asks for them."""
+    return logprobs_of(choice.logprobs) if exchange.request.logprobs else UNSET
 
 
 def done_reason(ended: Ended) -> str:

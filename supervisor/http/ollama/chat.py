@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from supervisor.answers.parts import Ended
 from supervisor.answers.whole import WholeAnswer
@@ -24,6 +24,7 @@ from supervisor.http.ollama.answers import (
     as_text,
     done_reason,
     figures,
+    whole_logprobs,
     written,
 )
 from supervisor.http.ollama.fields import OllamaFields, generation_fields, thinking_fields
@@ -109,7 +110,8 @@ class ChatDialect(Struct, frozen=True):
         message = Answered(
             content="".join(text), thinking=choice.reasoning or UNSET, tool_calls=calls or UNSET
         )
-        return chat_answer(exchange, message, choice.ended, exchange.usage())
+        answer = chat_answer(exchange, message, choice.ended, exchange.usage())
+        return structs.replace(answer, logprobs=whole_logprobs(exchange, choice))
 
     def encoder(self, exchange: Exchange) -> "ChatLines":
         return ChatLines(exchange)

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from aiohttp import web
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from gpufc.errors import InvalidRequest
 from gpufc.protocol import InfillPrompt, TextPrompt
@@ -19,8 +19,9 @@ from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.generate import Asked, generate
 from supervisor.http.generation.history import Message
+from supervisor.http.generation.logprobs import chat_logprobs
 from supervisor.http.ollama import life
-from supervisor.http.ollama.answers import Last, done_reason, figures, written
+from supervisor.http.ollama.answers import Last, done_reason, figures, whole_logprobs, written
 from supervisor.http.ollama.fields import OllamaFields, generation_fields, thinking_fields
 from supervisor.http.ollama.lines import LineWriter
 from supervisor.http.ollama.names import served
@@ -81,7 +82,8 @@ def _asked(front: Services, body: GenerateBody) -> tuple[GenerationFields, Asked
         fields = GenerationFields(**shared)
         text, limit = body.prompt or "", validation.max_tokens(fields, None, None)
         prompt = InfillPrompt(text, body.suffix) if body.suffix else TextPrompt(text)
-        return fields, Asked((prompt,), limit)
+        logprobs = chat_logprobs(fields, front.config.limits)
+        return fields, Asked((prompt,), limit, logprobs=logprobs)
     said = [Message("system", body.system)] if body.system else []
     messages = [*said, Message("user", body.prompt)]
     chat = ChatFields(messages=messages, **thinking_fields(body.think), **shared)
@@ -95,9 +97,10 @@ class GenerateDialect(Struct, frozen=True):
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> GenerateAnswer:
         (choice,) = choices
-        return generate_answer(
+        answer = generate_answer(
             exchange, choice.text, choice.reasoning, choice.ended, exchange.usage()
         )
+        return structs.replace(answer, logprobs=whole_logprobs(exchange, choice))
 
     def encoder(self, exchange: Exchange) -> "GenerateLines":
         return GenerateLines(exchange)

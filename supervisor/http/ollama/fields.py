@@ -4,9 +4,9 @@
 model is loaded with the service's own configuration. Unknown ones are ignored, as Ollama does.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gpufc.errors import InvalidRequest
 from supervisor.http.edge.values import converted
@@ -64,6 +64,8 @@ class OllamaFields(Struct, kw_only=True):
     format: Any = None
     options: dict[str, Any] | None = None
     think: Think | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0)] | None = None
     keep_alive: Any = None
 
     @property
@@ -87,6 +89,7 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
         "stream": body.streams,
         **{name: getattr(checked, name) for name in options if hasattr(checked, name)},
         **_constraint(body.format),
+        **({"logprobs": True, "top_logprobs": body.top_logprobs} if body.logprobs else {}),
     }
 
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.errors import RequestError
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, TokenLogprobs
 from supervisor.answers.parts import (
     Begun,
     Ended,
@@ -21,11 +21,9 @@ from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.edge.errors import ollama_error
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.ollama.answers import Last, arguments_of, as_text, written
+from supervisor.http.ollama.logprobs import logprobs_of
 
 NEWLINE_DELIMITED = "application/x-ndjson"
-
-_WITHIN_A_CALL = (ToolCallArguments, Logprobs)
-"""The parts that do not end an open call."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,7 +39,8 @@ class LineWriter:
     """The lines of one stream. A subclass says how an answer looks on its route.
 
     Implements `streams.EventEncoder`. A call is one line, once its arguments are complete. A call
-    without proper arguments is text before the last line.
+    without proper arguments is text before the last line. Log probabilities go with the next line
+    of their event, or are a line without content.
     """
 
     CONTENT_TYPE = NEWLINE_DELIMITED
@@ -53,31 +52,31 @@ class LineWriter:
 
     def __init__(self, exchange: Exchange) -> None:
         shared = {"model": exchange.model, "created_at": written(exchange.created)}
-        head = _encode(shared)[:-1] + b","
         self.exchange = exchange
-        self._head = head
+        self._head = _encode(shared)[:-1] + b","
         self._tail = b',"done":false}\n'
-        self._before = head + self.BEFORE_TEXT
+        self._before = self._head + self.BEFORE_TEXT
         self._after = self.AFTER_TEXT + self._tail
         self._call: OpenCall | None = None
         self._no_calls: list[str] = []
+        self._logprobs: list[TokenLogprobs] = []
         self._ended = Ended(FinishReason.STOP)
 
     def events(self, events: list[StreamEvent]) -> bytes:
         lines: list[bytes] = []
         for event in events:
             for part in event.parts:
-                if self._call is not None and type(part) not in _WITHIN_A_CALL:
-                    lines.append(self._finished(self._call))
-                if type(part) is Text:
+                if type(part) is Text and self._call is None and not self._logprobs:
                     lines += (self._before, _encode(part.text), self._after)
                 else:
-                    lines.append(self._rare(part))
+                    lines += map(self._line, self._gained(part))
+            if self._logprobs:
+                lines.append(self._line(self._text("")))
         return b"".join(lines)
 
     def waiting(self) -> bytes:
         """A line without content: blank lines and comments break clients."""
-        return self._text("")
+        return self._before + b'""' + self._after
 
     def closing(self, usage: Usage) -> bytes:
         return _encode(self.last(self._ended, usage)) + b"\n"
@@ -93,36 +92,48 @@ class LineWriter:
         """The JSON members of a line with one whole call."""
         raise NotImplementedError
 
-    def _rare(self, part: Part) -> bytes:
+    def _gained(self, part: Part) -> list[bytes]:
+        """The JSON members of each line that a part completes."""
+        if isinstance(part, ToolCallArguments):
+            if self._call is not None:
+                self._call.arguments.append(part.text)
+            return []
+        if isinstance(part, Logprobs):
+            self._logprobs += part.tokens
+            return []
+        members = self._finished_call()
         match part:
-            case Begun() | Logprobs():
-                return b""
             case Text(text):
-                return self._text(text)
+                members.append(self._text(text))
             case Reasoning(text):
-                shown = self.BEFORE_THINKING + _encode(text) + self.AFTER_THINKING
-                return self._head + shown + self._tail
+                members.append(self.BEFORE_THINKING + _encode(text) + self.AFTER_THINKING)
             case ToolCallBegun():
                 self._call = OpenCall(part)
-                return b""
-            case ToolCallArguments(_, text):
-                if self._call is not None:
-                    self._call.arguments.append(text)
-                return b""
             case Ended():
                 self._ended = part
-                return b"".join(map(self._text, self._no_calls))
+                members += map(self._text, self._no_calls)
+            case Begun():
+                pass
+        return members
 
-    def _text(self, text: str) -> bytes:
-        return self._before + _encode(text) + self._after
-
-    def _finished(self, call: OpenCall) -> bytes:
-        self._call = None
+    def _finished_call(self) -> list[bytes]:
+        """The call before, which is complete now."""
+        call, self._call = self._call, None
+        if call is None:
+            return []
         begun, text = call.begun, "".join(call.arguments)
         arguments = arguments_of(text)
         if arguments is None:
             self._no_calls.append(as_text(begun.name, text))
-            return b""
+            return []
         own_id = begun.id or self.exchange.call_id(0, begun.call)
-        members = self.call(begun.call, own_id, begun.name, arguments)
+        return [self.call(begun.call, own_id, begun.name, arguments)]
+
+    def _text(self, text: str) -> bytes:
+        return self.BEFORE_TEXT + _encode(text) + self.AFTER_TEXT
+
+    def _line(self, members: bytes) -> bytes:
+        if self._logprobs:
+            members += b',"logprobs":' + _encode(logprobs_of(self._logprobs))
+            self._logprobs = []
         return self._head + members + self._tail

@@ -7,7 +7,7 @@ from msgspec import Struct
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.stream import Usage
 from supervisor.http.responses.fields import ReasoningFields, ResponsesFields, TextFormat
-from supervisor.http.responses.output import OutputItem, Status
+from supervisor.http.responses.output_items import OutputItem, Status
 
 
 class TextEcho(Struct, frozen=True):

@@ -12,6 +12,7 @@ _COMPACT = '{"input":"'
 MAX_UNDECIDED = 256
 """The longest beginning, in characters: white space may go on for ever."""
 
+_STOP = re.compile(r'["\\]')
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|u[0-9a-fA-F]{4}|[^u])")
 _LONGEST_ESCAPE = 12
 """Of a surrogate pair."""
@@ -63,8 +64,8 @@ class CustomInput:
         found: list[str] = []
         text, at = self._held, 0
         while at < len(text):
-            stops = [place for mark in '"\\' if (place := text.find(mark, at)) >= 0]
-            stop = min(stops, default=len(text))
+            found_stop = _STOP.search(text, at)
+            stop = found_stop.start() if found_stop else len(text)
             found.append(text[at:stop])
             at = stop
             if at == len(text):

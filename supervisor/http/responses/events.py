@@ -20,24 +20,18 @@ from supervisor.answers.parts import Part, Text
 from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.edge.errors import DEFAULT_RETRY_AFTER_S
 from supervisor.http.edge.streams import SERVER_SENT_EVENTS
-from supervisor.http.generation.dialect import Exchange
 from supervisor.http.responses.answer import ErrorObject, Reply, ResponseObject
-from supervisor.http.responses.output import (
-    Added,
-    Change,
+from supervisor.http.responses.output import Added, Change, Done, Gained, Output
+from supervisor.http.responses.output_items import (
     CustomCallItem,
-    Done,
     FunctionCallItem,
-    Gained,
     MessageItem,
-    Output,
     OutputItem,
     OutputText,
     ReasoningItem,
     Status,
     SummaryText,
 )
-from supervisor.http.responses.tools import ToolTable
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,15 +58,19 @@ class Numbered:
         self.n_written = 0
 
     def event(self, kind: str, **fields: Any) -> bytes:
-        return self.framed(kind, b"," + _encode(fields)[1:])
+        return self.numbered(_head(kind, {}), b"," + _encode(fields)[1:])
 
-    def framed(self, kind: str, rest: bytes) -> bytes:
-        """An event whose further fields are encoded: they end its object."""
-        number, self.n_written = self.n_written, self.n_written + 1
-        name = kind.encode()
-        return b'event: %b\ndata: {"type":"%b","sequence_number":%d%b\n\n' % (
-            name, name, number, rest,
-        )  # fmt: skip
+    def numbered(self, head: bytes, rest: bytes) -> bytes:
+        """An event of which all is encoded but its number, which stands between the two."""
+        number = self.n_written
+        self.n_written = number + 1
+        return b"%b%d%b\n\n" % (head, number, rest)
+
+
+def _head(kind: str, fields: dict[str, Any]) -> bytes:
+    """The beginning of an event, up to its number."""
+    known = _encode({"type": kind, **fields})[:-1]
+    return b'event: %b\ndata: %b,"sequence_number":' % (kind.encode(), known)
 
 
 def failed_stream(reply: Reply, error: RequestError) -> bytes:
@@ -103,24 +101,30 @@ class ResponseEvents:
 
     def __init__(
         self,
-        exchange: Exchange,
         reply: Reply,
-        tools: ToolTable,
+        output: Output,
         keep: Keep,
         clock: Callable[[], float],
     ) -> None:
         self._reply = reply
-        self._output = Output(exchange, tools)
+        self._output = output
         self._keep = keep
         self._clock = clock
         self._numbered = Numbered()
         self._has_begun = False
         self._in_message = False
-        self._delta_kind = ""
-        self._before_delta = b""
+        self._delta_head = b""
 
     def events(self, events: list[StreamEvent]) -> bytes:
-        return b"".join(self._part(part) for event in events for part in event.parts)
+        written: list[bytes] = []
+        for event in events:
+            for part in event.parts:
+                if self._in_message and type(part) is Text:
+                    self._output.more(part.text)
+                    written.append(self._delta(part.text))
+                else:
+                    written.append(self._rare(part))
+        return b"".join(written)
 
     def waiting(self) -> bytes:
         """Clients count the time between events, so a comment would not do."""
@@ -151,11 +155,8 @@ class ResponseEvents:
         self._has_begun = True
         return _beginning(self._numbered, self._reply)
 
-    def _part(self, part: Part) -> bytes:
-        changes = self._output.feed(part)
-        if self._in_message and type(part) is Text:
-            return self._delta(part.text)  # the hot path
-        return self._begun() + b"".join(map(self._change, changes))
+    def _rare(self, part: Part) -> bytes:
+        return self._begun() + b"".join(map(self._change, self._output.feed(part)))
 
     def _change(self, change: Change) -> bytes:
         match change:
@@ -167,7 +168,7 @@ class ResponseEvents:
                 return self._done(index, item)
 
     def _delta(self, text: str) -> bytes:
-        return self._numbered.framed(self._delta_kind, self._before_delta + _encode(text) + b"}")
+        return self._numbered.numbered(self._delta_head, b',"delta":' + _encode(text) + b"}")
 
     def _added(self, index: int, item: OutputItem) -> bytes:
         event, place = self._numbered.event, _place(index, item)
@@ -186,8 +187,7 @@ class ResponseEvents:
                 kind = "function_call_arguments"
             case CustomCallItem():
                 kind = "custom_tool_call_input"
-        self._delta_kind = f"response.{kind}.delta"
-        self._before_delta = b"," + _encode(place | extra)[1:-1] + b',"delta":'
+        self._delta_head = _head(f"response.{kind}.delta", place | extra)
         return added
 
     def _done(self, index: int, item: OutputItem) -> bytes:

@@ -12,7 +12,7 @@ from gpufc.errors import InvalidRequest
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.history import MAX_MESSAGES
 
-MAX_TOOLS = 4096
+MAX_ENTRIES = 4096
 """Entries of `tools` that are decoded at all."""
 
 
@@ -79,7 +79,7 @@ class ResponsesFields(GenerationFields, kw_only=True):
     previous_response_id: str | None = None
     store: bool | None = None
     include: list[str] | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_ENTRIES)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
@@ -115,6 +115,11 @@ def refuse_unserved(body: ResponsesFields) -> None:
         raise InvalidRequest(
             "prompt templates are not supported; use instructions and input", param="prompt"
         )
+    for name in ("logprobs", "top_logprobs", "n_probs"):
+        if getattr(body, name):
+            raise InvalidRequest(
+                "log probabilities are not supported here; use chat completions", param=name
+            )
     if (body.n or 1) > 1:
         raise InvalidRequest("a response has one answer; n is at most 1", param="n")
     if body.truncation not in (None, "auto", "disabled"):

@@ -1,10 +1,9 @@
 """`/v1/responses`: make, read, list and forget responses."""
 
 import time
-from typing import Any
 
 from aiohttp import web
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gpufc.errors import (
     ContextLengthExceeded,
@@ -13,58 +12,26 @@ from gpufc.errors import (
     PreviousResponseNotFound,
     RequestError,
 )
-from supervisor.answers.whole import WholeAnswer
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS
 from supervisor.http.generation import validation
 from supervisor.http.generation.chat import ChatFields, asked_of
-from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.generate import generate
-from supervisor.http.responses.answer import Echo, Reply, ResponseObject, echo_of
-from supervisor.http.responses.events import Keep, ResponseEvents, failed_stream
+from supervisor.http.responses.answer import Reply, ResponseObject, echo_of
+from supervisor.http.responses.dialect import ResponsesDialect
+from supervisor.http.responses.events import failed_stream
 from supervisor.http.responses.fields import Item, ResponsesFields, refuse_unserved
 from supervisor.http.responses.items import resolved, shortened
-from supervisor.http.responses.output import Output
-from supervisor.http.responses.store import Memories, Memory, Remembered, listed, remembered
-from supervisor.http.responses.tools import ToolTable, tool_table
+from supervisor.http.responses.listing import page_of
+from supervisor.http.responses.store import Memories, Memory, Remembered, remembered
+from supervisor.http.responses.tools import tool_table
 from supervisor.http.responses.translation import chat_fields, name_here, own_items
 
 MEMORIES = web.AppKey("memories", Memories)
 
-MAX_LISTED = 100
-"""Items in one list, as OpenAI has it."""
-DEFAULT_LISTED = 20
-
-
-class ResponsesDialect(Struct, frozen=True):
-    """OpenAI's Responses. Implements `Dialect`. `keep` gets each response that has an answer."""
-
-    echo: Echo
-    tools: ToolTable
-    keep: Keep
-    id_prefix: str = "resp_"
-
-    def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ResponseObject:
-        output = Output(exchange, self.tools)
-        for part in choices[0].parts:
-            output.feed(part)
-        response = self._reply(exchange).document(
-            output.status,
-            output=tuple(output.items),
-            usage=exchange.usage(),
-            completed_at=int(time.time()),
-        )
-        self.keep(response)
-        return response
-
-    def encoder(self, exchange: Exchange) -> ResponseEvents:
-        return ResponseEvents(exchange, self._reply(exchange), self.tools, self.keep, time.time)
-
-    def _reply(self, exchange: Exchange) -> Reply:
-        return Reply(
-            id=exchange.id, created_at=exchange.created, model=exchange.model, echo=self.echo
-        )
+SEALED = "reasoning.encrypted_content"
+"""The entry of `include` that asks for an `encrypted_content` of reasoning."""
 
 
 async def create_response(request: web.Request) -> web.StreamResponse:
@@ -82,7 +49,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     try:
         fields = chat_fields(body, items, tools)
         echo = echo_of(body, validation.sampling(fields, {}))
-        dialect = ResponsesDialect(echo, tools, keep)
+        seals = SEALED in (body.include or ())
+        dialect = ResponsesDialect(echo, tools, keep, seals)
         return await _answered(request, fields, dialect, truncates=body.truncation == "auto")
     except RequestError as err:
         err.param = name_here(err.param)
@@ -149,28 +117,6 @@ async def cancel_response(request: web.Request) -> web.Response:
 async def list_input_items(request: web.Request) -> web.Response:
     """The items that the model was given for a response, the latest first."""
     return json_response(page_of(_found(request).inputs, dict(request.query)))
-
-
-def page_of(items: list[Item], query: dict[str, str]) -> dict[str, Any]:
-    """One page of a list of items, as `limit`, `order` and `after` ask. Raises `InvalidRequest`."""
-    limit, order, after = query.get("limit"), query.get("order", "desc"), query.get("after")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest("order is asc or desc", param="order")
-    if limit is not None and not (limit.isdecimal() and 1 <= int(limit[:9]) <= MAX_LISTED):
-        raise InvalidRequest(f"limit is 1 to {MAX_LISTED}", param="limit")
-    ordered = items if order == "asc" else items[::-1]
-    ids = [item.id for item in ordered]
-    if after is not None and after not in ids:
-        raise InvalidRequest("There is no such item in the list", param="after")
-    start = 0 if after is None else ids.index(after) + 1
-    page = ordered[start : start + int(limit or DEFAULT_LISTED)]
-    return {
-        "object": "list",
-        "data": [listed(item) for item in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-        "has_more": start + len(page) < len(ordered),
-    }
 
 
 def _memory(request: web.Request) -> Memory:

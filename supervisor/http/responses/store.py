@@ -5,7 +5,6 @@ longest ago is forgotten first. All is kept as JSON, so that its size is known.
 """
 
 from collections import OrderedDict
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -133,24 +132,3 @@ class Memories:
 
 def _items(encoded: bytes) -> list[Item]:
     return msgspec.json.decode(encoded, type=list[Item])
-
-
-def listed(item: Item) -> dict[str, Any]:
-    """An item of an input as OpenAI lists it: a message's content is a list of parts."""
-    found: dict[str, Any] = {"type": item.kind, "status": "completed"}
-    found |= msgspec.to_builtins(item)
-    if item.kind == "message":
-        found["content"] = _parts(item)
-    return found
-
-
-def _parts(item: Item) -> list[Any]:
-    is_answer = item.role == "assistant"
-    kind = "output_text" if is_answer else "input_text"
-    given = item.content if isinstance(item.content, list) else [item.content or ""]
-    parts: list[Any] = [
-        {"type": kind, "text": one} if isinstance(one, str) else one for one in given
-    ]
-    if not is_answer:
-        return parts
-    return [{"annotations": [], **part} if isinstance(part, dict) else part for part in parts]

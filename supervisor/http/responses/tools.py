@@ -4,6 +4,7 @@ A function stays one. A tool of a namespace gets the name `NAMESPACE__NAME`. A c
 function with one text. Tools of other types are left out by the one rule of `generation.tools`.
 """
 
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -26,9 +27,11 @@ INPUT_SCHEMA: dict[str, Any] = {
     "required": ["input"],
     "additionalProperties": False,
 }
-"""The parameters of a custom tool's function."""
+"""The parameters of a custom tool's function. Its text may have a pattern besides."""
 
 _JOINT = "__"
+MAX_TOOLS = 1024
+"""Functions and custom tools of one request, those in namespaces included."""
 
 
 class Format(Struct, frozen=True):
@@ -117,15 +120,28 @@ def _add(
     if not defined.name:
         raise InvalidRequest("a tool needs a name", param=f"{place}.name")
     name = flat_name(defined.name, namespace)
-    while name in called:  # the model must be able to say which one it means
-        name += "_"
+    if name in called:  # the model must be able to say which one it means
+        numbered = (f"{name}_{number}" for number in count(len(called) + 1))
+        name = next(one for one in numbered if one not in called)
+    if len(called) >= MAX_TOOLS:
+        raise InvalidRequest(f"at most {MAX_TOOLS} tools", param="tools")
     is_custom = defined.type == "custom"
     called[name] = Called(defined.name, namespace, is_custom)
     if is_custom:
-        function = ToolFunction(name, _described(defined), INPUT_SCHEMA, strict=True)
+        function = _custom(name, defined)
     else:
         function = ToolFunction(name, defined.description, defined.parameters, defined.strict)
     tools.append(Tool(type="function", function=function))
+
+
+def _custom(name: str, defined: Definition) -> ToolFunction:
+    """A custom tool as a function. A regular expression binds its text."""
+    described, wanted = _described(defined), defined.format
+    if wanted is None or wanted.syntax != "regex" or not wanted.definition:
+        return ToolFunction(name, described, INPUT_SCHEMA)
+    text = {"type": "string", "pattern": f"^(?:{wanted.definition})$"}
+    bound = INPUT_SCHEMA | {"properties": {"input": text}}
+    return ToolFunction(name, described, bound, strict=True)
 
 
 def _described(custom: Definition) -> str | None:

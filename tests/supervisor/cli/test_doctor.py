@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gpufc import settings
-from gpufc.config import ModelConfig
+from gpufc.config import KvType, ModelConfig
 from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
 from tests.supervisor.cli import files
@@ -143,11 +143,38 @@ def test_layers_that_a_gpu_cannot_hold_stay_on_the_host(n_ctx: int, free: int, k
 
 
 def test_the_probe_counts_cells_of_the_types_that_are_configured(model_path: Path) -> None:
-    plain, packed = (
-        doctor.probe(str(model_path), types)["model"]["cell_bytes"]
-        for types in ((), ("q8_0", "q8_0"))
-    )
+    of_types = [
+        ModelConfig(model_path=str(model_path), cache_type_k=kind, cache_type_v=kind)
+        for kind in (KvType.F16, KvType.Q8_0)
+    ]
+    plain, packed = (doctor.probe(config)["model"]["cell_bytes"] for config in of_types)
     assert packed == plain * 34 // 64
+
+
+def test_the_probe_tries_the_template_that_is_configured(model_path: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jinja"
+    broken.write_text("{% for message in messages %}")
+    own, another = (
+        doctor.probe(ModelConfig(model_path=str(model_path), chat_template=template))["model"]
+        for template in (None, str(broken))
+    )
+    assert own["template_error"] == ""
+    assert "chat template" in another["template_error"]
+
+
+def test_a_template_that_cannot_be_used_is_worth_a_warning() -> None:
+    facts = MODEL | {"template_error": "it does not compile"}
+    (_, finding) = findings.model(facts, 100)
+    assert (finding.level, finding.subject) == (Level.WARN, "chat template")
+    assert "it does not compile" in finding.text
+    assert len(list(findings.model(MODEL | {"template_error": ""}, 100))) == 1
+
+
+def test_a_vocabulary_that_crashes_the_probe_leaves_its_other_findings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subprocess, "run", ended(-signal.SIGABRT, json.dumps(report()) + "\n"))
+    assert doctor.probe(ModelConfig(model_path="/m.gguf")) == report()
 
 
 def test_a_gpu_that_llama_cpp_cannot_use_is_worth_a_warning() -> None:
@@ -165,7 +192,7 @@ def ended(code: int, stdout: str = "", stderr: str = "") -> Any:
 
 def test_a_probe_that_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", ended(-signal.SIGILL))
-    assert "SIGILL" in doctor.probe(None)["llama_cpp"]["error"]
+    assert "SIGILL" in doctor.probe(ModelConfig())["llama_cpp"]["error"]
 
 
 def test_a_probe_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +200,12 @@ def test_a_probe_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> Non
         raise subprocess.TimeoutExpired("probe", 60)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert "did not answer" in doctor.probe(None)["llama_cpp"]["error"]
+    assert "did not answer" in doctor.probe(ModelConfig())["llama_cpp"]["error"]
 
 
 def test_the_real_probe_looks_into_the_file(tmp_path: Path) -> None:
-    said = doctor.probe(str(files.safetensors(tmp_path / "model.gguf")))
+    path = files.safetensors(tmp_path / "model.gguf")
+    said = doctor.probe(ModelConfig(model_path=str(path)))
     assert "error" in said["model"]
     assert said["available_bytes"] > 0
 

@@ -61,6 +61,29 @@ def test_why_it_is_not_ready_is_said() -> None:
     assert "no such file" in text
 
 
+@pytest.mark.parametrize(
+    ("durable", "line"),
+    [
+        (
+            {"running": 3, "abandoned": 1, "finished": 20, "bytes": 3 << 20},
+            "durable   3 running or waiting (1 without a client), 20 finished and kept, 3.0 MiB",
+        ),
+        (
+            {"running": 0, "abandoned": 0, "finished": 1, "bytes": 1 << 20},
+            "durable   0 running or waiting, 1 finished and kept, 1.0 MiB",
+        ),
+    ],
+)
+def test_durable_requests_are_shown(durable: dict[str, int], line: str) -> None:
+    assert line in shown(80, durable=durable)
+
+
+def test_without_durable_requests_there_is_no_line_about_them() -> None:
+    none = {"running": 0, "abandoned": 0, "finished": 0, "bytes": 0}
+    for lines in (shown(80, durable=none), shown(80)):
+        assert not any(line.startswith("durable") for line in lines)
+
+
 def test_devices_and_why_there_are_none() -> None:
     text = "\n".join(shown(100, devices=[GPU]))
     assert "NVIDIA H100, 50% busy, 1.0 GiB of 80.0 GiB, 45 °C, 300 of 700 W" in text

@@ -3,10 +3,11 @@
 import pytest
 from msgspec import structs
 
+from gpufc.adapters import AdapterUse
 from gpufc.config import Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import Delta, Generate
+from gpufc.protocol import Delta, Generate, LogprobsWanted, TokenRules
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.conversion import from_generate, to_generate
 from supervisor.dispatch.stream_log import StreamLog
@@ -27,6 +28,9 @@ MESSAGE = Generate(
     scope="me",
     spelt=("[TOOL_CALLS]",),
     constraint=Constraint(ConstraintKind.REGEX, "a+", "regex"),
+    adapters=(AdapterUse("pirate", 0.5),),
+    logprobs=LogprobsWanted(3, prompt=True),
+    rules=TokenRules(stop=(5,), min_tokens=2),
 )
 
 

@@ -10,9 +10,9 @@ from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import TextPrompt
+from gpufc.protocol import LogprobsWanted, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.request import ANONYMOUS
+from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.handover.relay import Relay
@@ -88,6 +88,30 @@ async def test_sequences_go_on_where_they_were(fronts: Fronts) -> None:
     (spec, _), *_ = [(m, None) for m in after.sent if type(m).__name__ == "Generate"]
     assert len(spec.tokens) == 2
     assert streams[0].usage.completion == N_TOKENS
+
+
+async def test_log_probabilities_come_over_the_relay(fronts: Fronts) -> None:
+    (whole,) = await _alone().complete()
+    begun = fronts.old.submit(scored(), ANONYMOUS)
+    await fronts.began(begun)
+    await fronts.hand_over()
+    late = fronts.old.submit(scored(), ANONYMOUS)
+    for stream in (begun, late):
+        (answer,) = await stream.complete()
+        assert answer.logprobs == whole.logprobs
+        assert answer.prompt_logprobs == whole.prompt_logprobs
+
+
+def scored() -> GenerationRequest:
+    return wanted(logprobs=LogprobsWanted(1, prompt=True))
+
+
+def _alone() -> ResponseStream:
+    """The same request at a front that nothing happens to."""
+    fleet = FakeFleet()
+    fleet.dispatcher = Dispatcher(fleet, AdmissionConfig())
+    fleet.start_worker()
+    return fleet.dispatcher.submit(scored(), ANONYMOUS)
 
 
 async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fronts) -> None:

@@ -16,7 +16,7 @@ from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SamplingParams
 from supervisor.http.generation.chat import ChatFields
-from supervisor.http.generation.unsupported import FIELDS, NEUTRAL
+from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
 from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
 from supervisor.http.openai.completions import DEFAULT_MAX_TOKENS, CompletionBody
 from supervisor.http.openai.schemas import FinishReason
@@ -114,6 +114,39 @@ def test_the_defaults_are_those_of_the_sampler() -> None:
 def test_every_parameter_of_openai_s_client_is_in_a_table(parameters: Any) -> None:
     known = {*supported(), *refused(), *names(section("Ignored"))}
     assert set(parameters.__annotations__) - known == set()
+
+
+def fate(name: str, body: type[NotYet], parameters: Any) -> str:
+    """A parameter's word in the table of OpenAI's parameters."""
+    if name not in openai_s(parameters):
+        return "–"
+    if name not in fields(body):
+        return "ignored"
+    return "served" if name not in FIELDS or name in body.SERVED else "neutral values"
+
+
+def openai_s(parameters: Any) -> set[str]:
+    return {
+        *parameters.CompletionCreateParamsBase.__annotations__,
+        *parameters.CompletionCreateParamsStreaming.__annotations__,
+        *parameters.CompletionCreateParamsNonStreaming.__annotations__,
+    }
+
+
+def test_the_table_of_openai_s_parameters_says_what_becomes_of_each() -> None:
+    page = (Path(supervisor.http.__file__).parent / "openai" / "API.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    documented = [[cell.strip() for cell in line.strip("|").split(" | ")][:3] for line in table]
+    every = sorted(openai_s(completion_params) | openai_s(chat_params))
+    expected = [
+        [
+            f"`{name}`",
+            fate(name, CompletionBody, completion_params),
+            fate(name, ChatFields, chat_params),
+        ]
+        for name in every
+    ]
+    assert documented[: len(every)] == expected
 
 
 def test_an_ignored_field_is_no_field_of_a_body() -> None:

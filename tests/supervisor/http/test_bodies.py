@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from typing import Any
 
@@ -13,13 +14,13 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from supervisor.http.edge import body, body_cost
 from supervisor.http.edge.body_budget import BodyBudget
-from supervisor.http.edge.body_cost import CONTAINER, MEMBER, STRING, weigh
+from supervisor.http.edge.body_cost import CONTAINER, ESCAPES, MEMBER, STRING, weigh
 from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.http.conftest import Service, running
 
 KIB, MIB = 1024, 1024 * 1024
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("\n" * 20),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
     ),
@@ -46,7 +47,8 @@ def test_a_text_is_weighed_by_its_values_wherever_its_pieces_end(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body_cost, "PIECE_BYTES", piece_bytes)
         text = json.dumps(value, ensure_ascii=ascii_only).encode()
-        assert list(weigh(text))[-1].elements == cost_of(value)
+        n_escapes = len(re.findall(rb"\\.", text))
+        assert list(weigh(text))[-1].elements == cost_of(value) + n_escapes // ESCAPES
 
 
 HOSTILE = {
@@ -189,3 +191,9 @@ def test_a_refused_body_counts_nothing() -> None:
         budget.take(7 * MIB)
     assert refused.value.retry_after_s is not None
     assert refused.value.retry_after_s > 20.0
+
+
+@pytest.mark.parametrize("escape", ["\\n", '\\"', "\\u00e9"])
+def test_a_long_text_of_escapes_only_is_within_the_values(escape: str) -> None:
+    text = ('{"prompt":"' + escape * ((8 * MIB - 13) // len(escape)) + '"}').encode()
+    assert not list(weigh(text))[-1].is_too_much

@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from gpufc.chat import ChatPrompt
-from gpufc.protocol import InfillPrompt, Prepare, TextPrompt, TokenPrompt
+from gpufc.protocol import NO_RULES, InfillPrompt, Prepare, TextPrompt, TokenPrompt, TokenRules
 from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
@@ -63,6 +63,16 @@ async def test_token_prompts_reach_the_worker_as_they_are() -> None:
         await service.complete(prompt=[[1], [2, 3]])
         prompts = [message.prompt for message in worker.sent if isinstance(message, Prepare)]
         assert prompts == [TokenPrompt((1, 2, 3)), TokenPrompt((1,)), TokenPrompt((2, 3))]
+
+
+async def test_the_rules_for_tokens_reach_the_worker() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        fields = {"stop_token_ids": [5], "allowed_token_ids": [5, 6], "min_tokens": 2}
+        await service.complete(**fields, include_stop_str_in_output=True)
+        await service.chat()
+        rules = [message.rules for message in generates(worker.sent)]
+        assert rules == [TokenRules((5,), (5, 6), 2, keeps_stop=True), NO_RULES]
 
 
 async def test_a_suffix_makes_a_gap_of_each_prompt() -> None:

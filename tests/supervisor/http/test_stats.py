@@ -14,7 +14,14 @@ NAMES = [
     *("name", "pid", "epoch", "state", "detail", "model", "model_path", "fingerprint"),
     *("restarts", "last_exit", "n_ctx", "kv_cells_total", "kv_cells_used", "n_gpu_layers"),
     *("sequences_running", "sequences_waiting", "rss_bytes", "loading_fraction", "loaded_in_s"),
-    *("last_step_at", "last_heartbeat_at", "devices", "system_info", "tokens_per_second"),
+    *(
+        "last_step_at",
+        "last_heartbeat_at",
+        "devices",
+        "system_info",
+        "template_error",
+        "tokens_per_second",
+    ),
 ]
 
 

@@ -35,13 +35,7 @@ def said(worker: FakeWorker) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in prompt.messages]
 
 
-FORCED = pytest.mark.xfail(reason="a forced choice of tools is refused", strict=True)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=FORCED if name == "anthropic_python" else ()) for name in CLIENTS],
-)
+@pytest.mark.parametrize("name", CLIENTS)
 async def test_a_client_s_request_is_answered_streamed_and_whole(
     service: Service, name: str
 ) -> None:

@@ -117,6 +117,7 @@ def test_an_answer_has_its_text_its_reasoning_and_its_calls() -> None:
     [
         ("done", {}, "done"),
         ([text("a"), text("b")], {}, "a\n\nb"),
+        (text("a"), {}, "a"),
         (None, {}, ""),
         ([], {}, ""),
         ("no", {"is_error": True}, "Error: no"),

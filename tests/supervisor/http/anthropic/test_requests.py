@@ -230,7 +230,9 @@ async def test_a_prompt_of_any_length_can_be_counted(service: Service) -> None:
     long = [{"role": "user", "content": "x" * 10_000}]
     answer = await ask(service, "/v1/messages/count_tokens", messages=long)
     assert answer.json == {"input_tokens": 10_006}
-    assert (await ask(service, messages=long)).status == 400
+    refused = await ask(service, messages=long)
+    assert refused.status == 400
+    assert refused.json["error"]["message"].startswith("prompt is too long: ")
 
 
 async def test_a_name_of_claude_is_answered_with_it(service: Service) -> None:

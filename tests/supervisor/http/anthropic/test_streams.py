@@ -13,6 +13,7 @@ from tests.supervisor.http.conftest import running
 from tests.supervisor.http.test_streams import lose_every_replay
 
 QUICK = LimitsConfig(first_byte_s=0.02, keepalive_comment_s=0.02)
+RESULT_OF_NOTHING: Any = [{"role": "user", "content": [{"type": "tool_result", "content": {}}]}]
 ASKED: Any = {"model": MODEL, "max_tokens": 8, "messages": HELLO}
 
 
@@ -111,6 +112,7 @@ async def test_a_refusal_is_anthropic_s_error_and_need_not_be_repeated() -> None
         ({"messages": HELLO, "temperature": -1}, "temperature"),
         ({"messages": HELLO, "max_tokens": "many"}, "max_tokens"),
         ({"messages": HELLO, "stop_sequences": "x"}, "stop_sequences"),
+        ({"messages": RESULT_OF_NOTHING}, "type"),
     ],
 )
 async def test_a_wrong_value_is_named(body: dict[str, Any], words: str) -> None:

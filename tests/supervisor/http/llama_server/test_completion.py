@@ -1,6 +1,7 @@
 """`/completion` and `/infill`: llama-server's forms of prompts and answers."""
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -184,6 +185,31 @@ async def test_a_field_that_cannot_be_served_is_named(
 ) -> None:
     answer = await ask(service, **fields)
     assert (answer.status, answer.error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_each_token_has_its_probability_and_the_best_ones(
+    service: Service, after: bool
+) -> None:
+    fields = {"n_probs": 2, "post_sampling_probs": after}
+    whole = (await ask(service, **fields)).json
+    streamed = events(await ask(service, stream=True, **fields))
+    entries = whole["completion_probabilities"]
+    assert [one for event in streamed for one in event.get("completion_probabilities", [])] == (
+        entries
+    )
+    assert "completion_probabilities" not in streamed[-1]
+    assert "".join(entry["token"] for entry in entries) == whole["content"]
+    name, best = ("prob", "top_probs") if after else ("logprob", "top_logprobs")
+    first = -0.125 if not after else math.exp(-0.125)
+    assert entries[0][name] == pytest.approx(first)
+    assert [one["token"] for one in entries[0][best]] == ["<0>", "<1>"]
+    assert {"id", "token", "bytes", name} == set(entries[0][best][0])
+
+
+async def test_no_probabilities_come_unasked(service: Service) -> None:
+    assert "completion_probabilities" not in (await ask(service)).json
+    assert "completion_probabilities" not in (await ask(service, n_probs=0)).json
 
 
 async def test_a_waiting_stream_carries_comments_and_an_error_ends_it() -> None:

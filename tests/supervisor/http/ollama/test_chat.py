@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from ollama import ChatResponse, GenerateResponse
 
 from gpufc.config import LimitsConfig
 from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
@@ -105,6 +106,47 @@ async def test_a_call_comes_in_one_line_before_the_text_behind_it(speaking: Spea
         ["content", "role"],
     ]
     assert last["done_reason"] == "stop"
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+async def test_each_token_has_its_log_probability_and_the_best_ones(
+    service: Service, path: str
+) -> None:
+    asked = {"logprobs": True, "top_logprobs": 2}
+    whole = (await ask(service, path, stream=False, **asked)).json
+    streamed = lines(await ask(service, path, **asked))
+    entries = whole["logprobs"]
+    text = whole["message"]["content"] if path == "/api/chat" else whole["response"]
+    assert "".join(entry["token"] for entry in entries) == text
+    assert [entry["logprob"] for entry in entries] == [-0.125 * n for n in range(1, 6)]
+    assert [top["token"] for top in entries[0]["top_logprobs"]] == ["<0>", "<1>"]
+    assert [entry for line in streamed for entry in line.get("logprobs", [])] == entries
+    kind = ChatResponse if path == "/api/chat" else GenerateResponse
+    for one in (whole, *streamed):
+        kind.model_validate(one)
+
+
+async def test_no_log_probabilities_come_unasked(service: Service) -> None:
+    for asked in ({}, {"logprobs": False}, {"top_logprobs": 3}):
+        whole, streamed = await both(service, **asked)
+        assert not any("logprobs" in line for line in (whole, *streamed))
+    (first, *_) = (await ask(service, stream=False, logprobs=True)).json["logprobs"]
+    assert set(first) == {"token", "logprob", "bytes"}
+
+
+async def test_too_many_of_the_best_are_refused(service: Service) -> None:
+    answer = await ask(service, logprobs=True, top_logprobs=99)
+    assert (answer.status, list(answer.json)) == (400, ["error"])
+
+
+async def test_the_log_probabilities_of_a_call_come_with_its_line(speaking: Speaking) -> None:
+    speaking.says("<call f>", '{"a":', "1}", "</call>", "ok")
+    whole = (await ask(speaking.service, stream=False, logprobs=True)).json
+    streamed = lines(await ask(speaking.service, logprobs=True))
+    assert len(whole["logprobs"]) == 5
+    assert [one for line in streamed for one in line.get("logprobs", [])] == whole["logprobs"]
+    assert message_of(streamed)["content"] == "ok"
+    assert len(message_of(streamed)["tool_calls"]) == 1
 
 
 async def test_a_waiting_stream_is_kept_alive_with_lines_without_content() -> None:

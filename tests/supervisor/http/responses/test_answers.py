@@ -153,6 +153,20 @@ async def test_a_tool_of_a_namespace_is_called_by_its_own_name(speaking: Speaker
     assert (item["namespace"], item["name"]) == ("notes", "add")
 
 
+async def test_reasoning_has_a_seal_where_the_client_asks_for_one(speaking: Speaker) -> None:
+    service = speaking("<think>hm</think>", "ok")
+    asked = {"store": False, "include": ["reasoning.encrypted_content"]}
+    sealed = (await whole(service, **asked)).output[0]
+    streamed = final(await events_of(service, **asked)).output[0]
+    plain = (await whole(service, store=False)).output[0]
+    seals = [
+        item.encrypted_content is not None
+        for item in (sealed, streamed, plain)
+        if item.type == "reasoning"
+    ]
+    assert seals == [True, True, False]
+
+
 async def test_an_answer_without_a_word_is_an_empty_message(speaking: Speaker) -> None:
     assert said(await whole(speaking("<think>hm</thi", "nk>"))) == [
         ("reasoning", "completed", "hm"),

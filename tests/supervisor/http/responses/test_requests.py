@@ -127,6 +127,7 @@ async def test_what_clients_send_besides_is_accepted(
         ({"n": 2}, "n"),
         ({"truncation": "middle"}, "truncation"),
         ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True}, "logprobs"),
         ({"input": []}, "input"),
         ({"input": None}, "input"),
         ({"input": [{"type": "nothing_of_ours"}]}, "input"),

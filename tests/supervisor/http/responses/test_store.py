@@ -7,8 +7,9 @@ from gpufc.config import LimitsConfig
 from gpufc.sampling import SamplingParams
 from supervisor.http.responses.answer import Reply, ResponseObject, echo_of
 from supervisor.http.responses.fields import Item, ResponsesFields
-from supervisor.http.responses.output import MessageItem, OutputText, Status
-from supervisor.http.responses.store import Memories, Memory, Remembered, listed, remembered
+from supervisor.http.responses.listing import listed
+from supervisor.http.responses.output_items import MessageItem, OutputText, Status
+from supervisor.http.responses.store import Memories, Memory, Remembered, remembered
 
 ECHO = echo_of(ResponsesFields(), SamplingParams(seed=1))
 

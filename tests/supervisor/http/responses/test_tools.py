@@ -13,7 +13,7 @@ from supervisor.http.generation.tools import (
     ToolChoiceObject,
     ToolFunction,
 )
-from supervisor.http.responses.tools import INPUT_SCHEMA, Called, tool_choice, tool_table
+from supervisor.http.responses.tools import INPUT_SCHEMA, MAX_TOOLS, Called, tool_choice, tool_table
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 FUNCTION = {
@@ -46,10 +46,18 @@ def test_a_custom_tool_is_a_function_of_one_text_whose_grammar_is_described() ->
         "patch",
         "Edits\n\nThe input has this lark grammar:\nstart: /a+/",
         INPUT_SCHEMA,
-        strict=True,
     )
-    assert free == ToolFunction("free", None, INPUT_SCHEMA, strict=True)
+    assert free == ToolFunction("free", None, INPUT_SCHEMA)
     assert table.of("patch") == Called("patch", is_custom=True)
+
+
+def test_a_custom_tool_s_regular_expression_binds_its_text() -> None:
+    expression = {"type": "grammar", "syntax": "regex", "definition": "a|b"}
+    (tool,) = tool_table([{"type": "custom", "name": "ab", "format": expression}]).tools
+    assert tool.function is not None
+    assert tool.function.strict
+    properties = tool.function.schema["properties"]
+    assert properties == {"input": {"type": "string", "pattern": "^(?:a|b)$"}}
 
 
 def test_tools_of_a_namespace_have_its_name_before_theirs() -> None:
@@ -63,7 +71,15 @@ def test_tools_of_a_namespace_have_its_name_before_theirs() -> None:
 def test_two_tools_never_share_a_name() -> None:
     table = tool_table([FUNCTION | {"name": "notes__f"}, NOTES])
     assert table.of("notes__f") == Called("notes__f")
-    assert table.of("notes__f_") == Called("f", "notes_")
+    assert table.of("notes__f_2") == Called("f", "notes_")
+
+
+def test_there_are_at_most_so_many_tools_in_all() -> None:
+    most = NOTES | {"tools": [FUNCTION] * MAX_TOOLS}
+    table = tool_table([most])
+    assert len(table.called) == MAX_TOOLS
+    with pytest.raises(InvalidRequest):
+        tool_table([most, FUNCTION])
 
 
 def test_tools_of_other_types_are_left_to_be_skipped() -> None:

@@ -1,4 +1,5 @@
-"""Ollama's streams over real processes: they outlive their worker, and end with one last line."""
+"""Streams of Ollama's and llama-server's routes over real processes: they outlive their worker, and
+end once."""
 
 import json
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ import aiohttp
 import pytest
 
 from tests.integration.fake_service import FAKE, fake_text
-from tests.service import Gains, Service, service
+from tests.service import Gains, Service, service, sse_events
 
 N_TOKENS = 60
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with service(tmp_path_factory.mktemp("ollama") / "run", environ=FAKE) as started:
+    with service(tmp_path_factory.mktemp("local") / "run", environ=FAKE) as started:
         yield started
 
 
@@ -65,6 +66,24 @@ async def test_a_call_whose_worker_dies_inside_it_comes_whole(
     assert call["function"] == {"index": 0, "name": "lookup", "arguments": {"word": "tea"}}
     assert "".join(line["message"]["content"] for line in found) == ""
     assert found[-1]["done_reason"] == "stop"
+
+
+async def test_a_native_completion_outlives_its_worker_and_ends_once(
+    running: Service, tmp_path: Path
+) -> None:
+    gains, once = Gains(running), tmp_path / "done"
+    prompt = f"[[kill@13 once={once}]] goes on"
+    body = {"prompt": prompt, "n_predict": N_TOKENS, "stream": True}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{running.url}/completion", json=body) as response,
+    ):
+        *begin, last = [json.loads(event) for event in await sse_events(response)]
+    assert once.exists()
+    assert gains.restarts() == 1
+    assert "".join(event["content"] for event in begin) == fake_text(prompt, N_TOKENS)
+    assert [event["stop"] for event in (*begin, last)] == [False] * len(begin) + [True]
+    assert (last["stop_type"], last["tokens_predicted"]) == ("limit", N_TOKENS)
 
 
 @pytest.mark.parametrize("tag", ["", ":latest"])
