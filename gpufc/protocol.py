@@ -114,6 +114,16 @@ class InfillPrompt(Struct, frozen=True, array_like=True, tag=True):
 Prompt = TextPrompt | TokenPrompt | ChatPrompt | InfillPrompt
 
 
+class PairPrompt(Struct, frozen=True, array_like=True, tag=True):
+    """A query and a document that a reranker scores together."""
+
+    query: str
+    document: str
+
+
+EmbeddingInput = TextPrompt | TokenPrompt | PairPrompt
+
+
 # down: front to worker
 
 
@@ -205,6 +215,20 @@ class Detokenize(Message, frozen=True):
     sequences: tuple[Tokens, ...]
 
 
+class Embed(Message, frozen=True):
+    """Compute the embedding of each input, or the score of each pair. Answered by `Embedded`, or
+    `Refused`.
+
+    `truncate` cuts inputs that are too long; else they are refused. `dimensions` keeps so many
+    numbers of each embedding. `Cancel` drops it, and no answer follows.
+    """
+
+    request: RequestNo
+    inputs: Annotated[tuple[EmbeddingInput, ...], Meta(min_length=1)]
+    truncate: bool = False
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+
+
 class ExportKv(Message, frozen=True):
     """Write at most `limit_bytes` of computed KV into an empty memory file.
 
@@ -244,7 +268,9 @@ class Attach(Message, frozen=True):
         return f"Attach({self.epoch} to {self.successor}, endpoint={self.endpoint!r})"
 
 
-ToWorker = Prepare | Generate | Cancel | Detokenize | ExportKv | ImportKv | Shutdown | Attach
+ToWorker = (
+    Prepare | Generate | Cancel | Detokenize | Embed | ExportKv | ImportKv | Shutdown | Attach
+)
 
 
 # up: worker to front
@@ -306,6 +332,21 @@ class Detokenized(Message, frozen=True):
 
     request: RequestNo
     pieces: tuple[bytes, ...]
+
+
+class Embedding(Struct, frozen=True, array_like=True):
+    """One input's result: little-endian float32 of length 1 (L2), or the one score of a pair.
+    `n_tokens` of the input were computed."""
+
+    vector: bytes
+    n_tokens: int
+
+
+class Embedded(Message, frozen=True):
+    """The results of an `Embed`, in the order of its inputs."""
+
+    request: RequestNo
+    embeddings: tuple[Embedding, ...]
 
 
 class Started(Struct, frozen=True, array_like=True):
@@ -444,6 +485,7 @@ FromWorker = (
     | Prepared
     | Refused
     | Detokenized
+    | Embedded
     | Step
     | Finished
     | KvMoved

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from engine_worker.backend.port import Backend, SpecialToken
 from engine_worker.constraints.guide import Guide
+from engine_worker.prompts.embedding_inputs import require_generation
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
 from engine_worker.sampling.rule_mask import RuleMask
 from engine_worker.sampling.sampler import Sampler
@@ -30,6 +31,7 @@ def sequence_of(
     process. Raises `RequestError`.
     """
     facts = backend.facts
+    require_generation(facts)
     known = len(spec.prompt_tokens) + len(spec.tokens)
     if known > facts.n_ctx:
         raise ContextLengthExceeded(

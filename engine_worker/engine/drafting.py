@@ -72,7 +72,7 @@ class Drafting:
         try:
             drafts = self._speculator.draft_all(requests, n_decoding=len(decoding))
         except DecodeFailed as err:
-            self._reporter.failed(asked, err)
+            self._reporter.failed((seq.request for seq in asked), err)
             raise
         return list(zip(asked, drafts, strict=True))
 

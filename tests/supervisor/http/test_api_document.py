@@ -17,9 +17,13 @@ from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SamplingParams
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
+from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
+from supervisor.http.ollama import embeddings as ollama_embeddings
+from supervisor.http.openai import embeddings as openai_embeddings
 from supervisor.http.openai.completions import DEFAULT_MAX_TOKENS, CompletionBody
 from supervisor.http.openai.schemas import FinishReason
+from supervisor.http.rerank import RerankBody
 from supervisor.http.routes import ROUTES
 from supervisor.http.service.admin import RestartRequest, SwapRequest
 
@@ -180,6 +184,21 @@ def test_the_fields_of_the_other_routes_are_all_there() -> None:
         "`/detokenize`": fields(DetokenizeBody),
         "`/admin/restart`": fields(RestartRequest),
         "`/admin/swap`": fields(SwapRequest),
+    }
+
+
+def test_the_fields_of_embeddings_and_rankings_are_all_there() -> None:
+    documented: dict[str, set[str]] = {}
+    route = ""
+    for row in rows("Embeddings and reranking"):
+        route = row[0] or route
+        documented.setdefault(route, set()).update(names(row[1]))
+    assert documented == {
+        "`/v1/embeddings`": fields(openai_embeddings.EmbeddingBody),
+        "`/embedding`, `/embeddings`": fields(llama_embeddings.NativeEmbeddingBody),
+        "`/api/embed`": fields(ollama_embeddings.EmbedBody),
+        "`/api/embeddings`": fields(ollama_embeddings.EmbeddingsBody),
+        "`/v1/rerank`": fields(RerankBody),
     }
 
 
