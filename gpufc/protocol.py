@@ -32,7 +32,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -43,8 +43,13 @@ HEARTBEAT_S = 0.25
 MAX_TOP_LOGPROBS = 256
 """More than any client may ask for, and fewer than any vocabulary has."""
 
+MAX_RULED_TOKENS = 1024
+
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
+SamplerState = Annotated[tuple[float, ...], Meta(max_length=8)]
+"""The state of a sampler that has one, such as mirostat's mu. It is a function of the tokens chosen
+and of their logits. A replay cannot make those again, so the state is logged with the tokens."""
 
 
 class FinishReason(StrEnum):
@@ -140,6 +145,23 @@ class Prepare(Message, frozen=True):
     constraint: Constraint | None = None
 
 
+class TokenRules(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """vLLM's rules for an answer's tokens.
+
+    A token of `stop` ends the answer as an end token does. Unless `allowed` is empty, no other
+    token is generated. Before `min_tokens` no end token is, and no stop string counts. With
+    `keeps_stop` the text has the stop string that ended it.
+    """
+
+    stop: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    allowed: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
+    keeps_stop: bool = False
+
+
+NO_RULES = TokenRules()
+
+
 class LogprobsWanted(Struct, frozen=True, array_like=True, omit_defaults=True):
     """The log probabilities that a request wants: of each generated token and the `n_top` best ones
     in its place.
@@ -159,7 +181,7 @@ class Generate(Message, frozen=True):
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
-    applied to all of its tokens.
+    applied to all of its tokens. `sampler_state` is that of the last `Delta`.
     """
 
     request: RequestNo
@@ -177,6 +199,8 @@ class Generate(Message, frozen=True):
     constraint: Constraint | None = None
     adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
     logprobs: LogprobsWanted | None = None
+    rules: TokenRules = NO_RULES
+    sampler_state: SamplerState = ()
 
 
 class Cancel(Message, frozen=True):
@@ -365,7 +389,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     `by_end_token`: the model has generated an end token, which is not one of `tokens`.
     `stopped_by` is the index in `Generate.stop` of the stop string that ended the sequence.
     `logprobs` are those of `tokens` where the request wants them, and `prompt_logprobs` those of
-    the whole prompt, in the delta of position 0."""
+    the whole prompt, in the delta of position 0. `sampler_state` is that after `tokens`."""
 
     request: RequestNo
     position: int
@@ -376,6 +400,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     stopped_by: int | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    sampler_state: SamplerState = ()
 
     @property
     def n_generated(self) -> int:

@@ -38,6 +38,7 @@ def nothing_is_missing(tag: dict[str, Any]) -> None:
     """As the strictest client reads an entry of the list."""
     for name in ("name", "model", "digest"):
         assert isinstance(tag[name], str)
+    assert tag["digest"]
     assert isinstance(tag["size"], int)
     assert datetime.fromisoformat(tag["modified_at"]).tzinfo is not None
     for name in ("parent_model", "format", "family", "parameter_size", "quantization_level"):
