@@ -203,7 +203,7 @@ async def test_several_prompts_are_a_list_of_answers_with_counts_of_their_own(
         ({"prompt": ["a", 1] * 300}, "prompt"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, "prompt.multimodal_data"),
         ({"prompt": ["a"] * 2000}, "prompt"),
-        ({"samplers": ["top_k"]}, "samplers"),
+        ({"samplers": ["infill"]}, "samplers"),
         ({"n_predict": -3}, "n_predict"),
     ],
 )
