@@ -111,7 +111,7 @@ class Engine:
             n_spare_outputs=n_spare,
             max_prompt_rows=self._max_prompt_rows,
         )
-        self._embedding = EmbeddingTurn(backend, self._reporter, costs)
+        self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
