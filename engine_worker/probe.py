@@ -4,7 +4,8 @@
 machine that it was not compiled for, and a model's header is untrusted. Loads no weights.
 
     {"llama_cpp": {"version", "system_info", "supports_gpu", "devices": […]} or {"error"},
-     "model": {"architecture", "name", "n_ctx_train", "file_bytes", "cell_bytes"} or {"error"},
+     "model": {"architecture", "name", "purpose", "n_ctx_train", "file_bytes", "cell_bytes"}
+              or {"error"},
      "available_bytes": …}
 
 A second object has the model's `template_error`. It comes later because llama.cpp reads the
@@ -22,7 +23,8 @@ import msgspec
 from engine_worker import host
 from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
-from engine_worker.model_file.gguf_header import read_header, require_text_model
+from engine_worker.model_file.gguf_header import read_header
+from engine_worker.model_file.purpose import purpose_of, require_served
 from engine_worker.placement.footprint import footprint
 from engine_worker.prompts import templates
 from engine_worker.prompts.template_process import TemplateRenderer
@@ -56,12 +58,13 @@ def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
     """
     try:
         header = read_header(path)
-        require_text_model(header, str(path))
+        require_served(header, str(path))
     except ModelLoadError as err:
         return {"error": str(err)}
     return {
         "architecture": header.architecture,
         "name": header.text("general.name"),
+        "purpose": purpose_of(header),
         "n_ctx_train": header.number(f"{header.architecture}.context_length"),
         "file_bytes": header.file_bytes,
         "cell_bytes": footprint(header, *map(KvType, cache_types)).bytes_per_cell,

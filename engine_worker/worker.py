@@ -5,7 +5,8 @@
     channel    the ZeroMQ socket (`channel.py`)
     prepare    four threads: templates, tokenizing and constraints, off the decode path
                (`prompts/service.py`)
-    gate       holds replays until their constraints are compiled (`constraints/gate.py`)
+    gate       holds sequences until their constraints and DRY's breakers are ready
+               (`constraints/gate.py`)
     engine     loads the model, then decodes (`engine/loop.py`)
 
 No thread dies silently: an exception that escapes from one ends the process at once. The front
@@ -33,6 +34,7 @@ from engine_worker.constraints.gate import Gate
 from engine_worker.disposable import Child
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
+from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
 from gpufc import logs, prctl, wire
@@ -50,6 +52,7 @@ from gpufc.protocol import (
     Boot,
     Cancel,
     Detokenize,
+    Embed,
     EnginePhase,
     EngineStatus,
     ExportKv,
@@ -191,7 +194,9 @@ class Worker:
                 boot.model, boot.n_sequences, self._load, self._report_load
             )
             compiler = Compiler(backend)
-            self._prompts = PromptService(backend, boot.model, self._channel.send, compiler.compile)
+            self._prompts = PromptService(
+                backend, boot.model, self._channel.send, compiler.compile, self._embed
+            )
             self._prompts.try_template(self._template_child)
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
@@ -212,9 +217,11 @@ class Worker:
             engine.inbox.put,
             self._channel.send,
             lambda: engine.progress.phase is EnginePhase.IDLE,
+            (engine.breakers,),
         )
         self._prompts.start(_thread)
-        _thread("gate", self._gate.run)
+        if backend.facts.generates:  # else there is no constraint to compile
+            _thread("gate", self._gate.run)
         facts = msgspec.structs.replace(
             backend.facts,
             chat_template=self._prompts.template,
@@ -247,7 +254,7 @@ class Worker:
 
     def _route(self, message: ToWorker) -> None:
         match message:
-            case Prepare() | Detokenize():
+            case Prepare() | Detokenize() | Embed():
                 if self._prompts is not None:
                     self._prompts.put(message)
             case Cancel(epoch, request) if self._drops(epoch, request):
@@ -264,6 +271,10 @@ class Worker:
                 logger.info("shutdown_requested")
                 self._told_to_end.set()
                 _exit(0)
+
+    def _embed(self, wanted: Wanted) -> None:
+        if self._engine is not None:
+            self._engine.inbox.put(wanted)
 
     def _drops(self, epoch: Epoch, request: RequestNo) -> bool:
         """Cancel a question to the prepare threads, or a sequence that the engine has not got yet.

@@ -4,6 +4,8 @@ The backend makes a `ModelFacts`, `Ready` carries it to the front, `WorkerStatus
 fact is a field here and a value in each backend.
 """
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 MAX_SEQUENCES = 256
@@ -24,6 +26,18 @@ class EngineDevice(Struct, frozen=True, array_like=True):
     memory_total_bytes: int
 
 
+class Pooling(StrEnum):
+    """How the vectors of an input's tokens become one: their mean, the first or the last token's.
+
+    `RANK` models make no embedding: they score a query with a document.
+    """
+
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+    RANK = "rank"
+
+
 class ModelFacts(Struct, frozen=True, kw_only=True):
     """The loaded model, its KV cache and its placement, as obtained and not as configured.
 
@@ -39,6 +53,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `asynchronous` | a device computes while the process does something else |
     | `device_bytes` | memory that model and cache occupy on GPUs |
     | `template_error` | why the chat template cannot be used: chats are refused |
+    | `generates` | false for a model that only embeds or ranks |
+    | `embedding_size` | numbers of an embedding; 0 where there are none |
+    | `embedding_tokens` | tokens of the longest input of an embedding or a score |
     | `adapters` | names of the LoRA adapters that a request may choose |
     | `can_infill` | the model has fill-in-the-middle tokens |
     | `metadata` | the short entries of the model file's header |
@@ -68,6 +85,10 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     devices: tuple[EngineDevice, ...] = ()
     system_info: str = ""
     template_error: str = ""
+    generates: bool = True
+    embedding_size: int = 0
+    embedding_tokens: int = 0
+    pooling: Pooling = Pooling.MEAN
     adapters: tuple[str, ...] = ()
     can_infill: bool = False
     metadata: Metadata = {}

@@ -32,7 +32,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -43,8 +43,13 @@ HEARTBEAT_S = 0.25
 MAX_TOP_LOGPROBS = 256
 """More than any client may ask for, and fewer than any vocabulary has."""
 
+MAX_RULED_TOKENS = 1024
+
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
+SamplerState = Annotated[tuple[float, ...], Meta(max_length=8)]
+"""The state of a sampler that has one, such as mirostat's mu. It is a function of the tokens chosen
+and of their logits. A replay cannot make those again, so the state is logged with the tokens."""
 
 
 class FinishReason(StrEnum):
@@ -112,6 +117,16 @@ class InfillPrompt(Struct, frozen=True, array_like=True, tag=True):
 Prompt = TextPrompt | TokenPrompt | ChatPrompt | InfillPrompt
 
 
+class PairPrompt(Struct, frozen=True, array_like=True, tag=True):
+    """A query and a document that a reranker scores together."""
+
+    query: str
+    document: str
+
+
+EmbeddingInput = TextPrompt | TokenPrompt | PairPrompt
+
+
 # down: front to worker
 
 
@@ -128,6 +143,23 @@ class Prepare(Message, frozen=True):
     prompt: Prompt
     reserve: Annotated[int, Meta(ge=0)] | None = 0
     constraint: Constraint | None = None
+
+
+class TokenRules(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """vLLM's rules for an answer's tokens.
+
+    A token of `stop` ends the answer as an end token does. Unless `allowed` is empty, no other
+    token is generated. Before `min_tokens` no end token is, and no stop string counts. With
+    `keeps_stop` the text has the stop string that ended it.
+    """
+
+    stop: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    allowed: Annotated[Tokens, Meta(max_length=MAX_RULED_TOKENS)] = ()
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
+    keeps_stop: bool = False
+
+
+NO_RULES = TokenRules()
 
 
 class LogprobsWanted(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -149,7 +181,7 @@ class Generate(Message, frozen=True):
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
-    applied to all of its tokens.
+    applied to all of its tokens. `sampler_state` is that of the last `Delta`.
     """
 
     request: RequestNo
@@ -167,6 +199,8 @@ class Generate(Message, frozen=True):
     constraint: Constraint | None = None
     adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
     logprobs: LogprobsWanted | None = None
+    rules: TokenRules = NO_RULES
+    sampler_state: SamplerState = ()
 
 
 class Cancel(Message, frozen=True):
@@ -183,6 +217,20 @@ class Detokenize(Message, frozen=True):
 
     request: RequestNo
     sequences: tuple[Tokens, ...]
+
+
+class Embed(Message, frozen=True):
+    """Compute the embedding of each input, or the score of each pair. Answered by `Embedded`, or
+    `Refused`.
+
+    `truncate` cuts inputs that are too long; else they are refused. `dimensions` keeps so many
+    numbers of each embedding. `Cancel` drops it, and no answer follows.
+    """
+
+    request: RequestNo
+    inputs: Annotated[tuple[EmbeddingInput, ...], Meta(min_length=1)]
+    truncate: bool = False
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
 class ExportKv(Message, frozen=True):
@@ -224,7 +272,9 @@ class Attach(Message, frozen=True):
         return f"Attach({self.epoch} to {self.successor}, endpoint={self.endpoint!r})"
 
 
-ToWorker = Prepare | Generate | Cancel | Detokenize | ExportKv | ImportKv | Shutdown | Attach
+ToWorker = (
+    Prepare | Generate | Cancel | Detokenize | Embed | ExportKv | ImportKv | Shutdown | Attach
+)
 
 
 # up: worker to front
@@ -288,6 +338,21 @@ class Detokenized(Message, frozen=True):
     pieces: tuple[bytes, ...]
 
 
+class Embedding(Struct, frozen=True, array_like=True):
+    """One input's result: little-endian float32 of length 1 (L2), or the one score of a pair.
+    `n_tokens` of the input were computed."""
+
+    vector: bytes
+    n_tokens: int
+
+
+class Embedded(Message, frozen=True):
+    """The results of an `Embed`, in the order of its inputs."""
+
+    request: RequestNo
+    embeddings: tuple[Embedding, ...]
+
+
 class Started(Struct, frozen=True, array_like=True):
     """A sequence left the worker's queue; `n_cached` of its tokens were found in the KV cache."""
 
@@ -324,7 +389,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     `by_end_token`: the model has generated an end token, which is not one of `tokens`.
     `stopped_by` is the index in `Generate.stop` of the stop string that ended the sequence.
     `logprobs` are those of `tokens` where the request wants them, and `prompt_logprobs` those of
-    the whole prompt, in the delta of position 0."""
+    the whole prompt, in the delta of position 0. `sampler_state` is that after `tokens`."""
 
     request: RequestNo
     position: int
@@ -335,6 +400,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     stopped_by: int | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    sampler_state: SamplerState = ()
 
     @property
     def n_generated(self) -> int:
@@ -424,6 +490,7 @@ FromWorker = (
     | Prepared
     | Refused
     | Detokenized
+    | Embedded
     | Step
     | Finished
     | KvMoved

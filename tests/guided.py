@@ -11,7 +11,7 @@ from gpufc.answer_format import AnswerFormat, constraint_of
 
 END = 256
 FIRST_WORD = 257
-MAX_TOKENS = 500
+MAX_TOKENS = 800
 
 
 class Vocabulary:
@@ -59,14 +59,15 @@ class Walker:
         self.ends = ends
         self.vocabulary = Vocabulary(words, control)
         lark = grammar_of(constraint_of(answer, "tools"), control)
-        self.grammar = llg.with_tokens(lark, list(self.vocabulary.control))
-        self.tokenizer = llg.Tokenizer(self.vocabulary, self.vocabulary.n_vocab)
+        grammar = llg.with_tokens(lark, list(self.vocabulary.control))
+        tokenizer = llg.Tokenizer(self.vocabulary, self.vocabulary.n_vocab)
+        self.matcher = llg.Matcher(tokenizer, grammar)
 
     def text(self, seed: int, start: str = "") -> str | None:
         """One answer, ended by an end token or because nothing may follow. None if it has not
         ended after `MAX_TOKENS`."""
         choice = random.Random(seed)
-        matcher = llg.Matcher(self.tokenizer, self.grammar)
+        matcher = self.matcher.copy()
         first = self.vocabulary.tokens(start)
         assert matcher.consume(first) == len(first)
         written = start.encode()
@@ -88,7 +89,7 @@ class Walker:
 
     def allows(self, text: str) -> bool:
         """Whether this text is an answer."""
-        matcher = llg.Matcher(self.tokenizer, self.grammar)
+        matcher = self.matcher.copy()
         data = self.vocabulary.tokens(text)
         return matcher.consume(data) == len(data) and matcher.is_accepting
 

@@ -146,7 +146,53 @@ def test_a_call_in_a_free_answer_is_bound_from_its_first_marker(
     guided = Guided(template, Wish(FUNCTIONS), as_text=as_text)
     for text in guided.walker.texts(N_WALKS):
         check(guided.read(text), text)
-    for text in guided.walker.texts(N_WALKS, guided.first):
+    for text in guided.walker.texts(3 * N_WALKS, guided.first):
         answer = guided.read(text)
         assert answer.calls, text
         check(answer, text)
+
+
+OPENINGS = {
+    "kimi-k3": "<|open|>think<|sep|>",
+    "kimi": "<think>",
+    "deepseek": "<think>\n",
+    "glm": "<think>",
+    "mistral": "[THINK]",
+    "gemma": "<|channel>thought\n",
+    "hermes": "<|im_start|>assistant\n<think>\n",
+    "json": "<think>\n",
+}
+
+
+@pytest.mark.parametrize("name", OPENINGS)
+def test_reasoning_that_the_prompt_has_opened_ends_before_the_call(name: str) -> None:
+    template = TEMPLATES[name][-1] if name != "deepseek" else TEMPLATES[name][0]
+    guided = Guided(template, Wish(FUNCTIONS, must_call=True, most=1), opening=OPENINGS[name])
+    reasoned = 0
+    for text in guided.walker.texts(2 * N_WALKS):
+        answer = guided.read(text)
+        assert (len(answer.calls), answer.text) == (1, ""), text
+        check(answer, text)
+        reasoned += bool(answer.reasoning)
+    assert reasoned
+
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}}
+SCHEMA |= {"required": ["n"], "additionalProperties": False}
+WITH_JSON = [(name, template) for name, template in GUIDED_AUTO if name != "llama"]
+"""A call of Llama begins like JSON."""
+
+
+@pytest.mark.parametrize(("name", "template"), WITH_JSON)
+def test_an_answer_with_a_schema_is_json_or_calls(name: str, template: str) -> None:
+    guided = Guided(template, Wish(FUNCTIONS, schema=SCHEMA))
+    n_texts = 0
+    for text in guided.walker.texts(4 * N_WALKS):
+        answer = guided.read(text)
+        check(answer, text)
+        if not answer.calls:
+            n_texts += 1
+            assert Draft202012Validator(SCHEMA).is_valid(json.loads(answer.text)), text
+    assert n_texts
+    [first, *_] = guided.walker.texts(N_WALKS, guided.first)
+    assert guided.read(first).calls

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from engine_worker.backend.candidates import CandidateFinder, Logits
+from engine_worker.backend.embedder import Embedder
 from gpufc.adapters import Adapters
 from gpufc.facts import MAX_SEQUENCES, ModelFacts
 
@@ -70,14 +71,15 @@ class SpecialTokens(Struct, frozen=True, kw_only=True):
     """A vocabulary's special tokens.
 
     `names` are what chat templates call them (`bos_token`, …), with their spellings. `first` and
-    `last` are put around a text that is tokenized with special tokens. `infill` is None for a model
-    that was not trained to fill a gap.
+    `last` are put around a text that is tokenized with special tokens, `between` between the texts
+    of a pair. `infill` is None for a model that was not trained to fill a gap.
     """
 
     tokens: tuple[SpecialToken, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     first: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
     infill: InfillTokens | None = None
 
 
@@ -135,6 +137,11 @@ class Backend(Protocol):
     def import_state(self, slot: int, memory: memoryview) -> bool:
         """Fill the empty `slot` with a state that a worker of the same fingerprint has exported.
         False if that fails; the slot is then empty."""
+        ...
+
+    def embedder(self) -> Embedder:
+        """The embedder, made at the first call. Closed with the backend. Raises `RequestError`
+        where memory is short now."""
         ...
 
     def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:

@@ -17,22 +17,24 @@ _GAP = r"/[ \n]{1,2}/"
 """Blanks around reasoning."""
 
 
-def lark_of(answer: AnswerFormat, control: Sequence[str]) -> str:
+def lark_of(answer: AnswerFormat, control: Sequence[str], *, loose: bool = False) -> str:
     """The grammar of a format, for a model that has these control tokens.
+
+    `loose`: functions that are not strict are called with arguments of the right types only.
 
     Raises `InvalidGrammar`.
     """
     lark = Lark(control)
     if answer.trigger and answer.calls is not None:
-        return lark.text(_free(lark, answer, answer.calls))
-    return lark.text(_anchored(lark, answer))
+        return lark.text(_free(lark, answer, answer.calls, loose))
+    return lark.text(_anchored(lark, answer, loose))
 
 
-def _anchored(lark: Lark, answer: AnswerFormat) -> str:
+def _anchored(lark: Lark, answer: AnswerFormat, loose: bool) -> str:
     """Spans, then calls or text."""
     bodies = []
     if answer.calls is not None:
-        bodies.append(_calls(lark, answer.calls))
+        bodies.append(_calls(lark, answer.calls, loose))
     if answer.text is not None:
         bodies.append(_text(lark, answer.text, answer.forbidden))
     if not bodies:
@@ -53,7 +55,7 @@ def _anchored(lark: Lark, answer: AnswerFormat) -> str:
     return " ".join(filter(None, (*parts, one_of(bodies))))
 
 
-def _free(lark: Lark, answer: AnswerFormat, calls: Calls) -> str:
+def _free(lark: Lark, answer: AnswerFormat, calls: Calls, loose: bool) -> str:
     """Free text until the trigger, with which calls begin. Reasoning is a part of the text."""
     trigger = answer.trigger
     not_first = answer.text.not_first if answer.text else ""
@@ -62,7 +64,7 @@ def _free(lark: Lark, answer: AnswerFormat, calls: Calls) -> str:
     controls = lark.controls((answer.inside, *ends))
     free = lark.terminal(text)
     before = f"({free} {one_of(controls)})* " if controls else ""
-    called = f"{lark.until(trigger, text)} {_calls(lark, calls, skipped=trigger)}"
+    called = f"{lark.until(trigger, text)} {_calls(lark, calls, loose, trigger)}"
     return f"{before}({free} | {called})"
 
 
@@ -76,9 +78,9 @@ def _text(lark: Lark, text: Text, forbidden: Sequence[str]) -> str:
     return " ".join(filter(None, (lark.exact(around.begin), inner)))
 
 
-def _calls(lark: Lark, calls: Calls, skipped: str = "") -> str:
+def _calls(lark: Lark, calls: Calls, loose: bool, skipped: str = "") -> str:
     """The calls, without the text `skipped` at their beginning."""
-    writer = Writer(lark, calls.members)
+    writer = Writer(lark, calls.members, loose=loose)
     arguments = [writer.arguments(function) for function in calls.functions]
     spans = [function.around for function in calls.functions]
     each = _one(lark, spans, arguments)

@@ -12,9 +12,9 @@ from typing import Any
 from msgspec import Struct
 
 from engine_worker.constraints.enforced import Schema, definitions, enforced, of_types, relaxed
-from engine_worker.constraints.lark import Lark, one_of, quoted, some, without
-from engine_worker.constraints.limits import MAX_REPEATS
-from engine_worker.constraints.schema import ASSERTIONS, FORMATS
+from engine_worker.constraints.lark import Lark, one_of, some, without
+from engine_worker.constraints.raw_strings import raw_pattern, require
+from engine_worker.constraints.schema import ASSERTIONS
 from gpufc.answer_format import KEY, TYPE, Function, Members
 from gpufc.errors import InvalidGrammar
 from gpufc.json_types import types_of
@@ -23,9 +23,6 @@ _OF_OBJECTS = frozenset(
     ("type", "properties", "required", "additionalProperties", "$defs", "definitions")
 )
 """The keywords of a schema whose members can be written one by one."""
-_OF_STRINGS = frozenset(("type", "enum", "const", "minLength", "maxLength"))
-"""The keywords that are enforced in a raw string."""
-_BARE = frozenset(("null", "boolean", "number", "integer", "string"))
 
 
 class Member(Struct, frozen=True):
@@ -38,14 +35,18 @@ class Member(Struct, frozen=True):
 class Writer:
     """Writes the arguments of one format's functions."""
 
-    def __init__(self, lark: Lark, members: Members | None) -> None:
+    def __init__(self, lark: Lark, members: Members | None, *, loose: bool = False) -> None:
+        """`loose`: of a function that is not strict, only the types of its parameters count."""
         self._lark = lark
         self._members = members
+        self._loose = loose
 
     def arguments(self, function: Function) -> str:
         """The expression of a function's arguments; possibly empty. Raises `InvalidGrammar`."""
         try:
             schema = _closed(function.schema)
+            if self._loose and not function.strict:
+                return self._written(_typed(schema), strict=False)
             try:
                 return self._written(schema, strict=True)
             except InvalidGrammar:
@@ -62,7 +63,7 @@ class Writer:
 
     def _one_by_one(self, schema: Schema, members: Members, *, strict: bool) -> str:
         if strict:
-            _require(schema, _OF_OBJECTS)
+            require(schema, _OF_OBJECTS)
         properties = schema.get("properties")
         if not isinstance(properties, Mapping):
             return self._any_members(schema, members, strict=strict)
@@ -123,16 +124,13 @@ class Writer:
 
     def _raw(self, schema: Schema, types: frozenset[str], members: Members, *, strict: bool) -> str:
         """A raw string and its closing text."""
-        end = members.string.end
         try:
-            values, pattern = _raw_values(schema, types, members.forbidden)
+            pattern = raw_pattern(schema, types, members.forbidden)
         except InvalidGrammar:
             if strict:
                 raise
-            values, pattern = (), without(members.forbidden)
-        if values:
-            return one_of([f"{quoted(value)} {self._lark.exact(end)}" for value in values])
-        return self._lark.until(end, pattern)
+            pattern = without(members.forbidden)
+        return self._lark.until(members.string.end, pattern)
 
     def _listed(self, members: Sequence[Member], between: str) -> str:
         """Members in their order, with a text between those that are written."""
@@ -151,43 +149,16 @@ class Writer:
         return f"{one_of(firsts)}?" if firsts else ""
 
 
-def _raw_values(
-    schema: Schema, types: frozenset[str], forbidden: Sequence[str]
-) -> tuple[Sequence[str], str]:
-    """The values of a raw string, or the pattern of all of them. Raises `InvalidGrammar`."""
-    alternatives = schema.get("anyOf", schema.get("oneOf"))
-    if isinstance(alternatives, list) and "type" not in schema:
-        for alternative in alternatives:
-            _require(alternative, frozenset(("type",)), "a string beside other types")
-        _require(schema, frozenset(("anyOf", "oneOf")), "a raw string")
-    else:
-        _require(schema, _OF_STRINGS, "a raw string")
-    if not types <= _BARE:
-        raise InvalidGrammar("a string beside objects or lists is not supported")
-    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if isinstance(values, list):
-        strings = [value for value in values if isinstance(value, str)]
-        if len(strings) < len(values) or types != {"string"} or not strings:
-            raise InvalidGrammar("an enum of strings and other values is not supported")
-        if any(text in value for value in strings for text in forbidden):
-            raise InvalidGrammar("a value of an enum has a marker of the model's format in it")
-        return strings, ""
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
-    pattern = without(forbidden)
-    if least or most is not None:
-        if not all(isinstance(n, int) and 0 <= n <= MAX_REPEATS for n in (least, most or 0)):
-            raise InvalidGrammar("minLength or maxLength is too large")
-        pattern += rf" & /(.|\n){{{least},{'' if most is None else most}}}/"
-    return (), pattern
-
-
-def _require(schema: Any, known: frozenset[str], place: str = "the model's format") -> None:
-    """Raises `InvalidGrammar` for a keyword that is not enforced there."""
-    for key, value in (schema if isinstance(schema, dict) else {}).items():
-        if key == "format" and value not in FORMATS:
-            continue
-        if key in ASSERTIONS and key not in known:
-            raise InvalidGrammar(f"{key} is not supported in {place}")
+def _typed(schema: Schema) -> Schema:
+    """The schema of objects with the same properties, of which only the types are left."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {name: of_types(value) for name, value in properties.items()},
+        "required": [name for name in schema.get("required", ()) if name in properties],
+    }
 
 
 def _closed(schema: Schema) -> Schema:

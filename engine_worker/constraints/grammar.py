@@ -17,9 +17,10 @@ from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar
 
 
-def grammar_of(constraint: Constraint, control: Sequence[str] = ()) -> str:
+def grammar_of(constraint: Constraint, control: Sequence[str] = (), *, loose: bool = False) -> str:
     """The grammar of a constraint. That of an answer's format is a Lark text, which
-    `llg.with_tokens` completes: `control` are the control tokens among the format's markers.
+    `llg.with_tokens` completes: `control` are the control tokens among the format's markers; for
+    `loose` see `lark_of`.
 
     Raises `InvalidGrammar`.
     """
@@ -42,7 +43,7 @@ def grammar_of(constraint: Constraint, control: Sequence[str] = ()) -> str:
             _check_grammar(constraint.text)
             return llg.from_gbnf(constraint.text)
         case ConstraintKind.ANSWER:
-            return lark_of(_format(constraint.text), control)
+            return lark_of(_format(constraint.text), control, loose=loose)
 
 
 def _format(text: str) -> AnswerFormat:

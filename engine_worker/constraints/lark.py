@@ -106,6 +106,11 @@ def without(texts: Iterable[str], not_first: str = "") -> str:
     return pattern
 
 
+def any_of(texts: Iterable[str]) -> str:
+    """The pattern of exactly these texts."""
+    return f"/({'|'.join(map(escaped, texts))})/"
+
+
 def one_of(options: Sequence[str]) -> str:
     """Alternatives, in brackets where there are several."""
     return options[0] if len(options) == 1 else f"({' | '.join(options)})"

@@ -10,6 +10,7 @@ A grammar that never ends, fills the memory or overflows the stack dies alone.
 import logging
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +21,9 @@ from engine_worker.disposable import Child, ChildDied
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import EngineUnavailable, InvalidGrammar
 
+if TYPE_CHECKING:
+    from engine_worker.constraints.llg import Tokenizer
+
 logger = logging.getLogger(__name__)
 
 MEMORY_BYTES = 1 << 30
@@ -27,6 +31,8 @@ CPU_S = 1
 """For one constraint."""
 FORMAT_CPU_S = 2
 """For the format of an answer, which has the schemas of all of an agent's tools."""
+FORMAT_WALL_S = 2.2
+"""A client waits no longer than 2.5 s for a refusal."""
 WAIT_S = 0.5
 """Beyond its CPU time, for a child that runs."""
 START_TIMEOUT_S = 15.0
@@ -70,9 +76,8 @@ class Trial:
         with self._lock:
             child = self._ready()
             try:
-                answer = child.call(
-                    _encoder.encode(Task(constraint, control)), _cpu_s(constraint) + WAIT_S
-                )
+                task = _encoder.encode(Task(constraint, control))
+                answer = child.call(task, _wall_s(constraint))
                 tried = _decoder.decode(answer)
             except TimeoutError:
                 self._drop()
@@ -120,6 +125,10 @@ def _cpu_s(constraint: Constraint) -> int:
     return FORMAT_CPU_S if constraint.kind is ConstraintKind.ANSWER else CPU_S
 
 
+def _wall_s(constraint: Constraint) -> float:
+    return FORMAT_WALL_S if constraint.kind is ConstraintKind.ANSWER else CPU_S + WAIT_S
+
+
 # the child's side; llguidance is imported there only
 
 
@@ -127,7 +136,6 @@ def serve(parent: int) -> None:
     """The child: answer frames until stdin ends."""
     disposable.confine(parent, MEMORY_BYTES)
     from engine_worker.constraints import llg
-    from engine_worker.constraints.grammar import grammar_of
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     tokenizer = llg.trial_tokenizer()
@@ -138,21 +146,38 @@ def serve(parent: int) -> None:
     while (frame := disposable.read_message(source)) is not None:
         task = decoder.decode(frame)
         disposable.allow_cpu(_cpu_s(task.constraint))
-        try:
-            grammar = grammar_of(task.constraint, task.control)
-            completed = grammar
-            if task.constraint.kind is ConstraintKind.ANSWER:
-                completed = llg.with_tokens(grammar, llg.TRIAL_CONTROL[: len(task.control)])
-            matcher = llg.Matcher(tokenizer, completed)
-            matcher.mask()
-            if matcher.consume(matcher.forced()):
-                matcher.mask()  # the first choice, where some grammars meet their limit
-            tried = Tried(grammar, matcher.error)
-        except InvalidGrammar as err:
-            tried = Tried(refusal=err.message)
-        except Exception as err:  # values of other types than the keywords have
-            tried = Tried(refusal=f"it is malformed ({type(err).__name__})")
-        disposable.answer(sink, _encoder.encode(tried))
+        disposable.answer(sink, _encoder.encode(_tried(task, tokenizer)))
+
+
+def _tried(task: Task, tokenizer: "Tokenizer") -> Tried:
+    """Compile a constraint. The format of an answer is tried a second time with loose schemas,
+    where no client is promised more."""
+    is_format = task.constraint.kind is ConstraintKind.ANSWER
+    first = _compiled(task, tokenizer)
+    if not (first.refusal and is_format):
+        return first
+    second = _compiled(task, tokenizer, loose=True)
+    return first if second.refusal else second
+
+
+def _compiled(task: Task, tokenizer: "Tokenizer", *, loose: bool = False) -> Tried:
+    from engine_worker.constraints import llg
+    from engine_worker.constraints.grammar import grammar_of
+
+    try:
+        grammar = grammar_of(task.constraint, task.control, loose=loose)
+        completed = grammar
+        if task.constraint.kind is ConstraintKind.ANSWER:
+            completed = llg.with_tokens(grammar, llg.TRIAL_CONTROL[: len(task.control)])
+        matcher = llg.Matcher(tokenizer, completed)
+        matcher.mask()
+        if matcher.consume(matcher.forced()):
+            matcher.mask()  # the first choice, where some grammars meet their limit
+    except InvalidGrammar as err:
+        return Tried(refusal=err.message)
+    except Exception as err:  # values of other types than the keywords have
+        return Tried(refusal=f"it is malformed ({type(err).__name__})")
+    return Tried(grammar, matcher.error)
 
 
 if __name__ == "__main__":

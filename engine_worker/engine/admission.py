@@ -7,8 +7,11 @@ from msgspec import structs
 
 from engine_worker.backend.port import Backend, SpecialToken
 from engine_worker.constraints.guide import Guide
+from engine_worker.prompts.embedding_inputs import require_generation
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
+from engine_worker.sampling.rule_mask import RuleMask
 from engine_worker.sampling.sampler import Sampler
+from engine_worker.sampling.samplers.port import TailsOf
 from engine_worker.text.sequence import Sequence
 from engine_worker.text.stop_matcher import SpecialSplit
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
@@ -22,13 +25,15 @@ def sequence_of(
     *,
     max_jump: int = 0,
     max_prompt_rows: int = 1,
+    tails: TailsOf | None = None,
 ) -> Sequence:
-    """The sequence of a request.
+    """The sequence of a request. `tails` looks up the breakers of DRY.
 
     The front has checked the request already; these checks keep a defect there from ending this
     process. Raises `RequestError`.
     """
     facts = backend.facts
+    require_generation(facts)
     known = len(spec.prompt_tokens) + len(spec.tokens)
     if known > facts.n_ctx:
         raise ContextLengthExceeded(
@@ -39,6 +44,12 @@ def sequence_of(
         raise InvalidRequest("a token id is outside the model's vocabulary", param="prompt")
     if any(not 0 <= token < facts.n_vocab for token, _ in spec.sampling.logit_bias):
         raise InvalidRequest("a token id is outside the vocabulary", param="logit_bias")
+    for param, ids in (
+        ("stop_token_ids", spec.rules.stop),
+        ("allowed_token_ids", spec.rules.allowed),
+    ):
+        if any(not 0 <= token < facts.n_vocab for token in ids):
+            raise InvalidRequest("a token id is outside the vocabulary", param=param)
     if spec.logprobs is not None and spec.logprobs.n_top >= facts.n_vocab:
         raise InvalidRequest("the vocabulary has fewer tokens", param="top_logprobs")
     unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
@@ -46,7 +57,13 @@ def sequence_of(
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
     return Sequence(
         _apart(spec),
-        sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
+        sampler=Sampler(
+            spec.sampling,
+            facts.n_vocab,
+            backend.end_tokens,
+            tails=tails,
+            state=spec.sampler_state,
+        ),
         piece=_piece(spec, backend),
         is_end=backend.is_end,
         n_ctx=facts.n_ctx,
@@ -54,6 +71,7 @@ def sequence_of(
         guide=guide,
         max_jump=max_jump,
         max_prompt_rows=max_prompt_rows,
+        rule_mask=RuleMask.of(spec.rules, facts.n_vocab, backend.end_tokens),
     )
 
 

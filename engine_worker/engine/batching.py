@@ -53,6 +53,8 @@ def picks(work: Work, padding: Pick) -> Iterator[Pick]:
     n_picks = 1 + len(draft)
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
     masks = [None] * n_picks if sequence.guide is None else sequence.guide.masks(draft)
+    if sequence.rule_mask is not None:
+        masks = sequence.rule_mask.over(masks, sequence.n_generated)
     for at, mask in enumerate(masks):
         yield Pick(
             sequence.sampler,

@@ -35,7 +35,7 @@ def load(
         case Speculation.NGRAM:
             return load_model(), PromptLookup()
         case Speculation.DRAFT if not draft_model.serves(config):
-            logger.warning("draft_model_not_loaded reason=the model is recurrent or hybrid")
+            logger.warning("draft_model_not_loaded reason=the model cannot verify drafts")
             return load_model(), None
         case Speculation.DRAFT:
             draft = load_backend(

@@ -1,7 +1,7 @@
 """The engine thread: take requests, compute a step, report it; again.
 
 Carries the scheduler's plans out on a backend. One thread runs it from the first to the last line;
-only `inbox` and `progress` are for other threads.
+only `inbox`, `progress` and `breakers` are for other threads.
 """
 
 import collections.abc
@@ -19,10 +19,13 @@ from engine_worker.constraints.guide import Guide
 from engine_worker.engine.admission import sequence_of
 from engine_worker.engine.batching import batch_of, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
+from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
 from engine_worker.engine.scoring import MAX_PROMPT_ROWS, Scorer
 from engine_worker.kv import edits, transfer
+from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.sampling.batch import Pick, prepare, sampler_for
+from engine_worker.sampling.samplers.breakers import BreakerStore
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import max_jump, scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
@@ -58,15 +61,17 @@ class StepRows(NamedTuple):
     chosen: list[int | RequestError]
 
 
-ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach
-"""The messages that are the engine thread's business."""
+ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach | Wanted
+"""The messages that are the engine thread's business. `Wanted` comes from a prepare thread."""
 
 
 class Engine:
-    """Owns the scheduler and the backend's KV cache; `inbox` is the only way in.
+    """Owns the scheduler and the backend's KV cache; `inbox` is the only way in. Another thread
+    looks for the `breakers` of a sequence before it comes in.
 
-    Every `Generate` that is put into the inbox is answered by exactly one terminal message
-    through `emit`, unless the process ends first.
+    Every `Generate` and `Wanted` that is put into the inbox is answered by exactly one terminal
+    message through `emit`, unless the process ends first. No answer follows to a cancelled
+    `Wanted`.
     """
 
     def __init__(
@@ -106,10 +111,12 @@ class Engine:
             n_spare_outputs=n_spare,
             max_prompt_rows=self._max_prompt_rows,
         )
+        self._embedding = EmbeddingTurn(backend, self._reporter, costs)
         self._guide = guide
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
         self._scorer = Scorer(backend)
+        self.breakers = BreakerStore(backend, facts.n_vocab)
         self._padding = padding_pick(facts.n_vocab)
         self._step = 0
         self._n_cells_used = 0  # after the last step: to count them would delay the next one
@@ -118,11 +125,12 @@ class Engine:
         """Serve until the process ends. Raises `DecodeFailed` when the backend is lost."""
         while True:
             self.take_requests()
-            self.run_step()
+            plan = self.run_step()
+            self.run_embedder(plan)
 
     def take_requests(self) -> None:
         """Handle everything in the inbox; wait for a message when there is nothing to do."""
-        if self.scheduler.is_idle:
+        if self.scheduler.is_idle and self._embedding.is_idle:
             self._count_cells()
             self._note(EnginePhase.IDLE, 0)
             self._handle(self.inbox.get())
@@ -132,13 +140,14 @@ class Engine:
             except Empty:
                 return
 
-    def run_step(self) -> None:
+    def run_step(self) -> Plan | None:
         """Draft, plan, begin, report the step before, prepare, wait, choose, accept.
 
-        A device computes from `begin` to `wait`; the verbs between them run meanwhile.
+        A device computes from `begin` to `wait`; the verbs between them run meanwhile. Returns what
+        was computed, if anything was.
         """
         if self.scheduler.is_idle:
-            return
+            return None
         self._drafting.before_step()
         began = time.monotonic()
         plan, started = self._begin_what_fits()
@@ -151,12 +160,22 @@ class Engine:
             computed = time.monotonic()
             chosen = self._sampler.choose(logits, prepared)
         except DecodeFailed as err:
-            self._reporter.failed(plan.sequences, err)
+            self._reporter.failed(plan.requests, err)
             raise
         gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
         cost = StepCost(plan.n_tokens, computed - began, len(logits), time.monotonic() - computed)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))
+        return plan
+
+    def run_embedder(self, step: Plan | None) -> None:
+        """The embedder's pass after a step."""
+        n_decoding, n_prefill = (step.n_decoding, step.n_prefill) if step else (0, 0)
+        self._embedding.run(n_decoding, n_prefill, self._note_pass)
+
+    def _note_pass(self, n_tokens: int) -> None:
+        self._step += 1
+        self._note(EnginePhase.PREFILL, n_tokens)
 
     def _begin_what_fits(self) -> tuple[Plan, list[Started]]:
         """Begin the first plan that fits into the cache. Returns it, and the starts of all."""
@@ -173,7 +192,7 @@ class Engine:
             except OutOfCells:
                 self._make_room()
             except DecodeFailed as err:
-                self._reporter.failed(plan.sequences, err)
+                self._reporter.failed(plan.requests, err)
                 raise
 
     def _begin(self, plan: Plan) -> None:
@@ -227,10 +246,10 @@ class Engine:
         """Take tokens as long as the guesses before them were right. False if the sequence is
         refused."""
         sequence, draft = work.sequence, work.draft
-        if sequence.prompt_logprobs is not None and sequence.is_full():
+        wanted = sequence.spec.logprobs
+        if wanted is not None and wanted.prompt and sequence.is_full():
             self._finish(sequence)
             return True
-        wanted = sequence.spec.logprobs
         scored = None
         ended, n_held = False, 0
         for token, guess in zip_longest(rows.chosen[first : first + 1 + len(draft)], draft):
@@ -272,6 +291,8 @@ class Engine:
         match message:
             case Generate():
                 self._admit(message)
+            case Wanted():
+                self._embedding.add(message)
             case Cancel(_, request):
                 self._cancel(request)
             case Attach():
@@ -287,6 +308,7 @@ class Engine:
                 self._guide_of(spec),
                 max_jump=self._max_jump,
                 max_prompt_rows=self._max_prompt_rows,
+                tails=self.breakers.tails,
             )
         except RequestError as err:
             self._reporter.refused(spec.request, err)
@@ -306,15 +328,18 @@ class Engine:
 
     def _cancel(self, request: RequestNo) -> None:
         sequence = self.scheduler.find(request)
-        if sequence is not None:
-            self._finish(sequence)
-            self._reporter.cancelled(request)
+        if sequence is None:
+            self._embedding.remove(request)
+            return
+        self._finish(sequence)
+        self._reporter.cancelled(request)
 
     def _begin_anew(self, epoch: Epoch) -> None:
         """Another front has taken over: no client waits for the sequences that there are, and
         their cells become prefixes."""
         for sequence in (*self.scheduler.running, *self.scheduler.waiting):
             self._finish(sequence)
+        self._embedding.remove()
         self._reporter.begin_epoch(epoch)
 
     def _count_cells(self) -> None:

@@ -101,9 +101,9 @@ class Reporter:
     def refused(self, request: RequestNo, err: RequestError) -> None:
         self.send(Refused(self._epoch, request, err.code, err.message, err.param))
 
-    def failed(self, computed: Iterable[Sequence], err: DecodeFailed) -> None:
-        """The backend is lost in a step that computed these sequences."""
+    def failed(self, computed: Iterable[RequestNo], err: DecodeFailed) -> None:
+        """The backend is lost in a step that computed these requests."""
         self.flush()
-        requests = tuple(sorted(sequence.request for sequence in computed))
+        requests = tuple(sorted(computed))
         logger.error("decode_failed reason=%s", err)  # the front may end this process at once
         self._emit(EngineFailed(self._epoch, str(err), requests))

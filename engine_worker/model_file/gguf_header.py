@@ -62,37 +62,6 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
         return [value if isinstance(value, int) else default] * n_layers
 
 
-_POOLING_RANK = 4
-"""LLAMA_POOLING_TYPE_RANK. A model that generates text has no pooling, or the type 0."""
-
-_ENCODERS = frozenset(
-    {
-        *("bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3"),
-        *("modern-bert", "eurobert", "gemma-embedding", "t5", "t5encoder", "clip"),
-        "wavtokenizer-dec",
-    }
-)
-
-
-def require_text_model(header: GgufHeader, path: str) -> None:
-    """Raises `ModelLoadError` for a file that holds no model for text generation."""
-    arch = header.architecture
-    kind = header.text("general.type")
-    if kind in ("adapter", "mmproj", "imatrix") or arch in _ENCODERS:
-        raise ModelLoadError(f"{path} is not a text generation model ({kind or arch})")
-    if header.metadata.get(f"{arch}.attention.causal") is False:
-        raise ModelLoadError(f"{path} is not a text generation model ({arch} for embeddings)")
-    pooling = header.number(f"{arch}.pooling_type")
-    if pooling == _POOLING_RANK or "cls" in header.tensor_bytes:
-        raise ModelLoadError(f"{path} is not a text generation model (a reranker or classifier)")
-    if pooling > 0:
-        raise ModelLoadError(f"{path} is not a text generation model (a model for embeddings)")
-    if not arch or not header.n_tensors:
-        raise ModelLoadError(
-            f"{path} holds no model: {'no weights' if arch else 'no architecture'}"
-        )
-
-
 def original_context(header: GgufHeader) -> int | None:
     """The context up to which a LongRoPE model has its short factors; None for other models.
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from engine_worker.prompts.conversation import Conversation, conversation, marked
+from engine_worker.prompts.embedding_inputs import require_generation
 from engine_worker.prompts.infill import infill_tokens
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
@@ -48,8 +49,11 @@ class PromptPreparer:
         `reserve` None: the text is only counted, so any length will do, and EOS follows where the
         model wants it. Raises `ContextLengthExceeded`, or `InvalidRequest` for token ids outside
         the vocabulary, an empty prompt where the model has no BOS, and what a chat template
-        refuses; also `NeedsApart` and `PrepareCancelled`.
+        refuses, and any prompt with `reserve` for a model that generates no text; also `NeedsApart`
+        and `PrepareCancelled`.
         """
+        if reserve is not None:
+            require_generation(self._facts)
         param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
         n_ctx = self._facts.n_ctx
         limit = None if reserve is None else COUNTED_CONTEXTS * n_ctx

@@ -17,7 +17,9 @@ from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
+    Embed,
     InfillPrompt,
+    PairPrompt,
     Prepare,
     PrepareStatus,
     Preparing,
@@ -34,7 +36,7 @@ SHORT_BYTES = 16 << 10
 BYTES_PER_S = 1 << 20
 """Order: a question of this size lets pass what comes up to a second later and is short."""
 
-Question = Prepare | Detokenize
+Question = Prepare | Detokenize | Embed
 
 
 class Lane(Enum):
@@ -189,16 +191,20 @@ def size_of(question: Question) -> int:
     match question:
         case Detokenize(sequences=sequences):
             return 8 * sum(map(len, sequences))
+        case Embed(inputs=inputs):
+            return sum(map(_size_of_prompt, inputs))
         case Prepare(prompt=prompt, constraint=constraint):
             return _size_of_prompt(prompt) + (len(constraint.text) if constraint else 0)
 
 
-def _size_of_prompt(prompt: Prompt) -> int:
+def _size_of_prompt(prompt: Prompt | PairPrompt) -> int:
     match prompt:
         case TextPrompt(text):
             return len(text)
         case TokenPrompt(tokens):
             return 8 * len(tokens)
+        case PairPrompt(query, document):
+            return len(query) + len(document)
         case InfillPrompt(prefix, suffix, files):
             names_and_texts = sum(len(file.name) + len(file.text) for file in files)
             return len(prefix) + len(suffix) + names_and_texts

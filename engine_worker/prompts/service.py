@@ -15,6 +15,7 @@ from engine_worker.backend.port import Backend
 from engine_worker.disposable import Child
 from engine_worker.prompts import templates
 from engine_worker.prompts.apart import IDLE_S, TokenizerProcess
+from engine_worker.prompts.embedding_inputs import RANK_TEMPLATE, EmbeddingInputs, Wanted
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.queue import Lane, PrepareQueue, Question, Task
 from engine_worker.prompts.spelling import spelt
@@ -23,11 +24,12 @@ from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokeni
 from gpufc.chat import ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.constraint import Constraint
-from gpufc.errors import EngineUnavailable, InvalidGrammar, RequestError
+from gpufc.errors import EngineUnavailable, InvalidGrammar, InvalidRequest, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
+    Embed,
     FromWorker,
     Prepare,
     Prepared,
@@ -51,6 +53,10 @@ OPENING_TOKENS = 16
 StartThread = Callable[[str, Callable[[], None]], None]
 
 
+def _no_embeddings(_wanted: Wanted) -> None:
+    raise InvalidRequest("embeddings are not served here", param="model")
+
+
 def _no_constraints(constraint: Constraint) -> None:
     raise InvalidGrammar("constraints are not served here", param=constraint.param)
 
@@ -58,8 +64,8 @@ def _no_constraints(constraint: Constraint) -> None:
 class PromptService:
     """Answers questions in threads of its own. `put`, `cancel` and `status` are for any thread.
 
-    Every question is answered once, by `Prepared`, `Detokenized` or `Refused`, unless it is
-    cancelled.
+    Every question is answered once, by `Prepared`, `Detokenized` or `Refused`, or passed on to
+    `embed`, unless it is cancelled.
     """
 
     def __init__(
@@ -68,12 +74,14 @@ class PromptService:
         config: ModelConfig,
         send: Callable[[FromWorker], None],
         compile_constraint: Callable[[Constraint], None] = _no_constraints,
+        embed: Callable[[Wanted], None] = _no_embeddings,
     ) -> None:
-        """`compile_constraint` raises `InvalidGrammar` for one that cannot be enforced.
+        """`compile_constraint` raises `InvalidGrammar` for one that cannot be enforced. `embed`
+        takes the inputs of an `Embed` as tokens, and sees to its answer.
 
         Raises `ModelLoadError` if the configured chat template does not exist."""
         self._backend, self._config, self._send = backend, config, send
-        self._compile = compile_constraint
+        self._compile, self._embed = compile_constraint, embed
         self._queue = PrepareQueue()
         own = backend.facts.chat_template
         self.template = templates.chosen(config.chat_template, own, backend.template)
@@ -132,6 +140,9 @@ class PromptService:
             apart,
             special_tokens_in_content=self._config.special_tokens_in_content,
         )
+        inputs = EmbeddingInputs(
+            self._backend.facts, self._tokenizer, self._backend.template(RANK_TEMPLATE), apart
+        )
         helps = False
         while True:
             task = self._queue.take(lane, _patience_s(lane, helps), helps=helps)
@@ -143,7 +154,7 @@ class PromptService:
                     helps = True
                 continue
             try:
-                answer = self._answer(task, preparer)
+                answer = self._answer(task, preparer, inputs)
             except NeedsApart:
                 self._queue.move(task, Lane.APART)
                 continue
@@ -171,8 +182,13 @@ class PromptService:
         spelling = self._backend.spelling
         return b"".join(map(spelling, tokens[-OPENING_TOKENS:])).decode(errors="replace")
 
-    def _answer(self, task: Task, preparer: PromptPreparer) -> FromWorker:
+    def _answer(
+        self, task: Task, preparer: PromptPreparer, inputs: EmbeddingInputs
+    ) -> FromWorker | None:
         match task.question:
+            case Embed() as wanted:
+                self._embed(_with_tokens(wanted, inputs, task.cancelled))
+                return None
             case Prepare(epoch, request, prompt, reserve, constraint):
                 tokens = preparer.prepare(prompt, reserve, task.cancelled)
                 if constraint is not None:
@@ -184,6 +200,14 @@ class PromptService:
                 return Detokenized(
                     epoch, request, spelt(sequences, spelling, n_vocab, task.require_wanted)
                 )
+
+
+def _with_tokens(wanted: Embed, inputs: EmbeddingInputs, cancelled: Callable[[], bool]) -> Wanted:
+    inputs.require_possible(wanted)
+    tokens = [
+        inputs.tokens(one, truncate=wanted.truncate, cancelled=cancelled) for one in wanted.inputs
+    ]
+    return Wanted(wanted.epoch, wanted.request, tuple(tokens), wanted.dimensions)
 
 
 def _patience_s(lane: Lane, helps: bool) -> float | None:

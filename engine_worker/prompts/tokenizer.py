@@ -49,7 +49,8 @@ class Tokenizer:
         self._backend = backend
         special = backend.special_tokens()
         self.special = SpecialTokenFinder(special.tokens)
-        self.first, self.last, self.infill = special.first, special.last, special.infill
+        self.first, self.last, self.between = special.first, special.last, special.between
+        self.infill = special.infill
         self._special_ids = frozenset(token.id for token in special.tokens)
         strips = any(token.strips_left or token.strips_right for token in special.tokens)
         self._vanishing = _WHITESPACE if strips else b""

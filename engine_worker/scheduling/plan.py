@@ -10,6 +10,7 @@ from msgspec import Struct
 from engine_worker.kv.edits import KvEdit
 from engine_worker.kv.slots import Slots
 from engine_worker.text.sequence import Sequence
+from gpufc.ids import RequestNo
 from gpufc.protocol import Started
 
 
@@ -151,6 +152,11 @@ class Plan(Struct, frozen=True):
     def sequences(self) -> list[Sequence]:
         """The sequences that compute tokens in this step."""
         return [work.sequence for work in self.work if isinstance(work, (Decode, Chunk))]
+
+    @property
+    def requests(self) -> list[RequestNo]:
+        """The numbers of these sequences."""
+        return [sequence.request for sequence in self.sequences]
 
     @property
     def n_tokens(self) -> int:

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 from engine_worker.backend.port import Backend, Batch
 from engine_worker.backend.profile import profile_of
 from engine_worker.model_file.gguf_header import read_header
+from engine_worker.model_file.purpose import Purpose, purpose_of
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from gpufc.config import BackendKind, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError, OutOfCells
@@ -47,7 +48,13 @@ def configuration(config: ModelConfig) -> ModelConfig:
 
 
 def require_cuttable(draft: Backend) -> None:
-    """Raise `ModelLoadError` if the draft model's state could not lose a rejected draft."""
+    """Raise `ModelLoadError` if the draft model's state could not lose a rejected draft, or if it
+    generates no text."""
+    if not draft.facts.generates:
+        raise ModelLoadError(
+            f"the draft model ({draft.facts.architecture}) generates no text; choose another"
+            " draft_model_path"
+        )
     if not profile_of(draft.facts).cuts_prefixes:
         raise ModelLoadError(
             f"the draft model ({draft.facts.architecture}) is recurrent or hybrid: its state cannot"
@@ -56,13 +63,15 @@ def require_cuttable(draft: Backend) -> None:
 
 
 def serves(config: ModelConfig) -> bool:
-    """Whether drafts can be verified by the model: not where its state cannot be cut.
+    """Whether drafts can be verified by the model: not where its state cannot be cut, or where it
+    generates no text.
 
     Raises `ModelLoadError` for a broken model file.
     """
     if config.backend is not BackendKind.LLAMA or config.model_path is None:
         return True
-    return not read_header(Path(config.model_path)).state_layers
+    header = read_header(Path(config.model_path))
+    return purpose_of(header) is Purpose.GENERATE and not header.state_layers
 
 
 def require_same_vocabulary(model: Backend, draft: Backend) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from engine_worker.constraints.guide import Guide
+from engine_worker.sampling.rule_mask import RuleMask
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.text.detokenizer import Detokenizer
 from engine_worker.text.logprobs import GeneratedLogprobs, PromptLogprobs, Scored
@@ -34,9 +35,11 @@ class Sequence:
         guide: Guide | None = None,
         max_jump: int = 0,
         max_prompt_rows: int = 1,
+        rule_mask: RuleMask | None = None,
     ) -> None:
         """With a `guide`, up to `max_jump` tokens that it forces are appended at a time. A prompt
-        with log probabilities has up to `max_prompt_rows` rows of logits in a step.
+        with log probabilities has up to `max_prompt_rows` rows of logits in a step. `rule_mask` has
+        the masks of the request's rules.
 
         Raises `InvalidGrammar` if the guide does not allow `Generate.tokens`.
         """
@@ -62,7 +65,10 @@ class Sequence:
         if spec.max_tokens is not None:
             self._limit = min(n_ctx, self.n_prompt + spec.max_tokens)
         self._piece = piece
-        self._is_end = is_end
+        self.rule_mask = rule_mask
+        rules = spec.rules
+        self._is_end = is_end if not rules.stop else lambda t: t in rules.stop or is_end(t)
+        self._n_unstopped = rules.min_tokens  # tokens whose text no stop string is looked for in
         self._by_end_token = False
         self._detokenizer = Detokenizer()
         self._stops = StopMatcher(spec.stop, split)
@@ -79,8 +85,9 @@ class Sequence:
         self._read()
         self._text = ""  # the worker that generated these tokens has sent their text
         self.guide = guide
-        # a forced token that is not computed by itself has no row of logits before it
-        self._max_jump = 0 if self.exact or wanted is not None else max_jump
+        # a forced token that is not computed by itself has no row: no log probability, no mask
+        needs_rows = wanted is not None or rule_mask is not None
+        self._max_jump = 0 if self.exact or needs_rows else max_jump
         if guide is not None:
             self._begin(guide)
 
@@ -145,6 +152,15 @@ class Sequence:
         with log probabilities cannot: a cached cell has no logits.
         """
         return self.spec.cache_prompt and not self.exact and self.prompt_logprobs is None
+
+    @property
+    def may_draft(self) -> bool:
+        """Whether several of its next tokens may be chosen in one step.
+
+        Each choice of a sampler with a state needs the state after the token before. A draft also
+        changes the kernels that an exact replay must repeat.
+        """
+        return self.reuses_prefix and not self.sampler.state
 
     @property
     def is_fed_singly(self) -> bool:
@@ -262,12 +278,15 @@ class Sequence:
         tokens = tuple(self.tokens[self.n_prompt + position :])
         request, finish, by_end_token = self.request, self.finish, self._by_end_token
         if self.logprobs is None:
-            return Delta(request, position, tokens, text, finish, by_end_token, stopped_by)
+            return Delta(
+                *(request, position, tokens, text, finish, by_end_token, stopped_by),
+                sampler_state=self.sampler.state,
+            )
         logprobs = self.logprobs.take()
         of_prompt = () if self.prompt_logprobs is None else self.prompt_logprobs.take()
         return Delta(
             *(request, position, tokens, text, finish, by_end_token, stopped_by),
-            *(logprobs, of_prompt),
+            *(logprobs, of_prompt, self.sampler.state),
         )
 
     def _read(self) -> int | None:
@@ -278,8 +297,12 @@ class Sequence:
             text = self._detokenizer.feed(piece) if piece else self._stops.stand_in(token)
             if self.logprobs is not None:
                 self.logprobs.read(len(text) if piece else 0)
+            if self._n_read <= self._n_unstopped:
+                self._text += text if piece else ""
+                continue
             text, found = self._stops.feed(text)
             self._text += text
             if found is not None:
                 self._stopped_by = found
+                self._text += self.spec.stop[found] if self.spec.rules.keeps_stop else ""
         return self._stopped_by

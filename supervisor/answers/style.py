@@ -93,7 +93,7 @@ def answer_format(
     return AnswerFormat(
         markers=tuple(markers),
         inside=opened,
-        spans=spans if wish.must_call else (*spans, *style.preambles),
+        spans=spans if wish.must_call or wish.schema is not None else (*spans, *style.preambles),
         gaps=style.gaps,
         calls=calls,
         text=text,

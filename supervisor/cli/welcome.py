@@ -27,7 +27,7 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
     if addresses and (token := _token(folder)):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
     lines += [_row("device", text) for text in _devices(status, command)]
-    return [*lines, "", "Try:", *_first_request(addresses[0], command)] if addresses else lines
+    return [*lines, "", "Try:", *_try(addresses[0], status, command)] if addresses else lines
 
 
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
@@ -81,12 +81,23 @@ def _fields(device: Any) -> tuple[str, str, str, int]:
     return name, description, kind, total
 
 
-def _first_request(address: str, command: Callable[[str], str]) -> list[str]:
+def _try(address: str, status: Mapping[str, Any], command: Callable[[str], str]) -> Sequence[str]:
+    """A first request that some model can answer."""
+    workers = status["workers"]
+    if any(worker.get("generates") is not False for worker in workers):
+        body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+        return [f"  {command('chat')}", *_request(f"{address}/v1/chat/completions", body)]
+    if any(worker.get("embedding_size") for worker in workers):
+        return _request(f"{address}/v1/embeddings", '{"input": "Hello!"}')
+    body = '{"query": "greeting", "documents": ["Hello!", "Goodbye!"]}'
+    return _request(f"{address}/v1/rerank", body)
+
+
+def _request(url: str, body: str) -> list[str]:
     return [
-        f"  {command('chat')}",
-        f"  curl {address}/v1/chat/completions \\",
+        f"  curl {url} \\",
         "    -H 'Content-Type: application/json' \\",
-        """    -d '{"messages": [{"role": "user", "content": "Hello!"}]}'""",
+        f"    -d '{body}'",
         "",
     ]
 

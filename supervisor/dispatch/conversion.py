@@ -32,6 +32,8 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         constraint=reading.constraint or request.constraint,
         adapters=request.adapters,
         logprobs=request.logprobs,
+        rules=request.rules,
+        sampler_state=log.sampler_state,
     )
 
 
@@ -53,10 +55,12 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         constraint=message.constraint,
         adapters=message.adapters,
         logprobs=message.logprobs,
+        rules=message.rules,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice
     log.prompt_tokens = message.prompt_tokens
     log.tokens.extend(message.tokens)
+    log.sampler_state = message.sampler_state
     log.n_cached = 0
     return log

@@ -18,6 +18,9 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
+    Embed,
+    Embedded,
+    Embedding,
     Finished,
     Generate,
     Prepare,
@@ -28,9 +31,11 @@ from gpufc.protocol import (
     Tokens,
     ToWorker,
 )
+from supervisor.dispatch import embedding
 from supervisor.dispatch.conversion import from_generate
+from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
 from supervisor.dispatch.group import ModelGroup
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
@@ -39,6 +44,9 @@ from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 
 logger = logging.getLogger(__name__)
+
+MAX_EMBEDDING = 256
+"""Requests for embeddings that may be open at once for one model."""
 
 MAX_QUESTIONS = 1024
 """Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
@@ -145,19 +153,74 @@ class Dispatcher:
             return answer.pieces
         raise InternalError("The engine answered a different question")
 
+    async def embed(self, request: EmbeddingRequest) -> list[Embedding]:
+        """The results of a request's inputs, in their order. Waits for a worker; raises
+        `RequestError`. When the call is cancelled, the engine drops the rest."""
+        self._require_service(request.model)
+        group, began = self._group(request.model), self._clock()
+        if group.n_embedding >= MAX_EMBEDDING:
+            self.ledger.requests.rejected += 1
+            raise Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+        group.n_embedding += 1
+        outcome = Outcome.CANCELLED
+        try:
+            found = await embedding.compute(
+                request.inputs, lambda piece: self._embed_piece(group, request, piece)
+            )
+            self.ledger.tokens.prompt += sum(one.n_tokens for one in found)
+            outcome = Outcome.SUCCEEDED
+            return found
+        except RequestError as err:
+            outcome = embedding.outcome_of(err)
+            raise
+        finally:
+            group.n_embedding -= 1
+            self.ledger.ended(outcome, self._clock() - began)
+            self._changed.set()
+
+    async def _embed_piece(
+        self, group: ModelGroup, request: EmbeddingRequest, piece: Piece
+    ) -> Computed:
+        def message(epoch: Epoch, no: RequestNo) -> Embed:
+            return Embed(epoch, no, piece, request.truncate, request.dimensions)
+
+        answer, fingerprint = await self._put(group, message, is_computed=True)
+        if isinstance(answer, Embedded):
+            return Computed(answer.embeddings, fingerprint)
+        raise InternalError("The engine answered a different question")
+
     async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
         self._require_service(model)
-        group, no = self._group(model), next(self._numbers)
+        group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer, _ = await self._put(group, message)
+        return answer
+
+    async def _put(
+        self,
+        group: ModelGroup,
+        message: Callable[[Epoch, RequestNo], ToWorker],
+        *,
+        is_computed: bool = False,
+    ) -> tuple[Answer, str | None]:
+        """The answer, and the fingerprint of the worker that has given it."""
+        no = next(self._numbers)
+        future: asyncio.Future[tuple[Answer, str | None]]
+        future = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Answer) -> None:
+            if not future.done():  # the worker may be gone when the future is read
+                future.set_result((answer, group.fingerprint(answer.epoch)))
+
         group.questions.add(
             Question(
                 no,
                 lambda epoch: message(epoch, no),
-                answered=lambda answer: None if future.done() else future.set_result(answer),
+                answered=answered,
                 failed=lambda error: None if future.done() else future.set_exception(error),
                 since=self._clock(),
+                is_computed=is_computed,
             )
         )
         group.pump()
@@ -167,6 +230,8 @@ class Dispatcher:
             return await future
         finally:
             group.questions.drop(no)
+            if is_computed:
+                group.pump()  # a sequence may have waited for it
 
     # for health checks, statistics and handlers
 
@@ -239,7 +304,7 @@ class Dispatcher:
         match message:
             case Step():
                 group.step(worker, message)
-            case Prepared() | Detokenized():
+            case Prepared() | Detokenized() | Embedded():
                 group.settle(worker, message)
             case Refused():
                 group.refused(worker, message)

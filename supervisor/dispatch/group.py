@@ -23,9 +23,8 @@ from gpufc.errors import (
     from_wire,
 )
 from gpufc.facts import ModelFacts
-from gpufc.ids import RequestNo
+from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    Detokenized,
     Prepare,
     Prepared,
     Refused,
@@ -73,6 +72,8 @@ class ModelGroup:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
+        self.n_embedding = 0
+        """Requests for embeddings that have not ended. The dispatcher counts them."""
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
@@ -89,8 +90,8 @@ class ModelGroup:
 
     @property
     def idle(self) -> bool:
-        """Whether no sequence is left, cancelling ones included."""
-        return not self._table.jobs
+        """Whether no sequence is left, cancelling ones included, and no embedding."""
+        return not (self._table.jobs or self.n_embedding)
 
     @property
     def has_worker(self) -> bool:
@@ -169,15 +170,14 @@ class ModelGroup:
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
-            self.questions.ask(asked, self._clock())
+            self.questions.ask(asked, self._clock(), may_compute=self._may_compute(asked))
         self.admission.n_beside = self._pool.n_beside
         while (no := self.admission.to_pause()) is not None:
             self._table.pause(self._table.jobs[no])
         aside: list[RequestNo] = []
         while self._pool and (no := self._next()) is not None:
             job = self._table.jobs[no]
-            find = self._pool.idle if self._suspects else self._pool.with_room
-            worker = find(job.bound_to)
+            worker = self._worker_for(job)
             if worker is not None:
                 self._start(job, worker)
             elif job.bound_to is not None and not self._suspects:
@@ -202,11 +202,25 @@ class ModelGroup:
             return None
         return min(suspects, key=lambda job: job.log.n_known).log.no
 
+    def _may_compute(self, worker: WorkerHandle) -> bool:
+        """Whether a worker may get questions that are computed. A suspect runs alone; a question on
+        trial goes first, as long as no suspect runs there."""
+        is_alone = self.questions.on_trial and self._pool.idle(None) is worker
+        return is_alone or not self._suspects
+
+    def _worker_for(self, job: Job) -> WorkerHandle | None:
+        """The worker for a sequence; a suspect's worker computes nothing else."""
+        if not self._suspects:
+            return self._pool.with_room(job.bound_to)
+        worker = self._pool.idle(job.bound_to)
+        is_busy = worker is not None and self.questions.computes_on(worker)
+        return None if is_busy else worker
+
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._prepare(job.stream, [job.log])
-            self.questions.ask(worker, self._clock())
+            self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
         self._pool.took(worker)
@@ -254,7 +268,8 @@ class ModelGroup:
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
-        accused = self._verdicts.accuse(worker, orphans, reason)
+        in_company = self.questions.may_have_killed(worker, reason, now)
+        accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
@@ -263,7 +278,7 @@ class ModelGroup:
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)
-        self.questions.lost(worker, reason, now)
+        self.questions.lost(worker, reason, now, in_company=bool(orphans))
         self.pump()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
@@ -300,7 +315,11 @@ class ModelGroup:
         is_held = job.log.no in self._suspects.accused
         return job.worker is None and (is_held or not self._pool.has(job.bound_to))
 
-    def settle(self, worker: WorkerHandle, message: Prepared | Detokenized) -> None:
+    def fingerprint(self, epoch: Epoch) -> str | None:
+        """The fingerprint of the worker of this epoch, if it is ready."""
+        return self._pool.fingerprint(epoch)
+
+    def settle(self, worker: WorkerHandle, message: Answer) -> None:
         """A worker has answered a question."""
         self.questions.settle(message.request, worker.epoch, message, self._clock())
         self.pump()

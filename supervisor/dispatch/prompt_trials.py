@@ -51,16 +51,26 @@ class PromptTrials:
         return self._refused_until.get(question.fingerprint, question.since) > question.since
 
     def died(
-        self, asked: Sequence[Question], worker: Asked, reason: ExitReason, now: float
+        self,
+        asked: Sequence[Question],
+        worker: Asked,
+        reason: ExitReason,
+        now: float,
+        *,
+        in_company: bool = False,
     ) -> RequestNo | None:
-        """A worker is gone that had not answered these. Returns the accused, which is held."""
-        causes = [question for question in asked if _may_have_caused(question, reason, now)]
+        """A worker is gone that had not answered these. Returns the accused, which is held.
+
+        `in_company`: it had sequences as well. They come into question where a question was
+        computed beside them."""
+        causes = [question for question in asked if may_have_caused(question, reason, now)]
         if not causes:
             return None
         for question in causes:
             question.n_deaths += 1
         victims = [Victim(question.no, question.fingerprint, 0) for question in causes]
-        accused = self._suspects.blame(victims, now)
+        in_company = in_company and causes[0].is_computed
+        accused = self._suspects.blame(victims, now, in_company=in_company)
         if accused is not None:
             self.accused[accused] = causes[0]
             self._deaths[accused] = (worker, reason)
@@ -133,10 +143,14 @@ class PromptTrials:
         )
 
 
-def _may_have_caused(question: Question, reason: ExitReason, now: float) -> bool:
+def may_have_caused(question: Question, reason: ExitReason, now: float) -> bool:
     """Whether a question that was asked and not answered may have caused this end."""
     if reason.questions:
         return question.no in reason.questions
-    if reason.reason is Reason.HUNG:
-        return question.asked_at <= now - HUNG_S
-    return reason.reason in _CRASHES
+    match reason.reason:
+        case Reason.HUNG:
+            return question.asked_at <= now - HUNG_S
+        case Reason.DECODE_FAILED:
+            return question.no in reason.requests
+        case _:
+            return reason.reason in _CRASHES

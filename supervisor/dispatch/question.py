@@ -1,4 +1,4 @@
-"""One question to a worker: a prompt to be tokenized, or tokens to be spelt."""
+"""One question to a worker: a prompt to be tokenized, tokens to be spelt, inputs to be embedded."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import msgspec
 
 from gpufc.errors import RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Detokenized, Prepare, Prepared, ToWorker
+from gpufc.protocol import Detokenized, Embed, Embedded, Prepare, Prepared, ToWorker
 
-Answer = Prepared | Detokenized
+Answer = Prepared | Detokenized | Embedded
 
 
 class Asked(Protocol):
@@ -33,9 +33,12 @@ class Question:
         answered: Callable[[Answer], None],
         failed: Callable[[RequestError], None],
         since: float,
+        is_computed: bool = False,
     ) -> None:
-        """`since`: when it was first put (monotonic seconds)."""
+        """`since`: when it was first put (monotonic seconds). With `is_computed`, the engine thread
+        answers it."""
         self.no = no
+        self.is_computed = is_computed
         self.message = message
         self.answered = answered
         self.failed = failed
@@ -45,11 +48,15 @@ class Question:
 
     @property
     def fingerprint(self) -> bytes:
-        """Equal for questions about the same prompt or the same tokens."""
+        """Equal for questions about the same prompt, tokens or inputs."""
         message = self.message(Epoch(0))
-        if isinstance(message, Prepare):
-            return _digest((message.prompt, message.constraint))
-        return _digest((message, self.no))
+        match message:
+            case Prepare():
+                return _digest((message.prompt, message.constraint))
+            case Embed():
+                return _digest((message.inputs, message.truncate))
+            case _:
+                return _digest((message, self.no))
 
 
 def _digest(subject: object) -> bytes:

@@ -6,12 +6,15 @@ client. No asyncio: answers go to callbacks.
 A worker that crashes may have done so because of a question that it had not answered. Each of
 these is asked again alone: no other question is open, and no sequence is started.
 `prompt_trials` decides about a question at which workers die again.
+
+Embeddings are *computed*: the engine thread answers them between its steps. Such a question waits
+while a sequence that may kill workers runs alone.
 """
 
 from gpufc.errors import EngineCrashSuspect, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Cancel
-from supervisor.dispatch.prompt_trials import PromptTrials
+from supervisor.dispatch.prompt_trials import PromptTrials, may_have_caused
 from supervisor.dispatch.question import Answer, Asked, Question
 from supervisor.fleet.exit_reason import ExitReason
 
@@ -51,14 +54,31 @@ class Questions:
         asked = (question for question, _ in self._asked.values())
         return any(question.n_deaths for question in (*self._unasked.values(), *asked))
 
-    def ask(self, worker: Asked, now: float) -> None:
-        """Ask this worker the questions that wait for one, or a single one that is on trial."""
+    def ask(self, worker: Asked, now: float, *, may_compute: bool = True) -> None:
+        """Ask this worker the questions that wait for one, or a single one that is on trial.
+
+        Without `may_compute`, questions that are computed go on waiting."""
+        waiting = [one for one in self._unasked.values() if may_compute or not one.is_computed]
         if self.on_trial:
-            if not self._asked:
-                self._ask(min(self._unasked.values(), key=lambda one: -one.n_deaths), worker, now)
+            if waiting and not self._asked:
+                self._ask(min(waiting, key=lambda one: -one.n_deaths), worker, now)
             return
-        for question in list(self._unasked.values()):
+        for question in waiting:
             self._ask(question, worker, now)
+
+    def computes_on(self, worker: Asked) -> bool:
+        """Whether a worker has a question that is computed."""
+        return any(question.is_computed for question in self._asked_of(worker))
+
+    def may_have_killed(self, worker: Asked, reason: ExitReason, now: float) -> bool:
+        """Whether a question that is computed may have caused this end of its worker."""
+        return any(
+            question.is_computed and may_have_caused(question, reason, now)
+            for question in self._asked_of(worker)
+        )
+
+    def _asked_of(self, worker: Asked) -> list[Question]:
+        return [question for question, asked in self._asked.values() if asked.epoch == worker.epoch]
 
     def _take_in(self, question: Question) -> None:
         self._unasked[question.no] = question
@@ -89,11 +109,13 @@ class Questions:
             question.answered(outcome)
         return True
 
-    def lost(self, worker: Asked, reason: ExitReason, now: float) -> None:
+    def lost(
+        self, worker: Asked, reason: ExitReason, now: float, *, in_company: bool = False
+    ) -> None:
         """A worker is gone: the questions that it was asked wait for the next one, except one that
-        is accused."""
-        mine = [question for question, asked in self._asked.values() if asked.epoch == worker.epoch]
-        accused = self.trials.died(mine, worker, reason, now)
+        is accused. `in_company`: it had sequences as well, which may have killed it."""
+        mine = self._asked_of(worker)
+        accused = self.trials.died(mine, worker, reason, now, in_company=in_company)
         for question in mine:
             del self._asked[question.no]
             if question.no != accused:

@@ -9,7 +9,7 @@ from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
-from gpufc.protocol import LogprobsWanted, Prompt
+from gpufc.protocol import NO_RULES, LogprobsWanted, Prompt, TokenRules
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 
@@ -95,6 +95,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     reading: ReadingOf = plain
     adapters: Adapters = ()
     logprobs: LogprobsWanted | None = None
+    rules: TokenRules = NO_RULES
 
     @property
     def n_sequences(self) -> int:

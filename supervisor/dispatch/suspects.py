@@ -85,17 +85,23 @@ class Suspects:
         """Whether `token_gained` would change anything."""
         return bool(self.accused or self._in_a_row)
 
-    def died(self, batch: Sequence[Victim], reason: ExitReason, now: float) -> RequestNo | None:
-        """A worker died with these sequences. Returns the accused; `now` is monotonic."""
-        return self.blame(batch, now) if incriminates(reason) else None
+    def died(
+        self, batch: Sequence[Victim], reason: ExitReason, now: float, *, in_company: bool = False
+    ) -> RequestNo | None:
+        """A worker died with these sequences. Returns the accused; `now` is monotonic.
 
-    def blame(self, batch: Sequence[Victim], now: float) -> RequestNo | None:
+        `in_company`: it did something else as well, which may have killed it."""
+        return self.blame(batch, now, in_company=in_company) if incriminates(reason) else None
+
+    def blame(
+        self, batch: Sequence[Victim], now: float, *, in_company: bool = False
+    ) -> RequestNo | None:
         """One of these has caused a death. Returns the accused."""
         stuck = [
             victim for victim in batch if victim.n_tokens <= self._known(victim.fingerprint, now)
         ]
         self._remember(batch, now)
-        if stuck and len(batch) == 1:
+        if stuck and len(batch) == 1 and not in_company:
             self.open.pop(stuck[0].no, None)
             self.accused[stuck[0].no] = stuck[0].fingerprint
             return stuck[0].no

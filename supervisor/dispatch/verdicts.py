@@ -58,11 +58,18 @@ class Verdicts:
             raise EngineCrashSuspect("An equal request killed the engine; it is refused for now")
 
     def accuse(
-        self, worker: WorkerHandle, orphans: Sequence[Job], reason: ExitReason
+        self,
+        worker: WorkerHandle,
+        orphans: Sequence[Job],
+        reason: ExitReason,
+        *,
+        in_company: bool = False,
     ) -> RequestNo | None:
-        """The sequence that a worker's death is held against. To be called before its sequences
-        are taken off it."""
-        accused = self._suspects.died(_victims(orphans, reason), reason, self._clock())
+        """The sequence that a worker's death is held against; `in_company` as in `Suspects.died`.
+        To be called before its sequences are taken off it."""
+        accused = self._suspects.died(
+            _victims(orphans, reason), reason, self._clock(), in_company=in_company
+        )
         self._deaths = {no: death for no, death in self._deaths.items() if no in self._table.jobs}
         if accused is not None:
             self._deaths[accused] = (worker, reason)

@@ -14,6 +14,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import (
     Detokenized,
+    Embedded,
     EngineStatus,
     Finished,
     Prepared,
@@ -24,7 +25,7 @@ from gpufc.protocol import (
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.states import WorkerState
 
-WorkerMessage = Prepared | Refused | Detokenized | Step | Finished
+WorkerMessage = Prepared | Refused | Detokenized | Embedded | Step | Finished
 """The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
 
 

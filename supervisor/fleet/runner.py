@@ -14,7 +14,17 @@ from collections.abc import Callable
 
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch
-from gpufc.protocol import Attach, Boot, FromWorker, Heartbeat, KvMoved, Ready, Shutdown, Step
+from gpufc.protocol import (
+    Attach,
+    Boot,
+    Embedded,
+    FromWorker,
+    Heartbeat,
+    KvMoved,
+    Ready,
+    Shutdown,
+    Step,
+)
 from supervisor.fleet import events as ev
 from supervisor.fleet import refusal
 from supervisor.fleet.edge import Edge, Link
@@ -139,6 +149,8 @@ class WorkerRunner(Line):
         elif (event := ev.of_message(message)) is not None:
             self.post(event)
         elif isinstance(message, WorkerMessage):
+            if isinstance(message, Embedded) and self.worker is not None:
+                self._note_token(message.epoch)
             self._forward(message)
 
     def _on_step(self, step: Step) -> None:
@@ -151,8 +163,13 @@ class WorkerRunner(Line):
     def _note_progress(self, step: Step) -> None:
         self._last_step_at = time.time()
         if not self._token_seen and any(delta.tokens for delta in step.deltas):
+            self._note_token(step.epoch)
+
+    def _note_token(self, epoch: Epoch) -> None:
+        """The engine has computed something for a client."""
+        if not self._token_seen:
             self._token_seen = True
-            self.post(ev.TokenProduced(step.epoch))
+            self.post(ev.TokenProduced(epoch))
 
     def _forward(self, message: WorkerMessage) -> None:
         if self.worker is not None:

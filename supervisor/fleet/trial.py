@@ -1,4 +1,5 @@
-"""A short generation that a worker must finish before it serves. Pure.
+"""A short generation that a worker must finish before it serves; an embedding or a score where the
+model generates nothing. Pure.
 
 A model that loads may still be unusable: weights that are NaN, a cache that does not fit the
 kernels, a driver that fails on the first batch. The trial exercises all of them.
@@ -6,9 +7,14 @@ kernels, a driver that fails on the first batch. The trial exercises all of them
 
 from collections.abc import Callable
 
+from gpufc.facts import Pooling
 from gpufc.ids import RequestId, RequestNo
 from gpufc.protocol import (
+    Embed,
+    Embedded,
+    EmbeddingInput,
     Generate,
+    PairPrompt,
     Prepare,
     Prepared,
     Refused,
@@ -38,6 +44,9 @@ class Trial:
 
     def begin(self, worker: WorkerHandle) -> None:
         """Send the prompt."""
+        if not worker.facts.generates:
+            worker.send(Embed(worker.epoch, NUMBER, (_input(worker),), truncate=True))
+            return
         worker.send(Prepare(worker.epoch, NUMBER, TextPrompt(PROMPT), N_TOKENS))
 
     def feed(self, worker: WorkerHandle, message: WorkerMessage) -> None:
@@ -49,6 +58,8 @@ class Trial:
                 self._settle(f"it refuses a short prompt: {message.message}")
             case Step():
                 self._step(message)
+            case Embedded():
+                self._settle(None)
             case _:
                 self._settle(f"it answers nonsense: {type(message).__name__}")
 
@@ -62,6 +73,11 @@ class Trial:
         settled, self._settled = self._settled, None
         if settled is not None:
             settled(failure)
+
+
+def _input(worker: WorkerHandle) -> EmbeddingInput:
+    is_rank = worker.facts.pooling is Pooling.RANK
+    return PairPrompt(PROMPT, PROMPT) if is_rank else TextPrompt(PROMPT)
 
 
 def _generate(worker: WorkerHandle, prompt: Tokens) -> Generate:

@@ -19,6 +19,9 @@ from gpufc.protocol import (
     Delta,
     Detokenize,
     Detokenized,
+    Embed,
+    Embedded,
+    Embedding,
     Finished,
     FinishReason,
     FromWorker,
@@ -32,6 +35,7 @@ from gpufc.protocol import (
     TokenLogprobs,
     Tokens,
 )
+from supervisor.dispatch.embedding import EmbeddingRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.handover.frames import Frames
 
@@ -52,6 +56,10 @@ class RelayedDispatch(Protocol):
 
     async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> list[Embedding]:
+        """The results of the inputs. Waits for a worker; raises `RequestError`."""
         ...
 
 
@@ -102,7 +110,7 @@ class Relay:
                     relayed.stream.cancel()
                 elif (question := self._questions.get((epoch, request))) is not None:
                     question.cancel()
-            case Prepare() | Detokenize():
+            case Prepare() | Detokenize() | Embed():
                 task = asyncio.create_task(self._ask(model, message))
                 key = message.epoch, message.request
                 self._questions[key] = task
@@ -120,18 +128,26 @@ class Relay:
         self._sequences[message.epoch, message.request] = relayed
         stream.observe(relayed)
 
-    async def _ask(self, model: str, message: Prepare | Detokenize) -> None:
-        epoch, request = message.epoch, message.request
+    async def _ask(self, model: str, message: Prepare | Detokenize | Embed) -> None:
         try:
-            if isinstance(message, Prepare):
-                tokens = await self._dispatch.prepare(model, message.prompt, message.reserve)
-                answer: FromWorker = Prepared(epoch, request, tokens)
-            else:
-                pieces = await self._dispatch.detokenize(model, message.sequences)
-                answer = Detokenized(epoch, request, pieces)
+            self._send(await self._answer(model, message))
         except RequestError as err:
-            answer = _refused(message, err)
-        self._send(answer)
+            self._send(_refused(message, err))
+
+    async def _answer(self, model: str, message: Prepare | Detokenize | Embed) -> FromWorker:
+        epoch, request, dispatch = message.epoch, message.request, self._dispatch
+        match message:
+            case Prepare():
+                tokens = await dispatch.prepare(model, message.prompt, message.reserve)
+                return Prepared(epoch, request, tokens)
+            case Detokenize():
+                pieces = await dispatch.detokenize(model, message.sequences)
+                return Detokenized(epoch, request, pieces)
+            case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
+                asked = EmbeddingRequest(
+                    model=model, inputs=inputs, truncate=truncate, dimensions=dimensions
+                )
+                return Embedded(epoch, request, tuple(await dispatch.embed(asked)))
 
     # progress of this front's sequences
 

@@ -15,6 +15,7 @@ from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import (
     Detokenized,
+    Embedded,
     Finished,
     Prepared,
     Refused,
@@ -27,7 +28,7 @@ from supervisor.handover.frames import Frames
 
 logger = logging.getLogger(__name__)
 
-RELAYED = (Prepared, Refused, Detokenized, Step, Finished)
+RELAYED = (Prepared, Refused, Detokenized, Embedded, Step, Finished)
 """`fleet.port.WorkerMessage`, for `isinstance`."""
 
 

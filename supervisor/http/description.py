@@ -16,18 +16,22 @@ from supervisor.http.generation.chat import ChatFields
 from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import tokens
 from supervisor.http.llama_server.answers import NativeCompletion
+from supervisor.http.llama_server.embeddings import NativeEmbedding, NativeEmbeddingBody
 from supervisor.http.llama_server.state import Props, Slot
 from supervisor.http.llama_server.template import AppliedTemplate
 from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import embeddings as ollama_embeddings
 from supervisor.http.ollama import models as ollama_models
 from supervisor.http.ollama.library import PullBody
 from supervisor.http.openai import media
 from supervisor.http.openai.chat import ChatCompletion
 from supervisor.http.openai.completions import Completion, CompletionBody
+from supervisor.http.openai.embeddings import EmbeddingBody, EmbeddingList
 from supervisor.http.openai.models import Model, ModelList
 from supervisor.http.openapi.document import Json, document, schema_of
 from supervisor.http.openapi.spec import NDJSON, SERVER_SENT_EVENTS, Described, Spec
+from supervisor.http.rerank import RerankBody, Reranked, TextResult
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
@@ -60,6 +64,33 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         answer=Completion,
         stream=SERVER_SENT_EVENTS,
         example={"prompt": "Hello", "max_tokens": 16},
+    ),
+    ("POST", "/v1/embeddings"): Spec(
+        body=EmbeddingBody, answer=EmbeddingList, example={"input": ["Hello", "Goodbye"]}
+    ),
+    **{
+        ("POST", path): Spec(
+            body=NativeEmbeddingBody, answer=list[NativeEmbedding], example={"content": "Hello"}
+        )
+        for path in ("/embedding", "/embeddings")
+    },
+    **{
+        ("POST", path): Spec(
+            body=RerankBody,
+            answer=Reranked | list[TextResult],
+            example={"query": "greeting", "documents": ["Hello", "Goodbye"]},
+        )
+        for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank")
+    },
+    ("POST", "/api/embed"): Spec(
+        body=ollama_embeddings.EmbedBody,
+        answer=ollama_embeddings.Embedded,
+        example={"input": ["Hello", "Goodbye"]},
+    ),
+    ("POST", "/api/embeddings"): Spec(
+        body=ollama_embeddings.EmbeddingsBody,
+        answer=ollama_embeddings.OldEmbedded,
+        example={"prompt": "Hello"},
     ),
     ("POST", "/v1/responses"): Spec(
         body=ResponsesFields,

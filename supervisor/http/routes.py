@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gpufc.errors import Overloaded
 from supervisor.dispatch.request import Scope
+from supervisor.http import rerank
 from supervisor.http.anthropic import claude_code, messages
 from supervisor.http.anthropic import models as anthropic_models
 from supervisor.http.description import described
@@ -25,11 +26,13 @@ from supervisor.http.edge.middleware import (
 from supervisor.http.generation import durable
 from supervisor.http.llama_server import adapters, state, template, tokens
 from supervisor.http.llama_server import completion as native
+from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.ollama import completion as ollama_completion
+from supervisor.http.ollama import embeddings as ollama_embeddings
 from supervisor.http.ollama import library as ollama_library
 from supervisor.http.ollama import models as ollama_models
-from supervisor.http.openai import chat, completions, media, models
+from supervisor.http.openai import chat, completions, embeddings, media, models
 from supervisor.http.openapi import handlers as openapi
 from supervisor.http.openapi.handlers import DESCRIPTION, Description
 from supervisor.http.responses import handlers as responses
@@ -62,6 +65,14 @@ ROUTES = (
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
+    Route("POST", "/v1/embeddings", embeddings.create_embeddings, Scope.GENERATE),
+    Route("POST", "/embedding", llama_embeddings.create_embedding, Scope.GENERATE),
+    Route("POST", "/embeddings", llama_embeddings.create_embedding, Scope.GENERATE),
+    Route("POST", "/v1/rerank", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/v1/reranking", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/v2/rerank", rerank.rerank, Scope.GENERATE),
+    Route("POST", "/api/embed", ollama_embeddings.embed_inputs, Scope.GENERATE),
+    Route("POST", "/api/embeddings", ollama_embeddings.embed_prompt, Scope.GENERATE),
     Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
     Route("GET", "/v1/responses/{response}", responses.get_response, Scope.GENERATE),
     Route("DELETE", "/v1/responses/{response}", responses.delete_response, Scope.GENERATE),
@@ -102,7 +113,12 @@ ROUTES = (
 )
 
 
-LLAMA_SERVER_PATHS = frozenset({"/v1/models", "/v1/completions", "/v1/chat/completions"})
+LLAMA_SERVER_PATHS = frozenset(
+    {
+        *("/v1/models", "/v1/completions", "/v1/chat/completions"),
+        *("/v1/rerank", "/v1/reranking"),
+    }
+)
 """Paths that llama-server also has without `/v1`."""
 
 

@@ -50,7 +50,8 @@ ASKED: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("tools") / "run"
-    with service(folder, environ=FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=0"}) as started:
+    environ = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=0", "GPUFC_N_CTX": "16384"}
+    with service(folder, environ=environ) as started:
         yield started
 
 
@@ -186,4 +187,45 @@ async def test_a_strict_function_that_no_mask_can_enforce_is_refused_and_another
                 assert (error["code"], error["param"]) == ("invalid_grammar", "tools")
                 assert "function f: " in error["message"]
                 assert "uniqueItems" in error["message"]
+    assert gains.restarts() == 0
+
+
+def deep(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        found = {"type": "object", "properties": {"a": found}, "required": ["a"]}
+    return found
+
+
+BOMBS: dict[str, dict[str, Any]] = {
+    "depth": deep(20),
+    "choices": {"enum": [f"value {n}" for n in range(100)]},
+    "counts": {"type": "array", "items": {"type": "string", "minLength": 9999}, "minItems": 9999},
+    "pattern": {"type": "string", "pattern": "^((a*)*(b|a)*a(a|b){200}){1,9999}$"},
+    "loop": {"$ref": "#/properties/a"},
+    "branches": {
+        "oneOf": [{"properties": {f"p{n}": {"type": "integer"}}} for n in range(120)],
+    },
+    "multiples": {"type": "integer", "multipleOf": 9_999_991},
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_function_that_is_hard_to_compile_is_answered_or_refused_and_hurts_no_worker(
+    session: aiohttp.ClientSession, running: Service, strict: bool
+) -> None:
+    gains = Gains(running)
+    for name, schema in BOMBS.items():
+        parameters = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+        function = {"name": "f", "parameters": parameters, "strict": strict}
+        body = ASKED | {
+            "messages": [{"role": "user", "content": "x"}],
+            "tool_choice": "required",
+            "tools": [{"type": "function", "function": function}],
+            "max_tokens": 40,
+        }
+        async with session.post(f"{running.url}/v1/chat/completions", json=body) as response:
+            assert response.status in (200, 400), name
+            if response.status == 400:
+                assert (await response.json())["error"]["code"] == "invalid_grammar", name
     assert gains.restarts() == 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.models import layers
+from tests.models import bert, layers, vocabulary
 from tests.models.layers import (
     CONV,
     DELTA_KEY_HEADS,
@@ -49,6 +49,7 @@ class Family(NamedTuple):
     architecture: str
     keys: Keys
     tensors: list[Tensor]
+    vocabulary: Keys = vocabulary.keys()
 
 
 def _keys(**changes: Any) -> Keys:
@@ -241,11 +242,37 @@ def _qwen3next() -> Family:
 
 def _reranker() -> Family:
     tensors: list[Tensor] = [*_qwen3().tensors, ("cls.output.weight", (WIDTH, 2), "matrix")]
-    return Family("qwen3", _keys(**_HEADS, pooling_type=4), tensors)
+    keys = _keys(**_HEADS, pooling_type=4, classifier__output_labels=["yes", "no"])
+    return Family("qwen3", keys, tensors)
 
 
 def _embedding() -> Family:
     return Family("qwen3", _keys(**_HEADS, pooling_type=3), _qwen3().tensors)
+
+
+BERT = bert.Shape(n_layers=2, n_heads=4, width=64, ffn=128, n_ctx=128)
+BERT_WORDS = [
+    *bert.SPECIALS,
+    *(chr(code) for code in range(33, 127) if not chr(code).isupper()),
+    *(f"##{chr(code)}" for code in range(ord("a"), ord("z") + 1)),
+    *("the", "cat", "sat", "on", "mat", "##ing", "##ed", "hello", "world"),
+]
+
+
+def _bert(pooling: int | None) -> Family:
+    tensors = bert.tensor_sizes(BERT, len(BERT_WORDS))
+    return Family("bert", bert.keys(BERT, pooling), tensors, bert.vocabulary(BERT_WORDS))
+
+
+def _bert_reranker() -> Family:
+    head: list[Tensor] = [
+        ("cls.weight", (BERT.width, BERT.width), "matrix"),
+        ("cls.bias", (BERT.width,), "bias"),
+        ("cls.output.weight", (BERT.width, 1), "matrix"),
+        ("cls.output.bias", (1,), "bias"),
+    ]
+    plain = _bert(4)
+    return plain._replace(tensors=[*plain.tensors, *head])
 
 
 FAMILIES: dict[str, Callable[[], Family]] = {
@@ -266,5 +293,12 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 }
 """Models that generate text."""
 
-OTHERS: dict[str, Callable[[], Family]] = {"reranker": _reranker, "embedding": _embedding}
-"""Decoders that do not generate text."""
+OTHERS: dict[str, Callable[[], Family]] = {
+    "reranker": _reranker,
+    "embedding": _embedding,
+    "bert": lambda: _bert(1),
+    "bert-cls": lambda: _bert(2),
+    "bert-plain": lambda: _bert(None),
+    "bert-reranker": _bert_reranker,
+}
+"""Models that do not generate text: decoders, then encoders."""

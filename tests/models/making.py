@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tests.models import vocabulary
 from tests.models.families import FAMILIES, OTHERS, Family
 
 _PACKED = {"matrix", "embedding", "small", "tiny"}
@@ -40,14 +40,24 @@ def _version() -> str:
 
 
 def _write(path: Path, family: Family) -> None:
-    writer = gguf.GGUFWriter(path, family.architecture)
     keys = {f"{family.architecture}.{key}": value for key, value in family.keys.items()}
-    for key, value in (keys | vocabulary.keys()).items():
-        _add(writer, key, value)
     random = np.random.default_rng(1)
-    for name, sizes, how in family.tensors:
-        numbers = fill(how, sizes, random)
-        writer.add_tensor(name, numbers.astype(np.float16 if how in _PACKED else np.float32))
+    tensors = {
+        name: fill(how, sizes, random).astype(np.float16 if how in _PACKED else np.float32)
+        for name, sizes, how in family.tensors
+    }
+    write(path, family.architecture, keys | family.vocabulary, tensors)
+
+
+def write(
+    path: Path, architecture: str, keys: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """A GGUF file with these keys and tensors."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in keys.items():
+        _add(writer, key, value)
+    for name, numbers in tensors.items():
+        writer.add_tensor(name, numbers)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,7 +13,8 @@ import numpy as np
 
 from engine_worker.backend.candidates import CandidateFinder
 from engine_worker.backend.fake import faults, vocabulary
-from engine_worker.backend.fake.faults import Misspeak, first_time
+from engine_worker.backend.fake.embedder import EMBEDDING_SIZE, EMBEDDING_TOKENS, FakeEmbedder
+from engine_worker.backend.fake.faults import Misspeak, Script, first_time
 from engine_worker.backend.fake.vocabulary import (
     BOS,
     ENDS,
@@ -33,7 +34,7 @@ from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logit
 from gpufc.adapters import adapter_files
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
-from gpufc.facts import ModelFacts
+from gpufc.facts import ModelFacts, Pooling
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 
@@ -90,9 +91,7 @@ class FakeBackend:
         self._n_used = 0
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
-        self.facts = _facts(
-            config, n_sequences, cells, self._n_batch, can_cut=not self._script.uncut
-        )
+        self.facts = _facts(config, n_sequences, cells, self._n_batch, self._script)
 
     @classmethod
     def load(
@@ -191,6 +190,10 @@ class FakeBackend:
         for token, salt in cells:
             self._append(slot, token, salt)
         return True
+
+    def embedder(self) -> FakeEmbedder:
+        """See `Backend`."""
+        return FakeEmbedder(self._script, self._commit, ranks=bool(self._script.ranks))
 
     def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:
         return ()
@@ -304,7 +307,7 @@ def _is_unified(config: ModelConfig) -> bool:
 
 
 def _facts(
-    config: ModelConfig, n_sequences: int, cells: int, n_batch: int, *, can_cut: bool
+    config: ModelConfig, n_sequences: int, cells: int, n_batch: int, script: Script
 ) -> ModelFacts:
     name = f"fake/{N_VOCAB}/{config.model_path or ''}"
     room = cells if _is_unified(config) else cells // n_sequences
@@ -323,11 +326,15 @@ def _facts(
         n_params=0,
         model_bytes=0,
         unified=_is_unified(config),
-        can_cut=can_cut,
+        can_cut=not script.uncut,
         chat_template=CHATML,
         bos_text=SPECIALS[BOS],
         eos_text=SPECIALS[EOS],
         system_info="fake",
+        generates=not (script.embeds or script.ranks),
+        embedding_size=0 if script.ranks else EMBEDDING_SIZE,
+        embedding_tokens=min(config.n_ctx, EMBEDDING_TOKENS),
+        pooling=Pooling.RANK if script.ranks else Pooling.MEAN,
         adapters=tuple(file.name for file in adapter_files(config.adapters)),
         can_infill=True,
         metadata={"general.architecture": "fake", "general.file_type": 0},

@@ -13,6 +13,8 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     leak_kb=64           each decode keeps that much more memory
     window=32            tokens attend to so many before them, and each token that is computed in
                          one cache for all takes the cell of another slot that its window has passed
+    embeds=1             the model only embeds texts, or
+    ranks=1              it only ranks documents
     uncut=1              a slot is copied whole or not at all, as the state of a recurrent model
 
 A file `MODEL.script` next to the model's file adds to it, for that model only. The model's file
@@ -61,6 +63,8 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     leak_kb: int = 0
     window: int = 0
     uncut: int = 0
+    embeds: int = 0
+    ranks: int = 0
 
 
 def script_of(config: ModelConfig) -> Script:

@@ -6,7 +6,7 @@ the process on some misuse, so batches are checked here first.
 
 import ctypes
 from itertools import compress
-from typing import Any, Self
+from typing import Self
 
 import llama_cpp
 import llama_cpp.llama_cpp as lc
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from engine_worker.backend.candidates import CandidateFinder
 from engine_worker.backend.llama.adapters import AppliedAdapters
+from engine_worker.backend.llama.batch import BatchArrays
 from engine_worker.backend.llama.bindings import ContextPointer, ModelPointer, library_of
+from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.finders import HostFinder, host_finders
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
@@ -41,8 +43,10 @@ class LlamaBackend:
         self._memory = lc.llama_get_memory(loaded.context)
         self._window = int(lc.llama_model_n_swa(loaded.model))
         self._vocabulary = vocabulary
-        self._batch = _BatchArrays(lc.llama_n_batch(loaded.context))
+        self._batch = BatchArrays(lc, lc.llama_n_batch(loaded.context))
         self._graph_finders = loaded.graph_finders
+        self._new_embedder = loaded.new_embedder
+        self._embedder: LlamaEmbedder | None = None
         self._host_finders: tuple[HostFinder, ...] = ()
         self._n_outputs = self._n_computed = 0  # of the last pass
         self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
@@ -143,6 +147,14 @@ class LlamaBackend:
         self._host_finders = host_finders(library_of(lc), self.facts.n_vocab, n_threads)
         return (*self._graph_finders, *self._host_finders)
 
+    def embedder(self) -> LlamaEmbedder:
+        """See `Backend`."""
+        if self._embedder is None:
+            self._embedder = self._new_embedder()
+            if not self.facts.generates:
+                self._context = None  # it is the embedder's now
+        return self._embedder
+
     def remove(self, slot: int, start: int = 0) -> None:
         if not lc.llama_memory_seq_rm(self._memory, slot, start, -1):
             raise DecodeFailed(f"slot {slot} cannot be cut at {start}: can_cut is false")
@@ -197,9 +209,12 @@ class LlamaBackend:
     def close(self) -> None:
         """See `Backend`. A second call does nothing."""
         context, self._context = self._context, None
+        embedder, self._embedder = self._embedder, None
         model, self._model = self._model, None
         finders, self._graph_finders = self._graph_finders, ()
         host_finders, self._host_finders = self._host_finders, ()
+        if embedder is not None:
+            embedder.close()
         if context is not None:
             lc.llama_free(context)
         for finder in (*finders, *host_finders):
@@ -209,6 +224,8 @@ class LlamaBackend:
 
     def _check(self, batch: Batch) -> None:
         """Refuse a batch for which llama.cpp would abort the process: see `n_outputs_max`."""
+        if not self.facts.generates:
+            raise DecodeFailed("a batch for a model that generates no text")
         n_tokens, n_outputs = len(batch.tokens), sum(batch.outputs)
         if not 0 < n_tokens <= self._batch.capacity or n_outputs > self.facts.max_outputs:
             raise DecodeFailed(
@@ -225,35 +242,3 @@ def _part(batch: Batch, members: NDArray[np.bool_]) -> Batch:
         list(compress(batch.sequences, members)),
         list(compress(batch.outputs, members)),
     )
-
-
-class _BatchArrays:
-    """The memory of one `llama_batch`, made once and filled by slices, with no object per token."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._tokens = np.zeros(capacity, np.int32)
-        self._positions = np.zeros(capacity, np.int32)
-        self._sequences = np.zeros(capacity, np.int32)
-        self._outputs = np.zeros(capacity, np.int8)
-        self._ones = np.ones(capacity, np.int32)
-        # the list of sequences of each token has one entry, which lies in `_sequences`
-        first = self._sequences.ctypes.data
-        self._pointers = np.arange(capacity, dtype=np.int64) * 4 + first
-        self._batch = lc.llama_batch()
-        int32_p = ctypes.POINTER(ctypes.c_int32)
-        self._batch.token = ctypes.cast(self._tokens.ctypes.data, int32_p)
-        self._batch.pos = ctypes.cast(self._positions.ctypes.data, int32_p)
-        self._batch.n_seq_id = ctypes.cast(self._ones.ctypes.data, int32_p)
-        self._batch.seq_id = ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(int32_p))
-        self._batch.logits = ctypes.cast(self._outputs.ctypes.data, ctypes.POINTER(ctypes.c_int8))
-
-    def fill(self, batch: Batch) -> Any:
-        """`batch` as a `llama_batch`, valid until the next call."""
-        n_tokens = len(batch.tokens)
-        self._tokens[:n_tokens] = batch.tokens
-        self._positions[:n_tokens] = batch.positions
-        self._sequences[:n_tokens] = batch.sequences
-        self._outputs[:n_tokens] = batch.outputs
-        self._batch.n_tokens = n_tokens
-        return self._batch

@@ -75,6 +75,7 @@ class VocabularyBindings(Protocol):
     """llama.cpp's vocabularies."""
 
     LLAMA_VOCAB_TYPE_NONE: int
+    LLAMA_VOCAB_TYPE_WPM: int
     LLAMA_TOKEN_ATTR_RSTRIP: int
     LLAMA_TOKEN_ATTR_LSTRIP: int
     LLAMA_TOKEN_ATTR_USER_DEFINED: int
@@ -128,7 +129,30 @@ class SamplerBindings(Protocol):
     def llama_sampler_free(self, sampler: SamplerPointer, /) -> None: ...
 
 
-class Bindings(ModelBindings, ContextBindings, VocabularyBindings, SamplerBindings, Protocol):
+class EmbeddingBindings(ContextBindings, Protocol):
+    """llama.cpp's embeddings, and the computing of batches for them."""
+
+    llama_batch: Any
+
+    def llama_get_memory(self, context: ContextPointer | None, /) -> MemoryPointer | None: ...
+    def llama_memory_seq_rm(
+        self, memory: MemoryPointer, sequence: int, start: int, end: int, /
+    ) -> bool: ...
+    def llama_encode(self, context: ContextPointer | None, batch: Any, /) -> int: ...
+    def llama_decode(self, context: ContextPointer | None, batch: Any, /) -> int: ...
+    def llama_get_embeddings(self, context: ContextPointer | None, /) -> Any: ...
+    def llama_get_embeddings_seq(self, context: ContextPointer | None, sequence: int, /) -> Any: ...
+    def llama_model_n_embd_out(self, model: ModelPointer, /) -> int: ...
+    def llama_model_n_cls_out(self, model: ModelPointer, /) -> int: ...
+
+
+class Bindings(
+    ModelBindings,
+    EmbeddingBindings,
+    VocabularyBindings,
+    SamplerBindings,
+    Protocol,
+):
     """The module `llama_cpp.llama_cpp` as loading and the finders use it. Only `backend` imports
     the module, and passes it on. An enum's values are read by `constant`."""
 

@@ -6,8 +6,9 @@ not suffice after all, the next attempt puts fewer layers on it.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -22,6 +23,15 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 from engine_worker.backend.llama.devices import list_devices
+from engine_worker.backend.llama.embedder import LlamaEmbedder
+from engine_worker.backend.llama.embedder_loading import (
+    N_INPUTS,
+    SecondContext,
+    Shape,
+    only_embedder,
+    shape_alone,
+    shape_beside,
+)
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vocabulary import Vocabulary
@@ -32,14 +42,14 @@ from engine_worker.model_file.gguf_header import (
     GgufHeader,
     original_context,
     read_header,
-    require_text_model,
 )
+from engine_worker.model_file.purpose import Purpose, pooling_of, purpose_of, require_served
 from engine_worker.placement import cells, layers
 from engine_worker.placement.footprint import footprint
 from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
-from gpufc.facts import EngineDevice, ModelFacts
+from gpufc.facts import EngineDevice, ModelFacts, Pooling
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +57,14 @@ Devices = Sequence[EngineDevice]
 
 
 class Loaded(Struct, frozen=True):
-    """A model that is ready. Its owner frees the context, then the finders, then the model."""
+    """A model that is ready. Its owner frees the context, then the finders, then the model.
+
+    `new_embedder` makes the embedder. That of a model that generates no text takes the context
+    over."""
 
     model: ModelPointer
     context: ContextPointer
+    new_embedder: Callable[[], LlamaEmbedder]
     adapters: LoadedAdapters
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
@@ -81,10 +95,41 @@ class Loader:
         self._on_progress = on_progress
         self._adapters = adapter_files(config.adapters)
         self._header = read_header(Path(config.model_path))
-        require_text_model(self._header, config.model_path)
+        require_served(self._header, config.model_path)
+        self._generates = purpose_of(self._header) is Purpose.GENERATE
         self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
-        n_ctx = _n_ctx(config, self._n_ctx_train)
-        wish = cells.Wish(
+        self._n_ctx = _n_ctx(config, self._n_ctx_train)
+        self._alone: Shape | None = None
+        """The embedder's shape, where the model generates no text."""
+        if purpose_of(self._header) is not Purpose.GENERATE:
+            self._alone = shape_alone(self._header, self._n_ctx)
+        on_gpu, on_cpu = (self._flash_attention(on_gpu=on_gpu) for on_gpu in (True, False))
+        self._demand = layers.Demand(
+            model=footprint(self._header, config.cache_type_k, config.cache_type_v),
+            wish=self._wish(),
+            gpu_batch=self._sizes(on_gpu=True).one_pass,
+            cpu_batch=self._sizes(on_gpu=False).one_pass,
+            flash_on_gpu=on_gpu is not FlashAttention.OFF,
+            # llama.cpp's `auto` turns it off then: some operations would be on the other device
+            flash_in_parts=on_gpu is FlashAttention.ON,
+            flash_on_cpu=on_cpu is not FlashAttention.OFF,
+        )
+
+    def _flash_attention(self, *, on_gpu: bool) -> FlashAttention:
+        if self._alone is not None:
+            return self._alone.flash_attention(self._config, on_gpu=on_gpu)
+        return parameters.flash_attention(self._config, on_gpu=on_gpu)
+
+    def _wish(self) -> cells.Wish:
+        config, n_sequences, n_ctx = self._config, self._n_sequences, self._n_ctx
+        if self._alone is not None:
+            return cells.Wish(
+                n_ctx=self._alone.n_cells,
+                n_running=1,
+                n_sequences=N_INPUTS,
+                unified=KvUnified.TRUE,
+            )
+        return cells.Wish(
             n_ctx=n_ctx,
             n_running=max(1, n_sequences - config.cached_sequences),
             n_sequences=n_sequences,
@@ -92,20 +137,10 @@ class Loader:
             kv_cells=config.kv_cells,
             most_shared=_most_shared(self._header, n_ctx),
         )
-        on_gpu = parameters.flash_attention(config, on_gpu=True)
-        on_cpu = parameters.flash_attention(config, on_gpu=False)
-        self._demand = layers.Demand(
-            model=footprint(self._header, config.cache_type_k, config.cache_type_v),
-            wish=wish,
-            gpu_batch=self._sizes(on_gpu=True).one_pass,
-            cpu_batch=self._sizes(on_gpu=False).one_pass,
-            flash_on_gpu=on_gpu is not FlashAttention.OFF,
-            # llama.cpp's `auto` turns it off then: some operations would be on the other device
-            flash_in_parts=on_gpu is FlashAttention.ON,
-            flash_on_cpu=on_cpu is FlashAttention.ON,
-        )
 
     def _sizes(self, *, on_gpu: bool) -> parameters.Sizes:
+        if self._alone is not None:
+            return parameters.Sizes(self._alone.n_tokens, self._alone.n_tokens)
         return parameters.step_sizes(
             self._config,
             self._n_sequences,
@@ -177,7 +212,8 @@ class Loader:
         facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
         _log_placement(facts)
         self._on_progress(1.0)
-        return Loaded(model, context, adapters, finders, vocabulary, facts)
+        embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
+        return Loaded(model, context, embedder, adapters, finders, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
@@ -192,7 +228,7 @@ class Loader:
         reason = self._unfit(model)
         if reason is not None:
             lc.llama_model_free(model)
-            raise ModelLoadError(f"{path} is not a text generation model ({reason})")
+            raise ModelLoadError(f"{path} is not a text model ({reason})")
         return model
 
     def _report(self, fraction: float) -> bool:
@@ -217,7 +253,9 @@ class Loader:
         self, model: ModelPointer, layout: cells.Layout, n_layers: int
     ) -> tuple[ContextPointer, tuple[GraphFinder, ...]]:
         lc, on_gpu = self._lc, n_layers > 0
-        whole = on_gpu and n_layers >= self._demand.model.n_layers
+        whole = self._is_whole(n_layers)
+        if self._alone is not None:
+            return self._embedding_context(model, layout, self._alone, n_layers), ()
         n_vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
         params = parameters.context_parameters(
             lc,
@@ -238,11 +276,54 @@ class Loader:
         if not context:
             for finder in finders:
                 finder.close()
-            raise self._failure(
-                f"no context of {layout.n_cells:,} KV cells for {self._config.model_path}",
-                on_gpu=on_gpu,
-            )
+            raise self._no_context(layout, on_gpu=on_gpu)
         return context, finders
+
+    def _embedding_context(
+        self, model: ModelPointer, layout: cells.Layout, shape: Shape, n_layers: int
+    ) -> ContextPointer:
+        params = parameters.embedding_parameters(
+            self._lc,
+            self._config,
+            n_cells=layout.n_cells,
+            n_inputs=N_INPUTS,
+            n_tokens=shape.n_tokens,
+            pooling=pooling_of(self._header),
+            flash=self._flash_attention(on_gpu=n_layers > 0),
+            whole=self._is_whole(n_layers),
+        )
+        self._log.clear()
+        context = self._lc.llama_init_from_model(model, params)
+        if not context:
+            raise self._no_context(layout, on_gpu=n_layers > 0)
+        return context
+
+    def _is_whole(self, n_layers: int) -> bool:
+        """Whether all layers are on GPUs."""
+        return 0 < n_layers >= self._demand.model.n_layers
+
+    def _no_context(self, layout: cells.Layout, *, on_gpu: bool) -> ModelLoadError:
+        return self._failure(
+            f"no context of {layout.n_cells:,} KV cells for {self._config.model_path}",
+            on_gpu=on_gpu,
+        )
+
+    def _embedder(
+        self, model: ModelPointer, context: ContextPointer, n_vocab: int, n_layers: int
+    ) -> Callable[[], LlamaEmbedder]:
+        if self._alone is not None:
+            pooling = pooling_of(self._header)
+            return partial(only_embedder, self._lc, self._log, model, context, self._alone, pooling)
+        return SecondContext(
+            self._lc,
+            self._log,
+            self._config,
+            model,
+            shape_beside(self._n_ctx, n_vocab),
+            on_gpu=n_layers > 0,
+            whole=self._is_whole(n_layers),
+            cell_bytes=self._demand.model.bytes_per_cell,
+        ).open
 
     def _failure(self, refused: str, *, on_gpu: bool) -> ModelLoadError:
         """The error for a refusal of llama.cpp, with the reason from its log."""
@@ -264,10 +345,12 @@ class Loader:
         template = lc.llama_model_chat_template(model, None)
         n_ctx_seq = lc.llama_n_ctx_seq(context)
         n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
+        pooling = pooling_of(self._header)
+        shape = self._alone or shape_beside(self._n_ctx, vocabulary.n_tokens)
         return ModelFacts(
             fingerprint=fingerprint(self._header, self._numerics(n_ctx_seq, on_gpu=n_layers > 0)),
             architecture=self._header.architecture,
-            n_ctx=self._demand.wish.n_ctx,
+            n_ctx=self._n_ctx,
             n_ctx_train=lc.llama_model_n_ctx_train(model),
             kv_cells=lc.llama_n_ctx(context) if self._demand.model.has_cells else 0,
             n_sequences=n_sequences,
@@ -287,6 +370,10 @@ class Loader:
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
             devices=list_devices(library_of(lc)),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
+            generates=self._alone is None,
+            embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),
+            embedding_tokens=shape.n_input_tokens,
+            pooling=pooling,
             adapters=tuple(file.name for file in self._adapters),
             can_infill=vocabulary.infill_tokens() is not None,
             metadata=described(self._header),
@@ -296,7 +383,7 @@ class Loader:
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
         config = self._config
-        flash = parameters.flash_attention(config, on_gpu=on_gpu)
+        flash = self._flash_attention(on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         found = (

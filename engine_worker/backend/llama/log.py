@@ -15,8 +15,9 @@ _LEVELS = {_INFO: logging.DEBUG, _WARN: logging.WARNING, _ERROR: logging.WARNING
 _NO_MEMORY = ("out of memory", "failed to allocate", "unable to allocate")
 """Said by CUDA, by the KV cache and compute buffers, and by weights."""
 
-_HARMLESS = "possible training context overflow"
-"""Said of every cache with more cells than the trained context. No request gets that many."""
+_HARMLESS = ("possible training context overflow", "model default pooling_type is")
+"""Said of every cache with more cells than the trained context. No request gets that many. And said
+of every embedder of a model whose header names no pooling."""
 
 
 class LlamaLog:
@@ -68,7 +69,8 @@ class LlamaLog:
             self._errors.append(line)
         self._note_flash_attention(line)
         level = _LEVELS.get(self._level, logging.DEBUG)
-        logger.log(logging.DEBUG if _HARMLESS in line else level, "%s", line)
+        is_harmless = any(words in line for words in _HARMLESS)
+        logger.log(logging.DEBUG if is_harmless else level, "%s", line)
 
     def _note_flash_attention(self, line: str) -> None:
         # "resolve_fused_ops: Flash Attention enabled", or "… not supported, set to disabled"

@@ -11,7 +11,7 @@ from engine_worker.backend.port import SPARE_OUTPUTS
 from engine_worker.placement.cells import Layout
 from engine_worker.placement.layers import split_shares
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
-from gpufc.facts import EngineDevice
+from gpufc.facts import EngineDevice, Pooling
 
 SMALL_MODEL_BYTES = 1 << 30
 """A smaller model has larger passes on a GPU. Measured on one H100: a pass that reads few weights
@@ -147,5 +147,41 @@ def context_parameters(
     params.type_k = _TYPES[config.cache_type_k]
     params.type_v = _TYPES[config.cache_type_v]
     params.swa_full = True  # a sliding window that has moved on could not be cut back
+    params.no_perf = True
+    return params
+
+
+_POOLINGS = {
+    None: "NONE",
+    Pooling.MEAN: "MEAN",
+    Pooling.CLS: "CLS",
+    Pooling.LAST: "LAST",
+    Pooling.RANK: "RANK",
+}
+
+
+def embedding_parameters(
+    lc: Bindings,
+    config: ModelConfig,
+    *,
+    n_cells: int,
+    n_inputs: int,
+    n_tokens: int,
+    pooling: Pooling | None,
+    flash: FlashAttention,
+    whole: bool,
+) -> Parameters:
+    """`llama_context_params` of an embedder. `n_tokens` are computed in one pass, in which every
+    token has an output. Without `pooling` the graph gives the vector of each token."""
+    params = lc.llama_context_default_params()
+    params.n_ctx, params.kv_unified, params.n_seq_max = n_cells, True, n_inputs
+    params.n_batch = params.n_ubatch = params.n_outputs_max = n_tokens
+    params.embeddings = True
+    params.pooling_type = constant(lc, f"LLAMA_POOLING_TYPE_{_POOLINGS[pooling]}")
+    threads = config.n_threads_batch or config.n_threads
+    params.n_threads = threads or (1 if whole else host.usable_cores())
+    params.n_threads_batch = params.n_threads
+    params.flash_attn_type = constant(lc, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH[flash]}")
+    params.swa_full = True
     params.no_perf = True
     return params

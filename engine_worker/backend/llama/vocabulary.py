@@ -115,6 +115,7 @@ class Vocabulary:
             names=names,
             first=tuple(around[:n_first]),
             last=tuple(around[n_first:]),
+            between=self._between(tuple(around[n_first:])),
             infill=self.infill_tokens(),
         )
 
@@ -133,6 +134,11 @@ class Vocabulary:
             repository if repository >= 0 else None,
             file if file >= 0 else None,
         )
+
+    def _between(self, last: tuple[int, ...]) -> tuple[int, ...]:
+        """BERT has one separator between the texts of a pair. RoBERTa and its kin have two."""
+        is_bert = self._lc.llama_vocab_type(self.pointer) == self._lc.LLAMA_VOCAB_TYPE_WPM
+        return last if is_bert else last + last[-1:]
 
     def _fetch(self, token: int, *, special: bool) -> bytes:
         length = _FIRST_BUFFER

@@ -11,7 +11,6 @@ from supervisor.answers.parts import (
     Begun,
     Ended,
     Logprobs,
-    Part,
     Reasoning,
     Text,
     ToolCallArguments,
@@ -84,7 +83,7 @@ class MessageObject(Struct, frozen=True, kw_only=True):
 
 def message(exchange: Exchange, choice: WholeAnswer, *, shows_thinking: bool) -> MessageObject:
     """The whole answer. A call that a limit has cut is left out: it must not be carried out."""
-    content = list(_blocks(exchange, choice.parts, shows_thinking=shows_thinking))
+    content = list(_blocks(exchange, choice, shows_thinking=shows_thinking))
     calls = any(isinstance(block, ToolUseBlock) for block in content)
     reason = stop_reason(choice.ended, exchange, calls=calls)
     return MessageObject(
@@ -98,17 +97,16 @@ def message(exchange: Exchange, choice: WholeAnswer, *, shows_thinking: bool) ->
 
 
 def _blocks(
-    exchange: Exchange, parts: tuple[Part, ...], *, shows_thinking: bool
+    exchange: Exchange, choice: WholeAnswer, *, shows_thinking: bool
 ) -> Iterator[AnswerBlock]:
-    arguments = {part.call: part.text for part in parts if isinstance(part, ToolCallArguments)}
-    for part in parts:
+    for part in choice.parts:
         match part:
             case Text(text):
                 yield TextBlock(text)
             case Reasoning(text):
                 yield ThinkingBlock(text if shows_thinking else "", SIGNATURE)
             case ToolCallBegun(call):
-                given = arguments.get(call, "{}")
+                given = choice.calls[call].arguments or "{}"
                 if _is_object(given):
                     own_id = call_id(exchange, part)
                     yield ToolUseBlock(own_id, part.name, msgspec.Raw(given.encode()))

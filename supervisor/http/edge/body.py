@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 Body = bytearray | mmap
 
+UNTYPED = ("/api/",)
+"""The beginnings of paths whose clients may leave a body's type out: Ollama does not look at it."""
+
 
 class Bodies:
     """All bodies of the front: their budget, and the thread that decodes the large ones."""
@@ -102,12 +105,21 @@ def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
     # a small compressed body can have any size once it is decompressed
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not accepted")
-    if request.content_type != "application/json":
+    if request.content_type != "application/json" and not _may_be_untyped(request):
         raise UnsupportedMediaType(
             "The Content-Type must be application/json (curl: -H 'Content-Type: application/json')"
         )
     if (request.content_length or 0) > limits.max_body_bytes:
         raise _too_large(limits)
+
+
+def _may_be_untyped(request: web.Request) -> bool:
+    """Whether the body is read as JSON although its headers do not say so.
+
+    A page of another site could send it without asking. A browser names the origin then.
+    """
+    is_browser = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+    return request.path.startswith(UNTYPED) and not is_browser
 
 
 async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, body: Body) -> None:

@@ -91,7 +91,7 @@ def _accept(
         model=model,
         prompts=asked.prompts,
         n=asked.best_of or n,
-        sampling=validation.sampling(body, biases),
+        sampling=validation.sampling(body, front.fleet.sampling(model), biases),
         max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
         cache_prompt=body.cache_prompt is not False,
@@ -101,6 +101,7 @@ def _accept(
         reading=asked.reading,
         adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
         logprobs=asked.logprobs,
+        rules=validation.rules(body, asked.max_tokens),
     )
 
 

@@ -8,13 +8,11 @@ serves in `SERVED`, and defines them anew with their types.
 
 from typing import Any, ClassVar
 
-import msgspec
-from msgspec import Struct
-
 from gpufc.errors import InvalidRequest
+from gpufc.sampling import SamplingFields
 
 
-class NotYet(Struct, kw_only=True):
+class NotYet(SamplingFields, kw_only=True):
     """The fields. Their values are not checked further, so any type will do."""
 
     SERVED: ClassVar[frozenset[str]] = frozenset()
@@ -31,37 +29,28 @@ class NotYet(Struct, kw_only=True):
     # llama-server
     adaptive_target: Any = None
     chat_template: Any = None
-    dry_multiplier: Any = None
-    dynatemp_range: Any = None
     image_data: Any = None
     input_extra: Any = None
-    min_keep: Any = None
-    mirostat: Any = None
     n_cmpl: Any = None
     n_indent: Any = None
     reasoning_budget: Any = None
     reasoning_format: Any = None
     response_fields: Any = None
     return_tokens: Any = None
-    samplers: Any = None
     t_max_predict_ms: Any = None
     thinking_budget_tokens: Any = None
-    xtc_probability: Any = None
     # llama-cpp-python
     logit_bias_type: Any = None
     mirostat_mode: Any = None
     # vLLM
     add_special_tokens: Any = None
-    allowed_token_ids: Any = None
     bad_words: Any = None
     documents: Any = None
     enable_thinking: Any = None
     guided_whitespace_pattern: Any = None
     include_reasoning: Any = None
-    include_stop_str_in_output: Any = None
     length_penalty: Any = None
     logits_processors: Any = None
-    min_tokens: Any = None
     prompt_embeds: Any = None
     prompt_logprobs: Any = None
     repetition_detection: Any = None
@@ -69,7 +58,6 @@ class NotYet(Struct, kw_only=True):
     return_tokens_as_token_ids: Any = None
     skip_special_tokens: Any = None
     spaces_between_special_tokens: Any = None
-    stop_token_ids: Any = None
     structural_tag: Any = None
     thinking_token_budget: Any = None
     truncate_prompt_tokens: Any = None
@@ -113,8 +101,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "bad_words": _EMPTY,
     "context": _EMPTY,
     "documents": _EMPTY,
-    "dry_multiplier": _OFF,
-    "dynatemp_range": _OFF,
     "echo": _NO,
     "enable_thinking": _YES,
     "epsilon_cutoff": _OFF,
@@ -126,15 +112,11 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "image_data": _EMPTY,
     "images": _EMPTY,
     "include_reasoning": _YES,
-    "include_stop_str_in_output": _NO,
     "input_extra": _EMPTY,
     "length_penalty": (1,),
     "logit_bias_type": ("input_ids",),
     "logits_processors": _EMPTY,
-    "min_keep": _OFF,
     "min_new_tokens": _OFF,
-    "min_tokens": _OFF,
-    "mirostat": _OFF,
     "mirostat_mode": _OFF,
     "modalities": (["text"],),
     "n_cmpl": (1,),
@@ -154,7 +136,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "skip_special_tokens": _YES,
     "smoothing_factor": _OFF,
     "spaces_between_special_tokens": _YES,
-    "stop_token_ids": _EMPTY,
     "suffix": _NO_TEXT,
     "system": _NO_TEXT,
     "t_max_predict_ms": _OFF,
@@ -164,11 +145,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "thinking_budget_tokens": (-1,),
     "top_a": _OFF,
     "use_beam_search": _NO,
-    "xtc_probability": _OFF,
 }
 """Values that ask for the default."""
 
-FIELDS = tuple(field.name for field in msgspec.structs.fields(NotYet))
+FIELDS = NotYet.__struct_fields__[len(SamplingFields.__struct_fields__) :]
 
 
 def refuse_unsupported(body: NotYet, n: int) -> None:

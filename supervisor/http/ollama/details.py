@@ -60,6 +60,8 @@ def amount(n_params: int) -> str:
 def capabilities(facts: ModelFacts) -> list[str]:
     """The abilities, in Ollama's words. Every model that can chat can be told of tools: where the
     chat template does not know them, the worker adds them to the system message."""
+    if not facts.generates:
+        return ["embedding"] if facts.embedding_size else []
     found = ["completion"]
     if facts.can_infill:
         found.append("insert")

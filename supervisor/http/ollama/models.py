@@ -27,6 +27,10 @@ NEVER = "2999-12-31T00:00:00+00:00"
 """When a served model is unloaded. Later years overflow in some clients' clocks."""
 
 
+NO_DIGEST = "0" * 64
+"""Of a model that has not been loaded yet. Ollama's own client cuts twelve characters off it."""
+
+
 class Tag(Struct, frozen=True, kw_only=True):
     """A served model. Some clients drop the whole list if one field is missing or null."""
 
@@ -121,7 +125,7 @@ def _tag(front: Services, name: str) -> dict[str, Any]:
         "model": tagged(name),
         "modified_at": _modified_at(front, facts),
         "size": facts.model_bytes if facts else 0,
-        "digest": facts.fingerprint if facts else "",
+        "digest": facts.fingerprint if facts else NO_DIGEST,
         "details": details(facts),
     }
 

@@ -48,6 +48,7 @@ def _model(front: Services, name: str) -> Model:
             "n_ctx": facts.n_ctx,
             "n_ctx_train": facts.n_ctx_train,
             "n_vocab": facts.n_vocab,
+            "n_embd": facts.embedding_size,
             "n_params": facts.n_params,
             "size": facts.model_bytes,
         }

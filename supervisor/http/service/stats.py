@@ -66,6 +66,8 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "kv_cells_total": facts.kv_cells if facts else 0,
         "kv_cells_used": engine.kv_cells_used if engine else 0,
         "n_gpu_layers": facts.n_gpu_layers if facts else 0,
+        "generates": facts.generates if facts else None,
+        "embedding_size": facts.embedding_size if facts else None,
         "sequences_running": engine.n_running if engine else 0,
         "sequences_waiting": engine.n_waiting if engine else 0,
         "rss_bytes": row.rss_bytes,

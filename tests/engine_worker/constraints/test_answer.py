@@ -51,6 +51,10 @@ def of(properties: dict[str, Any], *required: str, **more: Any) -> dict[str, Any
         (of({"a": {"const": "x"}}, "a"), "<f><a>x</></f>", True),
         (of({"a": {**TEXT, "maxLength": 2}}, "a"), "<f><a>xyz</></f>", False),
         (of({"a": {**TEXT, "minLength": 2}}, "a"), "<f><a>x</></f>", False),
+        (of({"a": {**TEXT, "pattern": "^x/[0-9]+$"}}, "a"), "<f><a>x/12</></f>", True),
+        (of({"a": {**TEXT, "pattern": "^x/[0-9]+$"}}, "a"), "<f><a>x/12y</></f>", False),
+        (of({"a": {**TEXT, "pattern": "[^0-9]\\$"}}, "a"), "<f><a>1x$1</></f>", True),
+        (of({"a": {**TEXT, "pattern": "[^0-9]\\$"}}, "a"), "<f><a>1$1</></f>", False),
         (of({"a": {"type": ["string", "null"]}}, "a"), "<f><a>null</></f>", True),
         (of({"a": {"type": "integer", "maximum": 9}}, "a"), "<f><a:integer>7</></f>", True),
         (of({"a": {"type": "integer", "maximum": 9}}, "a"), "<f><a:integer>10</></f>", False),
@@ -91,7 +95,9 @@ def test_a_separator_stands_between_members_that_are_written(written: str, allow
     [
         (of({"a": {"type": "array", "uniqueItems": True}}), None, "uniqueItems"),
         (of({"a": {"type": "array", "uniqueItems": True}}), TAGS, "uniqueItems"),
-        (of({"a": {**TEXT, "pattern": "^x"}}), TAGS, "pattern"),
+        (of({"a": {**TEXT, "pattern": "^x|y$"}}), TAGS, "pattern"),
+        (of({"a": {**TEXT, "pattern": "("}}), TAGS, ""),
+        (of({"a": {**TEXT, "format": "date"}}), TAGS, "format"),
         (of({"a": TEXT}, minProperties=1), TAGS, "minProperties"),
         (of({"a": TEXT}, "b"), TAGS, "required"),
         (of({"a b": TEXT}), TAGS, "a b"),
@@ -194,3 +200,21 @@ def test_a_format_with_neither_calls_nor_text_and_a_text_that_is_no_format_are_r
             grammar_of(Constraint(ConstraintKind.ANSWER, text, "tools"))
     with pytest.raises(InvalidGrammar, match="at most"):
         grammar_of(Constraint(ConstraintKind.ANSWER, "x" * (MAX_FORMAT_BYTES + 1), "tools"))
+
+
+@pytest.mark.parametrize("members", [None, TAGS])
+def test_a_long_list_of_values_is_enforced(members: Members | None) -> None:
+    values = [f"value {number}" for number in range(4000)]
+    constraint = calling(of({"a": {"enum": values}}, "a"), members)
+    around = ("<f><a>", "</></f>") if members else ('<f>{"a": "', '"}</f>')
+    assert allows(constraint, f"{around[0]}value 3999{around[1]}")
+    assert not allows(constraint, f"{around[0]}value 4000{around[1]}")
+
+
+def test_loose_schemas_bind_the_types_of_a_function_that_is_not_strict() -> None:
+    looped = of({"a": {"$ref": "#/properties/a"}, "n": {"type": "integer", "maximum": 9}}, "n")
+    lark = grammar_of(calling(looped, strict=False), loose=True)
+    for text, allowed in (('<f>{"n": 10}</f>', True), ('<f>{"n": "x"}</f>', False)):
+        matcher = llg.Matcher(TOKENIZER, lark)
+        data = list(text.encode())
+        assert (matcher.consume(data) == len(data)) is allowed

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from engine_worker.backend.port import Backend
-from engine_worker.engine.loop import Engine
+from engine_worker.engine.loop import Engine, ToEngine
 from engine_worker.speculation.drafter import Drafter
 from gpufc.ids import Epoch
-from gpufc.protocol import Delta, FromWorker, Generate, Step
+from gpufc.protocol import Delta, FromWorker, Step
 
 
 class EngineRun:
@@ -43,15 +43,18 @@ class EngineRun:
     @property
     def busy(self) -> bool:
         scheduler = self.engine.scheduler
-        return bool(scheduler.running or scheduler.waiting or not self.engine.inbox.empty())
+        return not (
+            scheduler.is_idle and self.engine._embedding.is_idle and self.engine.inbox.empty()
+        )
 
-    def run(self, *requests: Generate, between: Callable[[], None] = lambda: None) -> None:
+    def run(self, *requests: ToEngine, between: Callable[[], None] = lambda: None) -> None:
         """Run requests to their end; `between` is called after each step."""
         for request in requests:
             self.engine.inbox.put(request)
         while self.busy:
             self.engine.take_requests()
-            self.engine.run_step()
+            plan = self.engine.run_step()
+            self.engine.run_embedder(plan)
             between()
 
     def deltas(self, request: int) -> list[Delta]:

@@ -49,7 +49,7 @@ def test_a_failure_comes_after_the_tokens_of_the_step_before() -> None:
     reported, seq = Reported(may_hold=True), sequence(spec(2))
     seq.accept(97)
     reported.reporter.add(result(seq), more=True)
-    reported.reporter.failed([seq], DecodeFailed("lost"))
+    reported.reporter.failed([seq.request], DecodeFailed("lost"))
     step, failed = reported.messages
     assert isinstance(step, Step)
     assert isinstance(failed, EngineFailed)

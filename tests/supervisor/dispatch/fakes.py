@@ -2,24 +2,31 @@
 
 import asyncio
 import itertools
+import struct
 from collections.abc import Callable, Iterable
 
 from msgspec import structs
 
 from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
+from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
     Cancel,
     Delta,
     Detokenize,
     Detokenized,
+    Embed,
+    Embedded,
+    Embedding,
+    EmbeddingInput,
     Finished,
     FinishReason,
     Generate,
     InfillPrompt,
     Logprob,
     LogprobsWanted,
+    PairPrompt,
     Prepare,
     Prepared,
     Prompt,
@@ -31,7 +38,7 @@ from gpufc.protocol import (
     Tokens,
     ToWorker,
 )
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SamplingFields, SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Reading
@@ -99,6 +106,17 @@ def text_of(prompt: str, n_tokens: int = N_TOKENS, choice: int = 0) -> str:
     return "".join(f"[{total}.{choice}.{position}]" for position in range(n_tokens))
 
 
+def embedding_of(facts: ModelFacts, asked: Embed, given: EmbeddingInput) -> Embedding:
+    """The fake model's vector: the number of the input's tokens, then the fingerprint's bytes. A
+    pair's score grows with the length of its document."""
+    if isinstance(given, PairPrompt):
+        return Embedding(struct.pack("<f", len(given.document) / 100), len(given.document))
+    n_tokens = len(tokens_of(given))
+    numbers = [float(n_tokens), *map(float, facts.fingerprint.encode())]
+    kept = numbers[: asked.dimensions]
+    return Embedding(struct.pack(f"<{len(kept)}f", *kept), n_tokens)
+
+
 class FakeWorker:
     """A ready worker. Prepares at once; generates `n_at_once` tokens for each sequence with every
     `step`.
@@ -125,7 +143,7 @@ class FakeWorker:
             fingerprint=fingerprint, n_ctx=N_CTX, n_ctx_train=N_CTX, n_vocab=N_VOCAB
         )
         self.auto = auto
-        self.answers_prepare = True
+        self.answers_prepare = self.answers_embed = True
         self.n_tokens = N_TOKENS
         self.n_at_once = 1
         self.n_cached = 0
@@ -168,6 +186,9 @@ class FakeWorker:
                     self.tell(Finished(self.epoch, request, FinishReason.CANCELLED))
             case Detokenize(_, request, sequences):
                 self.tell(Detokenized(self.epoch, request, tuple(map(bytes, sequences))))
+            case Embed() if self.answers_embed:
+                found = tuple(embedding_of(self.facts, message, one) for one in message.inputs)
+                self.tell(Embedded(self.epoch, message.request, found))
             case _:
                 pass
 
@@ -235,6 +256,7 @@ class FakeFleet:
         self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
+        self.defaults = SamplingFields()
         self.adapter_names: tuple[str, ...] = ()
         self._epochs = itertools.count(1)
 
@@ -268,6 +290,9 @@ class FakeFleet:
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
+
+    def sampling(self, model: str) -> SamplingFields:
+        return self.defaults
 
     def adapters(self, model: str) -> tuple[str, ...]:
         return self.adapter_names

@@ -10,8 +10,9 @@ from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import LogprobsWanted, TextPrompt
+from gpufc.protocol import Cancel, Embed, LogprobsWanted, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.embedding import EmbeddingRequest
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
@@ -190,3 +191,25 @@ async def test_the_end_of_the_old_front_frees_its_places(fronts: Fronts) -> None
     async with asyncio.timeout(5):
         await fronts.relay.ended.wait()
         await fronts.new.wait_until(lambda: fronts.new.idle)
+
+
+async def test_inputs_of_the_old_front_are_embedded_by_the_new_one(fronts: Fronts) -> None:
+    fronts.before.answers_embed = False
+    asked = EmbeddingRequest(model=MODEL, inputs=(TextPrompt("one"), TextPrompt("three")))
+    answer = asyncio.create_task(fronts.old.embed(asked))
+    await until(lambda: fronts.before.sent)
+    await fronts.hand_over()
+    assert [one.n_tokens for one in await answer] == [3, 5]
+
+
+async def test_an_embedding_that_the_old_front_gives_up_is_given_up_here(fronts: Fronts) -> None:
+    fronts.before.answers_embed = False
+    asked = EmbeddingRequest(model=MODEL, inputs=(TextPrompt("one"),))
+    answer = asyncio.create_task(fronts.old.embed(asked))
+    await until(lambda: fronts.before.sent)
+    after = await fronts.hand_over()
+    after.answers_embed = False
+    await until(lambda: any(isinstance(message, Embed) for message in after.sent))
+    answer.cancel()
+    await until(lambda: any(isinstance(message, Cancel) for message in after.sent))
+    await until(lambda: fronts.new.idle)

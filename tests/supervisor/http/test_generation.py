@@ -6,7 +6,8 @@ import openai
 import pytest
 
 from gpufc.chat import ChatPrompt
-from gpufc.protocol import InfillPrompt, Prepare, TextPrompt, TokenPrompt
+from gpufc.protocol import NO_RULES, InfillPrompt, Prepare, TextPrompt, TokenPrompt, TokenRules
+from gpufc.sampling import SamplingFields
 from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
@@ -65,6 +66,16 @@ async def test_token_prompts_reach_the_worker_as_they_are() -> None:
         assert prompts == [TokenPrompt((1, 2, 3)), TokenPrompt((1,)), TokenPrompt((2, 3))]
 
 
+async def test_the_rules_for_tokens_reach_the_worker() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        fields = {"stop_token_ids": [5], "allowed_token_ids": [5, 6], "min_tokens": 2}
+        await service.complete(**fields, include_stop_str_in_output=True)
+        await service.chat()
+        rules = [message.rules for message in generates(worker.sent)]
+        assert rules == [TokenRules((5,), (5, 6), 2, keeps_stop=True), NO_RULES]
+
+
 async def test_a_suffix_makes_a_gap_of_each_prompt() -> None:
     async with running() as service:
         worker = service.fleet.start_worker()
@@ -105,6 +116,18 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
             "frequency_penalty": 0.5,
             "presence_penalty": -0.5,
             "ignore_eos": True,
+            "min_keep": 2,
+            "dynatemp_range": 0.25,
+            "dynatemp_exponent": 2.0,
+            "xtc_probability": 0.5,
+            "xtc_threshold": 0.2,
+            "dry_multiplier": 0.8,
+            "dry_base": 2.0,
+            "dry_allowed_length": 3,
+            "dry_penalty_last_n": -1,
+            "mirostat": 2,
+            "mirostat_tau": 4.0,
+            "mirostat_eta": 0.2,
         }
         await service.complete(
             **fields, seed=-2, logit_bias={"5": -100}, stop=["a", "b"], cache_prompt=False
@@ -115,6 +138,17 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
         assert sent.sampling.logit_bias == ((5, -100.0),)
         assert sent.stop == ("a", "b")
         assert sent.cache_prompt is False
+
+
+async def test_the_model_s_defaults_are_sent_where_a_request_has_no_value() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        service.fleet.defaults = SamplingFields(temperature=0.1, mirostat=1)
+        await service.complete(mirostat=0)
+        await service.chat(temperature=0.5)
+        first, second = (message.sampling for message in generates(worker.sent))
+        assert (first.temperature, first.mirostat) == (0.1, 0)
+        assert (second.temperature, second.mirostat) == (0.5, 1)
 
 
 @pytest.mark.parametrize("field", ["top_k", "top_n_sigma"])

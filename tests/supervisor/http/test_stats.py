@@ -13,6 +13,7 @@ from tests.supervisor.http.conftest import Service
 NAMES = [
     *("name", "pid", "epoch", "state", "detail", "model", "model_path", "fingerprint"),
     *("restarts", "last_exit", "n_ctx", "kv_cells_total", "kv_cells_used", "n_gpu_layers"),
+    *("generates", "embedding_size"),
     *("sequences_running", "sequences_waiting", "rss_bytes", "loading_fraction", "loaded_in_s"),
     *(
         "last_step_at",
@@ -51,6 +52,7 @@ async def test_a_loaded_worker_shows_its_facts_and_its_engine(
         *(9, 1),
         "AVX2 = 1",
     )
+    assert (shown["generates"], shown["embedding_size"]) == (True, 0)
     assert (shown["sequences_running"], shown["sequences_waiting"]) == (2, 3)
     assert shown["devices"] == [
         {

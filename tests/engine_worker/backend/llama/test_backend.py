@@ -350,17 +350,17 @@ def refusal(path: Path, **config: Any) -> str:
     return str(caught.value)
 
 
-def test_models_that_generate_no_text_are_refused(tmp_path: Path) -> None:
+def test_files_that_hold_no_text_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     weight = [tensor("w", (32,), 0, 0)]
     for pairs, reason in (
-        ([pair("general.architecture", 8, text("bert"))], "not a text generation model"),
+        ([pair("general.architecture", 8, text("clip"))], "not a text model"),
         (
             [
                 pair("general.architecture", 8, text("llama")),
                 pair("general.type", 8, text("adapter")),
             ],
-            "not a text generation model",
+            "not a text model",
         ),
         ([], "no architecture"),
     ):

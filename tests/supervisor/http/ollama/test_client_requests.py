@@ -119,6 +119,40 @@ async def test_a_client_s_request_is_answered_whole(service: Service, name: str)
     assert ChatResponse.model_validate(answer, strict=True).done
 
 
+BODY = b'{"messages": [{"role": "user", "content": "hi"}], "stream": false}'
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+async def test_a_program_need_not_name_the_type_of_its_body(
+    service: Service, kind: str | None
+) -> None:
+    sent = {} if kind is None else {"Content-Type": kind}
+    skipped = ["Content-Type"]
+    async with service.http.post(
+        "/api/chat", data=BODY, headers=sent, skip_auto_headers=skipped
+    ) as response:
+        assert response.status == 200, await response.text()
+
+
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
+@pytest.mark.parametrize("kind", ["text/plain", None])
+async def test_a_browser_has_to_name_it_so_that_no_other_site_can_ask(
+    service: Service, kind: str | None, header: str
+) -> None:
+    sent = {header: "null"} | ({} if kind is None else {"Content-Type": kind})
+    async with service.http.post(
+        "/api/chat", data=BODY, headers=sent, skip_auto_headers=["Content-Type"]
+    ) as response:
+        assert response.status == 415
+        assert list(await response.json()) == ["error"]
+
+
+async def test_other_apis_keep_to_the_type(service: Service) -> None:
+    sent = {"Content-Type": "text/plain"}
+    async with service.http.post("/completion", data=b'{"prompt": "a"}', headers=sent) as response:
+        assert response.status == 415
+
+
 @pytest.mark.parametrize("name", ["editor with nulls", "python history", "home", "library"])
 async def test_each_result_in_a_client_s_history_has_the_id_of_a_call_of_its_own(name: str) -> None:
     async with running() as service:

@@ -38,6 +38,7 @@ def nothing_is_missing(tag: dict[str, Any]) -> None:
     """As the strictest client reads an entry of the list."""
     for name in ("name", "model", "digest"):
         assert isinstance(tag[name], str)
+    assert tag["digest"]
     assert isinstance(tag["size"], int)
     assert datetime.fromisoformat(tag["modified_at"]).tzinfo is not None
     for name in ("parent_model", "format", "family", "parameter_size", "quantization_level"):
@@ -120,6 +121,8 @@ def test_abilities_follow_from_the_chat_template() -> None:
     reasoning = model_facts(chat_template=REASONING)
     assert capabilities(reasoning) == ["completion", "tools", "thinking"]
     assert capabilities(model_facts(can_infill=True)) == ["completion", "insert"]
+    assert capabilities(model_facts(generates=False, embedding_size=8)) == ["embedding"]
+    assert capabilities(model_facts(generates=False)) == []
 
 
 def test_a_template_names_the_tools_that_the_service_adds() -> None:
