@@ -49,6 +49,7 @@ class InfillBody(NativeFields, kw_only=True):
     """A gap between two texts. `prompt` is the beginning of the text in the gap.
 
     `t_max_predict_ms` is a wish of editors that changes no token: `n_predict` bounds the answer.
+    They also list llama-server's sampler `infill`, which is not built.
     """
 
     SERVED: ClassVar[frozenset[str]] = NativeFields.SERVED | {"input_extra", "t_max_predict_ms"}
@@ -71,6 +72,8 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
 async def fill_gap(request: web.Request) -> web.StreamResponse:
     """Write the text between a prefix and a suffix."""
     body = await read_json(request, InfillBody)
+    if isinstance(body.samplers, list):
+        body.samplers = [name for name in body.samplers if name != "infill"] or None
     files = tuple(ContextFile(file.filename or "", file.text) for file in body.input_extra or ())
     prefix = body.input_prefix + (body.prompt or "")
     prompt = InfillPrompt(prefix, body.input_suffix, files, param="input_suffix")

@@ -19,11 +19,12 @@ from gpufc.protocol import (
     TextPrompt,
     TokenPrompt,
 )
+from gpufc.sampling import SamplerName
 from supervisor.answers.parts import Ended
 from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
 from supervisor.http.llama_server.answers import StopType, stop_type
 from tests.supervisor.dispatch import fakes
-from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, text_of, until
+from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, generates, text_of, until
 from tests.supervisor.http.conftest import Answer, Service, running
 from tests.supervisor.http.test_durable import frames
 
@@ -147,6 +148,18 @@ async def test_a_line_that_is_indented_less_ends_the_answer(
     assert (found[-1]["stop_type"], found[-1]["has_new_line"]) == ("limit", True)
 
 
+async def test_a_gap_s_own_sampler_is_passed_over() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        fields = {"input_prefix": "a", "input_suffix": "z", "samplers": ["top_k", "infill"]}
+        answer = await ask(service, "/infill", **fields)
+        assert answer.status == 200, answer.body
+        (spec,) = generates(worker.sent)
+        assert spec.sampling.samplers == (SamplerName.TOP_K,)
+        refused = await ask(service, samplers=["top_k", "infill"])
+        assert (refused.status, "infill" in refused.error["message"]) == (400, True)
+
+
 async def test_a_wish_for_time_is_accepted_in_a_gap_only(service: Service) -> None:
     gap = {"input_prefix": "a", "input_suffix": "z", "t_max_predict_ms": 500}
     assert (await ask(service, "/infill", **gap)).status == 200
@@ -203,7 +216,8 @@ async def test_several_prompts_are_a_list_of_answers_with_counts_of_their_own(
         ({"prompt": ["a", 1] * 300}, "prompt"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, "prompt.multimodal_data"),
         ({"prompt": ["a"] * 2000}, "prompt"),
-        ({"samplers": ["top_k"]}, "samplers"),
+        ({"samplers": ["infill"]}, "samplers"),
+        ({"image_data": [{}]}, "image_data"),
         ({"n_predict": -3}, "n_predict"),
     ],
 )
