@@ -65,8 +65,9 @@ async def _answered(
 ) -> web.StreamResponse:
     """Generate. Where the conversation is too long, drop its older half again and again if it may
     be cut."""
+    sent = fields
     while True:
-        asked = asked_of(services(request), fields)
+        asked = structs.replace(asked_of(services(request), fields), sent=sent)
         try:
             return await generate(request, fields, asked, dialect)
         except ContextLengthExceeded as err:
