@@ -34,6 +34,15 @@ def made(folder: Path) -> AccessConfig:
     return AccessConfig(tls_cert=f"{folder}/cert.pem", tls_key=f"{folder}/key.pem")
 
 
+def spoil(key: Path, harm: str, other: AccessConfig) -> None:
+    if harm == "garbage":
+        key.write_text("no key")
+    elif harm == "gone":
+        key.unlink()
+    else:
+        shutil.copy(other.tls_key or "", key)
+
+
 def trusting(access: AccessConfig, **versions: ssl.TLSVersion) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=access.tls_cert)
     for name, version in versions.items():
@@ -60,7 +69,10 @@ class Encrypted:
             found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             # TLS 1.3 tells of a refused client certificate with the first read only
             writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            answer = await reader.read()
+            if not answer:
+                raise ConnectionError("closed")
+            assert answer.startswith(b"HTTP/1.1 200")
             return found
         finally:
             writer.transport.abort()
@@ -101,9 +113,8 @@ async def test_versions_before_1_2_are_refused(tmp_path: Path) -> None:
             assert await front.handshake(context)
         old = trusting(access)
         old.set_ciphers("DEFAULT:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
-            old.minimum_version = ssl.TLSVersion.TLSv1
-            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await front.handshake(old)
 
@@ -142,7 +153,7 @@ async def test_a_renewed_certificate_is_served_and_no_stream_ends(tmp_path: Path
             with pytest.raises(ssl.SSLCertVerificationError):
                 await front.handshake(old)
             front.worker.auto = True
-            front.worker.step()
+            front.worker.go()
             for answer in await asyncio.gather(*streams):
                 assert answer.status == 200
                 assert (await answer.read()).endswith(b"data: [DONE]\n\n")
@@ -157,13 +168,7 @@ async def test_a_failed_renewal_leaves_the_certificate_in_force(
     async with encrypted(access) as front:
         trusted = trusting(access)
         before = await front.handshake(trusted)
-        key = Path(access.tls_key or "")
-        if harm == "garbage":
-            key.write_text("no key")
-        elif harm == "gone":
-            key.unlink()
-        else:
-            shutil.copy(other.tls_key or "", key)
+        spoil(Path(access.tls_key or ""), harm, other)
         assert front.certificate.has_changed()
         caplog.set_level(logging.ERROR)
         assert not front.certificate.renew()
