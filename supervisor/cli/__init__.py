@@ -29,6 +29,7 @@ COMMANDS = {
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
     "bench": "supervisor.cli.bench",
+    "keys": "supervisor.cli.keys",
     "config": "supervisor.cli.config",
     "doctor": "supervisor.cli.doctor",
     "version": "supervisor.cli.version",

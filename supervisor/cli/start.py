@@ -61,5 +61,9 @@ def _arguments(flags: dict[str, Any], config_file: str | None) -> list[str]:
     from gpufc.settings import keys
 
     known = keys()
-    given = [f"{known[name].flag}={value}" for name, value in flags.items() if value is not None]
+    given = [
+        known[name].flag if known[name].type.__origin__ is bool else f"{known[name].flag}={value}"
+        for name, value in flags.items()
+        if value is not None
+    ]
     return given + ([f"--config={config_file}"] if config_file else [])
