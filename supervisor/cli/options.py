@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_VARIABLE = "GPUFC_CONFIG"
 
-_FILES = frozenset({"model_path"})
+_FILES = frozenset({"model_path", "client_id_file", "cert_chain_path"})
 _FOLDERS = frozenset({"runtime_dir"})
 
 
@@ -32,8 +32,9 @@ def setting_options(names: Iterable[str] | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         for key in reversed(chosen):
+            names = (key.flag, key.alias) if key.alias else (key.flag,)
             function = click.option(
-                key.flag, key.name, type=_type(key), metavar=_metavar(key), help=describe(key)
+                *names, key.name, type=_type(key), metavar=_metavar(key), help=describe(key)
             )(function)
         return function
 
