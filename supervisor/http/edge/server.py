@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 1024
 LINGER_S = 2.0
 """How long the rest of a refused body is read and dropped, so that the client sees the answer."""
+
+
+HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
 
 
 class FrontRunner(web.AppRunner):
@@ -46,6 +50,13 @@ class FrontRunner(web.AppRunner):
         """Accept connections on these sockets. The runner owns them from now on."""
         for sock in sockets:
             await web.SockSite(self, sock, backlog=BACKLOG).start()
+
+    def handler(self, kind: type[HandlerT]) -> HandlerT:
+        """The protocol for a connection that did not come from a listening socket. It is counted
+        and ended with the others."""
+        if not isinstance(self.server, BoundedServer):
+            raise RuntimeError("the runner is not set up")
+        return self.server.handler(kind)
 
     async def retire(self) -> None:
         """Stop accepting connections: another front, with the same sockets, accepts from now on.
