@@ -83,6 +83,7 @@ class Front:
         self._taker = taker
         self._values = values
         self._network: NetworkClient | None = None
+        self._wants_network = True
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -152,9 +153,19 @@ class Front:
 
     # the network
 
+    def connect_network(self) -> None:
+        """An operator wants the front in its network."""
+        self._wants_network = True
+        self.join_network()
+
+    async def disconnect_network(self) -> None:
+        """An operator wants the front out of its network, until `connect_network`."""
+        self._wants_network = False
+        await self.leave_network()
+
     def join_network(self) -> None:
-        """Take tasks from the configured control server, if there is one."""
-        if self._network is not None:
+        """Take tasks from the configured control server, if there is one and it is wanted."""
+        if self._network is not None and self._wants_network:
             self._network.start()
 
     async def leave_network(self) -> None:

@@ -49,11 +49,11 @@ def _front(document: Document) -> list[str]:
         f" {tokens['generated_total']:,} generated, {tokens['prompt_total']:,} of prompts"
         f" ({tokens['prompt_cached_total']:,} cached)"
     )
-    network = _network(document.get("network") or {})
+    network = network_lines(document.get("network") or {})
     return [*lines, *_durable(document.get("durable") or {}), *network]
 
 
-def _network(network: Document) -> list[str]:
+def network_lines(network: Document) -> list[str]:
     """The network that the front has joined, or wants to join."""
     if not network:
         return []
