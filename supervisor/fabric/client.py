@@ -117,7 +117,8 @@ class NetworkClient:
             self._watch = None
         if self._tasks is not None:
             with contextlib.suppress(*LOST):
-                await self._tasks.leave(GRACE_S)
+                async with asyncio.timeout(GRACE_S):
+                    await self._tasks.leave()
         self._handle(s.Stopped())
         if self._conversation is not None:
             await self._conversation
@@ -197,6 +198,7 @@ class NetworkClient:
             self._handle(s.Opened())
             while True:
                 await self._receive(await link.receive())
+                await asyncio.sleep(0)  # a flood must not keep others from the loop
         except asyncio.CancelledError:
             pass  # by `Close`: the session waits for the end below
         except EOFError:

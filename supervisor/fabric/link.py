@@ -14,6 +14,9 @@ WRITE_S = 30.0
 CLOSE_S = 2.0
 """For TLS's goodbye; then the connection is cut."""
 
+LONG_BYTES = 256 * 1024
+"""A longer frame may take long to decode, and is decoded beside the event loop."""
+
 LOST = (OSError, EOFError, TimeoutError, ProtocolError)
 """What ends a connection: the network, the server, or bytes that are no message."""
 
@@ -44,7 +47,10 @@ class Link:
     async def receive(self) -> Command:
         """The next message. Raises one of `LOST`."""
         n_bytes = frame_size(await self._reader.readexactly(HEADER.size))
-        return decode_frame(await self._reader.readexactly(n_bytes))
+        payload = await self._reader.readexactly(n_bytes)
+        if n_bytes > LONG_BYTES:
+            return await asyncio.to_thread(decode_frame, payload)
+        return decode_frame(payload)
 
     async def send(self, message: Command) -> None:
         """Write a message, after those before it. Raises one of `LOST`.

@@ -15,6 +15,7 @@ from supervisor.http.generation import validation
 from supervisor.http.generation.chat import ChatFields, asked_of
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.generate import Asked, accepted
+from supervisor.http.generation.history import MAX_MESSAGES
 
 T = TypeVar("T")
 
@@ -28,6 +29,8 @@ share no cached prefix with local ones, so that their speed tells nothing about 
 def request_of(front: Services, task: Task) -> GenerationRequest:
     """The request that a task asks for. Raises `RequestError`. `min_keep` has no counterpart."""
     if isinstance(task, ChatInferenceTask):
+        if len(task.messages) > MAX_MESSAGES:
+            raise InvalidRequest(f"A chat has at most {MAX_MESSAGES} messages", param="messages")
         messages = [{"role": one.role, "content": one.content} for one in task.messages]
         given = {"model": task.model, "messages": messages}
         chat = _checked(given | _sampling(task), ChatFields)

@@ -104,8 +104,8 @@ class Tasks:
         elif task_id in self._running:
             self._running[task_id].cancel()
 
-    async def leave(self, grace_s: float) -> None:
-        """Refuse new tasks, and end all others with an error that the server still gets."""
+    async def leave(self) -> None:
+        """Refuse new tasks, and end all others with an error. Returns when the server has it."""
         self._n_running = self._n_waiting = 0
         waiting, self._waiting = self._waiting, {}
         for run in self._running.values():
@@ -114,7 +114,7 @@ class Tasks:
             self._counts.failed += 1
             await self._send(Answer(task_id).done(error=LEAVING))
         if running := [run.work for run in self._running.values()]:
-            await asyncio.wait(running, timeout=grace_s)
+            await asyncio.wait(running)
 
     async def end(self) -> None:
         """End all tasks: their server is gone. Returns when nothing of them is left."""

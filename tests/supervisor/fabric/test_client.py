@@ -196,6 +196,23 @@ async def test_a_machine_that_stops_leaves_nothing_behind(server: ControlServer)
     await until(lambda: not asyncio.all_tasks() - before)
 
 
+async def test_a_server_that_reads_nothing_does_not_hold_up_the_leaving(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.fabric.client.GRACE_S", 0.05)
+    async with machine(server, network_tasks=1) as joined:
+        peer = await server.joined()
+        link = joined.client._link
+        assert link is not None
+        joined.worker.auto = False
+        server.complete(peer, "hello")
+        await until(lambda: joined.worker.active)
+        async with link._lock:  # as while a chunk waits for the server
+            await joined.client.stop()
+        assert joined.client.status().phase is Phase.OFF
+        assert joined.client.status().tasks.lost == 1
+
+
 async def test_a_lost_session_ends_its_tasks_and_leaves_local_ones_alone(
     server: ControlServer,
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from supervisor.fabric.messages import RequestNewProxyConn
-from supervisor.fabric.proxy import MOST_REFUSALS
 from tests.fakes.control_server import ControlServer, Peer, control_server
 from tests.supervisor.dispatch.fakes import MODEL, text_of, until
 from tests.supervisor.fabric.conftest import NAME, Certificates, Machine, machine
@@ -151,13 +150,16 @@ async def test_a_front_that_drains_answers_502(server: ControlServer, ca_file: s
         assert await theirs.ended()
 
 
-async def test_refusals_are_bounded_too(server: ControlServer, ca_file: str) -> None:
+async def test_refusals_are_bounded_too(
+    server: ControlServer, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.fabric.proxy.MOST_REFUSALS", 4)
     async with joined(server, ca_file, network_connections=0) as (made, peer):
-        for _ in range(4 * MOST_REFUSALS):
+        for _ in range(16):
             peer.send(RequestNewProxyConn(bytes(16)))
         answer = server.answers[server.complete(peer, "hello", max_tokens=5)]
         assert (await answer.end()).error is None
-        assert len(made.client._proxies._refusing) <= MOST_REFUSALS
+        assert len(made.client._proxies._refusing) <= 4
         await until(lambda: not made.client._proxies._refusing)
 
 

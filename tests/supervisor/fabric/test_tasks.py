@@ -11,6 +11,7 @@ from gpufc.protocol import Generate
 from supervisor.fabric.messages import (
     CancelInference,
     ChatInferenceTask,
+    ChatMessage,
     InferenceTask,
     OutputPhase,
 )
@@ -135,16 +136,19 @@ async def test_a_bad_task_gets_one_chunk_with_the_reason(
         assert len(server.logins) == 1  # the original's session dies of such tasks
 
 
-async def test_a_prompt_that_is_too_long_and_a_chat_without_messages_are_refused(
+async def test_a_prompt_that_is_too_long_and_a_chat_of_no_or_too_many_messages_are_refused(
     server: ControlServer,
 ) -> None:
     async with machine(server):
         peer = await server.joined()
         long = await ended(server, server.complete(peer, "x" * fakes.N_CTX))
         assert [chunk.error for chunk in long.chunks] == ["too long"]
-        server.answers["empty"] = Answer()
-        peer.send(ChatInferenceTask("empty", MODEL, [], 5, 0.7, 40, 0.9, 1.1, 64, 1))
-        assert (await ended(server, "empty")).chunks[0].error
+        for n_messages in (0, 5000):
+            task_id = str(n_messages)
+            server.answers[task_id] = Answer()
+            messages = [ChatMessage("user", "x")] * n_messages
+            peer.send(ChatInferenceTask(task_id, MODEL, messages, 5, 0.7, 40, 0.9, 1.1, 64, 1))
+            assert (await ended(server, task_id)).chunks[0].error
 
 
 async def test_two_tasks_and_a_local_request_run_at_once(server: ControlServer) -> None:
