@@ -5,7 +5,8 @@
     channel    the ZeroMQ socket (`channel.py`)
     prepare    four threads: templates, tokenizing and constraints, off the decode path
                (`prompts/service.py`)
-    gate       holds replays until their constraints are compiled (`constraints/gate.py`)
+    gate       holds sequences until their constraints and DRY's breakers are ready
+               (`constraints/gate.py`)
     engine     loads the model, then decodes (`engine/loop.py`)
 
 No thread dies silently: an exception that escapes from one ends the process at once. The front
@@ -216,6 +217,7 @@ class Worker:
             engine.inbox.put,
             self._channel.send,
             lambda: engine.progress.phase is EnginePhase.IDLE,
+            (engine.breakers,),
         )
         self._prompts.start(_thread)
         if backend.facts.generates:  # else there is no constraint to compile

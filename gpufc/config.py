@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gpufc.adapters import MAX_ADAPTERS
+from gpufc.sampling import SamplingDefaults
 
 FLAG = {"flag": True}
 PATH = {"path": True}
@@ -276,6 +277,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     special_tokens_in_content: Annotated[
         bool, Meta(description="read control tokens, such as `<|im_end|>`, in messages' contents")
     ] = False
+    sampling: Annotated[
+        SamplingDefaults | None,
+        Meta(
+            description="table of defaults for requests, under the names of their fields, such as"
+            " `{ temperature = 0.7, top_k = 20 }` [default: llama.cpp's]"
+        ),
+    ] = None
     use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
     use_mlock: Annotated[
         bool, Meta(description="lock the model in memory, so that it is never swapped out")

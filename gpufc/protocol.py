@@ -32,7 +32,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -47,6 +47,9 @@ MAX_RULED_TOKENS = 1024
 
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
+SamplerState = Annotated[tuple[float, ...], Meta(max_length=8)]
+"""The state of a sampler that has one, such as mirostat's mu. It is a function of the tokens chosen
+and of their logits. A replay cannot make those again, so the state is logged with the tokens."""
 
 
 class FinishReason(StrEnum):
@@ -178,7 +181,7 @@ class Generate(Message, frozen=True):
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
-    applied to all of its tokens.
+    applied to all of its tokens. `sampler_state` is that of the last `Delta`.
     """
 
     request: RequestNo
@@ -197,6 +200,7 @@ class Generate(Message, frozen=True):
     adapters: Annotated[Adapters, Meta(max_length=MAX_ADAPTERS)] = ()
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
+    sampler_state: SamplerState = ()
 
 
 class Cancel(Message, frozen=True):
@@ -385,7 +389,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     `by_end_token`: the model has generated an end token, which is not one of `tokens`.
     `stopped_by` is the index in `Generate.stop` of the stop string that ended the sequence.
     `logprobs` are those of `tokens` where the request wants them, and `prompt_logprobs` those of
-    the whole prompt, in the delta of position 0."""
+    the whole prompt, in the delta of position 0. `sampler_state` is that after `tokens`."""
 
     request: RequestNo
     position: int
@@ -396,6 +400,7 @@ class Delta(Struct, frozen=True, array_like=True, omit_defaults=True):
     stopped_by: int | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    sampler_state: SamplerState = ()
 
     @property
     def n_generated(self) -> int:

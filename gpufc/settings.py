@@ -114,7 +114,7 @@ def row(value: Value) -> dict[str, Any]:
     is_hidden = value.key.is_secret and value.value is not None
     return {
         "key": value.key.name,
-        "value": HIDDEN if is_hidden else value.value,
+        "value": HIDDEN if is_hidden else msgspec.to_builtins(value.value),
         "source": str(value.source),
         "model": value.model,
     }
@@ -309,12 +309,14 @@ def _checked(given: _Given, model: str | None) -> Value:
     kind = _kind(key.type)
     if isinstance(raw, bool) and isinstance(kind, inspect.EnumType):
         raw = str(raw).lower()  # TOML's true and false are enum words here
+    if isinstance(raw, str) and isinstance(kind, inspect.StructType):
+        raw = _table_in(raw)
     if isinstance(raw, str) and isinstance(kind, inspect.VarTupleType):
         raw = [part.strip() for part in raw.split(",")] if raw else []
     try:
         value = msgspec.convert(raw, key.type, strict=source.origin is Origin.FILE)
     except msgspec.ValidationError as err:
-        reason = _wanted(key) or str(err)[:1].lower() + str(err)[1:]
+        reason = _wrong_entry(kind, raw) or _wanted(key) or _lowered(err)
         shown = HIDDEN if key.is_secret else repr(raw)
         raise ConfigError(f"bad value {shown} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
@@ -324,6 +326,14 @@ def _checked(given: _Given, model: str | None) -> Value:
         if key.is_path:
             value = _expanded(value)
     return Value(key, value, source, model)
+
+
+def _table_in(text: str) -> Any:
+    """A table as TOML writes it in one line; the text itself if it is none."""
+    try:
+        return tomllib.loads(f"table = {text}")["table"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def require_utf8(text: str, what: str) -> None:
@@ -345,25 +355,51 @@ def _expanded(paths: str) -> str:
     return ":".join(os.path.expanduser(path) for path in paths.split(":"))
 
 
+def _wrong_entry(kind: inspect.Type, raw: Any) -> str:
+    """A sentence on the first entry of a table that does not fit; empty where it is no table."""
+    if not isinstance(kind, inspect.StructType) or not isinstance(raw, dict):
+        return ""
+    entries = {field.name: field for field in msgspec.structs.fields(kind.cls)}
+    for name, value in raw.items():
+        if name not in entries:
+            close = closest(name, entries)
+            return f"it has no {name}" + (f"; did you mean {close}?" if close else "")
+        try:
+            msgspec.convert({name: value}, kind.cls)
+        except msgspec.ValidationError as err:
+            return f"{name}: {_wanted_of(_kind(entries[name].type), '') or _lowered(err)}"
+    return ""
+
+
+def _lowered(err: msgspec.ValidationError) -> str:
+    return str(err)[:1].lower() + str(err)[1:]
+
+
 def _wanted(key: Key) -> str:
     """A sentence on the values that this key takes; empty for a type that no key has yet."""
-    match _kind(key.type):
+    return _wanted_of(_kind(key.type), key.description)
+
+
+def _wanted_of(kind: inspect.Type, description: str) -> str:
+    match kind:
         case inspect.EnumType(cls=choices):
             *most, last = [str(member.value) for member in choices]
             return f"it must be {', '.join(most)} or {last}"
         case inspect.BoolType():
             return "it must be true or false"
-        case inspect.IntType() as kind:
+        case inspect.IntType():
             return f"it must be a whole number{_bounds(kind)}"
-        case inspect.FloatType() as kind:
+        case inspect.FloatType():
             return f"it must be a number{_bounds(kind)}"
         case inspect.StrType(pattern=str()):
-            return f"it must be as in: {key.description}"
+            return f"it must be as in: {description}"
         case inspect.StrType(max_length=most_letters, min_length=least):
             limit = f" of at most {most_letters:,} letters" if most_letters else ""
             return f"it must be text{limit}{' and not empty' if least else ''}"
         case inspect.VarTupleType():
             return "it must be a list of texts, none of them empty"
+        case inspect.StructType():
+            return f"it must be a {description}"
         case _:
             return ""
 

@@ -27,13 +27,14 @@ MACHINE = {"integration", "e2e", "chaos"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: tests that need the machine run one after the other, in one
-    process, beside the others."""
+    """With `-n 2 --dist loadgroup`: tests that start services run one after the other, in one
+    process, beside the others. A model in the test's own process computes with one thread, so it is
+    among the others."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
         folders = item.path.relative_to(config.rootpath).parts
-        if MACHINE.intersection(folders) or item.get_closest_marker("model"):
+        if MACHINE.intersection(folders):
             item.add_marker(pytest.mark.xdist_group("machine"))
 
 

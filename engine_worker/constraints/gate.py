@@ -1,12 +1,14 @@
-"""Holds sequences back until their constraints are compiled, so that the engine never compiles.
+"""Holds sequences back until all is made ready that takes long: the engine never waits for it.
 
-A replay may reach a worker that has not compiled its constraint yet.
+That is a constraint's compilation, and whatever else a `Preparation` makes. A replay may reach a
+worker that has not compiled its constraint yet.
 """
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from engine_worker.constraints.compiler import Compiler
 from gpufc.errors import RequestError
@@ -18,6 +20,15 @@ logger = logging.getLogger(__name__)
 WARM_UP_S = 5.0
 """How often a worker without a constraint to compile looks whether it is idle, and then reads the
 vocabulary. That holds the interpreter's lock, so that running streams would wait for it."""
+
+
+class Preparation(Protocol):
+    """Something that a sequence needs before the engine takes it."""
+
+    def is_ready(self, spec: Generate) -> bool: ...
+    def make_ready(self, spec: Generate) -> None:
+        """Make it, however long it takes. Raises `RequestError` if the sequence is refused."""
+        ...
 
 
 class Gate:
@@ -32,9 +43,11 @@ class Gate:
         pass_on: Callable[[Generate], None],
         send: Callable[[FromWorker], None],
         is_idle: Callable[[], bool] = lambda: True,
+        further: Sequence[Preparation] = (),
     ) -> None:
         self._compiler, self._is_idle = compiler, is_idle
         self._pass_on, self._send = pass_on, send
+        self._further = further
         self._changed = threading.Condition()
         self._held: deque[Generate] = deque()
 
@@ -54,7 +67,7 @@ class Gate:
                 while not self._held:
                     self._changed.wait()
                 spec = self._held[0]
-            refusal = self._compiled(spec)
+            refusal = self._made_ready(spec)
             with self._changed:
                 if not self._held or self._held[0] is not spec:
                     continue  # cancelled meanwhile
@@ -65,8 +78,8 @@ class Gate:
                     self._send(refusal)
 
     def admit(self, spec: Generate) -> None:
-        """Pass a sequence on, now or once its constraint is compiled."""
-        if spec.constraint is None or self._compiler.is_compiled(spec.constraint):
+        """Pass a sequence on, now or once it is ready."""
+        if self._is_compiled(spec) and all(one.is_ready(spec) for one in self._further):
             self._pass_on(spec)
             return
         with self._changed:
@@ -88,11 +101,15 @@ class Gate:
         with self._changed:
             self._held.clear()
 
-    def _compiled(self, spec: Generate) -> Refused | None:
-        if spec.constraint is None:
-            return None
+    def _is_compiled(self, spec: Generate) -> bool:
+        return spec.constraint is None or self._compiler.is_compiled(spec.constraint)
+
+    def _made_ready(self, spec: Generate) -> Refused | None:
         try:
-            self._compiler.compile(spec.constraint)
+            if spec.constraint is not None:
+                self._compiler.compile(spec.constraint)
+            for preparation in self._further:
+                preparation.make_ready(spec)
         except RequestError as err:
             return Refused(spec.epoch, spec.request, err.code, err.message, err.param)
         return None

@@ -9,9 +9,12 @@ from engine_worker.scheduling.step_costs import StepCosts
 SHARE = 1.5
 """A pass to a plain decode step. Together they stay below three steps, with room for noise."""
 
-PACKED_TOKENS = 512
+PACKED_TOKENS = 128
 """Short inputs share a pass up to this many tokens. Each token's attention is computed with all
-tokens of the pass, so that larger passes are no faster."""
+tokens of the pass, so that larger passes are slower on a processor. Measured: `NOTES.md`."""
+
+PACKED_ON_DEVICE_TOKENS = 512
+"""The same on a device, where a pass has a price of its own."""
 
 LEAST = 1
 """Tokens that a pass may have in any case."""
@@ -23,7 +26,8 @@ MAX_SKIPPED = 3
 class EmbeddingBudget:
     """Learns what passes cost, and compares it with what `costs` knows of steps."""
 
-    def __init__(self, costs: StepCosts) -> None:
+    def __init__(self, costs: StepCosts, *, on_device: bool = False) -> None:
+        self._most = PACKED_ON_DEVICE_TOKENS if on_device else PACKED_TOKENS
         self._costs = costs
         self._own = StepCosts()
         self._n_passes = 0
@@ -33,7 +37,7 @@ class EmbeddingBudget:
         """Tokens for the pass after a step that decoded so many sequences and computed so many
         prompt tokens; 0: no pass now."""
         if not (n_decoding or n_prefill):
-            return PACKED_TOKENS
+            return self._most
         if not n_prefill:
             return self._share(n_decoding)
         self._n_skipped = (self._n_skipped + 1) % (MAX_SKIPPED + 1)
@@ -50,7 +54,7 @@ class EmbeddingBudget:
             return LEAST
         if self._own.seconds(LEAST, 0) is None:
             return LEAST if self._n_passes % 2 == 0 else 4 * LEAST  # two sizes must be seen
-        low, high = 0, PACKED_TOKENS
+        low, high = 0, self._most
         while low < high:
             middle = (low + high + 1) // 2
             if (self._own.seconds(middle, 0) or 0.0) <= SHARE * step_s:

@@ -11,6 +11,7 @@ from engine_worker.prompts.embedding_inputs import require_generation
 from engine_worker.prompts.special_tokens import SpecialTokenFinder
 from engine_worker.sampling.rule_mask import RuleMask
 from engine_worker.sampling.sampler import Sampler
+from engine_worker.sampling.samplers.port import TailsOf
 from engine_worker.text.sequence import Sequence
 from engine_worker.text.stop_matcher import SpecialSplit
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
@@ -24,8 +25,9 @@ def sequence_of(
     *,
     max_jump: int = 0,
     max_prompt_rows: int = 1,
+    tails: TailsOf | None = None,
 ) -> Sequence:
-    """The sequence of a request.
+    """The sequence of a request. `tails` looks up the breakers of DRY.
 
     The front has checked the request already; these checks keep a defect there from ending this
     process. Raises `RequestError`.
@@ -55,7 +57,13 @@ def sequence_of(
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
     return Sequence(
         _apart(spec),
-        sampler=Sampler(spec.sampling, facts.n_vocab, backend.end_tokens),
+        sampler=Sampler(
+            spec.sampling,
+            facts.n_vocab,
+            backend.end_tokens,
+            tails=tails,
+            state=spec.sampler_state,
+        ),
         piece=_piece(spec, backend),
         is_end=backend.is_end,
         n_ctx=facts.n_ctx,

@@ -58,7 +58,7 @@ class Drafting:
         self._speculator.forget(sequence.request)
 
     def _drafts(self) -> list[tuple[Sequence, list[int]]]:
-        """Drafts for sequences that decode, but not for exact ones: a draft changes the kernels."""
+        """Drafts for the sequences that decode and may draft."""
         most = self._speculator.max_sequences
         if not most:
             return []
@@ -67,7 +67,7 @@ class Drafting:
             self._speculator.pause()
             return []
         left = self._room(decoding)
-        asked = [seq for seq in decoding if seq.reuses_prefix]
+        asked = [seq for seq in decoding if seq.may_draft]
         requests = [self._request(seq, left) for seq in asked]
         try:
             drafts = self._speculator.draft_all(requests, n_decoding=len(decoding))

@@ -25,11 +25,13 @@ class EmbeddingTurn:
     The embedder is made for the first one: it takes memory.
     """
 
-    def __init__(self, backend: Backend, reporter: Reporter, costs: StepCosts) -> None:
+    def __init__(
+        self, backend: Backend, reporter: Reporter, costs: StepCosts, *, on_device: bool
+    ) -> None:
         """`costs` are those of the steps of generation."""
         self._backend = backend
         self._reporter = reporter
-        self._budget = EmbeddingBudget(costs)
+        self._budget = EmbeddingBudget(costs, on_device=on_device)
         self._ranks = backend.facts.pooling is Pooling.RANK
         self._embedder: Embedder | None = None
         self._queue: EmbeddingQueue | None = None

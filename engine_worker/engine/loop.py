@@ -1,7 +1,7 @@
 """The engine thread: take requests, compute a step, report it; again.
 
 Carries the scheduler's plans out on a backend. One thread runs it from the first to the last line;
-only `inbox` and `progress` are for other threads.
+only `inbox`, `progress` and `breakers` are for other threads.
 """
 
 import collections.abc
@@ -25,6 +25,7 @@ from engine_worker.engine.scoring import MAX_PROMPT_ROWS, Scorer
 from engine_worker.kv import edits, transfer
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.sampling.batch import Pick, prepare, sampler_for
+from engine_worker.sampling.samplers.breakers import BreakerStore
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import max_jump, scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
@@ -65,7 +66,8 @@ ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach | Wanted
 
 
 class Engine:
-    """Owns the scheduler and the backend's KV cache; `inbox` is the only way in.
+    """Owns the scheduler and the backend's KV cache; `inbox` is the only way in. Another thread
+    looks for the `breakers` of a sequence before it comes in.
 
     Every `Generate` and `Wanted` that is put into the inbox is answered by exactly one terminal
     message through `emit`, unless the process ends first. No answer follows to a cancelled
@@ -109,11 +111,12 @@ class Engine:
             n_spare_outputs=n_spare,
             max_prompt_rows=self._max_prompt_rows,
         )
-        self._embedding = EmbeddingTurn(backend, self._reporter, costs)
+        self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
         self._scorer = Scorer(backend)
+        self.breakers = BreakerStore(backend, facts.n_vocab)
         self._padding = padding_pick(facts.n_vocab)
         self._step = 0
         self._n_cells_used = 0  # after the last step: to count them would delay the next one
@@ -305,6 +308,7 @@ class Engine:
                 self._guide_of(spec),
                 max_jump=self._max_jump,
                 max_prompt_rows=self._max_prompt_rows,
+                tails=self.breakers.tails,
             )
         except RequestError as err:
             self._reporter.refused(spec.request, err)

@@ -2,7 +2,8 @@
 
 Finders reduce each row to a few candidates; the chain then works on the candidates of all rows
 together. `Sampler.choose_by` samples a row by itself: a row with a top-k above `MAX_TOP_K`, a row
-that no finder has answered, and the only row of a step.
+that no finder has answered, and the only row of a step. `Sampler.choose` samples a row whose
+samplers are not a plain chain.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ from engine_worker.sampling.threads import RowThreads
 from gpufc.errors import RequestError
 
 MAX_TOP_K = 256
-"""Rows with a larger top-k, or none, are sampled one by one."""
+"""Rows with a larger top-k, or none, and rows with other samplers are sampled one by one."""
 
 SAMPLING_THREADS = 8
 """At most this many threads sample while a device computes, and at most half of the cores. Where
@@ -234,11 +235,14 @@ def _uniform(pick: Pick) -> float:
 def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:
     pick = prepared.picks[row]
     mask = None if prepared.masks is None else prepared.masks.of(row)
-    plan = prepared.plan
-    if len(prepared.picks) > 1:
-        plan = pick.sampler.plan(pick.history, pick.n_history, mask)
-    number = 0.0 if prepared.is_argmax else float(prepared.uniforms[row])
+    sampler, plan = pick.sampler, prepared.plan
     try:
-        return pick.sampler.choose_by(logits[row], plan, number, mask)
+        if not sampler.is_plain:
+            place = (pick.choice, pick.position)
+            return sampler.choose(logits[row], pick.history, *place, mask, pick.n_history)
+        if len(prepared.picks) > 1:
+            plan = sampler.plan(pick.history, pick.n_history, mask)
+        number = 0.0 if prepared.is_argmax else float(prepared.uniforms[row])
+        return sampler.choose_by(logits[row], plan, number, mask)
     except RequestError as err:
         return err

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from engine_worker.backend.candidates import ChangedLogits, Logits, MaskWords, Places, RowMasks
 from gpufc.errors import DecodeFailed, InvalidRequest
@@ -19,6 +20,11 @@ BAN = -100.0
 """OpenAI's bias that bans a token."""
 
 _LARGEST = np.float32(3.0e38)
+_ALL = 1 << 31
+"""More tokens than any vocabulary has."""
+
+
+NO_PENALTIES = (1.0, 0.0, 0.0)
 
 
 class LogitBias(Struct, frozen=True):
@@ -26,15 +32,15 @@ class LogitBias(Struct, frozen=True):
 
     ids: Places
     bias: Logits
-    last_n: int
-    penalties: tuple[float, float, float]
+    last_n: int = 0
+    penalties: tuple[float, float, float] = NO_PENALTIES
     """Repeat, frequency, presence."""
 
     @classmethod
     def of(
         cls, params: SamplingParams, n_vocab: int, end_tokens: Collection[int] = ()
     ) -> Self | None:
-        """The bias that the parameters ask for; None if no logit ever changes.
+        """The biases that the parameters ask for, without penalties; None without any.
 
         Raises `InvalidRequest` for a token outside the vocabulary and for a bias that is NaN or
         infinite.
@@ -49,23 +55,18 @@ class LogitBias(Struct, frozen=True):
         if params.ignore_eos:
             biases.update(dict.fromkeys(end_tokens, -np.inf))
         values = [-np.inf if bias <= BAN else min(bias, 1e30) for bias in biases.values()]
-        # above zero in single precision too: -inf of a banned token times zero would be NaN
-        penalties = (
-            max(params.repeat_penalty, 1e-30),
-            params.frequency_penalty,
-            params.presence_penalty,
-        )
-        last_n = params.repeat_last_n if penalties != (1.0, 0.0, 0.0) else 0
-        if not biases and last_n == 0:
+        if not biases:
             return None
-        return cls(
-            np.array(list(biases), np.int64), np.array(values, np.float32), last_n, penalties
-        )
+        return cls(np.array(list(biases), np.int64), np.array(values, np.float32))
 
     def penalized(self, history: Sequence[int], n_history: int) -> Sequence[int]:
         """The tokens to penalize after the first `n_history` of a history."""
         start = 0 if self.last_n < 0 else max(0, n_history - self.last_n)
         return history[start:n_history] if self.last_n else ()
+
+    def plan(self, history: Sequence[int], n_history: int) -> "BiasPlan":
+        """The changes of one row. Implements `samplers.port.Edit`."""
+        return plan_biases(_ALL, [0], [self], [self.penalized(history, n_history)])
 
 
 class BiasPlan(NamedTuple):
@@ -85,8 +86,18 @@ class BiasPlan(NamedTuple):
         """The plan without the tokens that masks forbid."""
         rows = self.places // n_vocab
         kept = masks.allow(rows, self.places - rows * n_vocab)
+        return self._at(kept, self.places[kept])
+
+    def among(self, ids: Places) -> "BiasPlan":
+        """The plan of one row that has only the tokens `ids` left, rising, by place."""
+        at = np.minimum(ids.searchsorted(self.places), len(ids) - 1)
+        kept = ids[at] == self.places
+        return self._at(kept, at[kept])
+
+    def _at(self, kept: NDArray[np.bool_], places: Places) -> "BiasPlan":
+        """The plan of the kept tokens, which are at these places."""
         return BiasPlan(
-            self.places[kept],
+            places,
             self.bias[kept],
             None if self.times is None else self.times[kept],
             None if self.penalties is None else self.penalties[:, kept],

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufc.sampling import SamplingParams
-
 Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.intp]
@@ -27,29 +25,21 @@ LEAST_TEMPERATURE = 1e-200
 
 
 class Steps(NamedTuple):
-    """The steps' parameters for one row. A step that is off has its neutral value."""
+    """The steps' parameters for one row, in the order in which they are taken. A step that is off
+    has its neutral value. `temperature` is the least one at least."""
 
-    top_k: float
-    top_n_sigma: float
-    typical_p: float
-    top_p: float
-    log_min_p: float
-    temperature: float
+    top_n_sigma: float = 0.0
+    top_k: float = math.inf
+    typical_p: float = 1.0
+    top_p: float = 1.0
+    log_min_p: float = -math.inf
+    temperature: float = 1.0
 
 
-def steps(params: SamplingParams, n_vocab: int) -> Steps:
-    """The steps of these parameters. Greedy is top-k 1: it keeps the lowest id of equals, as argmax
-    does. No other step changes what top-k 1 keeps."""
-    if params.temperature == 0.0 or params.top_k == 1:
-        return Steps(1, 0.0, 1.0, 1.0, -math.inf, 1.0)
-    return Steps(
-        params.top_k if 0 < params.top_k < n_vocab else math.inf,
-        params.top_n_sigma,
-        params.typical_p,
-        params.top_p,
-        math.log(params.min_p) if params.min_p > 0.0 else -math.inf,
-        max(params.temperature, LEAST_TEMPERATURE),
-    )
+OFF = Steps()
+
+GREEDY = Steps(top_k=1)
+"""Top-k 1 keeps the lowest id of equals, as argmax does. No other step changes what it keeps."""
 
 
 class Table:
@@ -61,7 +51,7 @@ class Table:
     def __init__(self, values: Scores) -> None:
         """`values` has a row of `Steps` for each."""
         self._values = values
-        top_k, self.top_n_sigma, self.typical_p, self.top_p, log_min_p, temperature = values.T
+        self.top_n_sigma, top_k, self.typical_p, self.top_p, log_min_p, temperature = values.T
         self.top_k: Counts = np.minimum(top_k, _ALL).astype(np.intp)
         self.log_min_p, self.temperature = log_min_p[:, None], temperature[:, None]
         self.is_n_sigma = bool((self.top_n_sigma > 0.0).any())
@@ -108,6 +98,7 @@ def survivors(
     table: Table,
     whole: float | None = None,
     reaches: Scores | None = None,
+    min_keep: int = 0,
 ) -> tuple[Mask, Scores]:
     """The candidates that the steps leave, and their weights, not normalized; 0 for the rest.
 
@@ -115,7 +106,7 @@ def survivors(
     the steps of each row. `whole` is the mass of all tokens, of which top-p is a share; None if the
     candidates hold every token that the steps before top-p leave. `reaches` are the scores that
     top-n-sigma allows at the least, without their sign, one for each row (see the module `reach`);
-    None if it is off in all rows.
+    None if it is off in all rows. Typical-p, top-p and min-p leave `min_keep` candidates at least.
     """
     if reaches is not None:
         scores = np.where(scores >= -reaches[:, None], scores, -np.inf)
@@ -124,12 +115,13 @@ def survivors(
     if table.is_typical:
         scores = np.where(_first(scores, _ranked(scores), n_kept), scores, -np.inf)
         for row in (table.typical_p < 1.0).nonzero()[0]:
-            _drop_untypical(scores[row], float(table.typical_p[row]))
+            _drop_untypical(scores[row], float(table.typical_p[row]), min_keep)
         n_kept = counts = _count(scores > -np.inf)
     if table.is_nucleus or (n_kept < counts).any():
         ranked = _ranked(scores)
         if table.is_nucleus:
-            nucleus = np.minimum(n_kept, _nucleus(ranked, n_kept, table.top_p, whole))
+            nucleus = _nucleus(ranked, n_kept, table.top_p, whole)
+            nucleus = np.minimum(n_kept, np.maximum(nucleus, min_keep) if min_keep else nucleus)
             n_kept = (
                 nucleus if table.is_nucleus_only else np.where(table.has_nucleus, nucleus, n_kept)
             )
@@ -139,7 +131,8 @@ def survivors(
     if table.is_typical:  # the best one may be gone
         scores = scores - scores.max(axis=1, keepdims=True)
     if table.is_min_p:
-        kept &= scores >= table.log_min_p
+        likely = kept & (scores >= table.log_min_p)
+        kept = _at_least(min_keep, likely, kept, scores) if min_keep else likely
     weights = np.exp(scores / table.temperature)
     weights *= kept
     return kept, weights
@@ -175,7 +168,14 @@ def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None)
     return _count(mass < wanted[:, None]) + 1
 
 
-def _drop_untypical(scores: Scores, share: float) -> None:
+def _at_least(n: int, kept: Mask, eligible: Mask, scores: Scores) -> Mask:
+    """`kept`, or the `n` best of the eligible candidates where it has fewer. It has the best."""
+    scores = np.where(eligible, scores, -np.inf)
+    n_kept = np.minimum(np.maximum(_count(kept), n), _count(eligible))
+    return _first(scores, _ranked(scores), n_kept)
+
+
+def _drop_untypical(scores: Scores, share: float, min_keep: int) -> None:
     """Locally typical sampling of one row, in place (Meister et al. 2022): the tokens with a
     surprise nearest to the entropy stay, until they hold more than `share` of the mass."""
     places = (scores > -np.inf).nonzero()[0]
@@ -185,4 +185,4 @@ def _drop_untypical(scores: Scores, share: float) -> None:
     entropy = float((chances * surprise).sum())
     nearest = np.argsort(np.abs(surprise - entropy), kind="stable")
     n_kept = int(np.cumsum(chances[nearest]).searchsorted(share, side="right")) + 1
-    scores[places[nearest[n_kept:]]] = -np.inf
+    scores[places[nearest[max(n_kept, min_keep) :]]] = -np.inf

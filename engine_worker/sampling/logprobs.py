@@ -36,10 +36,16 @@ def of_model(row: Logits, token: int, n_top: int) -> RowLogprobs:
 
 
 def after_sampling(row: Logits, pick: Pick, token: int, n_top: int) -> RowLogprobs:
-    """The distribution that `pick` draws from. A token that cannot be drawn is not among the best
-    ones, so there may be fewer than `n_top`."""
-    history = pick.history[: pick.n_history]
-    ids, probabilities = pick.sampler.distribution(row, history, pick.mask)
+    """The distribution that `pick` has just drawn from. A token that cannot be drawn is not among
+    the best ones, so there may be fewer than `n_top`."""
+    ids, probabilities = pick.sampler.distribution(
+        row,
+        pick.history[: pick.n_history],
+        pick.mask,
+        choice=pick.choice,
+        position=pick.position,
+        state=pick.sampler.state_before,
+    )
     order = np.argsort(-probabilities, kind="stable")[:n_top]
     logprobs = np.log(probabilities)
     found = logprobs[ids == token]
@@ -53,6 +59,6 @@ def after_sampling(row: Logits, pick: Pick, token: int, n_top: int) -> RowLogpro
 def _best(row: Logits, n: int) -> tuple[list[int], list[float]]:
     if not n:
         return [], []
-    found = candidates_of_row(row, Steps(n, 0.0, 1.0, 1.0, -math.inf, 1.0))
+    found = candidates_of_row(row, Steps(top_k=n))
     order = np.argsort(-found.logits, kind="stable")[:n]  # the candidates are by rising id
     return found.ids[order].tolist(), found.logits[order].tolist()

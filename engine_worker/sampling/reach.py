@@ -2,7 +2,8 @@
 
 The reach is `n` standard deviations of the row's logits, -inf left out (Tang et al. 2024). Few
 candidates cannot tell it. So it is computed from the whole row, with mask, biases and penalties,
-and handed to the chain beside the candidates.
+and handed to the chain beside the candidates. Where other samplers come before it, the row is what
+these have left (`samplers.standard`).
 """
 
 import math
@@ -21,7 +22,7 @@ from engine_worker.sampling.chain import Scores
 from engine_worker.sampling.threads import RowThreads
 
 
-def reach(row: Logits, n: float) -> float:
+def reach(row: Logits | Scores, n: float) -> float:
     """The reach of one row with a finite best logit; inf if `n` is 0, which is off."""
     if n == 0.0:
         return math.inf

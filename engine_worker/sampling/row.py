@@ -31,8 +31,9 @@ class RowCandidates(NamedTuple):
         return None if self.reach == math.inf else np.array([self.reach])
 
 
-def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
-    """All tokens of a row that the chain can keep, and few others."""
+def candidates_of_row(row: Logits, steps: Steps, min_keep: int = 0) -> RowCandidates:
+    """All tokens of a row that the chain can keep, and few others; `min_keep` is as in
+    `chain.survivors`."""
     if steps.top_k == 1:
         ids = np.array([row.argmax()])
         return RowCandidates(float(row[ids[0]]), ids, row[ids])
@@ -51,7 +52,7 @@ def candidates_of_row(row: Logits, steps: Steps) -> RowCandidates:
         ids = np.flatnonzero(row >= tie_bound(float(np.partition(row, place)[place]), best))
     elif limit < math.inf:
         ids = np.flatnonzero(row >= tie_bound(best - limit, best))
-    elif steps.typical_p < 1.0 or steps.log_min_p == -math.inf:
+    elif steps.typical_p < 1.0 or steps.log_min_p == -math.inf or min_keep:
         ids = np.flatnonzero(row >= _LEAST)
     else:
         # a hair below the threshold, which is applied in double precision later

@@ -1,19 +1,23 @@
-"""How one token is chosen from a row of logits: llama.cpp's sampler chain, without its state.
+"""How one token is chosen from a row of logits: llama.cpp's sampler chain.
 
-The order is llama.cpp's: logit bias → penalties → top-n-sigma → top-k → typical-p → top-p → min-p →
-temperature → draw (src/llama-sampler.cpp; the tests compare with it). Three things differ on
-purpose. A bias of -100 or less bans the token. Ties fall to the lowest id. The random number is
-a function of (seed, choice, position) instead of a generator's state: a replay draws the same.
+The order is llama.cpp's: logit bias → penalties → DRY → top-n-sigma → top-k → typical-p → top-p →
+min-p → XTC → temperature → draw, or that of the request's `samplers` (src/llama-sampler.cpp; the
+tests compare with it). Some things differ on purpose. A bias of -100 or less bans the token. Ties
+fall to the lowest id. A token that a sampler has dropped does not count in any later one. A random
+number is a function of (seed, choice, position) instead of a generator's state: a replay draws the
+same.
 
 A mask comes before all of it: a forbidden token is never chosen, and biases and penalties apply to
 the allowed ones.
 
-`bias` is the chain up to the penalties, `chain` the rest. `row` and the finders spare the chain
-from looking at every token. This module samples one row, `batch` all rows of an engine step.
+`bias` is the chain up to the penalties, `chain` the rest. Where a request has other samplers or
+another order, `samplers.row_chain` takes the place of `chain`. `row` and the finders spare the
+chain from looking at every token. This module samples one row, `batch` all rows of an engine step.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -26,38 +30,64 @@ from engine_worker.backend.candidates import (
     masked,
 )
 from engine_worker.sampling.bias import BiasPlan, LogitBias, plan_bias, unusable
-from engine_worker.sampling.chain import Scores, Table, draw, steps, survivors
+from engine_worker.sampling.chain import OFF, Scores, Table, draw, survivors
 from engine_worker.sampling.row import RowCandidates, candidates_of_row
+from engine_worker.sampling.samplers.penalties import joined
+from engine_worker.sampling.samplers.port import Model, Moment, State, TailsOf
+from engine_worker.sampling.samplers.row_chain import DRAW, RowChain
+from engine_worker.sampling.samplers.table import arranged
 from gpufc.errors import InvalidGrammar, InvalidRequest, RequestError
 from gpufc.sampling import SamplingParams
 
+Find = Callable[[Logits], RowCandidates]
 
-def uniform(seed: int, choice: int, position: int) -> float:
-    """The random number in [0, 1) for one token. 53 bits of BLAKE2b over the three numbers."""
-    text = b"%d/%d/%d" % (seed, choice, position)
+
+def uniform(seed: int, choice: int, position: int, purpose: str = DRAW) -> float:
+    """The random number in [0, 1) for one token. 53 bits of BLAKE2b over its arguments."""
+    text = b"%d/%d/%d%s" % (seed, choice, position, purpose.encode())
     return (int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 11) * 2.0**-53
 
 
 class Sampler:
-    """The sampling of one sequence. Immutable; safe in any thread.
+    """The sampling of one sequence. `state` changes with each choice of a sampler that has one;
+    the rest is immutable.
 
     Raises `InvalidRequest` for a bias on a token outside the vocabulary, or one that is NaN or
     infinite.
     """
 
     def __init__(
-        self, params: SamplingParams, n_vocab: int, end_tokens: Collection[int] = ()
+        self,
+        params: SamplingParams,
+        n_vocab: int,
+        end_tokens: Collection[int] = (),
+        *,
+        tails: TailsOf | None = None,
+        state: State = (),
     ) -> None:
-        self.steps = steps(params, n_vocab)
+        """`tails` looks up the breakers of a request with DRY. `state` is that of a sequence's log:
+        empty at its beginning."""
+        arrangement = arranged(params, Model(n_vocab, tails) if tails else Model(n_vocab))
+        self.bias = joined(LogitBias.of(params, n_vocab, end_tokens), arrangement.penalties)
+        self._rows = None if arrangement.steps is not None else RowChain(arrangement)
+        # a row that is sampled by itself is one that no finder is asked for
+        self.steps = OFF if arrangement.steps is None else arrangement.steps
+        self.state = state or (self._rows.start if self._rows is not None else ())
+        self.state_before = self.state
+        """That before the last choice."""
         self._table = Table(np.array([self.steps]))
-        self.bias = LogitBias.of(params, n_vocab, end_tokens)
         # the choice is the first of the row's largest logits
         self.is_argmax = self.steps.top_k == 1
         self._seed = params.seed
         self.n_vocab = n_vocab
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its steps are those of `chain`, which can take many rows at once."""
+        return self._rows is None
+
     def uniform(self, choice: int, position: int) -> float:
-        """The random number for the token at `position` of the sequence."""
+        """The random number that draws the token at `position` of the sequence."""
         # where top-k leaves one token, any number draws it
         return 0.0 if self.is_argmax else uniform(self._seed, choice, position)
 
@@ -68,18 +98,27 @@ class Sampler:
         choice: int,
         position: int,
         mask: MaskWords | None = None,
+        n_history: int | None = None,
     ) -> int:
         """The next token's id.
 
         `logits` has shape (n_vocab,). If it is writeable, biases and penalties may be written into
         it meanwhile; it is as before on return. `history` holds the prompt's and all generated
-        tokens. `position` counts the generated tokens before this one.
+        tokens; `n_history` of them come before this one, all if None. `position` counts the
+        generated tokens before this one.
 
         Raises `InvalidGrammar` if the mask, and `InvalidRequest` if biases leave no token: this
         ends the request only. Raises `DecodeFailed` for logits that are `unusable`.
         """
-        plan = self.plan(history, len(history), mask)
-        return self.choose_by(logits, plan, self.uniform(choice, position), mask)
+        n_history = len(history) if n_history is None else n_history
+        plan = self.plan(history, n_history, mask)
+        if self._rows is None:
+            return self.choose_by(logits, plan, self.uniform(choice, position), mask)
+        moment = self._moment(history, n_history, choice, position, self.state)
+        found = self._found(logits, plan, mask, partial(self._rows.find, moment=moment))
+        token, state = self._rows.drawn(found, moment)
+        self.state_before, self.state = self.state, state
+        return token
 
     def plan(
         self, history: Sequence[int], n_history: int, mask: MaskWords | None = None
@@ -91,53 +130,83 @@ class Sampler:
     def choose_by(
         self, logits: Logits, plan: BiasPlan, number: float, mask: MaskWords | None = None
     ) -> int:
-        """`choose`, given the changes and the random number."""
-        scores, found = self._candidates(logits, plan, mask)
+        """`choose` of a plain sampler, given the changes and the random number."""
+        found = self._found(logits, plan, mask, self._plain_candidates)
         ids = found.ids
         if self.is_argmax:
             return int(ids[0])
         counts, uniforms = np.array([len(ids)]), np.array([number])
-        places = draw(scores, counts, self._table, uniforms, found.whole, found.reaches)
+        places = draw(_scores(found), counts, self._table, uniforms, found.whole, found.reaches)
         return int(ids[places[0]])
 
     def distribution(
-        self, logits: Logits, history: Sequence[int], mask: MaskWords | None = None
+        self,
+        logits: Logits,
+        history: Sequence[int],
+        mask: MaskWords | None = None,
+        *,
+        choice: int = 0,
+        position: int = 0,
+        state: State | None = None,
     ) -> tuple[Counts, Scores]:
-        """The tokens that `choose` draws from, by rising id, and their probabilities."""
+        """The tokens that `choose` draws from, by rising id, and their probabilities; with another
+        `state` than that of now, if it is given."""
         plan = self.plan(history, len(history), mask)
-        scores, found = self._candidates(logits, plan, mask)
+        if self._rows is not None:
+            state = self.state if state is None else state
+            moment = self._moment(history, len(history), choice, position, state)
+            found = self._found(logits, plan, mask, partial(self._rows.find, moment=moment))
+            row = self._rows.left(found, moment)
+            return row.ids, row.chances()
+        found = self._found(logits, plan, mask, self._plain_candidates)
         counts = np.array([len(found.ids)])
-        kept, weights = survivors(scores, counts, self._table, found.whole, found.reaches)
+        kept, weights = survivors(_scores(found), counts, self._table, found.whole, found.reaches)
         left = weights[kept]
         return found.ids[kept[0]], left / left.sum()
 
-    def _candidates(
-        self, logits: Logits, plan: BiasPlan, mask: MaskWords | None
-    ) -> tuple[Scores, RowCandidates]:
-        """The candidates and their scores for the chain."""
-        found = self._of_row(logits, plan, mask)
-        best = found.best
-        if best == -np.inf and math.isfinite(logits.max()):
-            raise _nothing_left(logits, mask)
-        if not math.isfinite(best):
-            raise unusable()
-        return (found.logits.astype(np.float64) - best)[None], found
+    def _moment(
+        self, history: Sequence[int], n_history: int, choice: int, position: int, state: State
+    ) -> Moment:
+        random = partial(uniform, self._seed, choice, position)
+        return Moment(history, n_history, random, state)
 
-    def _of_row(self, logits: Logits, plan: BiasPlan, mask: MaskWords | None) -> RowCandidates:
-        """`candidates_of_row` with mask, biases and penalties."""
-        if mask is not None:
-            if not math.isfinite(logits.max()):
-                raise unusable()  # the mask might hide it
-            changed = plan.on(logits)
-            logits = masked(logits, mask)
-            logits[changed.places] = changed.after
-            return candidates_of_row(logits, self.steps)
-        if not len(plan.places):
-            return candidates_of_row(logits, self.steps)
-        if not logits.flags.writeable:
-            logits = logits.copy()
-        with apply_temporarily(plan.on(logits), logits):
-            return candidates_of_row(logits, self.steps)
+    def _plain_candidates(self, row: Logits) -> RowCandidates:
+        return candidates_of_row(row, self.steps)
+
+    def _found(
+        self, logits: Logits, plan: BiasPlan, mask: MaskWords | None, find: Find
+    ) -> RowCandidates:
+        """The row's candidates. Raises the errors of `choose`."""
+        found = _in_changed(logits, plan, mask, find)
+        if found.best == -np.inf and math.isfinite(logits.max()):
+            raise _nothing_left(logits, mask)
+        if not math.isfinite(found.best):
+            raise unusable()
+        return found
+
+
+def _scores(found: RowCandidates) -> Scores:
+    """The candidates' scores for the chain."""
+    return (found.logits.astype(np.float64) - found.best)[None]
+
+
+def _in_changed(
+    logits: Logits, plan: BiasPlan, mask: MaskWords | None, find: Find
+) -> RowCandidates:
+    """The candidates of the row with mask, biases and penalties."""
+    if mask is not None:
+        if not math.isfinite(logits.max()):
+            raise unusable()  # the mask might hide it
+        changed = plan.on(logits)
+        logits = masked(logits, mask)
+        logits[changed.places] = changed.after
+        return find(logits)
+    if not len(plan.places):
+        return find(logits)
+    if not logits.flags.writeable:
+        logits = logits.copy()
+    with apply_temporarily(plan.on(logits), logits):
+        return find(logits)
 
 
 def _nothing_left(logits: Logits, mask: MaskWords | None) -> RequestError:

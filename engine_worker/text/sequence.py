@@ -154,6 +154,15 @@ class Sequence:
         return self.spec.cache_prompt and not self.exact and self.prompt_logprobs is None
 
     @property
+    def may_draft(self) -> bool:
+        """Whether several of its next tokens may be chosen in one step.
+
+        Each choice of a sampler with a state needs the state after the token before. A draft also
+        changes the kernels that an exact replay must repeat.
+        """
+        return self.reuses_prefix and not self.sampler.state
+
+    @property
     def is_fed_singly(self) -> bool:
         """Whether it is an exact replay whose generated tokens are computed one a step."""
         return self.exact and self.n_computed >= self.n_prompt and self.n_pending > 1
@@ -269,12 +278,15 @@ class Sequence:
         tokens = tuple(self.tokens[self.n_prompt + position :])
         request, finish, by_end_token = self.request, self.finish, self._by_end_token
         if self.logprobs is None:
-            return Delta(request, position, tokens, text, finish, by_end_token, stopped_by)
+            return Delta(
+                *(request, position, tokens, text, finish, by_end_token, stopped_by),
+                sampler_state=self.sampler.state,
+            )
         logprobs = self.logprobs.take()
         of_prompt = () if self.prompt_logprobs is None else self.prompt_logprobs.take()
         return Delta(
             *(request, position, tokens, text, finish, by_end_token, stopped_by),
-            *(logprobs, of_prompt),
+            *(logprobs, of_prompt, self.sampler.state),
         )
 
     def _read(self) -> int | None:

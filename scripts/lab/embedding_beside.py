@@ -22,7 +22,7 @@ from gpufc.protocol import Embedded, FromWorker, Generate, Step
 from gpufc.sampling import SamplingParams
 
 FIRST_INPUT = 1_000_000
-PIECE = 64
+PIECE = 1
 
 
 class Clock:

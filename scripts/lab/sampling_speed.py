@@ -28,7 +28,7 @@ from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.host_top_k import HostTopK, aligned_memory
 from engine_worker.sampling.batch import BatchSampler, Pick, prepare
 from engine_worker.sampling.sampler import Sampler
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SamplingParams, samplers_of
 
 Matrix = NDArray[np.float32]
 
@@ -39,6 +39,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "repeat_penalty 1.1": {"repeat_penalty": 1.1},
     "top_k 0": {"top_k": 0},
     "top_n_sigma 1": {"top_n_sigma": 1.0},
+    "xtc": {"xtc_probability": 0.5},
+    "dry": {"dry_multiplier": 0.8},
+    "temperature first": {"samplers": samplers_of("tkypm")},
+    "mirostat 2": {"mirostat": 2},
 }
 END = [2]
 N_MATRICES = 4

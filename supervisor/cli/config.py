@@ -107,6 +107,9 @@ def _toml(value: Any) -> str:
     """A value as TOML writes it. JSON's strings are TOML's, except for DEL, which no key holds."""
     if value is None:
         return '""'
+    if isinstance(value, dict):
+        entries = ", ".join(f"{key} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {entries} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else show(value)

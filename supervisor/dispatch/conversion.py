@@ -33,6 +33,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         adapters=request.adapters,
         logprobs=request.logprobs,
         rules=request.rules,
+        sampler_state=log.sampler_state,
     )
 
 
@@ -60,5 +61,6 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
     log.choice = message.choice
     log.prompt_tokens = message.prompt_tokens
     log.tokens.extend(message.tokens)
+    log.sampler_state = message.sampler_state
     log.n_cached = 0
     return log

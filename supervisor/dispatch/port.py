@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from gpufc.config import Replay
+from gpufc.sampling import SamplingFields
 from supervisor.fleet.port import Condition, SpareStatus, WorkerStatus
 
 
@@ -28,6 +29,10 @@ class ServedFleet(Protocol):
 
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
+        ...
+
+    def sampling(self, model: str) -> SamplingFields:
+        """The configured defaults for sampling from `model`."""
         ...
 
     def adapters(self, model: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from array import array
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, TokenLogprobs, Tokens
+from gpufc.protocol import Delta, FinishReason, SamplerState, TokenLogprobs, Tokens
 from supervisor.dispatch.request import GenerationRequest, Reading
 
 
@@ -24,7 +24,7 @@ class StreamLog:
     state (`finish` or `error`), and nothing changes after it.
 
     `logprobs` has an entry for each of `tokens` where the request wants them; `prompt_logprobs` are
-    those of the prompt, there with the first delta.
+    those of the prompt, there with the first delta. `sampler_state` is that after the last token.
 
     `opening` is the end of the prompt's text.
 
@@ -52,6 +52,7 @@ class StreamLog:
         "prompt_logprobs",
         "prompt_tokens",
         "request",
+        "sampler_state",
         "scope",
         "stopped_by",
         "texts",
@@ -80,6 +81,7 @@ class StreamLog:
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self.texts: list[str] = []
+        self.sampler_state: SamplerState = ()
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
         self.fruitless_dispatches = 0
@@ -155,6 +157,7 @@ class StreamLog:
             self.logprobs += delta.logprobs
             self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs
         self.texts.append(delta.text)
+        self.sampler_state = delta.sampler_state
         self.finish = delta.finish
         self.by_end_token = delta.by_end_token
         self.stopped_by = delta.stopped_by

@@ -73,8 +73,11 @@ def _parameters(sequence: Generate) -> dict[str, Any]:
     sampling = msgspec.structs.asdict(sequence.sampling)
     defaults = msgspec.structs.asdict(SamplingParams(seed=0))
     changed = {key: value for key, value in sampling.items() if value != defaults[key]}
-    n_biased = len(changed.pop("logit_bias", ()))
-    counts = {"n_logit_bias": n_biased, "n_stop": len(sequence.stop)}
+    counts = {
+        "n_logit_bias": len(changed.pop("logit_bias", ())),
+        "n_dry_sequence_breakers": len(changed.pop("dry_sequence_breakers", ())),
+        "n_stop": len(sequence.stop),
+    }
     return (
         {"seed": sequence.sampling.seed}
         | changed

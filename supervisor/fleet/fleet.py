@@ -19,6 +19,7 @@ from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import NotFound, Overloaded
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.ids import Epoch, WorkerName
+from gpufc.sampling import SamplingFields
 from supervisor.fleet import events as ev
 from supervisor.fleet import upkeep
 from supervisor.fleet.condition import FAILED_S, of_group
@@ -248,6 +249,10 @@ class Fleet:
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
         return self._groups[model][0].place.spec.config.replay
+
+    def sampling(self, model: str) -> SamplingFields:
+        """The configured defaults for sampling from `model`."""
+        return self._groups[model][0].place.spec.config.sampling or SamplingFields()
 
     def adapters(self, model: str) -> tuple[str, ...]:
         """The LoRA adapters that a request of `model` may choose."""

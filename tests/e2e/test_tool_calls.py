@@ -3,11 +3,13 @@
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from canitoolcall.probe import BUILTIN_SCENARIOS, probe
 from pydantic import BaseModel
 
 from tests.service import Service, service
@@ -101,3 +103,20 @@ def test_a_streamed_call_goes_on_unchanged_after_a_kill(
     assert json.loads(arguments)
     assert valid(name, arguments)
     assert joined(client, running) == (name, arguments)
+
+
+@pytest.mark.slow
+def test_an_independent_probe_finds_no_fault_in_forced_calls(running: Service) -> None:
+    """Scenarios of `canitoolcall`, each with the call named that it expects. What the model writes
+    into a string is its own."""
+    scenarios = []
+    for given in BUILTIN_SCENARIOS:
+        if given.id in ("single-call", "nested-args", "empty-args", "forced-tool-choice"):
+            [name, *_] = given.expect.tool_names
+            choice = {"type": "function", "function": {"name": name}}
+            scenarios.append(replace(given, tool_choice=choice))
+    report = probe(
+        f"{running.url}/v1", ASKED["model"], scenarios=scenarios, timeout_s=300, concurrency=1
+    )
+    assert len(scenarios) == 4
+    assert {outcome.status for outcome in report.outcomes} == {"pass"}, report.render_text()

@@ -7,6 +7,7 @@ import pytest
 from gpufc import settings
 from gpufc.config import DEFAULT_MODEL, Config, KvUnified, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError
+from gpufc.sampling import SamplingDefaults
 
 
 def resolve(
@@ -81,6 +82,23 @@ def test_a_list_may_be_one_text_with_commas(
 
 
 @pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({}, "sampling = { temperature = 1, samplers = ['top_k', 'temp'] }"),
+        ({}, "[model.sampling]\ntemperature = 1.0\nsamplers = ['top_k', 'temp']"),
+        ({"GPUFC_SAMPLING": "{ temperature = 1, samplers = ['top_k', 'temp'] }"}, ""),
+    ],
+)
+def test_defaults_of_sampling_are_a_table(
+    environ: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "gpufc.toml"
+    file.write_text(text)
+    found = only(resolve(environ=environ, file=file)).sampling
+    assert found == SamplingDefaults(temperature=1.0, samplers=["top_k", "temp"])
+
+
+@pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"GPUFC_ALIASES": "a,,b"}, ["aliases", "a list of texts, none of them empty"]),
@@ -103,6 +121,10 @@ def test_a_list_may_be_one_text_with_commas(
         ({"GPUFC_MODEL": ""}, ["model", "not empty"]),
         ({"GPUFC_MODEL_PATH": ""}, ["model_path (variable GPUFC_MODEL_PATH) is empty"]),
         ({"GPUFC_FLAVOUR": "1"}, ["GPUFC_FLAVOUR", "config show"]),
+        ({"GPUFC_SAMPLING": "hot"}, ["sampling", "'hot'", "it must be a table of defaults"]),
+        ({"GPUFC_SAMPLING": "{ top_p = 7 }"}, ["sampling", "top_p: it must be a number from 0"]),
+        ({"GPUFC_SAMPLING": "{ topp = 1 }"}, ["it has no topp; did you mean top_p?"]),
+        ({"GPUFC_SAMPLING": '{ samplers = "kq" }'}, ["samplers: 'q' is no sampler"]),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_reason(

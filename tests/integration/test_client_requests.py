@@ -12,7 +12,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.integration.fake_service import FAKE
-from tests.service import Service, service
+from tests.service import Service, service, sse_events
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +218,24 @@ async def test_logit_bias_may_be_texts_and_pairs(running: Service) -> None:
     assert await answer({"Q": 100}) == "Q"
     assert await answer([["Q", 100]]) == "Q"
     assert await answer([[ord("Q"), 100.0]]) == "Q"
+
+
+async def test_an_editor_has_a_gap_filled_as_it_types(running: Service) -> None:
+    body = {
+        "prompt": "def add(a, b):\n    return ",
+        "suffix": "\n\nprint(add(1, 2))\n",
+        "max_tokens": 8,
+        "temperature": 0.01,
+        "stop": ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "\n\n", "/src/"],
+        "stream": True,
+    }
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{running.url}/v1/completions", json=body) as response,
+    ):
+        assert response.status == 200
+        *events, done = await sse_events(response)
+    assert done == "[DONE]"
+    choices = [json.loads(event)["choices"][0] for event in events]
+    assert len("".join(choice["text"] for choice in choices)) == 8
+    assert choices[-1]["finish_reason"] == "length"

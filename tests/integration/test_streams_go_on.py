@@ -156,3 +156,29 @@ async def test_random_kills_lose_repeat_and_cross_nothing(running: Service) -> N
     assert all(results)
     assert gains.restarts() >= n_kills
     assert gains.of("requests", "lost_total", "failed_total") == (0, 0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_the_state_of_a_sampler_outlives_its_worker(
+    running: Service, version: int, tmp_path: Path
+) -> None:
+    once = tmp_path / "done"
+    prompt = f"[[kill@9 once={once}]] with a state"
+    # nearly equal letters: which of them are left depends on the state, which on those before
+    fields = {
+        "mirostat": version,
+        "mirostat_tau": 2.0,
+        "mirostat_eta": 0.7,
+        "temperature": 100.0,
+        "seed": 5,
+        "regex": "[a-z]+",
+        "ignore_eos": True,
+    }
+    epoch = running.worker()["epoch"]
+    async with aiohttp.ClientSession() as session:
+        killed = await stream(session, running.url, prompt, max_tokens=N_TOKENS, **fields)
+        assert once.exists()
+        assert running.worker()["epoch"] > epoch
+        undisturbed = await stream(session, running.url, prompt, max_tokens=N_TOKENS, **fields)
+    assert len(joined(killed)) == N_TOKENS
+    assert joined(killed) == joined(undisturbed)

@@ -9,6 +9,7 @@ from gguf import GGUFReader
 
 from engine_worker.backend.embedder import Span, Vector
 from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.backend.llama.embedder_loading import shape_beside
 from engine_worker.backend.port import Batch
 from engine_worker.embedding import vectors
 from engine_worker.probe import model
@@ -105,6 +106,21 @@ def test_an_input_in_several_passes_gets_the_vector_that_it_gets_whole(name: str
         assert of_length_one(others) == pytest.approx(
             of_length_one(alone(backend, [7, 8])), abs=1e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "cell_bytes", "expected"),
+    [(512, 1, 512), (100_000, 1, 8192), (8192, 1 << 18, 4096), (8192, 1 << 30, 256)],
+)
+def test_the_longest_input_beside_generation_takes_little_memory(
+    n_ctx: int, cell_bytes: int, expected: int
+) -> None:
+    assert shape_beside(n_ctx, 1000, cell_bytes).n_input_tokens == expected
+
+
+def test_a_large_vocabulary_makes_passes_beside_generation_smaller() -> None:
+    assert shape_beside(8192, 32_000, 1).n_tokens == 128
+    assert shape_beside(8192, 262_144, 1).n_tokens == 64
 
 
 def test_a_dropped_beginning_leaves_its_slot_empty() -> None:

@@ -36,6 +36,10 @@ BESIDE_TOKENS = 128
 BESIDE_INPUT_TOKENS = 8192
 """The longest input of a model that generates. OpenAI's models take as many."""
 
+BESIDE_BYTES = 1 << 30
+"""Memory for the cells of the longest input, at most. The front replaces a worker that grows
+by much more."""
+
 LOGITS_BYTES = 64 << 20
 """At most this much memory for the logits that llama.cpp computes with the vectors, unasked."""
 
@@ -70,10 +74,11 @@ class Shape(NamedTuple):
         return cells.round_up(self.n_input_tokens + self.n_tokens * self.may_split)
 
 
-def shape_beside(n_ctx: int, n_vocab: int) -> Shape:
+def shape_beside(n_ctx: int, n_vocab: int, cell_bytes: int) -> Shape:
     """The shape beside the generation of a model with a context of `n_ctx` tokens."""
     n_tokens = min(BESIDE_TOKENS, max(1, LOGITS_BYTES // (4 * n_vocab)), n_ctx)
-    return Shape(n_tokens, min(n_ctx, BESIDE_INPUT_TOKENS), True)
+    n_fitting = max(cells.GRANULE, BESIDE_BYTES // cell_bytes)
+    return Shape(n_tokens, min(n_ctx, BESIDE_INPUT_TOKENS, n_fitting), True)
 
 
 def shape_alone(header: GgufHeader, n_ctx: int) -> Shape:

@@ -308,6 +308,9 @@ class Loader:
             on_gpu=on_gpu,
         )
 
+    def _beside(self, n_vocab: int) -> Shape:
+        return shape_beside(self._n_ctx, n_vocab, self._demand.model.bytes_per_cell)
+
     def _embedder(
         self, model: ModelPointer, context: ContextPointer, n_vocab: int, n_layers: int
     ) -> Callable[[], LlamaEmbedder]:
@@ -319,7 +322,7 @@ class Loader:
             self._log,
             self._config,
             model,
-            shape_beside(self._n_ctx, n_vocab),
+            self._beside(n_vocab),
             on_gpu=n_layers > 0,
             whole=self._is_whole(n_layers),
             cell_bytes=self._demand.model.bytes_per_cell,
@@ -346,7 +349,7 @@ class Loader:
         n_ctx_seq = lc.llama_n_ctx_seq(context)
         n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
         pooling = pooling_of(self._header)
-        shape = self._alone or shape_beside(self._n_ctx, vocabulary.n_tokens)
+        shape = self._alone or self._beside(vocabulary.n_tokens)
         return ModelFacts(
             fingerprint=fingerprint(self._header, self._numerics(n_ctx_seq, on_gpu=n_layers > 0)),
             architecture=self._header.architecture,

@@ -1,4 +1,5 @@
-"""The fields that all generating routes share, under OpenAI's and llama-server's names.
+"""The fields that all generating routes share, under OpenAI's and llama-server's names. Those of
+sampling are declared in `gpufc.sampling`.
 
 Unknown fields are ignored, as OpenAI ignores them. A known field that would change the answer and
 is not built yet stands in `unsupported.py`, which refuses it.
@@ -9,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.protocol import MAX_RULED_TOKENS
-from gpufc.sampling import Fraction, Penalty, Temperature
+from gpufc.sampling import Repeat
 from supervisor.http.generation.adapters import LoraFields
 from supervisor.http.generation.constraints import ConstraintFields
 
@@ -47,23 +48,12 @@ class GenerationFields(ConstraintFields, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     seed: int | None = None
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
-    min_p: Fraction | None = None
-    typical_p: Fraction | None = None
-    top_n_sigma: Annotated[float, Meta(ge=-1.0, le=100.0)] | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
-    repeat_last_n: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
+    repetition_penalty: Repeat | None = None
     logit_bias: (
         Annotated[dict[str, Bias], Meta(max_length=MAX_BIASES)]
         | Annotated[list[tuple[int | str, Bias]], Meta(max_length=MAX_BIASES)]
         | None
     ) = None
-    ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     stop_token_ids: RuledTokens | None = None
     allowed_token_ids: RuledTokens | None = None

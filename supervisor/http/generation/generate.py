@@ -104,7 +104,7 @@ def accepted(
         model=model,
         prompts=asked.prompts,
         n=asked.best_of or n,
-        sampling=validation.sampling(body, biases),
+        sampling=validation.sampling(body, front.fleet.sampling(model), biases),
         max_tokens=asked.max_tokens,
         stop=validation.stop_strings(body.stop, limits),
         cache_prompt=body.cache_prompt is not False,

@@ -105,9 +105,26 @@ class OfferedTools(Struct, frozen=True):
 
     @property
     def guided(self) -> tuple[Function, ...]:
-        """The functions that a guided answer may call."""
+        """The functions that a guided answer may call; none where no grammar can be made of them,
+        which `offered` refuses if the answer must be guided."""
+        if self.unguidable is not None:
+            return ()
         names = {self.named} if self.named else {function.name for function in self.functions}
         return tuple(function.guided for function in self.functions if function.name in names)
+
+    @property
+    def unguidable(self) -> InvalidRequest | None:
+        """Why no grammar can be made of these functions."""
+        for function in self.functions:
+            if _WORD.fullmatch(function.name) is None:
+                return InvalidRequest(
+                    f"a guided call cannot have the name {function.name[:64]!r}", param="tools"
+                )
+        if len(self.json) > MAX_GUIDED_BYTES:
+            return InvalidGrammar(
+                f"tools of guided calls have at most {MAX_GUIDED_BYTES} bytes", param="tools"
+            )
+        return None
 
     @property
     def is_strict(self) -> bool:
@@ -155,8 +172,8 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
         raise InvalidRequest(f"tools have at most {MAX_TOOLS_BYTES} bytes", param="tools")
     if any(is_deeper(function.parameters) for function in found.functions):
         raise InvalidRequest("the parameters of a function nest too deeply", param="tools")
-    if found.must_call or found.is_strict:
-        _check_guided(found)
+    if (found.must_call or found.is_strict) and (reason := found.unguidable) is not None:
+        raise reason
     return found
 
 
@@ -204,19 +221,6 @@ def _named(functions: tuple[ToolFunction, ...], choice: ToolChoiceObject) -> Off
 
 def _no_choice(asked: str) -> InvalidRequest:
     return InvalidRequest(f"tool_choice {asked} is not supported", param="tool_choice")
-
-
-def _check_guided(tools: OfferedTools) -> None:
-    """Raises `InvalidRequest` for functions that no grammar can be made of."""
-    for function in tools.functions:
-        if _WORD.fullmatch(function.name) is None:
-            raise InvalidRequest(
-                f"a guided call cannot have the name {function.name[:64]!r}", param="tools"
-            )
-    if len(tools.json) > MAX_GUIDED_BYTES:
-        raise InvalidGrammar(
-            f"tools of guided calls have at most {MAX_GUIDED_BYTES} bytes", param="tools"
-        )
 
 
 def _defined(function: ToolFunction) -> dict[str, Any]:

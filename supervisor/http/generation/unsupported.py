@@ -8,13 +8,11 @@ serves in `SERVED`, and defines them anew with their types.
 
 from typing import Any, ClassVar
 
-import msgspec
-from msgspec import Struct
-
 from gpufc.errors import InvalidRequest
+from gpufc.sampling import SamplingFields
 
 
-class NotYet(Struct, kw_only=True):
+class NotYet(SamplingFields, kw_only=True):
     """The fields. Their values are not checked further, so any type will do."""
 
     SERVED: ClassVar[frozenset[str]] = frozenset()
@@ -31,22 +29,16 @@ class NotYet(Struct, kw_only=True):
     # llama-server
     adaptive_target: Any = None
     chat_template: Any = None
-    dry_multiplier: Any = None
-    dynatemp_range: Any = None
     image_data: Any = None
     input_extra: Any = None
-    min_keep: Any = None
-    mirostat: Any = None
     n_cmpl: Any = None
     n_indent: Any = None
     reasoning_budget: Any = None
     reasoning_format: Any = None
     response_fields: Any = None
     return_tokens: Any = None
-    samplers: Any = None
     t_max_predict_ms: Any = None
     thinking_budget_tokens: Any = None
-    xtc_probability: Any = None
     # llama-cpp-python
     logit_bias_type: Any = None
     mirostat_mode: Any = None
@@ -109,8 +101,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "bad_words": _EMPTY,
     "context": _EMPTY,
     "documents": _EMPTY,
-    "dry_multiplier": _OFF,
-    "dynatemp_range": _OFF,
     "echo": _NO,
     "enable_thinking": _YES,
     "epsilon_cutoff": _OFF,
@@ -126,9 +116,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "length_penalty": (1,),
     "logit_bias_type": ("input_ids",),
     "logits_processors": _EMPTY,
-    "min_keep": _OFF,
     "min_new_tokens": _OFF,
-    "mirostat": _OFF,
     "mirostat_mode": _OFF,
     "modalities": (["text"],),
     "n_cmpl": (1,),
@@ -157,11 +145,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "thinking_budget_tokens": (-1,),
     "top_a": _OFF,
     "use_beam_search": _NO,
-    "xtc_probability": _OFF,
 }
 """Values that ask for the default."""
 
-FIELDS = tuple(field.name for field in msgspec.structs.fields(NotYet))
+FIELDS = NotYet.__struct_fields__[len(SamplingFields.__struct_fields__) :]
 
 
 def refuse_unsupported(body: NotYet, n: int) -> None:

@@ -4,7 +4,7 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
 from gpufc.protocol import TokenRules, Tokens
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SamplingFields, SamplingParams
 from supervisor.http.generation.fields import INT64_MAX, GenerationFields
 from supervisor.http.generation.unsupported import refuse_unsupported
 
@@ -13,17 +13,6 @@ MOST_TOKENS = 2**31 - 1
 BANNED = -100.0
 """The bias of a token that cannot come."""
 MAX_BIASED_CHARS = 256
-
-_SAME_NAME = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_last_n",
-    "frequency_penalty",
-    "presence_penalty",
-    "ignore_eos",
-)
 
 
 def choices(body: GenerationFields, limits: LimitsConfig) -> int:
@@ -49,23 +38,21 @@ def max_tokens(body: GenerationFields, preferred: int | None, default: int | Non
     return default
 
 
-def sampling(body: GenerationFields, biases: dict[int, float]) -> SamplingParams:
-    """The sampling parameters, with the seed fixed. `biases` are those of `bias_of_tokens`."""
-    given = {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
-    if body.top_k is not None:
-        given["top_k"] = max(0, body.top_k)  # llama-server: any value below 1 is off
-    if body.top_n_sigma is not None:
-        given["top_n_sigma"] = max(0.0, body.top_n_sigma)  # llama-server: -1 is off
-    penalty = body.repetition_penalty if body.repeat_penalty is None else body.repeat_penalty
-    if penalty is not None:
-        given["repeat_penalty"] = penalty
+def sampling(
+    body: GenerationFields, defaults: SamplingFields, biases: dict[int, float]
+) -> SamplingParams:
+    """The sampling parameters, with the seed fixed: the request's, else the model's `defaults`,
+    else llama.cpp's. `biases` are those of `bias_of_tokens`."""
+    given = [body, defaults]
+    if body.repetition_penalty is not None:
+        given.insert(1, SamplingFields(repeat_penalty=body.repetition_penalty))
     # -1 is llama-server's word for a random seed
     is_random = body.seed is None or body.seed == -1
-    return SamplingParams(
-        seed=new_seed() if is_random or body.seed is None else body.seed & INT64_MAX,
-        logit_bias=tuple(biases.items()),
-        **given,
-    )
+    seed = new_seed() if is_random or body.seed is None else body.seed & INT64_MAX
+    try:
+        return SamplingParams.of(seed, given, logit_bias=tuple(biases.items()))
+    except ValueError as err:
+        raise InvalidRequest(str(err), param="samplers") from None
 
 
 def stop_strings(stop: str | list[str] | None, limits: LimitsConfig) -> tuple[str, ...]:

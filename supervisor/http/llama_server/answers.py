@@ -79,34 +79,51 @@ class NativeCompletion(Struct, frozen=True, kw_only=True):
     completion_probabilities: list[Json] | UnsetType = UNSET
 
 
+class Shape(Struct, frozen=True):
+    """What a client wants of an answer: the ids of its tokens, and only some of its fields."""
+
+    return_tokens: bool = False
+    fields: tuple[str, ...] = ()
+
+    def of(self, answer: NativeCompletion) -> NativeCompletion | Json:
+        """The answer, or its wanted fields by their paths, such as `timings/prompt_n`. Paths that
+        lead nowhere are left out."""
+        if not self.fields:
+            return answer
+        plain = msgspec.to_builtins(answer)
+        found = {path: _at(plain, path) for path in self.fields}
+        return {path: value for path, value in found.items() if value is not UNSET}
+
+
 def native_completion(
     exchange: Exchange,
     index: int,
     ended: Ended,
+    shape: Shape,
     *,
     content: str = "",
     has_new_line: bool = False,
-    tokens: tuple[int, ...] = (),
     probabilities: list[Json] | UnsetType = UNSET,
-) -> NativeCompletion:
+) -> NativeCompletion | Json:
     """The answer of choice `index`. A stream passes no content."""
-    usage = exchange.usage_of(index)
-    return NativeCompletion(
+    usage, stop = exchange.usage_of(index), stop_type(ended)
+    answer = NativeCompletion(
         index=index,
         content=content,
-        tokens=tokens,
+        tokens=exchange.tokens_of(index) if shape.return_tokens else (),
         model=exchange.model,
         tokens_predicted=usage.completion,
         tokens_evaluated=usage.prompt,
         generation_settings=settings(exchange.request),
         prompt=_text(exchange.request, index),
         has_new_line=has_new_line,
-        stop_type=stop_type(ended),
-        stopping_word=ended.stop or "",
+        stop_type=stop,
+        stopping_word=(ended.stop or "") if stop is StopType.WORD else "",
         tokens_cached=usage.prompt + usage.completion,
         timings=Durations.of(usage, exchange.timings),
         completion_probabilities=probabilities,
     )
+    return shape.of(answer)
 
 
 def stop_type(ended: Ended) -> StopType:
@@ -134,6 +151,14 @@ def _text(request: GenerationRequest, index: int) -> str:
     """The text of a choice's prompt; empty for token ids."""
     prompt = request.prompts[index // request.n]
     return prompt.text if isinstance(prompt, TextPrompt) else ""
+
+
+def _at(document: Any, path: str) -> Any:
+    for key in path.split("/"):
+        if not isinstance(document, dict) or key not in document:
+            return UNSET
+        document = document[key]
+    return document
 
 
 def _ratio(amount: float, by: float) -> float:

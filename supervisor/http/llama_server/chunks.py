@@ -11,7 +11,7 @@ from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.edge.errors import openai_error
 from supervisor.http.edge.streams import COMMENT, SERVER_SENT_EVENTS
 from supervisor.http.generation.dialect import Exchange
-from supervisor.http.llama_server.answers import native_completion
+from supervisor.http.llama_server.answers import Shape, native_completion
 from supervisor.http.llama_server.probabilities import written
 
 AFTER_TEXT = b',"tokens":[],"stop":false'
@@ -31,10 +31,10 @@ class NativeChunks:
     CONTENT_TYPE = SERVER_SENT_EVENTS
     END = b""
 
-    def __init__(self, exchange: Exchange, *, return_tokens: bool) -> None:
+    def __init__(self, exchange: Exchange, shape: Shape) -> None:
         n_choices = exchange.request.n_sequences
         self._exchange = exchange
-        self._return_tokens = return_tokens
+        self._shape = shape
         self._before = [b'data: {"index":%d,"content":' % index for index in range(n_choices)]
         self._has_new_line = [False] * n_choices
 
@@ -74,12 +74,8 @@ class NativeChunks:
         return (*begun, b',"completion_probabilities":', shown, END_OF_CHUNK)
 
     def _last(self, index: int, ended: Ended) -> bytes:
-        exchange = self._exchange
+        has_new_line = self._has_new_line[index]
         last = native_completion(
-            exchange,
-            index,
-            ended,
-            has_new_line=self._has_new_line[index],
-            tokens=exchange.tokens_of(index) if self._return_tokens else (),
+            self._exchange, index, ended, self._shape, has_new_line=has_new_line
         )
         return b"data: " + _encode(last) + b"\n\n"

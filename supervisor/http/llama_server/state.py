@@ -55,7 +55,9 @@ async def get_props(request: web.Request) -> web.Response:
     facts = await loaded(front, model)
     return json_response(
         Props(
-            default_generation_settings=DefaultSettings(n_ctx=facts.n_ctx, params=_defaults(model)),
+            default_generation_settings=DefaultSettings(
+                n_ctx=facts.n_ctx, params=_defaults(front, model)
+            ),
             total_slots=_n_slots(front),
             model_alias=model,
             model_path=_path(front, model),
@@ -89,9 +91,10 @@ def _path(front: Services, model: str) -> str:
     return next((path for path in paths if path), "")
 
 
-def _defaults(model: str) -> dict[str, Any]:
+def _defaults(front: Services, model: str) -> dict[str, Any]:
     """The parameters of a request without any."""
+    sampling = SamplingParams.of(0, [front.fleet.sampling(model)])
     plain = GenerationRequest(
-        id=RequestId(""), model=model, prompts=(), sampling=SamplingParams(seed=0), created=0
+        id=RequestId(""), model=model, prompts=(), sampling=sampling, created=0
     )
     return settings(plain) | {"seed": -1}

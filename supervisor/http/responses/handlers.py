@@ -48,7 +48,9 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 
     try:
         fields = chat_fields(body, items, tools)
-        echo = echo_of(body, validation.sampling(fields, {}))
+        fleet = services(request).fleet
+        defaults = fleet.sampling(fleet.resolve(fields.model))
+        echo = echo_of(body, validation.sampling(fields, defaults, {}))
         seals = SEALED in (body.include or ())
         dialect = ResponsesDialect(echo, tools, keep, seals)
         return await _answered(request, fields, dialect, truncates=body.truncation == "auto")

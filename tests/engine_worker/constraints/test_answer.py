@@ -200,3 +200,21 @@ def test_a_format_with_neither_calls_nor_text_and_a_text_that_is_no_format_are_r
             grammar_of(Constraint(ConstraintKind.ANSWER, text, "tools"))
     with pytest.raises(InvalidGrammar, match="at most"):
         grammar_of(Constraint(ConstraintKind.ANSWER, "x" * (MAX_FORMAT_BYTES + 1), "tools"))
+
+
+@pytest.mark.parametrize("members", [None, TAGS])
+def test_a_long_list_of_values_is_enforced(members: Members | None) -> None:
+    values = [f"value {number}" for number in range(4000)]
+    constraint = calling(of({"a": {"enum": values}}, "a"), members)
+    around = ("<f><a>", "</></f>") if members else ('<f>{"a": "', '"}</f>')
+    assert allows(constraint, f"{around[0]}value 3999{around[1]}")
+    assert not allows(constraint, f"{around[0]}value 4000{around[1]}")
+
+
+def test_loose_schemas_bind_the_types_of_a_function_that_is_not_strict() -> None:
+    looped = of({"a": {"$ref": "#/properties/a"}, "n": {"type": "integer", "maximum": 9}}, "n")
+    lark = grammar_of(calling(looped, strict=False), loose=True)
+    for text, allowed in (('<f>{"n": 10}</f>', True), ('<f>{"n": "x"}</f>', False)):
+        matcher = llg.Matcher(TOKENIZER, lark)
+        data = list(text.encode())
+        assert (matcher.consume(data) == len(data)) is allowed

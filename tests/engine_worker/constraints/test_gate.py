@@ -11,6 +11,7 @@ from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.gate import Gate
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.constraint import Constraint, ConstraintKind
+from gpufc.errors import InvalidRequest
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Finished, FromWorker, Generate, Refused
 from gpufc.sampling import SamplingParams
@@ -18,6 +19,21 @@ from tests.service import wait_for
 
 GOOD = Constraint(ConstraintKind.REGEX, "a+")
 BAD = Constraint(ConstraintKind.REGEX, "a{1000000000}", "regex")
+
+
+class Slow:
+    """Implements `Preparation` for the requests in `unready`. The third is refused."""
+
+    def __init__(self) -> None:
+        self.unready: set[int] = set()
+
+    def is_ready(self, spec: Generate) -> bool:
+        return spec.request not in self.unready
+
+    def make_ready(self, spec: Generate) -> None:
+        if spec.request == 3:
+            raise InvalidRequest("never", param="dry_sequence_breakers")
+        self.unready.discard(spec.request)
 
 
 class Gated:
@@ -29,7 +45,10 @@ class Gated:
         self.compiler = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1))
         self.looks = 0
         self.is_idle = True
-        self.gate = Gate(self.compiler, self.passed.append, self.sent.append, self._looked)
+        self.slow = Slow()
+        self.gate = Gate(
+            self.compiler, self.passed.append, self.sent.append, self._looked, (self.slow,)
+        )
 
     def _looked(self) -> bool:
         self.looks += 1
@@ -109,3 +128,16 @@ def test_a_busy_worker_reads_the_vocabulary_once_it_is_idle(
     assert not warmed.is_set()
     gated.is_idle = True
     assert warmed.wait(30)
+
+
+def test_a_sequence_waits_for_what_else_it_needs(gated: Gated) -> None:
+    gated.slow.unready |= {1, 3}
+    for number in (1, 2, 3):
+        gated.gate.admit(spec(number, None))
+    assert [passed.request for passed in gated.passed] == [2]
+    gated.start()
+    wait_for(lambda: gated.sent)
+    assert [passed.request for passed in gated.passed] == [2, 1]
+    (refused,) = gated.sent
+    assert isinstance(refused, Refused)
+    assert refused.param == "dry_sequence_breakers"

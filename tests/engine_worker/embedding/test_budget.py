@@ -46,6 +46,11 @@ def test_passes_grow_again_after_the_last_stream() -> None:
     assert known.allowance(0, 0) == PACKED_TOKENS
 
 
+def test_a_device_gets_larger_passes_than_a_processor() -> None:
+    on_device = EmbeddingBudget(StepCosts(), on_device=True)
+    assert on_device.allowance(0, 0) > budget().allowance(0, 0)
+
+
 def test_as_long_as_costs_are_unknown_passes_are_small() -> None:
     unknown = EmbeddingBudget(StepCosts())
     assert unknown.allowance(4, 0) == LEAST

@@ -78,7 +78,7 @@ def test_only_a_device_with_all_layers_has_passes_of_one_shape(n_gpu_layers: int
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_request_has_its_own_text_however_others_come_and_go(dice: random.Random) -> None:
     run = EngineRun(device(), max_running=N_STREAMS, batch_tokens=128)
     run.fix_costs(0.006, 2e-5)

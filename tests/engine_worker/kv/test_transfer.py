@@ -18,6 +18,9 @@ from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Step
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.engine.engine_runs import EngineRun
 
+CELL_BYTES = 8
+"""Of the scripted engine: a token, and the salt of its adapters."""
+
 
 class States:
     """A backend with a text as the state of each slot."""
@@ -217,4 +220,4 @@ def test_cells_of_rejected_drafts_are_not_handed_over(fd: int) -> None:
     slots._edits.append(Remove(held.slot, n_cells))
     move(run, ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
     (saved,) = KvReader(fd, run.engine._backend.facts.fingerprint).sequences
-    assert saved.size == 4 * n_cells
+    assert saved.size == CELL_BYTES * n_cells

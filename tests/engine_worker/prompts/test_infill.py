@@ -1,5 +1,7 @@
 """A gap is written as llama-server writes it, and never read from the texts around it."""
 
+from pathlib import Path
+
 import pytest
 
 from engine_worker.backend.fake.vocabulary import BOS, tokenize
@@ -7,6 +9,7 @@ from engine_worker.backend.port import InfillTokens
 from engine_worker.prompts.infill import infill_tokens
 from gpufc.errors import InvalidRequest
 from gpufc.protocol import ContextFile, InfillPrompt, Tokens
+from tests.engine_worker.prompts.vocabularies import load_vocabulary, write_vocabulary
 
 PREFIX, SUFFIX, MIDDLE, REPOSITORY, FILE = 261, 262, 263, 264, 265
 PLAIN = InfillTokens(PREFIX, SUFFIX, MIDDLE)
@@ -49,3 +52,13 @@ def test_a_model_that_cannot_fill_a_gap_refuses_it_by_the_client_s_field() -> No
     with pytest.raises(InvalidRequest, match="fill-in-the-middle") as caught:
         tokens_of(InfillPrompt("a", "b", param="input_suffix"), None)
     assert caught.value.param == "input_suffix"
+
+
+@pytest.mark.model
+def test_the_tokens_are_those_of_the_model_s_file(model_path: Path, tmp_path: Path) -> None:
+    names = ("pre", "suf", "mid", "rep", "sep")
+    added = {f"fim_{name}_token_id": token for token, name in enumerate(names, 5)}
+    path = write_vocabulary(model_path, tmp_path / "infill.gguf", added=added)
+    assert load_vocabulary(path).special_tokens().infill == InfillTokens(5, 6, 7, 8, 9)
+    plain = write_vocabulary(model_path, tmp_path / "plain.gguf")
+    assert load_vocabulary(plain).special_tokens().infill is None

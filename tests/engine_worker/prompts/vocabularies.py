@@ -12,7 +12,7 @@ from engine_worker.backend.llama import backend as _quiet  # noqa: F401  (takes 
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from tests.engine_worker.model_file.gguf_files import pair, text
 
-STRING, ARRAY = 8, 9
+UINT32, STRING, ARRAY = 4, 8, 9
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a metadata value by its type."""
 
@@ -72,8 +72,7 @@ ALL = (
         "qwen35",
         "refact",
         "roberta-bpe",
-        "sarvam-",
-        "moe",
+        "sarvam-moe",
         "seed-coder",
         "smaug-bpe",
         "smollm",
@@ -90,8 +89,11 @@ ALL = (
 )
 
 
-def write_vocabulary(source: Path, target: Path, **strings: str) -> Path:
-    """The metadata of `source` without tensors; `strings` replaces `tokenizer.ggml.NAME`."""
+def write_vocabulary(
+    source: Path, target: Path, *, added: dict[str, int] | None = None, **strings: str
+) -> Path:
+    """The metadata of `source` without tensors; `strings` replaces `tokenizer.ggml.NAME`, and
+    `added` are further numbers under such names."""
     data = source.read_bytes()
     (n_pairs,) = struct.unpack_from("<Q", data, 16)
     pairs, at = [], 24
@@ -103,7 +105,9 @@ def write_vocabulary(source: Path, target: Path, **strings: str) -> Path:
         at = _skip(data, at + 4, kind)
         name = key.removeprefix("tokenizer.ggml.")
         pairs.append(pair(key, STRING, text(strings[name])) if name in strings else data[start:at])
-    head = b"GGUF" + struct.pack("<IQQ", 3, 0, n_pairs) + b"".join(pairs)
+    for name, number in (added or {}).items():
+        pairs.append(pair(f"tokenizer.ggml.{name}", UINT32, struct.pack("<I", number)))
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
     target.write_bytes(head + bytes(-len(head) % 32))
     return target
 

@@ -1,6 +1,7 @@
 """Batches of rows to choose from, and the chosen tokens compared with the plain chain's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import llama_cpp.llama_cpp as lc
@@ -100,15 +101,37 @@ def pick(
     return Pick(sampler, history, len(history), choice=2, position=len(history), mask=mask)
 
 
+@contextmanager
+def each_finder(n_vocab: int, n_threads: int) -> Iterator[dict[str, BatchSampler]]:
+    """A sampler for each kind of finder, by the kind's name."""
+    with ExitStack() as stack:
+        made = {finder: make(n_vocab, n_threads, finder) for finder in FINDERS}
+        for batch in made.values():
+            stack.callback(batch.close)
+        yield made
+
+
 def check(
     batch: BatchSampler,
     logits: Rows,
     wanted: list[SamplingParams],
     histories: list[list[int]],
     end: list[int],
+) -> None:
+    """`check_each` with one sampler."""
+    check_each({"": batch}, logits, wanted, histories, end)
+
+
+def check_each(
+    batches: Mapping[str, BatchSampler],
+    logits: Rows,
+    wanted: list[SamplingParams],
+    histories: list[list[int]],
+    end: list[int],
     masks: Sequence[MaskWords | None] | None = None,
 ) -> None:
-    """Choose for all rows, and compare each with the plain chain and with `Sampler.choose`."""
+    """Choose for all rows with each of `batches`, and compare every row with the plain chain and
+    with `Sampler.choose`."""
     n_vocab = logits.shape[1]
     given, logits = logits, aligned(logits)
     masks = masks or [None] * len(wanted)
@@ -116,13 +139,9 @@ def check(
         pick(row_params, n_vocab, history, end, mask)
         for row_params, history, mask in zip(wanted, histories, masks, strict=True)
     ]
-    chosen = batch.choose(logits, prepare(picks))
-    assert len(chosen) == len(picks)
-    assert (given == logits).all()
-    for row, row_params, history, one, token in zip(
-        logits, wanted, histories, picks, chosen, strict=True
-    ):
-        expected = plain_choice(
+    expected: list[int | type[RequestError]] = []
+    for row, row_params, history, one in zip(logits, wanted, histories, picks, strict=True):
+        token = plain_choice(
             row_params,
             row,
             history,
@@ -131,10 +150,16 @@ def check(
             position=len(history),
             mask=one.mask,
         )
-        if expected is None:
-            assert isinstance(token, RequestError)
-            with pytest.raises(type(token)):
+        if token is None:
+            with pytest.raises(RequestError) as caught:
                 one.sampler.choose(row, history, 2, len(history), one.mask)
+            expected.append(caught.type)
         else:
-            assert token == expected, row_params
-            assert one.sampler.choose(row, history, 2, len(history), one.mask) == expected
+            assert one.sampler.choose(row, history, 2, len(history), one.mask) == token
+            expected.append(token)
+    for finder, batch in batches.items():
+        chosen = batch.choose(logits, prepare(picks))
+        assert (given == logits).all()
+        for row_params, token, found in zip(wanted, expected, chosen, strict=True):
+            got = type(found) if isinstance(found, RequestError) else found
+            assert got == token, (finder, row_params)

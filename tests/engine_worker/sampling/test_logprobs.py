@@ -12,6 +12,7 @@ from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.logprobs import after_sampling, of_model
 from engine_worker.sampling.sampler import Sampler
 from gpufc.sampling import SamplingParams
+from tests.engine_worker.sampling.kinds import RARE
 
 N_VOCAB = 997
 TOLERANCE = 1e-5
@@ -73,3 +74,17 @@ def test_after_greedy_sampling_the_chosen_token_is_certain() -> None:
         row, pick_of(SamplingParams(seed=1, temperature=0.0)), int(row.argmax()), 5
     )
     assert (found.of_token, found.ids, found.logprobs) == (0.0, [int(row.argmax())], [0.0])
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_after_sampling_they_are_of_the_state_and_the_random_numbers_of_the_draw(kind: str) -> None:
+    sampler, history = Sampler(SamplingParams(seed=1, **RARE[kind]), N_VOCAB), [5, 6] * 10
+    for position in range(12):
+        row = row_of(position, spread=1.5)
+        place = {"choice": 1, "position": position}
+        ids, chances = sampler.distribution(row, history, **place)
+        token = sampler.choose(row, history, **place)
+        found = after_sampling(row, Pick(sampler, history, len(history), **place), token, 5)
+        expected = float(np.log(chances[ids == token][0]))
+        assert found.of_token == pytest.approx(expected, abs=TOLERANCE)
+        assert set(found.ids) <= set(ids.tolist())

@@ -7,15 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_worker.backend.candidates import MaskWords
 from engine_worker.sampling.batch import BatchSampler, Pick, prepare
 from engine_worker.sampling.sampler import Sampler
 from gpufc.errors import DecodeFailed, InvalidGrammar, InvalidRequest
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.sampling.aligned_logits import aligned
-from tests.engine_worker.sampling.batches import FINDERS, check, make, params, pick, rows
+from tests.engine_worker.sampling.any_batch import check_any_batch
+from tests.engine_worker.sampling.batches import (
+    FINDERS,
+    check_each,
+    each_finder,
+    make,
+    params,
+    pick,
+    rows,
+)
 from tests.engine_worker.sampling.masks import allowing, forbidding, mask_of
-from tests.engine_worker.sampling.test_batch import VOCABULARIES, any_params, any_row
 
 KINDS: list[dict[str, Any]] = [
     {},
@@ -35,42 +42,15 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-@st.composite
-def any_mask(draw: st.DrawFn, n_vocab: int) -> MaskWords | None:
-    share = draw(st.sampled_from([None, 0.0, 0.02, 0.5, 0.98, 1.0]))
-    if share is None:
-        return None
-    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return mask_of(generator.random(n_vocab) < share)
-
-
-@pytest.mark.parametrize("finder", FINDERS)
 @settings(deadline=None)
 @given(data=st.data())
-def test_any_batch_under_any_masks_gets_the_plain_chain_s_tokens(
-    data: st.DataObject, finder: str
-) -> None:
-    n_vocab = data.draw(st.sampled_from(VOCABULARIES))
-    token = st.integers(0, n_vocab - 1)
-    n_rows = data.draw(st.integers(1, 7))
-    batch = make(n_vocab, 1, finder)
-    check(
-        batch,
-        np.stack([data.draw(any_row(n_vocab)) for _ in range(n_rows)]),
-        [data.draw(any_params(n_vocab)) for _ in range(n_rows)],
-        [data.draw(st.lists(token, max_size=20)) for _ in range(n_rows)],
-        data.draw(st.lists(token, max_size=2)),
-        [data.draw(any_mask(n_vocab)) for _ in range(n_rows)],
-    )
-    batch.close()
+def test_any_batch_under_any_masks_gets_the_plain_chain_s_tokens(data: st.DataObject) -> None:
+    check_any_batch(data, most_rows=7, masked=True)
 
 
-@pytest.mark.parametrize("finder", FINDERS)
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.95])
 @pytest.mark.parametrize("n_masked", [1, 8, 24])
-def test_masked_rows_among_others_get_the_plain_chain_s_tokens(
-    finder: str, share: float, n_masked: int
-) -> None:
+def test_masked_rows_among_others_get_the_plain_chain_s_tokens(share: float, n_masked: int) -> None:
     n_vocab, n_rows = 20_001, 24
     generator = np.random.default_rng(n_masked)
     logits = rows(n_rows, n_vocab, seed=n_masked)
@@ -78,12 +58,12 @@ def test_masked_rows_among_others_get_the_plain_chain_s_tokens(
     histories = generator.integers(0, n_vocab, (n_rows, 60)).tolist()
     for row, history in zip(logits, histories, strict=True):
         row[history[-20:]] += 8.0  # likely tokens among the penalized ones
-    masks = [mask_of(generator.random(n_vocab) < share) for _ in range(n_masked)]
-    batch = make(n_vocab, 2, finder)
-    for kinds in (KINDS, KINDS[:1], KINDS[1:2]):
-        wanted = [params(seed=row, **kinds[row % len(kinds)]) for row in range(n_rows)]
-        check(batch, logits, wanted, histories, [5, 6], [*masks, *[None] * (n_rows - n_masked)])
-    batch.close()
+    some = [mask_of(generator.random(n_vocab) < share) for _ in range(n_masked)]
+    masks = [*some, *[None] * (n_rows - n_masked)]
+    with each_finder(n_vocab, 2) as batches:
+        for kinds in (KINDS, KINDS[:1], KINDS[1:2]):
+            wanted = [params(seed=row, **kinds[row % len(kinds)]) for row in range(n_rows)]
+            check_each(batches, logits, wanted, histories, [5, 6], masks)
 
 
 @pytest.mark.parametrize("finder", FINDERS)

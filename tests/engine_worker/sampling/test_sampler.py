@@ -1,4 +1,3 @@
-import ctypes
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from engine_worker.sampling.sampler import Sampler, uniform
 from gpufc.errors import InvalidRequest
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SAMPLERS, SamplingParams
+from tests.engine_worker.sampling.llama_chain import LlamaChain
 
 N_VOCAB = 1000
 Row = NDArray[np.float32]
@@ -30,62 +30,6 @@ NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}
 
 
 # llama.cpp's own chain
-
-
-class Chain:
-    """llama.cpp's samplers in the order of its `common_sampler`, as llama-server runs them."""
-
-    def __init__(self, wanted: SamplingParams, history: list[int], n_vocab: int) -> None:
-        import llama_cpp.llama_cpp as lc
-
-        self.lc = lc
-        self.chain = lc.llama_sampler_chain_init(lc.llama_sampler_chain_default_params())
-        if wanted.logit_bias:
-            biases = (lc.llama_logit_bias * len(wanted.logit_bias))()
-            for place, (token, bias) in enumerate(wanted.logit_bias):
-                biases[place].token, biases[place].bias = token, bias
-            self.add(lc.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
-        last_n = len(history) if wanted.repeat_last_n < 0 else wanted.repeat_last_n
-        self.add(
-            lc.llama_sampler_init_penalties(
-                n_vocab,
-                last_n,
-                wanted.repeat_penalty,
-                wanted.frequency_penalty,
-                wanted.presence_penalty,
-            )
-        )
-        self.add(lc.llama_sampler_init_top_n_sigma(wanted.top_n_sigma or -1.0))
-        self.add(lc.llama_sampler_init_top_k(wanted.top_k))
-        self.add(lc.llama_sampler_init_typical(wanted.typical_p, 0))
-        self.add(lc.llama_sampler_init_top_p(wanted.top_p, 0))
-        self.add(lc.llama_sampler_init_min_p(wanted.min_p, 0))
-        self.add(lc.llama_sampler_init_temp(wanted.temperature))
-        self.add(lc.llama_sampler_init_dist(1))
-        for token in history:
-            lc.llama_sampler_accept(self.chain, token)
-
-    def add(self, sampler: Any) -> None:
-        self.lc.llama_sampler_chain_add(self.chain, sampler)
-
-    def distribution(self, logits: Row) -> dict[int, float]:
-        lc = self.lc
-        entries = (lc.llama_token_data * len(logits))()
-        for token, logit in enumerate(logits.tolist()):
-            entries[token].id, entries[token].logit = token, logit
-        candidates = lc.llama_token_data_array(
-            data=entries, size=len(logits), selected=-1, sorted=False
-        )
-        lc.llama_sampler_apply(self.chain, ctypes.byref(candidates))
-        # a sampler may leave entries with -inf rather than take them out
-        return {
-            candidates.data[place].id: candidates.data[place].p
-            for place in range(candidates.size)
-            if candidates.data[place].logit > -np.inf
-        }
-
-    def close(self) -> None:
-        self.lc.llama_sampler_free(self.chain)
 
 
 def grid() -> Iterator[dict[str, Any]]:
@@ -118,7 +62,7 @@ def test_the_same_tokens_survive_with_the_same_probabilities_as_in_llama_cpp(sca
     for seed, given_params in enumerate(grid()):
         wanted = params(**given_params)
         logits = row(seed, scale=scale)
-        chain = Chain(wanted, history, N_VOCAB)
+        chain = LlamaChain(wanted, history, N_VOCAB)
         theirs = chain.distribution(logits)
         chain.close()
         ids, chances = Sampler(wanted, N_VOCAB).distribution(logits, history)
@@ -239,10 +183,41 @@ wanted_params = st.builds(
     ),
     top_n_sigma=st.floats(0, 100),
 )
+rare_params = st.builds(
+    SamplingParams,
+    seed=st.integers(0, 2**63 - 1),
+    temperature=st.floats(0, 100),
+    top_k=st.sampled_from([0, 3]),
+    top_p=st.floats(0, 1),
+    typical_p=st.floats(0, 1),
+    repeat_penalty=st.floats(0, 10, exclude_min=True),
+    frequency_penalty=st.floats(-2, 2),
+    logit_bias=st.lists(st.tuples(st.integers(1, 19), st.floats(-1e300, 1e300)), max_size=5).map(
+        tuple
+    ),
+    top_n_sigma=st.floats(0, 100),
+    min_keep=st.integers(0, 30),
+    samplers=st.lists(st.sampled_from(SAMPLERS), max_size=32).map(tuple),
+    dynatemp_range=st.floats(0, 100),
+    dynatemp_exponent=st.floats(0, 100),
+    xtc_probability=st.floats(0, 1),
+    xtc_threshold=st.floats(0, 1),
+    dry_multiplier=st.floats(0, 100),
+    dry_base=st.floats(1, 100),
+    dry_allowed_length=st.integers(0, 5),
+    dry_penalty_last_n=st.integers(-1, 20),
+    mirostat=st.sampled_from([0, 0, 1, 2]),
+    mirostat_tau=st.floats(0, 100),
+    mirostat_eta=st.floats(0, 100),
+)
 logit = st.one_of(st.floats(-50, 50, width=32), st.just(-np.inf), st.just(1e30), st.just(-1e30))
 
 
-@given(wanted_params, st.lists(logit, min_size=19, max_size=19), st.lists(st.integers(0, 19)))
+@given(
+    wanted_params | rare_params,
+    st.lists(logit, min_size=19, max_size=19),
+    st.lists(st.integers(0, 19)),
+)
 def test_any_parameters_choose_some_token_that_is_not_banned(
     wanted: SamplingParams, values: list[float], history: list[int]
 ) -> None:
@@ -251,3 +226,6 @@ def test_any_parameters_choose_some_token_that_is_not_banned(
     token = sampler.choose(logits, history, 0, 3)
     assert logits[token] > -np.inf
     assert token == Sampler(wanted, 20).choose(logits, list(history), 0, 3)
+    for position in range(4, 8):  # with the state that its own choices have made
+        sampler.choose(logits, history, 0, position)
+    assert np.isfinite(sampler.state).all()

@@ -20,6 +20,7 @@ def models(tmp_path: Path) -> Path:
     path = tmp_path / "gpufc.toml"
     path.write_text(
         f'port = 0\n[model]\nn_ctx = 100\naliases = ["claude-*", "gpt-4o"]\n'
+        'sampling = { top_k = 5, dry_sequence_breakers = ["\\n", "x"] }\n'
         f'[models."my chat"]\nmodel_path = "{model}"\n'
     )
     return path

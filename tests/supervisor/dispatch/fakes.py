@@ -38,7 +38,7 @@ from gpufc.protocol import (
     Tokens,
     ToWorker,
 )
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SamplingFields, SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Reading
@@ -256,6 +256,7 @@ class FakeFleet:
         self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
         self.replicas = replicas
+        self.defaults = SamplingFields()
         self.adapter_names: tuple[str, ...] = ()
         self._epochs = itertools.count(1)
 
@@ -289,6 +290,9 @@ class FakeFleet:
 
     def replay(self, model: str) -> Replay:
         return Replay.FAST
+
+    def sampling(self, model: str) -> SamplingFields:
+        return self.defaults
 
     def adapters(self, model: str) -> tuple[str, ...]:
         return self.adapter_names

@@ -31,6 +31,7 @@ MESSAGE = Generate(
     adapters=(AdapterUse("pirate", 0.5),),
     logprobs=LogprobsWanted(3, prompt=True),
     rules=TokenRules(stop=(5,), min_tokens=2),
+    sampler_state=(9.5,),
 )
 
 
@@ -51,9 +52,10 @@ def test_the_message_carries_the_request_as_accepted_and_the_tokens_so_far() -> 
     log = StreamLog(RequestNo(7), request(max_tokens=50), scope="me")
     log.prompt_tokens = (1, 2, 3)
     log.dispatched(Epoch(1))
-    log.append(Delta(log.no, 0, (10, 11), "ab"), Epoch(1))
+    log.append(Delta(log.no, 0, (10, 11), "ab", sampler_state=(8.25,)), Epoch(1))
     again = to_generate(log, Epoch(2))
     assert again.tokens == (10, 11)
+    assert again.sampler_state == (8.25,)
     assert again.prompt_tokens == (1, 2, 3)
     assert (again.max_tokens, again.scope, again.epoch) == (50, "me", 2)
     assert again.sampling == log.request.sampling

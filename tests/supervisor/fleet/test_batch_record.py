@@ -11,7 +11,12 @@ EPOCH = Epoch(3)
 
 
 def sequence(number: int, **changes: object) -> Generate:
-    sampling = SamplingParams(seed=9, temperature=0.0, logit_bias=((70, 1.0), (71, 2.0)))
+    sampling = SamplingParams(
+        seed=9,
+        temperature=0.0,
+        logit_bias=((70, 1.0), (71, 2.0)),
+        dry_sequence_breakers=("BREAK",),
+    )
     made = Generate(
         EPOCH,
         RequestNo(number),
@@ -39,12 +44,13 @@ def test_a_record_has_the_parameters_that_differ_and_counts_for_what_is_the_clie
         "seed": 9,
         "temperature": 0.0,
         "n_logit_bias": 2,
+        "n_dry_sequence_breakers": 1,
         "n_stop": 1,
         "replay": "fast",
         "cache_prompt": True,
     }
     written = msgspec.json.encode(record).decode()
-    assert not any(secret in written for secret in ("STOP", "50", "60", "70"))
+    assert not any(secret in written for secret in ("STOP", "BREAK", "50", "60", "70"))
 
 
 def test_what_has_ended_is_no_longer_had() -> None:

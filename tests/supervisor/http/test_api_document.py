@@ -1,7 +1,7 @@
 """`API.md` says what the code does: routes, fields, neutral values, errors, keys."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from openai.types.chat import completion_create_params as chat_params
 import supervisor.http
 from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SAMPLERS, SamplingFields, SamplingParams, samplers_of
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
 from supervisor.http.llama_server import embeddings as llama_embeddings
@@ -64,6 +64,13 @@ def refused() -> dict[str, Row]:
     return {name: row for row in rows("Refused unless neutral") for name in names(row[0])}
 
 
+READ: dict[str, Callable[[str], object]] = {
+    "samplers": lambda cell: samplers_of(names(cell)[0]),
+    "dry_sequence_breakers": lambda cell: tuple(map(msgspec.json.decode, names(cell))),
+}
+"""How a default is read that is no number."""
+
+
 def test_every_route_has_its_scope() -> None:
     documented = {
         (route.split()[0], path): row[1]
@@ -100,10 +107,19 @@ def test_the_defaults_are_those_of_the_sampler() -> None:
     checked = 0
     for name, row in supported().items():
         if name in defaults and name not in ("seed", "logit_bias", "ignore_eos"):
-            assert float(row[2]) == defaults[name], name
+            assert READ.get(name, float)(row[2]) == defaults[name], name
             checked += 1
     assert checked == len(defaults) - 3
     assert supported()["max_tokens"][2].startswith(f"{DEFAULT_MAX_TOKENS} ")
+
+
+def test_the_samplers_are_in_llama_cpp_s_order_with_their_letters_and_fields() -> None:
+    table = [[names(cell) for cell in row] for row in rows("Samplers")]
+    assert samplers_of("".join(row[0][0] for row in table)) == SAMPLERS
+    assert samplers_of([row[1][0] for row in table]) == SAMPLERS
+    for _, _, of_sampler in table:
+        for name in of_sampler:
+            assert any(field.startswith(name.rstrip("…")) for field in fields(SamplingFields))
 
 
 @pytest.mark.parametrize(

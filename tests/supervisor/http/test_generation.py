@@ -7,6 +7,7 @@ import pytest
 
 from gpufc.chat import ChatPrompt
 from gpufc.protocol import NO_RULES, InfillPrompt, Prepare, TextPrompt, TokenPrompt, TokenRules
+from gpufc.sampling import SamplingFields
 from supervisor.fleet.names import ServedNames
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, generates, text_of, until
 from tests.supervisor.http.conftest import Service, running
@@ -115,6 +116,18 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
             "frequency_penalty": 0.5,
             "presence_penalty": -0.5,
             "ignore_eos": True,
+            "min_keep": 2,
+            "dynatemp_range": 0.25,
+            "dynatemp_exponent": 2.0,
+            "xtc_probability": 0.5,
+            "xtc_threshold": 0.2,
+            "dry_multiplier": 0.8,
+            "dry_base": 2.0,
+            "dry_allowed_length": 3,
+            "dry_penalty_last_n": -1,
+            "mirostat": 2,
+            "mirostat_tau": 4.0,
+            "mirostat_eta": 0.2,
         }
         await service.complete(
             **fields, seed=-2, logit_bias={"5": -100}, stop=["a", "b"], cache_prompt=False
@@ -125,6 +138,17 @@ async def test_sampling_fields_of_both_dialects_reach_the_worker() -> None:
         assert sent.sampling.logit_bias == ((5, -100.0),)
         assert sent.stop == ("a", "b")
         assert sent.cache_prompt is False
+
+
+async def test_the_model_s_defaults_are_sent_where_a_request_has_no_value() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        service.fleet.defaults = SamplingFields(temperature=0.1, mirostat=1)
+        await service.complete(mirostat=0)
+        await service.chat(temperature=0.5)
+        first, second = (message.sampling for message in generates(worker.sent))
+        assert (first.temperature, first.mirostat) == (0.1, 0)
+        assert (second.temperature, second.mirostat) == (0.5, 1)
 
 
 @pytest.mark.parametrize("field", ["top_k", "top_n_sigma"])

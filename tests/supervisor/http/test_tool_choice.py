@@ -173,7 +173,9 @@ def test_a_function_that_no_grammar_can_call_is_refused(
     with pytest.raises(error) as caught:
         offer("required", *tools)
     assert caught.value.param == "tools"
-    assert offer("auto", *tools).functions
+    auto = offer("auto", *tools)
+    assert auto.functions
+    assert read(auto, constraint=TEXT).constraint is None  # the text's own one holds
 
 
 def test_an_answer_that_must_be_calls_has_no_text_though_a_limit_cuts_it_in_a_marker() -> None:

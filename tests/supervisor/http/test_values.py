@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
-from gpufc.sampling import SamplingParams
+from gpufc.sampling import SamplerName, SamplingFields, SamplingParams
 from supervisor.http.edge.values import decode
 from supervisor.http.generation import validation
 from supervisor.http.openai.completions import CompletionBody
@@ -16,7 +17,7 @@ def read(**fields: Any) -> CompletionBody:
 
 
 def sampled(**fields: Any) -> SamplingParams:
-    return validation.sampling(read(**fields), {})
+    return validation.sampling(read(**fields), SamplingFields(), {})
 
 
 def test_whole_numbers_may_be_written_as_floats() -> None:
@@ -41,3 +42,26 @@ def test_the_repeat_penalty_has_two_names() -> None:
     assert sampled(repetition_penalty=1.3).repeat_penalty == 1.3
     assert sampled(repetition_penalty=1.3, repeat_penalty=1.1).repeat_penalty == 1.1
     assert sampled().repeat_penalty == 1.0
+
+
+def test_a_request_goes_before_the_model_s_defaults_and_these_before_llama_cpp_s() -> None:
+    defaults = SamplingFields(temperature=0.3, top_k=7, repeat_penalty=1.2, samplers="kt")
+    found = validation.sampling(read(top_k=-1, repetition_penalty=1.4), defaults, {5: 1.0})
+    assert (found.temperature, found.top_k, found.repeat_penalty) == (0.3, 0, 1.4)
+    assert found.samplers == (SamplerName.TOP_K, SamplerName.TEMPERATURE)
+    assert (found.top_p, found.logit_bias) == (0.95, ((5, 1.0),))
+
+
+def test_samplers_are_read_as_llama_server_reads_them() -> None:
+    found = sampled(samplers=["DRY", "top-k", "temp"], dry_sequence_breakers=["\n", "x"])
+    assert found.samplers == (SamplerName.DRY, SamplerName.TOP_K, SamplerName.TEMPERATURE)
+    assert found.dry_sequence_breakers == ("\n", "x")
+    assert sampled(samplers=[]).samplers == ()
+    assert sampled(dry_base=0.5).dry_base == 1.75
+    assert sampled(dry_base=2).dry_base == 2.0
+
+
+def test_every_parameter_of_a_sequence_may_be_given_under_its_name() -> None:
+    given = {field.name for field in structs.fields(SamplingFields)}
+    params = {field.name for field in structs.fields(SamplingParams)}
+    assert params - {"seed", "logit_bias"} == given

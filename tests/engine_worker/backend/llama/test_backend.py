@@ -301,7 +301,7 @@ def test_the_vocabulary_may_be_used_by_many_threads(backend: LlamaBackend) -> No
 
 def test_progress_rises_to_one(model_path: Path) -> None:
     progress: list[float] = []
-    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_cells=256)
+    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_cells=256, n_threads=1)
     LlamaBackend.load(config, 1, progress.append).close()
     assert progress == sorted(progress)
     assert progress[-1] == 1.0

@@ -60,7 +60,7 @@ def as_beside_a_device(model_path: Path, layout: KvUnified) -> LlamaBackend:
         assert finder is not None
         return (finder,)
 
-    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_unified=layout, n_threads=2)
+    config = ModelConfig(model_path=str(model_path), n_ctx=64, kv_unified=layout, n_threads=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "graph_finders", offered)
         return LlamaBackend.load(config, N_SEQUENCES, lambda _: None)

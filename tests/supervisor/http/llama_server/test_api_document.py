@@ -35,13 +35,12 @@ def test_every_route_is_in_the_table_of_routes() -> None:
 
 
 def test_every_field_of_its_own_is_there() -> None:
-    own_names = {"return_tokens", "input_extra", "n_probs", "post_sampling_probs"}
-    shared = fields(GenerationFields) - own_names
+    probabilities = {"n_probs", "post_sampling_probs"}
     for kind, path in ((NativeBody, "`/completion`"), (InfillBody, "`/infill`")):
         own = [row for row in rows("field") if row[1] in (path, "both")]
         documented = set().union(*(names(row[0]) for row in own))
-        extra = {"input_extra"} if kind is NativeBody else set()
-        assert documented == fields(kind) - shared - extra
+        new = fields(kind) - fields(GenerationFields)
+        assert documented == new | kind.SERVED | probabilities
 
 
 def test_every_part_of_an_answer_is_named() -> None:

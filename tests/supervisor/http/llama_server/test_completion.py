@@ -19,10 +19,12 @@ from gpufc.protocol import (
     TextPrompt,
     TokenPrompt,
 )
+from gpufc.sampling import SamplerName
 from supervisor.answers.parts import Ended
 from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
 from supervisor.http.llama_server.answers import StopType, stop_type
-from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, text_of, until
+from tests.supervisor.dispatch import fakes
+from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, generates, text_of, until
 from tests.supervisor.http.conftest import Answer, Service, running
 from tests.supervisor.http.test_durable import frames
 
@@ -126,6 +128,44 @@ async def test_the_ids_of_the_answer_come_if_they_are_wanted(
     assert last["tokens"] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_only_the_wanted_fields_come(service: Service, stream: bool) -> None:
+    wanted = ["stop_type", "timings/predicted_n", "timings/none", "index/none", "none"]
+    answer = await ask(service, response_fields=wanted, stream=stream)
+    last = events(answer)[-1] if stream else answer.json
+    assert last == {"stop_type": "eos", "timings/predicted_n": 5}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_line_that_is_indented_less_ends_the_answer(
+    service: Service, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["one\n", "  two", "\n", "three", "\n  four"]
+    monkeypatch.setattr(fakes, "piece", lambda _spec, position: said[position])
+    answer = await ask(service, n_indent=2, stream=stream)
+    found = events(answer) if stream else [answer.json]
+    assert "".join(one["content"] for one in found) == "one\n  two\n"
+    assert (found[-1]["stop_type"], found[-1]["has_new_line"]) == ("limit", True)
+
+
+async def test_a_gap_s_own_sampler_is_passed_over() -> None:
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        fields = {"input_prefix": "a", "input_suffix": "z", "samplers": ["top_k", "infill"]}
+        answer = await ask(service, "/infill", **fields)
+        assert answer.status == 200, answer.body
+        (spec,) = generates(worker.sent)
+        assert spec.sampling.samplers == (SamplerName.TOP_K,)
+        refused = await ask(service, samplers=["top_k", "infill"])
+        assert (refused.status, "infill" in refused.error["message"]) == (400, True)
+
+
+async def test_a_wish_for_time_is_accepted_in_a_gap_only(service: Service) -> None:
+    gap = {"input_prefix": "a", "input_suffix": "z", "t_max_predict_ms": 500}
+    assert (await ask(service, "/infill", **gap)).status == 200
+    assert (await ask(service, t_max_predict_ms=500)).status == 400
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -176,7 +216,8 @@ async def test_several_prompts_are_a_list_of_answers_with_counts_of_their_own(
         ({"prompt": ["a", 1] * 300}, "prompt"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["x"]}}, "prompt.multimodal_data"),
         ({"prompt": ["a"] * 2000}, "prompt"),
-        ({"samplers": ["top_k"]}, "samplers"),
+        ({"samplers": ["infill"]}, "samplers"),
+        ({"image_data": [{}]}, "image_data"),
         ({"n_predict": -3}, "n_predict"),
     ],
 )

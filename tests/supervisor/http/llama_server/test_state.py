@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gpufc.protocol import Prepare, Prepared, TextPrompt, Tokens
+from gpufc.sampling import SamplingFields
 from supervisor.http.openai import media
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, FakeWorker, until
 from tests.supervisor.http.conftest import Service, running
@@ -21,6 +22,12 @@ async def test_props_are_the_model_s_settings(service: Service) -> None:
     assert (props["total_slots"], props["model_alias"]) == (4, MODEL)
     assert props["modalities"] == {"vision": False, "audio": False}
     assert {"chat_template", "bos_token", "eos_token", "build_info"} <= set(props)
+
+
+async def test_props_show_the_model_s_configured_defaults(service: Service) -> None:
+    service.fleet.defaults = SamplingFields(temperature=0.2, samplers="kt")
+    params = (await service.get("/props")).json["default_generation_settings"]["params"]
+    assert (params["temperature"], params["samplers"]) == (0.2, ["top_k", "temperature"])
 
 
 async def test_props_wait_for_the_first_load_and_name_their_model() -> None:

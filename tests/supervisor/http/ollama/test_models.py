@@ -121,6 +121,8 @@ def test_abilities_follow_from_the_chat_template() -> None:
     reasoning = model_facts(chat_template=REASONING)
     assert capabilities(reasoning) == ["completion", "tools", "thinking"]
     assert capabilities(model_facts(can_infill=True)) == ["completion", "insert"]
+    assert capabilities(model_facts(generates=False, embedding_size=8)) == ["embedding"]
+    assert capabilities(model_facts(generates=False)) == []
 
 
 def test_a_template_names_the_tools_that_the_service_adds() -> None:
