@@ -205,6 +205,9 @@ class NetworkClient:
             reason = "the server closed the connection"
         except LOST as err:
             reason = f"{type(err).__name__}: {err}"
+        except Exception:  # the boundary of a session: the next one may do better
+            logger.exception("network_session_failed")
+            reason = "something went wrong on our side"
         tasks, self._tasks, self._link = self._tasks, None, None
         if tasks is not None:
             await tasks.end()

@@ -38,7 +38,8 @@ class Link:
         )
         link = cls(reader, writer)
         try:
-            trust.check(writer.get_extra_info("ssl_object"))
+            if tls is not None:
+                trust.check(writer.get_extra_info("ssl_object"))
         except BaseException:
             await link.close()
             raise

@@ -26,6 +26,7 @@ COALESCE_S = 0.03
 """The least time between two chunks of a task."""
 
 LEAVING = "This machine is leaving the network"
+UNSENT = "A part of the answer could not be sent"
 
 MOST_ID_CHARS = 256
 """The server's ids are UUIDs. A chunk must have room beside its id."""
@@ -154,10 +155,10 @@ class Tasks:
                 request = request_of(self._front, task)
                 run.stream = self._front.dispatcher.submit(request, NETWORK)
                 await self._relay(run.stream, answer)
-        except (*LOST, asyncio.CancelledError):
-            raise
         except RequestError as err:
             error = err
+        except LOST:
+            error = InternalError(UNSENT)  # if the connection is gone, the next `send` says so
         except Exception:  # the boundary of a request: the server must get its end
             logger.exception("network_task_failed task=%s", task.task_id)
             error = InternalError("Something went wrong on our side")

@@ -31,10 +31,10 @@ class Trust:
             )
 
     def check(self, tls: ssl.SSLObject | None) -> None:
-        """Compare the certificate of a connection with the pin. Raises `Untrusted`."""
-        if self._pin is None or tls is None:
+        """Compare the certificate of a TLS connection with the pin. Raises `Untrusted`."""
+        if self._pin is None:
             return
-        certificate = tls.getpeercert(binary_form=True) or b""
+        certificate = (tls.getpeercert(binary_form=True) if tls else None) or b""
         if not hmac.compare_digest(hashlib.sha256(certificate).digest(), self._pin):
             raise Untrusted("the server's certificate is not the pinned one")
 

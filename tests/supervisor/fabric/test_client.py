@@ -146,6 +146,19 @@ async def test_a_frame_that_is_too_long_ends_the_session(server: ControlServer) 
         await server.joined()
 
 
+async def test_a_defect_of_ours_costs_a_session_and_not_the_client(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with machine(server) as joined:
+        peer = await server.joined()
+        with monkeypatch.context() as patched:
+            patched.setattr(joined.client, "_ignore", None)
+            peer.send(P2PCancelInference(bytes(16), "t"))
+            await server.until(lambda: CLIENT_ID not in server.active)
+        await server.joined()
+    assert "network_session_failed" in caplog.text
+
+
 async def test_peer_to_peer_messages_are_ignored_and_logged_once(
     server: ControlServer, caplog: pytest.LogCaptureFixture
 ) -> None:

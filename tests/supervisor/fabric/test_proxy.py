@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from supervisor.fabric.messages import RequestNewProxyConn
 from tests.fakes.control_server import ControlServer, Peer, control_server
@@ -81,6 +82,29 @@ async def test_a_user_gets_and_posts_over_one_connection(
         assert made.client.status().connections == 1
         theirs.leave()
         await until(lambda: made.client.status().connections == 0)
+
+
+def test_the_loop_of_a_real_front_serves_users_too(
+    certificates: Certificates, ca_file: str
+) -> None:
+    async def ask_and_leave() -> None:
+        async with (
+            control_server(proxy_tls=certificates.tls) as server,
+            joined(server, ca_file) as (made, peer),
+        ):
+            theirs = await user(server, peer)
+            asked = {"prompt": "hello", "max_tokens": 5}
+            status, _, body = await theirs.ask("POST", "/v1/completions", asked)
+            assert (status, json.loads(body)["choices"][0]["text"]) == (200, text_of("hello"))
+            made.worker.auto = False
+            asking = asyncio.create_task(theirs.ask("POST", "/v1/completions", asked))
+            await until(lambda: made.worker.active)
+            theirs.leave()
+            await until(lambda: not made.worker.active)
+            with pytest.raises((EOFError, OSError)):
+                await asking
+
+    uvloop.run(ask_and_leave())
 
 
 async def test_the_platforms_token_gives_no_rights_and_stands_in_no_log(

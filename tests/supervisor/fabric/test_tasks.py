@@ -15,6 +15,7 @@ from supervisor.fabric.messages import (
     InferenceTask,
     OutputPhase,
 )
+from supervisor.fabric.tasks import UNSENT
 from tests.fakes.control_server import Answer, ControlServer
 from tests.supervisor.dispatch import fakes
 from tests.supervisor.dispatch.fakes import MODEL, text_of, until
@@ -295,6 +296,19 @@ async def test_a_defect_of_ours_ends_the_task_with_an_error(
         answer = await ended(server, server.complete(peer, "hello"))
         assert answer.chunks[-1].error == "Something went wrong on our side"
     assert "network_task_failed" in caplog.text
+
+
+async def test_an_answer_that_cannot_be_sent_still_has_its_end(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes, "piece", lambda _spec, _position: "\ud800")
+    async with machine(server) as joined:
+        peer = await server.joined()
+        answer = server.answers[server.complete(peer, "hello", **FIVE)]
+        await answer.end()
+        assert [(chunk.done, chunk.error) for chunk in answer.chunks] == [(True, UNSENT)]
+        assert joined.client.status().tasks.failed == 1
+        assert len(server.logins) == 1
 
 
 async def test_messages_may_come_in_any_pieces(server: ControlServer) -> None:

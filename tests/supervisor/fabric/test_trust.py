@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 
 from gpufc.config import FabricConfig
 from gpufc.errors import ConfigError
@@ -91,6 +92,22 @@ async def test_a_pin_beside_an_authority_leaves_the_name_checked(
         control_tls_pin=pin,
         cert_chain_path=ca_file,
         control_tls_server_name="other.example",
+    )
+
+
+def test_the_loop_of_a_real_front_checks_the_pin_and_the_name_too(
+    certificates: Certificates, ca_file: str, pin: str
+) -> None:
+    uvloop.run(require_joined(certificates, control_tls_pin=pin))
+    uvloop.run(require_joined(certificates, cert_chain_path=ca_file))
+    uvloop.run(require_untrusted(certificates, "not the pinned one", control_tls_pin="0" * 64))
+    uvloop.run(
+        require_untrusted(
+            certificates,
+            "Hostname mismatch",
+            cert_chain_path=ca_file,
+            control_tls_server_name="other.example",
+        )
     )
 
 
