@@ -5,10 +5,17 @@ import time
 from aiohttp import web
 from msgspec import Struct
 
+from gpufc.ids import RequestId
 from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
+from supervisor.http.edge.context import (
+    PRINCIPAL,
+    REQUEST_ID,
+    Services,
+    json_response,
+    services,
+)
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
 from supervisor.http.generation.adapters import chosen
@@ -53,11 +60,11 @@ async def generate(
             wish,
             dialect.id_prefix,
             asked.sent or body,
-            lambda: _accept(request, body, asked, biases),
+            lambda: accepted(services(request), request[REQUEST_ID], body, asked, biases),
         )
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
-    wanted = _accept(request, body, asked, biases)
+    wanted = accepted(services(request), request[REQUEST_ID], body, asked, biases)
     stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
     try:
         return await _send(request, body, stream, stream, dialect, asked.headers)
@@ -80,16 +87,22 @@ async def _biases(request: web.Request, body: GenerationFields) -> dict[int, flo
     return validation.bias_of_tokens(given, tokens, limits, facts.n_vocab if facts else None)
 
 
-def _accept(
-    request: web.Request, body: GenerationFields, asked: Asked, biases: dict[int, float]
+def accepted(
+    front: Services,
+    request_id: RequestId,
+    body: GenerationFields,
+    asked: Asked,
+    biases: dict[int, float],
 ) -> GenerationRequest:
-    """The request, within all limits and with its seed fixed. Raises `RequestError`."""
-    front = services(request)
+    """The request, within all limits and with its seed fixed. Raises `RequestError`.
+
+    `biases` are those of `body.logit_bias`, by token.
+    """
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
     n = validation.choices(body, limits)
     return GenerationRequest(
-        id=request[REQUEST_ID],
+        id=request_id,
         model=model,
         prompts=asked.prompts,
         n=asked.best_of or n,
