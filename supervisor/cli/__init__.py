@@ -30,6 +30,7 @@ COMMANDS = {
     "connect": "supervisor.cli.connect",
     "fabric": "supervisor.cli.fabric",
     "bench": "supervisor.cli.bench",
+    "keys": "supervisor.cli.keys",
     "config": "supervisor.cli.config",
     "doctor": "supervisor.cli.doctor",
     "version": "supervisor.cli.version",

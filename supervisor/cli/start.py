@@ -62,7 +62,7 @@ def _arguments(flags: dict[str, Any], config_file: str | None) -> list[str]:
 
     known = keys()
     given = [
-        f"{known[name].flag}={value}"
+        known[name].flag if known[name].type.__origin__ is bool else f"{known[name].flag}={value}"
         for name, value in flags.items()
         if value is not None and not known[name].is_secret
     ]

@@ -38,7 +38,7 @@ from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
-from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.request import Account, GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
@@ -84,8 +84,9 @@ class Dispatcher:
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request. It runs until it ends or its stream is cancelled.
 
-        Raises `Overloaded` (queue full, draining), `EngineUnavailable` (failed for good),
-        `EngineCrashSuspect`, `InvalidRequest` (more sequences than places), `ModelNotFound`.
+        Raises `Overloaded` (queue full, draining), `RateLimited` (too many sequences of the
+        principal), `EngineUnavailable` (failed for good), `EngineCrashSuspect`, `InvalidRequest`
+        (more sequences than places), `ModelNotFound`.
         """
         try:
             self._require_service(request.model)
@@ -153,7 +154,9 @@ class Dispatcher:
             return answer.pieces
         raise InternalError("The engine answered a different question")
 
-    async def embed(self, request: EmbeddingRequest) -> list[Embedding]:
+    async def embed(
+        self, request: EmbeddingRequest, account: Account | None = None
+    ) -> list[Embedding]:
         """The results of a request's inputs, in their order. Waits for a worker; raises
         `RequestError`. When the call is cancelled, the engine drops the rest."""
         self._require_service(request.model)
@@ -161,13 +164,17 @@ class Dispatcher:
         if group.n_embedding >= MAX_EMBEDDING:
             self.ledger.requests.rejected += 1
             raise Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+        if account is not None:
+            account.require_room(1)
+            account.open(1)
         group.n_embedding += 1
-        outcome = Outcome.CANCELLED
+        outcome, n_tokens = Outcome.CANCELLED, 0
         try:
             found = await embedding.compute(
                 request.inputs, lambda piece: self._embed_piece(group, request, piece)
             )
-            self.ledger.tokens.prompt += sum(one.n_tokens for one in found)
+            n_tokens = sum(one.n_tokens for one in found)
+            self.ledger.tokens.prompt += n_tokens
             outcome = Outcome.SUCCEEDED
             return found
         except RequestError as err:
@@ -175,6 +182,8 @@ class Dispatcher:
             raise
         finally:
             group.n_embedding -= 1
+            if account is not None:
+                account.close(1, n_tokens, self._clock() - began)
             self.ledger.ended(outcome, self._clock() - began)
             self._changed.set()
 

@@ -103,7 +103,8 @@ class ModelGroup:
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request.
 
-        Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`, and then keeps nothing of it.
+        Raises `InvalidRequest`, `Overloaded`, `RateLimited` or `EngineCrashSuspect`, and then keeps
+        nothing of it.
         """
         self._verdicts.check(request)
         logs = [
@@ -117,8 +118,13 @@ class ModelGroup:
             for index in range(len(request.prompts))
             for choice in range(request.n)
         ]
+        account = principal.account
+        if account is not None:
+            account.require_room(len(logs))
         self.admission.accept([log.no for log in logs], principal.owner)
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
+        if account is not None:
+            account.open(len(logs))
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])
         self.pump()
@@ -161,9 +167,8 @@ class ModelGroup:
         if logs[0].fingerprint is None:
             self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
-            log.prompt_tokens = answer.prompt_tokens
-            log.opening = answer.opening
-            log.fingerprint = self._pool.fingerprint(answer.epoch)
+            fingerprint = self._pool.fingerprint(answer.epoch)
+            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
             self._table.jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)
 

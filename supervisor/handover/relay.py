@@ -233,7 +233,7 @@ class Relayed:
         return [
             Delta(
                 *(self.request, position, tokens, text, finish),
-                *(log.by_end_token, log.stopped_by, logprobs, of_prompt),
+                *(log.by_end_token, log.stopped_by, logprobs, of_prompt, log.sampler_state),
             )
         ]
 

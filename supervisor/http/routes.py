@@ -4,7 +4,7 @@ from functools import cache, wraps
 
 from aiohttp import web
 
-from gpufc.errors import Overloaded
+from gpufc.errors import Overloaded, RateLimited
 from supervisor.dispatch.request import Scope
 from supervisor.http import rerank
 from supervisor.http.anthropic import claude_code, messages
@@ -162,10 +162,25 @@ def _description() -> Description:
     return Description.of(described(ROUTES))
 
 
+def require_rate(request: web.Request, route: Route) -> None:
+    """Count a request against its key's limits. Raises `RateLimited`."""
+    if route.scope is not Scope.GENERATE or route.method != "POST":
+        return
+    account = request[PRINCIPAL].account
+    if account is None:
+        return
+    try:
+        account.note_request()
+    except RateLimited:
+        services(request).dispatcher.ledger.requests.rejected += 1
+        raise
+
+
 def require_place(request: web.Request, route: Route) -> None:
     """Raises `Overloaded` if the connection is in the reserve and the route is not short, or if the
-    route's sequences could not wait now."""
+    route's sequences could not wait now, and `RateLimited` by the key's limits."""
     front = services(request)
+    require_rate(request, route)
     if not route.short and getattr(request.protocol, "is_in_reserve", False):
         raise Overloaded(
             "There are too many connections",

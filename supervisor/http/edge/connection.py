@@ -88,8 +88,8 @@ class BoundedHandler(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. It may still read, so requests that are whole are answered."""
-        if self._waits_for_header or self._lacks_body:
-            return False
+        if self._waits_for_header or self._lacks_body or self._is_encrypted:
+            return False  # TLS has no half-closed connections
         self._is_half_closed = True
         self._probe(PROBE_AFTER_S)
         return True
@@ -151,6 +151,11 @@ class BoundedHandler(RequestHandler):
         if self._waiter is None:
             return self._request_count == 0  # aiohttp has not begun to wait yet
         return not self._waiter.done()
+
+    @property
+    def _is_encrypted(self) -> bool:
+        transport = self.transport
+        return transport is not None and transport.get_extra_info("sslcontext") is not None
 
     @property
     def _lacks_body(self) -> bool:

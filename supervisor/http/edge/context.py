@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
@@ -16,6 +16,7 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
+from supervisor.http.edge.allowed_models import AllowedModels
 
 
 class Devices(Protocol):
@@ -62,8 +63,11 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 
 
 def services(request: web.Request) -> Services:
-    """The application's parts."""
-    return request.app[SERVICES]
+    """The application's parts, with the models that the request's principal may use."""
+    front, principal = request.app[SERVICES], request.get(PRINCIPAL)
+    if principal is None or not principal.models:
+        return front
+    return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
 
 
 def json_response(

@@ -33,7 +33,8 @@ from supervisor.http.generation.fields import GenerationFields
 class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
     `headers` go with it. `best_of` is the number of choices to generate for each prompt where it is
-    not `n`."""
+    not `n`. `sent` is what a durable request is known by, where the fields are not all that the
+    client has sent."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
@@ -41,6 +42,7 @@ class Asked(Struct, frozen=True):
     headers: dict[str, str] = {}
     logprobs: LogprobsWanted | None = None
     best_of: int | None = None
+    sent: Struct | None = None
 
 
 async def generate(
@@ -57,7 +59,7 @@ async def generate(
             request,
             wish,
             dialect.id_prefix,
-            body,
+            asked.sent or body,
             lambda: accepted(services(request), request[REQUEST_ID], body, asked, biases),
         )
         with DurableReader(found, wish.position) as reader:

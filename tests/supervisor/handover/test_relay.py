@@ -10,7 +10,7 @@ from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import Cancel, Embed, LogprobsWanted, TextPrompt
+from gpufc.protocol import Cancel, Delta, Embed, LogprobsWanted, Step, TextPrompt
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.embedding import EmbeddingRequest
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
@@ -101,6 +101,19 @@ async def test_log_probabilities_come_over_the_relay(fronts: Fronts) -> None:
         (answer,) = await stream.complete()
         assert answer.logprobs == whole.logprobs
         assert answer.prompt_logprobs == whole.prompt_logprobs
+
+
+async def test_a_sampler_s_state_comes_over_the_relay(fronts: Fronts) -> None:
+    """The old front goes on alone with it where the new one ends."""
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    after = await fronts.hand_over(auto=False)
+    await until(lambda: after.active)
+    (new,) = after.active
+    (old,) = stream.logs
+    after.tell(Step(after.epoch, 1, (Delta(new, 2, (65,), "a", sampler_state=(4.5,)),)))
+    await until(lambda: len(old.tokens) == 3)
+    assert old.sampler_state == (4.5,)
 
 
 def scored() -> GenerationRequest:
