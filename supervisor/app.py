@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gpufc.config import Config
 from gpufc.errors import ConfigError, Overloaded, StartError
@@ -37,6 +37,9 @@ from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.runtime_dir import RuntimeDir
+
+if TYPE_CHECKING:
+    from supervisor.fabric.client import NetworkClient
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,8 @@ class Front:
         self.operations = Operations(self)
         self._taker = taker
         self._values = values
+        self._network: NetworkClient | None = None
+        self._wants_network = True
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -91,12 +96,15 @@ class Front:
             durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
             started_at=self.started_at,
             operator=self.operations,
+            network=lambda: self._network.status() if self._network else None,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
         app = create_web_app(self._services, authenticator)
         tls = self._certificate.context if self._certificate else None
         self.http = FrontRunner(app, config.limits, tls)
+        if config.fabric.server_addr is not None:
+            self._network = _network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -112,6 +120,7 @@ class Front:
             else:
                 await self._taker.take_over(self)
                 await self._listen()
+            self.join_network()
         except BaseException:
             await self._close()
             raise
@@ -153,11 +162,34 @@ class Front:
 
     async def _close(self) -> None:
         self.operations.cancel()
+        await self.leave_network()
         await self.http.cleanup()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
         for work in self._upkeep:
             work.cancel()
         self.runtime.cleanup()
+
+    # the network
+
+    def connect_network(self) -> None:
+        """An operator wants the front in its network."""
+        self._wants_network = True
+        self.join_network()
+
+    async def disconnect_network(self) -> None:
+        """An operator wants the front out of its network, until `connect_network`."""
+        self._wants_network = False
+        await self.leave_network()
+
+    def join_network(self) -> None:
+        """Take tasks from the configured control server, if there is one and it is wanted."""
+        if self._network is not None and self._wants_network:
+            self._network.start()
+
+    async def leave_network(self) -> None:
+        """Leave the control server. Returns when its connection is closed."""
+        if self._network is not None:
+            await self._network.stop()
 
     # its life, as `start` follows it
 
@@ -243,6 +275,12 @@ class Front:
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         return self._values
+
+
+def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
+    from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
+
+    return NetworkClient(config, services, http)
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

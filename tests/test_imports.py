@@ -42,6 +42,11 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.durable",
     "supervisor.dispatch.conversion",
     "supervisor.dispatch.timings",
+    "supervisor.fabric.answer",
+    "supervisor.fabric.codec",
+    "supervisor.fabric.devices",
+    "supervisor.fabric.messages",
+    "supervisor.fabric.session",
 ]
 
 
@@ -136,7 +141,7 @@ def test_decisions_import_no_clock_no_sockets_and_no_threads(module: str) -> Non
     assert not top_levels(dict(modules("supervisor"))[module]) & IMPURE_IMPORTS
 
 
-def test_a_running_front_has_loaded_neither_llama_cpp_nor_numpy() -> None:
+def test_a_front_without_a_network_has_loaded_neither_an_engine_nor_the_networks_client() -> None:
     code = "import sys, supervisor.app; print(*sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
@@ -144,3 +149,4 @@ def test_a_running_front_has_loaded_neither_llama_cpp_nor_numpy() -> None:
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "aiohttp" in loaded
     assert not loaded & ENGINE
+    assert "supervisor.fabric" not in result.stdout.split()

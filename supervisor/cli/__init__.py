@@ -28,6 +28,7 @@ COMMANDS = {
     "models": "supervisor.cli.models",
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
+    "fabric": "supervisor.cli.fabric",
     "bench": "supervisor.cli.bench",
     "keys": "supervisor.cli.keys",
     "config": "supervisor.cli.config",

@@ -54,11 +54,22 @@ def check_configuration(settings: Settings) -> Plan:
     config = settings.config
     require_one_model(config)
     check_host(config.server.host, source_of(settings, "host"))
+    check_network(config)
     notes = check_exposure(settings)
     check_access(config.access)
     models = {name: _with_files(settings, name) for name in config.models}
     is_demo = any(_is_demo(model) for model in config.models.values())
     return Plan(msgspec.structs.replace(config, models=models), is_demo=is_demo, notes=notes)
+
+
+def check_network(config: Config) -> None:
+    """Raises `ConfigError` for a network that cannot be joined: its server is not asked."""
+    if config.fabric.server_addr is not None:
+        from supervisor.fabric.identity import client_id
+        from supervisor.fabric.trust import Trust
+
+        client_id(config.fabric)
+        Trust(config.fabric)
 
 
 def require_one_model(config: Config) -> None:

@@ -155,13 +155,19 @@ class Dispatcher:
         raise InternalError("The engine answered a different question")
 
     async def embed(
-        self, request: EmbeddingRequest, account: Account | None = None
+        self,
+        request: EmbeddingRequest,
+        account: Account | None = None,
+        *,
+        is_accepted: bool = False,
     ) -> list[Embedding]:
         """The results of a request's inputs, in their order. Waits for a worker; raises
-        `RequestError`. When the call is cancelled, the engine drops the rest."""
+        `RequestError`. When the call is cancelled, the engine drops the rest.
+
+        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
         self._require_service(request.model)
         group, began = self._group(request.model), self._clock()
-        if group.n_embedding >= MAX_EMBEDDING:
+        if group.n_embedding >= MAX_EMBEDDING and not is_accepted:
             self.ledger.requests.rejected += 1
             raise Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
         if account is not None:

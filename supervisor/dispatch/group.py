@@ -167,9 +167,8 @@ class ModelGroup:
         if logs[0].fingerprint is None:
             self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
-            log.prompt_tokens = answer.prompt_tokens
-            log.opening = answer.opening
-            log.fingerprint = self._pool.fingerprint(answer.epoch)
+            fingerprint = self._pool.fingerprint(answer.epoch)
+            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
             self._table.jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)
 

@@ -84,6 +84,8 @@ class GivingFront(Protocol):
     @property
     def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
+    def join_network(self) -> None: ...
+    async def leave_network(self) -> None: ...
 
 
 Tell = Callable[[str], None]
@@ -118,10 +120,13 @@ class Giver:
         try:
             with theirs:
                 willing = await self._ask(successor, holdings, theirs)
+            # a control server takes one login of a machine at a time
+            await self._front.leave_network()
             await self._go(successor, holdings, willing, ours)
         except BaseException as err:
             ours.close()
             await successor.end()
+            self._front.join_network()
             if isinstance(err, TimeoutError):
                 raise UpgradeFailed(
                     f"the new front was not ready within {START_S:.0f} s; try again when the"

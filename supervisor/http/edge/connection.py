@@ -7,7 +7,7 @@ connections, and accepts some heads that HTTP forbids.
 import asyncio
 import logging
 import socket
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from aiohttp import HttpVersion, web
 from aiohttp.web_protocol import RequestHandler
@@ -16,6 +16,7 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError
 from gpufc.ids import new_request_id
 from supervisor import descriptors
+from supervisor.dispatch.request import Principal
 from supervisor.http.edge import rules
 from supervisor.http.edge.errors import error_response
 from supervisor.http.edge.middleware import SERVER
@@ -34,6 +35,9 @@ _TCP_CLOSE = 7
 
 class BoundedHandler(RequestHandler):
     """One connection. `address` is its client's."""
+
+    principal: ClassVar[Principal | None] = None
+    """The principal of all its requests; None where each request says it for itself."""
 
     __slots__ = (
         "_entered_reserve",
@@ -191,6 +195,9 @@ class BoundedHandler(RequestHandler):
             self._header_deadline = None
 
 
+HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
+
+
 class BoundedServer(web.Server):
     """Makes a `BoundedHandler` for each connection. Refuses requests that break HTTP's rules."""
 
@@ -210,7 +217,11 @@ class BoundedServer(web.Server):
         self._handle = server.request_handler
 
     def __call__(self) -> RequestHandler:
-        return BoundedHandler(self, loop=self._loop, **self._kwargs)
+        return self.handler(BoundedHandler)
+
+    def handler(self, kind: type[HandlerT]) -> HandlerT:
+        """A handler of this kind for a new connection."""
+        return kind(self, loop=self._loop, **self._kwargs)
 
     async def _strictly(self, request: web.BaseRequest) -> web.StreamResponse:
         error = rules.fault(request.version, request.headers)

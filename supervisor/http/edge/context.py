@@ -1,5 +1,6 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -38,8 +39,13 @@ class Operator(Protocol):
         ...
 
 
+def _no_network() -> None:
+    """For a front that has joined no network."""
+
+
 class Services(Struct, frozen=True):
-    """The front's parts that handlers use. `started_at` is unix time in seconds."""
+    """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
+    the state of the network client, if there is one."""
 
     config: Config
     fleet: ServedFleet
@@ -48,6 +54,7 @@ class Services(Struct, frozen=True):
     durable: DurableRequests
     started_at: float
     operator: Operator | None = None
+    network: Callable[[], Struct | None] = _no_network
 
 
 SERVICES = web.AppKey("services", Services)

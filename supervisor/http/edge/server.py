@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -26,6 +27,9 @@ LINGER_S = 2.0
 
 class UnguardedAddress(StartError, ConfigError):
     """Known at the start only, and a fault of the configuration: hence that exit code."""
+
+
+HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
 
 
 class FrontRunner(web.AppRunner):
@@ -57,6 +61,13 @@ class FrontRunner(web.AppRunner):
         """Accept connections on these sockets. The runner owns them from now on."""
         for sock in sockets:
             await BoundedSite(self, sock, self._tls, self._limits.header_timeout_s).start()
+
+    def handler(self, kind: type[HandlerT]) -> HandlerT:
+        """The protocol for a connection that did not come from a listening socket. It is counted
+        and ended with the others."""
+        if not isinstance(self.server, BoundedServer):
+            raise RuntimeError("the runner is not set up")
+        return self.server.handler(kind)
 
     async def retire(self) -> None:
         """Stop accepting connections: another front, with the same sockets, accepts from now on.

@@ -87,7 +87,7 @@ async def find_or_start(
 ) -> DurableRequest:
     """The durable request of that key with an equal body in an equal dialect, or else a new one.
 
-    `accept` makes the new one from `body`. Raises the errors of `accept` and `Dispatcher.submit`,
+    `accept` makes the new one. Raises the errors of `accept` and `Dispatcher.submit`,
     `Overloaded` for too many durable requests, and `InvalidRequest` for another request's key or
     an unknown stream's event.
     """

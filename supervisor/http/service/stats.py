@@ -29,6 +29,7 @@ def document(front: Services) -> dict[str, Any]:
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generation.per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
+        "network": msgspec.to_builtins(front.network()),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
