@@ -22,6 +22,7 @@ from gpufc.protocol import (
     Embedded,
     Embedding,
     Finished,
+    FinishReason,
     Generate,
     Prepare,
     Prepared,
@@ -53,7 +54,7 @@ MAX_QUESTIONS = 1024
 
 
 class Occupancy(Struct, frozen=True):
-    """Sequences at this moment, over all models."""
+    """Sequences at this moment."""
 
     running: int
     waiting: int
@@ -92,8 +93,8 @@ class Dispatcher:
             self._require_service(request.model)
             group = self._group(request.model)
             stream = group.submit(request, principal)
-        except RequestError:
-            self.ledger.requests.rejected += 1
+        except RequestError as err:
+            self.ledger.rejected(err, request.model)
             raise
         if not group.has_worker:
             self._watch_outage(group)
@@ -114,7 +115,7 @@ class Dispatcher:
             else:
                 return
         if refusals:
-            self.ledger.requests.rejected += 1
+            self.ledger.rejected(refusals[0])
             raise refusals[0]
 
     def require_durable_share(self, model: str) -> None:
@@ -168,29 +169,31 @@ class Dispatcher:
         self._require_service(request.model)
         group, began = self._group(request.model), self._clock()
         if group.n_embedding >= MAX_EMBEDDING and not is_accepted:
-            self.ledger.requests.rejected += 1
-            raise Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+            refusal = Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+            self.ledger.rejected(refusal, request.model)
+            raise refusal
         if account is not None:
             account.require_room(1)
             account.open(1)
         group.n_embedding += 1
-        outcome, n_tokens = Outcome.CANCELLED, 0
+        ledger, n_tokens = self.ledger.of(request.model), 0
+        outcome, reason = Outcome.CANCELLED, FinishReason.STOP.value
         try:
             found = await embedding.compute(
                 request.inputs, lambda piece: self._embed_piece(group, request, piece)
             )
             n_tokens = sum(one.n_tokens for one in found)
-            self.ledger.tokens.prompt += n_tokens
+            ledger.tokens.prompt += n_tokens
             outcome = Outcome.SUCCEEDED
             return found
         except RequestError as err:
-            outcome = embedding.outcome_of(err)
+            outcome, reason = embedding.outcome_of(err), err.code
             raise
         finally:
             group.n_embedding -= 1
             if account is not None:
                 account.close(1, n_tokens, self._clock() - began)
-            self.ledger.ended(outcome, self._clock() - began)
+            ledger.ended(outcome, self._clock() - began, reason)
             self._changed.set()
 
     async def _embed_piece(
@@ -262,12 +265,21 @@ class Dispatcher:
 
     @property
     def occupancy(self) -> Occupancy:
-        """How many sequences run and wait."""
-        admissions = [group.admission for group in self._groups.values()]
-        return Occupancy(
-            running=sum(admission.n_running for admission in admissions),
-            waiting=sum(admission.n_waiting for admission in admissions),
-        )
+        """How many sequences of all models run and wait."""
+        each = self.occupancies().values()
+        return Occupancy(sum(one.running for one in each), sum(one.waiting for one in each))
+
+    def occupancies(self) -> dict[str, Occupancy]:
+        """How many sequences run and wait, for each model that has had a request."""
+        return {
+            model: Occupancy(group.admission.n_running, group.admission.n_waiting)
+            for model, group in self._groups.items()
+        }
+
+    def adapters_in_use(self, model: str) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of a model's running sequences, and of waiting ones."""
+        group = self._groups.get(model)
+        return group.adapters_in_use() if group else (frozenset(), frozenset())
 
     @property
     def now(self) -> float:
@@ -379,7 +391,7 @@ class Dispatcher:
                 self._limits,
                 replicas=self._replicas(model),
                 numbers=self._numbers,
-                ledger=self.ledger,
+                ledger=self.ledger.of(model),
                 clock=self._clock,
                 on_idle=self._changed.set,
             )

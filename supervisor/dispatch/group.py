@@ -37,7 +37,7 @@ from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.questions import Questions
@@ -65,7 +65,7 @@ class ModelGroup:
         *,
         replicas: int,
         numbers: Iterator[RequestNo],
-        ledger: Ledger,
+        ledger: ModelLedger,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
@@ -97,6 +97,14 @@ class ModelGroup:
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
+
+    def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of running sequences, and of waiting ones."""
+        running, waiting = set[str](), set[str]()
+        for job in self._table.jobs.values():
+            names = running if job.worker is not None else waiting
+            names.update(use.name for use in job.log.request.adapters)
+        return frozenset(running), frozenset(waiting)
 
     # requests
 
@@ -231,7 +239,8 @@ class ModelGroup:
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
-        job.stream.timings.started(job.sent_at)
+        if job.stream.timings.started(job.sent_at) and not job.log.tokens:
+            self._ledger.queue.add(job.stream.timings.queue_s)
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:

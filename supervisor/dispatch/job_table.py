@@ -12,7 +12,7 @@ from gpufc.ids import RequestNo
 from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import Account, GenerationRequest
@@ -38,7 +38,7 @@ class JobTable:
         questions: Questions,
         pool: WorkerPool,
         suspects: Suspects,
-        ledger: Ledger,
+        ledger: ModelLedger,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
@@ -175,8 +175,9 @@ class JobTable:
             self.streams[job.stream] = (accepted_at, left - 1)
         else:
             job.stream.timings.ended_at = now
-            self._ledger.ended(job.stream.outcome, now - accepted_at)
-            self._close_account(job.stream, now - accepted_at)
+            stream = job.stream
+            self._ledger.ended(stream.outcome, now - accepted_at, stream.end_reason)
+            self._close_account(stream, now - accepted_at)
         if not self.jobs:
             self._on_idle()
 

@@ -30,7 +30,6 @@ from supervisor.handover.messages import (
     Go,
     Origins,
     Serving,
-    Totals,
     Unwilling,
     Willing,
 )
@@ -213,8 +212,7 @@ class Giver:
             raise LinkError(
                 "the front is stopping, or a worker has just died or is being replaced; try again"
             )
-        ledger = self._front.dispatcher.ledger
-        successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
+        successor.send(Go(self._front.dispatcher.ledger.totals()))
         for attachment in willing.attachments:
             fleet.hand_over(
                 attachment.worker, attachment.successor, attachment.endpoint, attachment.token

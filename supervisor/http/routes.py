@@ -39,7 +39,7 @@ from supervisor.http.responses import handlers as responses
 from supervisor.http.responses.handlers import MEMORIES
 from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
-from supervisor.http.service import admin, health, index, stats
+from supervisor.http.service import admin, health, index, metrics, stats
 
 
 def by_version(theirs: Handler, otherwise: Handler) -> Handler:
@@ -61,6 +61,7 @@ ROUTES = (
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
+    Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
     Route("GET", "/v1/models", list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
@@ -171,8 +172,8 @@ def require_rate(request: web.Request, route: Route) -> None:
         return
     try:
         account.note_request()
-    except RateLimited:
-        services(request).dispatcher.ledger.requests.rejected += 1
+    except RateLimited as err:
+        services(request).dispatcher.ledger.rejected(err)
         raise
 
 

@@ -107,8 +107,8 @@ async def find_or_start(
     try:
         store.require_room(n_bytes, wanted.n_sequences)
         front.dispatcher.require_durable_share(wanted.model)
-    except RequestError:
-        front.dispatcher.ledger.requests.rejected += 1
+    except RequestError as err:
+        front.dispatcher.ledger.rejected(err, wanted.model)
         raise
     return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
 

@@ -174,6 +174,16 @@ async def test_a_sequence_of_another_front_goes_on_where_it_was() -> None:
     assert await text(stream) == text_of("hello", 4, choice=1)[len(text_of("hello", 2)) :]
     (sent,) = generates(worker.sent)
     assert (sent.tokens, sent.choice, sent.prompt_tokens) == ((0, 1), 1, prompt)
+    durations = front.dispatcher.ledger.totals()[MODEL].durations
+    counted = {kind: found.n_durations for kind, found in durations.items()}
+    # the other front has counted its first token and its wait
+    assert counted == {
+        "time_to_first_token": 0,
+        "inter_token": 1,
+        "request": 1,
+        "queue": 0,
+        "resume_gap": 1,
+    }
 
 
 def tokens_of_text(prompt: str) -> tuple[int, ...]:
