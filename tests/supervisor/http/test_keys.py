@@ -198,6 +198,13 @@ async def test_a_key_of_other_models_sees_and_uses_none_here(tmp_path: Path) -> 
             assert answer.status == 403, path
 
 
+async def test_a_key_of_some_models_reads_the_figures(tmp_path: Path) -> None:
+    reader = key("reader", scopes=(Scope.READ,), models=("other",))
+    async with keyed(tmp_path, reader) as made:
+        for path in ("/stats", "/metrics"):
+            assert (await made.ask("GET", path, {"x-api-key": "reader"})).status == 200
+
+
 async def test_requests_a_minute_are_a_429_with_the_wait(tmp_path: Path) -> None:
     async with keyed(tmp_path, key("a", requests_per_minute=2), key("b")) as made:
         assert [(await made.complete("a")).status for _ in range(2)] == [200, 200]
