@@ -21,7 +21,7 @@ def installed_model() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-MACHINE = {"integration", "e2e", "chaos"}
+MACHINE = {"clients", "integration", "e2e", "chaos"}
 """Folders whose tests start whole services."""
 
 

@@ -23,7 +23,7 @@ from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.ollama import completion as ollama_completion
 from supervisor.http.ollama import embeddings as ollama_embeddings
 from supervisor.http.ollama import models as ollama_models
-from supervisor.http.ollama.library import PullBody
+from supervisor.http.ollama.library import PullBody, Pulled
 from supervisor.http.openai import media
 from supervisor.http.openai.chat import ChatCompletion
 from supervisor.http.openai.completions import Completion, CompletionBody
@@ -152,7 +152,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         body=ollama_models.ShowBody, answer=ollama_models.Shown, example={"model": "default"}
     ),
     ("POST", "/api/pull"): Spec(
-        body=PullBody, stream=NDJSON, example={"model": "default", "stream": False}
+        body=PullBody, answer=Pulled, stream=NDJSON, example={"model": "default", "stream": False}
     ),
     ("POST", "/api/create"): REFUSED,
     ("POST", "/api/copy"): REFUSED,

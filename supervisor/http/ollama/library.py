@@ -27,6 +27,12 @@ class PullBody(Struct, frozen=True):
     stream: bool | None = None
 
 
+class Pulled(Struct):
+    """Where a pull is."""
+
+    status: str
+
+
 async def pull(request: web.Request) -> web.Response:
     """Say that a served model is there."""
     body = await read_json(request, PullBody)
@@ -35,8 +41,8 @@ async def pull(request: web.Request) -> web.Response:
     except ModelNotFound as err:
         raise ModelNotFound(f"{err.message}, and none is downloaded: {REMEDY}") from err
     if body.stream is False:
-        return json_response({"status": PULLED[-1]})
-    lines = b"".join(msgspec.json.encode({"status": state}) + b"\n" for state in PULLED)
+        return json_response(Pulled(PULLED[-1]))
+    lines = b"".join(msgspec.json.encode(Pulled(state)) + b"\n" for state in PULLED)
     return web.Response(body=lines, content_type=NEWLINE_DELIMITED)
 
 
