@@ -1,5 +1,6 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -68,6 +69,21 @@ def services(request: web.Request) -> Services:
     if principal is None or not principal.models:
         return front
     return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
+
+
+MANY_VALUES = 2_000
+"""An answer of more values is built in a thread, so that the loop goes on."""
+
+
+async def built_response(
+    build: Callable[[], object], n_values: int, headers: dict[str, str] | None = None
+) -> web.Response:
+    """The answer of the document that `build` makes, of about `n_values` values. `build` reads
+    nothing that changes."""
+    if n_values <= MANY_VALUES:
+        return json_response(build(), headers=headers)
+    body = await asyncio.to_thread(lambda: msgspec.json.encode(build()))
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def json_response(

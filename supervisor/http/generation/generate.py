@@ -13,7 +13,7 @@ from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
     Services,
-    json_response,
+    built_response,
     services,
 )
 from supervisor.http.edge.streams import send_stream
@@ -134,7 +134,10 @@ async def _send(
     if not body.stream:
         choices = await reader.complete()
         exchange = _exchange(stream, reader, dialect, model)  # a worker is known by now
-        return json_response(dialect.whole(exchange, choices), headers=headers)
+        n_values = sum(len(one.logprobs) + len(one.prompt_logprobs) for one in choices)
+        return await built_response(
+            lambda: dialect.whole(exchange, choices), n_values, headers=headers
+        )
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
         encoder = numbered(encoder, reader)

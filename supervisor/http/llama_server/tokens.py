@@ -1,11 +1,13 @@
 """`POST /tokenize` and `/detokenize`, with llama-server's fields and answers."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import TextPrompt
 from supervisor.http.edge.body import read_json
-from supervisor.http.edge.context import json_response, services
+from supervisor.http.edge.context import built_response, json_response, services
 from supervisor.http.generation.fields import TokenIds
 
 
@@ -50,12 +52,16 @@ async def tokenize(request: web.Request) -> web.Response:
     prompt = TextPrompt(body.content, bool(body.add_special), parse_special)
     tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
     if not body.with_pieces:
-        return json_response(Tokenized(list(tokens)))
+        return await built_response(lambda: Tokenized(list(tokens)), len(tokens))
     spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])
+    return await built_response(lambda: _with_pieces(tokens, spelt), len(tokens))
+
+
+def _with_pieces(tokens: Sequence[int], spelt: Sequence[bytes]) -> Tokenized:
     pieces: list[int | Piece] = [
         Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)
     ]
-    return json_response(Tokenized(pieces))
+    return Tokenized(pieces)
 
 
 async def detokenize(request: web.Request) -> web.Response:
