@@ -6,7 +6,7 @@ sections, so the TOML file needs tables for models only. A class gets the sectio
 never the whole `Config`. Only the fleet and the checks before a start read a model's section.
 
 Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
-the checks are made from it. `gpufc/settings.py` finds the values.
+the checks are made from it. `gpufc/settings.py` finds the values. A `secret` value is never shown.
 """
 
 from enum import StrEnum
@@ -105,7 +105,13 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     port: Annotated[
-        int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one", extra=FLAG)
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port to listen on; 0 takes a free one",
+            extra=FLAG | {"alias": "--local-port"},
+        ),
     ] = 8082
     runtime_dir: Annotated[
         str | None,
@@ -130,6 +136,50 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0.0, le=86_400.0, description="seconds for running requests to end on stop"),
     ] = 30.0
+
+
+class AccessConfig(Struct, frozen=True, kw_only=True):
+    """The keys of clients, and the encryption of their connections."""
+
+    keys_file: Annotated[
+        str | None,
+        Meta(
+            description="file of access keys, made by `keys add`; then every request needs a key"
+            " [default: none; on this machine alone, no key is needed]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    tls_cert: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the certificate and its chain; then HTTPS is served"
+            " [default: none]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    tls_key: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the certificate's private key"
+            " [default: in the certificate's file]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    tls_client_ca: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the authorities whose certificates clients must have"
+            " [default: none; clients need no certificate]",
+            extra=PATH,
+        ),
+    ] = None
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="listen beyond this machine without keys or TLS, too",
+            extra=FLAG,
+        ),
+    ] = False
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
@@ -413,6 +463,77 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     ] = 64 * 1024 * 1024
 
 
+class FabricConfig(Struct, frozen=True, kw_only=True):
+    """The GPUFabric network that the front joins. Without `server_addr` it joins none."""
+
+    server_addr: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        Meta(description="GPUFabric control server to take tasks from [default: none]", extra=FLAG),
+    ] = None
+    control_port: Annotated[
+        int, Meta(ge=1, le=65535, description="port of the control server", extra=FLAG)
+    ] = 17000
+    proxy_port: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65535,
+            description="port of the control server for its users' connections, always TLS",
+            extra=FLAG,
+        ),
+    ] = 17001
+    client_id: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="this machine's id in the network, 32 hex digits: its only credential, so"
+            " rather use client_id_file",
+            extra=FLAG | {"secret": True},
+        ),
+    ] = None
+    client_id_file: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="file with the client id, readable by its owner only", extra=FLAG | PATH),
+    ] = None
+    control_tls: Annotated[
+        bool, Meta(description="TLS to the control port; the proxy port always has it")
+    ] = False
+    cert_chain_path: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="PEM file of the certificate authorities to trust"
+            " [default: those of the system]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    control_tls_server_name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        Meta(description="name in the server's certificate [default: server_addr]", extra=FLAG),
+    ] = None
+    control_tls_pin: Annotated[
+        Annotated[str, Meta(pattern=r"^(sha256:)?([0-9A-Fa-f]{2}:?){32}$")] | None,
+        Meta(
+            description="SHA-256 of the server's certificate, 64 hex digits; without"
+            " cert_chain_path it replaces the check of chain and name",
+        ),
+    ] = None
+    control_plaintext: Annotated[
+        bool,
+        Meta(description="allow a control server beyond this machine without control_tls"),
+    ] = False
+    network_tasks: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None,
+        Meta(
+            description="tasks of the network that run at once [default: max_concurrent_requests]",
+        ),
+    ] = None
+    network_queue: Annotated[
+        int, Meta(ge=0, le=65_536, description="tasks of the network that may wait")
+    ] = 64
+    network_connections: Annotated[
+        int, Meta(ge=0, le=4096, description="connections of the network's users at once")
+    ] = 64
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration in force. `settings.resolve` makes it.
 
@@ -421,12 +542,14 @@ class Config(Struct, frozen=True, kw_only=True):
     """
 
     server: ServerConfig = ServerConfig()
+    access: AccessConfig = AccessConfig()
     models: dict[str, ModelConfig] = msgspec.field(
         default_factory=lambda: {DEFAULT_MODEL: ModelConfig()}
     )
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
+    fabric: FabricConfig = FabricConfig()
 
     def model_folders(self) -> list[str]:
         """Folders from which models may be loaded over HTTP.

@@ -67,6 +67,8 @@ def samplers_of(given: list[str] | str) -> tuple[SamplerName, ...]:
     Names are read as llama.cpp reads them: in any case, with `_`, `-` or nothing between words.
     Raises `ValueError` for an unknown one.
     """
+    if len(given) > MAX_SAMPLERS:
+        raise ValueError(f"at most {MAX_SAMPLERS} samplers")
     known = _LETTERS if isinstance(given, str) else _NAMES
     words = list(given) if isinstance(given, str) else [name.lower() for name in given]
     if "typ_p" in words:  # clients list its old name as well
@@ -74,9 +76,7 @@ def samplers_of(given: list[str] | str) -> tuple[SamplerName, ...]:
     for word in words:
         if word not in known:
             wanted = "".join(_LETTERS) if isinstance(given, str) else ", ".join(SAMPLERS)
-            raise ValueError(f"{word!r} is no sampler; they are {wanted}")
-    if len(words) > MAX_SAMPLERS:
-        raise ValueError(f"at most {MAX_SAMPLERS} samplers")
+            raise ValueError(f"{word[:64]!r} is no sampler; they are {wanted}")
     return tuple(sampler for word in words if (sampler := known[word]) is not None)
 
 

@@ -49,6 +49,10 @@ class Key(Struct, frozen=True):
     has_flag: bool
     is_path: bool
     """Whether values are paths, separated by `:`."""
+    is_secret: bool = False
+    """Whether no display may show the value."""
+    alias: str | None = None
+    """Another name of the flag."""
 
     @property
     def of_model(self) -> bool:
@@ -101,11 +105,16 @@ class Value(Struct, frozen=True):
     model: str | None = None
 
 
+HIDDEN = "(hidden)"
+"""Stands for a secret's value."""
+
+
 def row(value: Value) -> dict[str, Any]:
     """A value as plain data: a row of `config show --json`."""
+    is_hidden = value.key.is_secret and value.value is not None
     return {
         "key": value.key.name,
-        "value": msgspec.to_builtins(value.value),
+        "value": HIDDEN if is_hidden else msgspec.to_builtins(value.value),
         "source": str(value.source),
         "model": value.model,
     }
@@ -136,14 +145,17 @@ def _declared() -> Iterator[Key]:
     for section, kind in _sections().items():
         for entry in msgspec.structs.fields(kind):
             meta = entry.type.__metadata__[-1]
+            extra = meta.extra or {}
             yield Key(
                 name=entry.name,
                 section=section,
                 type=entry.type,
                 default=entry.default,
                 description=meta.description,
-                has_flag=bool((meta.extra or {}).get("flag")),
-                is_path=bool((meta.extra or {}).get("path")),
+                has_flag=bool(extra.get("flag")),
+                is_path=bool(extra.get("path")),
+                is_secret=bool(extra.get("secret")),
+                alias=extra.get("alias"),
             )
 
 
@@ -305,7 +317,8 @@ def _checked(given: _Given, model: str | None) -> Value:
         value = msgspec.convert(raw, key.type, strict=source.origin is Origin.FILE)
     except msgspec.ValidationError as err:
         reason = _wrong_entry(kind, raw) or _wanted(key) or _lowered(err)
-        raise ConfigError(f"bad value {raw!r} for {key.name} ({source}): {reason}") from None
+        shown = HIDDEN if key.is_secret else repr(raw)
+        raise ConfigError(f"bad value {shown} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
         raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")
     if isinstance(value, str):

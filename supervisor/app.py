@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gpufc.config import Config
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
+from supervisor.access.ring import KeyRing
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
@@ -27,12 +28,18 @@ from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
 from supervisor.http.edge import run_token
 from supervisor.http.edge.context import Devices, Services
-from supervisor.http.edge.server import FrontRunner, listeners, urls
+from supervisor.http.edge.credentials import by_keys
+from supervisor.http.edge.middleware import Authenticator
+from supervisor.http.edge.server import FrontRunner, listeners, require_guarded, urls
+from supervisor.http.edge.tls import Certificate
 from supervisor.http.routes import create_web_app
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.runtime_dir import RuntimeDir
+
+if TYPE_CHECKING:
+    from supervisor.fabric.client import NetworkClient
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +86,8 @@ class Front:
         self.operations = Operations(self)
         self._taker = taker
         self._values = values
+        self._network: NetworkClient | None = None
+        self._wants_network = True
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -87,16 +96,22 @@ class Front:
             durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
             started_at=self.started_at,
             operator=self.operations,
+            network=lambda: self._network.status() if self._network else None,
         )
-        token_file = self.runtime.admin_token
-        self._token = run_token.known(token_file) if taker else run_token.make(token_file)
-        app = create_web_app(self._services, run_token.by_token(self._token))
-        self.http = FrontRunner(app, config.limits)
+        self._certificate = Certificate.of(config.access)
+        self._token, authenticator = self._access(is_taking_over=taker is not None)
+        app = create_web_app(self._services, authenticator)
+        tls = self._certificate.context if self._certificate else None
+        self.http = FrontRunner(app, config.limits, tls)
+        if config.fabric.server_addr is not None:
+            self._network = _network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken."""
-        works = (reap_orphans(), _keep_rotated(self.runtime.logs))
+        works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
+        if self._certificate is not None:
+            works.append(self._certificate.keep_fresh())
         self._upkeep = [asyncio.create_task(work) for work in works]
         try:
             if self._taker is None:
@@ -105,6 +120,7 @@ class Front:
             else:
                 await self._taker.take_over(self)
                 await self._listen()
+            self.join_network()
         except BaseException:
             await self._close()
             raise
@@ -120,14 +136,25 @@ class Front:
         self.dispatcher.end_all(Overloaded("The server is stopping", retry_after_s=5.0))
         await self._close()
 
+    def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
+        """The run's token, and the authenticator. With keys, there is no token."""
+        keys_file, token_file = self.config.access.keys_file, self.runtime.admin_token
+        if keys_file is not None:
+            return None, by_keys(KeyRing(Path(keys_file)))
+        token = run_token.known(token_file) if is_taking_over else run_token.make(token_file)
+        return token, run_token.by_token(token)
+
     async def _listen(self) -> None:
         server = self.config.server
         # name look-ups may block here: no other task waits for the loop yet
         given = self._taker.listeners if self._taker else None
         self.listeners = given or listeners(server.host, server.port)
+        require_guarded(self.listeners, self.config.access)
+        if self._token is None:  # an upgrade may have begun to ask for keys
+            self.runtime.admin_token.unlink(missing_ok=True)
         await self.http.setup()
         await self.http.listen(self.listeners)
-        self.addresses = urls(self.listeners)
+        self.addresses = urls(self.listeners, tls=self._certificate is not None)
         # full collections walk all objects and block the loop: leave out the start's
         gc.collect()
         gc.freeze()
@@ -135,11 +162,34 @@ class Front:
 
     async def _close(self) -> None:
         self.operations.cancel()
+        await self.leave_network()
         await self.http.cleanup()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
         for work in self._upkeep:
             work.cancel()
         self.runtime.cleanup()
+
+    # the network
+
+    def connect_network(self) -> None:
+        """An operator wants the front in its network."""
+        self._wants_network = True
+        self.join_network()
+
+    async def disconnect_network(self) -> None:
+        """An operator wants the front out of its network, until `connect_network`."""
+        self._wants_network = False
+        await self.leave_network()
+
+    def join_network(self) -> None:
+        """Take tasks from the configured control server, if there is one and it is wanted."""
+        if self._network is not None and self._wants_network:
+            self._network.start()
+
+    async def leave_network(self) -> None:
+        """Leave the control server. Returns when its connection is closed."""
+        if self._network is not None:
+            await self._network.stop()
 
     # its life, as `start` follows it
 
@@ -169,8 +219,9 @@ class Front:
         return any(last is not None and last.reason is Reason.LOAD_FAILED for last in exits)
 
     def restore_token(self) -> None:
-        """Write this run's token again if its file has vanished. Raises `OSError`."""
-        if not self.runtime.admin_token.exists():
+        """Write this run's token, if it has one, again if its file has vanished. Raises
+        `OSError`."""
+        if self._token is not None and not self.runtime.admin_token.exists():
             run_token.write(self.runtime.admin_token, self._token)
 
     def request_stop(self, now: bool = False) -> None:
@@ -211,6 +262,7 @@ class Front:
         front = {
             "pid": os.getpid(),
             "addresses": self.addresses,
+            "needs_key": self.config.access.keys_file is not None,
             "runtime_dir": str(self.runtime.path),
             "condition": {
                 "status": condition.status,
@@ -223,6 +275,12 @@ class Front:
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         return self._values
+
+
+def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
+    from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
+
+    return NetworkClient(config, services, http)
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
+    ("supervisor.access", "supervisor.metrics"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
@@ -72,6 +73,8 @@ PURE = {
     "engine_worker.placement": set(),
     "engine_worker.sampling": {"engine_worker.sampling.batch"},
     "supervisor.answers": set(),
+    "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
+    "supervisor.metrics": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

@@ -23,6 +23,9 @@ TOPS = ["gpufc", "engine_worker", "supervisor"]
 
 ENGINE = {"llama_cpp", "numpy"}
 
+ON_DEMAND = {"prometheus_client"}
+"""Libraries of the front that cost memory and that not every front needs."""
+
 PURE_FRONT_MODULES = [
     "supervisor.fleet.condition",
     "supervisor.fleet.lifecycle",
@@ -42,6 +45,11 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.durable",
     "supervisor.dispatch.conversion",
     "supervisor.dispatch.timings",
+    "supervisor.fabric.answer",
+    "supervisor.fabric.codec",
+    "supervisor.fabric.devices",
+    "supervisor.fabric.messages",
+    "supervisor.fabric.session",
 ]
 
 
@@ -136,11 +144,12 @@ def test_decisions_import_no_clock_no_sockets_and_no_threads(module: str) -> Non
     assert not top_levels(dict(modules("supervisor"))[module]) & IMPURE_IMPORTS
 
 
-def test_a_running_front_has_loaded_neither_llama_cpp_nor_numpy() -> None:
+def test_a_starting_front_has_loaded_neither_an_engine_nor_what_it_may_not_need() -> None:
     code = "import sys, supervisor.app; print(*sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "aiohttp" in loaded
-    assert not loaded & ENGINE
+    assert not loaded & (ENGINE | ON_DEMAND)
+    assert "supervisor.fabric" not in result.stdout.split()

@@ -79,6 +79,8 @@ class ChatClient:
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.base_url)
         host = unquote(parts.hostname or "")  # the scope of a link-local address is escaped
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_S)
         return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
 
     def _send(

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ POLL_S = 0.1
 Status = dict[str, Any]
 
 
-def start_detached(config: Config, args: Sequence[str]) -> None:
+def start_detached(config: Config, args: Sequence[str], variables: Mapping[str, str]) -> None:
     """Start a front that outlives this process and its terminal. Returns when the front is ready.
+
+    `variables` are added to its environment.
 
     Raises `StartError` or `ConfigError` with the front's own reason.
     """
@@ -41,7 +43,7 @@ def start_detached(config: Config, args: Sequence[str]) -> None:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=_environment(),
+            env=_environment() | dict(variables),
         )
     try:
         status = _wait_ready(child, ControlClient(folder.control_socket), log)

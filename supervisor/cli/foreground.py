@@ -79,6 +79,7 @@ async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) ->
     from supervisor.app import Front
     from supervisor.cli import keeper
     from supervisor.control import server as control
+    from supervisor.control.network import add_network
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
 
@@ -91,6 +92,7 @@ async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) ->
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
+            add_network(app, front)
             runner = await control.serve(app, folder.control_socket)
             kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
             # the front answers from now on; /readyz tells how far the model is

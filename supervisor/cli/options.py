@@ -16,7 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CONFIG_VARIABLE = "GPUFC_CONFIG"
 
-_FILES = frozenset({"model_path"})
+_FILES = frozenset(
+    {"model_path", "keys_file", "tls_cert", "tls_key", "client_id_file", "cert_chain_path"}
+)
 _FOLDERS = frozenset({"runtime_dir"})
 
 
@@ -32,12 +34,21 @@ def setting_options(names: Iterable[str] | None = None) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         for key in reversed(chosen):
-            function = click.option(
-                key.flag, key.name, type=_type(key), metavar=_metavar(key), help=describe(key)
-            )(function)
+            function = _option(key)(function)
         return function
 
     return decorate
+
+
+def _option(key: "Key") -> Callable[[F], F]:
+    flags = (key.flag, key.alias) if key.alias else (key.flag,)
+    if key.type.__origin__ is bool:
+        return click.option(
+            *flags, key.name, is_flag=True, flag_value="true", default=None, help=describe(key)
+        )
+    return click.option(
+        *flags, key.name, type=_type(key), metavar=_metavar(key), help=describe(key)
+    )
 
 
 def config_option(function: F) -> F:

@@ -5,7 +5,6 @@ checks both again.
 """
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Sequence
@@ -16,10 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.adapters import adapter_files
-from gpufc.config import BackendKind, Config, ModelConfig, Speculation
+from gpufc.config import AccessConfig, BackendKind, Config, ModelConfig, Speculation
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
 from supervisor import addresses, demo_model, program
+from supervisor.access import exposure
 from supervisor.cli import model_file
 from supervisor.fleet.names import served_name
 from supervisor.systemd import is_activated
@@ -54,10 +54,22 @@ def check_configuration(settings: Settings) -> Plan:
     config = settings.config
     require_one_model(config)
     check_host(config.server.host, source_of(settings, "host"))
-    notes = exposure_notes(config.server.host)
+    check_network(config)
+    notes = check_exposure(settings)
+    check_access(config.access)
     models = {name: _with_files(settings, name) for name in config.models}
     is_demo = any(_is_demo(model) for model in config.models.values())
     return Plan(msgspec.structs.replace(config, models=models), is_demo=is_demo, notes=notes)
+
+
+def check_network(config: Config) -> None:
+    """Raises `ConfigError` for a network that cannot be joined: its server is not asked."""
+    if config.fabric.server_addr is not None:
+        from supervisor.fabric.identity import client_id
+        from supervisor.fabric.trust import Trust
+
+        client_id(config.fabric)
+        Trust(config.fabric)
 
 
 def require_one_model(config: Config) -> None:
@@ -196,15 +208,36 @@ def check_not_running(runtime_dir: str | None) -> None:
         )
 
 
-def exposure_notes(host: str) -> tuple[str, ...]:
-    """A warning if other machines can reach the address."""
-    try:
-        loopback = ipaddress.ip_address(addresses.bare(host)).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if loopback:
+def check_exposure(settings: Settings) -> tuple[str, ...]:
+    """Raises `ConfigError` for an address that other machines can reach, without keys or TLS.
+
+    Returns a warning about it if the operator has allowed it.
+    """
+    host, access = settings.config.server.host, settings.config.access
+    source = source_of(settings, "host")
+    found = [str(address.name[0]) for address in _addresses(host, 0, source)]
+    if all(map(exposure.is_loopback, found)):
         return ()
-    return (f"warning: {host} can be reached from other machines, and no key is asked for",)
+    if refusal := exposure.refusal(f"host {host} ({source})", access):
+        raise ConfigError(refusal)
+    note = exposure.warning(host, access)
+    return (note,) if note else ()
+
+
+def check_access(access: AccessConfig) -> None:
+    """Raises `ConfigError` for a keys file without keys, or files that are no certificate."""
+    if access.keys_file is not None:
+        from supervisor.access import store
+
+        if not store.load(Path(access.keys_file)).keys:
+            raise ConfigError(
+                f"keys file {access.keys_file} has no keys; `keys add NAME --keys-file"
+                f" {access.keys_file}` makes one"
+            )
+    if any((access.tls_cert, access.tls_key, access.tls_client_ca)):
+        from supervisor.http.edge.tls import Certificate
+
+        Certificate.of(access)
 
 
 def _demo() -> Path:

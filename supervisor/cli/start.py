@@ -37,7 +37,7 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
     if detach:
         from supervisor.cli.detach import start_detached
 
-        start_detached(plan.config, _arguments(flags, config_file))
+        start_detached(plan.config, _arguments(flags, config_file), _secrets(flags))
     else:
         from supervisor.cli.foreground import serve
 
@@ -57,9 +57,25 @@ def _demo_lines(settings: "Settings") -> tuple[str, ...]:
 
 
 def _arguments(flags: dict[str, Any], config_file: str | None) -> list[str]:
-    """The same command line again, without `--detach`."""
+    """The same command line again, without `--detach` and without secrets."""
     from gpufc.settings import keys
 
     known = keys()
-    given = [f"{known[name].flag}={value}" for name, value in flags.items() if value is not None]
+    given = [
+        known[name].flag if known[name].type.__origin__ is bool else f"{known[name].flag}={value}"
+        for name, value in flags.items()
+        if value is not None and not known[name].is_secret
+    ]
     return given + ([f"--config={config_file}"] if config_file else [])
+
+
+def _secrets(flags: dict[str, Any]) -> dict[str, str]:
+    """The secrets among the flags as variables: every user can read a process's arguments."""
+    from gpufc.settings import keys
+
+    known = keys()
+    return {
+        known[name].variable: value
+        for name, value in flags.items()
+        if value is not None and known[name].is_secret
+    }

@@ -10,7 +10,8 @@ from supervisor.cli.terminal import amount, duration, table
 Document = dict[str, Any]
 
 _COLOURS = {
-    "ok": "green", "ready": "green",
+    "ok": "green", "ready": "green", "online": "green",
+    "connecting": "yellow", "login": "yellow", "closing": "yellow", "waiting": "yellow",
     "loading": "yellow", "trying": "yellow", "starting": "yellow", "restarting": "yellow",
     "draining": "yellow", "stopping": "yellow", "backoff": "yellow",
     "failed": "red", "hung": "red",
@@ -48,7 +49,30 @@ def _front(document: Document) -> list[str]:
         f" {tokens['generated_total']:,} generated, {tokens['prompt_total']:,} of prompts"
         f" ({tokens['prompt_cached_total']:,} cached)"
     )
-    return [*lines, *_durable(document.get("durable") or {})]
+    network = network_lines(document.get("network") or {})
+    return [*lines, *_durable(document.get("durable") or {}), *network]
+
+
+def network_lines(network: Document) -> list[str]:
+    """The network that the front has joined, or wants to join."""
+    if not network:
+        return []
+    line = f"network   {_state(network['phase'])}  {network['server']} as {network['client_id']}"
+    if network["phase"] != "online":
+        reason = network["detail"]
+        return [line, *([f"  {reason}"] if reason else [])]
+    beat = network["last_heartbeat_at"]
+    beaten = f"{duration(max(0.0, time.time() - beat))} ago" if beat else "none yet"
+    tasks, counts = network["tasks"], []
+    for name in ("running", "waiting"):
+        counts.append(f"{network[f'tasks_{name}']} {name}")
+    for name in ("succeeded", "failed", "cancelled", "refused", "lost"):
+        if tasks[name]:
+            counts.append(f"{tasks[name]:,} {name}")
+    return [
+        f"{line}, heartbeat {beaten}",
+        f"  tasks {', '.join(counts)}; {network['connections']} connections",
+    ]
 
 
 def _durable(durable: Document) -> list[str]:

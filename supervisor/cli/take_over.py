@@ -20,6 +20,7 @@ from supervisor.cli import keeper, preflight
 from supervisor.cli.foreground import LAST_LINES_S, log_to
 from supervisor.cli.options import resolve
 from supervisor.control import server as control
+from supervisor.control.network import add_network
 from supervisor.devices.monitor import default_monitor
 from supervisor.handover import taker
 from supervisor.handover.command import add_upgrade
@@ -68,6 +69,7 @@ async def _serve(
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
+            add_network(app, front)
             commands = await control.serve(app, runtime.control_socket)
             kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))
             try:

@@ -12,6 +12,8 @@ from supervisor.runtime_dir import RuntimeDir
 
 WIDTH = 11
 
+_KEY = '    -H "Authorization: Bearer $GPUFC_API_KEY" \\'
+
 
 def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: RuntimeDir) -> list[str]:
     """Lines for a person at a terminal. `asked` is the configured `n_ctx` of each served name;
@@ -26,6 +28,8 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
             lines.append(_row("template", note))
     if addresses and (token := _token(folder)):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
+    if status["front"].get("needs_key"):
+        lines.append(_row("access", "every request needs a key, `chat` the one in GPUFC_API_KEY"))
     lines += [_row("device", text) for text in _devices(status, command)]
     return [*lines, "", "Try:", *_try(addresses[0], status, command)] if addresses else lines
 
@@ -84,18 +88,20 @@ def _fields(device: Any) -> tuple[str, str, str, int]:
 def _try(address: str, status: Mapping[str, Any], command: Callable[[str], str]) -> Sequence[str]:
     """A first request that some model can answer."""
     workers = status["workers"]
+    key = [_KEY] if status["front"].get("needs_key") else []
     if any(worker.get("generates") is not False for worker in workers):
         body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
-        return [f"  {command('chat')}", *_request(f"{address}/v1/chat/completions", body)]
+        return [f"  {command('chat')}", *_request(f"{address}/v1/chat/completions", body, key)]
     if any(worker.get("embedding_size") for worker in workers):
-        return _request(f"{address}/v1/embeddings", '{"input": "Hello!"}')
+        return _request(f"{address}/v1/embeddings", '{"input": "Hello!"}', key)
     body = '{"query": "greeting", "documents": ["Hello!", "Goodbye!"]}'
-    return _request(f"{address}/v1/rerank", body)
+    return _request(f"{address}/v1/rerank", body, key)
 
 
-def _request(url: str, body: str) -> list[str]:
+def _request(url: str, body: str, key: Sequence[str]) -> list[str]:
     return [
         f"  curl {url} \\",
+        *key,
         "    -H 'Content-Type: application/json' \\",
         f"    -d '{body}'",
         "",

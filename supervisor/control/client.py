@@ -78,6 +78,10 @@ class ControlClient:
         """Request a new front. Yields progress until it serves or has failed."""
         return self._post("/upgrade", {})
 
+    def network(self, change: str) -> Iterator[dict[str, Any]]:
+        """Request to `connect` to the network or to `disconnect`. Yields its state then."""
+        return self._post(f"/network/{change}", {})
+
     def _get(self, route: str) -> Any:
         with self._answer("GET", route, None) as response:
             return json.load(response)

@@ -67,6 +67,7 @@ class NvmlSource:
         rates = told(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
         power = told(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         limit = told(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        pci = told(lambda: nvml.nvmlDeviceGetPciInfo(handle))
         return Device(
             index=index,
             name=nvml.nvmlDeviceGetName(handle),
@@ -79,6 +80,8 @@ class NvmlSource:
             ),
             power_watts=None if power is None else power / 1000,
             power_limit_watts=None if limit is None else limit / 1000,
+            # the vendor is the lower half
+            pci_device_id=None if pci is None else pci.pciDeviceId >> 16,
         )
 
 

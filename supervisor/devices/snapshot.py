@@ -28,6 +28,7 @@ class Device(Struct, frozen=True, kw_only=True):
     temperature_celsius: float | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
+    pci_device_id: int | None = None
 
 
 class Host(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from gpufc.errors import InternalError, LinkError
 from gpufc.protocol import Cancel, Delta, Step
 from supervisor.dispatch.job import LISTENED_TO, Job, Stage
 from supervisor.dispatch.job_table import JobTable
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.suspects import Suspects
 from supervisor.fleet.port import WorkerHandle
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class Delivery:
     """Owned by one model's group."""
 
-    def __init__(self, table: JobTable, suspects: Suspects, ledger: Ledger) -> None:
+    def __init__(self, table: JobTable, suspects: Suspects, ledger: ModelLedger) -> None:
         self._table = table
         self._suspects = suspects
         self._ledger = ledger
@@ -68,12 +68,23 @@ class Delivery:
             job.stream.notify(log.index)
 
     def _time(self, job: Job, n_tokens: int, now: float) -> None:
-        if job.last_token_at is not None:
-            self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
+        if job.last_token_at is None:
+            self._time_first(job, n_tokens, now)
         else:
-            job.stream.timings.gained_first(now)
-            self._ledger.time_to_first_token.add(now - self._table.accepted_at(job.stream))
+            self._ledger.inter_token.add((now - job.last_token_at) / n_tokens)
+            if job.is_resuming:
+                job.is_resuming = False
+                self._ledger.resume_gap.add(now - job.last_token_at)
         job.last_token_at = now
+
+    def _time_first(self, job: Job, n_tokens: int, now: float) -> None:
+        job.stream.timings.gained_first(now)
+        job.is_resuming = False
+        since_accepted = now - self._table.accepted_at(job.stream)
+        if len(job.log.tokens) > n_tokens:  # it began at another front, which has counted the first
+            self._ledger.resume_gap.add(since_accepted)
+        else:
+            self._ledger.time_to_first_token.add(since_accepted)
 
     def _cleared(self, job: Job) -> None:
         """A suspect has gained a token. While others are open it pauses: each runs alone."""

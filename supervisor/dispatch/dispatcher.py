@@ -22,6 +22,7 @@ from gpufc.protocol import (
     Embedded,
     Embedding,
     Finished,
+    FinishReason,
     Generate,
     Prepare,
     Prepared,
@@ -38,7 +39,7 @@ from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
-from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.request import Account, GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
@@ -53,7 +54,7 @@ MAX_QUESTIONS = 1024
 
 
 class Occupancy(Struct, frozen=True):
-    """Sequences at this moment, over all models."""
+    """Sequences at this moment."""
 
     running: int
     waiting: int
@@ -84,15 +85,16 @@ class Dispatcher:
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request. It runs until it ends or its stream is cancelled.
 
-        Raises `Overloaded` (queue full, draining), `EngineUnavailable` (failed for good),
-        `EngineCrashSuspect`, `InvalidRequest` (more sequences than places), `ModelNotFound`.
+        Raises `Overloaded` (queue full, draining), `RateLimited` (too many sequences of the
+        principal), `EngineUnavailable` (failed for good), `EngineCrashSuspect`, `InvalidRequest`
+        (more sequences than places), `ModelNotFound`.
         """
         try:
             self._require_service(request.model)
             group = self._group(request.model)
             stream = group.submit(request, principal)
-        except RequestError:
-            self.ledger.requests.rejected += 1
+        except RequestError as err:
+            self.ledger.rejected(err, request.model)
             raise
         if not group.has_worker:
             self._watch_outage(group)
@@ -113,7 +115,7 @@ class Dispatcher:
             else:
                 return
         if refusals:
-            self.ledger.requests.rejected += 1
+            self.ledger.rejected(refusals[0])
             raise refusals[0]
 
     def require_durable_share(self, model: str) -> None:
@@ -153,29 +155,45 @@ class Dispatcher:
             return answer.pieces
         raise InternalError("The engine answered a different question")
 
-    async def embed(self, request: EmbeddingRequest) -> list[Embedding]:
+    async def embed(
+        self,
+        request: EmbeddingRequest,
+        account: Account | None = None,
+        *,
+        is_accepted: bool = False,
+    ) -> list[Embedding]:
         """The results of a request's inputs, in their order. Waits for a worker; raises
-        `RequestError`. When the call is cancelled, the engine drops the rest."""
+        `RequestError`. When the call is cancelled, the engine drops the rest.
+
+        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
         self._require_service(request.model)
         group, began = self._group(request.model), self._clock()
-        if group.n_embedding >= MAX_EMBEDDING:
-            self.ledger.requests.rejected += 1
-            raise Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+        if group.n_embedding >= MAX_EMBEDDING and not is_accepted:
+            refusal = Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
+            self.ledger.rejected(refusal, request.model)
+            raise refusal
+        if account is not None:
+            account.require_room(1)
+            account.open(1)
         group.n_embedding += 1
-        outcome = Outcome.CANCELLED
+        ledger, n_tokens = self.ledger.of(request.model), 0
+        outcome, reason = Outcome.CANCELLED, FinishReason.STOP.value
         try:
             found = await embedding.compute(
                 request.inputs, lambda piece: self._embed_piece(group, request, piece)
             )
-            self.ledger.tokens.prompt += sum(one.n_tokens for one in found)
+            n_tokens = sum(one.n_tokens for one in found)
+            ledger.tokens.prompt += n_tokens
             outcome = Outcome.SUCCEEDED
             return found
         except RequestError as err:
-            outcome = embedding.outcome_of(err)
+            outcome, reason = embedding.outcome_of(err), err.code
             raise
         finally:
             group.n_embedding -= 1
-            self.ledger.ended(outcome, self._clock() - began)
+            if account is not None:
+                account.close(1, n_tokens, self._clock() - began)
+            ledger.ended(outcome, self._clock() - began, reason)
             self._changed.set()
 
     async def _embed_piece(
@@ -247,12 +265,21 @@ class Dispatcher:
 
     @property
     def occupancy(self) -> Occupancy:
-        """How many sequences run and wait."""
-        admissions = [group.admission for group in self._groups.values()]
-        return Occupancy(
-            running=sum(admission.n_running for admission in admissions),
-            waiting=sum(admission.n_waiting for admission in admissions),
-        )
+        """How many sequences of all models run and wait."""
+        each = self.occupancies().values()
+        return Occupancy(sum(one.running for one in each), sum(one.waiting for one in each))
+
+    def occupancies(self) -> dict[str, Occupancy]:
+        """How many sequences run and wait, for each model that has had a request."""
+        return {
+            model: Occupancy(group.admission.n_running, group.admission.n_waiting)
+            for model, group in self._groups.items()
+        }
+
+    def adapters_in_use(self, model: str) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of a model's running sequences, and of waiting ones."""
+        group = self._groups.get(model)
+        return group.adapters_in_use() if group else (frozenset(), frozenset())
 
     @property
     def now(self) -> float:
@@ -364,7 +391,7 @@ class Dispatcher:
                 self._limits,
                 replicas=self._replicas(model),
                 numbers=self._numbers,
-                ledger=self.ledger,
+                ledger=self.ledger.of(model),
                 clock=self._clock,
                 on_idle=self._changed.set,
             )

@@ -37,7 +37,7 @@ from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.questions import Questions
@@ -65,7 +65,7 @@ class ModelGroup:
         *,
         replicas: int,
         numbers: Iterator[RequestNo],
-        ledger: Ledger,
+        ledger: ModelLedger,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
@@ -98,12 +98,21 @@ class ModelGroup:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of running sequences, and of waiting ones."""
+        running, waiting = set[str](), set[str]()
+        for job in self._table.jobs.values():
+            names = running if job.worker is not None else waiting
+            names.update(use.name for use in job.log.request.adapters)
+        return frozenset(running), frozenset(waiting)
+
     # requests
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request.
 
-        Raises `InvalidRequest`, `Overloaded` or `EngineCrashSuspect`, and then keeps nothing of it.
+        Raises `InvalidRequest`, `Overloaded`, `RateLimited` or `EngineCrashSuspect`, and then keeps
+        nothing of it.
         """
         self._verdicts.check(request)
         logs = [
@@ -117,8 +126,13 @@ class ModelGroup:
             for index in range(len(request.prompts))
             for choice in range(request.n)
         ]
+        account = principal.account
+        if account is not None:
+            account.require_room(len(logs))
         self.admission.accept([log.no for log in logs], principal.owner)
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
+        if account is not None:
+            account.open(len(logs))
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
         for start in range(0, len(logs), request.n):
             self._prepare(stream, logs[start : start + request.n])
         self.pump()
@@ -161,9 +175,8 @@ class ModelGroup:
         if logs[0].fingerprint is None:
             self._ledger.tokens.prompt += len(answer.prompt_tokens)
         for log in logs:
-            log.prompt_tokens = answer.prompt_tokens
-            log.opening = answer.opening
-            log.fingerprint = self._pool.fingerprint(answer.epoch)
+            fingerprint = self._pool.fingerprint(answer.epoch)
+            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
             self._table.jobs[log.no].stage = Stage.READY
             self.admission.prepared(log.no)
 
@@ -226,7 +239,8 @@ class ModelGroup:
         self._pool.took(worker)
         job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
         job.line = worker.line
-        job.stream.timings.started(job.sent_at)
+        if job.stream.timings.started(job.sent_at) and not job.log.tokens:
+            self._ledger.queue.add(job.stream.timings.queue_s)
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:

@@ -34,10 +34,11 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. Times are monotonic seconds.
+    its worker. `is_resuming` until the first token after a replay. Times are monotonic seconds.
     """
 
     __slots__ = (
+        "is_resuming",
         "last_token_at",
         "line",
         "log",
@@ -60,6 +61,7 @@ class Job:
         self.line: int | None = None
         self.sent_at = 0.0
         self.last_token_at: float | None = None
+        self.is_resuming = False
         self.waits_since = now
 
     @property

@@ -12,10 +12,10 @@ from gpufc.ids import RequestNo
 from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.questions import Questions
-from supervisor.dispatch.request import GenerationRequest
+from supervisor.dispatch.request import Account, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
@@ -38,12 +38,13 @@ class JobTable:
         questions: Questions,
         pool: WorkerPool,
         suspects: Suspects,
-        ledger: Ledger,
+        ledger: ModelLedger,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
         self.jobs: dict[RequestNo, Job] = {}
         self.streams: dict[ResponseStream, tuple[float, int]] = {}
+        self._accounts: dict[ResponseStream, Account] = {}
         self._admission = admission
         self._questions = questions
         self._pool = pool
@@ -60,10 +61,12 @@ class JobTable:
         logs: Sequence[StreamLog],
         on_cancel: Callable[[ResponseStream], None],
         facts: Callable[[], ModelFacts | None],
+        account: Account | None = None,
     ) -> ResponseStream:
         """Add the sequences of a request that the admission has accepted.
 
-        `facts` gives the model's facts until one of the request's prompts has been prepared.
+        `account`, in which they are open, is closed with the last of them. `facts` gives the
+        model's facts until one of the request's prompts has been prepared.
         """
 
         def fingerprint() -> str | None:
@@ -80,6 +83,8 @@ class JobTable:
             submitted_at=accepted_at,
         )
         self.streams[stream] = (accepted_at, len(logs))
+        if account is not None:
+            self._accounts[stream] = account
         for log in logs:
             self.jobs[log.no] = Job(log, stream, log.no, accepted_at)
         return stream
@@ -170,9 +175,17 @@ class JobTable:
             self.streams[job.stream] = (accepted_at, left - 1)
         else:
             job.stream.timings.ended_at = now
-            self._ledger.ended(job.stream.outcome, now - accepted_at)
+            stream = job.stream
+            self._ledger.ended(stream.outcome, now - accepted_at, stream.end_reason)
+            self._close_account(stream, now - accepted_at)
         if not self.jobs:
             self._on_idle()
+
+    def _close_account(self, stream: ResponseStream, seconds: float) -> None:
+        account = self._accounts.pop(stream, None)
+        if account is not None:
+            used = stream.usage
+            account.close(len(stream.logs), used.prompt + used.completion, seconds)
 
 
 def _tokens_left(job: Job) -> int:

@@ -1,9 +1,11 @@
 """The part of the fleet that dispatch and the handlers use (`supervisor.fleet.fleet.Fleet`)."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from gpufc.config import Replay
 from gpufc.sampling import SamplingFields
+from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.port import Condition, SpareStatus, WorkerStatus
 
 
@@ -37,6 +39,11 @@ class ServedFleet(Protocol):
 
     def adapters(self, model: str) -> tuple[str, ...]:
         """The LoRA adapters that a request of `model` may choose."""
+        ...
+
+    @property
+    def restarts_total(self) -> Mapping[Reason, int]:
+        """How often a worker was replaced, by the end of the process before."""
         ...
 
     def workers(self) -> list[WorkerStatus]:

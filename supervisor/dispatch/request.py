@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -22,11 +23,34 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+class Account(Protocol):
+    """Holds a principal to its limits (`supervisor.access.account.KeyAccount`)."""
+
+    def note_request(self) -> None:
+        """A request has come. Raises `RateLimited`, and then does not count it."""
+        ...
+
+    def require_room(self, n_sequences: int) -> None:
+        """Raises `RateLimited` if so many more sequences are too many now, `InvalidRequest` if they
+        always are."""
+        ...
+
+    def open(self, n_sequences: int) -> None:
+        """A request's sequences begin."""
+        ...
+
+    def close(self, n_sequences: int, n_tokens: int, seconds: float) -> None:
+        """All of them have ended; once for each `open`. `n_tokens` are those of prompts and
+        answers."""
+        ...
+
+
 class Principal(Struct, frozen=True):
     """The identity that a request is made under.
 
     Principals with an equal `cache_scope` may reuse each other's cached prefixes. `address` is set
-    where the name does not tell clients apart.
+    where the name does not tell clients apart. `models` are patterns of served names; empty for
+    all. Without an `account` there are no limits.
     """
 
     name: str
@@ -34,6 +58,8 @@ class Principal(Struct, frozen=True):
     cache_scope: str = ""
     address: str = ""
     is_anonymous: bool = False
+    models: tuple[str, ...] = ()
+    account: Account | None = None
 
     @property
     def owner(self) -> str:

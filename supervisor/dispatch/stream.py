@@ -246,6 +246,15 @@ class ResponseStream:
         never_ran = not any(log.epochs for log in self.logs)
         return Outcome.REJECTED if never_ran and self.error.status < 500 else Outcome.FAILED
 
+    @property
+    def end_reason(self) -> str:
+        """The error's code, or `length` where any choice ended by it, else `stop`. Defined when
+        `outcome` is."""
+        if self.error is not None:
+            return self.error.code
+        is_cut = any(log.finish is FinishReason.LENGTH for log in self.logs)
+        return FinishReason.LENGTH if is_cut else FinishReason.STOP
+
     async def next(self, timeout_s: float) -> list[StreamEvent] | None:
         """Wait for the events since the last call, at most one for each choice.
 

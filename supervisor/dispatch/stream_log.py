@@ -36,6 +36,7 @@ class StreamLog:
     """
 
     __slots__ = (
+        "_reading",
         "by_end_token",
         "choice",
         "epochs",
@@ -74,6 +75,7 @@ class StreamLog:
         self.choice = choice
         self.index = prompt_index * request.n + choice
         self.scope = scope
+        self._reading: Reading | None = None
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
         self.fingerprint: str | None = None
@@ -97,8 +99,9 @@ class StreamLog:
 
     @property
     def reading(self) -> Reading:
-        """How its text is read. Defined once its prompt is prepared."""
-        return self.request.reading(self.opening)
+        """How its text is read. Defined once its prompt is prepared. From the start on it stays:
+        the text is that of the model then, which may be replaced before all of it is read."""
+        return self._reading or self.request.reading(self.opening)
 
     @property
     def n_generated(self) -> int:
@@ -116,9 +119,15 @@ class StreamLog:
         """Whether it has its terminal state."""
         return self.finish is not None or self.error is not None
 
+    def prepared(self, tokens: Tokens, opening: str, fingerprint: str | None) -> None:
+        """A model has made its prompt's tokens. It may be another one than the last time."""
+        self.prompt_tokens, self.opening, self.fingerprint = tokens, opening, fingerprint
+        self._reading = None
+
     def dispatched(self, epoch: Epoch) -> None:
         """Note that it is sent to a worker. From here on, deltas of any other epoch are dropped."""
         self._require_open()
+        self._reading = self.reading
         self.epochs.append(epoch)
         self.fruitless_dispatches += 1
 

@@ -36,10 +36,12 @@ class Timings(Struct):
         """From the request to its end."""
         return _between(self.submitted_at, self.ended_at)
 
-    def started(self, now: float) -> None:
-        """A sequence goes to a worker."""
-        if self.started_at is None:
-            self.started_at = now
+    def started(self, now: float) -> bool:
+        """A sequence goes to a worker: whether it is the first one."""
+        if self.started_at is not None:
+            return False
+        self.started_at = now
+        return True
 
     def gained_first(self, now: float) -> None:
         """A sequence has its first token."""

@@ -10,7 +10,7 @@ from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
-from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.suspects import (
@@ -39,7 +39,7 @@ class Verdicts:
         suspects: Suspects,
         questions: Questions,
         admission: Admission,
-        ledger: Ledger,
+        ledger: ModelLedger,
         clock: Callable[[], float],
     ) -> None:
         self._table = table
@@ -138,7 +138,8 @@ class Verdicts:
     def _recover(self, job: Job, reason: ExitReason) -> None:
         match recovery.decide(job.log, reason):
             case recovery.Replay():
-                self._ledger.requests.replayed += 1
+                job.is_resuming = True
+                self._ledger.replayed()
             case recovery.Fail(error):
                 self._table.fail(job.stream, error)
 

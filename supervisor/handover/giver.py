@@ -30,7 +30,6 @@ from supervisor.handover.messages import (
     Go,
     Origins,
     Serving,
-    Totals,
     Unwilling,
     Willing,
 )
@@ -84,6 +83,8 @@ class GivingFront(Protocol):
     @property
     def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
+    def join_network(self) -> None: ...
+    async def leave_network(self) -> None: ...
 
 
 Tell = Callable[[str], None]
@@ -118,10 +119,13 @@ class Giver:
         try:
             with theirs:
                 willing = await self._ask(successor, holdings, theirs)
+            # a control server takes one login of a machine at a time
+            await self._front.leave_network()
             await self._go(successor, holdings, willing, ours)
         except BaseException as err:
             ours.close()
             await successor.end()
+            self._front.join_network()
             if isinstance(err, TimeoutError):
                 raise UpgradeFailed(
                     f"the new front was not ready within {START_S:.0f} s; try again when the"
@@ -208,8 +212,7 @@ class Giver:
             raise LinkError(
                 "the front is stopping, or a worker has just died or is being replaced; try again"
             )
-        ledger = self._front.dispatcher.ledger
-        successor.send(Go(Totals(requests=ledger.requests, tokens=ledger.tokens)))
+        successor.send(Go(self._front.dispatcher.ledger.totals()))
         for attachment in willing.attachments:
             fleet.hand_over(
                 attachment.worker, attachment.successor, attachment.endpoint, attachment.token

@@ -20,22 +20,15 @@ from msgspec import Struct
 from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
-from supervisor.dispatch.ledger import RequestCounters, TokenCounters
+from supervisor.dispatch.ledger import ModelTotals
 from supervisor.fleet.inheritance import Holdings
 
-VERSION = 2
+VERSION = 3
 """Version of these messages. A new front refuses an estate of another version, and the old front
-goes on. Version 1 had one model."""
+goes on. Version 1 had one model, version 2 no totals by model."""
 
 MAX_PACKET_BYTES = 128 * 1024
 """Below the smallest buffer of a unix socket, so that a send never waits."""
-
-
-class Totals(Struct, frozen=True, kw_only=True):
-    """Dispatch's counters, which never go down while the service lives."""
-
-    requests: RequestCounters
-    tokens: TokenCounters
 
 
 class Origins(Struct, frozen=True, kw_only=True):
@@ -78,9 +71,12 @@ class EstateHead(Struct, frozen=True, kw_only=True, tag="Estate"):
 
 
 class Go(Struct, frozen=True, tag=True):
-    """The workers were told to attach. There is no way back."""
+    """The workers were told to attach. There is no way back.
 
-    totals: Totals
+    `totals` are dispatch's counters by model. They never go down while the service lives.
+    """
+
+    totals: dict[str, ModelTotals]
 
 
 class Attachment(Struct, frozen=True, kw_only=True):

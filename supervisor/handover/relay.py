@@ -58,7 +58,9 @@ class RelayedDispatch(Protocol):
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
         ...
 
-    async def embed(self, request: EmbeddingRequest) -> list[Embedding]:
+    async def embed(
+        self, request: EmbeddingRequest, *, is_accepted: bool = False
+    ) -> list[Embedding]:
         """The results of the inputs. Waits for a worker; raises `RequestError`."""
         ...
 
@@ -147,7 +149,8 @@ class Relay:
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions
                 )
-                return Embedded(epoch, request, tuple(await dispatch.embed(asked)))
+                found = await dispatch.embed(asked, is_accepted=True)
+                return Embedded(epoch, request, tuple(found))
 
     # progress of this front's sequences
 
@@ -233,7 +236,7 @@ class Relayed:
         return [
             Delta(
                 *(self.request, position, tokens, text, finish),
-                *(log.by_end_token, log.stopped_by, logprobs, of_prompt),
+                *(log.by_end_token, log.stopped_by, logprobs, of_prompt, log.sampler_state),
             )
         ]
 

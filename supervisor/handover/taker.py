@@ -202,8 +202,7 @@ class Taker:
         go = messages.decode_from_old(data) if data else None
         if not isinstance(go, Go):
             raise LinkError("the old front did not say `Go`")
-        ledger = front.dispatcher.ledger
-        ledger.requests, ledger.tokens = go.totals.requests, go.totals.tokens
+        front.dispatcher.ledger.restore(go.totals)
 
     def _attachment(self, name: WorkerName) -> Attachment:
         boot = self._adopted[name].successor

@@ -13,7 +13,7 @@ from gpufc.errors import InvalidRequest
 from gpufc.protocol import Embedding, PairPrompt
 from supervisor.dispatch.embedding import EmbeddingRequest
 from supervisor.http.edge.body import read_json
-from supervisor.http.edge.context import REQUEST_ID, json_response, services
+from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.generation.embedding import MAX_INPUTS, n_tokens, numbers
 
 
@@ -102,7 +102,7 @@ async def rerank(request: web.Request) -> web.Response:
         inputs=tuple(PairPrompt(body.query, text) for text in texts),
         truncate=body.truncate is not False,
     )
-    found = await front.dispatcher.embed(wanted)
+    found = await front.dispatcher.embed(wanted, request[PRINCIPAL].account)
     ranked = _ranked(found)[: body.top_n]
     if body.texts is not None:
         return json_response(

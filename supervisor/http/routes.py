@@ -4,7 +4,7 @@ from functools import cache, wraps
 
 from aiohttp import web
 
-from gpufc.errors import Overloaded
+from gpufc.errors import Overloaded, RateLimited
 from supervisor.dispatch.request import Scope
 from supervisor.http import rerank
 from supervisor.http.anthropic import claude_code, messages
@@ -39,7 +39,7 @@ from supervisor.http.responses import handlers as responses
 from supervisor.http.responses.handlers import MEMORIES
 from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
-from supervisor.http.service import admin, health, index, stats
+from supervisor.http.service import admin, health, index, metrics, stats
 
 
 def by_version(theirs: Handler, otherwise: Handler) -> Handler:
@@ -61,6 +61,7 @@ ROUTES = (
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
+    Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
     Route("GET", "/v1/models", list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
@@ -162,10 +163,25 @@ def _description() -> Description:
     return Description.of(described(ROUTES))
 
 
+def require_rate(request: web.Request, route: Route) -> None:
+    """Count a request against its key's limits. Raises `RateLimited`."""
+    if route.scope is not Scope.GENERATE or route.method != "POST":
+        return
+    account = request[PRINCIPAL].account
+    if account is None:
+        return
+    try:
+        account.note_request()
+    except RateLimited as err:
+        services(request).dispatcher.ledger.rejected(err)
+        raise
+
+
 def require_place(request: web.Request, route: Route) -> None:
     """Raises `Overloaded` if the connection is in the reserve and the route is not short, or if the
-    route's sequences could not wait now."""
+    route's sequences could not wait now, and `RateLimited` by the key's limits."""
     front = services(request)
+    require_rate(request, route)
     if not route.short and getattr(request.protocol, "is_in_reserve", False):
         raise Overloaded(
             "There are too many connections",

@@ -126,12 +126,13 @@ async def test_a_choice_that_demands_a_call_gets_one(
         assert is_valid(call.function.name, call.function.arguments)
 
 
-async def test_a_named_call_comes_alone_and_so_does_one_without_parallel_calls(
+async def test_a_forced_call_comes_alone_unless_several_are_asked_for(
     session: aiohttp.ClientSession, running: Service
 ) -> None:
     for fields in (
         {"tool_choice": NAMED},
-        {"tool_choice": "required", "parallel_tool_calls": False},
+        {"tool_choice": "required"},
+        {"tool_choice": NAMED, "parallel_tool_calls": True},
     ):
         answer = await ask(session, running, **fields)
         assert len(answer.message.tool_calls) == 1
@@ -164,7 +165,6 @@ async def test_a_worker_killed_at_any_token_changes_nothing_of_a_forced_call(
         assert is_valid(name, arguments)
         if once.exists():
             n_killed += 1
-            print("K", position)
             again = await streamed(session, running, prompt, tool_choice=NAMED)
             assert calls_of(again) == killed, position
     assert n_killed >= 5

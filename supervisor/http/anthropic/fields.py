@@ -7,7 +7,13 @@ from msgspec import Meta, Struct
 from gpufc.sampling import Fraction, Temperature
 from supervisor.http.anthropic.blocks import Blocks, refusal
 from supervisor.http.anthropic.conversation import InputMessage, conversation
-from supervisor.http.anthropic.tools import ChosenTool, ToolDefinition, as_choice, as_tools
+from supervisor.http.anthropic.tools import (
+    ChosenTool,
+    ToolDefinition,
+    as_choice,
+    as_parallel,
+    as_tools,
+)
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.constraints import ResponseFormat
 from supervisor.http.generation.fields import Limit
@@ -90,7 +96,7 @@ def chat_fields(body: MessagesBody) -> ChatFields:
         top_p=body.top_p,
         tools=as_tools(body.tools),
         tool_choice=as_choice(body.tool_choice),
-        parallel_tool_calls=not (body.tool_choice and body.tool_choice.disable_parallel_tool_use),
+        parallel_tool_calls=as_parallel(body.tool_choice),
         reasoning_effort=EFFORTS.get(effort, effort) if effort else None,
         chat_template_kwargs=_variables(body.thinking),
         json_schema=_schema(config.format, "output_config.format"),

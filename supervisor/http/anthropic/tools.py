@@ -36,6 +36,13 @@ class ChosenTool(Struct, frozen=True):
     disable_parallel_tool_use: bool | None = None
 
 
+def as_parallel(chosen: ChosenTool | None) -> bool | None:
+    """Whether an answer may have several calls, as far as the request says."""
+    if chosen is None or chosen.disable_parallel_tool_use is None:
+        return None
+    return not chosen.disable_parallel_tool_use
+
+
 def as_tools(definitions: list[ToolDefinition] | None) -> list[Tool] | None:
     """The tools as OpenAI has them, those of other types included: `offered` tells of them.
 

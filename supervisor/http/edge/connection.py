@@ -7,7 +7,7 @@ connections, and accepts some heads that HTTP forbids.
 import asyncio
 import logging
 import socket
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from aiohttp import HttpVersion, web
 from aiohttp.web_protocol import RequestHandler
@@ -16,6 +16,7 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, RequestError
 from gpufc.ids import new_request_id
 from supervisor import descriptors
+from supervisor.dispatch.request import Principal
 from supervisor.http.edge import rules
 from supervisor.http.edge.errors import error_response
 from supervisor.http.edge.middleware import SERVER
@@ -34,6 +35,9 @@ _TCP_CLOSE = 7
 
 class BoundedHandler(RequestHandler):
     """One connection. `address` is its client's."""
+
+    principal: ClassVar[Principal | None] = None
+    """The principal of all its requests; None where each request says it for itself."""
 
     __slots__ = (
         "_entered_reserve",
@@ -84,8 +88,8 @@ class BoundedHandler(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. It may still read, so requests that are whole are answered."""
-        if self._waits_for_header or self._lacks_body:
-            return False
+        if self._waits_for_header or self._lacks_body or self._is_encrypted:
+            return False  # TLS has no half-closed connections
         self._is_half_closed = True
         self._probe(PROBE_AFTER_S)
         return True
@@ -149,6 +153,11 @@ class BoundedHandler(RequestHandler):
         return not self._waiter.done()
 
     @property
+    def _is_encrypted(self) -> bool:
+        transport = self.transport
+        return transport is not None and transport.get_extra_info("sslcontext") is not None
+
+    @property
     def _lacks_body(self) -> bool:
         """Whether a request that has begun waits for the rest of its body."""
         request = self._current_request
@@ -186,6 +195,9 @@ class BoundedHandler(RequestHandler):
             self._header_deadline = None
 
 
+HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
+
+
 class BoundedServer(web.Server):
     """Makes a `BoundedHandler` for each connection. Refuses requests that break HTTP's rules."""
 
@@ -205,7 +217,11 @@ class BoundedServer(web.Server):
         self._handle = server.request_handler
 
     def __call__(self) -> RequestHandler:
-        return BoundedHandler(self, loop=self._loop, **self._kwargs)
+        return self.handler(BoundedHandler)
+
+    def handler(self, kind: type[HandlerT]) -> HandlerT:
+        """A handler of this kind for a new connection."""
+        return kind(self, loop=self._loop, **self._kwargs)
 
     async def _strictly(self, request: web.BaseRequest) -> web.StreamResponse:
         error = rules.fault(request.version, request.headers)

@@ -1,10 +1,11 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
@@ -15,6 +16,7 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
+from supervisor.http.edge.allowed_models import AllowedModels
 
 
 class Devices(Protocol):
@@ -37,8 +39,13 @@ class Operator(Protocol):
         ...
 
 
+def _no_network() -> None:
+    """For a front that has joined no network."""
+
+
 class Services(Struct, frozen=True):
-    """The front's parts that handlers use. `started_at` is unix time in seconds."""
+    """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
+    the state of the network client, if there is one."""
 
     config: Config
     fleet: ServedFleet
@@ -47,6 +54,7 @@ class Services(Struct, frozen=True):
     durable: DurableRequests
     started_at: float
     operator: Operator | None = None
+    network: Callable[[], Struct | None] = _no_network
 
 
 SERVICES = web.AppKey("services", Services)
@@ -55,8 +63,11 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 
 
 def services(request: web.Request) -> Services:
-    """The application's parts."""
-    return request.app[SERVICES]
+    """The application's parts, with the models that the request's principal may use."""
+    front, principal = request.app[SERVICES], request.get(PRINCIPAL)
+    if principal is None or not principal.models:
+        return front
+    return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
 
 
 def json_response(

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from gpufc.errors import (
+    AuthenticationFailed,
     ContextLengthExceeded,
     EngineCrashSuspect,
     InternalError,
@@ -122,6 +123,8 @@ def error_response(
         headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
     elif is_final(error):
         headers["x-should-retry"] = "false"
+    if error.status == AuthenticationFailed.status:
+        headers["WWW-Authenticate"] = "Bearer"
     document = shape(error, request_id)
     return json_response(document, status=error.status, headers=headers)
 

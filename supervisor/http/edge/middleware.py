@@ -128,7 +128,9 @@ def access(
             raise NotFound(f"There is no route {request.method} {request.path}")
         scope = rules[rule]
         if scope is not PUBLIC:
-            principal = authenticator.identify(request)
+            # a connection may bring its principal; its requests' headers mean nothing here then
+            known: Principal | None = getattr(request.protocol, "principal", None)
+            principal = known or authenticator.identify(request)
             if not principal.may(scope):
                 raise _refusal(principal, scope, authenticator.remedy)
             request[PRINCIPAL] = _told_apart(principal, request)

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
+from supervisor.http.edge.credentials import presented
 from supervisor.http.edge.middleware import Authenticator
 
 REMEDY = "Send the token that `start` has printed as `Authorization: Bearer TOKEN`"
@@ -50,11 +51,9 @@ def by_token(token: str) -> Authenticator:
     expected = token.encode()
 
     def identify(request: web.Request) -> Principal:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return ANONYMOUS
         # aiohttp decodes bytes that are no UTF-8 to surrogates
-        right = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), expected)
-        return OPERATOR if right else ANONYMOUS
+        given = [key.encode(errors="surrogateescape") for key in presented(request.headers)]
+        right = [hmac.compare_digest(key, expected) for key in given]
+        return OPERATOR if any(right) else ANONYMOUS
 
     return Authenticator(identify, REMEDY)

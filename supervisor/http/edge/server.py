@@ -1,15 +1,19 @@
 """The runner under the application: its sockets, and its connections' end."""
 
+import asyncio
 import errno
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Sequence
+from typing import TypeVar
 
 from aiohttp import web
 
-from gpufc.config import LimitsConfig
-from gpufc.errors import StartError
+from gpufc.config import AccessConfig, LimitsConfig
+from gpufc.errors import ConfigError, StartError
+from supervisor.access import exposure
 from supervisor.addresses import listening, lookup
 from supervisor.http.edge.connection import BoundedHandler, BoundedServer
 from supervisor.systemd import activated_sockets
@@ -21,11 +25,21 @@ LINGER_S = 2.0
 """How long the rest of a refused body is read and dropped, so that the client sees the answer."""
 
 
+class UnguardedAddress(StartError, ConfigError):
+    """Known at the start only, and a fault of the configuration: hence that exit code."""
+
+
+HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
+
+
 class FrontRunner(web.AppRunner):
     """An application runner with our limits. A retired runner accepts no connections, and closes
     each of its own after the next answer."""
 
-    def __init__(self, app: web.Application, limits: LimitsConfig) -> None:
+    def __init__(
+        self, app: web.Application, limits: LimitsConfig, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """With `tls`, connections are encrypted by it."""
         super().__init__(
             app,
             access_log=None,
@@ -36,6 +50,7 @@ class FrontRunner(web.AppRunner):
             shutdown_timeout=LINGER_S,
         )
         self._limits = limits
+        self._tls = tls
         self._has_retired = False
         app.on_response_prepare.append(self._close_after_last)
 
@@ -45,7 +60,14 @@ class FrontRunner(web.AppRunner):
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on these sockets. The runner owns them from now on."""
         for sock in sockets:
-            await web.SockSite(self, sock, backlog=BACKLOG).start()
+            await BoundedSite(self, sock, self._tls, self._limits.header_timeout_s).start()
+
+    def handler(self, kind: type[HandlerT]) -> HandlerT:
+        """The protocol for a connection that did not come from a listening socket. It is counted
+        and ended with the others."""
+        if not isinstance(self.server, BoundedServer):
+            raise RuntimeError("the runner is not set up")
+        return self.server.handler(kind)
 
     async def retire(self) -> None:
         """Stop accepting connections: another front, with the same sockets, accepts from now on.
@@ -82,6 +104,40 @@ class FrontRunner(web.AppRunner):
             response.headers["Connection"] = "close"  # aiohttp has already set its own
 
 
+class BoundedSite(web.SockSite):
+    """A listening socket. Over TLS, a handshake has as much time as a header, and a client that
+    does not answer the end of a connection delays it no longer than without TLS."""
+
+    __slots__ = ("_handshake_s",)
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+    ) -> None:
+        super().__init__(runner, sock, ssl_context=tls, backlog=BACKLOG)
+        self._handshake_s = handshake_s
+
+    async def start(self) -> None:
+        if self._ssl_context is None:
+            await super().start()
+            return
+        await super(web.SockSite, self).start()
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the runner has not been set up")
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            sock=self._sock,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._handshake_s,
+            ssl_shutdown_timeout=LINGER_S,
+        )
+
+
 def listeners(host: str, port: int) -> list[socket.socket]:
     """The sockets to accept connections on: those of the service manager, else those of `bind`.
 
@@ -91,6 +147,18 @@ def listeners(host: str, port: int) -> list[socket.socket]:
     if given:
         logger.info("socket_activated n=%d", len(given))
     return given or bind(host, port)
+
+
+def require_guarded(sockets: Sequence[socket.socket], access: AccessConfig) -> None:
+    """Raises `UnguardedAddress` for a socket that other machines can reach, without keys or TLS.
+
+    A service manager's sockets come without a check of the configured host.
+    """
+    for sock in sockets:
+        host = str(sock.getsockname()[0])
+        refusal = exposure.refusal(f"the socket on {host}", access)
+        if not exposure.is_loopback(host) and refusal:
+            raise UnguardedAddress(refusal)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -115,12 +183,13 @@ def _why(err: OSError, host: str, port: int) -> str:
     return f"cannot listen on {host} port {port}: {err.strerror or err}"
 
 
-def urls(sockets: Sequence[socket.socket]) -> list[str]:
+def urls(sockets: Sequence[socket.socket], *, tls: bool = False) -> list[str]:
     """The URLs of the sockets."""
-    return [_url(*sock.getsockname()) for sock in sockets]
+    scheme = "https" if tls else "http"
+    return [f"{scheme}://{_authority(*sock.getsockname())}" for sock in sockets]
 
 
-def _url(host: str, port: int, _flow: int = 0, scope: int = 0) -> str:
+def _authority(host: str, port: int, _flow: int = 0, scope: int = 0) -> str:
     # the scope of a link-local address follows an escaped percent sign (RFC 6874)
     zone = f"%25{socket.if_indextoname(scope)}" if scope else ""
-    return f"http://[{host}{zone}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"[{host}{zone}]:{port}" if ":" in host else f"{host}:{port}"

@@ -49,11 +49,19 @@ def asked_of(front: Services, body: ChatFields) -> Asked:
     reading = reading_of(
         partial(front.dispatcher.facts, model),
         tools,
-        parallel=body.parallel_tool_calls is not False,
+        parallel=_is_parallel(body, tools),
         constraint=constraint_of(body),
     )
     logprobs = chat_logprobs(body, front.config.limits)
     return Asked((_prompt(body, tools),), limit, reading, tools.headers, logprobs)
+
+
+def _is_parallel(body: ChatFields, tools: OfferedTools) -> bool:
+    """Whether an answer may have several calls. A forced answer has one unless several are asked
+    for: a small model would go on calling until its limit."""
+    if body.parallel_tool_calls is None:
+        return not tools.must_call
+    return body.parallel_tool_calls
 
 
 def _prompt(body: ChatFields, tools: OfferedTools) -> ChatPrompt:

@@ -87,7 +87,7 @@ async def find_or_start(
 ) -> DurableRequest:
     """The durable request of that key with an equal body in an equal dialect, or else a new one.
 
-    `accept` makes the new one from `body`. Raises the errors of `accept` and `Dispatcher.submit`,
+    `accept` makes the new one. Raises the errors of `accept` and `Dispatcher.submit`,
     `Overloaded` for too many durable requests, and `InvalidRequest` for another request's key or
     an unknown stream's event.
     """
@@ -107,8 +107,8 @@ async def find_or_start(
     try:
         store.require_room(n_bytes, wanted.n_sequences)
         front.dispatcher.require_durable_share(wanted.model)
-    except RequestError:
-        front.dispatcher.ledger.requests.rejected += 1
+    except RequestError as err:
+        front.dispatcher.ledger.rejected(err, wanted.model)
         raise
     return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 from gpufc.errors import InvalidRequest, RequestError
 from gpufc.protocol import Embedding, EmbeddingInput, TextPrompt, TokenPrompt
 from supervisor.dispatch.embedding import EmbeddingRequest
-from supervisor.http.edge.context import services
+from supervisor.http.edge.context import PRINCIPAL, services
 from supervisor.http.generation.fields import MAX_TOKEN_IDS, TokenId, TokenIds
 
 MAX_INPUTS = 2048
@@ -73,7 +73,7 @@ async def embed(
         model=front.fleet.resolve(model), inputs=inputs, truncate=truncate, dimensions=dimensions
     )
     try:
-        return await front.dispatcher.embed(wanted)
+        return await front.dispatcher.embed(wanted, request[PRINCIPAL].account)
     except InvalidRequest as err:
         raise _with_remedy(err, inputs) from err
 

@@ -5,10 +5,17 @@ import time
 from aiohttp import web
 from msgspec import Struct
 
+from gpufc.ids import RequestId
 from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
+from supervisor.http.edge.context import (
+    PRINCIPAL,
+    REQUEST_ID,
+    Services,
+    json_response,
+    services,
+)
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
 from supervisor.http.generation.adapters import chosen
@@ -26,7 +33,8 @@ from supervisor.http.generation.fields import GenerationFields
 class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
     `headers` go with it. `best_of` is the number of choices to generate for each prompt where it is
-    not `n`."""
+    not `n`. `sent` is what a durable request is known by, where the fields are not all that the
+    client has sent."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
@@ -34,6 +42,7 @@ class Asked(Struct, frozen=True):
     headers: dict[str, str] = {}
     logprobs: LogprobsWanted | None = None
     best_of: int | None = None
+    sent: Struct | None = None
 
 
 async def generate(
@@ -50,12 +59,12 @@ async def generate(
             request,
             wish,
             dialect.id_prefix,
-            body,
-            lambda: _accept(request, body, asked, biases),
+            asked.sent or body,
+            lambda: accepted(services(request), request[REQUEST_ID], body, asked, biases),
         )
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
-    wanted = _accept(request, body, asked, biases)
+    wanted = accepted(services(request), request[REQUEST_ID], body, asked, biases)
     stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
     try:
         return await _send(request, body, stream, stream, dialect, asked.headers)
@@ -78,16 +87,22 @@ async def _biases(request: web.Request, body: GenerationFields) -> dict[int, flo
     return validation.bias_of_tokens(given, tokens, limits, facts.n_vocab if facts else None)
 
 
-def _accept(
-    request: web.Request, body: GenerationFields, asked: Asked, biases: dict[int, float]
+def accepted(
+    front: Services,
+    request_id: RequestId,
+    body: GenerationFields,
+    asked: Asked,
+    biases: dict[int, float],
 ) -> GenerationRequest:
-    """The request, within all limits and with its seed fixed. Raises `RequestError`."""
-    front = services(request)
+    """The request, within all limits and with its seed fixed. Raises `RequestError`.
+
+    `biases` are those of `body.logit_bias`, by token.
+    """
     limits = front.config.limits
     model = front.fleet.resolve(body.model)
     n = validation.choices(body, limits)
     return GenerationRequest(
-        id=request[REQUEST_ID],
+        id=request_id,
         model=model,
         prompts=asked.prompts,
         n=asked.best_of or n,

@@ -83,14 +83,16 @@ def history(messages: list[Message]) -> tuple[ChatMessage, ...]:
     results have the order of their calls. Raises `InvalidRequest`."""
     turns: list[ChatMessage] = []
     calls: tuple[ToolCall, ...] = ()
+    names: dict[str, str] = {}
     results: list[ChatMessage] = []
     for index, message in enumerate(messages):
         turn = _turn(message, index)
         if turn.role == "tool":
-            results.append(_of_call(turn, calls, len(results)))
+            results.append(_of_call(turn, calls, names, len(results)))
             continue
         turns += _in_order(results, calls)
         results, calls = [], turn.tool_calls
+        names = {call.id: call.name for call in calls}
         turns.append(turn)
     turns += _in_order(results, calls)
     return tuple(turns)
@@ -160,11 +162,13 @@ def _function_call(own_id: str, function: CalledFunction) -> ToolCall:
     return ToolCall(own_id, function.name, text)
 
 
-def _of_call(result: ChatMessage, calls: tuple[ToolCall, ...], number: int) -> ChatMessage:
-    """A result with the id and the name of its call; without an id, it is of the `number`-th."""
+def _of_call(
+    result: ChatMessage, calls: tuple[ToolCall, ...], names: dict[str, str], number: int
+) -> ChatMessage:
+    """A result with the id and the name of its call; without an id, it is of the `number`-th.
+    `names` are those of the calls by their ids."""
     if result.tool_call_id is None and number < len(calls):
         result = structs.replace(result, tool_call_id=calls[number].id)
-    names = {call.id: call.name for call in calls}
     name = result.name or names.get(result.tool_call_id or "")
     return structs.replace(result, name=name)
 

@@ -160,7 +160,7 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
     for index, tool in enumerate(tools or ()):
         kind = tool.type or "function"
         if kind != "function":
-            skipped[_NOT_A_WORD.sub("_", kind)[:50]] = None
+            skipped[_NOT_A_WORD.sub("_", kind[:50])] = None
         elif tool.function is None:
             raise InvalidRequest("a function tool needs a function", param=f"tools[{index}]")
         elif not tool.function.name:

@@ -83,7 +83,7 @@ def _asked(front: Services, body: GenerateBody) -> tuple[GenerationFields, Asked
         text, limit = body.prompt or "", validation.max_tokens(fields, None, None)
         prompt = InfillPrompt(text, body.suffix) if body.suffix else TextPrompt(text)
         logprobs = chat_logprobs(fields, front.config.limits)
-        return fields, Asked((prompt,), limit, logprobs=logprobs)
+        return fields, Asked((prompt,), limit, logprobs=logprobs, sent=body)
     said = [Message("system", body.system)] if body.system else []
     messages = [*said, Message("user", body.prompt)]
     chat = ChatFields(messages=messages, **thinking_fields(body.think), **shared)

@@ -24,7 +24,7 @@ from supervisor.http.responses.events import failed_stream
 from supervisor.http.responses.fields import Item, ResponsesFields, refuse_unserved
 from supervisor.http.responses.items import resolved, shortened
 from supervisor.http.responses.listing import page_of
-from supervisor.http.responses.store import Memories, Memory, Remembered, remembered
+from supervisor.http.responses.store import Memories, Memory, Recall, Remembered, remembered
 from supervisor.http.responses.tools import tool_table
 from supervisor.http.responses.translation import chat_fields, name_here, own_items
 
@@ -39,7 +39,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     body = await read_json(request, ResponsesFields)
     refuse_unserved(body)
     memory = _memory(request)
-    items = _whole_input(memory, body)
+    limits = services(request).config.limits
+    items = _whole_input(Recall(memory, limits.max_body_bytes), body)
     tools = tool_table(body.tools)
 
     def keep(response: ResponseObject) -> None:
@@ -64,8 +65,9 @@ async def _answered(
 ) -> web.StreamResponse:
     """Generate. Where the conversation is too long, drop its older half again and again if it may
     be cut."""
+    sent = fields
     while True:
-        asked = asked_of(services(request), fields)
+        asked = structs.replace(asked_of(services(request), fields), sent=sent)
         try:
             return await generate(request, fields, asked, dialect)
         except ContextLengthExceeded as err:
@@ -135,15 +137,16 @@ def _found(request: web.Request) -> Remembered:
     return found
 
 
-def _whole_input(memory: Memory, body: ResponsesFields) -> list[Item]:
-    """The request's items behind those of the previous response. Raises `InvalidRequest`."""
-    own = resolved(own_items(body.input), memory.find_item)
+def _whole_input(recall: Recall, body: ResponsesFields) -> list[Item]:
+    """The request's items behind those of the previous response. Raises `InvalidRequest`, and
+    `RequestTooLarge`."""
+    own = resolved(own_items(body.input), recall.item)
     if body.previous_response_id is None:
         return own
-    previous = memory.find(body.previous_response_id)
+    previous = recall.response(body.previous_response_id)
     if previous is None:
         raise PreviousResponseNotFound(
             f"There is no response {body.previous_response_id[:80]!r}; send the whole conversation",
             param="previous_response_id",
         )
-    return [*previous.inputs, *previous.outputs, *own]
+    return [*previous, *own]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config import LimitsConfig
+from gpufc.errors import RequestTooLarge
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import Item
 
@@ -21,28 +22,33 @@ class Remembered(Struct, frozen=True):
     """A response that has ended.
 
     `document` is the answer. `input` holds all items that the model was given, those of previous
-    responses included; `output` its items.
+    responses included; `output` its items, one by one.
     """
 
     id: str
     document: bytes
     input: bytes
-    output: bytes
+    output: tuple[bytes, ...]
     item_ids: tuple[str, ...]
 
     @property
     def n_bytes(self) -> int:
-        return len(self.document) + len(self.input) + len(self.output) + ENTRY_BYTES
+        return len(self.document) + self.n_bytes_said + ENTRY_BYTES
+
+    @property
+    def n_bytes_said(self) -> int:
+        """The size of the conversation, its output included."""
+        return len(self.input) + sum(map(len, self.output))
 
     @property
     def inputs(self) -> list[Item]:
         """The items that the model was given."""
-        return _items(self.input)
+        return msgspec.json.decode(self.input, type=list[Item])
 
     @property
     def outputs(self) -> list[Item]:
         """The items of its output."""
-        return _items(self.output)
+        return [msgspec.json.decode(item, type=Item) for item in self.output]
 
 
 def remembered(response: ResponseObject, inputs: list[Item]) -> Remembered:
@@ -56,7 +62,7 @@ def remembered(response: ResponseObject, inputs: list[Item]) -> Remembered:
         response.id,
         msgspec.json.encode(response),
         msgspec.json.encode(named),
-        msgspec.json.encode(response.output),
+        tuple(map(msgspec.json.encode, response.output)),
         tuple(item.id for item in response.output),
     )
 
@@ -98,12 +104,10 @@ class Memory:
             self._responses.move_to_end(response_id)
         return found
 
-    def find_item(self, item_id: str) -> Item | None:
-        """The item of that id in the output of a response. The response counts as used."""
+    def find_item(self, item_id: str) -> bytes | None:
+        """The item of that id in the output of a response, as JSON. The response counts as used."""
         owner = self.find(self._owners.get(item_id, ""))
-        if owner is None:
-            return None
-        return owner.outputs[owner.item_ids.index(item_id)]
+        return None if owner is None else owner.output[owner.item_ids.index(item_id)]
 
     def forget(self, response_id: str) -> bool:
         """Drop a response and its items. False if there is none."""
@@ -130,5 +134,33 @@ class Memories:
         return found
 
 
-def _items(encoded: bytes) -> list[Item]:
-    return msgspec.json.decode(encoded, type=list[Item])
+class Recall:
+    """What one request takes out of a memory: no more than `most_bytes` of JSON, however often its
+    items name the same one."""
+
+    def __init__(self, memory: Memory, most_bytes: int) -> None:
+        self._memory = memory
+        self._most_bytes = self._left = most_bytes
+
+    def response(self, response_id: str) -> list[Item] | None:
+        """The whole conversation up to a response. Raises `RequestTooLarge`."""
+        found = self._memory.find(response_id)
+        if found is None:
+            return None
+        self._take(found.n_bytes_said)
+        return [*found.inputs, *found.outputs]
+
+    def item(self, item_id: str) -> Item | None:
+        """The item of that id. Raises `RequestTooLarge`."""
+        found = self._memory.find_item(item_id)
+        if found is None:
+            return None
+        self._take(len(found))
+        return msgspec.json.decode(found, type=Item)
+
+    def _take(self, n_bytes: int) -> None:
+        self._left -= n_bytes
+        if self._left < 0:
+            raise RequestTooLarge(
+                f"The remembered part of the conversation is larger than {self._most_bytes} bytes"
+            )

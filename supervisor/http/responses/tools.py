@@ -162,15 +162,28 @@ def tool_choice(given: str | dict[str, Any] | None, table: ToolTable) -> ToolCho
         return given
     kind = given.get("type")
     if kind in ("function", "custom"):
-        return ToolChoiceObject("function", ChosenFunction(_name(given, table, "tool_choice")))
+        chosen = _name(given, _names(table), "tool_choice")
+        return ToolChoiceObject("function", ChosenFunction(chosen))
     if kind == "allowed_tools":
-        return ToolChoiceObject("allowed_tools", allowed_tools=_allowed(given, table))
+        return ToolChoiceObject("allowed_tools", allowed_tools=_allowed(given, _names(table)))
     if not isinstance(kind, str):
         raise InvalidRequest("tool_choice needs a type", param="tool_choice.type")
     return None
 
 
-def _allowed(given: dict[str, Any], table: ToolTable) -> AllowedTools:
+_Names = dict[tuple[str, str | None], str]
+"""Functions' names by what a client calls the tool: its name with its namespace, or alone."""
+
+
+def _names(table: ToolTable) -> _Names:
+    found: _Names = {}
+    for flat, tool in table.called.items():
+        found.setdefault((tool.name, None), flat)
+        found.setdefault((tool.name, tool.namespace), flat)
+    return found
+
+
+def _allowed(given: dict[str, Any], known: _Names) -> AllowedTools:
     tools = given.get("tools")
     mode = given.get("mode", "auto")
     if not isinstance(tools, list) or not all(isinstance(entry, dict) for entry in tools):
@@ -178,19 +191,17 @@ def _allowed(given: dict[str, Any], table: ToolTable) -> AllowedTools:
     if mode not in ("auto", "required"):
         raise InvalidRequest("the mode is auto or required", param="tool_choice.mode")
     names = [
-        _name(entry, table, f"tool_choice.tools[{index}]")
+        _name(entry, known, f"tool_choice.tools[{index}]")
         for index, entry in enumerate(tools)
         if entry.get("type", "function") in ("function", "custom")
     ]
     return AllowedTools(mode, [AllowedTool("function", ChosenFunction(name)) for name in names])
 
 
-def _name(given: dict[str, Any], table: ToolTable, place: str) -> str:
+def _name(given: dict[str, Any], known: _Names, place: str) -> str:
     """The function's name for a tool that the client names."""
     name, namespace = given.get("name"), given.get("namespace")
     if not isinstance(name, str) or not name:
         raise InvalidRequest("a chosen tool needs a name", param=f"{place}.name")
-    for flat, tool in table.called.items():
-        if tool.name == name and namespace in (None, tool.namespace):
-            return flat
-    return name
+    is_known = namespace is None or isinstance(namespace, str)
+    return known.get((name, namespace), name) if is_known else name

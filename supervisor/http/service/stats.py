@@ -27,8 +27,9 @@ def document(front: Services) -> dict[str, Any]:
         "uptime_s": round(time.time() - front.started_at, 3),
         "requests": msgspec.to_builtins(dispatcher.occupancy) | _totals(ledger.requests),
         "tokens": _totals(ledger.tokens)
-        | {"generated_per_second": ledger.generation.per_second(now)},
+        | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
+        "network": msgspec.to_builtins(front.network()),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
@@ -38,6 +39,8 @@ def document(front: Services) -> dict[str, Any]:
             "time_to_first_token_seconds": _plain(ledger.time_to_first_token.percentiles()),
             "inter_token_seconds": _plain(ledger.inter_token.percentiles()),
             "request_seconds": _plain(ledger.request.percentiles()),
+            "queue_seconds": _plain(ledger.queue.percentiles()),
+            "resume_gap_seconds": _plain(ledger.resume_gap.percentiles()),
         },
     }
 

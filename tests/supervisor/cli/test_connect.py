@@ -41,7 +41,7 @@ def test_every_client_is_told_the_address(name: str) -> None:
     assert any(ADDRESS in text for text in found)
 
 
-@pytest.mark.parametrize("name", set(CLIENTS) - {"ollama", "open-webui", "openai"})
+@pytest.mark.parametrize("name", sorted(set(CLIENTS) - {"ollama", "open-webui", "openai"}))
 def test_clients_that_do_not_ask_for_the_models_are_told_them(name: str) -> None:
     match CLIENTS[name].configure(SERVED):
         case Variables(values):

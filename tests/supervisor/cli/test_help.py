@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from gpufc import settings
 from supervisor.cli import COMMANDS, cli
+from supervisor.cli.options import show
 
 WIDEST = 100
 
@@ -20,6 +21,7 @@ def commands() -> Iterator[list[str]]:
         yield [name]
     yield ["config", "show"]
     yield ["config", "check"]
+    yield from (["keys", name] for name in ("add", "list", "revoke"))
 
 
 def help_of(command: list[str], columns: int = 100) -> str:
@@ -43,15 +45,16 @@ def test_every_setting_names_its_default_and_its_variable(command: list[str]) ->
     text = " ".join(help_of(command).split())
     for key in settings.keys().values():
         if key.has_flag:
-            assert f"{key.flag} " in text
+            spelt = f"{key.flag}, {key.alias}" if key.alias else key.flag
+            assert f"{spelt} " in text
             assert f"[env: {key.variable}]" in text
-            assert key.default is None or f"[default: {key.default}]" in text
+            assert key.default is None or f"[default: {show(key.default)}]" in text
     assert text.count("[default:") == text.count("[env:")
 
 
 def test_every_command_takes_the_runtime_folder_after_its_name() -> None:
-    groups = [["config", "show"], ["crashes", "list"], ["crashes", "show"]]
-    alone = set(COMMANDS) - {"config", "crashes", "version", "completion"}
+    groups = [["config", "show"], ["crashes", "list"], ["crashes", "show"], ["fabric", "status"]]
+    alone = set(COMMANDS) - {"config", "crashes", "fabric", "keys", "version", "completion"}
     for words in [*groups, *([name] for name in alone)]:
         assert "--runtime-dir" in help_of(words)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.control.network import add_network
 from supervisor.control.server import create_control_app, serve
 from tests.supervisor.control.fake_front import FakeFront
 
@@ -22,7 +23,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
     ending = asyncio.Event()
 
     async def main() -> None:
-        runner = await serve(create_control_app(front, front), path)
+        app = create_control_app(front, front)
+        add_network(app, front)
+        runner = await serve(app, path)
         started.set()
         await ending.wait()
         await runner.cleanup()

@@ -59,6 +59,17 @@ def document(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
+def network(**changes: Any) -> dict[str, Any]:
+    made = {
+        "server": "control.example:17000", "client_id": "0011…eeff", "phase": "online",
+        "detail": "", "models": ["m"], "logged_in_at": 1.0, "last_heartbeat_at": None,
+        "tasks_running": 2, "tasks_waiting": 1,
+        "tasks": {"succeeded": 1234, "failed": 0, "cancelled": 5, "refused": 0, "lost": 0},
+        "connections": 3,
+    }  # fmt: skip
+    return made | changes
+
+
 class FakeFront:
     """Implements `ControlledFront`."""
 
@@ -68,6 +79,7 @@ class FakeFront:
         self.restarts: list[tuple[str | None, bool]] = []
         self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
+        self.network: dict[str, Any] | None = None
         self.fails: RequestError | None = None
         """What replacements come to."""
         self.goes_on: asyncio.Event | None = None
@@ -77,7 +89,13 @@ class FakeFront:
     def status(self) -> dict[str, Any]:
         made = document(workers=[dict(self.row)])
         made["requests"]["running"] = self.running
-        return made
+        return made | {"network": self.network}
+
+    def connect_network(self) -> None:
+        self.network = network(phase="connecting")
+
+    async def disconnect_network(self) -> None:
+        self.network = network(phase="off", detail="leaving the network")
 
     def effective_values(self) -> Sequence[Value]:
         return settings.resolve(flags={"port": "9000"}, environ={}, file=None).values

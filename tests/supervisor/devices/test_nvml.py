@@ -43,6 +43,7 @@ class FakeNvml:
             "nvmlDeviceGetPowerUsage": self.power,
             "nvmlDeviceGetEnforcedPowerLimit": 700_000,
             "nvmlDeviceGetTemperature": 65,
+            "nvmlDeviceGetPciInfo": SimpleNamespace(pciDeviceId=0x2335_10DE),
         }
 
         def call(*_: object) -> Any:
@@ -67,6 +68,7 @@ def test_units_are_those_of_the_names() -> None:
     assert (device.memory_used_bytes, device.memory_total_bytes) == (1 << 30, 4 << 30)
     assert device.temperature_celsius == 65.0
     assert (device.kind, device.name) == ("cuda", "NVIDIA Fake")
+    assert device.pci_device_id == 0x2335
 
 
 def test_an_old_driver_counts_its_reserve_as_used() -> None:

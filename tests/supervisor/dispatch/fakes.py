@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from msgspec import structs
@@ -258,6 +259,7 @@ class FakeFleet:
         self.replicas = replicas
         self.defaults = SamplingFields()
         self.adapter_names: tuple[str, ...] = ()
+        self.restarts_total: Counter[Reason] = Counter()
         self._epochs = itertools.count(1)
 
     def start_worker(

@@ -1,9 +1,12 @@
 """Streams while the model behind them is changed."""
 
+from msgspec import structs
+
 from gpufc.errors import EngineCrashed
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate, Prepare
 from gpufc.sampling import SamplingParams
+from supervisor.dispatch.request import Reading
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
@@ -67,6 +70,29 @@ async def test_what_waits_is_prepared_anew_by_the_new_model() -> None:
     old.auto = True
     old.go()
     await text(stream)
+
+
+async def test_an_answer_is_read_as_the_model_that_wrote_it_writes() -> None:
+    """The reading asks for the model's template, which is another one after a swap."""
+    front = Front(slots=1)
+    old = front.fleet.start_worker(auto=False)
+
+    def reading(_opening: str) -> Reading:
+        facts = front.dispatcher.facts(MODEL)
+        return Reading(spelt=(facts.fingerprint if facts else "",))
+
+    streams = []
+    for prompt in ("begun", "waiting"):
+        streams.append(front.submit(structs.replace(request(prompt), reading=reading)))
+        await until(lambda: old.active)
+    old.step()
+    front.fleet.start_worker(line=2, fingerprint="other")
+    front.dispatcher.worker_draining(old)
+    old.auto = True
+    old.go()
+    for stream in streams:
+        await text(stream)
+    assert [stream.logs[0].reading.spelt for stream in streams] == [("abc123",), ("other",)]
 
 
 async def test_a_draining_line_that_dies_gets_its_streams_back() -> None:
@@ -148,6 +174,16 @@ async def test_a_sequence_of_another_front_goes_on_where_it_was() -> None:
     assert await text(stream) == text_of("hello", 4, choice=1)[len(text_of("hello", 2)) :]
     (sent,) = generates(worker.sent)
     assert (sent.tokens, sent.choice, sent.prompt_tokens) == ((0, 1), 1, prompt)
+    durations = front.dispatcher.ledger.totals()[MODEL].durations
+    counted = {kind: found.n_durations for kind, found in durations.items()}
+    # the other front has counted its first token and its wait
+    assert counted == {
+        "time_to_first_token": 0,
+        "inter_token": 1,
+        "request": 1,
+        "queue": 0,
+        "resume_gap": 1,
+    }
 
 
 def tokens_of_text(prompt: str) -> tuple[int, ...]:

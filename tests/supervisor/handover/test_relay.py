@@ -10,9 +10,9 @@ from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import Cancel, Embed, LogprobsWanted, TextPrompt
-from supervisor.dispatch.dispatcher import Dispatcher
-from supervisor.dispatch.embedding import EmbeddingRequest
+from gpufc.protocol import Cancel, Delta, Embed, LogprobsWanted, Step, TextPrompt
+from supervisor.dispatch.dispatcher import MAX_EMBEDDING, Dispatcher
+from supervisor.dispatch.embedding import PIECE_INPUTS, EmbeddingRequest
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
@@ -101,6 +101,19 @@ async def test_log_probabilities_come_over_the_relay(fronts: Fronts) -> None:
         (answer,) = await stream.complete()
         assert answer.logprobs == whole.logprobs
         assert answer.prompt_logprobs == whole.prompt_logprobs
+
+
+async def test_a_sampler_s_state_comes_over_the_relay(fronts: Fronts) -> None:
+    """The old front goes on alone with it where the new one ends."""
+    stream = fronts.submit("one")
+    await fronts.began(stream)
+    after = await fronts.hand_over(auto=False)
+    await until(lambda: after.active)
+    (new,) = after.active
+    (old,) = stream.logs
+    after.tell(Step(after.epoch, 1, (Delta(new, 2, (65,), "a", sampler_state=(4.5,)),)))
+    await until(lambda: len(old.tokens) == 3)
+    assert old.sampler_state == (4.5,)
 
 
 def scored() -> GenerationRequest:
@@ -200,6 +213,20 @@ async def test_inputs_of_the_old_front_are_embedded_by_the_new_one(fronts: Front
     await until(lambda: fronts.before.sent)
     await fronts.hand_over()
     assert [one.n_tokens for one in await answer] == [3, 5]
+
+
+async def test_no_request_to_embed_is_refused_for_the_number_of_its_pieces(
+    fronts: Fronts,
+) -> None:
+    """Each piece of a request is one for the new front."""
+    fronts.before.answers_embed = False
+    inputs = tuple(map(TextPrompt, "abc" * PIECE_INPUTS))
+    asked = EmbeddingRequest(model=MODEL, inputs=inputs)
+    n_requests = MAX_EMBEDDING // 2
+    answers = [asyncio.create_task(fronts.old.embed(asked)) for _ in range(n_requests)]
+    await until(lambda: len(fronts.before.sent) == 3 * n_requests)
+    await fronts.hand_over()
+    assert {len(await answer) for answer in answers} == {len(inputs)}
 
 
 async def test_an_embedding_that_the_old_front_gives_up_is_given_up_here(fronts: Fronts) -> None:

@@ -17,6 +17,7 @@ from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.http.edge.context import Services
+from supervisor.http.edge.middleware import OPEN_ACCESS, Authenticator
 from supervisor.http.edge.server import FrontRunner, bind, urls
 from supervisor.http.routes import create_web_app
 from tests.supervisor.dispatch.fakes import FakeFleet
@@ -25,7 +26,12 @@ from tests.supervisor.dispatch.fakes import FakeFleet
 class Service:
     """A front that listens. `fleet.start_worker()` makes it ready."""
 
-    def __init__(self, config: Config, devices: DeviceMonitor | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        devices: DeviceMonitor | None = None,
+        authenticator: Authenticator = OPEN_ACCESS,
+    ) -> None:
         self.config = config
         self.fleet = FakeFleet()
         self.dispatcher = Dispatcher(self.fleet, config.admission)
@@ -42,7 +48,8 @@ class Service:
                 devices=devices,
                 durable=self.durable,
                 started_at=time.time(),
-            )
+            ),
+            authenticator,
         )
         self.runner = FrontRunner(self.app, config.limits)
         self.url = ""

@@ -1,5 +1,6 @@
 """Conversations as agents send them, and as the worker gets them."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -114,6 +115,18 @@ TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "g", "description": "G", "strict": True}},
     {"type": "custom\r\nx", "custom": {"name": "patch"}},
 ]
+
+
+def test_a_turn_of_many_calls_and_results_takes_no_time() -> None:
+    """All of it is read in the event loop."""
+    calls = [call("f", f"c{number}") for number in range(1000)]
+    results = [
+        {"role": "tool", "tool_call_id": f"c{at % 1000}", "content": "x"} for at in range(4000)
+    ]
+    body = read({"role": "assistant", "tool_calls": calls}, *results)
+    began = time.thread_time()
+    history(body.messages)
+    assert time.thread_time() - began < 0.2
 
 
 def test_functions_are_offered_in_the_form_of_templates() -> None:

@@ -1,14 +1,17 @@
 """Numbers as people write them."""
 
+import time
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import structs
 
+from gpufc.errors import InvalidRequest
 from gpufc.sampling import SamplerName, SamplingFields, SamplingParams
 from supervisor.http.edge.values import decode
 from supervisor.http.generation import validation
+from supervisor.http.generation.tools import Tool, offered
 from supervisor.http.openai.completions import CompletionBody
 
 
@@ -50,6 +53,18 @@ def test_a_request_goes_before_the_model_s_defaults_and_these_before_llama_cpp_s
     assert (found.temperature, found.top_k, found.repeat_penalty) == (0.3, 0, 1.4)
     assert found.samplers == (SamplerName.TOP_K, SamplerName.TEMPERATURE)
     assert (found.top_p, found.logit_bias) == (0.95, ((5, 1.0),))
+
+
+def test_long_words_cost_nothing_and_are_not_repeated() -> None:
+    """All of it is read in the event loop."""
+    long = "e" * 2_000_000
+    began = time.thread_time()
+    for samplers in (long, [long]):
+        with pytest.raises(InvalidRequest) as refused:
+            sampled(samplers=samplers)
+        assert len(refused.value.message) < 300
+    assert offered([Tool(type="!" * 2_000_000)], None).skipped == ("_" * 50,)
+    assert time.thread_time() - began < 0.1
 
 
 def test_samplers_are_read_as_llama_server_reads_them() -> None:

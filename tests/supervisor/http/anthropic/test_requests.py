@@ -68,11 +68,12 @@ async def test_an_answer_that_is_begun_is_continued() -> None:
 @pytest.mark.parametrize(
     ("choice", "expected", "parallel"),
     [
-        (None, None, True),
-        ({"type": "auto"}, "auto", True),
+        (None, None, None),
+        ({"type": "auto"}, "auto", None),
         ({"type": "auto", "disable_parallel_tool_use": True}, "auto", False),
-        ({"type": "any"}, "required", True),
-        ({"type": "none"}, "none", True),
+        ({"type": "any"}, "required", None),
+        ({"type": "any", "disable_parallel_tool_use": False}, "required", True),
+        ({"type": "none"}, "none", None),
         (
             {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
             ToolChoiceObject("function", ChosenFunction("f")),
@@ -80,7 +81,7 @@ async def test_an_answer_that_is_begun_is_continued() -> None:
         ),
     ],
 )
-def test_the_choice_of_tools_is_openai_s(choice: Any, expected: Any, parallel: bool) -> None:
+def test_the_choice_of_tools_is_openai_s(choice: Any, expected: Any, parallel: bool | None) -> None:
     found = read(tools=TOOLS, tool_choice=choice)
     assert found.tool_choice == expected
     assert found.parallel_tool_calls is parallel

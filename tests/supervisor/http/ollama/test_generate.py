@@ -33,6 +33,18 @@ async def test_a_stream_adds_up_to_the_whole_answer(speaking: Speaking) -> None:
     assert not any("eval_count" in line for line in streamed[:-1])
 
 
+@pytest.mark.parametrize("fields", [{"raw": True}, {"suffix": "s"}, {}])
+async def test_a_durable_prompt_is_not_the_answer_to_another_one(fields: dict[str, Any]) -> None:
+    headers = {"Idempotency-Key": "key", "Content-Type": "application/json"}
+    async with running() as service:
+        service.fleet.start_worker()
+        asked = [{"model": MODEL, "prompt": prompt, "stream": False, **fields} for prompt in "aab"]
+        first, again, other = [await service.post(PATH, body, headers=headers) for body in asked]
+    assert first.json["response"] == again.json["response"]
+    assert first.json["created_at"] == again.json["created_at"]
+    assert other.status == 400, other.body
+
+
 async def test_a_prompt_is_a_user_s_turn_and_system_stands_before_it() -> None:
     plain = await prompt_of(prompt="p")
     assert plain == ChatPrompt((ChatMessage("user", "p"),))

@@ -303,6 +303,18 @@ async def test_a_conversation_that_may_be_cut_loses_its_beginning(speaking: Spea
     assert (await respond(service, long, truncation="auto")).status == 400
 
 
+async def test_a_durable_conversation_that_was_cut_is_found_again(speaking: Speaker) -> None:
+    service = speaking("x")
+    given = [{"role": "user", "content": letter * (N_CTX // 3)} for letter in "abcdef"]
+    body = {"input": given, "truncation": "auto"}
+    sent = {"Idempotency-Key": "cut", "Content-Type": "application/json"}
+    first, again = [await service.post("/v1/responses", body, headers=sent) for _ in range(2)]
+    assert (first.status, again.status) == (200, 200)
+    assert first.json["id"] == again.json["id"]
+    other = await service.post("/v1/responses", body | {"input": given[1:]}, headers=sent)
+    assert (other.status, other.error["param"]) == (400, "Idempotency-Key")
+
+
 async def test_an_error_after_the_headers_is_the_end_of_the_stream() -> None:
     async with running(QUICK) as service:
         worker = service.fleet.start_worker(auto=False)

@@ -75,6 +75,15 @@ async def test_an_item_may_be_sent_as_a_reference(speaking: Speaker) -> None:
     assert (refused.status, refused.error["param"]) == (400, "input[1].id")
 
 
+async def test_references_do_not_make_a_conversation_of_any_size(speaking: Speaker) -> None:
+    """A few kilobytes may name a remembered item thousands of times."""
+    service = speaking("word " * 10_000)
+    first = await whole(service, "one")
+    given = [{"type": "item_reference", "id": first.output[0].id}] * 200
+    answer = await respond(service, given)
+    assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+
+
 async def test_a_response_that_is_not_to_be_stored_is_forgotten(speaking: Speaker) -> None:
     made = await whole(speaking("said"), store=False)
     assert (await speaking("x").get(f"/v1/responses/{made.id}")).status == 404

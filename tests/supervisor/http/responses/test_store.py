@@ -4,12 +4,13 @@ import msgspec
 import pytest
 
 from gpufc.config import LimitsConfig
+from gpufc.errors import RequestTooLarge
 from gpufc.sampling import SamplingParams
 from supervisor.http.responses.answer import Reply, ResponseObject, echo_of
 from supervisor.http.responses.fields import Item, ResponsesFields
 from supervisor.http.responses.listing import listed
 from supervisor.http.responses.output_items import MessageItem, OutputText, Status
-from supervisor.http.responses.store import Memories, Memory, Remembered, remembered
+from supervisor.http.responses.store import Memories, Memory, Recall, Remembered, remembered
 
 ECHO = echo_of(ResponsesFields(), SamplingParams(seed=1))
 
@@ -38,7 +39,7 @@ def test_a_response_is_found_with_its_items() -> None:
     assert (given.role, given.content) == ("user", "hi")
     assert given.id
     assert (said.kind, said.role, said.id) == ("message", "assistant", "msg_a")
-    assert made.find_item("msg_a") == said
+    assert Recall(made, 1 << 20).item("msg_a") == said
     assert made.find("resp_b") is made.find_item("msg_b") is made.find_item("") is None
 
 
@@ -70,6 +71,21 @@ def test_a_response_that_is_kept_again_counts_once() -> None:
     made.keep(kept("a", "long " * 100))
     made.keep(kept("a"))
     assert (len(made), made.n_bytes) == (1, kept("a").n_bytes)
+
+
+def test_a_request_recalls_no_more_than_its_share() -> None:
+    made = memory()
+    made.keep(kept("a"))
+    size = len(made.find_item("msg_a") or b"")
+    recall = Recall(made, 2 * size)
+    assert recall.item("msg_a") == recall.item("msg_a")
+    with pytest.raises(RequestTooLarge):
+        recall.item("msg_a")
+    found = made.find("resp_a")
+    assert found is not None
+    assert Recall(made, found.n_bytes_said).response("resp_a") == [*found.inputs, *found.outputs]
+    with pytest.raises(RequestTooLarge):
+        Recall(made, found.n_bytes_said - 1).response("resp_a")
 
 
 def test_what_is_forgotten_leaves_nothing() -> None:

@@ -1,0 +1,50 @@
+"""`GET /metrics`: the figures of `/stats` as Prometheus' series (`API.md` has their names)."""
+
+import asyncio
+import os
+import time
+
+from aiohttp import web
+
+import gpufc
+from supervisor.dispatch.dispatcher import Occupancy
+from supervisor.fleet.process import rss_bytes_of
+from supervisor.http.edge.context import Services, services
+from supervisor.metrics.figures import AdapterUsage, Figures
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """All figures as Prometheus' text."""
+    body, content_type = await asyncio.to_thread(_exposition, figures_of(services(request)))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def figures_of(front: Services) -> Figures:
+    """The figures now. Nothing changes them later. Does not block."""
+    dispatcher, fleet = front.dispatcher, front.fleet
+    models = fleet.models()
+    for model in models:
+        dispatcher.ledger.of(model)  # its counters begin at 0, before the first request
+    return Figures(
+        version=gpufc.__version__,
+        at=time.time(),
+        totals=dispatcher.ledger.totals(),
+        occupancies=dict.fromkeys(models, Occupancy(0, 0)) | dispatcher.occupancies(),
+        adapters={
+            model: AdapterUsage(loaded, *dispatcher.adapters_in_use(model))
+            for model in models
+            if (loaded := fleet.adapters(model))
+        },
+        workers=fleet.workers(),
+        spares=fleet.spares(),
+        restarts=fleet.restarts_total,
+        machine=front.devices.snapshot() if front.devices else None,
+        front_rss_bytes=rss_bytes_of(os.getpid()),
+    )
+
+
+def _exposition(figures: Figures) -> tuple[bytes, str]:
+    """In a thread: it takes milliseconds, and the first call loads a library."""
+    from supervisor.metrics.exposition import CONTENT_TYPE, exposition
+
+    return exposition(figures), CONTENT_TYPE

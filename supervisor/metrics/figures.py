@@ -1,0 +1,38 @@
+"""The figures that the series are made from, as the front's parts report them."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from supervisor.devices.snapshot import Snapshot
+from supervisor.dispatch.dispatcher import Occupancy
+from supervisor.dispatch.ledger import ModelTotals
+from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.port import SpareStatus, WorkerStatus
+
+
+class AdapterUsage(Struct, frozen=True):
+    """The names of one model's LoRA adapters: loaded, of running and of waiting sequences."""
+
+    loaded: tuple[str, ...]
+    running: frozenset[str]
+    waiting: frozenset[str]
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """All figures at one moment; mappings are by model.
+
+    `totals` and `occupancies` have every served model. `restarts` count replacements of engines by
+    the end of the process before. `at` is unix time in seconds.
+    """
+
+    version: str
+    at: float
+    totals: Mapping[str, ModelTotals]
+    occupancies: Mapping[str, Occupancy]
+    adapters: Mapping[str, AdapterUsage]
+    workers: Sequence[WorkerStatus]
+    spares: Sequence[SpareStatus]
+    restarts: Mapping[Reason, int]
+    machine: Snapshot | None
+    front_rss_bytes: int

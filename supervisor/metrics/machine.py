@@ -1,0 +1,88 @@
+"""The series of the fleet, the devices and the host."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import Metric
+
+from supervisor.devices.snapshot import Device, Host
+from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.states import WorkerState
+from supervisor.metrics.figures import Figures
+from supervisor.metrics.series import counter, gauge
+
+_DEVICE: tuple[tuple[str, str, Callable[[Device], float | None]], ...] = (
+    ("gpu_utilization_ratio", "The busy part of the time.", lambda one: one.utilization),
+    ("gpu_memory_used_bytes", "Used memory.", lambda one: one.memory_used_bytes),
+    ("gpu_memory_total_bytes", "All memory.", lambda one: one.memory_total_bytes),
+    ("gpu_temperature_celsius", "Temperature.", lambda one: one.temperature_celsius),
+    ("gpu_power_watts", "Power draw.", lambda one: one.power_watts),
+    ("gpu_power_limit_watts", "The limit of the power draw.", lambda one: one.power_limit_watts),
+)
+
+_HOST: tuple[tuple[str, str, Callable[[Host], float]], ...] = (
+    (
+        *("host_memory_available_bytes", "Memory that processes can still get."),
+        lambda host: host.memory_available_bytes,
+    ),
+    (
+        *("host_memory_total_bytes", "Memory of the machine, or of the cgroup if less."),
+        lambda host: host.memory_total_bytes,
+    ),
+    (
+        *("host_cpu_utilization_ratio", "The used part of all processors."),
+        lambda host: host.cpu_percent / 100,
+    ),
+)
+
+
+def of_machine(figures: Figures) -> Iterator[Metric]:
+    """Accelerators and host. A figure that a driver does not have is no series."""
+    devices = figures.machine.devices if figures.machine else ()
+    for name, text, read in _DEVICE:
+        found = [([str(one.index), one.name, one.kind], read(one)) for one in devices]
+        values = [(labels, value) for labels, value in found if value is not None]
+        yield gauge(name, text, ["gpu", "name", "kind"], values)
+    hosts = [figures.machine.host] if figures.machine else []
+    for name, text, of_host in _HOST:
+        yield gauge(name, text, [], [([], of_host(host)) for host in hosts])
+
+
+def of_workers(figures: Figures) -> Iterator[Metric]:
+    """The engines and all processes."""
+    workers = figures.workers
+    yield counter(
+        "engine_restarts",
+        "Replacements of engines, by the end of the process before.",
+        ["reason"],
+        [([reason], figures.restarts.get(reason, 0)) for reason in Reason],
+    )
+    yield gauge(
+        "worker_state",
+        "1 for the state that the worker is in.",
+        ["model", "worker", "state"],
+        [
+            ([row.model, row.name, state], row.state is state)
+            for row in workers
+            for state in WorkerState
+        ],
+    )
+    yield gauge(
+        "kv_cache_usage_ratio",
+        "The used part of the KV cells.",
+        ["model", "worker"],
+        [
+            ([row.model, row.name], row.engine.kv_cells_used / row.facts.kv_cells)
+            for row in workers
+            if row.engine and row.facts and row.facts.kv_cells
+        ],
+    )
+    yield gauge(
+        "process_resident_memory_bytes",
+        "Resident memory: of the front, of each worker, of all spare processes.",
+        ["role", "worker"],
+        [
+            (["front", ""], figures.front_rss_bytes),
+            *((["worker", row.name], row.rss_bytes) for row in workers),
+            (["spare", ""], sum(row.rss_bytes for row in figures.spares)),
+        ],
+    )
