@@ -17,6 +17,10 @@ from engine_worker.text.stop_matcher import SpecialSplit
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.protocol import Generate
 
+MAX_PROMPT_LOGPROBS = 131_072
+"""Log probabilities of one prompt, those of the best tokens in each place included. They travel in
+one message, and the front writes them at once."""
+
 
 def sequence_of(
     spec: Generate,
@@ -52,6 +56,8 @@ def sequence_of(
             raise InvalidRequest("a token id is outside the vocabulary", param=param)
     if spec.logprobs is not None and spec.logprobs.n_top >= facts.n_vocab:
         raise InvalidRequest("the vocabulary has fewer tokens", param="top_logprobs")
+    if spec.logprobs is not None and spec.logprobs.prompt:
+        _require_scorable(len(spec.prompt_tokens), spec.logprobs.n_top)
     unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
     if unknown is not None:
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
@@ -73,6 +79,15 @@ def sequence_of(
         max_prompt_rows=max_prompt_rows,
         rule_mask=RuleMask.of(spec.rules, facts.n_vocab, backend.end_tokens),
     )
+
+
+def _require_scorable(n_tokens: int, n_top: int) -> None:
+    if n_tokens * (1 + n_top) > MAX_PROMPT_LOGPROBS:
+        raise InvalidRequest(
+            f"with {n_top} log probabilities for each token, a prompt that is scored has at most"
+            f" {MAX_PROMPT_LOGPROBS // (1 + n_top)} tokens",
+            param="logprobs",
+        )
 
 
 def _apart(spec: Generate) -> Generate:

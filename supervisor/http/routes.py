@@ -181,7 +181,6 @@ def require_place(request: web.Request, route: Route) -> None:
     """Raises `Overloaded` if the connection is in the reserve and the route is not short, or if the
     route's sequences could not wait now, and `RateLimited` by the key's limits."""
     front = services(request)
-    require_rate(request, route)
     if not route.short and getattr(request.protocol, "is_in_reserve", False):
         raise Overloaded(
             "There are too many connections",
@@ -189,3 +188,4 @@ def require_place(request: web.Request, route: Route) -> None:
         )
     if route.queues and not durable.is_known(request):
         front.dispatcher.require_room(request[PRINCIPAL])
+    require_rate(request, route)  # last: a request that is refused costs its key nothing

@@ -1,12 +1,13 @@
 """The fleet as a principal with a list of models sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from gpufc.config import Replay
 from gpufc.errors import ModelNotFound, PermissionDenied
 from gpufc.sampling import SamplingFields
 from supervisor.dispatch.port import ServedFleet
+from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.port import Condition, SpareStatus, WorkerStatus
 
 
@@ -49,6 +50,10 @@ class AllowedModels:
 
     def adapters(self, model: str) -> tuple[str, ...]:
         return self._fleet.adapters(model)
+
+    @property
+    def restarts_total(self) -> Mapping[Reason, int]:
+        return self._fleet.restarts_total
 
     def workers(self) -> list[WorkerStatus]:
         return self._fleet.workers()

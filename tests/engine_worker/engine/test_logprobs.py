@@ -12,9 +12,10 @@ import pytest
 
 from engine_worker.backend.fake.backend import LOGIT, FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS, GENERATED, N_VOCAB, expected_tokens, tokenize
+from engine_worker.engine.admission import MAX_PROMPT_LOGPROBS
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
-from gpufc.protocol import Delta, FinishReason, Generate, LogprobsWanted, TokenLogprobs
+from gpufc.protocol import Delta, FinishReason, Generate, LogprobsWanted, Refused, TokenLogprobs
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.text.sequences import spec
 
@@ -180,6 +181,17 @@ def test_a_prompt_alone_is_scored_without_a_generated_token() -> None:
     (only,) = run.deltas(1)
     assert (only.tokens, only.text, only.finish) == ((), "", FinishReason.LENGTH)
     check(only.prompt_logprobs[1:], words, 1)
+
+
+def test_a_prompt_with_too_many_is_refused() -> None:
+    run = EngineRun(backend())
+    most = MAX_PROMPT_LOGPROBS // 256
+    for n_tokens, request in ((most, 1), (most + 1, 2)):
+        words = (97,) * n_tokens
+        run.run(asked(request, words, n_top=255, max_tokens=0, of_prompt=True))
+    assert len(run.deltas(1)[0].prompt_logprobs) == most
+    (refused,) = [message for message in run.messages if isinstance(message, Refused)]
+    assert (refused.request, refused.param) == (2, "logprobs")
 
 
 def test_a_prompt_that_is_scored_reuses_no_prefix() -> None:

@@ -16,11 +16,12 @@ from supervisor.access import store
 from supervisor.access.keys import Key, KeyList, digest
 from supervisor.access.ring import LOOK_S, KeyRing
 from supervisor.dispatch.request import Scope
+from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.http import routes
 from supervisor.http.edge.credentials import NO_KEY, WRONG_KEY, by_keys
 from supervisor.http.routes import ROUTES, spellings
 from tests.supervisor.access.test_keys import Clock, key
-from tests.supervisor.dispatch.fakes import MODEL, FakeWorker
+from tests.supervisor.dispatch.fakes import MODEL, OK, FakeWorker
 from tests.supervisor.http.conftest import Answer, Service
 
 JSON = {"Content-Type": "application/json"}
@@ -197,6 +198,13 @@ async def test_a_key_of_other_models_sees_and_uses_none_here(tmp_path: Path) -> 
             assert answer.status == 403, path
 
 
+async def test_a_key_of_some_models_reads_the_figures(tmp_path: Path) -> None:
+    reader = key("reader", scopes=(Scope.READ,), models=("other",))
+    async with keyed(tmp_path, reader) as made:
+        for path in ("/stats", "/metrics"):
+            assert (await made.ask("GET", path, {"x-api-key": "reader"})).status == 200
+
+
 async def test_requests_a_minute_are_a_429_with_the_wait(tmp_path: Path) -> None:
     async with keyed(tmp_path, key("a", requests_per_minute=2), key("b")) as made:
         assert [(await made.complete("a")).status for _ in range(2)] == [200, 200]
@@ -211,6 +219,15 @@ async def test_requests_a_minute_are_a_429_with_the_wait(tmp_path: Path) -> None
         made.clock.now += 30.1
         assert (await made.complete("a")).status == 200
         assert made.service.dispatcher.ledger.requests.rejected == 1
+
+
+async def test_a_request_that_has_no_room_costs_its_key_nothing(tmp_path: Path) -> None:
+    async with keyed(tmp_path, key("a", requests_per_minute=1)) as made:
+        fleet = made.service.fleet
+        fleet.change(Condition(ConditionStatus.FAILED, "it failed", 5.0))
+        assert [(await made.complete("a")).status for _ in range(3)] == [503, 503, 503]
+        fleet.change(OK)
+        assert [(await made.complete("a")).status for _ in range(2)] == [200, 429]
 
 
 async def test_tokens_a_minute_count_prompts_and_answers(tmp_path: Path) -> None:
