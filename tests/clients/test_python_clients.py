@@ -24,7 +24,8 @@ TYPED = '<tool_call>\n{"name": "Person", "arguments": {"name": "Ann", "age": 31}
 
 LANGCHAIN = ("langchain-openai", "langchain-anthropic", "langchain-ollama")
 LLAMA_INDEX = ("llama-index-llms-openai-like", "llama-index-llms-ollama")
-PYDANTIC_AI = ("pydantic-ai-slim[openai,anthropic]",)
+# its adapter makes an instance of a type that is a union from 2 on
+PYDANTIC_AI = ("pydantic-ai-slim[openai,anthropic]", "anthropic<2")
 CHATS = [
     *(("chat_litellm.py", model, ("litellm",)) for model in (
         "openai/default", "anthropic/claude-x", "ollama_chat/default"

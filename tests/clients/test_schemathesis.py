@@ -16,7 +16,7 @@ SETTINGS = """
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 501, 503]
 """
 CHECKS = ["not_a_server_error", "response_schema_conformance", "content_type_conformance"]
-LIMITS = ["--max-examples", "20", "--max-time", "150", "--request-timeout", "60", "--workers", "2"]
+LIMITS = ["--max-examples", "20", "--max-time", "400", "--request-timeout", "60", "--workers", "2"]
 
 
 @pytest.mark.timeout(600)

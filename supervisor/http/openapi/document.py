@@ -79,7 +79,8 @@ def _operation(each: Described, refs: Mapping[int, Json]) -> Json:
     if spec.answer is not None:
         content["application/json"] = {"schema": refs[id(spec.answer)]}
     if spec.stream is not None:
-        content[spec.stream] = {"schema": {"type": "string"}}
+        # no schema: validators hold each event to it, not the text
+        content[spec.stream] = {}
     answered: Json = {"description": each.summary}
     if content:
         answered["content"] = content
