@@ -144,7 +144,7 @@ class BlackBox:
             log=lines,
             python_stack=python_stack,
             c_stack=c_stack,
-            config=without_secrets(msgspec.to_builtins(self._config)),
+            config=without_secrets(msgspec.json.decode(msgspec.json.encode(self._config))),
             system_info=ready.facts.system_info if ready else "",
         )
 

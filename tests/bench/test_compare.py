@@ -181,6 +181,7 @@ def test_a_whole_comparison_with_real_processes(
     assert "| multiturn | first_token_p50_ms | gpufc: " in published
 
 
+@pytest.mark.slow
 def test_the_front_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "front.json"
     published = tmp_path / "RESULTS.md"

@@ -14,7 +14,7 @@ from tests.models.families import FAMILIES
 from tests.models.making import made
 from tests.service import Gains, service, wait_for
 
-QUICK = {"gemma3", "lfm2"}
+QUICK = {"lfm2"}
 ARCHITECTURES = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in FAMILIES
 ]

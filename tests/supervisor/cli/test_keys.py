@@ -21,7 +21,8 @@ class Keys:
         self.path = path
 
     def run(self, *words: str) -> Result:
-        return CliRunner().invoke(cli, ["keys", *words, "--keys-file", str(self.path)])
+        asked = ["keys", *words, "--keys-file", str(self.path)]
+        return CliRunner(env={"COLUMNS": "200"}).invoke(cli, asked)
 
     def add(self, *words: str) -> str:
         """The new key."""
