@@ -92,7 +92,13 @@ def test_a_schema_is_kept(client: anthropic.Anthropic) -> None:
     assert text.replace(" ", "").replace("\n", "") in {'{"city":"Oslo"}', '{"city":"Rome"}'}
 
 
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param({"type": "any"}, marks=pytest.mark.slow),
+        {"type": "tool", "name": "get_weather"},
+    ],
+)
 def test_a_choice_of_tools_is_kept(client: anthropic.Anthropic, choice: dict[str, str]) -> None:
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

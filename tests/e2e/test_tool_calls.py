@@ -58,7 +58,7 @@ def valid(name: str, arguments: str) -> BaseModel:
     return MODELS[name].model_validate_json(arguments)
 
 
-@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("choice", ["required", pytest.param(NAMED, marks=pytest.mark.slow)])
 def test_a_demanded_call_comes_with_arguments_of_its_type(
     client: openai.OpenAI, choice: Any
 ) -> None:

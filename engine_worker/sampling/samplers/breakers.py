@@ -63,8 +63,9 @@ class BreakerStore:
         found = self._found.get(text)
         if found is None:
             found = self._look_for(text.encode("utf-8", "replace")[:MAX_BREAKER_BYTES])
-            while len(self._found) >= MAX_KEPT:
-                self._found.pop(next(iter(self._found)), None)
+            # a copy, because the other thread may add or drop texts meanwhile
+            for oldest in list(self._found)[: 1 - MAX_KEPT]:
+                self._found.pop(oldest, None)
             self._found[text] = found
         return found
 
