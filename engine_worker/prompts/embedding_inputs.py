@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from engine_worker.prompts.known_tokens import require_known
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
@@ -97,7 +98,7 @@ class EmbeddingInputs:
                     found = found[:most]
                 found = found + self._tokenizer.last
             case TokenPrompt(found):
-                self._check(found)
+                require_known(found, self._facts.n_vocab, "input")
                 found = found[: self._facts.embedding_tokens] if truncate else found
             case PairPrompt():
                 found = self._pair(given, cancelled, truncate=truncate)
@@ -162,15 +163,6 @@ class EmbeddingInputs:
             apart=self._apart,
             cancelled=cancelled,
         )
-
-    def _check(self, tokens: Tokens) -> None:
-        n_vocab = self._facts.n_vocab
-        for token in (min(tokens, default=0), max(tokens, default=0)):
-            if not 0 <= token < n_vocab:
-                raise InvalidRequest(
-                    f"token id {token} is not in the model's vocabulary of {n_vocab}",
-                    param="input",
-                )
 
     def _least(self) -> Tokens:
         """What an empty input becomes: there must be a token to compute."""

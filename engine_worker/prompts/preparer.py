@@ -7,6 +7,7 @@ from typing import Protocol
 from engine_worker.prompts.conversation import Conversation, conversation, marked
 from engine_worker.prompts.embedding_inputs import require_generation
 from engine_worker.prompts.infill import infill_tokens
+from engine_worker.prompts.known_tokens import require_known
 from engine_worker.prompts.special_tokens import unused_mark
 from engine_worker.prompts.tokenizer import Apart, Tokenizer, TooManyTokens
 from gpufc.chat import ChatPrompt
@@ -90,7 +91,7 @@ class PromptPreparer:
             case InfillPrompt():
                 found = self._infill_tokens(prompt, limit, cancelled)
             case TokenPrompt(found):
-                self._check(found)
+                require_known(found, self._facts.n_vocab, "prompt")
         return found or self._bos()
 
     def _infill_tokens(
@@ -130,15 +131,6 @@ class PromptPreparer:
         special = self._tokenizer.special
         found = marked(given, lambda value: special.marked(value, mark))
         return (given, "") if found == given else (found, mark)
-
-    def _check(self, tokens: Tokens) -> None:
-        n_vocab = self._facts.n_vocab
-        for token in (min(tokens, default=0), max(tokens, default=0)):
-            if not 0 <= token < n_vocab:
-                raise InvalidRequest(
-                    f"token id {token} is not in the model's vocabulary of {n_vocab}",
-                    param="prompt",
-                )
 
     def _bos(self) -> Tokens:
         """What an empty prompt becomes: there must be a token to go on from."""

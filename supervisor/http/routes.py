@@ -1,5 +1,6 @@
 """The table of all routes and their scopes. Any other path is refused."""
 
+from collections.abc import Callable
 from functools import cache, wraps
 
 from aiohttp import web
@@ -150,7 +151,8 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
-    app[DESCRIPTION] = _description()
+    make: Callable[[], Description] = _description
+    app[DESCRIPTION] = make
     app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)

@@ -1,7 +1,7 @@
 """Each client's configuration for a service."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from supervisor.cli.clients.form import (
@@ -182,5 +182,3 @@ CLIENTS: Mapping[str, Client] = {
     "ollama": Client("Ollama's SDKs and tools", _ollama),
 }
 """By the name that `connect` takes."""
-
-Configure = Callable[[Served], Configuration]

@@ -1,5 +1,8 @@
 """`GET /openapi.json` and `/docs`."""
 
+import asyncio
+from collections.abc import Callable
+
 from aiohttp import web
 from msgspec import Struct
 
@@ -25,15 +28,17 @@ class Description(Struct, frozen=True):
         return cls(document, page(document))
 
 
-DESCRIPTION = web.AppKey("description", Description)
+DESCRIPTION: web.AppKey[Callable[[], Description]] = web.AppKey("description")
+"""Makes the description at its first call, which takes longer than the event loop may wait."""
 
 
 async def get_document(request: web.Request) -> web.Response:
     """This description, as an OpenAPI document."""
-    return json_response(request.app[DESCRIPTION].document)
+    description = await asyncio.to_thread(request.app[DESCRIPTION])
+    return json_response(description.document)
 
 
 async def get_page(request: web.Request) -> web.Response:
     """This description, as a page for people."""
-    text = request.app[DESCRIPTION].page
-    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
+    description = await asyncio.to_thread(request.app[DESCRIPTION])
+    return web.Response(text=description.page, content_type="text/html", headers=_HEADERS)
