@@ -22,7 +22,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus
+from supervisor.fleet.port import ConditionStatus, FleetListener
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
@@ -40,6 +40,7 @@ from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
+    from supervisor.plugins.plugins import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,9 @@ class Front:
         self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
+        if self._plugins is not None:
+            self.fleet.listener = _plugged(self.dispatcher, self._plugins)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -97,23 +101,27 @@ class Front:
             started_at=self.started_at,
             operator=self.operations,
             network=lambda: self._network.status() if self._network else None,
+            hooks=self._plugins,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
         app = create_web_app(self._services, authenticator)
         tls = self._certificate.context if self._certificate else None
         self.http = FrontRunner(app, config.limits, tls)
-        if config.fabric.server_addr is not None:
+        if config.fabric.server_addr is not None and not config.server.offline:
             self._network = _network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Raises `StartError` if the port is taken."""
+        """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
+        if self.config.server.offline:
+            _forbid_connections()
         works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
         self._upkeep = [asyncio.create_task(work) for work in works]
         try:
+            await self.load_plugins()
             if self._taker is None:
                 await self._listen()
                 await self.fleet.start()
@@ -165,9 +173,16 @@ class Front:
         await self.leave_network()
         await self.http.cleanup()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
+        if self._plugins is not None:
+            await self._plugins.stop()
         for work in self._upkeep:
             work.cancel()
         self.runtime.cleanup()
+
+    async def load_plugins(self) -> None:
+        """Start the plugins, if there are any. Raises `ConfigError`. Entering does it, too."""
+        if self._plugins is not None:
+            await self._plugins.start()
 
     # the network
 
@@ -291,6 +306,27 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def _plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
+    if not config.plugins.plugins:
+        return None
+    from supervisor.plugins.plugins import Plugins
+
+    return Plugins(config, logs, dispatcher)
+
+
+def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
+    from supervisor.plugins.listener import PluggedListener
+
+    return PluggedListener(dispatcher, plugins)
+
+
+def _forbid_connections() -> None:
+    """Offline mode, for this process and its loop."""
+    from supervisor import offline
+
+    offline.forbid(asyncio.get_running_loop())
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
 from gpufc.config.admission import AdmissionConfig
-from gpufc.config.fabric import FabricConfig
+from gpufc.config.downloads import DownloadsConfig
+from gpufc.config.fabric import FabricConfig, NetworkShare
 from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
 from gpufc.config.model import (
@@ -29,6 +30,7 @@ from gpufc.config.model import (
     Speculation,
     SplitMode,
 )
+from gpufc.config.plugins import OnError, PluginConfig, PluginsConfig
 from gpufc.config.server import LogLevel, ServerConfig
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "AdmissionConfig",
     "BackendKind",
     "Config",
+    "DownloadsConfig",
     "FabricConfig",
     "FlashAttention",
     "FleetConfig",
@@ -45,6 +48,10 @@ __all__ = [
     "LimitsConfig",
     "LogLevel",
     "ModelConfig",
+    "NetworkShare",
+    "OnError",
+    "PluginConfig",
+    "PluginsConfig",
     "Replay",
     "ServerConfig",
     "Speculation",
@@ -72,14 +79,19 @@ class Config(Struct, frozen=True, kw_only=True):
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
     fabric: FabricConfig = FabricConfig()
+    plugins: PluginsConfig = PluginsConfig()
+    downloads: DownloadsConfig = DownloadsConfig()
 
     def model_folders(self) -> list[str]:
         """Folders from which models may be loaded over HTTP.
 
-        By default the folders of the models at start, but never the root folder: a container may
-        have its model there.
+        By default the folders of the models at start and a configured `models_dir`, but never the
+        root folder: a container may have its model there.
         """
         if self.server.model_dirs is not None:
             return [folder for folder in self.server.model_dirs.split(":") if folder]
         paths = [Path(model.model_path) for model in self.models.values() if model.model_path]
-        return list(dict.fromkeys(str(path.parent) for path in paths if path.parents[1:]))
+        folders = [path.parent for path in paths if path.parents[1:]]
+        if self.downloads.models_dir is not None:
+            folders.append(self.downloads.folder)
+        return list(dict.fromkeys(map(str, folders)))

@@ -26,6 +26,7 @@ COMMANDS = {
     "logs": "supervisor.cli.logs",
     "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
+    "pull": "supervisor.cli.pull",
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
     "fabric": "supervisor.cli.fabric",

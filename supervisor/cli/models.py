@@ -1,21 +1,27 @@
-"""`models`: lists the served models."""
+"""`models`: lists the served models. Its subcommands are about files (`model_folder.py`)."""
 
 import json
 
 import click
 
+from supervisor.cli.model_folder import inspect_command, remove_command
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("models")
+@click.group(
+    "models", invoke_without_command=True, short_help="The served models; inspect and rm for files."
+)
+@click.pass_context
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 @setting_options(["runtime_dir"])
-def command(as_json: bool, runtime_dir: str | None) -> None:
+def command(ctx: click.Context, as_json: bool, runtime_dir: str | None) -> None:
     """List the models that the running front serves.
 
     A request selects a model by this name in its `model` field.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from supervisor.cli.terminal import columns, table
     from supervisor.control.client import ControlClient
 
@@ -34,3 +40,7 @@ def command(as_json: bool, runtime_dir: str | None) -> None:
         click.echo(json.dumps(rows, indent=2))
     elif rows:
         click.echo("\n".join(table(rows, columns(), ("workers", "context"))))
+
+
+command.add_command(inspect_command)
+command.add_command(remove_command)

@@ -40,6 +40,7 @@ from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import Account, GenerationRequest, Principal
+from supervisor.dispatch.router import Load
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
@@ -280,6 +281,10 @@ class Dispatcher:
         """The names of the LoRA adapters of a model's running sequences, and of waiting ones."""
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
+
+    def loads(self, model: str) -> dict[str, Load]:
+        """The load of each worker of a model that takes new sequences, by its name."""
+        return self._group(model).loads()
 
     @property
     def now(self) -> float:

@@ -42,6 +42,7 @@ from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.router import Load
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
@@ -98,6 +99,10 @@ class ModelGroup:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def loads(self) -> dict[str, Load]:
+        """The load of each worker that takes new sequences, by its name."""
+        return self._pool.loads()
+
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
         running, waiting = set[str](), set[str]()
@@ -129,7 +134,8 @@ class ModelGroup:
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
-        self.admission.accept([log.no for log in logs], principal.owner)
+        numbers = [log.no for log in logs]
+        self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
@@ -224,7 +230,7 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to)
+            return self._pool.with_room(job.bound_to, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker

@@ -70,14 +70,24 @@ class WorkerPool:
         """Whether an open worker could take such a sequence."""
         return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
-    def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
-        """The worker for the next such sequence; None if all are full."""
-        loads = (
-            Load(worker.epoch, self._outstanding[worker.epoch], self._capacity)
-            for worker in self._eligible(fingerprint)
-        )
-        epoch = least_outstanding(loads)
+    def with_room(
+        self, fingerprint: str | None, preferred: str | None = None
+    ) -> WorkerHandle | None:
+        """The worker for the next such sequence: the one of the preferred name, if it has room, or
+        the least busy one. None if all are full."""
+        workers = list(self._eligible(fingerprint))
+        wanted = [one for one in workers if one.name == preferred] if preferred else []
+        epoch = least_outstanding(map(self._load, wanted))
+        if epoch is None:
+            epoch = least_outstanding(map(self._load, workers))
         return None if epoch is None else self._workers[epoch]
+
+    def loads(self) -> dict[str, Load]:
+        """The load of each open worker, by its name."""
+        return {worker.name: self._load(worker) for worker in self._eligible(None)}
+
+    def _load(self, worker: WorkerHandle) -> Load:
+        return Load(worker.epoch, self._outstanding[worker.epoch], self._capacity)
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""

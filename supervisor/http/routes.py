@@ -148,7 +148,8 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     def guard(request: web.Request, rule: Rule) -> None:
         require_place(request, table[rule])
 
-    app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
+    identify = front.hooks.identify if front.hooks is not None else None
+    app.middlewares.extend([boundary, access(scopes, authenticator, guard, identify)])
     app.on_response_prepare.append(add_headers)
     app[SERVICES] = front
     make: Callable[[], Description] = _description

@@ -4,6 +4,7 @@ from prometheus_client import Metric
 
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.machine import of_machine, of_workers
+from supervisor.metrics.network import of_network
 from supervisor.metrics.requests import of_requests
 from supervisor.metrics.series import gauge
 
@@ -14,5 +15,6 @@ def families(figures: Figures) -> list[Metric]:
         *of_requests(figures),
         *of_workers(figures),
         *of_machine(figures),
+        *of_network(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),
     ]

@@ -1,7 +1,7 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,7 +14,8 @@ from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.request import Principal
+from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
@@ -40,13 +41,29 @@ class Operator(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """The plugins (`supervisor.plugins.plugins.Plugins`)."""
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """As `Dispatcher.submit`."""
+        ...
+
+    async def identify(self, headers: Mapping[str, str], address: str) -> Principal | None:
+        """The principal that a plugin names. Raises `AuthenticationFailed`."""
+        ...
+
+    def summary(self) -> Sequence[Struct]:
+        """The rows of `/stats`."""
+        ...
+
+
 def _no_network() -> None:
     """For a front that has joined no network."""
 
 
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
-    the state of the network client, if there is one."""
+    the state of the network client, if there is one. Requests enter by `submit`."""
 
     config: Config
     fleet: ServedFleet
@@ -56,6 +73,13 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    hooks: Hooks | None = None
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""
+        if self.hooks is None:
+            return self.dispatcher.submit(request, principal)
+        return self.hooks.submit(request, principal)
 
 
 SERVICES = web.AppKey("services", Services)

@@ -112,9 +112,11 @@ def access(
     rules: Mapping[Rule, Scope | None],
     authenticator: Authenticator,
     guard: Callable[[web.Request, Rule], None],
+    identify: Callable[[Mapping[str, str], str], Awaitable[Principal | None]] | None = None,
 ) -> Middleware:
     """Lets a request through if the table allows its principal the route, and `guard` does not
-    raise. The body is unread then."""
+    raise. The body is unread then. `identify` goes before the authenticator: it may name the
+    principal by headers and address."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -130,6 +132,8 @@ def access(
         if scope is not PUBLIC:
             # a connection may bring its principal; its requests' headers mean nothing here then
             known: Principal | None = getattr(request.protocol, "principal", None)
+            if known is None and identify is not None:
+                known = await identify(request.headers, request.remote or "")
             principal = known or authenticator.identify(request)
             if not principal.may(scope):
                 raise _refusal(principal, scope, authenticator.remedy)

@@ -65,7 +65,7 @@ async def generate(
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
     wanted = accepted(services(request), request[REQUEST_ID], body, asked, biases)
-    stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
+    stream = services(request).submit(wanted, request[PRINCIPAL])
     try:
         return await _send(request, body, stream, stream, dialect, asked.headers)
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 
+import msgspec
 from aiohttp import web
 
 import gpufc
@@ -40,6 +41,7 @@ def figures_of(front: Services) -> Figures:
         restarts=fleet.restarts_total,
         machine=front.devices.snapshot() if front.devices else None,
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        network=msgspec.to_builtins(front.network()),
     )
 
 

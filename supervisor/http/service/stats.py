@@ -30,6 +30,7 @@ def document(front: Services) -> dict[str, Any]:
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
         "network": msgspec.to_builtins(front.network()),
+        "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
