@@ -82,6 +82,7 @@ def team_for(
     An exact replay computes with what the first computation had, so its threads stay.
     """
     n_threads = int(bindings.llama_n_threads(context))
-    if on_device or n_threads == 1 or config.replay is Replay.EXACT:
+    is_fixed = config.replay is Replay.EXACT or not config.share_cores
+    if on_device or n_threads == 1 or is_fixed:
         return AllThreads(bindings)
     return SharingTeam(bindings, n_threads, int(bindings.llama_n_threads_batch(context)))
