@@ -13,6 +13,3 @@ class LeastOutstanding:
 
     def sent(self, arrival: Arrival, worker: Epoch) -> None:
         """Nothing to remember."""
-
-    def lost(self, worker: Epoch) -> None:
-        """Nothing to forget."""

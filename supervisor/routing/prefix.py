@@ -11,7 +11,7 @@ MAX_BLOCKS = 256
 """Blocks after these are not told apart: two prompts that agree so far share nearly all work."""
 
 
-def prefix_of(tokens: Tokens, *shared_by: Hashable) -> tuple[int, ...]:
+def prefix_of(tokens: Tokens, shared_by: Hashable) -> tuple[int, ...]:
     """A hash for each whole block, of all tokens up to its end.
 
     `shared_by` is what a cached prefix is shared by besides its tokens: the scope, the adapters.

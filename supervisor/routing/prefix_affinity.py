@@ -24,7 +24,8 @@ class PrefixAffinity:
     least busy worker gets the sequence, and a copy of the prefix with it.
 
     What a worker has cached is not known here, only what it was sent: an engine may have dropped it
-    meanwhile. That costs a prefill, as on any other worker.
+    meanwhile. That costs a prefill, as on any other worker. Entries of a worker that is gone are
+    passed over, and go when newer ones push them out.
     """
 
     def __init__(self, max_prefixes: int = MAX_PREFIXES) -> None:
@@ -63,9 +64,6 @@ class PrefixAffinity:
             holders.move_to_end(block)
         while len(holders) > self._max_prefixes:
             holders.popitem(last=False)
-
-    def lost(self, worker: Epoch) -> None:
-        """Its entries are passed over from now on, and go when newer ones push them out."""
 
 
 def _within_guard(load: Load, floor: int) -> bool:

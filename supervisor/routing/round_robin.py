@@ -13,6 +13,3 @@ class RoundRobin:
 
     def sent(self, arrival: Arrival, worker: Epoch) -> None:
         """Nothing to remember: the loads keep the turns."""
-
-    def lost(self, worker: Epoch) -> None:
-        """Nothing to forget."""

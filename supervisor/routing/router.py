@@ -26,7 +26,6 @@ class Router:
     def remove(self, worker: Epoch) -> None:
         """The worker is gone, or takes no more sequences."""
         self.loads.remove(worker)
-        self._strategy.lost(worker)
 
     def choose(self, arrival: Arrival) -> Epoch | None:
         """The worker for a sequence; None if all are full."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gpufc.routing import Routing
+from gpufc.config import Routing
 from supervisor.routing.least_outstanding import LeastOutstanding
 from supervisor.routing.port import Strategy
 from supervisor.routing.prefix_affinity import PrefixAffinity
