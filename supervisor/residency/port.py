@@ -142,3 +142,15 @@ class Refuse(Struct, frozen=True):
 
 
 Action = Load | Evict | Close | Reopen | Wait | Refuse
+
+
+class State(StrEnum):
+    """A model's state, the words of `/v1/models`."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    UNLOADING = "unloading"
+    FAILED = "failed"
+    """It cools down after a load that failed."""
