@@ -262,15 +262,17 @@ class Simulation:
             self.post(self.woken_at, "sample")
 
 
+LRU = "least recently used"
 VARIANTS: dict[str, tuple[str, Rules]] = {
-    "LRU": ("least recently used", Rules()),
+    "LRU": (LRU, Rules()),
     "LFU": ("least frequently used", Rules()),
     "greedy dual": ("cheapest to reload", Rules()),
-    "LRU, no stay": ("least recently used", Rules(min_stay_s=0.0, stay_per_load=0.0)),
-    "LRU, stay 60 s": ("least recently used", Rules(min_stay_s=60.0)),
-    "LRU, patience 1 s": ("least recently used", Rules(patience_s=1.0)),
-    "LRU, patience 30 s": ("least recently used", Rules(patience_s=30.0)),
-    "LRU, never closes": ("least recently used", Rules(patience_s=1e9)),
+    "LRU, no stay": (LRU, Rules(min_stay_s=0.0, stay_per_load=0.0)),
+    "LRU, stay 0.5 loads": (LRU, Rules(min_stay_s=0.0, stay_per_load=0.5)),
+    "LRU, stay 3 loads": (LRU, Rules(min_stay_s=10.0, stay_per_load=3.0)),
+    "LRU, patience 1 s": (LRU, Rules(patience_s=1.0)),
+    "LRU, patience 30 s": (LRU, Rules(patience_s=30.0)),
+    "LRU, never closes": (LRU, Rules(patience_s=1e9)),
 }
 
 
@@ -278,11 +280,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1200.0)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", default="", help="variants whose names hold this text")
     options = parser.parse_args()
     print("| mix | policy | loads | waited | mean | p99 | longest | refused | decision, ms |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, mix in MIXES.items():
         for variant, (order, rules) in VARIANTS.items():
+            if options.only not in variant:
+                continue
             runs = [
                 Simulation(rules, order, seed).run(mix, options.seconds, seed)
                 for seed in range(options.seeds)

@@ -260,11 +260,11 @@ def simulate(
 
 
 LOADS = {
-    "CPU, 135M": {"light": Load(3, 4.0), "medium": Load(6, 4.0), "heavy": Load(16, 4.0)},
+    "CPU, 135M": {"light": Load(3, 4.0), "medium": Load(6, 4.0), "heavy": Load(12, 4.0)},
     "GPU, 8B": {
         "light": Load(40, 4.0, system=2000, message=200, answer=150),
-        "medium": Load(160, 4.0, system=2000, message=200, answer=150),
-        "heavy": Load(320, 4.0, system=2000, message=200, answer=150),
+        "medium": Load(80, 4.0, system=2000, message=200, answer=150),
+        "heavy": Load(160, 4.0, system=2000, message=200, answer=150),
     },
 }
 """Users for each replica, by the name of the load."""

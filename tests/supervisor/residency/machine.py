@@ -35,6 +35,7 @@ class Worker:
         self.taken = 0.0
         """The part of its memory that it has taken so far."""
         self.ready_at: float | None = None
+        self.first_ready_at: float | None = None
         self.ends: list[float] = []
         self.closed = False
         self.leaves_at: float | None = None
@@ -138,6 +139,7 @@ class Machine:
             one.leaves_at = self.now + self.LEAVE_S
         else:
             one.ready_at = self.now
+            one.first_ready_at = one.first_ready_at or self.now
             self.residency.loaded(no, one.need, self.now)
 
     # the fleet
@@ -201,8 +203,8 @@ class Machine:
         if action.reason is EvictReason.ROOM:
             assert not self._is_pinned(action.model)
             assert action.newcomer is not None
-            assert one.ready_at is not None
-            assert self.now - one.ready_at >= self.rules.min_stay_s, "evicted before its stay"
+            assert one.first_ready_at is not None
+            assert self.now - one.first_ready_at >= self.rules.min_stay_s, "evicted before its stay"
         elif action.reason is EvictReason.EXPIRED:
             assert not self._is_pinned(action.model)
             assert not self.queues[action.model]

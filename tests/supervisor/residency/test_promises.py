@@ -33,12 +33,15 @@ events = st.lists(
     st.one_of(
         st.tuples(st.just("request"), st.sampled_from(MODELS)),
         st.tuples(st.just("advance"), st.sampled_from((0.1, 0.4, 1.0, 5.0))),
+        st.tuples(st.just("request"), st.sampled_from(MODELS)),
+        st.tuples(st.just("advance"), st.sampled_from((0.25, 1.0))),
         st.tuples(st.just("measure"), st.none()),
         st.tuples(st.just("die"), st.sampled_from(MODELS)),
         st.tuples(st.just("unload"), st.sampled_from(MODELS)),
         st.tuples(st.just("break"), st.sampled_from(MODELS)),
     ),
-    max_size=40,
+    min_size=20,
+    max_size=60,
 )
 
 
