@@ -73,6 +73,12 @@ class Config(Struct, frozen=True, kw_only=True):
     limits: LimitsConfig = LimitsConfig()
     fabric: FabricConfig = FabricConfig()
 
+    def is_preloaded(self, name: str) -> bool:
+        """Whether a model of `models` is loaded at the start: as configured, else the only one."""
+        model = self.models[name]
+        wanted = len(self.models) == 1 if model.preload is None else model.preload
+        return wanted or model.pinned
+
     def model_folders(self) -> list[str]:
         """Folders from which models may be loaded over HTTP.
 

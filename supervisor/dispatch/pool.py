@@ -1,7 +1,7 @@
 """The ready workers of one model, and how many sequences each has.
 
-A worker is *open* or *draining*. A draining worker only gets sequences that have begun on its
-fingerprint. A sequence that has not begun may run on any open worker.
+A worker is *open*, *closed* or *draining*. A closed or draining worker only gets sequences that
+have begun on its fingerprint. A sequence that has not begun may run on any open worker.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ class WorkerPool:
         self._workers: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
+        self._closed: set[Epoch] = set()
 
     def __bool__(self) -> bool:
         return bool(self._workers)
@@ -35,9 +36,17 @@ class WorkerPool:
         """It gets no new sequences from now on."""
         self._draining.add(worker.epoch)
 
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """It gets new sequences, or none."""
+        if is_open:
+            self._closed.discard(epoch)
+        elif epoch in self._workers:
+            self._closed.add(epoch)
+
     def remove(self, worker: WorkerHandle) -> None:
         del self._workers[worker.epoch], self._outstanding[worker.epoch]
         self._draining.discard(worker.epoch)
+        self._closed.discard(worker.epoch)
 
     def took(self, worker: WorkerHandle) -> None:
         """It has one sequence more."""
@@ -46,6 +55,11 @@ class WorkerPool:
     def gave_back(self, worker: WorkerHandle) -> None:
         """It has one sequence less."""
         self._outstanding[worker.epoch] -= 1
+
+    @property
+    def outstanding(self) -> dict[Epoch, int]:
+        """The sequences of each worker."""
+        return dict(self._outstanding)
 
     @property
     def n_beside(self) -> int:
@@ -92,7 +106,7 @@ class WorkerPool:
     def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
         for epoch, worker in self._workers.items():
             if fingerprint is None:
-                if epoch not in self._draining:
+                if epoch not in self._draining and epoch not in self._closed:
                     yield worker
             elif worker.facts.fingerprint == fingerprint:
                 yield worker

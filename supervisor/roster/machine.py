@@ -1,0 +1,53 @@
+"""The machine's free memory, as the residency needs it."""
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+from gpufc import cgroup
+from supervisor.devices.snapshot import Device, Snapshot
+from supervisor.residency.memory import Free
+
+Read = Callable[[], Free]
+
+
+class Machine:
+    """Reads the host at each call, and the devices from the monitor, which samples them."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot] | None = None) -> None:
+        self._snapshot = snapshot
+
+    def __call__(self) -> Free:
+        """What is free. `at` is the time of the oldest reading in it."""
+        memory, limits = psutil.virtual_memory(), cgroup.limits()
+        at, devices = time.monotonic(), ()
+        if self._snapshot is not None:
+            found = self._snapshot()
+            devices = found.devices
+            if devices:
+                at -= max((one.age_s or 0.0 for one in found.sources if one.name != "host"))
+        return Free(
+            at=at,
+            host_bytes=_least(memory.available, limits.memory_free_bytes),
+            total_host_bytes=_least(memory.total, limits.memory_bytes),
+            devices={device_name(one): _free(one) for one in devices if one.memory_total_bytes},
+            total_devices={
+                device_name(one): one.memory_total_bytes
+                for one in devices
+                if one.memory_total_bytes
+            },
+        )
+
+
+def device_name(device: Device) -> str:
+    """ggml's name of a device of the monitor."""
+    return f"{device.kind.upper()}{device.index}"
+
+
+def _free(device: Device) -> int:
+    return max(0, (device.memory_total_bytes or 0) - (device.memory_used_bytes or 0))
+
+
+def _least(value: int, limit: int | None) -> int:
+    return value if limit is None else min(value, limit)
