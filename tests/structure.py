@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
+    ("supervisor.residency", "supervisor.routing"),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
@@ -75,6 +76,8 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.residency": {"supervisor.residency.store"},
+    "supervisor.routing": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

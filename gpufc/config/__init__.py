@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
-from gpufc.config.admission import AdmissionConfig
+from gpufc.config.admission import AdmissionConfig, Routing
 from gpufc.config.fabric import FabricConfig
 from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
@@ -46,6 +46,7 @@ __all__ = [
     "LogLevel",
     "ModelConfig",
     "Replay",
+    "Routing",
     "ServerConfig",
     "Speculation",
     "SplitMode",

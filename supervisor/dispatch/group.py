@@ -7,8 +7,9 @@
                                                  ENDED ◀─Finished─ CANCELLING
 
 A cancelled sequence keeps its slot until its worker says that it has stopped. `admission`,
-`router`, `recovery` and `suspects` decide; this module applies their decisions to messages, and
-`delivery` handles the messages with tokens. No asyncio; the clock is an argument.
+`recovery`, `suspects` and the strategies of `supervisor.routing` decide; this module applies their
+decisions to messages, and `delivery` handles the messages with tokens. No asyncio; the clock is an
+argument.
 """
 
 import logging
@@ -78,7 +79,7 @@ class ModelGroup:
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
-        self._pool = WorkerPool(limits.max_concurrent_requests)
+        self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
         self._draining = DrainingLines()
         self._table = JobTable(
@@ -157,7 +158,7 @@ class ModelGroup:
         """Continue a sequence that another front has begun: its log has a prompt and tokens."""
         stream = self._table.open(log.request, [log], self._withdraw, lambda: self.facts)
         log.fingerprint = self.facts.fingerprint if self.facts else None
-        self._table.jobs[log.no].stage = Stage.READY
+        self._table.ready(log.no)
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
@@ -192,7 +193,7 @@ class ModelGroup:
         for log in logs:
             fingerprint = self._pool.fingerprint(answer.epoch)
             log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
-            self._table.jobs[log.no].stage = Stage.READY
+            self._table.ready(log.no)
             self.admission.prepared(log.no)
 
     def pump(self) -> None:
@@ -239,7 +240,7 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to)
+            return self._pool.with_room(job.bound_to, job.arrival)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -251,9 +252,7 @@ class ModelGroup:
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
-        self._pool.took(worker)
-        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
-        job.line = worker.line
+        self._table.attach(job, worker)
         if job.stream.timings.started(job.sent_at) and not job.log.tokens:
             self._ledger.queue.add(job.stream.timings.queue_s)
         message = to_generate(job.log, worker.epoch)
