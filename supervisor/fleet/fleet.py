@@ -97,6 +97,8 @@ class Fleet:
         self._successor: Condition | None = None
         self._names = ServedNames()
         self._groups: dict[str, Group] = {}
+        self._withdrawn: dict[str, Group] = {}
+        """Served no more, but they may have workers."""
         self._held = held
         for name, model in config.models.items():
             self.add(name, model)
@@ -105,19 +107,21 @@ class Fleet:
         """Serve one more model, without a worker. `name` is the beginning of its workers' names.
         Raises `ConfigError` if another model has its served name."""
         model = served_name(config)
-        if model in self._groups:
+        if model in self._groups or model in self._withdrawn:
             raise ConfigError(f"two models are to be served as {model!r}; rename one of them")
         self._names.serve(model, aliases(config), (*config.aliases, *adapter_names(config)))
         group = self._groups[model] = self._maker.group(name, model, config)
         return group
 
-    async def remove(self, model: str) -> None:
-        """Serve a model no more. It must have no worker."""
-        group = self._groups[model]
-        if group.places:
-            raise Overloaded(f"{model} is in memory", retry_after_s=1.0)
-        del self._groups[model]
+    def withdraw(self, model: str) -> None:
+        """Accept no more requests for a model. Its workers stay until `remove`."""
+        self._withdrawn[model] = self._groups.pop(model)
         self._names.forget(model)
+
+    async def remove(self, model: str) -> None:
+        """Forget a withdrawn model, which has no worker any more."""
+        group = self._withdrawn.pop(model)
+        self._maker.forget(group)
         await group.close()
 
     def group(self, model: str) -> Group:
@@ -147,10 +151,10 @@ class Fleet:
         if self._spares is not None:
             self._spares.end()
         if self._successor is None:
-            for group in self._groups.values():
+            for group in self._all_groups():
                 group.request_stop(now=now)
             await self._wait_stopped()
-        for group in self._groups.values():
+        for group in self._all_groups():
             await group.close()
         if self._spares is not None:
             await self._spares.wait_ended()
@@ -170,7 +174,12 @@ class Fleet:
     # another front takes over
 
     def holdings(self) -> Holdings:
-        """The workers to hand over. Raises `Overloaded` unless every place is settled."""
+        """The workers to hand over. Raises `Overloaded` unless every place is settled, and while
+        requests wait for a model that is not in memory."""
+        waits = (one for one in self._groups.values() if one.absence and not one.absence.is_failure)
+        if (waiting := next(waits, None)) is not None:
+            detail = waiting.condition().detail
+            raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
         return take_stock(
             self._places(),
             self._names.known(),
@@ -223,7 +232,7 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for group in self._groups.values():
+        for group in self._all_groups():
             await group.end_upkeep()
 
     async def _wait_stopped(self) -> None:
@@ -246,7 +255,8 @@ class Fleet:
         if not self._started:
             return Condition(ConditionStatus.LOADING, "not started yet", START_S)
         if model is not None:
-            return self._groups[self.resolve(model)].condition()
+            group = self._withdrawn.get(model) or self._groups[self.resolve(model)]
+            return group.condition()
         return of_models(self._groups.values())
 
     def models(self) -> list[str]:
@@ -303,6 +313,10 @@ class Fleet:
         for replacer in chosen:
             await self._lasting(self._renewed(replacer, replacer.restart(now=now, tell=tell)))
 
+    def to_be_swapped(self, name: str | None) -> str:
+        """The served name that a swap of `name` means. Raises `ModelNotFound`."""
+        return self._names.to_be_swapped(name)
+
     async def swap(
         self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
     ) -> None:
@@ -314,7 +328,7 @@ class Fleet:
         when the caller is cancelled.
         """
         self._require_ours()
-        model = self._names.to_be_swapped(name)
+        model = self.to_be_swapped(name)
         replacers = self._groups[model].replacers
         if not replacers:
             raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
@@ -338,7 +352,10 @@ class Fleet:
         await asyncio.shield(task)
 
     def _replacers(self) -> list[Replacer]:
-        return [replacer for group in self._groups.values() for replacer in group.replacers]
+        return [replacer for group in self._all_groups() for replacer in group.replacers]
+
+    def _all_groups(self) -> list[Group]:
+        return [*self._groups.values(), *self._withdrawn.values()]
 
     def _places(self) -> list[Place]:
         return [replacer.place for replacer in self._replacers()]

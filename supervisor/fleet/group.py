@@ -46,13 +46,16 @@ class Group:
 
     def __init__(
         self,
+        name: str,
         model: str,
         specs: Sequence[WorkerSpec],
         make: MakeReplacer,
         upkeep: Upkeep,
         clock: Callable[[], float],
     ) -> None:
-        """`model` is the served name; there is one of `specs` for each replica."""
+        """`name` is the beginning of its workers' names, `model` the served name. There is one of
+        `specs` for each replica."""
+        self.name = name
         self.model = model
         self.absence: Absence | None = None
         """Set by the roster, for a model without a worker."""
@@ -85,11 +88,16 @@ class Group:
     def n_replicas(self) -> int:
         return len(self._specs)
 
+    @property
+    def has_worker(self) -> bool:
+        """Whether any place has a ready worker."""
+        return any(place.has_worker for place in self.places)
+
     def condition(self) -> Condition:
         """Whether a token could be produced now, or after a load that the request begins."""
-        places = self.places
-        if places:
-            return of_group(place.condition() for place in places)
+        staying = self._staying
+        if staying:
+            return of_group(place.condition() for place in staying)
         absence = self.absence
         wait_s = absence.until - self._clock() if absence is not None else 0.0
         if absence is None or wait_s <= 0:
@@ -101,7 +109,7 @@ class Group:
     def is_expected(self) -> bool:
         """Whether a token of it could be expected now: not of a model that is unloaded, or that a
         request has just begun to load."""
-        if not self.places:
+        if not self._staying:
             return False
         loads = self.condition().status is ConditionStatus.LOADING
         return not (self._is_on_demand and loads)
@@ -124,8 +132,10 @@ class Group:
                 place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
             self._start(replacer)
 
-    def load(self, *, on_demand: bool = False) -> Place | None:
-        """Begin to start a worker in the first place without one. None if all have one."""
+    def load(self, config: ModelConfig | None = None, *, on_demand: bool = False) -> Place | None:
+        """Begin to start a worker in the first place without one. None if all have one.
+
+        `config` is for this load only, instead of the place's own."""
         free = (one for one in self._made() if one.place.state is PlaceState.ABSENT)
         replacer = next(free, None)
         if replacer is None:
@@ -133,7 +143,7 @@ class Group:
         if not self.places:
             self._is_on_demand = on_demand
         self.absence = None
-        self._start(replacer)
+        self._start(replacer, config)
         return replacer.place
 
     async def unload(self, place: Place) -> None:
@@ -163,13 +173,17 @@ class Group:
         for replacer in self._replacers:
             await replacer.place.close()
 
+    @property
+    def _staying(self) -> list[Place]:
+        return [place for place in self.places if place.state is not PlaceState.LEAVING]
+
     def _made(self) -> list[Replacer]:
         if not self._replacers:
             self._replacers = [self._make(spec) for spec in self._specs]
         return self._replacers
 
-    def _start(self, replacer: Replacer) -> None:
-        replacer.place.start()
+    def _start(self, replacer: Replacer, config: ModelConfig | None = None) -> None:
+        replacer.place.start(config)
         works = self._upkeep(replacer)
         self._tasks[replacer.place] = [asyncio.create_task(work) for work in works]
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -26,6 +27,9 @@ from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 
+MAX_NAME_CHARS = 80
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
+
 
 class Maker:
     """Owns what a fleet's workers share: epochs, the counter of restarts, their edge and limits."""
@@ -40,6 +44,7 @@ class Maker:
         timings: Timings,
         watch: WatchLimits,
         rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
         next_epoch: int = 1,
         restarts: Mapping[Reason, int] = {},
     ) -> None:
@@ -53,7 +58,9 @@ class Maker:
         self._timings = timings
         self._watch = watch
         self._rng = rng
+        self._clock = clock
         self._epochs = itertools.count(next_epoch)
+        self._group_names: set[str] = set()
 
     @property
     def _fleet(self) -> FleetConfig:
@@ -66,8 +73,23 @@ class Maker:
     def group(self, name: str, model: str, config: ModelConfig) -> Group:
         """A model without a worker. `name` is the beginning of its workers' names, `model` the
         served name."""
+        name = self._own_name(name)
         specs = [self._spec(f"{name}-{index}", model, config) for index in range(config.replicas)]
-        return Group(model, specs, self._replacer, self._upkeep, time.monotonic)
+        return Group(name, model, specs, self._replacer, self._upkeep, self._clock)
+
+    def _own_name(self, name: str) -> str:
+        """A name that no other group has, and that a file may have."""
+        plain = _NOT_PLAIN.sub("_", name)[:MAX_NAME_CHARS].lstrip(".-") or "model"
+        number, found = 1, plain
+        while found in self._group_names:
+            number += 1
+            found = f"{plain}_{number}"
+        self._group_names.add(found)
+        return found
+
+    def forget(self, group: Group) -> None:
+        """A group is served no more: another one may have its workers' names."""
+        self._group_names.discard(group.name)
 
     def _spec(self, name: str, model: str, config: ModelConfig) -> WorkerSpec:
         return WorkerSpec(

@@ -18,11 +18,12 @@ def stamps(config: ModelConfig) -> tuple[Stamp, ...]:
 
 
 def files_of(config: ModelConfig) -> list[Path]:
-    """A model's files, with its draft model and adapters. Blocks while it looks."""
+    """A model's files, with its draft model and adapters; the first part of a split model twice.
+    Blocks while it looks."""
     models = (config.model_path, config.draft_model_path)
     paths = [path for path in models if path is not None]
     paths += [file.path for file in adapter_files(config.adapters)]
-    return list(dict.fromkeys(file for path in paths for file in _shards(Path(path))))
+    return [file for path in paths for file in _shards(Path(path))]
 
 
 def _shards(path: Path) -> list[Path]:

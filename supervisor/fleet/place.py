@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+import msgspec
+
+from gpufc.config import ModelConfig
 from gpufc.errors import Overloaded
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import START_S
@@ -99,6 +102,12 @@ class Place:
         return self.current.worker is not None
 
     @property
+    def is_loading(self) -> bool:
+        """Whether its process comes up, or is about to be started for the first time."""
+        is_about_to = self._state is PlaceState.SERVING and self.runner.is_stopped
+        return is_about_to or self.runner.is_coming_up
+
+    @property
     def hot(self) -> Incarnation | None:
         """The candidate, if it can take over at once."""
         found = self.candidate
@@ -154,10 +163,14 @@ class Place:
 
     # its life
 
-    def start(self) -> None:
-        """ABSENT → SERVING: begin to start the worker. Else it does nothing."""
+    def start(self, config: ModelConfig | None = None) -> None:
+        """ABSENT → SERVING: begin to start the worker. Else it does nothing.
+
+        `config` is for this worker and its restarts, instead of the place's own."""
         if self._state is PlaceState.ABSENT:
             self._state = PlaceState.SERVING
+            wanted = self.spec.config if config is None else config
+            self.runner.spec = msgspec.structs.replace(self.spec, config=wanted)
             self.current.start()
 
     async def unload(self, reason: Reason) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import psutil
 
 from gpufc import cgroup
+from supervisor.devices.host import HostSource
 from supervisor.devices.snapshot import Device, Snapshot
 from supervisor.residency.memory import Free
-
-Read = Callable[[], Free]
 
 
 class Machine:
@@ -20,23 +19,18 @@ class Machine:
 
     def __call__(self) -> Free:
         """What is free. `at` is the time of the oldest reading in it."""
-        memory, limits = psutil.virtual_memory(), cgroup.limits()
-        at, devices = time.monotonic(), ()
-        if self._snapshot is not None:
-            found = self._snapshot()
-            devices = found.devices
-            if devices:
-                at -= max((one.age_s or 0.0 for one in found.sources if one.name != "host"))
+        memory, limits, at = psutil.virtual_memory(), cgroup.limits(), time.monotonic()
+        found = self._snapshot() if self._snapshot is not None else None
+        devices = found.devices if found is not None else ()
+        if found is not None and devices:
+            at -= max(one.age_s or 0.0 for one in found.sources if one.name != HostSource.name)
+        totals = {device_name(one): one.memory_total_bytes or 0 for one in devices}
         return Free(
             at=at,
             host_bytes=_least(memory.available, limits.memory_free_bytes),
             total_host_bytes=_least(memory.total, limits.memory_bytes),
             devices={device_name(one): _free(one) for one in devices if one.memory_total_bytes},
-            total_devices={
-                device_name(one): one.memory_total_bytes
-                for one in devices
-                if one.memory_total_bytes
-            },
+            total_devices={name: total for name, total in totals.items() if total},
         )
 
 

@@ -29,6 +29,7 @@ class Needs:
 
     def __init__(self, measured: Measured) -> None:
         self.measured = measured
+        self._sizes: dict[str, int] = {}
 
     def held(self, config: ModelConfig, placement: str = WHOLE) -> Held:
         """The key of a way to hold a model. Another file under the same path is another model."""
@@ -41,12 +42,17 @@ class Needs:
 
     def placements(self, config: ModelConfig, devices: Iterable[str]) -> tuple[Placement, ...]:
         """The ways to hold a model. `devices` are the names of the GPUs that it may use."""
+        self._sizes[config.model_path or ""] = file_bytes(config)
         names = [name for name in devices if config.n_gpu_layers and _may_use(config, name)]
         ways = [Placement(name=WHOLE, need=self._need(config, WHOLE, names, CACHE_SHARE))]
         if config.kv_cells is None and config.backend is not BackendKind.FAKE:
             need = self._need(config, LEAST, names, CACHE_SHARE / 4)
             ways.append(Placement(name=LEAST, need=need, degraded=True))
         return tuple(ways)
+
+    def size(self, config: ModelConfig) -> int:
+        """The size of a model's files, as it was when its needs were last asked for."""
+        return self._sizes.get(config.model_path or "", 0)
 
     def load_s(self, config: ModelConfig) -> float:
         """How long a load takes; 0 before the first."""
@@ -59,9 +65,7 @@ class Needs:
         return known or reckoned(file_bytes(config), config, devices, cache_share)
 
 
-def reckoned(
-    n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float
-) -> Memory:
+def reckoned(n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float) -> Memory:
     """The memory of a model of so many bytes that was never loaded here."""
     if config.backend is BackendKind.FAKE:
         return Memory(host_bytes=n_bytes)
@@ -108,7 +112,7 @@ def identity(config: ModelConfig) -> str:
 
 def file_bytes(config: ModelConfig) -> int:
     """The size of all files of a model, with its draft model and adapters; 0 if there are none."""
-    return sum(_size(path) for path in files_of(config))
+    return sum(_size(path) for path in set(files_of(config)))
 
 
 def _size(path: Path) -> int:

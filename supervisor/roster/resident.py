@@ -17,7 +17,8 @@ class Resident:
         self.no = no
         self.group = group
         self.place = place
-        self.since = since
+        self.since: float | None = since
+        """None once the time of its load is known."""
         self.epoch: Epoch | None = None
         self.n_open = 0
         self.is_closed = False

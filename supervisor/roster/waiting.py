@@ -1,6 +1,10 @@
 """What a client that waits for a model is told. Pure."""
 
-from supervisor.residency.port import Wait, WaitReason
+from gpufc.errors import EngineUnavailable
+from supervisor.residency.port import Refuse, Wait, WaitReason
+
+USELESS_S = 60.0
+"""When to ask again where nothing but another file or configuration helps: a number is needed."""
 
 
 def of_wait(wait: Wait) -> str:
@@ -32,3 +36,11 @@ def of_load(fraction: float, rest_s: float | None) -> str:
 def about(seconds: float | None) -> str:
     """An expected time, where one is known."""
     return "" if seconds is None else f", about {max(1.0, seconds):.0f} s"
+
+
+def refusal(model: str, action: Refuse) -> EngineUnavailable:
+    """The error of requests that wait in vain."""
+    return EngineUnavailable(
+        f"{model} cannot be loaded: {action.reason}",
+        retry_after_s=USELESS_S if action.retry_after_s is None else max(1.0, action.retry_after_s),
+    )
