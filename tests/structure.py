@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),
-    ("engine_worker.probe", "engine_worker.engine"),
+    ("engine_worker.probe", "engine_worker.reckon", "engine_worker.engine"),
     ("engine_worker.speculation", "engine_worker.embedding"),
     ("engine_worker.scheduling",),
     ("engine_worker.kv",),

@@ -1,5 +1,6 @@
 """One decision: each model that is waited for, in order, gets an action."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -26,6 +27,10 @@ from supervisor.residency.wanted import Wanted
 
 RESIDENT = frozenset({Stage.LOADING, Stage.OPEN})
 """A model with such a tenant needs no other one before it can serve."""
+
+MOST_PLANNED = 8
+"""So many models that have to wait get a plan at once; the ones behind them wait for their turn.
+Their claims would hardly leave room, and a decision stays short."""
 
 
 class Decision:
@@ -61,6 +66,8 @@ class Decision:
         for model in self._wanted.in_order(self._terms):
             if self._has(model, RESIDENT):
                 yield from self._loading(model)
+            elif self._position >= MOST_PLANNED:
+                yield self._wait(model, WaitReason.QUEUE)
             elif (refusal := self._refusal(model)) is not None:
                 yield refusal
             else:
@@ -154,10 +161,11 @@ class Decision:
     def _ranked(self, tenants: Iterable[Tenant]) -> list[Tenant]:
         """The first victim first: a closed one, then one of several workers of a model."""
 
+        n_serving = Counter(one.model for one in self._tenants if one.stage in SERVING)
+
         def rank(tenant: Tenant) -> tuple[bool, bool, float]:
-            n_same = sum(one.model == tenant.model for one in self._tenants if one.stage in SERVING)
             worth = self._order.rank(tenant, self._now)
-            return tenant.stage is not Stage.CLOSED, n_same == 1, worth
+            return tenant.stage is not Stage.CLOSED, n_serving[tenant.model] == 1, worth
 
         return sorted(tenants, key=rank)
 
@@ -198,10 +206,12 @@ class Decision:
 
     def _replicas(self) -> Iterable[Action]:
         """More workers for models that serve, where there is room that no model waits for."""
+        n_resident = Counter(one.model for one in self._tenants if one.stage in RESIDENT)
         for model, terms in self._terms.items():
-            n = sum(one.model == model and one.stage in RESIDENT for one in self._tenants)
-            is_cooling = self._cooldowns.pausing(model, self._now) is not None
-            if not self._has(model, {Stage.OPEN}) or is_cooling or self._is_leaving(model):
+            n = n_resident[model]
+            if not 0 < n < terms.replicas or not self._has(model, {Stage.OPEN}):
+                continue
+            if self._cooldowns.pausing(model, self._now) is not None or self._is_leaving(model):
                 continue
             for _ in range(terms.replicas - n):
                 chosen = plan(model, self._ways(model), self._room, (), ())

@@ -1,7 +1,6 @@
 """What models really took: memory and load times, learnt from this machine's own loads."""
 
 from collections.abc import Iterable
-from statistics import median
 
 from msgspec import Struct
 
@@ -48,7 +47,8 @@ class Measured:
     def load_s(self, held: Held) -> float | None:
         """The median of the last loads; None before the first."""
         entry = self._entries.get(held)
-        return median(entry.load_s) if entry is not None and entry.load_s else None
+        times = () if entry is None else sorted(entry.load_s)
+        return times[len(times) // 2] if times else None
 
     def loaded(self, held: Held, fingerprint: str, peak: Memory, load_s: float) -> None:
         """A load has ended well."""

@@ -52,8 +52,8 @@ class Rules(Struct, frozen=True, kw_only=True):
     together take at a place, whatever is free. `reserve_bytes` stay free at each place.
     """
 
-    min_stay_s: float = 10.0
-    stay_per_load: float = 3.0
+    min_stay_s: float = 1.0
+    stay_per_load: float = 1.0
     patience_s: float = 5.0
     max_resident: int | None = None
     limit_bytes: dict[str, int] = {}

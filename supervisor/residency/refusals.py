@@ -28,12 +28,13 @@ def never_fits(
     terms: Mapping[str, Terms],
 ) -> NeverFits | None:
     """Why no placement would fit even without every other worker that is not pinned."""
+    best = room.hopeful(with_claims=False)
     others = [one for one in tenants if one.model not in terms or not terms[one.model].pinned]
     pinned = sorted({one.model for one in tenants} - {one.model for one in others})
     reasons: list[NeverFits] = []
     for way in ways:
-        need = room.need(model, way.need)
-        short = room.unclaimed().short(need, others)
+        need = best.need(model, way.need)
+        short = best.short(need, others)
         if not short:
             return None
         reasons.append(_reason(need, short, room, pinned))

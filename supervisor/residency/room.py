@@ -6,6 +6,7 @@ without what all tenants hold.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from supervisor.residency.memory import HOST, Free, Memory
 from supervisor.residency.port import Rules
@@ -26,43 +27,53 @@ class Room:
         self._tenants = list(tenants)
         self._claimed: Amounts = {}
         self._is_hopeful = False
+        self._sums: dict[str, _Sums] = {}
+        self._with_files: list[Tenant] | None = None
 
     def need(self, model: str, need: Memory) -> Amounts:
         """What one more worker of a model takes by place. It shares mapped files with others."""
-        return self._taken(need, is_mapped=any(one.model == model for one in self._counted()))
+        taken = {place: need.at(place) for place in need.places}
+        if need.mapped_bytes and not any(one.model == model for one in self._counted()):
+            taken[HOST] += need.mapped_bytes
+        taken[WORKERS] = 1
+        return taken
 
     def short(self, need: Amounts, without: Iterable[Tenant] = ()) -> Amounts:
         """What is missing for `need` at each place that lacks room, if those tenants were gone."""
         without = list(without)
-        rooms = {place: self._room(place, without) for place in need}
-        return {place: n - rooms[place] for place, n in need.items() if n > rooms[place]}
+        found = {}
+        for place, n in need.items():
+            if n and (room := self._room(place, without)) < n:
+                found[place] = n - room
+        return found
 
     def claim(self, need: Amounts) -> None:
         """Keep this much for a model that waits."""
         for place, n in need.items():
             self._claimed[place] = self._claimed.get(place, 0) + n
 
-    def unclaimed(self) -> "Room":
-        """The same rooms without claims."""
-        return Room(self._free, self._tenants, self._rules)
-
-    def hopeful(self) -> "Room":
+    def hopeful(self, *, with_claims: bool = True) -> "Room":
         """The same rooms, if the measurement already shows all that loads are taking.
 
         A load's memory appears bit by bit. What has appeared counts twice until the load is over
         and the memory is measured again: as taken, and as reserved."""
         other = Room(self._free, self._tenants, self._rules)
-        other._claimed, other._is_hopeful = dict(self._claimed), True
+        other._claimed = dict(self._claimed) if with_claims else {}
+        other._is_hopeful = True
         return other
 
     def added(self, tenant: Tenant) -> None:
         """A load has begun."""
         self._tenants.append(tenant)
+        self._sums.clear()
+        self._with_files = None
 
-    def helps(self, tenant: Tenant, places: Iterable[str]) -> bool:
+    @staticmethod
+    def helps(tenant: Tenant, places: Iterable[str]) -> bool:
         """Whether the end of a tenant would give anything back at these places."""
-        held = self._taken(tenant.held, is_mapped=False)
-        return any(held.get(place) for place in places)
+        return any(
+            _at(tenant, place) or (place == HOST and tenant.held.mapped_bytes) for place in places
+        )
 
     def ceiling(self, place: str) -> int:
         """The most that a worker could ever take at a place: whatever the rules and the total."""
@@ -79,52 +90,59 @@ class Room:
             return UNLIMITED if most is None else most
         return self._rules.limit_bytes.get(place, UNLIMITED)
 
-    def _taken(self, held: Memory, *, is_mapped: bool) -> Amounts:
-        taken = {place: held.at(place) for place in held.places}
-        if not is_mapped:
-            taken[HOST] += held.mapped_bytes
-        taken[WORKERS] = 1
-        return taken
-
     def _room(self, place: str, without: list[Tenant]) -> int:
-        kept = [one for one in self._tenants if one not in without]
-        by_rules = self._limit(place) - self._sum(place, self._alive(kept))
-        by_machine = self._measured(place, kept, without)
-        return min(by_rules, by_machine) - self._claimed.get(place, 0)
+        sums = self._sums.get(place)
+        if sums is None:
+            sums = self._sums[place] = self._sums_at(place)
+        held, unseen, given = sums.held, sums.unseen, 0
+        for one in without:
+            n = _at(one, place)
+            is_seen, is_alive = self._is_seen(one), one.stage is not Stage.GONE
+            held -= n if is_alive else 0
+            unseen -= n if is_alive and not is_seen else 0
+            given += n if is_seen else 0
+        mapped = self._mapped(without) if place == HOST else 0
+        room = self._limit(place) - held - mapped
+        if sums.free is not None:
+            reserve = self._rules.reserve_bytes
+            room = min(room, sums.free - unseen + given - mapped - reserve)
+        return room - self._claimed.get(place, 0)
 
-    def _measured(self, place: str, kept: list[Tenant], without: list[Tenant]) -> int:
-        """What the machine has: measured, without what the measurement does not show yet."""
+    def _sums_at(self, place: str) -> "_Sums":
+        alive = list(self._counted())
         free = None if self._free is None or place == WORKERS else self._free.free(place)
-        if self._free is None or free is None:
-            return UNLIMITED
-        at = self._free.at
-        unseen = sum(one.held.at(place) for one in self._alive(kept) if not self._is_seen(one, at))
-        given = sum(one.held.at(place) for one in without if _is_seen(one, at))
-        mapped = self._mapped(self._alive(kept)) if place == HOST else 0
-        return free - unseen + given - mapped - self._rules.reserve_bytes
+        return _Sums(
+            held=sum(_at(one, place) for one in alive),
+            unseen=sum(_at(one, place) for one in alive if not self._is_seen(one)),
+            free=free,
+        )
 
-    def _is_seen(self, tenant: Tenant, at: float) -> bool:
-        return self._is_hopeful or _is_seen(tenant, at)
-
-    def _sum(self, place: str, tenants: list[Tenant]) -> int:
-        if place == WORKERS:
-            return len(tenants)
-        mapped = self._mapped(tenants) if place == HOST else 0
-        return sum(one.held.at(place) for one in tenants) + mapped
-
-    @staticmethod
-    def _alive(tenants: Iterable[Tenant]) -> list[Tenant]:
-        return [one for one in tenants if one.stage is not Stage.GONE]
-
-    @staticmethod
-    def _mapped(tenants: Iterable[Tenant]) -> int:
+    def _mapped(self, without: list[Tenant]) -> int:
         """The mapped bytes of all files, each once. The kernel counts them as available."""
+        if self._with_files is None:
+            self._with_files = [one for one in self._counted() if one.held.mapped_bytes]
         files: dict[str, int] = {}
-        for one in tenants:
-            files[one.model] = max(files.get(one.model, 0), one.held.mapped_bytes)
+        for one in self._with_files:
+            if one not in without:
+                files[one.model] = max(files.get(one.model, 0), one.held.mapped_bytes)
         return sum(files.values())
 
+    def _is_seen(self, tenant: Tenant) -> bool:
+        """Whether the measurement shows a tenant's memory as taken."""
+        if self._is_hopeful:
+            return True
+        settled_at = tenant.settled_at
+        return settled_at is not None and self._free is not None and settled_at <= self._free.at
 
-def _is_seen(tenant: Tenant, at: float) -> bool:
-    """Whether a measurement at this time shows a tenant's memory as taken."""
-    return tenant.settled_at is not None and tenant.settled_at <= at
+
+class _Sums(NamedTuple):
+    """What all tenants hold at a place, the part of it that the measurement does not show, and what
+    was free then."""
+
+    held: int
+    unseen: int
+    free: int | None
+
+
+def _at(tenant: Tenant, place: str) -> int:
+    return 1 if place == WORKERS else tenant.held.at(place)

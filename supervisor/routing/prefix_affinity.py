@@ -1,6 +1,7 @@
 """The strategy `prefix_affinity`: conversations return to the worker that has them cached."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from gpufc.ids import Epoch
 from supervisor.routing.loads import Load, Loads
@@ -37,26 +38,20 @@ class PrefixAffinity:
         if least is None:
             return None
         floor = loads[least].n_sequences
-        for found in reversed(self._matches(arrival.prefix)):
-            fit = [one for one in found if one in loads and _within_guard(loads[one], floor)]
+        passed_over: tuple[Epoch, ...] = ()
+        for block in reversed(arrival.prefix):
+            holders = self._holders.get(block)
+            if holders is None or holders == passed_over:
+                continue
+            fit = [one for one in holders if one in loads and _within_guard(loads[one], floor)]
             if fit:
                 return min(fit, key=lambda one: (loads[one].n_sequences, loads[one].n_prefill))
+            passed_over = holders
         return least
-
-    def _matches(self, prefix: tuple[int, ...]) -> list[tuple[Epoch, ...]]:
-        """The holders of each block from the first on, as far as any are known."""
-        found: list[tuple[Epoch, ...]] = []
-        for block in prefix:
-            holders = self._holders.get(block)
-            if holders is None:
-                break
-            if not found or holders != found[-1]:
-                found.append(holders)
-        return found
 
     def sent(self, arrival: Arrival, worker: Epoch) -> None:
         holders = self._holders
-        for block in reversed(arrival.prefix):  # the first block is the last to be forgotten
+        for block in _landmarks(arrival.prefix):  # the first block is the last to be forgotten
             known = holders.get(block, ())
             if not known or known[0] != worker:
                 others = tuple(one for one in known if one != worker)
@@ -64,6 +59,15 @@ class PrefixAffinity:
             holders.move_to_end(block)
         while len(holders) > self._max_prefixes:
             holders.popitem(last=False)
+
+
+def _landmarks(prefix: tuple[int, ...]) -> Iterator[int]:
+    """The hashes to remember, the longest prefix first: the whole prompt, which the conversation's
+    next turn begins with, and then each at most three quarters as long, for other branches."""
+    n = len(prefix)
+    while n:
+        yield prefix[n - 1]
+        n = 3 * n // 4
 
 
 def _within_guard(load: Load, floor: int) -> bool:
