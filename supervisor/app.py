@@ -40,6 +40,7 @@ from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
 from supervisor.roster.needs import Needs
+from supervisor.roster.reckoner import Reckoner
 from supervisor.roster.roster import Roster
 from supervisor.roster.shown import ShownModels
 from supervisor.runtime_dir import RuntimeDir
@@ -87,16 +88,25 @@ class Front:
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
         needs = Needs(self.learnt.measured)
+        machine = Machine(devices.snapshot if devices is not None else None)
         self.roster = Roster(
             self.fleet,
             self.dispatcher.demand,
             config,
             needs,
-            Machine(devices.snapshot if devices is not None else None),
+            machine,
             learnt=self.learnt.changed,
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
         self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._reckoner = Reckoner(
+            self.fleet,
+            needs,
+            machine,
+            config.admission.max_concurrent_requests,
+            config.fleet.memory_limit_bytes,
+            self.roster.register,
+        )
         self.addresses: list[str] = []
         """The URLs under which it is reached, once entered."""
         self.listeners: list[socket.socket] = []
@@ -170,6 +180,7 @@ class Front:
         self.roster.start()
         if self._folder is not None:
             self._folder.start()
+        self._reckoner.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -193,6 +204,7 @@ class Front:
         await self.http.cleanup()
         if self._folder is not None:
             await self._folder.stop()
+        await self._reckoner.stop()
         await self.roster.stop()
         await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())

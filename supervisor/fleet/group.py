@@ -28,6 +28,10 @@ Upkeep = Callable[[Replacer], Iterable[Coroutine[Any, Any, None]]]
 UNLOADED = Condition(ConditionStatus.OK, "unloaded; the next request loads it", 0.0)
 
 
+AGAIN_S = 10.0
+"""When a model that a request has loaded in vain may be asked for again: its first cool-down."""
+
+
 class Absence(Struct, frozen=True):
     """What keeps a model without a worker from being loaded at once. `until` is monotonic seconds:
     requests before then are refused if `is_failure`, else they wait."""
@@ -97,7 +101,10 @@ class Group:
         """Whether a token could be produced now, or after a load that the request begins."""
         staying = self._staying
         if staying:
-            return of_group(place.condition() for place in staying)
+            found = of_group(place.condition() for place in staying)
+            if self._is_on_demand and found.status is ConditionStatus.FAILED:
+                return Condition(found.status, found.detail, AGAIN_S)
+            return found
         absence = self.absence
         wait_s = absence.until - self._clock() if absence is not None else 0.0
         if absence is None or wait_s <= 0:

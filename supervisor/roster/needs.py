@@ -8,6 +8,7 @@ import msgspec
 
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.facts import ModelFacts
+from gpufc.reckoning import Reckoning
 from supervisor.fleet.model_files import files_of
 from supervisor.residency.measured import Held, Measured
 from supervisor.residency.memory import Memory
@@ -30,6 +31,7 @@ class Needs:
     def __init__(self, measured: Measured) -> None:
         self.measured = measured
         self._sizes: dict[str, int] = {}
+        self._reckoned: dict[Held, Memory] = {}
 
     def held(self, config: ModelConfig, placement: str = WHOLE) -> Held:
         """The key of a way to hold a model. Another file under the same path is another model."""
@@ -43,7 +45,7 @@ class Needs:
     def placements(self, config: ModelConfig, devices: Iterable[str]) -> tuple[Placement, ...]:
         """The ways to hold a model. `devices` are the names of the GPUs that it may use."""
         self._sizes[config.model_path or ""] = file_bytes(config)
-        names = [name for name in devices if config.n_gpu_layers and _may_use(config, name)]
+        names = [name for name in devices if may_use(config, name)]
         ways = [Placement(name=WHOLE, need=self._need(config, WHOLE, names, CACHE_SHARE))]
         if config.kv_cells is None and config.backend is not BackendKind.FAKE:
             need = self._need(config, LEAST, names, CACHE_SHARE / 4)
@@ -61,12 +63,38 @@ class Needs:
     def _need(
         self, config: ModelConfig, placement: str, devices: list[str], cache_share: float
     ) -> Memory:
-        known = self.measured.need(self.held(config, placement))
-        return known or reckoned(file_bytes(config), config, devices, cache_share)
+        held = self.held(config, placement)
+        known = self.measured.need(held) or self._reckoned.get(held)
+        return known or estimated(file_bytes(config), config, devices, cache_share)
+
+    def is_known(self, config: ModelConfig) -> bool:
+        """Whether a load has shown what a model needs, or it was reckoned already."""
+        held = self.held(config)
+        return held in self._reckoned or self.measured.need(held) is not None
+
+    def reckoned(self, config: ModelConfig, found: Reckoning, devices: list[str]) -> None:
+        """What the header of a model's file says. One that says nothing leaves the estimate."""
+        estimate = estimated(file_bytes(config), config, devices, CACHE_SHARE)
+        self._reckoned[self.held(config)] = estimate if found.error else _whole(found, devices)
+        if not found.error:
+            self._reckoned[self.held(config, LEAST)] = _least(found, devices)
 
 
-def reckoned(n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float) -> Memory:
-    """The memory of a model of so many bytes that was never loaded here."""
+def _whole(found: Reckoning, devices: list[str]) -> Memory:
+    return _spread(found.host_bytes, found.mapped_bytes, found.device_bytes, devices)
+
+
+def _least(found: Reckoning, devices: list[str]) -> Memory:
+    return _spread(found.least_host_bytes, found.mapped_bytes, found.least_device_bytes, devices)
+
+
+def _spread(host: int, mapped: int, on_devices: int, devices: list[str]) -> Memory:
+    each = dict.fromkeys(devices, on_devices // len(devices)) if devices and on_devices else {}
+    return Memory(host_bytes=host, mapped_bytes=mapped, devices=each)
+
+
+def estimated(n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float) -> Memory:
+    """The memory of a model of so many bytes, of which nothing else is known yet."""
     if config.backend is BackendKind.FAKE:
         return Memory(host_bytes=n_bytes)
     cache_bytes = int(n_bytes * cache_share)
@@ -122,5 +150,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _may_use(config: ModelConfig, device: str) -> bool:
-    return config.devices is None or device in config.devices.split(",")
+def may_use(config: ModelConfig, device: str) -> bool:
+    """Whether the configuration lets a model use a GPU."""
+    named = config.devices is None or device in config.devices.split(",")
+    return bool(config.n_gpu_layers) and named

@@ -10,13 +10,20 @@ from supervisor.residency.port import TenantNo
 class Resident:
     """Only the roster changes it. `epoch` is the worker that was reported as loaded, if any."""
 
-    __slots__ = ("epoch", "group", "is_closed", "is_leaving", "n_open", "no", "place", "since")
+    __slots__ = (
+        *("epoch", "group", "is_closed", "is_leaving", "n_open", "no", "place", "placement"),
+        "since",
+    )
 
-    def __init__(self, no: TenantNo, group: Group, place: Place, since: float) -> None:
-        """`since`: when its load began, in monotonic seconds."""
+    def __init__(
+        self, no: TenantNo, group: Group, place: Place, placement: str, since: float
+    ) -> None:
+        """`placement` is the name of its way to hold the model. `since`: when its load began, in
+        monotonic seconds."""
         self.no = no
         self.group = group
         self.place = place
+        self.placement = placement
         self.since: float | None = since
         """None once the time of its load is known."""
         self.epoch: Epoch | None = None

@@ -29,7 +29,7 @@ from supervisor.residency.port import (
     Wait,
 )
 from supervisor.residency.residency import Residency
-from supervisor.roster.needs import Needs, taken
+from supervisor.roster.needs import Needs, may_use, taken
 from supervisor.roster.port import DemandPort, FleetPort
 from supervisor.roster.progress import progress_of
 from supervisor.roster.resident import Resident
@@ -307,11 +307,11 @@ class Roster:
         if row.facts is None or row.pid is None:
             return
         one.epoch = row.epoch
-        devices = [name for name in self._free().devices if config.n_gpu_layers]
+        devices = [name for name in self._free().devices if may_use(config, name)]
         held = taken(row.facts, config, self._measure(row.pid) or 0, devices)
         self.residency.loaded(one.no, held, now)
         if one.since is not None:
-            key = self._needs.held(config)
+            key = self._needs.held(config, one.placement)
             self._needs.measured.loaded(key, row.facts.fingerprint, held, now - one.since)
             one.since = None
             self._learnt()

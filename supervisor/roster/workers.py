@@ -9,7 +9,7 @@ from typing import Any
 from gpufc.errors import Overloaded
 from supervisor.fleet.place import Place
 from supervisor.residency.port import Load, TenantNo
-from supervisor.roster.needs import placed
+from supervisor.roster.needs import WHOLE, placed
 from supervisor.roster.port import DemandPort, FleetPort
 from supervisor.roster.resident import Resident
 
@@ -72,7 +72,7 @@ class Workers:
     def adopt(self, tenant: TenantNo, model: str, place: Place) -> None:
         """Take in a worker that the fleet has begun with."""
         group = self._fleet.group(model)
-        self._residents[tenant] = Resident(tenant, group, place, self._clock())
+        self._residents[tenant] = Resident(tenant, group, place, WHOLE, self._clock())
 
     def load(self, load: Load, *, on_demand: bool) -> None:
         """Load a worker once no other one is coming up. `start_next` begins it."""
@@ -93,7 +93,8 @@ class Workers:
                 continue
             logger.info("loading model=%s placement=%s", load.model, load.placement.name)
             self.n_loads[load.model] += 1
-            self._residents[load.tenant] = Resident(load.tenant, group, place, self._clock())
+            way = load.placement.name
+            self._residents[load.tenant] = Resident(load.tenant, group, place, way, self._clock())
 
     def _is_loading(self) -> bool:
         """A worker that waits for its restart does not count: its pause may be long."""
