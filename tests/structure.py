@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
-    ("supervisor.access", "supervisor.metrics"),
+    ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),

@@ -46,6 +46,7 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
+from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
@@ -98,6 +99,20 @@ class ModelGroup:
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
+
+    def usage(self) -> Usage:
+        """Its requests now: on each worker, and without one."""
+        workers = self._pool.outstanding.items()
+        return Usage(
+            sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
+            {no: n + self.questions.asked_of(no) + self.n_embedding for no, n in workers},
+            self.has_worker,
+        )
+
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """Give a worker new sequences and questions, or none any more."""
+        self._pool.open(epoch, is_open=is_open)
+        self.pump()
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""

@@ -1,7 +1,7 @@
 """The ready workers of one model, and how many sequences each has.
 
-A worker is *open* or *draining*. A draining worker only gets sequences that have begun on its
-fingerprint. A sequence that has not begun may run on any open worker.
+A worker is *open*, *closed* or *draining*. A closed or draining worker only gets sequences that
+have begun on its fingerprint. A sequence that has not begun may run on any open worker.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ class WorkerPool:
         self._workers: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
+        self._closed: set[Epoch] = set()
 
     def __bool__(self) -> bool:
         return bool(self._workers)
@@ -47,9 +48,25 @@ class WorkerPool:
         self._draining.add(worker.epoch)
         self._routers[worker.facts.fingerprint].remove(worker.epoch)
 
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """It gets new sequences, or none."""
+        worker = self._workers.get(epoch)
+        if worker is None or epoch in self._draining or is_open is (epoch not in self._closed):
+            return
+        router = self._routers[worker.facts.fingerprint]
+        if is_open:
+            self._closed.discard(epoch)
+            router.add(epoch, self._capacity)
+            for _ in range(self._outstanding[epoch]):
+                router.took(epoch, Arrival())
+        else:
+            self._closed.add(epoch)
+            router.remove(epoch)
+
     def remove(self, worker: WorkerHandle) -> None:
         del self._workers[worker.epoch], self._outstanding[worker.epoch]
         self._draining.discard(worker.epoch)
+        self._closed.discard(worker.epoch)
         fingerprint = worker.facts.fingerprint
         self._routers[fingerprint].remove(worker.epoch)
         if not self.has(fingerprint):
@@ -68,6 +85,11 @@ class WorkerPool:
         """It has one sequence less. `n_unfilled` of its tokens had not been computed."""
         self._outstanding[worker.epoch] -= 1
         self._routers[worker.facts.fingerprint].gave_back(worker.epoch, n_unfilled)
+
+    @property
+    def outstanding(self) -> dict[Epoch, int]:
+        """The sequences of each worker."""
+        return dict(self._outstanding)
 
     @property
     def n_beside(self) -> int:
@@ -126,7 +148,7 @@ class WorkerPool:
     def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
         for epoch, worker in self._workers.items():
             if fingerprint is None:
-                if epoch not in self._draining:
+                if epoch not in self._draining and epoch not in self._closed:
                     yield worker
             elif worker.facts.fingerprint == fingerprint:
                 yield worker

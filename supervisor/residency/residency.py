@@ -95,6 +95,12 @@ class Residency:
 
     # workers
 
+    def adopt(self, model: str, now: float) -> TenantNo:
+        """A worker of a registered model runs or loads already, by no decision of this object.
+        `loaded` follows once it is ready."""
+        tenant, _ = self._load(model, self._terms[model].placements[0], now)
+        return tenant.no
+
     def used(self, tenant: TenantNo, n_open: int, now: float) -> None:
         """A sequence of this worker has begun or ended; `n_open` are left. With any it is busy."""
         one = self._tenants.get(tenant)
