@@ -6,6 +6,7 @@ from prometheus_client import Metric
 
 from supervisor.devices.snapshot import Device, Host
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelPhase
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.series import counter, gauge
@@ -45,6 +46,22 @@ def of_machine(figures: Figures) -> Iterator[Metric]:
     hosts = [figures.machine.host] if figures.machine else []
     for name, text, of_host in _HOST:
         yield gauge(name, text, [], [([], of_host(host)) for host in hosts])
+
+
+def of_models(figures: Figures) -> Iterator[Metric]:
+    """The served models, in memory or not."""
+    yield gauge(
+        "model_state",
+        "1 for the state that the model is in.",
+        ["model", "state"],
+        [([row.name, state], row.state is state) for row in figures.models for state in ModelPhase],
+    )
+    yield counter(
+        "model_loads",
+        "Loads of a model's workers that were begun because it was wanted.",
+        ["model"],
+        [([row.name], row.n_loads) for row in figures.models],
+    )
 
 
 def of_workers(figures: Figures) -> Iterator[Metric]:
