@@ -229,6 +229,16 @@ class Front:
         if self._network is not None and self._wants_network:
             self._network.start()
 
+    async def hand_network_over(self) -> None:
+        """Leave the control server to another front. Tasks that run go on here."""
+        if self._network is not None:
+            await self._network.hand_over()
+
+    @property
+    def n_network_tasks(self) -> int:
+        """Tasks of the network that still run here after `hand_network_over`."""
+        return self._network.n_kept if self._network is not None else 0
+
     async def leave_network(self) -> None:
         """Leave the control server. Returns when its connection is closed."""
         if self._network is not None:
