@@ -39,7 +39,7 @@ NOT_KEYS = frozenset({"GPUFC_CONFIG", "GPUFC_API_KEY"})
 
 
 class Key(Struct, frozen=True):
-    """One configuration key, as declared in `gpufc/config.py`."""
+    """One configuration key, as declared in `gpufc/config/`."""
 
     name: str
     section: str

@@ -1,0 +1,26 @@
+"""How many sequences run and wait."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gpufc.config.marks import FLAG
+
+
+class AdmissionConfig(Struct, frozen=True, kw_only=True):
+    """The number of sequences that run and wait. `n` and prompt lists count each sequence."""
+
+    max_concurrent_requests: Annotated[
+        int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG)
+    ] = 10
+    max_queue: Annotated[
+        Annotated[int, Meta(ge=0, le=1_000_000)] | None,
+        Meta(
+            description="sequences that may wait [default: 8 × max_concurrent_requests]",
+        ),
+    ] = None
+
+    @property
+    def queue_limit(self) -> int:
+        """`max_queue`, or its default in terms of `max_concurrent_requests`."""
+        return 8 * self.max_concurrent_requests if self.max_queue is None else self.max_queue
