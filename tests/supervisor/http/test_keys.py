@@ -15,6 +15,7 @@ from gpufc.protocol import Generate
 from supervisor.access import store
 from supervisor.access.keys import Key, KeyList, digest
 from supervisor.access.ring import LOOK_S, KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.http import routes
@@ -40,7 +41,7 @@ class Keyed:
         self.put(*keys)
         ring = KeyRing(path, clock=self.clock, wall=self.wall)
         config = Config(admission=AdmissionConfig(max_concurrent_requests=4))
-        self.service = Service(config, authenticator=by_keys(ring))
+        self.service = Service(config, authenticator=by_keys(ring, Sessions(b"secret", self.wall)))
 
     def put(self, *keys: Key) -> None:
         store.change(self.path, lambda _known: KeyList(keys))
@@ -90,7 +91,7 @@ async def test_each_scope_reaches_its_routes_only(
     monkeypatch.setattr(routes, "ROUTES", stubs)
     headers = {"Authorization": f"Bearer {held}"} if held else {}
     async with keyed(tmp_path, *EACH.values()) as made:
-        for route in ROUTES:
+        for route in (route for route in ROUTES if not route.signs_in):
             for path in spellings(re.sub(r"\{[^}]*\}", "x", route.path)):
                 answer = await made.ask(route.method, path, headers)
                 if route.scope in ALLOWED[held]:
