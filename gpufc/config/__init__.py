@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
-from gpufc.config.admission import AdmissionConfig
-from gpufc.config.downloads import DownloadsConfig
+from gpufc.config.admission import AdmissionConfig, Routing
+from gpufc.config.downloads import DownloadsConfig, default_folder
 from gpufc.config.fabric import FabricConfig, NetworkShare
 from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
@@ -53,6 +53,7 @@ __all__ = [
     "PluginConfig",
     "PluginsConfig",
     "Replay",
+    "Routing",
     "ServerConfig",
     "Speculation",
     "SplitMode",
@@ -66,8 +67,9 @@ DEFAULT_MODEL = "default"
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration in force. `settings.resolve` makes it.
 
-    `models` has at least one entry, in the order of the file. Its keys are the names of the file's
-    tables, not the names that models are served under.
+    `models` has at least one entry, in the order of the file, unless `fleet.models_dir` is set. Its
+    keys are the names of the file's tables, not the names that models are served under. `of_folder`
+    is the section of each model of `models_dir`, but for its file and name.
     """
 
     server: ServerConfig = ServerConfig()
@@ -75,6 +77,7 @@ class Config(Struct, frozen=True, kw_only=True):
     models: dict[str, ModelConfig] = msgspec.field(
         default_factory=lambda: {DEFAULT_MODEL: ModelConfig()}
     )
+    of_folder: ModelConfig = ModelConfig()
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -82,16 +85,25 @@ class Config(Struct, frozen=True, kw_only=True):
     plugins: PluginsConfig = PluginsConfig()
     downloads: DownloadsConfig = DownloadsConfig()
 
+    def is_preloaded(self, name: str) -> bool:
+        """Whether a model of `models` is loaded at the start: as configured, else the only one."""
+        model = self.models[name]
+        wanted = len(self.models) == 1 if model.preload is None else model.preload
+        return wanted or model.pinned
+
     def model_folders(self) -> list[str]:
         """Folders from which models may be loaded over HTTP.
 
-        By default the folders of the models at start and a configured `models_dir`, but never the
-        root folder: a container may have its model there.
+        By default the folders of the models at start, but never the root folder: a container may
+        have its model there.
         """
         if self.server.model_dirs is not None:
             return [folder for folder in self.server.model_dirs.split(":") if folder]
         paths = [Path(model.model_path) for model in self.models.values() if model.model_path]
-        folders = [path.parent for path in paths if path.parents[1:]]
-        if self.downloads.models_dir is not None:
-            folders.append(self.downloads.folder)
-        return list(dict.fromkeys(map(str, folders)))
+        return list(dict.fromkeys(str(path.parent) for path in paths if path.parents[1:]))
+
+    @property
+    def downloads_folder(self) -> Path:
+        """Where downloaded models are: in `models_dir`, which serves them, or in the user's own."""
+        given = self.fleet.models_dir
+        return default_folder() if given is None else Path(given).absolute()

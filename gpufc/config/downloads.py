@@ -1,4 +1,4 @@
-"""Models from elsewhere: their folder here, and the hub that they come from."""
+"""Models from elsewhere: the hub that they come from, and the folder for them."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG
 
 
 class DownloadsConfig(Struct, frozen=True, kw_only=True):
-    """Where `pull` gets models, and where it puts them."""
+    """Where `pull` gets models."""
 
-    models_dir: Annotated[
-        Annotated[str, Meta(min_length=1)] | None,
-        Meta(
-            description="folder of downloaded models"
-            " [default: $XDG_DATA_HOME/gpufc/models, else ~/.local/share/gpufc/models]",
-            extra=FLAG | PATH,
-        ),
-    ] = None
     hub: Annotated[
         str,
         Meta(
@@ -29,10 +21,8 @@ class DownloadsConfig(Struct, frozen=True, kw_only=True):
         ),
     ] = "https://huggingface.co"
 
-    @property
-    def folder(self) -> Path:
-        """`models_dir`, or its default."""
-        if self.models_dir is not None:
-            return Path(self.models_dir).expanduser().absolute()
-        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-        return Path(data).expanduser() / "gpufc" / "models"
+
+def default_folder() -> Path:
+    """Where downloads go without a `models_dir`."""
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "gpufc" / "models"

@@ -27,6 +27,8 @@ COMMANDS = {
     "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
     "pull": "supervisor.cli.pull",
+    "load": "supervisor.cli.load",
+    "unload": "supervisor.cli.unload",
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
     "fabric": "supervisor.cli.fabric",

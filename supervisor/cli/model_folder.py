@@ -28,7 +28,7 @@ def inspect_command(
     from supervisor.cli.model_file import check, located
 
     config = resolve(flags, config_file).config
-    path = check(located(model, config.downloads.folder), "MODEL")
+    path = check(located(model, config.downloads_folder), "MODEL")
     n_ctx = next(iter(config.models.values())).n_ctx
     report = probe(ModelConfig(model_path=str(path), n_ctx=n_ctx))
     facts = report.get("model")
@@ -57,7 +57,7 @@ def remove_command(names: tuple[str, ...], config_file: str | None, **flags: str
     from supervisor.cli.terminal import amount
     from supervisor.downloads.folder import remove
 
-    place = resolve(flags, config_file).config.downloads.folder
+    place = resolve(flags, config_file).config.downloads_folder
     for name in names:
         click.echo(f"{name}: {amount(remove(name, place))} freed")
 

@@ -51,7 +51,6 @@ def command(
     config = resolve(flags, config_file).config
     if config.server.offline:
         raise ConfigError("offline is set: nothing is downloaded")
-    downloads = config.downloads
     token = private_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE)
     shown: dict[str, Progress] = {}
 
@@ -64,11 +63,11 @@ def command(
 
     async def work() -> list[Path]:
         async with session(token) as http:
-            files = await files_of(http, model, downloads.hub, sha256, name)
+            files = await files_of(http, model, config.downloads.hub, sha256, name)
             for file in files:
                 if file.sha256 is None:
                     click.echo(f"{file.name}: no checksum is known (--sha256 names one)", err=True)
-            return await pull(http, files, downloads.folder, told)
+            return await pull(http, files, config.downloads_folder, told)
 
     try:
         paths = asyncio.run(work())

@@ -29,7 +29,7 @@ def command(
     from supervisor.cli.replacement_view import Failed, show, template_notes
     from supervisor.control.client import ControlClient, Refused
 
-    downloads = resolve({}).config.downloads.folder
+    downloads = resolve({}).config.downloads_folder
     path = check(located(model_path, downloads), "MODEL_PATH")
     client = ControlClient(find(runtime_dir).control_socket)
     try:

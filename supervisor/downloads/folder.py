@@ -1,6 +1,6 @@
 """The folder of downloaded models: what is in it, and removal.
 
-`place` is the folder: `DownloadsConfig.folder`.
+`place` is the folder: `Config.downloads_folder`.
 """
 
 import re

@@ -116,7 +116,7 @@ class NetworkClient:
     def _accepting(self, config: Config) -> "Downloads":
         from supervisor.fabric.offers import Downloads  # brings the client for HTTP
 
-        return Downloads(self._id.raw, config.downloads.folder, self._tell)
+        return Downloads(self._id.raw, config.downloads_folder, self._tell)
 
     def start(self) -> None:
         """Join the network as soon as a model is loaded. Does nothing if it has been started."""

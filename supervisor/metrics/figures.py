@@ -9,6 +9,7 @@ from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.ledger import ModelTotals
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.port import SpareStatus, WorkerStatus
 
 
@@ -39,3 +40,4 @@ class Figures(Struct, frozen=True, kw_only=True):
     machine: Snapshot | None
     front_rss_bytes: int
     network: Mapping[str, Any] | None = None
+    models: Sequence[ModelState] = ()

@@ -103,9 +103,7 @@ class Chain:
         """The request with the worker that the first plugin names."""
         for plugin in self.of("on_route"):
             loads = dispatcher.loads(request.model)
-            workers = [
-                Worker(name, load.outstanding, load.capacity) for name, load in loads.items()
-            ]
+            workers = [Worker(name, *load) for name, load in loads.items()]
             found = await _ask(plugin, "on_route", _text, info=info, workers=workers)
             if isinstance(found, str):
                 return msgspec.structs.replace(request, worker=found)

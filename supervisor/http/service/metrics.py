@@ -11,6 +11,7 @@ import gpufc
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.fleet.process import rss_bytes_of
 from supervisor.http.edge.context import Services, services
+from supervisor.http.generation.model_states import state_of
 from supervisor.metrics.figures import AdapterUsage, Figures
 
 
@@ -42,6 +43,7 @@ def figures_of(front: Services) -> Figures:
         machine=front.devices.snapshot() if front.devices else None,
         front_rss_bytes=rss_bytes_of(os.getpid()),
         network=msgspec.to_builtins(front.network()),
+        models=[state_of(front, model) for model in models],
     )
 
 

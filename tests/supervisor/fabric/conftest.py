@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gpufc.config import AdmissionConfig, Config, DownloadsConfig, FabricConfig
+from gpufc.config import AdmissionConfig, Config, FabricConfig, FleetConfig
 from supervisor.fabric.client import NetworkClient
 from supervisor.http.edge.context import SERVICES
 from tests.fakes.control_server import CLIENT_ID, ControlServer, control_server
@@ -63,7 +63,7 @@ async def machine(
     server: ControlServer,
     *,
     slots: int = 4,
-    downloads: DownloadsConfig | None = None,
+    fleet: FleetConfig | None = None,
     **fields: Any,
 ) -> AsyncIterator[Machine]:
     """A machine that wants to join. It waits next to nothing before it tries again."""
@@ -71,7 +71,7 @@ async def machine(
     config = Config(
         admission=admission,
         fabric=fabric(server, **fields),
-        downloads=downloads or DownloadsConfig(),
+        fleet=fleet or FleetConfig(),
     )
     service = Service(config)
     await service.start()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpufc.config import Config, DownloadsConfig
+from gpufc.config import Config, FleetConfig
 from supervisor.fabric import offers
 from supervisor.fabric.messages import DownloadStatus, PodModel
 from supervisor.fabric.offers import Downloads, Offer
@@ -81,8 +81,8 @@ async def test_a_model_is_downloaded_and_the_server_told(
 
         monkeypatch.setattr(offers, "offer", local)
         server.pods = [pod(checksum=checksum)]
-        downloads = DownloadsConfig(models_dir=str(tmp_path))
-        async with machine(server, downloads=downloads, accept_models=True) as joined:
+        fleet = FleetConfig(models_dir=str(tmp_path))
+        async with machine(server, fleet=fleet, accept_models=True) as joined:
             await server.joined()
             assert server.logins[0].auto_models is True
             await server.until(lambda: server.downloads and server.downloads[-1].status is last)
