@@ -449,6 +449,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     """The engine thread's own record of its work, replaced as a whole before each step.
 
     `step_started` is the monotonic clock in seconds, which all processes of a machine share.
+    `n_threads` of the CPU computed the last pass.
     """
 
     phase: EnginePhase = EnginePhase.LOADING
@@ -458,6 +459,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     n_running: int = 0
     n_waiting: int = 0
     kv_cells_used: int = 0
+    n_threads: int = 0
 
 
 class Preparing(Struct, frozen=True, array_like=True):
