@@ -18,6 +18,7 @@ from gpufc.config import Config
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
@@ -170,10 +171,13 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file, token_file = self.config.access.keys_file, self.runtime.admin_token
+        keys_file = self.config.access.keys_file
+        text_of = run_token.known if is_taking_over else run_token.make
         if keys_file is not None:
-            return None, by_keys(KeyRing(Path(keys_file)))
-        token = run_token.known(token_file) if is_taking_over else run_token.make(token_file)
+            ring = KeyRing(Path(keys_file))
+            secret = text_of(self.runtime.session_secret)
+            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+        token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
 
     def _start_roster(self) -> None:
@@ -228,6 +232,16 @@ class Front:
         """Take tasks from the configured control server, if there is one and it is wanted."""
         if self._network is not None and self._wants_network:
             self._network.start()
+
+    async def hand_network_over(self) -> None:
+        """Leave the control server to another front. Tasks that run go on here."""
+        if self._network is not None:
+            await self._network.hand_over()
+
+    @property
+    def n_network_tasks(self) -> int:
+        """Tasks of the network that still run here after `hand_network_over`."""
+        return self._network.n_kept if self._network is not None else 0
 
     async def leave_network(self) -> None:
         """Leave the control server. Returns when its connection is closed."""

@@ -168,6 +168,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for prompts [default: n_threads]"),
     ] = None
+    share_cores: Annotated[
+        bool,
+        Meta(
+            description="compute with fewer CPU threads while other processes use the cores and"
+            " that is faster"
+        ),
+    ] = True
     flash_attention: Annotated[
         FlashAttention,
         Meta(description="flash attention kernels; auto: on a GPU that has them, not on a CPU"),

@@ -20,6 +20,7 @@ from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
 from supervisor import addresses, demo_model, program
 from supervisor.access import exposure
+from supervisor.access.networks import Networks
 from supervisor.cli import model_file
 from supervisor.fleet.names import served_name
 from supervisor.systemd import is_activated
@@ -241,7 +242,12 @@ def check_exposure(settings: Settings) -> tuple[str, ...]:
 
 
 def check_access(access: AccessConfig) -> None:
-    """Raises `ConfigError` for a keys file without keys, or files that are no certificate."""
+    """Raises `ConfigError` for a keys file without keys, files that are no certificate, or
+    addresses that are none."""
+    try:
+        Networks(access.allowed_addresses, access.trusted_proxies)
+    except ValueError as err:
+        raise ConfigError(f"allowed_addresses or trusted_proxies: {err}") from None
     if access.keys_file is not None:
         from supervisor.access import store
 

@@ -28,7 +28,7 @@ def render(document: Document, width: int) -> list[str]:
     models = _models(document.get("models") or [])
     lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
-    return [*lines, "", *machine]
+    return [*lines, "", *machine, *_alarms(document)]
 
 
 def _front(document: Document) -> list[str]:
@@ -182,6 +182,8 @@ def _devices(document: Document) -> list[str]:
         if device["power_watts"] is not None:
             limit = f" of {device['power_limit_watts']:.0f}" if device["power_limit_watts"] else ""
             parts.append(f"{device['power_watts']:.0f}{limit} W")
+        if device.get("throttled"):
+            parts.append(f"throttled: {', '.join(device['throttled'])}")
         lines.append(f"{device['kind']} {device['index']}".ljust(10) + ", ".join(parts))
     return lines + _engine_devices(document)
 
@@ -212,11 +214,22 @@ def _engine_device(device: Document | list[Any]) -> tuple[str, str, str, int, in
 
 
 def _sources(document: Document) -> list[str]:
-    """Why figures are missing or old."""
+    """Why figures are missing or old. An absent driver matters only where no other shows a
+    device."""
+    unimportant = {"ok", "absent"} if document.get("devices") else {"ok"}
     return [
         f"{source['name']}".ljust(10) + source["detail"]
         for source in document.get("sources") or []
-        if source["state"] != "ok"
+        if source["state"] not in unimportant
+    ]
+
+
+def _alarms(document: Document) -> list[str]:
+    return [
+        click.style("alarm".ljust(10), fg="red", bold=True)
+        + f"{alarm['text']} ({alarm['kind'].replace('_', ' ')}, for"
+        f" {duration(max(0.0, time.time() - alarm['since']))})"
+        for alarm in document.get("alarms") or []
     ]
 
 

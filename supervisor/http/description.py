@@ -36,7 +36,7 @@ from supervisor.http.rerank import RerankBody, Reranked, TextResult
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
-from supervisor.http.service import admin
+from supervisor.http.service import admin, session
 
 GROUPS = (
     ("/v1/messages", "Anthropic"),
@@ -109,6 +109,10 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         body=MessagesBody, answer=TokenCount, example={"messages": HELLO}
     ),
     ("POST", "/api/event_logging/batch"): Spec(body=Telemetry, example={"events": []}),
+    ("POST", "/session"): Spec(
+        body=session.SignInBody, answer=session.SessionObject, example={"key": "gpufc_…"}
+    ),
+    ("GET", "/session"): Spec(answer=session.SessionObject),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/completion"): Spec(

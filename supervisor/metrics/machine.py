@@ -18,6 +18,20 @@ _DEVICE: tuple[tuple[str, str, Callable[[Device], float | None]], ...] = (
     ("gpu_temperature_celsius", "Temperature.", lambda one: one.temperature_celsius),
     ("gpu_power_watts", "Power draw.", lambda one: one.power_watts),
     ("gpu_power_limit_watts", "The limit of the power draw.", lambda one: one.power_limit_watts),
+    ("gpu_clock_hertz", "Clock of the processors.", lambda one: one.clock_hz),
+    (
+        *("gpu_pcie_receive_bytes_per_second", "Received over PCIe."),
+        lambda one: one.pcie_received_bytes_per_s,
+    ),
+    (
+        *("gpu_pcie_transmit_bytes_per_second", "Sent over PCIe."),
+        lambda one: one.pcie_sent_bytes_per_s,
+    ),
+    (
+        *("gpu_ecc_uncorrected_errors", "Errors of the memory since the driver was loaded."),
+        lambda one: one.ecc_uncorrected_errors,
+    ),
+    ("gpu_throttled", "1 while the driver holds the clock back.", lambda one: bool(one.throttled)),
 )
 
 _HOST: tuple[tuple[str, str, Callable[[Host], float]], ...] = (
@@ -33,6 +47,10 @@ _HOST: tuple[tuple[str, str, Callable[[Host], float]], ...] = (
         *("host_cpu_utilization_ratio", "The used part of all processors."),
         lambda host: host.cpu_percent / 100,
     ),
+    (
+        *("host_disk_free_bytes", "Free space on the disk of the runtime folder."),
+        lambda host: host.disk_free_bytes,
+    ),
 )
 
 
@@ -46,6 +64,15 @@ def of_machine(figures: Figures) -> Iterator[Metric]:
     hosts = [figures.machine.host] if figures.machine else []
     for name, text, of_host in _HOST:
         yield gauge(name, text, [], [([], of_host(host)) for host in hosts])
+    yield gauge(
+        "alarm",
+        "1 for each alarm in force.",
+        ["kind", "subject"],
+        [
+            ([one.kind, one.subject], 1)
+            for one in (figures.machine.alarms if figures.machine else ())
+        ],
+    )
 
 
 def of_models(figures: Figures) -> Iterator[Metric]:

@@ -34,6 +34,7 @@ from engine_worker.backend.llama.embedder_loading import (
 )
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.backend.llama.team import Team, team_for
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.description import described
@@ -64,6 +65,7 @@ class Loaded(Struct, frozen=True):
     context: ContextPointer
     new_embedder: Callable[[], LlamaEmbedder]
     adapters: LoadedAdapters
+    team: Team
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
     facts: ModelFacts
@@ -163,7 +165,8 @@ class Loader:
         _log_placement(facts)
         self._on_progress(1.0)
         embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
-        return Loaded(model, context, embedder, adapters, finders, vocabulary, facts)
+        team = team_for(self._lc, self._config, context, on_device=facts.asynchronous)
+        return Loaded(model, context, embedder, adapters, team, finders, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
@@ -26,6 +27,10 @@ class Devices(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The latest readings. Never blocks."""
+        ...
+
+    def history(self, since: float = 0.0) -> Recent:
+        """The readings of the last hour, or of its part after `since` in unix seconds."""
         ...
 
 

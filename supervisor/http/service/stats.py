@@ -36,6 +36,7 @@ def document(front: Services) -> dict[str, Any]:
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
+        "alarms": msgspec.to_builtins(snapshot.alarms) if snapshot else [],
         "sources": msgspec.to_builtins(snapshot.sources) if snapshot else [],
         "latency": {
             "time_to_first_token_seconds": _plain(ledger.time_to_first_token.percentiles()),
