@@ -45,6 +45,7 @@ from supervisor.dispatch.request import Account, GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -327,6 +328,9 @@ class Dispatcher:
         group.admission.replicas = self._replicas(worker.model)
         group.worker_ready(worker)
         self._changed.set()
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        self._group(worker.model).canary_began(worker, canary)
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         group = self._groups[worker.model]

@@ -33,6 +33,7 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
@@ -50,6 +51,7 @@ from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class ModelGroup:
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
         self._delivery = Delivery(self._table, self._suspects, ledger)
+        self._split = CanarySplit()
+        self._table.on_ended = self._split.ended
 
     @property
     def idle(self) -> bool:
@@ -116,11 +120,7 @@ class ModelGroup:
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
-        running, waiting = set[str](), set[str]()
-        for job in self._table.jobs.values():
-            names = running if job.worker is not None else waiting
-            names.update(use.name for use in job.log.request.adapters)
-        return frozenset(running), frozenset(waiting)
+        return self._table.adapters_in_use()
 
     # requests
 
@@ -240,7 +240,8 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to, job.arrival)
+            wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
+            return self._pool.with_room(wanted, job.arrival)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -266,29 +267,27 @@ class ModelGroup:
 
     # workers
 
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """This worker, which is ready next, gets a share of the new requests."""
+        self._split.began(worker, canary, self.facts.fingerprint if self.facts else None)
+        self._pool.aside = self._split.fingerprint
+
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
-            self._verdicts.renew()
-        self.facts = worker.facts
+        if worker.facts.fingerprint != self._split.fingerprint:
+            if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
+                self._verdicts.renew()
+            self.facts = worker.facts
         for job in list(self._table.jobs.values()):
-            if job.stage is Stage.READY and self._is_stranded(job, worker):
+            if job.stage is Stage.READY and self._draining.strands(job, worker, self._pool):
                 self._table.fail(job.stream, recovery.model_changed())
         self.pump()
-
-    def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
-        """Whether its line of workers came back with a different model file."""
-        bound_to = job.bound_to
-        return (
-            bound_to is not None
-            and job.line == worker.line
-            and not self._pool.has(bound_to)
-            and not self._draining.serves(bound_to)
-        )
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         self._pool.drain(worker)
         self._draining.add(worker)
+        self._split.drains(worker)
+        self._pool.aside = self._split.fingerprint
         if self._pool.newest is not None:
             self.facts = self._pool.newest.facts
         self.pump()

@@ -55,6 +55,8 @@ class JobTable:
         self._clock = clock
         self._on_idle = on_idle
         self._used_share = 1.0
+        self.on_ended: Callable[[ResponseStream], None] = lambda _stream: None
+        """Called when the last job of a request has ended."""
         admission.forecast = self.forecast
 
     def open(
@@ -151,6 +153,14 @@ class JobTable:
             if log.no in self.jobs:
                 change(log.no)
 
+    def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of running jobs, and of waiting ones."""
+        running, waiting = set[str](), set[str]()
+        for job in self.jobs.values():
+            names = running if job.worker is not None else waiting
+            names.update(use.name for use in job.log.request.adapters)
+        return frozenset(running), frozenset(waiting)
+
     def ready(self, no: RequestNo) -> None:
         """A job's prompt has been prepared: it waits for a slot."""
         job = self.jobs[no]
@@ -199,6 +209,7 @@ class JobTable:
             stream = job.stream
             self._ledger.ended(stream.outcome, now - accepted_at, stream.end_reason)
             self._close_account(stream, now - accepted_at)
+            self.on_ended(stream)
         if not self.jobs:
             self._on_idle()
 
