@@ -55,6 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.model_file",),
     (
         "engine_worker.channel",
+        "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
         "engine_worker.tuning",
