@@ -28,7 +28,7 @@ MAX_SOCKET_PATH_BYTES = 107
 
 _LOCK = "front.lock"
 _CONTROL = "control.sock"
-_OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes"})
+_OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes", "needs"})
 _LINK_NAME = re.compile(r"w-[0-9a-f]{8}\.sock")
 _LONGEST_NAME = len("w-00000000.sock")
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -40,6 +40,10 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     n_gpu_layers: int | None = None
 
 
+class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
+    model: str
+
+
 def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
     """The application for the control socket."""
     handlers = _Handlers(front, operations)
@@ -51,6 +55,8 @@ def create_control_app(front: ControlledFront, operations: Operator) -> web.Appl
     app.router.add_post("/stop", handlers.stop)
     app.router.add_post("/restart", handlers.restart)
     app.router.add_post("/swap", handlers.swap)
+    app.router.add_post("/load", handlers.load)
+    app.router.add_post("/unload", handlers.unload)
     return app
 
 
@@ -106,6 +112,14 @@ class _Handlers:
             model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
         )
         return await send_lines(request, _followed(self._operations.swap(body.name, change)))
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.load(body.model)))
+
+    async def unload(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.unload(body.model)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from gpufc import __version__
 from gpufc.errors import NotFound
+from supervisor.fleet.model_state import ModelState
 from supervisor.http.anthropic.answer import MessageObject
 from supervisor.http.anthropic.claude_code import Telemetry
 from supervisor.http.anthropic.fields import MessagesBody
@@ -163,6 +164,14 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
+    ("POST", "/admin/models/load"): Spec(
+        body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
+    ),
+    ("POST", "/admin/models/unload"): Spec(
+        body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
+    ),
+    ("POST", "/v1/models/{model:.+}/load"): Spec(answer=ModelState),
+    ("POST", "/v1/models/{model:.+}/unload"): Spec(answer=ModelState),
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}

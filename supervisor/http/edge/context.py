@@ -10,11 +10,13 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
@@ -27,6 +29,10 @@ class Devices(Protocol):
         """The latest readings. Never blocks."""
         ...
 
+    def history(self, since: float = 0.0) -> Recent:
+        """The readings of the last hour, or of its part after `since` in unix seconds."""
+        ...
+
 
 class Operator(Protocol):
     """The operations behind `/admin` (`supervisor.operations.Operations`)."""
@@ -37,6 +43,35 @@ class Operator(Protocol):
 
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model."""
+        ...
+
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        ...
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model, which ends its requests first. Raises `ModelNotFound`."""
+        ...
+
+
+class Models(Protocol):
+    """The served models as they are now (`supervisor.roster.shown.ShownModels`)."""
+
+    def state(self, model: str) -> ModelState:
+        """One of them, by its served name."""
+        ...
+
+    def note(self, model: str) -> str:
+        """What a client that waits for it is told; empty for one that is there."""
+        ...
+
+
+class Roster(Protocol):
+    """What requests may say about the memory (`supervisor.roster.roster.Roster`)."""
+
+    def keep_alive(self, model: str, seconds: float | None) -> None:
+        """Let a model stay for so long after its last request; negative: for ever; None changes
+        nothing."""
         ...
 
 
@@ -63,6 +98,8 @@ class Services(Struct, frozen=True):
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
     shows: Callable[[str], bool] = _any_model
+    models: Models | None = None
+    roster: Roster | None = None
 
 
 SERVICES = web.AppKey("services", Services)

@@ -14,7 +14,11 @@ from supervisor.http.routes import ROUTES
 from tests.supervisor.http.conftest import Service
 
 DOCUMENT = json.loads(msgspec.json.encode(described(ROUTES)))
-WITHOUT_BODY = {"/v1/responses/{response}/cancel"}
+WITHOUT_BODY = {
+    "/v1/responses/{response}/cancel",
+    "/v1/models/{model:.+}/load",
+    "/v1/models/{model:.+}/unload",
+}
 """Routes whose POST takes no body."""
 
 
