@@ -32,7 +32,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -236,7 +236,8 @@ class Embed(Message, frozen=True):
 class ExportKv(Message, frozen=True):
     """Write at most `limit_bytes` of computed KV into an empty memory file.
 
-    The file is open in process `pid` as `fd`. Answered by `KvMoved`. Sequences keep running."""
+    Process `pid` lends the file, which it has open as `fd` (`gpufc/lending.py`). Answered by
+    `KvMoved`. Sequences keep running."""
 
     pid: int
     fd: int

@@ -56,6 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.model_file",),
     (
         "engine_worker.channel",
+        "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
         "engine_worker.tuning",

@@ -120,7 +120,19 @@ def _workers(document: Document, width: int) -> list[str]:
     return [
         lines[0],
         *(_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)),
+        *_confinement(document["workers"]),
     ]
+
+
+def _confinement(workers: list[Document]) -> list[str]:
+    """What holds all workers, and what some of them lack."""
+    found = [row["confined"] for row in workers if row.get("confined")]
+    if not found:
+        return []
+    missing = sorted({part for one in found for part in one["missing"]})
+    held = [part for part in found[0]["in_force"] if part not in missing]
+    lacks = f"; not: {', '.join(missing)}" if missing else ""
+    return [f"confined  {', '.join(held)}{lacks}"]
 
 
 def _worker(row: Document) -> dict[str, str]:

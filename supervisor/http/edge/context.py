@@ -79,9 +79,15 @@ def _no_network() -> None:
     """For a front that has joined no network."""
 
 
+def _any_model(_name: str) -> bool:
+    """For a principal without a list of models."""
+    return True
+
+
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
-    the state of the network client, if there is one."""
+    the state of the network client, if there is one. `shows` tells which models the request's
+    principal may see, those that are not served any more included."""
 
     config: Config
     fleet: ServedFleet
@@ -91,6 +97,7 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    shows: Callable[[str], bool] = _any_model
     models: Models | None = None
     roster: Roster | None = None
 
@@ -105,7 +112,8 @@ def services(request: web.Request) -> Services:
     front, principal = request.app[SERVICES], request.get(PRINCIPAL)
     if principal is None or not principal.models:
         return front
-    return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
+    allowed = AllowedModels(front.fleet, principal.models)
+    return structs.replace(front, fleet=allowed, shows=allowed.allows)
 
 
 MANY_VALUES = 2_000

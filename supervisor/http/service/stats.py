@@ -90,6 +90,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "devices": [msgspec.structs.asdict(one) for one in facts.devices] if facts else [],
         "system_info": facts.system_info if facts else "",
         "template_error": facts.template_error if facts else "",
+        "confined": msgspec.to_builtins(facts.confined) if facts else None,
         "tokens_per_second": rate.per_second(dispatcher.now) if rate else 0.0,
     }
 
