@@ -30,6 +30,7 @@ from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.packed import ID_BYTES, unpacked
 from gpufc.sampling import SamplingParams
 
 PROTOCOL_VERSION = 6
@@ -315,12 +316,21 @@ class LoadFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """The prompt's token ids, BOS included where the model wants one. `opening` is the end of a
-    conversation's text, control tokens spelt out."""
+    """The prompt's token ids (`gpufc.packed`), BOS included where the model wants one. `opening` is
+    the end of a conversation's text, control tokens spelt out."""
 
     request: RequestNo
-    prompt_tokens: Tokens
+    packed: memoryview
     opening: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.packed) % ID_BYTES:
+            raise ValueError("token ids are cut off")
+
+    @property
+    def prompt_tokens(self) -> memoryview:
+        """The ids. Nothing is copied."""
+        return unpacked(self.packed)
 
 
 class Refused(Message, frozen=True):

@@ -7,7 +7,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -29,10 +30,9 @@ from gpufc.protocol import (
     Prompt,
     Refused,
     Step,
-    Tokens,
     ToWorker,
 )
-from supervisor.dispatch import embedding
+from supervisor.dispatch import embedding, spelling
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
@@ -141,7 +141,7 @@ class Dispatcher:
         self._require_worker(model, group)
         return stream
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Tokens:
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Sequence[int]:
         """The token ids of a prompt; `reserve` as in `Prepare`. Waits for a worker; raises
         `RequestError`."""
         answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt, reserve))
@@ -149,13 +149,17 @@ class Dispatcher:
             return answer.prompt_tokens
         raise InternalError("The engine answered a different question")
 
-    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
-        """The bytes of each token list. Waits for a worker; raises `RequestError`."""
-        wanted = tuple(sequences)
-        answer = await self._ask(model, lambda epoch, no: Detokenize(epoch, no, wanted))
-        if isinstance(answer, Detokenized):
-            return answer.pieces
-        raise InternalError("The engine answered a different question")
+    async def detokenize(self, model: str, sequences: Iterable[Sequence[int]]) -> list[bytes]:
+        """The bytes of each token list. Waits for a worker; raises `RequestError`.
+
+        Many tokens are asked for in several messages: none holds the loop for long."""
+        texts: list[bytes] = []
+        for indices, parts in spelling.in_messages(sequences):
+            answer = await self._ask(model, partial(Detokenize, sequences=parts))
+            if not isinstance(answer, Detokenized):
+                raise InternalError("The engine answered a different question")
+            spelling.joined(indices, answer.pieces, texts)
+        return texts
 
     async def embed(
         self,

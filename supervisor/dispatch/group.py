@@ -188,11 +188,12 @@ class ModelGroup:
                 InternalError("The engine answered a different question"),
             )
             return
+        tokens = tuple(answer.prompt_tokens)
         if logs[0].fingerprint is None:
-            self._ledger.tokens.prompt += len(answer.prompt_tokens)
+            self._ledger.tokens.prompt += len(tokens)
         for log in logs:
             fingerprint = self._pool.fingerprint(answer.epoch)
-            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
+            log.prepared(tokens, answer.opening, fingerprint)
             self._table.ready(log.no)
             self.admission.prepared(log.no)
 

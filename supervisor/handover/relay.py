@@ -14,6 +14,7 @@ from typing import Protocol
 from gpufc import wire
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
@@ -50,11 +51,11 @@ class RelayedDispatch(Protocol):
         """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None) -> Tokens:
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None) -> Sequence[int]:
         """A prompt's tokens. Waits for a worker; raises `RequestError`."""
         ...
 
-    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
+    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> Sequence[bytes]:
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
         ...
 
@@ -141,10 +142,10 @@ class Relay:
         match message:
             case Prepare():
                 tokens = await dispatch.prepare(model, message.prompt, message.reserve)
-                return Prepared(epoch, request, tokens)
+                return Prepared(epoch, request, packed(tokens))
             case Detokenize():
                 pieces = await dispatch.detokenize(model, message.sequences)
-                return Detokenized(epoch, request, pieces)
+                return Detokenized(epoch, request, tuple(pieces))
             case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions

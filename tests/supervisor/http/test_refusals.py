@@ -285,6 +285,9 @@ async def test_other_content_is_a_415(service: Service, headers: dict[str, str])
 async def test_unknown_routes_and_methods_are_json(service: Service) -> None:
     answer = await service.get("/nowhere")
     assert (answer.status, answer.error["code"]) == (404, "not_found")
+    answer = await service.post("/", data=b"{}", headers=JSON)
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+    assert "Allow" not in answer.headers
     answer = await service.get("/v1/completions")
     assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "POST"
