@@ -115,13 +115,21 @@ class JobTable:
             if job is None:
                 continue
             self._questions.drop(job.question)
-            if job.stage is Stage.PAUSING:
-                job.stage = Stage.CANCELLING
-            elif job.stage is Stage.RUNNING and job.worker is not None:
-                job.stage = Stage.CANCELLING
-                job.worker.send(Cancel(job.worker.epoch, log.no))
+            if job.stage in (Stage.RUNNING, Stage.PAUSING):
+                self.stop(job)
             elif job.stage is not Stage.CANCELLING:
                 self.end(job)
+
+    def prepared(self, job: Job) -> None:
+        """Its prompt is prepared: it waits for a slot."""
+        job.stage = Stage.READY
+        self._admission.prepared(job.log.no)
+
+    def stop(self, job: Job) -> None:
+        """Let its worker stop a job whose log has ended. It keeps its slot until then."""
+        if job.stage is Stage.RUNNING and job.worker is not None:
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
+        job.stage = Stage.CANCELLING
 
     def pause(self, job: Job) -> None:
         """Let its worker stop a running job. It waits again once that has happened."""
