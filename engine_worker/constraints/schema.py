@@ -44,6 +44,9 @@ _SINGLE = (
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _DEPENDENCIES = ("dependencies", "dependentRequired", "dependentSchemas")
 _MAX_NODES = 20_000
+_MAX_MULTIPLE = 65_536
+"""The largest `multipleOf`, without its zeros at the end: the compiler makes a state for each
+remainder."""
 
 
 def rewritten(schema: object) -> object:
@@ -181,9 +184,18 @@ def _check_counts(schema: Schema) -> None:
             except (InvalidGrammar, OverflowError):
                 if not key.startswith("max"):
                     raise InvalidGrammar(f"{key} is too large") from None
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and _is_too_fine(multiple):
+        raise InvalidGrammar("multipleOf has too many digits")
     pattern = schema.get("pattern")
     if isinstance(pattern, str) and len(pattern) > 4096:
         raise InvalidGrammar("pattern is too long")
+
+
+def _is_too_fine(multiple: float) -> bool:
+    if multiple < 1 or multiple != multiple // 1:
+        return False
+    return int(str(int(multiple)).rstrip("0")) > _MAX_MULTIPLE
 
 
 def _without(schema: Schema, key: str) -> Schema:
