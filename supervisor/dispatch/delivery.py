@@ -64,6 +64,8 @@ class Delivery:
             return
         if delta.tokens:
             self._time(job, len(delta.tokens), now)
+        if log.watch is not None and log.is_enough(delta.text):
+            self._table.stop(job)
         if delta.text or delta.finish is not None:
             job.stream.notify(log.index)
 
