@@ -44,6 +44,9 @@ _SINGLE = (
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _DEPENDENCIES = ("dependencies", "dependentRequired", "dependentSchemas")
 _MAX_NODES = 20_000
+_MAX_OVERLAPS = 400
+"""Pairs of branches of a `oneOf` that may overlap. Each one repeats a branch, so that more of them
+make a schema that is too large in any case."""
 _MAX_MULTIPLE = 65_536
 """The largest `multipleOf`, without its zeros at the end: the compiler makes a state for each
 remainder."""
@@ -138,13 +141,17 @@ class _Rewriter:
         branches = schema["oneOf"]
         if not isinstance(branches, list) or not branches:
             raise NotExpressible
-        found = []
+        found: list[Schema] = []
+        n_overlaps = 0
         for at, branch in enumerate(branches):
             others = [
                 negated(other, self._references)
                 for number, other in enumerate(branches)
                 if number != at and not are_disjoint(branch, other, self._references, schema)
             ]
+            n_overlaps += len(others)
+            if n_overlaps > _MAX_OVERLAPS:
+                raise NotExpressible
             found.append({"allOf": [branch, *others]} if others else branch)
         return [{"anyOf": found}]
 

@@ -118,6 +118,7 @@ def test_a_rewritten_keyword_keeps_its_instances(given: Any, valid: Any, invalid
         ({"type": "string", "minLength": 10**9}, "minLength"),
         ({"type": "array", "minItems": 10**9}, "minItems"),
         ({"type": "integer", "multipleOf": 1_234_567}, "multipleOf"),
+        ({"oneOf": [{"required": [name]} for name in "abcdefghijklmnopqrstuvwxyz"]}, "oneOf"),
         ({"type": "number", "multipleOf": 2.0**40}, "multipleOf"),
     ],
 )
