@@ -22,6 +22,7 @@ from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
 from gpufc.config.model import (
     BackendKind,
+    Confinement,
     FlashAttention,
     KvType,
     KvUnified,
@@ -39,6 +40,7 @@ __all__ = [
     "AdmissionConfig",
     "BackendKind",
     "Config",
+    "Confinement",
     "DownloadsConfig",
     "FabricConfig",
     "FlashAttention",

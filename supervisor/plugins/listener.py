@@ -15,6 +15,7 @@ class PluggedListener:
         self.worker_message = dispatcher.worker_message
         self.engine_proven = dispatcher.engine_proven
         self.engine_renewed = dispatcher.engine_renewed
+        self.canary_began = dispatcher.canary_began
         self.condition_changed = dispatcher.condition_changed
         self._dispatcher = dispatcher
 
