@@ -63,6 +63,8 @@ class Delivery:
             self._table.fail(job.stream, InternalError("The engine lost tokens"))
             return
         if delta.tokens:
+            if job.outage is not None:
+                job.went_on(now)
             self._time(job, len(delta.tokens), now)
         if delta.text or delta.finish is not None:
             job.stream.notify(log.index)

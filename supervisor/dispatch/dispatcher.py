@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -37,6 +37,8 @@ from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger, Outcome
+from supervisor.dispatch.outages import Outages
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import Account, GenerationRequest, Principal
@@ -71,6 +73,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = Ledger()
+        self.outages = Outages()
         self._fleet = fleet
         self._limits = limits
         self._clock = clock
@@ -281,6 +284,10 @@ class Dispatcher:
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
 
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests of all models that have not ended. To be read at once."""
+        return (one for group in self._groups.values() for one in group.open_requests())
+
     @property
     def now(self) -> float:
         """The time by the ledger's clock."""
@@ -392,6 +399,7 @@ class Dispatcher:
                 replicas=self._replicas(model),
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
+                outages=self.outages,
                 clock=self._clock,
                 on_idle=self._changed.set,
             )

@@ -38,6 +38,8 @@ from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
+from supervisor.dispatch.outages import Outages
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.questions import Questions
@@ -66,6 +68,7 @@ class ModelGroup:
         replicas: int,
         numbers: Iterator[RequestNo],
         ledger: ModelLedger,
+        outages: Outages,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
@@ -76,6 +79,7 @@ class ModelGroup:
         """Requests for embeddings that have not ended. The dispatcher counts them."""
         self._numbers = numbers
         self._ledger = ledger
+        self._outages = outages
         self._clock = clock
         self._pool = WorkerPool(limits.max_concurrent_requests)
         self._suspects = Suspects()
@@ -105,6 +109,12 @@ class ModelGroup:
             names = running if job.worker is not None else waiting
             names.update(use.name for use in job.log.request.adapters)
         return frozenset(running), frozenset(waiting)
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests that have not ended, in the order of their acceptance."""
+        jobs = self._table.jobs
+        for stream in self._table.streams:
+            yield OpenRequest(stream, [jobs[log.no] for log in stream.logs if log.no in jobs])
 
     # requests
 
@@ -284,11 +294,13 @@ class ModelGroup:
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
         in_company = self.questions.may_have_killed(worker, reason, now)
         accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
+        outage = self._outages.began(worker, reason, now)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
             else:
                 self._table.detach(job)
+                job.interrupted(outage)
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from gpufc.ids import RequestNo
+from supervisor.dispatch.outages import Outage
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.port import WorkerHandle
@@ -34,7 +35,8 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `is_resuming` until the first token after a replay. Times are monotonic seconds.
+    its worker. `is_resuming` until the first token after a replay. `outage` is the loss that it has
+    not got over yet. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class Job:
         "last_token_at",
         "line",
         "log",
+        "outage",
         "question",
         "sent_at",
         "stage",
@@ -62,6 +65,7 @@ class Job:
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.is_resuming = False
+        self.outage: Outage | None = None
         self.waits_since = now
 
     @property
@@ -69,6 +73,24 @@ class Job:
         """Whether its request has a token in any choice. Then the rest of the answer has to come
         from the same model."""
         return any(log.tokens for log in self.stream.logs)
+
+    def interrupted(self, outage: Outage) -> None:
+        """It has lost its worker."""
+        self.gave_up()
+        self.outage = outage
+        outage.n_sequences += 1
+
+    def went_on(self, now: float) -> None:
+        """It has its next token after the loss of a worker."""
+        if self.outage is not None:
+            self.outage.went_on(self.stream.request.id, self.last_token_at, now)
+            self.outage = None
+
+    def gave_up(self) -> None:
+        """It ends, or loses another worker, without a token since the loss before."""
+        if self.outage is not None:
+            self.outage.ended()
+            self.outage = None
 
     @property
     def bound_to(self) -> str | None:
