@@ -88,6 +88,7 @@ class Front:
         self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self._keys = _key_ring(config)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -97,6 +98,8 @@ class Front:
             started_at=self.started_at,
             operator=self.operations,
             network=lambda: self._network.status() if self._network else None,
+            runtime_dir=self.runtime.path,
+            keys=self._keys,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -138,9 +141,9 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file, token_file = self.config.access.keys_file, self.runtime.admin_token
-        if keys_file is not None:
-            return None, by_keys(KeyRing(Path(keys_file)))
+        token_file = self.runtime.admin_token
+        if self._keys is not None:
+            return None, by_keys(self._keys)
         token = run_token.known(token_file) if is_taking_over else run_token.make(token_file)
         return token, run_token.by_token(token)
 
@@ -281,6 +284,11 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def _key_ring(config: Config) -> KeyRing | None:
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

@@ -159,6 +159,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
+    ("GET", "/dashboard/events"): Spec(stream=SERVER_SENT_EVENTS),
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}

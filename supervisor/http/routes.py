@@ -10,6 +10,7 @@ from supervisor.dispatch.request import Scope
 from supervisor.http import rerank
 from supervisor.http.anthropic import claude_code, messages
 from supervisor.http.anthropic import models as anthropic_models
+from supervisor.http.dashboard import handlers as dashboard
 from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
@@ -40,7 +41,7 @@ from supervisor.http.responses import handlers as responses
 from supervisor.http.responses.handlers import MEMORIES
 from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
-from supervisor.http.service import admin, health, index, metrics, stats
+from supervisor.http.service import admin, health, metrics, stats
 
 
 def by_version(theirs: Handler, otherwise: Handler) -> Handler:
@@ -108,7 +109,9 @@ ROUTES = (
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
-    Route("GET", "/", index.get_index, Scope.READ),
+    Route("GET", "/", dashboard.get_page, Scope.READ),
+    Route("GET", "/dashboard/events", dashboard.get_events, Scope.READ),
+    Route("GET", "/dashboard/{build}/{file:.+}", dashboard.get_asset, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
     Route("GET", "/docs", openapi.get_page, Scope.READ),
     *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
@@ -153,6 +156,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[SERVICES] = front
     make: Callable[[], Description] = _description
     app[DESCRIPTION] = make
+    dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)

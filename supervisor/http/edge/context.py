@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.access.ring import KeyRing
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
@@ -46,7 +48,8 @@ def _no_network() -> None:
 
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
-    the state of the network client, if there is one."""
+    the state of the network client, if there is one. `runtime_dir` has logs and crash records.
+    `keys` are the access keys in force."""
 
     config: Config
     fleet: ServedFleet
@@ -56,6 +59,8 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    runtime_dir: Path | None = None
+    keys: KeyRing | None = None
 
 
 SERVICES = web.AppKey("services", Services)
