@@ -24,6 +24,14 @@ class BackendKind(StrEnum):
     FAKE = "fake"
 
 
+class Confinement(StrEnum):
+    """How far a worker gives up what it does not need."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OFF = "off"
+
+
 class FlashAttention(StrEnum):
     AUTO = "auto"
     ON = "on"
@@ -168,6 +176,13 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for prompts [default: n_threads]"),
     ] = None
+    share_cores: Annotated[
+        bool,
+        Meta(
+            description="compute with fewer CPU threads while other processes use the cores and"
+            " that is faster"
+        ),
+    ] = True
     flash_attention: Annotated[
         FlashAttention,
         Meta(description="flash attention kernels; auto: on a GPU that has them, not on a CPU"),
@@ -217,6 +232,40 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     use_mlock: Annotated[
         bool, Meta(description="lock the model in memory, so that it is never swapped out")
     ] = False
+    model_sha256: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(
+            description="SHA-256 of the model file (the first one of a split model), 64 hex digits;"
+            " a file with another one is not loaded [default: none]",
+        ),
+    ] = None
+    confinement: Annotated[
+        Confinement,
+        Meta(
+            description="files, network and system calls that a worker may use: as few as this"
+            " kernel can hold it to (auto), all of that or no worker (required), or any (off)"
+        ),
+    ] = Confinement.AUTO
+    replicas: Annotated[
+        int, Meta(ge=1, le=64, description="workers of this model, which share its requests")
+    ] = 1
+    preload: Annotated[
+        bool | None,
+        Meta(
+            description="load the model at the start, before a request asks for it"
+            " [default: the only model is]"
+        ),
+    ] = None
+    keep_alive_s: Annotated[
+        Annotated[float, Meta(ge=-1.0, le=31_536_000.0)] | None,
+        Meta(
+            description="seconds without requests after which the model is unloaded; 0: at once;"
+            " -1: never [default: 300; -1 for the only model]"
+        ),
+    ] = None
+    pinned: Annotated[bool, Meta(description="load the model at the start and never unload it")] = (
+        False
+    )
     replay: Annotated[
         Replay,
         Meta(description="feeding of a continued stream: fast (in a batch) or exact (one by one)"),

@@ -3,10 +3,11 @@
 from enum import StrEnum
 
 from gpufc.ids import RequestNo
-from supervisor.dispatch.outages import Outage
+from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.port import Arrival
 
 
 class Stage(StrEnum):
@@ -35,16 +36,19 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `is_resuming` until the first token after a replay. `outage` is the loss that it has
-    not got over yet. Times are monotonic seconds.
+    its worker. `arrival` is the sequence as the routing sees it, once it is prepared. Its worker
+    has not computed `n_unfilled` of its tokens yet. `is_resuming` until the first token after a
+    replay. `loss` is the one that it has not got over yet. Times are monotonic seconds.
     """
 
     __slots__ = (
+        "arrival",
         "is_resuming",
         "last_token_at",
         "line",
         "log",
-        "outage",
+        "loss",
+        "n_unfilled",
         "question",
         "sent_at",
         "stage",
@@ -65,7 +69,9 @@ class Job:
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.is_resuming = False
-        self.outage: Outage | None = None
+        self.arrival = Arrival()
+        self.n_unfilled = 0
+        self.loss: Loss | None = None
         self.waits_since = now
 
     @property
@@ -74,23 +80,23 @@ class Job:
         from the same model."""
         return any(log.tokens for log in self.stream.logs)
 
-    def interrupted(self, outage: Outage) -> None:
+    def interrupted(self, loss: Loss) -> None:
         """It has lost its worker."""
         self.gave_up()
-        self.outage = outage
-        outage.n_sequences += 1
+        self.loss = loss
+        loss.n_sequences += 1
 
     def went_on(self, now: float) -> None:
         """It has its next token after the loss of a worker."""
-        if self.outage is not None:
-            self.outage.went_on(self.stream.request.id, self.last_token_at, now)
-            self.outage = None
+        if self.loss is not None:
+            self.loss.went_on(self.stream.request.id, self.last_token_at, now)
+            self.loss = None
 
     def gave_up(self) -> None:
         """It ends, or loses another worker, without a token since the loss before."""
-        if self.outage is not None:
-            self.outage.ended()
-            self.outage = None
+        if self.loss is not None:
+            self.loss.ended()
+            self.loss = None
 
     @property
     def bound_to(self) -> str | None:

@@ -37,7 +37,7 @@ class OpenRequest:
     @property
     def is_paused(self) -> bool:
         """Whether a sequence has lost its worker and waits for its next token."""
-        return any(job.outage is not None for job in self._jobs)
+        return any(job.loss is not None for job in self._jobs)
 
     @property
     def n_replays(self) -> int:

@@ -1,21 +1,17 @@
-"""What the front itself raises an alarm for: models, workers, places in the queue, disk. Pure."""
+"""What raises an alarm: the service, its workers, its queue, and what the machine tells. Pure."""
 
 from collections.abc import Iterator, Sequence
 
-from supervisor.devices.snapshot import Host, Source, SourceState
+from supervisor.devices.snapshot import Alarm, Snapshot, Source, SourceState
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerStatus
 from supervisor.fleet.states import WorkerState
 from supervisor.http.dashboard.messages import AlarmRow
-
-FULL_DISK = 0.95
-FULL_MEMORY = 0.97
 
 
 def alarms(
     condition: Condition,
     workers: Sequence[WorkerStatus],
-    host: Host,
-    sources: Sequence[Source],
+    machine: Snapshot,
     waiting: int,
     queue_limit: int,
 ) -> tuple[AlarmRow, ...]:
@@ -24,8 +20,8 @@ def alarms(
         *_of_service(condition),
         *_of_workers(workers),
         *_of_queue(waiting, queue_limit),
-        *_of_host(host),
-        *_of_sources(sources),
+        *_of_machine(machine.alarms),
+        *_of_sources(machine.sources),
     ]
     return tuple(sorted(found, key=lambda alarm: not alarm.is_grave))
 
@@ -52,13 +48,9 @@ def _of_queue(waiting: int, queue_limit: int) -> Iterator[AlarmRow]:
         yield AlarmRow(subject="queue", text=f"is full: {waiting} requests wait", is_grave=True)
 
 
-def _of_host(host: Host) -> Iterator[AlarmRow]:
-    for name, total, free, full in (
-        ("disk", host.disk_total_bytes, host.disk_free_bytes, FULL_DISK),
-        ("memory", host.memory_total_bytes, host.memory_available_bytes, FULL_MEMORY),
-    ):
-        if total and 1 - free / total > full:
-            yield AlarmRow(subject=name, text=f"is nearly full: {free / 2**30:.1f} GiB are free")
+def _of_machine(machine: Sequence[Alarm]) -> Iterator[AlarmRow]:
+    for alarm in machine:
+        yield AlarmRow(subject=alarm.subject, text=alarm.text, since=round(alarm.since, 3))
 
 
 def _of_sources(sources: Sequence[Source]) -> Iterator[AlarmRow]:

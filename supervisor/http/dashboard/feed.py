@@ -7,7 +7,7 @@ it gets the latest events when it takes them, and never a queue of old ones.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -60,16 +60,17 @@ class Channel:
     def __init__(self) -> None:
         self.version = 0
         self.event = b""
+        self.message: Message | None = None
 
     def clear(self) -> None:
         """There is no event until the next `put`."""
-        self.version, self.event = 0, b""
+        self.version, self.event, self.message = 0, b"", None
 
     def put(self, message: Message) -> None:
         """Replace the event, unless it is the same."""
         event = encoded(message)
         if event != self.event:
-            self.event = event
+            self.event, self.message = event, message
             self.version += 1
 
 
@@ -101,12 +102,16 @@ class Feed:
         """Open streams."""
         return len(self._viewers)
 
-    async def follow(self, *, is_admin: bool) -> AsyncGenerator[bytes, None]:
+    async def follow(
+        self, *, is_admin: bool, shows: Callable[[str], bool] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The events for one viewer, from now on: what there is, then the news. Ends with `close`.
+
+        `shows` tells which models the viewer may see; None for all.
 
         The caller closes the iterator when its viewer leaves.
         """
-        viewer = Viewer(self, is_admin=is_admin)
+        viewer = Viewer(self, is_admin=is_admin, shows=shows)
         self._viewers.add(viewer)
         try:
             if self._task is None and not self._closed:
@@ -192,7 +197,7 @@ class Feed:
     def _put_deaths(self) -> None:
         dispatcher = self._front.dispatcher
         now = snapshot.Clock(dispatcher.now)
-        rows = snapshot.death_rows(dispatcher.outages.latest, self._records, now)
+        rows = snapshot.death_rows(dispatcher.losses.latest, self._records, now)
         self._channels["deaths"].put(Deaths(rows=tuple(rows)))
 
     async def _read(self) -> None:
@@ -201,7 +206,7 @@ class Feed:
         if folder is None:
             return
         n_restarts = sum(self._front.fleet.restarts_total.values())
-        n_losses = n_restarts + self._front.dispatcher.outages.n_total
+        n_losses = n_restarts + self._front.dispatcher.losses.n_total
         if n_losses != self._records_of:
             self._records = await asyncio.to_thread(CrashStore(folder).list)
             self._records_of = n_losses
@@ -228,8 +233,9 @@ class Feed:
 class Viewer:
     """How much one viewer has got. Used by its own stream only."""
 
-    def __init__(self, feed: Feed, *, is_admin: bool) -> None:
+    def __init__(self, feed: Feed, *, is_admin: bool, shows: Callable[[str], bool] | None) -> None:
         self.is_admin = is_admin
+        self._shows = shows
         self._feed = feed
         self._has: dict[str, int] = {}
         self._n_lines = 0
@@ -240,9 +246,14 @@ class Viewer:
         for name, channel in self._feed.news_for(is_admin=self.is_admin):
             if channel.version != self._has.get(name, 0):
                 self._has[name] = channel.version
-                events.append(channel.event)
+                events.append(self._seen(channel))
         if self.is_admin:
             self._n_lines, lines = self._feed.lines_since(self._n_lines)
             if lines:
                 events.append(encoded(LogLines(lines=tuple(lines))))
         return b"".join(events)
+
+    def _seen(self, channel: Channel) -> bytes:
+        if self._shows is None or channel.message is None:
+            return channel.event
+        return encoded(snapshot.shown_to(channel.message, self._shows))

@@ -11,6 +11,7 @@ from supervisor.dispatch.request import Scope
 from supervisor.http.dashboard.assets import assets
 from supervisor.http.dashboard.feed import Feed, encoded
 from supervisor.http.dashboard.messages import Hello
+from supervisor.http.dashboard.snapshot import machine_history
 from supervisor.http.edge.context import PRINCIPAL, Services, services
 from supervisor.http.edge.server import RETIRED
 from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS, EventStream
@@ -93,9 +94,11 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     response = EventStream(headers={"Content-Type": SERVER_SENT_EVENTS, **HEADERS})
     await response.prepare(request)
     await response.write(encoded(_hello(request, feed, found.build)))
-    is_admin = request[PRINCIPAL].may(Scope.ADMIN)
+    principal = request[PRINCIPAL]
+    is_admin = principal.may(Scope.ADMIN)
+    shows = services(request).shows if principal.models else None
     retired = request.app[RETIRED]
-    events = feed.follow(is_admin=is_admin)
+    events = feed.follow(is_admin=is_admin, shows=shows)
     deadline = asyncio.get_running_loop().time() + LIFE_S
     try:
         async for event in events:
@@ -122,5 +125,6 @@ def _hello(request: web.Request, feed: Feed, build: str) -> Hello:
         needs_key=front.keys is not None,
         runtime_dir=str(front.runtime_dir or "") if is_admin else "",
         history=tuple(feed.history),
-        ended=tuple(feed.ended),
+        ended=tuple(row for row in feed.ended if front.shows(row.model)),
+        machine=machine_history(front),
     )

@@ -7,9 +7,11 @@
 from msgspec import Struct
 
 from gpufc.ids import Epoch, WorkerName
+from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Device, Host, Source
 from supervisor.dispatch.request import Scope
 from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.model_state import ModelPhase
 from supervisor.fleet.port import SpareStatus
 from supervisor.fleet.states import WorkerState
 
@@ -41,23 +43,27 @@ class Point(Message, frozen=True):
     cpu: float = 0.0
     memory: float = 0.0
     """The used part of the host's memory, 0 to 1."""
-    devices: tuple[float | None, ...] = ()
-    """Utilization of each accelerator, 0 to 1."""
+    devices: tuple[tuple[float | None, float | None], ...] = ()
+    """Of each accelerator the busy part of the time and the used part of the memory."""
 
 
 class ModelRow(Message, frozen=True):
-    """One served name. `state` is that of its furthest worker."""
+    """One served name. `memory_bytes` is what it takes, or is expected to take, of any memory."""
 
     name: str
-    state: WorkerState
+    state: ModelPhase
     detail: str = ""
     path: str | None = None
     architecture: str = ""
     n_params: int = 0
     size_bytes: int = 0
+    memory_bytes: int = 0
     n_ctx: int = 0
+    loading: float = 0.0
     running: int = 0
     waiting: int = 0
+    is_pinned: bool = False
+    expires_in_s: float | None = None
     tokens_per_second: float = 0.0
     generates: bool = True
     takes_chats: bool = True
@@ -77,7 +83,6 @@ class WorkerRow(Message, frozen=True):
     last_exit: ExitReason | None = None
     loading: float = 0.0
     loaded_in_s: float | None = None
-    ready_since: float | None = None
     rss_bytes: int = 0
     running: int = 0
     waiting: int = 0
@@ -246,6 +251,8 @@ class Hello(Message, frozen=True):
     runtime_dir: str = ""
     history: tuple[Point, ...] = ()
     ended: tuple[RequestRow, ...] = ()
+    machine: Recent | None = None
+    """The last hour of the devices, with the tracks that are drawn."""
 
 
 EVENTS: dict[type[Message], str] = {

@@ -2,26 +2,28 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import structs
 
 from supervisor.access.keys import Key
+from supervisor.devices.history import Recent, Track
 from supervisor.devices.snapshot import Device, Host, Snapshot
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.durations import Percentiles
-from supervisor.dispatch.outages import Outage
+from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.fleet.crash_store import CrashSummary
 from supervisor.fleet.port import WorkerStatus
 from supervisor.fleet.process import rss_bytes_of
-from supervisor.fleet.states import WorkerState
 from supervisor.http.dashboard.alarms import alarms
 from supervisor.http.dashboard.messages import (
     DeathRow,
+    Deaths,
     KeyRow,
     Keys,
     Limits,
+    Message,
     ModelRow,
     PauseRow,
     Point,
@@ -32,6 +34,7 @@ from supervisor.http.dashboard.messages import (
     WorkerRow,
 )
 from supervisor.http.edge.context import Services
+from supervisor.http.generation.model_states import state_of
 
 MOST_REQUESTS = 128
 """Rows of open requests in one tick: the oldest ones."""
@@ -39,11 +42,6 @@ MOST_REQUESTS = 128
 RECENT_S = 180.0
 """Pauses of streams are sent for losses that are not older: the page draws no older ones."""
 
-_BEST_FIRST = (
-    *(WorkerState.READY, WorkerState.DRAINING, WorkerState.TRYING, WorkerState.LOADING),
-    *(WorkerState.STARTING, WorkerState.BACKOFF, WorkerState.STOPPING, WorkerState.FAILED),
-    WorkerState.STOPPED,
-)
 _EMPTY = Snapshot(host=Host(), devices=(), sources=())
 
 
@@ -89,8 +87,7 @@ def tick(front: Services, ended: Sequence[RequestRow]) -> Tick:
         alarms=alarms(
             condition,
             workers,
-            machine.host,
-            machine.sources,
+            machine,
             occupancy.waiting,
             front.config.admission.queue_limit,
         ),
@@ -125,12 +122,16 @@ def _point(
         kv_cells=sum(row.facts.kv_cells for row in workers if row.facts),
         cpu=round(host.cpu_percent / 100, 3),
         memory=round(1 - host.memory_available_bytes / total, 3) if total else 0.0,
-        devices=tuple(_utilization(device) for device in machine.devices),
+        devices=tuple(map(_use, machine.devices)),
     )
 
 
-def _utilization(device: Device) -> float | None:
-    return None if device.utilization is None else round(device.utilization, 3)
+def _use(device: Device) -> tuple[float | None, float | None]:
+    busy, used, total = device.utilization, device.memory_used_bytes, device.memory_total_bytes
+    return (
+        None if busy is None else round(busy, 3),
+        None if used is None or not total else round(used / total, 3),
+    )
 
 
 def _spread(found: Percentiles) -> Spread:
@@ -143,22 +144,27 @@ def _spread(found: Percentiles) -> Spread:
 def _models(front: Services, workers: Sequence[WorkerStatus]) -> Iterator[ModelRow]:
     occupancies = front.dispatcher.occupancies()
     for name in front.fleet.models():
-        rows = [row for row in workers if row.model == name]
-        best = min(rows, key=lambda row: _BEST_FIRST.index(row.state), default=None)
+        state = state_of(front, name)
+        loaded = (row.facts for row in workers if row.model == name)
+        facts = next(filter(None, loaded), None)
+        paths = (row.model_path for row in workers if row.model == name)
         occupancy = occupancies.get(name, Occupancy(0, 0))
-        facts = best.facts if best else None
         rate = front.dispatcher.ledger.of(name).generation
         yield ModelRow(
             name=name,
-            state=best.state if best else WorkerState.STOPPED,
-            detail=best.detail if best else "",
-            path=best.model_path if best else None,
+            state=state.state,
+            detail=state.detail,
+            path=state.model_path or next(filter(None, paths), None),
             architecture=facts.architecture if facts else "",
             n_params=facts.n_params if facts else 0,
-            size_bytes=facts.model_bytes if facts else 0,
-            n_ctx=facts.n_ctx if facts else 0,
+            size_bytes=facts.model_bytes if facts else state.size_bytes,
+            memory_bytes=state.host_bytes + state.device_bytes,
+            n_ctx=facts.n_ctx if facts else state.n_ctx,
+            loading=round(state.fraction, 3),
             running=occupancy.running,
             waiting=occupancy.waiting,
+            is_pinned=state.pinned,
+            expires_in_s=None if state.expires_in_s is None else round(state.expires_in_s),
             tokens_per_second=round(rate.per_second(front.dispatcher.now), 1),
             generates=facts.generates if facts else True,
             takes_chats=not facts.template_error if facts else True,
@@ -230,42 +236,42 @@ def request_row(one: OpenRequest, clock: Clock) -> RequestRow:
 
 
 def death_rows(
-    outages: Iterable[Outage], records: Sequence[CrashSummary], clock: Clock
+    losses: Iterable[Loss], records: Sequence[CrashSummary], clock: Clock
 ) -> Iterator[DeathRow]:
     """Every loss and every record, newest first: a loss of a ready worker has both."""
     recorded = {(one.worker, one.epoch): one for one in records}
     rows = []
-    for outage in outages:
-        record = recorded.pop((outage.worker, outage.epoch), None)
-        at = clock.unix(outage.lost_at)
+    for loss in losses:
+        record = recorded.pop((loss.worker, loss.epoch), None)
+        at = clock.unix(loss.lost_at)
         if record is not None and abs(record.at - at) > 60:  # an earlier front's
             recorded[record.worker, record.epoch] = record
             record = None
-        rows.append(_death(outage, record, at, clock))
+        rows.append(_death(loss, record, at, clock))
     rows += [_recorded(record) for record in recorded.values()]
     return iter(sorted(rows, key=lambda row: -row.at))
 
 
-def _death(outage: Outage, record: CrashSummary | None, at: float, clock: Clock) -> DeathRow:
-    shown = outage.pauses if clock.at - at < RECENT_S else []
-    reason = outage.reason
+def _death(loss: Loss, record: CrashSummary | None, at: float, clock: Clock) -> DeathRow:
+    shown = loss.pauses if clock.at - at < RECENT_S else []
+    reason = loss.reason
     return DeathRow(
-        worker=outage.worker,
-        epoch=outage.epoch,
-        model=outage.model,
+        worker=loss.worker,
+        epoch=loss.epoch,
+        model=loss.model,
         at=at,
         reason=reason.reason,
         signal=record.signal if record else reason.signal,
         code=record.code if record else reason.code,
         detail=reason.detail,
-        was_asked=outage.was_asked,
+        was_asked=loss.was_asked,
         record=record.id if record else "",
         uptime_s=record.uptime_s if record else None,
-        n_streams=outage.n_sequences,
-        n_went_on=outage.n_went_on,
-        n_waiting=outage.n_waiting,
-        n_ended=outage.n_ended,
-        longest_pause_s=round(outage.longest_pause_s, 3),
+        n_streams=loss.n_sequences,
+        n_went_on=loss.n_went_on,
+        n_waiting=loss.n_waiting,
+        n_ended=loss.n_ended,
+        longest_pause_s=round(loss.longest_pause_s, 3),
         pauses=tuple(
             PauseRow(
                 request=pause.request,
@@ -289,6 +295,46 @@ def _recorded(record: CrashSummary) -> DeathRow:
         detail=record.detail,
         record=record.id,
         uptime_s=record.uptime_s,
+    )
+
+
+_DRAWN = ("cpu_percent", "memory_available_bytes", "utilization", "memory_used_bytes")
+"""The tracks of the machine's history that the page draws."""
+
+
+def machine_history(front: Services) -> Recent | None:
+    """The last hour of the drawn tracks, before the points that viewers have got."""
+    if front.devices is None:
+        return None
+    recent = front.devices.history()
+    tracks = (one for one in recent.tracks if one.name.partition(".")[2] in _DRAWN)
+    return structs.replace(recent, tracks=tuple(map(_short, tracks)))
+
+
+def _short(track: Track) -> Track:
+    digits = 0 if track.name.endswith("_bytes") else 3
+    return Track(
+        track.name, tuple(None if one is None else round(one, digits) for one in track.points)
+    )
+
+
+def shown_to(message: Message, shows: Callable[[str], bool]) -> Message:
+    """The message for a viewer that may see some models only."""
+    if isinstance(message, Deaths):
+        return Deaths(rows=tuple(row for row in message.rows if shows(row.model)))
+    if not isinstance(message, Tick):
+        return message
+    requests = tuple(row for row in message.requests if shows(row.model))
+    hidden = {row.model for row in message.workers if not shows(row.model)}
+    hidden |= {row.name for row in message.workers if not shows(row.model)}
+    return structs.replace(
+        message,
+        models=tuple(row for row in message.models if shows(row.name)),
+        workers=tuple(row for row in message.workers if shows(row.model)),
+        requests=requests,
+        n_requests=len(requests),
+        ended=tuple(row for row in message.ended if shows(row.model)),
+        alarms=tuple(row for row in message.alarms if row.subject not in hidden),
     )
 
 

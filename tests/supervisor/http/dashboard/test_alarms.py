@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from supervisor.devices.snapshot import Host, Source, SourceState
+from supervisor.devices.snapshot import Alarm, AlarmKind, Host, Snapshot, Source, SourceState
 from supervisor.fleet.port import Condition, WorkerStatus
 from supervisor.fleet.states import WorkerState
 from supervisor.http.dashboard.alarms import alarms
@@ -16,22 +16,17 @@ WORKER = worker_status("default-0")
 def raised(
     condition: Condition = OK,
     worker: WorkerStatus = WORKER,
-    host: Host | None = None,
+    machine: tuple[Alarm, ...] = (),
     source: SourceState = SourceState.OK,
     waiting: int = 0,
 ) -> list[AlarmRow]:
-    sources = [Source(name="nvml", state=source, detail="it hangs")]
-    return list(alarms(condition, [worker], host or Host(), sources, waiting, queue_limit=8))
+    sources = (Source(name="nvml", state=source, detail="it hangs"),)
+    figures = Snapshot(host=Host(), devices=(), sources=sources, alarms=machine)
+    return list(alarms(condition, [worker], figures, waiting, queue_limit=8))
 
 
 def test_a_healthy_service_has_none() -> None:
-    healthy = Host(
-        disk_total_bytes=100,
-        disk_free_bytes=50,
-        memory_total_bytes=100,
-        memory_available_bytes=50,
-    )
-    assert raised(host=healthy, waiting=7, source=SourceState.ABSENT) == []
+    assert raised(waiting=7, source=SourceState.ABSENT) == []
 
 
 def test_a_service_that_has_failed_is_grave_and_comes_first() -> None:
@@ -55,12 +50,8 @@ def test_a_model_that_refuses_chats_says_why() -> None:
     ]
 
 
-def test_a_full_queue_a_full_disk_and_a_source_that_hangs_are_told() -> None:
-    full = Host(
-        disk_total_bytes=1000,
-        disk_free_bytes=10,
-        memory_total_bytes=1000,
-        memory_available_bytes=10,
-    )
-    found = raised(host=full, waiting=8, source=SourceState.HUNG)
-    assert [one.subject for one in found] == ["queue", "disk", "memory", "nvml"]
+def test_a_full_queue_the_machines_alarms_and_a_source_that_hangs_are_told() -> None:
+    hot = Alarm(kind=AlarmKind.HOT, subject="cuda0", text="is at 95 °C", since=10.0)
+    found = raised(machine=(hot,), waiting=8, source=SourceState.HUNG)
+    assert [one.subject for one in found] == ["queue", "cuda0", "nvml"]
+    assert (found[1].text, found[1].since) == ("is at 95 °C", 10.0)

@@ -292,3 +292,13 @@ async def test_keys_and_logs_are_for_administrators(tmp_path: Path) -> None:
                 await other.next("tick")
         async with service.http.get("/dashboard/events") as response:
             assert response.status == 401
+
+
+async def test_a_key_with_a_list_of_models_sees_those_only(tmp_path: Path) -> None:
+    stranger = key("stranger", scopes=(Scope.READ,), models=("other-*",))
+    async with guarded(tmp_path, stranger) as service:
+        service.fleet.start_worker().die()
+        async with viewer(service, "stranger") as events:
+            shown = await events.next("tick")
+            assert not {"models", "workers", "requests"} & set(shown)
+            assert await events.next("deaths") == {}

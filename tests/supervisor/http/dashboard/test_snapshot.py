@@ -8,7 +8,7 @@ from msgspec import structs
 from gpufc.facts import EngineDevice
 from gpufc.ids import Epoch, RequestId, WorkerName
 from gpufc.protocol import EnginePhase, EngineStatus
-from supervisor.dispatch.outages import Outage
+from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.request import Scope
 from supervisor.fleet.crash_store import CrashSummary
 from supervisor.fleet.exit_reason import ExitReason, Reason
@@ -39,8 +39,8 @@ def summary(epoch: int, at: float) -> CrashSummary:
     )
 
 
-def loss(epoch: int, lost_at: float, reason: ExitReason = KILLED) -> Outage:
-    return Outage(
+def loss(epoch: int, lost_at: float, reason: ExitReason = KILLED) -> Loss:
+    return Loss(
         worker=WORKER, epoch=Epoch(epoch), model=MODEL, reason=reason, lost_at=lost_at, pauses=[]
     )
 
@@ -90,10 +90,10 @@ async def test_an_open_request_shows_no_word_of_what_it_asks() -> None:
 
 def test_a_loss_and_its_record_are_one_row_with_its_streams() -> None:
     clock = snapshot.Clock(1000.0)
-    outage = loss(2, 995.0)
-    outage.n_sequences = 2
-    outage.went_on(RequestId("r"), 994.0, 996.5)
-    (row,) = snapshot.death_rows([outage], [summary(2, clock.unix(995.0))], clock)
+    lost = loss(2, 995.0)
+    lost.n_sequences = 2
+    lost.went_on(RequestId("r"), 994.0, 996.5)
+    (row,) = snapshot.death_rows([lost], [summary(2, clock.unix(995.0))], clock)
     assert (row.record, row.signal, row.uptime_s) == (summary(2, row.at).id, 9, 7.5)
     assert (row.n_streams, row.n_went_on, row.n_waiting) == (2, 1, 1)
     assert row.longest_pause_s == 2.5
@@ -111,10 +111,10 @@ def test_records_of_an_earlier_front_are_rows_without_streams_newest_first() -> 
 
 def test_old_losses_lose_their_pauses_and_keep_their_counts() -> None:
     clock = snapshot.Clock(1000.0)
-    outage = loss(1, 1000.0 - snapshot.RECENT_S - 1)
-    outage.n_sequences = 1
-    outage.went_on(RequestId("r"), None, outage.lost_at + 1)
-    (row,) = snapshot.death_rows([outage], [], clock)
+    lost = loss(1, 1000.0 - snapshot.RECENT_S - 1)
+    lost.n_sequences = 1
+    lost.went_on(RequestId("r"), None, lost.lost_at + 1)
+    (row,) = snapshot.death_rows([lost], [], clock)
     assert (row.pauses, row.n_went_on, row.longest_pause_s) == ((), 1, 1.0)
 
 

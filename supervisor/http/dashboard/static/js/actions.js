@@ -2,7 +2,7 @@
 
 import { byId, h } from "./dom.js";
 import { plural } from "./format.js";
-import { headers, reason, signIn, signOut } from "./session.js";
+import { reason, signIn, signOut } from "./session.js";
 
 const NOTE_MS = 6000;
 
@@ -54,7 +54,7 @@ async function command(store, wish, path, body, told) {
   try {
     const response = await fetch(path, {
       method: "POST",
-      headers: headers({ "Content-Type": "application/json" }),
+      headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     });
     if (response.ok) note(told.end);

@@ -5,7 +5,6 @@ import { Chat } from "./chat/chat.js";
 import { byId, mark, say } from "./dom.js";
 import { follow } from "./feed.js";
 import { rate } from "./format.js";
-import { signInByAddress } from "./session.js";
 import { Store } from "./store.js";
 import { Access } from "./views/access.js";
 import { Alarms } from "./views/alarms.js";
@@ -61,5 +60,4 @@ function link(state) {
 }
 
 byId("sign").addEventListener("click", () => toggleSession(store));
-await signInByAddress();
 follow(take, link);

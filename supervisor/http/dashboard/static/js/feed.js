@@ -1,7 +1,7 @@
 // The one stream of events that keeps the page up to date. It rests while the page is hidden.
 
 import { events } from "./sse.js";
-import { headers, onSession } from "./session.js";
+import { onSession } from "./session.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
@@ -35,8 +35,11 @@ export function follow(on, onLink) {
 
   async function once() {
     stop = new AbortController();
-    const response = await fetch("/dashboard/events", { headers: headers(), signal: stop.signal });
-    if (response.status === 401 || response.status === 403) return "refused";
+    const response = await fetch("/dashboard/events", { signal: stop.signal });
+    if (response.status === 401 || response.status === 403) {
+      location.reload(); // the service answers with its form to sign in
+      return "refused";
+    }
     if (!response.ok) return "lost";
     const ended = stop;
     let silence = setTimeout(() => ended.abort(), SILENCE_MS);

@@ -10,6 +10,12 @@ export const TONE = {
   backoff: "bad",
   failed: "bad",
   stopped: "",
+  // of models
+  busy: "good",
+  waiting: "busy",
+  restarting: "busy",
+  unloading: "busy",
+  unloaded: "",
 };
 
 export const WORD = {
@@ -21,7 +27,12 @@ export const WORD = {
   stopping: "stopping",
   backoff: "waits before its next start",
   failed: "failed",
-  stopped: "not loaded",
+  stopped: "stopped",
+  busy: "busy",
+  waiting: "waits for memory",
+  restarting: "restarting",
+  unloading: "unloading",
+  unloaded: "not loaded",
 };
 
 export const SERVICE = {

@@ -14,6 +14,7 @@ export class Store {
     this.keys = null;
     this.lines = [];
     this.points = [];
+    this.machine = new Map(); // track → [[at, value], …] of the hour before the points
     this.threads = new Threads();
     this.skew = 0; // the server's clock minus this one's, in seconds
   }
@@ -34,6 +35,7 @@ export class Store {
         this.skew = message.now - Date.now() / 1000;
         this.lines = [];
         if (!message.scopes.includes("admin")) this.keys = null;
+        this.#hour(message.machine);
         this.points = (message.history ?? []).slice(-KEEP_POINTS);
         for (const row of message.ended ?? []) this.threads.ended(row);
         break;
@@ -77,6 +79,20 @@ export class Store {
       found.push([point.at, isGap ? null : valueOf(point, before)]);
     }
     return found;
+  }
+
+  #hour(recent) {
+    this.machine.clear();
+    for (const track of recent?.tracks ?? []) {
+      this.machine.set(track.name, track.points.map((value, i) => [recent.begins_at + (i + 0.5) * recent.interval_s, value]));
+    }
+  }
+
+  // A track of the machine's last hour, and what has been seen since
+  hour(name, scaled, valueOf) {
+    const told = (this.machine.get(name) ?? []).map(([at, value]) => [at, value === null ? null : scaled(value)]);
+    const from = told.at(-1)?.[0] ?? 0;
+    return [...told, ...this.course(3600, valueOf).filter(([at]) => at > from)];
   }
 
   // How much of `span` there is to draw: a page that has just been opened has little

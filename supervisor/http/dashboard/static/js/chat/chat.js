@@ -1,7 +1,7 @@
 // A chat to try the service with, in the same dialect that other clients use.
 
 import { byId, h, keyed, mark, say } from "../dom.js";
-import { headers, reason } from "../session.js";
+import { reason } from "../session.js";
 import { events } from "../sse.js";
 import { Answer } from "./answer.js";
 import { declared, run, tools } from "./tools.js";
@@ -175,7 +175,7 @@ export class Chat {
       ...(this.withTools.checked ? { tools: declared(this.tools) } : {}),
     };
     const response = await fetch("/v1/chat/completions", {
-      method: "POST", signal, headers: headers({ "Content-Type": "application/json" }), body: JSON.stringify(body),
+      method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
     this.request = answer.request = response.headers.get("X-Request-Id");
     this.store.threads.mine.add(this.request);

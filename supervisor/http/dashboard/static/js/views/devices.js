@@ -2,9 +2,9 @@
 
 import { byId, h, keyed, mark, parts, say } from "../dom.js";
 import { Chart } from "../chart.js";
-import { bytes, percent } from "../format.js";
+import { bytes, percent, span } from "../format.js";
 
-const SPAN = 600;
+const HOUR = 3600;
 
 export class Devices {
   update(store) {
@@ -26,9 +26,10 @@ export class Devices {
           ["Memory", memory, `${bytes(host.memory_available_bytes)} of ${bytes(host.memory_total_bytes)} free`],
           ["Disk", ratio(host.disk_total_bytes - host.disk_free_bytes, host.disk_total_bytes), `${bytes(host.disk_free_bytes)} of ${bytes(host.disk_total_bytes)} free`],
         ],
-        course: (point) => point.cpu ?? 0,
+        course: store.hour("host.cpu_percent", (value) => value / 100, (point) => point.cpu ?? 0),
+        second: store.hour("host.memory_available_bytes", (value) => ratio(host.memory_total_bytes - value, host.memory_total_bytes), (point) => point.memory ?? 0),
       },
-      ...devices.map((device, i) => accelerator(device, i)),
+      ...devices.map((device, i) => accelerator(store, device, i)),
     ];
     keyed(byId("device-list"), rows, (row) => row.key, make, (card, row) => fill(card, row, store));
     const absent = sources.filter((source) => source.state === "absent").map((source) => source.detail);
@@ -41,7 +42,8 @@ function ratio(part, whole) {
   return whole ? part / whole : 0;
 }
 
-function accelerator(device, i) {
+function accelerator(store, device, i) {
+  const id = `${device.kind}${device.index}`;
   const power = device.power_watts ?? null;
   return {
     key: `${device.kind} ${device.index}`,
@@ -58,7 +60,8 @@ function accelerator(device, i) {
     meters: device.memory_total_bytes
       ? [["Memory", ratio(device.memory_used_bytes ?? 0, device.memory_total_bytes), `${bytes(device.memory_used_bytes)} of ${bytes(device.memory_total_bytes)}`]]
       : [],
-    course: (point) => point.devices?.[i] ?? null,
+    course: store.hour(`${id}.utilization`, (value) => value, (point) => point.devices?.[i]?.[0] ?? null),
+    second: store.hour(`${id}.memory_used_bytes`, (value) => ratio(value, device.memory_total_bytes), (point) => point.devices?.[i]?.[1] ?? null),
   };
 }
 
@@ -69,6 +72,7 @@ function make(row) {
       h("p", {}, h("span", { class: "value", "data-part": "value" }), " ", h("small", { class: "muted" }, row.unit))),
     h("p", { class: "muted", "data-part": "about" }),
     h("div", { class: "stack", "data-part": "meters" }),
+    h("p", { class: "muted span", "data-part": "span" }),
     h("p", { class: "muted", "data-part": "note" }));
   card.chart = new Chart(row.title, { most: 1 });
   card.insertBefore(card.chart.element, card.children[1]);
@@ -88,5 +92,8 @@ function fill(card, row, store) {
       mark(element.lastChild, "class", `meter ${used > 0.97 ? "bad" : used > 0.9 ? "busy" : ""}`);
       element.lastChild.firstChild.style.transform = `scaleX(${Math.min(1, Math.max(0, used))})`;
     });
-  card.chart.draw(store.now, store.spanned(SPAN), store.course(SPAN, row.course), { told: `${row.title}: ${row.value} ${row.unit}, last ten minutes` });
+  const first = row.course.find(([at]) => at > store.now - HOUR)?.[0] ?? store.now;
+  const width = Math.min(HOUR, Math.max(60, store.now - first));
+  say(named.span, `The line is ${row.unit}, the faint one memory, over the last ${span(width)}.`);
+  card.chart.draw(store.now, width, row.course, { second: row.second, told: `${row.title}: ${row.value} ${row.unit}` });
 }

@@ -1,7 +1,7 @@
 // Models with their workers, and the buttons of an operator.
 
 import { byId, h, keyed, mark, parts, say } from "../dom.js";
-import { bytes, count, percent, rate, seconds, short } from "../format.js";
+import { bytes, count, percent, rate, seconds, short, span } from "../format.js";
 import { TONE, WORD, cause } from "../states.js";
 import { kill, load, restart, swap, unload } from "../actions.js";
 
@@ -11,7 +11,7 @@ export class Models {
     keyed(byId("model-list"), tick.models ?? [], (model) => model.name,
       (model) => makeModel(store, model.name),
       (card, model) => {
-        fillModel(parts(card), model, store);
+        fillModel(parts(card), model);
         const workers = (tick.workers ?? []).filter((worker) => worker.model === model.name);
         keyed(parts(card).workers, workers, (worker) => `${worker.name} ${workers.indexOf(worker)}`,
           (worker) => makeWorker(store, worker.name),
@@ -34,7 +34,7 @@ function makeModel(store, name) {
     h("div", { class: "stack", "data-part": "workers" }));
 }
 
-function fillModel(named, model, store) {
+function fillModel(named, model) {
   const [dot, , badge] = named.title.children;
   mark(dot, "class", `dot ${TONE[model.state]}`);
   mark(badge, "class", `badge ${TONE[model.state]}`);
@@ -43,14 +43,16 @@ function fillModel(named, model, store) {
     model.architecture,
     model.n_params ? `${short(model.n_params)} parameters` : null,
     model.size_bytes ? bytes(model.size_bytes) : null,
+    model.memory_bytes ? `${bytes(model.memory_bytes)} of memory` : null,
     model.n_ctx ? `${count(model.n_ctx)} tokens a request` : null,
     (model.adapters ?? []).length ? `adapters ${model.adapters.join(", ")}` : null,
+    model.loading && model.state === "loading" ? `${percent(model.loading)} loaded` : null,
+    model.is_pinned ? "stays loaded" : model.expires_in_s !== undefined ? `unloads in ${span(model.expires_in_s)}` : null,
     model.detail,
   ].filter(Boolean).join(" · "));
   say(named.path, model.path ?? "");
-  const canLoad = store.hello.loads_models ?? false;
-  named.load.hidden = !canLoad || model.state !== "stopped";
-  named.unload.hidden = !canLoad || model.state === "stopped";
+  named.load.hidden = !["unloaded", "failed"].includes(model.state);
+  named.unload.hidden = !["ready", "busy"].includes(model.state);
 }
 
 function fact(name, part) {

@@ -5,7 +5,7 @@ import pytest
 from gpufc.errors import Overloaded
 from supervisor.dispatch.job import Stage
 from supervisor.dispatch.ledger import Outcome
-from supervisor.dispatch.outages import KEEP, Outage
+from supervisor.dispatch.losses import KEEP, Loss
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import KILLED, FakeWorker, request, until
 from tests.supervisor.dispatch.test_dispatcher import Front
@@ -41,8 +41,8 @@ async def gone_on(front: Front, n_sequences: int) -> FakeWorker:
     return worker
 
 
-def counts(outage: Outage) -> tuple[int, int, int, int]:
-    return outage.n_sequences, outage.n_went_on, outage.n_ended, outage.n_waiting
+def counts(loss: Loss) -> tuple[int, int, int, int]:
+    return loss.n_sequences, loss.n_went_on, loss.n_ended, loss.n_waiting
 
 
 async def test_sequences_that_go_on_have_the_pause_that_their_clients_saw() -> None:
@@ -51,16 +51,16 @@ async def test_sequences_that_go_on_have_the_pause_that_their_clients_saw() -> N
     worker = await begun(front, "a", "b", "c")
     clock.now = 101.0
     worker.die()
-    (outage,) = front.dispatcher.outages.latest
-    assert counts(outage) == (3, 0, 0, 3)
+    (loss,) = front.dispatcher.losses.latest
+    assert counts(loss) == (3, 0, 0, 3)
     clock.now = 103.5
     await gone_on(front, 3)
-    assert counts(outage) == (3, 3, 0, 0)
-    assert outage.longest_pause_s == 3.5
-    assert {pause.request: (pause.began_at, pause.ended_at) for pause in outage.pauses} == {
+    assert counts(loss) == (3, 3, 0, 0)
+    assert loss.longest_pause_s == 3.5
+    assert {pause.request: (pause.began_at, pause.ended_at) for pause in loss.pauses} == {
         name: (100.0, 103.5) for name in "abc"
     }
-    assert (outage.worker, outage.epoch, outage.was_asked) == (worker.name, worker.epoch, False)
+    assert (loss.worker, loss.epoch, loss.was_asked) == (worker.name, worker.epoch, False)
 
 
 async def test_a_sequence_that_ends_while_it_waits_is_counted_as_ended() -> None:
@@ -71,10 +71,10 @@ async def test_a_sequence_that_ends_while_it_waits_is_counted_as_ended() -> None
     worker.step()
     worker.die()
     stream.cancel()
-    (outage,) = front.dispatcher.outages.latest
-    assert counts(outage) == (2, 0, 1, 1)
+    (loss,) = front.dispatcher.losses.latest
+    assert counts(loss) == (2, 0, 1, 1)
     front.dispatcher.end_all(Overloaded("stopping", retry_after_s=1.0))
-    assert counts(outage) == (2, 0, 2, 0)
+    assert counts(loss) == (2, 0, 2, 0)
 
 
 async def test_a_second_death_before_the_next_token_has_its_own_account() -> None:
@@ -85,7 +85,7 @@ async def test_a_second_death_before_the_next_token_has_its_own_account() -> Non
     await until(lambda: second.active)
     second.die()
     await gone_on(front, 1)
-    assert [counts(outage) for outage in front.dispatcher.outages.latest] == [
+    assert [counts(loss) for loss in front.dispatcher.losses.latest] == [
         (1, 0, 1, 0),
         (1, 1, 0, 0),
     ]
@@ -97,17 +97,17 @@ async def test_a_replacement_that_was_asked_for_is_no_death(
 ) -> None:
     front = Front()
     front.fleet.start_worker().die(reason)
-    (outage,) = front.dispatcher.outages.latest
-    assert (counts(outage), outage.was_asked) == ((0, 0, 0, 0), was_asked)
+    (loss,) = front.dispatcher.losses.latest
+    assert (counts(loss), loss.was_asked) == ((0, 0, 0, 0), was_asked)
 
 
 async def test_the_journal_keeps_the_latest_losses_only() -> None:
     front = Front()
     for _ in range(KEEP + 3):
         front.fleet.start_worker().die()
-    outages = front.dispatcher.outages
-    assert [one.epoch for one in outages.latest] == list(range(4, KEEP + 4))
-    assert outages.n_total == KEEP + 3
+    losses = front.dispatcher.losses
+    assert [one.epoch for one in losses.latest] == list(range(4, KEEP + 4))
+    assert losses.n_total == KEEP + 3
 
 
 async def test_open_requests_tell_their_stage_and_their_worker() -> None:
