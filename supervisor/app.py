@@ -117,6 +117,7 @@ class Front:
         self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self._keys = _key_ring(config)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -128,6 +129,8 @@ class Front:
             models=self.models,
             roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
+            runtime_dir=self.runtime.path,
+            keys=self._keys,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -171,12 +174,10 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file = self.config.access.keys_file
         text_of = run_token.known if is_taking_over else run_token.make
-        if keys_file is not None:
-            ring = KeyRing(Path(keys_file))
+        if self._keys is not None:
             secret = text_of(self.runtime.session_secret)
-            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+            return None, by_keys(self._keys, Sessions(secret.encode(), time.time))
         token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
 
@@ -345,6 +346,11 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def _key_ring(config: Config) -> KeyRing | None:
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

@@ -24,7 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
     ("supervisor.http.description",),
     (
-        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.ollama"),
+        *("supervisor.http.anthropic", "supervisor.http.dashboard"),
+        *("supervisor.http.llama_server", "supervisor.http.ollama"),
         *("supervisor.http.openai", "supervisor.http.openapi", "supervisor.http.responses"),
         *("supervisor.http.rerank", "supervisor.http.route", "supervisor.http.service"),
     ),
@@ -36,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.answers",),
     ("supervisor.residency", "supervisor.routing"),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
+    ("supervisor.log_files",),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
         *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
