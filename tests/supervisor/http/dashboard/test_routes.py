@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpufc.config import Config
 from supervisor.access import store
 from supervisor.access.keys import Key, KeyList
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
 from supervisor.http.dashboard import feed as feeds
 from supervisor.http.dashboard import handlers
@@ -256,9 +258,10 @@ async def guarded(folder: Path, *keys: Key) -> AsyncIterator[Service]:
     path = folder / "keys.json"
     store.change(path, lambda _known: KeyList(keys))
     ring = KeyRing(path)
-    service = Service(Config(), authenticator=by_keys(ring))
+    authenticator = by_keys(ring, Sessions(b"secret", time.time))
+    service = Service(Config(), authenticator=authenticator)
     services = msgspec.structs.replace(service.app[SERVICES], keys=ring, runtime_dir=folder)
-    service.app = create_web_app(services, by_keys(ring))
+    service.app = create_web_app(services, authenticator)
     service.runner = FrontRunner(service.app, service.config.limits)
     await service.start()
     service.fleet.start_worker()
