@@ -293,3 +293,20 @@ async def test_fifty_loads_leave_nothing_behind(make: MakeRig) -> None:
     assert rig.roster.workers.all() == []
     assert len(rig.roster.workers._tasks) == 0
     assert rig.n_loads == {"a": 50}
+
+
+async def test_a_closed_worker_that_dies_comes_back_open(make: MakeRig) -> None:
+    rig = make(fits=1)
+    await rig.roster.load("a")
+    rig.use("a", 1)
+    rig.later(60.0)
+    rig.want("b")
+    await rig.settle()
+    rig.later(60.0)  # `b` has waited too long: `a` gets nothing new
+    await rig.until(lambda: rig.demand.closed == {1})
+    rig.use("a", 0)
+    rig.demand.waiting.pop("b")
+    rig.fleet.edge.process_of(1).exit(KILLED)
+    await rig.until(lambda: rig.demand.workers["a"] == [2])
+    await rig.settle()
+    assert rig.demand.usage("a").has_worker
