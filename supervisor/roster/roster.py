@@ -292,6 +292,9 @@ class Roster:
             one.epoch, one.n_open, one.is_closed = None, 0, False
         if worker is not None and one.epoch is None:
             self._loaded(one, now)
+        is_shut_out = usage.n_waiting and not usage.has_worker and not one.is_closed
+        if is_shut_out and one.epoch is not None:
+            self.workers.open(one, is_open=True)
         n_open = one.n_open_now(usage)
         if n_open != one.n_open or one.model in self._used:
             one.n_open = n_open
