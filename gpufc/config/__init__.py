@@ -21,6 +21,7 @@ from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
 from gpufc.config.model import (
     BackendKind,
+    Confinement,
     FlashAttention,
     KvType,
     KvUnified,
@@ -37,6 +38,7 @@ __all__ = [
     "AdmissionConfig",
     "BackendKind",
     "Config",
+    "Confinement",
     "FabricConfig",
     "FlashAttention",
     "FleetConfig",

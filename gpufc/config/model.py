@@ -24,6 +24,14 @@ class BackendKind(StrEnum):
     FAKE = "fake"
 
 
+class Confinement(StrEnum):
+    """How far a worker gives up what it does not need."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OFF = "off"
+
+
 class FlashAttention(StrEnum):
     AUTO = "auto"
     ON = "on"
@@ -224,6 +232,20 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     use_mlock: Annotated[
         bool, Meta(description="lock the model in memory, so that it is never swapped out")
     ] = False
+    model_sha256: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(
+            description="SHA-256 of the model file (the first one of a split model), 64 hex digits;"
+            " a file with another one is not loaded [default: none]",
+        ),
+    ] = None
+    confinement: Annotated[
+        Confinement,
+        Meta(
+            description="files, network and system calls that a worker may use: as few as this"
+            " kernel can hold it to (auto), all of that or no worker (required), or any (off)"
+        ),
+    ] = Confinement.AUTO
     replicas: Annotated[
         int, Meta(ge=1, le=64, description="workers of this model, which share its requests")
     ] = 1
