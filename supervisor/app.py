@@ -37,6 +37,7 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.roster.file_watch import FileWatch
 from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
@@ -100,6 +101,7 @@ class Front:
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
         self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._files = FileWatch(self.models.failed, self.roster.renew)
         self._reckoner = Reckoner(
             self.fleet,
             needs,
@@ -186,6 +188,7 @@ class Front:
         if self._folder is not None:
             self._folder.start()
         self._reckoner.start()
+        self._files.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -209,6 +212,7 @@ class Front:
         await self.http.cleanup()
         if self._folder is not None:
             await self._folder.stop()
+        await self._files.stop()
         await self._reckoner.stop()
         await self.roster.stop()
         await self.learnt.close()
