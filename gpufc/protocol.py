@@ -237,7 +237,8 @@ class Embed(Message, frozen=True):
 class ExportKv(Message, frozen=True):
     """Write at most `limit_bytes` of computed KV into an empty memory file.
 
-    The file is open in process `pid` as `fd`. Answered by `KvMoved`. Sequences keep running."""
+    Process `pid` lends the file, which it has open as `fd` (`gpufc/lending.py`). Answered by
+    `KvMoved`. Sequences keep running."""
 
     pid: int
     fd: int
@@ -459,6 +460,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     """The engine thread's own record of its work, replaced as a whole before each step.
 
     `step_started` is the monotonic clock in seconds, which all processes of a machine share.
+    `n_threads` of the CPU computed the last pass.
     """
 
     phase: EnginePhase = EnginePhase.LOADING
@@ -468,6 +470,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     n_running: int = 0
     n_waiting: int = 0
     kv_cells_used: int = 0
+    n_threads: int = 0
 
 
 class Preparing(Struct, frozen=True, array_like=True):

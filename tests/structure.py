@@ -30,10 +30,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
-    ("supervisor.access", "supervisor.metrics"),
+    ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
+    ("supervisor.residency", "supervisor.routing"),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
@@ -43,7 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),
-    ("engine_worker.probe", "engine_worker.engine"),
+    ("engine_worker.probe", "engine_worker.reckon", "engine_worker.engine"),
     ("engine_worker.speculation", "engine_worker.embedding"),
     ("engine_worker.scheduling",),
     ("engine_worker.kv",),
@@ -56,6 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.model_file",),
     (
         "engine_worker.channel",
+        "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
         "engine_worker.tuning",
@@ -76,6 +78,8 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.residency": {"supervisor.residency.store"},
+    "supervisor.routing": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

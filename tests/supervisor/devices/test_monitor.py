@@ -120,6 +120,35 @@ def test_a_driver_that_fails_keeps_its_last_figures_and_recovers() -> None:
         eventually(monitor, SourceState.OK)
 
 
+def test_the_figures_are_kept_over_time_under_the_device_s_name() -> None:
+    with running(lambda: (GPU,)) as monitor:
+        deadline = time.monotonic() + 30
+        while not (tracks := monitor.history().tracks) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    found = {track.name: track.points[-1] for track in tracks}
+    assert found["cuda0.utilization"] == 0.5
+
+
+def test_a_driver_that_fails_for_long_becomes_an_alarm() -> None:
+    def sample() -> Sample:
+        raise OSError("gone")
+
+    seconds = iter(range(10_000))
+    monitor = DeviceMonitor(
+        [FakeSource(sample)], interval_s=0.005, wall_clock=lambda: float(next(seconds))
+    )
+    monitor.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not (alarms := monitor.snapshot().alarms) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        monitor.stop()
+    assert [(alarm.kind, alarm.subject, alarm.text) for alarm in alarms] == [
+        ("driver_error", "fake", "OSError: gone")
+    ]
+
+
 def test_the_host_has_memory_disk_and_processors() -> None:
     host = HostSource("/").sample()
     assert 0 < host.memory_available_bytes <= host.memory_total_bytes

@@ -16,6 +16,7 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.standby import Spare
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.routing.canary import Canary
 from supervisor.runtime_dir import RuntimeDir
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child_worker.py")
@@ -43,11 +44,17 @@ class Recorder:
         self.lost: list[ExitReason] = []
         self.proven: list[Epoch] = []
         self.renewed: list[str] = []
+        self.canaries: list[Canary] = []
         self._changed = asyncio.Event()
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self.calls.append(f"ready {worker.epoch}")
         self.ready.append(worker)
+        self._wake()
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        self.calls.append(f"canary {worker.epoch}")
+        self.canaries.append(canary)
         self._wake()
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:

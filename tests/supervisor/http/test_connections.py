@@ -294,7 +294,8 @@ async def test_a_client_that_expects_100_gets_it(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", [b"", b"a", b"a.b-c.de:80", b"127.0.0.1:8082", b"[::1]:8082", b"x:", b"a_b", b"%41"]
+    "host",
+    [b"", b"a", b"a.b-c.localhost:80", b"127.0.0.1:8082", b"[::1]:8082", b"x:", b"a_b", b"%41"],
 )
 async def test_a_valid_host_is_served(service: Service, host: bytes) -> None:
     async with connected(service, b"GET /livez HTTP/1.1\r\nHost: %s\r\n\r\n" % host) as client:
