@@ -18,7 +18,7 @@ _COLOURS = {
     "failed": "red", "hung": "red",
 }  # fmt: skip
 
-_OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
+_OPTIONAL = ("epoch", "threads", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
 """Columns that are dropped on a narrow terminal, in this order."""
 
 
@@ -150,6 +150,7 @@ def _worker(row: Document) -> dict[str, str]:
         "running": str(row.get("sequences_running", 0)),
         "context": f"{row['n_ctx']:,}" if row.get("n_ctx") else "-",
         "kv cells": f"{row.get('kv_cells_used', 0):,} of {total:,}" if total else "-",
+        "threads": str(row.get("n_threads") or "-"),
         "memory": amount(row["rss_bytes"]) if row.get("rss_bytes") else "-",
         "tokens/s": f"{row.get('tokens_per_second') or 0.0:.1f}",
         "last exit": _last_exit(row.get("last_exit")),

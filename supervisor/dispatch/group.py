@@ -26,21 +26,22 @@ from gpufc.errors import (
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    Prepare,
-    Prepared,
     Refused,
     Step,
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
+from supervisor.dispatch.embedding_turns import EmbeddingTurns
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
-from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.preparation import Preparation
+from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
@@ -50,6 +51,7 @@ from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +76,8 @@ class ModelGroup:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
-        self.n_embedding = 0
-        """Requests for embeddings that have not ended. The dispatcher counts them."""
+        self.embedding = EmbeddingTurns()
+        """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
@@ -88,12 +90,15 @@ class ModelGroup:
         self._verdicts = Verdicts(
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
+        self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
         self._delivery = Delivery(self._table, self._suspects, ledger)
+        self._split = CanarySplit()
+        self._table.on_ended = self._split.ended
 
     @property
     def idle(self) -> bool:
         """Whether no sequence is left, cancelling ones included, and no embedding."""
-        return not (self._table.jobs or self.n_embedding)
+        return not (self._table.jobs or self.embedding.n_requests)
 
     @property
     def has_worker(self) -> bool:
@@ -105,7 +110,7 @@ class ModelGroup:
         workers = self._pool.outstanding.items()
         return Usage(
             sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
-            {no: n + self.questions.asked_of(no) + self.n_embedding for no, n in workers},
+            {no: n + self.questions.asked_of(no) + self.embedding.n_requests for no, n in workers},
             self.has_worker,
         )
 
@@ -116,11 +121,7 @@ class ModelGroup:
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
-        running, waiting = set[str](), set[str]()
-        for job in self._table.jobs.values():
-            names = running if job.worker is not None else waiting
-            names.update(use.name for use in job.log.request.adapters)
-        return frozenset(running), frozenset(waiting)
+        return self._table.adapters_in_use()
 
     # requests
 
@@ -150,7 +151,7 @@ class ModelGroup:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
         for start in range(0, len(logs), request.n):
-            self._prepare(stream, logs[start : start + request.n])
+            self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
         return stream
 
@@ -162,39 +163,6 @@ class ModelGroup:
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
-
-    def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
-        """Ask a worker for the tokens of one prompt, once for all its choices."""
-        no, request = logs[0].no, stream.request
-        now = self._clock()
-        for log in logs:
-            self._table.jobs[log.no].question = no
-            self._table.jobs[log.no].stage = Stage.PREPARING
-        prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
-        self.questions.add(
-            Question(
-                no,
-                lambda epoch: Prepare(epoch, no, prompt, reserve, request.constraint),
-                answered=lambda answer: self._prepared(logs, answer),
-                failed=lambda error: self._table.fail(stream, error),
-                since=now,
-            )
-        )
-
-    def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
-        if not isinstance(answer, Prepared):
-            self._table.fail(
-                self._table.jobs[logs[0].no].stream,
-                InternalError("The engine answered a different question"),
-            )
-            return
-        if logs[0].fingerprint is None:
-            self._ledger.tokens.prompt += len(answer.prompt_tokens)
-        for log in logs:
-            fingerprint = self._pool.fingerprint(answer.epoch)
-            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
-            self._table.ready(log.no)
-            self.admission.prepared(log.no)
 
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
@@ -240,7 +208,8 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to, job.arrival)
+            wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
+            return self._pool.with_room(wanted, job.arrival)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -248,7 +217,7 @@ class ModelGroup:
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
-            self._prepare(job.stream, [job.log])
+            self._preparation.begin(job.stream, [job.log])
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
@@ -266,29 +235,27 @@ class ModelGroup:
 
     # workers
 
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """This worker, which is ready next, gets a share of the new requests."""
+        self._split.began(worker, canary, self.facts.fingerprint if self.facts else None)
+        self._pool.aside = self._split.fingerprint
+
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
-            self._verdicts.renew()
-        self.facts = worker.facts
+        if worker.facts.fingerprint != self._split.fingerprint:
+            if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
+                self._verdicts.renew()
+            self.facts = worker.facts
         for job in list(self._table.jobs.values()):
-            if job.stage is Stage.READY and self._is_stranded(job, worker):
+            if job.stage is Stage.READY and self._draining.strands(job, worker, self._pool):
                 self._table.fail(job.stream, recovery.model_changed())
         self.pump()
-
-    def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
-        """Whether its line of workers came back with a different model file."""
-        bound_to = job.bound_to
-        return (
-            bound_to is not None
-            and job.line == worker.line
-            and not self._pool.has(bound_to)
-            and not self._draining.serves(bound_to)
-        )
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         self._pool.drain(worker)
         self._draining.add(worker)
+        self._split.drains(worker)
+        self._pool.aside = self._split.fingerprint
         if self._pool.newest is not None:
             self.facts = self._pool.newest.facts
         self.pump()

@@ -30,6 +30,8 @@ class WorkerPool:
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
         self._closed: set[Epoch] = set()
+        self.aside: str | None = None
+        """The fingerprint of a canary: others are asked questions first."""
 
     def __bool__(self) -> bool:
         return bool(self._workers)
@@ -114,6 +116,10 @@ class WorkerPool:
         """Whether an open worker could take such a sequence."""
         return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
+    def has_open_room(self, fingerprint: str) -> bool:
+        """Whether an open worker has room for such a sequence now."""
+        return any(router.loads.least() is not None for router in self._of(fingerprint))
+
     def with_room(self, fingerprint: str | None, arrival: Arrival) -> WorkerHandle | None:
         """The worker for such a sequence; None if all are full. Draining ones come last."""
         routers = self._routers.values() if fingerprint is None else self._of(fingerprint)
@@ -142,8 +148,11 @@ class WorkerPool:
 
     def least_busy(self) -> WorkerHandle | None:
         """The open worker with the fewest sequences: the one to ask a question."""
-        workers = self._eligible(None)
-        return min(workers, key=self._count, default=None)
+
+        def rank(worker: WorkerHandle) -> tuple[bool, int]:
+            return worker.facts.fingerprint == self.aside, self._count(worker)
+
+        return min(self._eligible(None), key=rank, default=None)
 
     def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
         for epoch, worker in self._workers.items():

@@ -314,7 +314,8 @@ class Roster:
             key = self._needs.held(config, one.placement)
             self._needs.measured.loaded(key, row.facts.fingerprint, held, now - one.since)
             one.since = None
-            self._learnt()
+            if len(self.terms) > 1:  # a single one needs no account
+                self._learnt()
         if one.model in self.terms:
             self.register(one.model)
         self.idle_since[one.model] = now

@@ -29,6 +29,7 @@ from tests.chaos import (
     random_kills,
     real,
     replacements,
+    replicas,
     restarts,
     returns,
     scripted,
@@ -113,6 +114,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),
         (o.models, lambda: many_models.run(o.models, o.seed)),
+        (o.replicas, lambda: replicas.run(o.replicas, o.seed)),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (
             o.real_matrix,

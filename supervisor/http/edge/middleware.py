@@ -76,7 +76,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
         response = error_response(error, request[REQUEST_ID], shape_of(request))
-        if isinstance(exc, web.HTTPMethodNotAllowed):
+        if isinstance(exc, web.HTTPMethodNotAllowed) and response.status == exc.status:
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
             # the rest of the body would be read as the next request, or waited for

@@ -76,6 +76,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "n_ctx": facts.n_ctx if facts else 0,
         "kv_cells_total": facts.kv_cells if facts else 0,
         "kv_cells_used": engine.kv_cells_used if engine else 0,
+        "n_threads": engine.n_threads if engine else 0,
         "n_gpu_layers": facts.n_gpu_layers if facts else 0,
         "generates": facts.generates if facts else None,
         "embedding_size": facts.embedding_size if facts else None,
