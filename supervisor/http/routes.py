@@ -28,6 +28,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
+from supervisor.http.generation.answer_cache import ANSWERS, AnswerCache
 from supervisor.http.llama_server import adapters, state, template, tokens
 from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import embeddings as llama_embeddings
@@ -174,6 +175,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[DESCRIPTION] = make
     dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
+    app[ANSWERS] = AnswerCache.of(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app
