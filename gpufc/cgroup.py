@@ -24,6 +24,25 @@ class Limits(Struct, frozen=True):
     memory_free_bytes: int | None = None
 
 
+class Events(Struct, frozen=True):
+    """What the limits have done to this process's group since it was made. None without cgroup v2.
+
+    `throttled_us` is the time in microseconds in which the limit on processors held it back.
+    """
+
+    throttled_us: int | None = None
+    oom_kills: int | None = None
+
+
+def events(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Events:
+    """The events of the innermost group that tells them."""
+    found = groups(root, membership)
+    return Events(
+        throttled_us=_first(found, "cpu.stat", "throttled_usec"),
+        oom_kills=_first(found, "memory.events", "oom_kill"),
+    )
+
+
 def limits(root: Path = ROOT, membership: Path = MEMBERSHIP) -> Limits:
     """The tightest limits on this process, over its group and all groups above it."""
     cpus: list[float] = []
@@ -68,11 +87,21 @@ def _cpu_limit(group: Path) -> float | None:
 def _memory_held(group: Path) -> int:
     """Memory in use, less the file cache that the kernel drops on demand."""
     held = _number(group / "memory.current") or 0
-    for line in _text(group / "memory.stat").splitlines():
+    return held - (_entry(group / "memory.stat", "inactive_file") or 0)
+
+
+def _first(folders: Sequence[Path], file: str, name: str) -> int | None:
+    values = (_entry(folder / file, name) for folder in folders)
+    return next((value for value in values if value is not None), None)
+
+
+def _entry(path: Path, wanted: str) -> int | None:
+    """One value of a file with lines `name value`."""
+    for line in _text(path).splitlines():
         name, _, value = line.partition(" ")
-        if name == "inactive_file" and value.isdigit():
-            return held - int(value)
-    return held
+        if name == wanted and value.isdigit():
+            return int(value)
+    return None
 
 
 def _number(path: Path) -> int | None:

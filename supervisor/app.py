@@ -18,6 +18,7 @@ from gpufc.config import Config
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
@@ -36,6 +37,13 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.roster.folder_watch import FolderWatch
+from supervisor.roster.learnt import Learnt
+from supervisor.roster.machine import Machine
+from supervisor.roster.needs import Needs
+from supervisor.roster.reckoner import Reckoner
+from supervisor.roster.roster import Roster
+from supervisor.roster.shown import ShownModels
 from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -79,6 +87,27 @@ class Front:
         self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
+        self.learnt = Learnt(self.runtime.path)
+        needs = Needs(self.learnt.measured)
+        machine = Machine(devices.snapshot if devices is not None else None)
+        self.roster = Roster(
+            self.fleet,
+            self.dispatcher.demand,
+            config,
+            needs,
+            machine,
+            learnt=self.learnt.changed,
+        )
+        self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
+        self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._reckoner = Reckoner(
+            self.fleet,
+            needs,
+            machine,
+            config.admission.max_concurrent_requests,
+            config.fleet.memory_limit_bytes,
+            self.roster.register,
+        )
         self.addresses: list[str] = []
         """The URLs under which it is reached, once entered."""
         self.listeners: list[socket.socket] = []
@@ -96,6 +125,8 @@ class Front:
             durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
             started_at=self.started_at,
             operator=self.operations,
+            models=self.models,
+            roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
         )
         self._certificate = Certificate.of(config.access)
@@ -117,8 +148,10 @@ class Front:
             if self._taker is None:
                 await self._listen()
                 await self.fleet.start()
+                self._start_roster()
             else:
                 await self._taker.take_over(self)
+                self._start_roster()
                 await self._listen()
             self.join_network()
         except BaseException:
@@ -138,11 +171,20 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file, token_file = self.config.access.keys_file, self.runtime.admin_token
+        keys_file = self.config.access.keys_file
+        text_of = run_token.known if is_taking_over else run_token.make
         if keys_file is not None:
-            return None, by_keys(KeyRing(Path(keys_file)))
-        token = run_token.known(token_file) if is_taking_over else run_token.make(token_file)
+            ring = KeyRing(Path(keys_file))
+            secret = text_of(self.runtime.session_secret)
+            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+        token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
+
+    def _start_roster(self) -> None:
+        self.roster.start()
+        if self._folder is not None:
+            self._folder.start()
+        self._reckoner.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -164,6 +206,11 @@ class Front:
         self.operations.cancel()
         await self.leave_network()
         await self.http.cleanup()
+        if self._folder is not None:
+            await self._folder.stop()
+        await self._reckoner.stop()
+        await self.roster.stop()
+        await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
         for work in self._upkeep:
             work.cancel()
@@ -185,6 +232,16 @@ class Front:
         """Take tasks from the configured control server, if there is one and it is wanted."""
         if self._network is not None and self._wants_network:
             self._network.start()
+
+    async def hand_network_over(self) -> None:
+        """Leave the control server to another front. Tasks that run go on here."""
+        if self._network is not None:
+            await self._network.hand_over()
+
+    @property
+    def n_network_tasks(self) -> int:
+        """Tasks of the network that still run here after `hand_network_over`."""
+        return self._network.n_kept if self._network is not None else 0
 
     async def leave_network(self) -> None:
         """Leave the control server. Returns when its connection is closed."""
@@ -275,6 +332,13 @@ class Front:
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         return self._values
+
+
+def _folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
+    folder = config.fleet.models_dir
+    if folder is None:
+        return None
+    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
 
 
 def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":

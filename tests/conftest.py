@@ -2,13 +2,20 @@
 
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("without a stopwatch", deadline=None)
-settings.load_profile("without a stopwatch")
+# hundreds of processes start here: without bytecode files each one would compile all its modules
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# examples are drawn anew in each run, so many runs see what one long run would
+settings.register_profile("fast", deadline=None, max_examples=25)
+settings.register_profile("full", deadline=None)
+settings.load_profile("full")
 
 
 def installed_model() -> Path | None:
@@ -19,6 +26,11 @@ def installed_model() -> Path | None:
         return None
     found = (Path(str(file.locate())) for file in files if file.suffix == ".gguf")
     return next((path for path in found if path.is_file()), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "not slow":
+        settings.load_profile("fast")
 
 
 MACHINE = {"clients", "integration", "e2e", "chaos"}

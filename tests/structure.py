@@ -9,6 +9,7 @@ and from floors below it. `tests/test_imports.py` holds every module to that.
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +30,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
-    ("supervisor.access", "supervisor.metrics"),
+    ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
+    ("supervisor.residency", "supervisor.routing"),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
@@ -42,7 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),
-    ("engine_worker.probe", "engine_worker.engine"),
+    ("engine_worker.probe", "engine_worker.reckon", "engine_worker.engine"),
     ("engine_worker.speculation", "engine_worker.embedding"),
     ("engine_worker.scheduling",),
     ("engine_worker.kv",),
@@ -55,6 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.model_file",),
     (
         "engine_worker.channel",
+        "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
         "engine_worker.tuning",
@@ -75,6 +78,8 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.residency": {"supervisor.residency.store"},
+    "supervisor.routing": set(),
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 
@@ -100,13 +105,16 @@ def modules(top: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """A file's imports, in dotted names: `from a import b` is `a.b`."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_of(name: str, rooms: Iterable[str]) -> str | None:

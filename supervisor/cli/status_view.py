@@ -1,6 +1,7 @@
 """The control socket's status document as lines of text. Pure."""
 
 import time
+from collections import Counter
 from typing import Any
 
 import click
@@ -17,16 +18,17 @@ _COLOURS = {
     "failed": "red", "hung": "red",
 }  # fmt: skip
 
-_OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
+_OPTIONAL = ("epoch", "threads", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
 """Columns that are dropped on a narrow terminal, in this order."""
 
 
 def render(document: Document, width: int) -> list[str]:
     """Front, workers, devices, in lines of at most `width` characters (colours not counted)."""
     latency = _latency(document.get("latency") or {}, width)
-    lines = [*_front(document), *latency, "", *_workers(document, width)]
+    models = _models(document.get("models") or [])
+    lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
-    return [*lines, "", *machine]
+    return [*lines, "", *machine, *_alarms(document)]
 
 
 def _front(document: Document) -> list[str]:
@@ -51,6 +53,14 @@ def _front(document: Document) -> list[str]:
     )
     network = network_lines(document.get("network") or {})
     return [*lines, *_durable(document.get("durable") or {}), *network]
+
+
+def _models(models: list[Document]) -> list[str]:
+    """How many of several models are in which state."""
+    if len(models) < 2:
+        return []
+    counts = Counter(row["state"] for row in models)
+    return [f"models    {', '.join(f'{n} {state}' for state, n in counts.items())}"]
 
 
 def network_lines(network: Document) -> list[str]:
@@ -110,7 +120,19 @@ def _workers(document: Document, width: int) -> list[str]:
     return [
         lines[0],
         *(_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)),
+        *_confinement(document["workers"]),
     ]
+
+
+def _confinement(workers: list[Document]) -> list[str]:
+    """What holds all workers, and what some of them lack."""
+    found = [row["confined"] for row in workers if row.get("confined")]
+    if not found:
+        return []
+    missing = sorted({part for one in found for part in one["missing"]})
+    held = [part for part in found[0]["in_force"] if part not in missing]
+    lacks = f"; not: {', '.join(missing)}" if missing else ""
+    return [f"confined  {', '.join(held)}{lacks}"]
 
 
 def _worker(row: Document) -> dict[str, str]:
@@ -128,6 +150,7 @@ def _worker(row: Document) -> dict[str, str]:
         "running": str(row.get("sequences_running", 0)),
         "context": f"{row['n_ctx']:,}" if row.get("n_ctx") else "-",
         "kv cells": f"{row.get('kv_cells_used', 0):,} of {total:,}" if total else "-",
+        "threads": str(row.get("n_threads") or "-"),
         "memory": amount(row["rss_bytes"]) if row.get("rss_bytes") else "-",
         "tokens/s": f"{row.get('tokens_per_second') or 0.0:.1f}",
         "last exit": _last_exit(row.get("last_exit")),
@@ -172,6 +195,8 @@ def _devices(document: Document) -> list[str]:
         if device["power_watts"] is not None:
             limit = f" of {device['power_limit_watts']:.0f}" if device["power_limit_watts"] else ""
             parts.append(f"{device['power_watts']:.0f}{limit} W")
+        if device.get("throttled"):
+            parts.append(f"throttled: {', '.join(device['throttled'])}")
         lines.append(f"{device['kind']} {device['index']}".ljust(10) + ", ".join(parts))
     return lines + _engine_devices(document)
 
@@ -202,11 +227,22 @@ def _engine_device(device: Document | list[Any]) -> tuple[str, str, str, int, in
 
 
 def _sources(document: Document) -> list[str]:
-    """Why figures are missing or old."""
+    """Why figures are missing or old. An absent driver matters only where no other shows a
+    device."""
+    unimportant = {"ok", "absent"} if document.get("devices") else {"ok"}
     return [
         f"{source['name']}".ljust(10) + source["detail"]
         for source in document.get("sources") or []
-        if source["state"] != "ok"
+        if source["state"] not in unimportant
+    ]
+
+
+def _alarms(document: Document) -> list[str]:
+    return [
+        click.style("alarm".ljust(10), fg="red", bold=True)
+        + f"{alarm['text']} ({alarm['kind'].replace('_', ' ')}, for"
+        f" {duration(max(0.0, time.time() - alarm['since']))})"
+        for alarm in document.get("alarms") or []
     ]
 
 

@@ -63,16 +63,31 @@ class ControlClient:
         return self._post("/restart", {"worker": worker, "now": now})
 
     def swap(
-        self, model_path: str, name: str | None, n_ctx: int | None, n_gpu_layers: int | None
+        self,
+        model_path: str,
+        name: str | None,
+        n_ctx: int | None,
+        n_gpu_layers: int | None,
+        canary: dict[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Request another model. Yields progress until it serves or is refused."""
+        """Request another model, after a canary by these rules if there are any. Yields progress
+        until it serves or is refused."""
         body = {
             "model_path": model_path,
             "name": name,
             "n_ctx": n_ctx,
             "n_gpu_layers": n_gpu_layers,
+            "canary": canary,
         }
         return self._post("/swap", body)
+
+    def load(self, model: str) -> Iterator[dict[str, Any]]:
+        """Request a model in memory. Yields progress until it is ready or cannot be loaded."""
+        return self._post("/load", {"model": model})
+
+    def unload(self, model: str) -> Iterator[dict[str, Any]]:
+        """Request a model out of memory. Yields progress until its workers have ended."""
+        return self._post("/unload", {"model": model})
 
     def upgrade(self) -> Iterator[dict[str, Any]]:
         """Request a new front. Yields progress until it serves or has failed."""

@@ -34,3 +34,11 @@ class Operator(Protocol):
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model under a served name; None means the only one."""
         ...
+
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        ...
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model. Raises `ModelNotFound`."""
+        ...

@@ -16,6 +16,7 @@ from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront, Operator
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
+from supervisor.routing.canary import CanaryRules
 
 POLL_S = 0.1
 _CLOSING = web.AppKey("closing", asyncio.Event)
@@ -38,6 +39,11 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: str | None = None
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
+    canary: CanaryRules | None = None
+
+
+class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
+    model: str
 
 
 def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
@@ -51,6 +57,8 @@ def create_control_app(front: ControlledFront, operations: Operator) -> web.Appl
     app.router.add_post("/stop", handlers.stop)
     app.router.add_post("/restart", handlers.restart)
     app.router.add_post("/swap", handlers.swap)
+    app.router.add_post("/load", handlers.load)
+    app.router.add_post("/unload", handlers.unload)
     return app
 
 
@@ -103,9 +111,20 @@ class _Handlers:
     async def swap(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, SwapBody)
         change = ModelChange(
-            model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
+            model_path=body.model_path,
+            n_ctx=body.n_ctx,
+            n_gpu_layers=body.n_gpu_layers,
+            canary=body.canary,
         )
         return await send_lines(request, _followed(self._operations.swap(body.name, change)))
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.load(body.model)))
+
+    async def unload(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.unload(body.model)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():

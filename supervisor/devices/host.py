@@ -18,6 +18,7 @@ class HostSource:
         self._disk_path = disk_path
         self._network_before: tuple[float, int, int] | None = None
         self._primed = False
+        self._throttled_before: tuple[float, int] | None = None
 
     def sample(self) -> Host:
         if not self._primed:
@@ -28,14 +29,17 @@ class HostSource:
         limits = cgroup.limits()
         disk = psutil.disk_usage(self._disk_path)
         received, sent = self._network_rates()
+        events = cgroup.events()
         return Host(
             cpu_percent=psutil.cpu_percent(),
             cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
             cpu_limit=limits.cpus,
+            cpu_throttled_ratio=self._throttled(events.throttled_us),
             load_1m=os.getloadavg()[0],
             memory_total_bytes=_least(memory.total, limits.memory_bytes),
             memory_available_bytes=_least(memory.available, limits.memory_free_bytes),
             memory_limit_bytes=limits.memory_bytes,
+            oom_kills=events.oom_kills,
             swap_used_bytes=psutil.swap_memory().used,
             disk_total_bytes=disk.total,
             disk_free_bytes=disk.free,
@@ -55,6 +59,16 @@ class HostSource:
             return 0.0, 0.0
         elapsed = now - before[0]
         return max(0, received - before[1]) / elapsed, max(0, sent - before[2]) / elapsed
+
+    def _throttled(self, total_us: int | None) -> float | None:
+        """The part of the time since the last sample."""
+        if total_us is None:
+            return None
+        now = time.monotonic()
+        before, self._throttled_before = self._throttled_before, (now, total_us)
+        if before is None or now <= before[0]:
+            return 0.0
+        return min(1.0, max(0, total_us - before[1]) / 1e6 / (now - before[0]))
 
 
 def _least(value: int, limit: int | None) -> int:

@@ -1,24 +1,43 @@
 """Samples every source on its own daemon thread, so that no driver can block the front.
 
 A driver call that hangs blocks its thread only. `snapshot` reads the threads' last figures and says
-if they are old, and why.
+if they are old, and why. One more thread keeps the last hour and the alarms.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from supervisor.devices.alarms import Alarms
+from supervisor.devices.history import History, Recent
 from supervisor.devices.port import DeviceSource, Sample, SourceAbsent
-from supervisor.devices.snapshot import Device, Host, Snapshot, Source, SourceState
+from supervisor.devices.snapshot import (
+    Alarm,
+    Device,
+    Host,
+    Snapshot,
+    Source,
+    SourceState,
+)
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 ABSENT_INTERVAL_S = 60.0
 HUNG_AFTER_S = 5.0
+
+HOST = "host"
+HOST_TRACKS = (
+    *("cpu_percent", "cpu_throttled_ratio", "memory_available_bytes", "disk_free_bytes"),
+    *("network_received_bytes_per_s", "network_sent_bytes_per_s"),
+)
+DEVICE_TRACKS = (
+    *("utilization", "memory_used_bytes", "temperature_celsius", "power_watts", "clock_hz"),
+    *("pcie_received_bytes_per_s", "pcie_sent_bytes_per_s"),
+)
 
 
 class _Outcome(Struct, frozen=True):
@@ -87,7 +106,7 @@ class _Sampler:
 
 
 class DeviceMonitor:
-    """All sources together. `start` and `stop` once each; `snapshot` from any thread, any time."""
+    """All sources together. `start` and `stop` once each; the rest from any thread, any time."""
 
     def __init__(
         self,
@@ -96,23 +115,39 @@ class DeviceMonitor:
         interval_s: float = INTERVAL_S,
         hung_after_s: float = HUNG_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._samplers = [_Sampler(source, interval_s, clock) for source in sources]
+        self._interval_s = interval_s
         self._hung_after_s = hung_after_s
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._history = History()
+        self._alarms: tuple[Alarm, ...] = ()
+        self._stop = threading.Event()
+        self._watch = threading.Thread(target=self._keep, name="devices-history", daemon=True)
 
     def start(self) -> None:
-        """Start one thread for each source. Returns at once."""
+        """Start a thread for each source, and one that watches. Returns at once."""
         for sampler in self._samplers:
             sampler.start()
+        self._watch.start()
 
     def stop(self) -> None:
         """Ask all threads to end. Returns at once, also when a driver hangs."""
+        self._stop.set()
         for sampler in self._samplers:
             sampler.stop()
 
     def snapshot(self) -> Snapshot:
-        """The latest figures. Takes no lock and calls no driver."""
+        """The latest figures and alarms. Takes no lock and calls no driver."""
+        return structs.replace(self._figures(), alarms=self._alarms)
+
+    def history(self, since: float = 0.0) -> Recent:
+        """The last hour, or its part after `since` in unix seconds (`History.recent`)."""
+        return self._history.recent(since)
+
+    def _figures(self) -> Snapshot:
         now = self._clock()
         host = Host()
         devices: list[Device] = []
@@ -126,10 +161,38 @@ class DeviceMonitor:
                 devices.extend(sample)
         return Snapshot(host=host, devices=tuple(devices), sources=tuple(sources))
 
+    def _keep(self) -> None:
+        alarms = Alarms()
+        while not self._stop.wait(self._interval_s):
+            snapshot, at = self._figures(), self._wall_clock()
+            self._history.record(at, tracked(snapshot))
+            for alarm, has_begun in alarms.take(snapshot, at):
+                level = logging.WARNING if has_begun else logging.INFO
+                event = "alarm_began" if has_begun else "alarm_ended"
+                logger.log(
+                    level, "%s kind=%s subject=%s: %s", event, alarm.kind, alarm.subject, alarm.text
+                )
+            self._alarms = alarms.current
+
+
+def tracked(snapshot: Snapshot) -> Mapping[str, float | None]:
+    """The figures that the history keeps, such as `host.cpu_percent` and `cuda0.power_watts`.
+
+    Figures of a source that has not answered yet, or not lately, are left out.
+    """
+    if any(one.state is not SourceState.OK for one in snapshot.sources if one.name == HOST):
+        found: dict[str, float | None] = {}
+    else:
+        found = {f"host.{name}": getattr(snapshot.host, name) for name in HOST_TRACKS}
+    for device in snapshot.devices:
+        found |= {f"{device.id}.{name}": getattr(device, name) for name in DEVICE_TRACKS}
+    return found
+
 
 def default_monitor(disk_path: str = "/") -> DeviceMonitor:
     """The monitor of this machine. `disk_path` lies on the watched disk."""
+    from supervisor.devices.drm import DrmSource
     from supervisor.devices.host import HostSource
     from supervisor.devices.nvml import NvmlSource
 
-    return DeviceMonitor([HostSource(disk_path), NvmlSource()])
+    return DeviceMonitor([HostSource(disk_path), NvmlSource(), DrmSource()])

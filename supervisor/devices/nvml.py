@@ -4,13 +4,15 @@ The binding is imported only if the driver's library is there, to save its memor
 """
 
 import ctypes
-from collections.abc import Callable
-from typing import Any, TypeVar
+import logging
+import time
+from typing import Any
 
+from supervisor.devices.nvml_card import Card
 from supervisor.devices.port import SourceAbsent
-from supervisor.devices.snapshot import Device
+from supervisor.devices.snapshot import Device, DriverError
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 LIBRARY = "libnvidia-ml.so.1"
 
@@ -23,16 +25,21 @@ class NvmlSource:
     def __init__(self, library: str = LIBRARY) -> None:
         self._library = library
         self._nvml: Any = None
+        self._cards: list[Card] = []
+        self._events: Any = None
+        self._errors: dict[str | None, DriverError] = {}
 
     def sample(self) -> tuple[Device, ...]:
         """Raises `SourceAbsent` when there is no driver or no GPU."""
         nvml = self._nvml or self._initialise()
         try:
-            return tuple(self._device(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+            if len(self._cards) != nvml.nvmlDeviceGetCount():
+                self._open(nvml)
+            self._take_errors(nvml)
+            return tuple(card.read(self._errors.get(card.uuid)) for card in self._cards)
         except nvml.NVMLError:
-            self._nvml = (
-                None  # the driver was reloaded or lost the GPU: the next sample begins anew
-            )
+            # the driver was reloaded or lost the GPU: the next sample begins anew
+            self._nvml, self._cards, self._events = None, [], None
             raise
 
     def _initialise(self) -> Any:
@@ -52,45 +59,30 @@ class NvmlSource:
         self._nvml = nvml
         return nvml
 
-    def _device(self, nvml: Any, index: int) -> Device:
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    def _open(self, nvml: Any) -> None:
+        """Find the cards, and have the driver report their Xid errors."""
+        self._cards = [Card(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        self._events = None
+        try:
+            events = nvml.nvmlEventSetCreate()
+            for card in self._cards:
+                kind = nvml.nvmlEventTypeXidCriticalError
+                nvml.nvmlDeviceRegisterEvents(card.handle, kind, events)
+        except nvml.NVMLError as err:  # some drivers and virtual GPUs report none
+            logger.info("xid_errors_not_reported: %s", err)
+        else:
+            self._events = events
 
-        def told(read: Callable[[], T]) -> T | None:
+    def _take_errors(self, nvml: Any) -> None:
+        """Take the errors since the last sample. Does not wait."""
+        while self._events is not None:
             try:
-                return read()
+                event = nvml.nvmlEventSetWait_v2(self._events, 0)
             except nvml.NVMLError as err:
-                if err.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_NO_PERMISSION):
-                    return None
-                raise
-
-        memory = told(lambda: _memory(nvml, handle))
-        rates = told(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-        power = told(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-        limit = told(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-        pci = told(lambda: nvml.nvmlDeviceGetPciInfo(handle))
-        return Device(
-            index=index,
-            name=nvml.nvmlDeviceGetName(handle),
-            kind="cuda",
-            utilization=None if rates is None else rates.gpu / 100,
-            memory_used_bytes=None if memory is None else memory.used,
-            memory_total_bytes=None if memory is None else memory.total,
-            temperature_celsius=told(
-                lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-            ),
-            power_watts=None if power is None else power / 1000,
-            power_limit_watts=None if limit is None else limit / 1000,
-            # the vendor is the lower half
-            pci_device_id=None if pci is None else pci.pciDeviceId >> 16,
-        )
-
-
-def _memory(nvml: Any, handle: Any) -> Any:
-    """The used memory. The call's first version counts the driver's reserve as used; old drivers
-    have no other."""
-    try:
-        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-    except nvml.NVMLError as err:
-        if err.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
-            raise
-        return nvml.nvmlDeviceGetMemoryInfo(handle)
+                if err.value != nvml.NVML_ERROR_TIMEOUT:
+                    raise
+                return
+            error = DriverError(code=event.eventData, at=time.time())
+            uuid = nvml.nvmlDeviceGetUUID(event.device)
+            self._errors[uuid] = error
+            logger.error("driver_error xid=%s gpu=%s", error.code, uuid)

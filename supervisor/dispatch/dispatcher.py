@@ -7,7 +7,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -28,20 +29,23 @@ from gpufc.protocol import (
     Prompt,
     Refused,
     Step,
-    Tokens,
     ToWorker,
 )
+from supervisor.dispatch import spelling
 from supervisor.dispatch.conversion import from_generate
+from supervisor.dispatch.demand import Demand
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest
 from supervisor.dispatch.embedding_work import EmbeddingWork
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.outages import Outages
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +76,10 @@ class Dispatcher:
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
         self._groups: dict[str, ModelGroup] = {}
-        self._watched: set[ModelGroup] = set()
         self._draining: float | None = None
         self._changed = asyncio.Event()
+        self.demand = Demand(self._groups)
+        self._outages = Outages()
 
     # the port
 
@@ -92,8 +97,7 @@ class Dispatcher:
         except RequestError as err:
             self.ledger.rejected(err, request.model)
             raise
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(request.model, group)
         return stream
 
     def require_room(self, principal: Principal) -> None:
@@ -131,11 +135,10 @@ class Dispatcher:
         log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self._group(model)
         stream = group.resume(log)
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(model, group)
         return stream
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Tokens:
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Sequence[int]:
         """The token ids of a prompt; `reserve` as in `Prepare`. Waits for a worker; raises
         `RequestError`."""
         return (await self.prepared(model, prompt, reserve)).prompt_tokens
@@ -163,17 +166,21 @@ class Dispatcher:
         raise InternalError("The engine answered a different question")
 
     async def detokenize(
-        self, model: str, sequences: Sequence[Tokens], *, is_accepted: bool = False
-    ) -> tuple[bytes, ...]:
+        self, model: str, sequences: Iterable[Sequence[int]], *, is_accepted: bool = False
+    ) -> list[bytes]:
         """The bytes of each token list; `is_accepted` as in `prepared`. Waits for a worker; raises
-        `RequestError`."""
-        wanted = tuple(sequences)
-        answer = await self._ask(
-            model, lambda epoch, no: Detokenize(epoch, no, wanted), is_accepted=is_accepted
-        )
-        if isinstance(answer, Detokenized):
-            return answer.pieces
-        raise InternalError("The engine answered a different question")
+        `RequestError`.
+
+        Many tokens are asked for in several messages: none holds the loop for long."""
+        texts: list[bytes] = []
+        for indices, parts in spelling.in_messages(sequences):
+            answer = await self._ask(
+                model, partial(Detokenize, sequences=parts), is_accepted=is_accepted
+            )
+            if not isinstance(answer, Detokenized):
+                raise InternalError("The engine answered a different question")
+            spelling.joined(indices, answer.pieces, texts)
+        return texts
 
     async def embed(
         self,
@@ -190,7 +197,7 @@ class Dispatcher:
         group = self._group(request.model)
 
         async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
-            answer, fingerprint = await self._put(group, message, is_computed=True)
+            answer, fingerprint = await self._put(request.model, message, is_computed=True)
             if isinstance(answer, Embedded):
                 return Computed(answer.embeddings, fingerprint)
             raise InternalError("The engine answered a different question")
@@ -201,6 +208,8 @@ class Dispatcher:
         try:
             return await work.result(is_accepted=is_accepted)
         finally:
+            if not group.embedding.n_requests:
+                self.demand.changed(request.model)
             self._changed.set()
 
     async def _ask(
@@ -214,18 +223,18 @@ class Dispatcher:
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._put(group, message)
+        answer, _ = await self._put(model, message)
         return answer
 
     async def _put(
         self,
-        group: ModelGroup,
+        model: str,
         message: Callable[[Epoch, RequestNo], ToWorker],
         *,
         is_computed: bool = False,
     ) -> tuple[Answer, str | None]:
         """The answer, and the fingerprint of the worker that has given it."""
-        no = next(self._numbers)
+        no, group = next(self._numbers), self._group(model)
         future: asyncio.Future[tuple[Answer, str | None]]
         future = asyncio.get_running_loop().create_future()
 
@@ -244,8 +253,7 @@ class Dispatcher:
             )
         )
         group.pump()
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(model, group)
         try:
             return await future
         finally:
@@ -328,6 +336,9 @@ class Dispatcher:
         group.worker_ready(worker)
         self._changed.set()
 
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        self._group(worker.model).canary_began(worker, canary)
+
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         group = self._groups[worker.model]
         match message:
@@ -343,13 +354,13 @@ class Dispatcher:
     def worker_draining(self, worker: WorkerHandle) -> None:
         group = self._groups[worker.model]
         group.worker_draining(worker)
-        self._watch_outage(group)
+        self._outages.watch(group)
         self._changed.set()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         group = self._groups[worker.model]
         group.worker_lost(worker, reason)
-        self._watch_outage(group)
+        self._outages.watch(group)
         self.condition_changed()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
@@ -364,20 +375,13 @@ class Dispatcher:
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
         self._changed.set()
+        self.demand.changed(None)
 
-    def _watch_outage(self, group: ModelGroup) -> None:
-        """Set a timer for the first sequence that will have waited too long for a worker."""
-        if group in self._watched:
-            return
-        wait_s = group.expire()
-        if wait_s is not None:
-            self._watched.add(group)
-            # a little later than due, because the loop's clock is a different one
-            asyncio.get_running_loop().call_later(wait_s + 0.1, self._look_again, group)
-
-    def _look_again(self, group: ModelGroup) -> None:
-        self._watched.discard(group)
-        self._watch_outage(group)
+    def _require_worker(self, model: str, group: ModelGroup) -> None:
+        """Have the model loaded if it is not, and watch how long that takes."""
+        if not group.has_worker:
+            self.demand.changed(model)
+            self._outages.watch(group)
 
     def _require_service(self, model: str) -> None:
         condition = self.condition(model)
@@ -395,9 +399,13 @@ class Dispatcher:
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
                 clock=self._clock,
-                on_idle=self._changed.set,
+                on_idle=lambda: self._became_idle(model),
             )
         return group
+
+    def _became_idle(self, model: str) -> None:
+        self._changed.set()
+        self.demand.changed(model)
 
     def _replicas(self, model: str) -> int:
         places = {row.name for row in self._fleet.workers() if row.model == model}

@@ -7,8 +7,9 @@
                                                  ENDED ◀─Finished─ CANCELLING
 
 A cancelled sequence keeps its slot until its worker says that it has stopped. `admission`,
-`router`, `recovery` and `suspects` decide; this module applies their decisions to messages, and
-`delivery` handles the messages with tokens. No asyncio; the clock is an argument.
+`recovery`, `suspects` and the strategies of `supervisor.routing` decide; this module applies their
+decisions to messages, and `delivery` handles the messages with tokens. No asyncio; the clock is an
+argument.
 """
 
 import logging
@@ -30,6 +31,7 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
@@ -45,9 +47,11 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
+from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ class ModelGroup:
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
-        self._pool = WorkerPool(limits.max_concurrent_requests)
+        self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
         self._draining = DrainingLines()
         self._table = JobTable(
@@ -88,6 +92,8 @@ class ModelGroup:
         )
         self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
         self._delivery = Delivery(self._table, self._suspects, ledger)
+        self._split = CanarySplit()
+        self._table.on_ended = self._split.ended
 
     @property
     def idle(self) -> bool:
@@ -99,13 +105,23 @@ class ModelGroup:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def usage(self) -> Usage:
+        """Its requests now: on each worker, and without one."""
+        workers = self._pool.outstanding.items()
+        return Usage(
+            sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
+            {no: n + self.questions.asked_of(no) + self.embedding.n_requests for no, n in workers},
+            self.has_worker,
+        )
+
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """Give a worker new sequences and questions, or none any more."""
+        self._pool.open(epoch, is_open=is_open)
+        self.pump()
+
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
-        running, waiting = set[str](), set[str]()
-        for job in self._table.jobs.values():
-            names = running if job.worker is not None else waiting
-            names.update(use.name for use in job.log.request.adapters)
-        return frozenset(running), frozenset(waiting)
+        return self._table.adapters_in_use()
 
     # requests
 
@@ -143,7 +159,7 @@ class ModelGroup:
         """Continue a sequence that another front has begun: its log has a prompt and tokens."""
         stream = self._table.open(log.request, [log], self._withdraw, lambda: self.facts)
         log.fingerprint = self.facts.fingerprint if self.facts else None
-        self._table.jobs[log.no].stage = Stage.READY
+        self._table.ready(log.no)
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
@@ -192,7 +208,8 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to)
+            wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
+            return self._pool.with_room(wanted, job.arrival)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -204,9 +221,7 @@ class ModelGroup:
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
-        self._pool.took(worker)
-        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
-        job.line = worker.line
+        self._table.attach(job, worker)
         if job.stream.timings.started(job.sent_at) and not job.log.tokens:
             self._ledger.queue.add(job.stream.timings.queue_s)
         message = to_generate(job.log, worker.epoch)
@@ -220,29 +235,27 @@ class ModelGroup:
 
     # workers
 
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """This worker, which is ready next, gets a share of the new requests."""
+        self._split.began(worker, canary, self.facts.fingerprint if self.facts else None)
+        self._pool.aside = self._split.fingerprint
+
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
-            self._verdicts.renew()
-        self.facts = worker.facts
+        if worker.facts.fingerprint != self._split.fingerprint:
+            if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
+                self._verdicts.renew()
+            self.facts = worker.facts
         for job in list(self._table.jobs.values()):
-            if job.stage is Stage.READY and self._is_stranded(job, worker):
+            if job.stage is Stage.READY and self._draining.strands(job, worker, self._pool):
                 self._table.fail(job.stream, recovery.model_changed())
         self.pump()
-
-    def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
-        """Whether its line of workers came back with a different model file."""
-        bound_to = job.bound_to
-        return (
-            bound_to is not None
-            and job.line == worker.line
-            and not self._pool.has(bound_to)
-            and not self._draining.serves(bound_to)
-        )
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         self._pool.drain(worker)
         self._draining.add(worker)
+        self._split.drains(worker)
+        self._pool.aside = self._split.fingerprint
         if self._pool.newest is not None:
             self.facts = self._pool.newest.facts
         self.pump()

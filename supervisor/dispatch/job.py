@@ -6,6 +6,7 @@ from gpufc.ids import RequestNo
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.port import Arrival
 
 
 class Stage(StrEnum):
@@ -34,14 +35,18 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `is_resuming` until the first token after a replay. Times are monotonic seconds.
+    its worker. `arrival` is the sequence as the routing sees it, once it is prepared. Its worker
+    has not computed `n_unfilled` of its tokens yet. `is_resuming` until the first token after a
+    replay. Times are monotonic seconds.
     """
 
     __slots__ = (
+        "arrival",
         "is_resuming",
         "last_token_at",
         "line",
         "log",
+        "n_unfilled",
         "question",
         "sent_at",
         "stage",
@@ -62,6 +67,8 @@ class Job:
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.is_resuming = False
+        self.arrival = Arrival()
+        self.n_unfilled = 0
         self.waits_since = now
 
     @property

@@ -11,6 +11,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
 from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.conversion import to_arrival
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
@@ -19,6 +20,7 @@ from supervisor.dispatch.request import Account, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
+from supervisor.fleet.port import WorkerHandle
 
 _WEIGHT = 0.1
 """Weight of one job in the moving average of used tokens: it covers about ten requests."""
@@ -53,6 +55,8 @@ class JobTable:
         self._clock = clock
         self._on_idle = on_idle
         self._used_share = 1.0
+        self.on_ended: Callable[[ResponseStream], None] = lambda _stream: None
+        """Called when the last job of a request has ended."""
         admission.forecast = self.forecast
 
     def open(
@@ -120,11 +124,6 @@ class JobTable:
             elif job.stage is not Stage.CANCELLING:
                 self.end(job)
 
-    def prepared(self, job: Job) -> None:
-        """Its prompt is prepared: it waits for a slot."""
-        job.stage = Stage.READY
-        self._admission.prepared(job.log.no)
-
     def stop(self, job: Job) -> None:
         """Let its worker stop a job whose log has ended. It keeps its slot until then."""
         if job.stage is Stage.RUNNING and job.worker is not None:
@@ -157,10 +156,42 @@ class JobTable:
             if log.no in self.jobs:
                 change(log.no)
 
+    def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of running jobs, and of waiting ones."""
+        running, waiting = set[str](), set[str]()
+        for job in self.jobs.values():
+            names = running if job.worker is not None else waiting
+            names.update(use.name for use in job.log.request.adapters)
+        return frozenset(running), frozenset(waiting)
+
+    def prepared(self, no: RequestNo) -> None:
+        """A job's prompt has been prepared: it waits for its owner's turn."""
+        self.ready(no)
+        self._admission.prepared(no)
+
+    def ready(self, no: RequestNo) -> None:
+        """A job has all that it needs to start: it waits for a slot."""
+        job = self.jobs[no]
+        job.stage, job.arrival = Stage.READY, to_arrival(job.log)
+
+    def attach(self, job: Job, worker: WorkerHandle) -> None:
+        """Give a job to a worker: it runs."""
+        self._pool.took(worker, job.arrival)
+        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
+        job.line, job.n_unfilled = worker.line, job.arrival.n_tokens
+
+    def filled(self, job: Job, n_tokens: int) -> None:
+        """Its worker has computed so many more of its tokens, or found them in its cache."""
+        if job.worker is not None:
+            n_tokens = min(n_tokens, job.n_unfilled)
+            job.n_unfilled -= n_tokens
+            self._pool.prefilled(job.worker, n_tokens)
+
     def detach(self, job: Job) -> None:
         """Take a job off its worker: it waits again."""
         if job.worker is not None:
-            self._pool.gave_back(job.worker)
+            self._pool.gave_back(job.worker, job.n_unfilled)
+            job.arrival = to_arrival(job.log)
         job.stage, job.worker = Stage.READY, None
         self._admission.put_back(job.log.no, job.log.n_known)
 
@@ -168,7 +199,7 @@ class JobTable:
         """Free the job's place. The caller has settled its log's end before."""
         now = self._clock()
         if job.worker is not None:
-            self._pool.gave_back(job.worker)
+            self._pool.gave_back(job.worker, job.n_unfilled)
             self._admission.note_service_time(now - job.sent_at)
             n_used = len(job.log.tokens)
             self._used_share += _WEIGHT * (
@@ -186,6 +217,7 @@ class JobTable:
             stream = job.stream
             self._ledger.ended(stream.outcome, now - accepted_at, stream.end_reason)
             self._close_account(stream, now - accepted_at)
+            self.on_ended(stream)
         if not self.jobs:
             self._on_idle()
 

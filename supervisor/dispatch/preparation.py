@@ -65,11 +65,12 @@ class Preparation:
                 InternalError("The engine answered a different question"),
             )
             return
+        tokens = tuple(answer.prompt_tokens)
         if logs[0].fingerprint is None:
-            self._ledger.tokens.prompt += len(answer.prompt_tokens)
+            self._ledger.tokens.prompt += len(tokens)
         for log in logs:
             fingerprint = self._pool.fingerprint(answer.epoch)
-            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
+            log.prepared(tokens, answer.opening, fingerprint)
         constraint = logs[0].reading.constraint
         if constraint is None:
             self._is_ready(logs)
@@ -92,4 +93,4 @@ class Preparation:
 
     def _is_ready(self, logs: list[StreamLog]) -> None:
         for log in logs:
-            self._table.prepared(self._table.jobs[log.no])
+            self._table.prepared(log.no)

@@ -15,6 +15,7 @@ import msgspec
 from gpufc.errors import EngineUnavailable, SwapRefused
 from supervisor.fleet import events as ev
 from supervisor.fleet import replacement_rules as rules
+from supervisor.fleet.canary_run import prove
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.incarnation import Incarnation
 from supervisor.fleet.kv_handover import hand_over, limit
@@ -71,6 +72,8 @@ class Replacer:
             wanted = msgspec.structs.replace(place.spec, config=config)
             try:
                 await self._tried(self._next_to_current(wanted), tell)
+                if change.canary is not None:
+                    await prove(place, change.canary, tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
                 verdict = rules.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())

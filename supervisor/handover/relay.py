@@ -15,6 +15,7 @@ from gpufc import wire
 from gpufc.constraint import Constraint
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
@@ -65,7 +66,7 @@ class RelayedDispatch(Protocol):
 
     async def detokenize(
         self, model: str, sequences: Sequence[Tokens], *, is_accepted: bool = False
-    ) -> tuple[bytes, ...]:
+    ) -> Sequence[bytes]:
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
         ...
 
@@ -154,10 +155,10 @@ class Relay:
                 found = await dispatch.prepared(
                     model, message.prompt, message.reserve, message.constraint, is_accepted=True
                 )
-                return Prepared(epoch, request, found.prompt_tokens, found.opening)
+                return Prepared(epoch, request, packed(found.prompt_tokens), found.opening)
             case Detokenize():
                 pieces = await dispatch.detokenize(model, message.sequences, is_accepted=True)
-                return Detokenized(epoch, request, pieces)
+                return Detokenized(epoch, request, tuple(pieces))
             case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions

@@ -6,6 +6,7 @@ from prometheus_client import Metric
 
 from supervisor.devices.snapshot import Device, Host
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelPhase
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.series import counter, gauge
@@ -17,6 +18,20 @@ _DEVICE: tuple[tuple[str, str, Callable[[Device], float | None]], ...] = (
     ("gpu_temperature_celsius", "Temperature.", lambda one: one.temperature_celsius),
     ("gpu_power_watts", "Power draw.", lambda one: one.power_watts),
     ("gpu_power_limit_watts", "The limit of the power draw.", lambda one: one.power_limit_watts),
+    ("gpu_clock_hertz", "Clock of the processors.", lambda one: one.clock_hz),
+    (
+        *("gpu_pcie_receive_bytes_per_second", "Received over PCIe."),
+        lambda one: one.pcie_received_bytes_per_s,
+    ),
+    (
+        *("gpu_pcie_transmit_bytes_per_second", "Sent over PCIe."),
+        lambda one: one.pcie_sent_bytes_per_s,
+    ),
+    (
+        *("gpu_ecc_uncorrected_errors", "Errors of the memory since the driver was loaded."),
+        lambda one: one.ecc_uncorrected_errors,
+    ),
+    ("gpu_throttled", "1 while the driver holds the clock back.", lambda one: bool(one.throttled)),
 )
 
 _HOST: tuple[tuple[str, str, Callable[[Host], float]], ...] = (
@@ -32,6 +47,10 @@ _HOST: tuple[tuple[str, str, Callable[[Host], float]], ...] = (
         *("host_cpu_utilization_ratio", "The used part of all processors."),
         lambda host: host.cpu_percent / 100,
     ),
+    (
+        *("host_disk_free_bytes", "Free space on the disk of the runtime folder."),
+        lambda host: host.disk_free_bytes,
+    ),
 )
 
 
@@ -45,6 +64,31 @@ def of_machine(figures: Figures) -> Iterator[Metric]:
     hosts = [figures.machine.host] if figures.machine else []
     for name, text, of_host in _HOST:
         yield gauge(name, text, [], [([], of_host(host)) for host in hosts])
+    yield gauge(
+        "alarm",
+        "1 for each alarm in force.",
+        ["kind", "subject"],
+        [
+            ([one.kind, one.subject], 1)
+            for one in (figures.machine.alarms if figures.machine else ())
+        ],
+    )
+
+
+def of_models(figures: Figures) -> Iterator[Metric]:
+    """The served models, in memory or not."""
+    yield gauge(
+        "model_state",
+        "1 for the state that the model is in.",
+        ["model", "state"],
+        [([row.name, state], row.state is state) for row in figures.models for state in ModelPhase],
+    )
+    yield counter(
+        "model_loads",
+        "Loads of a model's workers that were begun because it was wanted.",
+        ["model"],
+        [([row.name], row.n_loads) for row in figures.models],
+    )
 
 
 def of_workers(figures: Figures) -> Iterator[Metric]:

@@ -52,3 +52,11 @@ def test_a_group_that_is_not_mounted_here_leaves_the_root(tmp_path: Path) -> Non
     assert read(root) == cgroup.Limits(cpus=1.0)
     (tmp_path / "membership").write_text("garbage\n")
     assert cgroup.groups(root, tmp_path / "membership") == [root]
+
+
+def test_events_come_from_the_innermost_group_that_has_them(groups: Path) -> None:
+    (groups / "outer" / "cpu.stat").write_text("usage_usec 9\nthrottled_usec 5\n")
+    (groups / "outer" / "memory.events").write_text("max 3\noom 2\noom_kill 1\n")
+    (groups / "outer" / "inner" / "memory.events").write_text("oom_kill 0\n")
+    found = cgroup.events(groups, groups.parent / "membership")
+    assert found == cgroup.Events(throttled_us=5, oom_kills=0)

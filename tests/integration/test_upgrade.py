@@ -52,9 +52,11 @@ class Running:
 
 
 @contextmanager
-def upgradable(tmp_path: Path, *arguments: str, **environ: str) -> Iterator[Running]:
+def upgradable(
+    tmp_path: Path, *arguments: str, models: str = "", **environ: str
+) -> Iterator[Running]:
     config = tmp_path / "gpufc.toml"
-    config.write_text("")
+    config.write_text(models)
     arguments = ("--config", str(config), *arguments)
     with service(tmp_path / "run", *arguments, environ=QUICK | environ) as started:
         found = Running(started, config)
@@ -398,3 +400,24 @@ async def test_commands_that_leave_early_leave_no_error_in_the_log(running: Runn
     log = (running.service.runtime.logs / "front.log").read_text()
     assert " ERROR " not in log
     assert "Traceback" not in log
+
+
+async def test_of_several_models_the_loaded_one_goes_on_and_the_others_can_be_loaded(
+    tmp_path: Path,
+) -> None:
+    tables = [f'[models.{name}]\nmodel_path = "/{name}.fake"\n' for name in ("one", "two")]
+    models = f"[model]\nbackend = 'fake'\n{tables[0]}preload = true\n{tables[1]}"
+    with upgradable(tmp_path, models=models) as running:
+        async with aiohttp.ClientSession() as session:
+            going = asyncio.create_task(
+                stream(session, running.url, "long", model="one", max_tokens=N_TOKENS)
+            )
+            code, said = await running.upgrade()
+            assert code == 0, said
+            assert joined(await going) == fake_text("long", N_TOKENS)
+            assert running.service.worker()["pid"] == running.worker.pid
+            rows = {row["name"]: row["state"] for row in running.service.status()["models"]}
+            assert rows["two"] == "unloaded"
+            status, body, _ = await complete(session, running.url, "hello", model="two")
+            assert (status, body["choices"][0]["text"]) == (200, fake_text("hello", 20))
+        await running.until_old_is_gone()

@@ -82,6 +82,7 @@ class FakeBackend:
         self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
     ) -> None:
         self._script = faults.script_of(config)
+        self._held = b"\1" * (self._script.hold_mb << 20)
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
@@ -160,6 +161,11 @@ class FakeBackend:
         else:
             self._slots[target] = [_Cell(c.token, c.state, c.salt) for c in prefix]
             self._n_used += n_tokens
+
+    @property
+    def n_threads(self) -> int:
+        """See `Backend`."""
+        return 1
 
     def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
         return self._lost[slot] <= max(0, n_tokens - self._script.window)

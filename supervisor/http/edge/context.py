@@ -1,8 +1,8 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -10,11 +10,13 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
@@ -25,6 +27,10 @@ class Devices(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The latest readings. Never blocks."""
+        ...
+
+    def history(self, since: float = 0.0) -> Recent:
+        """The readings of the last hour, or of its part after `since` in unix seconds."""
         ...
 
 
@@ -39,14 +45,49 @@ class Operator(Protocol):
         """Begin to serve another model."""
         ...
 
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        ...
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model, which ends its requests first. Raises `ModelNotFound`."""
+        ...
+
+
+class Models(Protocol):
+    """The served models as they are now (`supervisor.roster.shown.ShownModels`)."""
+
+    def state(self, model: str) -> ModelState:
+        """One of them, by its served name."""
+        ...
+
+    def note(self, model: str) -> str:
+        """What a client that waits for it is told; empty for one that is there."""
+        ...
+
+
+class Roster(Protocol):
+    """What requests may say about the memory (`supervisor.roster.roster.Roster`)."""
+
+    def keep_alive(self, model: str, seconds: float | None) -> None:
+        """Let a model stay for so long after its last request; negative: for ever; None changes
+        nothing."""
+        ...
+
 
 def _no_network() -> None:
     """For a front that has joined no network."""
 
 
+def _any_model(_name: str) -> bool:
+    """For a principal without a list of models."""
+    return True
+
+
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
-    the state of the network client, if there is one."""
+    the state of the network client, if there is one. `shows` tells which models the request's
+    principal may see, those that are not served any more included."""
 
     config: Config
     fleet: ServedFleet
@@ -56,6 +97,9 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    shows: Callable[[str], bool] = _any_model
+    models: Models | None = None
+    roster: Roster | None = None
 
 
 SERVICES = web.AppKey("services", Services)
@@ -68,7 +112,8 @@ def services(request: web.Request) -> Services:
     front, principal = request.app[SERVICES], request.get(PRINCIPAL)
     if principal is None or not principal.models:
         return front
-    return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
+    allowed = AllowedModels(front.fleet, principal.models)
+    return structs.replace(front, fleet=allowed, shows=allowed.allows)
 
 
 MANY_VALUES = 2_000
@@ -84,6 +129,20 @@ async def built_response(
         return json_response(build(), headers=headers)
     body = await asyncio.to_thread(lambda: msgspec.json.encode(build()))
     return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+async def listed_response(
+    name: str, parts: Callable[[], Iterable[list[Any]]], n_values: int
+) -> web.Response:
+    """The answer of one list under `name`, about `n_values` long, which `parts` makes in parts. To
+    encode a part holds all threads, so it must be short. `parts` reads nothing that changes."""
+
+    def body() -> bytes:
+        listed = b",".join(msgspec.json.encode(part)[1:-1] for part in parts() if part)
+        return b'{"%s":[%s]}' % (name.encode(), listed)
+
+    built = body() if n_values <= MANY_VALUES else await asyncio.to_thread(body)
+    return web.Response(body=built, content_type="application/json")
 
 
 def json_response(

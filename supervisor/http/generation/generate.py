@@ -96,7 +96,7 @@ async def _predicted(request: web.Request, body: GenerationFields, asked: Asked)
     prompt = TextPrompt(asked.predicted, add_special=False, parse_special=False)
     tokens = await front.dispatcher.prepare(model, prompt, None)
     facts = front.dispatcher.facts(model)
-    return tokens[: facts.n_ctx if facts else 0]
+    return tuple(tokens[: facts.n_ctx if facts else 0])
 
 
 def accepted(
@@ -155,7 +155,16 @@ async def _send(
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
         encoder = numbered(encoder, reader)
-    return await send_stream(request, reader, encoder, services(request).config.limits, headers)
+    front, served = services(request), stream.request.model
+    shown = front.models
+    return await send_stream(
+        request,
+        reader,
+        encoder,
+        front.config.limits,
+        headers,
+        note=lambda: "" if shown is None else shown.note(served),
+    )
 
 
 def _exchange(

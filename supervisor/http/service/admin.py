@@ -14,7 +14,9 @@ from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Operator, json_response, services
+from supervisor.http.generation.model_states import state_of
 from supervisor.http.service.stats import worker_rows
+from supervisor.routing.canary import CanaryRules
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +34,7 @@ class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     n_ctx: Annotated[int, Meta(ge=16, le=16_777_216)] | None = None
     n_gpu_layers: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    canary: CanaryRules | None = None
 
 
 async def restart(request: web.Request) -> web.Response:
@@ -46,8 +49,41 @@ async def swap(request: web.Request) -> web.Response:
     config, fleet = services(request).config, services(request).fleet
     served = [row.model_path for row in fleet.workers() if row.model_path]
     path = await asyncio.to_thread(allowed_model, asked.model_path, config, served)
-    change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
+    change = ModelChange(
+        model_path=str(path),
+        n_ctx=asked.n_ctx,
+        n_gpu_layers=asked.n_gpu_layers,
+        canary=asked.canary,
+    )
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
+
+
+class ModelRequest(Struct, frozen=True):
+    """The argument of `gpufc-supervisor load` and `unload`."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+async def load_model(request: web.Request) -> web.Response:
+    """Load a model: answers when it is ready."""
+    model = await _model_of(request)
+    await _operator(request).load(model).wait()
+    return json_response(state_of(services(request), model))
+
+
+async def unload_model(request: web.Request) -> web.Response:
+    """Unload a model: answers when its requests and its workers have ended."""
+    model = await _model_of(request)
+    await _operator(request).unload(model).wait()
+    return json_response(state_of(services(request), model))
+
+
+async def _model_of(request: web.Request) -> str:
+    """The served name that the path or the body means. Raises `ModelNotFound`."""
+    named = request.match_info.get("model")
+    if named is None:
+        named = (await read_json(request, ModelRequest)).model
+    return services(request).fleet.resolve(named)
 
 
 def allowed_model(given: str, config: Config, served: Collection[str] = ()) -> Path:

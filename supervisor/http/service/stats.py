@@ -10,6 +10,7 @@ import gpufc
 from supervisor.devices.snapshot import Host
 from supervisor.fleet.port import WorkerStatus
 from supervisor.http.edge.context import Services, json_response, services
+from supervisor.http.generation.model_states import state_of
 
 
 async def get_stats(request: web.Request) -> web.Response:
@@ -30,10 +31,12 @@ def document(front: Services) -> dict[str, Any]:
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
         "network": msgspec.to_builtins(front.network()),
+        "models": model_rows(front),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
+        "alarms": msgspec.to_builtins(snapshot.alarms) if snapshot else [],
         "sources": msgspec.to_builtins(snapshot.sources) if snapshot else [],
         "latency": {
             "time_to_first_token_seconds": _plain(ledger.time_to_first_token.percentiles()),
@@ -43,6 +46,11 @@ def document(front: Services) -> dict[str, Any]:
             "resume_gap_seconds": _plain(ledger.resume_gap.percentiles()),
         },
     }
+
+
+def model_rows(front: Services) -> list[dict[str, Any]]:
+    """A row for each served model, loaded or not, as plain data."""
+    return [msgspec.to_builtins(state_of(front, model)) for model in front.fleet.models()]
 
 
 def worker_rows(front: Services) -> list[dict[str, Any]]:
@@ -68,6 +76,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "n_ctx": facts.n_ctx if facts else 0,
         "kv_cells_total": facts.kv_cells if facts else 0,
         "kv_cells_used": engine.kv_cells_used if engine else 0,
+        "n_threads": engine.n_threads if engine else 0,
         "n_gpu_layers": facts.n_gpu_layers if facts else 0,
         "generates": facts.generates if facts else None,
         "embedding_size": facts.embedding_size if facts else None,
@@ -81,6 +90,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "devices": [msgspec.structs.asdict(one) for one in facts.devices] if facts else [],
         "system_info": facts.system_info if facts else "",
         "template_error": facts.template_error if facts else "",
+        "confined": msgspec.to_builtins(facts.confined) if facts else None,
         "tokens_per_second": rate.per_second(dispatcher.now) if rate else 0.0,
     }
 

@@ -84,10 +84,19 @@ def test_without_durable_requests_there_is_no_line_about_them() -> None:
         assert not any(line.startswith("durable") for line in lines)
 
 
+def test_an_alarm_is_told_with_its_kind() -> None:
+    alarm = {"kind": "disk_full", "subject": "host", "text": "0.5 of 500 GiB are free", "since": 0}
+    assert any(
+        line.startswith("alarm     0.5 of 500 GiB are free (disk full, for ")
+        for line in shown(100, alarms=[alarm])
+    )
+
+
 def test_devices_and_why_there_are_none() -> None:
     text = "\n".join(shown(100, devices=[GPU]))
     assert "NVIDIA H100, 50% busy, 1.0 GiB of 80.0 GiB, 45 °C, 300 of 700 W" in text
-    assert "no NVIDIA driver" in text
+    assert "no NVIDIA driver" not in text, "another driver shows one"
+    assert "no NVIDIA driver" in "\n".join(shown(100))
     assert "CPU (cpu): A processor" in text
 
 

@@ -12,6 +12,7 @@ from supervisor.devices.monitor import DeviceMonitor
 from supervisor.devices.nvml import NvmlSource
 from supervisor.devices.port import Sample, SourceAbsent
 from supervisor.devices.snapshot import Device, Host, Snapshot, SourceState
+from tests.service import wait_for
 
 GPU = Device(index=0, name="fake", kind="cuda", utilization=0.5)
 
@@ -32,7 +33,7 @@ def running(sample: Callable[[], Sample], **options: float) -> Iterator[DeviceMo
 
 
 def eventually(monitor: DeviceMonitor, state: SourceState) -> Snapshot:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         snapshot = monitor.snapshot()
         if snapshot.sources[0].state is state:
@@ -53,7 +54,7 @@ def test_figures_appear_with_their_age() -> None:
 
 def test_before_the_first_sample_the_snapshot_is_empty_and_says_so() -> None:
     release = threading.Event()
-    with running(lambda: (release.wait(10), ())[1]) as monitor:
+    with running(lambda: (release.wait(60), ())[1]) as monitor:
         snapshot = monitor.snapshot()
         release.set()
     assert snapshot.devices == ()
@@ -73,6 +74,7 @@ def test_a_driver_that_hangs_is_called_hung_and_neither_a_snapshot_nor_stop_wait
         return (GPU,)
 
     with running(sample, hung_after_s=0.05) as monitor:
+        wait_for(lambda: len(calls) == 2)
         snapshot = eventually(monitor, SourceState.HUNG)
         for _ in range(100):
             monitor.snapshot()
@@ -86,7 +88,7 @@ def test_a_driver_that_hangs_is_called_hung_and_neither_a_snapshot_nor_stop_wait
 
 def test_a_driver_that_answers_again_is_no_longer_hung() -> None:
     release = threading.Event()
-    with running(lambda: (release.wait(30), (GPU,))[1], hung_after_s=0.02) as monitor:
+    with running(lambda: (release.wait(60), (GPU,))[1], hung_after_s=0.02) as monitor:
         eventually(monitor, SourceState.HUNG)
         release.set()
         assert eventually(monitor, SourceState.OK).devices == (GPU,)
@@ -116,6 +118,35 @@ def test_a_driver_that_fails_keeps_its_last_figures_and_recovers() -> None:
         assert snapshot.sources[0].detail == "OSError: gone"
         failing.clear()
         eventually(monitor, SourceState.OK)
+
+
+def test_the_figures_are_kept_over_time_under_the_device_s_name() -> None:
+    with running(lambda: (GPU,)) as monitor:
+        deadline = time.monotonic() + 30
+        while not (tracks := monitor.history().tracks) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    found = {track.name: track.points[-1] for track in tracks}
+    assert found["cuda0.utilization"] == 0.5
+
+
+def test_a_driver_that_fails_for_long_becomes_an_alarm() -> None:
+    def sample() -> Sample:
+        raise OSError("gone")
+
+    seconds = iter(range(10_000))
+    monitor = DeviceMonitor(
+        [FakeSource(sample)], interval_s=0.005, wall_clock=lambda: float(next(seconds))
+    )
+    monitor.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not (alarms := monitor.snapshot().alarms) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        monitor.stop()
+    assert [(alarm.kind, alarm.subject, alarm.text) for alarm in alarms] == [
+        ("driver_error", "fake", "OSError: gone")
+    ]
 
 
 def test_the_host_has_memory_disk_and_processors() -> None:

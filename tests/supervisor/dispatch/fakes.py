@@ -12,6 +12,7 @@ from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
@@ -199,7 +200,7 @@ class FakeWorker:
             code = "context_length_exceeded"
             self.tell(Refused(self.epoch, message.request, code, "too long", "prompt"))
         else:
-            self.tell(Prepared(self.epoch, message.request, tokens))
+            self.tell(Prepared(self.epoch, message.request, packed(tokens)))
 
     def go(self) -> None:
         """Begin to step by itself, if it is that kind of worker."""
@@ -356,7 +357,7 @@ async def whole_texts(stream: ResponseStream) -> list[str]:
     return [choice.text for choice in await stream.complete()]
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Let the loop run until something is so."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any object's state, which has no event

@@ -29,7 +29,7 @@ WAITS = (sys.executable, CHILD, "ready")
 DIES = (sys.executable, "-c", "raise SystemExit(3)")
 
 
-async def eventually(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+async def eventually(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for a condition that no event tells."""
     until = time.monotonic() + timeout_s
     while not holds():
@@ -197,5 +197,5 @@ def test_the_spare_ends_with_a_killed_front(tmp_path: Path) -> None:
         pidfds = [os.pidfd_open(pid) for pid in (worker, spare)]
         front.kill()
         for pidfd in pidfds:
-            assert select.select([pidfd], [], [], 30)[0]
+            assert select.select([pidfd], [], [], 60)[0]
             os.close(pidfd)

@@ -136,8 +136,8 @@ async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fron
     await fronts.hand_over()
     assert await whole_texts(fronts.submit("late")) == [text_of("late")]
     prompt = ChatPrompt((ChatMessage("user", "hi"),))
-    assert await fronts.old.prepare(MODEL, prompt) == tuple(b"<user>hi")
-    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == (b"AB",)
+    assert tuple(await fronts.old.prepare(MODEL, prompt)) == tuple(b"<user>hi")
+    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == [b"AB"]
 
 
 async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
@@ -171,7 +171,7 @@ async def test_a_client_that_leaves_the_old_front_leaves_the_new_one(fronts: Fro
     after = await fronts.hand_over(auto=False)
     await until(lambda: after.active)
     stream.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await fronts.old.wait_until(lambda: fronts.old.idle)
     assert not after.active
     assert len(fronts.relay) == 0
@@ -205,7 +205,7 @@ async def test_the_end_of_the_old_front_frees_its_places(fronts: Fronts) -> None
     await fronts.hand_over(auto=False)
     await until(lambda: len(fronts.relay))
     fronts.remote.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await fronts.relay.ended.wait()
         await fronts.new.wait_until(lambda: fronts.new.idle)
 

@@ -8,11 +8,12 @@ from msgspec import structs
 
 from gpufc.ids import WorkerName
 from gpufc.protocol import EngineStatus
-from supervisor.devices.snapshot import Device, Host, Snapshot
+from supervisor.devices.snapshot import Alarm, AlarmKind, Device, Host, Snapshot
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.durations import TIME_TO_FIRST_TOKEN
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelPhase, ModelState
 from supervisor.fleet.port import SpareState, SpareStatus
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.exposition import exposition
@@ -51,6 +52,8 @@ CONTRACT = {
     "gpufc_num_requests_running": ("gauge", {"model"}),
     "gpufc_num_requests_waiting": ("gauge", {"model"}),
     "gpufc_kv_cache_usage_ratio": ("gauge", {"model", "worker"}),
+    "gpufc_model_state": ("gauge", {"model", "state"}),
+    "gpufc_model_loads": ("counter", {"model"}),
     "gpufc_worker_state": ("gauge", {"model", "worker", "state"}),
     "gpufc_gpu_utilization_ratio": ("gauge", DEVICE_LABELS),
     "gpufc_gpu_memory_used_bytes": ("gauge", DEVICE_LABELS),
@@ -102,8 +105,10 @@ def figures() -> Figures:
             host=Host(memory_available_bytes=5, memory_total_bytes=9, cpu_percent=50.0),
             devices=(GPU,),
             sources=(),
+            alarms=(Alarm(kind=AlarmKind.HOT, subject="cuda0", text="hot", since=1.0),),
         ),
         front_rss_bytes=6,
+        models=[ModelState(name=MODEL, state=ModelPhase.READY, n_loads=3)],
     )
 
 
@@ -151,6 +156,7 @@ def test_values_are_those_of_the_figures(scrape: Scrape) -> None:
     assert scrape.labelled("gpufc_gpu_power_watts", **gpu) == 100
     assert scrape["gpufc_host_memory_available_bytes"] == 5
     assert scrape["gpufc_host_cpu_utilization_ratio"] == 0.5
+    assert scrape.labelled("gpufc_alarm", kind="hot", subject="cuda0") == 1
     assert scrape.labelled("gpufc_build_info", version="1.2.3") == 1
 
 

@@ -1,0 +1,78 @@
+"""The network of GPUs that the front may join."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gpufc.config.marks import FLAG, PATH
+
+
+class FabricConfig(Struct, frozen=True, kw_only=True):
+    """The GPUFabric network that the front joins. Without `server_addr` it joins none."""
+
+    server_addr: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        Meta(description="GPUFabric control server to take tasks from [default: none]", extra=FLAG),
+    ] = None
+    control_port: Annotated[
+        int, Meta(ge=1, le=65535, description="port of the control server", extra=FLAG)
+    ] = 17000
+    proxy_port: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65535,
+            description="port of the control server for its users' connections, always TLS",
+            extra=FLAG,
+        ),
+    ] = 17001
+    client_id: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="this machine's id in the network, 32 hex digits: its only credential, so"
+            " rather use client_id_file",
+            extra=FLAG | {"secret": True},
+        ),
+    ] = None
+    client_id_file: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="file with the client id, readable by its owner only", extra=FLAG | PATH),
+    ] = None
+    control_tls: Annotated[
+        bool, Meta(description="TLS to the control port; the proxy port always has it")
+    ] = False
+    cert_chain_path: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="PEM file of the certificate authorities to trust"
+            " [default: those of the system]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    control_tls_server_name: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        Meta(description="name in the server's certificate [default: server_addr]", extra=FLAG),
+    ] = None
+    control_tls_pin: Annotated[
+        Annotated[str, Meta(pattern=r"^(sha256:)?([0-9A-Fa-f]{2}:?){32}$")] | None,
+        Meta(
+            description="SHA-256 of the server's certificate, 64 hex digits; without"
+            " cert_chain_path it replaces the check of chain and name",
+        ),
+    ] = None
+    control_plaintext: Annotated[
+        bool,
+        Meta(description="allow a control server beyond this machine without control_tls"),
+    ] = False
+    network_tasks: Annotated[
+        Annotated[int, Meta(ge=1, le=4096)] | None,
+        Meta(
+            description="tasks of the network that run at once [default: max_concurrent_requests]",
+        ),
+    ] = None
+    network_queue: Annotated[
+        int, Meta(ge=0, le=65_536, description="tasks of the network that may wait")
+    ] = 64
+    network_connections: Annotated[
+        int, Meta(ge=0, le=4096, description="connections of the network's users at once")
+    ] = 64

@@ -1,0 +1,55 @@
+"""The front's address, files and log."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gpufc.config.marks import FLAG, PATH
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True):
+    """The front's address and its files."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on", extra=FLAG)] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port to listen on; 0 takes a free one",
+            extra=FLAG | {"alias": "--local-port"},
+        ),
+    ] = 8082
+    runtime_dir: Annotated[
+        str | None,
+        Meta(
+            description="private folder for sockets, lock and logs, one for each running front"
+            " [default: $XDG_RUNTIME_DIR/gpufc, else gpufc-UID in the temporary folder]",
+            extra=FLAG | PATH,
+        ),
+    ] = None
+    model_dirs: Annotated[
+        str | None,
+        Meta(
+            description="folders from which models may be loaded over HTTP, separated by `:`"
+            " [default: the folder of the model at start]",
+            extra=PATH,
+        ),
+    ] = None
+    log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG)] = (
+        LogLevel.INFO
+    )
+    shutdown_timeout_s: Annotated[
+        float,
+        Meta(ge=0.0, le=86_400.0, description="seconds for running requests to end on stop"),
+    ] = 30.0
