@@ -32,6 +32,7 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.dispatch import spelling
+from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest
@@ -42,7 +43,7 @@ from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.outages import Outages
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.question import Answer
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
@@ -78,6 +79,7 @@ class Dispatcher:
         self._limits = limits
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
+        self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
         self._changed = asyncio.Event()
@@ -200,7 +202,9 @@ class Dispatcher:
         group = self._group(request.model)
 
         async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
-            answer, fingerprint = await self._put(request.model, message, is_computed=True)
+            answer, fingerprint = await self._asking.put(
+                request.model, group, message, is_computed=True
+            )
             if isinstance(answer, Embedded):
                 return Computed(answer.embeddings, fingerprint)
             raise InternalError("The engine answered a different question")
@@ -226,43 +230,8 @@ class Dispatcher:
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._put(model, message)
+        answer, _ = await self._asking.put(model, group, message)
         return answer
-
-    async def _put(
-        self,
-        model: str,
-        message: Callable[[Epoch, RequestNo], ToWorker],
-        *,
-        is_computed: bool = False,
-    ) -> tuple[Answer, str | None]:
-        """The answer, and the fingerprint of the worker that has given it."""
-        no, group = next(self._numbers), self._group(model)
-        future: asyncio.Future[tuple[Answer, str | None]]
-        future = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            if not future.done():  # the worker may be gone when the future is read
-                future.set_result((answer, group.fingerprint(answer.epoch)))
-
-        group.questions.add(
-            Question(
-                no,
-                lambda epoch: message(epoch, no),
-                answered=answered,
-                failed=lambda error: None if future.done() else future.set_exception(error),
-                since=self._clock(),
-                is_computed=is_computed,
-            )
-        )
-        group.pump()
-        self._require_worker(model, group)
-        try:
-            return await future
-        finally:
-            group.questions.drop(no)
-            if is_computed:
-                group.pump()  # a sequence may have waited for it
 
     # for health checks, statistics and handlers
 
