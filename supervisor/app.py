@@ -37,6 +37,7 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.roster.file_watch import FileWatch
 from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
@@ -101,6 +102,7 @@ class Front:
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
         self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._files = FileWatch(self.models.failed, self.roster.renew)
         self._reckoner = Reckoner(
             self.fleet,
             needs,
@@ -118,6 +120,7 @@ class Front:
         self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self._keys = _key_ring(config)
         self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
             self.fleet.listener = _plugged(self.dispatcher, self._plugins)
@@ -132,6 +135,8 @@ class Front:
             models=self.models,
             roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
+            runtime_dir=self.runtime.path,
+            keys=self._keys,
             hooks=self._plugins,
         )
         self._certificate = Certificate.of(config.access)
@@ -146,7 +151,9 @@ class Front:
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
         if self.config.server.offline:
-            _forbid_connections()
+            from supervisor import offline  # most fronts do without
+
+            offline.forbid(asyncio.get_running_loop())
         works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
@@ -179,12 +186,10 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file = self.config.access.keys_file
         text_of = run_token.known if is_taking_over else run_token.make
-        if keys_file is not None:
-            ring = KeyRing(Path(keys_file))
+        if self._keys is not None:
             secret = text_of(self.runtime.session_secret)
-            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+            return None, by_keys(self._keys, Sessions(secret.encode(), time.time))
         token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
 
@@ -193,6 +198,7 @@ class Front:
         if self._folder is not None:
             self._folder.start()
         self._reckoner.start()
+        self._files.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -216,6 +222,7 @@ class Front:
         await self.http.cleanup()
         if self._folder is not None:
             await self._folder.stop()
+        await self._files.stop()
         await self._reckoner.stop()
         await self.roster.stop()
         await self.learnt.close()
@@ -376,11 +383,9 @@ def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
     return PluggedListener(dispatcher, plugins)
 
 
-def _forbid_connections() -> None:
-    """Offline mode, for this process and its loop."""
-    from supervisor import offline
-
-    offline.forbid(asyncio.get_running_loop())
+def _key_ring(config: Config) -> KeyRing | None:
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

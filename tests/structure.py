@@ -24,7 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
     ("supervisor.http.description",),
     (
-        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.ollama"),
+        *("supervisor.http.anthropic", "supervisor.http.dashboard"),
+        *("supervisor.http.llama_server", "supervisor.http.ollama"),
         *("supervisor.http.openai", "supervisor.http.openapi", "supervisor.http.responses"),
         *("supervisor.http.rerank", "supervisor.http.route", "supervisor.http.service"),
     ),
@@ -39,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
         *("supervisor.downloads", "supervisor.runtime_dir"),
     ),
+    ("supervisor.log_files",),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
         *(

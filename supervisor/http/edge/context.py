@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.access.ring import KeyRing
 from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
@@ -104,8 +106,9 @@ def _any_model(_name: str) -> bool:
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
     the state of the network client, if there is one. `shows` tells which models the request's
-    principal may see, those that are not served any more included. Requests enter by
-    `submit`."""
+    principal may see, those that are not served any more included. `runtime_dir` has
+    logs and crash records, `keys` are the access keys in force. Requests enter
+    by `submit`."""
 
     config: Config
     fleet: ServedFleet
@@ -118,6 +121,8 @@ class Services(Struct, frozen=True):
     shows: Callable[[str], bool] = _any_model
     models: Models | None = None
     roster: Roster | None = None
+    runtime_dir: Path | None = None
+    keys: KeyRing | None = None
     hooks: Hooks | None = None
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
