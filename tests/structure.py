@@ -30,17 +30,25 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("supervisor.http.rerank", "supervisor.http.route", "supervisor.http.service"),
     ),
     ("supervisor.http.generation",),
-    ("supervisor.http.edge",),
+    ("supervisor.http.edge", "supervisor.plugins"),
     ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.residency", "supervisor.routing"),
-    ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
+    (
+        *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
+        *("supervisor.downloads", "supervisor.runtime_dir"),
+    ),
     ("supervisor.log_files",),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
-        *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
+        *(
+            "supervisor.log_rotation",
+            "supervisor.offline",
+            "supervisor.outlet",
+            "supervisor.program",
+        ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),
     # the worker

@@ -109,6 +109,10 @@ class ModelGroup:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        return self._pool.loads()
+
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
         workers = self._pool.outstanding.items()
@@ -156,7 +160,8 @@ class ModelGroup:
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
-        self.admission.accept([log.no for log in logs], principal.owner)
+        numbers = [log.no for log in logs]
+        self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
@@ -219,7 +224,7 @@ class ModelGroup:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
             wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
-            return self._pool.with_room(wanted, job.arrival)
+            return self._pool.with_room(wanted, job.arrival, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker

@@ -161,9 +161,10 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     def guard(request: web.Request, rule: Rule) -> None:
         require_place(request, table[rule])
 
+    identify = front.hooks.identify if front.hooks is not None else None
     forms = {rule: session.form for rule, route in table.items() if route.page}
     signs_in = {rule for rule, route in table.items() if route.signs_in}
-    checked = access(scopes, authenticator, guard, forms, signs_in)
+    checked = access(scopes, authenticator, guard, forms, signs_in, identify)
     config = front.config
     app.middlewares.extend([boundary, entry(config.access, config.server.host), checked])
     app.on_response_prepare.append(add_headers)

@@ -72,7 +72,7 @@ async def generate(
     place = _place_in_cache(request, body, asked, wanted)
     if place is not None and (known := place.known()) is not None:
         return known
-    stream = front.dispatcher.submit(wanted, request[PRINCIPAL])
+    stream = front.submit(wanted, request[PRINCIPAL])
     try:
         answer = await _send(request, body, stream, stream, dialect, asked.headers)
     finally:
