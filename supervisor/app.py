@@ -151,9 +151,7 @@ class Front:
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
         if self.config.server.offline:
-            from supervisor import offline  # most fronts do without
-
-            offline.forbid(asyncio.get_running_loop())
+            _forbid_connections()
         works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
@@ -369,6 +367,11 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     return NetworkClient(config, services, http)
 
 
+def _key_ring(config: Config) -> KeyRing | None:
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
+
+
 def _plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
     if not config.plugins.plugins:
         return None
@@ -383,9 +386,11 @@ def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
     return PluggedListener(dispatcher, plugins)
 
 
-def _key_ring(config: Config) -> KeyRing | None:
-    keys_file = config.access.keys_file
-    return KeyRing(Path(keys_file)) if keys_file is not None else None
+def _forbid_connections() -> None:
+    """Offline mode, for this process and its loop."""
+    from supervisor import offline
+
+    offline.forbid(asyncio.get_running_loop())
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

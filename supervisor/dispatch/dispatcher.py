@@ -263,13 +263,13 @@ class Dispatcher:
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
 
-    def loads(self, model: str) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker of a model has and may have, by its name."""
-        return self._group(model).loads()
-
     def open_requests(self) -> Iterator[OpenRequest]:
         """The requests of all models that have not ended. To be read at once."""
         return (one for group in self._groups.values() for one in group.open_requests())
+
+    def loads(self, model: str) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker of a model has and may have, by its name."""
+        return self._group(model).loads()
 
     @property
     def now(self) -> float:

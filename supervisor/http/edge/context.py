@@ -107,8 +107,7 @@ class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
     the state of the network client, if there is one. `shows` tells which models the request's
     principal may see, those that are not served any more included. `runtime_dir` has
-    logs and crash records, `keys` are the access keys in force. Requests enter
-    by `submit`."""
+    logs and crash records, `keys` are the access keys in force. Requests enter by `submit`."""
 
     config: Config
     fleet: ServedFleet
