@@ -182,9 +182,10 @@ class Fleet:
         if (waiting := next(waits, None)) is not None:
             detail = waiting.condition().detail
             raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
+        known = self._names.known()
         return take_stock(
             self._places(),
-            self._names.known(),
+            {model: names for model, names in known.items() if self._groups[model].places},
             next_epoch=self._maker.next_epoch(),
             restarts=self.restarts_total,
         )

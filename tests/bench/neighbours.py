@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 LONGEST_S = 900
-"""A neighbour that nobody ended ends by itself."""
+"""A neighbour that was left over ends by itself."""
 
 _BUSY = f"import time; end = time.monotonic() + {LONGEST_S}\nwhile time.monotonic() < end: pass"
 
