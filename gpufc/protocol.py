@@ -182,7 +182,8 @@ class Generate(Message, frozen=True):
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
-    applied to all of its tokens. `sampler_state` is that of the last `Delta`.
+    applied to all of its tokens. `sampler_state` is that of the last `Delta`. `prediction` may be
+    like the answer; it changes the speed only.
     """
 
     request: RequestNo
@@ -202,6 +203,7 @@ class Generate(Message, frozen=True):
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
     sampler_state: SamplerState = ()
+    prediction: Tokens = ()
 
 
 class Cancel(Message, frozen=True):

@@ -135,7 +135,7 @@ async def test_a_bad_field_is_a_400_that_names_it(
         ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools"),
         ({"chat_template_kwargs": DEEP}, "chat_template_kwargs"),
         ({"continue_final_message": True}, "continue_final_message"),
-        ({"functions": [{}]}, "functions"),
+        ({"functions": [{}]}, "functions[0].name"),
         ({"logprobs": 3}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
