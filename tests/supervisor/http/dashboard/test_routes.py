@@ -26,9 +26,16 @@ from supervisor.http.edge.server import RETIRED, FrontRunner
 from supervisor.http.routes import create_web_app
 from tests.supervisor.access.test_keys import key
 from tests.supervisor.dispatch.fakes import MODEL, until
-from tests.supervisor.http.conftest import Service
+from tests.supervisor.http.conftest import Service, running
 
 HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+async def idle() -> AsyncIterator[Service]:
+    """A front without a worker."""
+    async with running() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -147,11 +154,11 @@ async def test_a_viewer_gets_everything_at_once_and_then_the_news(service: Servi
 
 
 async def test_a_request_is_shown_while_it_runs_and_once_when_it_has_ended(
-    service: Service,
+    idle: Service,
 ) -> None:
-    worker = service.fleet.start_worker(auto=False)
-    async with viewer(service) as events:
-        asking = asyncio.create_task(service.complete())
+    worker = idle.fleet.start_worker(auto=False)
+    async with viewer(idle) as events:
+        asking = asyncio.create_task(idle.complete())
         while not (rows := (await events.next("tick")).get("requests")):
             pass
         (row,) = rows
@@ -165,10 +172,10 @@ async def test_a_request_is_shown_while_it_runs_and_once_when_it_has_ended(
         assert (ended["id"], ended["outcome"], ended["n_generated"]) == (row["id"], "succeeded", 5)
 
 
-async def test_a_death_is_told_with_the_streams_that_went_on(service: Service) -> None:
-    worker = service.fleet.start_worker(auto=False)
-    async with viewer(service) as events:
-        asking = asyncio.create_task(service.complete())
+async def test_a_death_is_told_with_the_streams_that_went_on(idle: Service) -> None:
+    worker = idle.fleet.start_worker(auto=False)
+    async with viewer(idle) as events:
+        asking = asyncio.create_task(idle.complete())
         await until(lambda: worker.active)
         worker.step()
         worker.die()
@@ -176,7 +183,7 @@ async def test_a_death_is_told_with_the_streams_that_went_on(service: Service) -
             pass
         (death,) = rows
         assert (death["reason"], death["n_streams"], death["n_waiting"]) == ("killed", 1, 1)
-        service.fleet.start_worker()
+        idle.fleet.start_worker()
         await asking
         while (death := (await events.next("deaths"))["rows"][0]).get("n_waiting"):
             pass
