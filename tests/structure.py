@@ -9,6 +9,7 @@ and from floors below it. `tests/test_imports.py` holds every module to that.
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,17 +30,25 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("supervisor.http.rerank", "supervisor.http.route", "supervisor.http.service"),
     ),
     ("supervisor.http.generation",),
-    ("supervisor.http.edge",),
+    ("supervisor.http.edge", "supervisor.plugins"),
     ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.residency", "supervisor.routing"),
-    ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
+    (
+        *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
+        *("supervisor.downloads", "supervisor.runtime_dir"),
+    ),
     ("supervisor.log_files",),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
-        *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
+        *(
+            "supervisor.log_rotation",
+            "supervisor.offline",
+            "supervisor.outlet",
+            "supervisor.program",
+        ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),
     # the worker
@@ -106,13 +115,16 @@ def modules(top: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """A file's imports, in dotted names: `from a import b` is `a.b`."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_of(name: str, rooms: Iterable[str]) -> str | None:

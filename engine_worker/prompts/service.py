@@ -26,6 +26,7 @@ from gpufc.config import Confinement, ModelConfig
 from gpufc.constraint import Constraint
 from gpufc.errors import EngineUnavailable, InvalidGrammar, InvalidRequest, RequestError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
@@ -195,7 +196,7 @@ class PromptService:
                 if constraint is not None:
                     self._compile(constraint)
                 opening = self._opening(tokens) if isinstance(prompt, ChatPrompt) else ""
-                return Prepared(epoch, request, tokens, opening)
+                return Prepared(epoch, request, packed(tokens), opening)
             case Detokenize(epoch, request, sequences):
                 spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
                 return Detokenized(

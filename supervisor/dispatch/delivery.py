@@ -69,6 +69,8 @@ class Delivery:
             if job.n_unfilled:
                 self._table.filled(job, job.n_unfilled)
             self._time(job, len(delta.tokens), now)
+        if log.watch is not None and log.is_enough(delta.text):
+            self._table.stop(job)
         if delta.text or delta.finish is not None:
             job.stream.notify(log.index)
 

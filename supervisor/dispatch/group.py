@@ -26,8 +26,6 @@ from gpufc.errors import (
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    Prepare,
-    Prepared,
     Refused,
     Step,
 )
@@ -37,13 +35,15 @@ from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
+from supervisor.dispatch.embedding_turns import EmbeddingTurns
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.pool import WorkerPool
-from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.preparation import Preparation
+from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
@@ -79,8 +79,8 @@ class ModelGroup:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
-        self.n_embedding = 0
-        """Requests for embeddings that have not ended. The dispatcher counts them."""
+        self.embedding = EmbeddingTurns()
+        """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
         self._ledger = ledger
         self._losses = losses
@@ -94,6 +94,7 @@ class ModelGroup:
         self._verdicts = Verdicts(
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
+        self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
         self._delivery = Delivery(self._table, self._suspects, ledger)
         self._split = CanarySplit()
         self._table.on_ended = self._split.ended
@@ -101,19 +102,23 @@ class ModelGroup:
     @property
     def idle(self) -> bool:
         """Whether no sequence is left, cancelling ones included, and no embedding."""
-        return not (self._table.jobs or self.n_embedding)
+        return not (self._table.jobs or self.embedding.n_requests)
 
     @property
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        return self._pool.loads()
+
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
         workers = self._pool.outstanding.items()
         return Usage(
             sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
-            {no: n + self.questions.asked_of(no) + self.n_embedding for no, n in workers},
+            {no: n + self.questions.asked_of(no) + self.embedding.n_requests for no, n in workers},
             self.has_worker,
         )
 
@@ -155,12 +160,13 @@ class ModelGroup:
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
-        self.admission.accept([log.no for log in logs], principal.owner)
+        numbers = [log.no for log in logs]
+        self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
         for start in range(0, len(logs), request.n):
-            self._prepare(stream, logs[start : start + request.n])
+            self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
         return stream
 
@@ -172,39 +178,6 @@ class ModelGroup:
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
-
-    def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
-        """Ask a worker for the tokens of one prompt, once for all its choices."""
-        no, request = logs[0].no, stream.request
-        now = self._clock()
-        for log in logs:
-            self._table.jobs[log.no].question = no
-            self._table.jobs[log.no].stage = Stage.PREPARING
-        prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
-        self.questions.add(
-            Question(
-                no,
-                lambda epoch: Prepare(epoch, no, prompt, reserve, request.constraint),
-                answered=lambda answer: self._prepared(logs, answer),
-                failed=lambda error: self._table.fail(stream, error),
-                since=now,
-            )
-        )
-
-    def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
-        if not isinstance(answer, Prepared):
-            self._table.fail(
-                self._table.jobs[logs[0].no].stream,
-                InternalError("The engine answered a different question"),
-            )
-            return
-        if logs[0].fingerprint is None:
-            self._ledger.tokens.prompt += len(answer.prompt_tokens)
-        for log in logs:
-            fingerprint = self._pool.fingerprint(answer.epoch)
-            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
-            self._table.ready(log.no)
-            self.admission.prepared(log.no)
 
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
@@ -251,7 +224,7 @@ class ModelGroup:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
             wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
-            return self._pool.with_room(wanted, job.arrival)
+            return self._pool.with_room(wanted, job.arrival, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -259,7 +232,7 @@ class ModelGroup:
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
-            self._prepare(job.stream, [job.log])
+            self._preparation.begin(job.stream, [job.log])
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)

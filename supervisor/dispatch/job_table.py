@@ -119,13 +119,16 @@ class JobTable:
             if job is None:
                 continue
             self._questions.drop(job.question)
-            if job.stage is Stage.PAUSING:
-                job.stage = Stage.CANCELLING
-            elif job.stage is Stage.RUNNING and job.worker is not None:
-                job.stage = Stage.CANCELLING
-                job.worker.send(Cancel(job.worker.epoch, log.no))
+            if job.stage in (Stage.RUNNING, Stage.PAUSING):
+                self.stop(job)
             elif job.stage is not Stage.CANCELLING:
                 self.end(job)
+
+    def stop(self, job: Job) -> None:
+        """Let its worker stop a job whose log has ended. It keeps its slot until then."""
+        if job.stage is Stage.RUNNING and job.worker is not None:
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
+        job.stage = Stage.CANCELLING
 
     def pause(self, job: Job) -> None:
         """Let its worker stop a running job. It waits again once that has happened."""
@@ -161,8 +164,13 @@ class JobTable:
             names.update(use.name for use in job.log.request.adapters)
         return frozenset(running), frozenset(waiting)
 
+    def prepared(self, no: RequestNo) -> None:
+        """A job's prompt has been prepared: it waits for its owner's turn."""
+        self.ready(no)
+        self._admission.prepared(no)
+
     def ready(self, no: RequestNo) -> None:
-        """A job's prompt has been prepared: it waits for a slot."""
+        """A job has all that it needs to start: it waits for a slot."""
         job = self.jobs[no]
         job.stage, job.arrival = Stage.READY, to_arrival(job.log)
 

@@ -28,6 +28,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
+from supervisor.http.generation.answer_cache import ANSWERS, AnswerCache
 from supervisor.http.llama_server import adapters, state, template, tokens
 from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import embeddings as llama_embeddings
@@ -160,9 +161,10 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     def guard(request: web.Request, rule: Rule) -> None:
         require_place(request, table[rule])
 
+    identify = front.hooks.identify if front.hooks is not None else None
     forms = {rule: session.form for rule, route in table.items() if route.page}
     signs_in = {rule for rule, route in table.items() if route.signs_in}
-    checked = access(scopes, authenticator, guard, forms, signs_in)
+    checked = access(scopes, authenticator, guard, forms, signs_in, identify)
     config = front.config
     app.middlewares.extend([boundary, entry(config.access, config.server.host), checked])
     app.on_response_prepare.append(add_headers)
@@ -174,6 +176,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[DESCRIPTION] = make
     dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
+    app[ANSWERS] = AnswerCache.of(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app

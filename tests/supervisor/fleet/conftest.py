@@ -22,12 +22,12 @@ from supervisor.runtime_dir import RuntimeDir
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child_worker.py")
 
 QUICK = Timings(
-    start_s=15.0,
-    load_s=15.0,
+    start_s=60.0,
+    load_s=60.0,
     shutdown_s=0.5,
     terminate_s=0.3,
-    dump_s=5.0,
-    kill_s=10.0,
+    dump_s=30.0,
+    kill_s=60.0,
     spare_s=0.2,
 )
 """A Python child on a busy machine has the time to say hello and to dump its stacks. Rungs that a

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gpufc.config import Config
 from supervisor.access import store
 from supervisor.access.keys import Key, KeyList
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
 from supervisor.http.dashboard import feed as feeds
 from supervisor.http.dashboard import handlers
@@ -29,13 +31,6 @@ from tests.supervisor.dispatch.fakes import MODEL, until
 from tests.supervisor.http.conftest import Service, running
 
 HTML = {"Accept": "text/html"}
-
-
-@pytest.fixture
-async def idle() -> AsyncIterator[Service]:
-    """A front without a worker."""
-    async with running() as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -153,15 +148,14 @@ async def test_a_viewer_gets_everything_at_once_and_then_the_news(service: Servi
         assert later["point"]["at"] > first["point"]["at"]
 
 
-async def test_a_request_is_shown_while_it_runs_and_once_when_it_has_ended(
-    idle: Service,
-) -> None:
-    worker = idle.fleet.start_worker(auto=False)
-    async with viewer(idle) as events:
-        asking = asyncio.create_task(idle.complete())
+async def test_a_request_is_shown_while_it_runs_and_once_when_it_has_ended() -> None:
+    async with running() as service, viewer(service) as events:
+        worker = service.fleet.start_worker(auto=False)
+        asking = asyncio.create_task(service.complete())
         while not (rows := (await events.next("tick")).get("requests")):
             pass
         (row,) = rows
+        await until(lambda: worker.active)
         worker.auto = True
         worker.go()
         answer = await asking
@@ -172,10 +166,10 @@ async def test_a_request_is_shown_while_it_runs_and_once_when_it_has_ended(
         assert (ended["id"], ended["outcome"], ended["n_generated"]) == (row["id"], "succeeded", 5)
 
 
-async def test_a_death_is_told_with_the_streams_that_went_on(idle: Service) -> None:
-    worker = idle.fleet.start_worker(auto=False)
-    async with viewer(idle) as events:
-        asking = asyncio.create_task(idle.complete())
+async def test_a_death_is_told_with_the_streams_that_went_on() -> None:
+    async with running() as service, viewer(service) as events:
+        worker = service.fleet.start_worker(auto=False)
+        asking = asyncio.create_task(service.complete())
         await until(lambda: worker.active)
         worker.step()
         worker.die()
@@ -183,7 +177,7 @@ async def test_a_death_is_told_with_the_streams_that_went_on(idle: Service) -> N
             pass
         (death,) = rows
         assert (death["reason"], death["n_streams"], death["n_waiting"]) == ("killed", 1, 1)
-        idle.fleet.start_worker()
+        service.fleet.start_worker()
         await asking
         while (death := (await events.next("deaths"))["rows"][0]).get("n_waiting"):
             pass
@@ -264,9 +258,10 @@ async def guarded(folder: Path, *keys: Key) -> AsyncIterator[Service]:
     path = folder / "keys.json"
     store.change(path, lambda _known: KeyList(keys))
     ring = KeyRing(path)
-    service = Service(Config(), authenticator=by_keys(ring))
+    authenticator = by_keys(ring, Sessions(b"secret", time.time))
+    service = Service(Config(), authenticator=authenticator)
     services = msgspec.structs.replace(service.app[SERVICES], keys=ring, runtime_dir=folder)
-    service.app = create_web_app(services, by_keys(ring))
+    service.app = create_web_app(services, authenticator)
     service.runner = FrontRunner(service.app, service.config.limits)
     await service.start()
     service.fleet.start_worker()
