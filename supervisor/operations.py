@@ -1,16 +1,39 @@
-"""The operations of a front: restart, swap, upgrade, stop. Each goes on without its caller.
+"""The operations of a front: restart, swap, reload, upgrade, stop. Each goes on without its caller.
 
 The control socket, `/admin` and signals all come here.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
+from gpufc.changes import Change
 from gpufc.errors import NotFound
 from gpufc.ids import WorkerName
 from supervisor.fleet.operation import Operation, Work
-from supervisor.fleet.port import ModelChange
+from supervisor.fleet.port import ModelChange, OnReplacement
 from supervisor.handover.giver import Giver, GivingFront, Upgraded, UpgradeFailed
+from supervisor.reload import Reloader
+
+
+class OperatedFront(GivingFront, Protocol):
+    """The front, as operations use it (`supervisor.app.Front`)."""
+
+    @property
+    def reloader(self) -> Reloader: ...
+
+
+class Reloading:
+    """A reload that has begun. `changes` are known at its end."""
+
+    def __init__(self, reloader: Reloader, is_trial: bool) -> None:
+        self.changes: tuple[Change, ...] = ()
+        self._reloader = reloader
+        self._is_trial = is_trial
+        self.operation = Operation("trial of a reload" if is_trial else "reload", self._work)
+
+    async def _work(self, tell: OnReplacement) -> None:
+        self.changes = await self._reloader.reload(is_trial=self._is_trial, tell=tell)
 
 
 class Operations:
@@ -19,7 +42,7 @@ class Operations:
     Invariant: at most one upgrade is going on, and none after it has handed the front over.
     """
 
-    def __init__(self, front: GivingFront) -> None:
+    def __init__(self, front: OperatedFront) -> None:
         self.stopping = asyncio.Event()
         """Set when a stop has been requested."""
         self.stop_now = asyncio.Event()
@@ -81,6 +104,18 @@ class Operations:
         return self._begin(
             f"swap to {change.model_path}", lambda tell: fleet.swap(name, change, tell=tell)
         )
+
+    # configuration
+
+    def reload(self, *, is_trial: bool = False) -> "Reloading":
+        """Begin to read the configuration again and to apply it. A trial applies nothing."""
+        reloading = Reloading(self._front.reloader, is_trial)
+        self._own(reloading.operation.task)
+        return reloading
+
+    def reload_soon(self, why: str) -> None:
+        """Reload for a signal. The log tells the outcome."""
+        self._own(asyncio.create_task(self._front.reloader.reload_logged(why)))
 
     def _begin(self, name: str, work: Work) -> Operation:
         operation = Operation(name, work)

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
-    ("supervisor.access", "supervisor.metrics"),
+    ("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.tracing"),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
@@ -75,6 +75,7 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.tracing": {"supervisor.tracing.export"},
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

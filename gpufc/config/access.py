@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG, PATH, UPGRADE
 
 
 class AccessConfig(Struct, frozen=True, kw_only=True):
@@ -15,7 +15,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="file of access keys, made by `keys add`; then every request needs a key"
             " [default: none; on this machine alone, no key is needed]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_cert: Annotated[
@@ -23,7 +23,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the certificate and its chain; then HTTPS is served"
             " [default: none]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_key: Annotated[
@@ -31,7 +31,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the certificate's private key"
             " [default: in the certificate's file]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_client_ca: Annotated[
@@ -39,7 +39,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the authorities whose certificates clients must have"
             " [default: none; clients need no certificate]",
-            extra=PATH,
+            extra=PATH | UPGRADE,
         ),
     ] = None
     insecure: Annotated[

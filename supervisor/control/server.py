@@ -10,10 +10,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from gpufc.changes import rows
 from gpufc.errors import RequestError
 from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
-from supervisor.control.port import ControlledFront, Operator
+from supervisor.control.port import ControlledFront, Operator, Reloading
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 
@@ -40,6 +41,10 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     n_gpu_layers: int | None = None
 
 
+class ReloadBody(Struct, frozen=True, forbid_unknown_fields=True):
+    dry_run: bool = False
+
+
 def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
     """The application for the control socket."""
     handlers = _Handlers(front, operations)
@@ -51,6 +56,7 @@ def create_control_app(front: ControlledFront, operations: Operator) -> web.Appl
     app.router.add_post("/stop", handlers.stop)
     app.router.add_post("/restart", handlers.restart)
     app.router.add_post("/swap", handlers.swap)
+    app.router.add_post("/reload", handlers.reload)
     return app
 
 
@@ -107,6 +113,10 @@ class _Handlers:
         )
         return await send_lines(request, _followed(self._operations.swap(body.name, change)))
 
+    async def reload(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ReloadBody)
+        return await send_lines(request, _reloaded(self._operations.reload(is_trial=body.dry_run)))
+
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
             requests = msgspec.to_builtins(self._front.status())["requests"]
@@ -127,6 +137,14 @@ async def _followed(replacing: Operation) -> AsyncIterator[Event]:
         yield {"event": "failed", "message": err.message, "code": err.code}
     else:
         yield {"event": "done"}
+
+
+async def _reloaded(reloading: Reloading) -> AsyncIterator[Event]:
+    """Yield a reload's progress and its end, with the changes."""
+    async for event in _followed(reloading.operation):
+        if event["event"] == "done":
+            event = event | {"changes": rows(reloading.changes)}
+        yield event
 
 
 async def _on_shutdown(app: web.Application) -> None:

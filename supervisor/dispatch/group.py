@@ -237,10 +237,14 @@ class ModelGroup:
             return
         self.admission.start(job.log.no)
         self._pool.took(worker)
-        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
-        job.line = worker.line
+        job.start(worker, self._clock())
         if job.stream.timings.started(job.sent_at) and not job.log.tokens:
             self._ledger.queue.add(job.stream.timings.queue_s)
+        logger.debug(
+            "sequence_sent request=%s choice=%d worker=%s epoch=%d tokens=%d",
+            *(job.stream.request.id, job.log.index, worker.name, worker.epoch),
+            len(job.log.tokens),
+        )
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:
@@ -288,7 +292,7 @@ class ModelGroup:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
             else:
-                self._table.detach(job)
+                self._table.detach(job, was_lost=True)
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)
@@ -300,6 +304,11 @@ class ModelGroup:
         if self.facts is not None and worker.facts.fingerprint == self.facts.fingerprint:
             self._verdicts.engine_proven()
             self.pump()
+
+    def limits_changed(self, limits: AdmissionConfig) -> None:
+        """The limits have new values; the admission reads them itself."""
+        self._pool.capacity = limits.max_concurrent_requests
+        self.pump()
 
     def engine_renewed(self) -> None:
         """The model's workers have been restarted by an operator, or have another model."""

@@ -5,6 +5,7 @@ from enum import StrEnum
 from gpufc.ids import RequestNo
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.timings import Run
 from supervisor.fleet.port import WorkerHandle
 
 
@@ -34,7 +35,8 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `is_resuming` until the first token after a replay. Times are monotonic seconds.
+    its worker. `run` is
+    the newest one. `is_resuming` until the first token after a replay. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class Job:
         "line",
         "log",
         "question",
+        "run",
         "sent_at",
         "stage",
         "stream",
@@ -58,11 +61,23 @@ class Job:
         self.question = question
         self.stage = Stage.PREPARING
         self.worker: WorkerHandle | None = None
+        self.run: Run | None = None
         self.line: int | None = None
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.is_resuming = False
         self.waits_since = now
+
+    def start(self, worker: WorkerHandle, now: float) -> None:
+        """READY → RUNNING. The log has yet to note the worker's epoch."""
+        self.stage, self.worker, self.sent_at = Stage.RUNNING, worker, now
+        self.line = worker.line
+        self.run = Run(
+            *(worker.name, worker.epoch, self.log.index, now),
+            n_known=len(self.log.tokens),
+            is_replay=bool(self.log.epochs),
+        )
+        self.stream.timings.runs.append(self.run)
 
     @property
     def has_begun(self) -> bool:

@@ -149,16 +149,20 @@ class JobTable:
             if log.no in self.jobs:
                 change(log.no)
 
-    def detach(self, job: Job) -> None:
-        """Take a job off its worker: it waits again."""
+    def detach(self, job: Job, *, was_lost: bool = False) -> None:
+        """Take a job off its worker, which may have been lost: it waits again."""
         if job.worker is not None:
             self._pool.gave_back(job.worker)
+        if job.run is not None:
+            job.run.ended_at, job.run.was_lost = self._clock(), was_lost
         job.stage, job.worker = Stage.READY, None
         self._admission.put_back(job.log.no, job.log.n_known)
 
     def end(self, job: Job) -> None:
         """Free the job's place. The caller has settled its log's end before."""
         now = self._clock()
+        if job.run is not None and job.run.ended_at is None:
+            job.run.ended_at = now
         if job.worker is not None:
             self._pool.gave_back(job.worker)
             self._admission.note_service_time(now - job.sent_at)

@@ -19,7 +19,8 @@ class WorkerPool:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
+        """Sequences that each worker may have."""
         self._workers: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
@@ -73,7 +74,7 @@ class WorkerPool:
     def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
         """The worker for the next such sequence; None if all are full."""
         loads = (
-            Load(worker.epoch, self._outstanding[worker.epoch], self._capacity)
+            Load(worker.epoch, self._outstanding[worker.epoch], self.capacity)
             for worker in self._eligible(fingerprint)
         )
         epoch = least_outstanding(loads)

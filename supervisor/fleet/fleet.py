@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +43,7 @@ from supervisor.fleet.port import (
     not_followed,
 )
 from supervisor.fleet.process import WORKER_COMMAND
+from supervisor.fleet.reconfiguring import reconfigure
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
@@ -299,6 +300,28 @@ class Fleet:
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
+    async def reconfigure(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        n_sequences: int,
+        *,
+        needs_workers: bool,
+        tell: OnReplacement = not_followed,
+    ) -> None:
+        """Serve with other values of some keys, by name in `Config.models`, or not at all
+        (`reconfiguring.py`)."""
+        self._require_ours()
+
+        def serve(replacer: Replacer, wanted: WorkerSpec) -> Awaitable[None]:
+            return self._lasting(self._renewed(replacer, replacer.serve(wanted, tell=tell)))
+
+        replacers = self._replacers()
+        await reconfigure(replacers, models, n_sequences, serve if needs_workers else None)
+        for model, (first, *_) in self._groups.items():
+            config = first.place.spec.config
+            self._names.configure(model, (*config.aliases, *adapter_names(config)))
+            self._names.add(model, *file_names(config.model_path))
+
     async def _renewed(self, replacer: Replacer, work: Coroutine[Any, Any, None]) -> None:
         """An operator's replacement, and word of it to the listener, also when it failed."""
         try:
@@ -327,6 +350,7 @@ class Fleet:
             config=msgspec.structs.replace(config, model=model),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
+            log_format=self._config.server.log_format,
         )
 
     def _replacer(self, spec: WorkerSpec) -> Replacer:

@@ -64,11 +64,14 @@ class Replacer:
 
     async def swap(self, change: ModelChange, *, tell: OnReplacement) -> None:
         """Serve another model. Raises `SwapRefused` if the old one serves on, `Overloaded`."""
+        config = rules.changed(self.place.spec.config, change)
+        await self.serve(msgspec.structs.replace(self.place.spec, config=config), tell=tell)
+
+    async def serve(self, wanted: WorkerSpec, *, tell: OnReplacement) -> None:
+        """Serve with a worker of another spec. Raises as `swap`."""
         await self._end_upkeep()
         place = self.place
         with place.begin_replacement():
-            config = rules.changed(place.spec.config, change)
-            wanted = msgspec.structs.replace(place.spec, config=config)
             try:
                 await self._tried(self._next_to_current(wanted), tell)
                 await self._take_over(Reason.SWAPPED, tell)
@@ -78,6 +81,11 @@ class Replacer:
                     raise SwapRefused(f"{err}; the model before goes on serving") from err
                 await self._swap_stop_first(wanted, tell)
             place.serve(wanted)
+
+    def note(self, wanted: WorkerSpec) -> None:
+        """Let the next worker have another spec. Raises `Overloaded` during a replacement."""
+        with self.place.begin_replacement():
+            self.place.serve(wanted)
 
     # upkeep
 

@@ -24,6 +24,12 @@ class WorkerSpec(Struct, frozen=True):
     config: ModelConfig
     n_sequences: int
     log_level: str
+    log_format: str = "plain"
+
+    @property
+    def group(self) -> str:
+        """The model's name in `Config.models`."""
+        return self.name.rpartition("-")[0]
 
 
 class Hooks(Struct, frozen=True):

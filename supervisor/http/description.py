@@ -160,6 +160,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
+    ("POST", "/admin/reload"): Spec(body=admin.ReloadRequest, example={"dry_run": True}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}
     ),

@@ -108,6 +108,7 @@ ROUTES = (
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
+    Route("POST", "/admin/reload", admin.reload, Scope.ADMIN),
     Route("GET", "/", index.get_index, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
     Route("GET", "/docs", openapi.get_page, Scope.READ),

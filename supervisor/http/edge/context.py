@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct, structs
 
+from gpufc.changes import Change
 from gpufc.config import Config
 from gpufc.ids import RequestId
 from supervisor.devices.history import Recent
@@ -16,9 +17,11 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
+from supervisor.tracing.spans import Answer
 
 
 class Devices(Protocol):
@@ -33,6 +36,21 @@ class Devices(Protocol):
         ...
 
 
+class Tracer(Protocol):
+    """Where traces go (`supervisor.tracing.export.Tracer`)."""
+
+    def answered(self, answer: Answer, stream: ResponseStream | None) -> None:
+        """Send a request's trace. Never blocks."""
+        ...
+
+
+class Reloading(Protocol):
+    """A reload that has begun (`supervisor.operations.Reloading`)."""
+
+    operation: Operation
+    changes: tuple[Change, ...]
+
+
 class Operator(Protocol):
     """The operations behind `/admin` (`supervisor.operations.Operations`)."""
 
@@ -42,6 +60,10 @@ class Operator(Protocol):
 
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model."""
+        ...
+
+    def reload(self, *, is_trial: bool = False) -> Reloading:
+        """Begin to read the configuration again and to apply it. A trial applies nothing."""
         ...
 
 
@@ -61,10 +83,13 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    tracer: Tracer | None = None
 
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", RequestId)
+STREAM = web.RequestKey("stream", ResponseStream)
+"""The stream of a request that generates, for the access log."""
 PRINCIPAL = web.RequestKey("principal", Principal)
 
 

@@ -9,9 +9,11 @@ from gpufc.ids import RequestId
 from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.http.edge import access_log
 from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
+    STREAM,
     Services,
     built_response,
     services,
@@ -62,10 +64,13 @@ async def generate(
             asked.sent or body,
             lambda: accepted(services(request), request[REQUEST_ID], body, asked, biases),
         )
+        request[STREAM] = found.stream
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
     wanted = accepted(services(request), request[REQUEST_ID], body, asked, biases)
+    access_log.asked(request, wanted)
     stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
+    request[STREAM] = stream
     try:
         return await _send(request, body, stream, stream, dialect, asked.headers)
     finally:

@@ -8,6 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from gpufc.changes import rows
 from gpufc.config import Config
 from gpufc.errors import NotFound, PermissionDenied
 from supervisor.fleet.operation import Operation
@@ -34,6 +35,12 @@ class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
     n_gpu_layers: Annotated[int, Meta(ge=0, le=100_000)] | None = None
 
 
+class ReloadRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The options of `gpufc-supervisor reload`."""
+
+    dry_run: bool = False
+
+
 async def restart(request: web.Request) -> web.Response:
     """`POST /admin/restart`: answers when the new workers serve."""
     asked = await read_json(request, RestartRequest)
@@ -48,6 +55,16 @@ async def swap(request: web.Request) -> web.Response:
     path = await asyncio.to_thread(allowed_model, asked.model_path, config, served)
     change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
+
+
+async def reload(request: web.Request) -> web.Response:
+    """`POST /admin/reload`: answers when the configuration is in force, or why nothing changed."""
+    asked = await read_json(request, ReloadRequest)
+    reloading = _operator(request).reload(is_trial=asked.dry_run)
+    await reloading.operation.wait()
+    changed = "would_reload" if asked.dry_run else "reloaded"
+    status = changed if reloading.changes else "unchanged"
+    return json_response({"status": status, "changes": rows(reloading.changes)})
 
 
 def allowed_model(given: str, config: Config, served: Collection[str] = ()) -> Path:

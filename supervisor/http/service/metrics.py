@@ -15,7 +15,7 @@ from supervisor.metrics.figures import AdapterUsage, Figures
 
 async def get_metrics(request: web.Request) -> web.Response:
     """All figures as Prometheus' text."""
-    body, content_type = await asyncio.to_thread(_exposition, figures_of(services(request)))
+    body, content_type = await asyncio.to_thread(exposition_of, figures_of(services(request)))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
@@ -43,8 +43,8 @@ def figures_of(front: Services) -> Figures:
     )
 
 
-def _exposition(figures: Figures) -> tuple[bytes, str]:
-    """In a thread: it takes milliseconds, and the first call loads a library."""
+def exposition_of(figures: Figures) -> tuple[bytes, str]:
+    """The text and its type. In a thread: it takes milliseconds, and first loads a library."""
     from supervisor.metrics.exposition import CONTENT_TYPE, exposition
 
     return exposition(figures), CONTENT_TYPE
