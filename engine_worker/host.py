@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from pathlib import Path
 
 from gpufc import cgroup
@@ -25,6 +26,50 @@ def usable_cores(proc: Path = Path("/proc"), cgroups: Path = cgroup.ROOT) -> int
     n_cores = len({_core_of(cpu) for cpu in os.sched_getaffinity(0)})
     limit = cgroup.limits(cgroups, proc / "self" / "cgroup").cpus
     return max(1, n_cores if limit is None else min(n_cores, math.ceil(limit)))
+
+
+def logical_cores() -> int:
+    """Logical cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+WINDOW_S = 0.25
+"""The kernel counts processor time in hundredths of a second: in so long a window an eighth of a
+core can be told."""
+
+
+class CoreUse:
+    """How much of its cores is used by other processes. One thread may ask."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._stat = proc / "stat"
+        self._names = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
+        self._window_began = time.monotonic()
+        self._before = self._seconds()
+
+    def by_others(self, now: float) -> tuple[float, float] | None:
+        """Cores that others used in the window that has ended, and its seconds; None until it has.
+
+        `now` is on the monotonic clock. A core that a hypervisor gave to another machine counts as
+        used by others.
+        """
+        elapsed = now - self._window_began
+        if elapsed < WINDOW_S:
+            return None
+        seconds = self._seconds()
+        used, self._before, self._window_began = seconds - self._before, seconds, now
+        return max(0.0, used / elapsed), elapsed
+
+    def _seconds(self) -> float:
+        """Seconds that the cores were busy, less this process's own, since some moment."""
+        ticks = 0
+        for line in _read(self._stat).splitlines():
+            name, *numbers = line.split()
+            if name in self._names:
+                user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, numbers[:8])
+                ticks += user + nice + system + irq + softirq + steal
+        own = os.times()
+        return ticks / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def _available(proc: Path) -> int | None:

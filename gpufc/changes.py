@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 from gpufc.config.marks import Reload
-from gpufc.settings import HIDDEN, Key, Value, row
+from gpufc.settings import HIDDEN, NAME, Key, Value, row
 
 
 class Change(Struct, frozen=True):
@@ -49,11 +49,24 @@ def refusal(before: Sequence[Value], after: Sequence[Value]) -> str | None:
     if models_of(before) != models_of(after):
         names = ", ".join(sorted(models_of(before) ^ models_of(after)))
         return f"a model's table came or went ({names}), which needs `stop` and `start`.{wanted}"
+    if any(_renames(change, after) for change in found):
+        return (
+            "model_path would change the name that the model is served under: `swap` keeps the"
+            f" name, and so does the key `model`, which needs `stop` and `start`.{wanted}"
+        )
     for reload, way in ((Reload.START, "`stop` and `start`"), (Reload.UPGRADE, "`upgrade`")):
         names = ", ".join(change.key.name for change in found if change.key.reload is reload)
         if names:
             return f"{names} cannot change while this front runs, but {way} changes it.{wanted}"
     return None
+
+
+def _renames(change: Change, after: Sequence[Value]) -> bool:
+    """Whether a model without a name of its own gets another file, which names it."""
+    if change.key.name != "model_path":
+        return False
+    named = (one.value for one in after if one.key.name == NAME and one.model == change.model)
+    return next(named, None) is None
 
 
 def rows(found: Sequence[Change]) -> list[dict[str, Any]]:

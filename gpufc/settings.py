@@ -6,7 +6,8 @@
 
 A model's keys can stand in three places of the file. The more specific place wins: `[models.NAME]`,
 then a flat key, then `[model]`, which holds defaults for all models. Flat keys, variables and flags
-mean the default model: `[models.default]`, else the first table, else the only model.
+mean the default model: `[models.default]`, else the first table, else the only model. Without any
+table they mean the models of `models_dir` too.
 """
 
 import difflib
@@ -28,6 +29,12 @@ ENV_PREFIX = "GPUFC_"
 
 SHARED, TABLES = "model", "models"
 """The file's sections of models: defaults for all of them, and one table for each."""
+
+FOLDER = ""
+"""Stands for the models of `models_dir`, where models have names. No table has this name."""
+
+OWN = frozenset({"model_path", "model", "aliases", "draft_model_path", "adapters", "pinned"})
+"""Keys that cannot be the same for all models of a folder."""
 
 NAME = "model"
 """The key of a model's served name. A table has its own name instead."""
@@ -166,7 +173,9 @@ def _declared() -> Iterator[Key]:
 def _sections() -> dict[str, Any]:
     """Each field of `Config` with its struct; for the models, that of one model."""
     fields = msgspec.structs.fields(Config)
-    return {field.name: (get_args(field.type) or (field.type,))[-1] for field in fields}
+    kinds = {field.name: (get_args(field.type) or (field.type,))[-1] for field in fields}
+    del kinds["of_folder"]  # it has the keys of `models`
+    return kinds
 
 
 def resolve(*, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None) -> Settings:
@@ -182,17 +191,21 @@ def resolve(*, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path 
     values = {
         (model, key.name): Value(key, key.default, DEFAULT, model)
         for key in known.values()
-        for model in (models if key.of_model else (None,))
+        for model in ((*models, FOLDER) if key.of_model else (None,))
     }
+    is_alone = TABLES not in document
     for given in (
         *_of_file(document, file, known, default),
         *_of_environment(environ, known, default),
         *_of_flags(flags, known, default),
     ):
         wanted = (given.model,) if given.model or not given.key.of_model else models
+        if given.key.of_model and (is_alone or given.model is None) and given.key.name not in OWN:
+            wanted = (*wanted, FOLDER)
         for model in wanted:
             values[model, given.key.name] = _checked(given, model)
-    return Settings(_assemble(values, models), tuple(values.values()))
+    shown = tuple(value for value in values.values() if value.model != FOLDER)
+    return Settings(_assemble(values, models), shown)
 
 
 def _model_names(document: Mapping[str, Any], file: Path | None) -> Sequence[str]:
@@ -268,7 +281,7 @@ def _of_flags(flags: Mapping[str, Any], known: Mapping[str, Key], default: str) 
 
 def _assemble(values: Mapping[tuple[str | None, str], Value], models: Sequence[str]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
-    of_models: dict[str, dict[str, Any]] = {model: {} for model in models}
+    of_models: dict[str, dict[str, Any]] = {model: {} for model in (*models, FOLDER)}
     for value in values.values():
         found = (
             sections.setdefault(value.key.section, {})
@@ -278,6 +291,9 @@ def _assemble(values: Mapping[tuple[str | None, str], Value], models: Sequence[s
         found[value.key.name] = value.value
     kinds = _sections()
     made = {name: kinds[name](**given) for name, given in sections.items()}
+    of_folder = of_models.pop(FOLDER)
+    if made["fleet"].models_dir is not None:
+        made["of_folder"] = ModelConfig(**of_folder)
     return Config(models={name: ModelConfig(**given) for name, given in of_models.items()}, **made)
 
 

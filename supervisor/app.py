@@ -19,6 +19,7 @@ from gpufc.config.live import own
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.devices.history import Recent
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
@@ -40,6 +41,13 @@ from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.reload import Origins, Reloader
+from supervisor.roster.folder_watch import FolderWatch
+from supervisor.roster.learnt import Learnt
+from supervisor.roster.machine import Machine
+from supervisor.roster.needs import Needs
+from supervisor.roster.reckoner import Reckoner
+from supervisor.roster.roster import Roster
+from supervisor.roster.shown import ShownModels
 from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -86,6 +94,27 @@ class Front:
         self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
+        self.learnt = Learnt(self.runtime.path)
+        needs = Needs(self.learnt.measured)
+        machine = Machine(devices.snapshot if devices is not None else None)
+        self.roster = Roster(
+            self.fleet,
+            self.dispatcher.demand,
+            config,
+            needs,
+            machine,
+            learnt=self.learnt.changed,
+        )
+        self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
+        self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._reckoner = Reckoner(
+            self.fleet,
+            needs,
+            machine,
+            config.admission.max_concurrent_requests,
+            config.fleet.memory_limit_bytes,
+            self.roster.register,
+        )
         self.addresses: list[str] = []
         """The URLs under which it is reached, once entered."""
         self.listeners: list[socket.socket] = []
@@ -94,9 +123,7 @@ class Front:
         self._taker = taker
         self._network: NetworkClient | None = None
         self._wants_network = True
-        self.reloader = Reloader(
-            config, values, origins, self.fleet, self.dispatcher.limits_changed
-        )
+        self.reloader = Reloader(config, values, origins, self.fleet, self._reloaded)
         self._tracer = _tracer(config.server.otlp_endpoint)
         self._services = Services(
             config=config,
@@ -107,6 +134,8 @@ class Front:
             started_at=self.started_at,
             operator=self.operations,
             tracer=self._tracer,
+            models=self.models,
+            roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
         )
         self._certificate = Certificate.of(config.access)
@@ -132,8 +161,10 @@ class Front:
             if self._taker is None:
                 await self._listen()
                 await self.fleet.start()
+                self._start_roster()
             else:
                 await self._taker.take_over(self)
+                self._start_roster()
                 await self._listen()
             self.join_network()
         except BaseException:
@@ -153,11 +184,20 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file, token_file = self.config.access.keys_file, self.runtime.admin_token
+        keys_file = self.config.access.keys_file
+        text_of = run_token.known if is_taking_over else run_token.make
         if keys_file is not None:
-            return None, by_keys(KeyRing(Path(keys_file)))
-        token = run_token.known(token_file) if is_taking_over else run_token.make(token_file)
+            ring = KeyRing(Path(keys_file))
+            secret = text_of(self.runtime.session_secret)
+            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+        token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
+
+    def _start_roster(self) -> None:
+        self.roster.start()
+        if self._folder is not None:
+            self._folder.start()
+        self._reckoner.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -179,6 +219,11 @@ class Front:
         self.operations.cancel()
         await self.leave_network()
         await self.http.cleanup()
+        if self._folder is not None:
+            await self._folder.stop()
+        await self._reckoner.stop()
+        await self.roster.stop()
+        await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
         for work in self._upkeep:
             work.cancel()
@@ -202,6 +247,16 @@ class Front:
         """Take tasks from the configured control server, if there is one and it is wanted."""
         if self._network is not None and self._wants_network:
             self._network.start()
+
+    async def hand_network_over(self) -> None:
+        """Leave the control server to another front. Tasks that run go on here."""
+        if self._network is not None:
+            await self._network.hand_over()
+
+    @property
+    def n_network_tasks(self) -> int:
+        """Tasks of the network that still run here after `hand_network_over`."""
+        return self._network.n_kept if self._network is not None else 0
 
     async def leave_network(self) -> None:
         """Leave the control server. Returns when its connection is closed."""
@@ -240,6 +295,12 @@ class Front:
         `OSError`."""
         if self._token is not None and not self.runtime.admin_token.exists():
             run_token.write(self.runtime.admin_token, self._token)
+
+    def _reloaded(self) -> None:
+        """The configuration in force has other values."""
+        self.dispatcher.limits_changed()
+        for model in self.fleet.models():
+            self.roster.register(model)
 
     def reload_soon(self, why: str) -> None:
         """Read the configuration again and apply it. The log tells the outcome."""
@@ -306,6 +367,13 @@ class Front:
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         return self.reloader.values
+
+
+def _folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
+    folder = config.fleet.models_dir
+    if folder is None:
+        return None
+    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
 
 
 def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":

@@ -1,4 +1,4 @@
-"""The operations of a front: restart, swap, reload, upgrade, stop. Each goes on without its caller.
+"""The operations of a front, such as restart, swap and load. Each goes on without its caller.
 
 The control socket, `/admin` and signals all come here.
 """
@@ -14,10 +14,13 @@ from supervisor.fleet.operation import Operation, Work
 from supervisor.fleet.port import ModelChange, OnReplacement
 from supervisor.handover.giver import Giver, GivingFront, Upgraded, UpgradeFailed
 from supervisor.reload import Reloader
+from supervisor.roster.roster import Roster
 
 
 class OperatedFront(GivingFront, Protocol):
-    """The front, as operations use it (`supervisor.app.Front`)."""
+    """The parts that operations work on (`supervisor.app.Front`)."""
+
+    roster: Roster
 
     @property
     def reloader(self) -> Reloader: ...
@@ -91,7 +94,8 @@ class Operations:
         """Begin to replace one worker, or all one after another. Raises `NotFound`."""
         fleet = self._front.fleet
         if not any(worker in {None, row.name} for row in fleet.workers()):
-            raise NotFound(f"there is no worker {worker!r}", param="worker")
+            which = "worker: no model is in memory" if worker is None else f"worker {worker!r}"
+            raise NotFound(f"there is no {which}", param="worker")
         only = None if worker is None else WorkerName(worker)
         return self._begin(
             f"restart of {worker or 'all workers'}",
@@ -100,9 +104,8 @@ class Operations:
 
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model under a served name; None means the only one."""
-        fleet = self._front.fleet
         return self._begin(
-            f"swap to {change.model_path}", lambda tell: fleet.swap(name, change, tell=tell)
+            f"swap to {change.model_path}", lambda tell: self._swap(name, change, tell)
         )
 
     # configuration
@@ -116,6 +119,27 @@ class Operations:
     def reload_soon(self, why: str) -> None:
         """Reload for a signal. The log tells the outcome."""
         self._own(asyncio.create_task(self._front.reloader.reload_logged(why)))
+
+    async def _swap(self, name: str | None, change: ModelChange, tell: OnReplacement) -> None:
+        """A model that is not in memory is loaded first: the new one has to pass beside it."""
+        fleet, roster = self._front.fleet, self._front.roster
+        model = fleet.to_be_swapped(name)
+        if not fleet.group(model).places:
+            await roster.load(model, tell)
+        await fleet.swap(name, change, tell=tell)
+        roster.register(model)
+
+    # load and unload
+
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        served = self._front.fleet.resolve(model)
+        return self._begin(f"load of {served}", lambda tell: self._front.roster.load(served, tell))
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model: it goes when it is idle. Raises `ModelNotFound`."""
+        served, roster = self._front.fleet.resolve(model), self._front.roster
+        return self._begin(f"unload of {served}", lambda tell: roster.unload(served, tell))
 
     def _begin(self, name: str, work: Work) -> Operation:
         operation = Operation(name, work)
@@ -153,6 +177,7 @@ class Operations:
             else:
                 self._giver = None
             raise
+        await self._front.roster.stop()
         self.successor = done.pid
         self._own(asyncio.create_task(self._drain_away(giver)))
         return done

@@ -127,7 +127,7 @@ class Reloader:
     async def watch(self) -> None:
         """Reload whenever the file has changed, for ever. A refusal is logged once a change."""
         file = self.file
-        if file is None:
+        if file is None or not self._config.server.reload_on_change:
             return
         known = await asyncio.to_thread(_stamp, file)
         seen = known

@@ -28,7 +28,7 @@ MAX_SOCKET_PATH_BYTES = 107
 
 _LOCK = "front.lock"
 _CONTROL = "control.sock"
-_OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes"})
+_OURS = frozenset({_LOCK, _CONTROL, "logs", "crashes", "needs"})
 _LINK_NAME = re.compile(r"w-[0-9a-f]{8}\.sock")
 _LONGEST_NAME = len("w-00000000.sock")
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -141,6 +141,11 @@ class RuntimeDir:
         return self.path / "admin-token"
 
     @property
+    def session_secret(self) -> Path:
+        """The file with the secret that signs browsers' sessions, of a front with keys."""
+        return self.path / "session-secret"
+
+    @property
     def control_socket(self) -> Path:
         """The socket by which control commands reach the front."""
         return self.path / _CONTROL
@@ -191,6 +196,7 @@ class RuntimeDir:
         if self._is_lock_in_place(self._lock_fd):  # else the folder may be another front's now
             self._sweep()
             self.admin_token.unlink(missing_ok=True)
+            self.session_secret.unlink(missing_ok=True)
         # the lock file stays: after an unlink, two fronts could lock two files of one name
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
 START_S = 60.0
 
 
-def wait_for(what: Callable[[], T], timeout_s: float = 30.0, why: str = "") -> T:
+def wait_for(what: Callable[[], T], timeout_s: float = 60.0, why: str = "") -> T:
     """Ask again until the answer is true, and return it. Fails with `why` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -134,7 +134,7 @@ class Service:
         os.kill(row["pid"], number)
         return int(row["epoch"])
 
-    def wait_epoch_after(self, epoch: int, timeout_s: float = 30.0) -> dict[str, Any]:
+    def wait_epoch_after(self, epoch: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """Wait until a later epoch than this one is ready; returns its row."""
         return wait_for(
             lambda: (

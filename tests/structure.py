@@ -29,10 +29,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge",),
-    ("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.tracing"),
+    (
+        *("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.roster"),
+        "supervisor.tracing",
+    ),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
+    ("supervisor.residency", "supervisor.routing"),
     ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
@@ -42,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),
-    ("engine_worker.probe", "engine_worker.engine"),
+    ("engine_worker.probe", "engine_worker.reckon", "engine_worker.engine"),
     ("engine_worker.speculation", "engine_worker.embedding"),
     ("engine_worker.scheduling",),
     ("engine_worker.kv",),
@@ -75,6 +79,8 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.residency": {"supervisor.residency.store"},
+    "supervisor.routing": set(),
     "supervisor.tracing": {"supervisor.tracing.export"},
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""

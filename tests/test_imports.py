@@ -39,7 +39,6 @@ PURE_FRONT_MODULES = [
     "supervisor.dispatch.admission",
     "supervisor.dispatch.turns",
     "supervisor.dispatch.stream_log",
-    "supervisor.dispatch.router",
     "supervisor.dispatch.recovery",
     "supervisor.dispatch.suspects",
     "supervisor.dispatch.durable",

@@ -16,7 +16,7 @@ def tracked() -> list[Path]:
     """Every Python and Markdown file of the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "*.py", "*.md"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
     ).stdout  # fmt: skip
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
-from gpufc.config.admission import AdmissionConfig
+from gpufc.config.admission import AdmissionConfig, Routing
 from gpufc.config.fabric import FabricConfig
 from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
@@ -46,6 +46,7 @@ __all__ = [
     "LogLevel",
     "ModelConfig",
     "Replay",
+    "Routing",
     "ServerConfig",
     "Speculation",
     "SplitMode",
@@ -59,8 +60,9 @@ DEFAULT_MODEL = "default"
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration in force. `settings.resolve` makes it.
 
-    `models` has at least one entry, in the order of the file. Its keys are the names of the file's
-    tables, not the names that models are served under.
+    `models` has at least one entry, in the order of the file, unless `fleet.models_dir` is set. Its
+    keys are the names of the file's tables, not the names that models are served under. `of_folder`
+    is the section of each model of `models_dir`, but for its file and name.
     """
 
     server: ServerConfig = ServerConfig()
@@ -68,10 +70,17 @@ class Config(Struct, frozen=True, kw_only=True):
     models: dict[str, ModelConfig] = msgspec.field(
         default_factory=lambda: {DEFAULT_MODEL: ModelConfig()}
     )
+    of_folder: ModelConfig = ModelConfig()
     fleet: FleetConfig = FleetConfig()
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
     fabric: FabricConfig = FabricConfig()
+
+    def is_preloaded(self, name: str) -> bool:
+        """Whether a model of `models` is loaded at the start: as configured, else the only one."""
+        model = self.models[name]
+        wanted = len(self.models) == 1 if model.preload is None else model.preload
+        return wanted or model.pinned
 
     def model_folders(self) -> list[str]:
         """Folders from which models may be loaded over HTTP.

@@ -1,10 +1,19 @@
-"""How many sequences run and wait."""
+"""How many sequences run and wait, and which worker a sequence gets."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, NOW, SWAP
+from gpufc.config.marks import FLAG, NOW, SWAP, UPGRADE
+
+
+class Routing(StrEnum):
+    """How the workers of one model share its sequences (`supervisor/routing`)."""
+
+    LEAST_OUTSTANDING = "least_outstanding"
+    ROUND_ROBIN = "round_robin"
+    PREFIX_AFFINITY = "prefix_affinity"
 
 
 class AdmissionConfig(Struct, frozen=True, kw_only=True):
@@ -19,6 +28,14 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
             description="sequences that may wait [default: 8 × max_concurrent_requests]", extra=NOW
         ),
     ] = None
+    routing: Annotated[
+        Routing,
+        Meta(
+            description="choice among a model's workers: prefix_affinity (where the conversation is"
+            " cached, unless that one is busier), least_outstanding, round_robin",
+            extra=UPGRADE,
+        ),
+    ] = Routing.LEAST_OUTSTANDING
 
     @property
     def queue_limit(self) -> int:

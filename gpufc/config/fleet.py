@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import UPGRADE
+from gpufc.config.marks import FLAG, PATH, UPGRADE
 
 
 class Standby(StrEnum):
@@ -17,8 +17,30 @@ class Standby(StrEnum):
 
 
 class FleetConfig(Struct, frozen=True, kw_only=True):
-    """How workers are started, watched and replaced."""
+    """How workers are started, watched and replaced, and which models are in memory."""
 
+    models_dir: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=4096)] | None,
+        Meta(
+            description="folder of GGUF files to serve by their names, loaded when asked for; new"
+            " files are seen while it runs",
+            extra=FLAG | PATH | UPGRADE,
+        ),
+    ] = None
+    memory_limit_bytes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="host memory for all models, in bytes [default: what is free]",
+            extra=UPGRADE,
+        ),
+    ] = None
+    device_memory_limit_bytes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="memory of each GPU for all models, in bytes [default: what is free]",
+            extra=UPGRADE,
+        ),
+    ] = None
     restart_limit: Annotated[
         int,
         Meta(

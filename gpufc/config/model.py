@@ -185,6 +185,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="CPU threads for prompts [default: n_threads]", extra=SWAP),
     ] = None
+    share_cores: Annotated[
+        bool,
+        Meta(
+            description="compute with fewer CPU threads while other processes use the cores and"
+            " that is faster",
+            extra=SWAP,
+        ),
+    ] = True
     flash_attention: Annotated[
         FlashAttention,
         Meta(
@@ -246,6 +254,27 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     use_mlock: Annotated[
         bool,
         Meta(description="lock the model in memory, so that it is never swapped out", extra=SWAP),
+    ] = False
+    replicas: Annotated[
+        int, Meta(ge=1, le=64, description="workers of this model, which share its requests")
+    ] = 1
+    preload: Annotated[
+        bool | None,
+        Meta(
+            description="load the model at the start, before a request asks for it"
+            " [default: the only model is]"
+        ),
+    ] = None
+    keep_alive_s: Annotated[
+        Annotated[float, Meta(ge=-1.0, le=31_536_000.0)] | None,
+        Meta(
+            description="seconds without requests after which the model is unloaded; 0: at once;"
+            " -1: never [default: 300; -1 for the only model]",
+            extra=NOW,
+        ),
+    ] = None
+    pinned: Annotated[
+        bool, Meta(description="load the model at the start and never unload it", extra=NOW)
     ] = False
     replay: Annotated[
         Replay,

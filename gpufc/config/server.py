@@ -50,6 +50,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG | NOW)] = (
         LogLevel.INFO
     )
+    reload_on_change: Annotated[
+        bool, Meta(description="reload the configuration when its file changes", extra=UPGRADE)
+    ] = True
     log_format: Annotated[
         LogFormat, Meta(description="format of the log files: plain or json", extra=UPGRADE)
     ] = LogFormat.PLAIN

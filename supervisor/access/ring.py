@@ -41,6 +41,7 @@ class KeyRing:
         self._stamp = self._look()
         self._looked_at = clock()
         self._by_digest: dict[str, tuple[Key, Principal]] = {}
+        self._by_identity: dict[str, tuple[Key, Principal]] = {}
         self._accounts: dict[str, KeyAccount] = {}
         self._use(store.load(path))
 
@@ -48,7 +49,19 @@ class KeyRing:
         """The principal of a key; None for one that is not known. Raises `AuthenticationFailed`
         for one that has expired."""
         self._refresh()
-        found = self._by_digest.get(digest(text))
+        return self._in_force(self._by_digest.get(digest(text)))
+
+    def identity(self, text: str) -> str | None:
+        """The identity of a key; as `principal` otherwise."""
+        found = self.principal(text)
+        return None if found is None else found.name
+
+    def holder(self, identity: str) -> Principal | None:
+        """The principal of the key with this identity; as `principal` otherwise."""
+        self._refresh()
+        return self._in_force(self._by_identity.get(identity))
+
+    def _in_force(self, found: tuple[Key, Principal] | None) -> Principal | None:
         if found is None:
             return None
         key, principal = found
@@ -89,9 +102,9 @@ class KeyRing:
                 account.hold_to(key)
             accounts[key.identity] = account
         self._accounts = accounts
-        self._by_digest = {
-            key.sha256: (key, principal_of(key, accounts[key.identity])) for key in found.keys
-        }
+        entries = [(key, principal_of(key, accounts[key.identity])) for key in found.keys]
+        self._by_digest = {key.sha256: (key, principal) for key, principal in entries}
+        self._by_identity = {key.identity: (key, principal) for key, principal in entries}
 
 
 def principal_of(key: Key, account: KeyAccount | None = None) -> Principal:

@@ -27,6 +27,8 @@ COMMANDS = {
     "logs": "supervisor.cli.logs",
     "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
+    "load": "supervisor.cli.load",
+    "unload": "supervisor.cli.unload",
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
     "fabric": "supervisor.cli.fabric",

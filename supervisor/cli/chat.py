@@ -59,4 +59,5 @@ def command(
         session.ask(prompt)
     else:
         models = {row["model"] for row in status["workers"]}
+        models |= {row["name"] for row in status.get("models", ())}
         session.converse(options["model"] or ", ".join(sorted(models)))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from supervisor.cli.clients.form import Configuration, Served
 
 API_KEY = "GPUFC_API_KEY"
+ON_DEMAND = frozenset({"unloaded", "waiting"})
+"""States of a model that the next request loads. Its context is known from the configuration."""
 NO_KEY = "none"
 """A service without keys takes any; most clients do not start without one."""
 
@@ -65,7 +67,9 @@ def _served(status: dict[str, Any], model: str | None, how_to_see: str) -> "Serv
     from supervisor.control.client import NotRunning
 
     addresses = status["front"]["addresses"]
-    contexts = {row["model"]: int(row.get("n_ctx") or 0) for row in status["workers"]}
+    rows = status.get("models", ())
+    unloaded = {row["name"]: row["n_ctx"] for row in rows if row["state"] in ON_DEMAND}
+    contexts = {row["model"]: int(row.get("n_ctx") or 0) for row in status["workers"]} | unloaded
     if not addresses or not all(contexts.values()) or not contexts:
         raise NotRunning(f"no model is loaded yet; `{how_to_see}` shows why")
     if model is not None and model not in contexts:

@@ -20,6 +20,7 @@ from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
 from supervisor import addresses, demo_model, program
 from supervisor.access import exposure
+from supervisor.access.networks import Networks
 from supervisor.cli import model_file
 from supervisor.fleet.names import served_name
 from supervisor.systemd import is_activated
@@ -52,14 +53,29 @@ def check(settings: Settings) -> Plan:
 def check_configuration(settings: Settings) -> Plan:
     """The checks that do not depend on what else runs on the machine. Raises `ConfigError`."""
     config = settings.config
-    require_one_model(config)
+    require_own_names(config)
     check_host(config.server.host, source_of(settings, "host"))
     check_network(config)
     notes = check_exposure(settings)
     check_access(config.access)
+    check_models_dir(settings)
+    if config.fleet.models_dir is not None and all(map(_is_demo, config.models.values())):
+        config = msgspec.structs.replace(config, models={})  # the folder's models are enough
     models = {name: _with_files(settings, name) for name in config.models}
     is_demo = any(_is_demo(model) for model in config.models.values())
     return Plan(msgspec.structs.replace(config, models=models), is_demo=is_demo, notes=notes)
+
+
+def check_models_dir(settings: Settings) -> None:
+    """Raises `ConfigError` for a `models_dir` that is no readable folder."""
+    given = settings.config.fleet.models_dir
+    if given is None:
+        return
+    source = source_of(settings, "models_dir")
+    if not Path(given).is_dir():
+        raise ConfigError(f"models_dir {given} ({source}) is not a folder")
+    if not os.access(given, os.R_OK | os.X_OK):
+        raise ConfigError(f"models_dir {given} ({source}) cannot be read: permission denied")
 
 
 def check_network(config: Config) -> None:
@@ -72,19 +88,17 @@ def check_network(config: Config) -> None:
         Trust(config.fabric)
 
 
-def require_one_model(config: Config) -> None:
-    """Raises `ConfigError` for several models.
-
-    The fleet starts a worker for each entry of `Config.models`. Requests, memory and commands are
-    not ready for several of them: when they are, this check goes.
-    """
-    if len(config.models) > 1:
-        names = ", ".join(f"[models.{name}]" for name in config.models)
-        raise ConfigError(
-            f"{len(config.models)} models are configured ({names}), and a front serves one for"
-            " now: keep one table, and start a second front for the other with --runtime-dir and"
-            " --port"
-        )
+def require_own_names(config: Config) -> None:
+    """Raises `ConfigError` for two models that would be served under one name."""
+    tables: dict[str, str] = {}
+    for table, model in config.models.items():
+        name = served_name(model)
+        if name in tables:
+            raise ConfigError(
+                f"[models.{tables[name]}] and [models.{table}] would both be served as {name!r}:"
+                " rename one of them"
+            )
+        tables[name] = table
 
 
 def asked_contexts(config: Config) -> dict[str, int]:
@@ -93,8 +107,11 @@ def asked_contexts(config: Config) -> dict[str, int]:
 
 
 def served_files(config: Config) -> str:
-    """The models' files, for a message."""
-    return ", ".join(model.model_path or "the fake engine" for model in config.models.values())
+    """The models' files and their folder, for a message."""
+    found = [model.model_path or "the fake engine" for model in config.models.values()]
+    if config.fleet.models_dir is not None:
+        found.append(f"the models in {config.fleet.models_dir}")
+    return ", ".join(found)
 
 
 def _is_demo(model: ModelConfig) -> bool:
@@ -225,7 +242,12 @@ def check_exposure(settings: Settings) -> tuple[str, ...]:
 
 
 def check_access(access: AccessConfig) -> None:
-    """Raises `ConfigError` for a keys file without keys, or files that are no certificate."""
+    """Raises `ConfigError` for a keys file without keys, files that are no certificate, or
+    addresses that are none."""
+    try:
+        Networks(access.allowed_addresses, access.trusted_proxies)
+    except ValueError as err:
+        raise ConfigError(f"allowed_addresses or trusted_proxies: {err}") from None
     if access.keys_file is not None:
         from supervisor.access import store
 

@@ -1,6 +1,7 @@
 """The control socket's status document as lines of text. Pure."""
 
 import time
+from collections import Counter
 from typing import Any
 
 import click
@@ -24,7 +25,8 @@ _OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tok
 def render(document: Document, width: int) -> list[str]:
     """Front, workers, devices, in lines of at most `width` characters (colours not counted)."""
     latency = _latency(document.get("latency") or {}, width)
-    lines = [*_front(document), *latency, "", *_workers(document, width)]
+    models = _models(document.get("models") or [])
+    lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
     return [*lines, "", *machine, *_alarms(document)]
 
@@ -51,6 +53,14 @@ def _front(document: Document) -> list[str]:
     )
     network = network_lines(document.get("network") or {})
     return [*lines, *_durable(document.get("durable") or {}), *network]
+
+
+def _models(models: list[Document]) -> list[str]:
+    """How many of several models are in which state."""
+    if len(models) < 2:
+        return []
+    counts = Counter(row["state"] for row in models)
+    return [f"models    {', '.join(f'{n} {state}' for state, n in counts.items())}"]
 
 
 def network_lines(network: Document) -> list[str]:

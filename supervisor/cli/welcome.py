@@ -11,6 +11,8 @@ from supervisor.cli.terminal import amount
 from supervisor.runtime_dir import RuntimeDir
 
 WIDTH = 11
+MOST_NAMED = 8
+"""Models that are not in memory and are named."""
 
 _KEY = '    -H "Authorization: Bearer $GPUFC_API_KEY" \\'
 
@@ -26,12 +28,22 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
         if note := template_note(worker):
             lines.append(_row("template", note))
+    lines += _others(status)
     if addresses and (token := _token(folder)):
         lines.append(_row("admin", f"{addresses[0].rstrip('/')}/?token={token}"))
     if status["front"].get("needs_key"):
         lines.append(_row("access", "every request needs a key, `chat` the one in GPUFC_API_KEY"))
     lines += [_row("device", text) for text in _devices(status, command)]
     return [*lines, "", "Try:", *_try(addresses[0], status, command)] if addresses else lines
+
+
+def _others(status: Mapping[str, Any]) -> list[str]:
+    """A line for each model that is not in memory."""
+    loaded = {worker["model"] for worker in status["workers"]}
+    names = [row["name"] for row in status.get("models", ()) if row["name"] not in loaded]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    shown = ", ".join(names[:MOST_NAMED])
+    return [_row("on demand", f"{shown}{more}; `models` lists them")] if names else []
 
 
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
@@ -87,10 +99,11 @@ def _fields(device: Any) -> tuple[str, str, str, int]:
 
 def _try(address: str, status: Mapping[str, Any], command: Callable[[str], str]) -> Sequence[str]:
     """A first request that some model can answer."""
-    workers = status["workers"]
+    workers, models = status["workers"], status.get("models", ())
     key = [_KEY] if status["front"].get("needs_key") else []
-    if any(worker.get("generates") is not False for worker in workers):
-        body = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+    if not workers or any(worker.get("generates") is not False for worker in workers):
+        named = f'"model": "{models[0]["name"]}", ' if len(models) > 1 else ""
+        body = f'{{{named}"messages": [{{"role": "user", "content": "Hello!"}}]}}'
         return [f"  {command('chat')}", *_request(f"{address}/v1/chat/completions", body, key)]
     if any(worker.get("embedding_size") for worker in workers):
         return _request(f"{address}/v1/embeddings", '{"input": "Hello!"}', key)

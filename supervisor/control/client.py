@@ -84,6 +84,14 @@ class ControlClient:
         changes, or `failed`."""
         return self._post("/reload", {"dry_run": dry_run})
 
+    def load(self, model: str) -> Iterator[dict[str, Any]]:
+        """Request a model in memory. Yields progress until it is ready or cannot be loaded."""
+        return self._post("/load", {"model": model})
+
+    def unload(self, model: str) -> Iterator[dict[str, Any]]:
+        """Request a model out of memory. Yields progress until its workers have ended."""
+        return self._post("/unload", {"model": model})
+
     def upgrade(self) -> Iterator[dict[str, Any]]:
         """Request a new front. Yields progress until it serves or has failed."""
         return self._post("/upgrade", {})

@@ -46,3 +46,11 @@ class Operator(Protocol):
     def reload(self, *, is_trial: bool = False) -> Reloading:
         """Begin to read the configuration again and to apply it. A trial applies nothing."""
         ...
+
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        ...
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model. Raises `ModelNotFound`."""
+        ...

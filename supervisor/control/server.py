@@ -45,6 +45,10 @@ class ReloadBody(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
+    model: str
+
+
 def create_control_app(front: ControlledFront, operations: Operator) -> web.Application:
     """The application for the control socket."""
     handlers = _Handlers(front, operations)
@@ -57,6 +61,8 @@ def create_control_app(front: ControlledFront, operations: Operator) -> web.Appl
     app.router.add_post("/restart", handlers.restart)
     app.router.add_post("/swap", handlers.swap)
     app.router.add_post("/reload", handlers.reload)
+    app.router.add_post("/load", handlers.load)
+    app.router.add_post("/unload", handlers.unload)
     return app
 
 
@@ -116,6 +122,14 @@ class _Handlers:
     async def reload(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, ReloadBody)
         return await send_lines(request, _reloaded(self._operations.reload(is_trial=body.dry_run)))
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.load(body.model)))
+
+    async def unload(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ModelBody)
+        return await send_lines(request, _followed(self._operations.unload(body.model)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():

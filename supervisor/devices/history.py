@@ -1,6 +1,6 @@
 """The last hour of named figures, in memory of a fixed size. Pure: the time comes with them.
 
-A point is the mean of the figures in its interval. An interval without one is None.
+A point is the mean of the figures in its interval. Figures that were not recorded are None.
 """
 
 import math

@@ -4,6 +4,7 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Generate, TokenPrompt
 from supervisor.dispatch.request import GenerationRequest, Reading
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.routing.port import Arrival
 
 
 def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
@@ -35,6 +36,13 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         rules=request.rules,
         sampler_state=log.sampler_state,
     )
+
+
+def to_arrival(log: StreamLog) -> Arrival:
+    """The sequence as the routing sees it. Its prompt has been prepared."""
+    request = log.request
+    shared_by = (log.scope, request.adapters) if request.cache_prompt else None
+    return Arrival(log.prompt_tokens or (), len(log.tokens), shared_by)
 
 
 def from_generate(no: RequestNo, model: str, created: int, message: Generate) -> StreamLog:

@@ -49,6 +49,7 @@ class Delivery:
         return freed
 
     def _started(self, job: Job, n_cached: int) -> None:
+        self._table.filled(job, n_cached)
         # the choices of a request share their prompt
         if job.log.started(n_cached) and job.log.choice == 0:
             self._ledger.tokens.prompt_cached += job.log.n_cached or 0
@@ -63,6 +64,8 @@ class Delivery:
             self._table.fail(job.stream, InternalError("The engine lost tokens"))
             return
         if delta.tokens:
+            if job.n_unfilled:
+                self._table.filled(job, job.n_unfilled)
             self._time(job, len(delta.tokens), now)
         if delta.text or delta.finish is not None:
             job.stream.notify(log.index)

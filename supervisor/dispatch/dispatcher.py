@@ -34,9 +34,11 @@ from gpufc.protocol import (
 )
 from supervisor.dispatch import embedding
 from supervisor.dispatch.conversion import from_generate
+from supervisor.dispatch.demand import Demand
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger, Outcome
+from supervisor.dispatch.outages import Outages
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer, Question
 from supervisor.dispatch.request import Account, GenerationRequest, Principal
@@ -76,9 +78,10 @@ class Dispatcher:
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
         self._groups: dict[str, ModelGroup] = {}
-        self._watched: set[ModelGroup] = set()
         self._draining: float | None = None
         self._changed = asyncio.Event()
+        self.demand = Demand(self._groups)
+        self._outages = Outages()
 
     # the port
 
@@ -96,8 +99,7 @@ class Dispatcher:
         except RequestError as err:
             self.ledger.rejected(err, request.model)
             raise
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(request.model, group)
         return stream
 
     def require_room(self, principal: Principal) -> None:
@@ -135,8 +137,7 @@ class Dispatcher:
         log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self._group(model)
         stream = group.resume(log)
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(model, group)
         return stream
 
     async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Tokens:
@@ -191,6 +192,8 @@ class Dispatcher:
             raise
         finally:
             group.n_embedding -= 1
+            if not group.n_embedding:
+                self.demand.changed(request.model)
             if account is not None:
                 account.close(1, n_tokens, self._clock() - began)
             ledger.ended(outcome, self._clock() - began, reason)
@@ -202,7 +205,7 @@ class Dispatcher:
         def message(epoch: Epoch, no: RequestNo) -> Embed:
             return Embed(epoch, no, piece, request.truncate, request.dimensions)
 
-        answer, fingerprint = await self._put(group, message, is_computed=True)
+        answer, fingerprint = await self._put(request.model, message, is_computed=True)
         if isinstance(answer, Embedded):
             return Computed(answer.embeddings, fingerprint)
         raise InternalError("The engine answered a different question")
@@ -212,18 +215,18 @@ class Dispatcher:
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._put(group, message)
+        answer, _ = await self._put(model, message)
         return answer
 
     async def _put(
         self,
-        group: ModelGroup,
+        model: str,
         message: Callable[[Epoch, RequestNo], ToWorker],
         *,
         is_computed: bool = False,
     ) -> tuple[Answer, str | None]:
         """The answer, and the fingerprint of the worker that has given it."""
-        no = next(self._numbers)
+        no, group = next(self._numbers), self._group(model)
         future: asyncio.Future[tuple[Answer, str | None]]
         future = asyncio.get_running_loop().create_future()
 
@@ -242,8 +245,7 @@ class Dispatcher:
             )
         )
         group.pump()
-        if not group.has_worker:
-            self._watch_outage(group)
+        self._require_worker(model, group)
         try:
             return await future
         finally:
@@ -341,13 +343,13 @@ class Dispatcher:
     def worker_draining(self, worker: WorkerHandle) -> None:
         group = self._groups[worker.model]
         group.worker_draining(worker)
-        self._watch_outage(group)
+        self._outages.watch(group)
         self._changed.set()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         group = self._groups[worker.model]
         group.worker_lost(worker, reason)
-        self._watch_outage(group)
+        self._outages.watch(group)
         self.condition_changed()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
@@ -367,20 +369,13 @@ class Dispatcher:
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
         self._changed.set()
+        self.demand.changed(None)
 
-    def _watch_outage(self, group: ModelGroup) -> None:
-        """Set a timer for the first sequence that will have waited too long for a worker."""
-        if group in self._watched:
-            return
-        wait_s = group.expire()
-        if wait_s is not None:
-            self._watched.add(group)
-            # a little later than due, because the loop's clock is a different one
-            asyncio.get_running_loop().call_later(wait_s + 0.1, self._look_again, group)
-
-    def _look_again(self, group: ModelGroup) -> None:
-        self._watched.discard(group)
-        self._watch_outage(group)
+    def _require_worker(self, model: str, group: ModelGroup) -> None:
+        """Have the model loaded if it is not, and watch how long that takes."""
+        if not group.has_worker:
+            self.demand.changed(model)
+            self._outages.watch(group)
 
     def _require_service(self, model: str) -> None:
         condition = self.condition(model)
@@ -398,9 +393,13 @@ class Dispatcher:
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
                 clock=self._clock,
-                on_idle=self._changed.set,
+                on_idle=lambda: self._became_idle(model),
             )
         return group
+
+    def _became_idle(self, model: str) -> None:
+        self._changed.set()
+        self.demand.changed(model)
 
     def _replicas(self, model: str) -> int:
         places = {row.name for row in self._fleet.workers() if row.model == model}

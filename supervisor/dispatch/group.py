@@ -7,8 +7,9 @@
                                                  ENDED ◀─Finished─ CANCELLING
 
 A cancelled sequence keeps its slot until its worker says that it has stopped. `admission`,
-`router`, `recovery` and `suspects` decide; this module applies their decisions to messages, and
-`delivery` handles the messages with tokens. No asyncio; the clock is an argument.
+`recovery`, `suspects` and the strategies of `supervisor.routing` decide; this module applies their
+decisions to messages, and `delivery` handles the messages with tokens. No asyncio; the clock is an
+argument.
 """
 
 import logging
@@ -45,6 +46,7 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
+from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
@@ -77,7 +79,7 @@ class ModelGroup:
         self._numbers = numbers
         self._ledger = ledger
         self._clock = clock
-        self._pool = WorkerPool(limits.max_concurrent_requests)
+        self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
         self._draining = DrainingLines()
         self._table = JobTable(
@@ -97,6 +99,20 @@ class ModelGroup:
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
+
+    def usage(self) -> Usage:
+        """Its requests now: on each worker, and without one."""
+        workers = self._pool.outstanding.items()
+        return Usage(
+            sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
+            {no: n + self.questions.asked_of(no) + self.n_embedding for no, n in workers},
+            self.has_worker,
+        )
+
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """Give a worker new sequences and questions, or none any more."""
+        self._pool.open(epoch, is_open=is_open)
+        self.pump()
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
@@ -142,7 +158,7 @@ class ModelGroup:
         """Continue a sequence that another front has begun: its log has a prompt and tokens."""
         stream = self._table.open(log.request, [log], self._withdraw, lambda: self.facts)
         log.fingerprint = self.facts.fingerprint if self.facts else None
-        self._table.jobs[log.no].stage = Stage.READY
+        self._table.ready(log.no)
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
@@ -177,7 +193,7 @@ class ModelGroup:
         for log in logs:
             fingerprint = self._pool.fingerprint(answer.epoch)
             log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
-            self._table.jobs[log.no].stage = Stage.READY
+            self._table.ready(log.no)
             self.admission.prepared(log.no)
 
     def pump(self) -> None:
@@ -224,7 +240,7 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to)
+            return self._pool.with_room(job.bound_to, job.arrival)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -236,8 +252,7 @@ class ModelGroup:
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
-        self._pool.took(worker)
-        job.start(worker, self._clock())
+        self._table.attach(job, worker)
         if job.stream.timings.started(job.sent_at) and not job.log.tokens:
             self._ledger.queue.add(job.stream.timings.queue_s)
         logger.debug(
@@ -307,7 +322,7 @@ class ModelGroup:
 
     def limits_changed(self, limits: AdmissionConfig) -> None:
         """The limits have new values; the admission reads them itself."""
-        self._pool.capacity = limits.max_concurrent_requests
+        self._pool.resize(limits.max_concurrent_requests)
         self.pump()
 
     def engine_renewed(self) -> None:

@@ -7,6 +7,7 @@ from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.timings import Run
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.port import Arrival
 
 
 class Stage(StrEnum):
@@ -35,15 +36,18 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `run` is
-    the newest one. `is_resuming` until the first token after a replay. Times are monotonic seconds.
+    its worker. `run` is the newest one. `arrival` is the sequence as the routing sees it, once it
+    is prepared. Its worker has not computed `n_unfilled` of its tokens yet. `is_resuming` until the
+    first token after a replay. Times are monotonic seconds.
     """
 
     __slots__ = (
+        "arrival",
         "is_resuming",
         "last_token_at",
         "line",
         "log",
+        "n_unfilled",
         "question",
         "run",
         "sent_at",
@@ -66,6 +70,8 @@ class Job:
         self.sent_at = 0.0
         self.last_token_at: float | None = None
         self.is_resuming = False
+        self.arrival = Arrival()
+        self.n_unfilled = 0
         self.waits_since = now
 
     def start(self, worker: WorkerHandle, now: float) -> None:

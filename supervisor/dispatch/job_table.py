@@ -11,6 +11,7 @@ from gpufc.facts import ModelFacts
 from gpufc.ids import RequestNo
 from gpufc.protocol import Cancel
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.conversion import to_arrival
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.pool import WorkerPool
@@ -19,6 +20,7 @@ from supervisor.dispatch.request import Account, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
+from supervisor.fleet.port import WorkerHandle
 
 _WEIGHT = 0.1
 """Weight of one job in the moving average of used tokens: it covers about ten requests."""
@@ -149,10 +151,29 @@ class JobTable:
             if log.no in self.jobs:
                 change(log.no)
 
+    def ready(self, no: RequestNo) -> None:
+        """A job's prompt has been prepared: it waits for a slot."""
+        job = self.jobs[no]
+        job.stage, job.arrival = Stage.READY, to_arrival(job.log)
+
+    def attach(self, job: Job, worker: WorkerHandle) -> None:
+        """Give a job to a worker: it runs."""
+        self._pool.took(worker, job.arrival)
+        job.start(worker, self._clock())
+        job.n_unfilled = job.arrival.n_tokens
+
+    def filled(self, job: Job, n_tokens: int) -> None:
+        """Its worker has computed so many more of its tokens, or found them in its cache."""
+        if job.worker is not None:
+            n_tokens = min(n_tokens, job.n_unfilled)
+            job.n_unfilled -= n_tokens
+            self._pool.prefilled(job.worker, n_tokens)
+
     def detach(self, job: Job, *, was_lost: bool = False) -> None:
         """Take a job off its worker, which may have been lost: it waits again."""
         if job.worker is not None:
-            self._pool.gave_back(job.worker)
+            self._pool.gave_back(job.worker, job.n_unfilled)
+            job.arrival = to_arrival(job.log)
         if job.run is not None:
             job.run.ended_at, job.run.was_lost = self._clock(), was_lost
         job.stage, job.worker = Stage.READY, None
@@ -164,7 +185,7 @@ class JobTable:
         if job.run is not None and job.run.ended_at is None:
             job.run.ended_at = now
         if job.worker is not None:
-            self._pool.gave_back(job.worker)
+            self._pool.gave_back(job.worker, job.n_unfilled)
             self._admission.note_service_time(now - job.sent_at)
             n_used = len(job.log.tokens)
             self._used_share += _WEIGHT * (

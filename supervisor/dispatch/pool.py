@@ -1,29 +1,41 @@
 """The ready workers of one model, and how many sequences each has.
 
-A worker is *open* or *draining*. A draining worker only gets sequences that have begun on its
-fingerprint. A sequence that has not begun may run on any open worker.
+A worker is *open*, *closed* or *draining*. A closed or draining worker only gets sequences that
+have begun on its fingerprint. A sequence that has not begun may run on any open worker.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from gpufc.config import Routing
 from gpufc.ids import Epoch
-from supervisor.dispatch.router import Load, least_outstanding
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.port import Arrival
+from supervisor.routing.router import Router
+from supervisor.routing.strategies import strategy
 
 
 class WorkerPool:
-    """Invariant: a worker's count is the number of jobs that have it as their `worker`.
+    """Invariant: a worker's count is the number of jobs that have it as their `worker`. The open
+    workers of one fingerprint are in one router, which has the same counts.
 
     A method with a `fingerprint` considers all workers of that fingerprint, draining ones included;
     with None it considers the open ones.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        """Sequences that each worker may have."""
+    def __init__(self, capacity: int, routing: Routing = Routing.LEAST_OUTSTANDING) -> None:
+        self._capacity = capacity
+        self._routing = routing
+        self._routers: dict[str, Router] = {}
         self._workers: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
+        self._closed: set[Epoch] = set()
+
+    def resize(self, capacity: int) -> None:
+        """Each worker may have so many sequences from now on."""
+        self._capacity = capacity
+        for router in self._routers.values():
+            router.resize(capacity)
 
     def __bool__(self) -> bool:
         return bool(self._workers)
@@ -31,22 +43,59 @@ class WorkerPool:
     def add(self, worker: WorkerHandle) -> None:
         self._workers[worker.epoch] = worker
         self._outstanding[worker.epoch] = 0
+        fingerprint = worker.facts.fingerprint
+        router = self._routers.get(fingerprint)
+        if router is None:
+            router = self._routers[fingerprint] = Router(strategy(self._routing))
+        router.add(worker.epoch, self._capacity)
 
     def drain(self, worker: WorkerHandle) -> None:
         """It gets no new sequences from now on."""
         self._draining.add(worker.epoch)
+        self._routers[worker.facts.fingerprint].remove(worker.epoch)
+
+    def open(self, epoch: Epoch, *, is_open: bool) -> None:
+        """It gets new sequences, or none."""
+        worker = self._workers.get(epoch)
+        if worker is None or epoch in self._draining or is_open is (epoch not in self._closed):
+            return
+        router = self._routers[worker.facts.fingerprint]
+        if is_open:
+            self._closed.discard(epoch)
+            router.add(epoch, self._capacity)
+            for _ in range(self._outstanding[epoch]):
+                router.took(epoch, Arrival())
+        else:
+            self._closed.add(epoch)
+            router.remove(epoch)
 
     def remove(self, worker: WorkerHandle) -> None:
         del self._workers[worker.epoch], self._outstanding[worker.epoch]
         self._draining.discard(worker.epoch)
+        self._closed.discard(worker.epoch)
+        fingerprint = worker.facts.fingerprint
+        self._routers[fingerprint].remove(worker.epoch)
+        if not self.has(fingerprint):
+            del self._routers[fingerprint]
 
-    def took(self, worker: WorkerHandle) -> None:
+    def took(self, worker: WorkerHandle, arrival: Arrival) -> None:
         """It has one sequence more."""
         self._outstanding[worker.epoch] += 1
+        self._routers[worker.facts.fingerprint].took(worker.epoch, arrival)
 
-    def gave_back(self, worker: WorkerHandle) -> None:
-        """It has one sequence less."""
+    def prefilled(self, worker: WorkerHandle, n_tokens: int) -> None:
+        """It has computed so many tokens of what it took, or found them in its cache."""
+        self._routers[worker.facts.fingerprint].prefilled(worker.epoch, n_tokens)
+
+    def gave_back(self, worker: WorkerHandle, n_unfilled: int) -> None:
+        """It has one sequence less. `n_unfilled` of its tokens had not been computed."""
         self._outstanding[worker.epoch] -= 1
+        self._routers[worker.facts.fingerprint].gave_back(worker.epoch, n_unfilled)
+
+    @property
+    def outstanding(self) -> dict[Epoch, int]:
+        """The sequences of each worker."""
+        return dict(self._outstanding)
 
     @property
     def n_beside(self) -> int:
@@ -71,29 +120,41 @@ class WorkerPool:
         """Whether an open worker could take such a sequence."""
         return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
-    def with_room(self, fingerprint: str | None) -> WorkerHandle | None:
-        """The worker for the next such sequence; None if all are full."""
-        loads = (
-            Load(worker.epoch, self._outstanding[worker.epoch], self.capacity)
-            for worker in self._eligible(fingerprint)
-        )
-        epoch = least_outstanding(loads)
-        return None if epoch is None else self._workers[epoch]
+    def with_room(self, fingerprint: str | None, arrival: Arrival) -> WorkerHandle | None:
+        """The worker for such a sequence; None if all are full. Draining ones come last."""
+        routers = self._routers.values() if fingerprint is None else self._of(fingerprint)
+        found = [epoch for router in routers if (epoch := router.choose(arrival)) is not None]
+        if found:
+            return self._workers[min(found, key=self._outstanding.__getitem__)]
+        if fingerprint is None:
+            return None
+        draining = [worker for worker in self._eligible(fingerprint) if self._has_room(worker)]
+        return min(draining, key=self._count, default=None)
+
+    def _of(self, fingerprint: str) -> Sequence[Router]:
+        router = self._routers.get(fingerprint)
+        return () if router is None else (router,)
+
+    def _count(self, worker: WorkerHandle) -> int:
+        return self._outstanding[worker.epoch]
+
+    def _has_room(self, worker: WorkerHandle) -> bool:
+        return self._count(worker) < self._capacity
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""
         workers = self._eligible(fingerprint)
-        return next((worker for worker in workers if not self._outstanding[worker.epoch]), None)
+        return next((worker for worker in workers if not self._count(worker)), None)
 
     def least_busy(self) -> WorkerHandle | None:
         """The open worker with the fewest sequences: the one to ask a question."""
         workers = self._eligible(None)
-        return min(workers, key=lambda worker: self._outstanding[worker.epoch], default=None)
+        return min(workers, key=self._count, default=None)
 
     def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
         for epoch, worker in self._workers.items():
             if fingerprint is None:
-                if epoch not in self._draining:
+                if epoch not in self._draining and epoch not in self._closed:
                     yield worker
             elif worker.facts.fingerprint == fingerprint:
                 yield worker

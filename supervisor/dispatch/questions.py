@@ -70,6 +70,10 @@ class Questions:
         """Whether a worker has a question that is computed."""
         return any(question.is_computed for question in self._asked_of(worker))
 
+    def asked_of(self, epoch: Epoch) -> int:
+        """How many questions a worker has not answered."""
+        return sum(asked.epoch == epoch for _, asked in self._asked.values())
+
     def may_have_killed(self, worker: Asked, reason: ExitReason, now: float) -> bool:
         """Whether a question that is computed may have caused this end of its worker."""
         return any(
@@ -92,6 +96,10 @@ class Questions:
     @property
     def any_unasked(self) -> bool:
         return bool(self._unasked)
+
+    @property
+    def n_unasked(self) -> int:
+        return len(self._unasked)
 
     def settle(
         self, no: RequestNo, epoch: Epoch, outcome: Answer | RequestError, now: float

@@ -15,13 +15,14 @@ from typing import Any
 from msgspec import Struct
 
 from gpufc.config import Config
-from supervisor.devices.snapshot import Host, Snapshot
+from supervisor.devices.snapshot import Snapshot
 from supervisor.fabric import messages as m
 from supervisor.fabric import session as s
-from supervisor.fabric.devices import Report, report
 from supervisor.fabric.identity import client_id
 from supervisor.fabric.link import LOST, Link
 from supervisor.fabric.proxy import Proxies
+from supervisor.fabric.reporting import heartbeat, login, model_status
+from supervisor.fabric.route import Route
 from supervisor.fabric.tasks import TaskCounts, Tasks
 from supervisor.fabric.trust import Trust
 from supervisor.fleet.port import ConditionStatus
@@ -29,9 +30,6 @@ from supervisor.http.edge.context import Services
 from supervisor.http.edge.server import FrontRunner
 
 logger = logging.getLogger(__name__)
-
-VERSION = 1
-"""Of the login, the only one so far."""
 
 BEAT_S = 20.0
 """For a heartbeat's connection."""
@@ -41,8 +39,6 @@ GRACE_S = 2.0
 
 UNSERVED = frozenset({ConditionStatus.FAILED, ConditionStatus.DRAINING})
 """Conditions of a model that gets no tasks. One that restarts does: they wait."""
-
-NOTHING = Snapshot(host=Host(), devices=(), sources=())
 
 
 class NetworkStatus(Struct, frozen=True, kw_only=True):
@@ -96,6 +92,9 @@ class NetworkClient:
         )
         self._link: Link | None = None
         self._tasks: Tasks | None = None
+        self._route: Route | None = None
+        self._kept: list[Tasks] = []
+        self._answered = asyncio.Event()
         self._conversation: asyncio.Task[None] | None = None
         self._works: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -112,25 +111,79 @@ class NetworkClient:
 
     async def stop(self) -> None:
         """Leave the network: no connection and no task is left. `start` may follow."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self._tasks is not None:
+        self._stop_watching()
+        for tasks in self._all_tasks():
             with contextlib.suppress(*LOST):
                 async with asyncio.timeout(GRACE_S):
-                    await self._tasks.leave()
-        self._handle(s.Stopped())
-        if self._conversation is not None:
-            await self._conversation
+                    await tasks.leave()
+        await self._log_out()
+        for tasks in tuple(self._kept):
+            await tasks.end()
         await self._proxies.close()
         works = tuple(self._works)
         for work in works:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
 
+    async def hand_over(self) -> None:
+        """Make room for another front of this machine. Returns when it may log in.
+
+        Tasks go on here, and their chunks over a connection without a login. The front may `start`
+        again, or `stop` when `n_kept` is 0. A cancel of a task that the other front hears of
+        changes nothing.
+        """
+        self._stop_watching()
+        tasks, route = self._tasks, self._route
+        if tasks is not None and route is not None:
+            tasks.hand_over()
+            async with route.leaving():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GRACE_S):
+                        await self._until_all_is_read()
+                if self._tasks is tasks:
+                    self._tasks = None
+                    self._kept.append(tasks)
+                    self._spawn(self._see_out(tasks, route))
+                await self._log_out()
+        else:
+            await self._log_out()
+
+    @property
+    def n_kept(self) -> int:
+        """Tasks of sessions that are handed over, which still run."""
+        return sum(tasks.running for tasks in self._kept)
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def _log_out(self) -> None:
+        self._handle(s.Stopped())
+        if self._conversation is not None:
+            await self._conversation
+
+    async def _until_all_is_read(self) -> None:
+        """Wait for the answer to a last message: the server reads a connection in order, but not
+        two connections."""
+        self._handle(s.ModelsChanged())
+        while self._session.awaits_answer:
+            self._answered.clear()
+            await self._answered.wait()
+
+    async def _see_out(self, tasks: Tasks, route: Route) -> None:
+        try:
+            await tasks.wait_idle()
+        finally:
+            self._kept.remove(tasks)
+            await route.close()
+
+    def _all_tasks(self) -> list[Tasks]:
+        return [*([self._tasks] if self._tasks else []), *self._kept]
+
     def status(self) -> NetworkStatus:
         """The figures now."""
-        tasks = self._tasks
+        tasks = self._all_tasks()
         return NetworkStatus(
             server=f"{self._trust.address}:{self._port}",
             client_id=str(self._id),
@@ -139,8 +192,8 @@ class NetworkClient:
             models=self._models,
             logged_in_at=self._logged_in_at,
             last_heartbeat_at=self._last_heartbeat_at,
-            tasks_running=tasks.running if tasks else 0,
-            tasks_waiting=tasks.waiting if tasks else 0,
+            tasks_running=sum(one.running for one in tasks),
+            tasks_waiting=sum(one.waiting for one in tasks),
             tasks=self._counts,
             connections=self._proxies.n_served,
         )
@@ -161,9 +214,10 @@ class NetworkClient:
             case s.Connect():
                 self._conversation = asyncio.create_task(self._converse())
             case s.SendLogin():
-                self._spawn(self._tell(self._login()))
+                self._spawn(self._tell(login(self._id, self._snapshot())))
             case s.SendStatus():
-                self._spawn(self._tell(self._model_status()))
+                created = int(self._front.started_at)
+                self._spawn(self._tell(model_status(self._id, self._models, created)))
             case s.Beat():
                 self._spawn(self._beat())
             case s.Join():
@@ -209,12 +263,14 @@ class NetworkClient:
             logger.exception("network_session_failed")
             reason = "something went wrong on our side"
         tasks, self._tasks, self._link = self._tasks, None, None
+        self._route = None
         if tasks is not None:
             await tasks.end()
         if link is not None:
             await link.close()
         self._conversation = None
         self._handle(s.Closed(reason))
+        self._answered.set()  # none will come
         is_meant = self._session.phase is s.Phase.OFF
         level = logging.INFO if is_meant else logging.WARNING
         logger.log(level, "network_left reason=%s", self._session.last_error)
@@ -225,19 +281,22 @@ class NetworkClient:
             case m.InferenceTask() | m.ChatInferenceTask() if tasks is not None:
                 await tasks.take(message)
             case m.CancelInference(task_id) if tasks is not None:
-                await tasks.cancel(task_id)
+                for some in self._all_tasks():
+                    await some.cancel(task_id)
             case m.RequestNewProxyConn(proxy_conn_id) if tasks is not None:
                 self._proxies.open(proxy_conn_id)
             case _:
                 self._handle(s.Received(message))
+                self._answered.set()
 
     def _join(self) -> None:
         link = self._link
         if link is None:
             return
         n_running, n_waiting = self._limits
+        self._route = Route(self._trust, self._port, link)
         self._tasks = Tasks(
-            self._front, link.send, self._counts, n_running=n_running, n_waiting=n_waiting
+            self._front, self._route.send, self._counts, n_running=n_running, n_waiting=n_waiting
         )
         self._logged_in_at = time.time()
         logger.info("network_joined server=%s client=%s", self._trust.address, self._id)
@@ -254,7 +313,7 @@ class NetworkClient:
             async with asyncio.timeout(BEAT_S):
                 link = await Link.open(self._trust, self._port)
                 try:
-                    await link.send(self._heartbeat())
+                    await link.send(heartbeat(self._id, self._snapshot()))
                 finally:
                     await link.close()
         except LOST as err:
@@ -269,40 +328,9 @@ class NetworkClient:
             self._ignored.add(name)
             logger.info("network_message_ignored kind=%s", name)
 
-    # messages
-
-    def _login(self) -> m.Login:
-        found = self._report()
-        return m.Login(
-            client_id=self._id.raw,
-            version=VERSION,
-            os_type=found.devices.os_type,
-            auto_models=False,
-            system_info=found.system,
-            device_memtotal_gb=found.devices.memtotal_gb,
-            device_total_tflops=found.devices.total_tflops,
-            devices_info=[found.devices],
-        )
-
-    def _heartbeat(self) -> m.Heartbeat:
-        found = self._report()
-        return m.Heartbeat(
-            client_id=self._id.raw,
-            system_info=found.system,
-            device_count=found.devices.num,
-            device_memtotal_gb=found.devices.memtotal_gb,
-            device_total_tflops=found.devices.total_tflops,
-            devices_info=[found.devices],
-        )
-
-    def _model_status(self) -> m.ModelStatus:
-        created = int(self._front.started_at)
-        models = [m.Model(name, "model", created, "gpufc") for name in self._models]
-        return m.ModelStatus(self._id.raw, models, [])
-
-    def _report(self) -> Report:
+    def _snapshot(self) -> Snapshot | None:
         devices = self._front.devices
-        return report(devices.snapshot() if devices else NOTHING)
+        return devices.snapshot() if devices else None
 
     # models
 

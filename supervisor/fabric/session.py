@@ -141,6 +141,11 @@ class Session:
             return self._until
         return min(self._next_status, self._next_beat, *list(self._answers_due)[:1])
 
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the server has a `ModelStatus` that it has not answered."""
+        return self.phase is Phase.ONLINE and bool(self._answers_due)
+
     def handle(self, event: Event, now: float, dice: float) -> list[Action]:
         """What to do about an event. `dice` is random, at least 0 and below 1."""
         match event:

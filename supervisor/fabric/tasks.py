@@ -28,6 +28,9 @@ COALESCE_S = 0.03
 LEAVING = "This machine is leaving the network"
 UNSENT = "A part of the answer could not be sent"
 
+MOST_AT_ONCE = 1_000_000
+"""Without a limit of the network's own: dispatch has its queue."""
+
 MOST_ID_CHARS = 256
 """The server's ids are UUIDs. A chunk must have room beside its id."""
 
@@ -105,6 +108,18 @@ class Tasks:
         elif task_id in self._running:
             self._running[task_id].cancel()
 
+    def hand_over(self) -> None:
+        """Start all that wait: the queue does not outlive the session."""
+        self._n_running, self._n_waiting = MOST_AT_ONCE, 0
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting.values():
+            self._start(task)
+
+    async def wait_idle(self) -> None:
+        """Wait for the end of every task that runs. None may be added meanwhile."""
+        while running := [run.work for run in self._running.values()]:
+            await asyncio.wait(running)
+
     async def leave(self) -> None:
         """Refuse new tasks, and end all others with an error. Returns when the server has it."""
         self._n_running = self._n_waiting = 0
@@ -114,8 +129,7 @@ class Tasks:
         for task_id in waiting:
             self._counts.failed += 1
             await self._send(Answer(task_id).done(error=LEAVING))
-        if running := [run.work for run in self._running.values()]:
-            await asyncio.wait(running)
+        await self.wait_idle()
 
     async def end(self) -> None:
         """End all tasks: their server is gone. Returns when nothing of them is left."""

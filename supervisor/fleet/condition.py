@@ -13,6 +13,9 @@ START_S = 2.0
 FAILED_S = 60.0
 """A failed worker does not come back by itself, but clients and proxies need a number."""
 
+LONGEST_S = 600.0
+"""The longest time that a client is told to wait."""
+
 _BEST_FIRST = (
     ConditionStatus.OK,
     ConditionStatus.LOADING,
@@ -60,13 +63,15 @@ def of_lifecycle(worker: WorkerLifecycle, now: float) -> Condition:
 
 
 def _coming_up(worker: WorkerLifecycle) -> ConditionStatus:
-    return ConditionStatus.RESTARTING if worker.restarts else ConditionStatus.LOADING
+    last = worker.last_exit
+    is_first = not worker.restarts or (last is not None and last.reason is Reason.UNLOADED)
+    return ConditionStatus.LOADING if is_first else ConditionStatus.RESTARTING
 
 
 def _stopping(worker: WorkerLifecycle) -> ConditionStatus:
     if worker.giving_up is Reason.HUNG:
         return ConditionStatus.HUNG
-    if worker.giving_up is Reason.STOPPED:
+    if worker.giving_up in {Reason.STOPPED, Reason.UNLOADED}:
         return ConditionStatus.DRAINING
     return ConditionStatus.RESTARTING
 

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     SWAPPED = "swapped"
     RECYCLED = "recycled"
     HANDED_OVER = "handed_over"
+    UNLOADED = "unloaded"
     HUNG = "hung"
     DECODE_FAILED = "decode_failed"
     START_TIMEOUT = "start_timeout"
@@ -38,12 +39,17 @@ class Reason(StrEnum):
 
 
 ASKED = frozenset(
-    {Reason.STOPPED, Reason.RESTARTED, Reason.SWAPPED, Reason.RECYCLED, Reason.HANDED_OVER}
+    {
+        *(Reason.STOPPED, Reason.RESTARTED, Reason.SWAPPED, Reason.RECYCLED),
+        *(Reason.HANDED_OVER, Reason.UNLOADED),
+    }
 )
 """Ends that were asked for. They are no deaths: neither policy nor records count them."""
 
-FROM_OUTSIDE = frozenset({Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.SPAWN_FAILED})
-"""Ends that another process or the system caused: they put no doubt on the engine."""
+FROM_OUTSIDE = frozenset(
+    {Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.SPAWN_FAILED, Reason.UNLOADED}
+)
+"""Ends that another process, the system or the roster caused: they put no doubt on the engine."""
 
 CRASH_SIGNALS = frozenset(
     {

@@ -5,30 +5,24 @@ or about requests: the listener gets a worker's handle by `worker_ready` and tal
 """
 
 import asyncio
-import itertools
 import logging
 import random
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from gpufc.config import Config, ModelConfig, Replay, Standby
-from gpufc.errors import NotFound, Overloaded
-from gpufc.facts import MAX_SEQUENCES
+from gpufc.errors import ConfigError, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from gpufc.sampling import SamplingFields
-from supervisor.fleet import events as ev
 from supervisor.fleet import upkeep
-from supervisor.fleet.condition import FAILED_S, of_group
+from supervisor.fleet.condition import FAILED_S, START_S
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.group import Group, of_models
 from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import (
@@ -45,8 +39,6 @@ from supervisor.fleet.port import (
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.reconfiguring import reconfigure
 from supervisor.fleet.replacer import Replacer
-from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.standby import Spare, SparePool, spare_backend
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
@@ -59,7 +51,7 @@ STOP_LIMIT_S = 30.0
 
 
 class Fleet:
-    """Model name → group of workers. Made, started and stopped once, in the main thread's loop.
+    """Model name → group of places. Made, started and stopped once, in the main thread's loop.
 
     `listener` may be set until `start`.
     """
@@ -83,47 +75,72 @@ class Fleet:
         """
         held = inheritance.holdings if inheritance else None
         self.listener = listener
-        self.restarts_total: Counter[Reason] = Counter()
-        """Replacements started so far, by the end of the process before."""
         self._config = config
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
-        self._rng = rng or random.Random()  # noqa: S311 - it spreads restarts, it hides nothing
-        self.restarts_total.update(held.restarts if held else {})
-        self._epochs = itertools.count(held.next_epoch if held else 1)
-        self._watch = watch
         self._crashes = CrashWriter(CrashStore(runtime.path))
         self._spares = self._spare_pool(runtime, command, spare)
         running = inheritance.processes if inheritance else None
         self._edge = LocalEdge(runtime, command, self._spares, running)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._work: set[asyncio.Task[None]] = set()
-        self._stopping = False
-        self._successor: Condition | None = None
-        models = config.models.values()
-        self._names = ServedNames(
-            {served_name(model): aliases(model) for model in models},
-            {served_name(model): (*model.aliases, *adapter_names(model)) for model in models},
+        self._maker = Maker(
+            config,
+            self._edge,
+            listener=lambda: self.listener,
+            hooks=Hooks(became_ready=self._became_ready, crashed=self._crashes.submit),
+            timings=self._timings,
+            watch=watch,
+            rng=rng or random.Random(),  # noqa: S311 - it spreads restarts, it hides nothing
+            next_epoch=held.next_epoch if held else 1,
+            restarts=held.restarts if held else {},
         )
-        self._groups = {
-            served_name(model): [self._replacer(self._spec(group, 0, served_name(model), model))]
-            for group, model in config.models.items()
-        }
-        if held is not None:
-            self._inherit(held)
+        self._upkeep: asyncio.Task[None] | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self._started = self._stopping = False
+        self._successor: Condition | None = None
+        self._names = ServedNames()
+        self._groups: dict[str, Group] = {}
+        self._withdrawn: dict[str, Group] = {}
+        """Served no more, but they may have workers."""
+        self._held = held
+        for name, model in config.models.items():
+            self.add(name, model)
+
+    def add(self, name: str, config: ModelConfig) -> Group:
+        """Serve one more model, without a worker. `name` is the beginning of its workers' names.
+        Raises `ConfigError` if another model has its served name."""
+        model = served_name(config)
+        if model in self._groups or model in self._withdrawn:
+            raise ConfigError(f"two models are to be served as {model!r}; rename one of them")
+        self._names.serve(model, aliases(config), (*config.aliases, *adapter_names(config)))
+        group = self._groups[model] = self._maker.group(name, model, config)
+        return group
+
+    def withdraw(self, model: str) -> None:
+        """Accept no more requests for a model. Its workers stay until `remove`."""
+        self._withdrawn[model] = self._groups.pop(model)
+        self._names.forget(model)
+
+    async def remove(self, model: str) -> None:
+        """Forget a withdrawn model, which has no worker any more."""
+        group = self._withdrawn.pop(model)
+        self._maker.forget(group)
+        await group.close()
+
+    def group(self, model: str) -> Group:
+        """The places of a served model. Raises `KeyError`."""
+        return self._groups[model]
 
     async def start(self) -> None:
-        """Begin to start all workers. Returns at once; the listener hears `worker_ready` later."""
-        config, delay_s = self._config.fleet, self._timings.spare_s
-        self._keep_up(upkeep.look_after(self._edge))
-        for replacer in self._replacers():
-            replacer.place.start()
-            self._keep_up(upkeep.recycle(replacer, config.recycle_growth_bytes))
-            self._keep_up(upkeep.await_model_files(replacer.place))
-            if config.standby is Standby.HOT:
-                self._keep_up(upkeep.keep_hot(replacer, delay_s))
-
-    def _keep_up(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        """Take running workers over, and begin to load the only model. Of several, the roster loads
+        one after another. Returns at once; the listener hears `worker_ready` later."""
+        self._started = True
+        self._upkeep = asyncio.create_task(upkeep.look_after(self._edge))
+        if self._held is not None:
+            self._inherit(self._held)
+        for name, config in self._config.models.items():
+            group = self._groups[served_name(config)]
+            is_only = len(self._config.models) == 1
+            if is_only and self._config.is_preloaded(name) and not group.places:
+                group.load()
 
     async def stop(self, *, now: bool = False) -> None:
         """End all processes and close all descriptors. `now` kills; otherwise workers are asked.
@@ -135,37 +152,39 @@ class Fleet:
         if self._spares is not None:
             self._spares.end()
         if self._successor is None:
-            for place in self._places():
-                place.request_stop(now=now)
+            for group in self._all_groups():
+                group.request_stop(now=now)
             await self._wait_stopped()
-        for place in self._places():
-            await place.close()
+        for group in self._all_groups():
+            await group.close()
         if self._spares is not None:
             await self._spares.wait_ended()
         self._edge.close()
         await asyncio.to_thread(self._crashes.close)
 
     def _inherit(self, held: Holdings) -> None:
-        """Begin with the places of the fleet before, and their counters."""
+        """Begin with the workers of the fleet before. A model without one is as configured."""
         for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
-            if not workers:
-                continue  # it had no process: start it as configured
-            self._names.add(model, *names)
-            self._groups[model] = [self._replacer(worker.spec) for worker in workers]
-            for replacer, worker in zip(self._groups[model], workers, strict=True):
-                replacer.place.runner.post(ev.Adopted())
-                if worker.last_exit is not None:
-                    replacer.place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
+            if workers and model not in self._groups:  # of a folder that has not been read yet
+                self.add(str(workers[0].spec.name).rpartition("-")[0], workers[0].spec.config)
+            if workers:
+                self._names.add(model, *names)
+                self._groups[model].adopt(workers)
 
     # another front takes over
 
     def holdings(self) -> Holdings:
-        """The workers to hand over. Raises `Overloaded` unless every place is settled."""
+        """The workers to hand over. Raises `Overloaded` unless every place is settled, and while
+        requests wait for a model that is not in memory."""
+        waits = (one for one in self._groups.values() if one.absence and not one.absence.is_failure)
+        if (waiting := next(waits, None)) is not None:
+            detail = waiting.condition().detail
+            raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
         return take_stock(
             self._places(),
             self._names.known(),
-            next_epoch=Epoch(next(self._epochs)),
+            next_epoch=self._maker.next_epoch(),
             restarts=self.restarts_total,
         )
 
@@ -179,7 +198,7 @@ class Fleet:
 
     def serving(self, model: str) -> list[WorkerHandle]:
         """The ready workers of a model."""
-        workers = [replacer.place.runner.worker for replacer in self._groups[model]]
+        workers = [place.runner.worker for place in self._groups[model].places]
         return [worker for worker in workers if worker is not None]
 
     def lend(self, worker: WorkerName) -> tuple[int, int] | None:
@@ -209,11 +228,13 @@ class Fleet:
         return next(place for place in self._places() if place.spec.name == worker)
 
     async def _end_tasks(self) -> None:
-        tasks = [*self._tasks, *self._work]
-        self._tasks = []
+        tasks = [*filter(None, (self._upkeep,)), *self._work]
+        self._upkeep = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for group in self._all_groups():
+            await group.end_upkeep()
 
     async def _wait_stopped(self) -> None:
         try:
@@ -232,8 +253,12 @@ class Fleet:
             return self._successor
         if self._stopping:
             return Condition(ConditionStatus.DRAINING, "the front is stopping", 1.0)
-        replacers = self._replacers() if model is None else self._groups[self.resolve(model)]
-        return of_group(replacer.place.condition() for replacer in replacers)
+        if not self._started:
+            return Condition(ConditionStatus.LOADING, "not started yet", START_S)
+        if model is not None:
+            group = self._withdrawn.get(model) or self._groups[self.resolve(model)]
+            return group.condition()
+        return of_models(self._groups.values())
 
     def models(self) -> list[str]:
         """The names that models are served under."""
@@ -249,15 +274,20 @@ class Fleet:
 
     def replay(self, model: str) -> Replay:
         """How a continued request of `model` feeds its tokens."""
-        return self._groups[model][0].place.spec.config.replay
+        return self._groups[model].config.replay
 
     def sampling(self, model: str) -> SamplingFields:
         """The configured defaults for sampling from `model`."""
-        return self._groups[model][0].place.spec.config.sampling or SamplingFields()
+        return self._groups[model].config.sampling or SamplingFields()
 
     def adapters(self, model: str) -> tuple[str, ...]:
         """The LoRA adapters that a request of `model` may choose."""
-        return adapter_names(self._groups[model][0].place.spec.config)
+        return adapter_names(self._groups[model].config)
+
+    @property
+    def restarts_total(self) -> Mapping[Reason, int]:
+        """Replacements started so far, by the end of the process before."""
+        return self._maker.restarts_total
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker, and one for each retiring worker that still has streams."""
@@ -284,6 +314,10 @@ class Fleet:
         for replacer in chosen:
             await self._lasting(self._renewed(replacer, replacer.restart(now=now, tell=tell)))
 
+    def to_be_swapped(self, name: str | None) -> str:
+        """The served name that a swap of `name` means. Raises `ModelNotFound`."""
+        return self._names.to_be_swapped(name)
+
     async def swap(
         self, name: str | None, change: ModelChange, *, tell: OnReplacement = not_followed
     ) -> None:
@@ -295,8 +329,11 @@ class Fleet:
         when the caller is cancelled.
         """
         self._require_ours()
-        model = self._names.to_be_swapped(name)
-        for replacer in self._groups[model]:
+        model = self.to_be_swapped(name)
+        replacers = self._groups[model].replacers
+        if not replacers:
+            raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
+        for replacer in replacers:
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
@@ -315,12 +352,15 @@ class Fleet:
         def serve(replacer: Replacer, wanted: WorkerSpec) -> Awaitable[None]:
             return self._lasting(self._renewed(replacer, replacer.serve(wanted, tell=tell)))
 
-        replacers = self._replacers()
-        await reconfigure(replacers, models, n_sequences, serve if needs_workers else None)
-        for model, (first, *_) in self._groups.items():
-            config = first.place.spec.config
-            self._names.configure(model, (*config.aliases, *adapter_names(config)))
-            self._names.add(model, *file_names(config.model_path))
+        found = [
+            (self._groups[served_name(config)], models.get(name, {}))
+            for name, config in self._config.models.items()
+        ]
+        await reconfigure(found, n_sequences, serve if needs_workers else None)
+        for group, _ in found:
+            config = group.config
+            self._names.configure(group.model, (*config.aliases, *adapter_names(config)))
+            self._names.add(group.model, *file_names(config.model_path))
 
     async def _renewed(self, replacer: Replacer, work: Coroutine[Any, Any, None]) -> None:
         """An operator's replacement, and word of it to the listener, also when it failed."""
@@ -338,37 +378,13 @@ class Fleet:
         await asyncio.shield(task)
 
     def _replacers(self) -> list[Replacer]:
-        return [replacer for group in self._groups.values() for replacer in group]
+        return [replacer for group in self._all_groups() for replacer in group.replacers]
+
+    def _all_groups(self) -> list[Group]:
+        return [*self._groups.values(), *self._withdrawn.values()]
 
     def _places(self) -> list[Place]:
         return [replacer.place for replacer in self._replacers()]
-
-    def _spec(self, group: str, index: int, model: str, config: ModelConfig) -> WorkerSpec:
-        return WorkerSpec(
-            name=WorkerName(f"{group}-{index}"),
-            model=model,
-            config=msgspec.structs.replace(config, model=model),
-            n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
-            log_level=self._config.server.log_level,
-            log_format=self._config.server.log_format,
-        )
-
-    def _replacer(self, spec: WorkerSpec) -> Replacer:
-        place = Place(spec, self._runner, lambda: self.listener, self._became_ready)
-        return Replacer(place, self._count, handover_kv_bytes=self._config.fleet.handover_kv_bytes)
-
-    def _runner(
-        self, spec: WorkerSpec, listener: FleetListener, drained: Callable[[], None]
-    ) -> WorkerRunner:
-        policy = RestartPolicy(self._config.fleet.restart_limit, self._rng)
-        lifecycle = WorkerLifecycle(
-            policy,
-            self._timings,
-            lambda: Epoch(next(self._epochs)),
-            unix_offset_s=time.time() - time.monotonic(),
-        )
-        hooks = Hooks(self._count, self._became_ready, self._crashes.submit, drained)
-        return WorkerRunner(spec, lifecycle, self._edge, listener, hooks, self._watch)
 
     def _spare_pool(
         self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
@@ -391,6 +407,3 @@ class Fleet:
     def _became_ready(self) -> None:
         if self._spares is not None:
             self._spares.refill_soon()
-
-    def _count(self, reason: Reason) -> None:
-        self.restarts_total[reason] += 1

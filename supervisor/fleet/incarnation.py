@@ -56,8 +56,10 @@ class Incarnation:
     # its life
 
     def start(self) -> None:
-        """Begin to start a process."""
-        self._task = asyncio.create_task(self.runner.run(), name=f"fleet {self.runner.spec.name}")
+        """Begin to start a process. It must have none."""
+        if self._task is None:
+            name = f"fleet {self.runner.spec.name}"
+            self._task = asyncio.create_task(self.runner.run(), name=name)
         self.runner.post(ev.StartRequested())
 
     def announce(self) -> None:

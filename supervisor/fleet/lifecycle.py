@@ -276,7 +276,10 @@ class WorkerLifecycle:
     # moves
 
     def _start(self) -> None:
-        is_replacement = self.epoch != 0 and not self._was_refused
+        was_unloaded = self.last_exit is not None and self.last_exit.reason is Reason.UNLOADED
+        is_replacement = self.epoch != 0 and not (self._was_refused or was_unloaded)
+        if was_unloaded:
+            self._policy.reset()
         replaces = self.last_exit.reason if self.last_exit and is_replacement else None
         self._move(WorkerState.STARTING, "starting")
         self.restarts += is_replacement

@@ -13,11 +13,17 @@ _SHARD = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
 
 
 def stamps(config: ModelConfig) -> tuple[Stamp, ...]:
-    """The stamps of a model's files, with its draft model and adapters. Blocks while it looks."""
+    """The stamps of a model's files. Blocks while it looks."""
+    return tuple(map(_stamp, files_of(config)))
+
+
+def files_of(config: ModelConfig) -> list[Path]:
+    """A model's files, with its draft model and adapters; the first part of a split model twice.
+    Blocks while it looks."""
     models = (config.model_path, config.draft_model_path)
     paths = [path for path in models if path is not None]
     paths += [file.path for file in adapter_files(config.adapters)]
-    return tuple(_stamp(file) for path in paths for file in _shards(Path(path)))
+    return [file for path in paths for file in _shards(Path(path))]
 
 
 def _shards(path: Path) -> list[Path]:

@@ -24,7 +24,7 @@ class ServedNames:
 
     def __init__(
         self,
-        aliases: Mapping[str, Iterable[str]],
+        aliases: Mapping[str, Iterable[str]] = {},
         configured: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._aliases = {model: set(names) for model, names in aliases.items()}
@@ -33,6 +33,16 @@ class ServedNames:
     def known(self) -> dict[str, tuple[str, ...]]:
         """Every served name with its aliases, apart from the configured ones."""
         return {model: tuple(sorted(names)) for model, names in self._aliases.items()}
+
+    def serve(self, model: str, aliases: Iterable[str], configured: Sequence[str] = ()) -> None:
+        """Serve one more name."""
+        self._aliases[model] = set(aliases)
+        self._configured[model] = configured
+
+    def forget(self, model: str) -> None:
+        """Serve a name no more."""
+        del self._aliases[model]
+        self._configured.pop(model, None)
 
     def add(self, model: str, *aliases: str) -> None:
         """Add aliases to a served name."""

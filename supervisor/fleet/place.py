@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+import msgspec
+
+from gpufc.config import ModelConfig
 from gpufc.errors import Overloaded
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import START_S
-from supervisor.fleet.exit_reason import ASKED, ExitReason
+from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.incarnation import Incarnation, MakeRunner
 from supervisor.fleet.port import (
     Condition,
@@ -34,14 +37,18 @@ BUSY_S = 5.0
 
 
 class PlaceState(StrEnum):
-    """Whether a replacement of a place is going on."""
+    """Whether a place has a worker, and whether that is being replaced."""
 
+    ABSENT = "absent"
+    """No process, and none is started: the place waits for `start`."""
     SERVING = "serving"
     """The current incarnation serves, or comes back by its own restart policy."""
     REPLACING = "replacing"
     """A hot candidate takes over only when the replacement says so."""
     VACANT = "vacant"
     """In a replacement without memory for two: nothing serves until the candidate does."""
+    LEAVING = "leaving"
+    """The worker is being ended; ABSENT follows."""
 
 
 class Place:
@@ -63,7 +70,7 @@ class Place:
         """What is meant to serve here. `serve` changes it."""
         self.candidate: Incarnation | None = None
         self.n_changes = 0
-        self._state = PlaceState.SERVING
+        self._state = PlaceState.ABSENT
         self._make = make
         self._listener = listener
         self._became_ready = became_ready
@@ -76,13 +83,13 @@ class Place:
 
     @property
     def state(self) -> PlaceState:
-        """Whether a replacement is going on."""
+        """Whether it has a worker, and whether that is being replaced."""
         return self._state
 
     @property
     def is_busy(self) -> bool:
         """Whether a replacement is going on: no other one may begin."""
-        return self._state is not PlaceState.SERVING
+        return self._state in {PlaceState.REPLACING, PlaceState.VACANT}
 
     @property
     def runner(self) -> WorkerRunner:
@@ -95,19 +102,33 @@ class Place:
         return self.current.worker is not None
 
     @property
+    def is_loading(self) -> bool:
+        """Whether its process comes up, or is about to be started for the first time."""
+        is_about_to = self._state is PlaceState.SERVING and self.runner.is_stopped
+        return is_about_to or self.runner.is_coming_up
+
+    @property
     def hot(self) -> Incarnation | None:
         """The candidate, if it can take over at once."""
         found = self.candidate
         return found if found is not None and found.worker is not None else None
 
     @property
+    def is_retiring(self) -> bool:
+        """Whether workers that were replaced still have a process."""
+        return bool(self._retiring)
+
+    @property
     def is_settled(self) -> bool:
         """Whether its worker serves, or there is no process and none is coming up. A candidate
         does not count."""
-        return not self.is_busy and not self._retiring and self.runner.is_settled
+        is_changing = self.is_busy or self._state is PlaceState.LEAVING or self._retiring
+        return not is_changing and self.runner.is_settled
 
     def condition(self) -> Condition:
         """Whether a token could be produced now."""
+        if self._state is PlaceState.SERVING and self.runner.is_stopped:
+            return Condition(ConditionStatus.LOADING, "not started yet", START_S)
         if self._state is not PlaceState.VACANT:
             return self.runner.condition()
         if self.candidate is None:
@@ -142,9 +163,33 @@ class Place:
 
     # its life
 
-    def start(self) -> None:
-        """Begin to start the worker."""
-        self.current.start()
+    def start(self, config: ModelConfig | None = None) -> None:
+        """ABSENT → SERVING: begin to start the worker. Else it does nothing.
+
+        `config` is for this worker and its restarts, instead of the place's own."""
+        if self._state is PlaceState.ABSENT:
+            self._state = PlaceState.SERVING
+            wanted = self.spec.config if config is None else config
+            self.runner.spec = msgspec.structs.replace(self.spec, config=wanted)
+            self.current.start()
+
+    def respecify(self, spec: WorkerSpec) -> None:
+        """ABSENT: the next worker has another spec."""
+        if self._state is not PlaceState.ABSENT:
+            raise RuntimeError(f"{self.spec.name} has a worker")
+        self.spec = spec
+
+    async def unload(self, reason: Reason) -> None:
+        """SERVING → LEAVING → ABSENT. Returns when no process is left. `reason` is one of
+        `ASKED`. No replacement may be going on."""
+        if self._state is not PlaceState.SERVING:
+            return
+        self._state = PlaceState.LEAVING
+        await self.dismiss()
+        self.current.runner.post(ev.StopRequested(reason=reason))
+        await self.wait_stopped()
+        self._state = PlaceState.ABSENT
+        self._wake()
 
     def request_stop(self, *, now: bool) -> None:
         """Begin to end everything."""
@@ -173,10 +218,10 @@ class Place:
 
         Raises `Overloaded` during another replacement.
         """
-        if self.is_busy:
+        if self._state is not PlaceState.SERVING:
+            what = "being replaced" if self.is_busy else "not in memory"
             raise Overloaded(
-                f"worker {self.spec.name} is being replaced just now; try again",
-                retry_after_s=BUSY_S,
+                f"worker {self.spec.name} is {what} just now; try again", retry_after_s=BUSY_S
             )
         self._state = PlaceState.REPLACING
         try:

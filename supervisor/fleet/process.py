@@ -38,7 +38,7 @@ _PASSED_PREFIXES = (
     *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
-_TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "GOMP_SPINCOUNT": "3000"}
+_TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Settings of C libraries, unless the front's environment has its own.
 
 Huge pages (madvise) for large blocks such as the KV cache: clearing and freeing them takes fewer

@@ -34,7 +34,7 @@ LINK_PREFIX = ".spare-"
 
 def spare_backend(config: Config) -> BackendKind:
     """The engine that a spare imports: the first model's."""
-    return next(iter(config.models.values())).backend
+    return next(iter(config.models.values()), config.of_folder).backend
 
 
 class Spare:

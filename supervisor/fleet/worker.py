@@ -26,11 +26,6 @@ class WorkerSpec(Struct, frozen=True):
     log_level: str
     log_format: str = "plain"
 
-    @property
-    def group(self) -> str:
-        """The model's name in `Config.models`."""
-        return self.name.rpartition("-")[0]
-
 
 class Hooks(Struct, frozen=True):
     """A runner's callbacks, apart from its listener. They must not block or raise."""

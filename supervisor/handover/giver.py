@@ -84,7 +84,9 @@ class GivingFront(Protocol):
     def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
     def join_network(self) -> None: ...
-    async def leave_network(self) -> None: ...
+    async def hand_network_over(self) -> None: ...
+    @property
+    def n_network_tasks(self) -> int: ...
 
 
 Tell = Callable[[str], None]
@@ -120,7 +122,7 @@ class Giver:
             with theirs:
                 willing = await self._ask(successor, holdings, theirs)
             # a control server takes one login of a machine at a time
-            await self._front.leave_network()
+            await self._front.hand_network_over()
             await self._go(successor, holdings, willing, ours)
         except BaseException as err:
             ours.close()
@@ -264,7 +266,7 @@ class Giver:
             for stalled in stalls.look({each: each.backlog for each in connections}, now):
                 logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
                 stalled.abort()
-            if front.http.n_busy or not front.dispatcher.idle:
+            if front.http.n_busy or not front.dispatcher.idle or front.n_network_tasks:
                 quiet_since = now
             elif not connections or now - quiet_since > keepalive_s:
                 break

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from gpufc import __version__
 from gpufc.errors import NotFound
+from supervisor.fleet.model_state import ModelState
 from supervisor.http.anthropic.answer import MessageObject
 from supervisor.http.anthropic.claude_code import Telemetry
 from supervisor.http.anthropic.fields import MessagesBody
@@ -35,7 +36,7 @@ from supervisor.http.rerank import RerankBody, Reranked, TextResult
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import ResponsesFields
 from supervisor.http.route import Route
-from supervisor.http.service import admin
+from supervisor.http.service import admin, session
 
 GROUPS = (
     ("/v1/messages", "Anthropic"),
@@ -108,6 +109,10 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         body=MessagesBody, answer=TokenCount, example={"messages": HELLO}
     ),
     ("POST", "/api/event_logging/batch"): Spec(body=Telemetry, example={"events": []}),
+    ("POST", "/session"): Spec(
+        body=session.SignInBody, answer=session.SessionObject, example={"key": "gpufc_…"}
+    ),
+    ("GET", "/session"): Spec(answer=session.SessionObject),
     ("GET", "/v1/models"): Spec(answer=ModelList),
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/completion"): Spec(
@@ -159,6 +164,14 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
+    ("POST", "/admin/models/load"): Spec(
+        body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
+    ),
+    ("POST", "/admin/models/unload"): Spec(
+        body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
+    ),
+    ("POST", "/v1/models/{model:.+}/load"): Spec(answer=ModelState),
+    ("POST", "/v1/models/{model:.+}/unload"): Spec(answer=ModelState),
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
     ("POST", "/admin/reload"): Spec(body=admin.ReloadRequest, example={"dry_run": True}),
     ("POST", "/admin/swap"): Spec(

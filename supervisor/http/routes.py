@@ -13,10 +13,12 @@ from supervisor.http.anthropic import models as anthropic_models
 from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
+from supervisor.http.edge.entry import entry, tell_origins
 from supervisor.http.edge.errors import ANTHROPIC_VERSION
 from supervisor.http.edge.middleware import (
     OPEN_ACCESS,
     PUBLIC,
+    SIGN_IN,
     Authenticator,
     Handler,
     Rule,
@@ -40,7 +42,7 @@ from supervisor.http.responses import handlers as responses
 from supervisor.http.responses.handlers import MEMORIES
 from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
-from supervisor.http.service import admin, health, index, metrics, stats
+from supervisor.http.service import admin, health, index, metrics, session, stats
 
 
 def by_version(theirs: Handler, otherwise: Handler) -> Handler:
@@ -65,6 +67,8 @@ ROUTES = (
     Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
     Route("GET", "/v1/models", list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
+    Route("POST", "/v1/models/{model:.+}/load", admin.load_model, Scope.ADMIN),
+    Route("POST", "/v1/models/{model:.+}/unload", admin.unload_model, Scope.ADMIN),
     Route("POST", "/v1/completions", completions.create_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/chat/completions", chat.create_chat_completion, Scope.GENERATE, queues=True),
     Route("POST", "/v1/embeddings", embeddings.create_embeddings, Scope.GENERATE),
@@ -109,9 +113,14 @@ ROUTES = (
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
     Route("POST", "/admin/reload", admin.reload, Scope.ADMIN),
-    Route("GET", "/", index.get_index, Scope.READ),
+    Route("POST", "/admin/models/load", admin.load_model, Scope.ADMIN),
+    Route("POST", "/admin/models/unload", admin.unload_model, Scope.ADMIN),
+    Route("GET", "/", session.opened_by_token(index.get_index), Scope.READ, page=True),
+    Route("POST", "/session", session.sign_in, Scope.READ, signs_in=True),
+    Route("GET", "/session", session.get_session, Scope.READ),
+    Route("DELETE", "/session", session.sign_out, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
-    Route("GET", "/docs", openapi.get_page, Scope.READ),
+    Route("GET", "/docs", openapi.get_page, Scope.READ, page=True),
     *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
 )
 
@@ -149,9 +158,16 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     def guard(request: web.Request, rule: Rule) -> None:
         require_place(request, table[rule])
 
-    app.middlewares.extend([boundary, access(scopes, authenticator, guard)])
+    forms = {rule: session.form for rule, route in table.items() if route.page}
+    signs_in = {rule for rule, route in table.items() if route.signs_in}
+    checked = access(scopes, authenticator, guard, forms, signs_in)
+    config = front.config
+    app.middlewares.extend([boundary, entry(config.access, config.server.host), checked])
     app.on_response_prepare.append(add_headers)
+    if config.access.cors_origins:
+        app.on_response_prepare.append(tell_origins(config.access))
     app[SERVICES] = front
+    app[SIGN_IN] = authenticator.sign_in
     make: Callable[[], Description] = _description
     app[DESCRIPTION] = make
     app[MEMORIES] = Memories(front.config.limits)

@@ -3,7 +3,7 @@
 from prometheus_client import Metric
 
 from supervisor.metrics.figures import Figures
-from supervisor.metrics.machine import of_machine, of_workers
+from supervisor.metrics.machine import of_machine, of_models, of_workers
 from supervisor.metrics.requests import of_requests
 from supervisor.metrics.series import gauge
 
@@ -12,6 +12,7 @@ def families(figures: Figures) -> list[Metric]:
     """All series, those without a value by their name and type only."""
     return [
         *of_requests(figures),
+        *of_models(figures),
         *of_workers(figures),
         *of_machine(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),

@@ -8,6 +8,7 @@ from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.ledger import ModelTotals
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.port import SpareStatus, WorkerStatus
 
 
@@ -36,3 +37,4 @@ class Figures(Struct, frozen=True, kw_only=True):
     restarts: Mapping[Reason, int]
     machine: Snapshot | None
     front_rss_bytes: int
+    models: Sequence[ModelState] = ()

@@ -6,6 +6,7 @@ from prometheus_client import Metric
 
 from supervisor.devices.snapshot import Device, Host
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelPhase
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.series import counter, gauge
@@ -71,6 +72,22 @@ def of_machine(figures: Figures) -> Iterator[Metric]:
             ([one.kind, one.subject], 1)
             for one in (figures.machine.alarms if figures.machine else ())
         ],
+    )
+
+
+def of_models(figures: Figures) -> Iterator[Metric]:
+    """The served models, in memory or not."""
+    yield gauge(
+        "model_state",
+        "1 for the state that the model is in.",
+        ["model", "state"],
+        [([row.name, state], row.state is state) for row in figures.models for state in ModelPhase],
+    )
+    yield counter(
+        "model_loads",
+        "Loads of a model's workers that were begun because it was wanted.",
+        ["model"],
+        [([row.name], row.n_loads) for row in figures.models],
     )
 
 

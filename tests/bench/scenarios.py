@@ -33,6 +33,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """A scenario. `slots` is each server's number of sequences; `shows` are the metrics of the
     table.
 
+    `neighbours` busy processes run beside the server once it is loaded.
+
     With `variants`, gpufc is compared with itself under several values of a configuration key, the
     first value as ours. `is_plain` scenarios can be repeated with llama-batched-bench.
     """
@@ -46,6 +48,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     play: Play = measure
     variants: tuple[str, tuple[str, ...]] | None = None
     is_plain: bool = False
+    neighbours: int = 0
 
 
 RATE = "output_tokens_per_s"
@@ -57,17 +60,28 @@ SPECULATION = ("speculation", ("ngram", "none"))
 
 
 def _streams(
-    name: str, streams: int, slots: int, requests: int, output: int, *, varied: bool = False
+    name: str,
+    streams: int,
+    slots: int,
+    requests: int,
+    output: int,
+    *,
+    prompt: int = 128,
+    varied: bool = False,
+    neighbours: int = 0,
 ) -> Scenario:
     length = f"{output // 4} to {output * 7 // 4}" if varied else str(output)
+    after = "" if prompt == 128 else f" after {prompt}"
+    beside = f", beside {neighbours} busy process" if neighbours else ""
     return Scenario(
         name=name,
-        says=f"{streams} stream{'s' if streams > 1 else ''}, {length} tokens each",
+        says=f"{streams} stream{'s' if streams > 1 else ''}, {length} tokens each{after}{beside}",
         slots=slots,
-        workload=Workload(prompt_tokens=128, output_tokens=output, varied=varied),
+        workload=Workload(prompt_tokens=prompt, output_tokens=output, varied=varied),
         bounds=Bounds(streams=streams, requests=requests),
         shows=(RATE, *FIRST, *GAPS),
-        is_plain=not varied,
+        is_plain=not varied and not neighbours,
+        neighbours=neighbours,
     )
 
 
@@ -77,6 +91,14 @@ SCENARIOS = {
         _streams("one", 1, 8, requests=3, output=128),
         _streams("eight", 8, 8, requests=16, output=128),
         _streams("sixteen", 16, 16, requests=32, output=64),
+        _streams("short1", 1, 8, requests=6, output=80, prompt=16),
+        _streams("short4", 4, 8, requests=16, output=80, prompt=16),
+        _streams("short8", 8, 8, requests=24, output=80, prompt=16),
+        _streams("short16", 16, 16, requests=48, output=80, prompt=16),
+        _streams("long1", 1, 4, requests=3, output=32, prompt=1500),
+        _streams("long4", 4, 4, requests=8, output=32, prompt=1500),
+        _streams("beside1", 1, 8, requests=3, output=96, neighbours=1),
+        _streams("beside8", 8, 8, requests=16, output=64, neighbours=1),
         _streams("varied8", 8, 8, requests=24, output=96, varied=True),
         Scenario(
             name="prefix8",

@@ -7,6 +7,7 @@ import uvloop
 from msgspec import Struct, structs
 
 from supervisor.bench.client import Api, Target
+from tests.bench import neighbours
 from tests.bench.rounds import Row, order
 from tests.bench.scenarios import Scenario
 from tests.bench.servers import Server, Setting, running
@@ -57,11 +58,11 @@ def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
 
 
 def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Row:
-    """Start a server, run the scenario, end the server."""
+    """Start a server, then its neighbours; run the scenario, end them all."""
     setting = structs.replace(plan.setting, slots=scenario.slots)
     workload = structs.replace(scenario.workload, seed=plan.seed + number)
     load = os.getloadavg()[0]
-    with running(server, setting) as alive:
+    with running(server, setting) as alive, neighbours.busy(scenario.neighbours):
         target = Target(url=alive.url, api=plan.api)
         before = alive.cpu_s()
         metrics, figures = uvloop.run(

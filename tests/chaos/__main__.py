@@ -17,6 +17,7 @@ from tests.chaos import (
     floods,
     hangs,
     headline,
+    many_models,
     matrix,
     modelled,
     never_loads,
@@ -107,6 +108,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.floods, lambda: floods.run(o.floods)),
         (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),
+        (o.models, lambda: many_models.run(o.models, o.seed)),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (
             o.real_matrix,

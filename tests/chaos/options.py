@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--floods", type=int, metavar="N", help="N kills under a flood of idle connections")
     add("--bodies", type=int, metavar="N", help="N times each kind of large body: the loop's lag")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
+    add("--models", type=int, metavar="S", help="S seconds of 3 models with memory for 2, kills")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 
     add = parser.add_argument_group("on the real model").add_argument

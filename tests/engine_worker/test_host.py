@@ -1,4 +1,8 @@
+import os
+import time
 from pathlib import Path
+
+import pytest
 
 from engine_worker import host
 
@@ -37,3 +41,31 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
     files = {"proc/self/cgroup": "0::/\n", "cgroup/cpu.max": "50000 100000\n"}
     assert host.usable_cores(*fake_system(tmp_path, files)) == 1
     assert host.usable_cores() >= 1
+
+
+def stat(busy: int, cpus: set[int]) -> str:
+    """/proc/stat with so many ticks on each core, half of them a hypervisor's."""
+    lines = [f"cpu{cpu} {busy // 2} 0 0 999 0 0 0 {busy - busy // 2} 0 0" for cpu in sorted(cpus)]
+    return "\n".join(["cpu 1 2 3 4 5 6 7 8 9 10", *lines, "cpu9999 7777 0 0 0 0 0 0 0", "intr 5"])
+
+
+def test_cores_used_by_others_are_what_this_process_did_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.times()
+    monkeypatch.setattr(os, "times", lambda: own)
+    cpus, ticks = os.sched_getaffinity(0), os.sysconf("SC_CLK_TCK")
+    (tmp_path / "stat").write_text(stat(1000, cpus))
+    use = host.CoreUse(tmp_path)
+    now = time.monotonic()
+    assert use.by_others(now) is None
+    (tmp_path / "stat").write_text(stat(1000 + 10 * ticks, cpus))
+    others, window_s = use.by_others(now + 20.0) or (None, None)
+    assert window_s == pytest.approx(20.0, abs=1.0)
+    assert others == pytest.approx(len(cpus) / 2, rel=0.1)
+
+
+def test_unreadable_figures_show_no_use(tmp_path: Path) -> None:
+    use = host.CoreUse(tmp_path)
+    others, _ = use.by_others(time.monotonic() + 5.0) or (None, None)
+    assert others == 0.0

@@ -139,7 +139,7 @@ class ControlServer:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so. It is asked after each message and each end."""
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
     async def joined(self) -> Peer:
@@ -171,7 +171,7 @@ class ControlServer:
         conn_id = uuid.uuid4().bytes
         self._parked[conn_id] = asyncio.get_running_loop().create_future()
         peer.send(RequestNewProxyConn(conn_id))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._parked[conn_id]
 
     def _new_task(self) -> str:

@@ -102,6 +102,11 @@ class FakeLlama:
     def llama_n_seq_max(self, context: Any) -> int:
         return int(context.n_seq_max)
 
+    def llama_n_threads(self, context: Any) -> int:
+        return 1
+
+    llama_n_threads_batch = llama_n_threads
+
     def llama_n_batch(self, context: Any) -> int:
         return int(context.n_batch)
 

@@ -55,6 +55,18 @@ def test_a_change_that_needs_more_than_a_reload_is_refused_with_all_that_was_wan
     assert "`upgrade` changes it" in upgrade
 
 
+def test_a_file_that_would_rename_the_model_is_refused_unless_it_has_a_name(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "gpufc.toml"
+    before = from_file(file, "model_path = 'a.gguf'")
+    reason = refusal(before, from_file(file, "model_path = 'b.gguf'"))
+    assert reason is not None
+    assert "`swap` keeps the" in reason
+    named = from_file(file, "model_path = 'a.gguf'\nmodel = 'm'")
+    assert refusal(named, from_file(file, "model_path = 'b.gguf'\nmodel = 'm'")) is None
+
+
 def test_a_table_that_comes_or_goes_is_refused(tmp_path: Path) -> None:
     wanted = from_file(tmp_path / "gpufc.toml", "[models.chat]\nmodel_path = 'x.gguf'")
     reason = refusal(values(), wanted)

@@ -254,6 +254,40 @@ def test_flags_mean_the_table_named_default_wherever_it_stands(tmp_path: Path) -
     assert (first.model, default.model) == ("first", None)
 
 
+def test_the_models_of_a_folder_have_the_shared_section(models: Path) -> None:
+    flags = {"n_ctx": "200", "models_dir": "/m"}
+    found = resolve(flags, {"GPUFC_KV_CELLS": "700"}, models)
+    assert (found.config.of_folder.n_ctx, found.config.of_folder.kv_cells) == (100, 500)
+    assert all(value.model != "" for value in found.values)
+
+
+def test_without_tables_flags_mean_the_models_of_a_folder_too(toml: Path) -> None:
+    flags = {"n_ctx": "200", "model": "mine", "model_path": "/m/mine.gguf", "models_dir": "/m"}
+    config = resolve(flags, {"GPUFC_KV_CELLS": "700"}, toml).config
+    of_folder = config.of_folder
+    assert (of_folder.n_ctx, of_folder.kv_cells) == (200, 700)
+    assert (of_folder.model, of_folder.model_path) == (None, None)
+    assert config.models["default"].model_path == "/m/mine.gguf"
+
+
+@pytest.mark.parametrize(
+    ("text", "preloaded"),
+    [
+        ("", {"default": True}),
+        ("preload = false", {"default": False}),
+        ("[models.a]\n[models.b]\n", {"a": False, "b": False}),
+        ("[models.a]\npreload = true\n[models.b]\npinned = true\n", {"a": True, "b": True}),
+    ],
+)
+def test_the_only_model_is_loaded_at_the_start(
+    tmp_path: Path, text: str, preloaded: dict[str, bool]
+) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text(text)
+    config = resolve(file=path).config
+    assert {name: config.is_preloaded(name) for name in config.models} == preloaded
+
+
 def test_each_models_value_knows_its_table(models: Path) -> None:
     found = {(v.model, v.key.name): str(v.source) for v in resolve(file=models).values}
     assert found["chat", "n_ctx"] == f"file {models} [models.chat]"
@@ -307,7 +341,7 @@ def test_the_home_folder_is_expanded_in_every_path(
     assert {key.name for key in paths} == {
         *("runtime_dir", "model_dirs", "model_path", "draft_model_path", "chat_template"),
         *("keys_file", "tls_cert", "tls_key", "tls_client_ca"),
-        *("client_id_file", "cert_chain_path"),
+        *("client_id_file", "cert_chain_path", "models_dir"),
     }
     file = tmp_path / "gpufc.toml"
     file.write_text('runtime_dir = "~/run"\n')

@@ -59,7 +59,7 @@ def keys(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    subprocess.run([str(SCRIPT), str(tmp_path)], check=True, capture_output=True, timeout=30)
+    subprocess.run([str(SCRIPT), str(tmp_path)], check=True, capture_output=True, timeout=60)
     key = keys(tmp_path, "add", "me")
     arguments = (
         *("--keys-file", f"{tmp_path}/keys.json", "--tls-cert", f"{tmp_path}/cert.pem"),
@@ -85,7 +85,7 @@ async def test_a_key_opens_the_front_until_it_is_revoked(guarded: Guarded) -> No
     assert not guarded.running.runtime.admin_token.exists()
     await asyncio.to_thread(keys, guarded.folder, "add", "reader", "--scope", "read")
     await asyncio.to_thread(keys, guarded.folder, "revoke", "me")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await guarded.status("/v1/models", guarded.key) != 401:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 

@@ -130,20 +130,27 @@ async def test_operators_see_the_session_leave_it_and_join_again(
 
 
 @pytest.mark.slow
-async def test_an_upgrade_hands_the_machines_place_over(
+async def test_tasks_live_through_two_upgrades_in_a_row(
     server: ControlServer, tmp_path: Path
 ) -> None:
-    with service(tmp_path / "run", environ=network(server)) as running:
-        await server.joined()
-        code, said = await command(running, "upgrade")
+    slow = {"GPUFC_MAX_CONCURRENT_REQUESTS": "4", "GPUFC_FAKE_SCRIPT": "step_ms=20"}
+    with service(tmp_path / "run", environ=network(server) | slow) as running:
+        peer = await server.joined()
+        prompts = [f"task {n}" for n in range(8)]
+        tasks = {p: server.complete(peer, p, max_tokens=400) for p in prompts}
+        await server.until(lambda: any(answer.chunks for answer in server.answers.values()))
         try:
-            assert code == 0, said
-            await server.joined()
-            peer = server.active[CLIENT_ID]
-            answer = server.answers[server.complete(peer, "hello", max_tokens=20)]
-            await answer.end()
-            require_whole(answer, "hello", 20)
-            assert len(server.logins) == 2
+            for n_logins in (2, 3):
+                code, said = await command(running, "upgrade")
+                assert code == 0, said
+                await server.until(lambda n=n_logins: len(server.logins) == n)
+                await server.joined()
+            last = server.complete(server.active[CLIENT_ID], "last", max_tokens=20)
+            for prompt, task_id in (tasks | {"last": last}).items():
+                async with asyncio.timeout(120):
+                    await server.answers[task_id].end()
+                require_whole(server.answers[task_id], prompt, 20 if prompt == "last" else 400)
+            assert len(server.logins) == 3
             assert running.status()["network"]["detail"] == ""
         finally:
             front = running.runtime.front_pid()

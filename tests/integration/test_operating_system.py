@@ -129,9 +129,9 @@ async def lives_through_deaths(running: Service, n_deaths: int) -> None:
             text = asyncio.create_task(stream(session, url, f"x{n}", max_tokens=60))
             await began_or_done(running, text)
             epoch = await asyncio.to_thread(running.kill_worker)
-            assert joined(await asyncio.wait_for(text, 30)) == fake_text(f"x{n}", 60)
+            assert joined(await asyncio.wait_for(text, 60)) == fake_text(f"x{n}", 60)
             await asyncio.to_thread(running.wait_epoch_after, epoch)
-            async with session.get(f"{url}/livez", timeout=aiohttp.ClientTimeout(5)) as response:
+            async with session.get(f"{url}/livez", timeout=aiohttp.ClientTimeout(60)) as response:
                 assert response.status == 200
 
 

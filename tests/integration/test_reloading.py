@@ -17,7 +17,8 @@ N_TOKENS = 60
 
 
 def configured(**keys: object) -> str:
-    return "".join(f"{key} = {value!r}\n" for key, value in keys.items()).replace("True", "true")
+    """A TOML file. JSON's values of these kinds are TOML's."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
 
 async def read_stream(
@@ -39,7 +40,8 @@ async def read_stream(
 
 async def test_limits_change_under_a_hundred_streams_and_none_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "gpufc.toml"
-    keys = {
+    keys: dict[str, object] = {
+        "reload_on_change": False,
         "max_concurrent_requests": N_STREAMS,
         "max_queue": 100,
         "fake_script": "step_ms=20",

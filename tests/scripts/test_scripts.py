@@ -25,7 +25,7 @@ def test_it_is_short_strict_and_executable(script: str) -> None:
 @pytest.mark.parametrize("script", [*SCRIPTS, "scripts/env"])
 def test_the_shell_can_read_it(script: str) -> None:
     shell = "bash" if script == ".ci/run" else "sh"
-    subprocess.run([shell, "-n", ROOT / script], check=True, timeout=30)
+    subprocess.run([shell, "-n", ROOT / script], check=True, timeout=60)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def run(project: Path, script: str, *args: str) -> list[str]:
     elsewhere.mkdir(exist_ok=True)
     result = subprocess.run(
         [project / "scripts" / script, *args],
-        capture_output=True, text=True, check=True, timeout=30, cwd=elsewhere,
+        capture_output=True, text=True, check=True, timeout=60, cwd=elsewhere,
         env={"PATH": os.environ["PATH"], "VIRTUAL_ENV": str(project / "venv")},
     )  # fmt: skip
     return result.stdout.splitlines()

@@ -16,18 +16,18 @@ class Held:
 
     def write(self, text: str) -> None:
         self.is_reached.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         self.texts.append(text)
 
 
 def test_texts_are_dropped_and_counted_once_it_moves_again() -> None:
     outlet, sink = Outlet(capacity=3), Held()
     outlet.put(sink.write, "0\n")
-    assert sink.is_reached.wait(10)
+    assert sink.is_reached.wait(60)
     for number in range(1, 9):
         outlet.put(sink.write, f"{number}\n")
     sink.go.set()
-    outlet.close(10)
+    outlet.close(60)
     dropped = "5 lines were dropped: the output was held up\n"
     assert sink.texts == ["0\n", dropped, "1\n", "2\n", "3\n"]
 
@@ -50,7 +50,7 @@ def test_a_sink_that_fails_loses_its_own_text_only() -> None:
     outlet = Outlet()
     outlet.put(full, "lost\n")
     outlet.put(texts.append, "kept\n")
-    outlet.close(10)
+    outlet.close(60)
     assert texts == ["kept\n", "1 lines were dropped: the output was held up\n"]
 
 
@@ -59,6 +59,6 @@ def test_a_faulty_log_call_does_not_end_its_caller() -> None:
     outlet = Outlet()
     handler = OutletHandler(outlet, texts.append)
     handler.emit(logging.makeLogRecord({"name": "x", "msg": "%d", "args": ("no number",)}))
-    outlet.close(10)
+    outlet.close(60)
     assert len(texts) == 1
     assert texts[0].startswith("unprintable log record of x: ")

@@ -82,6 +82,7 @@ class FakeBackend:
         self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
     ) -> None:
         self._script = faults.script_of(config)
+        self._held = b"\1" * (self._script.hold_mb << 20)
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences

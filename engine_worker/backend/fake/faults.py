@@ -10,6 +10,7 @@ The script (`ModelConfig.fake_script`) is a comma separated list:
     load_short=1000      loading lacks that many bytes of memory
     fail_once_file=PATH  the three above happen only if PATH does not exist, and create it
     nan=1                all logits are NaN
+    hold_mb=64           the loaded model takes so much memory
     leak_kb=64           each decode keeps that much more memory
     window=32            tokens attend to so many before them, and each token that is computed in
                          one cache for all takes the cell of another slot that its window has passed
@@ -60,6 +61,7 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     load_short: int = 0
     fail_once_file: str = ""
     nan: int = 0
+    hold_mb: int = 0
     leak_kb: int = 0
     window: int = 0
     uncut: int = 0

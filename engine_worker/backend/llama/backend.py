@@ -22,6 +22,7 @@ from engine_worker.backend.llama.finders import HostFinder, host_finders
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.passes import computes_apart
+from engine_worker.backend.llama.team import Team
 from engine_worker.backend.port import Batch, LoadProgress, Logits
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
@@ -49,6 +50,7 @@ class LlamaBackend:
         self._embedder: LlamaEmbedder | None = None
         self._host_finders: tuple[HostFinder, ...] = ()
         self._n_outputs = self._n_computed = 0  # of the last pass
+        self._team: Team = loaded.team
         self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
         self._logits: Logits | None = None  # put together from two passes
         facts = self.facts
@@ -127,7 +129,7 @@ class LlamaBackend:
 
     def _decode(self, batch: Batch) -> None:
         self._n_outputs, self._n_computed = sum(batch.outputs), len(batch.outputs)
-        code = lc.llama_decode(self._context, self._batch.fill(batch))
+        code = self._team.decode(self._context, self._batch.fill(batch), self._n_computed)
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
         if code != 0:

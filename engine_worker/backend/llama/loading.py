@@ -22,6 +22,7 @@ from engine_worker.backend.llama.bindings import (
     ModelPointer,
     library_of,
 )
+from engine_worker.backend.llama.demand import ModelDemand
 from engine_worker.backend.llama.devices import list_devices
 from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.embedder_loading import (
@@ -29,25 +30,23 @@ from engine_worker.backend.llama.embedder_loading import (
     SecondContext,
     Shape,
     only_embedder,
-    shape_alone,
     shape_beside,
 )
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.backend.llama.team import Team, team_for
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.description import described
 from engine_worker.model_file.fingerprint import file_digest, fingerprint
 from engine_worker.model_file.gguf_header import (
-    GgufHeader,
     original_context,
     read_header,
 )
-from engine_worker.model_file.purpose import Purpose, pooling_of, purpose_of, require_served
+from engine_worker.model_file.purpose import pooling_of, require_served
 from engine_worker.placement import cells, layers
-from engine_worker.placement.footprint import footprint
 from gpufc.adapters import adapter_files
-from gpufc.config import FlashAttention, KvUnified, ModelConfig
+from gpufc.config import FlashAttention, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts, Pooling
 
@@ -66,6 +65,7 @@ class Loaded(Struct, frozen=True):
     context: ContextPointer
     new_embedder: Callable[[], LlamaEmbedder]
     adapters: LoadedAdapters
+    team: Team
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
     facts: ModelFacts
@@ -96,57 +96,9 @@ class Loader:
         self._adapters = adapter_files(config.adapters)
         self._header = read_header(Path(config.model_path))
         require_served(self._header, config.model_path)
-        self._generates = purpose_of(self._header) is Purpose.GENERATE
-        self._n_ctx_train = self._header.number(f"{self._header.architecture}.context_length")
-        self._n_ctx = _n_ctx(config, self._n_ctx_train)
-        self._alone: Shape | None = None
-        """The embedder's shape, where the model generates no text."""
-        if purpose_of(self._header) is not Purpose.GENERATE:
-            self._alone = shape_alone(self._header, self._n_ctx)
-        on_gpu, on_cpu = (self._flash_attention(on_gpu=on_gpu) for on_gpu in (True, False))
-        self._demand = layers.Demand(
-            model=footprint(self._header, config.cache_type_k, config.cache_type_v),
-            wish=self._wish(),
-            gpu_batch=self._sizes(on_gpu=True).one_pass,
-            cpu_batch=self._sizes(on_gpu=False).one_pass,
-            flash_on_gpu=on_gpu is not FlashAttention.OFF,
-            # llama.cpp's `auto` turns it off then: some operations would be on the other device
-            flash_in_parts=on_gpu is FlashAttention.ON,
-            flash_on_cpu=on_cpu is not FlashAttention.OFF,
-        )
-
-    def _flash_attention(self, *, on_gpu: bool) -> FlashAttention:
-        if self._alone is not None:
-            return self._alone.flash_attention(self._config, on_gpu=on_gpu)
-        return parameters.flash_attention(self._config, on_gpu=on_gpu)
-
-    def _wish(self) -> cells.Wish:
-        config, n_sequences, n_ctx = self._config, self._n_sequences, self._n_ctx
-        if self._alone is not None:
-            return cells.Wish(
-                n_ctx=self._alone.n_cells,
-                n_running=1,
-                n_sequences=N_INPUTS,
-                unified=KvUnified.TRUE,
-            )
-        return cells.Wish(
-            n_ctx=n_ctx,
-            n_running=max(1, n_sequences - config.cached_sequences),
-            n_sequences=n_sequences,
-            unified=config.kv_unified,
-            kv_cells=config.kv_cells,
-            most_shared=_most_shared(self._header, n_ctx),
-        )
-
-    def _sizes(self, *, on_gpu: bool) -> parameters.Sizes:
-        if self._alone is not None:
-            return parameters.Sizes(self._alone.n_tokens, self._alone.n_tokens)
-        return parameters.step_sizes(
-            self._config,
-            self._n_sequences,
-            on_gpu=on_gpu,
-            model_bytes=self._header.file_bytes,
-        )
+        self._model_demand = ModelDemand(config, self._header, n_sequences)
+        self._demand = self._model_demand.layers
+        self._n_ctx, self._alone = self._model_demand.n_ctx, self._model_demand.alone
 
     def load(self) -> Loaded:
         """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`
@@ -213,7 +165,8 @@ class Loader:
         _log_placement(facts)
         self._on_progress(1.0)
         embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
-        return Loaded(model, context, embedder, adapters, finders, vocabulary, facts)
+        team = team_for(self._lc, self._config, context, on_device=facts.asynchronous)
+        return Loaded(model, context, embedder, adapters, team, finders, vocabulary, facts)
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
@@ -262,7 +215,7 @@ class Loader:
             self._config,
             layout,
             self._n_sequences,
-            sizes=self._sizes(on_gpu=on_gpu),
+            sizes=self._model_demand.sizes(on_gpu=on_gpu),
             n_vocab=n_vocab,
             on_gpu=on_gpu,
             whole=whole,
@@ -289,7 +242,7 @@ class Loader:
             n_inputs=N_INPUTS,
             n_tokens=shape.n_tokens,
             pooling=pooling_of(self._header),
-            flash=self._flash_attention(on_gpu=n_layers > 0),
+            flash=self._model_demand.flash_attention(on_gpu=n_layers > 0),
             whole=self._is_whole(n_layers),
         )
         self._log.clear()
@@ -386,7 +339,7 @@ class Loader:
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
         config = self._config
-        flash = self._flash_attention(on_gpu=on_gpu)
+        flash = self._model_demand.flash_attention(on_gpu=on_gpu)
         if self._log.flash_attention is not None:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         found = (
@@ -397,26 +350,6 @@ class Loader:
         if original is None:
             return found
         return *found, "rope=long" if n_ctx_seq > original else "rope=short"
-
-
-def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
-    """The context of one request: at most what the model was trained on, and the shared cells."""
-    n_ctx = config.n_ctx
-    if 0 < n_ctx_train < n_ctx:
-        logger.warning("n_ctx_lowered from=%d to=%d reason=trained_context", n_ctx, n_ctx_train)
-        n_ctx = n_ctx_train
-    shared = config.kv_unified is not KvUnified.FALSE
-    if shared and config.kv_cells is not None and config.kv_cells < n_ctx:
-        logger.warning("n_ctx_lowered from=%d to=%d reason=kv_cells", n_ctx, config.kv_cells)
-        n_ctx = config.kv_cells
-    return n_ctx
-
-
-def _most_shared(header: GgufHeader, n_ctx: int) -> int | None:
-    """A context within the original one keeps the short factors, which suit it. Only the operator's
-    `kv_cells` may ask for more cells."""
-    original = original_context(header)
-    return None if original is None or n_ctx > original else original
 
 
 def _log_fewer_layers(before: int, after: int, reason: MemoryShort) -> None:

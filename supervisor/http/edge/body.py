@@ -11,6 +11,7 @@ from mmap import mmap
 from typing import TypeVar
 
 from aiohttp import web
+from msgspec import structs
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
@@ -20,6 +21,8 @@ from supervisor.http.edge.context import services
 from supervisor.http.edge.values import decode
 
 T = TypeVar("T")
+
+MAX_FORM_BYTES = 16_384
 
 Body = bytearray | mmap
 
@@ -92,6 +95,18 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
     finally:
         _free(body)
+
+
+async def read_form(request: web.Request) -> bytes:
+    """The small body of a page's form. Raises `RequestError`."""
+    limits, bodies = services(request).config.limits, request.app[BODIES]
+    limits = structs.replace(limits, max_body_bytes=MAX_FORM_BYTES)
+    if (request.content_length or 0) > MAX_FORM_BYTES:
+        raise _too_large(limits)
+    holding = request[HOLDING] = Holding(bodies.budget)
+    body = bytearray()
+    await _read(request, limits, holding, body)
+    return bytes(body)
 
 
 def release(request: web.Request) -> None:

@@ -18,6 +18,7 @@ from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import Principal
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
@@ -66,6 +67,35 @@ class Operator(Protocol):
         """Begin to read the configuration again and to apply it. A trial applies nothing."""
         ...
 
+    def load(self, model: str) -> Operation:
+        """Begin to load a model. Raises `ModelNotFound`."""
+        ...
+
+    def unload(self, model: str) -> Operation:
+        """Begin to unload a model, which ends its requests first. Raises `ModelNotFound`."""
+        ...
+
+
+class Models(Protocol):
+    """The served models as they are now (`supervisor.roster.shown.ShownModels`)."""
+
+    def state(self, model: str) -> ModelState:
+        """One of them, by its served name."""
+        ...
+
+    def note(self, model: str) -> str:
+        """What a client that waits for it is told; empty for one that is there."""
+        ...
+
+
+class Roster(Protocol):
+    """What requests may say about the memory (`supervisor.roster.roster.Roster`)."""
+
+    def keep_alive(self, model: str, seconds: float | None) -> None:
+        """Let a model stay for so long after its last request; negative: for ever; None changes
+        nothing."""
+        ...
+
 
 def _no_network() -> None:
     """For a front that has joined no network."""
@@ -84,6 +114,8 @@ class Services(Struct, frozen=True):
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
     tracer: Tracer | None = None
+    models: Models | None = None
+    roster: Roster | None = None
 
 
 SERVICES = web.AppKey("services", Services)

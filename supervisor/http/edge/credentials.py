@@ -6,8 +6,10 @@ from aiohttp import web
 
 from gpufc.errors import AuthenticationFailed
 from supervisor.access.ring import KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Principal
 from supervisor.http.edge.middleware import Authenticator
+from supervisor.http.edge.sign_in import SignIn
 
 KEY_HEADERS = ("x-api-key", "api-key")
 """Anthropic's and Azure's. OpenAI's clients send `Authorization: Bearer`."""
@@ -24,16 +26,21 @@ def presented(headers: Mapping[str, str]) -> list[str]:
     return [key.strip() for key in given if key.strip()]
 
 
-def by_keys(ring: KeyRing) -> Authenticator:
-    """Only a request with a key of the ring has a principal. The first known key counts."""
+def by_keys(ring: KeyRing, sessions: Sessions) -> Authenticator:
+    """Only a request with a key of the ring has a principal. The first known key counts, and
+    without any the browser's session."""
+    sign_in = SignIn(sessions, ring.identity, ring.holder)
 
     def identify(request: web.Request) -> Principal:
         given = presented(request.headers)
         if not given:
-            raise AuthenticationFailed(NO_KEY)
+            signed_in = sign_in.principal(request)
+            if signed_in is None:
+                raise AuthenticationFailed(NO_KEY)
+            return signed_in
         found = next(filter(None, map(ring.principal, given)), None)
         if found is None:
             raise AuthenticationFailed(WRONG_KEY)
         return found
 
-    return Authenticator(identify)
+    return Authenticator(identify, sign_in=sign_in)

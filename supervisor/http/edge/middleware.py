@@ -1,11 +1,13 @@
-"""The middleware of every request, in this order: its id and its errors, then its access.
+"""The middleware of every request: its id and its errors, first, and its access, last.
+
+Between them, `entry.py` looks at its host, address and origin.
 
 Deny by default: a route that is not in the table is refused even if it is registered.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -17,6 +19,7 @@ from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.edge import access_log
 from supervisor.http.edge.body import release
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
+from supervisor.http.edge.entry import CLIENT_ADDRESS
 from supervisor.http.edge.errors import (
     anthropic_error,
     error_response,
@@ -24,11 +27,17 @@ from supervisor.http.edge.errors import (
     shape_of,
 )
 from supervisor.http.edge.rules import client_id
+from supervisor.http.edge.sign_in import SignIn
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Rule = tuple[str, str]
 """Method and canonical path of a route."""
+
+Form = Callable[[RequestError, str], web.Response]
+"""Makes a sign-in form of a refusal and the path that was asked for."""
+
+SIGN_IN: web.AppKey[SignIn | None] = web.AppKey("sign_in")
 
 SERVER = "gpufc"
 """The `Server` header, without a version, which would help an attacker."""
@@ -41,11 +50,13 @@ class Authenticator(Struct, frozen=True):
     """Names the principal of a request.
 
     `identify` raises `AuthenticationFailed` for a request that gets none. `remedy` tells an
-    anonymous client how to get more rights; it ends the message of a 401.
+    anonymous client how to get more rights; it ends the message of a 401. With `sign_in`, browsers
+    may exchange their credentials for a session.
     """
 
     identify: Callable[[web.Request], Principal]
     remedy: str = ""
+    sign_in: SignIn | None = None
 
 
 OPEN_ACCESS = Authenticator(lambda _request: ANONYMOUS)
@@ -89,9 +100,15 @@ async def add_headers(request: web.BaseRequest, response: web.StreamResponse) ->
 
 def _told_apart(principal: Principal, request: web.Request) -> Principal:
     """Anonymous clients are told apart by their address."""
-    if not principal.is_anonymous or not request.remote:
+    address = request[CLIENT_ADDRESS]
+    if not principal.is_anonymous or not address:
         return principal
-    return structs.replace(principal, address=request.remote)
+    return structs.replace(principal, address=address)
+
+
+def _takes_pages(request: web.Request) -> bool:
+    accepted = request.headers.get("Accept", "*/*")
+    return "text/html" in accepted or "*/*" in accepted
 
 
 def _refusal(principal: Principal, scope: Scope, remedy: str) -> RequestError:
@@ -105,9 +122,22 @@ def access(
     rules: Mapping[Rule, Scope | None],
     authenticator: Authenticator,
     guard: Callable[[web.Request, Rule], None],
+    forms: Mapping[Rule, Form],
+    signs_in: Container[Rule],
 ) -> Middleware:
     """Lets a request through if the table allows its principal the route, and `guard` does not
-    raise. The body is unread then."""
+    raise. The body is unread then.
+
+    A browser that is refused one of `forms` gets its form. A route of `signs_in` has its
+    credentials in its body, and its handler refuses."""
+
+    def allowed(request: web.Request, scope: Scope) -> Principal:
+        # a connection may bring its principal; its requests' headers mean nothing here then
+        known: Principal | None = getattr(request.protocol, "principal", None)
+        principal = known or authenticator.identify(request)
+        if not principal.may(scope):
+            raise _refusal(principal, scope, authenticator.remedy)
+        return principal
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -120,12 +150,13 @@ def access(
         if rule not in rules:
             raise NotFound(f"There is no route {request.method} {request.path}")
         scope = rules[rule]
-        if scope is not PUBLIC:
-            # a connection may bring its principal; its requests' headers mean nothing here then
-            known: Principal | None = getattr(request.protocol, "principal", None)
-            principal = known or authenticator.identify(request)
-            if not principal.may(scope):
-                raise _refusal(principal, scope, authenticator.remedy)
+        if scope is not PUBLIC and rule not in signs_in:
+            try:
+                principal = allowed(request, scope)
+            except (AuthenticationFailed, PermissionDenied) as err:
+                if rule in forms and _takes_pages(request):
+                    return forms[rule](err, request.path)
+                raise
             request[PRINCIPAL] = _told_apart(principal, request)
         guard(request, rule)
         return await handler(request)

@@ -5,7 +5,7 @@ ordinary answer; after it, an event of the stream. A silent stream is kept alive
 with its dialect's last words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web
@@ -81,9 +81,11 @@ async def send_stream(
     encoder: EventEncoder,
     limits: LimitsConfig,
     headers: Mapping[str, str],
+    note: Callable[[], str] = lambda: "",
 ) -> web.StreamResponse:
     """Send everything, with further `headers`. Raises a `RequestError` that comes before them.
 
+    `note` says what a silent stream waits for. It stands in comments, where the dialect has them.
     While a client does not read, its text accumulates in the log. The call is cancelled when the
     client leaves; the caller decides about the request.
     """
@@ -92,7 +94,10 @@ async def send_stream(
     await response.prepare(request)
     try:
         while not stream.done:
-            await response.write(encoder.waiting() if events is None else encoder.events(events))
+            if events is None:
+                await response.write(_noted(encoder.waiting(), note()))
+            else:
+                await response.write(encoder.events(events))
             events = await stream.next(limits.keepalive_comment_s)
         end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:
@@ -101,3 +106,10 @@ async def send_stream(
         end = encoder.error(from_exception(exc, request))
     await response.write_eof(end)
     return response
+
+
+def _noted(waiting: bytes, note: str) -> bytes:
+    """A keep-alive with a note in it, if it is a comment and there is one."""
+    if not note or not waiting.startswith(b":"):
+        return waiting
+    return f": {' '.join(note.split())}\n\n".encode()

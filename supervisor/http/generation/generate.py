@@ -146,7 +146,16 @@ async def _send(
     encoder = dialect.encoder(exchange)
     if isinstance(reader, DurableReader):
         encoder = numbered(encoder, reader)
-    return await send_stream(request, reader, encoder, services(request).config.limits, headers)
+    front, served = services(request), stream.request.model
+    shown = front.models
+    return await send_stream(
+        request,
+        reader,
+        encoder,
+        front.config.limits,
+        headers,
+        note=lambda: "" if shown is None else shown.note(served),
+    )
 
 
 def _exchange(

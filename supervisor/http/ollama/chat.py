@@ -83,6 +83,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
                 done_reason=reason,
             )
         )
+    life.keep(front, model, body.keep_alive)
     fields = ChatFields(
         messages=messages_of(body.messages),
         tools=body.tools,

@@ -59,6 +59,7 @@ async def generate_text(request: web.Request) -> web.StreamResponse:
             )
         )
     _refuse(body)
+    life.keep(front, model, body.keep_alive)
     fields, asked = _asked(front, body)
     return await generate(request, fields, asked, GenerateDialect())
 

@@ -55,8 +55,7 @@ Think = bool | str
 class OllamaFields(Struct, kw_only=True):
     """The fields that `/api/chat` and `/api/generate` share. A null is as good as absent.
 
-    `stream` is true by default. `keep_alive` may have any form: it matters only where a model is to
-    be unloaded.
+    `stream` is true by default. `keep_alive` may have any form (`life.seconds_of`).
     """
 
     model: str | None = None

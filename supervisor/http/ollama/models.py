@@ -1,14 +1,17 @@
 """`GET /api/tags`, `/api/ps`, `/api/version` and `POST /api/show`."""
 
+import time
 from typing import Any
 
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from gpufc.facts import ModelFacts
+from supervisor.fleet.model_state import LOADED, ModelState
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Services, json_response, services
 from supervisor.http.generation.loaded import loaded
+from supervisor.http.generation.model_states import state_of
 from supervisor.http.ollama.answers import written
 from supervisor.http.ollama.details import (
     Details,
@@ -24,7 +27,7 @@ VERSION = "0.32.0"
 """The version of Ollama whose API this is. Clients refuse older ones than they were written for."""
 
 NEVER = "2999-12-31T00:00:00+00:00"
-"""When a served model is unloaded. Later years overflow in some clients' clocks."""
+"""When a model that stays is unloaded. Later years overflow in some clients' clocks."""
 
 
 NO_DIGEST = "0" * 64
@@ -93,11 +96,12 @@ async def list_loaded(request: web.Request) -> web.Response:
     front = services(request)
     found = []
     for name in front.fleet.models():
-        facts = front.dispatcher.facts(name)
-        if facts is not None:
+        facts, now = front.dispatcher.facts(name), state_of(front, name)
+        if facts is not None and now.state in LOADED:
             found.append(
                 LoadedModel(
                     **_tag(front, name),
+                    expires_at=_expires_at(now),
                     size_vram=facts.device_bytes,
                     context_length=facts.n_ctx,
                 )
@@ -118,13 +122,17 @@ async def version(_request: web.Request) -> web.Response:
     return json_response(Version())
 
 
+def _expires_at(now: ModelState) -> str:
+    return NEVER if now.expires_in_s is None else written(time.time() + now.expires_in_s)
+
+
 def _tag(front: Services, name: str) -> dict[str, Any]:
     facts = front.dispatcher.facts(name)
     return {
         "name": tagged(name),
         "model": tagged(name),
         "modified_at": _modified_at(front, facts),
-        "size": facts.model_bytes if facts else 0,
+        "size": facts.model_bytes if facts else state_of(front, name).size_bytes,
         "digest": facts.fingerprint if facts else NO_DIGEST,
         "details": details(facts),
     }

@@ -15,6 +15,7 @@ from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Operator, json_response, services
+from supervisor.http.generation.model_states import state_of
 from supervisor.http.service.stats import worker_rows
 
 
@@ -65,6 +66,34 @@ async def reload(request: web.Request) -> web.Response:
     changed = "would_reload" if asked.dry_run else "reloaded"
     status = changed if reloading.changes else "unchanged"
     return json_response({"status": status, "changes": rows(reloading.changes)})
+
+
+class ModelRequest(Struct, frozen=True):
+    """The argument of `gpufc-supervisor load` and `unload`."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+async def load_model(request: web.Request) -> web.Response:
+    """Load a model: answers when it is ready."""
+    model = await _model_of(request)
+    await _operator(request).load(model).wait()
+    return json_response(state_of(services(request), model))
+
+
+async def unload_model(request: web.Request) -> web.Response:
+    """Unload a model: answers when its requests and its workers have ended."""
+    model = await _model_of(request)
+    await _operator(request).unload(model).wait()
+    return json_response(state_of(services(request), model))
+
+
+async def _model_of(request: web.Request) -> str:
+    """The served name that the path or the body means. Raises `ModelNotFound`."""
+    named = request.match_info.get("model")
+    if named is None:
+        named = (await read_json(request, ModelRequest)).model
+    return services(request).fleet.resolve(named)
 
 
 def allowed_model(given: str, config: Config, served: Collection[str] = ()) -> Path:

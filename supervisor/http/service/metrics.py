@@ -10,6 +10,7 @@ import gpufc
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.fleet.process import rss_bytes_of
 from supervisor.http.edge.context import Services, services
+from supervisor.http.generation.model_states import state_of
 from supervisor.metrics.figures import AdapterUsage, Figures
 
 
@@ -40,6 +41,7 @@ def figures_of(front: Services) -> Figures:
         restarts=fleet.restarts_total,
         machine=front.devices.snapshot() if front.devices else None,
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        models=[state_of(front, model) for model in models],
     )
 
 

@@ -10,6 +10,7 @@ import gpufc
 from supervisor.devices.snapshot import Host
 from supervisor.fleet.port import WorkerStatus
 from supervisor.http.edge.context import Services, json_response, services
+from supervisor.http.generation.model_states import state_of
 
 
 async def get_stats(request: web.Request) -> web.Response:
@@ -30,6 +31,7 @@ def document(front: Services) -> dict[str, Any]:
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
         "network": msgspec.to_builtins(front.network()),
+        "models": model_rows(front),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
@@ -44,6 +46,11 @@ def document(front: Services) -> dict[str, Any]:
             "resume_gap_seconds": _plain(ledger.resume_gap.percentiles()),
         },
     }
+
+
+def model_rows(front: Services) -> list[dict[str, Any]]:
+    """A row for each served model, loaded or not, as plain data."""
+    return [msgspec.to_builtins(state_of(front, model)) for model in front.fleet.models()]
 
 
 def worker_rows(front: Services) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def test_a_busy_worker_reads_the_vocabulary_once_it_is_idle(
     wait_for(lambda: gated.looks > 2)
     assert not warmed.is_set()
     gated.is_idle = True
-    assert warmed.wait(30)
+    assert warmed.wait(60)
 
 
 def test_a_sequence_waits_for_what_else_it_needs(gated: Gated) -> None:

@@ -24,7 +24,7 @@ from gpufc.protocol import (
 )
 
 EPOCH = Epoch(1)
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class BlockingBackend(FakeBackend):

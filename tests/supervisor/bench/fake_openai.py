@@ -54,7 +54,7 @@ class FakeOpenai:
 
     async def wait_for_running(self, n_requests: int) -> None:
         """Until so many are being answered at once."""
-        async with self._changed, asyncio.timeout(30):
+        async with self._changed, asyncio.timeout(60):
             await self._changed.wait_for(lambda: self.running >= n_requests)
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:

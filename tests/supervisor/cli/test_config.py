@@ -67,14 +67,29 @@ def test_check_names_the_file_that_would_be_served(models: Path) -> None:
     assert result.stdout == f"fine: would serve {models.parent / 'm.gguf'}\n"
 
 
-def test_several_models_are_refused_with_the_way_out(models: Path) -> None:
-    models.write_text(models.read_text() + "[models.second]\n")
+def test_several_models_are_served(models: Path) -> None:
+    second = files.gguf(models.parent / "second.gguf")
+    models.write_text(models.read_text() + f'[models.second]\nmodel_path = "{second}"\n')
     result = config("check", "--config", str(models))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"fine: would serve {models.parent / 'm.gguf'}, {second}\n"
+
+
+def test_two_models_of_one_name_are_refused(models: Path) -> None:
+    models.write_text(models.read_text() + "[models.default]\n")
+    result = config("check", "--config", str(models), "--model", "my chat")
     assert result.exit_code == USAGE
     (line,) = result.stderr.splitlines()
-    for word in ("2 models", "[models.my chat]", "[models.second]", "--runtime-dir", "--port"):
-        assert word in line
-    assert config("show", "--config", str(models)).exit_code == 0
+    assert "[models.my chat] and [models.default]" in line
+
+
+def test_a_folder_of_models_is_enough(tmp_path: Path) -> None:
+    result = config("check", "--models-dir", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"fine: would serve the models in {tmp_path}\n"
+    result = config("check", "--models-dir", str(tmp_path / "nothing"))
+    assert result.exit_code == USAGE
+    assert "is not a folder" in result.stderr
 
 
 def test_a_models_wrong_file_is_named_with_its_table(models: Path) -> None:

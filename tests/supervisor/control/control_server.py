@@ -36,12 +36,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
 
     def end() -> None:
         with suppress(RuntimeError):  # it has ended already, and its loop is closed
             loop.call_soon_threadsafe(ending.set)
-        thread.join(10)
+        thread.join(60)
 
     yield front, path, end
     end()

@@ -5,10 +5,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from gpufc import settings
 from gpufc.errors import NotFound, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
+from supervisor.fleet.model_state import ModelPhase, ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange, OnReplacement, Replacement, ReplacementStage
 
@@ -25,6 +28,12 @@ def worker(**changes: Any) -> dict[str, Any]:
         "devices": [["CPU", "A processor", "cpu", 1 << 30, 2 << 30]],
     }  # fmt: skip
     return row | changes
+
+
+def model(**changes: Any) -> dict[str, Any]:
+    name = worker()["model"]
+    made = ModelState(name=name, state=ModelPhase.READY, size_bytes=1 << 30, host_bytes=2 << 30)
+    return dict(msgspec.to_builtins(made)) | changes
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -44,6 +53,7 @@ def document(**changes: Any) -> dict[str, Any]:
             "prompt_total": 100, "prompt_cached_total": 0, "generated_total": 1234,
             "generated_per_second": 45.6,
         },
+        "models": [model()],
         "workers": [worker()],
         "host": {
             "cpu_percent": 12.0, "memory_total_bytes": 8 << 30,

@@ -100,7 +100,7 @@ def test_a_client_that_hangs_up_stops_nothing(server: Server) -> None:
     assert front.replacing is not None
     loop = front.replacing.task.get_loop()
     loop.call_soon_threadsafe(front.goes_on.set)
-    wait_for(front.replacing.task.done, 5)
+    wait_for(front.replacing.task.done)
     assert not front.replacing.task.cancelled()
 
 

@@ -356,7 +356,7 @@ async def whole_texts(stream: ResponseStream) -> list[str]:
     return [choice.text for choice in await stream.complete()]
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Let the loop run until something is so."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - any object's state, which has no event

@@ -566,7 +566,7 @@ async def test_draining_refuses_new_work_and_waits_for_the_old() -> None:
     assert not await front.dispatcher.wait_idle(0.01)
     worker.auto = True
     worker.go()
-    assert await front.dispatcher.wait_idle(5)
+    assert await front.dispatcher.wait_idle(60)
     assert await whole_texts(stream) == [text_of("hello")]
 
 

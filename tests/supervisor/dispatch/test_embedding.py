@@ -155,7 +155,7 @@ async def test_inputs_wait_for_the_first_worker_but_not_for_ever() -> None:
     late = front.embed("late")
     await until(front.n_waiting)
     now[0] = MAX_OUTAGE_S + 1
-    front.dispatcher._look_again(front.dispatcher._group(MODEL))
+    front.dispatcher._outages._look_again(front.dispatcher._group(MODEL))
     with pytest.raises(EngineUnavailable):
         await late
 
@@ -361,7 +361,7 @@ async def test_a_front_that_stops_waits_for_embeddings_and_takes_no_new_ones() -
     answer = front.embed(*["text"] * 500)
     await until(lambda: len(embeds(worker)) == OPEN_PIECES)
     front.dispatcher.drain()
-    idle = asyncio.create_task(front.dispatcher.wait_idle(30.0))
+    idle = asyncio.create_task(front.dispatcher.wait_idle(60.0))
     with pytest.raises(Overloaded):
         await front.embed("late")
     worker.answers_embed = True

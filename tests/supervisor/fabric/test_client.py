@@ -256,3 +256,28 @@ async def test_a_request_for_a_connection_before_the_login_is_ignored() -> None:
             peer.send(RequestNewProxyConn(bytes(16)))
             await until(lambda: joined.client._ignored)
             assert joined.client.status().connections == 0
+
+
+async def test_tasks_outlive_a_session_that_is_handed_over(server: ControlServer) -> None:
+    async with machine(server, slots=1) as old:
+        old.worker.auto = False
+        peer = await server.joined()
+        running, waiting = (server.complete(peer, name, max_tokens=5) for name in ("one", "two"))
+        await until(lambda: old.worker.active and old.client.status().tasks_waiting)
+        old.worker.step()
+        await server.until(lambda: server.answers[running].chunks)
+        await old.client.hand_over()
+        assert old.client.status().phase is Phase.OFF
+        await server.until(lambda: not server.active)
+        old.worker.auto = True
+        old.worker.go()
+        async with machine(server):
+            await server.joined()
+            for task_id in (running, waiting):
+                answer = server.answers[task_id]
+                await answer.end()
+                assert [chunk.seq for chunk in answer.chunks] == [*range(len(answer.chunks))]
+                assert (answer.chunks[-1].done, answer.chunks[-1].error) == (True, None)
+            await until(lambda: old.client.n_kept == 0)
+            assert [login.client_id for login in server.logins] == [CLIENT_ID] * 2
+            assert CLIENT_ID in server.active

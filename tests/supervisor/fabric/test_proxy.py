@@ -50,7 +50,7 @@ class User:
             f"Content-Length: {len(data)}\r\n\r\n".encode()
             + data
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
             found = await self.reader.readexactly(int(fields["content-length"]))
@@ -58,7 +58,7 @@ class User:
 
     async def ended(self) -> bool:
         """Whether the machine has closed the connection, once it has."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return not await self.reader.read()
 
     def leave(self) -> None:

@@ -220,21 +220,21 @@ class Bench:
 
     async def until_changed(self, holds: Callable[[], object]) -> None:
         """Wait for a condition of the place."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not holds():
                 await self.place.wait_changed(self.place.n_changes)
 
     async def restart(self, *, now: bool = False) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.replacer.restart(now=now, tell=self.told.append)
 
     async def swap(self, path: str = "/new", **change: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.replacer.swap(ModelChange(model_path=path, **change), tell=self.told.append)
 
     async def close(self) -> None:
         self.place.request_stop(now=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.place.wait_stopped()
         await self.place.close()
 

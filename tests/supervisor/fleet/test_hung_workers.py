@@ -128,7 +128,7 @@ async def records(started: Started, n: int) -> list[CrashRecord]:
     store = CrashStore(started.runtime.path)
 
     def wait() -> list[CrashRecord]:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while len(found := store.list()) < n and time.monotonic() < until:
             time.sleep(0.02)
         return [store.load(summary.id) for summary in found]

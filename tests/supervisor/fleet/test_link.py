@@ -61,7 +61,7 @@ class Bench:
         return peer
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 - a link's counters wake no task
                 await asyncio.sleep(0.001)
 

@@ -70,7 +70,7 @@ class Bench:
         self.runner.post(ev.StartRequested())
 
     async def until(self, state: WorkerState, epoch: int = 1) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.runner.wait_until(
                 lambda: self.life.state is state and self.life.epoch == epoch
             )
@@ -204,7 +204,7 @@ async def test_a_defect_ends_the_worker_and_is_told(
 ) -> None:
     link = await bench.up()
     bench.runner.post(ev.StartRequested())  # illegal: it runs
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await bench.runner.wait_until(lambda: False)
     assert bench.listener.calls == ["ready 1", "lost 1"]
     assert bench.listener.lost[0].reason is Reason.INTERNAL_ERROR

@@ -29,7 +29,7 @@ WAITS = (sys.executable, CHILD, "ready")
 DIES = (sys.executable, "-c", "raise SystemExit(3)")
 
 
-async def eventually(holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+async def eventually(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for a condition that no event tells."""
     until = time.monotonic() + timeout_s
     while not holds():

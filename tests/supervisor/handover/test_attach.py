@@ -62,7 +62,7 @@ class Peer:
         self._news.set()
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not holds():
                 self._news.clear()
                 await self._news.wait()
@@ -131,7 +131,7 @@ class Pair:
         self.first.link.send(Attach(FIRST, SECOND, second.link.endpoint, second.token))
 
     async def until_gone(self) -> tuple[int, int]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.gone.wait()
         return self.exits[0]
 
@@ -225,7 +225,7 @@ async def test_an_adopted_process_tells_how_it_ended(
         pair.second.link.send(Shutdown(SECOND))
     else:
         adopted.signal(number)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await gone.wait()
     assert told == [seen]
     assert await pair.until_gone() == seen
@@ -282,7 +282,7 @@ async def test_it_outlives_its_parent_as_long_as_the_pipe_is_held(
             await second.until(lambda: len(second.of(Heartbeat)) >= beats + 3)
             assert not gone.is_set()
             os.close(tether)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await gone.wait()
     finally:
         asyncio.get_running_loop().remove_reader(pidfd)

@@ -1,6 +1,6 @@
 """Conversations as agents send them, and as the worker gets them."""
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from gpufc.chat import ChatMessage, ToolCall
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.history import history
 from supervisor.http.generation.tools import offered
+from tests.growth import assert_linear
 
 
 def read(*messages: dict[str, Any], **fields: Any) -> ChatFields:
@@ -117,16 +118,18 @@ TOOLS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_turn_of_many_calls_and_results_takes_no_time() -> None:
+def test_a_turn_of_many_calls_and_results_is_read_in_linear_time() -> None:
     """All of it is read in the event loop."""
-    calls = [call("f", f"c{number}") for number in range(1000)]
-    results = [
-        {"role": "tool", "tool_call_id": f"c{at % 1000}", "content": "x"} for at in range(4000)
-    ]
-    body = read({"role": "assistant", "tool_calls": calls}, *results)
-    began = time.thread_time()
-    history(body.messages)
-    assert time.thread_time() - began < 0.2
+
+    def turn(n: int) -> Callable[[], object]:
+        calls = [call("f", f"c{number}") for number in range(n)]
+        results = [
+            {"role": "tool", "tool_call_id": f"c{at % n}", "content": "x"} for at in range(4 * n)
+        ]
+        body = read({"role": "assistant", "tool_calls": calls}, *results)
+        return lambda: history(body.messages)
+
+    assert_linear(turn, 100)
 
 
 def test_functions_are_offered_in_the_form_of_templates() -> None:

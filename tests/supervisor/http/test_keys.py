@@ -15,6 +15,7 @@ from gpufc.protocol import Generate
 from supervisor.access import store
 from supervisor.access.keys import Key, KeyList, digest
 from supervisor.access.ring import LOOK_S, KeyRing
+from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.http import routes
@@ -40,7 +41,7 @@ class Keyed:
         self.put(*keys)
         ring = KeyRing(path, clock=self.clock, wall=self.wall)
         config = Config(admission=AdmissionConfig(max_concurrent_requests=4))
-        self.service = Service(config, authenticator=by_keys(ring))
+        self.service = Service(config, authenticator=by_keys(ring, Sessions(b"secret", self.wall)))
 
     def put(self, *keys: Key) -> None:
         store.change(self.path, lambda _known: KeyList(keys))
@@ -90,7 +91,7 @@ async def test_each_scope_reaches_its_routes_only(
     monkeypatch.setattr(routes, "ROUTES", stubs)
     headers = {"Authorization": f"Bearer {held}"} if held else {}
     async with keyed(tmp_path, *EACH.values()) as made:
-        for route in ROUTES:
+        for route in (route for route in ROUTES if not route.signs_in):
             for path in spellings(re.sub(r"\{[^}]*\}", "x", route.path)):
                 answer = await made.ask(route.method, path, headers)
                 if route.scope in ALLOWED[held]:
@@ -247,14 +248,14 @@ async def test_sequences_at_once_are_freed_when_they_end(tmp_path: Path) -> None
         made.worker.auto = False
         dispatcher = made.service.dispatcher
         running = asyncio.create_task(made.complete("a", n=2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not dispatcher.occupancy.running:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
         refused = await made.complete("a")
         assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
         assert int(refused.headers["Retry-After"]) >= 1
         running.cancel()
-        assert await dispatcher.wait_idle(5.0)
+        assert await dispatcher.wait_idle(60.0)
         made.worker.auto = True
         assert (await made.complete("a", n=2)).status == 200
         too_many = await made.complete("a", n=3)

@@ -342,14 +342,14 @@ async def test_a_slow_header_is_cut_off() -> None:
     async with running(LimitsConfig(header_timeout_s=0.05)) as service:
         reader, writer = await asyncio.open_connection(*service.address)
         writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
 async def test_an_idle_connection_is_closed_in_time() -> None:
     async with running(LimitsConfig(keepalive_timeout_s=0.05)) as service:
         reader, writer = await asyncio.open_connection(*service.address)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
@@ -360,7 +360,7 @@ async def test_a_stalled_body_is_cut_off() -> None:
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: 100\r\n\r\n{"
         )
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 60)
         assert answer.startswith(b"HTTP/1.1 408")
         writer.close()
 
@@ -371,7 +371,7 @@ async def test_a_stalled_body_is_cut_off() -> None:
 async def test_what_is_no_http_gets_the_same_kind_of_answer(service: Service, data: bytes) -> None:
     reader, writer = await asyncio.open_connection(*service.address)
     writer.write(data + b"\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 60)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b" 400 " in head.split(b"\r\n")[0]
     assert b"X-Request-Id" in head

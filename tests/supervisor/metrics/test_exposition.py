@@ -13,6 +13,7 @@ from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.durations import TIME_TO_FIRST_TOKEN
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.model_state import ModelPhase, ModelState
 from supervisor.fleet.port import SpareState, SpareStatus
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.exposition import exposition
@@ -51,6 +52,8 @@ CONTRACT = {
     "gpufc_num_requests_running": ("gauge", {"model"}),
     "gpufc_num_requests_waiting": ("gauge", {"model"}),
     "gpufc_kv_cache_usage_ratio": ("gauge", {"model", "worker"}),
+    "gpufc_model_state": ("gauge", {"model", "state"}),
+    "gpufc_model_loads": ("counter", {"model"}),
     "gpufc_worker_state": ("gauge", {"model", "worker", "state"}),
     "gpufc_gpu_utilization_ratio": ("gauge", DEVICE_LABELS),
     "gpufc_gpu_memory_used_bytes": ("gauge", DEVICE_LABELS),
@@ -105,6 +108,7 @@ def figures() -> Figures:
             alarms=(Alarm(kind=AlarmKind.HOT, subject="cuda0", text="hot", since=1.0),),
         ),
         front_rss_bytes=6,
+        models=[ModelState(name=MODEL, state=ModelPhase.READY, n_loads=3)],
     )
 
 

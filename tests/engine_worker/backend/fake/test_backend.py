@@ -216,7 +216,7 @@ def _meet(fault: str) -> None:
 def test_faults_that_end_or_hang_the_process(fault: str, exit_code: int | None) -> None:
     child = multiprocessing.get_context("spawn").Process(target=_meet, args=(fault,))
     child.start()
-    child.join(2.0 if exit_code is None else 30.0)
+    child.join(2.0 if exit_code is None else 60.0)
     assert child.exitcode == exit_code
     child.kill()
     child.join()

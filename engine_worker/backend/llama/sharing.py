@@ -1,0 +1,103 @@
+"""How many threads compute a pass while other processes use the cores. Pure.
+
+llama.cpp's threads wait for each other some hundred times in a pass. While one of them has no core,
+all wait: on two cores with one other busy process, two threads take several times as long as one
+(NOTES.md). So while others use the cores, passes are computed with several numbers of threads in
+turn, and the fastest number stays until it is time to look again.
+"""
+
+from bisect import bisect_left
+
+from msgspec import Struct, field
+
+CROWDED_FROM = 0.5
+"""Cores that other processes use, beyond those that this one leaves free, from which on they
+compete with its threads."""
+
+CROWDED_UNTIL = 0.35
+
+AGREEING_S = 0.5
+"""Seconds in which all windows have to agree: a short burst is over before anything is tried."""
+
+TRIES = 4
+"""Passes with each number of threads before one is chosen."""
+
+FIRST_STAY, LONGEST_STAY = 64, 1024
+"""Passes with the chosen number before all are tried again; twice as many each time that the choice
+is the same."""
+
+_SIZES = (1, 4, 16, 64, 256)
+"""Passes of at most so many tokens are compared with each other."""
+
+
+class _Trial(Struct):
+    """Passes of one size: their seconds by number of threads, while `chosen` is None; then how many
+    are `left` until the next trial. `stay` is how many there were at first."""
+
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    chosen: int | None = None
+    chosen_before: int | None = None
+    stay: int = FIRST_STAY
+    left: int = 0
+
+
+class SharedCores:
+    """Chooses a number of threads from 1 to `n_threads`, on a machine of `n_cores`."""
+
+    def __init__(self, n_threads: int, n_cores: int) -> None:
+        self._n_threads = n_threads
+        self._n_spare = max(0, n_cores - n_threads)
+        self._competing = 0.0
+        self._agreeing_s = 0.0
+        self._trials: dict[int, _Trial] = {}
+        self.is_crowded = False
+
+    def used(self, others: float, window_s: float) -> None:
+        """Other processes used so many cores in the last window."""
+        self._competing = others - self._n_spare
+        is_crowded = self._competing >= (CROWDED_UNTIL if self.is_crowded else CROWDED_FROM)
+        self._agreeing_s = 0.0 if is_crowded == self.is_crowded else self._agreeing_s + window_s
+        if self._agreeing_s >= AGREEING_S:
+            self.is_crowded, self._agreeing_s = is_crowded, 0.0
+            self._trials.clear()
+
+    def threads(self, n_tokens: int) -> int:
+        """For the next pass, of so many tokens."""
+        trial = self._trial_of(n_tokens)
+        if trial is None:
+            return self._n_threads
+        return trial.chosen or next(iter(self._untried(trial)), self._n_threads)
+
+    def computed(self, n_tokens: int, n_threads: int, seconds: float) -> None:
+        """A pass of so many tokens took so long with so many threads."""
+        trial = self._trial_of(n_tokens)
+        if trial is None:
+            return
+        if trial.chosen is None:
+            trial.seconds.setdefault(n_threads, []).append(seconds)
+            if not self._untried(trial):
+                _choose(trial)
+        else:
+            trial.left -= 1
+            if trial.left == 0:
+                trial.chosen, trial.seconds = None, {}
+
+    def _trial_of(self, n_tokens: int) -> _Trial | None:
+        """None if all threads compute."""
+        if not self.is_crowded:
+            return None
+        return self._trials.setdefault(bisect_left(_SIZES, n_tokens), _Trial())
+
+    def _untried(self, trial: _Trial) -> list[int]:
+        """Of all threads, as many as cores are free, and half: the numbers not tried enough."""
+        free, half = self._n_threads - round(self._competing), self._n_threads // 2
+        numbers = {self._n_threads, max(1, free), max(1, half)}
+        return sorted(n for n in numbers if len(trial.seconds.get(n, ())) < TRIES)
+
+
+def _choose(trial: _Trial) -> None:
+    means = {n: sum(times) / len(times) for n, times in trial.seconds.items()}
+    trial.chosen = min(means, key=means.__getitem__)
+    is_same = trial.chosen == trial.chosen_before
+    trial.stay = min(2 * trial.stay, LONGEST_STAY) if is_same else FIRST_STAY
+    trial.left, trial.chosen_before = trial.stay, trial.chosen

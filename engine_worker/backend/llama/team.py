@@ -1,0 +1,88 @@
+"""The threads that compute the passes of a context.
+
+A `Team` calls `llama_decode`. `team_for` chooses one when the context is made.
+"""
+
+import logging
+import time
+from typing import Any, Protocol
+
+from engine_worker import host
+from engine_worker.backend.llama.bindings import Bindings, ContextPointer
+from engine_worker.backend.llama.openmp import AsItIs, GnuWaiting, Waiting
+from engine_worker.backend.llama.sharing import SharedCores
+from gpufc.config import ModelConfig, Replay
+
+logger = logging.getLogger(__name__)
+
+
+class Team(Protocol):
+    """Computes passes of one context."""
+
+    def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
+        """`llama_decode` of a `llama_batch` of so many tokens; returns its code."""
+        ...
+
+
+class AllThreads:
+    """All threads of the context, for each pass."""
+
+    def __init__(self, bindings: Bindings) -> None:
+        self._decode = bindings.llama_decode
+
+    def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
+        return int(self._decode(context, batch))
+
+
+class SharingTeam:
+    """Fewer threads that wait less long while other processes use the cores."""
+
+    def __init__(self, bindings: Bindings, n_threads: int, n_threads_batch: int) -> None:
+        """With these numbers the context was made."""
+        n_cores = host.logical_cores()
+        self._bindings = bindings
+        self._n_threads, self._n_threads_batch = n_threads, n_threads_batch
+        self._n_used = n_threads
+        self._use = host.CoreUse()
+        self._cores = SharedCores(n_threads, n_cores)
+        self._waiting: Waiting = GnuWaiting.of(n_threads, n_cores) or AsItIs()
+
+    def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
+        began = time.monotonic()
+        window = self._use.by_others(began)
+        if window is not None:
+            self._look(*window)
+        n_threads = self._cores.threads(n_tokens)
+        if n_threads != self._n_used:
+            self._n_used = n_threads
+            n_batch = self._n_threads_batch if n_threads == self._n_threads else n_threads
+            self._bindings.llama_set_n_threads(context, n_threads, n_batch)
+        code = int(self._bindings.llama_decode(context, batch))
+        self._cores.computed(n_tokens, n_threads, time.monotonic() - began)
+        return code
+
+    def _look(self, others: float, window_s: float) -> None:
+        was_crowded = self._cores.is_crowded
+        self._cores.used(others, window_s)
+        if self._cores.is_crowded and not was_crowded:
+            logger.info(
+                "cores_shared used_by_others=%.1f threads_at_most=%d", others, self._n_threads
+            )
+            self._waiting.be_short()
+        elif was_crowded and not self._cores.is_crowded:
+            logger.info("cores_free used_by_others=%.1f threads=%d", others, self._n_threads)
+            self._waiting.be_long()
+
+
+def team_for(
+    bindings: Bindings, config: ModelConfig, context: ContextPointer, *, on_device: bool
+) -> Team:
+    """The team of a new context. `on_device`: devices compute all layers, and the CPU waits.
+
+    An exact replay computes with what the first computation had, so its threads stay.
+    """
+    n_threads = int(bindings.llama_n_threads(context))
+    is_fixed = config.replay is Replay.EXACT or not config.share_cores
+    if on_device or n_threads == 1 or is_fixed:
+        return AllThreads(bindings)
+    return SharingTeam(bindings, n_threads, int(bindings.llama_n_threads_batch(context)))

@@ -1,0 +1,47 @@
+"""The machine's free memory, as the residency needs it."""
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+from gpufc import cgroup
+from supervisor.devices.host import HostSource
+from supervisor.devices.snapshot import Device, Snapshot
+from supervisor.residency.memory import Free
+
+
+class Machine:
+    """Reads the host at each call, and the devices from the monitor, which samples them."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot] | None = None) -> None:
+        self._snapshot = snapshot
+
+    def __call__(self) -> Free:
+        """What is free. `at` is the time of the oldest reading in it."""
+        memory, limits, at = psutil.virtual_memory(), cgroup.limits(), time.monotonic()
+        found = self._snapshot() if self._snapshot is not None else None
+        devices = found.devices if found is not None else ()
+        if found is not None and devices:
+            at -= max(one.age_s or 0.0 for one in found.sources if one.name != HostSource.name)
+        totals = {device_name(one): one.memory_total_bytes or 0 for one in devices}
+        return Free(
+            at=at,
+            host_bytes=_least(memory.available, limits.memory_free_bytes),
+            total_host_bytes=_least(memory.total, limits.memory_bytes),
+            devices={device_name(one): _free(one) for one in devices if one.memory_total_bytes},
+            total_devices={name: total for name, total in totals.items() if total},
+        )
+
+
+def device_name(device: Device) -> str:
+    """ggml's name of a device of the monitor."""
+    return f"{device.kind.upper()}{device.index}"
+
+
+def _free(device: Device) -> int:
+    return max(0, (device.memory_total_bytes or 0) - (device.memory_used_bytes or 0))
+
+
+def _least(value: int, limit: int | None) -> int:
+    return value if limit is None else min(value, limit)

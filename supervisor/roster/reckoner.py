@@ -1,0 +1,117 @@
+"""Reckons what models need that were never loaded here, from their headers, in the background.
+
+Each header is read by a process of its own (`engine_worker.reckon`), since it is untrusted. What a
+load has taught is better, so a model that was loaded before is left alone.
+"""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gpufc.config import BackendKind, ModelConfig
+from gpufc.facts import MAX_SEQUENCES
+from gpufc.reckoning import Question, Reckoning
+from supervisor.fleet.group import Group
+from supervisor.fleet.process import scrubbed
+from supervisor.residency.memory import HOST, Free
+from supervisor.roster.needs import Needs, may_use
+
+logger = logging.getLogger(__name__)
+
+COMMAND = ("nice", sys.executable, "-P", "-m", "engine_worker.reckon")
+LIMIT_S = 20.0
+LOOK_S = 2.0
+PAUSE_S = 0.2
+"""Between two processes: a folder of many models is no hurry."""
+
+
+class Known(Protocol):
+    """The served models, as the roster knows them."""
+
+    def models(self) -> list[str]: ...
+    def group(self, model: str) -> Group: ...
+
+
+class Reckoner:
+    """One model after another. In the event loop; processes are waited for in a thread."""
+
+    def __init__(
+        self,
+        fleet: Known,
+        needs: Needs,
+        free: Callable[[], Free],
+        n_running: int,
+        limit_bytes: int | None,
+        register: Callable[[str], None],
+    ) -> None:
+        """`register` is called when a model's needs are known better. `limit_bytes` bounds the
+        host's memory for all models."""
+        self._fleet = fleet
+        self._needs = needs
+        self._free = free
+        self._n_running = min(n_running, MAX_SEQUENCES)
+        self._limit_bytes = limit_bytes
+        self._register = register
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, and go on with models that are added."""
+        self._task = asyncio.create_task(self._run(), name="reckoner")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            model = next(filter(self._is_unknown, self._fleet.models()), None)
+            if model is None:
+                await asyncio.sleep(LOOK_S)
+                continue
+            config = self._fleet.group(model).config
+            found = await asyncio.to_thread(reckoned_by_process, self._question(config))
+            self._needs.reckoned(config, found, self._devices(config))
+            if model in self._fleet.models():
+                self._register(model)
+            await asyncio.sleep(PAUSE_S)
+
+    def _is_unknown(self, model: str) -> bool:
+        group = self._fleet.group(model)
+        is_real = group.config.backend is BackendKind.LLAMA
+        return is_real and not group.places and not self._needs.is_known(group.config)
+
+    def _devices(self, config: ModelConfig) -> list[str]:
+        return [name for name in self._free().devices if may_use(config, name)]
+
+    def _question(self, config: ModelConfig) -> Question:
+        free = self._free()
+        host = free.total_host_bytes or free.free(HOST) or 0
+        if self._limit_bytes is not None:
+            host = min(host, self._limit_bytes)
+        devices = sum(free.total(name) for name in self._devices(config))
+        return Question(
+            config=config, n_running=self._n_running, host_bytes=host, device_bytes=devices
+        )
+
+
+def reckoned_by_process(question: Question) -> Reckoning:
+    """The answer, or one with an error where the process gave none. Blocks."""
+    try:
+        done = subprocess.run(
+            COMMAND,
+            input=msgspec.json.encode(question),
+            capture_output=True,
+            timeout=LIMIT_S,
+            env=scrubbed(os.environ),
+        )
+        return msgspec.json.decode(done.stdout, type=Reckoning)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as err:
+        logger.warning("not_reckoned model_path=%s: %s", question.config.model_path, err)
+        return Reckoning(error=str(err))

@@ -1,0 +1,41 @@
+"""One tenant of the memory: its place in the fleet, and what the residency was told of it."""
+
+from gpufc.ids import Epoch
+from supervisor.dispatch.usage import Usage
+from supervisor.fleet.group import Group
+from supervisor.fleet.place import Place
+from supervisor.residency.port import TenantNo
+
+
+class Resident:
+    """Only the roster changes it. `epoch` is the worker that was reported as loaded, if any."""
+
+    __slots__ = (
+        *("epoch", "group", "is_closed", "is_leaving", "n_open", "no", "place", "placement"),
+        "since",
+    )
+
+    def __init__(
+        self, no: TenantNo, group: Group, place: Place, placement: str, since: float
+    ) -> None:
+        """`placement` is the name of its way to hold the model. `since`: when its load began, in
+        monotonic seconds."""
+        self.no = no
+        self.group = group
+        self.place = place
+        self.placement = placement
+        self.since: float | None = since
+        """None once the time of its load is known."""
+        self.epoch: Epoch | None = None
+        self.n_open = 0
+        self.is_closed = False
+        self.is_leaving = False
+
+    @property
+    def model(self) -> str:
+        return self.group.model
+
+    def n_open_now(self, usage: Usage) -> int:
+        """What its worker does now. A replacement counts too: it is not to be interrupted."""
+        n_open = 0 if self.epoch is None else usage.open_by.get(self.epoch, 0)
+        return n_open + (self.place.is_busy or self.place.is_retiring)

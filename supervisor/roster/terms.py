@@ -1,0 +1,46 @@
+"""From the configuration to the residency's rules."""
+
+from gpufc.config import Config, ModelConfig
+from supervisor.fleet.group import Group
+from supervisor.residency.memory import HOST, Free
+from supervisor.residency.port import Rules, Terms
+from supervisor.roster.needs import Needs
+
+KEEP_ALIVE_S = 300.0
+"""After so long without requests a model is unloaded, unless it is the only one."""
+
+
+MIN_STAY_S = 1.0
+"""A model that was just loaded serves so long before it is unloaded for another; a model with long
+loads stays longer (`Rules.stay_per_load`). Someone who tries two models in turn should not wait."""
+
+
+def terms_of(
+    group: Group, keep_alive_s: float | None, needs: Needs, devices: tuple[str, ...]
+) -> Terms:
+    """The terms of one model, by what is known of it now."""
+    config = group.config
+    return Terms(
+        placements=needs.placements(config, devices),
+        keep_alive_s=None if keep_alive_s is None or keep_alive_s < 0 else keep_alive_s,
+        pinned=config.pinned,
+        replicas=group.n_replicas,
+        load_s=needs.load_s(config),
+    )
+
+
+def keep_alive(config: ModelConfig, *, is_only: bool) -> float | None:
+    """How long a model stays without requests; None: until its memory is wanted."""
+    if config.keep_alive_s is not None:
+        return config.keep_alive_s
+    return None if is_only else KEEP_ALIVE_S
+
+
+def rules_of(config: Config, free: Free) -> Rules:
+    """The configured limits, at the places that there are."""
+    limits: dict[str, int] = {}
+    if config.fleet.memory_limit_bytes is not None:
+        limits[HOST] = config.fleet.memory_limit_bytes
+    if config.fleet.device_memory_limit_bytes is not None:
+        limits |= dict.fromkeys(free.devices, config.fleet.device_memory_limit_bytes)
+    return Rules(limit_bytes=limits, min_stay_s=MIN_STAY_S)
