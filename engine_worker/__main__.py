@@ -18,6 +18,8 @@ def run() -> None:
         help="pipe that brings the boot message and then stays",
     )
     options = parser.parse_args()
+    # numpy's BLAS is hardly used, and its threads would begin before the worker confines itself
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     _load_llama_first()
     from engine_worker.worker import main
 

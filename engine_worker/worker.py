@@ -29,6 +29,7 @@ import msgspec
 
 from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
+from engine_worker.confinement.confine import confine, require
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.gate import Gate
 from engine_worker.disposable import Child
@@ -45,6 +46,7 @@ from gpufc.errors import (
     MemoryShort,
     ModelLoadError,
 )
+from gpufc.facts import Confined
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     PROTOCOL_VERSION,
@@ -97,7 +99,7 @@ def main(boot_fd: int) -> Never:
         sys.exit(EXIT_FRONT_GONE)
     _take_log()
     logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}", form=boot.log_format)
-    worker = Worker(boot, template_child)
+    worker = Worker(boot, template_child, confine(boot.model))
     worker.start()
     _wait_for_last_front(boot_fd, worker)
     logger.warning("front_gone")
@@ -162,8 +164,9 @@ def _exit(code: int) -> Never:
 class Worker:
     """Wires the threads of one process together and routes messages between them."""
 
-    def __init__(self, boot: Boot, template_child: Child | None) -> None:
+    def __init__(self, boot: Boot, template_child: Child | None, confined: Confined) -> None:
         self._boot = boot
+        self._confined = confined
         self._template_child = template_child
         self._engine: Engine | None = None
         self._loading = EngineStatus(step_started=time.monotonic())
@@ -190,6 +193,7 @@ class Worker:
         boot = self._boot
         started = time.monotonic()
         try:
+            require(boot.model, self._confined)
             backend, drafter = loading.load(
                 boot.model, boot.n_sequences, self._load, self._report_load
             )
@@ -226,6 +230,7 @@ class Worker:
             backend.facts,
             chat_template=self._prompts.template,
             template_error=self._prompts.template_error,
+            confined=self._confined,
         )
         self._ready = Ready(boot.epoch, facts, time.monotonic() - started)
         self._channel.send(self._ready)

@@ -26,6 +26,20 @@ class EngineDevice(Struct, frozen=True, array_like=True):
     memory_total_bytes: int
 
 
+class Confined(Struct, frozen=True):
+    """What keeps a worker from doing more than it must, by part; `missing` has a reason for each
+    part that is not in force."""
+
+    in_force: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+
+    def joined(self, other: "Confined") -> "Confined":
+        """Both together. A part that either has in force and the other lacks counts as missing."""
+        missing = self.missing | other.missing
+        parts = dict.fromkeys((*self.in_force, *other.in_force))
+        return Confined(tuple(part for part in parts if part not in missing), missing)
+
+
 class Pooling(StrEnum):
     """How the vectors of an input's tokens become one: their mean, the first or the last token's.
 
@@ -59,6 +73,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `adapters` | names of the LoRA adapters that a request may choose |
     | `can_infill` | the model has fill-in-the-middle tokens |
     | `metadata` | the short entries of the model file's header |
+    | `confined` | what keeps the worker from doing more than it must |
     | `modified_at` | when the model file was last changed, unix seconds; 0 if unknown |
     """
 
@@ -93,6 +108,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     can_infill: bool = False
     metadata: Metadata = {}
     modified_at: float = 0.0
+    confined: Confined = Confined()
 
     @property
     def wholly_on_device(self) -> bool:

@@ -1,12 +1,9 @@
 """The process attributes that the front and its children set on themselves (prctl(2), Linux)."""
 
-import contextlib
 import ctypes
 import signal
-from collections.abc import Iterator
 
 _PR_SET_PDEATHSIG = 1
-_PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -36,20 +33,6 @@ def set_dumpable(dumpable: bool) -> None:
     A program that is executed begins dumpable.
     """
     _prctl(_PR_SET_DUMPABLE, int(dumpable))
-
-
-@contextlib.contextmanager
-def reachable() -> Iterator[None]:
-    """Let processes of the same user open this process's descriptors in /proc meanwhile.
-
-    No effect on a process that is dumpable already. One block at a time.
-    """
-    before = _prctl(_PR_GET_DUMPABLE, 0)
-    set_dumpable(True)
-    try:
-        yield
-    finally:
-        set_dumpable(bool(before))
 
 
 def adopt_orphans() -> None:

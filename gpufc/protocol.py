@@ -30,9 +30,10 @@ from gpufc.config import ModelConfig, Replay
 from gpufc.constraint import Constraint
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.packed import ID_BYTES, unpacked
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -181,7 +182,8 @@ class Generate(Message, frozen=True):
     Random numbers are a function of (seed, choice, position). `max_tokens` counts all generated
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
-    applied to all of its tokens. `sampler_state` is that of the last `Delta`.
+    applied to all of its tokens. `sampler_state` is that of the last `Delta`. `prediction` may be
+    like the answer; it changes the speed only.
     """
 
     request: RequestNo
@@ -201,6 +203,7 @@ class Generate(Message, frozen=True):
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
     sampler_state: SamplerState = ()
+    prediction: Tokens = ()
 
 
 class Cancel(Message, frozen=True):
@@ -236,7 +239,8 @@ class Embed(Message, frozen=True):
 class ExportKv(Message, frozen=True):
     """Write at most `limit_bytes` of computed KV into an empty memory file.
 
-    The file is open in process `pid` as `fd`. Answered by `KvMoved`. Sequences keep running."""
+    Process `pid` lends the file, which it has open as `fd` (`gpufc/lending.py`). Answered by
+    `KvMoved`. Sequences keep running."""
 
     pid: int
     fd: int
@@ -314,12 +318,21 @@ class LoadFailed(Message, frozen=True):
 
 
 class Prepared(Message, frozen=True):
-    """The prompt's token ids, BOS included where the model wants one. `opening` is the end of a
-    conversation's text, control tokens spelt out."""
+    """The prompt's token ids (`gpufc.packed`), BOS included where the model wants one. `opening` is
+    the end of a conversation's text, control tokens spelt out."""
 
     request: RequestNo
-    prompt_tokens: Tokens
+    packed: memoryview
     opening: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.packed) % ID_BYTES:
+            raise ValueError("token ids are cut off")
+
+    @property
+    def prompt_tokens(self) -> memoryview:
+        """The ids. Nothing is copied."""
+        return unpacked(self.packed)
 
 
 class Refused(Message, frozen=True):
@@ -449,6 +462,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     """The engine thread's own record of its work, replaced as a whole before each step.
 
     `step_started` is the monotonic clock in seconds, which all processes of a machine share.
+    `n_threads` of the CPU computed the last pass.
     """
 
     phase: EnginePhase = EnginePhase.LOADING
@@ -458,6 +472,7 @@ class EngineStatus(Struct, frozen=True, array_like=True):
     n_running: int = 0
     n_waiting: int = 0
     kv_cells_used: int = 0
+    n_threads: int = 0
 
 
 class Preparing(Struct, frozen=True, array_like=True):

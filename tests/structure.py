@@ -9,6 +9,7 @@ and from floors below it. `tests/test_imports.py` holds every module to that.
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -23,12 +24,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
     ("supervisor.http.description",),
     (
-        *("supervisor.http.anthropic", "supervisor.http.llama_server", "supervisor.http.ollama"),
+        *("supervisor.http.anthropic", "supervisor.http.dashboard"),
+        *("supervisor.http.llama_server", "supervisor.http.ollama"),
         *("supervisor.http.openai", "supervisor.http.openapi", "supervisor.http.responses"),
         *("supervisor.http.rerank", "supervisor.http.route", "supervisor.http.service"),
     ),
     ("supervisor.http.generation",),
-    ("supervisor.http.edge",),
+    ("supervisor.http.edge", "supervisor.plugins"),
     (
         *("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.roster"),
         "supervisor.tracing",
@@ -37,10 +39,19 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.residency", "supervisor.routing"),
-    ("supervisor.bench", "supervisor.demo_model", "supervisor.devices", "supervisor.runtime_dir"),
+    (
+        *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
+        *("supervisor.downloads", "supervisor.runtime_dir"),
+    ),
+    ("supervisor.log_files",),
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
-        *("supervisor.log_rotation", "supervisor.outlet", "supervisor.program"),
+        *(
+            "supervisor.log_rotation",
+            "supervisor.offline",
+            "supervisor.outlet",
+            "supervisor.program",
+        ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),
     # the worker
@@ -59,6 +70,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.model_file",),
     (
         "engine_worker.channel",
+        "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
         "engine_worker.tuning",
@@ -107,13 +119,16 @@ def modules(top: str) -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """A file's imports, in dotted names: `from a import b` is `a.b`."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_of(name: str, rooms: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 as the calls that were asked for, with arguments of their schemas."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gpufc.protocol import FinishReason
 from supervisor.answers.parsers import FAMILIES, family_for, parser_for
 from supervisor.answers.style import Wish, answer_format
 from supervisor.answers.whole import WholeAnswer, whole_answer
+from supervisor.http.generation.reading import Selected, first_call_watch
 from tests.guided import Walker
 
 TEMPLATES = {
@@ -92,12 +94,12 @@ class Guided:
         self.first = style.calls(wish.functions, None).first.replace(NUMBER, "0")
         ends = [style.members.string.end, "</"] if style.members else []
         self.walker = Walker(made, [*WORDS, *ends * 20], () if as_text else family.markers)
-        self._new_parser = parser_for(
+        self.new_parser = parser_for(
             template, tools=True, schemas=SCHEMAS, inside=family.starts_inside(opening)
         )
 
     def read(self, text: str) -> WholeAnswer:
-        return whole_answer([text], FinishReason.STOP, self._new_parser)
+        return whole_answer([text], FinishReason.STOP, self.new_parser)
 
 
 def check(answer: WholeAnswer, text: str) -> None:
@@ -123,6 +125,22 @@ def test_a_forced_answer_is_calls_alone(name: str, template: str, as_text: bool)
         assert 1 <= len(answer.calls) <= 3, text
         assert answer.text == "", text
         check(answer, text)
+
+
+@pytest.mark.parametrize(("name", "template"), CASES)
+def test_a_watch_ends_an_answer_behind_its_first_call(name: str, template: str) -> None:
+    guided = Guided(template, Wish(FUNCTIONS, must_call=True, most=3))
+    for text in guided.walker.texts(N_WALKS):
+        is_whole = first_call_watch(guided.new_parser)
+        n_read = next((at for at, letter in enumerate(text, 1) if is_whole(letter)), len(text))
+        only = partial(Selected, guided.new_parser, one_call=True, no_text=False)
+        ended, whole = (
+            whole_answer([one], FinishReason.STOP, only) for one in (text[:n_read], text)
+        )
+        calls = guided.read(text).calls
+        assert ended == whole, text
+        assert (ended.text, ended.calls) == ("", calls[:1]), text
+        assert n_read < len(text) or len(calls) == 1, text
 
 
 @pytest.mark.parametrize(("name", "template"), CASES)

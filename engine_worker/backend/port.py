@@ -119,6 +119,11 @@ class Backend(Protocol):
         """Copy the first `n_tokens` of slot `source` to the empty slot `target`."""
         ...
 
+    @property
+    def n_threads(self) -> int:
+        """CPU threads that computed the last pass."""
+        ...
+
     def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
         """Whether a sequence can go on after the first `n_tokens` of a slot.
 

@@ -44,6 +44,12 @@ _SINGLE = (
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _DEPENDENCIES = ("dependencies", "dependentRequired", "dependentSchemas")
 _MAX_NODES = 20_000
+_MAX_OVERLAPS = 400
+"""Pairs of branches of a `oneOf` that may overlap. Each one repeats a branch, so that more of them
+make a schema that is too large in any case."""
+_MAX_MULTIPLE = 65_536
+"""The largest `multipleOf`, without its zeros at the end: the compiler makes a state for each
+remainder."""
 
 
 def rewritten(schema: object) -> object:
@@ -135,13 +141,17 @@ class _Rewriter:
         branches = schema["oneOf"]
         if not isinstance(branches, list) or not branches:
             raise NotExpressible
-        found = []
+        found: list[Schema] = []
+        n_overlaps = 0
         for at, branch in enumerate(branches):
             others = [
                 negated(other, self._references)
                 for number, other in enumerate(branches)
                 if number != at and not are_disjoint(branch, other, self._references, schema)
             ]
+            n_overlaps += len(others)
+            if n_overlaps > _MAX_OVERLAPS:
+                raise NotExpressible
             found.append({"allOf": [branch, *others]} if others else branch)
         return [{"anyOf": found}]
 
@@ -181,9 +191,18 @@ def _check_counts(schema: Schema) -> None:
             except (InvalidGrammar, OverflowError):
                 if not key.startswith("max"):
                     raise InvalidGrammar(f"{key} is too large") from None
+    multiple = schema.get("multipleOf")
+    if isinstance(multiple, int | float) and _is_too_fine(multiple):
+        raise InvalidGrammar("multipleOf has too many digits")
     pattern = schema.get("pattern")
     if isinstance(pattern, str) and len(pattern) > 4096:
         raise InvalidGrammar("pattern is too long")
+
+
+def _is_too_fine(multiple: float) -> bool:
+    if multiple < 1 or multiple != multiple // 1:
+        return False
+    return int(str(int(multiple)).rstrip("0")) > _MAX_MULTIPLE
 
 
 def _without(schema: Schema, key: str) -> Schema:

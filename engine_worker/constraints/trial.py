@@ -66,6 +66,7 @@ class Trial:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: Child | None = None
+        self._has_greeted = False
 
     def grammar(self, constraint: Constraint, control: tuple[str, ...] = ()) -> str:
         """The grammar of a constraint that has compiled once (`grammar_of`).
@@ -80,11 +81,11 @@ class Trial:
                 answer = child.call(task, _wall_s(constraint))
                 tried = _decoder.decode(answer)
             except TimeoutError:
-                self._drop()
+                self._replace()
                 raise InvalidGrammar("it takes too long to compile") from None
             except (ChildDied, msgspec.MsgspecError) as err:
                 logger.warning("trial_process_died reason=%s", err)
-                self._drop()
+                self._replace()
                 raise InvalidGrammar("it takes too much time or memory to compile") from None
         if tried.refusal:
             raise InvalidGrammar(tried.refusal)
@@ -101,19 +102,36 @@ class Trial:
             self._drop()
 
     def _ready(self) -> Child:
-        if self._child is not None and self._child.is_alive:
+        if self._child is not None and self._child.is_alive and self._has_greeted:
             return self._child
-        self._drop()
         try:
-            self._child = Child(_MODULE)
-            self._child.call(b"", START_TIMEOUT_S)
+            child = self._child
+            if child is None or not child.is_alive:
+                child = self._spawn()
+            child.call(b"", START_TIMEOUT_S)
         except (ChildDied, TimeoutError) as err:
             logger.error("trial_process_failed reason=%s", err)
             self._drop()
             raise EngineUnavailable(
                 "The process that compiles grammars does not start", retry_after_s=5.0
             ) from None
+        self._has_greeted = True
+        return child
+
+    def _spawn(self) -> Child:
+        """Start a child. Raises `ChildDied`."""
+        self._drop()
+        self._child = Child(_MODULE)
+        self._has_greeted = False
         return self._child
+
+    def _replace(self) -> None:
+        """Start the next child now, so that the next constraint need not wait for all of its
+        start."""
+        try:
+            self._spawn()
+        except ChildDied as err:
+            logger.error("trial_process_failed reason=%s", err)
 
     def _drop(self) -> None:
         if self._child is not None:

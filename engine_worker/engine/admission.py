@@ -62,7 +62,7 @@ def sequence_of(
     if unknown is not None:
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
     return Sequence(
-        _apart(spec),
+        _apart(_fitting(spec, facts.n_vocab)),
         sampler=Sampler(
             spec.sampling,
             facts.n_vocab,
@@ -88,6 +88,13 @@ def _require_scorable(n_tokens: int, n_top: int) -> None:
             f" {MAX_PROMPT_LOGPROBS // (1 + n_top)} tokens",
             param="logprobs",
         )
+
+
+def _fitting(spec: Generate, n_vocab: int) -> Generate:
+    """The request without a prediction that another model's tokenizer has made."""
+    if not spec.prediction or (min(spec.prediction) >= 0 and max(spec.prediction) < n_vocab):
+        return spec
+    return structs.replace(spec, prediction=())
 
 
 def _apart(spec: Generate) -> Generate:

@@ -86,5 +86,10 @@ class Drafting:
     def _request(self, sequence: Sequence, left: int) -> DraftRequest:
         in_context = self._n_ctx - len(sequence.tokens) - 1
         return DraftRequest(
-            sequence.request, sequence.tokens, min(in_context, left), sequence.room - 1
+            sequence.request,
+            sequence.tokens,
+            min(in_context, left),
+            sequence.room - 1,
+            sequence.spec.prediction,
+            sequence.n_prompt,
         )

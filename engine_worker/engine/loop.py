@@ -366,4 +366,5 @@ class Engine:
             n_running=len(self.scheduler.running),
             n_waiting=len(self.scheduler.waiting),
             kv_cells_used=self._n_cells_used,
+            n_threads=self._backend.n_threads,
         )

@@ -19,6 +19,7 @@ from engine_worker.backend.port import Backend
 from engine_worker.kv import edits
 from engine_worker.kv.edits import Holding, KvEdit
 from engine_worker.kv.file import KvFileError, KvReader, KvWriter
+from gpufc import lending
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
 logger = logging.getLogger(__name__)
@@ -139,17 +140,16 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 @contextmanager
 def opened(owner_pid: int, owner_fd: int, *, sealed: bool) -> Iterator[int]:
-    """Open descriptor `owner_fd` of the front's process, which must be a memory file.
+    """A copy of descriptor `owner_fd` of the front's process, which must be a memory file.
 
-    The kernel lets only a process of the same user do this. With `sealed` the file must be sealed
+    The front lends it to processes of the same user. With `sealed` the file must be sealed
     against every change. Without, it must be empty and unsealed: the front may have given up, and
     the descriptor may belong to another file by now. Raises `KvFileError`.
     """
-    mode = os.O_RDONLY if sealed else os.O_RDWR
     try:
-        fd = os.open(f"/proc/{owner_pid}/fd/{owner_fd}", mode | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = lending.borrowed(owner_pid, owner_fd)
     except OSError as err:
-        raise KvFileError(f"the memory file cannot be opened: {err}") from err
+        raise KvFileError(f"the memory file cannot be had: {err}") from err
     try:
         _require_memory_file(fd, sealed=sealed)
         yield fd

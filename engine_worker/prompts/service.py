@@ -22,10 +22,11 @@ from engine_worker.prompts.spelling import spelt
 from engine_worker.prompts.template_process import TemplateRenderer
 from engine_worker.prompts.tokenizer import NeedsApart, PrepareCancelled, Tokenizer
 from gpufc.chat import ChatPrompt
-from gpufc.config import ModelConfig
+from gpufc.config import Confinement, ModelConfig
 from gpufc.constraint import Constraint
 from gpufc.errors import EngineUnavailable, InvalidGrammar, InvalidRequest, RequestError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
@@ -127,7 +128,8 @@ class PromptService:
         return self._queue.status()
 
     def _renderer(self) -> TemplateRenderer:
-        return TemplateRenderer(self.template, self._names)
+        confined = self._config.confinement is not Confinement.OFF
+        return TemplateRenderer(self.template, self._names, confined=confined)
 
     def _serve(self, lane: Lane) -> None:
         apart = self._apart() if lane is Lane.APART else None
@@ -194,7 +196,7 @@ class PromptService:
                 if constraint is not None:
                     self._compile(constraint)
                 opening = self._opening(tokens) if isinstance(prompt, ChatPrompt) else ""
-                return Prepared(epoch, request, tokens, opening)
+                return Prepared(epoch, request, packed(tokens), opening)
             case Detokenize(epoch, request, sequences):
                 spelling, n_vocab = self._backend.spelling, self._backend.facts.n_vocab
                 return Detokenized(

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from engine_worker import disposable
+from engine_worker.confinement.confine import confine_child
 from engine_worker.disposable import CallCancelled, Child, ChildDied
 from engine_worker.prompts.conversation import Conversation
 from gpufc.errors import EngineUnavailable, InvalidRequest
@@ -47,6 +48,7 @@ class Setup(Struct, frozen=True, array_like=True):
     template: str | None
     special_tokens: dict[str, str]
     cpu_s: int
+    confined: bool
 
 
 class Rendered(Struct, frozen=True, array_like=True):
@@ -79,10 +81,16 @@ class TemplateRenderer:
     """
 
     def __init__(
-        self, template: str | None, special_tokens: Mapping[str, str], cpu_s: int = 2
+        self,
+        template: str | None,
+        special_tokens: Mapping[str, str],
+        cpu_s: int = 2,
+        *,
+        confined: bool = True,
     ) -> None:
+        """A `confined` child has no files but libraries, and no network."""
         self.error: str | None = None
-        self._setup = Setup(template, dict(special_tokens), cpu_s)
+        self._setup = Setup(template, dict(special_tokens), cpu_s, confined)
         self._child: Child | None = None
         self._cpu_s = 0.0  # of the child, when it last answered
         self._n_died = 0
@@ -211,6 +219,8 @@ def serve(parent: int) -> None:
     if first is None:
         return
     setup = msgspec.msgpack.decode(first, type=Setup)
+    if setup.confined:
+        confine_child()
     disposable.allow_cpu(setup.cpu_s)
     try:
         template = ChatTemplate(setup.template, setup.special_tokens)

@@ -41,6 +41,7 @@ def configuration(config: ModelConfig) -> ModelConfig:
         config,
         model_path=config.draft_model_path,
         draft_model_path=None,
+        model_sha256=None,
         kv_cells=None,
         cached_sequences=0,
         speculation=Speculation.NONE,

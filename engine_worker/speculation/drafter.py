@@ -14,6 +14,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gpufc.ids import RequestNo
+from gpufc.protocol import Tokens
 
 
 class DraftRequest(Struct, frozen=True):
@@ -21,6 +22,8 @@ class DraftRequest(Struct, frozen=True):
 
     `tokens` are all known tokens, prompt first. A drafter neither keeps nor changes the list;
     between two requests with the same `key` it only grows at its end.
+
+    The client expects the answer to be like `prediction`; its first token has position `n_prompt`.
 
     At most `limit` tokens may be drafted: more do not fit into the context or the batch. At most
     `n_useful` tokens can become part of the answer. Speculators use that number, drafters do not.
@@ -30,6 +33,8 @@ class DraftRequest(Struct, frozen=True):
     tokens: list[int]
     limit: int
     n_useful: int
+    prediction: Tokens = ()
+    n_prompt: int = 0
 
 
 class Draft(Struct, frozen=True):

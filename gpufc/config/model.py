@@ -24,6 +24,14 @@ class BackendKind(StrEnum):
     FAKE = "fake"
 
 
+class Confinement(StrEnum):
+    """How far a worker gives up what it does not need."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OFF = "off"
+
+
 class FlashAttention(StrEnum):
     AUTO = "auto"
     ON = "on"
@@ -255,6 +263,22 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="lock the model in memory, so that it is never swapped out", extra=SWAP),
     ] = False
+    model_sha256: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
+        Meta(
+            description="SHA-256 of the model file (the first one of a split model), 64 hex digits;"
+            " a file with another one is not loaded [default: none]",
+            extra=SWAP,
+        ),
+    ] = None
+    confinement: Annotated[
+        Confinement,
+        Meta(
+            description="files, network and system calls that a worker may use: as few as this"
+            " kernel can hold it to (auto), all of that or no worker (required), or any (off)",
+            extra=SWAP,
+        ),
+    ] = Confinement.AUTO
     replicas: Annotated[
         int, Meta(ge=1, le=64, description="workers of this model, which share its requests")
     ] = 1
@@ -274,8 +298,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     pinned: Annotated[
-        bool, Meta(description="load the model at the start and never unload it", extra=NOW)
+        bool, Meta(description="load the model at start and never unload it", extra=NOW)
     ] = False
+    priority: Annotated[
+        int,
+        Meta(
+            ge=-100,
+            le=100,
+            description="whose requests get memory first: 1 more is worth 30 s of waiting",
+            extra=NOW,
+        ),
+    ] = 0
     replay: Annotated[
         Replay,
         Meta(

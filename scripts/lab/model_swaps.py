@@ -31,7 +31,8 @@ from pathlib import Path
 import aiohttp
 
 START_S = 60.0
-REQUEST_S = 120.0
+REQUEST_S = 30.0
+"""A request that has no token by then is broken off."""
 PROMPT = "Write three sentences about the sea."
 
 

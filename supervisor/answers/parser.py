@@ -31,14 +31,25 @@ class Parser(Protocol):
         ...
 
 
+class Counting(Parser, Protocol):
+    """A parser that tells how many calls are whole so far."""
+
+    @property
+    def n_calls(self) -> int: ...
+
+
 NewParser = Callable[[], Parser]
 """Makes a parser in its initial state: one for each choice and reader."""
+
+NewCounting = Callable[[], Counting]
 
 
 class PlainText:
     """All text is the answer. Implements `Parser`."""
 
     __slots__ = ()
+
+    n_calls = 0
 
     def feed(self, text: str) -> Sequence[Part]:
         return (Text(text),) if text else ()

@@ -124,6 +124,8 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
     report = probe(first)
     engine = report["llama_cpp"]
     yield from findings.engine(engine)
+    if "confined" in report:
+        yield findings.confinement(report["confined"], first)
     devices, why_none = _gpus()
     yield from findings.gpu(devices, why_none, bool(engine.get("supports_gpu")))
     for model in models:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gpufc.config import ModelConfig
+from gpufc.config import Confinement, ModelConfig
 from gpufc.errors import GpufcError
 from supervisor import program
 from supervisor.cli import errors
@@ -115,6 +115,19 @@ def engine(report: dict[str, Any]) -> Iterator[Finding]:
             memory = f", {amount(free)} of {amount(total)} free"
         text = f"{device['name']} ({device['kind']}): {device['description']}{memory}"
         yield Finding(Level.OK, "ggml device", text)
+
+
+def confinement(report: dict[str, Any], wanted: ModelConfig) -> Finding:
+    """What would keep a worker from doing more than it must here."""
+    if wanted.confinement is Confinement.OFF:
+        return Finding(
+            Level.WARN, "confinement", "is off: a hostile model could read and send what you can"
+        )
+    missing = "; ".join(f"{part}: {reason}" for part, reason in report["missing"].items())
+    if not missing:
+        return Finding(Level.OK, "confinement", f"of workers: {', '.join(report['in_force'])}")
+    is_required = wanted.confinement is Confinement.REQUIRED
+    return Finding(Level.BAD if is_required else Level.WARN, "confinement", f"lacks {missing}")
 
 
 def _features(system_info: str) -> str:

@@ -11,6 +11,7 @@ from supervisor.control.client import NotRunning
 
 _WORDS = {
     "trying": "the new worker is tried with a short generation",
+    "canary": "the new model serves a share of the requests",
     "draining": "running requests end on the old model first",
     "stopping": "the old worker ends first, streams wait",
     "rolling_back": "loading the model before again",

@@ -18,7 +18,7 @@ _COLOURS = {
     "failed": "red", "hung": "red",
 }  # fmt: skip
 
-_OPTIONAL = ("epoch", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
+_OPTIONAL = ("epoch", "threads", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
 """Columns that are dropped on a narrow terminal, in this order."""
 
 
@@ -120,7 +120,19 @@ def _workers(document: Document, width: int) -> list[str]:
     return [
         lines[0],
         *(_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)),
+        *_confinement(document["workers"]),
     ]
+
+
+def _confinement(workers: list[Document]) -> list[str]:
+    """What holds all workers, and what some of them lack."""
+    found = [row["confined"] for row in workers if row.get("confined")]
+    if not found:
+        return []
+    missing = sorted({part for one in found for part in one["missing"]})
+    held = [part for part in found[0]["in_force"] if part not in missing]
+    lacks = f"; not: {', '.join(missing)}" if missing else ""
+    return [f"confined  {', '.join(held)}{lacks}"]
 
 
 def _worker(row: Document) -> dict[str, str]:
@@ -138,6 +150,7 @@ def _worker(row: Document) -> dict[str, str]:
         "running": str(row.get("sequences_running", 0)),
         "context": f"{row['n_ctx']:,}" if row.get("n_ctx") else "-",
         "kv cells": f"{row.get('kv_cells_used', 0):,} of {total:,}" if total else "-",
+        "threads": str(row.get("n_threads") or "-"),
         "memory": amount(row["rss_bytes"]) if row.get("rss_bytes") else "-",
         "tokens/s": f"{row.get('tokens_per_second') or 0.0:.1f}",
         "last exit": _last_exit(row.get("last_exit")),

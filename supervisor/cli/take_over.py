@@ -69,6 +69,7 @@ async def _serve(
             taker=take,
         )
         log = log_to(runtime.logs, config.server, Terminal())
+        await front.load_plugins()
         await take.prepare(front)
     except BaseException as err:
         # no orderly end: it would close sockets and locks that the old front still uses

@@ -68,14 +68,21 @@ class ControlClient:
         return self._post("/restart", {"worker": worker, "now": now})
 
     def swap(
-        self, model_path: str, name: str | None, n_ctx: int | None, n_gpu_layers: int | None
+        self,
+        model_path: str,
+        name: str | None,
+        n_ctx: int | None,
+        n_gpu_layers: int | None,
+        canary: dict[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Request another model. Yields progress until it serves or is refused."""
+        """Request another model, after a canary by these rules if there are any. Yields progress
+        until it serves or is refused."""
         body = {
             "model_path": model_path,
             "name": name,
             "n_ctx": n_ctx,
             "n_gpu_layers": n_gpu_layers,
+            "canary": canary,
         }
         return self._post("/swap", body)
 

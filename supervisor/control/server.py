@@ -17,6 +17,7 @@ from supervisor.control.lines import Event, send_lines
 from supervisor.control.port import ControlledFront, Operator, Reloading
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
+from supervisor.routing.canary import CanaryRules
 
 POLL_S = 0.1
 _CLOSING = web.AppKey("closing", asyncio.Event)
@@ -39,6 +40,7 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     name: str | None = None
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
+    canary: CanaryRules | None = None
 
 
 class ReloadBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,7 +117,10 @@ class _Handlers:
     async def swap(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, SwapBody)
         change = ModelChange(
-            model_path=body.model_path, n_ctx=body.n_ctx, n_gpu_layers=body.n_gpu_layers
+            model_path=body.model_path,
+            n_ctx=body.n_ctx,
+            n_gpu_layers=body.n_gpu_layers,
+            canary=body.canary,
         )
         return await send_lines(request, _followed(self._operations.swap(body.name, change)))
 

@@ -35,6 +35,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         logprobs=request.logprobs,
         rules=request.rules,
         sampler_state=log.sampler_state,
+        prediction=request.prediction,
     )
 
 
@@ -64,6 +65,7 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
         adapters=message.adapters,
         logprobs=message.logprobs,
         rules=message.rules,
+        prediction=message.prediction,
     )
     log = StreamLog(no, request, scope=message.scope)
     log.choice = message.choice

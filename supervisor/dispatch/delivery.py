@@ -64,9 +64,13 @@ class Delivery:
             self._table.fail(job.stream, InternalError("The engine lost tokens"))
             return
         if delta.tokens:
+            if job.loss is not None:
+                job.went_on(now)
             if job.n_unfilled:
                 self._table.filled(job, job.n_unfilled)
             self._time(job, len(delta.tokens), now)
+        if log.watch is not None and log.is_enough(delta.text):
+            self._table.stop(job)
         if delta.text or delta.finish is not None:
             job.stream.notify(log.index)
 

@@ -7,49 +7,50 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from msgspec import Struct
 
 from gpufc.config import AdmissionConfig
+from gpufc.constraint import Constraint
 from gpufc.errors import EngineUnavailable, InternalError, Overloaded, RequestError
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
-    Embed,
     Embedded,
     Embedding,
     Finished,
-    FinishReason,
     Generate,
     Prepare,
     Prepared,
     Prompt,
     Refused,
     Step,
-    Tokens,
     ToWorker,
 )
-from supervisor.dispatch import embedding
+from supervisor.dispatch import spelling
+from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
-from supervisor.dispatch.embedding import Computed, EmbeddingRequest, Piece
+from supervisor.dispatch.embedding import Computed, EmbeddingRequest
+from supervisor.dispatch.embedding_work import EmbeddingWork
 from supervisor.dispatch.group import ModelGroup
-from supervisor.dispatch.ledger import Ledger, Outcome
+from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.outages import Outages
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.question import Answer, Question
-from supervisor.dispatch.request import Account, GenerationRequest, Principal
+from supervisor.dispatch.question import Answer
+from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
-
-MAX_EMBEDDING = 256
-"""Requests for embeddings that may be open at once for one model."""
 
 MAX_QUESTIONS = 1024
 """Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
@@ -73,10 +74,12 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = Ledger()
+        self.losses = Losses()
         self._fleet = fleet
         self._limits = limits
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
+        self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
         self._changed = asyncio.Event()
@@ -140,26 +143,54 @@ class Dispatcher:
         self._require_worker(model, group)
         return stream
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Tokens:
+    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Sequence[int]:
         """The token ids of a prompt; `reserve` as in `Prepare`. Waits for a worker; raises
         `RequestError`."""
-        answer = await self._ask(model, lambda epoch, no: Prepare(epoch, no, prompt, reserve))
+        return (await self.prepared(model, prompt, reserve)).prompt_tokens
+
+    async def prepared(
+        self,
+        model: str,
+        prompt: Prompt,
+        reserve: int | None,
+        constraint: Constraint | None = None,
+        *,
+        is_accepted: bool = False,
+    ) -> Prepared:
+        """As `prepare`, with all that the worker says of the prompt. A constraint that cannot be
+        enforced raises `InvalidGrammar`.
+
+        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
+        answer = await self._ask(
+            model,
+            lambda epoch, no: Prepare(epoch, no, prompt, reserve, constraint),
+            is_accepted=is_accepted,
+        )
         if isinstance(answer, Prepared):
-            return answer.prompt_tokens
+            return answer
         raise InternalError("The engine answered a different question")
 
-    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
-        """The bytes of each token list. Waits for a worker; raises `RequestError`."""
-        wanted = tuple(sequences)
-        answer = await self._ask(model, lambda epoch, no: Detokenize(epoch, no, wanted))
-        if isinstance(answer, Detokenized):
-            return answer.pieces
-        raise InternalError("The engine answered a different question")
+    async def detokenize(
+        self, model: str, sequences: Iterable[Sequence[int]], *, is_accepted: bool = False
+    ) -> list[bytes]:
+        """The bytes of each token list; `is_accepted` as in `prepared`. Waits for a worker; raises
+        `RequestError`.
+
+        Many tokens are asked for in several messages: none holds the loop for long."""
+        texts: list[bytes] = []
+        for indices, parts in spelling.in_messages(sequences):
+            answer = await self._ask(
+                model, partial(Detokenize, sequences=parts), is_accepted=is_accepted
+            )
+            if not isinstance(answer, Detokenized):
+                raise InternalError("The engine answered a different question")
+            spelling.joined(indices, answer.pieces, texts)
+        return texts
 
     async def embed(
         self,
         request: EmbeddingRequest,
-        account: Account | None = None,
+        principal: Principal | None = None,
         *,
         is_accepted: bool = False,
     ) -> list[Embedding]:
@@ -168,90 +199,39 @@ class Dispatcher:
 
         `is_accepted`: it is a part of what another front has accepted, and needs no room."""
         self._require_service(request.model)
-        group, began = self._group(request.model), self._clock()
-        if group.n_embedding >= MAX_EMBEDDING and not is_accepted:
-            refusal = Overloaded("Too many inputs are waiting to be embedded", retry_after_s=1.0)
-            self.ledger.rejected(refusal, request.model)
-            raise refusal
-        if account is not None:
-            account.require_room(1)
-            account.open(1)
-        group.n_embedding += 1
-        ledger, n_tokens = self.ledger.of(request.model), 0
-        outcome, reason = Outcome.CANCELLED, FinishReason.STOP.value
-        try:
-            found = await embedding.compute(
-                request.inputs, lambda piece: self._embed_piece(group, request, piece)
+        group = self._group(request.model)
+
+        async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
+            answer, fingerprint = await self._asking.put(
+                request.model, group, message, is_computed=True
             )
-            n_tokens = sum(one.n_tokens for one in found)
-            ledger.tokens.prompt += n_tokens
-            outcome = Outcome.SUCCEEDED
-            return found
-        except RequestError as err:
-            outcome, reason = embedding.outcome_of(err), err.code
-            raise
+            if isinstance(answer, Embedded):
+                return Computed(answer.embeddings, fingerprint)
+            raise InternalError("The engine answered a different question")
+
+        work = EmbeddingWork(
+            request, principal, group.embedding, self.ledger, self._clock, self._numbers, ask
+        )
+        try:
+            return await work.result(is_accepted=is_accepted)
         finally:
-            group.n_embedding -= 1
-            if not group.n_embedding:
+            if not group.embedding.n_requests:
                 self.demand.changed(request.model)
-            if account is not None:
-                account.close(1, n_tokens, self._clock() - began)
-            ledger.ended(outcome, self._clock() - began, reason)
             self._changed.set()
 
-    async def _embed_piece(
-        self, group: ModelGroup, request: EmbeddingRequest, piece: Piece
-    ) -> Computed:
-        def message(epoch: Epoch, no: RequestNo) -> Embed:
-            return Embed(epoch, no, piece, request.truncate, request.dimensions)
-
-        answer, fingerprint = await self._put(request.model, message, is_computed=True)
-        if isinstance(answer, Embedded):
-            return Computed(answer.embeddings, fingerprint)
-        raise InternalError("The engine answered a different question")
-
-    async def _ask(self, model: str, message: Callable[[Epoch, RequestNo], ToWorker]) -> Answer:
-        self._require_service(model)
-        group = self._group(model)
-        if len(group.questions) >= MAX_QUESTIONS:
-            raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._put(model, message)
-        return answer
-
-    async def _put(
+    async def _ask(
         self,
         model: str,
         message: Callable[[Epoch, RequestNo], ToWorker],
         *,
-        is_computed: bool = False,
-    ) -> tuple[Answer, str | None]:
-        """The answer, and the fingerprint of the worker that has given it."""
-        no, group = next(self._numbers), self._group(model)
-        future: asyncio.Future[tuple[Answer, str | None]]
-        future = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            if not future.done():  # the worker may be gone when the future is read
-                future.set_result((answer, group.fingerprint(answer.epoch)))
-
-        group.questions.add(
-            Question(
-                no,
-                lambda epoch: message(epoch, no),
-                answered=answered,
-                failed=lambda error: None if future.done() else future.set_exception(error),
-                since=self._clock(),
-                is_computed=is_computed,
-            )
-        )
-        group.pump()
-        self._require_worker(model, group)
-        try:
-            return await future
-        finally:
-            group.questions.drop(no)
-            if is_computed:
-                group.pump()  # a sequence may have waited for it
+        is_accepted: bool = False,
+    ) -> Answer:
+        self._require_service(model)
+        group = self._group(model)
+        if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
+            raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
+        answer, _ = await self._asking.put(model, group, message)
+        return answer
 
     # for health checks, statistics and handlers
 
@@ -282,6 +262,14 @@ class Dispatcher:
         """The names of the LoRA adapters of a model's running sequences, and of waiting ones."""
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests of all models that have not ended. To be read at once."""
+        return (one for group in self._groups.values() for one in group.open_requests())
+
+    def loads(self, model: str) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker of a model has and may have, by its name."""
+        return self._group(model).loads()
 
     @property
     def now(self) -> float:
@@ -327,6 +315,9 @@ class Dispatcher:
         group.admission.replicas = self._replicas(worker.model)
         group.worker_ready(worker)
         self._changed.set()
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        self._group(worker.model).canary_began(worker, canary)
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         group = self._groups[worker.model]
@@ -392,6 +383,7 @@ class Dispatcher:
                 replicas=self._replicas(model),
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
+                losses=self.losses,
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
             )

@@ -28,6 +28,16 @@ class DrainingLines:
         """Whether a draining line serves this fingerprint, now or once its worker is back."""
         return any(worker.facts.fingerprint == fingerprint for worker in self._workers.values())
 
+    def strands(self, job: Job, worker: WorkerHandle, pool: WorkerPool) -> bool:
+        """Whether a job's line of workers came back, as `worker`, with a different model file."""
+        bound_to = job.bound_to
+        return (
+            bound_to is not None
+            and job.line == worker.line
+            and not pool.has(bound_to)
+            and not self.serves(bound_to)
+        )
+
     def settle(self, jobs: Iterable[Job], pool: WorkerPool) -> None:
         """Tell each worker that is no longer needed that it has drained, once."""
         jobs = list(jobs)

@@ -2,7 +2,7 @@
 
 A piece is one question to a worker. A lost worker's pieces are asked again of the next one, so that
 no more than the open pieces is computed twice, and a piece that kills workers is found quickly.
-Requests take turns, since none has more than a few pieces open.
+Owners take turns with their pieces (`embedding_turns.py`).
 """
 
 import asyncio
@@ -107,6 +107,11 @@ async def _ask_all(
         for task in tasks:
             task.cancel()
     return latest
+
+
+def size_of(piece: Piece) -> int:
+    """The characters in a piece, roughly."""
+    return sum(map(_size, piece))
 
 
 def _size(one: EmbeddingInput) -> int:

@@ -26,21 +26,24 @@ from gpufc.errors import (
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import (
-    Prepare,
-    Prepared,
     Refused,
     Step,
 )
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
+from supervisor.dispatch.embedding_turns import EmbeddingTurns
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
+from supervisor.dispatch.losses import Losses
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.pool import WorkerPool
-from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.preparation import Preparation
+from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
@@ -50,6 +53,7 @@ from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +72,18 @@ class ModelGroup:
         replicas: int,
         numbers: Iterator[RequestNo],
         ledger: ModelLedger,
+        losses: Losses,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
-        self.n_embedding = 0
-        """Requests for embeddings that have not ended. The dispatcher counts them."""
+        self.embedding = EmbeddingTurns()
+        """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
         self._ledger = ledger
+        self._losses = losses
         self._clock = clock
         self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
@@ -88,24 +94,31 @@ class ModelGroup:
         self._verdicts = Verdicts(
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
+        self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
         self._delivery = Delivery(self._table, self._suspects, ledger)
+        self._split = CanarySplit()
+        self._table.on_ended = self._split.ended
 
     @property
     def idle(self) -> bool:
         """Whether no sequence is left, cancelling ones included, and no embedding."""
-        return not (self._table.jobs or self.n_embedding)
+        return not (self._table.jobs or self.embedding.n_requests)
 
     @property
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        return self._pool.loads()
+
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
         workers = self._pool.outstanding.items()
         return Usage(
             sum(job.worker is None for job in self._table.jobs.values()) + self.questions.n_unasked,
-            {no: n + self.questions.asked_of(no) + self.n_embedding for no, n in workers},
+            {no: n + self.questions.asked_of(no) + self.embedding.n_requests for no, n in workers},
             self.has_worker,
         )
 
@@ -116,11 +129,13 @@ class ModelGroup:
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
-        running, waiting = set[str](), set[str]()
-        for job in self._table.jobs.values():
-            names = running if job.worker is not None else waiting
-            names.update(use.name for use in job.log.request.adapters)
-        return frozenset(running), frozenset(waiting)
+        return self._table.adapters_in_use()
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests that have not ended, in the order of their acceptance."""
+        jobs = self._table.jobs
+        for stream in self._table.streams:
+            yield OpenRequest(stream, [jobs[log.no] for log in stream.logs if log.no in jobs])
 
     # requests
 
@@ -145,12 +160,13 @@ class ModelGroup:
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
-        self.admission.accept([log.no for log in logs], principal.owner)
+        numbers = [log.no for log in logs]
+        self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
         for start in range(0, len(logs), request.n):
-            self._prepare(stream, logs[start : start + request.n])
+            self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
         return stream
 
@@ -162,39 +178,6 @@ class ModelGroup:
         self.admission.take_in(log.no, log.n_known)
         self.pump()
         return stream
-
-    def _prepare(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
-        """Ask a worker for the tokens of one prompt, once for all its choices."""
-        no, request = logs[0].no, stream.request
-        now = self._clock()
-        for log in logs:
-            self._table.jobs[log.no].question = no
-            self._table.jobs[log.no].stage = Stage.PREPARING
-        prompt, reserve = request.prompts[logs[0].prompt_index], request.max_tokens or 0
-        self.questions.add(
-            Question(
-                no,
-                lambda epoch: Prepare(epoch, no, prompt, reserve, request.constraint),
-                answered=lambda answer: self._prepared(logs, answer),
-                failed=lambda error: self._table.fail(stream, error),
-                since=now,
-            )
-        )
-
-    def _prepared(self, logs: list[StreamLog], answer: Answer) -> None:
-        if not isinstance(answer, Prepared):
-            self._table.fail(
-                self._table.jobs[logs[0].no].stream,
-                InternalError("The engine answered a different question"),
-            )
-            return
-        if logs[0].fingerprint is None:
-            self._ledger.tokens.prompt += len(answer.prompt_tokens)
-        for log in logs:
-            fingerprint = self._pool.fingerprint(answer.epoch)
-            log.prepared(answer.prompt_tokens, answer.opening, fingerprint)
-            self._table.ready(log.no)
-            self.admission.prepared(log.no)
 
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
@@ -240,7 +223,8 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(job.bound_to, job.arrival)
+            wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
+            return self._pool.with_room(wanted, job.arrival, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -248,7 +232,7 @@ class ModelGroup:
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
-            self._prepare(job.stream, [job.log])
+            self._preparation.begin(job.stream, [job.log])
             self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
             return
         self.admission.start(job.log.no)
@@ -271,29 +255,27 @@ class ModelGroup:
 
     # workers
 
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """This worker, which is ready next, gets a share of the new requests."""
+        self._split.began(worker, canary, self.facts.fingerprint if self.facts else None)
+        self._pool.aside = self._split.fingerprint
+
     def worker_ready(self, worker: WorkerHandle) -> None:
         self._pool.add(worker)
-        if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
-            self._verdicts.renew()
-        self.facts = worker.facts
+        if worker.facts.fingerprint != self._split.fingerprint:
+            if self.facts is not None and worker.facts.fingerprint != self.facts.fingerprint:
+                self._verdicts.renew()
+            self.facts = worker.facts
         for job in list(self._table.jobs.values()):
-            if job.stage is Stage.READY and self._is_stranded(job, worker):
+            if job.stage is Stage.READY and self._draining.strands(job, worker, self._pool):
                 self._table.fail(job.stream, recovery.model_changed())
         self.pump()
-
-    def _is_stranded(self, job: Job, worker: WorkerHandle) -> bool:
-        """Whether its line of workers came back with a different model file."""
-        bound_to = job.bound_to
-        return (
-            bound_to is not None
-            and job.line == worker.line
-            and not self._pool.has(bound_to)
-            and not self._draining.serves(bound_to)
-        )
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         self._pool.drain(worker)
         self._draining.add(worker)
+        self._split.drains(worker)
+        self._pool.aside = self._split.fingerprint
         if self._pool.newest is not None:
             self.facts = self._pool.newest.facts
         self.pump()
@@ -303,11 +285,13 @@ class ModelGroup:
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
         in_company = self.questions.may_have_killed(worker, reason, now)
         accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
+        loss = self._losses.began(worker, reason, now)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
             else:
                 self._table.detach(job, was_lost=True)
+                job.interrupted(loss)
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)

@@ -55,6 +55,8 @@ class JobTable:
         self._clock = clock
         self._on_idle = on_idle
         self._used_share = 1.0
+        self.on_ended: Callable[[ResponseStream], None] = lambda _stream: None
+        """Called when the last job of a request has ended."""
         admission.forecast = self.forecast
 
     def open(
@@ -117,13 +119,16 @@ class JobTable:
             if job is None:
                 continue
             self._questions.drop(job.question)
-            if job.stage is Stage.PAUSING:
-                job.stage = Stage.CANCELLING
-            elif job.stage is Stage.RUNNING and job.worker is not None:
-                job.stage = Stage.CANCELLING
-                job.worker.send(Cancel(job.worker.epoch, log.no))
+            if job.stage in (Stage.RUNNING, Stage.PAUSING):
+                self.stop(job)
             elif job.stage is not Stage.CANCELLING:
                 self.end(job)
+
+    def stop(self, job: Job) -> None:
+        """Let its worker stop a job whose log has ended. It keeps its slot until then."""
+        if job.stage is Stage.RUNNING and job.worker is not None:
+            job.worker.send(Cancel(job.worker.epoch, job.log.no))
+        job.stage = Stage.CANCELLING
 
     def pause(self, job: Job) -> None:
         """Let its worker stop a running job. It waits again once that has happened."""
@@ -151,8 +156,21 @@ class JobTable:
             if log.no in self.jobs:
                 change(log.no)
 
+    def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the LoRA adapters of running jobs, and of waiting ones."""
+        running, waiting = set[str](), set[str]()
+        for job in self.jobs.values():
+            names = running if job.worker is not None else waiting
+            names.update(use.name for use in job.log.request.adapters)
+        return frozenset(running), frozenset(waiting)
+
+    def prepared(self, no: RequestNo) -> None:
+        """A job's prompt has been prepared: it waits for its owner's turn."""
+        self.ready(no)
+        self._admission.prepared(no)
+
     def ready(self, no: RequestNo) -> None:
-        """A job's prompt has been prepared: it waits for a slot."""
+        """A job has all that it needs to start: it waits for a slot."""
         job = self.jobs[no]
         job.stage, job.arrival = Stage.READY, to_arrival(job.log)
 
@@ -192,6 +210,7 @@ class JobTable:
                 n_used / max(1, n_used + _tokens_left(job)) - self._used_share
             )
         job.stage, job.worker = Stage.ENDED, None
+        job.gave_up()
         del self.jobs[job.log.no]
         self._suspects.left(job.log.no)
         self._admission.release(job.log.no)
@@ -203,6 +222,7 @@ class JobTable:
             stream = job.stream
             self._ledger.ended(stream.outcome, now - accepted_at, stream.end_reason)
             self._close_account(stream, now - accepted_at)
+            self.on_ended(stream)
         if not self.jobs:
             self._on_idle()
 

@@ -30,6 +30,8 @@ class WorkerPool:
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
         self._closed: set[Epoch] = set()
+        self.aside: str | None = None
+        """The fingerprint of a canary: others are asked questions first."""
 
     def resize(self, capacity: int) -> None:
         """Each worker may have so many sequences from now on."""
@@ -120,8 +122,19 @@ class WorkerPool:
         """Whether an open worker could take such a sequence."""
         return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
 
-    def with_room(self, fingerprint: str | None, arrival: Arrival) -> WorkerHandle | None:
-        """The worker for such a sequence; None if all are full. Draining ones come last."""
+    def has_open_room(self, fingerprint: str) -> bool:
+        """Whether an open worker has room for such a sequence now."""
+        return any(router.loads.least() is not None for router in self._of(fingerprint))
+
+    def with_room(
+        self, fingerprint: str | None, arrival: Arrival, preferred: str | None = None
+    ) -> WorkerHandle | None:
+        """The worker for such a sequence: the one of the preferred name, if it has room, else the
+        router's choice. None if all are full. Draining ones come last."""
+        if preferred is not None:
+            for worker in self._eligible(fingerprint):
+                if worker.name == preferred and self._has_room(worker):
+                    return worker
         routers = self._routers.values() if fingerprint is None else self._of(fingerprint)
         found = [epoch for router in routers if (epoch := router.choose(arrival)) is not None]
         if found:
@@ -141,6 +154,11 @@ class WorkerPool:
     def _has_room(self, worker: WorkerHandle) -> bool:
         return self._count(worker) < self._capacity
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        open_ones = self._eligible(None)
+        return {worker.name: (self._count(worker), self._capacity) for worker in open_ones}
+
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""
         workers = self._eligible(fingerprint)
@@ -148,8 +166,11 @@ class WorkerPool:
 
     def least_busy(self) -> WorkerHandle | None:
         """The open worker with the fewest sequences: the one to ask a question."""
-        workers = self._eligible(None)
-        return min(workers, key=self._count, default=None)
+
+        def rank(worker: WorkerHandle) -> tuple[bool, int]:
+            return worker.facts.fingerprint == self.aside, self._count(worker)
+
+        return min(self._eligible(None), key=rank, default=None)
 
     def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
         for epoch, worker in self._workers.items():

@@ -10,7 +10,7 @@ from gpufc.adapters import Adapters
 from gpufc.config import Replay
 from gpufc.constraint import Constraint
 from gpufc.ids import RequestId
-from gpufc.protocol import NO_RULES, LogprobsWanted, Prompt, TokenRules
+from gpufc.protocol import NO_RULES, LogprobsWanted, Prompt, TokenRules, Tokens
 from gpufc.sampling import SamplingParams
 from supervisor.answers.parser import NewParser, PlainText
 
@@ -50,7 +50,8 @@ class Principal(Struct, frozen=True):
 
     Principals with an equal `cache_scope` may reuse each other's cached prefixes. `address` is set
     where the name does not tell clients apart. `models` are patterns of served names; empty for
-    all. Without an `account` there are no limits.
+    all. Without an `account` there are no limits. Where it `yields`, requests of all others go
+    first.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Principal(Struct, frozen=True):
     is_anonymous: bool = False
     models: tuple[str, ...] = ()
     account: Account | None = None
+    yields: bool = False
 
     @property
     def owner(self) -> str:
@@ -75,15 +77,21 @@ ANONYMOUS = Principal("anonymous", frozenset({Scope.GENERATE, Scope.READ}), is_a
 """The principal of a request without a key."""
 
 
+Watch = Callable[[str], bool]
+"""Is given an answer's text piece by piece. True once the answer is whole."""
+
+
 class Reading(Struct, frozen=True):
     """How an answer's text is read. `spelt` are control tokens that the text must show.
 
     `constraint` makes the text be of the format that is read. It holds instead of the request's.
+    `new_watch` makes the watch that ends the sequence before the model does.
     """
 
     new_parser: NewParser = PlainText
     spelt: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    new_watch: Callable[[], Watch] | None = None
 
 
 PLAIN = Reading()
@@ -104,7 +112,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
     never an alias. `created` is unix time in seconds. `reading` says how answers are read,
-    `logprobs` which log probabilities are wanted.
+    `logprobs` which log probabilities are wanted. `prediction` may be like the answers. `worker`
+    names the one that should run it, if it has room.
     """
 
     id: RequestId
@@ -122,6 +131,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     adapters: Adapters = ()
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
+    prediction: Tokens = ()
+    worker: str | None = None
 
     @property
     def n_sequences(self) -> int:

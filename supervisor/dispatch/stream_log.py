@@ -9,7 +9,7 @@ from array import array
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason, SamplerState, TokenLogprobs, Tokens
-from supervisor.dispatch.request import GenerationRequest, Reading
+from supervisor.dispatch.request import GenerationRequest, Reading, Watch
 
 
 class AlreadyEnded(RuntimeError):
@@ -32,7 +32,8 @@ class StreamLog:
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
     tokens found in a cache at the first start; later starts do not change it.
     `fruitless_dispatches` counts the starts since the sequence last gained a token. `stopped_by` is
-    the index of the stop string that ended it.
+    the index of the stop string that ended it. `watch` ends it early, if its reading has one; it
+    has been given all of `texts`.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class StreamLog:
         "stopped_by",
         "texts",
         "tokens",
+        "watch",
     )
 
     def __init__(
@@ -83,6 +85,7 @@ class StreamLog:
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self.texts: list[str] = []
+        self.watch: Watch | None = None
         self.sampler_state: SamplerState = ()
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
@@ -122,12 +125,14 @@ class StreamLog:
     def prepared(self, tokens: Tokens, opening: str, fingerprint: str | None) -> None:
         """A model has made its prompt's tokens. It may be another one than the last time."""
         self.prompt_tokens, self.opening, self.fingerprint = tokens, opening, fingerprint
-        self._reading = None
+        self._reading = self.watch = None
 
     def dispatched(self, epoch: Epoch) -> None:
         """Note that it is sent to a worker. From here on, deltas of any other epoch are dropped."""
         self._require_open()
         self._reading = self.reading
+        if self.watch is None and self._reading.new_watch is not None:
+            self.watch = self._reading.new_watch()
         self.epochs.append(epoch)
         self.fruitless_dispatches += 1
 
@@ -171,6 +176,30 @@ class StreamLog:
         self.by_end_token = delta.by_end_token
         self.stopped_by = delta.stopped_by
         return True
+
+    def is_enough(self, text: str) -> bool:
+        """Whether the answer is whole with the text that was appended last. Then it has ended."""
+        if self.watch is None or self.finish is not None or not self.watch(text):
+            return False
+        self.finish = FinishReason.STOP
+        return True
+
+    def follow(self, other: "StreamLog", text: str, *, final: bool) -> None:
+        """Become what `other` is, with this text for what it has gained. Zeros stand for its token
+        ids, which would tell its own text. `final`: with its end, too."""
+        self._reading = other._reading
+        self.prompt_tokens, self.opening = other.prompt_tokens, other.opening
+        self.fingerprint, self.n_cached, self.epochs = (
+            other.fingerprint,
+            other.n_cached,
+            other.epochs,
+        )
+        self.tokens.extend([0] * (len(other.tokens) - len(self.tokens)))
+        self.texts.append(text)
+        self.by_end_token = other.by_end_token
+        self.stopped_by = other.stopped_by
+        if final:
+            self.finish = other.finish
 
     def cancel(self) -> None:
         """The terminal state of a sequence that was withdrawn."""

@@ -10,6 +10,8 @@ import random
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
@@ -181,9 +183,10 @@ class Fleet:
         if (waiting := next(waits, None)) is not None:
             detail = waiting.condition().detail
             raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
+        known = self._names.known()
         return take_stock(
             self._places(),
-            self._names.known(),
+            {model: names for model, names in known.items() if self._groups[model].places},
             next_epoch=self._maker.next_epoch(),
             restarts=self.restarts_total,
         )
@@ -335,6 +338,7 @@ class Fleet:
             raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
         for replacer in replacers:
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
+            change = msgspec.structs.replace(change, canary=None)  # one worker has proven it
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def reconfigure(

@@ -14,6 +14,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import FleetListener, WorkerHandle, WorkerMessage
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.worker import Worker, WorkerSpec
+from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,17 @@ class Incarnation:
 
     def announce(self) -> None:
         """Be heard from now on. The listener is told first of the worker that is ready."""
+        if self.is_heard:
+            return
         self.is_heard = True
         if (worker := self.worker) is not None:
             self._tell(lambda listener: listener.worker_ready(worker))
+
+    def announce_canary(self, canary: Canary) -> None:
+        """Be heard from now on, as a canary."""
+        if (worker := self.worker) is not None:
+            self._tell(lambda listener: listener.canary_began(worker, canary))
+        self.announce()
 
     def withdraw(self) -> None:
         """Be heard no more. The worker that was heard must have been lost."""
@@ -107,6 +116,9 @@ class Incarnation:
             if self._is_draining:
                 self._tell_draining(worker)
         self._changed()
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """Never called by a runner: `announce_canary` tells it."""
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         """On the hot path."""

@@ -12,9 +12,10 @@ from typing import Protocol
 
 import psutil
 
-from gpufc import cgroup, prctl
+from gpufc import cgroup
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch
+from gpufc.lending import lent
 from gpufc.protocol import ExportKv, ImportKv, KvMoved
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,7 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
         return None
     try:
         async with asyncio.timeout(MOVE_S):
-            with prctl.reachable():  # the workers open the file through /proc/PID of the front
-                return await _hand_over(old, new, limit_bytes)
+            return await _hand_over(old, new, limit_bytes)
     except (OSError, TimeoutError) as err:
         logger.warning("kv_not_handed_over: %s", str(err) or f"not within {MOVE_S:g} s")
         return None
@@ -70,12 +70,13 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
 async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved | None:
     fd = os.memfd_create("gpufc-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        exported = await old.move_kv(ExportKv(old.epoch, os.getpid(), fd, limit_bytes))
-        if exported.error or not exported.n_sequences:
-            logger.info("kv_not_exported: %s", exported.error or "there is none")
-            return None
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
+        with lent(fd):
+            exported = await old.move_kv(ExportKv(old.epoch, os.getpid(), fd, limit_bytes))
+            if exported.error or not exported.n_sequences:
+                logger.info("kv_not_exported: %s", exported.error or "there is none")
+                return None
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
     finally:
         os.close(fd)
     logger.info(

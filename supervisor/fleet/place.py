@@ -255,6 +255,15 @@ class Place:
             self.retire(candidate, ev.StopRequested(now=True))
             await candidate.wait_stopped()
 
+    def retire_canary(self) -> None:
+        """The candidate, which serves a share of the requests, ends once its streams have."""
+        candidate, self.candidate = self.candidate, None
+        if candidate is not None:
+            self.retire(candidate)
+            candidate.drain()
+            if candidate.worker is None and not candidate.runner.comes_back:
+                candidate.runner.post(ev.StopRequested(now=True))
+
     def promote(self, end: ExitReason) -> Incarnation:
         """Let the candidate serve from now on. Returns the one before it, which ends as `end`."""
         if self.candidate is None:

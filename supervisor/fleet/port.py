@@ -24,6 +24,7 @@ from gpufc.protocol import (
 )
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.states import WorkerState
+from supervisor.routing.canary import Canary, CanaryRules
 
 WorkerMessage = Prepared | Refused | Detokenized | Embedded | Step | Finished
 """The messages that reach a listener. The fleet handles the rest of `FromWorker` itself."""
@@ -87,6 +88,12 @@ class FleetListener(Protocol):
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         """A worker has loaded its model and takes requests."""
+        ...
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        """This worker, of which `worker_ready` follows, serves another model to a share of the new
+        requests. The listener reports their ends to `canary`. It is over when a worker of either
+        model drains."""
         ...
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
@@ -185,6 +192,8 @@ class ReplacementStage(StrEnum):
 
     LOADING = "loading"
     TRYING = "trying"
+    CANARY = "canary"
+    """The new model gets a share of the requests, and its ends are compared."""
     DRAINING = "draining"
     """Memory does not suffice for both: the old worker's streams end before the new one loads."""
     STOPPING = "stopping"
@@ -217,3 +226,5 @@ class ModelChange(Struct, frozen=True, kw_only=True):
     model_path: str
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
+    canary: CanaryRules | None = None
+    """With rules, a canary comes before the takeover."""

@@ -96,7 +96,7 @@ def can_replay(before: ModelConfig, wanted: ModelConfig) -> bool:
 
 def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     """The configuration that a swap asks for; the served name stays. Adapters of one model do not
-    fit another."""
+    fit another, and neither does its checksum."""
     wanted = {
         "model_path": change.model_path,
         "n_ctx": change.n_ctx,
@@ -104,7 +104,7 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     if change.model_path != config.model_path:
-        config = msgspec.structs.replace(config, adapters=())
+        config = msgspec.structs.replace(config, adapters=(), model_sha256=None)
     return msgspec.structs.replace(config, **given)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from gpufc.errors import EngineUnavailable, SwapRefused
 from supervisor.fleet import events as ev
 from supervisor.fleet import replacement_rules as rules
+from supervisor.fleet.canary_run import prove
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.incarnation import Incarnation
 from supervisor.fleet.kv_handover import hand_over, limit
@@ -29,6 +30,7 @@ from supervisor.fleet.port import (
 from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
 from supervisor.fleet.worker import WorkerSpec
+from supervisor.routing.canary import CanaryRules
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +67,20 @@ class Replacer:
     async def swap(self, change: ModelChange, *, tell: OnReplacement) -> None:
         """Serve another model. Raises `SwapRefused` if the old one serves on, `Overloaded`."""
         config = rules.changed(self.place.spec.config, change)
-        await self.serve(msgspec.structs.replace(self.place.spec, config=config), tell=tell)
+        wanted = msgspec.structs.replace(self.place.spec, config=config)
+        await self.serve(wanted, change.canary, tell=tell)
 
-    async def serve(self, wanted: WorkerSpec, *, tell: OnReplacement) -> None:
+    async def serve(
+        self, wanted: WorkerSpec, canary: CanaryRules | None = None, *, tell: OnReplacement
+    ) -> None:
         """Serve with a worker of another spec. Raises as `swap`."""
         await self._end_upkeep()
         place = self.place
         with place.begin_replacement():
             try:
                 await self._tried(self._next_to_current(wanted), tell)
+                if canary is not None:
+                    await prove(place, canary, tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
                 verdict = rules.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())

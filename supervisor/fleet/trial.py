@@ -53,7 +53,7 @@ class Trial:
         """Handle a message of the worker."""
         match message:
             case Prepared():
-                worker.send(_generate(worker, message.prompt_tokens or FALLBACK))
+                worker.send(_generate(worker, tuple(message.prompt_tokens) or FALLBACK))
             case Refused():
                 self._settle(f"it refuses a short prompt: {message.message}")
             case Step():

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gpufc import wire
+from gpufc.constraint import Constraint
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
@@ -50,11 +52,21 @@ class RelayedDispatch(Protocol):
         """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None) -> Tokens:
-        """A prompt's tokens. Waits for a worker; raises `RequestError`."""
+    async def prepared(
+        self,
+        model: str,
+        prompt: Prompt,
+        reserve: int | None,
+        constraint: Constraint | None = None,
+        *,
+        is_accepted: bool = False,
+    ) -> Prepared:
+        """A prompt's tokens and opening. Waits for a worker; raises `RequestError`."""
         ...
 
-    async def detokenize(self, model: str, sequences: Sequence[Tokens]) -> tuple[bytes, ...]:
+    async def detokenize(
+        self, model: str, sequences: Sequence[Tokens], *, is_accepted: bool = False
+    ) -> Sequence[bytes]:
         """The bytes of each token list. Waits for a worker; raises `RequestError`."""
         ...
 
@@ -140,17 +152,19 @@ class Relay:
         epoch, request, dispatch = message.epoch, message.request, self._dispatch
         match message:
             case Prepare():
-                tokens = await dispatch.prepare(model, message.prompt, message.reserve)
-                return Prepared(epoch, request, tokens)
+                found = await dispatch.prepared(
+                    model, message.prompt, message.reserve, message.constraint, is_accepted=True
+                )
+                return Prepared(epoch, request, packed(found.prompt_tokens), found.opening)
             case Detokenize():
-                pieces = await dispatch.detokenize(model, message.sequences)
-                return Detokenized(epoch, request, pieces)
+                pieces = await dispatch.detokenize(model, message.sequences, is_accepted=True)
+                return Detokenized(epoch, request, tuple(pieces))
             case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions
                 )
-                found = await dispatch.embed(asked, is_accepted=True)
-                return Embedded(epoch, request, tuple(found))
+                vectors = await dispatch.embed(asked, is_accepted=True)
+                return Embedded(epoch, request, tuple(vectors))
 
     # progress of this front's sequences
 

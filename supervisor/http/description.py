@@ -29,6 +29,7 @@ from supervisor.http.openai import media
 from supervisor.http.openai.chat import ChatCompletion
 from supervisor.http.openai.completions import Completion, CompletionBody
 from supervisor.http.openai.embeddings import EmbeddingBody, EmbeddingList
+from supervisor.http.openai.functions import ChatCompletionBody
 from supervisor.http.openai.models import Model, ModelList
 from supervisor.http.openapi.document import Json, document, schema_of
 from supervisor.http.openapi.spec import NDJSON, SERVER_SENT_EVENTS, Described, Spec
@@ -55,7 +56,7 @@ REFUSED = Spec(refuses=True)
 
 SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/v1/chat/completions"): Spec(
-        body=ChatFields,
+        body=ChatCompletionBody,
         answer=ChatCompletion,
         stream=SERVER_SENT_EVENTS,
         example={"messages": HELLO, "max_tokens": 16},
@@ -117,12 +118,14 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("GET", "/v1/models/{model:.+}"): Spec(answer=Model),
     ("POST", "/completion"): Spec(
         body=native.NativeBody,
+        partial=True,
         answer=NativeCompletion | list[NativeCompletion],
         stream=SERVER_SENT_EVENTS,
         example={"prompt": "Hello", "n_predict": 16},
     ),
     ("POST", "/infill"): Spec(
         body=native.InfillBody,
+        partial=True,
         answer=NativeCompletion,
         stream=SERVER_SENT_EVENTS,
         example={"input_prefix": "def add(", "input_suffix": "return a + b", "n_predict": 16},
@@ -164,6 +167,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
+    ("GET", "/dashboard/events"): Spec(stream=SERVER_SENT_EVENTS),
     ("POST", "/admin/models/load"): Spec(
         body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
     ),

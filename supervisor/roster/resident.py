@@ -16,15 +16,15 @@ class Resident:
     )
 
     def __init__(
-        self, no: TenantNo, group: Group, place: Place, placement: str, since: float
+        self, no: TenantNo, group: Group, place: Place, placement: str, since: float | None
     ) -> None:
         """`placement` is the name of its way to hold the model. `since`: when its load began, in
-        monotonic seconds."""
+        monotonic seconds; None if that has ended before."""
         self.no = no
         self.group = group
         self.place = place
         self.placement = placement
-        self.since: float | None = since
+        self.since = since
         """None once the time of its load is known."""
         self.epoch: Epoch | None = None
         self.n_open = 0

@@ -72,7 +72,8 @@ class Workers:
     def adopt(self, tenant: TenantNo, model: str, place: Place) -> None:
         """Take in a worker that the fleet has begun with."""
         group = self._fleet.group(model)
-        self._residents[tenant] = Resident(tenant, group, place, WHOLE, self._clock())
+        since = None if place.has_worker else self._clock()
+        self._residents[tenant] = Resident(tenant, group, place, WHOLE, since)
 
     def load(self, load: Load, *, on_demand: bool) -> None:
         """Load a worker once no other one is coming up. `start_next` begins it."""

@@ -8,8 +8,9 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 KEPT = 400
 """The latest figures of each side that are compared."""
@@ -43,14 +44,14 @@ class CanaryRules(Struct, frozen=True, kw_only=True):
     `most_s` without enough requests it is rolled back.
     """
 
-    share: float = 0.1
-    n_enough: int = 50
-    least_s: float = 60.0
-    most_s: float = 3600.0
-    error_margin: float = 0.01
-    slower: float = 1.5
-    sigmas: float = 3.0
-    most_deaths: int = 1
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1
+    n_enough: Annotated[int, Meta(ge=1, le=1_000_000)] = 50
+    least_s: Annotated[float, Meta(ge=0.0, le=604_800.0)] = 60.0
+    most_s: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 3600.0
+    error_margin: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.01
+    slower: Annotated[float, Meta(ge=1.0, le=1000.0)] = 1.5
+    sigmas: Annotated[float, Meta(ge=1.0, le=10.0)] = 3.0
+    most_deaths: Annotated[int, Meta(ge=0, le=1000)] = 1
 
 
 class Outcome(Struct, frozen=True):
@@ -108,6 +109,12 @@ class Canary:
             return Side.STABLE
         self._owed -= 1.0
         return Side.CANARY
+
+    @property
+    def progress(self) -> str:
+        """The evidence so far, for people."""
+        canary = self._records[Side.CANARY]
+        return f"{canary.n_ok} of {self.rules.n_enough} requests, {canary.n_errors} failed"
 
     def ended(self, side: Side, outcome: Outcome) -> None:
         """A request of this side has ended."""

@@ -81,7 +81,7 @@ class Loads:
         """So many tokens are computed, or were found in its cache."""
         load = self._loads.get(worker)
         if load is not None and n_prefill:
-            load.n_prefill -= n_prefill
+            load.n_prefill = max(0, load.n_prefill - n_prefill)
             self._changed(worker)
 
     def gave_back(self, worker: Epoch, n_prefill: int = 0) -> None:
@@ -89,7 +89,7 @@ class Loads:
         load = self._loads.get(worker)
         if load is not None:
             load.n_sequences -= 1
-            load.n_prefill -= n_prefill
+            load.n_prefill = max(0, load.n_prefill - n_prefill)
             self._changed(worker)
 
     def least(self) -> Epoch | None:

@@ -87,10 +87,12 @@ class Storm:
             await asyncio.sleep(self._dice.uniform(*KILLS_BETWEEN_S))
             rows = [row for row in (await self._one.figures())["workers"] if row["pid"]]
             self.tally.most_loaded = max(self.tally.most_loaded, len(rows))
-            if not rows:
+            # three deaths in a row while it loads make a model fail, as they should
+            ready = [row for row in rows if row["state"] == "ready"]
+            if not ready:
                 continue
             try:
-                send(self._dice.choice(rows)["pid"], signal.SIGKILL)
+                send(self._dice.choice(ready)["pid"], signal.SIGKILL)
             except Missed:
                 continue
             self.tally.n_kills += 1

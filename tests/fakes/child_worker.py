@@ -17,6 +17,7 @@ import zmq
 
 from gpufc import wire
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     HEARTBEAT_S,
     PROTOCOL_VERSION,
@@ -83,7 +84,7 @@ class Child:
                     self.socket.close()
                     sys.exit(0)
                 case Prepare():
-                    self.send(Prepared(self.boot.epoch, message.request, (1, 2)))
+                    self.send(Prepared(self.boot.epoch, message.request, packed((1, 2))))
                 case Generate():
                     on_trial = message.request == 0
                     self.token(message.request, finish=FinishReason.LENGTH if on_trial else None)
@@ -203,7 +204,7 @@ def _ignores_all(child: Child) -> None:
     child.ready()
     while not isinstance(wire.decode_to_worker(child.receive()), Prepare):
         pass
-    child.send(Prepared(child.boot.epoch, RequestNo(0), (1, 2)))
+    child.send(Prepared(child.boot.epoch, RequestNo(0), packed((1, 2))))
     child.token(RequestNo(0), finish=FinishReason.LENGTH)
     time.sleep(600)
 

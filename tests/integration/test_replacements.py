@@ -102,6 +102,32 @@ async def test_swaps_under_load_to_and_fro(running: Service, old: Path, tmp_path
     assert (rows[0]["restarts"], rows[0]["last_exit"]["reason"]) == (3, "swapped")
 
 
+async def test_a_canary_that_is_fine_takes_over_under_load(
+    running: Service, tmp_path: Path
+) -> None:
+    new = fake_model(tmp_path / "new.gguf")
+    options = ("--canary", "0.5", "--canary-requests", "5", "--canary-s", "0")
+    async with load(running):
+        code, said = await command(running, "swap", str(new), *options)
+        assert code == 0, said
+        assert "the new model serves a share of the requests" in said
+        assert running.worker()["model_path"] == str(new)
+
+
+async def test_a_canary_that_is_slower_is_rolled_back_by_itself(
+    running: Service, old: Path, tmp_path: Path
+) -> None:
+    slow = fake_model(tmp_path / "slow.gguf", "step_ms=40")
+    pid = running.worker()["pid"]
+    async with load(running):
+        code, said = await command(running, "swap", str(slow), "--canary", "0.5")
+        assert code == REFUSED, said
+        assert "the canary was rolled back" in said
+        assert "token takes" in said
+    row = running.worker()
+    assert (row["pid"], row["model_path"]) == (pid, str(old))
+
+
 async def test_after_a_swap_new_requests_get_the_new_model_under_the_old_name(
     running: Service, tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ CLEAR = 0.02
 """A smaller lead of the best logit over the next is no evidence: llama.cpp's kernels for one token
 and for several round differently, and a mixture of experts enlarges the difference."""
 
+ENOUGH = 8
+"""Clear tokens of an answer that is compared. Each further ending costs a whole prompt."""
 
 _ENDINGS = ((70, 3), (50,), (90, 40), (60, 61, 62))
 
@@ -81,9 +83,14 @@ class Reference:
         return found
 
     def surest(self, stem: Sequence[int], n_tokens: int) -> tuple[list[int], Answer]:
-        """Of some endings of a prompt the one with the most clear tokens, and its answer."""
-        prompts = [[*stem, *ending] for ending in _ENDINGS]
-        answers = [(prompt, self.answer(prompt, n_tokens)) for prompt in prompts]
+        """Of some endings of a prompt the first one with enough clear tokens, or else the one with
+        the most, and its answer."""
+        answers: list[tuple[list[int], Answer]] = []
+        for ending in _ENDINGS:
+            prompt = [*stem, *ending]
+            answers.append((prompt, self.answer(prompt, n_tokens)))
+            if answers[-1][1].n_clear >= min(n_tokens, ENOUGH):
+                break
         return max(answers, key=lambda pair: pair[1].n_clear)
 
     def _logits(self, tokens: list[int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.kv.transfer import SEALS
 from gpufc.config import KvUnified, ModelConfig, Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
+from gpufc.lending import lent
 from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -96,12 +97,13 @@ class ModelRun:
         """A run on the same backend that has got this one's states from a sealed memory file."""
         fd = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            exported = self._moved(ExportKv(Epoch(1), os.getpid(), fd, limit_bytes=1 << 30))
-            assert exported.n_sequences
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-            after = ModelRun(self._backend)
-            after._moved(ImportKv(Epoch(1), os.getpid(), fd))
-            return after
+            with lent(fd):
+                exported = self._moved(ExportKv(Epoch(1), os.getpid(), fd, limit_bytes=1 << 30))
+                assert exported.n_sequences
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+                after = ModelRun(self._backend)
+                after._moved(ImportKv(Epoch(1), os.getpid(), fd))
+                return after
         finally:
             os.close(fd)
 

@@ -162,6 +162,11 @@ class FakeBackend:
             self._slots[target] = [_Cell(c.token, c.state, c.salt) for c in prefix]
             self._n_used += n_tokens
 
+    @property
+    def n_threads(self) -> int:
+        """See `Backend`."""
+        return 1
+
     def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
         return self._lost[slot] <= max(0, n_tokens - self._script.window)
 

@@ -135,6 +135,11 @@ class LlamaBackend:
         if code != 0:
             raise DecodeFailed(f"llama_decode returned {code}: {_log.last_error() or 'no reason'}")
 
+    @property
+    def n_threads(self) -> int:
+        """See `Backend`."""
+        return self._team.n_threads
+
     def logits(self) -> Logits:
         if self._logits is not None:
             return self._logits

@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Team(Protocol):
-    """Computes passes of one context."""
+    """Computes passes of one context. `n_threads` computed the last one."""
+
+    @property
+    def n_threads(self) -> int: ...
 
     def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
         """`llama_decode` of a `llama_batch` of so many tokens; returns its code."""
@@ -27,7 +30,8 @@ class Team(Protocol):
 class AllThreads:
     """All threads of the context, for each pass."""
 
-    def __init__(self, bindings: Bindings) -> None:
+    def __init__(self, bindings: Bindings, n_threads: int) -> None:
+        self.n_threads = n_threads
         self._decode = bindings.llama_decode
 
     def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
@@ -41,8 +45,8 @@ class SharingTeam:
         """With these numbers the context was made."""
         n_cores = host.logical_cores()
         self._bindings = bindings
-        self._n_threads, self._n_threads_batch = n_threads, n_threads_batch
-        self._n_used = n_threads
+        self._most, self._most_batch = n_threads, n_threads_batch
+        self.n_threads = n_threads
         self._use = host.CoreUse()
         self._cores = SharedCores(n_threads, n_cores)
         self._waiting: Waiting = GnuWaiting.of(n_threads, n_cores) or AsItIs()
@@ -53,9 +57,9 @@ class SharingTeam:
         if window is not None:
             self._look(*window)
         n_threads = self._cores.threads(n_tokens)
-        if n_threads != self._n_used:
-            self._n_used = n_threads
-            n_batch = self._n_threads_batch if n_threads == self._n_threads else n_threads
+        if n_threads != self.n_threads:
+            self.n_threads = n_threads
+            n_batch = self._most_batch if n_threads == self._most else n_threads
             self._bindings.llama_set_n_threads(context, n_threads, n_batch)
         code = int(self._bindings.llama_decode(context, batch))
         self._cores.computed(n_tokens, n_threads, time.monotonic() - began)
@@ -65,12 +69,10 @@ class SharingTeam:
         was_crowded = self._cores.is_crowded
         self._cores.used(others, window_s)
         if self._cores.is_crowded and not was_crowded:
-            logger.info(
-                "cores_shared used_by_others=%.1f threads_at_most=%d", others, self._n_threads
-            )
+            logger.info("cores_shared used_by_others=%.1f threads_at_most=%d", others, self._most)
             self._waiting.be_short()
         elif was_crowded and not self._cores.is_crowded:
-            logger.info("cores_free used_by_others=%.1f threads=%d", others, self._n_threads)
+            logger.info("cores_free used_by_others=%.1f threads=%d", others, self._most)
             self._waiting.be_long()
 
 
@@ -84,5 +86,5 @@ def team_for(
     n_threads = int(bindings.llama_n_threads(context))
     is_fixed = config.replay is Replay.EXACT or not config.share_cores
     if on_device or n_threads == 1 or is_fixed:
-        return AllThreads(bindings)
+        return AllThreads(bindings, n_threads)
     return SharingTeam(bindings, n_threads, int(bindings.llama_n_threads_batch(context)))

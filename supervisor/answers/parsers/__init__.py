@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from supervisor.answers.parser import NewParser, PlainText
+from supervisor.answers.parser import NewCounting, PlainText
 from supervisor.answers.parsers.deepseek import DEEPSEEK
 from supervisor.answers.parsers.deepseek_dsml import DEEPSEEK_DSML
 from supervisor.answers.parsers.family import Family, Schema, Setup
@@ -60,7 +60,7 @@ def parser_for(
     override: str | None = None,
     schemas: Mapping[str, Schema] | None = None,
     inside: bool = False,
-) -> NewParser:
+) -> NewCounting:
     """Makes parsers for the answers of a model with this chat template.
 
     Without `tools` all calls are text, and so is all that a model without reasoning writes.

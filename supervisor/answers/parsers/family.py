@@ -6,7 +6,7 @@ from functools import partial
 from msgspec import Struct
 
 from gpufc.protocol import FinishReason
-from supervisor.answers.parser import NewParser
+from supervisor.answers.parser import NewCounting
 from supervisor.answers.parsers.answer import Answer
 from supervisor.answers.parsers.tape import Markers, Steps, Tape
 from supervisor.answers.parts import Ended, Part
@@ -59,12 +59,12 @@ class Family(Struct, frozen=True):
     def reasons(self, template: str) -> bool:
         return any(text in template for text in self.reasoning)
 
-    def new_parser(self, setup: Setup) -> NewParser:
+    def new_parser(self, setup: Setup) -> NewCounting:
         return partial(Incremental, self.run, setup)
 
 
 class Incremental:
-    """Runs a family's steps. Implements `supervisor.answers.parser.Parser`."""
+    """Runs a family's steps. Implements `supervisor.answers.parser.Counting`."""
 
     __slots__ = ("_answer", "_steps", "_tape")
 
@@ -73,6 +73,10 @@ class Incremental:
         self._answer = Answer(self._tape, setup.inside)
         self._steps = run(self._tape, self._answer, setup)
         next(self._steps)
+
+    @property
+    def n_calls(self) -> int:
+        return self._answer.n_calls
 
     def feed(self, text: str) -> Sequence[Part]:
         if not text:

@@ -22,7 +22,7 @@ class AllowedModels:
         self._patterns = patterns
 
     def models(self) -> list[str]:
-        return [name for name in self._fleet.models() if self._allows(name)]
+        return [name for name in self._fleet.models() if self.allows(name)]
 
     def resolve(self, name: str | None) -> str:
         """As the fleet's. Raises `PermissionDenied`, also for a model that does not exist: the
@@ -31,7 +31,7 @@ class AllowedModels:
             found = self._fleet.resolve(name)
         except ModelNotFound:
             found = None
-        if found is None or not self._allows(found):
+        if found is None or not self.allows(found):
             raise PermissionDenied("The key may not use this model", param="model")
         return found
 
@@ -56,10 +56,11 @@ class AllowedModels:
         return self._fleet.restarts_total
 
     def workers(self) -> list[WorkerStatus]:
-        return self._fleet.workers()
+        return [row for row in self._fleet.workers() if self.allows(row.model)]
 
     def spares(self) -> list[SpareStatus]:
         return self._fleet.spares()
 
-    def _allows(self, name: str) -> bool:
+    def allows(self, name: str) -> bool:
+        """Whether the model of this served name may be used and seen."""
         return any(fnmatchcase(name, pattern) for pattern in self._patterns)

@@ -7,7 +7,9 @@ connections, and accepts some heads that HTTP forbids.
 import asyncio
 import logging
 import socket
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from aiohttp import HttpVersion, web
 from aiohttp.web_protocol import RequestHandler
@@ -20,7 +22,7 @@ from supervisor.dispatch.request import Principal
 from supervisor.http.edge import rules
 from supervisor.http.edge.errors import error_response
 from supervisor.http.edge.middleware import SERVER
-from supervisor.http.edge.places import Places
+from supervisor.http.edge.places import Held, Places
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +30,16 @@ PATIENCE_S = 1.0
 """A connection with a part of a header for this long may be closed to make room for another."""
 
 PROBE_AFTER_S = 0.05
+"""Time for an answer to the first probe. Later ones have four times as long, up to the next."""
 PROBE_EVERY_S = 5.0
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TCP_CLOSE = 7
+
+
+class Placed(Held, Protocol):
+    """What has a place: a connection, or one that is not encrypted yet."""
+
+    def force_close(self) -> None: ...
 
 
 class BoundedHandler(RequestHandler):
@@ -43,6 +52,9 @@ class BoundedHandler(RequestHandler):
         "_entered_reserve",
         "_header_deadline",
         "_is_half_closed",
+        "_keep_alive",
+        "_precursor",
+        "_probing",
         "_server",
         "_waits_since",
         "address",
@@ -56,8 +68,17 @@ class BoundedHandler(RequestHandler):
         self._waits_since = self._loop.time()
         self._is_half_closed = False
         self._entered_reserve = False
+        self._precursor: Placed | None = None
+        self._keep_alive: Callable[[], Awaitable[None]] | None = None
+        self._probing: asyncio.Task[None] | None = None  # the loop's own reference is weak
+
+    def takes_place_of(self, precursor: Placed) -> None:
+        """Its place is that of `precursor`, from the moment at which it is made."""
+        self._precursor = precursor
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._precursor is not None:
+            self._server.places.leave(self._precursor)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         entry = self._server.places.enter(self, PATIENCE_S, self._loop.time())
@@ -85,6 +106,11 @@ class BoundedHandler(RequestHandler):
             self._header_deadline = self._loop.call_later(
                 self._server.limits.header_timeout_s, self.force_close
             )
+
+    def keeps_alive_with(self, send: Callable[[], Awaitable[None]] | None) -> None:
+        """While a stream is being sent, `send` is what keeps it alive: sent at once to a client
+        that sends no more, it tells whether that client still reads."""
+        self._keep_alive = send
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. It may still read, so requests that are whole are answered."""
@@ -169,7 +195,7 @@ class BoundedHandler(RequestHandler):
         """Find out whether a client that sends no more still reads.
 
         A closed and a half-closed connection look alike until something is sent: the one answers
-        with a reset. An interim answer is the one thing that a client passes over.
+        with a reset. A client passes over an interim answer, and over what keeps a stream alive.
         """
         if self.transport is None:
             return
@@ -177,11 +203,14 @@ class BoundedHandler(RequestHandler):
             self.abort()
             return
         request = self._current_request
-        if request is not None and request.writer.output_size > 0:
+        has_begun = request is not None and request.writer.output_size > 0
+        if has_begun and self._keep_alive is None:
             return  # writing the answer will tell
-        if request is not None and request.version == HttpVersion(1, 1):
+        if has_begun and self._keep_alive is not None and not self.backlog:
+            self._probing = self._loop.create_task(_sent(self._keep_alive))
+        elif not has_begun and request is not None and request.version == HttpVersion(1, 1):
             self.transport.write(_PROBE)
-        self._loop.call_later(after_s, self._probe, PROBE_EVERY_S)
+        self._loop.call_later(after_s, self._probe, min(PROBE_EVERY_S, 4 * after_s))
 
     def _is_reset(self) -> bool:
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
@@ -193,6 +222,11 @@ class BoundedHandler(RequestHandler):
         if self._header_deadline is not None:
             self._header_deadline.cancel()
             self._header_deadline = None
+
+
+async def _sent(send: Callable[[], Awaitable[None]]) -> None:
+    with suppress(ConnectionError, RuntimeError):  # it is gone, or the stream has just ended
+        await send()
 
 
 HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
@@ -211,7 +245,8 @@ class BoundedServer(web.Server):
         self.limits = limits
         # beyond it the descriptors for workers would run short
         allowed = descriptors.for_connections(descriptors.limit())
-        self.places: Places[BoundedHandler] = Places(
+        self.handshakes: set[asyncio.Task[None]] = set()
+        self.places: Places[Placed] = Places(
             limits.max_connections_per_address, min(limits.max_connections or allowed, allowed)
         )
         self._handle = server.request_handler
@@ -222,6 +257,12 @@ class BoundedServer(web.Server):
     def handler(self, kind: type[HandlerT]) -> HandlerT:
         """A handler of this kind for a new connection."""
         return kind(self, loop=self._loop, **self._kwargs)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's
+        """As aiohttp's. Ends handshakes, too."""
+        for handshake in tuple(self.handshakes):
+            handshake.cancel()
+        await super().shutdown(timeout)
 
     async def _strictly(self, request: web.BaseRequest) -> web.StreamResponse:
         error = rules.fault(request.version, request.headers)

@@ -1,8 +1,9 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -11,12 +12,13 @@ from msgspec import Struct, structs
 from gpufc.changes import Change
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.access.ring import KeyRing
 from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.request import Principal
+from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
@@ -97,13 +99,36 @@ class Roster(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """The plugins (`supervisor.plugins.plugins.Plugins`)."""
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """As `Dispatcher.submit`."""
+        ...
+
+    async def identify(self, headers: Mapping[str, str], address: str) -> Principal | None:
+        """The principal that a plugin names. Raises `AuthenticationFailed`."""
+        ...
+
+    def summary(self) -> Sequence[Struct]:
+        """The rows of `/stats`."""
+        ...
+
+
 def _no_network() -> None:
     """For a front that has joined no network."""
 
 
+def _any_model(_name: str) -> bool:
+    """For a principal without a list of models."""
+    return True
+
+
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
-    the state of the network client, if there is one."""
+    the state of the network client, if there is one. `shows` tells which models the request's
+    principal may see, those that are not served any more included. `runtime_dir` has
+    logs and crash records, `keys` are the access keys in force. Requests enter by `submit`."""
 
     config: Config
     fleet: ServedFleet
@@ -113,9 +138,19 @@ class Services(Struct, frozen=True):
     started_at: float
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
+    shows: Callable[[str], bool] = _any_model
     tracer: Tracer | None = None
     models: Models | None = None
     roster: Roster | None = None
+    runtime_dir: Path | None = None
+    keys: KeyRing | None = None
+    hooks: Hooks | None = None
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""
+        if self.hooks is None:
+            return self.dispatcher.submit(request, principal)
+        return self.hooks.submit(request, principal)
 
 
 SERVICES = web.AppKey("services", Services)
@@ -130,7 +165,8 @@ def services(request: web.Request) -> Services:
     front, principal = request.app[SERVICES], request.get(PRINCIPAL)
     if principal is None or not principal.models:
         return front
-    return structs.replace(front, fleet=AllowedModels(front.fleet, principal.models))
+    allowed = AllowedModels(front.fleet, principal.models)
+    return structs.replace(front, fleet=allowed, shows=allowed.allows)
 
 
 MANY_VALUES = 2_000
@@ -146,6 +182,20 @@ async def built_response(
         return json_response(build(), headers=headers)
     body = await asyncio.to_thread(lambda: msgspec.json.encode(build()))
     return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+async def listed_response(
+    name: str, parts: Callable[[], Iterable[list[Any]]], n_values: int
+) -> web.Response:
+    """The answer of one list under `name`, about `n_values` long, which `parts` makes in parts. To
+    encode a part holds all threads, so it must be short. `parts` reads nothing that changes."""
+
+    def body() -> bytes:
+        listed = b",".join(msgspec.json.encode(part)[1:-1] for part in parts() if part)
+        return b'{"%s":[%s]}' % (name.encode(), listed)
+
+    built = body() if n_values <= MANY_VALUES else await asyncio.to_thread(body)
+    return web.Response(body=built, content_type="application/json")
 
 
 def json_response(

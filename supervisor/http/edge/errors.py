@@ -148,6 +148,9 @@ def from_exception(exc: Exception, request: web.Request) -> RequestError:
             return InvalidRequest("The body is nested too deeply")
         case web.HTTPNotFound():
             return NotFound(f"There is no route {request.method} {request.path}")
+        case web.HTTPMethodNotAllowed() if request.path == "/":
+            # the dashboard's page; a client whose base address lacks its path comes here
+            return NotFound(f"There is no route {request.method} /; the API's begin with /v1")
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(exc.allowed_methods))
             return MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}")

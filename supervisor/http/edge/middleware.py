@@ -76,7 +76,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
         response = error_response(error, request[REQUEST_ID], shape_of(request))
-        if isinstance(exc, web.HTTPMethodNotAllowed):
+        if isinstance(exc, web.HTTPMethodNotAllowed) and response.status == exc.status:
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
             # the rest of the body would be read as the next request, or waited for
@@ -124,16 +124,20 @@ def access(
     guard: Callable[[web.Request, Rule], None],
     forms: Mapping[Rule, Form],
     signs_in: Container[Rule],
+    identify: Callable[[Mapping[str, str], str], Awaitable[Principal | None]] | None = None,
 ) -> Middleware:
     """Lets a request through if the table allows its principal the route, and `guard` does not
     raise. The body is unread then.
 
     A browser that is refused one of `forms` gets its form. A route of `signs_in` has its
-    credentials in its body, and its handler refuses."""
+    credentials in its body, and its handler refuses. `identify` goes before the authenticator: it
+    may name the principal by headers and address."""
 
-    def allowed(request: web.Request, scope: Scope) -> Principal:
+    async def allowed(request: web.Request, scope: Scope) -> Principal:
         # a connection may bring its principal; its requests' headers mean nothing here then
         known: Principal | None = getattr(request.protocol, "principal", None)
+        if known is None and identify is not None:
+            known = await identify(request.headers, request.remote or "")
         principal = known or authenticator.identify(request)
         if not principal.may(scope):
             raise _refusal(principal, scope, authenticator.remedy)
@@ -152,7 +156,7 @@ def access(
         scope = rules[rule]
         if scope is not PUBLIC and rule not in signs_in:
             try:
-                principal = allowed(request, scope)
+                principal = await allowed(request, scope)
             except (AuthenticationFailed, PermissionDenied) as err:
                 if rule in forms and _takes_pages(request):
                     return forms[rule](err, request.path)

@@ -16,6 +16,7 @@ from gpufc.errors import ConfigError, StartError
 from supervisor.access import exposure
 from supervisor.addresses import listening, lookup
 from supervisor.http.edge.connection import BoundedHandler, BoundedServer
+from supervisor.http.edge.handshakes import TlsListener
 from supervisor.systemd import activated_sockets
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ LINGER_S = 2.0
 class UnguardedAddress(StartError, ConfigError):
     """Known at the start only, and a fault of the configuration: hence that exit code."""
 
+
+RETIRED = web.AppKey("retired", asyncio.Event)
+"""Set once another front accepts the connections: a stream that never ends has to end then."""
 
 HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
 
@@ -51,7 +55,7 @@ class FrontRunner(web.AppRunner):
         )
         self._limits = limits
         self._tls = tls
-        self._has_retired = False
+        self._retired = app[RETIRED] = asyncio.Event()
         app.on_response_prepare.append(self._close_after_last)
 
     async def _make_server(self) -> web.Server:
@@ -60,7 +64,7 @@ class FrontRunner(web.AppRunner):
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on these sockets. The runner owns them from now on."""
         for sock in sockets:
-            await BoundedSite(self, sock, self._tls, self._limits.header_timeout_s).start()
+            await BoundedSite(self, sock, self._tls).start()
 
     def handler(self, kind: type[HandlerT]) -> HandlerT:
         """The protocol for a connection that did not come from a listening socket. It is counted
@@ -75,7 +79,7 @@ class FrontRunner(web.AppRunner):
         An idle connection stays open for its usual time. Closing it could lose a request that its
         client is sending, and not every client retries.
         """
-        self._has_retired = True
+        self._retired.set()
         for site in tuple(self.sites):
             await site.stop()  # closes our descriptor only; queued connections stay queued
 
@@ -99,7 +103,7 @@ class FrontRunner(web.AppRunner):
     ) -> None:
         connection = request.protocol
         is_last = isinstance(connection, BoundedHandler) and connection.is_last
-        if self._has_retired or is_last:
+        if self._retired.is_set() or is_last:
             response.force_close()
             response.headers["Connection"] = "close"  # aiohttp has already set its own
 
@@ -108,17 +112,12 @@ class BoundedSite(web.SockSite):
     """A listening socket. Over TLS, a handshake has as much time as a header, and a client that
     does not answer the end of a connection delays it no longer than without TLS."""
 
-    __slots__ = ("_handshake_s",)
+    __slots__ = ()
 
     def __init__(
-        self,
-        runner: web.AppRunner,
-        sock: socket.socket,
-        tls: ssl.SSLContext | None,
-        handshake_s: float,
+        self, runner: web.AppRunner, sock: socket.socket, tls: ssl.SSLContext | None
     ) -> None:
         super().__init__(runner, sock, ssl_context=tls, backlog=BACKLOG)
-        self._handshake_s = handshake_s
 
     async def start(self) -> None:
         if self._ssl_context is None:
@@ -126,16 +125,10 @@ class BoundedSite(web.SockSite):
             return
         await super(web.SockSite, self).start()
         server = self._runner.server
-        if server is None:
+        if not isinstance(server, BoundedServer):
             raise RuntimeError("the runner has not been set up")
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            sock=self._sock,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._handshake_s,
-            ssl_shutdown_timeout=LINGER_S,
-        )
+        listener = TlsListener(self._sock, server, self._ssl_context, LINGER_S)
+        self._server = listener  # type: ignore[assignment]  # it is only closed
 
 
 def listeners(host: str, port: int) -> list[socket.socket]:

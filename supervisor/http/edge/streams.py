@@ -5,7 +5,8 @@ ordinary answer; after it, an event of the stream. A silent stream is kept alive
 with its dialect's last words.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp import web
 from gpufc.config import LimitsConfig
 from gpufc.errors import RequestError
 from supervisor.dispatch.stream import StreamEvent, Usage
+from supervisor.http.edge.connection import BoundedHandler
 from supervisor.http.edge.errors import from_exception
 
 SERVER_SENT_EVENTS = "text/event-stream; charset=utf-8"
@@ -93,12 +95,13 @@ async def send_stream(
     response = EventStream(headers={"Content-Type": encoder.CONTENT_TYPE, **HEADERS, **headers})
     await response.prepare(request)
     try:
-        while not stream.done:
-            if events is None:
-                await response.write(_noted(encoder.waiting(), note()))
-            else:
-                await response.write(encoder.events(events))
-            events = await stream.next(limits.keepalive_comment_s)
+        with _kept_alive(request, lambda: response.write(encoder.waiting())):
+            while not stream.done:
+                if events is None:
+                    await response.write(_noted(encoder.waiting(), note()))
+                else:
+                    await response.write(encoder.events(events))
+                events = await stream.next(limits.keepalive_comment_s)
         end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:
         raise
@@ -113,3 +116,17 @@ def _noted(waiting: bytes, note: str) -> bytes:
     if not note or not waiting.startswith(b":"):
         return waiting
     return f": {' '.join(note.split())}\n\n".encode()
+
+
+@contextmanager
+def _kept_alive(request: web.Request, send: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """Lets the connection keep its stream alive, to find out whether its client still reads."""
+    connection = request.protocol
+    if not isinstance(connection, BoundedHandler):
+        yield
+        return
+    connection.keeps_alive_with(send)
+    try:
+        yield
+    finally:
+        connection.keeps_alive_with(None)

@@ -18,6 +18,7 @@ from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.generate import Asked
 from supervisor.http.generation.history import Messages, history
 from supervisor.http.generation.logprobs import chat_logprobs
+from supervisor.http.generation.prediction import Prediction, predicted
 from supervisor.http.generation.reading import reading_of
 from supervisor.http.generation.tools import OfferedTools, Tool, ToolChoice, offered
 
@@ -39,6 +40,7 @@ class ChatFields(GenerationFields, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    prediction: Prediction | None = None
 
 
 def asked_of(front: Services, body: ChatFields) -> Asked:
@@ -53,7 +55,14 @@ def asked_of(front: Services, body: ChatFields) -> Asked:
         constraint=constraint_of(body),
     )
     logprobs = chat_logprobs(body, front.config.limits)
-    return Asked((_prompt(body, tools),), limit, reading, tools.headers, logprobs)
+    return Asked(
+        (_prompt(body, tools),),
+        limit,
+        reading,
+        tools.headers,
+        logprobs,
+        predicted=predicted(body.prediction),
+    )
 
 
 def _is_parallel(body: ChatFields, tools: OfferedTools) -> bool:

@@ -48,6 +48,7 @@ class ConstraintFields(NotYet, kw_only=True):
     response_format: ResponseFormat | None = None
     json_schema: Schema | None = None
     grammar: str | None = None
+    ebnf: str | None = None
     regex: str | None = None
     guided_json: Schema | None = None
     guided_regex: str | None = None
@@ -82,6 +83,7 @@ def _asked(body: ConstraintFields) -> list[Constraint | None]:
         _response_format(body.response_format),
         _schema(body.json_schema, "json_schema"),
         _grammar(body.grammar, "grammar"),
+        _grammar(body.ebnf, "ebnf"),
         _regex(body.regex, "regex"),
         _schema(body.guided_json, "guided_json"),
         _regex(body.guided_regex, "guided_regex"),

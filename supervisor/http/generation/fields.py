@@ -14,9 +14,10 @@ from gpufc.sampling import Repeat
 from supervisor.http.generation.adapters import LoraFields
 from supervisor.http.generation.constraints import ConstraintFields
 
+INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
-TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MAX_TOKEN_IDS = 262_144
 """In one list: more than any context takes, few enough to decode without blocking the loop."""
 
@@ -24,6 +25,9 @@ TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
 RuledTokens = Annotated[list[TokenId], Meta(max_length=MAX_RULED_TOKENS)]
 Limit = Annotated[int, Meta(ge=-1)]
 """Of generated tokens; -1 is as many as fit."""
+
+Dimensions = Annotated[int, Meta(ge=1, le=INT32_MAX)]
+"""Of an embedding."""
 
 Bias = Annotated[float, Meta(ge=-100.0, le=100.0)] | bool
 """False bans a token, as in llama-server. True is no bias."""
@@ -54,7 +58,7 @@ class GenerationFields(ConstraintFields, kw_only=True):
         | Annotated[list[tuple[int | str, Bias]], Meta(max_length=MAX_BIASES)]
         | None
     ) = None
-    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    min_tokens: Annotated[int, Meta(ge=0, le=INT32_MAX)] | None = None
     stop_token_ids: RuledTokens | None = None
     allowed_token_ids: RuledTokens | None = None
     include_stop_str_in_output: bool | None = None

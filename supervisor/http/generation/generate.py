@@ -3,13 +3,14 @@
 import time
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.ids import RequestId
-from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt
+from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt, Tokens
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge import access_log
+from supervisor.http.edge.body import BODY_DIGEST
 from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
@@ -18,9 +19,11 @@ from supervisor.http.edge.context import (
     built_response,
     services,
 )
+from supervisor.http.edge.errors import ANTHROPIC_VERSION
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
 from supervisor.http.generation.adapters import chosen
+from supervisor.http.generation.answer_cache import ANSWERS, CachePlace, key_of
 from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
@@ -36,7 +39,7 @@ class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
     `headers` go with it. `best_of` is the number of choices to generate for each prompt where it is
     not `n`. `sent` is what a durable request is known by, where the fields are not all that the
-    client has sent."""
+    client has sent. `predicted` may be like the answer."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None
@@ -45,6 +48,7 @@ class Asked(Struct, frozen=True):
     logprobs: LogprobsWanted | None = None
     best_of: int | None = None
     sent: Struct | None = None
+    predicted: str = ""
 
 
 async def generate(
@@ -56,25 +60,50 @@ async def generate(
     """
     wish = read_headers(request, streamed=bool(body.stream))
     biases = await _biases(request, body)
+    predicted = await _predicted(request, body, asked)
+    front = services(request)
+
+    def accept() -> GenerationRequest:
+        return accepted(front, request[REQUEST_ID], body, asked, biases, predicted)
+
     if wish is not None:
-        found = await find_or_start(
-            request,
-            wish,
-            dialect.id_prefix,
-            asked.sent or body,
-            lambda: accepted(services(request), request[REQUEST_ID], body, asked, biases),
-        )
+        found = await find_or_start(request, wish, dialect.id_prefix, asked.sent or body, accept)
         request[STREAM] = found.stream
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
-    wanted = accepted(services(request), request[REQUEST_ID], body, asked, biases)
+    wanted = accept()
+    place = _place_in_cache(request, body, asked, wanted)
+    if place is not None and (known := place.known()) is not None:
+        return known
     access_log.asked(request, wanted)
-    stream = services(request).dispatcher.submit(wanted, request[PRINCIPAL])
+    stream = front.submit(wanted, request[PRINCIPAL])
     request[STREAM] = stream
     try:
-        return await _send(request, body, stream, stream, dialect, asked.headers)
+        answer = await _send(request, body, stream, stream, dialect, asked.headers)
     finally:
         stream.cancel()
+    return answer if place is None else place.kept(answer)
+
+
+def _place_in_cache(
+    request: web.Request, body: GenerationFields, asked: Asked, wanted: GenerationRequest
+) -> CachePlace | None:
+    """Where the answer is kept for exact repeats; None if it is not."""
+    cache, sent = request.app[ANSWERS], request.get(BODY_DIGEST)
+    if cache is None or sent is None or body.stream or body.cache_prompt is False:
+        return None
+    facts = services(request).dispatcher.facts(wanted.model)
+    sampling = wanted.sampling
+    is_greedy = sampling.temperature == 0 and not sampling.mirostat
+    if facts is None or not (is_greedy or (body.seed is not None and body.seed >= 0)):
+        return None
+    key = key_of(
+        *(request[PRINCIPAL], facts.fingerprint, wanted.model, request.path_qs, sent),
+        structs.replace(sampling, seed=0) if is_greedy else sampling,
+        request.headers.get(ANTHROPIC_VERSION),
+    )
+    is_read = "no-cache" not in request.headers.get("Cache-Control", "")
+    return CachePlace(cache, key, asked.headers, is_read=is_read)
 
 
 async def _biases(request: web.Request, body: GenerationFields) -> dict[int, float]:
@@ -92,12 +121,25 @@ async def _biases(request: web.Request, body: GenerationFields) -> dict[int, flo
     return validation.bias_of_tokens(given, tokens, limits, facts.n_vocab if facts else None)
 
 
+async def _predicted(request: web.Request, body: GenerationFields, asked: Asked) -> Tokens:
+    """The tokens of a predicted answer, no more than a context has."""
+    if not asked.predicted:
+        return ()
+    front = services(request)
+    model = front.fleet.resolve(body.model)
+    prompt = TextPrompt(asked.predicted, add_special=False, parse_special=False)
+    tokens = await front.dispatcher.prepare(model, prompt, None)
+    facts = front.dispatcher.facts(model)
+    return tuple(tokens[: facts.n_ctx if facts else 0])
+
+
 def accepted(
     front: Services,
     request_id: RequestId,
     body: GenerationFields,
     asked: Asked,
     biases: dict[int, float],
+    prediction: Tokens = (),
 ) -> GenerationRequest:
     """The request, within all limits and with its seed fixed. Raises `RequestError`.
 
@@ -122,6 +164,7 @@ def accepted(
         adapters=chosen(body.lora, body.model, front.fleet.adapters(model)),
         logprobs=asked.logprobs,
         rules=validation.rules(body, asked.max_tokens),
+        prediction=prediction,
     )
 
 

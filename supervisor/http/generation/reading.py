@@ -10,12 +10,19 @@ from gpufc.answer_format import constraint_of
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.facts import ModelFacts
 from gpufc.protocol import FinishReason
-from supervisor.answers.parser import NewParser, Parser
+from supervisor.answers.parser import NewCounting, NewParser, Parser
 from supervisor.answers.parsers import family_for, parser_for
 from supervisor.answers.parsers.family import Family
-from supervisor.answers.parts import Ended, Part, Text, ToolCallArguments, ToolCallBegun
+from supervisor.answers.parts import (
+    Ended,
+    Part,
+    Reasoning,
+    Text,
+    ToolCallArguments,
+    ToolCallBegun,
+)
 from supervisor.answers.style import Wish, answer_format
-from supervisor.dispatch.request import PLAIN, Reading, ReadingOf
+from supervisor.dispatch.request import PLAIN, Reading, ReadingOf, Watch
 from supervisor.http.generation.tools import OfferedTools
 
 
@@ -39,15 +46,14 @@ def reading_of(
         new_parser = parser_for(
             template, tools=bool(tools.functions), schemas=schemas, inside=inside
         )
+        selected: NewParser = new_parser
         if tools.must_call or not parallel:
-            new_parser = partial(
-                Selected, new_parser, one_call=not parallel, no_text=tools.must_call
-            )
-        return Reading(
-            new_parser,
-            family.markers,
-            guided(family, template or "", wish, opened, constraint),
-        )
+            selected = partial(Selected, new_parser, one_call=not parallel, no_text=tools.must_call)
+        grammar = guided(family, template or "", wish, opened, constraint)
+        watch = None
+        if not parallel and tools.functions and grammar is None:  # a grammar ends the answer itself
+            watch = partial(first_call_watch, new_parser)
+        return Reading(selected, family.markers, grammar, watch)
 
     def reading_after(opening: str) -> Reading:
         known = facts()
@@ -112,19 +118,31 @@ def _may_reason(template: str | None, family: Family) -> bool:
     return bool(template) and (family.matches(template or "") or "<think>" in (template or ""))
 
 
+def first_call_watch(new_parser: NewCounting) -> Watch:
+    """Tells when an answer's first call is whole."""
+    parser = new_parser()
+
+    def is_whole(text: str) -> bool:
+        parser.feed(text)
+        return parser.n_calls > 0
+
+    return is_whole
+
+
 class Selected:
     """Another parser's parts without some of them. Implements `Parser`.
 
-    `one_call` keeps the first call only. `no_text`: an answer that must be calls has no text of its
-    own; a limit may cut it in a marker, which would be left over as text.
+    `one_call` keeps the first call only, and nothing after it. `no_text`: an answer that must be
+    calls has no text of its own; a limit may cut it in a marker, which would be left over as text.
     """
 
-    __slots__ = ("_no_text", "_one_call", "_parser")
+    __slots__ = ("_has_call", "_no_text", "_one_call", "_parser")
 
     def __init__(self, new_parser: NewParser, *, one_call: bool, no_text: bool) -> None:
         self._parser: Parser = new_parser()
         self._one_call = one_call
         self._no_text = no_text
+        self._has_call = False
 
     def feed(self, text: str) -> Sequence[Part]:
         return [*self._kept(self._parser.feed(text))]
@@ -139,6 +157,11 @@ class Selected:
                     pass
                 case Text() if self._no_text:
                     pass
+                case Text() | Reasoning() if self._one_call and self._has_call:
+                    pass
+                case ToolCallBegun():
+                    self._has_call = True
+                    yield part
                 case Ended(reason, n_calls) if self._one_call:
                     yield Ended(reason, min(1, n_calls))
                 case _:

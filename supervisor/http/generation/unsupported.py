@@ -63,7 +63,6 @@ class NotYet(SamplingFields, kw_only=True):
     truncate_prompt_tokens: Any = None
     use_beam_search: Any = None
     # SGLang
-    ebnf: Any = None
     min_new_tokens: Any = None
     no_stop_trim: Any = None
     separate_reasoning: Any = None

@@ -1,9 +1,11 @@
 """From a body's fields to dispatch's: names, defaults, bounds that depend on configuration."""
 
+from collections.abc import Mapping, Sequence
+
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
-from gpufc.protocol import TokenRules, Tokens
+from gpufc.protocol import TokenRules
 from gpufc.sampling import SamplingFields, SamplingParams
 from supervisor.http.generation.fields import INT64_MAX, GenerationFields
 from supervisor.http.generation.unsupported import refuse_unsupported
@@ -96,7 +98,7 @@ def biases(body: GenerationFields, limits: LimitsConfig) -> dict[int | str, floa
 
 def bias_of_tokens(
     given: dict[int | str, float],
-    tokens: dict[str, Tokens],
+    tokens: Mapping[str, Sequence[int]],
     limits: LimitsConfig,
     n_vocab: int | None,
 ) -> dict[int, float]:

@@ -1,14 +1,13 @@
 """`POST /embedding` and `/embeddings`, with llama-server's fields and answers."""
 
-from typing import Annotated
-
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from gpufc.errors import InvalidRequest
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import json_response
 from supervisor.http.generation.embedding import Input, as_json, embed, inputs_of
+from supervisor.http.generation.fields import Dimensions
 
 EUCLIDEAN = 2
 """llama-server's number of the norm (L2), which is its default too."""
@@ -20,7 +19,7 @@ class NativeEmbeddingBody(Struct, frozen=True, kw_only=True):
     content: Input | None = None
     input: Input | None = None
     embd_normalize: int | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Dimensions | None = None
     model: str | None = None
 
 

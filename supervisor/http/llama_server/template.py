@@ -1,9 +1,11 @@
 """`POST /apply-template`: a conversation as the text that a chat would begin with."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.protocol import TextPrompt, Tokens
+from gpufc.protocol import TextPrompt
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Services, json_response, services
 from supervisor.http.generation.chat import ChatFields, asked_of
@@ -27,7 +29,7 @@ async def apply_template(request: web.Request) -> web.Response:
     return json_response(AppliedTemplate(text.decode(errors="replace")))
 
 
-async def _n_added(front: Services, model: str, tokens: Tokens) -> int:
+async def _n_added(front: Services, model: str, tokens: Sequence[int]) -> int:
     """How many tokens at the beginning are put before every text: 0 or 1."""
     marked, plain = [
         await front.dispatcher.prepare(model, TextPrompt(".", add_special=added), reserve=None)

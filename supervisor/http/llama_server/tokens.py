@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from gpufc.protocol import TextPrompt
 from supervisor.http.edge.body import read_json
-from supervisor.http.edge.context import built_response, json_response, services
+from supervisor.http.edge.context import json_response, listed_response, services
 from supervisor.http.generation.fields import TokenIds
 
 
@@ -37,6 +37,10 @@ class Tokenized(Struct, frozen=True):
     tokens: list[int | Piece]
 
 
+PART = 4096
+"""Tokens of an answer that are written in one go."""
+
+
 class Detokenized(Struct, frozen=True):
     content: str
 
@@ -51,17 +55,19 @@ async def tokenize(request: web.Request) -> web.Response:
     parse_special = body.parse_special is not False
     prompt = TextPrompt(body.content, bool(body.add_special), parse_special)
     tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
+    parts = [slice(at, at + PART) for at in range(0, len(tokens), PART)]
     if not body.with_pieces:
-        return await built_response(lambda: Tokenized(list(tokens)), len(tokens))
-    spelt = await front.dispatcher.detokenize(model, [(token,) for token in tokens])
-    return await built_response(lambda: _with_pieces(tokens, spelt), len(tokens))
+        return await listed_response(
+            "tokens", lambda: (list(tokens[part]) for part in parts), len(tokens)
+        )
+    spelt = await front.dispatcher.detokenize(model, ((token,) for token in tokens))
+    return await listed_response(
+        "tokens", lambda: (_with_pieces(tokens[part], spelt[part]) for part in parts), len(tokens)
+    )
 
 
-def _with_pieces(tokens: Sequence[int], spelt: Sequence[bytes]) -> Tokenized:
-    pieces: list[int | Piece] = [
-        Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)
-    ]
-    return Tokenized(pieces)
+def _with_pieces(tokens: Sequence[int], spelt: Sequence[bytes]) -> list[Piece]:
+    return [Piece(token, _piece(text)) for token, text in zip(tokens, spelt, strict=True)]
 
 
 async def detokenize(request: web.Request) -> web.Response:

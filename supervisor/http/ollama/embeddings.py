@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import json_response, services
 from supervisor.http.generation.embedding import MAX_INPUTS, as_json, embed, inputs_of, n_tokens
+from supervisor.http.generation.fields import Dimensions
 from supervisor.http.ollama.names import served
 
 Texts = Annotated[list[str], Meta(max_length=MAX_INPUTS)]
@@ -20,7 +21,7 @@ class EmbedBody(Struct, frozen=True, kw_only=True):
     model: str | None = None
     input: str | Texts | None = None
     truncate: bool | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Dimensions | None = None
 
 
 class EmbeddingsBody(Struct, frozen=True, kw_only=True):

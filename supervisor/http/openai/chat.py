@@ -3,13 +3,15 @@
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
+from gpufc.errors import RequestError
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import services
-from supervisor.http.generation.chat import ChatFields, asked_of
+from supervisor.http.generation.chat import asked_of
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.generate import generate
-from supervisor.http.openai.chunks import ChatChunks
+from supervisor.http.openai.chunks import ChatChunks, OlderChatChunks
+from supervisor.http.openai.functions import ChatCompletionBody, name_here, with_tools
 from supervisor.http.openai.logprobs import ChatLogprobs, chat_logprobs
 from supervisor.http.openai.schemas import (
     AnswerObject,
@@ -23,13 +25,15 @@ from supervisor.http.openai.schemas import (
 
 
 class AssistantMessage(Struct, frozen=True, kw_only=True):
-    """An answer's message. `content` is null if the model has only called tools."""
+    """An answer's message. `content` is null if the model has only called tools. A call has the
+    older shape where the request has."""
 
     role: str = "assistant"
     content: str | None
     refusal: None = None
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallObject] | UnsetType = UNSET
+    function_call: FunctionObject | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -47,15 +51,22 @@ class ChatCompletion(AnswerObject, frozen=True, kw_only=True):
 
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
-    body = await read_json(request, ChatFields)
-    asked = asked_of(services(request), body)
-    return await generate(request, body, asked, ChatDialect(body.includes_usage))
+    body = await read_json(request, ChatCompletionBody)
+    is_older = bool(body.functions)
+    fields = with_tools(body)
+    try:
+        asked = asked_of(services(request), fields)
+        return await generate(request, fields, asked, ChatDialect(body.includes_usage, is_older))
+    except RequestError as err:
+        err.param = name_here(err.param) if is_older else err.param
+        raise
 
 
 class ChatDialect(Struct, frozen=True):
-    """OpenAI's chat completions. Implements `Dialect`."""
+    """OpenAI's chat completions. Implements `Dialect`. `older`: a call has the older shape."""
 
     include_usage: bool
+    older: bool = False
     id_prefix: str = "chatcmpl-"
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ChatCompletion:
@@ -64,9 +75,9 @@ class ChatDialect(Struct, frozen=True):
             choices=[
                 ChatChoice(
                     index=index,
-                    message=_answered(exchange, index, choice),
+                    message=self._answered(exchange, index, choice),
                     logprobs=chat_logprobs(choice.logprobs) if exchange.request.logprobs else None,
-                    finish_reason=finish_reason(choice.ended),
+                    finish_reason=finish_reason(choice.ended, older=self.older),
                 )
                 for index, choice in enumerate(choices)
             ],
@@ -74,18 +85,20 @@ class ChatDialect(Struct, frozen=True):
         )
 
     def encoder(self, exchange: Exchange) -> ChatChunks:
-        return ChatChunks(exchange, include_usage=self.include_usage)
+        chunks = OlderChatChunks if self.older else ChatChunks
+        return chunks(exchange, include_usage=self.include_usage)
 
-
-def _answered(exchange: Exchange, index: int, choice: WholeAnswer) -> AssistantMessage:
-    calls = [
-        ToolCallObject(
-            call.id or exchange.call_id(index, number), FunctionObject(call.name, call.arguments)
+    def _answered(self, exchange: Exchange, index: int, choice: WholeAnswer) -> AssistantMessage:
+        calls = [
+            ToolCallObject(
+                call.id or exchange.call_id(index, number),
+                FunctionObject(call.name, call.arguments),
+            )
+            for number, call in enumerate(choice.calls)
+        ]
+        return AssistantMessage(
+            content=choice.text if choice.text or not calls else None,
+            reasoning_content=choice.reasoning or UNSET,
+            tool_calls=UNSET if self.older or not calls else calls,
+            function_call=calls[0].function if self.older and calls else UNSET,
         )
-        for number, call in enumerate(choice.calls)
-    ]
-    return AssistantMessage(
-        content=choice.text if choice.text or not calls else None,
-        reasoning_content=choice.reasoning or UNSET,
-        tool_calls=calls or UNSET,
-    )

@@ -52,6 +52,7 @@ class ChunkWriter:
     BEFORE_TEXT: bytes
     AFTER_TEXT: bytes
     NOTHING: bytes
+    OLDER = False
 
     def __init__(self, exchange: Exchange, *, include_usage: bool) -> None:
         shared = {"object": self.KIND, **answer_fields(exchange)}
@@ -111,7 +112,9 @@ class ChunkWriter:
         self, index: int, gained: bytes, part: Part | None = None, logprobs: bytes = NULL
     ) -> bytes:
         """One chunk: a choice's gain, its log probabilities, and its end if `part` is one."""
-        finish = _encode(finish_reason(part)) if isinstance(part, Ended) else NULL
+        finish = NULL
+        if isinstance(part, Ended):
+            finish = _encode(finish_reason(part, older=self.OLDER))
         end = b',"logprobs":' + logprobs + b',"finish_reason":' + finish + b"}"
         return self._heads[index] + gained + end + self._tail
 
@@ -207,3 +210,18 @@ class ChatChunks(ChunkWriter):
 
     def logprobs(self, index: int, entries: Sequence[TokenLogprobs]) -> bytes:
         return _encode(chat_logprobs(entries))
+
+
+class OlderChatChunks(ChatChunks):
+    """Calls have the shape of OpenAI's older `functions`: one of them, without an id."""
+
+    OLDER = True
+
+    def gain(self, index: int, part: Part) -> bytes | None:
+        match part:
+            case ToolCallBegun(_, name):
+                return b'"delta":{"function_call":{"name":%b,"arguments":""}}' % _encode(name)
+            case ToolCallArguments(_, text):
+                return b'"delta":{"function_call":{"arguments":%b}}' % _encode(text)
+            case _:
+                return super().gain(index, part)

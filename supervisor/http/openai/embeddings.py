@@ -2,10 +2,10 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import json_response, services
@@ -18,6 +18,7 @@ from supervisor.http.generation.embedding import (
     inputs_of,
     n_tokens,
 )
+from supervisor.http.generation.fields import Dimensions
 
 WARNING_HEADER = "x-gpufc-warning"
 
@@ -27,7 +28,7 @@ class EmbeddingBody(Struct, frozen=True, kw_only=True):
 
     input: Input
     model: str | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Dimensions | None = None
     encoding_format: Literal["float", "base64"] | None = None
 
 

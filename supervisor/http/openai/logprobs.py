@@ -5,22 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from gpufc.protocol import Logprob, TokenLogprobs
-
-LEAST = -9999.0
-"""Stands for a probability of nothing: JSON has no infinity."""
-
-
-class TokenObject(Struct, frozen=True, kw_only=True):
-    """`bytes` are those of the token, which may be a part of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ContentToken(TokenObject, frozen=True, kw_only=True):
-    top_logprobs: list[TokenObject]
+from gpufc.protocol import TokenLogprobs
+from supervisor.http.generation.content_tokens import (
+    ContentToken,
+    content_tokens,
+    finite,
+    text_of,
+)
 
 
 class ChatLogprobs(Struct, frozen=True, kw_only=True):
@@ -39,7 +30,7 @@ class CompletionLogprobs(Struct, frozen=True, kw_only=True):
 
 
 def chat_logprobs(entries: Iterable[TokenLogprobs]) -> ChatLogprobs:
-    return ChatLogprobs(content=[_content(entry) for entry in entries])
+    return ChatLogprobs(content=content_tokens(entries))
 
 
 def completion_logprobs(
@@ -47,9 +38,9 @@ def completion_logprobs(
 ) -> CompletionLogprobs:
     """`offsets` says where in the text each token begins."""
     return CompletionLogprobs(
-        tokens=[_text(entry.token) for entry in entries],
+        tokens=[text_of(entry.token) for entry in entries],
         token_logprobs=[
-            None if entry.token.logprob is None else _finite(entry.token.logprob)
+            None if entry.token.logprob is None else finite(entry.token.logprob)
             for entry in entries
         ],
         top_logprobs=[_best(entry) for entry in entries] if n_top else None,
@@ -79,32 +70,11 @@ def mean_logprob(entries: Sequence[TokenLogprobs]) -> float:
     return sum(logprobs) / len(logprobs) if logprobs else -math.inf
 
 
-def _content(entry: TokenLogprobs) -> ContentToken:
-    token = entry.token
-    return ContentToken(
-        token=_text(token),
-        logprob=_finite(token.logprob),
-        bytes=list(token.piece),
-        top_logprobs=[
-            TokenObject(token=_text(one), logprob=_finite(one.logprob), bytes=list(one.piece))
-            for one in entry.top
-        ],
-    )
-
-
 def _best(entry: TokenLogprobs) -> dict[str, float] | None:
     """By text: of tokens with the same text the best one counts."""
     if entry.token.logprob is None:
         return None
     found: dict[str, float] = {}
     for one in (*entry.top, entry.token):
-        found.setdefault(_text(one), _finite(one.logprob))
+        found.setdefault(text_of(one), finite(one.logprob))
     return found
-
-
-def _text(token: Logprob) -> str:
-    return token.piece.decode("utf-8", "replace")
-
-
-def _finite(logprob: float | None) -> float:
-    return LEAST if logprob is None else max(logprob, LEAST)

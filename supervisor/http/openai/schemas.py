@@ -44,15 +44,18 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
+    FUNCTION_CALL = "function_call"
 
 
-def finish_reason(ended: Ended) -> FinishReason:
-    """OpenAI's word for an end. A choice that stops after a call stops for it."""
+def finish_reason(ended: Ended, *, older: bool = False) -> FinishReason:
+    """OpenAI's word for an end. A choice that stops after a call stops for it, and has an `older`
+    word for it."""
     match ended.reason:
         case protocol.FinishReason.LENGTH:
             return FinishReason.LENGTH
         case protocol.FinishReason.STOP | protocol.FinishReason.CANCELLED:
-            return FinishReason.TOOL_CALLS if ended.n_calls else FinishReason.STOP
+            called = FinishReason.FUNCTION_CALL if older else FinishReason.TOOL_CALLS
+            return called if ended.n_calls else FinishReason.STOP
 
 
 class FunctionObject(Struct, frozen=True):

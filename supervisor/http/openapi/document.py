@@ -29,6 +29,11 @@ ERROR_STATUSES: Mapping[str, str] = {
     "503": "overloaded, loading or draining; `Retry-After` says for how long",
 }
 
+PARTIAL: tuple[Json, ...] = (
+    {"type": "object"},
+    {"type": "array", "items": {"type": "object"}},
+)
+
 _PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
@@ -77,7 +82,10 @@ def _operation(each: Described, refs: Mapping[int, Json]) -> Json:
     spec = each.spec
     content: Json = {}
     if spec.answer is not None:
-        content["application/json"] = {"schema": refs[id(spec.answer)]}
+        schema = refs[id(spec.answer)]
+        content["application/json"] = {
+            "schema": {"anyOf": [schema, *PARTIAL]} if spec.partial else schema
+        }
     if spec.stream is not None:
         # no schema: validators hold each event to it, not the text
         content[spec.stream] = {}

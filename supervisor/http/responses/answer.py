@@ -37,7 +37,7 @@ class Echo(Struct, frozen=True, kw_only=True):
     user: str | None
     temperature: float
     top_p: float
-    top_logprobs: int = 0
+    top_logprobs: int
     presence_penalty: float
     frequency_penalty: float
 
@@ -154,6 +154,7 @@ def echo_of(body: ResponsesFields, sampling: SamplingParams) -> Echo:
         user=body.user,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
+        top_logprobs=body.top_logprobs or 0,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
     )

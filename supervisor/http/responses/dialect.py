@@ -4,6 +4,7 @@ import time
 
 from msgspec import Struct
 
+from supervisor.answers.parts import Logprobs
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.responses.answer import Echo, Reply, ResponseObject
@@ -26,7 +27,7 @@ class ResponsesDialect(Struct, frozen=True):
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ResponseObject:
         output = self._output(exchange)
-        for part in choices[0].parts:
+        for part in (Logprobs(choices[0].logprobs), *choices[0].parts):
             output.feed(part)
         response = self._reply(exchange).document(
             output.status,
@@ -38,7 +39,13 @@ class ResponsesDialect(Struct, frozen=True):
         return response
 
     def encoder(self, exchange: Exchange) -> ResponseEvents:
-        return ResponseEvents(self._reply(exchange), self._output(exchange), self.keep, time.time)
+        return ResponseEvents(
+            self._reply(exchange),
+            self._output(exchange),
+            self.keep,
+            time.time,
+            has_logprobs=exchange.request.logprobs is not None,
+        )
 
     def _output(self, exchange: Exchange) -> Output:
         return Output(exchange, self.tools, seals=self.seals)

@@ -20,6 +20,7 @@ from supervisor.answers.parts import Part, Text
 from supervisor.dispatch.stream import StreamEvent, Usage
 from supervisor.http.edge.errors import DEFAULT_RETRY_AFTER_S
 from supervisor.http.edge.streams import SERVER_SENT_EVENTS
+from supervisor.http.generation.content_tokens import ContentToken
 from supervisor.http.responses.answer import ErrorObject, Reply, ResponseObject
 from supervisor.http.responses.output import Added, Change, Done, Gained, Output
 from supervisor.http.responses.output_items import (
@@ -105,6 +106,8 @@ class ResponseEvents:
         output: Output,
         keep: Keep,
         clock: Callable[[], float],
+        *,
+        has_logprobs: bool = False,
     ) -> None:
         self._reply = reply
         self._output = output
@@ -112,6 +115,7 @@ class ResponseEvents:
         self._clock = clock
         self._numbered = Numbered()
         self._has_begun = False
+        self._has_logprobs = has_logprobs
         self._in_message = False
         self._delta_head = b""
 
@@ -119,7 +123,7 @@ class ResponseEvents:
         written: list[bytes] = []
         for event in events:
             for part in event.parts:
-                if self._in_message and type(part) is Text:
+                if self._in_message and type(part) is Text and not self._has_logprobs:
                     self._output.more(part.text)
                     written.append(self._delta(part.text))
                 else:
@@ -162,22 +166,24 @@ class ResponseEvents:
         match change:
             case Added(index, item):
                 return self._added(index, item)
-            case Gained(text):
-                return self._delta(text)
+            case Gained(text, logprobs):
+                return self._delta(text, logprobs)
             case Done(index, item):
                 return self._done(index, item)
 
-    def _delta(self, text: str) -> bytes:
-        return self._numbered.numbered(self._delta_head, b',"delta":' + _encode(text) + b"}")
+    def _delta(self, text: str, logprobs: tuple[ContentToken, ...] = ()) -> bytes:
+        written = b',"delta":' + _encode(text)
+        if self._in_message:
+            written += b',"logprobs":' + (_encode(logprobs) if logprobs else b"[]")
+        return self._numbered.numbered(self._delta_head, written + b"}")
 
     def _added(self, index: int, item: OutputItem) -> bytes:
         event, place = self._numbered.event, _place(index, item)
         added = event("response.output_item.added", output_index=index, item=item)
         self._in_message = isinstance(item, MessageItem)
-        extra: dict[str, Any] = {}
         match item:
             case MessageItem():
-                kind, extra = "output_text", {"logprobs": []}
+                kind = "output_text"
                 added += event("response.content_part.added", **place, part=OutputText(text=""))
             case ReasoningItem():
                 kind = "reasoning_summary_text"
@@ -187,7 +193,7 @@ class ResponseEvents:
                 kind = "function_call_arguments"
             case CustomCallItem():
                 kind = "custom_tool_call_input"
-        self._delta_head = _head(f"response.{kind}.delta", place | extra)
+        self._delta_head = _head(f"response.{kind}.delta", place)
         return added
 
     def _done(self, index: int, item: OutputItem) -> bytes:
@@ -195,7 +201,9 @@ class ResponseEvents:
         self._in_message = False
         match item:
             case MessageItem(content=(part,)):
-                done = event("response.output_text.done", **place, text=part.text, logprobs=[])
+                done = event(
+                    "response.output_text.done", **place, text=part.text, logprobs=part.logprobs
+                )
                 done += event("response.content_part.done", **place, part=part)
             case ReasoningItem(summary=(part,)):
                 done = event("response.reasoning_summary_text.done", **place, text=part.text)

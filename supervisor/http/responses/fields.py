@@ -12,6 +12,9 @@ from gpufc.errors import InvalidRequest
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.history import MAX_MESSAGES
 
+LOGPROBS = "message.output_text.logprobs"
+"""The entry of `include` that asks for log probabilities of the text's tokens."""
+
 MAX_ENTRIES = 4096
 """Entries of `tools` that are decoded at all."""
 
@@ -98,6 +101,10 @@ class ResponsesFields(GenerationFields, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
 
 
+def wants_logprobs(body: ResponsesFields) -> bool:
+    return bool(body.top_logprobs) or LOGPROBS in (body.include or ())
+
+
 def refuse_unserved(body: ResponsesFields) -> None:
     """Raises `InvalidRequest` for a field that asks for something which is not served."""
     if body.background:
@@ -115,11 +122,9 @@ def refuse_unserved(body: ResponsesFields) -> None:
         raise InvalidRequest(
             "prompt templates are not supported; use instructions and input", param="prompt"
         )
-    for name in ("logprobs", "top_logprobs", "n_probs"):
+    for name in ("logprobs", "n_probs"):
         if getattr(body, name):
-            raise InvalidRequest(
-                "log probabilities are not supported here; use chat completions", param=name
-            )
+            raise InvalidRequest(f"include {LOGPROBS}, or set top_logprobs", param=name)
     if (body.n or 1) > 1:
         raise InvalidRequest("a response has one answer; n is at most 1", param="n")
     if body.truncation not in (None, "auto", "disabled"):

@@ -20,6 +20,7 @@ from supervisor.answers.parts import (
     ToolCallArguments,
     ToolCallBegun,
 )
+from supervisor.http.generation.content_tokens import ContentToken, content_tokens
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.responses.output_items import (
     OpenCall,
@@ -42,9 +43,11 @@ class Added(Struct, frozen=True):
 
 
 class Gained(Struct, frozen=True):
-    """The open item has a further piece of its text, arguments or input."""
+    """The open item has a further piece of its text, arguments or input. `logprobs` are those of a
+    text's tokens."""
 
     text: str
+    logprobs: tuple[ContentToken, ...] = ()
 
 
 class Done(Struct, frozen=True):
@@ -60,7 +63,8 @@ Change = Added | Gained | Done
 class Output:
     """The items of one answer so far. Its state is a function of the parts.
 
-    `status` is the response's. With `seals`, reasoning has an `encrypted_content`.
+    `status` is the response's. With `seals`, reasoning has an `encrypted_content`. Log
+    probabilities wait for the next text.
     """
 
     def __init__(self, exchange: Exchange, tools: ToolTable, *, seals: bool = False) -> None:
@@ -70,6 +74,7 @@ class Output:
         self._tools = tools
         self._seals = seals
         self._open: OpenItem | None = None
+        self._logprobs: list[ContentToken] = []
 
     def feed(self, part: Part) -> list[Change]:
         """The changes that a part brings."""
@@ -77,6 +82,9 @@ class Output:
             case Text(text):
                 is_open = isinstance(self._open, OpenMessage)
                 return [*([] if is_open else self._message()), *self._gain(text)]
+            case Logprobs(tokens):
+                self._logprobs += content_tokens(tokens)
+                return []
             case Reasoning(text):
                 is_open = isinstance(self._open, OpenReasoning)
                 return [*([] if is_open else self._reasoning()), *self._gain(text)]
@@ -86,7 +94,7 @@ class Output:
                 return self._gain(text)
             case Ended(reason):
                 return self._end(reason)
-            case Begun() | Logprobs():
+            case Begun():
                 return []
 
     def more(self, text: str) -> None:
@@ -120,7 +128,15 @@ class Output:
         if opened is None or not text:
             return []
         opened.pieces.append(text)
-        return [Gained(text)]
+        return [Gained(text, self._told(opened))]
+
+    def _told(self, opened: OpenItem) -> tuple[ContentToken, ...]:
+        """The log probabilities that go with what the open item has gained."""
+        if not isinstance(opened, OpenMessage) or not self._logprobs:
+            return ()
+        told, self._logprobs = tuple(self._logprobs), []
+        opened.logprobs += told
+        return told
 
     def _close(self, status: Status) -> list[Change]:
         opened, self._open = self._open, None
@@ -135,8 +151,9 @@ class Output:
 
     def _end(self, reason: FinishReason) -> list[Change]:
         is_cut = reason is FinishReason.LENGTH
+        told = () if self._open is None else self._told(self._open)
         self.status = Status.INCOMPLETE if is_cut else Status.COMPLETED
-        changes = self._close(self.status)
+        changes = [*([Gained("", told)] if told else []), *self._close(self.status)]
         if not is_cut and all(isinstance(item, ReasoningItem) for item in self.items):
             # an answer without a word is still an answer
             changes += [*self._message(), *self._close(self.status)]

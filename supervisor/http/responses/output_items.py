@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from supervisor.http.generation.content_tokens import ContentToken
 from supervisor.http.responses.custom_input import CustomInput
 from supervisor.http.responses.tools import Called
 
@@ -22,7 +23,7 @@ class OutputText(Struct, frozen=True, kw_only=True):
     type: str = "output_text"
     text: str
     annotations: list[Any] = []
-    logprobs: list[Any] = []
+    logprobs: tuple[ContentToken, ...] = ()
 
 
 class SummaryText(Struct, frozen=True, kw_only=True):
@@ -91,9 +92,14 @@ class OpenItem:
 
 
 class OpenMessage(OpenItem):
+    def __init__(self, item_id: str) -> None:
+        super().__init__(item_id)
+        self.logprobs: list[ContentToken] = []
+
     def item(self, status: Status) -> MessageItem:
         is_new = status is Status.IN_PROGRESS
-        content = () if is_new else (OutputText(text="".join(self.pieces)),)
+        text = OutputText(text="".join(self.pieces), logprobs=tuple(self.logprobs))
+        content = () if is_new else (text,)
         return MessageItem(id=self.id, status=status, content=content)
 
 

@@ -7,7 +7,12 @@ from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.constraints import NamedSchema, ResponseFormat
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.history import MAX_MESSAGES, Message
-from supervisor.http.responses.fields import Item, ResponsesFields, TextFormat
+from supervisor.http.responses.fields import (
+    Item,
+    ResponsesFields,
+    TextFormat,
+    wants_logprobs,
+)
 from supervisor.http.responses.items import conversation
 from supervisor.http.responses.tools import ToolTable, tool_choice
 
@@ -46,6 +51,7 @@ def chat_fields(body: ResponsesFields, items: list[Item], tools: ToolTable) -> C
     shared: dict[str, Any] = {name: getattr(body, name) for name in SHARED}
     # its options say nothing about the answer here, and a chat refuses them without a stream
     shared["stream_options"] = None
+    shared["logprobs"] = wants_logprobs(body)
     text = body.text
     if text is not None and text.format is not None:
         shared["response_format"] = _response_format(text.format)

@@ -17,6 +17,7 @@ from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import Operator, json_response, services
 from supervisor.http.generation.model_states import state_of
 from supervisor.http.service.stats import worker_rows
+from supervisor.routing.canary import CanaryRules
 
 
 class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +35,7 @@ class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     n_ctx: Annotated[int, Meta(ge=16, le=16_777_216)] | None = None
     n_gpu_layers: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    canary: CanaryRules | None = None
 
 
 class ReloadRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +56,12 @@ async def swap(request: web.Request) -> web.Response:
     config, fleet = services(request).config, services(request).fleet
     served = [row.model_path for row in fleet.workers() if row.model_path]
     path = await asyncio.to_thread(allowed_model, asked.model_path, config, served)
-    change = ModelChange(model_path=str(path), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers)
+    change = ModelChange(
+        model_path=str(path),
+        n_ctx=asked.n_ctx,
+        n_gpu_layers=asked.n_gpu_layers,
+        canary=asked.canary,
+    )
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
 
 

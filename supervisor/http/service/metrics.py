@@ -3,7 +3,9 @@
 import asyncio
 import os
 import time
+from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 import gpufc
@@ -12,6 +14,8 @@ from supervisor.fleet.process import rss_bytes_of
 from supervisor.http.edge.context import Services, services
 from supervisor.http.generation.model_states import state_of
 from supervisor.metrics.figures import AdapterUsage, Figures
+
+T = TypeVar("T")
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -29,8 +33,9 @@ def figures_of(front: Services) -> Figures:
     return Figures(
         version=gpufc.__version__,
         at=time.time(),
-        totals=dispatcher.ledger.totals(),
-        occupancies=dict.fromkeys(models, Occupancy(0, 0)) | dispatcher.occupancies(),
+        totals=_shown(front, dispatcher.ledger.totals()),
+        occupancies=dict.fromkeys(models, Occupancy(0, 0))
+        | _shown(front, dispatcher.occupancies()),
         adapters={
             model: AdapterUsage(loaded, *dispatcher.adapters_in_use(model))
             for model in models
@@ -41,8 +46,13 @@ def figures_of(front: Services) -> Figures:
         restarts=fleet.restarts_total,
         machine=front.devices.snapshot() if front.devices else None,
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        network=msgspec.to_builtins(front.network()),
         models=[state_of(front, model) for model in models],
     )
+
+
+def _shown(front: Services, by_model: dict[str, T]) -> dict[str, T]:
+    return {model: one for model, one in by_model.items() if not model or front.shows(model)}
 
 
 def exposition_of(figures: Figures) -> tuple[bytes, str]:

@@ -31,6 +31,7 @@ def document(front: Services) -> dict[str, Any]:
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
         "network": msgspec.to_builtins(front.network()),
+        "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "models": model_rows(front),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),
@@ -76,6 +77,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "n_ctx": facts.n_ctx if facts else 0,
         "kv_cells_total": facts.kv_cells if facts else 0,
         "kv_cells_used": engine.kv_cells_used if engine else 0,
+        "n_threads": engine.n_threads if engine else 0,
         "n_gpu_layers": facts.n_gpu_layers if facts else 0,
         "generates": facts.generates if facts else None,
         "embedding_size": facts.embedding_size if facts else None,
@@ -89,6 +91,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
         "devices": [msgspec.structs.asdict(one) for one in facts.devices] if facts else [],
         "system_info": facts.system_info if facts else "",
         "template_error": facts.template_error if facts else "",
+        "confined": msgspec.to_builtins(facts.confined) if facts else None,
         "tokens_per_second": rate.per_second(dispatcher.now) if rate else 0.0,
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 
-url, prompt, tool_prompt, package = sys.argv[1:]
+url, prompt, tool_prompt, package, *forced = sys.argv[1:]
 
 
 def chat_model() -> Any:
@@ -24,7 +24,7 @@ def chat_model() -> Any:
         case _:
             from langchain_ollama import ChatOllama
 
-            return ChatOllama(base_url=url, model="default")
+            return ChatOllama(base_url=url, model="default", num_predict=400)
 
 
 called = []
@@ -46,10 +46,11 @@ whole = text(model.invoke(prompt))
 streamed = "".join(text(chunk) for chunk in model.stream(prompt))
 
 with_tools = model.bind_tools([lookup])
+asked = model.bind_tools([lookup], tool_choice="lookup") if forced else with_tools
 messages: list[Any] = [HumanMessage(tool_prompt)]
 # a stream's chunks add up to the message that goes back
 added = None
-for chunk in with_tools.stream(messages):
+for chunk in asked.stream(messages):
     added = chunk if added is None else added + chunk
 messages.append(added)
 for call in added.tool_calls:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import litellm
 
-url, prompt, tool_prompt, model = sys.argv[1:]
+url, prompt, tool_prompt, model, *forced = sys.argv[1:]
 base = f"{url}/v1" if model.startswith("openai/") else url
 options = {"model": model, "api_base": base, "api_key": "none", "max_tokens": 400}
 tools = [
@@ -15,7 +15,11 @@ tools = [
         "function": {
             "name": "lookup",
             "description": "Looks a word up",
-            "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+            "parameters": {
+                "type": "object",
+                "properties": {"word": {"type": "string"}},
+                "required": ["word"],
+            },
         },
     }
 ]
@@ -26,10 +30,12 @@ stream = litellm.completion(messages=messages, stream=True, **options)
 streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
 messages = [{"role": "user", "content": tool_prompt}]
-answer = litellm.completion(messages=messages, tools=tools, **options).choices[0].message
+named = {"tool_choice": {"type": "function", "function": {"name": "lookup"}}} if forced else {}
+asked = litellm.completion(messages=messages, tools=tools, **options, **named)
+answer = asked.choices[0].message
 messages.append(answer)
 called = []
-for call in answer.tool_calls:
+for call in answer.tool_calls or []:
     called.append(json.loads(call.function.arguments)["word"])
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "[[stop@5]]"})
 final = litellm.completion(messages=messages, tools=tools, **options)

@@ -12,7 +12,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
-url, prompt, tool_prompt, api = sys.argv[1:]
+url, prompt, tool_prompt, api, *forced = sys.argv[1:]
 
 
 def chat_model() -> Any:

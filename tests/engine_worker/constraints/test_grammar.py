@@ -117,6 +117,9 @@ def test_a_rewritten_keyword_keeps_its_instances(given: Any, valid: Any, invalid
         ({"oneOf": [{"pattern": "a"}, {"pattern": "b"}]}, "oneOf"),
         ({"type": "string", "minLength": 10**9}, "minLength"),
         ({"type": "array", "minItems": 10**9}, "minItems"),
+        ({"type": "integer", "multipleOf": 1_234_567}, "multipleOf"),
+        ({"oneOf": [{"required": [name]} for name in "abcdefghijklmnopqrstuvwxyz"]}, "oneOf"),
+        ({"type": "number", "multipleOf": 2.0**40}, "multipleOf"),
     ],
 )
 def test_a_keyword_that_no_mask_enforces_is_refused_by_name(given: Any, named: str) -> None:

@@ -17,6 +17,7 @@ from engine_worker.speculation.drafter import Draft, DraftRequest
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.errors import DecodeFailed
 from gpufc.ids import Epoch, RequestNo
+from gpufc.lending import lent
 from gpufc.protocol import (
     Cancel,
     EngineFailed,
@@ -323,11 +324,12 @@ def test_what_is_handed_over_has_no_cells_of_drafts_that_did_not_hold() -> None:
     while len(old.deltas(1)) < 5:
         old.engine.take_requests()
         old.engine.run_step()
-    old.engine.inbox.put(ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
-    old.engine.take_requests()
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    new.engine.inbox.put(ImportKv(Epoch(1), os.getpid(), fd))
-    new.engine.take_requests()
+    with lent(fd):
+        old.engine.inbox.put(ExportKv(Epoch(1), os.getpid(), fd, 1 << 20))
+        old.engine.take_requests()
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        new.engine.inbox.put(ImportKv(Epoch(1), os.getpid(), fd))
+        new.engine.take_requests()
     os.close(fd)
     tokens = tuple(old.tokens(1))
     new.run(msgspec.structs.replace(spec(1, words, max_tokens=40), tokens=tokens))

@@ -14,6 +14,7 @@ from engine_worker.kv.file import KvFileError, KvReader
 from engine_worker.kv.transfer import SEALS, Holding, Transfer, export, opened, take_over
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo
+from gpufc.lending import lent
 from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, Step
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -81,7 +82,8 @@ class Keeper:
 @pytest.fixture
 def fd() -> Iterator[int]:
     number = os.memfd_create("kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    yield number
+    with lent(number):
+        yield number
     os.close(number)
 
 

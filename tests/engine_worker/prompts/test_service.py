@@ -12,6 +12,7 @@ from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ModelLoadError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import (
     Detokenize,
     Detokenized,
@@ -67,7 +68,7 @@ def start() -> Callable[..., Running]:
 def test_a_prompt_becomes_tokens(start: Callable[..., Running]) -> None:
     running = start()
     running.prepare(1, TextPrompt("hi"))
-    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"hi"))
+    assert running.answer() == Prepared(EPOCH, RequestNo(1), packed((BOS, *b"hi")))
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one(start: Callable[..., Running]) -> None:
@@ -129,7 +130,7 @@ def test_a_template_of_one_s_own_is_a_file_or_a_name(
     assert running.service.template_error == ""
     running.prepare(1, ChatPrompt((ChatMessage("user", "hi"),)))
     opening = "<|bos|>[hi]"
-    assert running.answer() == Prepared(EPOCH, RequestNo(1), (BOS, *b"[hi]"), opening)
+    assert running.answer() == Prepared(EPOCH, RequestNo(1), packed((BOS, *b"[hi]")), opening)
     assert start(chat_template="chatml").service.template_error == ""
 
 

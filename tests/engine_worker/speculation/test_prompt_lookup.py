@@ -1,18 +1,29 @@
 """A draft is the continuation of the last equal n-gram, or of the copy that is followed."""
 
+from collections.abc import Sequence
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_worker.speculation.drafter import Draft, DraftRequest
-from engine_worker.speculation.prompt_lookup import INDEXED_AT_ONCE, NGRAM, PromptLookup
+from engine_worker.speculation.prompt_lookup import INDEXED_AT_ONCE, NGRAM, PREDICTED, PromptLookup
 from gpufc.ids import RequestNo
 
 KEY = RequestNo(1)
 TEXT = list(range(100, 200))
 
 
-def draft(lookup: PromptLookup, tokens: list[int], limit: int = 4, key: int = 1) -> Draft:
-    (found,) = lookup.draft_all([DraftRequest(RequestNo(key), tokens, limit, limit)])
+def draft(
+    lookup: PromptLookup,
+    tokens: list[int],
+    limit: int = 4,
+    key: int = 1,
+    prediction: Sequence[int] = (),
+    n_prompt: int = 0,
+) -> Draft:
+    asked = DraftRequest(RequestNo(key), tokens, limit, limit, tuple(prediction), n_prompt)
+    (found,) = lookup.draft_all([asked])
     return found
 
 
@@ -85,6 +96,27 @@ def test_a_long_prompt_is_indexed_over_several_calls_and_then_drafted_from() -> 
     assert draft(lookup, tokens).tokens == []
     draft(lookup, tokens)
     assert draft(lookup, tokens).tokens == [60, 61, 62, 63]
+
+
+@pytest.mark.parametrize("n_prompt", [1, 40, 90, 3 * INDEXED_AT_ONCE])
+@pytest.mark.parametrize("n_predicted", [3, 100])
+def test_a_predicted_answer_is_drafted_from_its_beginning(n_prompt: int, n_predicted: int) -> None:
+    lookup, predicted = PromptLookup(), [*range(10**6, 10**6 + n_predicted)]
+    tokens = [*range(n_prompt), predicted[0]]
+    for _ in range(n_prompt // INDEXED_AT_ONCE):  # a long prompt is indexed first
+        draft(lookup, tokens, 4, 1, predicted, n_prompt)
+    found = draft(lookup, tokens, 4, 1, predicted, n_prompt)
+    assert found == Draft(predicted[1:5], PREDICTED + 1)
+    tokens += predicted[1:]
+    assert draft(lookup, tokens, 4, 1, predicted, n_prompt).tokens == []
+
+
+def test_a_prediction_is_taken_up_again_behind_a_change() -> None:
+    lookup, predicted = PromptLookup(), TEXT
+    tokens = [1, 2, *TEXT[:10], 7, 8]
+    assert draft(lookup, tokens, 4, 1, predicted, 2).tokens == []
+    tokens += TEXT[12:15]
+    assert draft(lookup, tokens, 4, 1, predicted, 2).tokens == TEXT[15:19]
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.data())

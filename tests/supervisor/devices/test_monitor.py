@@ -12,6 +12,7 @@ from supervisor.devices.monitor import DeviceMonitor
 from supervisor.devices.nvml import NvmlSource
 from supervisor.devices.port import Sample, SourceAbsent
 from supervisor.devices.snapshot import Device, Host, Snapshot, SourceState
+from tests.service import wait_for
 
 GPU = Device(index=0, name="fake", kind="cuda", utilization=0.5)
 
@@ -73,6 +74,7 @@ def test_a_driver_that_hangs_is_called_hung_and_neither_a_snapshot_nor_stop_wait
         return (GPU,)
 
     with running(sample, hung_after_s=0.05) as monitor:
+        wait_for(lambda: len(calls) == 2)
         snapshot = eventually(monitor, SourceState.HUNG)
         for _ in range(100):
             monitor.snapshot()

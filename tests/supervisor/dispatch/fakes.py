@@ -12,6 +12,7 @@ from gpufc.chat import ChatPrompt
 from gpufc.config import Replay
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
@@ -199,7 +200,7 @@ class FakeWorker:
             code = "context_length_exceeded"
             self.tell(Refused(self.epoch, message.request, code, "too long", "prompt"))
         else:
-            self.tell(Prepared(self.epoch, message.request, tokens))
+            self.tell(Prepared(self.epoch, message.request, packed(tokens)))
 
     def go(self) -> None:
         """Begin to step by itself, if it is that kind of worker."""

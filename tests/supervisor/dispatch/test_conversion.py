@@ -32,6 +32,7 @@ MESSAGE = Generate(
     logprobs=LogprobsWanted(3, prompt=True),
     rules=TokenRules(stop=(5,), min_tokens=2),
     sampler_state=(9.5,),
+    prediction=(4, 5),
 )
 
 

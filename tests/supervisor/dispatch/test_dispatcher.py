@@ -5,24 +5,29 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from gpufc.config import AdmissionConfig
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import (
     ContextLengthExceeded,
     EngineCrashed,
     EngineCrashSuspect,
     EngineUnavailable,
     InternalError,
+    InvalidGrammar,
     InvalidRequest,
     Overloaded,
 )
 from gpufc.ids import Epoch
+from gpufc.packed import packed
 from gpufc.protocol import (
     Cancel,
     Delta,
     FinishReason,
     Prepare,
     Prepared,
+    Refused,
     Step,
     TextPrompt,
 )
@@ -30,7 +35,7 @@ from supervisor.answers.parts import BEGUN, Ended, Text
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
-from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal
+from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal, Reading
 from supervisor.dispatch.stream import ResponseStream, StreamEvent
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import (
@@ -431,7 +436,7 @@ async def test_prompts_that_were_open_at_a_death_are_asked_again_alone() -> None
     (asked,) = again.sent
     assert isinstance(asked, Prepare)
     again.answers_prepare = True
-    again.tell(Prepared(again.epoch, asked.request, tokens_of(asked.prompt)))
+    again.tell(Prepared(again.epoch, asked.request, packed(tokens_of(asked.prompt))))
     for stream, text in zip(streams, ("one", "two"), strict=True):
         assert await whole_texts(stream) == [text_of(text)]
 
@@ -550,8 +555,8 @@ async def test_tokenize_waits_for_a_worker_and_survives_its_loss() -> None:
     await until(lambda: worker.sent)
     worker.die()
     front.fleet.start_worker()
-    assert await asked == (97, 98)
-    assert await front.dispatcher.detokenize(MODEL, [(97,), (98, 99)]) == (b"a", b"bc")
+    assert tuple(await asked) == (97, 98)
+    assert await front.dispatcher.detokenize(MODEL, [(97,), (98, 99)]) == [b"a", b"bc"]
 
 
 async def test_draining_refuses_new_work_and_waits_for_the_old() -> None:
@@ -617,3 +622,34 @@ async def test_cached_prompt_tokens_count_once_for_all_choices() -> None:
     assert stream.usage.cached == 3
     assert front.dispatcher.ledger.tokens.prompt_cached == 3
     assert front.dispatcher.ledger.tokens.prompt == 5
+
+
+async def test_the_grammar_of_an_answer_s_reading_is_compiled_before_a_slot_is_held() -> None:
+    front = Front(slots=1)
+    worker = front.fleet.start_worker()
+    grammar = Constraint(ConstraintKind.REGEX, "a+", "tools")
+    wanted = structs.replace(request(n=2), reading=lambda _opening: Reading(constraint=grammar))
+    stream = front.submit(wanted)
+    await until(lambda: generates(worker.sent))
+    asked = [message for message in worker.sent if isinstance(message, Prepare)]
+    assert [message.constraint for message in asked] == [None, grammar]
+    assert worker.sent.index(asked[-1]) < worker.sent.index(generates(worker.sent)[0])
+    assert len(await whole_texts(stream)) == 2
+
+
+async def test_a_grammar_that_is_refused_ends_the_request_without_a_start() -> None:
+    front = Front()
+    worker = front.fleet.start_worker()
+    grammar = Constraint(ConstraintKind.REGEX, "(", "tools")
+    wanted = structs.replace(request(), reading=lambda _opening: Reading(constraint=grammar))
+    worker.answers_prepare = False
+    stream = front.submit(wanted)
+    await until(lambda: len(worker.sent) == 1)
+    worker._prepare(worker.sent[0])
+    await until(lambda: len(worker.sent) == 2)
+    no = worker.sent[1].request
+    worker.tell(Refused(worker.epoch, no, "invalid_grammar", "it is refused", "tools"))
+    with pytest.raises(InvalidGrammar):
+        await whole_texts(stream)
+    assert not generates(worker.sent)
+    assert front.dispatcher.idle

@@ -26,7 +26,7 @@ from gpufc.protocol import (
     TextPrompt,
     TokenPrompt,
 )
-from supervisor.dispatch import dispatcher as dispatching
+from supervisor.dispatch import embedding_turns
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.embedding import (
     OPEN_PIECES,
@@ -372,7 +372,8 @@ async def test_a_front_that_stops_waits_for_embeddings_and_takes_no_new_ones() -
 
 
 async def test_too_many_requests_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatching, "MAX_EMBEDDING", 2)
+    monkeypatch.setattr(embedding_turns, "MAX_REQUESTS", 2)
+    monkeypatch.setattr(embedding_turns, "RESERVE", 0)
     front = Front()
     worker = front.start(answers=False)
     open_ones = [front.embed("text") for _ in range(2)]

@@ -8,6 +8,7 @@ import pytest
 
 from gpufc.errors import EngineCrashed, EngineCrashSuspect, EngineUnavailable
 from gpufc.ids import RequestNo
+from gpufc.packed import packed
 from gpufc.protocol import Prepare, Prepared, TextPrompt
 from supervisor.dispatch.prompt_trials import HUNG_S
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
@@ -80,7 +81,7 @@ async def test_no_prompt_is_convicted_before_there_is_evidence() -> None:
     await until(lambda: prepares(second))
     assert (stream.error, worker.n_deaths_explained) == (None, 0)
     (asked,) = prepares(second)  # the accused is not asked again
-    second.tell(Prepared(second.epoch, asked.request, tokens_of(asked.prompt)))
+    second.tell(Prepared(second.epoch, asked.request, packed(tokens_of(asked.prompt))))
     assert await whole_texts(other) == [text_of("other")]
     with pytest.raises(EngineCrashSuspect):  # the answer was evidence
         await whole_texts(stream)
@@ -148,7 +149,7 @@ async def test_convictions_of_different_prompts_in_a_row_are_withdrawn() -> None
     assert (third.error, worker.n_deaths_explained) == (None, 0)
     again.answers_prepare = True
     (asked,) = prepares(again)
-    again.tell(Prepared(again.epoch, asked.request, tokens_of(asked.prompt)))
+    again.tell(Prepared(again.epoch, asked.request, packed(tokens_of(asked.prompt))))
     assert await whole_texts(third) == [text_of("three")]
     for word in words:
         assert await whole_texts(front.submit(request(word))) == [text_of(word)]

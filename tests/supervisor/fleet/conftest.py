@@ -16,17 +16,18 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import WorkerHandle, WorkerMessage
 from supervisor.fleet.standby import Spare
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
+from supervisor.routing.canary import Canary
 from supervisor.runtime_dir import RuntimeDir
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child_worker.py")
 
 QUICK = Timings(
-    start_s=15.0,
-    load_s=15.0,
+    start_s=60.0,
+    load_s=60.0,
     shutdown_s=0.5,
     terminate_s=0.3,
-    dump_s=5.0,
-    kill_s=10.0,
+    dump_s=30.0,
+    kill_s=60.0,
     spare_s=0.2,
 )
 """A Python child on a busy machine has the time to say hello and to dump its stacks. Rungs that a
@@ -43,11 +44,17 @@ class Recorder:
         self.lost: list[ExitReason] = []
         self.proven: list[Epoch] = []
         self.renewed: list[str] = []
+        self.canaries: list[Canary] = []
         self._changed = asyncio.Event()
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         self.calls.append(f"ready {worker.epoch}")
         self.ready.append(worker)
+        self._wake()
+
+    def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
+        self.calls.append(f"canary {worker.epoch}")
+        self.canaries.append(canary)
         self._wake()
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
+from gpufc.packed import packed
 from gpufc.protocol import (
     Boot,
     Delta,
@@ -137,7 +138,7 @@ class Scripted(FakeEdge):
         epoch = link.epoch
         match message:
             case Prepare():
-                link.say(Prepared(epoch, message.request, (1, 2)))
+                link.say(Prepared(epoch, message.request, packed((1, 2))))
             case Generate() if message.request == 0:
                 # a while later, so that the trial is seen
                 loop = asyncio.get_running_loop()

@@ -248,8 +248,9 @@ async def test_a_loop_that_was_late_blames_no_worker(
 async def test_steps_and_loads_longer_than_the_silence_allowed_are_left_alone(
     start_real: StartReal,
 ) -> None:
-    started = await start_real("load_s=2,step_ms=2000", watch=PATIENT)
-    generate(await started.until_ready(), "a prompt", 2)
+    # the trial's prompt is short: one step only is long
+    started = await start_real("load_s=2,prefill_us=20000", watch=PATIENT)
+    generate(await started.until_ready(), "x" * 120, 2)
     await started.listener.until(lambda: n_tokens(started) == 2)
     assert (started.listener.lost, started.status.restarts) == ([], 0)
 

@@ -102,3 +102,9 @@ def test_a_swap_changes_what_it_names_and_nothing_else() -> None:
     assert changed(config, ModelChange(model_path="/b", n_ctx=7, n_gpu_layers=0)) == (
         msgspec.structs.replace(config, model_path="/b", n_ctx=7, n_gpu_layers=0)
     )
+
+
+def test_a_swap_to_another_file_leaves_the_checksum_behind() -> None:
+    config = ModelConfig(model_path="/a.gguf", model_sha256="0" * 64)
+    assert changed(config, ModelChange(model_path="/b.gguf")).model_sha256 is None
+    assert changed(config, ModelChange(model_path="/a.gguf")).model_sha256 == "0" * 64

@@ -197,5 +197,5 @@ def test_the_spare_ends_with_a_killed_front(tmp_path: Path) -> None:
         pidfds = [os.pidfd_open(pid) for pid in (worker, spare)]
         front.kill()
         for pidfd in pidfds:
-            assert select.select([pidfd], [], [], 30)[0]
+            assert select.select([pidfd], [], [], 60)[0]
             os.close(pidfd)

@@ -5,14 +5,18 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
 from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import AdmissionConfig
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
-from gpufc.protocol import Cancel, Delta, Embed, LogprobsWanted, Step, TextPrompt
-from supervisor.dispatch.dispatcher import MAX_EMBEDDING, Dispatcher
+from gpufc.protocol import Cancel, Delta, Embed, LogprobsWanted, Prepare, Step, TextPrompt
+from supervisor.dispatch import dispatcher as dispatching
+from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.embedding import PIECE_INPUTS, EmbeddingRequest
+from supervisor.dispatch.embedding_turns import MAX_REQUESTS
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason, Reason
@@ -132,8 +136,8 @@ async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fron
     await fronts.hand_over()
     assert await whole_texts(fronts.submit("late")) == [text_of("late")]
     prompt = ChatPrompt((ChatMessage("user", "hi"),))
-    assert await fronts.old.prepare(MODEL, prompt) == tuple(b"<user>hi")
-    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == (b"AB",)
+    assert tuple(await fronts.old.prepare(MODEL, prompt)) == tuple(b"<user>hi")
+    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == [b"AB"]
 
 
 async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
@@ -222,7 +226,7 @@ async def test_no_request_to_embed_is_refused_for_the_number_of_its_pieces(
     fronts.before.answers_embed = False
     inputs = tuple(map(TextPrompt, "abc" * PIECE_INPUTS))
     asked = EmbeddingRequest(model=MODEL, inputs=inputs)
-    n_requests = MAX_EMBEDDING // 2
+    n_requests = MAX_REQUESTS // 2
     answers = [asyncio.create_task(fronts.old.embed(asked)) for _ in range(n_requests)]
     await until(lambda: len(fronts.before.sent) == 3 * n_requests)
     await fronts.hand_over()
@@ -240,3 +244,17 @@ async def test_an_embedding_that_the_old_front_gives_up_is_given_up_here(fronts:
     answer.cancel()
     await until(lambda: any(isinstance(message, Cancel) for message in after.sent))
     await until(lambda: fronts.new.idle)
+
+
+async def test_the_old_front_s_questions_keep_their_constraint_and_need_no_room(
+    fronts: Fronts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "MAX_QUESTIONS", 0)
+    fronts.before.answers_prepare = False
+    grammar = Constraint(ConstraintKind.REGEX, "a+", "regex")
+    stream = fronts.old.submit(structs.replace(wanted("one"), constraint=grammar), ANONYMOUS)
+    await until(lambda: fronts.before.sent)
+    after = await fronts.hand_over()
+    assert await whole_texts(stream) == [text_of("one")]
+    (asked,) = [message for message in after.sent if isinstance(message, Prepare)]
+    assert asked.constraint == grammar

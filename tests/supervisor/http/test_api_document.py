@@ -15,13 +15,13 @@ import supervisor.http
 from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SAMPLERS, SamplingFields, SamplingParams, samplers_of
-from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
 from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
 from supervisor.http.ollama import embeddings as ollama_embeddings
 from supervisor.http.openai import embeddings as openai_embeddings
 from supervisor.http.openai.completions import DEFAULT_MAX_TOKENS, CompletionBody
+from supervisor.http.openai.functions import ChatCompletionBody
 from supervisor.http.openai.schemas import FinishReason
 from supervisor.http.rerank import RerankBody
 from supervisor.http.routes import ROUTES
@@ -93,10 +93,10 @@ def test_every_route_has_its_scope() -> None:
 
 
 def test_every_field_of_a_body_is_supported_or_refused() -> None:
-    served = CompletionBody.SERVED | ChatFields.SERVED
-    every = fields(CompletionBody) | fields(ChatFields)
+    served = CompletionBody.SERVED | ChatCompletionBody.SERVED
+    every = fields(CompletionBody) | fields(ChatCompletionBody)
     assert set(supported()) == (every - set(FIELDS)) | served
-    assert set(refused()) == set(FIELDS) - (CompletionBody.SERVED & ChatFields.SERVED)
+    assert set(refused()) == set(FIELDS) - (CompletionBody.SERVED & ChatCompletionBody.SERVED)
 
 
 def test_the_neutral_values_are_those_that_pass() -> None:
@@ -167,7 +167,7 @@ def test_the_table_of_openai_s_parameters_says_what_becomes_of_each() -> None:
         [
             f"`{name}`",
             fate(name, CompletionBody, completion_params),
-            fate(name, ChatFields, chat_params),
+            fate(name, ChatCompletionBody, chat_params),
         ]
         for name in every
     ]
@@ -175,7 +175,8 @@ def test_the_table_of_openai_s_parameters_says_what_becomes_of_each() -> None:
 
 
 def test_an_ignored_field_is_no_field_of_a_body() -> None:
-    assert not set(names(section("Ignored"))) & (fields(CompletionBody) | fields(ChatFields))
+    known = fields(CompletionBody) | fields(ChatCompletionBody)
+    assert not set(names(section("Ignored"))) & known
 
 
 def test_every_error_has_its_row() -> None:

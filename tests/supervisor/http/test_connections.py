@@ -48,6 +48,15 @@ async def connected(service: Service, data: bytes = b"") -> AsyncIterator[Client
         writer.close()
 
 
+async def passes(seconds: float) -> None:
+    """Let time pass for the loop's timers, without waiting for it."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds  # type: ignore[method-assign]
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 async def answer_to(service: Service, data: bytes) -> bytes:
     async with connected(service, data) as client:
         return await client.rest()
@@ -146,15 +155,14 @@ async def test_a_header_that_begins_with_the_connection_has_the_same_deadline(se
 
 
 async def test_a_long_request_outlives_the_header_deadline() -> None:
-    async with running(LimitsConfig(header_timeout_s=0.2)) as service:
+    async with running(LimitsConfig(header_timeout_s=600.0)) as service:
         worker = service.fleet.start_worker(auto=False)
         request = post({})
         async with connected(service, request[:30]) as client:
-            await asyncio.sleep(0)
+            await until(lambda: any(not one.is_idle for one in service.runner.connections()))
             client.writer.write(request[30:])
             await until(lambda: len(worker.active) == 1)
-            done = asyncio.get_running_loop().time() + 0.4
-            await until(lambda: asyncio.get_running_loop().time() > done)
+            await passes(601.0)
             worker.auto = True
             worker.go()
             assert await client.status() == 200
@@ -196,6 +204,35 @@ async def test_a_client_that_leaves_is_told_from_a_half_closed_one() -> None:
         async with connected(service, post({})):
             await until(lambda: len(worker.active) == 1)
         await until(lambda: service.dispatcher.ledger.requests.cancelled == 1)
+
+
+QUIET = LimitsConfig(first_byte_s=3600.0, keepalive_comment_s=3600.0)
+
+
+async def test_a_reader_that_leaves_a_silent_stream_is_noticed_at_once() -> None:
+    async with running(QUIET) as service:
+        worker = service.fleet.start_worker(auto=False)
+        async with connected(service, post({"stream": True})) as client:
+            await until(lambda: len(worker.active) == 1)
+            worker.step()
+            await client.reader.readuntil(b"data: ")
+            await client.reader.readuntil(b"\r\n")  # with anything unread it would be a reset
+        await until(lambda: service.dispatcher.ledger.requests.cancelled == 1)
+
+
+async def test_a_reader_that_sends_no_more_gets_the_rest_of_its_stream() -> None:
+    async with running(QUIET) as service:
+        worker = service.fleet.start_worker(auto=False)
+        async with connected(service, post({"stream": True})) as client:
+            await until(lambda: len(worker.active) == 1)
+            worker.step()
+            await client.reader.readuntil(b"data: ")
+            client.writer.write_eof()
+            await client.reader.readuntil(b": waiting\n\n")
+            worker.auto = True
+            worker.go()
+            assert b"data: [DONE]" in await client.rest()
+        assert service.dispatcher.ledger.requests.cancelled == 0
 
 
 async def test_a_half_closed_body_ends_its_request(service: Service) -> None:

@@ -48,6 +48,7 @@ def test_a_schema_is_the_same_under_every_name(fields: dict[str, Any]) -> None:
         ({"guided_choice": ["x", "y"]}, ConstraintKind.CHOICE, '["x","y"]'),
         ({"structured_outputs": {"choice": ["x", "y"]}}, ConstraintKind.CHOICE, '["x","y"]'),
         ({"grammar": 'root ::= "a"'}, ConstraintKind.GBNF, 'root ::= "a"'),
+        ({"ebnf": 'root ::= "a"'}, ConstraintKind.GBNF, 'root ::= "a"'),
         ({"guided_grammar": 'start: "a"'}, ConstraintKind.LARK, 'start: "a"'),
     ],
 )

@@ -199,11 +199,32 @@ async def test_a_key_of_other_models_sees_and_uses_none_here(tmp_path: Path) -> 
             assert answer.status == 403, path
 
 
-async def test_a_key_of_some_models_reads_the_figures(tmp_path: Path) -> None:
-    reader = key("reader", scopes=(Scope.READ,), models=("other",))
-    async with keyed(tmp_path, reader) as made:
-        for path in ("/stats", "/metrics"):
-            assert (await made.ask("GET", path, {"x-api-key": "reader"})).status == 200
+SIGHT = (
+    *("/stats", "/metrics", "/v1/models", "/models", "/api/tags", "/api/ps", "/lora-adapters"),
+    *("/props", "/slots", "/", f"/props?model={MODEL}", f"/slots?model={MODEL}"),
+    f"/v1/models/{MODEL}",
+)
+"""Routes that show models. `/openapi.json` and `/docs` are the same for everybody."""
+
+
+async def test_a_key_of_other_models_sees_nothing_of_this_one(tmp_path: Path) -> None:
+    scopes = (Scope.READ, Scope.GENERATE)
+    other = key("other", scopes=scopes, models=("other",))
+    same = key("same", scopes=scopes, models=(MODEL,))
+    async with keyed(tmp_path, other, same) as made:
+        assert (await made.complete("same")).status == 200
+        for path in SIGHT:
+            answer = await made.ask("GET", path, {"x-api-key": "other"})
+            assert answer.status in (200, 403), path
+            assert MODEL.encode() not in answer.body, path
+        for path in ("/stats", "/metrics", "/v1/models", "/api/tags", "/api/ps", "/"):
+            answer = await made.ask("GET", path, {"x-api-key": "same"})
+            assert answer.status == 200
+            assert MODEL.encode() in answer.body, path
+        shown = await made.service.post(
+            "/api/show", {"model": MODEL}, headers=JSON | {"x-api-key": "other"}
+        )
+        assert shown.status == 403
 
 
 async def test_requests_a_minute_are_a_429_with_the_wait(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ async def test_a_bad_field_is_a_400_that_names_it(
         ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools"),
         ({"chat_template_kwargs": DEEP}, "chat_template_kwargs"),
         ({"continue_final_message": True}, "continue_final_message"),
-        ({"functions": [{}]}, "functions"),
+        ({"functions": [{}]}, "functions[0].name"),
         ({"logprobs": 3}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -285,6 +285,9 @@ async def test_other_content_is_a_415(service: Service, headers: dict[str, str])
 async def test_unknown_routes_and_methods_are_json(service: Service) -> None:
     answer = await service.get("/nowhere")
     assert (answer.status, answer.error["code"]) == (404, "not_found")
+    answer = await service.post("/", data=b"{}", headers=JSON)
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
+    assert "Allow" not in answer.headers
     answer = await service.get("/v1/completions")
     assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "POST"

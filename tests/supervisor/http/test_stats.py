@@ -21,6 +21,7 @@ NAMES = [
         "devices",
         "system_info",
         "template_error",
+        "confined",
         "tokens_per_second",
     ),
 ]

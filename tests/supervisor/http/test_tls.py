@@ -15,9 +15,10 @@ import pytest
 
 from gpufc.config import AccessConfig, Config, LimitsConfig
 from gpufc.errors import ConfigError
+from supervisor.http.edge.connection import BoundedServer
 from supervisor.http.edge.server import FrontRunner, bind
 from supervisor.http.edge.tls import Certificate
-from tests.supervisor.dispatch.fakes import FakeWorker
+from tests.supervisor.dispatch.fakes import FakeWorker, until
 from tests.supervisor.http.conftest import Service
 
 JSON = {"Content-Type": "application/json"}
@@ -196,6 +197,34 @@ async def test_a_handshake_has_as_much_time_as_a_header(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection(*front.address)
         assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
+
+
+async def test_handshakes_that_never_end_have_places_like_other_connections(tmp_path: Path) -> None:
+    limits = LimitsConfig(max_connections_per_address=4, header_timeout_s=3600.0)
+    access = made(tmp_path)
+    async with encrypted(access, limits) as front:
+        silent = [await asyncio.open_connection(*front.address) for _ in range(12)]
+        assert await front.handshake(trusting(access))
+        await until(lambda: sum(reader.at_eof() for reader, _ in silent) >= 8)
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+async def test_a_handshake_that_fails_gives_its_place_back(tmp_path: Path) -> None:
+    access = made(tmp_path)
+    async with encrypted(access, LimitsConfig(max_connections_per_address=2)) as front:
+        for _ in range(6):
+            reader, writer = await asyncio.open_connection(*front.address)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.read()
+            writer.transport.abort()
+        server = front.runner.server
+        assert isinstance(server, BoundedServer)
+        await until(lambda: not server.handshakes)
+        for _ in range(2):
+            assert await front.handshake(trusting(access))
+        await until(lambda: front.runner.n_connections == 0)
+        assert not server.places._by_address
 
 
 async def test_a_client_that_leaves_ends_its_request(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class FakeDemand:
         self.waiting.pop(worker.model, None)
         self.changed(None)
 
+    def canary_began(self, worker: WorkerHandle, canary: object) -> None: ...
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None: ...
     def worker_draining(self, worker: WorkerHandle) -> None: ...
 
@@ -179,7 +180,7 @@ class Rig:
         return dict(self.roster.workers.n_loads)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 - any object's state, which has no event
                 await asyncio.sleep(0.001)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpufc.packed import packed
 from gpufc.protocol import Prepare, Prepared, TextPrompt, Tokens
 from gpufc.sampling import SamplingFields
 from supervisor.http.openai import media
@@ -68,7 +69,7 @@ class WithBos(FakeWorker):
         prompt = message.prompt
         added: Tokens = () if isinstance(prompt, TextPrompt) and not prompt.add_special else (94,)
         text = prompt.text if isinstance(prompt, TextPrompt) else "<user>hi"
-        self.tell(Prepared(self.epoch, message.request, (*added, *text.encode())))
+        self.tell(Prepared(self.epoch, message.request, packed((*added, *text.encode()))))
 
 
 async def test_an_applied_template_has_no_bos_that_a_completion_would_add() -> None:

@@ -7,6 +7,7 @@ import pytest
 from openai.types.responses import Response
 
 from gpufc.config import LimitsConfig
+from supervisor.http.responses.fields import LOGPROBS
 from tests.supervisor.dispatch.fakes import FAILED, N_CTX, until
 from tests.supervisor.http.conftest import running
 from tests.supervisor.http.responses.conftest import Speaker, events_of, parsed, respond, whole
@@ -334,3 +335,23 @@ async def test_an_error_after_the_headers_is_the_end_of_the_stream() -> None:
     assert failed.error is not None
     assert failed.error.code == "rate_limit_exceeded"
     assert failed.error.message.endswith(". Please try again in 60s.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "n_top"), [({"include": [LOGPROBS]}, 0), ({"top_logprobs": 2}, 2)]
+)
+@pytest.mark.parametrize("said", [("Hel", "lo"), ("<think>hm</think>", "Yes", ".")])
+async def test_a_text_has_the_log_probabilities_of_all_tokens_up_to_its_end(
+    speaking: Speaker, said: tuple[str, ...], fields: dict[str, Any], n_top: int
+) -> None:
+    events = await events_of(speaking(*said), **fields)
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    streamed = [entry.token for event in deltas for entry in event.logprobs]
+    assert streamed == list(said)
+    (done,) = [event for event in events if event.type == "response.output_text.done"]
+    assert [len(entry.top_logprobs) for entry in done.logprobs] == [n_top] * len(said)
+    whole = final(events)
+    assert whole.top_logprobs == n_top
+    alone = (await respond(speaking.service, **fields)).json
+    for output in (whole.model_dump(mode="json")["output"], alone["output"]):
+        assert [entry["token"] for entry in output[-1]["content"][0]["logprobs"]] == streamed

@@ -1,0 +1,31 @@
+"""OpenAI's `prediction`: a text that most of the answer is expected to repeat. Pure."""
+
+from msgspec import Struct
+
+from gpufc.errors import InvalidRequest
+
+
+class PredictedPart(Struct, frozen=True):
+    """A part of a prediction. Only text is served."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+class Prediction(Struct, frozen=True):
+    """The one type is `content`."""
+
+    type: str = "content"
+    content: str | list[PredictedPart] | None = None
+
+
+def predicted(given: Prediction | None) -> str:
+    """The predicted text; empty without any. Raises `InvalidRequest`."""
+    if given is None or given.content is None:
+        return ""
+    if given.type != "content":
+        kind = given.type[:50]
+        raise InvalidRequest(f"a prediction of type {kind!r} is unknown", param="prediction.type")
+    if isinstance(given.content, str):
+        return given.content
+    return "".join(part.text or "" for part in given.content)
