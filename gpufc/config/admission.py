@@ -35,7 +35,7 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
             " cached, unless that one is busier), least_outstanding, round_robin",
             extra=UPGRADE,
         ),
-    ] = Routing.LEAST_OUTSTANDING
+    ] = Routing.PREFIX_AFFINITY
 
     @property
     def queue_limit(self) -> int:

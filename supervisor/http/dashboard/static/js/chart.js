@@ -23,8 +23,10 @@ export class Chart {
 
   // The last `span` seconds. Courses are [[at, value], …]; `told` is the text for those who do not see it
   draw(now, span, course, { second = [], deaths = [], told = "" } = {}) {
-    const values = [...course, ...second].map(([, value]) => value ?? 0);
-    const top = this.most ?? nice(Math.max(1e-9, ...values));
+    // a second course far above the first one would press it flat
+    const first = Math.max(1e-9, ...course.map(([, value]) => value ?? 0));
+    const above = Math.max(first, ...second.map(([, value]) => value ?? 0));
+    const top = this.most ?? nice(Math.min(above, 4 * first));
     this.top = top;
     const x = (at) => Math.max(0, WIDTH * (1 - (now - at) / span));
     const y = (value) => HEIGHT - 2 - (HEIGHT - 4) * Math.min(1, value / top);

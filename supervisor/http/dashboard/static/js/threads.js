@@ -84,7 +84,8 @@ export class Threads {
   // Ticks tell to a second when a worker came and went; its death and its streams tell exactly.
   #fit() {
     for (const death of this.losses) {
-      const life = this.lives.find((one) => one.worker === death.worker && one.epoch === death.epoch);
+      const isOf = (one) => one.worker === death.worker && death.at > one.from - 2; // a later front counts anew
+      const life = this.lives.find((one) => isOf(one) && one.epoch === death.epoch);
       if (life !== undefined) life.to = Math.min(life.to ?? death.at, death.at);
       const next = this.lives.find((one) => one.worker === death.worker && one.epoch > death.epoch);
       const went = Math.min(...(death.pauses ?? []).map((pause) => pause.ended_at));

@@ -55,7 +55,7 @@ export class Chat {
         h("div", { class: "chat-bar" },
           h("button", { type: "button", class: "quiet", onclick: () => this.file.click() }, "Picture"),
           h("label", { title: "The model may ask for the time, this service's state, and dice" }, this.withTools, "tools"),
-          h("label", {}, "at most", this.most),
+          h("label", {}, "most", this.most),
           this.button)));
   }
 

@@ -7,7 +7,7 @@ export class Access {
   constructor() {
     this.text = h("p", { class: "muted" });
     this.keys = h("tbody");
-    this.table = h("div", { class: "scroll" }, h("table", {},
+    this.table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Keys" }, h("table", {},
       h("thead", {}, h("tr", {}, ...["Key", "May", "Models", "Limits", "Until"].map((name) => h("th", { scope: "col" }, name)))),
       this.keys));
     this.main = h("dl", { class: "facts" },

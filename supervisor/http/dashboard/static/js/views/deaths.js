@@ -16,7 +16,7 @@ export class Deaths {
         h("th", { scope: "col" }, "Its streams"), h("th", { scope: "col", class: "wide" }, "Lived"),
         h("th", { scope: "col", class: "wide" }, "Record"))),
       this.rows);
-    byId("death-list").append(this.empty, h("div", { class: "scroll" }, this.table));
+    byId("death-list").append(this.empty, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Deaths and replacements" }, this.table));
   }
 
   update(store) {

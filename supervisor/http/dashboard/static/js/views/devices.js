@@ -94,6 +94,6 @@ function fill(card, row, store) {
     });
   const first = row.course.find(([at]) => at > store.now - HOUR)?.[0] ?? store.now;
   const width = Math.min(HOUR, Math.max(60, store.now - first));
-  say(named.span, `The line is ${row.unit}, the faint one memory, over the last ${span(width)}.`);
+  say(named.span, `The last ${span(width)}: ${row.unit}, and memory in the faint line.`);
   card.chart.draw(store.now, width, row.course, { second: row.second, told: `${row.title}: ${row.value} ${row.unit}` });
 }

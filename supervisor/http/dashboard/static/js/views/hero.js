@@ -51,12 +51,13 @@ export class Hero {
       byId("promise").replaceChildren(...sentence);
     }
     const counts = [
-      [deaths.filter((death) => death.at >= store.hello.started_at).length, "deaths", ""],
-      [totals.replayed ?? 0, "streams went on", ""],
-      [totals.lost ?? 0, "lost", totals.lost ? "danger" : "none"],
+      [deaths.filter((death) => death.at >= store.hello.started_at).length, "death", ""],
+      [totals.replayed ?? 0, "stream", " went on"],
+      [totals.lost ?? 0, "lost", ""],
     ];
     byId("promise-counts").replaceChildren(
-      ...counts.map(([n, word, tone]) => h("li", { class: tone }, h("b", {}, count(n)), ` ${word}`)),
+      ...counts.map(([n, word, more]) => h("li", { class: word === "lost" ? (n ? "danger" : "none") : "" },
+        h("b", {}, count(n)), ` ${word}${n === 1 || word === "lost" ? "" : "s"}${more}`)),
     );
   }
 }
