@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -32,15 +32,18 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.dispatch import spelling
+from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
 from supervisor.dispatch.embedding import Computed, EmbeddingRequest
 from supervisor.dispatch.embedding_work import EmbeddingWork
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.outages import Outages
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.question import Answer, Question
+from supervisor.dispatch.question import Answer
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
@@ -71,10 +74,12 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = Ledger()
+        self.losses = Losses()
         self._fleet = fleet
         self._limits = limits
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
+        self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
         self._changed = asyncio.Event()
@@ -197,7 +202,9 @@ class Dispatcher:
         group = self._group(request.model)
 
         async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
-            answer, fingerprint = await self._put(request.model, message, is_computed=True)
+            answer, fingerprint = await self._asking.put(
+                request.model, group, message, is_computed=True
+            )
             if isinstance(answer, Embedded):
                 return Computed(answer.embeddings, fingerprint)
             raise InternalError("The engine answered a different question")
@@ -223,43 +230,8 @@ class Dispatcher:
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._put(model, message)
+        answer, _ = await self._asking.put(model, group, message)
         return answer
-
-    async def _put(
-        self,
-        model: str,
-        message: Callable[[Epoch, RequestNo], ToWorker],
-        *,
-        is_computed: bool = False,
-    ) -> tuple[Answer, str | None]:
-        """The answer, and the fingerprint of the worker that has given it."""
-        no, group = next(self._numbers), self._group(model)
-        future: asyncio.Future[tuple[Answer, str | None]]
-        future = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            if not future.done():  # the worker may be gone when the future is read
-                future.set_result((answer, group.fingerprint(answer.epoch)))
-
-        group.questions.add(
-            Question(
-                no,
-                lambda epoch: message(epoch, no),
-                answered=answered,
-                failed=lambda error: None if future.done() else future.set_exception(error),
-                since=self._clock(),
-                is_computed=is_computed,
-            )
-        )
-        group.pump()
-        self._require_worker(model, group)
-        try:
-            return await future
-        finally:
-            group.questions.drop(no)
-            if is_computed:
-                group.pump()  # a sequence may have waited for it
 
     # for health checks, statistics and handlers
 
@@ -290,6 +262,14 @@ class Dispatcher:
         """The names of the LoRA adapters of a model's running sequences, and of waiting ones."""
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests of all models that have not ended. To be read at once."""
+        return (one for group in self._groups.values() for one in group.open_requests())
+
+    def loads(self, model: str) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker of a model has and may have, by its name."""
+        return self._group(model).loads()
 
     @property
     def now(self) -> float:
@@ -398,6 +378,7 @@ class Dispatcher:
                 replicas=self._replicas(model),
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
+                losses=self.losses,
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
             )

@@ -1,6 +1,7 @@
 """Public clients against the real model: what each of them was answered, as a table.
 
     python -m tests.clients.real [--environments FOLDER] [--results tests/clients/RESULTS.md]
+                                 [--only API …]
 
 Each client of PyPI and npm has an environment of its own in FOLDER, which is kept, and runs its
 script in `scripts`: a whole answer, a stream, a call of a tool. The call is demanded where the
@@ -13,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,9 +88,12 @@ def _cell(text: str) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
-def run(running: Service, folder: Path) -> list[tuple[str, ...]]:
+def run(running: Service, folder: Path, only: Sequence[str]) -> list[tuple[str, ...]]:
+    """The rows of all clients, or of some, by what the column `api` has for them."""
     found = []
     for client in clients(folder):
+        if only and client.kind not in only:
+            continue
         found.append(row(client, running.url))
         print(*found[-1], sep=" | ", flush=True)
     return found
@@ -99,17 +103,18 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Run public clients against the real model.")
     parser.add_argument("--environments", type=Path)
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--only", nargs="*", default=())
     given: Any = parser.parse_args(arguments)
     conditions = machine.conditions()
     with tempfile.TemporaryDirectory() as made:
         folder = given.environments or Path(made)
         config = Path(made) / "gpufc.toml"
         config.write_text(
-            f'model_path = "{demo_model.find()}"\nn_ctx = 1024\naliases = "claude-*"\n'
+            f'model_path = "{demo_model.find()}"\nn_ctx = 2048\naliases = "claude-*"\n'
             "sampling = { temperature = 0.0 }\n"
         )
         with service(Path(made) / "run", "--config", str(config)) as running:
-            rows = run(running, folder)
+            rows = run(running, folder, given.only)
     if given.results is not None:
         command = results.spelled("python -m tests.clients.real", arguments)
         facts = results.Run(title="clients, real model", command=command, conditions=conditions)

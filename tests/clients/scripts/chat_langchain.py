@@ -24,7 +24,7 @@ def chat_model() -> Any:
         case _:
             from langchain_ollama import ChatOllama
 
-            return ChatOllama(base_url=url, model="default")
+            return ChatOllama(base_url=url, model="default", num_predict=400)
 
 
 called = []

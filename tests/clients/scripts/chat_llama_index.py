@@ -15,7 +15,13 @@ def chat_model() -> Any:
     if package == "llama-index-llms-ollama":
         from llama_index.llms.ollama import Ollama
 
-        return Ollama(model="default", base_url=url, context_window=8192)
+        return Ollama(
+            model="default",
+            base_url=url,
+            context_window=8192,
+            request_timeout=150,
+            additional_kwargs={"num_predict": 400},
+        )
     from llama_index.llms.openai_like import OpenAILike
 
     return OpenAILike(

@@ -230,7 +230,7 @@ async def test_a_busy_model_is_unloaded_once_its_requests_have_ended(make: MakeR
     assert not going.done()
     assert rig.demand.closed == {1}
     rig.use("a", 0)
-    await asyncio.wait_for(going, 10)
+    await asyncio.wait_for(going, 60)
     assert rig.states["a"] == "unloaded"
 
 
