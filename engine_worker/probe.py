@@ -4,7 +4,8 @@
 machine that it was not compiled for, and a model's header is untrusted. Loads no weights.
 
     {"llama_cpp": {"version", "system_info", "supports_gpu", "devices": […]} or {"error"},
-     "model": {"architecture", "name", "purpose", "n_ctx_train", "file_bytes", "cell_bytes"}
+     "model": {"architecture", "name", "purpose", "n_ctx_train", "file_bytes", "cell_bytes",
+               "n_parts", "n_tensors", "quantization", "chat_template", "metadata"}
               or {"error"},
      "confined": {"in_force": [part], "missing": {part: reason}}, "available_bytes": …}
 
@@ -24,6 +25,7 @@ from engine_worker import host
 from engine_worker.backend.llama.bindings import library_of
 from engine_worker.backend.llama.devices import list_devices
 from engine_worker.confinement.confine import abilities
+from engine_worker.model_file.description import described, quantization
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.model_file.purpose import purpose_of, require_served
 from engine_worker.placement.footprint import footprint
@@ -69,6 +71,11 @@ def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
         "n_ctx_train": header.number(f"{header.architecture}.context_length"),
         "file_bytes": header.file_bytes,
         "cell_bytes": footprint(header, *map(KvType, cache_types)).bytes_per_cell,
+        "n_parts": len(header.parts),
+        "n_tensors": header.n_tensors,
+        "quantization": quantization(header.number("general.file_type", -1)),
+        "chat_template": header.text("tokenizer.chat_template"),
+        "metadata": described(header),
     }
 
 

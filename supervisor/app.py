@@ -23,7 +23,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus
+from supervisor.fleet.port import ConditionStatus, FleetListener
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
@@ -37,6 +37,7 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.roster.file_watch import FileWatch
 from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
@@ -48,6 +49,7 @@ from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
+    from supervisor.plugins.plugins import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Front:
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
         self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._files = FileWatch(self.models.failed, self.roster.renew)
         self._reckoner = Reckoner(
             self.fleet,
             needs,
@@ -117,6 +120,10 @@ class Front:
         self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self._keys = _key_ring(config)
+        self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
+        if self._plugins is not None:
+            self.fleet.listener = _plugged(self.dispatcher, self._plugins)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -128,23 +135,29 @@ class Front:
             models=self.models,
             roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
+            runtime_dir=self.runtime.path,
+            keys=self._keys,
+            hooks=self._plugins,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
         app = create_web_app(self._services, authenticator)
         tls = self._certificate.context if self._certificate else None
         self.http = FrontRunner(app, config.limits, tls)
-        if config.fabric.server_addr is not None:
+        if config.fabric.server_addr is not None and not config.server.offline:
             self._network = _network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Raises `StartError` if the port is taken."""
+        """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
+        if self.config.server.offline:
+            _forbid_connections()
         works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
         self._upkeep = [asyncio.create_task(work) for work in works]
         try:
+            await self.load_plugins()
             if self._taker is None:
                 await self._listen()
                 await self.fleet.start()
@@ -171,12 +184,10 @@ class Front:
 
     def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
         """The run's token, and the authenticator. With keys, there is no token."""
-        keys_file = self.config.access.keys_file
         text_of = run_token.known if is_taking_over else run_token.make
-        if keys_file is not None:
-            ring = KeyRing(Path(keys_file))
+        if self._keys is not None:
             secret = text_of(self.runtime.session_secret)
-            return None, by_keys(ring, Sessions(secret.encode(), time.time))
+            return None, by_keys(self._keys, Sessions(secret.encode(), time.time))
         token = text_of(self.runtime.admin_token)
         return token, run_token.by_token(token)
 
@@ -185,6 +196,7 @@ class Front:
         if self._folder is not None:
             self._folder.start()
         self._reckoner.start()
+        self._files.start()
 
     async def _listen(self) -> None:
         server = self.config.server
@@ -208,13 +220,21 @@ class Front:
         await self.http.cleanup()
         if self._folder is not None:
             await self._folder.stop()
+        await self._files.stop()
         await self._reckoner.stop()
         await self.roster.stop()
         await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
+        if self._plugins is not None:
+            await self._plugins.stop()
         for work in self._upkeep:
             work.cancel()
         self.runtime.cleanup()
+
+    async def load_plugins(self) -> None:
+        """Start the plugins, if there are any. Raises `ConfigError`. Entering does it, too."""
+        if self._plugins is not None:
+            await self._plugins.start()
 
     # the network
 
@@ -345,6 +365,32 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def _key_ring(config: Config) -> KeyRing | None:
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
+
+
+def _plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
+    if not config.plugins.plugins:
+        return None
+    from supervisor.plugins.plugins import Plugins
+
+    return Plugins(config, logs, dispatcher)
+
+
+def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
+    from supervisor.plugins.listener import PluggedListener
+
+    return PluggedListener(dispatcher, plugins)
+
+
+def _forbid_connections() -> None:
+    """Offline mode, for this process and its loop."""
+    from supervisor import offline
+
+    offline.forbid(asyncio.get_running_loop())
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

@@ -14,7 +14,7 @@ sys.dont_write_bytecode = False
 
 # examples are drawn anew in each run, so many runs see what one long run would
 settings.register_profile("fast", deadline=None, max_examples=25)
-settings.register_profile("full", deadline=None)
+settings.register_profile("full", deadline=None, max_examples=150)
 settings.load_profile("full")
 
 
@@ -33,21 +33,21 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("fast")
 
 
-MACHINE = {"clients", "integration", "e2e", "chaos"}
-"""Folders whose tests start whole services."""
+GROUPS = {"integration": "scripted", "clients": "real", "e2e": "real", "chaos": "real"}
+"""Folders whose tests start whole services. Those of one group share services."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: tests that start services run one after the other, in one
-    process, beside the others. A model in the test's own process computes with one thread, so it is
-    among the others."""
+    """With `-n 2 --dist loadgroup`: tests of a group run one after the other, in one process,
+    beside the others. A model in the test's own process computes with one thread, so it is among
+    the others."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        folders = item.path.relative_to(config.rootpath).parts
-        if MACHINE.intersection(folders):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+        folder = item.path.relative_to(config.rootpath / "tests").parts[0]
+        if folder in GROUPS:
+            item.add_marker(pytest.mark.xdist_group(GROUPS[folder]))
 
 
 @pytest.fixture(scope="session")

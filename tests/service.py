@@ -134,6 +134,18 @@ class Service:
         os.kill(row["pid"], number)
         return int(row["epoch"])
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The worker's process is stopped meanwhile, so nothing that it runs can end. Streams are
+        whole even if the watchdog replaces it before it goes on."""
+        pid = int(self.worker()["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def wait_epoch_after(self, epoch: int, timeout_s: float = 60.0) -> dict[str, Any]:
         """Wait until a later epoch than this one is ready; returns its row."""
         return wait_for(

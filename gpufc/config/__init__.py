@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
 from gpufc.config.admission import AdmissionConfig, Routing
-from gpufc.config.fabric import FabricConfig
+from gpufc.config.downloads import DownloadsConfig, default_folder
+from gpufc.config.fabric import FabricConfig, NetworkShare
 from gpufc.config.fleet import FleetConfig, Standby
 from gpufc.config.limits import LimitsConfig
 from gpufc.config.model import (
@@ -30,6 +31,7 @@ from gpufc.config.model import (
     Speculation,
     SplitMode,
 )
+from gpufc.config.plugins import OnError, PluginConfig, PluginsConfig
 from gpufc.config.server import LogLevel, ServerConfig
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "BackendKind",
     "Config",
     "Confinement",
+    "DownloadsConfig",
     "FabricConfig",
     "FlashAttention",
     "FleetConfig",
@@ -47,6 +50,10 @@ __all__ = [
     "LimitsConfig",
     "LogLevel",
     "ModelConfig",
+    "NetworkShare",
+    "OnError",
+    "PluginConfig",
+    "PluginsConfig",
     "Replay",
     "Routing",
     "ServerConfig",
@@ -77,6 +84,8 @@ class Config(Struct, frozen=True, kw_only=True):
     admission: AdmissionConfig = AdmissionConfig()
     limits: LimitsConfig = LimitsConfig()
     fabric: FabricConfig = FabricConfig()
+    plugins: PluginsConfig = PluginsConfig()
+    downloads: DownloadsConfig = DownloadsConfig()
 
     def is_preloaded(self, name: str) -> bool:
         """Whether a model of `models` is loaded at the start: as configured, else the only one."""
@@ -94,3 +103,9 @@ class Config(Struct, frozen=True, kw_only=True):
             return [folder for folder in self.server.model_dirs.split(":") if folder]
         paths = [Path(model.model_path) for model in self.models.values() if model.model_path]
         return list(dict.fromkeys(str(path.parent) for path in paths if path.parents[1:]))
+
+    @property
+    def downloads_folder(self) -> Path:
+        """Where downloaded models are: in `models_dir`, which serves them, or in the user's own."""
+        given = self.fleet.models_dir
+        return default_folder() if given is None else Path(given).absolute()

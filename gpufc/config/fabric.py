@@ -1,10 +1,18 @@
 """The network of GPUs that the front may join."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from gpufc.config.marks import FLAG, PATH
+
+
+class NetworkShare(StrEnum):
+    """How the network's requests and local ones share the engine: in turns, or local ones first."""
+
+    EVEN = "even"
+    LOCAL = "local"
 
 
 class FabricConfig(Struct, frozen=True, kw_only=True):
@@ -64,6 +72,13 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="allow a control server beyond this machine without control_tls"),
     ] = False
+    network_share: Annotated[
+        NetworkShare,
+        Meta(
+            description="the network's requests and local ones take turns (even), or local ones go"
+            " first and take the slots of the network's (local)"
+        ),
+    ] = NetworkShare.EVEN
     network_tasks: Annotated[
         Annotated[int, Meta(ge=1, le=4096)] | None,
         Meta(
@@ -76,3 +91,10 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
     network_connections: Annotated[
         int, Meta(ge=0, le=4096, description="connections of the network's users at once")
     ] = 64
+    accept_models: Annotated[
+        bool,
+        Meta(
+            description="download the models that the control server names into the folder of"
+            " models, by https and with their checksums"
+        ),
+    ] = False

@@ -73,3 +73,15 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     max_stored_bytes: Annotated[
         int, Meta(ge=0, le=1 << 36, description="memory for a principal's responses, in bytes")
     ] = 64 * 1024 * 1024
+    response_cache_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 40,
+            description="memory for answers to deterministic requests, for exact repeats; 0: none"
+            " are kept",
+        ),
+    ] = 0
+    response_cache_s: Annotated[
+        float, Meta(gt=0.0, le=31_536_000.0, description="seconds that such an answer is kept")
+    ] = 600.0

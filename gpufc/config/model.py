@@ -263,9 +263,15 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             " -1: never [default: 300; -1 for the only model]"
         ),
     ] = None
-    pinned: Annotated[bool, Meta(description="load the model at the start and never unload it")] = (
-        False
-    )
+    pinned: Annotated[bool, Meta(description="load the model at start and never unload it")] = False
+    priority: Annotated[
+        int,
+        Meta(
+            ge=-100,
+            le=100,
+            description="whose requests get memory first: 1 more is worth 30 s of waiting",
+        ),
+    ] = 0
     replay: Annotated[
         Replay,
         Meta(description="feeding of a continued stream: fast (in a batch) or exact (one by one)"),

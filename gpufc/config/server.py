@@ -46,6 +46,13 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
             extra=PATH,
         ),
     ] = None
+    offline: Annotated[
+        bool,
+        Meta(
+            description="open no outgoing connection: join no network, download nothing",
+            extra=FLAG,
+        ),
+    ] = False
     log_level: Annotated[LogLevel, Meta(description="least level to log", extra=FLAG)] = (
         LogLevel.INFO
     )

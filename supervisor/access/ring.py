@@ -69,6 +69,10 @@ class KeyRing:
             raise AuthenticationFailed("The key has expired")
         return principal
 
+    def listed(self) -> list[Key]:
+        """The keys in force, in the order of the file."""
+        return [key for key, _ in self._by_digest.values()]
+
     def _refresh(self) -> None:
         now = self._clock()
         if now - self._looked_at < LOOK_S:

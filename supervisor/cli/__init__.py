@@ -26,6 +26,7 @@ COMMANDS = {
     "logs": "supervisor.cli.logs",
     "crashes": "supervisor.cli.crashes",
     "models": "supervisor.cli.models",
+    "pull": "supervisor.cli.pull",
     "load": "supervisor.cli.load",
     "unload": "supervisor.cli.unload",
     "chat": "supervisor.cli.chat",

@@ -27,7 +27,7 @@ def status_command(runtime_dir: str | None) -> None:
     """Show the session, its heartbeat and its tasks."""
     network = _client(runtime_dir).status().get("network")
     if network is None:
-        raise ConfigError("no network is configured: server_addr is not set")
+        raise ConfigError("no network is configured: server_addr is not set, or offline is set")
     _show(network)
 
 

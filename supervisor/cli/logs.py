@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from supervisor.cli.log_files import FRONT
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
+from supervisor.log_files import FRONT
 
 _COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
 _ROLE = re.compile(r"(?P<head>\S+ [A-Z]+ +)(?P<role>\S+) ")
@@ -35,7 +35,7 @@ def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | Non
     With WORKER, prints that worker's log only; `front` is the front. Works without a running front,
     too: logs stay.
     """
-    from supervisor.cli import log_files
+    from supervisor import log_files
     from supervisor.control.client import NotRunning
 
     folder = find(runtime_dir).logs

@@ -50,6 +50,16 @@ def check(given: str, source: str) -> Path:
     return path
 
 
+def located(given: str, downloads: Path) -> str:
+    """The path of a downloaded model that is given by its name; any other path as it is."""
+    if "/" in given or Path(given).exists():
+        return given
+    from supervisor.downloads.folder import find
+
+    found = find(given, downloads)
+    return given if found is None else str(found)
+
+
 def template(given: str, source: str) -> str:
     """A configured chat template: the absolute path of its file, or its name as it is.
 

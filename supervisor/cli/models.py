@@ -1,4 +1,4 @@
-"""`models`: lists the served models."""
+"""`models`: lists the served models. Its subcommands are about files (`model_folder.py`)."""
 
 import json
 from collections.abc import Mapping
@@ -6,19 +6,25 @@ from typing import Any
 
 import click
 
+from supervisor.cli.model_folder import inspect_command, remove_command
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("models")
+@click.group(
+    "models", invoke_without_command=True, short_help="The served models; inspect and rm for files."
+)
+@click.pass_context
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 @setting_options(["runtime_dir"])
-def command(as_json: bool, runtime_dir: str | None) -> None:
+def command(ctx: click.Context, as_json: bool, runtime_dir: str | None) -> None:
     """List the served models, and which are in memory.
 
     A request selects a model by this name in its `model` field, and has it loaded. NEEDS is the
     memory that it takes, or is expected to take before it was loaded for the first time.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from supervisor.cli.terminal import amount, columns, table
     from supervisor.control.client import ControlClient
 
@@ -62,3 +68,7 @@ def _need(row: Mapping[str, Any]) -> int:
 def _again(row: Mapping[str, Any]) -> str:
     seconds = row["retry_after_s"]
     return "" if seconds is None else f"; it may be tried again in {seconds:.0f} s"
+
+
+command.add_command(inspect_command)
+command.add_command(remove_command)

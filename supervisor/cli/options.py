@@ -19,7 +19,7 @@ CONFIG_VARIABLE = "GPUFC_CONFIG"
 _FILES = frozenset(
     {"model_path", "keys_file", "tls_cert", "tls_key", "client_id_file", "cert_chain_path"}
 )
-_FOLDERS = frozenset({"runtime_dir"})
+_FOLDERS = frozenset({"models_dir", "runtime_dir"})
 
 
 def setting_options(names: Iterable[str] | None = None) -> Callable[[F], F]:

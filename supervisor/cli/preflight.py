@@ -131,7 +131,10 @@ def _with_files(settings: Settings, name: str) -> ModelConfig:
     path = (
         _demo()
         if given is None
-        else model_file.check(given, source_of(settings, "model_path", name))
+        else model_file.check(
+            model_file.located(given, settings.config.downloads_folder),
+            source_of(settings, "model_path", name),
+        )
     )
     return msgspec.structs.replace(
         model,

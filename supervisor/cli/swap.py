@@ -2,8 +2,8 @@
 
 import click
 
+from supervisor.cli.options import resolve, setting_options
 from supervisor.cli.options import runtime_dir as find
-from supervisor.cli.options import setting_options
 
 
 @click.command("swap")
@@ -48,11 +48,12 @@ def command(
     end on the old model. Waiting and later requests get the new one. If the new model cannot be
     used, the old one keeps serving and the exit code is 5. So it is if a canary is rolled back.
     """
-    from supervisor.cli.model_file import check
+    from supervisor.cli.model_file import check, located
     from supervisor.cli.replacement_view import Failed, show, template_notes
     from supervisor.control.client import ControlClient, Refused
 
-    path = check(model_path, "MODEL_PATH")
+    downloads = resolve({}).config.downloads_folder
+    path = check(located(model_path, downloads), "MODEL_PATH")
     rules = None
     if canary is not None:
         rules = {"share": canary, "n_enough": canary_requests, "least_s": canary_s}

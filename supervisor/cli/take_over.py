@@ -58,6 +58,7 @@ async def _serve(
     try:
         front = Front(config, values=settings.values, devices=monitor, taker=take)
         log = log_to(runtime.logs, config.server.log_level, Terminal())
+        await front.load_plugins()
         await take.prepare(front)
     except BaseException as err:
         # no orderly end: it would close sockets and locks that the old front still uses

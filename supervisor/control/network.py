@@ -28,7 +28,7 @@ def add_network(app: web.Application, front: NetworkedFront) -> None:
 
     def require_network() -> None:
         if front.status()["network"] is None:
-            raise NotFound("no network is configured: server_addr is not set")
+            raise NotFound("no network is configured: server_addr is not set, or offline is set")
 
     async def connected() -> AsyncIterator[Event]:
         front.connect_network()

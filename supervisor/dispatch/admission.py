@@ -6,6 +6,9 @@ when it is its owner's turn (`turns.py`).
 
 An abandoned sequence belongs to a durable request that no client reads. It starts after all other
 sequences, and gives its slot up if abandoned ones run in more than half of the slots.
+
+A yielding sequence belongs to a principal that comes after the others. It starts after theirs, and
+gives its slot up when one of theirs waits for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +41,9 @@ class Admission:
         self.replicas = replicas
         self._preparing: set[RequestNo] = set()
         self._attended = Line()
+        self._yielding = Line()
         self._abandoned = Line()
+        self._yields: set[RequestNo] = set()
         self._left: set[RequestNo] = set()
         self._pausing: set[RequestNo] = set()
         self._aside: set[RequestNo] = set()
@@ -78,10 +83,15 @@ class Admission:
 
     @property
     def n_waiting(self) -> int:
-        ready = self._attended.n_waiting + self._abandoned.n_waiting
+        ready = sum(line.n_waiting for line in self._lines)
         return len(self._preparing) + ready + len(self._aside)
 
-    def accept(self, numbers: Sequence[RequestNo], owner: str) -> None:
+    @property
+    def _lines(self) -> tuple[Line, ...]:
+        """All lines, in the order of their turns."""
+        return self._attended, self._yielding, self._abandoned
+
+    def accept(self, numbers: Sequence[RequestNo], owner: str, *, yields: bool = False) -> None:
         """Take in all sequences of a request, or none of them.
 
         Raises `InvalidRequest` for more sequences than there are places, `Overloaded` for more
@@ -95,8 +105,10 @@ class Admission:
             )
         self.require_room(len(numbers), owner)
         self._preparing.update(numbers)
+        if yields:
+            self._yields.update(numbers)
         for number in numbers:
-            self._attended.turns.enter(number, owner)
+            self._line(number).turns.enter(number, owner)
 
     def require_room(self, n_wanted: int, owner: str) -> None:
         """Raises `Overloaded` if so many more sequences of the owner do not fit now."""
@@ -112,7 +124,7 @@ class Admission:
     def _room(self, n_wanted: int, owner: str) -> int:
         """How many sequences may exist if this owner gets so many more."""
         turns = self._attended.turns
-        n_present = turns.n_present(owner) + self._abandoned.turns.n_present(owner)
+        n_present = sum(line.turns.n_present(owner) for line in self._lines)
         is_modest = n_present + n_wanted <= self.places // turns.n_owners(owner)
         return self.places + (self.reserve if is_modest else 0)
 
@@ -127,17 +139,20 @@ class Admission:
     def abandon(self, number: RequestNo) -> None:
         """No client reads it any more."""
         if number not in self._left:
+            line = self._line(number)
             self._left.add(number)
-            self._attended.move(number, self._abandoned, runs=number in self._running)
+            line.move(number, self._abandoned, runs=number in self._running)
 
     def attend(self, number: RequestNo) -> None:
         """A client reads it again."""
         if number in self._left:
             self._left.remove(number)
-            self._abandoned.move(number, self._attended, runs=number in self._running)
+            self._abandoned.move(number, self._line(number), runs=number in self._running)
 
     def _line(self, number: RequestNo) -> Line:
-        return self._abandoned if number in self._left else self._attended
+        if number in self._left:
+            return self._abandoned
+        return self._yielding if number in self._yields else self._attended
 
     def take_in(self, number: RequestNo, n_tokens: int) -> None:
         """Take in a sequence that another front has accepted. It is never refused, waits before
@@ -154,21 +169,30 @@ class Admission:
         """The sequence that starts next, if a slot is free. `start` makes it run."""
         if len(self._running) - self.n_beside >= self.slots:
             return None
-        first = self._attended.first()
-        return self._abandoned.first() if first is None else first
+        firsts = (line.first() for line in self._lines)
+        return next((one for one in firsts if one is not None), None)
 
     def to_pause(self) -> RequestNo | None:
-        """An abandoned sequence that gives its slot up to one that waits, if one should.
+        """A sequence that gives its slot up to one that waits, if one should: an abandoned one, or
+        else a yielding one.
 
         Each call names another one; it is put back once it has stopped.
         """
-        running = self._running & self._left
-        is_full = len(self._running) - self.n_beside >= self.slots
-        wanted = min(self._attended.n_waiting, len(running) - self.slots // 2)
-        if not is_full or wanted <= len(self._pausing):
+        if len(self._running) - self.n_beside < self.slots:
             return None
-        youngest = max(running - self._pausing)
-        self._pausing.add(youngest)
+        abandoned = self._running & self._left
+        n_over = max(0, len(abandoned) - self.slots // 2)
+        n_local = self._attended.n_waiting
+        n_wanted = min(n_over, n_local + self._yielding.n_waiting)
+        if n_wanted > len(self._pausing & abandoned):
+            candidates = abandoned
+        else:
+            candidates = (self._running & self._yields) - self._left
+            if n_local <= len(self._pausing):
+                return None
+        youngest = max(candidates - self._pausing, default=None)
+        if youngest is not None:
+            self._pausing.add(youngest)
         return youngest
 
     def start(self, number: RequestNo) -> None:
@@ -211,7 +235,9 @@ class Admission:
         line = self._line(number)
         line.no_longer_again(number)
         line.turns.leave(number)
-        for stage in (self._running, self._aside, self._preparing, self._pausing, self._left):
+        for kind in (self._yields, self._left, self._pausing):
+            kind.discard(number)
+        for stage in (self._running, self._aside, self._preparing):
             stage.discard(number)
 
     def note_service_time(self, seconds: float) -> None:

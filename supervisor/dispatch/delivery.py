@@ -64,6 +64,8 @@ class Delivery:
             self._table.fail(job.stream, InternalError("The engine lost tokens"))
             return
         if delta.tokens:
+            if job.loss is not None:
+                job.went_on(now)
             if job.n_unfilled:
                 self._table.filled(job, job.n_unfilled)
             self._time(job, len(delta.tokens), now)

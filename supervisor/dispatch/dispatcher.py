@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -39,7 +39,9 @@ from supervisor.dispatch.embedding import Computed, EmbeddingRequest
 from supervisor.dispatch.embedding_work import EmbeddingWork
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
+from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.outages import Outages
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer
 from supervisor.dispatch.request import GenerationRequest, Principal
@@ -72,6 +74,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger = Ledger()
+        self.losses = Losses()
         self._fleet = fleet
         self._limits = limits
         self._clock = clock
@@ -260,6 +263,14 @@ class Dispatcher:
         group = self._groups.get(model)
         return group.adapters_in_use() if group else (frozenset(), frozenset())
 
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests of all models that have not ended. To be read at once."""
+        return (one for group in self._groups.values() for one in group.open_requests())
+
+    def loads(self, model: str) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker of a model has and may have, by its name."""
+        return self._group(model).loads()
+
     @property
     def now(self) -> float:
         """The time by the ledger's clock."""
@@ -367,6 +378,7 @@ class Dispatcher:
                 replicas=self._replicas(model),
                 numbers=self._numbers,
                 ledger=self.ledger.of(model),
+                losses=self.losses,
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
             )

@@ -39,6 +39,8 @@ from supervisor.dispatch.embedding_turns import EmbeddingTurns
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
+from supervisor.dispatch.losses import Losses
+from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.preparation import Preparation
 from supervisor.dispatch.question import Answer
@@ -70,6 +72,7 @@ class ModelGroup:
         replicas: int,
         numbers: Iterator[RequestNo],
         ledger: ModelLedger,
+        losses: Losses,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
     ) -> None:
@@ -80,6 +83,7 @@ class ModelGroup:
         """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
         self._ledger = ledger
+        self._losses = losses
         self._clock = clock
         self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
@@ -105,6 +109,10 @@ class ModelGroup:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
 
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        return self._pool.loads()
+
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
         workers = self._pool.outstanding.items()
@@ -122,6 +130,12 @@ class ModelGroup:
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
         return self._table.adapters_in_use()
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """The requests that have not ended, in the order of their acceptance."""
+        jobs = self._table.jobs
+        for stream in self._table.streams:
+            yield OpenRequest(stream, [jobs[log.no] for log in stream.logs if log.no in jobs])
 
     # requests
 
@@ -146,7 +160,8 @@ class ModelGroup:
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
-        self.admission.accept([log.no for log in logs], principal.owner)
+        numbers = [log.no for log in logs]
+        self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
         stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
@@ -209,7 +224,7 @@ class ModelGroup:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
             wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
-            return self._pool.with_room(wanted, job.arrival)
+            return self._pool.with_room(wanted, job.arrival, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -265,11 +280,13 @@ class ModelGroup:
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
         in_company = self.questions.may_have_killed(worker, reason, now)
         accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
+        loss = self._losses.began(worker, reason, now)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
             else:
                 self._table.detach(job)
+                job.interrupted(loss)
                 job.waits_since = now
         self._pool.remove(worker)
         self._verdicts.recover(orphans, reason, accused)

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from gpufc.ids import RequestNo
+from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.port import WorkerHandle
@@ -37,7 +38,7 @@ class Job:
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
     its worker. `arrival` is the sequence as the routing sees it, once it is prepared. Its worker
     has not computed `n_unfilled` of its tokens yet. `is_resuming` until the first token after a
-    replay. Times are monotonic seconds.
+    replay. `loss` is the one that it has not got over yet. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Job:
         "last_token_at",
         "line",
         "log",
+        "loss",
         "n_unfilled",
         "question",
         "sent_at",
@@ -69,6 +71,7 @@ class Job:
         self.is_resuming = False
         self.arrival = Arrival()
         self.n_unfilled = 0
+        self.loss: Loss | None = None
         self.waits_since = now
 
     @property
@@ -76,6 +79,24 @@ class Job:
         """Whether its request has a token in any choice. Then the rest of the answer has to come
         from the same model."""
         return any(log.tokens for log in self.stream.logs)
+
+    def interrupted(self, loss: Loss) -> None:
+        """It has lost its worker."""
+        self.gave_up()
+        self.loss = loss
+        loss.n_sequences += 1
+
+    def went_on(self, now: float) -> None:
+        """It has its next token after the loss of a worker."""
+        if self.loss is not None:
+            self.loss.went_on(self.stream.request.id, self.last_token_at, now)
+            self.loss = None
+
+    def gave_up(self) -> None:
+        """It ends, or loses another worker, without a token since the loss before."""
+        if self.loss is not None:
+            self.loss.ended()
+            self.loss = None
 
     @property
     def bound_to(self) -> str | None:

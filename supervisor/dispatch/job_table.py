@@ -206,6 +206,7 @@ class JobTable:
                 n_used / max(1, n_used + _tokens_left(job)) - self._used_share
             )
         job.stage, job.worker = Stage.ENDED, None
+        job.gave_up()
         del self.jobs[job.log.no]
         self._suspects.left(job.log.no)
         self._admission.release(job.log.no)

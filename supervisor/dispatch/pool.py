@@ -120,8 +120,15 @@ class WorkerPool:
         """Whether an open worker has room for such a sequence now."""
         return any(router.loads.least() is not None for router in self._of(fingerprint))
 
-    def with_room(self, fingerprint: str | None, arrival: Arrival) -> WorkerHandle | None:
-        """The worker for such a sequence; None if all are full. Draining ones come last."""
+    def with_room(
+        self, fingerprint: str | None, arrival: Arrival, preferred: str | None = None
+    ) -> WorkerHandle | None:
+        """The worker for such a sequence: the one of the preferred name, if it has room, else the
+        router's choice. None if all are full. Draining ones come last."""
+        if preferred is not None:
+            for worker in self._eligible(fingerprint):
+                if worker.name == preferred and self._has_room(worker):
+                    return worker
         routers = self._routers.values() if fingerprint is None else self._of(fingerprint)
         found = [epoch for router in routers if (epoch := router.choose(arrival)) is not None]
         if found:
@@ -140,6 +147,11 @@ class WorkerPool:
 
     def _has_room(self, worker: WorkerHandle) -> bool:
         return self._count(worker) < self._capacity
+
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """The sequences that each open worker has and may have, by its name."""
+        open_ones = self._eligible(None)
+        return {worker.name: (self._count(worker), self._capacity) for worker in open_ones}
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""

@@ -50,7 +50,8 @@ class Principal(Struct, frozen=True):
 
     Principals with an equal `cache_scope` may reuse each other's cached prefixes. `address` is set
     where the name does not tell clients apart. `models` are patterns of served names; empty for
-    all. Without an `account` there are no limits.
+    all. Without an `account` there are no limits. Where it `yields`, requests of all others go
+    first.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Principal(Struct, frozen=True):
     is_anonymous: bool = False
     models: tuple[str, ...] = ()
     account: Account | None = None
+    yields: bool = False
 
     @property
     def owner(self) -> str:
@@ -110,7 +112,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
     never an alias. `created` is unix time in seconds. `reading` says how answers are read,
-    `logprobs` which log probabilities are wanted. `prediction` may be like the answers.
+    `logprobs` which log probabilities are wanted. `prediction` may be like the answers. `worker`
+    names the one that should run it, if it has room.
     """
 
     id: RequestId
@@ -129,6 +132,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
     prediction: Tokens = ()
+    worker: str | None = None
 
     @property
     def n_sequences(self) -> int:

@@ -184,6 +184,23 @@ class StreamLog:
         self.finish = FinishReason.STOP
         return True
 
+    def follow(self, other: "StreamLog", text: str, *, final: bool) -> None:
+        """Become what `other` is, with this text for what it has gained. Zeros stand for its token
+        ids, which would tell its own text. `final`: with its end, too."""
+        self._reading = other._reading
+        self.prompt_tokens, self.opening = other.prompt_tokens, other.opening
+        self.fingerprint, self.n_cached, self.epochs = (
+            other.fingerprint,
+            other.n_cached,
+            other.epochs,
+        )
+        self.tokens.extend([0] * (len(other.tokens) - len(self.tokens)))
+        self.texts.append(text)
+        self.by_end_token = other.by_end_token
+        self.stopped_by = other.stopped_by
+        if final:
+            self.finish = other.finish
+
     def cancel(self) -> None:
         """The terminal state of a sequence that was withdrawn."""
         self._require_open()

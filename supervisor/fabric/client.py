@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -21,13 +21,17 @@ from supervisor.fabric import session as s
 from supervisor.fabric.identity import client_id
 from supervisor.fabric.link import LOST, Link
 from supervisor.fabric.proxy import Proxies
-from supervisor.fabric.reporting import heartbeat, login, model_status
+from supervisor.fabric.reporting import NOTHING, heartbeat, login, model_status
+from supervisor.fabric.request import principal_of
 from supervisor.fabric.route import Route
 from supervisor.fabric.tasks import TaskCounts, Tasks
 from supervisor.fabric.trust import Trust
 from supervisor.fleet.port import ConditionStatus
 from supervisor.http.edge.context import Services
 from supervisor.http.edge.server import FrontRunner
+
+if TYPE_CHECKING:
+    from supervisor.fabric.offers import Downloads
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ class NetworkStatus(Struct, frozen=True, kw_only=True):
     tasks_waiting: int
     tasks: TaskCounts
     connections: int
+    downloaded: tuple[str, ...] = ()
+    """Files of models that the server has asked for."""
 
 
 class NetworkClient:
@@ -78,15 +84,18 @@ class NetworkClient:
         self._clock = clock
         self._dice = dice
         self._session = s.Session()
+        self._principal = principal_of("network", fabric.network_share)
         self._counts = TaskCounts()
         self._limits = (
             fabric.network_tasks or config.admission.max_concurrent_requests,
             fabric.network_queue,
         )
+        self._downloads = self._accepting(config) if fabric.accept_models else None
         self._proxies = Proxies(
             self._trust,
             fabric.proxy_port,
             http,
+            principal_of("network-user", fabric.network_share),
             most=fabric.network_connections,
             is_draining=self._is_draining,
         )
@@ -104,6 +113,11 @@ class NetworkClient:
         self._logged_in_at: float | None = None
         self._last_heartbeat_at: float | None = None
 
+    def _accepting(self, config: Config) -> "Downloads":
+        from supervisor.fabric.offers import Downloads  # brings the client for HTTP
+
+        return Downloads(self._id.raw, config.downloads_folder, self._tell)
+
     def start(self) -> None:
         """Join the network as soon as a model is loaded. Does nothing if it has been started."""
         if self._watch is None:
@@ -120,6 +134,8 @@ class NetworkClient:
         for tasks in tuple(self._kept):
             await tasks.end()
         await self._proxies.close()
+        if self._downloads is not None:
+            await self._downloads.stop()
         works = tuple(self._works)
         for work in works:
             work.cancel()
@@ -133,6 +149,8 @@ class NetworkClient:
         changes nothing.
         """
         self._stop_watching()
+        if self._downloads is not None:
+            await self._downloads.stop()
         tasks, route = self._tasks, self._route
         if tasks is not None and route is not None:
             tasks.hand_over()
@@ -196,6 +214,7 @@ class NetworkClient:
             tasks_waiting=sum(one.waiting for one in tasks),
             tasks=self._counts,
             connections=self._proxies.n_served,
+            downloaded=self._downloads.downloaded if self._downloads else (),
         )
 
     def _is_draining(self) -> bool:
@@ -214,10 +233,11 @@ class NetworkClient:
             case s.Connect():
                 self._conversation = asyncio.create_task(self._converse())
             case s.SendLogin():
-                self._spawn(self._tell(login(self._id, self._snapshot())))
+                self._spawn(self._tell(self._login()))
             case s.SendStatus():
                 created = int(self._front.started_at)
-                self._spawn(self._tell(model_status(self._id, self._models, created)))
+                wishes = (self._snapshot() or NOTHING) if self._downloads else None
+                self._spawn(self._tell(model_status(self._id, self._models, created, wishes)))
             case s.Beat():
                 self._spawn(self._beat())
             case s.Join():
@@ -288,6 +308,8 @@ class NetworkClient:
             case _:
                 self._handle(s.Received(message))
                 self._answered.set()
+                if self._downloads is not None and isinstance(message, m.PullModelResult):
+                    self._downloads.take(message.pods_model)
 
     def _join(self) -> None:
         link = self._link
@@ -296,7 +318,12 @@ class NetworkClient:
         n_running, n_waiting = self._limits
         self._route = Route(self._trust, self._port, link)
         self._tasks = Tasks(
-            self._front, self._route.send, self._counts, n_running=n_running, n_waiting=n_waiting
+            self._front,
+            self._principal,
+            self._route.send,
+            self._counts,
+            n_running=n_running,
+            n_waiting=n_waiting,
         )
         self._logged_in_at = time.time()
         logger.info("network_joined server=%s client=%s", self._trust.address, self._id)
@@ -327,6 +354,9 @@ class NetworkClient:
         if name not in self._ignored:
             self._ignored.add(name)
             logger.info("network_message_ignored kind=%s", name)
+
+    def _login(self) -> m.Login:
+        return login(self._id, self._snapshot(), auto_models=self._downloads is not None)
 
     def _snapshot(self) -> Snapshot | None:
         devices = self._front.devices

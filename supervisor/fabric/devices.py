@@ -1,7 +1,7 @@
 """The machine's figures as the server takes them. Pure.
 
 The server handles exactly one `DevicesInfo` with 1 to 8 devices. An engine without a GPU is one
-device: the host. No driver tells its TFLOPS, so they are 0.
+device: the host. No driver tells TFLOPS: they are those of the server's own table, or 0.
 """
 
 import sys
@@ -18,6 +18,14 @@ BYTE, WORD = 8, 16
 GIB = 1 << 30
 NVIDIA = 0x10DE
 """The PCI vendor of all devices with `kind` cuda."""
+
+_KNOWN = {
+    "H200": (30, 1979),
+    "H100 80GB HBM3": (8965, 1680),
+    "GeForce RTX 4090": (None, 83),
+}
+"""NVML's names without `NVIDIA `: the id that the server knows the device by, where that is not its
+PCI id, and its TFLOPS. From GPUFabric's `model_to_id.json` and `id_to_tflops.json`."""
 
 U64_MAX = 2**64 - 1
 
@@ -57,6 +65,7 @@ def _gpus(devices: tuple[Device, ...], platform: str) -> DevicesInfo:
         platform,
         len(devices),
         sum(round(one) for one in memory),
+        sum(_known(device)[1] for device in devices),
         usage=packed([(device.utilization or 0) * 100 for device in devices], BYTE),
         mem_usage=packed(
             [_percent(d.memory_used_bytes, d.memory_total_bytes) for d in devices], BYTE
@@ -64,7 +73,7 @@ def _gpus(devices: tuple[Device, ...], platform: str) -> DevicesInfo:
         power_usage=packed([device.power_watts for device in devices], BYTE),
         temp=packed([device.temperature_celsius for device in devices], BYTE),
         vendor_id=packed([NVIDIA if device.kind == "cuda" else 0 for device in devices], WORD),
-        device_id=packed([device.pci_device_id for device in devices], WORD),
+        device_id=packed([_known(device)[0] or device.pci_device_id for device in devices], WORD),
         memsize_gb=packed(list(memory), WORD),
         powerlimit_w=packed([device.power_limit_watts for device in devices], WORD),
     )
@@ -76,13 +85,20 @@ def _host(host: Host, platform: str) -> DevicesInfo:
         platform,
         1,
         round(memory),
+        0,
         usage=packed([host.cpu_percent], BYTE),
         mem_usage=packed([_memory_percent(host)], BYTE),
         memsize_gb=packed([memory], WORD),
     )
 
 
-def _info(platform: str, n_devices: int, memtotal_gb: int, **lanes: int) -> DevicesInfo:
+def _known(device: Device) -> tuple[int | None, int]:
+    return _KNOWN.get(device.name.removeprefix("NVIDIA "), (None, 0))
+
+
+def _info(
+    platform: str, n_devices: int, memtotal_gb: int, tflops: int, **lanes: int
+) -> DevicesInfo:
     empty = dict.fromkeys(
         (
             *("usage", "mem_usage", "power_usage", "temp"),
@@ -93,7 +109,7 @@ def _info(platform: str, n_devices: int, memtotal_gb: int, **lanes: int) -> Devi
     return DevicesInfo(
         num=n_devices,
         pod_id=0,
-        total_tflops=0,
+        total_tflops=min(tflops, (1 << WORD) - 1),
         memtotal_gb=min(memtotal_gb, (1 << WORD) - 1),
         port=0,
         ip=0,

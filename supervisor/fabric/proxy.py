@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from supervisor.dispatch.request import Principal, Scope
+from supervisor.dispatch.request import Principal
 from supervisor.fabric.codec import encode_frame
 from supervisor.fabric.link import LOST
 from supervisor.fabric.messages import NewProxyConn
@@ -33,8 +33,6 @@ MOST_REFUSALS = 64
 
 T = TypeVar("T")
 
-USER = Principal("network-user", frozenset({Scope.GENERATE}), cache_scope="network")
-
 
 class ProxiedHandler(BoundedHandler):
     """A connection that the server has joined to its user's. It has no half: the server ends both
@@ -42,10 +40,13 @@ class ProxiedHandler(BoundedHandler):
 
     __slots__ = ()
 
-    principal = USER
-
     def eof_received(self) -> bool:  # type: ignore[override]
         return False
+
+
+def handler_of(principal: Principal) -> type[ProxiedHandler]:
+    """The connections whose requests are all a principal's."""
+    return type("ProxiedHandler", (ProxiedHandler,), {"principal": principal, "__slots__": ()})
 
 
 class Refusal(asyncio.Protocol):
@@ -91,6 +92,7 @@ class Proxies:
         trust: Trust,
         port: int,
         http: FrontRunner,
+        principal: Principal,
         *,
         most: int,
         is_draining: Callable[[], bool],
@@ -98,6 +100,7 @@ class Proxies:
         self._trust = trust
         self._port = port
         self._http = http
+        self._handler = handler_of(principal)
         self._most = most
         self._is_draining = is_draining
         self._opening: set[asyncio.Task[bool]] = set()
@@ -115,7 +118,7 @@ class Proxies:
         elif self.n_served + len(self._opening) >= self._most:
             self._refuse(proxy_conn_id, "There are too many connections")
         else:
-            serving = self._connect(proxy_conn_id, lambda: self._http.handler(ProxiedHandler))
+            serving = self._connect(proxy_conn_id, lambda: self._http.handler(self._handler))
             _keep(asyncio.create_task(serving), self._opening)
 
     async def close(self) -> None:

@@ -41,8 +41,10 @@ def heartbeat(client: ClientId, snapshot: Snapshot | None) -> m.Heartbeat:
     )
 
 
-def model_status(client: ClientId, models: Iterable[str], created: int) -> m.ModelStatus:
-    """The models that tasks may ask for. `created` is unix time in seconds."""
-    return m.ModelStatus(
-        client.raw, [m.Model(name, "model", created, "gpufc") for name in models], []
-    )
+def model_status(
+    client: ClientId, models: Iterable[str], created: int, wishes: Snapshot | None = None
+) -> m.ModelStatus:
+    """The models that tasks may ask for. `created` is unix time in seconds. The server answers
+    with models for the machine of `wishes`, if it is given."""
+    listed = [m.Model(name, "model", created, "gpufc") for name in models]
+    return m.ModelStatus(client.raw, listed, [report(wishes).devices] if wishes else [])

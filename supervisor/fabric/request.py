@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from gpufc.config import NetworkShare
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_request_id
 from gpufc.protocol import TextPrompt
@@ -21,9 +22,13 @@ T = TypeVar("T")
 
 Task = InferenceTask | ChatInferenceTask
 
-NETWORK = Principal("network", frozenset({Scope.GENERATE}), cache_scope="network")
-"""The principal of all tasks: the server does not say for which of its users one is. Its prompts
-share no cached prefix with local ones, so that their speed tells nothing about those."""
+
+def principal_of(name: str, share: NetworkShare) -> Principal:
+    """A principal of the network. The server does not say which of its users asks, so there is one
+    for all tasks, and one for all connections. Their prompts share no cached prefix with local
+    ones, so that their speed tells nothing about those."""
+    yields = share is NetworkShare.LOCAL
+    return Principal(name, frozenset({Scope.GENERATE}), cache_scope="network", yields=yields)
 
 
 def request_of(front: Services, task: Task) -> GenerationRequest:

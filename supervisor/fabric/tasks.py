@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from gpufc.errors import EngineUnavailable, InternalError, RequestError
 from supervisor.answers.parts import Part
+from supervisor.dispatch.request import Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fabric.answer import Answer
 from supervisor.fabric.link import LOST
 from supervisor.fabric.messages import InferenceResultChunk
-from supervisor.fabric.request import NETWORK, Task, request_of
+from supervisor.fabric.request import Task, request_of
 from supervisor.http.edge.context import Services
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class TaskCounts(Struct):
     refused: int = 0
     lost: int = 0
     """Their session ended before they did."""
+    generated_tokens: int = 0
 
 
 class _Run:
@@ -68,9 +70,17 @@ class Tasks:
     and nothing is left after `end`."""
 
     def __init__(
-        self, front: Services, send: Send, counts: TaskCounts, *, n_running: int, n_waiting: int
+        self,
+        front: Services,
+        principal: Principal,
+        send: Send,
+        counts: TaskCounts,
+        *,
+        n_running: int,
+        n_waiting: int,
     ) -> None:
         self._front = front
+        self._principal = principal
         self._send = send
         self._counts = counts
         self._n_running = n_running
@@ -167,7 +177,7 @@ class Tasks:
         try:
             if not run.is_cancelled:
                 request = request_of(self._front, task)
-                run.stream = self._front.dispatcher.submit(request, NETWORK)
+                run.stream = self._front.submit(request, self._principal)
                 await self._relay(run.stream, answer)
         except RequestError as err:
             error = err
@@ -180,6 +190,7 @@ class Tasks:
             was_cancelled = run.is_cancelled
             run.cancel()
         usage = run.stream.usage if run.stream else None
+        self._counts.generated_tokens += usage.completion if usage else 0
         await self._send(answer.done(usage, error.message if error else None))
         if error is not None:
             self._counts.failed += 1

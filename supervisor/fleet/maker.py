@@ -107,7 +107,8 @@ class Maker:
     def _upkeep(self, replacer: Replacer) -> Iterator[Coroutine[Any, Any, None]]:
         yield upkeep.recycle(replacer, self._fleet.recycle_growth_bytes)
         yield upkeep.await_model_files(replacer.place)
-        if self._fleet.standby is Standby.HOT:
+        is_only = len(self._config.models) == 1 and self._fleet.models_dir is None
+        if self._fleet.standby is Standby.HOT and is_only:  # else the memory is for other models
             yield upkeep.keep_hot(replacer, self._timings.spare_s)
 
     def _runner(

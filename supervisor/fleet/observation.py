@@ -33,6 +33,7 @@ class Observation:
     def __init__(
         self,
         process: Observed,
+        epoch: Epoch,
         config: ModelConfig,
         rate: StepRate,
         on_hung: Callable[[Verdict], None],
@@ -43,6 +44,7 @@ class Observation:
         self.heartbeat_at: float | None = None
         """Unix time, for people."""
         self._process = process
+        self._epoch = epoch
         self._on_hung = on_hung
         self._is_hung = False
         self._watchdog = Watchdog(now, rate, limits)
@@ -79,12 +81,10 @@ class Observation:
         self._box.ready = ready
         self._watchdog.serves(time.monotonic())
 
-    def record(
-        self, end: ExitReason, log: bytes, *, worker: WorkerName, epoch: Epoch, model: str
-    ) -> CrashRecord:
+    def record(self, end: ExitReason, log: bytes, *, worker: WorkerName, model: str) -> CrashRecord:
         """The flight recorder's record of the process, which has ended."""
         now = time.monotonic()
-        return self._box.record(end, now, log, worker=worker, epoch=epoch, model=model)
+        return self._box.record(end, now, log, worker=worker, epoch=self._epoch, model=model)
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

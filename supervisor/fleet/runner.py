@@ -251,7 +251,7 @@ class WorkerRunner(Line):
             return
         self._log_mark = self._edge.log_mark(spec.name)
         self._seen = Observation(
-            self._process, spec.config, self._rate, self._on_hung(epoch), self._limits
+            self._process, epoch, spec.config, self._rate, self._on_hung(epoch), self._limits
         )
         self.post(ev.Spawned(epoch, self._process.pid))
         self._link.expect(self._process.pid)
@@ -324,8 +324,8 @@ class WorkerRunner(Line):
         if end is None or end.reason in ASKED or seen is None:
             return
         log = self._edge.log_since(spec.name, self._log_mark)
-        epoch = self._lifecycle.epoch
-        self._hooks.crashed(seen.record(end, log, worker=spec.name, epoch=epoch, model=spec.model))
+        # the lifecycle has the next process's epoch already
+        self._hooks.crashed(seen.record(end, log, worker=spec.name, model=spec.model))
 
     def _collapse(self, detail: str) -> None:
         """Kill the process, report it lost and show the defect as the reason."""

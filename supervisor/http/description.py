@@ -167,6 +167,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/api/push"): REFUSED,
     ("DELETE", "/api/delete"): REFUSED,
     **{("POST", path): REFUSED for path in media.PATHS},
+    ("GET", "/dashboard/events"): Spec(stream=SERVER_SENT_EVENTS),
     ("POST", "/admin/models/load"): Spec(
         body=admin.ModelRequest, answer=ModelState, example={"model": "chat"}
     ),

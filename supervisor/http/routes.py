@@ -10,6 +10,7 @@ from supervisor.dispatch.request import Scope
 from supervisor.http import rerank
 from supervisor.http.anthropic import claude_code, messages
 from supervisor.http.anthropic import models as anthropic_models
+from supervisor.http.dashboard import handlers as dashboard
 from supervisor.http.description import described
 from supervisor.http.edge.body import BODIES, Bodies
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
@@ -27,6 +28,7 @@ from supervisor.http.edge.middleware import (
     boundary,
 )
 from supervisor.http.generation import durable
+from supervisor.http.generation.answer_cache import ANSWERS, AnswerCache
 from supervisor.http.llama_server import adapters, state, template, tokens
 from supervisor.http.llama_server import completion as native
 from supervisor.http.llama_server import embeddings as llama_embeddings
@@ -42,7 +44,7 @@ from supervisor.http.responses import handlers as responses
 from supervisor.http.responses.handlers import MEMORIES
 from supervisor.http.responses.store import Memories
 from supervisor.http.route import Route
-from supervisor.http.service import admin, health, index, metrics, session, stats
+from supervisor.http.service import admin, health, metrics, session, stats
 
 
 def by_version(theirs: Handler, otherwise: Handler) -> Handler:
@@ -114,10 +116,12 @@ ROUTES = (
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
     Route("POST", "/admin/models/load", admin.load_model, Scope.ADMIN),
     Route("POST", "/admin/models/unload", admin.unload_model, Scope.ADMIN),
-    Route("GET", "/", session.opened_by_token(index.get_index), Scope.READ, page=True),
+    Route("GET", "/", session.opened_by_token(dashboard.get_page), Scope.READ, page=True),
     Route("POST", "/session", session.sign_in, Scope.READ, signs_in=True),
     Route("GET", "/session", session.get_session, Scope.READ),
     Route("DELETE", "/session", session.sign_out, Scope.READ),
+    Route("GET", "/dashboard/events", dashboard.get_events, Scope.READ),
+    Route("GET", "/dashboard/{build}/{file:.+}", dashboard.get_asset, Scope.READ),
     Route("GET", "/openapi.json", openapi.get_document, Scope.READ),
     Route("GET", "/docs", openapi.get_page, Scope.READ, page=True),
     *(Route("POST", path, media.refuse_media, Scope.GENERATE) for path in media.PATHS),
@@ -157,9 +161,10 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     def guard(request: web.Request, rule: Rule) -> None:
         require_place(request, table[rule])
 
+    identify = front.hooks.identify if front.hooks is not None else None
     forms = {rule: session.form for rule, route in table.items() if route.page}
     signs_in = {rule for rule, route in table.items() if route.signs_in}
-    checked = access(scopes, authenticator, guard, forms, signs_in)
+    checked = access(scopes, authenticator, guard, forms, signs_in, identify)
     config = front.config
     app.middlewares.extend([boundary, entry(config.access, config.server.host), checked])
     app.on_response_prepare.append(add_headers)
@@ -169,7 +174,9 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[SIGN_IN] = authenticator.sign_in
     make: Callable[[], Description] = _description
     app[DESCRIPTION] = make
+    dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
+    app[ANSWERS] = AnswerCache.of(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
     return app

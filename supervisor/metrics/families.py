@@ -4,6 +4,7 @@ from prometheus_client import Metric
 
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.machine import of_machine, of_models, of_workers
+from supervisor.metrics.network import of_network
 from supervisor.metrics.requests import of_requests
 from supervisor.metrics.series import gauge
 
@@ -15,5 +16,6 @@ def families(figures: Figures) -> list[Metric]:
         *of_models(figures),
         *of_workers(figures),
         *of_machine(figures),
+        *of_network(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),
     ]

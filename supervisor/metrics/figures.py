@@ -1,6 +1,7 @@
 """The figures that the series are made from, as the front's parts report them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -24,7 +25,8 @@ class Figures(Struct, frozen=True, kw_only=True):
     """All figures at one moment; mappings are by model.
 
     `totals` and `occupancies` have every served model. `restarts` count replacements of engines by
-    the end of the process before. `at` is unix time in seconds.
+    the end of the process before. `at` is unix time in seconds. `network` is `/stats`' document of
+    the network client, if there is one.
     """
 
     version: str
@@ -37,4 +39,5 @@ class Figures(Struct, frozen=True, kw_only=True):
     restarts: Mapping[Reason, int]
     machine: Snapshot | None
     front_rss_bytes: int
+    network: Mapping[str, Any] | None = None
     models: Sequence[ModelState] = ()

@@ -47,7 +47,7 @@ class Needs:
         self._sizes[config.model_path or ""] = file_bytes(config)
         names = [name for name in devices if may_use(config, name)]
         ways = [Placement(name=WHOLE, need=self._need(config, WHOLE, names, CACHE_SHARE))]
-        if config.kv_cells is None and config.backend is not BackendKind.FAKE:
+        if config.kv_cells is None:
             need = self._need(config, LEAST, names, CACHE_SHARE / 4)
             ways.append(Placement(name=LEAST, need=need, degraded=True))
         return tuple(ways)

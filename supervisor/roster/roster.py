@@ -24,6 +24,7 @@ from supervisor.residency.port import (
     Load,
     Refuse,
     Reopen,
+    State,
     TenantNo,
     Terms,
     Wait,
@@ -194,7 +195,8 @@ class Roster:
         if not group.has_worker:
             self.residency.forgive(model)
             self.hint(model)
-        while not group.has_worker:
+        # a worker may serve before a look has noted it
+        while not group.has_worker or self.residency.state(model, self._clock()) is State.LOADING:
             await self.looked()
             tell(progress_of(group))
             if model not in self._hints and not group.has_worker:
@@ -289,9 +291,12 @@ class Roster:
         is_replaced = worker is not None and worker.epoch != one.epoch
         if one.epoch is not None and (is_replaced or worker is None) and not one.place.is_busy:
             self.residency.restarting(one.no, now)
-            one.epoch, one.n_open = None, 0
+            one.epoch, one.n_open, one.is_closed = None, 0, False
         if worker is not None and one.epoch is None:
             self._loaded(one, now)
+        is_shut_out = usage.n_waiting and not usage.has_worker and not one.is_closed
+        if is_shut_out and one.epoch is not None:
+            self.workers.open(one, is_open=True)
         n_open = one.n_open_now(usage)
         if n_open != one.n_open or one.model in self._used:
             one.n_open = n_open
@@ -320,8 +325,6 @@ class Roster:
             self.register(one.model)
         self.idle_since[one.model] = now
         self._hints.discard(one.model)
-        if one.is_closed:
-            self._demand.open(one.model, row.epoch, is_open=False)
 
     def _failed(self, one: Resident, now: float) -> None:
         runner = one.place.runner

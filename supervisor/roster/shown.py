@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from gpufc.config import ModelConfig
 from supervisor.fleet.group import Group
 from supervisor.fleet.model_state import ModelPhase, ModelState
 from supervisor.fleet.port import ConditionStatus
@@ -84,6 +85,12 @@ class ShownModels:
         if phase is not ModelPhase.READY or terms.keep_alive_s is None or terms.pinned:
             return None
         return max(0.0, self._roster.idle_since.get(model, now) + terms.keep_alive_s - now)
+
+    def failed(self) -> dict[str, ModelConfig]:
+        """The sections of the models that cool down."""
+        now, roster = self._clock(), self._roster
+        found = [one for one in roster.terms if roster.residency.failure(one, now) is not None]
+        return {model: self._fleet.group(model).config for model in found}
 
     def note(self, model: str) -> str:
         """What a client that waits for the model is told; empty for one that is there."""

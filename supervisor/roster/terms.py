@@ -25,6 +25,7 @@ def terms_of(
         keep_alive_s=None if keep_alive_s is None or keep_alive_s < 0 else keep_alive_s,
         pinned=config.pinned,
         replicas=group.n_replicas,
+        priority=config.priority,
         load_s=needs.load_s(config),
     )
 

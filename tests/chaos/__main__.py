@@ -33,6 +33,8 @@ from tests.chaos import (
     restarts,
     returns,
     scripted,
+    stalls,
+    timing,
     upgrades,
 )
 from tests.chaos.options import parse
@@ -106,6 +108,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.matrix, lambda: matrix.run(scripted.Scripted(), cells(faults.ALL), o.lanes)),
         (o.kills, lambda: random_kills.run(o.kills, o.seed)),
         (o.poison, lambda: poison.run(o.poison, o.seed)),
+        (o.stalls, lambda: stalls.run(o.stalls)),
+        (o.timing, lambda: timing.run(o.timing, o.seed)),
         (o.floods, lambda: floods.run(o.floods)),
         (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),

@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--matrix", action="store_true", help="the fault matrix")
     add("--kills", type=int, metavar="N", help="N random faults under load")
     add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
+    add("--stalls", type=int, metavar="N", help="N honest requests beside clients that stop")
+    add("--timing", type=int, metavar="N", help="N probes of what another key has asked")
     add("--floods", type=int, metavar="N", help="N kills under a flood of idle connections")
     add("--bodies", type=int, metavar="N", help="N times each kind of large body: the loop's lag")
     add("--never-loads", action="store_true", help="models that cannot be loaded")

@@ -2,13 +2,12 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.service import Service, service
+from tests.service import Service
 
 pytestmark = pytest.mark.model
 
@@ -19,11 +18,9 @@ MESSAGES = [
 ALONE = {"n_predict": 12, "seed": 5, "cache_prompt": False}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("native-e2e") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
-        yield started
+@pytest.fixture
+def running(demo: Service) -> Service:
+    return demo
 
 
 def ask(running: Service, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.service import Service, service
+from tests.service import Service
 
 pytestmark = pytest.mark.model
 
@@ -16,11 +16,9 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 MODEL = "SmolLM2-135M-Instruct.Q4_1:latest"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("ollama-e2e") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
-        yield started
+@pytest.fixture
+def running(demo: Service) -> Service:
+    return demo
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.service import Service, service
+from tests.service import Service
 
 pytestmark = pytest.mark.model
 
@@ -27,11 +26,9 @@ class Pet(BaseModel):
     legs: int
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("responses") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
-        yield started
+@pytest.fixture
+def running(demo: Service) -> Service:
+    return demo
 
 
 @pytest.fixture

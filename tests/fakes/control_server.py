@@ -23,9 +23,11 @@ from supervisor.fabric.messages import (
     InferenceTask,
     Login,
     LoginResult,
+    ModelDownloadProgress,
     ModelStatus,
     NewProxyConn,
     OsType,
+    PodModel,
     PullModelResult,
     RequestNewProxyConn,
 )
@@ -84,6 +86,8 @@ class ControlServer:
         self.logins: list[Login] = []
         self.heartbeats: list[Heartbeat] = []
         self.unknown_chunks: list[InferenceResultChunk] = []
+        self.pods: list[PodModel] = []
+        self.downloads: list[ModelDownloadProgress] = []
         self.faults: list[BaseException] = []
         self.broker = asyncio.Event()
         """Set while a broker takes heartbeats."""
@@ -216,12 +220,15 @@ class ControlServer:
             case ModelStatus(client_id, models):
                 self.models[client_id] = [model.id for model in models]
                 if self.answers_status:
-                    peer.send(PullModelResult([], None))
+                    pods = self.pods if message.auto_models_device else []
+                    peer.send(PullModelResult(pods, None))
             case Heartbeat():
                 await self.broker.wait()
                 self._beat(message)
             case InferenceResultChunk():
                 self._chunk(message)
+            case ModelDownloadProgress():
+                self.downloads.append(message)
 
     def _login(self, peer: Peer, message: Login) -> None:
         self.logins.append(message)

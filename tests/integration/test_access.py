@@ -12,12 +12,18 @@ import aiohttp
 import psutil
 import pytest
 
+from engine_worker.confinement.confine import abilities
 from tests.integration.commands import command
 from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "certificate"
 
-ENVIRON = {"GPUFC_BACKEND": "fake", "GPUFC_STANDBY": "none"}
+CAN_CONFINE = not abilities().missing
+ENVIRON = {
+    "GPUFC_BACKEND": "fake",
+    "GPUFC_STANDBY": "none",
+    "GPUFC_CONFINEMENT": "required" if CAN_CONFINE else "auto",
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
@@ -111,8 +117,37 @@ async def test_chat_and_an_upgrade_go_on_over_tls(guarded: Guarded) -> None:
     assert answer.strip()
 
 
+def facts_of(pid: int) -> dict[str, str]:
+    """The kernel's facts about a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+@pytest.mark.skipif(not CAN_CONFINE, reason=f"not here: {abilities().missing}")
+async def test_a_worker_is_confined_and_computes(guarded: Guarded) -> None:
+    (row,) = guarded.running.status()["workers"]
+    assert row["confined"]["missing"] == {}
+    facts = facts_of(row["pid"])
+    assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
+    assert int(facts["CapEff"], 16) & ~0x1804006 == 0
+    code, said = await command(guarded.running, "status")
+    assert code == 0
+    assert "confined  privileges" in said
+    body = {"prompt": "hello", "max_tokens": 3}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(
+            guarded.url + "/v1/completions",
+            json=body,
+            headers={"x-api-key": guarded.key},
+            ssl=guarded.trusted(),
+        ) as answer,
+    ):
+        assert answer.status == 200
+
+
 async def test_a_key_appears_in_nothing_that_a_run_leaves(guarded: Guarded) -> None:
-    for path in ("/v1/models", "/stats", "/no/such/route"):
+    for path in ("/v1/models", "/stats", "/no/such/route", f"/?token={guarded.key}"):
         await guarded.status(path, guarded.key)
     front = psutil.Process(guarded.running.process.pid)
     for process in (front, *front.children(recursive=True)):

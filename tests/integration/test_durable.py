@@ -7,6 +7,7 @@ check.
 import asyncio
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -92,19 +93,18 @@ class Client:
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_stream_cut_at_20_random_bytes_has_no_gap_and_no_repeat(
-    running: Service, n: int, killed: bool
+    running: Service, n: int, killed: bool, tmp_path: Path
 ) -> None:
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    prompt = f"cut {n} {killed}"
+    fault = f"[[kill@{N_TOKENS // 2} once={tmp_path / 'killed'}]]" if killed else ""
+    prompt = f"{fault}cut {n}"
     client = Client(running.url, prompt, n=n)
     epoch, gains = running.worker()["epoch"], Gains(running)
     async with aiohttp.ClientSession() as session:
-        for cut in range(N_CUTS):
+        for _ in range(N_CUTS):
             await client.read(session, chance.randrange(1, 1500))
-            if killed and cut == N_CUTS // 2 and not client.done:
-                assert await asyncio.to_thread(running.kill_worker) == epoch
         await client.read(session, None)
     for index in range(n):
         assert client.text(index) == fake_text(prompt, N_TOKENS)

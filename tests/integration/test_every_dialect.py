@@ -2,15 +2,14 @@
 ends once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE
-from tests.service import Service, service
+from tests.service import Service
 
 N_TOKENS = 48
 SEEDED = {"seed": 11, "temperature": 0.9, "cache_prompt": False}
@@ -95,10 +94,9 @@ APIS = {
 }
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with service(tmp_path_factory.mktemp("dialects") / "run", environ=FAKE) as started:
-        yield started
+@pytest.fixture
+def running(plain: Service) -> Service:
+    return plain
 
 
 async def ask(running: Service, api: Api, prompt: str, *, stream: bool) -> str:

@@ -1,22 +1,19 @@
 """Prompts that crash a real worker process while they are prepared, and those that only count."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import Service, service, wait_for
+from tests.integration.fake_service import complete, fake_text, joined, stream
+from tests.service import Service, wait_for
 
 POISON = "[[tokenize:segv]]"
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Service]:
-    with service(tmp_path / "run", environ=FAKE) as started:
-        yield started
+def running(plain: Service) -> Service:
+    return plain
 
 
 async def test_a_prompt_that_crashes_the_tokenizer_is_convicted_and_no_stream_is(

@@ -2,23 +2,21 @@
 end once."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE, fake_text
-from tests.service import Gains, Service, service, sse_events
+from tests.integration.fake_service import fake_text
+from tests.service import Gains, Service, sse_events
 
 N_TOKENS = 60
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with service(tmp_path_factory.mktemp("local") / "run", environ=FAKE) as started:
-        yield started
+@pytest.fixture
+def running(plain: Service) -> Service:
+    return plain
 
 
 async def lines(running: Service, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ async def require_a_polite_end(server: ControlServer, running: Service) -> None:
     running.process.send_signal(signal.SIGTERM)
     await server.until(lambda: not server.active)
     require_whole(server.answers[task_id], "last", 100)
-    assert await asyncio.to_thread(running.process.wait, 30) == 0
+    assert await asyncio.to_thread(running.process.wait, 60) == 0
 
 
 @pytest.mark.slow

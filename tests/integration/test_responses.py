@@ -1,14 +1,12 @@
 """A Responses stream outlives its worker: its events stay in order, and it ends once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE
-from tests.service import Service, service
+from tests.service import Service
 from tests.supervisor.http.responses.conftest import parsed
 
 CALL = '<tool_call>{"name": "f", "arguments": {"a": "1"}}</tool_call>'
@@ -23,11 +21,9 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("responses") / "run"
-    with service(folder, environ=FAKE) as started:
-        yield started
+@pytest.fixture
+def running(plain: Service) -> Service:
+    return plain
 
 
 async def stream(session: aiohttp.ClientSession, url: str, prompt: str) -> list[Any]:

@@ -42,6 +42,15 @@ class Ending:
         links = [*self.running.runtime.logs.glob(".spare-*")]
         assert links == []
 
+    async def drain(self) -> None:
+        """Tell it to end, and wait until it drains."""
+        self.running.process.send_signal(signal.SIGTERM)
+
+        def drains() -> bool:
+            return bool(self.running.status()["front"]["condition"]["status"] == "draining")
+
+        await asyncio.to_thread(wait_for, drains, why="it drains")
+
     async def until_it_generates(self, n_running: int) -> None:
         def holds() -> bool:
             status = self.running.status()
@@ -114,19 +123,15 @@ async def test_what_runs_may_end_and_new_work_is_refused_meanwhile(patient: Endi
             for n in range(8)
         ]
         await patient.until_it_generates(8)
-        patient.running.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(
-            wait_for,
-            lambda: patient.running.status()["front"]["condition"]["status"] == "draining",
-            why="it drains",
-        )
-        status, body, headers = await complete(http, patient.url, "too late")
-        assert (status, body["error"]["type"]) == (503, "overloaded_error")
-        assert int(headers["Retry-After"]) >= 1
-        async with http.get(f"{patient.url}/readyz") as answer:
-            assert (answer.status, (await answer.json())["status"]) == (503, "draining")
-        async with http.get(f"{patient.url}/livez") as answer:
-            assert answer.status == 200
+        with patient.running.paused():
+            await patient.drain()
+            status, body, headers = await complete(http, patient.url, "too late")
+            assert (status, body["error"]["type"]) == (503, "overloaded_error")
+            assert int(headers["Retry-After"]) >= 1
+            async with http.get(f"{patient.url}/readyz") as answer:
+                assert (answer.status, (await answer.json())["status"]) == (503, "draining")
+            async with http.get(f"{patient.url}/livez") as answer:
+                assert answer.status == 200
         for n, events in enumerate(await asyncio.gather(*streams)):
             assert joined(events) == fake_text(f"stream {n}", 300)
     await patient.until_gone()
@@ -143,12 +148,7 @@ async def test_stop_now_ends_at_once_and_cleans_up(patient: Ending, how: str) ->
         if how == "command":
             assert (await command(patient.running, "stop", "--now"))[0] == 0
         else:
-            patient.running.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(
-                wait_for,
-                lambda: patient.running.status()["front"]["condition"]["status"] == "draining",
-                why="it drains",
-            )
+            await patient.drain()
             patient.running.process.send_signal(signal.SIGINT)
         for events in await asyncio.gather(*streams):
             assert_told_of_the_end(events)
@@ -162,13 +162,9 @@ async def test_a_worker_that_dies_in_a_drain_is_replaced_and_streams_end(patient
             for n in range(4)
         ]
         await patient.until_it_generates(4)
-        patient.running.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(
-            wait_for,
-            lambda: patient.running.status()["front"]["condition"]["status"] == "draining",
-            why="it drains",
-        )
-        psutil.Process(patient.running.worker()["pid"]).kill()
+        with patient.running.paused():
+            await patient.drain()
+            psutil.Process(patient.running.worker()["pid"]).kill()
         for n, events in enumerate(await asyncio.gather(*streams)):
             assert joined(events) == fake_text(f"stream {n}", 300)
     await patient.until_gone()

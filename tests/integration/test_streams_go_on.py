@@ -123,7 +123,7 @@ async def test_a_poison_request_among_32_is_found_and_the_others_finish(running:
 
 async def test_random_kills_lose_repeat_and_cross_nothing(running: Service) -> None:
     """Streams start all the time while the worker is killed at random moments."""
-    n_kills, results, gains = 12, [], Gains(running)
+    n_kills, results, gains = 6, [], Gains(running)
     stop = asyncio.Event()
 
     async def client(number: int) -> None:

@@ -4,6 +4,7 @@ A test module that uses these fixtures names its models with a fixture `name` of
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,22 @@ from gpufc.config import KvUnified
 from tests.models.making import made
 from tests.models.reference import Reference
 from tests.models.runs import N_CTX, loaded
+
+HERE = Path(__file__).parent
+
+IN_STREAMS = {"llama", "gemma3", "gpt-oss", "mamba", "lfm2", "qwen3next"}
+"""One architecture of each kind of cache. The fast run has the others in one cache only."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent != HERE or not isinstance(item, pytest.Function):
+            continue
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        layout, name = params.get("backend"), params.get("name")
+        if layout is KvUnified.FALSE and name not in IN_STREAMS:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import log_rotation
-from supervisor.cli.log_files import Tail
+from supervisor.log_files import Tail
 from supervisor.log_rotation import LogFile, older, rotate, rotate_folder
 
 

@@ -4,6 +4,7 @@ A large body is weighed and decoded in a thread, one at a time, so that the loop
 """
 
 import asyncio
+import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -74,6 +75,8 @@ class Holding:
 
 BODIES = web.AppKey("bodies", Bodies)
 HOLDING = web.RequestKey("holding", Holding)
+BODY_DIGEST = web.RequestKey("body_digest", bytes)
+"""The SHA-256 of a small body, where exact repeats are answered from a cache."""
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
@@ -89,6 +92,8 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
     try:
         await _read(request, limits, holding, body)
         if len(body) <= SMALL_BYTES:
+            if limits.response_cache_bytes:
+                request[BODY_DIGEST] = hashlib.sha256(body).digest()
             return _decode(body, kind)
         return await bodies.decode_large(body, kind, holding)
     except UnicodeDecodeError as err:  # not one of msgspec's own errors

@@ -1,7 +1,8 @@
 """The context of handlers: the front's parts on the application, facts on the request."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -10,12 +11,14 @@ from msgspec import Struct, structs
 
 from gpufc.config import Config
 from gpufc.ids import RequestId
+from supervisor.access.ring import KeyRing
 from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.request import Principal
+from supervisor.dispatch.request import GenerationRequest, Principal
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
@@ -75,6 +78,22 @@ class Roster(Protocol):
         ...
 
 
+class Hooks(Protocol):
+    """The plugins (`supervisor.plugins.plugins.Plugins`)."""
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """As `Dispatcher.submit`."""
+        ...
+
+    async def identify(self, headers: Mapping[str, str], address: str) -> Principal | None:
+        """The principal that a plugin names. Raises `AuthenticationFailed`."""
+        ...
+
+    def summary(self) -> Sequence[Struct]:
+        """The rows of `/stats`."""
+        ...
+
+
 def _no_network() -> None:
     """For a front that has joined no network."""
 
@@ -87,7 +106,8 @@ def _any_model(_name: str) -> bool:
 class Services(Struct, frozen=True):
     """The front's parts that handlers use. `started_at` is unix time in seconds. `network` gives
     the state of the network client, if there is one. `shows` tells which models the request's
-    principal may see, those that are not served any more included."""
+    principal may see, those that are not served any more included. `runtime_dir` has
+    logs and crash records, `keys` are the access keys in force. Requests enter by `submit`."""
 
     config: Config
     fleet: ServedFleet
@@ -100,6 +120,15 @@ class Services(Struct, frozen=True):
     shows: Callable[[str], bool] = _any_model
     models: Models | None = None
     roster: Roster | None = None
+    runtime_dir: Path | None = None
+    keys: KeyRing | None = None
+    hooks: Hooks | None = None
+
+    def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
+        """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""
+        if self.hooks is None:
+            return self.dispatcher.submit(request, principal)
+        return self.hooks.submit(request, principal)
 
 
 SERVICES = web.AppKey("services", Services)

@@ -131,16 +131,20 @@ def access(
     guard: Callable[[web.Request, Rule], None],
     forms: Mapping[Rule, Form],
     signs_in: Container[Rule],
+    identify: Callable[[Mapping[str, str], str], Awaitable[Principal | None]] | None = None,
 ) -> Middleware:
     """Lets a request through if the table allows its principal the route, and `guard` does not
     raise. The body is unread then.
 
     A browser that is refused one of `forms` gets its form. A route of `signs_in` has its
-    credentials in its body, and its handler refuses."""
+    credentials in its body, and its handler refuses. `identify` goes before the authenticator: it
+    may name the principal by headers and address."""
 
-    def allowed(request: web.Request, scope: Scope) -> Principal:
+    async def allowed(request: web.Request, scope: Scope) -> Principal:
         # a connection may bring its principal; its requests' headers mean nothing here then
         known: Principal | None = getattr(request.protocol, "principal", None)
+        if known is None and identify is not None:
+            known = await identify(request.headers, request.remote or "")
         principal = known or authenticator.identify(request)
         if not principal.may(scope):
             raise _refusal(principal, scope, authenticator.remedy)
@@ -159,7 +163,7 @@ def access(
         scope = rules[rule]
         if scope is not PUBLIC and rule not in signs_in:
             try:
-                principal = allowed(request, scope)
+                principal = await allowed(request, scope)
             except (AuthenticationFailed, PermissionDenied) as err:
                 if rule in forms and _takes_pages(request):
                     return forms[rule](err, request.path)

@@ -1,5 +1,6 @@
 """The runner under the application: its sockets, and its connections' end."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -29,6 +30,9 @@ class UnguardedAddress(StartError, ConfigError):
     """Known at the start only, and a fault of the configuration: hence that exit code."""
 
 
+RETIRED = web.AppKey("retired", asyncio.Event)
+"""Set once another front accepts the connections: a stream that never ends has to end then."""
+
 HandlerT = TypeVar("HandlerT", bound=BoundedHandler)
 
 
@@ -51,7 +55,7 @@ class FrontRunner(web.AppRunner):
         )
         self._limits = limits
         self._tls = tls
-        self._has_retired = False
+        self._retired = app[RETIRED] = asyncio.Event()
         app.on_response_prepare.append(self._close_after_last)
 
     async def _make_server(self) -> web.Server:
@@ -75,7 +79,7 @@ class FrontRunner(web.AppRunner):
         An idle connection stays open for its usual time. Closing it could lose a request that its
         client is sending, and not every client retries.
         """
-        self._has_retired = True
+        self._retired.set()
         for site in tuple(self.sites):
             await site.stop()  # closes our descriptor only; queued connections stay queued
 
@@ -99,7 +103,7 @@ class FrontRunner(web.AppRunner):
     ) -> None:
         connection = request.protocol
         is_last = isinstance(connection, BoundedHandler) and connection.is_last
-        if self._has_retired or is_last:
+        if self._retired.is_set() or is_last:
             response.force_close()
             response.headers["Connection"] = "close"  # aiohttp has already set its own
 

@@ -110,7 +110,7 @@ async def find_or_start(
     except RequestError as err:
         front.dispatcher.ledger.rejected(err, wanted.model)
         raise
-    return store.add(key, digest, n_bytes, front.dispatcher.submit(wanted, principal))
+    return store.add(key, digest, n_bytes, front.submit(wanted, principal))
 
 
 def _digest(dialect: str, body: Struct) -> tuple[int, bytes]:

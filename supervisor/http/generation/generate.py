@@ -3,12 +3,13 @@
 import time
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpufc.ids import RequestId
 from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt, Tokens
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.http.edge.body import BODY_DIGEST
 from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
@@ -16,9 +17,11 @@ from supervisor.http.edge.context import (
     built_response,
     services,
 )
+from supervisor.http.edge.errors import ANTHROPIC_VERSION
 from supervisor.http.edge.streams import send_stream
 from supervisor.http.generation import validation
 from supervisor.http.generation.adapters import chosen
+from supervisor.http.generation.answer_cache import ANSWERS, CachePlace, key_of
 from supervisor.http.generation.constraints import constraint_of
 from supervisor.http.generation.dialect import Dialect, Exchange
 from supervisor.http.generation.durable import (
@@ -65,11 +68,38 @@ async def generate(
         found = await find_or_start(request, wish, dialect.id_prefix, asked.sent or body, accept)
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
-    stream = front.dispatcher.submit(accept(), request[PRINCIPAL])
+    wanted = accept()
+    # a plugin sees every request, so none is answered from the cache
+    place = None if front.hooks else _place_in_cache(request, body, asked, wanted)
+    if place is not None and (known := place.known()) is not None:
+        return known
+    stream = front.submit(wanted, request[PRINCIPAL])
     try:
-        return await _send(request, body, stream, stream, dialect, asked.headers)
+        answer = await _send(request, body, stream, stream, dialect, asked.headers)
     finally:
         stream.cancel()
+    return answer if place is None else place.kept(answer)
+
+
+def _place_in_cache(
+    request: web.Request, body: GenerationFields, asked: Asked, wanted: GenerationRequest
+) -> CachePlace | None:
+    """Where the answer is kept for exact repeats; None if it is not."""
+    cache, sent = request.app[ANSWERS], request.get(BODY_DIGEST)
+    if cache is None or sent is None or body.stream or body.cache_prompt is False:
+        return None
+    facts = services(request).dispatcher.facts(wanted.model)
+    sampling = wanted.sampling
+    is_greedy = sampling.temperature == 0 and not sampling.mirostat
+    if facts is None or not (is_greedy or (body.seed is not None and body.seed >= 0)):
+        return None
+    key = key_of(
+        *(request[PRINCIPAL], facts.fingerprint, wanted.model, request.path_qs, sent),
+        structs.replace(sampling, seed=0) if is_greedy else sampling,
+        request.headers.get(ANTHROPIC_VERSION),
+    )
+    is_read = "no-cache" not in request.headers.get("Cache-Control", "")
+    return CachePlace(cache, key, asked.headers, is_read=is_read)
 
 
 async def _biases(request: web.Request, body: GenerationFields) -> dict[int, float]:

@@ -12,7 +12,7 @@ from gpufc.errors import (
     PreviousResponseNotFound,
     RequestError,
 )
-from supervisor.http.edge.body import read_json
+from supervisor.http.edge.body import BODY_DIGEST, read_json
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS
 from supervisor.http.generation import validation
@@ -66,6 +66,7 @@ async def _answered(
     """Generate. Where the conversation is too long, drop its older half again and again if it may
     be cut."""
     sent = fields
+    request.pop(BODY_DIGEST, None)  # it is remembered under its own id, and its input may grow
     while True:
         asked = structs.replace(asked_of(services(request), fields), sent=sent)
         try:

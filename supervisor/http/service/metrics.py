@@ -5,6 +5,7 @@ import os
 import time
 from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 import gpufc
@@ -45,6 +46,7 @@ def figures_of(front: Services) -> Figures:
         restarts=fleet.restarts_total,
         machine=front.devices.snapshot() if front.devices else None,
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        network=msgspec.to_builtins(front.network()),
         models=[state_of(front, model) for model in models],
     )
 

@@ -31,6 +31,7 @@ def document(front: Services) -> dict[str, Any]:
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
         "network": msgspec.to_builtins(front.network()),
+        "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "models": model_rows(front),
         "workers": worker_rows(front),
         "spares": msgspec.to_builtins(front.fleet.spares()),

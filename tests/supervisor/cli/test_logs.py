@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from gpufc.logs import configure
-from supervisor.cli import cli, log_files
+from supervisor import log_files
+from supervisor.cli import cli
 
 FRONT = """\
 2026-01-01T10:00:00.000 INFO    front supervisor.app: started

@@ -174,6 +174,43 @@ def test_abandoned_sequences_give_up_slots_beyond_half_while_others_wait() -> No
     assert places.to_pause() is None
 
 
+def test_yielding_sequences_start_after_the_others_and_give_their_slots_up() -> None:
+    places = admission(slots=2, queue=12)
+    places.accept(numbers(1, 2, 3), "network", yields=True)
+    for number in numbers(1, 2, 3):
+        places.prepared(number)
+    assert started(places) == [1, 2]
+    assert places.to_pause() is None
+    accept(places, 4)
+    assert places.to_pause() is None  # its prompt is not prepared
+    places.prepared(RequestNo(4))
+    assert [places.to_pause() for _ in range(2)] == [2, None]
+    places.put_back(RequestNo(2), 1)
+    assert started(places) == [4]
+    places.release(RequestNo(1))
+    accept(places, 5)
+    places.prepared(RequestNo(5))
+    assert started(places) == [5]
+    assert places.to_pause() is None
+    for number in numbers(4, 5):
+        places.release(number)
+    assert started(places) == [2, 3]
+    for number in numbers(2, 3):
+        places.release(number)
+    assert (places.n_running, places.n_waiting) == (0, 0)
+
+
+def test_an_abandoned_yielding_sequence_yields_again_when_it_is_read() -> None:
+    places = admission(slots=1, queue=9)
+    places.accept(numbers(1), "network", yields=True)
+    places.prepared(RequestNo(1))
+    places.abandon(RequestNo(1))
+    places.attend(RequestNo(1))
+    accept(places, 2)
+    places.prepared(RequestNo(2))
+    assert started(places) == [2]
+
+
 def test_a_sequence_that_is_read_again_has_its_old_stage() -> None:
     places = admission(slots=1, queue=9)
     accept(places, 1, 2, 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gpufc.config import AdmissionConfig, Config, FabricConfig
+from gpufc.config import AdmissionConfig, Config, FabricConfig, FleetConfig
 from supervisor.fabric.client import NetworkClient
 from supervisor.http.edge.context import SERVICES
 from tests.fakes.control_server import CLIENT_ID, ControlServer, control_server
@@ -60,11 +60,19 @@ class Machine:
 
 @contextlib.asynccontextmanager
 async def machine(
-    server: ControlServer, *, slots: int = 4, **fields: Any
+    server: ControlServer,
+    *,
+    slots: int = 4,
+    fleet: FleetConfig | None = None,
+    **fields: Any,
 ) -> AsyncIterator[Machine]:
     """A machine that wants to join. It waits next to nothing before it tries again."""
     admission = AdmissionConfig(max_concurrent_requests=slots)
-    config = Config(admission=admission, fabric=fabric(server, **fields))
+    config = Config(
+        admission=admission,
+        fabric=fabric(server, **fields),
+        fleet=fleet or FleetConfig(),
+    )
     service = Service(config)
     await service.start()
     client = NetworkClient(config, service.app[SERVICES], service.runner, dice=lambda: 0.0)

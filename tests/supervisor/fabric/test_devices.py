@@ -68,6 +68,13 @@ def test_each_gpu_has_its_lane() -> None:
         assert lanes == value | value << 16
 
 
+def test_devices_have_the_ids_and_figures_of_the_servers_table() -> None:
+    h200 = Device(index=0, name="NVIDIA H200", kind="cuda", pci_device_id=0x2335)
+    devices = report(snapshot(h200, gpu(1)), "linux").devices
+    assert devices.device_id == 30 | 0x2305 << 16
+    assert devices.total_tflops == 1979
+
+
 def test_no_lane_runs_over_into_the_next_one() -> None:
     hot = gpu(0, power_watts=712.4, temperature_celsius=-3.0, power_limit_watts=1e6)
     devices = report(snapshot(hot, gpu(1)), "linux").devices

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from gpufc.config import NetworkShare
 from gpufc.protocol import Generate
 from supervisor.fabric.messages import (
     CancelInference,
@@ -326,3 +327,22 @@ async def test_a_front_that_drains_refuses_tasks_with_a_reason(server: ControlSe
         joined.service.dispatcher.drain()
         answer = await ended(server, server.complete(peer, "hello"))
         assert [chunk.error for chunk in answer.chunks] == ["The server is stopping"]
+
+
+async def test_local_requests_take_the_slots_of_tasks_where_they_go_first(
+    server: ControlServer,
+) -> None:
+    async with machine(server, slots=1, network_share=NetworkShare.LOCAL) as joined:
+        joined.worker.auto = False
+        peer = await server.joined()
+        task_id = server.complete(peer, "task", **FIVE)
+        await until(lambda: joined.worker.active)
+        joined.worker.step()
+        await server.until(lambda: server.answers[task_id].chunks)
+        local = asyncio.create_task(joined.service.complete(prompt="local", max_tokens=5))
+        await until(lambda: generates(joined)[1:])
+        assert [len(one.prompt_tokens) for one in generates(joined)] == [4, 5]
+        joined.worker.auto = True
+        joined.worker.go()
+        assert (await local).json["choices"][0]["text"] == text_of("local")
+        assert (await ended(server, task_id)).text() == text_of("task")

@@ -76,5 +76,5 @@ async def test_a_canary_that_dies_again_and_again_is_rolled_back(bench: Bench) -
 
 
 async def test_the_same_model_needs_no_canary(bench: Bench) -> None:
-    await asyncio.wait_for(swap(bench, "/old"), 5)
+    await asyncio.wait_for(swap(bench, "/old"), 60)
     assert bench.listener.canaries == []

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -16,7 +16,7 @@ from gpufc.config import AdmissionConfig, Config, LimitsConfig
 from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
-from supervisor.http.edge.context import Services
+from supervisor.http.edge.context import Hooks, Services
 from supervisor.http.edge.middleware import OPEN_ACCESS, Authenticator
 from supervisor.http.edge.server import FrontRunner, bind, urls
 from supervisor.http.routes import create_web_app
@@ -31,6 +31,7 @@ class Service:
         config: Config,
         devices: DeviceMonitor | None = None,
         authenticator: Authenticator = OPEN_ACCESS,
+        hooks: Callable[[Dispatcher], Hooks] | None = None,
     ) -> None:
         self.config = config
         self.fleet = FakeFleet()
@@ -48,6 +49,7 @@ class Service:
                 devices=devices,
                 durable=self.durable,
                 started_at=time.time(),
+                hooks=hooks(self.dispatcher) if hooks else None,
             ),
             authenticator,
         )

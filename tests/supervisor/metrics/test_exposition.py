@@ -31,6 +31,10 @@ GPU = Device(
     temperature_celsius=60.0,
     power_watts=100.0,
     power_limit_watts=300.0,
+    clock_hz=1.5e9,
+    pcie_received_bytes_per_s=1e6,
+    pcie_sent_bytes_per_s=2e6,
+    ecc_uncorrected_errors=0,
 )
 DEVICE_LABELS = {"gpu", "name", "kind"}
 
@@ -108,6 +112,15 @@ def figures() -> Figures:
             alarms=(Alarm(kind=AlarmKind.HOT, subject="cuda0", text="hot", since=1.0),),
         ),
         front_rss_bytes=6,
+        network={
+            "phase": "online",
+            "last_heartbeat_at": None,
+            "tasks": dict.fromkeys(("succeeded", "failed", "cancelled", "refused"), 7)
+            | {"lost": 1, "generated_tokens": 70},
+            "tasks_running": 2,
+            "tasks_waiting": 3,
+            "connections": 4,
+        },
         models=[ModelState(name=MODEL, state=ModelPhase.READY, n_loads=3)],
     )
 
@@ -219,3 +232,15 @@ def test_promtool_accepts_all_but_the_colons_in_vllm_s_names() -> None:
         for line in complaints
         if not (line.startswith("vllm:") and line.endswith("should not contain ':'"))
     ] == []
+
+
+def test_a_network_has_its_figures(scrape: Scrape) -> None:
+    assert scrape.labelled("gpufc_network_online") == 1
+    assert scrape.labelled("gpufc_network_tasks_total", outcome="succeeded") == 7
+    assert scrape.labelled("gpufc_network_generation_tokens_total") == 70
+    assert scrape.labelled("gpufc_network_last_heartbeat_timestamp_seconds") == 0
+
+
+def test_a_front_without_a_network_has_no_figures_of_one() -> None:
+    text = exposition(structs.replace(figures(), network=None)).decode()
+    assert not [line for line in text.splitlines() if line.startswith("gpufc_network")]

@@ -180,7 +180,7 @@ class Rig:
         return dict(self.roster.workers.n_loads)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 - any object's state, which has no event
                 await asyncio.sleep(0.001)
 

@@ -11,7 +11,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import EngineUnavailable
 from supervisor.roster.terms import MIN_STAY_S
 from tests.supervisor.fleet.fake_edge import KILLED
-from tests.supervisor.fleet.scripted import BROKEN, Script
+from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
 from tests.supervisor.roster.rig import Rig
 
 MakeRig = Callable[..., Rig]
@@ -230,7 +230,7 @@ async def test_a_busy_model_is_unloaded_once_its_requests_have_ended(make: MakeR
     assert not going.done()
     assert rig.demand.closed == {1}
     rig.use("a", 0)
-    await asyncio.wait_for(going, 10)
+    await asyncio.wait_for(going, 60)
     assert rig.states["a"] == "unloaded"
 
 
@@ -293,3 +293,44 @@ async def test_fifty_loads_leave_nothing_behind(make: MakeRig) -> None:
     assert rig.roster.workers.all() == []
     assert len(rig.roster.workers._tasks) == 0
     assert rig.n_loads == {"a": 50}
+
+
+async def test_a_closed_worker_that_dies_comes_back_open(make: MakeRig) -> None:
+    rig = make(fits=1)
+    await rig.roster.load("a")
+    rig.use("a", 1)
+    rig.later(60.0)
+    rig.want("b")
+    await rig.settle()
+    rig.later(60.0)  # `b` has waited too long: `a` gets nothing new
+    await rig.until(lambda: rig.demand.closed == {1})
+    rig.use("a", 0)
+    rig.demand.waiting.pop("b")
+    rig.fleet.edge.process_of(1).exit(KILLED)
+    await rig.until(lambda: rig.demand.workers["a"] == [2])
+    await rig.settle()
+    assert rig.demand.usage("a").has_worker
+
+
+async def test_a_load_that_lacks_memory_is_tried_once_with_the_smallest_cache(
+    make: MakeRig,
+) -> None:
+    rig = make()
+    short = memory_short(needed=2 << 30, available=1 << 30)
+    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(short, short, short))
+    rig.want("a")
+    await rig.until_state("a", "ready")
+    assert [boot.model.kv_cells for boot in rig.fleet.edge.booted] == [None, None, None, 4096]
+    assert rig.n_loads == {"a": 2}
+    assert rig.states["b"] == "unloaded"
+
+
+async def test_a_load_that_lacks_memory_even_so_cools_down(make: MakeRig) -> None:
+    rig = make(a=ModelConfig(kv_cells=4096), b=ModelConfig())
+    short = memory_short(needed=2 << 30, available=1 << 30)
+    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(short, short, short))
+    rig.want("a")
+    await rig.until_state("a", "failed")
+    assert rig.n_loads == {"a": 1}
+    await rig.settle()
+    assert list(rig.shown.failed()) == ["a"]

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,11 @@ def test_a_fault_in_the_prompt_comes_while_it_is_computed() -> None:
         decode(backend, batch)
 
 
-def _meet(fault: str) -> None:
-    generate(make(), tokenize(f"[[{fault}]]"), 3)
+def _meet(fault: str, told: Connection) -> None:
+    backend = make()
+    told.send_bytes(b"now")
+    generate(backend, tokenize(f"[[{fault}]]"), 3)
+    told.send_bytes(b"missed")
 
 
 @pytest.mark.parametrize(
@@ -214,13 +218,20 @@ def _meet(fault: str) -> None:
     ],
 )
 def test_faults_that_end_or_hang_the_process(fault: str, exit_code: int | None) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=_meet, args=(fault,))
+    heard, told = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(target=_meet, args=(fault, told))
     child.start()
-    child.join(2.0 if exit_code is None else 60.0)
+    told.close()
+    assert heard.recv_bytes() == b"now"
+    if exit_code is None:
+        assert not heard.poll(0.5)
+    else:
+        child.join(60.0)
     assert child.exitcode == exit_code
     child.kill()
     child.join()
     child.close()
+    heard.close()
 
 
 def test_the_script_makes_loading_fail_once(tmp_path: Path) -> None:

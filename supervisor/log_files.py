@@ -36,9 +36,13 @@ class Tail:
     """The logs of a folder, or of one process in it. Files may appear, grow and be rotated
     meanwhile."""
 
-    def __init__(self, folder: Path, only: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, only: str | None = None, *, first_bytes: int | None = None
+    ) -> None:
+        """With `first_bytes`, the first lines of a log are those in so much of its end."""
         self._folder = folder
         self._only = only
+        self._first_bytes = first_bytes
         self._read: dict[Path, int] = {}
         self._rest: dict[Path, bytes] = {}
 
@@ -47,7 +51,7 @@ class Tail:
         entries = []
         for path in self._files():
             found = deque(self._new_lines(path), maxlen=count)
-            if len(found) < count:
+            if len(found) < count and self._first_bytes is None:
                 found = deque([*_whole_lines(older(path)), *found], maxlen=count)
             entries.append(_timed(path.stem, found))
         return [(name, text) for _, name, text in heapq.merge(*entries, key=lambda entry: entry[0])]
@@ -55,12 +59,15 @@ class Tail:
     def follow(self) -> Iterator[list[Line]]:
         """Yield batches of lines that are written from now on. Never ends."""
         while True:
-            entries = [_timed(path.stem, self._new_lines(path)) for path in self._files()]
-            batch = heapq.merge(*entries, key=lambda entry: entry[0])
-            lines = [(name, text) for _, name, text in batch]
-            if lines:
+            if lines := self.new():
                 yield lines
             time.sleep(POLL_S)
+
+    def new(self) -> list[Line]:
+        """The lines that have been written since the last call."""
+        entries = [_timed(path.stem, self._new_lines(path)) for path in self._files()]
+        batch = heapq.merge(*entries, key=lambda entry: entry[0])
+        return [(name, text) for _, name, text in batch]
 
     def _files(self) -> list[Path]:
         wanted = [self._only] if self._only is not None else names(self._folder)
@@ -69,6 +76,8 @@ class Tail:
     def _new_lines(self, path: Path) -> list[bytes]:
         """Whole lines since the last call. A file that became shorter has been rotated: the rest of
         its older lines come first."""
+        if path not in self._read and self._first_bytes is not None:
+            return self._last_lines(path, self._first_bytes)
         start, rest = self._read.get(path, 0), self._rest.get(path, b"")
         size, data = _read_from(path, start)
         if size < start:
@@ -79,6 +88,14 @@ class Tail:
         self._read[path] = size
         *lines, self._rest[path] = (rest + data).split(b"\n")
         return lines
+
+    def _last_lines(self, path: Path, n_bytes: int) -> list[bytes]:
+        """The whole lines in a log's end. The first one may be cut, and is left out."""
+        size = path.stat().st_size if path.exists() else 0
+        start = max(0, size - n_bytes)
+        self._read[path], data = _read_from(path, start)
+        *lines, self._rest[path] = data.split(b"\n")
+        return lines[1:] if start else lines
 
 
 def _read_from(path: Path, start: int) -> tuple[int, bytes]:

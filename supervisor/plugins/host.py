@@ -1,0 +1,151 @@
+"""The process of one plugin: `python -m supervisor.plugins.host --fd N --use NAME`.
+
+It loads the plugin, answers the front's calls one after another, and ends with the front. What the
+plugin prints goes to its log.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import msgspec
+import pluggy
+
+from gpufc import prctl
+from gpufc.framing import frame, read_frame
+from supervisor.plugins import api
+from supervisor.plugins.messages import (
+    MOST_BYTES,
+    Call,
+    FromPlugin,
+    Raised,
+    Ready,
+    Refused,
+    Returned,
+    Unloadable,
+    decode_call,
+    encode,
+)
+
+GROUP = "gpufc.plugins"
+"""The entry point group of installed plugins."""
+
+MOST_ERROR_CHARS = 2000
+
+
+def main() -> None:
+    """Serve the front until it closes the socket."""
+    parser = argparse.ArgumentParser(prog="supervisor.plugins.host", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--use", required=True)
+    parser.add_argument("--options", default="{}")
+    parser.add_argument("--offline", action="store_true")
+    given = parser.parse_args()
+    prctl.end_with_parent()
+    prctl.gain_no_privileges()
+    if os.getppid() != given.parent:
+        return
+    if given.offline:
+        from supervisor import offline
+
+        offline.forbid_here()
+    sock = socket.socket(fileno=given.fd)
+    serve(sock, lambda: load(given.use, json.loads(given.options)))
+
+
+def serve(sock: socket.socket, make: Callable[[], object]) -> None:
+    """Answer calls over the connected socket."""
+
+    def send(message: FromPlugin) -> None:
+        sock.sendall(frame(encode(message)))
+
+    manager = pluggy.PluginManager(api.PROJECT)
+    manager.add_hookspecs(api.Hooks)
+    try:
+        plugin = make()
+        manager.register(plugin)
+        manager.check_pending()
+        callers = manager.get_hookcallers(plugin) or []
+        hooks = tuple(caller.name for caller in callers)
+        if not hooks:
+            raise TypeError(f"it has no hook; mark one of {', '.join(api.NAMES)} with @hook")
+    except BaseException as err:
+        send(Unloadable(f"{type(err).__name__}: {err}"[:MOST_ERROR_CHARS]))
+        return
+    send(Ready(hooks))
+    while (data := read_frame(sock.recv, MOST_BYTES)) is not None:
+        send(answer(manager, decode_call(data)))
+
+
+def answer(manager: pluggy.PluginManager, call: Call) -> FromPlugin:
+    """Run a hook."""
+    try:
+        arguments = typed(call.hook, call.arguments)
+        value = getattr(manager.hook, call.hook)(**arguments)
+        if isinstance(value, list):  # of a hook without a result
+            value = None
+        return Returned(call.no, msgspec.to_builtins(value))
+    except api.Refuse as refusal:
+        return Refused(call.no, str(refusal)[:MOST_ERROR_CHARS])
+    except Exception:  # the boundary of the plugin's code
+        return Raised(call.no, traceback.format_exc()[-MOST_ERROR_CHARS:])
+
+
+def typed(hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Plain data as the structs that the hook takes."""
+    hints = get_type_hints(getattr(api.Hooks, hook))
+    return {name: msgspec.convert(value, hints[name]) for name, value in arguments.items()}
+
+
+def load(use: str, options: dict[str, Any]) -> object:
+    """The plugin of a name: an entry point, a file, a module, or `MODULE:CLASS`.
+
+    A class is made with the options. A module with a class `Plugin` means that one. Raises whatever
+    the plugin's code raises.
+    """
+    found = _find(use)
+    if isinstance(found, ModuleType):
+        found = getattr(found, "Plugin", found)
+    if inspect.isclass(found):
+        return found(**options)
+    if options:
+        raise TypeError("it takes no options: it is no class")
+    return found
+
+
+def _find(use: str) -> object:
+    place, _, attribute = use.partition(":")
+    if place.endswith(".py"):
+        module = _of_file(Path(place))
+    elif named := entry_points(group=GROUP, name=use):
+        return next(iter(named)).load()
+    else:
+        sys.path.insert(0, os.getcwd())
+        module = importlib.import_module(place)
+    return getattr(module, attribute) if attribute else module
+
+
+def _of_file(path: Path) -> ModuleType:
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module
+    found.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""One plugin's process, seen from the front: calls with a time limit, an end, another start.
+
+A plugin that hangs, floods or dies is killed and started again, with growing waits while it does
+not answer. Its open calls fail; the chain decides what a failure means.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from gpufc.config import PluginConfig
+from gpufc.errors import LinkError
+from gpufc.framing import frame, take_frames
+from supervisor.plugins import messages as m
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "supervisor.plugins.host")
+
+LOAD_S = 30.0
+"""For the interpreter and the plugin's imports."""
+
+MOST_OPEN = 512
+"""Calls that wait for a plugin at once. Beyond it the plugin counts as failed."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 30.0
+
+
+class PluginFailed(Exception):
+    """A plugin did not give a usable answer."""
+
+
+class PluginRefused(Exception):
+    """A plugin refuses the request. The text is for the client."""
+
+
+class Counts(Struct):
+    """A plugin's figures in `/stats`. `dropped` are notifications that had no room."""
+
+    calls: int = 0
+    failures: int = 0
+    timeouts: int = 0
+    refusals: int = 0
+    dropped: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+    slowest_s: float = 0.0
+
+
+class _Open:
+    """A call that has no answer yet. `future` is None for a notification."""
+
+    __slots__ = ("future", "no", "since")
+
+    def __init__(self, no: int, future: "asyncio.Future[Any] | None", since: float) -> None:
+        self.no, self.future, self.since = no, future, since
+
+
+class PluginProcess:
+    """In the event loop. Invariant: `_open` has the calls in the order in which the process answers
+    them; the time limit is that of the first one, since it became the first."""
+
+    def __init__(self, config: PluginConfig, logs: Path, *, offline: bool = False) -> None:
+        self.config = config
+        self.name = config.shown
+        self.counts = Counts()
+        self.hooks: frozenset[str] = frozenset()
+        self.detail = ""
+        """Why it is not ready."""
+        self._log = logs / f"plugin-{self.name}.log"
+        self._offline = offline
+        self._ready = asyncio.Event()
+        self._open: deque[_Open] = deque()
+        self._next = 0
+        self._link: _Link | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready.is_set()
+
+    async def start(self) -> None:
+        """Start it. Returns when it is loaded. Raises `PluginFailed` if it cannot be."""
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._life = asyncio.create_task(self._live(first))
+        await first
+
+    async def stop(self) -> None:
+        """End it. Open calls fail."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    async def call(self, hook: str, **arguments: Any) -> Any:
+        """A hook's result as plain data. Raises `PluginFailed` or `PluginRefused`."""
+        if not self.is_ready:
+            await self._wait_ready()
+        self._require_room()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._send(hook, arguments, future)
+        return await future
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Run a hook that nothing waits for, if there is room."""
+        if self.is_ready and len(self._open) < MOST_OPEN:
+            self._send(hook, arguments, None)
+        else:
+            self.counts.dropped += 1
+
+    async def _wait_ready(self) -> None:
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                await self._ready.wait()
+        except TimeoutError:
+            self.counts.failures += 1
+            raise PluginFailed(self.detail or "it is starting") from None
+
+    def _require_room(self) -> None:
+        if len(self._open) >= MOST_OPEN:
+            self.counts.failures += 1
+            raise PluginFailed("too many calls wait for it")
+
+    def _send(self, hook: str, arguments: Any, future: "asyncio.Future[Any] | None") -> None:
+        if self._link is None:
+            raise PluginFailed("it has ended")
+        self._next += 1
+        self.counts.calls += 1
+        call = m.Call(self._next, hook, msgspec.to_builtins(arguments))
+        self._open.append(_Open(self._next, future, time.monotonic()))
+        if len(self._open) == 1:
+            self._watch()
+        self._link.write(m.encode(call))
+
+    # the process
+
+    async def _live(self, first: "asyncio.Future[None]") -> None:
+        """Start it again and again, until the task is cancelled."""
+        n_failed = 0
+        while True:
+            n_before = self.counts.calls - self.counts.failures
+            await self._live_once(first)
+            if not first.done():
+                first.set_exception(PluginFailed(self.detail))
+                return
+            n_failed = 0 if self.counts.calls - self.counts.failures > n_before else n_failed + 1
+            self.counts.restarts += 1
+            logger.warning("plugin_ended plugin=%s detail=%s", self.name, self.detail)
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(n_failed, 10))
+            await asyncio.sleep(wait_s)
+
+    async def _live_once(self, first: "asyncio.Future[None]") -> None:
+        """One process, from its start to its full end."""
+        try:
+            popen, ours = self._spawn()
+        except OSError as err:
+            self.detail = str(err)
+            return
+        try:
+            loop = asyncio.get_running_loop()
+            _, link = await loop.create_unix_connection(lambda: _Link(self._heard), sock=ours)
+            self._link = link
+            async with asyncio.timeout(LOAD_S):
+                await asyncio.wait(
+                    (asyncio.ensure_future(self._ready.wait()), link.ended),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            if self.is_ready and not first.done():
+                first.set_result(None)
+            await link.ended
+        except TimeoutError:
+            self.detail = f"it did not load within {LOAD_S:.0f} s"
+        finally:
+            self._ready.clear()
+            self.detail = self.detail or "it has ended"
+            if self._link is not None:
+                self._link.abort()
+                self._link = None
+            with contextlib.suppress(ProcessLookupError):
+                popen.kill()
+            self._fail_open(self.detail)
+            await asyncio.shield(asyncio.to_thread(popen.wait))
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        options = json.dumps(self.config.options)
+        try:
+            popen = subprocess.Popen(
+                [
+                    *COMMAND,
+                    *("--fd", str(theirs.fileno()), "--parent", str(os.getpid())),
+                    *("--use", self.config.use, "--options", options),
+                    *(("--offline",) if self._offline else ()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,
+                env=_environment(),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(log)
+        return popen, ours
+
+    # answers
+
+    def _heard(self, message: m.FromPlugin) -> None:
+        match message:
+            case m.Ready(hooks):
+                self.hooks, self.detail = frozenset(hooks), ""
+                self._ready.set()
+            case m.Unloadable(reason):
+                self._end(reason)
+            case m.Returned(no, value):
+                future = self._answered(no)
+                if future is not None:
+                    future.set_result(value)
+            case m.Refused(no, reason):
+                self.counts.refusals += 1
+                future = self._answered(no)
+                if future is not None:
+                    future.set_exception(PluginRefused(reason))
+            case m.Raised(no, error):
+                self.counts.failures += 1
+                logger.warning("plugin_raised plugin=%s\n%s", self.name, error)
+                future = self._answered(no)
+                if future is not None:
+                    future.set_exception(PluginFailed("it raised an exception"))
+
+    def _answered(self, no: int) -> "asyncio.Future[Any] | None":
+        """The future that waits for an answer, if one still does."""
+        if not self._open or self._open[0].no != no:
+            self._end("it answered a call that it did not have")
+            return None
+        done = self._open.popleft()
+        taken = time.monotonic() - done.since
+        self.counts.seconds += taken
+        self.counts.slowest_s = max(self.counts.slowest_s, taken)
+        if self._open:
+            self._open[0].since = time.monotonic()
+        self._watch()
+        return done.future if done.future is not None and not done.future.done() else None
+
+    def _watch(self) -> None:
+        """Keep one timer while calls are open. It is moved only when it is due."""
+        if self._timer is None and self._open:
+            due = self._open[0].since + self.config.timeout_s - time.monotonic()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._open and time.monotonic() - self._open[0].since >= self.config.timeout_s:
+            self.counts.timeouts += 1
+            self._end(f"it took more than {self.config.timeout_s:g} s")
+        else:
+            self._watch()
+
+    def _end(self, detail: str) -> None:
+        """Give the process up."""
+        self.detail = detail
+        if self._link is not None:
+            self._link.abort()
+
+    def _fail_open(self, detail: str) -> None:
+        failed, self._open = self._open, deque()
+        self.counts.failures += len(failed)
+        for one in failed:
+            if one.future is not None and not one.future.done():
+                one.future.set_exception(PluginFailed(detail))
+
+
+class _Link(asyncio.Protocol):
+    """The front's end of the socket."""
+
+    def __init__(self, heard: Any) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = heard
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(data))
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            for message in take_frames(self._buffer, m.MOST_BYTES):
+                self._heard(m.decode(message))
+        except (LinkError, msgspec.MsgspecError):
+            self.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def _environment() -> dict[str, str]:
+    """The front's environment without its own settings, which may be secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GPUFC_")}
+
+
+def started(processes: Sequence[PluginProcess]) -> "asyncio.Future[list[BaseException | None]]":
+    """Start all of them at once; each one's error, or None."""
+    return asyncio.gather(*(one.start() for one in processes), return_exceptions=True)

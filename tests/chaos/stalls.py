@@ -1,0 +1,176 @@
+"""Clients that stop: in a header, in a body, and while they should read. Beside an honest one."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import psutil
+
+from tests.chaos.history import check
+from tests.chaos.load import ask_fake, run_ask
+from tests.chaos.report import Report, reporting, spread
+from tests.chaos.rig import Rig, rig, stop_and_look
+
+N_HEADERS = 500
+N_BODIES = 500
+N_READERS = 200
+PER_ADDRESS = 400
+N_TOKENS = 4000
+DRIBBLE_S = 1.0
+SLOWEST = 2.0
+GONE_WITHIN_S = 25.0
+"""A header has 10 s, a body 10 s and its size over the rate; the rest is for a busy machine."""
+MAX_GROWTH_BYTES = 200 * 1024 * 1024
+ENVIRON = {
+    "GPUFC_BACKEND": "fake",
+    "GPUFC_FAKE_SCRIPT": "step_ms=5",
+    "GPUFC_LOG_LEVEL": "warning",
+    "GPUFC_STANDBY": "none",
+    "GPUFC_MAX_CONCURRENT_REQUESTS": "240",
+    "GPUFC_N_CTX": "8192",
+}
+
+_HEADER = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+_BODY = b'{"prompt": "stalled", "stream": true, "ignore_eos": true, "max_tokens": %d}' % N_TOKENS
+
+
+async def run(n_asks: int) -> Report:
+    """The honest client's answers take at most twice as long, and the stalled ones are let go."""
+    report = reporting(
+        f"stalls: {N_HEADERS} headers, {N_BODIES} bodies and {N_READERS} readers that stop,"
+        f" {n_asks} honest requests"
+    )
+    async with rig(environ=ENVIRON, n_descriptors=4096) as one:
+        alone = await _honest(one, n_asks, report)
+        before = _rss(await one.figures())
+        reading = await _beside(one, n_asks, report, reads=True)
+        async with _stalled(one, reads=False) as crowd:
+            beside = await _honest(one, n_asks, report)
+            grown = _rss(await one.figures()) - before
+            gone_s = await crowd.until_gone()
+        log = (one.service.runtime.logs / "front.log").read_text()
+        report.wrong += stop_and_look(one.service)
+    report.row("honest, alone", spread(alone))
+    report.row(f"honest, beside {N_READERS} readers that read", spread(reading))
+    report.row("honest, beside all that stop", spread(beside))
+    report.row("the front's memory grew by", f"{grown / 2**20:.0f} MiB")
+    report.row("stalled headers and bodies gone after", f"{gone_s:.1f} s")
+    report.row("errors in the log", str(log.count(" ERROR ")))
+    ratio = _p99(beside) / _p99(reading)
+    report.row("p99 beside those that stop, over beside those that read", f"{ratio:.2f}")
+    if ratio > SLOWEST:
+        report.wrong.append(f"the honest client waited {ratio:.1f} times as long")
+    if grown > MAX_GROWTH_BYTES:
+        report.wrong.append(f"the front grew by {grown / 2**20:.0f} MiB")
+    if gone_s > GONE_WITHIN_S:
+        report.wrong.append(f"stalled clients were there after {gone_s:.1f} s")
+    return report
+
+
+async def _honest(one: Rig, n_asks: int, report: Report) -> list[float]:
+    took = []
+    for number in range(n_asks):
+        started = time.monotonic()
+        history = await run_ask(one.session, one.url, ask_fake(f"honest {number}", 4), str(number))
+        took.append(time.monotonic() - started)
+        report.wrong += check(history, [])
+    return took
+
+
+async def _beside(one: Rig, n_asks: int, report: Report, *, reads: bool) -> list[float]:
+    """With the readers alone: what their sequences cost the engine is no matter of stalling."""
+    crowd = Crowd(one.url)
+    try:
+        await crowd.fill(headers=0, bodies=0, readers=N_READERS, reads=reads)
+        return await _honest(one, n_asks, report)
+    finally:
+        await crowd.close()
+        await one.until_idle()
+
+
+@contextlib.asynccontextmanager
+async def _stalled(one: Rig, *, reads: bool) -> AsyncIterator["Crowd"]:
+    crowd = Crowd(one.url)
+    try:
+        await crowd.fill(headers=N_HEADERS, bodies=N_BODIES, readers=N_READERS, reads=reads)
+        yield crowd
+    finally:
+        await crowd.close()
+        await one.until_idle()
+
+
+class Crowd:
+    """Raw connections from several addresses of the loopback."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rsplit(":", 1)[1])
+        self._n = 0
+        self._tasks: list[asyncio.Task[float]] = []
+        self._readers: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
+
+    async def fill(self, *, headers: int, bodies: int, readers: int, reads: bool) -> None:
+        """Connect all of them."""
+        for _ in range(headers):
+            self._tasks.append(asyncio.create_task(self._stall(await self._connect(), b"POST /")))
+        for _ in range(bodies):
+            begun = _HEADER + b"Content-Length: 100000\r\n\r\n{"
+            self._tasks.append(asyncio.create_task(self._stall(await self._connect(), begun)))
+        for _ in range(readers):
+            sock = await self._connect()
+            length = b"Content-Length: %d\r\n\r\n" % len(_BODY)
+            await asyncio.get_running_loop().sock_sendall(sock, _HEADER + length + _BODY)
+            if reads:
+                self._readers.append(asyncio.create_task(self._read(sock)))
+
+    async def until_gone(self) -> float:
+        """The longest time that a stalled header or body was left open."""
+        return max(await asyncio.gather(*self._tasks), default=0.0)
+
+    async def close(self) -> None:
+        """Leave all."""
+        for task in (*self._tasks, *self._readers):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._readers, return_exceptions=True)
+        for sock in self._sockets:
+            sock.close()
+
+    async def _connect(self) -> socket.socket:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind((f"127.0.0.{2 + self._n // PER_ADDRESS}", 0))
+        self._n += 1
+        self._sockets.append(sock)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
+        return sock
+
+    async def _stall(self, sock: socket.socket, begun: bytes) -> float:
+        """Begin, then send a byte a second. Returns when the front has closed the connection."""
+        loop, started = asyncio.get_running_loop(), time.monotonic()
+        with contextlib.suppress(OSError):
+            await loop.sock_sendall(sock, begun)
+            while True:
+                try:
+                    async with asyncio.timeout(DRIBBLE_S):
+                        if not await loop.sock_recv(sock, 4096):
+                            break
+                except TimeoutError:
+                    await loop.sock_sendall(sock, b"x")
+        return time.monotonic() - started
+
+    async def _read(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while await asyncio.get_running_loop().sock_recv(sock, 65_536):
+                pass
+
+
+def _rss(figures: dict[str, object]) -> int:
+    front = figures["front"]
+    assert isinstance(front, dict)
+    return int(psutil.Process(front["pid"]).memory_info().rss)
+
+
+def _p99(took: list[float]) -> float:
+    return sorted(took)[int(0.99 * (len(took) - 1))]

@@ -1,0 +1,58 @@
+"""Does to the hooks whatever its options say."""
+
+import os
+import time
+from typing import Any
+
+from supervisor.plugins.api import Delta, Identity, Refuse, hook
+
+
+class Plugin:
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    @hook
+    def before_admission(self, request: Any) -> Any:
+        return self.act(request) if "request" in self.fault else None
+
+    @hook
+    def on_delta(self, text: str, final: bool) -> Any:
+        return None if "request" in self.fault else self.act(text)
+
+    @hook
+    def on_route(self, workers: list[Any]) -> str | None:
+        return max(one.name for one in workers)
+
+    @hook
+    def on_prompt(self, text: str) -> str | None:
+        return text.replace("rendered", "changed")
+
+    @hook
+    def authenticate(self, headers: dict[str, str]) -> Identity | None:
+        name = headers.get("x-user", "")
+        if name == "mallory":
+            raise Refuse("mallory is not welcome")
+        return Identity(name) if name else None
+
+    def act(self, given: Any) -> Any:
+        match self.fault.removeprefix("request "):
+            case "raise":
+                raise ValueError("a secret detail")
+            case "hang":
+                time.sleep(3600)
+            case "spin":
+                while True:
+                    pass
+            case "die":
+                os._exit(9)
+            case "flood":
+                return "x" * 100_000_000
+            case "grow":
+                return "x" * 1_000_000
+            case "nonsense":
+                return {"what": [1, 2]}
+            case "keep":
+                return Delta(given, keep=10_000)
+            case "refuse":
+                raise Refuse("not today")
+        return None
