@@ -14,7 +14,7 @@ sys.dont_write_bytecode = False
 
 # examples are drawn anew in each run, so many runs see what one long run would
 settings.register_profile("fast", deadline=None, max_examples=25)
-settings.register_profile("full", deadline=None)
+settings.register_profile("full", deadline=None, max_examples=150)
 settings.load_profile("full")
 
 

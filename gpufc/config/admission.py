@@ -34,7 +34,7 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
             description="choice among a model's workers: prefix_affinity (where the conversation is"
             " cached, unless that one is busier), least_outstanding, round_robin",
         ),
-    ] = Routing.LEAST_OUTSTANDING
+    ] = Routing.PREFIX_AFFINITY
 
     @property
     def queue_limit(self) -> int:

@@ -301,7 +301,7 @@ def chats(seconds: float, seeds: int) -> None:
 
 def cost(n_workers: int) -> None:
     """Print the processor time of a choice, with its accounts, among so many workers."""
-    n_choices = 20_000
+    n_choices = 5_000
     print(f"| strategy | prompt | hashing, µs | choice of {n_workers:,}, µs | accounts, µs |")
     print("| --- | --- | --- | --- | --- |")
     for routing in Routing:

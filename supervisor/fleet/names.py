@@ -10,6 +10,8 @@ from gpufc.errors import ModelNotFound
 LATEST = ":latest"
 """Ollama's default tag. Its clients add it to names without one, and may leave it out."""
 
+NONE = "no model is served: put a GGUF file into models_dir"
+
 MAX_NAME_CHARS = 256
 """A longer name is no model's: a client's text of any length is not compared with patterns."""
 
@@ -57,7 +59,8 @@ class ServedNames:
         if name is None:
             if len(self._aliases) == 1:
                 return next(iter(self._aliases))
-            raise ModelNotFound(f"several models are served: {self._told()}", param="model")
+            told = f"several models are served: {self._told()}" if self._aliases else NONE
+            raise ModelNotFound(told, param="model")
         found = self._served(name) or self._configured_for(name) or self._only(name)
         if found is None:
             raise ModelNotFound(

@@ -6,6 +6,8 @@
 Delete the hooks that you do not need. `PLUGINS.md` has the others.
 """
 
+import re
+
 from supervisor.plugins.api import Delta, Info, Message, Refuse, Request, hook
 
 RULE = "Answer in one sentence."
@@ -33,8 +35,8 @@ class Plugin:
     @hook
     def on_delta(self, info: Info, text: str, final: bool) -> Delta:
         """`keep` holds the end back if the word may begin there: it comes again with more."""
-        text = text.replace(self.word, "*" * len(self.word))
-        keep = 0 if final else beginning(self.word, text)
+        text = re.sub(re.escape(self.word), "*" * len(self.word), text, flags=re.IGNORECASE)
+        keep = 0 if final else beginning(self.word, text.lower())
         return Delta(text[: len(text) - keep], keep)
 
 

@@ -59,12 +59,16 @@ class Reckoner:
         self._limit_bytes = limit_bytes
         self._register = register
         self._task: asyncio.Task[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Begin, and go on with models that are added."""
         self._task = asyncio.create_task(self._run(), name="reckoner")
 
     async def stop(self) -> None:
+        """End the process that runs, too: its header may lie on a disk that does not answer."""
+        if self._process is not None:
+            self._process.kill()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -76,7 +80,7 @@ class Reckoner:
                 await asyncio.sleep(LOOK_S)
                 continue
             config = self._fleet.group(model).config
-            found = await asyncio.to_thread(reckoned_by_process, self._question(config))
+            found = await asyncio.to_thread(self._asked, self._question(config))
             self._needs.reckoned(config, found, self._devices(config))
             if model in self._fleet.models():
                 self._register(model)
@@ -100,18 +104,22 @@ class Reckoner:
             config=config, n_running=self._n_running, host_bytes=host, device_bytes=devices
         )
 
-
-def reckoned_by_process(question: Question) -> Reckoning:
-    """The answer, or one with an error where the process gave none. Blocks."""
-    try:
-        done = subprocess.run(
-            COMMAND,
-            input=msgspec.json.encode(question),
-            capture_output=True,
-            timeout=LIMIT_S,
-            env=scrubbed(os.environ),
-        )
-        return msgspec.json.decode(done.stdout, type=Reckoning)
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as err:
-        logger.warning("not_reckoned model_path=%s: %s", question.config.model_path, err)
-        return Reckoning(error=str(err))
+    def _asked(self, question: Question) -> Reckoning:
+        """The answer, or one with an error where the process gave none. In a thread."""
+        try:
+            with subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=scrubbed(os.environ),
+            ) as process:
+                self._process = process
+                try:
+                    said, _ = process.communicate(msgspec.json.encode(question), LIMIT_S)
+                finally:
+                    process.kill()
+            return msgspec.json.decode(said, type=Reckoning)
+        except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as err:
+            logger.warning("not_reckoned model_path=%s: %s", question.config.model_path, err)
+            return Reckoning(error=str(err))

@@ -24,6 +24,7 @@ from supervisor.residency.port import (
     Load,
     Refuse,
     Reopen,
+    State,
     TenantNo,
     Terms,
     Wait,
@@ -194,7 +195,8 @@ class Roster:
         if not group.has_worker:
             self.residency.forgive(model)
             self.hint(model)
-        while not group.has_worker:
+        # a worker may serve before a look has noted it
+        while not group.has_worker or self.residency.state(model, self._clock()) is State.LOADING:
             await self.looked()
             tell(progress_of(group))
             if model not in self._hints and not group.has_worker:

@@ -51,7 +51,7 @@ async def run(n_probes: int, seed: int) -> Report:
                 asked, fresh = await _probes(one, texts[asker], texts[prober], n_probes, chance)
                 area = auc(asked, fresh)
                 report.row(f"{prober}: what {asker} has asked", spread(asked))
-                report.row(f"{prober}: never asked before", spread(fresh))
+                report.row(f"{prober}: a new prompt", spread(fresh))
                 report.row(f"{prober}: area under the curve", f"{area:.3f}")
                 if not least <= area <= most:
                     report.wrong.append(f"{prober} of {asker}: {area:.3f}")

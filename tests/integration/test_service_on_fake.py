@@ -47,10 +47,10 @@ async def test_a_thousand_streams_at_once_each_bring_their_own_text(tmp_path: Pa
         unlimited = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=unlimited) as session:
             answers = await asyncio.gather(
-                *(stream(session, running.url, prompt, max_tokens=20) for prompt in prompts)
+                *(stream(session, running.url, prompt, max_tokens=8) for prompt in prompts)
             )
     for prompt, events in zip(prompts, answers, strict=True):
-        assert joined(events) == fake_text(prompt, 20)
+        assert joined(events) == fake_text(prompt, 8)
 
 
 async def test_of_a_hundred_at_once_ninety_are_served_and_ten_refused(running: Service) -> None:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SCRIPTS = [
     *("scripts/start", "scripts/test", "scripts/lint", "scripts/check"),
-    *("scripts/bench", "scripts/chaos", "scripts/certificate", ".ci/run"),
+    *("scripts/bench", "scripts/chaos", "scripts/certificate", "scripts/fuzz", ".ci/run"),
 ]
 
 

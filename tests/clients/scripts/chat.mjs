@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 const [url, prompt, toolPrompt, client] = process.argv.slice(2);
 const schema = {
   type: "object",
-  properties: { word: { type: "string" } },
+  properties: { word: { type: "string", maxLength: 20 } },
   required: ["word"],
   additionalProperties: false,
 };

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
@@ -85,7 +85,6 @@ def test_a_shared_prefix_is_computed_once_and_changes_nothing(unified: bool) -> 
 
 
 @given(st.integers(0, 29), st.sampled_from(list(Replay)), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_a_sequence_preempted_anywhere_ends_with_the_same_text(
     at: int, replay: Replay, others: bool
 ) -> None:

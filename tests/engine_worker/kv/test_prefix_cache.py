@@ -288,4 +288,4 @@ class CacheAgainstScan(RuleBasedStateMachine):
 
 
 TestCacheAgainstScan = CacheAgainstScan.TestCase
-TestCacheAgainstScan.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestCacheAgainstScan.settings = settings(stateful_step_count=40)

@@ -101,7 +101,7 @@ class TreeAgainstLists(RuleBasedStateMachine):
 
 
 TestTreeAgainstLists = TreeAgainstLists.TestCase
-TestTreeAgainstLists.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestTreeAgainstLists.settings = settings(stateful_step_count=40)
 
 
 def test_a_path_that_grows_alone_stays_one_node() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -235,7 +235,6 @@ def test_without_a_free_slot_the_least_recently_used_prefix_goes() -> None:
     st.sampled_from(["one cache", "streams", "dear copies"]),
     st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 9))),
 )
-@settings(max_examples=150, deadline=None)
 def test_every_running_slot_has_its_own_tokens_whatever_comes(
     layout: str, moves: list[tuple[str, int]]
 ) -> None:

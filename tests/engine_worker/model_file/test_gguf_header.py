@@ -120,7 +120,7 @@ def test_a_vocabulary_of_empty_strings_is_bounded(path: Path) -> None:
     assert "an array of" in refusal(path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_anywhere_is_accepted_or_refused_but_never_raises(
     path: Path, data: st.DataObject

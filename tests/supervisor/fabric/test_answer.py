@@ -1,6 +1,6 @@
 """From parts to chunks: numbers, phases and counters."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufc.protocol import FinishReason
@@ -48,7 +48,6 @@ def test_an_error_of_any_length_can_be_sent() -> None:
 PIECES = st.lists(st.builds(Text, st.text(min_size=1)) | st.builds(Reasoning, st.text(min_size=1)))
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(PIECES, st.integers(0, 50))))
 def test_counters_never_fall_and_add_up(events: list[tuple[list[Part], int]]) -> None:
     answer, n_tokens, chunks = Answer("t"), 0, []

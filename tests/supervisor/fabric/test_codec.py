@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.fabric import messages
@@ -129,7 +129,6 @@ def test_damaged_frames_raise_nothing_but_protocol_errors() -> None:
     assert n_errors > 1000
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400))
 def test_noise_raises_nothing_but_protocol_errors(noise: bytes) -> None:
     with contextlib.suppress(ProtocolError):

@@ -63,7 +63,7 @@ class Bench:
     async def until(self, holds: Callable[[], object]) -> None:
         async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 - a link's counters wake no task
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
 
     def close(self) -> None:
         self.link.close()

@@ -112,3 +112,19 @@ def test_no_pattern_takes_more_than_linear_time() -> None:
         return lambda: matches(pattern, name)
 
     assert_linear(unlike, 12_500)
+
+
+def test_names_come_and_go() -> None:
+    names = ServedNames()
+    with pytest.raises(ModelNotFound, match="no model is served"):
+        names.resolve(None)
+    names.serve("a", ["a.gguf"], ["claude-*"])
+    assert (names.resolve(None), names.resolve("a.gguf")) == ("a", "a")
+    names.serve("b", ["b.gguf"])
+    assert (names.resolve("b:latest"), names.resolve("claude-x")) == ("b", "a")
+    with pytest.raises(ModelNotFound, match="several models"):
+        names.resolve(None)
+    names.forget("a")
+    assert names.resolve("b.gguf") == "b"
+    with pytest.raises(ModelNotFound):
+        names.resolve("claude-x")

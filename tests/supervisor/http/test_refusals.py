@@ -399,9 +399,7 @@ NAMES = ["prompt", "n", "stop", "seed", "top_k", "stream", "logit_bias", "stream
 @given(
     fields=st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=4), cut=st.integers(0, 200)
 )
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_body_whatsoever_is_a_500(fields: dict[str, Any], cut: int) -> None:
     async def main() -> None:
         async with running() as service:

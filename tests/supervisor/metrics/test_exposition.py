@@ -31,6 +31,10 @@ GPU = Device(
     temperature_celsius=60.0,
     power_watts=100.0,
     power_limit_watts=300.0,
+    clock_hz=1.5e9,
+    pcie_received_bytes_per_s=1e6,
+    pcie_sent_bytes_per_s=2e6,
+    ecc_uncorrected_errors=0,
 )
 DEVICE_LABELS = {"gpu", "name", "kind"}
 

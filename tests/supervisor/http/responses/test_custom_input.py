@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.http.responses.custom_input import MAX_UNDECIDED, CustomInput
@@ -21,7 +21,6 @@ def read(arguments: str, cuts: list[int]) -> str:
 CUTS = st.lists(st.integers(0, 1000), max_size=8)
 
 
-@settings(max_examples=50)
 @given(st.text(), CUTS, st.booleans())
 def test_the_text_is_json_s_however_the_arguments_are_cut(
     text: str, cuts: list[int], ascii_only: bool
