@@ -32,7 +32,8 @@ export class Chart {
     const y = (value) => HEIGHT - 2 - (HEIGHT - 4) * Math.min(1, value / top);
     this.line.setAttribute("d", path(course, x, y, false));
     this.area.setAttribute("d", path(course, x, y, true));
-    this.second.setAttribute("d", path(second, x, y, false));
+    const within = second.map(([at, value]) => [at, value > top ? null : value]);
+    this.second.setAttribute("d", path(within, x, y, false));
     const marks = deaths.filter((at) => now - at < span).map((at) => `M${x(at).toFixed(1)} 0V${HEIGHT}`);
     this.deaths.setAttribute("d", marks.join(""));
     if (told && this.element.getAttribute("aria-label") !== told) this.element.setAttribute("aria-label", told);
