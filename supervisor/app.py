@@ -14,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gpufc.config import Config
+from gpufc.config import Config, ServerConfig
+from gpufc.config.live import own
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
 from supervisor.access.ring import KeyRing
 from supervisor.access.sessions import Sessions
+from supervisor.devices.history import Recent
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
@@ -34,9 +36,11 @@ from supervisor.http.edge.middleware import Authenticator
 from supervisor.http.edge.server import FrontRunner, listeners, require_guarded, urls
 from supervisor.http.edge.tls import Certificate
 from supervisor.http.routes import create_web_app
+from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
 from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
@@ -50,6 +54,7 @@ from supervisor.runtime_dir import RuntimeDir
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
     from supervisor.plugins.plugins import Plugins
+    from supervisor.tracing.export import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +78,19 @@ class Front:
         config: Config,
         *,
         values: Sequence[Value] = (),
+        origins: Origins | None = None,
         devices: Devices | None = None,
         taker: Taker | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`values` are the sources of `config`; `devices` is started and stopped by the caller.
+        """`values` are the sources of `config`, and `origins` reads them again; `devices` is
+        started and stopped by the caller.
 
         A `spare` becomes the first worker. With a `taker` the front takes over from another one;
         `taker.prepare` must have returned before the front is entered. Raises `ConfigError` or
         `StartError` for a runtime folder that cannot be used or is in use.
         """
-        self.config = config
+        self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
         inheritance = taker.fleet_inheritance if taker else None
         self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
@@ -117,9 +124,10 @@ class Front:
         self.started_at = taker.started_at if taker else time.time()
         self.operations = Operations(self)
         self._taker = taker
-        self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
+        self.reloader = Reloader(config, values, origins, self.fleet, self._reloaded)
+        self._tracer = _tracer(config.server.otlp_endpoint)
         self._keys = _key_ring(config)
         self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
@@ -132,6 +140,7 @@ class Front:
             durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
             started_at=self.started_at,
             operator=self.operations,
+            tracer=self._tracer,
             models=self.models,
             roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
@@ -152,7 +161,11 @@ class Front:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
         if self.config.server.offline:
             _forbid_connections()
-        works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
+        works = [
+            reap_orphans(),
+            _keep_rotated(self.runtime.logs, self.config.server),
+            self.reloader.watch(),
+        ]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
         self._upkeep = [asyncio.create_task(work) for work in works]
@@ -229,6 +242,8 @@ class Front:
             await self._plugins.stop()
         for work in self._upkeep:
             work.cancel()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self.runtime.cleanup()
 
     async def load_plugins(self) -> None:
@@ -301,6 +316,16 @@ class Front:
         if self._token is not None and not self.runtime.admin_token.exists():
             run_token.write(self.runtime.admin_token, self._token)
 
+    def _reloaded(self) -> None:
+        """The configuration in force has other values."""
+        self.dispatcher.limits_changed()
+        for model in self.fleet.models():
+            self.roster.register(model)
+
+    def reload_soon(self, why: str) -> None:
+        """Read the configuration again and apply it. The log tells the outcome."""
+        self.operations.reload_soon(why)
+
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
         self.operations.request_stop(now)
@@ -349,9 +374,19 @@ class Front:
         }
         return document(self._services) | {"front": front}
 
+    async def exposition(self) -> bytes:
+        """All metrics as Prometheus' text."""
+        figures = figures_of(self._services)
+        return (await asyncio.to_thread(exposition_of, figures))[0]
+
+    def history(self) -> Recent:
+        """The last hour of the machine."""
+        devices = self._services.devices
+        return devices.history() if devices else Recent(begins_at=0.0, interval_s=0.0, tracks=())
+
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
-        return self._values
+        return self.reloader.values
 
 
 def _folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
@@ -365,6 +400,15 @@ def _network_client(config: Config, services: Services, http: FrontRunner) -> "N
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def _tracer(endpoint: str | None) -> "Tracer | None":
+    """Raises `ConfigError` without the library."""
+    if endpoint is None:
+        return None
+    from supervisor.tracing.export import Tracer  # a front without traces does not load the library
+
+    return Tracer(endpoint)
 
 
 def _key_ring(config: Config) -> KeyRing | None:
@@ -397,8 +441,8 @@ def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHa
     return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
-async def _keep_rotated(logs: Path) -> None:
+async def _keep_rotated(logs: Path, server: ServerConfig) -> None:
     """Rotate the logs for ever."""
     while True:
-        await asyncio.to_thread(rotate_folder, logs)
+        await asyncio.to_thread(rotate_folder, logs, server.log_max_bytes)
         await asyncio.sleep(LOOK_S)
