@@ -12,7 +12,8 @@ WIDTH, N_LAYERS, N_HEADS, N_KV_HEADS, HEAD, FFN = 64, 4, 4, 2, 16, 128
 N_EXPERTS, N_EXPERTS_USED, EXPERT_FFN = 4, 2, 32
 CONV, INNER, STATE, RANK = 4, 128, 16, 8
 MAMBA2_STATE, MAMBA2_HEADS = 16, 8
-WKV_HEAD, LORA = 32, 16
+# as in real models: with AVX-512, llama.cpp computes heads in steps of 64, and past a smaller one
+WKV_HEAD, LORA = 64, 16
 DELTA_STATE, DELTA_KEY_HEADS, DELTA_VALUE_HEADS = 16, 2, 4
 
 
