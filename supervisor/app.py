@@ -18,14 +18,14 @@ from gpufc.config import Config, ServerConfig
 from gpufc.config.live import own
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
-from supervisor.access.ring import KeyRing
+from supervisor import optional
 from supervisor.access.sessions import Sessions
 from supervisor.devices.history import Recent
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus, FleetListener
+from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
@@ -42,7 +42,6 @@ from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
 from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
-from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
 from supervisor.roster.needs import Needs
@@ -53,8 +52,6 @@ from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
-    from supervisor.plugins.plugins import Plugins
-    from supervisor.tracing.export import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +105,7 @@ class Front:
             learnt=self.learnt.changed,
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
-        self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._folder = optional.folder_watch(config, self.fleet, self.roster)
         self._files = FileWatch(self.models.failed, self.roster.renew)
         self._reckoner = Reckoner(
             self.fleet,
@@ -127,11 +124,11 @@ class Front:
         self._network: NetworkClient | None = None
         self._wants_network = True
         self.reloader = Reloader(config, values, origins, self.fleet, self._reloaded)
-        self._tracer = _tracer(config.server.otlp_endpoint)
-        self._keys = _key_ring(config)
-        self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
+        self._tracer = optional.tracer(config.server.otlp_endpoint)
+        self._keys = optional.key_ring(config)
+        self._plugins = optional.plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
-            self.fleet.listener = _plugged(self.dispatcher, self._plugins)
+            self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -154,13 +151,13 @@ class Front:
         tls = self._certificate.context if self._certificate else None
         self.http = FrontRunner(app, config.limits, tls)
         if config.fabric.server_addr is not None and not config.server.offline:
-            self._network = _network_client(config, self._services, self.http)
+            self._network = optional.network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
         if self.config.server.offline:
-            _forbid_connections()
+            optional.forbid_connections()
         works = [
             reap_orphans(),
             _keep_rotated(self.runtime.logs, self.config.server),
@@ -387,54 +384,6 @@ class Front:
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
         return self.reloader.values
-
-
-def _folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
-    folder = config.fleet.models_dir
-    if folder is None:
-        return None
-    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
-
-
-def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
-    from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
-
-    return NetworkClient(config, services, http)
-
-
-def _tracer(endpoint: str | None) -> "Tracer | None":
-    """Raises `ConfigError` without the library."""
-    if endpoint is None:
-        return None
-    from supervisor.tracing.export import Tracer  # a front without traces does not load the library
-
-    return Tracer(endpoint)
-
-
-def _key_ring(config: Config) -> KeyRing | None:
-    keys_file = config.access.keys_file
-    return KeyRing(Path(keys_file)) if keys_file is not None else None
-
-
-def _plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
-    if not config.plugins.plugins:
-        return None
-    from supervisor.plugins.plugins import Plugins
-
-    return Plugins(config, logs, dispatcher)
-
-
-def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
-    from supervisor.plugins.listener import PluggedListener
-
-    return PluggedListener(dispatcher, plugins)
-
-
-def _forbid_connections() -> None:
-    """Offline mode, for this process and its loop."""
-    from supervisor import offline
-
-    offline.forbid(asyncio.get_running_loop())
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:

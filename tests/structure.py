@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.handover.__main__",),
     ("supervisor.cli",),
     ("supervisor.app",),
+    ("supervisor.optional",),
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
