@@ -98,7 +98,7 @@ def main(boot_fd: int) -> Never:
     if boot is None:
         sys.exit(EXIT_FRONT_GONE)
     _take_log()
-    logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}")
+    logs.configure(boot.log_level, f"{boot.worker}.{boot.epoch}", form=boot.log_format)
     worker = Worker(boot, template_child, confine(boot.model))
     worker.start()
     _wait_for_last_front(boot_fd, worker)

@@ -27,6 +27,8 @@
         ├── Overloaded                   503 overloaded_error overloaded
         ├── EngineUnavailable            503 engine_unavailable engine_unavailable
         ├── SwapRefused                  409 invalid_request_error swap_refused
+        ├── InvalidConfiguration         400 invalid_request_error invalid_configuration
+        ├── ReloadRefused                409 invalid_request_error reload_refused
         ├── NotSupported                 501 not_supported_error not_supported
         ├── EngineCrashed                500 server_error engine_crashed
         ├── EngineCrashSuspect           500 server_error engine_crash_suspect
@@ -210,6 +212,22 @@ class SwapRefused(RequestError):
     status = 409
     kind = "invalid_request_error"
     code = "swap_refused"
+
+
+class InvalidConfiguration(RequestError):
+    """A reload has found a fault in the configuration: the one before stays in force."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_configuration"
+
+
+class ReloadRefused(RequestError):
+    """A reload cannot bring a change about: the configuration before stays in force."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "reload_refused"
 
 
 class NotSupported(RequestError):

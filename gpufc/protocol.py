@@ -531,6 +531,7 @@ class Boot(Struct, frozen=True):
     model: ModelConfig
     n_sequences: Annotated[int, Meta(ge=1, le=256)]
     log_level: str = "info"
+    log_format: str = "plain"
 
     def __repr__(self) -> str:
         """Without the token, for logs and tracebacks."""

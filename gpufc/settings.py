@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from gpufc.config import DEFAULT_MODEL, Config, ModelConfig
+from gpufc.config.marks import Reload
 from gpufc.errors import ConfigError
 
 ENV_PREFIX = "GPUFC_"
@@ -60,6 +61,8 @@ class Key(Struct, frozen=True):
     """Whether no display may show the value."""
     alias: str | None = None
     """Another name of the flag."""
+    reload: Reload = Reload.START
+    """What lets a new value take effect while the service runs."""
 
     @property
     def of_model(self) -> bool:
@@ -163,6 +166,7 @@ def _declared() -> Iterator[Key]:
                 is_path=bool(extra.get("path")),
                 is_secret=bool(extra.get("secret")),
                 alias=extra.get("alias"),
+                reload=extra.get("reload", Reload.START),
             )
 
 

@@ -14,16 +14,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gpufc.config import Config
+from gpufc.config import Config, ServerConfig
+from gpufc.config.live import own
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
-from supervisor.access.ring import KeyRing
+from supervisor import optional
 from supervisor.access.sessions import Sessions
+from supervisor.devices.history import Recent
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus, FleetListener
+from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import reap_orphans
 from supervisor.handover.taker import Taker
@@ -34,11 +36,12 @@ from supervisor.http.edge.middleware import Authenticator
 from supervisor.http.edge.server import FrontRunner, listeners, require_guarded, urls
 from supervisor.http.edge.tls import Certificate
 from supervisor.http.routes import create_web_app
+from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
 from supervisor.operations import Operations
+from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
-from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.learnt import Learnt
 from supervisor.roster.machine import Machine
 from supervisor.roster.needs import Needs
@@ -49,7 +52,6 @@ from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
-    from supervisor.plugins.plugins import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +75,19 @@ class Front:
         config: Config,
         *,
         values: Sequence[Value] = (),
+        origins: Origins | None = None,
         devices: Devices | None = None,
         taker: Taker | None = None,
         spare: Spare | None = None,
     ) -> None:
-        """`values` are the sources of `config`; `devices` is started and stopped by the caller.
+        """`values` are the sources of `config`, and `origins` reads them again; `devices` is
+        started and stopped by the caller.
 
         A `spare` becomes the first worker. With a `taker` the front takes over from another one;
         `taker.prepare` must have returned before the front is entered. Raises `ConfigError` or
         `StartError` for a runtime folder that cannot be used or is in use.
         """
-        self.config = config
+        self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
         inheritance = taker.fleet_inheritance if taker else None
         self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
@@ -101,7 +105,7 @@ class Front:
             learnt=self.learnt.changed,
         )
         self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
-        self._folder = _folder_watch(config, self.fleet, self.roster)
+        self._folder = optional.folder_watch(config, self.fleet, self.roster)
         self._files = FileWatch(self.models.failed, self.roster.renew)
         self._reckoner = Reckoner(
             self.fleet,
@@ -117,13 +121,14 @@ class Front:
         self.started_at = taker.started_at if taker else time.time()
         self.operations = Operations(self)
         self._taker = taker
-        self._values = values
         self._network: NetworkClient | None = None
         self._wants_network = True
-        self._keys = _key_ring(config)
-        self._plugins = _plugins(config, self.runtime.logs, self.dispatcher)
+        self.reloader = Reloader(config, values, origins, self.fleet, self._reloaded)
+        self._tracer = optional.tracer(config.server.otlp_endpoint)
+        self._keys = optional.key_ring(config)
+        self._plugins = optional.plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
-            self.fleet.listener = _plugged(self.dispatcher, self._plugins)
+            self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -132,6 +137,7 @@ class Front:
             durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
             started_at=self.started_at,
             operator=self.operations,
+            tracer=self._tracer,
             models=self.models,
             roster=self.roster,
             network=lambda: self._network.status() if self._network else None,
@@ -145,14 +151,18 @@ class Front:
         tls = self._certificate.context if self._certificate else None
         self.http = FrontRunner(app, config.limits, tls)
         if config.fabric.server_addr is not None and not config.server.offline:
-            self._network = _network_client(config, self._services, self.http)
+            self._network = optional.network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
         if self.config.server.offline:
-            _forbid_connections()
-        works = [reap_orphans(), _keep_rotated(self.runtime.logs)]
+            optional.forbid_connections()
+        works = [
+            reap_orphans(),
+            _keep_rotated(self.runtime.logs, self.config.server),
+            self.reloader.watch(),
+        ]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
         self._upkeep = [asyncio.create_task(work) for work in works]
@@ -229,6 +239,8 @@ class Front:
             await self._plugins.stop()
         for work in self._upkeep:
             work.cancel()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self.runtime.cleanup()
 
     async def load_plugins(self) -> None:
@@ -301,6 +313,16 @@ class Front:
         if self._token is not None and not self.runtime.admin_token.exists():
             run_token.write(self.runtime.admin_token, self._token)
 
+    def _reloaded(self) -> None:
+        """The configuration in force has other values."""
+        self.dispatcher.limits_changed()
+        for model in self.fleet.models():
+            self.roster.register(model)
+
+    def reload_soon(self, why: str) -> None:
+        """Read the configuration again and apply it. The log tells the outcome."""
+        self.operations.reload_soon(why)
+
     def request_stop(self, now: bool = False) -> None:
         """Begin to drain; with `now`, or the second time, end at once. Returns immediately."""
         self.operations.request_stop(now)
@@ -349,56 +371,27 @@ class Front:
         }
         return document(self._services) | {"front": front}
 
+    async def exposition(self) -> bytes:
+        """All metrics as Prometheus' text."""
+        figures = figures_of(self._services)
+        return (await asyncio.to_thread(exposition_of, figures))[0]
+
+    def history(self) -> Recent:
+        """The last hour of the machine."""
+        devices = self._services.devices
+        return devices.history() if devices else Recent(begins_at=0.0, interval_s=0.0, tracks=())
+
     def effective_values(self) -> Sequence[Value]:
         """Every configuration value in force."""
-        return self._values
-
-
-def _folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
-    folder = config.fleet.models_dir
-    if folder is None:
-        return None
-    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
-
-
-def _network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
-    from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
-
-    return NetworkClient(config, services, http)
-
-
-def _key_ring(config: Config) -> KeyRing | None:
-    keys_file = config.access.keys_file
-    return KeyRing(Path(keys_file)) if keys_file is not None else None
-
-
-def _plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
-    if not config.plugins.plugins:
-        return None
-    from supervisor.plugins.plugins import Plugins
-
-    return Plugins(config, logs, dispatcher)
-
-
-def _plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
-    from supervisor.plugins.listener import PluggedListener
-
-    return PluggedListener(dispatcher, plugins)
-
-
-def _forbid_connections() -> None:
-    """Offline mode, for this process and its loop."""
-    from supervisor import offline
-
-    offline.forbid(asyncio.get_running_loop())
+        return self.reloader.values
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
     return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
-async def _keep_rotated(logs: Path) -> None:
+async def _keep_rotated(logs: Path, server: ServerConfig) -> None:
     """Rotate the logs for ever."""
     while True:
-        await asyncio.to_thread(rotate_folder, logs)
+        await asyncio.to_thread(rotate_folder, logs, server.log_max_bytes)
         await asyncio.sleep(LOOK_S)

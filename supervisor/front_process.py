@@ -13,7 +13,7 @@ from collections.abc import Callable
 from gpufc import prctl
 
 DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that let running requests end. SIGHUP does until it reloads the configuration."""
+"""Signals that let running requests end. SIGHUP does only when the terminal has closed."""
 
 ENDING = (signal.SIGQUIT,)
 """Signals that end running requests at once, each with its terminal message."""
@@ -38,18 +38,25 @@ def confine() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def attend_signals(request_stop: Callable[[signal.Signals, bool], None]) -> None:
+def attend_signals(
+    request_stop: Callable[[signal.Signals, bool], None], reload: Callable[[], None]
+) -> None:
     """Call `request_stop` with the signal, and whether to end at once.
 
-    A second SIGINT or SIGTERM ends at once. SIGHUP never does: a closing terminal sends several.
-    A front that was started with SIGHUP ignored (nohup) goes on ignoring it. Runs in the main
-    thread's loop.
+    A second SIGINT or SIGTERM ends at once. SIGHUP calls `reload`, unless it comes from a terminal
+    that has closed: that lets running requests end, and never ends at once, because a closing
+    terminal sends several. A front that was started with SIGHUP ignored (nohup) goes on ignoring
+    it. Runs in the main thread's loop.
     """
     loop = asyncio.get_running_loop()
     draining = False
+    had_terminal = _has_terminal()
 
     def drain(number: signal.Signals) -> None:
         nonlocal draining
+        if number is signal.SIGHUP and not (had_terminal and not _has_terminal()):
+            reload()
+            return
         again, draining = draining, True
         if number is not signal.SIGHUP or not again:
             request_stop(number, again)
@@ -60,6 +67,11 @@ def attend_signals(request_stop: Callable[[signal.Signals, bool], None]) -> None
         loop.add_signal_handler(number, drain, number)
     for number in ENDING:
         loop.add_signal_handler(number, request_stop, number, True)
+
+
+def _has_terminal() -> bool:
+    """Whether a standard stream is a terminal. One that has closed is none any more."""
+    return any(os.isatty(fd) for fd in (0, 1, 2))
 
 
 async def reap_orphans() -> None:

@@ -22,8 +22,11 @@ FRONT = "front"
 Line = tuple[str, str]
 """A line and the process that wrote it."""
 
-_TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:[+-]\d\d:\d\d)?) ")
-"""The beginning of a line. A time without its zone, as older lines have it, is local time."""
+_TIME = re.compile(
+    rb'(?:\{"time": ")?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(?:[+-]\d\d:\d\d)?)[ "]'
+)
+"""The beginning of a line, plain or JSON. A time without its zone, as older lines have it, is
+local time."""
 
 
 def names(folder: Path) -> list[str]:

@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from gpufc.changes import Change
 from gpufc.errors import NotFound
 from gpufc.ids import WorkerName
 from supervisor.fleet.operation import Operation, Work
 from supervisor.fleet.port import ModelChange, OnReplacement
 from supervisor.handover.giver import Giver, GivingFront, Upgraded, UpgradeFailed
+from supervisor.reload import Reloader
 from supervisor.roster.roster import Roster
 
 
@@ -19,6 +21,22 @@ class OperatedFront(GivingFront, Protocol):
     """The parts that operations work on (`supervisor.app.Front`)."""
 
     roster: Roster
+
+    @property
+    def reloader(self) -> Reloader: ...
+
+
+class Reloading:
+    """A reload that has begun. `changes` are known at its end."""
+
+    def __init__(self, reloader: Reloader, is_trial: bool) -> None:
+        self.changes: tuple[Change, ...] = ()
+        self._reloader = reloader
+        self._is_trial = is_trial
+        self.operation = Operation("trial of a reload" if is_trial else "reload", self._work)
+
+    async def _work(self, tell: OnReplacement) -> None:
+        self.changes = await self._reloader.reload(is_trial=self._is_trial, tell=tell)
 
 
 class Operations:
@@ -89,6 +107,18 @@ class Operations:
         return self._begin(
             f"swap to {change.model_path}", lambda tell: self._swap(name, change, tell)
         )
+
+    # configuration
+
+    def reload(self, *, is_trial: bool = False) -> "Reloading":
+        """Begin to read the configuration again and to apply it. A trial applies nothing."""
+        reloading = Reloading(self._front.reloader, is_trial)
+        self._own(reloading.operation.task)
+        return reloading
+
+    def reload_soon(self, why: str) -> None:
+        """Reload for a signal. The log tells the outcome."""
+        self._own(asyncio.create_task(self._front.reloader.reload_logged(why)))
 
     async def _swap(self, name: str | None, change: ModelChange, tell: OnReplacement) -> None:
         """A model that is not in memory is loaded first: the new one has to pass beside it."""

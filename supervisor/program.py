@@ -32,6 +32,12 @@ def spelling() -> str:
     return shlex.quote(_from_here(script))
 
 
+def absolute() -> str:
+    """The program as a service manager calls it: without the caller's PATH."""
+    script = _script()
+    return f"{sys.executable} -m {MODULE}" if script is None else str(script)
+
+
 def python(path: str | None = None) -> str:
     """This interpreter: its short name if `path` finds it under that name, else its path."""
     for name in ("python", "python3"):

@@ -1,5 +1,6 @@
 """The service manager's protocol, sd_listen_fds(3) and sd_notify(3), without a library."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -40,6 +41,25 @@ def _listener(fd: int) -> socket.socket:
         raise StartError(f"descriptor {fd} of LISTEN_FDS is no listening internet socket")
     sock.setblocking(False)
     return sock
+
+
+def watchdog_s(environ: Mapping[str, str], *, took_over: bool = False) -> float | None:
+    """The time in which the service manager wants a sign of life; None without a watchdog.
+
+    A front that took over from another one has its variables, with the other one's pid.
+    """
+    limit, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID")
+    if not limit.isdigit() or not int(limit):
+        return None
+    is_ours = pid is None or pid == str(os.getpid()) or took_over
+    return int(limit) / 1_000_000 if is_ours else None
+
+
+async def feed_watchdog(limit_s: float | None) -> None:
+    """Give signs of life for ever, from the event loop: one that is stuck gives none."""
+    while limit_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(limit_s / 3)
 
 
 def notify(state: str) -> None:

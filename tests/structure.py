@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.handover.__main__",),
     ("supervisor.cli",),
     ("supervisor.app",),
+    ("supervisor.optional",),
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),
@@ -31,7 +32,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("supervisor.http.generation",),
     ("supervisor.http.edge", "supervisor.plugins"),
-    ("supervisor.access", "supervisor.metrics", "supervisor.roster"),
+    (
+        *("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.roster"),
+        "supervisor.tracing",
+    ),
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
@@ -90,6 +94,7 @@ PURE = {
     "supervisor.metrics": set(),
     "supervisor.residency": {"supervisor.residency.store"},
     "supervisor.routing": set(),
+    "supervisor.tracing": {"supervisor.tracing.export"},
 }
 """Packages that decide and do nothing else, with the modules in them that are exceptions."""
 

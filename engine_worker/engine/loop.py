@@ -5,6 +5,7 @@ only `inbox`, `progress` and `breakers` are for other threads.
 """
 
 import collections.abc
+import logging
 import time
 from collections.abc import Callable
 from itertools import zip_longest
@@ -60,6 +61,8 @@ class StepRows(NamedTuple):
     picks: collections.abc.Sequence[Pick]
     chosen: list[int | RequestError]
 
+
+logger = logging.getLogger(__name__)
 
 ToEngine = Generate | Cancel | ExportKv | ImportKv | Attach | Wanted
 """The messages that are the engine thread's business. `Wanted` comes from a prepare thread."""
@@ -283,6 +286,10 @@ class Engine:
         return False
 
     def _finish(self, sequence: Sequence) -> None:
+        logger.debug(
+            "sequence_ended request=%s choice=%d tokens=%d",
+            *(sequence.spec.request_id, sequence.spec.choice, sequence.n_generated),
+        )
         self.scheduler.finish(sequence)
         self._drafting.forget(sequence)
 
@@ -301,6 +308,10 @@ class Engine:
                 self._reporter.send(transfer.move(message, self._backend, self.scheduler.slots))
 
     def _admit(self, spec: Generate) -> None:
+        logger.debug(
+            "sequence_arrived request=%s choice=%d prompt_tokens=%d tokens=%d",
+            *(spec.request_id, spec.choice, len(spec.prompt_tokens), len(spec.tokens)),
+        )
         try:
             sequence = sequence_of(
                 spec,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG, PATH, UPGRADE
 
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9*._-]{1,253}$")]
 Cidr = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$")]
@@ -19,7 +19,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="file of access keys, made by `keys add`; then every request needs a key"
             " [default: none; on this machine alone, no key is needed]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_cert: Annotated[
@@ -27,7 +27,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the certificate and its chain; then HTTPS is served"
             " [default: none]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_key: Annotated[
@@ -35,7 +35,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the certificate's private key"
             " [default: in the certificate's file]",
-            extra=FLAG | PATH,
+            extra=FLAG | UPGRADE | PATH,
         ),
     ] = None
     tls_client_ca: Annotated[
@@ -43,7 +43,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="PEM file of the authorities whose certificates clients must have"
             " [default: none; clients need no certificate]",
-            extra=PATH,
+            extra=PATH | UPGRADE,
         ),
     ] = None
     allowed_hosts: Annotated[
@@ -53,6 +53,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
             description="more names that clients may use in URLs of this service, such as"
             " `llm.example.org`; `*` is any text [default: addresses, names without a"
             " dot, this machine's own name]",
+            extra=UPGRADE,
         ),
     ] = ()
     allowed_addresses: Annotated[
@@ -60,6 +61,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
         Meta(
             max_length=1024,
             description="networks that clients may be in, such as `10.0.0.0/8` [default: any]",
+            extra=UPGRADE,
         ),
     ] = ()
     trusted_proxies: Annotated[
@@ -68,6 +70,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
             max_length=256,
             description="networks of proxies whose `X-Forwarded-For` names their clients"
             " [default: none]",
+            extra=UPGRADE,
         ),
     ] = ()
     cors_origins: Annotated[
@@ -76,6 +79,7 @@ class AccessConfig(Struct, frozen=True, kw_only=True):
             max_length=256,
             description="origins whose pages may use the API in a browser, such as"
             " `https://app.example.org`; `*` is any text [default: none]",
+            extra=UPGRADE,
         ),
     ] = ()
     insecure: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG
+from gpufc.config.marks import FLAG, NOW, SWAP, UPGRADE
 
 
 class Routing(StrEnum):
@@ -20,12 +20,12 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
     """The number of sequences that run and wait. `n` and prompt lists count each sequence."""
 
     max_concurrent_requests: Annotated[
-        int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG)
+        int, Meta(ge=1, le=4096, description="sequences that run at once", extra=FLAG | SWAP)
     ] = 10
     max_queue: Annotated[
         Annotated[int, Meta(ge=0, le=1_000_000)] | None,
         Meta(
-            description="sequences that may wait [default: 8 × max_concurrent_requests]",
+            description="sequences that may wait [default: 8 × max_concurrent_requests]", extra=NOW
         ),
     ] = None
     routing: Annotated[
@@ -33,6 +33,7 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="choice among a model's workers: prefix_affinity (where the conversation is"
             " cached, unless that one is busier), least_outstanding, round_robin",
+            extra=UPGRADE,
         ),
     ] = Routing.PREFIX_AFFINITY
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG, PATH, UPGRADE
 
 
 class NetworkShare(StrEnum):
@@ -20,10 +20,13 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
 
     server_addr: Annotated[
         Annotated[str, Meta(min_length=1, max_length=253)] | None,
-        Meta(description="GPUFabric control server to take tasks from [default: none]", extra=FLAG),
+        Meta(
+            description="GPUFabric control server to take tasks from [default: none]",
+            extra=FLAG | UPGRADE,
+        ),
     ] = None
     control_port: Annotated[
-        int, Meta(ge=1, le=65535, description="port of the control server", extra=FLAG)
+        int, Meta(ge=1, le=65535, description="port of the control server", extra=FLAG | UPGRADE)
     ] = 17000
     proxy_port: Annotated[
         int,
@@ -31,7 +34,7 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
             ge=1,
             le=65535,
             description="port of the control server for its users' connections, always TLS",
-            extra=FLAG,
+            extra=FLAG | UPGRADE,
         ),
     ] = 17001
     client_id: Annotated[
@@ -39,38 +42,49 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="this machine's id in the network, 32 hex digits: its only credential, so"
             " rather use client_id_file",
-            extra=FLAG | {"secret": True},
+            extra=FLAG | UPGRADE | {"secret": True},
         ),
     ] = None
     client_id_file: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
-        Meta(description="file with the client id, readable by its owner only", extra=FLAG | PATH),
+        Meta(
+            description="file with the client id, readable by its owner only",
+            extra=FLAG | PATH | UPGRADE,
+        ),
     ] = None
     control_tls: Annotated[
-        bool, Meta(description="TLS to the control port; the proxy port always has it")
+        bool,
+        Meta(description="TLS to the control port; the proxy port always has it", extra=UPGRADE),
     ] = False
     cert_chain_path: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="PEM file of the certificate authorities to trust"
             " [default: those of the system]",
-            extra=FLAG | PATH,
+            extra=FLAG | PATH | UPGRADE,
         ),
     ] = None
     control_tls_server_name: Annotated[
         Annotated[str, Meta(min_length=1, max_length=253)] | None,
-        Meta(description="name in the server's certificate [default: server_addr]", extra=FLAG),
+        Meta(
+            description="name in the server's certificate [default: server_addr]",
+            extra=FLAG | UPGRADE,
+        ),
     ] = None
     control_tls_pin: Annotated[
         Annotated[str, Meta(pattern=r"^(sha256:)?([0-9A-Fa-f]{2}:?){32}$")] | None,
         Meta(
             description="SHA-256 of the server's certificate, 64 hex digits; without"
             " cert_chain_path it replaces the check of chain and name",
+            extra=UPGRADE,
         ),
     ] = None
     control_plaintext: Annotated[
         bool,
-        Meta(description="allow a control server beyond this machine without control_tls"),
+        Meta(
+            description="allow a control server beyond this machine without control_tls",
+            extra=UPGRADE,
+        ),
     ] = False
     network_share: Annotated[
         NetworkShare,
@@ -83,13 +97,17 @@ class FabricConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=4096)] | None,
         Meta(
             description="tasks of the network that run at once [default: max_concurrent_requests]",
+            extra=UPGRADE,
         ),
     ] = None
     network_queue: Annotated[
-        int, Meta(ge=0, le=65_536, description="tasks of the network that may wait")
+        int, Meta(ge=0, le=65_536, description="tasks of the network that may wait", extra=UPGRADE)
     ] = 64
     network_connections: Annotated[
-        int, Meta(ge=0, le=4096, description="connections of the network's users at once")
+        int,
+        Meta(
+            ge=0, le=4096, description="connections of the network's users at once", extra=UPGRADE
+        ),
     ] = 64
     accept_models: Annotated[
         bool,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG, PATH, UPGRADE
 
 
 class Standby(StrEnum):
@@ -24,25 +24,39 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="folder of GGUF files to serve by their names, loaded when asked for; new"
             " files are seen while it runs",
-            extra=FLAG | PATH,
+            extra=FLAG | PATH | UPGRADE,
         ),
     ] = None
     memory_limit_bytes: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="host memory for all models, in bytes [default: what is free]"),
+        Meta(
+            description="host memory for all models, in bytes [default: what is free]",
+            extra=UPGRADE,
+        ),
     ] = None
     device_memory_limit_bytes: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="memory of each GPU for all models, in bytes [default: what is free]"),
+        Meta(
+            description="memory of each GPU for all models, in bytes [default: what is free]",
+            extra=UPGRADE,
+        ),
     ] = None
     restart_limit: Annotated[
-        int, Meta(ge=1, le=10_000, description="worker deaths within 60 s that end in `failed`")
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="worker deaths within 60 s that end in `failed`",
+            extra=UPGRADE,
+        ),
     ] = 10
     standby: Annotated[
-        Standby, Meta(description="spare worker kept: none, warm (imported), hot (loaded)")
+        Standby,
+        Meta(description="spare worker kept: none, warm (imported), hot (loaded)", extra=UPGRADE),
     ] = Standby.WARM
     load_timeout_s: Annotated[
-        float, Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load")
+        float,
+        Meta(gt=0.0, le=86_400.0, description="seconds a model may take to load", extra=UPGRADE),
     ] = 600.0
     handover_kv_bytes: Annotated[
         Annotated[int, Meta(ge=0)] | None,
@@ -50,6 +64,7 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
             description="memory for computed KV on its way to a worker's successor of the same"
             " model, in bytes; 0: the successor prefills [default: 1 GiB; 0 on a GPU, which"
             " prefills faster]",
+            extra=UPGRADE,
         ),
     ] = None
     recycle_growth_bytes: Annotated[
@@ -58,5 +73,6 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
             ge=0,
             description="anonymous memory that a worker may gain since it was ready, in bytes,"
             " before it is replaced; 0: never",
+            extra=UPGRADE,
         ),
     ] = 2 * 1024 * 1024 * 1024

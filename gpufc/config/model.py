@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gpufc.adapters import MAX_ADAPTERS
-from gpufc.config.marks import FLAG, PATH
+from gpufc.config.marks import FLAG, NOW, PATH, SWAP
 from gpufc.sampling import SamplingDefaults
 
 
@@ -80,7 +80,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
 
     model_path: Annotated[
         str | None,
-        Meta(description="GGUF file to serve [default: the demo model]", extra=FLAG | PATH),
+        Meta(description="GGUF file to serve [default: the demo model]", extra=FLAG | SWAP | PATH),
     ] = None
     model: Annotated[
         Annotated[str, Meta(min_length=1, max_length=200)] | None,
@@ -94,11 +94,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Meta(
             max_length=256,
             description="more names that clients may use, such as `claude-*`; `*` is any text",
+            extra=NOW,
         ),
     ] = ()
     n_ctx: Annotated[
         int,
-        Meta(ge=16, le=16_777_216, description="tokens that one request may use", extra=FLAG),
+        Meta(
+            ge=16, le=16_777_216, description="tokens that one request may use", extra=FLAG | SWAP
+        ),
     ] = 4096
     n_gpu_layers: Annotated[
         int,
@@ -106,7 +109,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             ge=0,
             le=100_000,
             description="layers to put on the GPU, if there is one; fewer if they do not fit",
-            extra=FLAG,
+            extra=FLAG | SWAP,
         ),
     ] = 999
     min_gpu_layers: Annotated[
@@ -115,6 +118,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             ge=0,
             le=100_000,
             description="fewest layers on the GPU; where fewer fit, the model is not served",
+            extra=SWAP,
         ),
     ] = 0
     devices: Annotated[
@@ -122,10 +126,12 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them"
             " [default: all]",
+            extra=SWAP,
         ),
     ] = None
     split_mode: Annotated[
-        SplitMode, Meta(description="over several GPUs: none, whole layers, or rows of matrices")
+        SplitMode,
+        Meta(description="over several GPUs: none, whole layers, or rows of matrices", extra=SWAP),
     ] = SplitMode.LAYER
     main_gpu: Annotated[
         int,
@@ -133,81 +139,97 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             ge=0,
             le=255,
             description="GPU of the whole model with split_mode none, from 0",
+            extra=SWAP,
         ),
     ] = 0
     tensor_split: Annotated[
         Annotated[str, Meta(pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?){0,127}$")] | None,
         Meta(
             description="parts of the model for each GPU, such as `3,1` [default: by free memory]",
+            extra=SWAP,
         ),
     ] = None
     kv_cells: Annotated[
         Annotated[int, Meta(ge=16, le=268_435_456)] | None,
         Meta(
             description="tokens that the KV cache holds over all requests [default: fitted]",
+            extra=SWAP,
         ),
     ] = None
     kv_unified: Annotated[
         KvUnified,
         Meta(
             description="one KV cache for all sequences (true), a stream for each (false), or"
-            " streams where they fit (auto)"
+            " streams where they fit (auto)",
+            extra=SWAP,
         ),
     ] = KvUnified.AUTO
-    cache_type_k: Annotated[KvType, Meta(description="how the KV cache stores keys")] = KvType.F16
+    cache_type_k: Annotated[
+        KvType, Meta(description="how the KV cache stores keys", extra=SWAP)
+    ] = KvType.F16
     cache_type_v: Annotated[
         KvType,
-        Meta(description="how the KV cache stores values; fewer than 16 bits need flash attention"),
+        Meta(
+            description="how the KV cache stores values; fewer than 16 bits need flash attention",
+            extra=SWAP,
+        ),
     ] = KvType.F16
     batch_tokens: Annotated[
         Annotated[int, Meta(ge=16, le=65_536)] | None,
         Meta(
             description="most tokens that one engine step computes"
-            " [default: 128 on a CPU; on a GPU 2048, for small models 4096]"
+            " [default: 128 on a CPU; on a GPU 2048, for small models 4096]",
+            extra=SWAP,
         ),
     ] = None
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(
-            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]"
+            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]",
+            extra=SWAP,
         ),
     ] = None
     n_threads_batch: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="CPU threads for prompts [default: n_threads]"),
+        Meta(description="CPU threads for prompts [default: n_threads]", extra=SWAP),
     ] = None
     share_cores: Annotated[
         bool,
         Meta(
             description="compute with fewer CPU threads while other processes use the cores and"
-            " that is faster"
+            " that is faster",
+            extra=SWAP,
         ),
     ] = True
     flash_attention: Annotated[
         FlashAttention,
-        Meta(description="flash attention kernels; auto: on a GPU that has them, not on a CPU"),
+        Meta(
+            description="flash attention kernels; auto: on a GPU that has them, not on a CPU",
+            extra=SWAP,
+        ),
     ] = FlashAttention.AUTO
     cached_sequences: Annotated[
         int,
-        Meta(ge=0, le=200, description="finished sequences with KV kept for reuse"),
+        Meta(ge=0, le=200, description="finished sequences with KV kept for reuse", extra=SWAP),
     ] = 4
     speculation: Annotated[
         Speculation,
         Meta(
             description="draft tokens ahead: none, ngram (from the sequence's own text), or draft"
-            " (by the model of draft_model_path)"
+            " (by the model of draft_model_path)",
+            extra=SWAP,
         ),
     ] = Speculation.NGRAM
     draft_model_path: Annotated[
         str | None,
-        Meta(description="GGUF file of a small model with the same vocabulary", extra=PATH),
+        Meta(description="GGUF file of a small model with the same vocabulary", extra=PATH | SWAP),
     ] = None
     chat_template: Annotated[
         Annotated[str, Meta(min_length=1, max_length=4096)] | None,
         Meta(
             description="chat template: a Jinja file, or the name of one that the model brings, or"
             " `chatml` [default: the model's own]",
-            extra=PATH,
+            extra=PATH | SWAP,
         ),
     ] = None
     adapters: Annotated[
@@ -216,34 +238,45 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
             max_length=MAX_ADAPTERS,
             description="LoRA adapters to load: `NAME=FILE`, or a file, which names it; a request"
             " chooses one by its name in `model`, or by `lora`",
+            extra=SWAP,
         ),
     ] = ()
     special_tokens_in_content: Annotated[
-        bool, Meta(description="read control tokens, such as `<|im_end|>`, in messages' contents")
+        bool,
+        Meta(
+            description="read control tokens, such as `<|im_end|>`, in messages' contents",
+            extra=SWAP,
+        ),
     ] = False
     sampling: Annotated[
         SamplingDefaults | None,
         Meta(
             description="table of defaults for requests, under the names of their fields, such as"
-            " `{ temperature = 0.7, top_k = 20 }` [default: llama.cpp's]"
+            " `{ temperature = 0.7, top_k = 20 }` [default: llama.cpp's]",
+            extra=NOW,
         ),
     ] = None
-    use_mmap: Annotated[bool, Meta(description="map the model file rather than read it")] = True
+    use_mmap: Annotated[
+        bool, Meta(description="map the model file rather than read it", extra=SWAP)
+    ] = True
     use_mlock: Annotated[
-        bool, Meta(description="lock the model in memory, so that it is never swapped out")
+        bool,
+        Meta(description="lock the model in memory, so that it is never swapped out", extra=SWAP),
     ] = False
     model_sha256: Annotated[
         Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")] | None,
         Meta(
             description="SHA-256 of the model file (the first one of a split model), 64 hex digits;"
             " a file with another one is not loaded [default: none]",
+            extra=SWAP,
         ),
     ] = None
     confinement: Annotated[
         Confinement,
         Meta(
             description="files, network and system calls that a worker may use: as few as this"
-            " kernel can hold it to (auto), all of that or no worker (required), or any (off)"
+            " kernel can hold it to (auto), all of that or no worker (required), or any (off)",
+            extra=SWAP,
         ),
     ] = Confinement.AUTO
     replicas: Annotated[
@@ -260,25 +293,32 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=-1.0, le=31_536_000.0)] | None,
         Meta(
             description="seconds without requests after which the model is unloaded; 0: at once;"
-            " -1: never [default: 300; -1 for the only model]"
+            " -1: never [default: 300; -1 for the only model]",
+            extra=NOW,
         ),
     ] = None
-    pinned: Annotated[bool, Meta(description="load the model at start and never unload it")] = False
+    pinned: Annotated[
+        bool, Meta(description="load the model at start and never unload it", extra=NOW)
+    ] = False
     priority: Annotated[
         int,
         Meta(
             ge=-100,
             le=100,
             description="whose requests get memory first: 1 more is worth 30 s of waiting",
+            extra=NOW,
         ),
     ] = 0
     replay: Annotated[
         Replay,
-        Meta(description="feeding of a continued stream: fast (in a batch) or exact (one by one)"),
+        Meta(
+            description="feeding of a continued stream: fast (in a batch) or exact (one by one)",
+            extra=NOW,
+        ),
     ] = Replay.FAST
     backend: Annotated[
         BackendKind, Meta(description="engine: llama, or fake (scripted, for tests)")
     ] = BackendKind.LLAMA
     fake_script: Annotated[
-        str, Meta(max_length=4096, description="faults of the fake engine (for tests)")
+        str, Meta(max_length=4096, description="faults of the fake engine (for tests)", extra=SWAP)
     ] = ""

@@ -22,6 +22,7 @@ COMMANDS = {
     "stop": "supervisor.cli.stop",
     "restart": "supervisor.cli.restart",
     "swap": "supervisor.cli.swap",
+    "reload": "supervisor.cli.reload",
     "upgrade": "supervisor.cli.upgrade",
     "logs": "supervisor.cli.logs",
     "crashes": "supervisor.cli.crashes",
@@ -36,6 +37,8 @@ COMMANDS = {
     "keys": "supervisor.cli.keys",
     "config": "supervisor.cli.config",
     "doctor": "supervisor.cli.doctor",
+    "install-service": "supervisor.cli.install_service",
+    "report": "supervisor.cli.report",
     "version": "supervisor.cli.version",
     "completion": "supervisor.cli.completion",
 }

@@ -21,6 +21,7 @@ _COUNT = click.IntRange(1)
 
 @click.command(
     "bench",
+    short_help="Measure the running front, or another server.",
     epilog="Exit codes: 0 something was measured (failed requests are shown), 2 bad usage, "
     "4 no request succeeded, or nothing runs.",
 )

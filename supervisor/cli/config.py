@@ -44,7 +44,7 @@ def show_command(as_json: bool, running: bool, config_file: str | None, **flags:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    click.echo("\n".join(_toml_lines(rows)))
+    click.echo("\n".join(toml_lines(rows)))
 
 
 @command.command("check")
@@ -74,7 +74,7 @@ def _running(flags: dict[str, Any]) -> list[Row]:
     return ControlClient(find(flags["runtime_dir"]).control_socket).config()
 
 
-def _toml_lines(rows: list[Row]) -> list[str]:
+def toml_lines(rows: list[Row]) -> list[str]:
     """A TOML file with each value's source behind it: flat keys, then a table for each model.
 
     The default model's keys are flat.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gpufc import logs
-from gpufc.config import Config, Standby
+from gpufc.config import Config, ServerConfig, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
 from supervisor import descriptors, front_process
@@ -25,6 +26,7 @@ from supervisor.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
     from supervisor.fleet.standby import Spare
+    from supervisor.reload import Origins
 
 POLL_S = 0.1
 FRONT_LOG = "front.log"
@@ -48,12 +50,16 @@ class ServedFront(Protocol):
         """Begin to drain, or end at once."""
         ...
 
+    def reload_soon(self, why: str) -> None:
+        """Read the configuration again."""
+        ...
+
     def status(self) -> Any:
         """The status document of the control socket."""
         ...
 
 
-def serve(config: Config, values: Sequence[Value]) -> None:
+def serve(config: Config, values: Sequence[Value], origins: "Origins") -> None:
     """Serve until a stop is requested. Raises `ConfigError` or `StartError`."""
     import uvloop
 
@@ -61,7 +67,7 @@ def serve(config: Config, values: Sequence[Value]) -> None:
     terminal = Terminal()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            successor = runner.run(_serve(config, values, terminal))
+            successor = runner.run(_serve(config, values, origins, terminal))
         if successor is None:
             terminal.say("stopped", err=True)
         else:
@@ -71,7 +77,9 @@ def serve(config: Config, values: Sequence[Value]) -> None:
         terminal.outlet.close(LAST_LINES_S)
 
 
-async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) -> int | None:
+async def _serve(
+    config: Config, values: Sequence[Value], origins: "Origins", terminal: Terminal
+) -> int | None:
     """Serve. Returns the pid of the front that has taken over, if one has."""
     descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
@@ -79,28 +87,32 @@ async def _serve(config: Config, values: Sequence[Value], terminal: Terminal) ->
     from supervisor.app import Front
     from supervisor.cli import keeper
     from supervisor.control import server as control
+    from supervisor.control.figures import add_figures
     from supervisor.control.network import add_network
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
 
     folder = RuntimeDir.find(config.server.runtime_dir)
     monitor = default_monitor(str(folder.path))
-    front = Front(config, values=values, devices=monitor, spare=spare)
-    log = log_to(folder.logs, config.server.log_level, terminal)
+    front = Front(config, values=values, origins=origins, devices=monitor, spare=spare)
+    log = log_to(folder.logs, config.server, terminal)
     monitor.start()
     try:
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
+            add_figures(app, front)
             runner = await control.serve(app, folder.control_socket)
             kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
+            fed = asyncio.create_task(systemd.feed_watchdog(systemd.watchdog_s(os.environ)))
             # the front answers from now on; /readyz tells how far the model is
             systemd.notify("READY=1")
             try:
                 await Foreground(front, config, folder, terminal).attend()
             finally:
                 kept.cancel()
+                fed.cancel()
                 if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
                 await runner.cleanup()
@@ -141,7 +153,9 @@ class Foreground:
 
         Raises the errors of `wait_ready`. Runs in the main thread's loop.
         """
-        front_process.attend_signals(self._on_signal)
+        front_process.attend_signals(
+            self._on_signal, lambda: self._front.reload_soon("SIGHUP was received")
+        )
         ready = asyncio.ensure_future(self._front.wait_ready())
         try:
             await self._watch(ready, "loading the model", self._loading)
@@ -199,13 +213,14 @@ class Foreground:
         return document
 
 
-def log_to(folder: Path, level: str, terminal: Terminal) -> Outlet:
+def log_to(folder: Path, server: ServerConfig, terminal: Terminal) -> Outlet:
     """Write the front's log to its file, and warnings to the terminal too.
 
     Neither is waited for. Close the outlet at the end. Raises `OSError`.
     """
     outlet = Outlet()
-    logs.handle(level, "front", OutletHandler(outlet, LogFile(folder / FRONT_LOG).write))
+    file = OutletHandler(outlet, LogFile(folder / FRONT_LOG).write)
+    logs.handle(server.log_level, "front", file, server.log_format)
     warnings = OutletHandler(terminal.outlet, terminal.err.write_now)
     warnings.setLevel(logging.WARNING)
     clear = "\r\x1b[K" if terminal.err.isatty() else ""  # a progress bar may be on the line

@@ -67,6 +67,8 @@ def _painter(names: list[str]) -> Callable[[str, str], str]:
     width = max(len(name) + (0 if name == FRONT else len(".99")) for name in names)
 
     def paint(name: str, text: str) -> str:
+        if text.startswith("{"):
+            return text  # JSON names its process, and is for other programs
         at = names.index(name) if name in names else len(names)
         process, text = _named_once(name, text)
         prefix = click.style(process.ljust(width), fg=_COLOURS[at % len(_COLOURS)])

@@ -32,6 +32,13 @@ def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, An
     Raises `Failed`, and `NotRunning` if the front ends before. Ctrl-C stops the showing, not the
     replacement.
     """
+    return show_all(events, what)[0]
+
+
+def show_all(
+    events: Iterable[Mapping[str, Any]], what: str
+) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """As `show`, with the last event of all."""
     progress = Progress(what)
     ready: dict[str, Mapping[str, Any]] = {}
     try:
@@ -40,7 +47,7 @@ def show(events: Iterable[Mapping[str, Any]], what: str) -> list[Mapping[str, An
                 case "failed":
                     raise Failed(event["message"], event["code"])
                 case "done":
-                    return list(ready.values())
+                    return list(ready.values()), event
                 case "progress" if event["stage"] == "ready":
                     ready[event["worker"]] = event
                 case _:

@@ -7,7 +7,7 @@ from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
 
-@click.command("restart")
+@click.command("restart", short_help="Replace the engine worker; running streams go on.")
 @click.argument("worker", required=False)
 @click.option("--now", is_flag=True, help="kill the old worker rather than load a new one first")
 @setting_options(["runtime_dir"])

@@ -40,8 +40,9 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
         start_detached(plan.config, _arguments(flags, config_file), _secrets(flags))
     else:
         from supervisor.cli.foreground import serve
+        from supervisor.cli.origins import origins
 
-        serve(plan.config, settings.values)
+        serve(plan.config, settings.values, origins(flags, config_file))
 
 
 def _demo_lines(settings: "Settings") -> tuple[str, ...]:

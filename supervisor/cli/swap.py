@@ -6,7 +6,7 @@ from supervisor.cli.options import resolve, setting_options
 from supervisor.cli.options import runtime_dir as find
 
 
-@click.command("swap")
+@click.command("swap", short_help="Serve another model from now on; no request fails.")
 @click.argument("model_path")
 @click.option("--name", help="served model to replace; with only one, a further name for it")
 @click.option("--n-ctx", type=click.IntRange(16, 16_777_216), help="tokens a request may use")

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import sys
+from pathlib import Path
 
 import uvloop
 
@@ -19,14 +20,18 @@ from supervisor.app import Front
 from supervisor.cli import keeper, preflight
 from supervisor.cli.foreground import LAST_LINES_S, log_to
 from supervisor.cli.options import resolve
+from supervisor.cli.origins import checked
 from supervisor.control import server as control
+from supervisor.control.figures import add_figures
 from supervisor.control.network import add_network
 from supervisor.devices.monitor import default_monitor
 from supervisor.handover import taker
 from supervisor.handover.command import add_upgrade
+from supervisor.handover.messages import Estate
 from supervisor.handover.packets import PacketSocket
 from supervisor.handover.taker import Inheritance, Taker
 from supervisor.outlet import Terminal
+from supervisor.reload import Origins
 
 EXIT_REFUSED = 3
 
@@ -56,33 +61,54 @@ async def _serve(
     runtime = take.runtime
     monitor = default_monitor(str(runtime.path))
     try:
-        front = Front(config, values=settings.values, devices=monitor, taker=take)
-        log = log_to(runtime.logs, config.server.log_level, Terminal())
+        front = Front(
+            config,
+            values=settings.values,
+            origins=_origins(inheritance.estate),
+            devices=monitor,
+            taker=take,
+        )
+        log = log_to(runtime.logs, config.server, Terminal())
         await front.load_plugins()
         await take.prepare(front)
     except BaseException as err:
         # no orderly end: it would close sockets and locks that the old front still uses
         taker.refuse(packets, str(err) or type(err).__name__)
         os._exit(EXIT_REFUSED)
-    front_process.attend_signals(lambda _number, now: front.request_stop(now))
+    front_process.attend_signals(
+        lambda _number, now: front.request_stop(now),
+        lambda: front.reload_soon("SIGHUP was received"),
+    )
     monitor.start()
     try:
         async with front:
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
+            add_figures(app, front)
             commands = await control.serve(app, runtime.control_socket)
             kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))
+            limit_s = systemd.watchdog_s(os.environ, took_over=True)
+            fed = asyncio.create_task(systemd.feed_watchdog(limit_s))
             try:
                 take.serving(front.addresses)
                 systemd.notify("READY=1")
                 await front.wait_stop()
             finally:
                 kept.cancel()
+                fed.cancel()
                 await commands.cleanup()
     finally:
         monitor.stop()
         log.close(LAST_LINES_S)
+
+
+def _origins(estate: Estate) -> Origins:
+    """Those of the front before."""
+    file = estate.origins.file
+    return Origins(
+        read=lambda: checked(taker.configure(estate, resolve)), file=Path(file) if file else None
+    )
 
 
 def run() -> None:

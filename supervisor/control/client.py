@@ -54,6 +54,11 @@ class ControlClient:
         """Effective values as rows of `settings.row`."""
         return list(self._get("/config"))
 
+    def text(self, route: str) -> str:
+        """The whole answer of a route that only reads."""
+        with self._answer("GET", route, None) as response:
+            return response.read().decode()
+
     def stop(self, now: bool) -> Iterator[dict[str, Any]]:
         """Request a stop. Yields the number of running requests until the front has ended."""
         return self._post("/stop", {"now": now})
@@ -80,6 +85,11 @@ class ControlClient:
             "canary": canary,
         }
         return self._post("/swap", body)
+
+    def reload(self, dry_run: bool) -> Iterator[dict[str, Any]]:
+        """Request the configuration to be read again. Yields progress, then `done` with the
+        changes, or `failed`."""
+        return self._post("/reload", {"dry_run": dry_run})
 
     def load(self, model: str) -> Iterator[dict[str, Any]]:
         """Request a model in memory. Yields progress until it is ready or cannot be loaded."""

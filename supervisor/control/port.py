@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from gpufc.changes import Change
 from gpufc.settings import Value
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
@@ -20,6 +21,13 @@ class ControlledFront(Protocol):
         ...
 
 
+class Reloading(Protocol):
+    """A reload that has begun (`supervisor.operations.Reloading`)."""
+
+    operation: Operation
+    changes: tuple[Change, ...]
+
+
 class Operator(Protocol):
     """What the control socket can have done (`supervisor.operations.Operations`)."""
 
@@ -33,6 +41,10 @@ class Operator(Protocol):
 
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model under a served name; None means the only one."""
+        ...
+
+    def reload(self, *, is_trial: bool = False) -> Reloading:
+        """Begin to read the configuration again and to apply it. A trial applies nothing."""
         ...
 
     def load(self, model: str) -> Operation:

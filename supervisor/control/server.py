@@ -10,10 +10,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from gpufc.changes import rows
 from gpufc.errors import RequestError
 from gpufc.settings import row
 from supervisor.control.lines import Event, send_lines
-from supervisor.control.port import ControlledFront, Operator
+from supervisor.control.port import ControlledFront, Operator, Reloading
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.routing.canary import CanaryRules
@@ -42,6 +43,10 @@ class SwapBody(Struct, frozen=True, forbid_unknown_fields=True):
     canary: CanaryRules | None = None
 
 
+class ReloadBody(Struct, frozen=True, forbid_unknown_fields=True):
+    dry_run: bool = False
+
+
 class ModelBody(Struct, frozen=True, forbid_unknown_fields=True):
     model: str
 
@@ -57,6 +62,7 @@ def create_control_app(front: ControlledFront, operations: Operator) -> web.Appl
     app.router.add_post("/stop", handlers.stop)
     app.router.add_post("/restart", handlers.restart)
     app.router.add_post("/swap", handlers.swap)
+    app.router.add_post("/reload", handlers.reload)
     app.router.add_post("/load", handlers.load)
     app.router.add_post("/unload", handlers.unload)
     return app
@@ -118,6 +124,10 @@ class _Handlers:
         )
         return await send_lines(request, _followed(self._operations.swap(body.name, change)))
 
+    async def reload(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request, ReloadBody)
+        return await send_lines(request, _reloaded(self._operations.reload(is_trial=body.dry_run)))
+
     async def load(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request, ModelBody)
         return await send_lines(request, _followed(self._operations.load(body.model)))
@@ -146,6 +156,14 @@ async def _followed(replacing: Operation) -> AsyncIterator[Event]:
         yield {"event": "failed", "message": err.message, "code": err.code}
     else:
         yield {"event": "done"}
+
+
+async def _reloaded(reloading: Reloading) -> AsyncIterator[Event]:
+    """Yield a reload's progress and its end, with the changes."""
+    async for event in _followed(reloading.operation):
+        if event["event"] == "done":
+            event = event | {"changes": rows(reloading.changes)}
+        yield event
 
 
 async def _on_shutdown(app: web.Application) -> None:

@@ -75,6 +75,8 @@ class Delivery:
             job.stream.notify(log.index)
 
     def _time(self, job: Job, n_tokens: int, now: float) -> None:
+        if job.run is not None and job.run.first_at is None:
+            job.run.first_at = now
         if job.last_token_at is None:
             self._time_first(job, n_tokens, now)
         else:

@@ -349,6 +349,11 @@ class Dispatcher:
     def engine_renewed(self, model: str) -> None:
         self._group(model).engine_renewed()
 
+    def limits_changed(self) -> None:
+        """The configuration's limits have new values. Waiting sequences may start."""
+        for group in self._groups.values():
+            group.limits_changed(self._limits)
+
     def condition_changed(self) -> None:
         for model, group in self._groups.items():
             condition = self._fleet.condition(model)

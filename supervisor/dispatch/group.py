@@ -239,6 +239,11 @@ class ModelGroup:
         self._table.attach(job, worker)
         if job.stream.timings.started(job.sent_at) and not job.log.tokens:
             self._ledger.queue.add(job.stream.timings.queue_s)
+        logger.debug(
+            "sequence_sent request=%s choice=%d worker=%s epoch=%d tokens=%d",
+            *(job.stream.request.id, job.log.index, worker.name, worker.epoch),
+            len(job.log.tokens),
+        )
         message = to_generate(job.log, worker.epoch)
         job.log.dispatched(worker.epoch)
         try:
@@ -285,7 +290,7 @@ class ModelGroup:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)
             else:
-                self._table.detach(job)
+                self._table.detach(job, was_lost=True)
                 job.interrupted(loss)
                 job.waits_since = now
         self._pool.remove(worker)
@@ -298,6 +303,11 @@ class ModelGroup:
         if self.facts is not None and worker.facts.fingerprint == self.facts.fingerprint:
             self._verdicts.engine_proven()
             self.pump()
+
+    def limits_changed(self, limits: AdmissionConfig) -> None:
+        """The limits have new values; the admission reads them itself."""
+        self._pool.resize(limits.max_concurrent_requests)
+        self.pump()
 
     def engine_renewed(self) -> None:
         """The model's workers have been restarted by an operator, or have another model."""

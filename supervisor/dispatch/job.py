@@ -6,6 +6,7 @@ from gpufc.ids import RequestNo
 from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.timings import Run
 from supervisor.fleet.port import WorkerHandle
 from supervisor.routing.port import Arrival
 
@@ -36,9 +37,10 @@ class Job:
     `worker` is set exactly while RUNNING, PAUSING or CANCELLING. `question` is the number of the
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
-    its worker. `arrival` is the sequence as the routing sees it, once it is prepared. Its worker
-    has not computed `n_unfilled` of its tokens yet. `is_resuming` until the first token after a
-    replay. `loss` is the one that it has not got over yet. Times are monotonic seconds.
+    its worker. `run` is the newest one. `arrival` is the sequence as the routing sees it, once it
+    is prepared. Its worker has not computed `n_unfilled` of its tokens yet. `is_resuming` until the
+    first token after a replay. `loss` is the one that it has not got over yet. Times are monotonic
+    seconds.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class Job:
         "loss",
         "n_unfilled",
         "question",
+        "run",
         "sent_at",
         "stage",
         "stream",
@@ -65,6 +68,7 @@ class Job:
         self.question = question
         self.stage = Stage.PREPARING
         self.worker: WorkerHandle | None = None
+        self.run: Run | None = None
         self.line: int | None = None
         self.sent_at = 0.0
         self.last_token_at: float | None = None
@@ -73,6 +77,17 @@ class Job:
         self.n_unfilled = 0
         self.loss: Loss | None = None
         self.waits_since = now
+
+    def start(self, worker: WorkerHandle, now: float) -> None:
+        """READY → RUNNING. The log has yet to note the worker's epoch."""
+        self.stage, self.worker, self.sent_at = Stage.RUNNING, worker, now
+        self.line = worker.line
+        self.run = Run(
+            *(worker.name, worker.epoch, self.log.index, now),
+            n_known=len(self.log.tokens),
+            is_replay=bool(self.log.epochs),
+        )
+        self.stream.timings.runs.append(self.run)
 
     @property
     def has_begun(self) -> bool:

@@ -177,8 +177,8 @@ class JobTable:
     def attach(self, job: Job, worker: WorkerHandle) -> None:
         """Give a job to a worker: it runs."""
         self._pool.took(worker, job.arrival)
-        job.stage, job.worker, job.sent_at = Stage.RUNNING, worker, self._clock()
-        job.line, job.n_unfilled = worker.line, job.arrival.n_tokens
+        job.start(worker, self._clock())
+        job.n_unfilled = job.arrival.n_tokens
 
     def filled(self, job: Job, n_tokens: int) -> None:
         """Its worker has computed so many more of its tokens, or found them in its cache."""
@@ -187,17 +187,21 @@ class JobTable:
             job.n_unfilled -= n_tokens
             self._pool.prefilled(job.worker, n_tokens)
 
-    def detach(self, job: Job) -> None:
-        """Take a job off its worker: it waits again."""
+    def detach(self, job: Job, *, was_lost: bool = False) -> None:
+        """Take a job off its worker, which may have been lost: it waits again."""
         if job.worker is not None:
             self._pool.gave_back(job.worker, job.n_unfilled)
             job.arrival = to_arrival(job.log)
+        if job.run is not None:
+            job.run.ended_at, job.run.was_lost = self._clock(), was_lost
         job.stage, job.worker = Stage.READY, None
         self._admission.put_back(job.log.no, job.log.n_known)
 
     def end(self, job: Job) -> None:
         """Free the job's place. The caller has settled its log's end before."""
         now = self._clock()
+        if job.run is not None and job.run.ended_at is None:
+            job.run.ended_at = now
         if job.worker is not None:
             self._pool.gave_back(job.worker, job.n_unfilled)
             self._admission.note_service_time(now - job.sent_at)

@@ -33,6 +33,12 @@ class WorkerPool:
         self.aside: str | None = None
         """The fingerprint of a canary: others are asked questions first."""
 
+    def resize(self, capacity: int) -> None:
+        """Each worker may have so many sequences from now on."""
+        self._capacity = capacity
+        for router in self._routers.values():
+            router.resize(capacity)
+
     def __bool__(self) -> bool:
         return bool(self._workers)
 

@@ -216,6 +216,11 @@ class ResponseStream:
         return self._fingerprint()
 
     @property
+    def n_replays(self) -> int:
+        """How often its sequences have gone on with another worker."""
+        return sum(max(0, len(log.epochs) - 1) for log in self.logs)
+
+    @property
     def usage(self) -> Usage:
         """The tokens so far; complete when `done`."""
         firsts = [log for log in self.logs if log.choice == 0]

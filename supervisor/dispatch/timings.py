@@ -3,18 +3,35 @@
 from msgspec import Struct
 
 
+class Run(Struct):
+    """One sequence on one worker, in monotonic seconds. `n_known` tokens had been generated before.
+    `first_at` is when it gained its first token there, `ended_at` when it ended or left the worker,
+    and `was_lost` if the worker's end was the reason."""
+
+    worker: str
+    epoch: int
+    choice: int
+    sent_at: float
+    n_known: int = 0
+    is_replay: bool = False
+    first_at: float | None = None
+    ended_at: float | None = None
+    was_lost: bool = False
+
+
 class Timings(Struct):
     """Moments of one request, in monotonic seconds; None until they come.
 
     `started_at` is when its first sequence went to a worker, `first_token_at` when the first token
-    of any choice came, `ended_at` when its last sequence ended. A replay changes none of them. Only
-    the model's group writes them, at most twice for each sequence.
+    of any choice came, `ended_at` when its last sequence ended. A replay changes none of them, and
+    is one of the `runs`. Only the model's group writes them, a few times for each sequence.
     """
 
     submitted_at: float
     started_at: float | None = None
     first_token_at: float | None = None
     ended_at: float | None = None
+    runs: list[Run] = []
 
     @property
     def queue_s(self) -> float:

@@ -235,6 +235,7 @@ class NetworkClient:
             case s.SendLogin():
                 self._spawn(self._tell(self._login()))
             case s.SendStatus():
+                self._models = self._served()
                 created = int(self._front.started_at)
                 wishes = (self._snapshot() or NOTHING) if self._downloads else None
                 self._spawn(self._tell(model_status(self._id, self._models, created, wishes)))
@@ -378,8 +379,9 @@ class NetworkClient:
         dispatcher = self._front.dispatcher
         found = []
         for model in self._front.fleet.models():
-            facts = dispatcher.facts(model)
-            is_served = dispatcher.condition(model).status not in UNSERVED
-            if facts is not None and facts.generates and is_served:
+            facts, status = dispatcher.facts(model), dispatcher.condition(model).status
+            # one that has never been loaded, and can be, is loaded by its first task
+            is_listed = status is ConditionStatus.OK if facts is None else facts.generates
+            if is_listed and status not in UNSERVED:
                 found.append(model)
         return tuple(found)

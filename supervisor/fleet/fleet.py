@@ -7,7 +7,7 @@ or about requests: the listener gets a worker's handle by `worker_ready` and tal
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -39,10 +39,11 @@ from supervisor.fleet.port import (
     not_followed,
 )
 from supervisor.fleet.process import WORKER_COMMAND
+from supervisor.fleet.reconfiguring import reconfigure
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.standby import Spare, SparePool, spare_backend
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
-from supervisor.fleet.worker import Hooks
+from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -339,6 +340,31 @@ class Fleet:
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
             change = msgspec.structs.replace(change, canary=None)  # one worker has proven it
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
+
+    async def reconfigure(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        n_sequences: int,
+        *,
+        needs_workers: bool,
+        tell: OnReplacement = not_followed,
+    ) -> None:
+        """Serve with other values of some keys, by name in `Config.models`, or not at all
+        (`reconfiguring.py`)."""
+        self._require_ours()
+
+        def serve(replacer: Replacer, wanted: WorkerSpec) -> Awaitable[None]:
+            return self._lasting(self._renewed(replacer, replacer.serve(wanted, tell=tell)))
+
+        found = [
+            (self._groups[served_name(config)], models.get(name, {}))
+            for name, config in self._config.models.items()
+        ]
+        await reconfigure(found, n_sequences, serve if needs_workers else None)
+        for group, _ in found:
+            config = group.config
+            self._names.configure(group.model, (*config.aliases, *adapter_names(config)))
+            self._names.add(group.model, *file_names(config.model_path))
 
     async def _renewed(self, replacer: Replacer, work: Coroutine[Any, Any, None]) -> None:
         """An operator's replacement, and word of it to the listener, also when it failed."""

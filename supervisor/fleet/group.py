@@ -153,6 +153,13 @@ class Group:
         self._start(replacer, config)
         return replacer.place
 
+    def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
+        """Give the places without a worker other specs."""
+        self._specs = tuple(map(change, self._specs))
+        for replacer in self._replacers:
+            if replacer.place.state is PlaceState.ABSENT:
+                replacer.place.respecify(change(replacer.place.spec))
+
     async def unload(self, place: Place) -> None:
         """End a place's worker. Returns when its process has ended. Streams that are left wait for
         another worker.

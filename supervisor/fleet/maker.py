@@ -98,6 +98,7 @@ class Maker:
             config=msgspec.structs.replace(config, model=model),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
+            log_format=self._config.server.log_format,
         )
 
     def _replacer(self, spec: WorkerSpec) -> Replacer:

@@ -50,6 +50,10 @@ class ServedNames:
         """Add aliases to a served name."""
         self._aliases[model].update(aliases)
 
+    def configure(self, model: str, names: Sequence[str]) -> None:
+        """Give a served name other configured names."""
+        self._configured[model] = names
+
     def resolve(self, name: str | None) -> str:
         """The served name that a client's `model` means. Raises `ModelNotFound`.
 

@@ -173,6 +173,12 @@ class Place:
             self.runner.spec = msgspec.structs.replace(self.spec, config=wanted)
             self.current.start()
 
+    def respecify(self, spec: WorkerSpec) -> None:
+        """ABSENT: the next worker has another spec."""
+        if self._state is not PlaceState.ABSENT:
+            raise RuntimeError(f"{self.spec.name} has a worker")
+        self.spec = spec
+
     async def unload(self, reason: Reason) -> None:
         """SERVING → LEAVING → ABSENT. Returns when no process is left. `reason` is one of
         `ASKED`. No replacement may be going on."""

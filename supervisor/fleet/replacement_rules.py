@@ -13,7 +13,9 @@ one wait and are replayed; before a swap to another model they end on the old on
 still cannot serve, the old one is loaded again.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +26,7 @@ from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.lifecycle import Shortage
 from supervisor.fleet.port import ModelChange
+from supervisor.fleet.worker import WorkerSpec
 
 
 class CandidateFailure(Struct, frozen=True):
@@ -103,6 +106,16 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     if change.model_path != config.model_path:
         config = msgspec.structs.replace(config, adapters=(), model_sha256=None)
     return msgspec.structs.replace(config, **given)
+
+
+def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int) -> WorkerSpec:
+    """The spec after a reload: with other values of some keys of the model, and room for at least
+    so many sequences. A swap since the start stays, unless the reload is about the same key."""
+    return msgspec.structs.replace(
+        spec,
+        config=msgspec.structs.replace(spec.config, **changed),
+        n_sequences=max(n_sequences, spec.n_sequences),
+    )
 
 
 def pinned(config: ModelConfig, facts: ModelFacts | None) -> ModelConfig:

@@ -30,6 +30,7 @@ from supervisor.fleet.port import (
 from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
 from supervisor.fleet.worker import WorkerSpec
+from supervisor.routing.canary import CanaryRules
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +66,21 @@ class Replacer:
 
     async def swap(self, change: ModelChange, *, tell: OnReplacement) -> None:
         """Serve another model. Raises `SwapRefused` if the old one serves on, `Overloaded`."""
+        config = rules.changed(self.place.spec.config, change)
+        wanted = msgspec.structs.replace(self.place.spec, config=config)
+        await self.serve(wanted, change.canary, tell=tell)
+
+    async def serve(
+        self, wanted: WorkerSpec, canary: CanaryRules | None = None, *, tell: OnReplacement
+    ) -> None:
+        """Serve with a worker of another spec. Raises as `swap`."""
         await self._end_upkeep()
         place = self.place
         with place.begin_replacement():
-            config = rules.changed(place.spec.config, change)
-            wanted = msgspec.structs.replace(place.spec, config=config)
             try:
                 await self._tried(self._next_to_current(wanted), tell)
-                if change.canary is not None:
-                    await prove(place, change.canary, tell)
+                if canary is not None:
+                    await prove(place, canary, tell)
                 await self._take_over(Reason.SWAPPED, tell)
             except CandidateFailed as err:
                 verdict = rules.after_failed_swap(err.failure, freed_bytes=self._freed_bytes())
@@ -81,6 +88,11 @@ class Replacer:
                     raise SwapRefused(f"{err}; the model before goes on serving") from err
                 await self._swap_stop_first(wanted, tell)
             place.serve(wanted)
+
+    def note(self, wanted: WorkerSpec) -> None:
+        """Let the next worker have another spec. Raises `Overloaded` during a replacement."""
+        with self.place.begin_replacement():
+            self.place.serve(wanted)
 
     # upkeep
 

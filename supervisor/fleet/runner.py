@@ -265,6 +265,7 @@ class WorkerRunner(Line):
                     model=spec.config,
                     n_sequences=spec.n_sequences,
                     log_level=spec.log_level,
+                    log_format=spec.log_format,
                 )
             )
         except LinkError as err:

@@ -24,6 +24,7 @@ class WorkerSpec(Struct, frozen=True):
     config: ModelConfig
     n_sequences: int
     log_level: str
+    log_format: str = "plain"
 
 
 class Hooks(Struct, frozen=True):

@@ -177,6 +177,7 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/v1/models/{model:.+}/load"): Spec(answer=ModelState),
     ("POST", "/v1/models/{model:.+}/unload"): Spec(answer=ModelState),
     ("POST", "/admin/restart"): Spec(body=admin.RestartRequest, example={}),
+    ("POST", "/admin/reload"): Spec(body=admin.ReloadRequest, example={"dry_run": True}),
     ("POST", "/admin/swap"): Spec(
         body=admin.SwapRequest, example={"model_path": "/models/another.gguf"}
     ),

@@ -114,6 +114,7 @@ ROUTES = (
     Route("POST", "/detokenize", tokens.detokenize, Scope.GENERATE),
     Route("POST", "/admin/restart", admin.restart, Scope.ADMIN),
     Route("POST", "/admin/swap", admin.swap, Scope.ADMIN),
+    Route("POST", "/admin/reload", admin.reload, Scope.ADMIN),
     Route("POST", "/admin/models/load", admin.load_model, Scope.ADMIN),
     Route("POST", "/admin/models/unload", admin.unload_model, Scope.ADMIN),
     Route("GET", "/", session.opened_by_token(dashboard.get_page), Scope.READ, page=True),

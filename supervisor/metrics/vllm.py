@@ -14,7 +14,8 @@ from supervisor.metrics.figures import Figures
 SAME = {
     "gpufc_num_requests_running": ("vllm:num_requests_running",),
     "gpufc_num_requests_waiting": ("vllm:num_requests_waiting",),
-    "gpufc_prompt_tokens": ("vllm:prompt_tokens",),
+    "gpufc_prompt_tokens": ("vllm:prompt_tokens", "vllm:prefix_cache_queries"),
+    "gpufc_prompt_tokens_cached": ("vllm:prefix_cache_hits",),
     "gpufc_generation_tokens": ("vllm:generation_tokens",),
     "gpufc_request_success": ("vllm:request_success",),
     "gpufc_time_to_first_token_seconds": ("vllm:time_to_first_token_seconds",),
@@ -25,6 +26,9 @@ SAME = {
     "gpufc_request_queue_time_seconds": ("vllm:request_queue_time_seconds",),
 }
 """vLLM's names of our series. `time_per_output_token_seconds` is an older name, still in use."""
+
+BLOCK = 16
+"""Tokens of a block. A cell of llama.cpp holds one token."""
 
 CACHE_NAMES = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 """0 to 1, in spite of the name. The second one is older."""
@@ -41,6 +45,7 @@ def repeated(ours: Iterable[Metric], figures: Figures) -> Iterator[Metric]:
         for model, value in usage.items():
             family.add_metric([model], value)
         yield family
+    yield _cache_sizes(figures)
     yield _adapters(figures)
 
 
@@ -62,6 +67,23 @@ def _cache_usage(figures: Figures) -> dict[str, float]:
             used[row.model] = used.get(row.model, 0) + row.engine.kv_cells_used
             cells[row.model] = cells.get(row.model, 0) + row.facts.kv_cells
     return {model: used[model] / n for model, n in cells.items() if n}
+
+
+def _cache_sizes(figures: Figures) -> Metric:
+    """The cells of each model, in blocks of vLLM's usual size: the gateway's scorer of prefixes
+    takes its own capacity from them."""
+    family = GaugeMetricFamily(
+        "vllm:cache_config_info",
+        "The size of the KV cache of all workers of a model, in blocks; the value is 1.",
+        labels=["model_name", "block_size", "num_gpu_blocks"],
+    )
+    cells: dict[str, int] = {}
+    for row in figures.workers:
+        if row.facts:
+            cells[row.model] = cells.get(row.model, 0) + row.facts.kv_cells
+    for model, n in cells.items():
+        family.add_metric([model, str(BLOCK), str(n // BLOCK)], 1)
+    return family
 
 
 def _adapters(figures: Figures) -> Metric:

@@ -282,8 +282,8 @@ class Roster:
 
     def _observe(self, one: Resident, usage: Usage, now: float) -> None:
         """Tell the residency what a worker does that it does not know yet."""
-        if one.is_leaving:
-            return
+        if one.is_leaving or (one.place.is_busy and one.place.runner.has_failed):
+            return  # in a replacement of a failed worker its outcome counts
         runner, worker = one.place.runner, one.place.runner.worker
         if runner.has_failed and not self._stays_failed(one.model):
             self._failed(one, now)

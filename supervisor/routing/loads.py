@@ -54,6 +54,12 @@ class Loads:
         self._loads[worker] = Load(capacity)
         self._changed(worker)
 
+    def resize(self, capacity: int) -> None:
+        """Each worker may have so many sequences at once from now on."""
+        for worker, load in self._loads.items():
+            load.capacity = capacity
+            self._changed(worker)
+
     def remove(self, worker: Epoch) -> None:
         """The worker takes no more sequences. Its later accounts are ignored."""
         self._loads.pop(worker, None)

@@ -23,6 +23,10 @@ class Router:
         """A ready worker, which may have `capacity` sequences at once."""
         self.loads.add(worker, capacity)
 
+    def resize(self, capacity: int) -> None:
+        """Each worker may have so many sequences from now on."""
+        self.loads.resize(capacity)
+
     def remove(self, worker: Epoch) -> None:
         """The worker is gone, or takes no more sequences."""
         self.loads.remove(worker)

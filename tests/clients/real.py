@@ -70,8 +70,9 @@ def row(client: Client, url: str) -> tuple[str, ...]:
     try:
         found = printed(*client.command, *given, cwd=client.cwd)
     except (AssertionError, subprocess.SubprocessError, ValueError) as err:
-        (*_, last) = str(err).strip().splitlines() or ["?"]
-        return (client.kind, "", client.kind, _cell(f"failed: {last}"), "", "")
+        lines = str(err).strip().splitlines() or [type(err).__name__]
+        told = [line for line in lines if "Error" in line] or lines
+        return (client.kind, "", client.kind, _cell(f"failed: {told[-1]}"), "", "")
     versions = found["versions"]
     return (
         ", ".join(versions),

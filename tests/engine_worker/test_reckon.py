@@ -36,11 +36,18 @@ def test_on_a_device_with_room_all_layers_lie_there(model_path: Path) -> None:
     assert found.host_bytes < answer(asked(model_path)).host_bytes
 
 
-def test_on_a_small_device_some_layers_stay_on_the_host(model_path: Path) -> None:
-    device_bytes = (512 << 20) + (150 << 20)
-    found = answer(asked(model_path, device_bytes=device_bytes))
-    assert 0 < found.n_gpu_layers < found.n_layers
-    assert found.device_bytes <= device_bytes
+def test_what_does_not_fit_on_a_device_stays_on_the_host(model_path: Path) -> None:
+    found = answer(asked(model_path, device_bytes=600 << 20))
+    assert (found.n_gpu_layers, found.device_bytes) == (0, 0)
+    assert found.host_bytes == answer(asked(model_path)).host_bytes
+
+
+def test_so_many_layers_as_are_configured_lie_on_the_device(model_path: Path) -> None:
+    config = ModelConfig(model_path=str(model_path), n_gpu_layers=10)
+    question = Question(config=config, n_running=10, host_bytes=16 * GIB, device_bytes=8 * GIB)
+    found = answer(question)
+    assert found.n_gpu_layers == 10
+    assert 0 < found.device_bytes < answer(asked(model_path, device_bytes=8 * GIB)).device_bytes
 
 
 def test_too_little_memory_and_broken_files_are_told_apart(

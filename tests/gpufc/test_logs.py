@@ -1,6 +1,7 @@
 """A record is one line, whatever is in it."""
 
 import io
+import json
 import logging
 
 import pytest
@@ -49,3 +50,42 @@ def test_letters_of_every_script_stay() -> None:
 
 def test_bytes_that_are_no_utf8_can_be_written() -> None:
     assert printable("bad\udcff") == r"bad\udcff"
+
+
+def test_json_has_a_field_for_each_key_of_the_event_and_is_one_line() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonFormatter("front"))
+    logger = logging.Logger("x")
+    logger.addHandler(handler)
+    logger.info(
+        "request_answered request=%s route=%s %s seconds=%.3f full=100%%", "r1", "GET", FORGED, 0.5
+    )
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logger.exception("failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["event"] == "request_answered"
+    assert (first["request"], first["route"], first["seconds"]) == ("r1", "GET", 0.5)
+    assert (first["level"], first["process"], first["logger"]) == ("info", "front", "x")
+    assert "full=100%" in first["message"]
+    assert second["exception"].startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer abc.def", "Authorization: Bearer (secret)"),
+        ("GET /?token=abc&x=1", "GET /?token=(secret)&x=1"),
+        ("key gpufc_" + "a" * 43, "key (secret)"),
+        ("gpufc_tokens_recomputed_total", "gpufc_tokens_recomputed_total"),
+    ],
+)
+def test_no_format_shows_a_secret(stream: io.StringIO, text: str, shown: str) -> None:
+    logging.getLogger("x").info("said text=%s", text)
+    assert stream.getvalue().rstrip("\n").endswith(f"said text={shown}")
+    record = logging.LogRecord("x", logging.INFO, "", 0, "said text=%s", (text,), None)
+    found = json.loads(logs.JsonFormatter("front").format(record))
+    assert found["text"] == shown
+    assert found["message"].endswith(shown)

@@ -64,10 +64,13 @@ def upgraded_ended(running: Service) -> Iterator[None]:
 async def test_a_stream_ends_whole_after_a_draining_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    with service(tmp_path / "run", environ=SLOW) as running:
+    terminal, output = pty.openpty()
+    with service(tmp_path / "run", environ=SLOW, output=output) as running:
+        os.close(output)
         async with aiohttp.ClientSession() as session:
             text = asyncio.create_task(stream(session, running.url, "x", max_tokens=N_TOKENS))
             await began(running)
+            os.close(terminal)
             for _ in range(1 if number is signal.SIGTERM else 3):  # a shell and the kernel send it
                 os.kill(running.process.pid, number)
             assert joined(await text) == fake_text("x", N_TOKENS)
@@ -108,7 +111,7 @@ async def test_a_front_that_took_over_treats_signals_alike(tmp_path: Path) -> No
         async with aiohttp.ClientSession() as session:
             text = asyncio.create_task(stream(session, url, "x", max_tokens=N_TOKENS))
             await began(running)
-            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP):
+            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
                 front.send_signal(number)
             assert joined(await text) == fake_text("x", N_TOKENS)
         await asyncio.to_thread(wait_for, lambda: not lives(front), why="it has drained")

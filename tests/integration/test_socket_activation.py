@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from supervisor.control.client import ControlClient, NotRunning
@@ -41,10 +44,11 @@ class Manager:
         self.control = ControlClient(folder / "run" / "control.sock")
 
     @contextlib.contextmanager
-    def front(self) -> Iterator[subprocess.Popen[bytes]]:
+    def front(self, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         command = [sys.executable, "-c", ACTIVATE, str(self.listener.fileno())]
         front = [sys.executable, "-c", "from supervisor.cli import main; main()", "start"]
         environ = FAKE | {"NOTIFY_SOCKET": str(self._folder / "notify"), "GPUFC_STANDBY": "none"}
+        environ |= variables
         with subprocess.Popen(
             [*command, *front, "--runtime-dir", str(self._folder / "run")],
             env=clean_environment() | environ,
@@ -96,6 +100,21 @@ async def test_connections_before_and_between_fronts_are_served(manager: Manager
         with manager.front():
             assert (await between)[0] == 200
     assert manager.heard() == [b"READY=1", b"STOPPING=1"] * 2
+
+
+def test_a_watchdog_hears_of_the_loop_and_of_a_stuck_one_nothing(manager: Manager) -> None:
+    limit_s = 0.3
+    with manager.front(WATCHDOG_USEC=str(int(limit_s * 1e6))) as process:
+        wait_for(lambda: b"WATCHDOG=1" in manager.heard(), why="the loop feeds the watchdog")
+        process.send_signal(signal.SIGSTOP)  # as stuck as a loop can be
+        try:
+            wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+            manager.heard()
+            silent, _, _ = select.select([manager.notified], [], [], 4 * limit_s)
+            assert silent == [], "systemd would end it by now"
+        finally:
+            process.send_signal(signal.SIGCONT)
+        wait_for(lambda: b"WATCHDOG=1" in manager.heard(), why="it goes on")
 
 
 def test_no_process_below_the_front_inherits_the_socket(manager: Manager) -> None:

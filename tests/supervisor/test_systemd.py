@@ -1,5 +1,6 @@
 """Sockets that a service manager passes to the front, and notices that it gets."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -78,3 +79,30 @@ def test_the_service_manager_is_told(
     systemd.notify("STOPPING=1")  # no socket there any more
     monkeypatch.delenv("NOTIFY_SOCKET")
     systemd.notify("STOPPING=1")
+
+
+def test_a_watchdog_is_fed_only_by_the_process_that_it_watches() -> None:
+    environ = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
+    assert systemd.watchdog_s(environ) == 30.0
+    assert systemd.watchdog_s({"WATCHDOG_USEC": "1500000"}) == 1.5
+    assert systemd.watchdog_s({}) is None
+    assert systemd.watchdog_s({"WATCHDOG_USEC": "0"}) is None
+    other = environ | {"WATCHDOG_PID": "1"}
+    assert systemd.watchdog_s(other) is None
+    assert systemd.watchdog_s(other, took_over=True) == 30.0
+
+
+async def test_the_loop_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        feeding = asyncio.create_task(systemd.feed_watchdog(0.03))
+        loop = asyncio.get_running_loop()
+        try:
+            for _ in range(3):
+                assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
+        finally:
+            feeding.cancel()

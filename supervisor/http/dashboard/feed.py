@@ -102,6 +102,11 @@ class Feed:
         """Open streams."""
         return len(self._viewers)
 
+    @property
+    def picture_bytes(self) -> int:
+        """The size of the latest picture."""
+        return len(self._channels["tick"].event)
+
     async def follow(
         self, *, is_admin: bool, shows: Callable[[str], bool] | None = None
     ) -> AsyncGenerator[bytes, None]:
@@ -160,7 +165,7 @@ class Feed:
     async def _run(self) -> None:
         while True:
             try:
-                self._look()
+                self.look()
                 self._wake()
                 await self._read()
             except Exception:  # the boundary: the page must not hinder the service
@@ -168,8 +173,8 @@ class Feed:
             self._wake()
             await asyncio.sleep(PERIOD_S)
 
-    def _look(self) -> None:
-        """Everything that is in memory."""
+    def look(self) -> None:
+        """Make the picture of this moment, of everything that is in memory."""
         front = self._front
         tick = snapshot.tick(front, self._just_ended())
         self.history.append(tick.point)

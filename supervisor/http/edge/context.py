@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct, structs
 
+from gpufc.changes import Change
 from gpufc.config import Config
 from gpufc.ids import RequestId
 from supervisor.access.ring import KeyRing
@@ -23,6 +24,7 @@ from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
 from supervisor.fleet.port import ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
+from supervisor.tracing.spans import Answer
 
 
 class Devices(Protocol):
@@ -37,6 +39,21 @@ class Devices(Protocol):
         ...
 
 
+class Tracer(Protocol):
+    """Where traces go (`supervisor.tracing.export.Tracer`)."""
+
+    def answered(self, answer: Answer, stream: ResponseStream | None) -> None:
+        """Send a request's trace. Never blocks."""
+        ...
+
+
+class Reloading(Protocol):
+    """A reload that has begun (`supervisor.operations.Reloading`)."""
+
+    operation: Operation
+    changes: tuple[Change, ...]
+
+
 class Operator(Protocol):
     """The operations behind `/admin` (`supervisor.operations.Operations`)."""
 
@@ -46,6 +63,10 @@ class Operator(Protocol):
 
     def swap(self, name: str | None, change: ModelChange) -> Operation:
         """Begin to serve another model."""
+        ...
+
+    def reload(self, *, is_trial: bool = False) -> Reloading:
+        """Begin to read the configuration again and to apply it. A trial applies nothing."""
         ...
 
     def load(self, model: str) -> Operation:
@@ -118,6 +139,7 @@ class Services(Struct, frozen=True):
     operator: Operator | None = None
     network: Callable[[], Struct | None] = _no_network
     shows: Callable[[str], bool] = _any_model
+    tracer: Tracer | None = None
     models: Models | None = None
     roster: Roster | None = None
     runtime_dir: Path | None = None
@@ -133,6 +155,8 @@ class Services(Struct, frozen=True):
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", RequestId)
+STREAM = web.RequestKey("stream", ResponseStream)
+"""The stream of a request that generates, for the access log."""
 PRINCIPAL = web.RequestKey("principal", Principal)
 
 

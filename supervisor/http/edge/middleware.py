@@ -5,7 +5,7 @@ Between them, `entry.py` looks at its host, address and origin.
 Deny by default: a route that is not in the table is refused even if it is registered.
 """
 
-import logging
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 
@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from gpufc.errors import AuthenticationFailed, NotFound, PermissionDenied, RequestError
 from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
+from supervisor.http.edge import access_log
 from supervisor.http.edge.body import release
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
 from supervisor.http.edge.entry import CLIENT_ADDRESS
@@ -27,8 +28,6 @@ from supervisor.http.edge.errors import (
 )
 from supervisor.http.edge.rules import client_id
 from supervisor.http.edge.sign_in import SignIn
-
-logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,8 +70,9 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     began = time.monotonic()
     try:
         response = await handler(request)
-    except ConnectionError:
-        raise  # the client has left
+    except (ConnectionError, asyncio.CancelledError):
+        access_log.answered(request, access_log.CLIENT_LEFT, began)
+        raise
     except Exception as exc:  # the request boundary
         error = from_exception(exc, request)
         response = error_response(error, request[REQUEST_ID], shape_of(request))
@@ -83,14 +83,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
             response.force_close()
     finally:
         release(request)
-    logger.debug(
-        "request_answered request=%s route=%s %s status=%d seconds=%.3f",
-        request[REQUEST_ID],
-        request.method,
-        request.rel_url.raw_path,
-        response.status,
-        time.monotonic() - began,
-    )
+    access_log.answered(request, response.status, began)
     return response
 
 

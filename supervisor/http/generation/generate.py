@@ -9,10 +9,12 @@ from gpufc.ids import RequestId
 from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt, Tokens
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.http.edge import access_log
 from supervisor.http.edge.body import BODY_DIGEST
 from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
+    STREAM,
     Services,
     built_response,
     services,
@@ -66,6 +68,7 @@ async def generate(
 
     if wish is not None:
         found = await find_or_start(request, wish, dialect.id_prefix, asked.sent or body, accept)
+        request[STREAM] = found.stream
         with DurableReader(found, wish.position) as reader:
             return await _send(request, body, found.stream, reader, dialect, asked.headers)
     wanted = accept()
@@ -73,7 +76,9 @@ async def generate(
     place = None if front.hooks else _place_in_cache(request, body, asked, wanted)
     if place is not None and (known := place.known()) is not None:
         return known
+    access_log.asked(request, wanted)
     stream = front.submit(wanted, request[PRINCIPAL])
+    request[STREAM] = stream
     try:
         answer = await _send(request, body, stream, stream, dialect, asked.headers)
     finally:

@@ -8,6 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from gpufc.changes import rows
 from gpufc.config import Config
 from gpufc.errors import NotFound, PermissionDenied
 from supervisor.fleet.operation import Operation
@@ -37,6 +38,12 @@ class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
     canary: CanaryRules | None = None
 
 
+class ReloadRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The options of `gpufc-supervisor reload`."""
+
+    dry_run: bool = False
+
+
 async def restart(request: web.Request) -> web.Response:
     """`POST /admin/restart`: answers when the new workers serve."""
     asked = await read_json(request, RestartRequest)
@@ -56,6 +63,16 @@ async def swap(request: web.Request) -> web.Response:
         canary=asked.canary,
     )
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
+
+
+async def reload(request: web.Request) -> web.Response:
+    """`POST /admin/reload`: answers when the configuration is in force, or why nothing changed."""
+    asked = await read_json(request, ReloadRequest)
+    reloading = _operator(request).reload(is_trial=asked.dry_run)
+    await reloading.operation.wait()
+    changed = "would_reload" if asked.dry_run else "reloaded"
+    status = changed if reloading.changes else "unchanged"
+    return json_response({"status": status, "changes": rows(reloading.changes)})
 
 
 class ModelRequest(Struct, frozen=True):

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 async def get_metrics(request: web.Request) -> web.Response:
     """All figures as Prometheus' text."""
-    body, content_type = await asyncio.to_thread(_exposition, figures_of(services(request)))
+    body, content_type = await asyncio.to_thread(exposition_of, figures_of(services(request)))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
@@ -55,8 +55,8 @@ def _shown(front: Services, by_model: dict[str, T]) -> dict[str, T]:
     return {model: one for model, one in by_model.items() if not model or front.shows(model)}
 
 
-def _exposition(figures: Figures) -> tuple[bytes, str]:
-    """In a thread: it takes milliseconds, and the first call loads a library."""
+def exposition_of(figures: Figures) -> tuple[bytes, str]:
+    """The text and its type. In a thread: it takes milliseconds, and first loads a library."""
     from supervisor.metrics.exposition import CONTENT_TYPE, exposition
 
     return exposition(figures), CONTENT_TYPE

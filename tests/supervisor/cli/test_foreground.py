@@ -10,6 +10,7 @@ import pytest
 
 from gpufc.config import Config
 from gpufc.errors import StartError
+from supervisor import front_process
 from supervisor.cli.foreground import Foreground
 from supervisor.outlet import Terminal
 from supervisor.runtime_dir import RuntimeDir
@@ -27,6 +28,7 @@ class FakeFront:
         self.running = 3
         self.fraction = 0.0
         self.stops: list[bool] = []
+        self.reloads: list[str] = []
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -47,6 +49,9 @@ class FakeFront:
         self._stopping.set()
         if now or not self.running:
             self._ended.set()
+
+    def reload_soon(self, why: str) -> None:
+        self.reloads.append(why)
 
     def status(self) -> Any:
         state = "ready" if self.ready.is_set() else "loading"
@@ -133,8 +138,27 @@ async def test_a_model_that_cannot_be_loaded_ends_it_with_the_reason(output: Out
         await asyncio.wait_for(Foreground(front, Config(), FOLDER, Terminal()).attend(), 60)
 
 
-async def test_a_hang_up_drains_however_often_it_comes(output: Output) -> None:
+async def test_a_hang_up_without_a_closed_terminal_reloads(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     front = FakeFront()
+    front.ready.set()
+    monkeypatch.setattr(front_process, "_has_terminal", lambda: False)
+    serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
+    await until(lambda: output.has("Ctrl-C stops it"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: bool(front.reloads))
+    assert front.stops == []
+    os.kill(os.getpid(), signal.SIGQUIT)
+    await asyncio.wait_for(serving, 60)
+
+
+async def test_a_terminal_that_closes_drains_however_often_it_says_so(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = FakeFront()
+    looks = iter([True])
+    monkeypatch.setattr(front_process, "_has_terminal", lambda: next(looks, False))
     front.ready.set()
     serving = asyncio.create_task(Foreground(front, Config(), FOLDER, Terminal()).attend())
     await until(lambda: output.has("Ctrl-C stops it"))
@@ -145,6 +169,7 @@ async def test_a_hang_up_drains_however_often_it_comes(output: Output) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 60)
     assert front.stops == [False, True]
+    assert front.reloads == []
 
 
 async def test_sigquit_ends_at_once(output: Output) -> None:

@@ -40,6 +40,11 @@ def fleet(clock: Clock) -> FakeFleet:
     return fleet
 
 
+def moments(times: Timings) -> tuple[float | None, ...]:
+    """All but the runs."""
+    return times.submitted_at, times.started_at, times.first_token_at, times.ended_at
+
+
 async def started(
     fleet: FakeFleet, wanted: GenerationRequest | None = None
 ) -> tuple[ResponseStream, FakeWorker]:
@@ -65,7 +70,7 @@ async def test_the_times_of_queue_prompt_and_generation_add_up(
     steps(worker, clock, N_TOKENS, 2)
     await whole_texts(stream)
     found = stream.timings
-    assert found == Timings(100.0, 103.0, 105.0, 113.0)
+    assert moments(found) == (100.0, 103.0, 105.0, 113.0)
     assert (found.queue_s, found.prompt_s, found.generation_s, found.total_s) == (3, 2, 8, 13)
 
 
@@ -80,7 +85,7 @@ async def test_several_choices_count_from_the_first_token_to_the_last_end(
     steps(worker, clock, N_TOKENS, 1)
     assert first.choice == 0
     await whole_texts(stream)
-    assert stream.timings == Timings(100.0, 100.0, 101.0, 110.0)
+    assert moments(stream.timings) == (100.0, 100.0, 101.0, 110.0)
 
 
 async def test_a_replay_moves_no_moment_and_its_pause_counts_as_generation(
@@ -94,7 +99,14 @@ async def test_a_replay_moves_no_moment_and_its_pause_counts_as_generation(
     await until(lambda: worker.active)
     steps(worker, clock, N_TOKENS - 2, 1)
     await whole_texts(stream)
-    assert stream.timings == Timings(100.0, 100.0, 101.0, 155.0)
+    assert moments(stream.timings) == (100.0, 100.0, 101.0, 155.0)
+    lost, replay = stream.timings.runs
+    assert (lost.was_lost, lost.is_replay, lost.first_at) == (True, False, 101.0)
+    assert (replay.was_lost, replay.is_replay) == (False, True)
+    assert lost.ended_at is not None
+    assert replay.ended_at == 155.0
+    assert lost.ended_at <= replay.sent_at
+    assert replay.n_known > 0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ from supervisor.http.openai.functions import ChatCompletionBody
 from supervisor.http.openai.schemas import FinishReason
 from supervisor.http.rerank import RerankBody
 from supervisor.http.routes import ROUTES
-from supervisor.http.service.admin import ModelRequest, RestartRequest, SwapRequest
+from supervisor.http.service.admin import (
+    ModelRequest,
+    ReloadRequest,
+    RestartRequest,
+    SwapRequest,
+)
 
 TEXT = (Path(supervisor.http.__file__).parent / "API.md").read_text()
 
@@ -201,6 +206,7 @@ def test_the_fields_of_the_other_routes_are_all_there() -> None:
         "`/detokenize`": fields(DetokenizeBody),
         "`/admin/models/load`, `/admin/models/unload`": fields(ModelRequest),
         "`/admin/restart`": fields(RestartRequest),
+        "`/admin/reload`": fields(ReloadRequest),
         "`/admin/swap`": fields(SwapRequest),
     }
 

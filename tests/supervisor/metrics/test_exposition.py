@@ -212,6 +212,11 @@ def test_vllm_s_names_have_the_same_values(scrape: Scrape) -> None:
     assert scrape.buckets("vllm:time_to_first_token_seconds", model_name=MODEL) == (
         scrape.buckets("gpufc_time_to_first_token_seconds", model=MODEL)
     )
+    assert scrape.labelled("vllm:prefix_cache_queries_total", model_name=MODEL) == (
+        scrape.labelled("gpufc_prompt_tokens_total", model=MODEL)
+    )
+    (sizes,) = (key for key in scrape.values if key[0] == "vllm:cache_config_info")
+    assert ("block_size", "16") in sizes[1]
     adapters = {"max_lora": "2", "running_lora_adapters": "a,b", "waiting_lora_adapters": ""}
     assert scrape.labelled("vllm:lora_requests_info", **adapters) == 1000
 

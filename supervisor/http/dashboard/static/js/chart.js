@@ -27,12 +27,13 @@ export class Chart {
     const first = Math.max(1e-9, ...course.map(([, value]) => value ?? 0));
     const above = Math.max(first, ...second.map(([, value]) => value ?? 0));
     const top = this.most ?? nice(Math.min(above, 4 * first));
-    this.top = top;
+    this.peak = first < 1e-6 ? 0 : first;
     const x = (at) => Math.max(0, WIDTH * (1 - (now - at) / span));
     const y = (value) => HEIGHT - 2 - (HEIGHT - 4) * Math.min(1, value / top);
     this.line.setAttribute("d", path(course, x, y, false));
     this.area.setAttribute("d", path(course, x, y, true));
-    this.second.setAttribute("d", path(second, x, y, false));
+    const within = second.map(([at, value]) => [at, value > top ? null : value]);
+    this.second.setAttribute("d", path(within, x, y, false));
     const marks = deaths.filter((at) => now - at < span).map((at) => `M${x(at).toFixed(1)} 0V${HEIGHT}`);
     this.deaths.setAttribute("d", marks.join(""));
     if (told && this.element.getAttribute("aria-label") !== told) this.element.setAttribute("aria-label", told);

@@ -71,6 +71,9 @@ export class Strip {
   }
 }
 
+// Asked for, and no stream has felt it
+const isSoft = (death) => death.was_asked && !death.n_waiting && (death.longest_pause_s ?? 0) < 0.3;
+
 const touches = (death) => (death.n_streams ?? 0) > 0;
 
 function ticks({ now, x, width, from, perSecond }) {
@@ -108,7 +111,7 @@ function lastsUntil(death, now) {
 function gap({ now, x }, death) {
   const begin = x(death.at);
   const end = x(lastsUntil(death, now));
-  return svg("g", { class: death.was_asked ? "asked" : "" },
+  return svg("g", { class: isSoft(death) ? "asked" : "" },
     svg("rect", { class: "gap", x: begin, y: TOP - 2, width: Math.max(2, end - begin), height: HEIGHT - TOP - BOTTOM + 2 }));
 }
 
@@ -146,9 +149,9 @@ function flags({ x, width }, losses) {
   return losses.map((death) => {
     const at = x(death.at);
     const text = `${word(death)} ${clock(death.at)}${wentOn(death)}`;
-    const wide = text.length * 5.7 + 14;
+    const wide = text.length * 6.1 + 14;
     const left = Math.min(Math.max(4, at - 8), width - wide - 4);
-    const group = svg("g", { class: death.was_asked ? "asked" : "" },
+    const group = svg("g", { class: isSoft(death) ? "asked" : "" },
       svg("path", { class: "cut", d: `M${at} 22V${HEIGHT - BOTTOM}` }));
     if (left + wide < before && at > -20) {
       group.append(svg("g", { class: "flag" },

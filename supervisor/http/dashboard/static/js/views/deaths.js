@@ -12,7 +12,7 @@ export class Deaths {
     this.empty = h("p", { class: "empty" }, "No worker has ended yet.");
     this.table = h("table", {},
       h("thead", {}, h("tr", {},
-        h("th", { scope: "col" }, "When"), h("th", { scope: "col" }, "Worker"), h("th", { scope: "col" }, "Why"),
+        h("th", { scope: "col" }, "When"), h("th", { scope: "col", class: "wide" }, "Worker"), h("th", { scope: "col" }, "Why"),
         h("th", { scope: "col" }, "Its streams"), h("th", { scope: "col", class: "wide" }, "Lived"),
         h("th", { scope: "col", class: "wide" }, "Record"))),
       this.rows);
@@ -33,9 +33,9 @@ export class Deaths {
 function make(death) {
   return h("tr", {},
     h("td", { class: "nowrap" }),
-    h("td", { class: "nowrap" }, death.worker, " ", h("small", { class: "muted" }, `epoch ${death.epoch}`)),
+    h("td", { class: "nowrap wide" }, death.worker, " ", h("small", { class: "muted" }, `epoch ${death.epoch}`)),
     h("td", {}, h("span", { class: `badge ${death.was_asked ? "" : "bad"}` }, cause(death)), " ", h("small", { class: "muted" })),
-    h("td", { class: "outcome" }, h("span"), h("small", { class: "muted" })),
+    h("td", {}, h("span"), " ", h("small", { class: "muted" })),
     h("td", { class: "wide nowrap" }), h("td", { class: "wide mono" }));
 }
 

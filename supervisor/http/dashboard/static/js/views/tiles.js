@@ -25,7 +25,7 @@ const TILES = [
   {
     title: "Generated tokens",
     value: (store) => [rate(store.rate("generated")), "/s"],
-    note: (store, chart) => `up to ${short(chart.top)}/s · ${short(store.tick.totals?.generated ?? 0)} in all`,
+    note: (store, chart) => `at most ${rate(chart.peak)}/s · ${short(store.tick.totals?.generated ?? 0)} in all`,
     course: perSecond("generated"),
   },
   { title: "Time to first token", ...spread("first_token", "No request yet") },

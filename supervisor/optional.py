@@ -1,0 +1,74 @@
+"""The parts of a front that its configuration may leave out. What is left out is not imported."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpufc.config import Config
+from supervisor.access.ring import KeyRing
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.port import FleetListener
+from supervisor.http.edge.context import Services
+from supervisor.http.edge.server import FrontRunner
+from supervisor.roster.folder_watch import FolderWatch
+from supervisor.roster.roster import Roster
+
+if TYPE_CHECKING:
+    from supervisor.fabric.client import NetworkClient
+    from supervisor.plugins.plugins import Plugins
+    from supervisor.tracing.export import Tracer
+
+
+def folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
+    """What serves the files of `models_dir`; None without that folder."""
+    folder = config.fleet.models_dir
+    if folder is None:
+        return None
+    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
+
+
+def network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
+    """The client of the network that `server_addr` names."""
+    from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
+
+    return NetworkClient(config, services, http)
+
+
+def tracer(endpoint: str | None) -> "Tracer | None":
+    """What sends traces to the endpoint; None without one. Raises `ConfigError` without the
+    library."""
+    if endpoint is None:
+        return None
+    from supervisor.tracing.export import Tracer  # a front without traces does not load the library
+
+    return Tracer(endpoint)
+
+
+def key_ring(config: Config) -> KeyRing | None:
+    """The keys of `keys_file`; None without that file."""
+    keys_file = config.access.keys_file
+    return KeyRing(Path(keys_file)) if keys_file is not None else None
+
+
+def plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
+    """The configured plugins; None without any."""
+    if not config.plugins.plugins:
+        return None
+    from supervisor.plugins.plugins import Plugins
+
+    return Plugins(config, logs, dispatcher)
+
+
+def plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
+    """Dispatch behind the plugins that hear of workers."""
+    from supervisor.plugins.listener import PluggedListener
+
+    return PluggedListener(dispatcher, plugins)
+
+
+def forbid_connections() -> None:
+    """Offline mode, for this process and its loop."""
+    from supervisor import offline
+
+    offline.forbid(asyncio.get_running_loop())
