@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.service import Service
+from tests.service import Service, service
 
 pytestmark = pytest.mark.model
 
@@ -26,9 +27,11 @@ class Pet(BaseModel):
     legs: int
 
 
-@pytest.fixture
-def running(demo: Service) -> Service:
-    return demo
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("responses") / "run"
+    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+        yield started
 
 
 @pytest.fixture
