@@ -6,6 +6,7 @@ the kernel that escapes have used most. io_uring would open sockets past the fil
 
 import ctypes
 import errno
+import platform
 
 from engine_worker.confinement.landlock import NotConfined
 
@@ -14,9 +15,11 @@ _ALLOW = 0x7FFF0000
 _REFUSE = 0x00050000 | errno.EPERM
 _TSYNC = 4
 """`SCMP_FLTATR_CTL_TSYNC`: the filter holds for all threads."""
-_NOT_EQUAL = 1
+_ABSENT_CALL = 0x00050000 | errno.ENOSYS
+_NOT_EQUAL, _MASKED_EQUAL = 1, 7
 _AF_UNIX = 1
 _ABSENT = -1
+_FLAGS_OF_CLONE = 1 if platform.machine() == "s390x" else 0
 
 REFUSED = (
     *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
@@ -30,6 +33,12 @@ REFUSED = (
     *("settimeofday", "clock_settime", "clock_adjtime", "setdomainname"),
 )
 """Refused with EPERM, as a process without privileges is."""
+
+NAMESPACES = (
+    *(0x00020000, 0x02000000, 0x04000000, 0x08000000),
+    *(0x10000000, 0x20000000, 0x40000000),
+)
+"""`clone`'s flags for new ones: mounts, cgroups, names, IPC, users, processes, network."""
 
 
 class _Comparison(ctypes.Structure):
@@ -69,6 +78,14 @@ def refuse() -> None:
         number = library.seccomp_syscall_resolve_name(b"socket")
         other = _Comparison(0, _NOT_EQUAL, _AF_UNIX, 0)
         _done(library.seccomp_rule_add_array(made, _refusal(), number, 1, ctypes.byref(other)))
+        number = library.seccomp_syscall_resolve_name(b"clone")
+        for flag in NAMESPACES:
+            asks = _Comparison(_FLAGS_OF_CLONE, _MASKED_EQUAL, flag, flag)
+            _done(library.seccomp_rule_add_array(made, _refusal(), number, 1, ctypes.byref(asks)))
+        number = library.seccomp_syscall_resolve_name(b"clone3")
+        if number != _ABSENT:  # its flags lie in memory; the C library then uses `clone`
+            absent = ctypes.c_uint32(_ABSENT_CALL)
+            _done(library.seccomp_rule_add_array(made, absent, number, 0, None))
         _done(library.seccomp_load(made))
     finally:
         library.seccomp_release(made)

@@ -4,16 +4,22 @@ out, and prints what came of each attempt as a JSON object."""
 import ctypes
 import json
 import os
+import platform
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from engine_worker.confinement.confine import confine
+from engine_worker.confinement.syscalls import NAMESPACES
 from gpufc.config import Confinement, ModelConfig
 
 PTRACE_ATTACH = 16
+CLONE = {"x86_64": 56, "aarch64": 220}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,6 +33,15 @@ def read_by_child(path: str) -> None:
     done = subprocess.run(["cat", path], capture_output=True)
     if b"Permission denied" in done.stderr:
         raise PermissionError(path)
+
+
+def child_with(flag: int) -> None:
+    """A child in a namespace of its own, as `fork` would make it."""
+    pid = _libc.syscall(CLONE[platform.machine()], flag | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os._exit(0)
+    call(pid)
+    os.waitpid(pid, 0)
 
 
 def link_out(secret: str) -> str:
@@ -51,6 +66,7 @@ def attempts(model: str, secret: str, pid: int) -> dict[str, Callable[[], object
         "another process's memory": lambda: open(f"/proc/{pid}/mem", "rb").read(1),
         "ptrace": lambda: call(_libc.ptrace(PTRACE_ATTACH, pid, None, None)),
         "a namespace": lambda: call(_libc.unshare(0x10000000)),
+        **{f"a child in namespace {flag:#x}": partial(child_with, flag) for flag in NAMESPACES},
         "the keys file from a child": lambda: read_by_child(secret),
     }
 
@@ -66,6 +82,7 @@ NEEDED: dict[str, Callable[[str], object]] = {
     "a module of others": lambda _: __import__("jinja2.sandbox"),
     "numpy": lambda _: __import__("numpy"),
     "anonymous memory": lambda _: os.memfd_create("x"),
+    "a thread": lambda _: threading.Thread(target=os.getpid).start(),
     "a child with libraries": lambda _: subprocess.run(
         [sys.executable, "-c", "import jinja2"], check=True
     ),
