@@ -21,7 +21,7 @@ from typing import Any, get_args
 import msgspec
 from msgspec import Struct, inspect
 
-from gpufc.config import DEFAULT_MODEL, Config, ModelConfig
+from gpufc.config import DEFAULT_MODEL, Config, ModelConfig, PluginConfig
 from gpufc.config.marks import Reload
 from gpufc.errors import ConfigError
 
@@ -124,10 +124,17 @@ def row(value: Value) -> dict[str, Any]:
     is_hidden = value.key.is_secret and value.value is not None
     return {
         "key": value.key.name,
-        "value": HIDDEN if is_hidden else msgspec.to_builtins(value.value),
+        "value": HIDDEN if is_hidden else msgspec.to_builtins(_shown(value.value)),
         "source": str(value.source),
         "model": value.model,
     }
+
+
+def _shown(value: Any) -> Any:
+    """A value without the options of plugins."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(one.hiding(HIDDEN) if isinstance(one, PluginConfig) else one for one in value)
 
 
 class Settings(Struct, frozen=True):

@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 
 class OnError(StrEnum):
@@ -21,6 +21,10 @@ class PluginConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     on_error: OnError = OnError.FAIL
     timeout_s: Annotated[float, Meta(gt=0.0, le=600.0)] = 1.0
     options: dict[str, Any] = {}
+
+    def hiding(self, shown: str) -> "PluginConfig":
+        """It with `shown` in place of its options' values, which may be secrets."""
+        return structs.replace(self, options=dict.fromkeys(self.options, shown))
 
     @property
     def shown(self) -> str:

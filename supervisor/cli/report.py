@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MOST_LOG_BYTES = 2 << 20
 """Of each log, its end."""
 
+PLUGIN_LOGS = "plugin-"
+"""Logs of what an operator's own code prints, which may be prompts. They stay here."""
+
 README = """\
 A report of gpufc, made by `gpufc-supervisor report` at {at}.
 
@@ -103,7 +106,7 @@ def _parts(folder: "RuntimeDir", config_file: str | None) -> Iterator[Part]:
     yield "metrics.txt", lambda: client.text("/metrics")
     yield "history.json", lambda: client.text("/history")
     for log in sorted(folder.logs.glob("*")) if folder.logs.is_dir() else ():
-        if log.is_file() and not log.is_symlink():
+        if log.is_file() and not log.is_symlink() and not log.name.startswith(PLUGIN_LOGS):
             yield f"logs/{log.name}", lambda log=log: clean(_end_of(log))  # type: ignore[misc]
     for record in sorted((folder.path / "crashes").glob("*.json")):
         yield f"crashes/{record.name}", lambda record=record: crash(record.read_text())  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """The process of one plugin: `python -m supervisor.plugins.host --fd N --use NAME`.
 
-It loads the plugin, answers the front's calls one after another, and ends with the front. What the
-plugin prints goes to its log.
+It reads the plugin's options as JSON, loads the plugin, and answers the front's calls one after
+another. It ends with the front. What the plugin prints goes to its log.
 """
 
 import argparse
@@ -50,7 +50,6 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--use", required=True)
-    parser.add_argument("--options", default="{}")
     parser.add_argument("--offline", action="store_true")
     given = parser.parse_args()
     prctl.end_with_parent()
@@ -62,7 +61,9 @@ def main() -> None:
 
         offline.forbid_here()
     sock = socket.socket(fileno=given.fd)
-    serve(sock, lambda: load(given.use, json.loads(given.options)))
+    options = read_frame(sock.recv, MOST_BYTES)
+    if options is not None:
+        serve(sock, lambda: load(given.use, json.loads(options)))
 
 
 def serve(sock: socket.socket, make: Callable[[], object]) -> None:
@@ -128,11 +129,12 @@ def load(use: str, options: dict[str, Any]) -> object:
 def _find(use: str) -> object:
     place, _, attribute = use.partition(":")
     if place.endswith(".py"):
+        sys.path.append(os.getcwd())
         module = _of_file(Path(place))
     elif named := entry_points(group=GROUP, name=use):
         return next(iter(named)).load()
     else:
-        sys.path.insert(0, os.getcwd())
+        sys.path.append(os.getcwd())  # last: no file there stands for a library
         module = importlib.import_module(place)
     return getattr(module, attribute) if attribute else module
 

@@ -28,7 +28,7 @@ from supervisor.plugins import messages as m
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "supervisor.plugins.host")
+COMMAND = (sys.executable, "-P", "-m", "supervisor.plugins.host")
 
 LOAD_S = 30.0
 """For the interpreter and the plugin's imports."""
@@ -173,6 +173,7 @@ class PluginProcess:
             loop = asyncio.get_running_loop()
             _, link = await loop.create_unix_connection(lambda: _Link(self._heard), sock=ours)
             self._link = link
+            self._send_options(link)
             async with asyncio.timeout(LOAD_S):
                 await asyncio.wait(
                     (asyncio.ensure_future(self._ready.wait()), link.ended),
@@ -197,13 +198,12 @@ class PluginProcess:
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
         log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        options = json.dumps(self.config.options)
         try:
             popen = subprocess.Popen(
                 [
                     *COMMAND,
                     *("--fd", str(theirs.fileno()), "--parent", str(os.getpid())),
-                    *("--use", self.config.use, "--options", options),
+                    *("--use", self.config.use),
                     *(("--offline",) if self._offline else ()),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -220,6 +220,10 @@ class PluginProcess:
             theirs.close()
             os.close(log)
         return popen, ours
+
+    def _send_options(self, link: "_Link") -> None:
+        """Not as arguments, which every user of the machine can read: they may be secrets."""
+        link.write(json.dumps(self.config.options).encode())
 
     # answers
 

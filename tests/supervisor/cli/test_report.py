@@ -41,13 +41,14 @@ def test_without_a_front_the_report_has_the_logs_and_says_what_is_missing(tmp_pa
     logs = tmp_path / "run/logs"
     logs.mkdir(parents=True)
     (logs / "front.log").write_text(f"a line\nrequest_prompt request=r1 prompts=sesame\n{KEY}\n")
+    (logs / "plugin-audit.log").write_text("a plugin prints prompts")
     (logs / "secret.log").symlink_to("/etc/passwd")
     crashes = tmp_path / "run/crashes"
     crashes.mkdir()
     (crashes / "1-default-0-1.json").write_text('{"reason": "killed"}')
     files, said = archived(tmp_path)
     assert files["logs/front.log"] == "a line\n(secret)\n"
-    assert "logs/secret.log" not in files
+    assert not {"logs/secret.log", "logs/plugin-audit.log"} & files.keys()
     assert json.loads(files["crashes/1-default-0-1.json"]) == {"reason": "killed"}
     assert json.loads(files["versions.json"])["gpufc"]
     assert "# the configuration that `start` would have" in files["config.toml"]
@@ -58,7 +59,8 @@ def test_without_a_front_the_report_has_the_logs_and_says_what_is_missing(tmp_pa
 
 def test_a_configured_secret_is_hidden(tmp_path: Path) -> None:
     config = tmp_path / "gpufc.toml"
-    config.write_text('client_id = "sesame"\n')
+    options = 'plugins = [{ use = "audit", options = { token = "sesame" } }]'
+    config.write_text(f'client_id = "sesame"\n{options}\n')
     files, _ = archived(tmp_path, "--config", str(config))
-    assert "(hidden)" in files["config.toml"]
+    assert files["config.toml"].count("(hidden)") == 2
     assert "sesame" not in "".join(files.values())

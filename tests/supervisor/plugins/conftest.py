@@ -1,6 +1,7 @@
 """Plugins behind a front over a fake fleet. They run in threads; a few tests take processes."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpufc.config import AdmissionConfig, Config, OnError, PluginConfig, PluginsConfig
+from gpufc.framing import read_frame
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.plugins import host
 from supervisor.plugins import plugins as module
@@ -32,10 +34,11 @@ class ThreadPlugin(PluginProcess):
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
-        use, options = self.config.use, self.config.options
+        use = self.config.use
 
         def run() -> None:
             with theirs, contextlib.suppress(OSError):
+                options = json.loads(read_frame(theirs.recv, 1 << 20) or b"{}")
                 host.serve(theirs, lambda: host.load(use, options))
 
         thread = threading.Thread(target=run, daemon=True)
