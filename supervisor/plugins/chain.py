@@ -63,7 +63,9 @@ class Chain:
                     scopes = frozenset(map(Scope, found.scopes))
                 except ValueError:
                     raise failed(plugin) from None
-                return Principal(found.name, scopes, cache_scope=found.name, models=found.models)
+                # a client may have chosen the name: it opens no key's or group's cache
+                scope = f"plugin {found.name}"
+                return Principal(found.name, scopes, cache_scope=scope, models=found.models)
         return None
 
     async def before_admission(self, request: GenerationRequest, who: str) -> GenerationRequest:

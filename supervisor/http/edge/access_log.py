@@ -9,6 +9,7 @@ from aiohttp import web
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, SERVICES, STREAM, Tracer
+from supervisor.http.edge.entry import CLIENT_ADDRESS
 from supervisor.tracing.spans import Answer
 
 logger = logging.getLogger("access")
@@ -45,7 +46,7 @@ def answered(request: web.Request, status: int, began: float) -> None:
     logger.log(
         level,
         _ANSWERED if stream is None else f"{_ANSWERED} {_GENERATED}",
-        *(request[REQUEST_ID], request.remote or "-", name),
+        *(request[REQUEST_ID], request.get(CLIENT_ADDRESS) or request.remote or "-", name),
         *(f"{request.method} {request.rel_url.raw_path}", status, time.monotonic() - began),
         *(() if stream is None else _generation(stream)),
     )

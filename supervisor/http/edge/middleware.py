@@ -137,7 +137,7 @@ def access(
         # a connection may bring its principal; its requests' headers mean nothing here then
         known: Principal | None = getattr(request.protocol, "principal", None)
         if known is None and identify is not None:
-            known = await identify(request.headers, request.remote or "")
+            known = await identify(request.headers, request[CLIENT_ADDRESS])
         principal = known or authenticator.identify(request)
         if not principal.may(scope):
             raise _refusal(principal, scope, authenticator.remedy)

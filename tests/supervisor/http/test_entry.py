@@ -1,12 +1,14 @@
 """Hosts, addresses and origins over HTTP, on every route before its access."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gpufc.config import AccessConfig, Config
+from supervisor.http.edge.context import Hooks
 from supervisor.http.routes import ROUTES
 from tests.supervisor.http.conftest import Answer, Service
 
@@ -97,3 +99,29 @@ async def test_a_streams_headers_tell_the_origin_too() -> None:
         )
         assert answer.events
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+class Doorman:
+    """Hooks that note the address which they are asked about."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+
+    async def identify(self, _headers: Mapping[str, str], address: str) -> None:
+        self.addresses.append(address)
+
+
+async def test_a_plugin_and_the_access_log_get_the_clients_address_behind_a_proxy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    doorman = Doorman()
+    access = AccessConfig(trusted_proxies=("127.0.0.0/8",))
+    service = Service(Config(access=access), hooks=lambda _: cast(Hooks, doorman))
+    caplog.set_level(logging.DEBUG, "access")
+    await service.start()
+    try:
+        await ask(service, "GET", "/v1/models", {"X-Forwarded-For": "10.1.1.1"})
+    finally:
+        await service.stop()
+    assert doorman.addresses == ["10.1.1.1"]
+    assert "client=10.1.1.1 " in caplog.text

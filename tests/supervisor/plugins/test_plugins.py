@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gpufc.config import OnError, PluginConfig
 from gpufc.errors import ConfigError
 from gpufc.ids import WorkerName
 from supervisor.plugins.listener import PluggedListener
+from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
 from tests.supervisor.dispatch.fakes import text_of, until
 from tests.supervisor.plugins.conftest import SAMPLES, Plugged, plugged, sample
@@ -218,3 +220,23 @@ def test_two_plugins_of_one_name_are_a_mistake(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="more than once"):
         asyncio.run(make())
+
+
+async def test_a_plugins_principal_reads_no_other_caches(tmp_path: Path) -> None:
+    """A client may have chosen its name."""
+    async with plugged(tmp_path, sample("faulty", fault="none")) as front:
+        found = await front.plugins.identify({"x-user": "group team"}, "")
+        assert found is not None
+        assert (found.name, found.cache_scope) == ("group team", "plugin group team")
+
+
+def test_a_plugins_options_are_not_among_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user of the machine can read arguments."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command))
+    _, ours = PluginProcess(sample("audit", token="sesame"), tmp_path)._spawn()
+    ours.close()
+    assert seen
+    assert "sesame" not in str(seen)
