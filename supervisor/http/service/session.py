@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from gpufc.errors import AuthenticationFailed, PermissionDenied, RequestError
+from gpufc.errors import AuthenticationFailed, InvalidRequest, PermissionDenied, RequestError
 from supervisor.access.origin import is_own
 from supervisor.access.sessions import Session
 from supervisor.dispatch.request import Principal, Scope
@@ -20,6 +20,7 @@ from supervisor.http.edge.sign_in import Opened, SignIn, drop_cookie, set_cookie
 
 FORM = "application/x-www-form-urlencoded"
 HOME = "/"
+MOST_FIELDS = 8
 PAGES = frozenset({HOME, "/docs"})
 """Where a browser may be led after signing in."""
 
@@ -70,7 +71,7 @@ async def sign_in(request: web.Request) -> web.Response:
         answer = json_response(_described(opened.principal, port.sessions.read(opened.text)))
         set_cookie(request, answer, opened.text)
         return answer
-    fields = parse_qs((await read_form(request)).decode(errors="replace"), max_num_fields=8)
+    fields = _fields((await read_form(request)).decode(errors="replace"))
     page = (fields.get("next") or [HOME])[-1]
     try:
         _, opened = _opened(request, (fields.get("key") or [""])[-1])
@@ -123,6 +124,13 @@ def form(error: RequestError, page: str) -> web.Response:
     if error.status == AuthenticationFailed.status:
         headers["WWW-Authenticate"] = "Bearer"
     return web.Response(text=text, status=error.status, content_type="text/html", headers=headers)
+
+
+def _fields(body: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(body, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise InvalidRequest(f"A form has at most {MOST_FIELDS} fields") from None
 
 
 def _opened(request: web.Request, text: str) -> tuple[SignIn, Opened]:

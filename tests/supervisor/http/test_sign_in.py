@@ -102,6 +102,8 @@ async def test_a_wrong_key_and_one_without_the_scope_are_refused_with_the_form(
             assert "<b>" not in refused.body.decode()
         large = await browser.sign_in("x" * 20_000)
         assert large.status == 413
+        many = await browser.sign_in("reader", **{f"field{n}": "x" for n in range(9)})
+        assert (many.status, many.error["code"]) == (400, "invalid_value")
 
 
 async def test_a_script_signs_in_and_out_with_json(tmp_path: Path) -> None:
