@@ -83,6 +83,8 @@ class Feed:
     def __init__(self, front: Services) -> None:
         self.history: deque[Point] = deque(maxlen=KEEP_POINTS)
         self.ended: deque[RequestRow] = deque(maxlen=MOST_ENDED)
+        self.n_asked = 0
+        """Streams that are being answered. Some have no viewer yet."""
         self._front = front
         self._open: dict[RequestId, OpenRequest] = {}
         self._channels = {name: Channel() for name in ("tick", "deaths", "limits")}

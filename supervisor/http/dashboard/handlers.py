@@ -19,6 +19,8 @@ from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS, EventStrea
 FEED = web.AppKey("feed", Feed)
 
 MOST_VIEWERS = 64
+"""Administrators get in beyond it: others must not keep them out."""
+
 LIFE_S = 600.0
 """A stream ends after this time. The page asks again, and its key is looked at again."""
 
@@ -88,8 +90,16 @@ def _file(
 async def get_events(request: web.Request) -> web.StreamResponse:
     """`GET /dashboard/events`: the dashboard's data, once a second, as server-sent events."""
     feed = request.app[FEED]
-    if feed.n_viewers >= MOST_VIEWERS:
+    if feed.n_asked >= MOST_VIEWERS and not request[PRINCIPAL].may(Scope.ADMIN):
         raise Overloaded("Too many dashboards are open", retry_after_s=10.0)
+    feed.n_asked += 1
+    try:
+        return await _sent(request, feed)
+    finally:
+        feed.n_asked -= 1
+
+
+async def _sent(request: web.Request, feed: Feed) -> web.StreamResponse:
     found = await asyncio.to_thread(assets)
     response = EventStream(headers={"Content-Type": SERVER_SENT_EVENTS, **HEADERS})
     await response.prepare(request)

@@ -252,6 +252,30 @@ async def test_no_more_viewers_than_there_may_be(
     assert answer.headers["Retry-After"]
 
 
+async def test_viewers_who_ask_at_once_are_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MOST_VIEWERS", 2)
+    async with contextlib.AsyncExitStack() as open_until_the_end:
+        asked = (service.http.get("/dashboard/events") for _ in range(8))
+        entered = map(open_until_the_end.enter_async_context, asked)
+        found = await asyncio.gather(*entered)
+        assert sorted(response.status for response in found) == [200] * 2 + [503] * 6
+    await until(lambda: feed_of(service).n_asked == 0)
+
+
+async def test_readers_do_not_keep_an_administrator_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MOST_VIEWERS", 0)
+    keys = key("reader", scopes=(Scope.READ,)), key("admin", scopes=(Scope.ADMIN,))
+    async with guarded(tmp_path, *keys) as made, viewer(made, "admin") as events:
+        await events.next("tick")
+        headers = {"Authorization": "Bearer reader"}
+        async with made.http.get("/dashboard/events", headers=headers) as refused:
+            assert refused.status == 503
+
+
 @contextlib.asynccontextmanager
 async def guarded(folder: Path, *keys: Key) -> AsyncIterator[Service]:
     """A front with keys and a runtime folder. The text of a key is its name."""
