@@ -24,7 +24,8 @@ TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - a variable's name
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
-    help=f"file of mode 600 with the hub's token [default: the variable {TOKEN_VARIABLE}]",
+    help="file of mode 600 with the server's token [default: for the hub, the variable"
+    f" {TOKEN_VARIABLE}]",
 )
 @config_option
 @setting_options(["models_dir", "hub", "offline"])
@@ -47,11 +48,14 @@ def command(
     from supervisor.cli.terminal import Progress, amount
     from supervisor.downloads.pull import files_of, private_token, pull
     from supervisor.downloads.transfer import session
+    from supervisor.downloads.wanted import is_of_hub
 
     config = resolve(flags, config_file).config
     if config.server.offline:
         raise ConfigError("offline is set: nothing is downloaded")
-    token = private_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE)
+    token = private_token(token_file) if token_file else None
+    if token is None and is_of_hub(model, config.downloads.hub):
+        token = os.environ.get(TOKEN_VARIABLE)
     shown: dict[str, Progress] = {}
 
     def told(file: "WantedFile", moved: "Moved") -> None:

@@ -62,13 +62,22 @@ async def _of_repo(http: aiohttp.ClientSession, ref: RepoRef, hub: str) -> list[
             if response.status != 200:
                 hint = "; a token may be needed" if response.status in {401, 403, 404} else ""
                 raise DownloadFailed(f"{url}: {response.status} {response.reason}{hint}")
-            body = await response.content.read(MOST_LISTING_BYTES)
+            body = await _whole(response)
     except (aiohttp.ClientError, TimeoutError) as err:
         raise DownloadFailed(f"{hub} cannot be reached: {err or type(err).__name__}") from err
     try:
         return chosen(listed(msgspec.json.decode(body)), ref, hub)
     except msgspec.DecodeError as err:
         raise DownloadFailed(f"{url} answers with something else than a list of files") from err
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MOST_LISTING_BYTES:
+            raise DownloadFailed(f"{response.url} is larger than {MOST_LISTING_BYTES} bytes")
+    return bytes(body)
 
 
 def private_token(path: Path) -> str:

@@ -130,7 +130,10 @@ class Transfer:
         file = os.fdopen(os.open(self._part, flags, 0o600), "r+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(self._part))
         except OSError:
+            is_ours = False
+        if not is_ours:  # or it has got its name meanwhile, and a worker may read it
             file.close()
             raise DownloadFailed(f"another process is downloading {self.path}") from None
         return file
@@ -155,9 +158,9 @@ class Transfer:
 
     def _write_note(self) -> None:
         wanted = self._wanted
-        self._note.write_text(
-            json.dumps({"url": wanted.url, "sha256": wanted.sha256, "tag": self._tag})
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self._note, flags, 0o600), "w") as file:
+            json.dump({"url": wanted.url, "sha256": wanted.sha256, "tag": self._tag}, file)
 
     def _begin_again(self, file: IO[bytes]) -> None:
         file.seek(0)
@@ -236,14 +239,19 @@ class Transfer:
             raise DownloadFailed(f"{wanted.url} has {total} bytes instead of {wanted.size}")
         self._total = wanted.size if total is None else total
         if self._total is not None:
-            free = shutil.disk_usage(self.path.parent).free
-            if self._total - self._done > free - SPARE_BYTES:
-                raise DownloadFailed(
-                    f"{self.path.parent} has {amount(free)} left, and {self._wanted.name} needs"
-                    f" {amount(self._total - self._done)} more"
-                )
+            self._require_space(self._total - self._done)
+
+    def _require_space(self, n_bytes: int) -> None:
+        free = shutil.disk_usage(self.path.parent).free
+        if n_bytes > free - SPARE_BYTES:
+            raise DownloadFailed(
+                f"{self.path.parent} has {amount(free)} left, and {self._wanted.name} needs"
+                f" {amount(n_bytes)} more"
+            )
 
     def _take(self, file: IO[bytes], piece: bytes) -> None:
+        if self._total is None:  # a server that does not end must not fill the disk
+            self._require_space(len(piece))
         file.write(piece)
         self._hash.update(piece)
         self._done += len(piece)

@@ -59,6 +59,14 @@ def reference(text: str) -> WantedFile | RepoRef:
     return RepoRef(found[1], found[2] or "main", found[3])
 
 
+def is_of_hub(text: str, hub: str) -> bool:
+    """Whether a reference leads to the hub, whose token it may get, and to no other server."""
+    if "://" not in text:
+        return True
+    asked, ours = urlsplit(text), urlsplit(hub)
+    return (asked.scheme, asked.netloc) == (ours.scheme, ours.netloc)
+
+
 def base_name(path: str) -> str:
     """The safe last part of a path that a server or a person gives. Raises `ConfigError`.
 
@@ -92,7 +100,9 @@ def listed(document: object) -> list[RepoFile]:
         if not isinstance(row, dict) or row.get("type") != "file":
             continue
         path, size, lfs = row.get("path"), row.get("size"), row.get("lfs") or {}
-        if isinstance(path, str) and isinstance(size, int) and path.lower().endswith(SUFFIX):
+        if not isinstance(path, str) or not path.isprintable():  # it is shown on a terminal
+            continue
+        if isinstance(size, int) and path.lower().endswith(SUFFIX):
             oid = lfs.get("oid") if isinstance(lfs, dict) else None
             match = _SHA256.fullmatch(oid) if isinstance(oid, str) else None
             found.append(RepoFile(path, size, match[1].lower() if match else None))

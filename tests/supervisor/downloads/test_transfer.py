@@ -1,10 +1,11 @@
 """A transfer survives cuts, and lets nothing wrong get the file's name."""
 
 import asyncio
+import fcntl
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from msgspec import structs
@@ -194,3 +195,50 @@ async def test_a_repository_is_listed_and_its_file_checked(server: Hub, tmp_path
         (path,) = await pull(http, files, tmp_path, lambda _file, _moved: None)
     assert (path.name, path.read_bytes()) == ("model-Q4_K_M.gguf", CONTENT)
     assert server.asked[-1][0] == "/owner/repo/resolve/main/x/model-Q4_K_M.gguf"
+
+
+async def test_a_long_listing_is_read_to_its_end(server: Hub, tmp_path: Path) -> None:
+    server.listing = [{"type": "file", "path": f"m{n}-Q8_0.gguf", "size": 9} for n in range(9000)]
+    async with session() as http:
+        (file,) = await files_of(http, "o/r:m8999", server.url, None, None)
+    assert file.name == "m8999-Q8_0.gguf"
+
+
+async def test_a_file_of_unknown_size_leaves_the_disk_its_space(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with session() as http:
+        file = Transfer(http, wanted(server, size=None), tmp_path)
+        with file._opened() as part:
+            file._take(part, b"x")
+            monkeypatch.setattr(transfer, "SPARE_BYTES", 1 << 60)
+            with pytest.raises(DownloadFailed, match="needs"):
+                file._take(part, b"x")
+
+
+async def test_a_part_that_has_got_its_name_is_not_written_to(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process ends its transfer between our opening of the part and our lock."""
+    part = tmp_path / "m.gguf.part"
+    part.write_bytes(CONTENT)
+    real = fcntl.flock
+
+    def late(file: IO[bytes], operation: int) -> None:
+        part.replace(tmp_path / "m.gguf")
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    async with session() as http:
+        with pytest.raises(DownloadFailed, match="another process"):
+            await Transfer(http, wanted(server, size=None, sha256=None), tmp_path).run()
+    assert (tmp_path / "m.gguf").read_bytes() == CONTENT
+
+
+async def test_a_note_is_not_written_through_a_link(server: Hub, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("kept")
+    (tmp_path / "m.gguf.part.json").symlink_to(other)
+    with pytest.raises(DownloadFailed, match="cannot be written"):
+        await fetched(server, tmp_path, wanted(server))
+    assert other.read_text() == "kept"

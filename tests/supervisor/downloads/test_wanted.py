@@ -11,6 +11,7 @@ from supervisor.downloads.wanted import (
     base_name,
     chosen,
     digest,
+    is_of_hub,
     listed,
     reference,
 )
@@ -94,3 +95,14 @@ def test_a_checksum_may_name_its_kind() -> None:
     assert digest("sha256:" + "A" * 64) == "a" * 64
     with pytest.raises(ConfigError):
         digest("abc")
+
+
+def test_a_name_that_would_change_the_terminal_is_not_listed() -> None:
+    assert listed([{"type": "file", "path": "\x1b[2J.gguf", "size": 1}]) == []
+
+
+def test_the_hubs_token_is_for_the_hub_alone() -> None:
+    for text in ("o/r", f"{HUB}/o/r/resolve/main/m.gguf"):
+        assert is_of_hub(text, HUB)
+    for host in ("https://evil.example", f"{HUB}.evil.example", "http://huggingface.co"):
+        assert not is_of_hub(f"{host}/m.gguf", HUB)
