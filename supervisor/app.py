@@ -148,8 +148,7 @@ class Front:
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
         app = create_web_app(self._services, authenticator)
-        tls = self._certificate.context if self._certificate else None
-        self.http = FrontRunner(app, config.limits, tls)
+        self.http = FrontRunner(app, config.limits, self._certificate)
         if config.fabric.server_addr is not None and not config.server.offline:
             self._network = optional.network_client(config, self._services, self.http)
         self._upkeep: list[asyncio.Task[None]] = []

@@ -5,9 +5,9 @@ import asyncio
 import errno
 import logging
 import socket
-import ssl
 
 from supervisor.http.edge.connection import PATIENCE_S, BoundedHandler, BoundedServer
+from supervisor.http.edge.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class TlsListener:
     the server's shutdown ends them."""
 
     def __init__(
-        self, sock: socket.socket, server: BoundedServer, tls: ssl.SSLContext, shutdown_s: float
+        self, sock: socket.socket, server: BoundedServer, tls: Certificate, shutdown_s: float
     ) -> None:
         self._sock = sock
         self._server = server
@@ -93,7 +93,7 @@ class TlsListener:
             await self._loop.connect_accepted_socket(
                 handler,
                 client,
-                ssl=self._tls,
+                ssl=self._tls.context,
                 ssl_handshake_timeout=self._server.limits.header_timeout_s,
                 ssl_shutdown_timeout=self._shutdown_s,
             )

@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from supervisor.access import exposure
 from supervisor.addresses import listening, lookup
 from supervisor.http.edge.connection import BoundedHandler, BoundedServer
 from supervisor.http.edge.handshakes import TlsListener
+from supervisor.http.edge.tls import Certificate
 from supervisor.systemd import activated_sockets
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class FrontRunner(web.AppRunner):
     each of its own after the next answer."""
 
     def __init__(
-        self, app: web.Application, limits: LimitsConfig, tls: ssl.SSLContext | None = None
+        self, app: web.Application, limits: LimitsConfig, tls: Certificate | None = None
     ) -> None:
         """With `tls`, connections are encrypted by it."""
         super().__init__(
@@ -112,22 +112,21 @@ class BoundedSite(web.SockSite):
     """A listening socket. Over TLS, a handshake has as much time as a header, and a client that
     does not answer the end of a connection delays it no longer than without TLS."""
 
-    __slots__ = ()
+    __slots__ = ("_tls",)
 
-    def __init__(
-        self, runner: web.AppRunner, sock: socket.socket, tls: ssl.SSLContext | None
-    ) -> None:
-        super().__init__(runner, sock, ssl_context=tls, backlog=BACKLOG)
+    def __init__(self, runner: web.AppRunner, sock: socket.socket, tls: Certificate | None) -> None:
+        super().__init__(runner, sock, ssl_context=tls and tls.context, backlog=BACKLOG)
+        self._tls = tls
 
     async def start(self) -> None:
-        if self._ssl_context is None:
+        if self._tls is None:
             await super().start()
             return
         await super(web.SockSite, self).start()
         server = self._runner.server
         if not isinstance(server, BoundedServer):
             raise RuntimeError("the runner has not been set up")
-        listener = TlsListener(self._sock, server, self._ssl_context, LINGER_S)
+        listener = TlsListener(self._sock, server, self._tls, LINGER_S)
         self._server = listener  # type: ignore[assignment]  # it is only closed
 
 

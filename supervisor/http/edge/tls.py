@@ -18,11 +18,11 @@ Stamp = tuple[tuple[int, int] | None, ...]
 
 
 class Certificate:
-    """The certificate in force. `context` is of new connections; it stays the same object.
+    """The certificate in force. `context` is of new connections; each renewal makes another one.
 
     Only new connections see a renewed certificate, so a renewal ends no stream. A renewal that
-    cannot be read changes nothing. A client CA that is taken out of its file is trusted until the
-    front is replaced: OpenSSL adds certificates to a context and removes none.
+    cannot be read changes nothing. A client CA that is taken out of its file is trusted no more:
+    OpenSSL adds certificates to a context and removes none, and a context resumes its own sessions.
     """
 
     def __init__(self, access: AccessConfig) -> None:
@@ -53,14 +53,10 @@ class Certificate:
         return self._look() != self._stamp
 
     def renew(self) -> bool:
-        """Use the files as they are now for new connections. False if they make no certificate.
-
-        Runs in the thread that accepts connections: OpenSSL's contexts are not locked.
-        """
+        """Use the files as they are now for new connections. False if they make no certificate."""
         self._stamp = self._look()
         try:
-            _context(self._access)  # a certificate and another one's key would harm the one in use
-            _load(self.context, self._access)
+            self.context = _context(self._access)
         except ConfigError as err:
             logger.error("certificate_not_renewed: %s; the one before stays in force", err)
             return False

@@ -55,7 +55,7 @@ class Encrypted:
     def __init__(self, access: AccessConfig, limits: LimitsConfig) -> None:
         self.certificate = Certificate(access)
         self.service = Service(Config(limits=limits))
-        self.runner = FrontRunner(self.service.app, limits, self.certificate.context)
+        self.runner = FrontRunner(self.service.app, limits, self.certificate)
         self.worker: FakeWorker
         self.address: tuple[str, int]
 
@@ -189,6 +189,21 @@ async def test_clients_need_a_certificate_of_the_named_authority(tmp_path: Path)
         for context in (unknown, none):
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await front.handshake(context)
+
+
+async def test_an_authority_that_is_taken_out_is_trusted_no_more(tmp_path: Path) -> None:
+    server, client, other = (made(tmp_path / name) for name in ("server", "client", "other"))
+    authorities = tmp_path / "authorities.pem"
+    shutil.copy(client.tls_cert or "", authorities)
+    access = msgspec.structs.replace(server, tls_client_ca=str(authorities))
+    async with encrypted(access) as front:
+        known = trusting(server)
+        known.load_cert_chain(client.tls_cert or "", client.tls_key)
+        assert await front.handshake(known)
+        shutil.copy(other.tls_cert or "", authorities)
+        assert front.certificate.renew()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await front.handshake(known)
 
 
 async def test_a_handshake_has_as_much_time_as_a_header(tmp_path: Path) -> None:
