@@ -331,6 +331,11 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def _has_tables(raw: Any) -> bool:
+    """Whether it is a list with tables, such as plugins', whose options may be secrets."""
+    return isinstance(raw, list) and any(isinstance(one, dict) for one in raw)
+
+
 def _checked(given: _Given, model: str | None) -> Value:
     key, raw, source = given.key, given.raw, given.source
     kind = _kind(key.type)
@@ -344,7 +349,7 @@ def _checked(given: _Given, model: str | None) -> Value:
         value = msgspec.convert(raw, key.type, strict=source.origin is Origin.FILE)
     except msgspec.ValidationError as err:
         reason = _wrong_entry(kind, raw) or _wanted(key) or _lowered(err)
-        shown = HIDDEN if key.is_secret else repr(raw)
+        shown = HIDDEN if key.is_secret or _has_tables(raw) else repr(raw)
         raise ConfigError(f"bad value {shown} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
         raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")

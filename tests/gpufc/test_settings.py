@@ -302,6 +302,10 @@ def test_each_models_value_knows_its_table(models: Path) -> None:
     [
         ("[models.a]\nport = 1", ["port", "[models.a]", "before all tables"]),
         ("[models.a]\nn_ctxx = 1", ["unknown key n_ctxx", "[models.a]", "did you mean n_ctx?"]),
+        (
+            "plugins = [{ use = 'a', options = { t = 'sesame' }, x = 1 }]",
+            ["bad value (hidden) for plugins"],
+        ),
         ("[models.a]\nn_ctx = 'x'", ["bad value 'x' for n_ctx", "[models.a]"]),
         ("[models.a]\nmodel = 'b'", ["[models.a]", "write [models.b]"]),
         ("[models.a.b]\nn_ctx = 100", ["unknown key b", "[models.a]"]),
