@@ -31,6 +31,9 @@ MOST_KEPT = 64 * 1024
 MOST_GROWTH, SPARE_CHARS = 8, 16 * 1024
 """A text that a plugin makes longer than this factor, and these characters, is a flood."""
 
+BY_PLUGIN = "#plugin"
+"""Ends the name of a principal that a plugin names, as a key's digest ends that of a key's."""
+
 UNCHANGED = object()
 """No result, because the plugin returned None, or failed and the request goes on."""
 
@@ -63,9 +66,9 @@ class Chain:
                     scopes = frozenset(map(Scope, found.scopes))
                 except ValueError:
                     raise failed(plugin) from None
-                # a client may have chosen the name: it opens no key's or group's cache
-                scope = f"plugin {found.name}"
-                return Principal(found.name, scopes, cache_scope=scope, models=found.models)
+                # a client may have chosen the name: it opens nothing of a key, a group or others
+                name, scope = f"{found.name}{BY_PLUGIN}", f"plugin {found.name}"
+                return Principal(name, scopes, cache_scope=scope, models=found.models)
         return None
 
     async def before_admission(self, request: GenerationRequest, who: str) -> GenerationRequest:

@@ -39,7 +39,8 @@ class FilteredRequest:
         self._dispatcher = dispatcher
         self._request = request
         self._principal = principal
-        self._info = info_of(request, principal.name)
+        self._who = principal.name.partition("#")[0]
+        self._info = info_of(request, self._who)
         self._inner: ResponseStream | None = None
         self._is_attended = True
         self._news: dict[int, None] = {}
@@ -103,7 +104,7 @@ class FilteredRequest:
     async def _submitted(self) -> ResponseStream:
         """The stream of the request as the plugins want it."""
         chain, dispatcher = self._chain, self._dispatcher
-        request = await chain.before_admission(self._request, self._principal.name)
+        request = await chain.before_admission(self._request, self._who)
         request = await chain.on_prompt(dispatcher, request, self._info)
         request = await chain.on_route(dispatcher, request, self._info)
         inner = self._inner = dispatcher.submit(request, self._principal)

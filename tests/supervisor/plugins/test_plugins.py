@@ -222,12 +222,12 @@ def test_two_plugins_of_one_name_are_a_mistake(tmp_path: Path) -> None:
         asyncio.run(make())
 
 
-async def test_a_plugins_principal_reads_no_other_caches(tmp_path: Path) -> None:
+async def test_a_plugins_principal_reads_nothing_of_others(tmp_path: Path) -> None:
     """A client may have chosen its name."""
     async with plugged(tmp_path, sample("faulty", fault="none")) as front:
         found = await front.plugins.identify({"x-user": "group team"}, "")
         assert found is not None
-        assert (found.name, found.cache_scope) == ("group team", "plugin group team")
+        assert (found.name, found.cache_scope) == ("group team#plugin", "plugin group team")
 
 
 def test_a_plugins_options_are_not_among_its_arguments(
