@@ -115,7 +115,8 @@ class BoundedSite(web.SockSite):
     __slots__ = ("_tls",)
 
     def __init__(self, runner: web.AppRunner, sock: socket.socket, tls: Certificate | None) -> None:
-        super().__init__(runner, sock, ssl_context=tls and tls.context, backlog=BACKLOG)
+        context = None if tls is None else tls.context
+        super().__init__(runner, sock, ssl_context=context, backlog=BACKLOG)
         self._tls = tls
 
     async def start(self) -> None:
