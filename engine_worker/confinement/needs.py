@@ -60,9 +60,14 @@ def rules(
 
     `loaded` are the files that are mapped already: drivers' libraries load others beside them.
     """
+    loaded = list(loaded)
     found = {*_programs(loaded), *_variables(environ)}
     if model is not None:
-        found |= {*_devices(), *_caches(environ), *map(_readable, model_files(model))}
+        found |= {*_devices(), *map(_readable, model_files(model))}
+        found |= set(_caches(environ)) if has_gpu() else set()
+        if has_gpu() or any("libiomp" in path or "libomp" in path for path in loaded):
+            # drivers share memory there, and some versions of these libraries end without it
+            found.add(Rule("/dev/shm", WRITE))  # noqa: S108
     home = Path(environ.get("HOME", "/")).resolve()
     return {rule for rule in found if rule.path in SYSTEM or not _holds(rule, home)}
 
@@ -80,11 +85,12 @@ def may_use_gpu(model: ModelConfig, loaded: Iterable[str], dev: Path = Path("/de
     """Whether llama.cpp is compiled for GPUs, one is here, and the model may be put on it."""
     names = [Path(path).name for path in loaded]
     compiled = any(f"ggml-{kind}" in name for name in names for kind in GPU_LIBRARIES)
-    return (
-        compiled
-        and model.n_gpu_layers > 0
-        and any(next(dev.glob(pattern), None) for pattern in _GPU_NODES)
-    )
+    return compiled and model.n_gpu_layers > 0 and has_gpu(dev)
+
+
+def has_gpu(dev: Path = Path("/dev")) -> bool:
+    """Whether a GPU's driver is here."""
+    return any(next(dev.glob(pattern), None) for pattern in _GPU_NODES)
 
 
 def model_files(model: ModelConfig) -> Iterator[str]:
@@ -128,10 +134,10 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Rule]:
 def _devices() -> Iterator[Rule]:
     for pattern in DEVICES:
         yield from (Rule(str(path), DEVICE) for path in Path("/dev").glob(pattern))
-    yield Rule("/dev/shm", WRITE)  # noqa: S108 - drivers share memory there
 
 
 def _caches(environ: Mapping[str, str]) -> Iterator[Rule]:
+    """What drivers of GPUs write. Other programs of the user use them, too."""
     yield from (Rule(environ[name], WRITE) for name in _CACHE_VARIABLES if environ.get(name))
     home = environ.get("HOME")
     if home:

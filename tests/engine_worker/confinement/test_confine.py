@@ -109,3 +109,16 @@ def test_no_rule_opens_the_home_folder_because_a_library_lies_in_it(tmp_path: Pa
 def test_a_process_without_a_model_has_no_devices() -> None:
     found = needs.rules(None, {"HOME": "/root"}, [])
     assert not {rule for rule in found if rule.path.startswith("/dev")}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_shared_memory_and_drivers_caches_are_for_gpus(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(needs, "has_gpu", lambda: there)
+    found = needs.rules(ModelConfig(model_path="/m/a.gguf"), {"HOME": "/root"}, [])
+    opened = {rule.path for rule in found}
+    assert {"/dev/shm", "/root/.nv"} & opened == ({"/dev/shm", "/root/.nv"} if there else set())
+    assert "/dev/null" in opened
+    openmp = needs.rules(ModelConfig(), {"HOME": "/root"}, ["/opt/x/libiomp5.so"])
+    assert "/dev/shm" in {rule.path for rule in openmp}  # noqa: S108
