@@ -77,6 +77,7 @@ def write(
     missing: list[str] = []
     n_files = 1
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(fd, 0o600)  # it may have been there before
     with (
         os.fdopen(fd, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,

@@ -121,4 +121,4 @@ def test_shared_memory_and_drivers_caches_are_for_gpus(
     assert {"/dev/shm", "/root/.nv"} & opened == ({"/dev/shm", "/root/.nv"} if there else set())
     assert "/dev/null" in opened
     openmp = needs.rules(ModelConfig(), {"HOME": "/root"}, ["/opt/x/libiomp5.so"])
-    assert "/dev/shm" in {rule.path for rule in openmp}  # noqa: S108
+    assert "/dev/shm" in {rule.path for rule in openmp}

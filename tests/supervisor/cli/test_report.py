@@ -15,6 +15,7 @@ KEY = "gpufc_" + "k" * 43
 
 def archived(tmp_path: Path, *args: str) -> tuple[dict[str, str], str]:
     path = tmp_path / "report.zip"
+    path.touch(mode=0o644)
     options = ["-o", str(path), "--runtime-dir", str(tmp_path / "run"), *args]
     result = CliRunner().invoke(command, options, catch_exceptions=False)
     assert result.exit_code == 0
