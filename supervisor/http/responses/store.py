@@ -14,6 +14,10 @@ from gpufc.errors import RequestTooLarge
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import Item
 
+MOST_PRINCIPALS = 1024
+"""A plugin may name principals as its clients wish: beyond it, the one that was used longest ago is
+forgotten."""
+
 ENTRY_BYTES = 1024
 """Roughly the memory of an entry without its JSON."""
 
@@ -125,12 +129,13 @@ class Memories:
 
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
-        self._of: dict[str, Memory] = {}
+        self._of: OrderedDict[str, Memory] = OrderedDict()
 
     def of(self, principal: str) -> Memory:
-        found = self._of.get(principal)
-        if found is None:
-            found = self._of[principal] = Memory(self._limits)
+        found = self._of.setdefault(principal, Memory(self._limits))
+        self._of.move_to_end(principal)
+        if len(self._of) > MOST_PRINCIPALS:
+            self._of.popitem(last=False)
         return found
 
 

@@ -6,6 +6,7 @@ import pytest
 from gpufc.config import LimitsConfig
 from gpufc.errors import RequestTooLarge
 from gpufc.sampling import SamplingParams
+from supervisor.http.responses import store
 from supervisor.http.responses.answer import Reply, ResponseObject, echo_of
 from supervisor.http.responses.fields import Item, ResponsesFields
 from supervisor.http.responses.listing import listed
@@ -102,6 +103,17 @@ def test_each_principal_has_a_memory_of_its_own() -> None:
     memories.of("two").keep(kept("b"))
     assert memories.of("one").find("resp_a")
     assert memories.of("two").find("resp_a") is None
+
+
+def test_no_more_principals_have_a_memory_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "MOST_PRINCIPALS", 2)
+    memories = Memories(LimitsConfig())
+    for name in ("one", "two", "one", "three"):
+        memories.of(name).keep(kept(name))
+    assert memories.of("one").find("resp_one")
+    assert memories.of("two").find("resp_two") is None
 
 
 def test_items_are_listed_in_openai_s_form() -> None:
