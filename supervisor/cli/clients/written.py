@@ -34,8 +34,8 @@ def write(home: Path, configuration: JsonFile | TextFile) -> tuple[Path, Path | 
         backup = path.with_name(path.name + BACKUP)
         if not backup.exists():
             _replace(backup, before, path.stat().st_mode & 0o777)
-    # it holds a key
-    _replace(path, after, 0o600 if before is None else path.stat().st_mode & 0o777)
+    # it holds a key, which is nothing for everybody
+    _replace(path, after, 0o600 if before is None else path.stat().st_mode & 0o770)
     return path, backup
 
 

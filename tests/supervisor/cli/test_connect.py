@@ -76,7 +76,7 @@ def test_a_file_keeps_its_other_members_and_has_a_backup(tmp_path: Path) -> None
     path = tmp_path / ".claude" / "settings.json"
     path.parent.mkdir()
     path.write_text(json.dumps(old))
-    path.chmod(0o640)
+    path.chmod(0o644)
     configuration = CLIENTS["claude-code"].configure(SERVED)
     assert isinstance(configuration, JsonFile)
     written, backup = write(tmp_path, configuration)
