@@ -99,7 +99,8 @@ def _place_in_cache(
     if facts is None or not (is_greedy or (body.seed is not None and body.seed >= 0)):
         return None
     key = key_of(
-        *(request[PRINCIPAL], facts.fingerprint, wanted.model, request.path_qs, sent),
+        *(request[PRINCIPAL], facts.fingerprint, facts.chat_template),
+        *(wanted.model, request.path_qs, sent),
         structs.replace(sampling, seed=0) if is_greedy else sampling,
         request.headers.get(ANTHROPIC_VERSION),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gpufc.config import Config, LimitsConfig
 from gpufc.protocol import Generate
@@ -16,7 +17,7 @@ from supervisor.access.sessions import Sessions
 from supervisor.http.edge.credentials import by_keys
 from supervisor.http.generation.answer_cache import HEADER, AnswerCache
 from tests.supervisor.access.test_keys import Clock, key
-from tests.supervisor.dispatch.fakes import FakeWorker
+from tests.supervisor.dispatch.fakes import KILLED, FakeWorker
 from tests.supervisor.http.conftest import Answer, Service
 
 JSON = {"Content-Type": "application/json"}
@@ -50,6 +51,16 @@ async def caching(folder: Path, *keys: Key, n_bytes: int = 100_000) -> AsyncIter
         yield Cached(service, service.fleet.start_worker())
     finally:
         await service.stop()
+
+
+async def test_another_chat_template_makes_another_answer(tmp_path: Path) -> None:
+    async with caching(tmp_path, key("a")) as made:
+        await made.ask(GREEDY, **{"x-api-key": "a"})
+        made.worker.facts = structs.replace(made.worker.facts, chat_template="other")
+        made.service.dispatcher.worker_lost(made.worker, KILLED)
+        made.service.dispatcher.worker_ready(made.worker)
+        again = await made.ask(GREEDY, **{"x-api-key": "a"})
+        assert again.headers[HEADER] == "miss"
 
 
 async def test_an_exact_repeat_is_not_computed_again(tmp_path: Path) -> None:
