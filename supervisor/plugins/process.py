@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -190,8 +191,7 @@ class PluginProcess:
             if self._link is not None:
                 self._link.abort()
                 self._link = None
-            with contextlib.suppress(ProcessLookupError):
-                popen.kill()
+            self._kill(popen)
             self._fail_open(self.detail)
             await asyncio.shield(asyncio.to_thread(popen.wait))
 
@@ -220,6 +220,11 @@ class PluginProcess:
             theirs.close()
             os.close(log)
         return popen, ours
+
+    def _kill(self, popen: subprocess.Popen[bytes]) -> None:
+        """End the process, and those that it has started and left in its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)
 
     def _send_options(self, link: "_Link") -> None:
         """Not as arguments, which every user of the machine can read: they may be secrets."""

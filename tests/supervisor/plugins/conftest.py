@@ -45,14 +45,14 @@ class ThreadPlugin(PluginProcess):
         thread.start()
 
         class Process:
-            def kill(self) -> None:
-                """The host sees the end of its socket."""
-
             def wait(self) -> int:
                 thread.join()
                 return 0
 
         return Process(), ours  # type: ignore[return-value]
+
+    def _kill(self, popen: subprocess.Popen[bytes]) -> None:
+        """The host sees the end of its socket."""
 
 
 @pytest.fixture

@@ -240,3 +240,14 @@ def test_a_plugins_options_are_not_among_its_arguments(
     ours.close()
     assert seen
     assert "sesame" not in str(seen)
+
+
+def test_what_a_plugin_has_started_ends_with_it(tmp_path: Path) -> None:
+    started = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo; wait"], stdout=subprocess.PIPE, process_group=0
+    )
+    assert started.stdout is not None
+    with started, started.stdout as said:
+        said.readline()
+        PluginProcess(sample("audit"), tmp_path)._kill(started)
+        assert said.read() == b""  # the last process that could write has ended
