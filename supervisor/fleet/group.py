@@ -166,9 +166,9 @@ class Group:
 
         Raises `Overloaded` while the worker is being replaced.
         """
-        if place.is_busy or place.is_retiring:
-            raise Overloaded(f"{place.spec.name} is being replaced just now", retry_after_s=BUSY_S)
+        _require_settled(place)
         await _ended(self._tasks.pop(place, []))
+        _require_settled(place)  # a replacement may have begun meanwhile
         await place.unload(Reason.UNLOADED)
 
     def request_stop(self, *, now: bool) -> None:
@@ -200,6 +200,11 @@ class Group:
         replacer.place.start(config)
         works = self._upkeep(replacer)
         self._tasks[replacer.place] = [asyncio.create_task(work) for work in works]
+
+
+def _require_settled(place: Place) -> None:
+    if place.is_busy or place.is_retiring:
+        raise Overloaded(f"{place.spec.name} is being replaced just now", retry_after_s=BUSY_S)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
