@@ -183,6 +183,8 @@ class Fleet:
         if (waiting := next(waits, None)) is not None:
             detail = waiting.condition().detail
             raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
+        if any(group.places for group in self._withdrawn.values()):
+            raise Overloaded("a model is being removed", retry_after_s=1.0)
         known = self._names.known()
         return take_stock(
             self._places(),

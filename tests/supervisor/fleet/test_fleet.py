@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from gpufc.config import BackendKind, Config, ModelConfig
-from gpufc.errors import ModelNotFound
+from gpufc.errors import ModelNotFound, Overloaded
 from gpufc.ids import Epoch
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import of_group, of_lifecycle
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.group import Group
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.fleet.process import scrubbed
@@ -34,6 +35,22 @@ async def test_the_only_model_answers_to_its_aliases(runtime: RuntimeDir, name: 
     with pytest.raises(ModelNotFound) as caught:
         fleet.resolve("gpt-4")
     assert caught.value.param == "model"
+    await fleet.stop()
+
+
+async def test_a_model_that_is_being_removed_is_not_handed_over(
+    runtime: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(
+        Config(models={"a": ModelConfig(model="a"), "b": ModelConfig(model="b")}), runtime
+    )
+    group = fleet.group("b")
+    fleet.withdraw("b")
+    assert fleet.holdings().workers == ()
+    monkeypatch.setattr(Group, "places", property(lambda one: [None] if one is group else []))
+    with pytest.raises(Overloaded, match="removed"):
+        fleet.holdings()
+    monkeypatch.undo()
     await fleet.stop()
 
 
