@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from gpufc.sampling import SamplingFields
+from supervisor.fleet import replacement_rules as rules
 from supervisor.fleet import upkeep
 from supervisor.fleet.condition import FAILED_S, START_S
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
@@ -335,12 +337,14 @@ class Fleet:
         """
         self._require_ours()
         model = self.to_be_swapped(name)
-        replacers = self._groups[model].replacers
-        if not replacers:
-            raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
-        for replacer in replacers:
+        group, done = self._groups[model], list[Replacer]()
+        while replacer := next((one for one in group.staying if one not in done), None):
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
+            done.append(replacer)
             change = msgspec.structs.replace(change, canary=None)  # one worker has proven it
+        if not done:
+            raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
+        group.respecify(partial(rules.swapped, change=change))
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def reconfigure(

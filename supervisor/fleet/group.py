@@ -79,6 +79,11 @@ class Group:
         return [one for one in self._replacers if one.place.state is not PlaceState.ABSENT]
 
     @property
+    def staying(self) -> list[Replacer]:
+        """Those of the places whose worker does not leave."""
+        return [one for one in self.replacers if one.place.state is not PlaceState.LEAVING]
+
+    @property
     def places(self) -> list[Place]:
         """Those that have or get a worker, or whose worker leaves."""
         return [replacer.place for replacer in self.replacers]
@@ -99,9 +104,9 @@ class Group:
 
     def condition(self) -> Condition:
         """Whether a token could be produced now, or after a load that the request begins."""
-        staying = self._staying
+        staying = self.staying
         if staying:
-            found = of_group(place.condition() for place in staying)
+            found = of_group(one.place.condition() for one in staying)
             if self._is_on_demand and found.status is ConditionStatus.FAILED:
                 return Condition(found.status, found.detail, AGAIN_S)
             return found
@@ -116,7 +121,7 @@ class Group:
     def is_expected(self) -> bool:
         """Whether a token of it could be expected now: not of a model that is unloaded, or that a
         request has just begun to load."""
-        if not self._staying:
+        if not self.staying:
             return False
         loads = self.condition().status is ConditionStatus.LOADING
         return not (self._is_on_demand and loads)
@@ -154,10 +159,10 @@ class Group:
         return replacer.place
 
     def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
-        """Give the places without a worker other specs."""
+        """Give the places without a worker, and those whose worker leaves, other specs."""
         self._specs = tuple(map(change, self._specs))
         for replacer in self._replacers:
-            if replacer.place.state is PlaceState.ABSENT:
+            if replacer.place.state in {PlaceState.ABSENT, PlaceState.LEAVING}:
                 replacer.place.respecify(change(replacer.place.spec))
 
     async def unload(self, place: Place) -> None:
@@ -186,10 +191,6 @@ class Group:
         await self.end_upkeep()
         for replacer in self._replacers:
             await replacer.place.close()
-
-    @property
-    def _staying(self) -> list[Place]:
-        return [place for place in self.places if place.state is not PlaceState.LEAVING]
 
     def _made(self) -> list[Replacer]:
         if not self._replacers:

@@ -1,22 +1,26 @@
 """Names, conditions and small edges, without processes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import ModelNotFound, Overloaded
-from gpufc.ids import Epoch
+from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import of_group, of_lifecycle
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.group import Group
 from supervisor.fleet.names import served_name
-from supervisor.fleet.port import Condition, ConditionStatus
+from supervisor.fleet.port import Condition, ConditionStatus, ModelChange
 from supervisor.fleet.process import scrubbed
 from supervisor.fleet.states import WorkerState
+from supervisor.fleet.worker import WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.test_lifecycle import E1, KILLED, brought_to, lifecycle
 
@@ -51,6 +55,42 @@ async def test_a_model_that_is_being_removed_is_not_handed_over(
     with pytest.raises(Overloaded, match="removed"):
         fleet.holdings()
     monkeypatch.undo()
+    await fleet.stop()
+
+
+class SwappedPlace:
+    """A place whose swap lets another replica be loaded, as the roster may do meanwhile."""
+
+    def __init__(self, group: "SwappedGroup", path: str) -> None:
+        self.group, self.path = group, path
+        self.place = SimpleNamespace(spec=SimpleNamespace(model="m"))
+
+    async def swap(self, change: ModelChange, *, tell: object) -> None:
+        self.path = change.model_path
+        self.group.staying += self.group.absent
+        self.group.absent = []
+
+
+class SwappedGroup:
+    def __init__(self) -> None:
+        self.staying = [SwappedPlace(self, "/old")]
+        self.absent = [SwappedPlace(self, "/old")]
+        self.later = WorkerSpec(WorkerName("m-2"), "m", ModelConfig(model_path="/old"), 1, "info")
+
+    def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
+        self.later = change(self.later)
+
+
+async def test_a_swap_reaches_all_replicas_whenever_they_are_loaded(runtime: RuntimeDir) -> None:
+    fleet = Fleet(Config(models={"m": ModelConfig(model="m")}), runtime)
+    group, before = SwappedGroup(), fleet.group("m")
+    fleet._groups["m"] = cast(Group, group)
+    await fleet.swap(None, ModelChange(model_path="/new"))
+    assert [one.path for one in group.staying] == ["/new", "/new"]
+    assert group.later.config.model_path == "/new"
+    fleet._groups["m"] = before
+    with pytest.raises(Overloaded, match="not in memory"):
+        await fleet.swap(None, ModelChange(model_path="/new"))
     await fleet.stop()
 
 
