@@ -192,7 +192,7 @@ class ModelGroup:
             worker = self._worker_for(job)
             if worker is not None:
                 self._start(job, worker)
-            elif job.bound_to is not None and not self._suspects:
+            elif not self._suspects and (job.bound_to or self._split.holds(job.stream)):
                 self.admission.set_aside(no)
                 aside.append(no)
             else:
