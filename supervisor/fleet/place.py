@@ -286,7 +286,7 @@ class Place:
     async def _bury(self, incarnation: Incarnation) -> None:
         runner = incarnation.runner
         await runner.wait_until(lambda: runner.is_stopped or runner.has_failed)
-        if runner.has_failed:  # nobody starts it again
+        if runner.has_failed:  # a retired one has no operator
             runner.post(ev.StopRequested(now=True))
         await incarnation.wait_stopped()
         self._retiring.remove(incarnation)
