@@ -181,8 +181,7 @@ class Fleet:
     def holdings(self) -> Holdings:
         """The workers to hand over. Raises `Overloaded` unless every place is settled, and while
         requests wait for a model that is not in memory."""
-        waits = (one for one in self._groups.values() if one.absence and not one.absence.is_failure)
-        if (waiting := next(waits, None)) is not None:
+        if (waiting := self._waiting()) is not None:
             detail = waiting.condition().detail
             raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
         if any(group.places for group in self._withdrawn.values()):
@@ -195,13 +194,19 @@ class Fleet:
             restarts=self.restarts_total,
         )
 
+    def _waiting(self) -> Group | None:
+        """A model that requests wait for, and that is not being loaded yet."""
+        groups = self._groups.values()
+        return next((one for one in groups if one.absence and not one.absence.is_failure), None)
+
     def _require_ours(self) -> None:
         if self._successor is not None:
             raise Overloaded("another front has the workers", retry_after_s=1.0)
 
     def holds(self, holdings: Holdings) -> bool:
-        """Whether every worker is the same as when these were taken."""
-        return is_unchanged(self._places(), holdings)
+        """Whether every worker is the same as when these were taken, and no request has begun to
+        wait for another model."""
+        return self._waiting() is None and is_unchanged(self._places(), holdings)
 
     def serving(self, model: str) -> list[WorkerHandle]:
         """The ready workers of a model."""

@@ -15,7 +15,7 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.condition import of_group, of_lifecycle
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.group import Group
+from supervisor.fleet.group import Absence, Group
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import Condition, ConditionStatus, ModelChange
 from supervisor.fleet.process import scrubbed
@@ -55,6 +55,23 @@ async def test_a_model_that_is_being_removed_is_not_handed_over(
     with pytest.raises(Overloaded, match="removed"):
         fleet.holdings()
     monkeypatch.undo()
+    await fleet.stop()
+
+
+async def test_a_request_that_waits_for_its_model_keeps_the_workers_here(
+    runtime: RuntimeDir,
+) -> None:
+    fleet = Fleet(
+        Config(models={"a": ModelConfig(model="a"), "b": ModelConfig(model="b")}), runtime
+    )
+    holdings = fleet.holdings()
+    assert fleet.holds(holdings)
+    fleet.group("b").absence = Absence("waiting for memory")
+    assert not fleet.holds(holdings)
+    with pytest.raises(Overloaded, match="requests wait for b"):
+        fleet.holdings()
+    fleet.group("b").absence = Absence("it does not fit", is_failure=True)
+    assert fleet.holds(holdings)
     await fleet.stop()
 
 
