@@ -171,7 +171,7 @@ class Fleet:
         for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
             if workers and model not in self._groups:  # of a folder that has not been read yet
-                self.add(str(workers[0].spec.name).rpartition("-")[0], workers[0].spec.config)
+                self.add(str(workers[0].spec.name).rpartition("-")[0], workers[0].of_place.config)
             if workers:
                 self._names.add(model, *names)
                 self._groups[model].adopt(workers)

@@ -132,7 +132,7 @@ class Group:
         """Begin with the running workers of another front. `start` continues."""
         held = {worker.spec.name: worker for worker in workers}
         configured = {spec.name: spec for spec in self._specs}
-        running = {name: worker.spec for name, worker in held.items()}
+        running = {name: worker.of_place for name, worker in held.items()}
         self._specs = tuple((configured | running).values())
         for replacer in self._made():
             place = replacer.place
@@ -142,7 +142,7 @@ class Group:
             place.runner.post(ev.Adopted())
             if worker.last_exit is not None:
                 place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
-            self._start(replacer)
+            self._start(replacer, worker.spec.config)
 
     def load(self, config: ModelConfig | None = None, *, on_demand: bool = False) -> Place | None:
         """Begin to start a worker in the first place without one. None if all have one.
