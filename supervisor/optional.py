@@ -8,6 +8,7 @@ from gpufc.config import Config
 from supervisor.access.ring import KeyRing
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.names import served_name
 from supervisor.fleet.port import FleetListener
 from supervisor.http.edge.context import Services
 from supervisor.http.edge.server import FrontRunner
@@ -25,7 +26,8 @@ def folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | 
     folder = config.fleet.models_dir
     if folder is None:
         return None
-    return FolderWatch(Path(folder), config.of_folder, fleet, roster)
+    configured = {served_name(model) for model in config.models.values()}
+    return FolderWatch(Path(folder), config.of_folder, fleet, roster, configured)
 
 
 def network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":

@@ -35,20 +35,26 @@ class CanarySplit:
     def wanted(self, stream: ResponseStream, pool: WorkerPool) -> str | None:
         """The fingerprint for a request that has not begun; None for any.
 
-        A canary without room gets less than its share, and no request waits for it. While no worker
-        of the model before is there, the canary gets all requests.
+        A canary without room gets less than its share, and no request waits for it, except for its
+        other choices. While no worker of the model before is there, the canary gets all requests.
         """
         if self._canary is None:
             return None
         side = self._sides.get(stream)
         if side is None:
-            side = self._sides[stream] = self._canary.side()
-        if side is Side.CANARY:
-            if self.fingerprint is not None and pool.has_open_room(self.fingerprint):
+            side = Side.STABLE if _is_sent(stream) else self._canary.side()
+            self._sides[stream] = side
+        if side is Side.CANARY and self.fingerprint is not None:
+            has_one = pool.has_open(self.fingerprint)
+            if has_one and (_is_sent(stream) or pool.has_open_room(self.fingerprint)):
                 return self.fingerprint
             self._sides[stream] = Side.STABLE
         is_there = self._before is not None and pool.has_open(self._before)
         return self._before if is_there else None
+
+    def holds(self, stream: ResponseStream) -> bool:
+        """Whether a request waits for room at the canary, where another choice of it is."""
+        return self._sides.get(stream) is Side.CANARY
 
     def ended(self, stream: ResponseStream) -> None:
         """A request has ended. Refusals and clients that left say nothing about a model."""
@@ -65,3 +71,8 @@ class CanarySplit:
             token_s=timings.generation_s / (n_tokens - 1) if has_token and n_tokens > 1 else None,
         )
         self._canary.ended(side, outcome)
+
+
+def _is_sent(stream: ResponseStream) -> bool:
+    """Whether a choice of a request has gone to a worker."""
+    return any(log.epochs for log in stream.logs)

@@ -237,7 +237,7 @@ class Dispatcher:
 
     def facts(self, model: str) -> ModelFacts | None:
         """The facts of the model's latest worker; None before the first one was ready."""
-        return self._group(model).facts
+        return group.facts if (group := self._groups.get(model)) else None
 
     def condition(self, model: str | None = None) -> Condition:
         """The fleet's condition, or `draining` since `drain` was called."""
@@ -269,7 +269,7 @@ class Dispatcher:
 
     def loads(self, model: str) -> dict[str, tuple[int, int]]:
         """The sequences that each open worker of a model has and may have, by its name."""
-        return self._group(model).loads()
+        return group.loads() if (group := self._groups.get(model)) else {}
 
     @property
     def now(self) -> float:

@@ -50,6 +50,6 @@ class DrainingLines:
 def _needs(job: Job, worker: WorkerHandle, pool: WorkerPool) -> bool:
     if job.worker is not None:
         return job.worker.line == worker.line
-    if not job.has_begun or job.log.fingerprint != worker.facts.fingerprint:
+    if job.bound_to != worker.facts.fingerprint:
         return False
     return not pool.has_open(worker.facts.fingerprint)

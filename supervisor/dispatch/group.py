@@ -51,7 +51,7 @@ from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
 from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
-from supervisor.fleet.exit_reason import ExitReason
+from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import WorkerHandle
 from supervisor.routing.canary import Canary
 
@@ -192,7 +192,7 @@ class ModelGroup:
             worker = self._worker_for(job)
             if worker is not None:
                 self._start(job, worker)
-            elif job.bound_to is not None and not self._suspects:
+            elif not self._suspects and (job.bound_to or self._split.holds(job.stream)):
                 self.admission.set_aside(no)
                 aside.append(no)
             else:
@@ -294,6 +294,8 @@ class ModelGroup:
                 job.interrupted(loss)
                 job.waits_since = now
         self._pool.remove(worker)
+        if reason.reason is Reason.UNLOADED:
+            self.admission.replicas = max(1, self.admission.replicas - 1)
         self._verdicts.recover(orphans, reason, accused)
         self.questions.lost(worker, reason, now, in_company=bool(orphans))
         self.pump()

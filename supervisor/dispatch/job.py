@@ -116,4 +116,5 @@ class Job:
     @property
     def bound_to(self) -> str | None:
         """The only fingerprint it can continue on; None for any."""
-        return self.log.fingerprint if self.has_begun else None
+        logs = (self.log, *self.stream.logs)
+        return next((log.fingerprint for log in logs if log.tokens), None)

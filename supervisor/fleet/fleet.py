@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from gpufc.config import Config, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from gpufc.sampling import SamplingFields
+from supervisor.fleet import replacement_rules as rules
 from supervisor.fleet import upkeep
 from supervisor.fleet.condition import FAILED_S, START_S
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
@@ -169,7 +171,7 @@ class Fleet:
         for model, names in held.models.items():
             workers = [worker for worker in held.workers if worker.spec.model == model]
             if workers and model not in self._groups:  # of a folder that has not been read yet
-                self.add(str(workers[0].spec.name).rpartition("-")[0], workers[0].spec.config)
+                self.add(str(workers[0].spec.name).rpartition("-")[0], workers[0].of_place.config)
             if workers:
                 self._names.add(model, *names)
                 self._groups[model].adopt(workers)
@@ -179,10 +181,11 @@ class Fleet:
     def holdings(self) -> Holdings:
         """The workers to hand over. Raises `Overloaded` unless every place is settled, and while
         requests wait for a model that is not in memory."""
-        waits = (one for one in self._groups.values() if one.absence and not one.absence.is_failure)
-        if (waiting := next(waits, None)) is not None:
+        if (waiting := self._waiting()) is not None:
             detail = waiting.condition().detail
             raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
+        if any(group.places for group in self._withdrawn.values()):
+            raise Overloaded("a model is being removed", retry_after_s=1.0)
         known = self._names.known()
         return take_stock(
             self._places(),
@@ -191,13 +194,19 @@ class Fleet:
             restarts=self.restarts_total,
         )
 
+    def _waiting(self) -> Group | None:
+        """A model that requests wait for, and that is not being loaded yet."""
+        groups = self._groups.values()
+        return next((one for one in groups if one.absence and not one.absence.is_failure), None)
+
     def _require_ours(self) -> None:
         if self._successor is not None:
             raise Overloaded("another front has the workers", retry_after_s=1.0)
 
     def holds(self, holdings: Holdings) -> bool:
-        """Whether every worker is the same as when these were taken."""
-        return is_unchanged(self._places(), holdings)
+        """Whether every worker is the same as when these were taken, and no request has begun to
+        wait for another model."""
+        return self._waiting() is None and is_unchanged(self._places(), holdings)
 
     def serving(self, model: str) -> list[WorkerHandle]:
         """The ready workers of a model."""
@@ -333,12 +342,14 @@ class Fleet:
         """
         self._require_ours()
         model = self.to_be_swapped(name)
-        replacers = self._groups[model].replacers
-        if not replacers:
-            raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
-        for replacer in replacers:
+        group, done = self._groups[model], list[Replacer]()
+        while replacer := next((one for one in group.staying if one not in done), None):
             await self._lasting(self._renewed(replacer, replacer.swap(change, tell=tell)))
+            done.append(replacer)
             change = msgspec.structs.replace(change, canary=None)  # one worker has proven it
+        if not done:
+            raise Overloaded(f"{model} is not in memory; `load` it first", retry_after_s=1.0)
+        group.respecify(partial(rules.swapped, change=change))
         self._names.add(model, *file_names(change.model_path), *filter(None, (name,)))
 
     async def reconfigure(

@@ -79,6 +79,11 @@ class Group:
         return [one for one in self._replacers if one.place.state is not PlaceState.ABSENT]
 
     @property
+    def staying(self) -> list[Replacer]:
+        """Those of the places whose worker does not leave."""
+        return [one for one in self.replacers if one.place.state is not PlaceState.LEAVING]
+
+    @property
     def places(self) -> list[Place]:
         """Those that have or get a worker, or whose worker leaves."""
         return [replacer.place for replacer in self.replacers]
@@ -99,9 +104,9 @@ class Group:
 
     def condition(self) -> Condition:
         """Whether a token could be produced now, or after a load that the request begins."""
-        staying = self._staying
+        staying = self.staying
         if staying:
-            found = of_group(place.condition() for place in staying)
+            found = of_group(one.place.condition() for one in staying)
             if self._is_on_demand and found.status is ConditionStatus.FAILED:
                 return Condition(found.status, found.detail, AGAIN_S)
             return found
@@ -116,7 +121,7 @@ class Group:
     def is_expected(self) -> bool:
         """Whether a token of it could be expected now: not of a model that is unloaded, or that a
         request has just begun to load."""
-        if not self._staying:
+        if not self.staying:
             return False
         loads = self.condition().status is ConditionStatus.LOADING
         return not (self._is_on_demand and loads)
@@ -127,7 +132,7 @@ class Group:
         """Begin with the running workers of another front. `start` continues."""
         held = {worker.spec.name: worker for worker in workers}
         configured = {spec.name: spec for spec in self._specs}
-        running = {name: worker.spec for name, worker in held.items()}
+        running = {name: worker.of_place for name, worker in held.items()}
         self._specs = tuple((configured | running).values())
         for replacer in self._made():
             place = replacer.place
@@ -137,7 +142,7 @@ class Group:
             place.runner.post(ev.Adopted())
             if worker.last_exit is not None:
                 place.runner.post(ev.TookOver(worker.restarts, worker.last_exit))
-            self._start(replacer)
+            self._start(replacer, worker.spec.config)
 
     def load(self, config: ModelConfig | None = None, *, on_demand: bool = False) -> Place | None:
         """Begin to start a worker in the first place without one. None if all have one.
@@ -154,10 +159,10 @@ class Group:
         return replacer.place
 
     def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
-        """Give the places without a worker other specs."""
+        """Give the places without a worker, and those whose worker leaves, other specs."""
         self._specs = tuple(map(change, self._specs))
         for replacer in self._replacers:
-            if replacer.place.state is PlaceState.ABSENT:
+            if replacer.place.state in {PlaceState.ABSENT, PlaceState.LEAVING}:
                 replacer.place.respecify(change(replacer.place.spec))
 
     async def unload(self, place: Place) -> None:
@@ -166,9 +171,9 @@ class Group:
 
         Raises `Overloaded` while the worker is being replaced.
         """
-        if place.is_busy or place.is_retiring:
-            raise Overloaded(f"{place.spec.name} is being replaced just now", retry_after_s=BUSY_S)
+        _require_settled(place)
         await _ended(self._tasks.pop(place, []))
+        _require_settled(place)  # a replacement may have begun meanwhile
         await place.unload(Reason.UNLOADED)
 
     def request_stop(self, *, now: bool) -> None:
@@ -187,10 +192,6 @@ class Group:
         for replacer in self._replacers:
             await replacer.place.close()
 
-    @property
-    def _staying(self) -> list[Place]:
-        return [place for place in self.places if place.state is not PlaceState.LEAVING]
-
     def _made(self) -> list[Replacer]:
         if not self._replacers:
             self._replacers = [self._make(spec) for spec in self._specs]
@@ -200,6 +201,11 @@ class Group:
         replacer.place.start(config)
         works = self._upkeep(replacer)
         self._tasks[replacer.place] = [asyncio.create_task(work) for work in works]
+
+
+def _require_settled(place: Place) -> None:
+    if place.is_busy or place.is_retiring:
+        raise Overloaded(f"{place.spec.name} is being replaced just now", retry_after_s=BUSY_S)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

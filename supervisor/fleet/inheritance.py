@@ -21,12 +21,19 @@ TakeOver = Callable[[Path, ExitListener], Process]
 
 
 class HeldWorker(Struct, frozen=True, kw_only=True):
-    """A running worker, as its place in the next fleet begins with it."""
+    """A running worker, as its place in the next fleet begins with it. `wanted` is its place's own
+    spec, where that may be another one: later workers of the place have it."""
 
     spec: WorkerSpec
     pid: int
     restarts: int
     last_exit: ExitReason | None
+    wanted: WorkerSpec | None = None
+
+    @property
+    def of_place(self) -> WorkerSpec:
+        """The spec of its place."""
+        return self.wanted or self.spec
 
 
 class Holdings(Struct, frozen=True, kw_only=True):
@@ -80,4 +87,5 @@ def _held(place: Place) -> HeldWorker | None:
         pid=row.pid,
         restarts=row.restarts,
         last_exit=row.last_exit,
+        wanted=place.spec,
     )

@@ -174,8 +174,8 @@ class Place:
             self.current.start()
 
     def respecify(self, spec: WorkerSpec) -> None:
-        """ABSENT: the next worker has another spec."""
-        if self._state is not PlaceState.ABSENT:
+        """ABSENT or LEAVING: the next worker has another spec."""
+        if self._state not in {PlaceState.ABSENT, PlaceState.LEAVING}:
             raise RuntimeError(f"{self.spec.name} has a worker")
         self.spec = spec
 
@@ -284,6 +284,10 @@ class Place:
         task.add_done_callback(self._burials.discard)
 
     async def _bury(self, incarnation: Incarnation) -> None:
+        runner = incarnation.runner
+        await runner.wait_until(lambda: runner.is_stopped or runner.has_failed)
+        if runner.has_failed:  # a retired one has no operator
+            runner.post(ev.StopRequested(now=True))
         await incarnation.wait_stopped()
         self._retiring.remove(incarnation)
         await incarnation.close()

@@ -108,6 +108,11 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
     return msgspec.structs.replace(config, **given)
 
 
+def swapped(spec: WorkerSpec, change: ModelChange) -> WorkerSpec:
+    """The spec after a swap."""
+    return msgspec.structs.replace(spec, config=changed(spec.config, change))
+
+
 def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int) -> WorkerSpec:
     """The spec after a reload: with other values of some keys of the model, and room for at least
     so many sequences. A swap since the start stays, unless the reload is about the same key."""

@@ -66,9 +66,7 @@ class Replacer:
 
     async def swap(self, change: ModelChange, *, tell: OnReplacement) -> None:
         """Serve another model. Raises `SwapRefused` if the old one serves on, `Overloaded`."""
-        config = rules.changed(self.place.spec.config, change)
-        wanted = msgspec.structs.replace(self.place.spec, config=config)
-        await self.serve(wanted, change.canary, tell=tell)
+        await self.serve(rules.swapped(self.place.spec, change), change.canary, tell=tell)
 
     async def serve(
         self, wanted: WorkerSpec, canary: CanaryRules | None = None, *, tell: OnReplacement

@@ -77,6 +77,10 @@ class Decision:
     def _has(self, model: str, stages: AbstractSet[Stage]) -> bool:
         return any(one.model == model and one.stage in stages for one in self._tenants)
 
+    def _n_places(self, model: str) -> int:
+        """The places of a model that are taken, also those of workers that go or are to go."""
+        return sum(one.model == model and one.stage is not Stage.GONE for one in self._tenants)
+
     def _loading(self, model: str) -> Iterable[Action]:
         """A model that loads now, or that is there: then its requests are about to start."""
         starts = [
@@ -113,6 +117,9 @@ class Decision:
         return fewer if cannot else whole
 
     def _newcomer(self, model: str) -> Iterable[Action]:
+        if self._n_places(model) >= self._terms[model].replicas:  # its own worker has to go first
+            yield self._wait(model, WaitReason.MEMORY_SETTLING)
+            return
         settling = [one for one in self._tenants if one.stage in {Stage.LEAVING, Stage.GONE}]
         ways = self._ways(model)
         idle = self._ranked(one for one in self._candidates(model) if self._may_go(one, model))
@@ -206,9 +213,9 @@ class Decision:
 
     def _replicas(self) -> Iterable[Action]:
         """More workers for models that serve, where there is room that no model waits for."""
-        n_resident = Counter(one.model for one in self._tenants if one.stage in RESIDENT)
+        n_places = Counter(one.model for one in self._tenants if one.stage is not Stage.GONE)
         for model, terms in self._terms.items():
-            n = n_resident[model]
+            n = n_places[model]
             if not 0 < n < terms.replicas or not self._has(model, {Stage.OPEN}):
                 continue
             if self._cooldowns.pausing(model, self._now) is not None or self._is_leaving(model):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -35,11 +36,18 @@ class FolderWatch:
     """Adds, renews and forgets the models of one folder. In the event loop; looks in a thread."""
 
     def __init__(
-        self, folder: Path, config: ModelConfig, fleet: OpenFleet, roster: Catalogue
+        self,
+        folder: Path,
+        config: ModelConfig,
+        fleet: OpenFleet,
+        roster: Catalogue,
+        configured: Collection[str] = (),
     ) -> None:
-        """`config` is the section of every model of the folder, but for its file and name."""
+        """`config` is the section of every model of the folder, but for its file and name. A file
+        of a `configured` name is passed over: it is not that model's, or not only here."""
         self._folder = folder
         self._config = config
+        self._configured = configured
         self._fleet = fleet
         self._roster = roster
         self._known = Folder()
@@ -64,7 +72,10 @@ class FolderWatch:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            self._take(await asyncio.to_thread(self._scanned))
+            try:
+                self._take(await asyncio.to_thread(self._scanned))
+            except Exception:  # the boundary: one file's trouble must not stop the looks
+                logger.exception("models_dir_look_failed")
 
     def _scanned(self) -> dict[str, Found] | None:
         try:
@@ -75,7 +86,7 @@ class FolderWatch:
             self._told = str(err)
             return None
         self._told = ""
-        return found
+        return {name: one for name, one in found.items() if name not in self._configured}
 
     def _take(self, found: dict[str, Found] | None, *, is_first: bool = False) -> None:
         if found is not None:  # what is served stays while the folder cannot be read

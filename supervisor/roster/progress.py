@@ -1,8 +1,9 @@
-"""A load as its operator follows it."""
+"""A load and an unload as their operator follows them."""
 
 from gpufc.ids import WorkerName
 from supervisor.fleet.group import Group
 from supervisor.fleet.port import Replacement, ReplacementStage
+from supervisor.roster.resident import Resident
 
 
 def progress_of(group: Group) -> Replacement:
@@ -17,3 +18,9 @@ def progress_of(group: Group) -> Replacement:
     return Replacement(
         worker=row.name, stage=stage, fraction=row.loading_fraction, pid=row.pid, epoch=row.epoch
     )
+
+
+def end_of(one: Resident) -> Replacement:
+    """How far the unload of a worker is."""
+    stage = ReplacementStage.STOPPING if one.is_leaving else ReplacementStage.DRAINING
+    return Replacement(worker=one.place.spec.name, stage=stage)

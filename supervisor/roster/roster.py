@@ -12,9 +12,8 @@ from collections.abc import Callable
 from gpufc.config import Config
 from gpufc.errors import EngineUnavailable
 from supervisor.dispatch.usage import Usage
-from supervisor.fleet.group import Absence
 from supervisor.fleet.names import served_name
-from supervisor.fleet.port import OnReplacement, Replacement, ReplacementStage, not_followed
+from supervisor.fleet.port import ConditionStatus, OnReplacement, not_followed
 from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.residency.memory import Free
 from supervisor.residency.port import (
@@ -32,10 +31,10 @@ from supervisor.residency.port import (
 from supervisor.residency.residency import Residency
 from supervisor.roster.needs import Needs, may_use, taken
 from supervisor.roster.port import DemandPort, FleetPort
-from supervisor.roster.progress import progress_of
+from supervisor.roster.progress import end_of, progress_of
 from supervisor.roster.resident import Resident
 from supervisor.roster.terms import keep_alive, rules_of, terms_of
-from supervisor.roster.waiting import of_wait, refusal
+from supervisor.roster.waiting import absence_of, refusal
 from supervisor.roster.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -199,27 +198,32 @@ class Roster:
         while not group.has_worker or self.residency.state(model, self._clock()) is State.LOADING:
             await self.looked()
             tell(progress_of(group))
-            if model not in self._hints and not group.has_worker:
-                condition = group.condition()
+            condition = group.condition()
+            is_over = condition.status is ConditionStatus.FAILED and self._stays_failed(model)
+            if (is_over or model not in self._hints) and not group.has_worker:
+                self._hints.discard(model)
                 raise EngineUnavailable(
                     f"{model} cannot be loaded: {condition.detail}",
                     retry_after_s=max(1.0, condition.retry_after_s),
                 )
 
     async def unload(self, model: str, tell: OnReplacement = not_followed) -> None:
-        """Unload a model as soon as it is idle. Returns when its processes have ended."""
+        """Unload a model as soon as it is idle. Returns when the processes that it has now have
+        ended: requests may have loaded it again by then."""
         self._hints.discard(model)
         self._unloading.add(model)
         self.residency.unload(model, self._clock())
-        for one in self.workers.of(model):
+        mine = self.workers.of(model)
+        for one in mine:
             if not one.is_leaving:
                 self.workers.open(one, is_open=False)  # requests that come meanwhile wait
         self.poke()
-        while mine := self.workers.of(model):
-            stage = ReplacementStage.STOPPING if mine[0].is_leaving else ReplacementStage.DRAINING
-            tell(Replacement(worker=mine[0].place.spec.name, stage=stage))
-            await self.looked()
-        self._unloading.discard(model)
+        try:
+            while left := [one for one in mine if one in self.workers]:
+                tell(end_of(left[0]))
+                await self.looked()
+        finally:
+            self._unloading.discard(model)
 
     async def looked(self) -> None:
         """Wait for the next look's end."""
@@ -381,19 +385,13 @@ class Roster:
         for model in self.terms:
             group = self._fleet.group(model)
             if not group.places:
-                group.absence = self._absence(model, now, refused.get(model))
+                failure, is_queued = (
+                    self.residency.failure(model, now),
+                    self.workers.is_queued(model),
+                )
+                wait = self.waits.get(model)
+                group.absence = absence_of(
+                    failure, refused.get(model), wait, now, is_queued=is_queued
+                )
         for model, action in refused.items():
             self._demand.refuse(model, refusal(model, action))
-
-    def _absence(self, model: str, now: float, refused: Refuse | None) -> Absence | None:
-        failure = self.residency.failure(model, now)
-        if failure is not None:
-            return Absence(f"it could not be loaded: {failure[0]}", now + failure[1], True)
-        if refused is not None and refused.retry_after_s is None:
-            return Absence(f"it does not fit: {refused.reason}", is_failure=True)
-        wait = self.waits.get(model)
-        if wait is not None:
-            return Absence(of_wait(wait))
-        if self.workers.is_queued(model):
-            return Absence("waiting for another load to end")
-        return None

@@ -1,6 +1,7 @@
 """What a client that waits for a model is told. Pure."""
 
 from gpufc.errors import EngineUnavailable
+from supervisor.fleet.group import Absence
 from supervisor.residency.port import Refuse, Wait, WaitReason
 
 USELESS_S = 60.0
@@ -44,3 +45,21 @@ def refusal(model: str, action: Refuse) -> EngineUnavailable:
         f"{model} cannot be loaded: {action.reason}",
         retry_after_s=USELESS_S if action.retry_after_s is None else max(1.0, action.retry_after_s),
     )
+
+
+def absence_of(
+    failure: tuple[str, float] | None,
+    refused: Refuse | None,
+    wait: Wait | None,
+    now: float,
+    *,
+    is_queued: bool,
+) -> Absence | None:
+    """What keeps a model without a worker from being loaded at once. `failure` is its cool-down."""
+    if failure is not None:
+        return Absence(f"it could not be loaded: {failure[0]}", now + failure[1], True)
+    if refused is not None and refused.retry_after_s is None:
+        return Absence(f"it does not fit: {refused.reason}", is_failure=True)
+    if wait is not None:
+        return Absence(of_wait(wait))
+    return Absence("waiting for another load to end") if is_queued else None

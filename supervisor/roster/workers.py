@@ -53,6 +53,10 @@ class Workers:
         """Those of one model."""
         return [one for one in self._residents.values() if one.model == model]
 
+    def __contains__(self, one: Resident) -> bool:
+        """Whether it still has a process."""
+        return one.no in self._residents
+
     def __getitem__(self, tenant: TenantNo) -> Resident:
         return self._residents[tenant]
 

@@ -55,6 +55,22 @@ async def test_all_choices_of_a_request_are_on_one_side() -> None:
         assert numbers[::2] == numbers[1::2]
 
 
+async def test_a_choice_waits_for_room_on_the_side_of_the_others_and_others_go_on() -> None:
+    front = Front(slots=1, replicas=2)
+    stable = front.fleet.start_worker()
+    worker, _ = begin(front, CanaryRules(share=0.5), auto=False)
+    await whole_texts(front.submit(request("first")))
+    stream = front.submit(request("both", n=2))
+    await until(lambda: worker.active)
+    await whole_texts(front.submit(request("last")))
+    assert len(generates(stable.sent)) == 2
+    worker.auto = True
+    worker.go()
+    await whole_texts(stream)
+    assert len(generates(worker.sent)) == 2
+    assert {log.fingerprint for log in stream.logs} == {"canary"}
+
+
 async def test_the_canary_is_not_asked_to_prepare_the_requests_of_the_model_before() -> None:
     front = Front(slots=4)
     front.fleet.start_worker()

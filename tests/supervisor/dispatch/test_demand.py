@@ -3,7 +3,8 @@
 import pytest
 
 from gpufc.errors import EngineUnavailable, ModelNotFound
-from tests.supervisor.dispatch.fakes import MODEL, text_of, until, whole_texts
+from supervisor.fleet.exit_reason import ExitReason, Reason
+from tests.supervisor.dispatch.fakes import KILLED, MODEL, text_of, until, whole_texts
 from tests.supervisor.dispatch.test_dispatcher import Front
 
 
@@ -97,3 +98,24 @@ async def test_requests_of_a_model_that_is_gone_are_told_so() -> None:
     with pytest.raises(ModelNotFound):
         await stream.complete()
     assert front.dispatcher.demand.usage(MODEL).n_waiting == 0
+
+
+async def test_a_question_about_a_model_that_is_served_no_more_does_not_bring_it_back() -> None:
+    front = Front()
+    front.fleet.start_worker()
+    assert front.dispatcher.facts(MODEL) is not None
+    front.dispatcher.demand.forget(MODEL)
+    assert front.dispatcher.facts(MODEL) is None
+    assert front.dispatcher.loads(MODEL) == {}
+    assert front.dispatcher.occupancies() == {}
+
+
+async def test_an_unloaded_replica_takes_its_slots_with_it() -> None:
+    front = Front(slots=2, replicas=2)
+    workers = [front.fleet.start_worker(line=line) for line in (1, 2)]
+    admission = front.dispatcher._group(MODEL).admission
+    assert admission.slots == 4
+    workers[0].die(KILLED)  # it comes back in its place
+    assert admission.slots == 4
+    workers[1].die(ExitReason(reason=Reason.UNLOADED, at=0.0))
+    assert admission.slots == 2

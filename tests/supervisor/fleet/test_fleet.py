@@ -1,21 +1,26 @@
 """Names, conditions and small edges, without processes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from gpufc.config import BackendKind, Config, ModelConfig
-from gpufc.errors import ModelNotFound
-from gpufc.ids import Epoch
+from gpufc.errors import ModelNotFound, Overloaded
+from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import events as ev
 from supervisor.fleet.condition import of_group, of_lifecycle
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.group import Absence, Group
 from supervisor.fleet.names import served_name
-from supervisor.fleet.port import Condition, ConditionStatus
+from supervisor.fleet.port import Condition, ConditionStatus, ModelChange
 from supervisor.fleet.process import scrubbed
 from supervisor.fleet.states import WorkerState
+from supervisor.fleet.worker import WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
 from tests.supervisor.fleet.test_lifecycle import E1, KILLED, brought_to, lifecycle
 
@@ -34,6 +39,75 @@ async def test_the_only_model_answers_to_its_aliases(runtime: RuntimeDir, name: 
     with pytest.raises(ModelNotFound) as caught:
         fleet.resolve("gpt-4")
     assert caught.value.param == "model"
+    await fleet.stop()
+
+
+async def test_a_model_that_is_being_removed_is_not_handed_over(
+    runtime: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet(
+        Config(models={"a": ModelConfig(model="a"), "b": ModelConfig(model="b")}), runtime
+    )
+    group = fleet.group("b")
+    fleet.withdraw("b")
+    assert fleet.holdings().workers == ()
+    monkeypatch.setattr(Group, "places", property(lambda one: [None] if one is group else []))
+    with pytest.raises(Overloaded, match="removed"):
+        fleet.holdings()
+    monkeypatch.undo()
+    await fleet.stop()
+
+
+async def test_a_request_that_waits_for_its_model_keeps_the_workers_here(
+    runtime: RuntimeDir,
+) -> None:
+    fleet = Fleet(
+        Config(models={"a": ModelConfig(model="a"), "b": ModelConfig(model="b")}), runtime
+    )
+    holdings = fleet.holdings()
+    assert fleet.holds(holdings)
+    fleet.group("b").absence = Absence("waiting for memory")
+    assert not fleet.holds(holdings)
+    with pytest.raises(Overloaded, match="requests wait for b"):
+        fleet.holdings()
+    fleet.group("b").absence = Absence("it does not fit", is_failure=True)
+    assert fleet.holds(holdings)
+    await fleet.stop()
+
+
+class SwappedPlace:
+    """A place whose swap lets another replica be loaded, as the roster may do meanwhile."""
+
+    def __init__(self, group: "SwappedGroup", path: str) -> None:
+        self.group, self.path = group, path
+        self.place = SimpleNamespace(spec=SimpleNamespace(model="m"))
+
+    async def swap(self, change: ModelChange, *, tell: object) -> None:
+        self.path = change.model_path
+        self.group.staying += self.group.absent
+        self.group.absent = []
+
+
+class SwappedGroup:
+    def __init__(self) -> None:
+        self.staying = [SwappedPlace(self, "/old")]
+        self.absent = [SwappedPlace(self, "/old")]
+        self.later = WorkerSpec(WorkerName("m-2"), "m", ModelConfig(model_path="/old"), 1, "info")
+
+    def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
+        self.later = change(self.later)
+
+
+async def test_a_swap_reaches_all_replicas_whenever_they_are_loaded(runtime: RuntimeDir) -> None:
+    fleet = Fleet(Config(models={"m": ModelConfig(model="m")}), runtime)
+    group, before = SwappedGroup(), fleet.group("m")
+    fleet._groups["m"] = cast(Group, group)
+    await fleet.swap(None, ModelChange(model_path="/new"))
+    assert [one.path for one in group.staying] == ["/new", "/new"]
+    assert group.later.config.model_path == "/new"
+    fleet._groups["m"] = before
+    with pytest.raises(Overloaded, match="not in memory"):
+        await fleet.swap(None, ModelChange(model_path="/new"))
     await fleet.stop()
 
 

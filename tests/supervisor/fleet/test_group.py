@@ -5,12 +5,15 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from gpufc.config import Config, FleetConfig, ModelConfig, Standby
 from gpufc.errors import Overloaded
+from gpufc.ids import Epoch
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Absence, Group, of_models
+from supervisor.fleet.inheritance import take_stock
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.maker import MAX_NAME_CHARS, Maker
 from supervisor.fleet.place import PlaceState
@@ -150,6 +153,19 @@ async def test_a_config_for_one_load_is_not_kept(made: Made) -> None:
     group.load()
     await made.until(lambda: group.has_worker)
     assert made.edge.booted[-1].model.kv_cells is None
+
+
+async def test_a_config_for_one_load_is_not_kept_by_the_next_front(made: Made) -> None:
+    group = made.group(n_ctx=512)
+    place = group.load(msgspec.structs.replace(group.config, n_ctx=256))
+    assert place is not None
+    await made.until(lambda: group.has_worker)
+    held = take_stock(group.places, {}, next_epoch=Epoch(9), restarts={}).workers
+    made.maker.forget(group)  # the successor has names of its own
+    successor = made.group(n_ctx=1024)
+    successor.adopt(held)
+    assert successor.config.n_ctx == 512
+    assert successor.places[0].runner.spec.config.n_ctx == 256
 
 
 async def test_all_unloaded_is_well_and_so_is_a_load_on_demand(made: Made) -> None:

@@ -1,5 +1,6 @@
 """A place's state: only its own methods change it, and never out of turn."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from gpufc.errors import Overloaded
 from supervisor.fleet.place import PlaceState
-from tests.supervisor.fleet.scripted import Bench
+from tests.supervisor.fleet.scripted import BROKEN, Bench, Script
 
 
 @pytest.fixture
@@ -59,3 +60,15 @@ async def test_a_place_is_not_vacated_without_a_replacement(bench: Bench) -> Non
     with pytest.raises(AssertionError):
         bench.place.serve(bench.place.spec)
     assert bench.place.state is PlaceState.SERVING
+
+
+async def test_a_retired_worker_that_fails_for_good_is_forgotten(bench: Bench) -> None:
+    place = bench.place
+    bench.edge.scripts["/broken"] = Script(loads=(BROKEN,))
+    config = msgspec.structs.replace(place.spec.config, model_path="/broken")
+    place.retire(await place.nominate(msgspec.structs.replace(place.spec, config=config)))
+    place.candidate = None
+    async with asyncio.timeout(60):
+        while place.is_retiring:
+            await place.wait_changed(place.n_changes)
+    assert place.has_worker

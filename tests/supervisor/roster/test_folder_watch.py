@@ -36,9 +36,10 @@ class Roster:
 
 
 class Watched:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *configured: str) -> None:
         self.folder, self.fleet, self.roster = folder, Fleet(), Roster()
-        self.watch = FolderWatch(folder, ModelConfig(n_ctx=512), self.fleet, self.roster)
+        section = ModelConfig(n_ctx=512)
+        self.watch = FolderWatch(folder, section, self.fleet, self.roster, configured)
 
     def look(self, *, is_first: bool = False) -> list[str]:
         self.watch.look(is_first=is_first)
@@ -88,3 +89,13 @@ def test_a_name_that_is_taken_is_tried_again(tmp_path: Path) -> None:
     assert watched.look(is_first=True) == []
     watched.fleet.taken = set()
     assert watched.look() == ["register a"]
+
+
+def test_a_file_says_nothing_of_a_configured_model_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"GGUF")
+    watched = Watched(tmp_path, "a")
+    watched.fleet.added["a"] = ModelConfig(model_path="/elsewhere/a.gguf")
+    assert watched.look(is_first=True) == []
+    path.unlink()
+    assert watched.look() == []

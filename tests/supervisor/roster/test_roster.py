@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpufc.config import ModelConfig
-from gpufc.errors import EngineUnavailable
+from gpufc.errors import EngineUnavailable, Overloaded
 from supervisor.roster.terms import MIN_STAY_S
 from tests.supervisor.fleet.fake_edge import KILLED
 from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
@@ -234,6 +234,49 @@ async def test_a_busy_model_is_unloaded_once_its_requests_have_ended(make: MakeR
     assert rig.states["a"] == "unloaded"
 
 
+async def test_requests_of_a_model_that_is_to_go_wait_for_its_place(
+    make: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = make()
+    await rig.roster.load("a")
+    rig.use("a", 1)
+    await rig.settle()
+    going = asyncio.create_task(rig.roster.unload("a"))
+    await rig.settle()
+    rig.want("a")
+    await rig.settle()
+    assert "no_place_for_a_load" not in caplog.text
+    rig.use("a", 0)
+    await rig.until(lambda: rig.n_loads == {"a": 2})
+    await rig.until_state("a", "ready")
+    await asyncio.wait_for(going, 60)
+    assert "no_place_for_a_load" not in caplog.text
+
+
+async def test_an_unload_that_is_given_up_is_not_looked_after(make: MakeRig) -> None:
+    rig = make()
+    await rig.roster.load("a")
+    rig.use("a", 1)
+    await rig.settle()
+    going = asyncio.create_task(rig.roster.unload("a"))
+    await rig.settle()
+    going.cancel()
+    await asyncio.gather(going, return_exceptions=True)
+    assert not rig.roster._unloading
+
+
+async def test_a_replacement_that_begins_during_an_unload_goes_first(make: MakeRig) -> None:
+    rig = make()
+    await rig.roster.load("a")
+    group = rig.fleet.group("a")
+    (place,) = group.places
+    going = asyncio.create_task(group.unload(place))
+    await asyncio.sleep(0)  # it ends the upkeep now
+    with place.begin_replacement(), pytest.raises(Overloaded):
+        await going
+    assert place.has_worker
+
+
 async def test_a_request_says_how_long_its_model_stays(make: MakeRig) -> None:
     rig = make()
     await rig.roster.load("a")
@@ -262,6 +305,8 @@ async def test_the_only_model_stays_failed_until_its_operator_acts(make: MakeRig
     await rig.settle()
     assert rig.states["a"] == "failed"
     assert rig.fleet.group("a").places
+    with pytest.raises(EngineUnavailable, match="cut off"):
+        await asyncio.wait_for(rig.roster.load("a"), 60)
 
 
 async def test_replicas_are_loaded_one_after_another(make: MakeRig) -> None:
