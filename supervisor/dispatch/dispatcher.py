@@ -82,6 +82,7 @@ class Dispatcher:
         self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
+        self._has_successor = False
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
         self._outages = Outages()
@@ -289,6 +290,14 @@ class Dispatcher:
         self._draining = max(1.0, retry_after_s)
         self._changed.set()
 
+    def handed_over(self) -> None:
+        """Another front serves. It computes for this one with the workers that there are; a model
+        without one is loaded there, for requests on its own connections."""
+        self._has_successor = True
+        for model, group in self._groups.items():
+            if not group.has_worker:
+                self.demand.refuse(model, _elsewhere())
+
     @property
     def idle(self) -> bool:
         """Whether no sequence is left, running, waiting or being cancelled."""
@@ -374,6 +383,8 @@ class Dispatcher:
             raise Overloaded("The server is stopping", retry_after_s=condition.retry_after_s)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
+        if self._has_successor and not self._group(model).has_worker:
+            raise _elsewhere()
 
     def _group(self, model: str) -> ModelGroup:
         group = self._groups.get(model)
@@ -396,6 +407,13 @@ class Dispatcher:
     def _replicas(self, model: str) -> int:
         places = {row.name for row in self._fleet.workers() if row.model == model}
         return max(1, len(places))
+
+
+def _elsewhere() -> EngineUnavailable:
+    return EngineUnavailable(
+        "Another front of this service has taken over: ask again, on a new connection",
+        retry_after_s=1.0,
+    )
 
 
 def _unavailable(condition: Condition) -> EngineUnavailable:

@@ -244,6 +244,7 @@ class Giver:
                 " the service again"
             ) from err
         await self._front.http.retire()
+        self._front.dispatcher.handed_over()
         await fleet.let_go()
         self._front.runtime.let_go()
         systemd.notify(f"MAINPID={successor.pid}")

@@ -76,6 +76,15 @@ class Manager:
         return None
 
 
+def held_by(pid: object) -> list[str]:
+    """What the descriptors of a process refer to, without those that it closes meanwhile."""
+    held = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.append(os.readlink(link))
+    return held
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     made = Manager(tmp_path)
@@ -122,7 +131,7 @@ def test_no_process_below_the_front_inherits_the_socket(manager: Manager) -> Non
         status = wait_for(manager.status, why="it answers")
         pid = wait_for(lambda: (manager.status() or status)["workers"][0]["pid"], why="a worker")  # type: ignore[index]
         inode = os.fstat(manager.listener.fileno()).st_ino
-        held = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        held = held_by(pid)
         assert f"socket:[{inode}]" not in held
         environ = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"LISTEN_" not in environ

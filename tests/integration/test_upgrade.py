@@ -438,5 +438,9 @@ async def test_of_several_models_the_loaded_one_goes_on_and_the_others_can_be_lo
             rows = {row["name"]: row["state"] for row in running.service.status()["models"]}
             assert rows["two"] == "unloaded"
             status, body, _ = await complete(session, running.url, "hello", model="two")
-            assert (status, body["choices"][0]["text"]) == (200, fake_text("hello", 20))
+            if status == 503:  # on the connection that the old front has kept for its stream
+                assert "on a new connection" in body["error"]["message"]
+                status, body, _ = await complete(session, running.url, "hello", model="two")
+            assert status == 200, body
+            assert body["choices"][0]["text"] == fake_text("hello", 20)
         await running.until_old_is_gone()
