@@ -119,3 +119,15 @@ async def test_an_unloaded_replica_takes_its_slots_with_it() -> None:
     assert admission.slots == 4
     workers[1].die(ExitReason(reason=Reason.UNLOADED, at=0.0))
     assert admission.slots == 2
+
+
+async def test_after_a_handover_only_models_with_a_worker_are_served() -> None:
+    front = Front()
+    waiting = front.submit()
+    front.dispatcher.handed_over()
+    with pytest.raises(EngineUnavailable, match="on a new connection"):
+        await whole_texts(waiting)
+    with pytest.raises(EngineUnavailable, match="on a new connection"):
+        front.submit()
+    front.fleet.start_worker()
+    assert await whole_texts(front.submit()) == [text_of("hello")]
