@@ -140,10 +140,19 @@ async def test_a_front_without_origins_refuses(rig: Rig) -> None:
 async def test_a_changed_file_is_read_once_it_rests(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks = 0
+    look = reload._stamp
+
+    def counted(file: Path) -> tuple[int, int, int] | None:
+        nonlocal looks
+        looks += 1
+        return look(file)
+
     monkeypatch.setattr(reload, "LOOK_S", 0.01)
+    monkeypatch.setattr(reload, "_stamp", counted)
     watching = asyncio.create_task(rig.reloader.watch())
     try:
-        await asyncio.sleep(0)
+        await until(lambda: looks > 1)  # it knows the file as it was
         fresh = rig.file.with_name("fresh")
         fresh.write_text("max_n = 'many'")
         os.replace(fresh, rig.file)  # a faulty one is passed over

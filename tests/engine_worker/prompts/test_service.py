@@ -7,6 +7,7 @@ import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS
+from engine_worker.prompts import service
 from engine_worker.prompts.service import PromptService
 from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
@@ -61,7 +62,10 @@ class Running:
 
 
 @pytest.fixture
-def start() -> Callable[..., Running]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Running]:
+    # threads outlive their test: they shall not start or end processes during later ones
+    monkeypatch.setattr(service, "WARM_UP_S", 3600.0)
+    monkeypatch.setattr(service, "IDLE_S", 3600.0)
     return lambda **keys: Running(ModelConfig(n_ctx=100_000, **keys))
 
 
