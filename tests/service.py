@@ -172,7 +172,12 @@ class Gains:
 
     def __init__(self, running: Service) -> None:
         self._running = running
+        wait_for(self._is_idle, why="what other tests have left is still open")
         self._before = running.status()
+
+    def _is_idle(self) -> bool:
+        requests = self._running.status()["requests"]
+        return not (requests["running"] or requests["waiting"])
 
     def of(self, section: str, *names: str) -> tuple[int, ...]:
         """The gain of each counter in one section of the status document."""

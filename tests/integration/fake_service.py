@@ -36,4 +36,6 @@ def joined(events: list[str]) -> str:
     """The text of a completion stream that ended properly."""
     assert events[-1] == "[DONE]"
     chunks = [json.loads(event) for event in events[:-1]]
+    errors = [chunk for chunk in chunks if "choices" not in chunk]
+    assert not errors, errors
     return "".join(c["text"] for chunk in chunks for c in chunk["choices"])
