@@ -4,12 +4,12 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from gpufc import files
 from gpufc.errors import ConfigError
 from supervisor.access.keys import KeyList
 
@@ -58,7 +58,7 @@ def change(path: Path, edit: Callable[[KeyList], KeyList]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(path):
             known = load(path) if path.exists() else KeyList()
-            _write(path, msgspec.json.format(msgspec.json.encode(edit(known))) + b"\n")
+            files.replace(path, msgspec.json.format(msgspec.json.encode(edit(known))) + b"\n")
     except OSError as err:
         raise ConfigError(f"keys file {path} cannot be written: {err.strerror or err}") from err
 
@@ -73,16 +73,3 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _write(path: Path, data: bytes) -> None:
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

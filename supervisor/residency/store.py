@@ -4,13 +4,12 @@ Blocks, so it is not called in the event loop.
 """
 
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from gpufc import files
 from supervisor.residency.measured import Entry, Measured
 
 logger = logging.getLogger(__name__)
@@ -44,13 +43,4 @@ def save(path: Path, measured: Measured) -> None:
     """Replace the file. Raises `OSError`."""
     data = msgspec.json.encode(_File(VERSION, measured.entries()))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+    files.replace(path, data)
