@@ -1,4 +1,4 @@
-"""The named scenarios, as data; `intruder` has code of its own.
+"""The named scenarios, as data; `intruder` and `guided` have code of their own.
 
 A scenario gives plain metrics. Metrics that end in `_per_s` and `_share` are better when higher,
 all others when lower.
@@ -14,6 +14,7 @@ from supervisor.bench.client import Target
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
+from tests.bench import guided
 from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
@@ -85,6 +86,18 @@ def _streams(
     )
 
 
+def _guided(name: str, streams: int, requests: int) -> Scenario:
+    return Scenario(
+        name=name,
+        says=f"{streams} at once: free answers, and answers that a schema binds",
+        slots=max(streams, 4),
+        workload=Workload(prompt_tokens=16, output_tokens=64),
+        bounds=Bounds(streams=streams, requests=requests),
+        shows=guided.SHOWS,
+        play=guided.guide,
+    )
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -144,6 +157,9 @@ SCENARIOS = {
                    "disturbed_gap_max_ms", "intruder_first_token_ms"),
             play=intrude,
         ),
+        _guided("guided1", 1, 3),
+        _guided("guided16", 16, 16),
+        _guided("guided64", 64, 128),
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
