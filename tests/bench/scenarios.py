@@ -1,4 +1,5 @@
-"""The named scenarios, as data; `intruder` and `guided` have code of their own.
+"""The named scenarios, as data; `intruder`, `guided` and `embedding` have
+code of their own.
 
 A scenario gives plain metrics. Metrics that end in `_per_s` and `_share` are better when higher,
 all others when lower.
@@ -14,7 +15,7 @@ from supervisor.bench.client import Target
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
-from tests.bench import guided
+from tests.bench import embedding, guided
 from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
@@ -160,6 +161,24 @@ SCENARIOS = {
         _guided("guided1", 1, 3),
         _guided("guided16", 16, 16),
         _guided("guided64", 64, 128),
+        Scenario(
+            name="embed",
+            says=f"batches of {embedding.BATCH} texts of 48 words to embed, 2 at once",
+            slots=4,
+            workload=Workload(prompt_tokens=48),
+            bounds=Bounds(streams=2, requests=12),
+            shows=embedding.SHOWS,
+            play=embedding.embed,
+        ),
+        Scenario(
+            name="embed_beside",
+            says=f"{embedding.MOST_INPUTS} inputs to embed arrive among 8 running streams",
+            slots=8,
+            workload=Workload(prompt_tokens=64, output_tokens=200),
+            bounds=Bounds(streams=8, requests=8),
+            shows=embedding.BESIDE_SHOWS,
+            play=embedding.embed_beside,
+        ),
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
