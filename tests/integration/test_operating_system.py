@@ -102,7 +102,6 @@ async def test_signals_of_log_rotation_are_ignored(shared: Service) -> None:
     assert gains.restarts() == 0
 
 
-@pytest.mark.slow  # one run of 45 ended its stream with an error; the reason is not known yet
 async def test_a_front_that_took_over_treats_signals_alike(tmp_path: Path) -> None:
     with service(tmp_path / "run", environ=SLOW) as running, upgraded_ended(running):
         url = running.url
