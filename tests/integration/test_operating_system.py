@@ -229,6 +229,16 @@ async def test_no_front_leaves_a_core_file(tmp_path: Path) -> None:
     assert [name for name in os.listdir(tmp_path) if name.startswith("core")] == []
 
 
+def test_without_memory_the_kernel_ends_a_worker_and_not_the_front(shared: Service) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    status = shared.status()
+    workers = [row["pid"] for row in (*status["workers"], *status["spares"])]
+    assert workers
+    assert all(score(pid) > score(status["front"]["pid"]) for pid in workers)
+
+
 def test_processes_that_a_dead_worker_leaves_are_reaped(shared: Service) -> None:
     for _ in range(2):
         worker = psutil.Process(shared.worker()["pid"])
