@@ -67,6 +67,7 @@ ROUTES = (
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
     Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
+    Route("GET", "/metrics/endpoint", metrics.get_endpoint, Scope.READ, short=True),
     Route("GET", "/v1/models", list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/models/{model:.+}/load", admin.load_model, Scope.ADMIN),
@@ -179,6 +180,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[DESCRIPTION] = make
     dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
+    app[metrics.ENDPOINT] = metrics.EndpointWatch(front)
     app[ANSWERS] = AnswerCache.of(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)
