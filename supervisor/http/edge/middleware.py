@@ -74,8 +74,10 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         access_log.answered(request, access_log.CLIENT_LEFT, began)
         raise
     except Exception as exc:  # the request boundary
-        error = from_exception(exc, request)
-        response = error_response(error, request[REQUEST_ID], shape_of(request))
+        # a name for the error would be a cycle with its traceback: it kept the body until collected
+        response = error_response(
+            from_exception(exc, request), request[REQUEST_ID], shape_of(request)
+        )
         if isinstance(exc, web.HTTPMethodNotAllowed) and response.status == exc.status:
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
