@@ -18,7 +18,7 @@ from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.edge import access_log
 from supervisor.http.edge.body import release
-from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
+from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, STREAM
 from supervisor.http.edge.entry import CLIENT_ADDRESS
 from supervisor.http.edge.errors import (
     anthropic_error,
@@ -86,6 +86,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     finally:
         release(request)
     access_log.answered(request, response.status, began)
+    request.pop(STREAM, None)  # an idle connection keeps its last request
     return response
 
 
