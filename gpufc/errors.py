@@ -103,6 +103,8 @@ class RequestError(GpufcError):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    kept: "RequestError | None" = None
+    """The error in whose place this one is raised."""
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -118,7 +120,9 @@ class RequestError(GpufcError):
         A raised error holds the frames that it passed through. Kept by what they hold, it would
         keep a request and its body until the next full collection.
         """
-        return copy.copy(self)
+        error = copy.copy(self)
+        error.kept = self
+        return error
 
 
 class InvalidRequest(RequestError):

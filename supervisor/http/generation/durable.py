@@ -250,7 +250,7 @@ class NumberedEvents:
     def error(self, error: RequestError) -> bytes:
         written = self._encoder.error(error)
         # another error is one of this connection: the request has a different end, or none yet
-        is_its_end = error is self._reader.request.stream.error
+        is_its_end = error.kept is not None and error.kept is self._reader.request.stream.error
         return self._closing_id() + written if is_its_end else written
 
     def _closing_id(self) -> bytes:

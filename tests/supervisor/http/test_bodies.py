@@ -164,9 +164,13 @@ async def test_a_body_that_leaves_gives_its_memory_back(service: Service) -> Non
 async def test_a_refused_request_is_forgotten_without_a_collection(
     service: Service, stream: bool
 ) -> None:
+    def n_streams() -> int:
+        return sum(isinstance(one, ResponseStream) for one in gc.get_objects())
+
     gc.collect()
     gc.disable()
     try:
+        before = n_streams()  # other tests' included
         for _ in range(3):
             answer = await service.complete(prompt="x" * 5000, stream=stream)
             assert answer.error["code"] == "context_length_exceeded"
