@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.dispatch",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
-    ("supervisor.residency", "supervisor.routing"),
+    ("supervisor.cluster", "supervisor.residency", "supervisor.routing"),
     (
         *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
         *("supervisor.downloads", "supervisor.runtime_dir"),
