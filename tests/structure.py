@@ -52,6 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "supervisor.offline",
             "supervisor.outlet",
             "supervisor.program",
+            "supervisor.socket_reader",
         ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),

@@ -14,6 +14,7 @@ from msgspec import structs
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import MAX_MESSAGE_BYTES, Boot
+from gpufc.wire import Buffer
 from supervisor.cluster.messages import MAX_CONTROL_BYTES, FromHost, HostMessage, ToHost
 
 HEADER_BYTES = 8
@@ -24,7 +25,6 @@ CONTROL = Epoch(0)
 _CONTROL_HEADER = bytes(HEADER_BYTES)
 
 T = TypeVar("T")
-Buffer = bytes | memoryview
 
 _encoder = msgspec.msgpack.Encoder()
 _from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost)
@@ -33,7 +33,7 @@ _to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
 
 def relayed(epoch: Epoch, payload: Buffer) -> bytes:
     """A frame with bytes of a worker's link. `epoch` is not 0."""
-    return b"%b%b" % (epoch.to_bytes(HEADER_BYTES), payload)
+    return b"".join((epoch.to_bytes(HEADER_BYTES), payload))
 
 
 def control(message: HostMessage) -> bytes:

@@ -6,7 +6,7 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, FromWorker, ToWorker
 from supervisor.fleet.edge import ExitListener, PlaceListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.link import BrokenListener, MessageListener
+from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.watchdog import Vitals
 
 KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=1.0)
