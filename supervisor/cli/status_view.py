@@ -140,7 +140,8 @@ def _worker(row: Document) -> dict[str, str]:
     if state == "loading" and row.get("loading_fraction"):
         state = f"loading {row['loading_fraction']:.0%}"
     total = row.get("kv_cells_total") or 0
-    return {
+    where = {"machine": row["machine"]} if row.get("machine") else {}
+    return where | {
         "worker": row["name"],
         "state": state,
         "model": row["model"],

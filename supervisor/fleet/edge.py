@@ -29,6 +29,7 @@ from supervisor.fleet.worker_log import WorkerLog
 from supervisor.runtime_dir import RuntimeDir
 
 ExitListener = Callable[[ExitReason], None]
+PlaceListener = Callable[[str | None], None]
 
 
 class Link(Protocol):
@@ -45,14 +46,37 @@ class Link(Protocol):
 class Process(Protocol):
     """One running process (`process.WorkerProcess`)."""
 
-    pid: int
+    @property
+    def pid(self) -> int | None:
+        """None while another machine has not said it; the hello says it, too."""
+        ...
+
+    @property
+    def machine(self) -> str | None:
+        """Its machine's name; None for the front's own."""
+        ...
 
     def boot(self, boot: Boot) -> None: ...
     def signal(self, number: Signals, *, group: bool = False) -> None: ...
     def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
+    def anonymous_bytes(self) -> int | None: ...
     def lend(self) -> tuple[int, int]: ...
     def let_go(self) -> None: ...
+
+
+class Placer(Protocol):
+    """How a runner of a line on other machines gets a machine for its next process. The edge of
+    that line starts the process there."""
+
+    def place(self, epoch: Epoch, told: "PlaceListener") -> None:
+        """Look for a machine. `told` is called soon or later, not in this call: with None once
+        there is one, and before that, perhaps repeatedly, with a text of what is awaited."""
+        ...
+
+    def unplace(self) -> None:
+        """Give up the search."""
+        ...
 
 
 class Edge(Protocol):
@@ -65,7 +89,9 @@ class Edge(Protocol):
         ...
 
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
-        """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`."""
+        """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`.
+
+        A machine that turns out to be unable to start it reports an end of SPAWN_FAILED."""
         ...
 
     def log_mark(self, worker: WorkerName) -> int:

@@ -149,10 +149,12 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     """The fleet's part of one row of `/stats`' `workers`.
 
     Times ending in `_at` are unix seconds. `facts` are None until the model is loaded, `engine` is
-    the last record that a heartbeat brought.
+    the last record that a heartbeat brought. `pid` is one of `machine`, which is None for the
+    front's own.
     """
 
     name: WorkerName
+    machine: str | None = None
     pid: int | None
     epoch: Epoch
     state: WorkerState

@@ -20,6 +20,7 @@ from gpufc.protocol import (
     Embedded,
     FromWorker,
     Heartbeat,
+    Hello,
     KvMoved,
     Ready,
     Shutdown,
@@ -27,7 +28,7 @@ from gpufc.protocol import (
 )
 from supervisor.fleet import events as ev
 from supervisor.fleet import refusal
-from supervisor.fleet.edge import Edge, Link
+from supervisor.fleet.edge import Edge, Link, Placer
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.line import Line
@@ -58,9 +59,12 @@ class WorkerRunner(Line):
         listener: FleetListener,
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
+        placer: Placer | None = None,
     ) -> None:
+        """`placer` for a line whose processes run on other machines."""
         super().__init__(spec, lifecycle)
         self._edge = edge
+        self._placer = placer
         self._listener = listener
         self._hooks = hooks or Hooks()
         self._limits = limits
@@ -147,6 +151,8 @@ class WorkerRunner(Line):
             if self.worker is not None:
                 self.worker.kv_moved(message)
         elif (event := ev.of_message(message)) is not None:
+            if isinstance(message, Hello) and self._lifecycle.pid is None:
+                self.post(ev.Spawned(message.epoch, message.pid))  # on another machine
             self.post(event)
         elif isinstance(message, WorkerMessage):
             if isinstance(message, Embedded) and self.worker is not None:
@@ -200,7 +206,10 @@ class WorkerRunner(Line):
         def report(reason: ExitReason) -> None:
             if self._link is not None and self._lifecycle.epoch == epoch:
                 self._link.drain_now()
-            self.post(ev.Exited(epoch, reason))
+            if reason.reason is Reason.SPAWN_FAILED:
+                self.post(ev.SpawnFailed(epoch, reason.detail, is_misplaced=True))
+            else:
+                self.post(ev.Exited(epoch, reason))
 
         return ended
 
@@ -208,6 +217,11 @@ class WorkerRunner(Line):
 
     def _execute(self, action: ev.Action) -> None:
         match action:
+            case ev.Place():
+                self._place(action.epoch)
+            case ev.Unplace():
+                if self._placer is not None:
+                    self._placer.unplace()
             case ev.Spawn():
                 self._spawn(action)
             case ev.SendShutdown():
@@ -232,6 +246,15 @@ class WorkerRunner(Line):
             case ev.Publish():
                 self._listener.condition_changed()
 
+    def _place(self, epoch: Epoch) -> None:
+        def told(awaited: str | None) -> None:
+            found = ev.Placed(epoch) if awaited is None else ev.MachineAwaited(epoch, awaited)
+            self.post(found)
+
+        if self._placer is None:
+            raise AssertionError("nothing finds machines")
+        self._placer.place(epoch, told)
+
     def _spawn(self, action: ev.Spawn) -> None:
         if action.replaces is not None:
             self._hooks.restarted(action.replaces)
@@ -253,8 +276,9 @@ class WorkerRunner(Line):
         self._seen = Observation(
             self._process, epoch, spec.config, self._rate, self._on_hung(epoch), self._limits
         )
-        self.post(ev.Spawned(epoch, self._process.pid))
-        self._link.expect(self._process.pid)
+        if (pid := self._process.pid) is not None:
+            self.post(ev.Spawned(epoch, pid))
+            self._link.expect(pid)
         try:
             self._process.boot(
                 Boot(
@@ -286,7 +310,8 @@ class WorkerRunner(Line):
             raise AssertionError("ready without a process")
         seen.serves(ready)
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
-        return Worker(self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained)
+        facts, machine = ready.facts, self.machine
+        return Worker(self.spec, self.line, epoch, facts, link, seen, self.post, drained, machine)
 
     def _begin_trial(self, ready: Ready) -> None:
         worker = self._handle_of(ready)

@@ -52,11 +52,13 @@ class Worker:
         seen: Observation,
         post: Callable[[ev.Event], None],
         drained: Callable[[], None],
+        machine: str | None = None,
     ) -> None:
         self.name = spec.name
         self.epoch = epoch
         self.model = spec.model
         self.line = line
+        self.machine = machine
         self.facts = facts
         self._link = link
         self._seen = seen

@@ -92,6 +92,7 @@ class WorkerRow(Message, frozen=True):
     n_gpu_layers: int = 0
     n_layers: int = 0
     devices: tuple[str, ...] = ()
+    machine: str | None = None
 
 
 class RequestRow(Message, frozen=True):

@@ -197,6 +197,7 @@ def _worker(front: Services, row: WorkerStatus) -> WorkerRow:
         devices=tuple(device.description or device.name for device in facts.devices)
         if facts
         else (),
+        machine=row.machine,
     )
 
 

@@ -65,6 +65,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
     facts, engine = row.facts, row.engine
     return {
         "name": row.name,
+        "machine": row.machine,
         "pid": row.pid,
         "epoch": row.epoch,
         "state": row.state,
