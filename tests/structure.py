@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.roster"),
         "supervisor.tracing",
     ),
-    ("supervisor.dispatch",),
+    ("supervisor.dispatch", "supervisor.remote"),
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.cluster", "supervisor.residency", "supervisor.routing"),

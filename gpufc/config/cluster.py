@@ -20,7 +20,7 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
     cluster_advertise: Annotated[
         Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$")] | None,
         Meta(
-            description="HOST:PORT by which worker hosts reach this front [default: cluster_listen]",
+            description="HOST:PORT by which worker hosts reach the front [default: cluster_listen]",
             extra=UPGRADE,
         ),
     ] = None

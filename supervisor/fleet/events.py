@@ -236,9 +236,11 @@ def of_message(message: FromWorker) -> Event | None:
 
 
 class Place(Struct, frozen=True):
-    """Find a machine for the next process. Answered by `Placed`, or by `MachineAwaited` first."""
+    """Find a machine for the next process. Answered by `Placed`, or by `MachineAwaited` first.
+    `avoid` says why the machine of the process before does not do."""
 
     epoch: Epoch
+    avoid: str = ""
 
 
 class Unplace(Struct, frozen=True):

@@ -41,6 +41,8 @@ class After(StrEnum):
     START = "start"
     ASK_POLICY = "ask_policy"
     FAIL = "fail"
+    ELSEWHERE = "elsewhere"
+    """Start on another machine: this one cannot load the model."""
 
 
 class IllegalMove(GpufcError):
@@ -86,6 +88,7 @@ class WorkerLifecycle:
         self._unix_offset_s = unix_offset_s
         self._is_placed = is_placed
         self._replaces: Reason | None = None
+        self._avoid = ""
         self._has_served = False
         self._produced_token = False
         self._is_proven = False
@@ -196,7 +199,8 @@ class WorkerLifecycle:
             case ev.BecameReady():
                 self._became_ready(event.ready)
             case ev.LoadFailed():
-                after = After.ASK_POLICY if event.retryable else After.FAIL
+                for_good = After.ELSEWHERE if self._is_placed else After.FAIL
+                after = After.ASK_POLICY if event.retryable else for_good
                 self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
             case ev.TrialPassed():
@@ -308,7 +312,8 @@ class WorkerLifecycle:
         self._produced_token = False
         self._cause = None
         if self._is_placed:
-            self._actions.append(ev.Place(self.epoch))
+            self._actions.append(ev.Place(self.epoch, self._avoid))
+            self._avoid = ""
         else:
             self._spawn()
 
@@ -340,10 +345,9 @@ class WorkerLifecycle:
     def _spawn_failed(self, event: ev.SpawnFailed) -> None:
         seen = self._reason(Reason.SPAWN_FAILED, event.detail)
         if event.is_misplaced and self.state is WorkerState.STARTING:
-            self._was_refused = True
             self.last_exit = seen
             self._actions.append(ev.Release(self.epoch))
-            self._start()
+            self._start_elsewhere(event.detail)
             return
         if not event.is_refusal or self.state is not WorkerState.STARTING:
             self._gone(seen)
@@ -352,6 +356,12 @@ class WorkerLifecycle:
         self.last_exit = seen
         self._actions.append(ev.Release(self.epoch))
         self._wait(self._policy.refused().delay_s, f"the system refuses a start: {event.detail}")
+
+    def _start_elsewhere(self, detail: str) -> None:
+        """Its machine was at fault, so the next start is no restart."""
+        self._was_refused = True
+        self._avoid = detail
+        self._start()
 
     def _gone(self, seen: ExitReason) -> None:
         """The process has ended, or never began."""
@@ -374,6 +384,8 @@ class WorkerLifecycle:
                 self._start()
             case After.FAIL:
                 self._move(WorkerState.FAILED, str(self.last_exit))
+            case After.ELSEWHERE:
+                self._start_elsewhere(self.last_exit.detail)
             case After.ASK_POLICY if self.last_exit.reason in WITH_ITS_MACHINE:
                 self._start()
             case After.ASK_POLICY:

@@ -189,6 +189,22 @@ class SpareStatus(Struct, frozen=True, kw_only=True):
     rss_bytes: int
 
 
+class HostStatus(Struct, frozen=True, kw_only=True):
+    """One row of `/stats`' `hosts`: a machine that may run workers. `heard_at` is unix seconds."""
+
+    machine: str
+    state: str
+    detail: str = ""
+    workers: tuple[WorkerName, ...] = ()
+    max_workers: int = 0
+    cores: int = 0
+    memory_bytes: int = 0
+    devices: tuple[str, ...] = ()
+    version: str = ""
+    heard_at: float | None = None
+    n_losses: int = 0
+
+
 class ReplacementStage(StrEnum):
     """The progress of a worker's replacement. The words of the terminal and of `/admin`."""
 

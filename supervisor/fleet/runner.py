@@ -16,7 +16,6 @@ from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import (
     Attach,
-    Boot,
     Embedded,
     FromWorker,
     Heartbeat,
@@ -218,7 +217,7 @@ class WorkerRunner(Line):
     def _execute(self, action: ev.Action) -> None:
         match action:
             case ev.Place():
-                self._place(action.epoch)
+                self._place(action)
             case ev.Unplace():
                 if self._placer is not None:
                     self._placer.unplace()
@@ -246,14 +245,15 @@ class WorkerRunner(Line):
             case ev.Publish():
                 self._listener.condition_changed()
 
-    def _place(self, epoch: Epoch) -> None:
+    def _place(self, action: ev.Place) -> None:
+        epoch = action.epoch
+
         def told(awaited: str | None) -> None:
-            found = ev.Placed(epoch) if awaited is None else ev.MachineAwaited(epoch, awaited)
-            self.post(found)
+            self.post(ev.Placed(epoch) if awaited is None else ev.MachineAwaited(epoch, awaited))
 
         if self._placer is None:
             raise AssertionError("nothing finds machines")
-        self._placer.place(epoch, told)
+        self._placer.place(epoch, self.spec, told, action.avoid)
 
     def _spawn(self, action: ev.Spawn) -> None:
         if action.replaces is not None:
@@ -280,18 +280,7 @@ class WorkerRunner(Line):
             self.post(ev.Spawned(epoch, pid))
             self._link.expect(pid)
         try:
-            self._process.boot(
-                Boot(
-                    epoch=epoch,
-                    worker=spec.name,
-                    endpoint=self._link.endpoint,
-                    token=token,
-                    model=spec.config,
-                    n_sequences=spec.n_sequences,
-                    log_level=spec.log_level,
-                    log_format=spec.log_format,
-                )
-            )
+            self._process.boot(spec.boot(epoch, self._link.endpoint, token))
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 

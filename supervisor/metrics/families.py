@@ -3,7 +3,7 @@
 from prometheus_client import Metric
 
 from supervisor.metrics.figures import Figures
-from supervisor.metrics.machine import of_machine, of_models, of_workers
+from supervisor.metrics.machine import of_hosts, of_machine, of_models, of_workers
 from supervisor.metrics.network import of_network
 from supervisor.metrics.requests import of_requests
 from supervisor.metrics.series import gauge
@@ -15,6 +15,7 @@ def families(figures: Figures) -> list[Metric]:
         *of_requests(figures),
         *of_models(figures),
         *of_workers(figures),
+        *of_hosts(figures),
         *of_machine(figures),
         *of_network(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),

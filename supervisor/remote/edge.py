@@ -4,13 +4,11 @@ Implements `edge.Edge` and `edge.Placer` of the fleet. `machines.Machines` finds
 """
 
 import asyncio
-import secrets
 from typing import Protocol
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import Boot
 from supervisor.cluster.port import HostChannel
 from supervisor.cluster.wire import boot_digest
 from supervisor.fleet.edge import ExitListener, PlaceListener
@@ -18,7 +16,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.worker import WorkerSpec
 from supervisor.remote.link import RemoteLink
-from supervisor.remote.process import RemoteProcess
+from supervisor.remote.process import RemoteProcess, on_devices
 
 
 class Adopted(Struct):
@@ -42,9 +40,12 @@ class Found(Struct, frozen=True):
 class Seeker(Protocol):
     """A line that needs a machine for its next process."""
 
-    spec: WorkerSpec
-    digest: str
-    """Of the boot message that it would send (`cluster.wire.boot_digest`)."""
+    @property
+    def spec(self) -> WorkerSpec: ...
+
+    def digest(self, devices: str | None) -> str:
+        """Of the boot message that it would send for a place with these GPUs."""
+        ...
 
     def found(self, found: Found) -> None:
         """There is a machine, and room on it is reserved."""
@@ -78,9 +79,9 @@ class MachinePort(Protocol):
 class RemoteEdge:
     """The edge of one line: at most one process, on one machine, at a time."""
 
-    def __init__(self, spec: WorkerSpec, machines: MachinePort) -> None:
-        self.spec = spec
+    def __init__(self, machines: MachinePort) -> None:
         self._machines = machines
+        self._spec: WorkerSpec | None = None
         self._epoch = Epoch(0)
         self._told: PlaceListener | None = None
         self._found: Found | None = None
@@ -89,10 +90,10 @@ class RemoteEdge:
 
     # of `edge.Placer`
 
-    def place(self, epoch: Epoch, told: PlaceListener, avoid: str = "") -> None:
+    def place(self, epoch: Epoch, spec: WorkerSpec, told: PlaceListener, avoid: str = "") -> None:
         if avoid and self._found is not None:
-            self._machines.avoid(self._found.channel.machine, self.spec.model, avoid)
-        self._epoch, self._told, self._found = epoch, told, None
+            self._machines.avoid(self._found.channel.machine, spec.model, avoid)
+        self._epoch, self._spec, self._told, self._found = epoch, spec, told, None
         self._machines.seek(epoch, self)
 
     def unplace(self) -> None:
@@ -123,15 +124,14 @@ class RemoteEdge:
         if link is None:
             raise AssertionError("a process without a link")
         adopted = found.adopted
-        process = _Booting(
+        process = self._process = RemoteProcess(
             found.channel,
             self._epoch,
             on_exit,
             link.expect,
             pid=None if adopted is None else adopted.pid,
+            devices=found.devices,
         )
-        process.devices = found.devices
-        self._process = process
         loop = asyncio.get_running_loop()
         if found.channel.is_lost:
             gone = ExitReason(reason=Reason.SPAWN_FAILED, at=0.0, detail="the machine was lost")
@@ -152,20 +152,14 @@ class RemoteEdge:
     # of `Seeker`
 
     @property
-    def digest(self) -> str:
-        spec = self.spec
-        return boot_digest(
-            Boot(
-                epoch=self._epoch,
-                worker=spec.name,
-                endpoint="",
-                token=secrets.token_hex(1),
-                model=spec.config,
-                n_sequences=spec.n_sequences,
-                log_level=spec.log_level,
-                log_format=spec.log_format,
-            )
-        )
+    def spec(self) -> WorkerSpec:
+        """That of the process which it seeks a machine for."""
+        if self._spec is None:
+            raise AssertionError("it seeks no machine")
+        return self._spec
+
+    def digest(self, devices: str | None) -> str:
+        return boot_digest(on_devices(self.spec.boot(self._epoch, "", ""), devices))
 
     def found(self, found: Found) -> None:
         self._found = found
@@ -182,17 +176,6 @@ class RemoteEdge:
         if self._found is None:
             raise AssertionError("a process without a machine")
         return self._found
-
-
-class _Booting(RemoteProcess):
-    """A process that gets the GPUs of its place on the machine."""
-
-    devices: str | None = None
-
-    def boot(self, boot: Boot) -> None:
-        if self.devices is not None and boot.model.devices is None:
-            boot = structs.replace(boot, model=structs.replace(boot.model, devices=self.devices))
-        super().boot(boot)
 
 
 def _replay(link: RemoteLink, early: list[memoryview]) -> None:

@@ -27,6 +27,8 @@ class MachineState(StrEnum):
     DRAINED = "drained"
     """An operator wants no process on it, or it leaves."""
     LOST = "lost"
+    AWAY = "away"
+    """It has joined an earlier front, but not this one yet."""
 
 
 class Wish(Struct, frozen=True):
@@ -76,7 +78,7 @@ class Hosts:
     # machines
 
     def joined(self, name: str, n_gpus: int) -> None:
-        """A machine is there. One that was lost stays shunned for its time, a drained one drained."""
+        """A machine is there. One that was lost stays shunned, and a drained one drained."""
         machine = self.machines.setdefault(name, Machine(name, n_gpus))
         machine.n_gpus, machine.is_joined, machine.lost_because = n_gpus, True, ""
         machine.unfit.clear()
@@ -117,12 +119,14 @@ class Hosts:
         best = min(free, key=lambda machine: (*_load(machine, wish.model), machine.name))
         return self.put(wish, best.name)
 
-    def put(self, wish: Wish, name: str) -> Place:
-        """Reserve room on a joined machine for a process that may run there already."""
+    def put(self, wish: Wish, name: str, slot: int | None = None) -> Place:
+        """Reserve room on a joined machine, for a process that may run there already. The slot must
+        be free."""
         machine = self.machines[name]
-        slot = next(
-            number for number in range(len(machine.slots) + 1) if number not in machine.slots
-        )
+        if slot is None:
+            slot = next(
+                number for number in range(len(machine.slots) + 1) if number not in machine.slots
+            )
         machine.slots[slot] = wish
         place = self._places[wish.epoch] = Place(name, slot)
         return place
@@ -130,26 +134,32 @@ class Hosts:
     def place_of(self, epoch: Epoch) -> Place | None:
         return self._places.get(epoch)
 
+    def free_slots(self, name: str) -> list[int]:
+        """Those of a machine, whether or not it gets new processes."""
+        taken = self.machines[name].slots
+        return [number for number in range(self._n_slots) if number not in taken]
+
     def release(self, epoch: Epoch) -> None:
         """A process has ended, or was never started. May be called again."""
         place = self._places.pop(epoch, None)
         if place is not None:
             del self.machines[place.machine].slots[place.slot]
 
-    def unfit(self, epoch: Epoch, reason: str, now: float) -> None:
+    def unfit(self, name: str, model: str, reason: str, now: float) -> None:
         """A machine could not start a process: it is not tried again for the model for a while."""
-        place = self._places.get(epoch)
-        if place is not None:
-            machine = self.machines[place.machine]
-            machine.unfit[machine.slots[place.slot].model] = (now + UNFIT_S, reason)
-            self.release(epoch)
+        if name in self.machines:
+            self.machines[name].unfit[model] = (now + UNFIT_S, reason)
 
     def devices(self, place: Place) -> str | None:
         """The GPUs of a place by ggml's names, where a machine's GPUs are shared out; else None."""
-        machine = self.machines[place.machine]
+        return self.devices_of(place.machine, place.slot)
+
+    def devices_of(self, name: str, slot: int) -> str | None:
+        """The same of a machine's slot."""
+        machine = self.machines[name]
         if self._n_slots == 1 or machine.n_gpus < self._n_slots:
             return None
-        mine = range(place.slot, machine.n_gpus, self._n_slots)
+        mine = range(slot, machine.n_gpus, self._n_slots)
         return ",".join(f"CUDA{number}" for number in mine) or None
 
     # questions

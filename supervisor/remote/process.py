@@ -30,8 +30,10 @@ class RemoteProcess:
         on_pid: Callable[[int], None],
         *,
         pid: int | None = None,
+        devices: str | None = None,
     ) -> None:
-        """`pid` is that of a running process, which needs no boot message."""
+        """`pid` is that of a running process, which needs no boot message. `devices` are the GPUs
+        of its place on the machine, for a model that names none."""
         self.machine: str | None = channel.machine
         self.pid = pid
         self.log = b""
@@ -42,6 +44,7 @@ class RemoteProcess:
         self._on_pid = on_pid
         self._is_running = True
         self._is_adopted = pid is not None
+        self._devices = devices
         self._seen: WorkerVitals | None = None
 
     # of the port
@@ -49,7 +52,7 @@ class RemoteProcess:
     def boot(self, boot: Boot) -> None:
         """Have it started. Raises `LinkError` if the message is too large."""
         if not self._is_adopted:
-            self._channel.send(Spawn(boot))
+            self._channel.send(Spawn(on_devices(boot, self._devices)))
 
     def signal(self, number: Signals, *, group: bool = False) -> None:
         """Send a signal to it, or with `group` also to its children."""
@@ -113,3 +116,10 @@ class RemoteProcess:
         if self._is_running:
             self._is_running = False
             self._on_exit(reason)
+
+
+def on_devices(boot: Boot, devices: str | None) -> Boot:
+    """The boot message of a worker that gets only these GPUs, unless its model names its own."""
+    if devices is None or boot.model.devices is not None:
+        return boot
+    return structs.replace(boot, model=structs.replace(boot.model, devices=devices))

@@ -92,6 +92,7 @@ def tick(front: Services, ended: Sequence[RequestRow]) -> Tick:
             front.config.admission.queue_limit,
         ),
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        hosts=tuple(front.hosts()) if front.hosts else (),
     )
 
 

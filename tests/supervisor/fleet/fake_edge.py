@@ -8,6 +8,7 @@ from supervisor.fleet.edge import ExitListener, PlaceListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.watchdog import Vitals
+from supervisor.fleet.worker import WorkerSpec
 
 KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=1.0)
 
@@ -74,9 +75,10 @@ class FakePlacer:
 
     def __init__(self) -> None:
         self.told: PlaceListener | None = None
+        self.avoid = ""
 
-    def place(self, epoch: Epoch, told: PlaceListener) -> None:
-        self.told = told
+    def place(self, epoch: Epoch, spec: WorkerSpec, told: PlaceListener, avoid: str = "") -> None:
+        self.told, self.avoid = told, avoid
 
     def unplace(self) -> None:
         self.told = None

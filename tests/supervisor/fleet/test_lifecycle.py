@@ -501,7 +501,16 @@ def test_a_machine_that_cannot_start_it_is_left_for_another() -> None:
     life.handle(ev.StartRequested(), 0.0)
     life.handle(ev.Placed(E1), 0.0)
     actions = life.handle(ev.SpawnFailed(E1, "no such file", is_misplaced=True), 1.0)
-    assert without_timers(actions) == [ev.Release(E1), ev.Place(E2)]
+    assert without_timers(actions) == [ev.Release(E1), ev.Place(E2, "no such file")]
+    assert (life.state, life.restarts) == (WorkerState.PLACING, 0)
+
+
+def test_a_machine_that_cannot_load_the_model_is_left_for_another() -> None:
+    life = placed_to_loading()
+    life.handle(ev.LoadFailed(E1, "no such file", retryable=False), 1.0)
+    gone = ExitReason(code=72, reason=Reason.EXITED, at=0.0)
+    actions = without_timers(life.handle(ev.Exited(E1, gone), 2.0))
+    assert actions == [ev.Release(E1), ev.Place(E2, "no such file")]
     assert (life.state, life.restarts) == (WorkerState.PLACING, 0)
 
 

@@ -322,6 +322,7 @@ async def test_a_start_that_its_machine_refuses_looks_for_another_machine(placed
     refused = ExitReason(reason=Reason.SPAWN_FAILED, at=0.0, detail="no such file")
     placed.edge.processes[0].exit(refused)
     await placed.until(WorkerState.PLACING, 2)
+    assert placer.avoid == "no such file"
     assert placed.edge.links[0].closed
     assert placed.crashes == []
 

@@ -50,8 +50,7 @@ def test_what_is_awaited_names_each_machine() -> None:
     hosts.put(wish(1), "a")
     hosts.drain("b", is_drained=True)
     hosts.lost("c", "no message for 5.0 s", 0.0)
-    hosts.put(wish(2), "d")
-    hosts.unfit(Epoch(2), "/m.gguf: no such file", 0.0)
+    hosts.unfit("d", "m", "/m.gguf: no such file", 0.0)
     assert hosts.choose(wish(3), 1.0) is None
     assert hosts.awaited(wish(3), 1.0) == (
         "waiting for a machine with room (a: has 1 of 1 workers; b: drained; c: lost;"
@@ -92,8 +91,7 @@ def test_a_drained_machine_stays_drained_over_a_loss_of_its_connection() -> None
 
 def test_a_machine_without_the_file_is_tried_for_other_models() -> None:
     hosts = joined("a")
-    assert machine_of(hosts, wish(1)) == "a"
-    hosts.unfit(Epoch(1), "no such file", 0.0)
+    hosts.unfit("a", "m", "no such file", 0.0)
     assert machine_of(hosts, wish(2)) is None
     assert machine_of(hosts, wish(3, "other")) == "a"
     assert machine_of(hosts, wish(4), UNFIT_S) == "a"
@@ -101,8 +99,7 @@ def test_a_machine_without_the_file_is_tried_for_other_models() -> None:
 
 def test_a_machine_that_joins_again_is_tried_again() -> None:
     hosts = joined("a")
-    hosts.put(wish(1), "a")
-    hosts.unfit(Epoch(1), "no such file", 0.0)
+    hosts.unfit("a", "m", "no such file", 0.0)
     hosts.joined("a", 0)
     assert machine_of(hosts, wish(2)) == "a"
 
@@ -162,9 +159,9 @@ class AnyOrder(RuleBasedStateMachine):
     def ends(self, epoch: int) -> None:
         self.hosts.release(Epoch(epoch))
 
-    @rule(epoch=st.integers(1, 20))
-    def is_unfit(self, epoch: int) -> None:
-        self.hosts.unfit(Epoch(epoch), "no such file", self.now)
+    @rule(name=names, model=st.sampled_from(["m", "n"]))
+    def is_unfit(self, name: str, model: str) -> None:
+        self.hosts.unfit(name, model, "no such file", self.now)
 
     @rule(seconds=st.floats(0.0, 100.0))
     def passes(self, seconds: float) -> None:
