@@ -37,6 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "supervisor.tracing",
     ),
     ("supervisor.dispatch", "supervisor.remote"),
+    ("supervisor.worker_host",),
     ("supervisor.fleet",),
     ("supervisor.answers",),
     ("supervisor.cluster", "supervisor.residency", "supervisor.routing"),

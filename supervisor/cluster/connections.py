@@ -73,6 +73,7 @@ class Connections:
         """Before the listener is closed."""
         self._reader.close()
         self._listener.disable_monitor()
+        self._monitor.close(linger=0)
 
     def _take(self) -> None:
         event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
@@ -109,5 +110,4 @@ class Connections:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def _port(self) -> int:
-        endpoint = self._listener.getsockopt(zmq.LAST_ENDPOINT)
-        return int(endpoint.rstrip(b"\0").rpartition(b":")[2])
+        return int(self._listener.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])

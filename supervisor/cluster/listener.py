@@ -149,7 +149,7 @@ class HostListener:
         except zmq.ZMQError as err:
             self._close_sockets()
             raise StartError(f"cannot listen for hosts on {endpoint}: {err.strerror}") from err
-        self.endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._reader = SocketReader(self._socket, self._take)
         self._looked_at = clock()
         self._timer = self._loop.call_later(limits.look_s, self._look)

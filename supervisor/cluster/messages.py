@@ -235,7 +235,7 @@ class Signal(HostMessage, frozen=True):
     """Send a signal to a worker, or with `group` also to its children."""
 
     epoch: Epoch
-    number: Annotated[int, Meta(ge=1, le=64)]
+    number: Annotated[int, Meta(ge=1, le=31)]
     group: bool = False
 
 

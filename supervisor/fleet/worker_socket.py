@@ -18,6 +18,7 @@ from pathlib import Path
 import zmq
 
 from gpufc.protocol import MAX_MESSAGE_BYTES
+from gpufc.wire import Buffer
 from supervisor.socket_reader import SocketReader
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class WorkerSocket:
         self._socket = _bound(context, self.endpoint)
         self.reader = SocketReader(self._socket, self._take)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Buffer) -> None:
         """Queue a message for the peer; without one it is dropped. Never blocks."""
         if self._peer is None or self._closed:
             self.n_unsent += 1
