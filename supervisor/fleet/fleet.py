@@ -229,6 +229,13 @@ class Fleet:
         self._successor = Condition(ConditionStatus.OK, "", 0.0)
         self._place_of(worker).current.hand_over(successor, endpoint, token)
 
+    def hand_over_remote(self) -> None:
+        """Report the workers on other machines as lost: their hosts take them to another front."""
+        self._successor = Condition(ConditionStatus.OK, "", 0.0)
+        for place in self._places():
+            if place.spec.is_remote:
+                place.current.leave()
+
     async def let_go(self) -> None:
         """The other front has the workers: end the other processes, and close all descriptors."""
         await self._end_tasks()

@@ -114,6 +114,10 @@ class WorkerRunner(Line):
         cancelled."""
         if self._link is not None:
             self._link.send(Attach(self._lifecycle.epoch, successor, endpoint, token))
+        self.leave()
+
+    def leave(self) -> None:
+        """To this front the process is lost."""
         if self._seen is not None:
             self._seen.close()
         self._report_lost(ExitReason(reason=Reason.HANDED_OVER, at=time.time()))
