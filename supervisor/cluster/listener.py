@@ -170,7 +170,9 @@ class HostListener:
         }
 
     def close(self) -> None:
-        """Close all connections. Every channel is lost first."""
+        """Close all connections. Every channel is lost first. May be called again."""
+        if self._context.closed:
+            return
         for channel in self.channels:
             self.lose(channel, "the front ends")
         self._timer.cancel()

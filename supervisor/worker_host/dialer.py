@@ -56,7 +56,7 @@ class Dialer:
         self._keys = self._own_keys()
 
     async def run(self) -> None:
-        """Dial until the host is told to end. Cancelled: the connection's last messages leave."""
+        """Dial until the host has ended: its last messages leave before this returns."""
         self._tell(f"dialling the front at {self._goal.address}")
         while self._host.ending is None:
             ended = await self._attempt(self._keys[0])
@@ -117,19 +117,19 @@ class Dialer:
             return Ended(Trouble.UNREACHABLE, "no answer")
         self._backoff.reset()
         self._joined()
-        await host.until(lambda: ends or host.ending is not None or host.is_lease_over)
+        await host.until(lambda: ends or host.has_ended or host.is_lease_over)
         return ends[0] if ends else Ended(Trouble.CUT, "the front is silent")
 
     def _take(self, message: ToHost) -> None:
         self._host.take(message)
 
     def _joined(self) -> None:
-        self._tell(f"joined the front at {self._goal.address} as {self._host.name}")
         try:
             self._memory.joined(self._goal.address, self._goal.front_key)
         except ConfigError as err:
             self._say(f"warning: {err}; after a restart this host needs a new join file")
         self._keys = self._own_keys()
+        self._tell(f"joined the front at {self._goal.address} as {self._host.name}")
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

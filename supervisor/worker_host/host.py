@@ -112,6 +112,11 @@ class WorkerHost:
             self.changed.clear()
             await self.changed.wait()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was told to end and all its workers have ended."""
+        return self.ending is not None and not self.n_workers
+
     def hello(self, key: str) -> HostHello:
         """The first message of a connection."""
         held = [one.held() for one in self._workers.values() if one.is_ready]

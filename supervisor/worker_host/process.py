@@ -1,8 +1,6 @@
 """The worker host's process: its loop, signals, and end."""
 
 import asyncio
-import contextlib
-import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,18 +62,18 @@ async def _run(
     host: WorkerHost, dialer: Dialer, monitor: DeviceMonitor, plan: Plan, say: Say
 ) -> str:
     _attend_signals(host, plan.drain_s, say)
-    beside = [asyncio.create_task(_watch(host, monitor))]
-    if os.getpid() == 1 or plan.command is WORKER_COMMAND:
-        beside.append(asyncio.create_task(front_process.reap_orphans()))
+    # also as PID 1 of a container: `confine` has made this process the parent of orphans
+    beside = [
+        asyncio.create_task(_watch(host, monitor)),
+        asyncio.create_task(front_process.reap_orphans()),
+    ]
     dialling = asyncio.create_task(dialer.run())
     try:
-        ended = asyncio.create_task(host.until(lambda: host.ending is not None))
-        await asyncio.wait((ended, dialling), return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
+        asked = asyncio.create_task(host.until(lambda: host.ending is not None))
+        await asyncio.wait((asked, dialling), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
         host.kill_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KILL_S):
-                await host.until(lambda: not host.n_workers)
+        await asyncio.wait((dialling,), timeout=KILL_S)
     finally:
         for task in (dialling, *beside):
             task.cancel()
