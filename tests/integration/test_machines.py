@@ -99,3 +99,44 @@ async def test_streams_outlive_a_strike_at_one_machine(
 async def test_a_host_that_is_told_to_end_is_drained_first(running: Cluster) -> None:
     assert await strike(running, "b", "end the host") == expected()
     assert running.hosts["b"].process.wait(60) is not None
+
+
+async def test_a_drained_machine_loses_no_stream(running: Cluster) -> None:
+    n_streams, n_tokens = 50, 120
+    async with aiohttp.ClientSession() as session:
+        streams = [
+            asyncio.create_task(
+                stream(session, running.front.url, f"drain {n}", max_tokens=n_tokens)
+            )
+            for n in range(n_streams)
+        ]
+        await asyncio.to_thread(wait_for, lambda: _both_compute(running), 60.0, "both compute")
+        drain = running.front.control.drain_host("b", undo=False)
+        events = await asyncio.to_thread(list, drain)
+        texts = [joined(await one) for one in streams]
+    assert texts == [fake_text(f"drain {n}", n_tokens) for n in range(n_streams)]
+    # the other machine has no room for a second worker, so this one's ends and waits
+    assert events[-1]["event"] == "failed"
+    assert "b: drained" in events[-1]["message"]
+    assert running.rows()["b"]["workers"] == []
+
+
+async def test_a_join_file_works_once(running: Cluster) -> None:
+    again = running.join("thief", running.folder / "a.join")
+    assert again.process.wait(60) != 0
+    assert "thief" not in running.rows()
+
+
+async def test_an_upgrade_takes_the_workers_of_the_machines_over(running: Cluster) -> None:
+    before = running.ready()
+    async with aiohttp.ClientSession() as session:
+        streams = [
+            asyncio.create_task(stream(session, running.front.url, f"upgrade {n}", max_tokens=200))
+            for n in range(N_STREAMS)
+        ]
+        await asyncio.to_thread(wait_for, lambda: _both_compute(running), 60.0, "both compute")
+        await asyncio.to_thread(list, running.front.control.upgrade())
+        texts = [joined(await one) for one in streams]
+    assert texts == [fake_text(f"upgrade {n}", 200) for n in range(N_STREAMS)]
+    running.wait_ready("a", "b")
+    assert running.ready() == before
