@@ -88,7 +88,6 @@ async def _serve(
     from supervisor.cli import keeper
     from supervisor.control import server as control
     from supervisor.control.figures import add_figures
-    from supervisor.control.hosts import add_hosts
     from supervisor.control.network import add_network
     from supervisor.devices.monitor import default_monitor
     from supervisor.handover.command import add_upgrade
@@ -103,7 +102,10 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
-            add_hosts(app, front.cluster, front.operations)
+            if front.cluster is not None:
+                from supervisor.control.hosts import add_hosts
+
+                add_hosts(app, front.cluster, front.operations)
             add_figures(app, front)
             runner = await control.serve(app, folder.control_socket)
             kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))

@@ -86,6 +86,10 @@ def forget(machine: str, runtime_dir: str | None) -> None:
 
 
 def _client(runtime_dir: str | None) -> "ControlClient":
+    """The running front's. Raises `ConfigError` for one without a cluster."""
     from supervisor.control.client import ControlClient
 
-    return ControlClient(find(runtime_dir).control_socket)
+    client = ControlClient(find(runtime_dir).control_socket)
+    if client.status().get("hosts") is None:
+        raise ConfigError("no machine can join: start the front with cluster_listen = HOST:PORT")
+    return client

@@ -23,7 +23,6 @@ from supervisor.cli.options import resolve
 from supervisor.cli.origins import checked
 from supervisor.control import server as control
 from supervisor.control.figures import add_figures
-from supervisor.control.hosts import add_hosts
 from supervisor.control.network import add_network
 from supervisor.devices.monitor import default_monitor
 from supervisor.handover import taker
@@ -86,7 +85,10 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
-            add_hosts(app, front.cluster, front.operations)
+            if front.cluster is not None:
+                from supervisor.control.hosts import add_hosts
+
+                add_hosts(app, front.cluster, front.operations)
             add_figures(app, front)
             commands = await control.serve(app, runtime.control_socket)
             kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))

@@ -7,7 +7,6 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from gpufc.errors import NotFound
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.server import body_of, followed
 from supervisor.fleet.operation import Operation, Work
@@ -43,29 +42,24 @@ class Operations(Protocol):
     def begin(self, name: str, work: Work) -> Operation: ...
 
 
-def add_hosts(app: web.Application, cluster: Cluster | None, operations: Operations) -> None:
+def add_hosts(app: web.Application, cluster: Cluster, operations: Operations) -> None:
     """Add the routes to the control socket's application."""
-
-    def required() -> Cluster:
-        if cluster is None:
-            raise NotFound("no machine can join: cluster_listen is not set")
-        return cluster
 
     async def invite(request: web.Request) -> web.StreamResponse:
         body = await body_of(request, InviteBody)
-        return await send_lines(request, _one(msgspec.to_builtins(required().invite(body.n_hosts))))
+        return await send_lines(request, _one(msgspec.to_builtins(cluster.invite(body.n_hosts))))
 
     async def drain(request: web.Request) -> web.StreamResponse:
-        body, known = await body_of(request, DrainBody), required()
+        body = await body_of(request, DrainBody)
         operation = operations.begin(
             f"drain of {body.machine}",
-            lambda tell: known.drain(body.machine, is_drained=not body.undo, tell=tell),
+            lambda tell: cluster.drain(body.machine, is_drained=not body.undo, tell=tell),
         )
         return await send_lines(request, followed(operation))
 
     async def forget(request: web.Request) -> web.StreamResponse:
         body = await body_of(request, ForgetBody)
-        required().forget(body.machine)
+        cluster.forget(body.machine)
         return await send_lines(request, _one({"event": "done"}))
 
     app.router.add_post("/hosts/invite", invite)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import zmq
 from msgspec import structs
@@ -28,11 +28,7 @@ from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker_log import WorkerLog
 from supervisor.runtime_dir import RuntimeDir
 
-if TYPE_CHECKING:
-    from supervisor.fleet.worker import WorkerSpec  # which imports this module
-
 ExitListener = Callable[[ExitReason], None]
-PlaceListener = Callable[[str | None], None]
 
 
 class Link(Protocol):
@@ -68,23 +64,6 @@ class Process(Protocol):
     def let_go(self) -> None: ...
 
 
-class Placer(Protocol):
-    """How a runner of a line on other machines gets a machine for its next process. The edge of
-    that line starts the process there."""
-
-    def place(
-        self, epoch: Epoch, spec: "WorkerSpec", told: "PlaceListener", avoid: str = ""
-    ) -> None:
-        """Look for a machine. `told` is called soon or later, not in this call: with None once
-        there is one, and before that, perhaps repeatedly, with a text of what is awaited. `avoid`
-        says why it cannot be the machine of the process before."""
-        ...
-
-    def unplace(self) -> None:
-        """Give up the search."""
-        ...
-
-
 class Edge(Protocol):
     """How a runner gets a link and a process. Called in the event loop's thread."""
 
@@ -107,10 +86,6 @@ class Edge(Protocol):
     def log_since(self, worker: WorkerName, mark: int) -> bytes:
         """The last `MAX_LOG_BYTES` that were written to a worker's log since `mark`."""
         ...
-
-
-class PlacedEdge(Edge, Placer, Protocol):
-    """Both, for one line of workers on other machines."""
 
 
 class LocalEdge:

@@ -21,7 +21,7 @@ from supervisor.fleet import replacement_rules as rules
 from supervisor.fleet import upkeep
 from supervisor.fleet.condition import FAILED_S, START_S
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
-from supervisor.fleet.edge import LocalEdge, PlacedEdge
+from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group, of_models
 from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
@@ -29,6 +29,7 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
+from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,

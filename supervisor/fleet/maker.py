@@ -15,12 +15,13 @@ from gpufc.errors import ConfigError
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import upkeep
-from supervisor.fleet.edge import Edge, PlacedEdge
+from supervisor.fleet.edge import Edge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.place import Place
+from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import FleetListener
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy

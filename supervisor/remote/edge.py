@@ -1,6 +1,6 @@
 """How the runner of one line gets a machine, a link and a process on it.
 
-Implements `edge.Edge` and `edge.Placer` of the fleet. `machines.Machines` finds the machine.
+Implements `edge.Edge` and `placer.Placer` of the fleet. `machines.Machines` finds the machine.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ from msgspec import Struct
 from gpufc.ids import Epoch, WorkerName
 from supervisor.cluster.port import HostChannel
 from supervisor.cluster.wire import boot_digest
-from supervisor.fleet.edge import ExitListener, PlaceListener
+from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.peer import BrokenListener, MessageListener
+from supervisor.fleet.placer import PlaceListener
 from supervisor.fleet.worker import WorkerSpec
 from supervisor.remote.link import RemoteLink
 from supervisor.remote.process import RemoteProcess, on_devices
@@ -88,7 +89,7 @@ class RemoteEdge:
         self._link: RemoteLink | None = None
         self._process: RemoteProcess | None = None
 
-    # of `edge.Placer`
+    # of `placer.Placer`
 
     def place(self, epoch: Epoch, spec: WorkerSpec, told: PlaceListener, avoid: str = "") -> None:
         if avoid and self._found is not None:

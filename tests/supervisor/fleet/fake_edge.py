@@ -4,9 +4,10 @@ import signal
 
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, FromWorker, ToWorker
-from supervisor.fleet.edge import ExitListener, PlaceListener
+from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.peer import BrokenListener, MessageListener
+from supervisor.fleet.placer import PlaceListener
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker import WorkerSpec
 
