@@ -102,7 +102,7 @@ def _plan(
     if not front_key or not address:
         raise ConfigError(
             "this host has joined no front yet: give it a join file (--join-file), which "
-            "`gpufc-supervisor hosts invite` makes at the front"
+            "`gpufc-supervisor hosts invite FILE` makes at the front"
         )
     goal = Goal(endpoint(address), front_key, join.invitation() if join else None)
     runtime = RuntimeDir.acquire(runtime_dir or str(_runtime()))

@@ -55,8 +55,8 @@ def read_join_file(given: Path | None, environ: Mapping[str, str]) -> JoinFile |
         found = keys.load(given, JoinFile, "join file")
         if found is None:
             raise ConfigError(
-                f"join file {given} does not exist; `gpufc-supervisor hosts invite` at the front"
-                " makes one"
+                f"join file {given} does not exist; `gpufc-supervisor hosts invite FILE` at the"
+                " front makes one"
             )
         return found
     text = environ.get(VARIABLE)

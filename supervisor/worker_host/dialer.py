@@ -147,7 +147,7 @@ class Dialer:
                 text = (
                     f"the front at {address} does not know this host: the join file has been used, "
                     "its time is over, or the host was forgotten; "
-                    "`gpufc-supervisor hosts invite` makes another one there"
+                    "`gpufc-supervisor hosts invite FILE` makes another one there"
                 )
             case Trouble.REFUSED:
                 text = f"the front at {address} refused this host: {ended.detail}"

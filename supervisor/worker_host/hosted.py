@@ -136,6 +136,13 @@ class HostedWorker:
             self.is_ready = _is_ready(data)
         self._front.relay(wire.relayed(epoch, data))
 
+    def left_links(self, link: "_Link") -> None:
+        """The process speaks over this link now: close those of its earlier epochs."""
+        for other in self._links:
+            if other is not link:
+                other.socket.close()
+        self._links = [link]
+
     def link_broke(self, epoch: Epoch, detail: str) -> None:
         """Say so, once."""
         if epoch == self.epoch and self._is_open and not self._is_broken:
@@ -173,6 +180,7 @@ class _Link:
     def _admit(self, data: bytes) -> bool:
         admitted = self.peer.greet(data)
         if admitted:
+            self._worker.left_links(self)
             self._worker.from_worker(self._epoch, data)
         return admitted
 

@@ -301,6 +301,7 @@ async def test_two_hosts_cannot_share_one_invitation(bench: Bench) -> None:
     assert len(bench.book.hosts) == 1
 
 
+@pytest.mark.slow
 async def test_silent_connections_are_bounded_and_keep_no_host_out(bench: Bench) -> None:
     _, port = bench.listener.endpoint.removeprefix("tcp://").split(":")
     before, _ = await bench.joined()
