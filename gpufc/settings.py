@@ -313,6 +313,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration file {path} cannot be read: {err}") from err
     except tomllib.TOMLDecodeError as err:
         raise ConfigError(f"configuration file {path} is not valid TOML: {err}") from err
+    except RecursionError:
+        raise ConfigError(f"configuration file {path} is nested too deeply") from None
 
 
 def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:

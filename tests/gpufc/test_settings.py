@@ -144,6 +144,7 @@ def test_a_wrong_variable_is_named_with_its_reason(
         ("prot = 1", ["unknown key prot", "did you mean port?"]),
         ("port = '80'", ["port", "a whole number"]),
         ("port = ", ["not valid TOML"]),
+        ("a = " + "[" * 5000, ["nested too deeply"]),
     ],
 )
 def test_a_wrong_file_is_named_with_its_reason(tmp_path: Path, text: str, words: list[str]) -> None:
