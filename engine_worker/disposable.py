@@ -162,8 +162,7 @@ def confine(parent: int, memory_bytes: int) -> None:
         prctl.gain_no_privileges()
     if os.getppid() != parent:
         sys.exit(0)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    prctl.be_killed_before_others(1000)
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),

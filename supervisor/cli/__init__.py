@@ -20,6 +20,7 @@ COMMANDS = {
     "start": "supervisor.cli.start",
     "status": "supervisor.cli.status",
     "stop": "supervisor.cli.stop",
+    "drain": "supervisor.cli.drain",
     "restart": "supervisor.cli.restart",
     "swap": "supervisor.cli.swap",
     "reload": "supervisor.cli.reload",

@@ -20,7 +20,7 @@ from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
-from supervisor.log_rotation import LogFile
+from supervisor.log_rotation import FRONT_LOG, LogFile
 from supervisor.outlet import Outlet, OutletHandler, Terminal
 from supervisor.runtime_dir import RuntimeDir
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from supervisor.reload import Origins
 
 POLL_S = 0.1
-FRONT_LOG = "front.log"
 LAST_LINES_S = 1.0
 """How long the end of the process waits for its last lines to be written."""
 

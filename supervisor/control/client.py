@@ -63,6 +63,15 @@ class ControlClient:
         """Request a stop. Yields the number of running requests until the front has ended."""
         return self._post("/stop", {"now": now})
 
+    def drain(self, lead_s: float, wait: bool) -> Iterator[dict[str, Any]]:
+        """Request that new requests be refused after `lead_s`. Yields the number of running ones,
+        until none is left if it is to `wait`."""
+        return self._post("/drain", {"lead_s": lead_s, "wait": wait})
+
+    def undrain(self) -> None:
+        """Request that new requests be taken again."""
+        list(self._post("/undrain", {}))
+
     def restart(self, worker: str | None, now: bool) -> Iterator[dict[str, Any]]:
         """Request new workers. Yields progress until all are replaced or one has failed."""
         return self._post("/restart", {"worker": worker, "now": now})

@@ -48,9 +48,13 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+from supervisor.fleet.states import WorkerState
 from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
+
+LEAVING_S = 1.0
+"""When a client of a front that is about to stop may ask again, at another one."""
 
 MAX_QUESTIONS = 1024
 """Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
@@ -82,6 +86,7 @@ class Dispatcher:
         self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
+        self._is_leaving = False
         self._has_successor = False
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
@@ -241,9 +246,11 @@ class Dispatcher:
         return group.facts if (group := self._groups.get(model)) else None
 
     def condition(self, model: str | None = None) -> Condition:
-        """The fleet's condition, or `draining` since `drain` was called."""
+        """The fleet's condition, or `draining` since `leave` or `drain` was called."""
         if self._draining is not None:
             return Condition(ConditionStatus.DRAINING, "the server is stopping", self._draining)
+        if self._is_leaving:
+            return Condition(ConditionStatus.DRAINING, "the server is about to stop", LEAVING_S)
         return self._fleet.condition(model)
 
     @property
@@ -285,10 +292,25 @@ class Dispatcher:
 
     # the end
 
+    def leave(self) -> None:
+        """Be in the condition `draining`, and serve on: balancers look elsewhere from now on."""
+        self._is_leaving = True
+        self._changed.set()
+
     def drain(self, retry_after_s: float = 5.0) -> None:
         """Refuse new requests. Accepted ones go on."""
         self._draining = max(1.0, retry_after_s)
         self._changed.set()
+
+    def stay(self) -> None:
+        """Take requests again, after `leave` or `drain`."""
+        self._is_leaving, self._draining = False, None
+        self._changed.set()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether new requests are refused and none is left."""
+        return self._draining is not None and self.idle
 
     def handed_over(self) -> None:
         """Another front serves. It computes for this one with the workers that there are; a model
@@ -364,10 +386,13 @@ class Dispatcher:
             group.limits_changed(self._limits)
 
     def condition_changed(self) -> None:
+        loading = {row.model for row in self._fleet.workers() if row.state is WorkerState.LOADING}
         for model, group in self._groups.items():
             condition = self._fleet.condition(model)
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
+            elif model in loading:
+                group.load_got_on()
         self._changed.set()
         self.demand.changed(None)
 
@@ -378,9 +403,9 @@ class Dispatcher:
             self._outages.watch(group)
 
     def _require_service(self, model: str) -> None:
-        condition = self.condition(model)
-        if condition.status is ConditionStatus.DRAINING and self._draining is not None:
-            raise Overloaded("The server is stopping", retry_after_s=condition.retry_after_s)
+        if self._draining is not None:
+            raise Overloaded("The server is stopping", retry_after_s=self._draining)
+        condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
         if self._has_successor and not self._group(model).has_worker:

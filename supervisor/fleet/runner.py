@@ -320,13 +320,17 @@ class WorkerRunner(Line):
         self._link = self._process = self._seen = self._trial = None
 
     def _record_end(self) -> None:
-        """For the flight recorder, before the next process writes to the same log."""
+        """For the front's log and the flight recorder, before the next process writes to the same
+        log."""
         end, seen, spec = self._lifecycle.last_exit, self._seen, self.spec
         if end is None or end.reason in ASKED or seen is None:
             return
         log = self._edge.log_since(spec.name, self._log_mark)
         # the lifecycle has the next process's epoch already
-        self._hooks.crashed(seen.record(end, log, worker=spec.name, model=spec.model))
+        record = seen.record(end, log, worker=spec.name, model=spec.model)
+        process = record.worker, record.epoch, record.pid
+        logger.warning("worker_ended worker=%s epoch=%d pid=%s: %s", *process, end)
+        self._hooks.crashed(record)
 
     def _collapse(self, detail: str) -> None:
         """Kill the process, report it lost and show the defect as the reason."""

@@ -1,7 +1,10 @@
 """gpufc's own series: names, labels, types and units, with their values from the figures."""
 
+from collections.abc import Iterator
+
 from prometheus_client import Metric
 
+from supervisor.metrics.endpoint import Endpoint, cells_by_model
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.machine import of_machine, of_models, of_workers
 from supervisor.metrics.network import of_network
@@ -17,5 +20,13 @@ def families(figures: Figures) -> list[Metric]:
         *of_workers(figures),
         *of_machine(figures),
         *of_network(figures),
+        *_of_endpoint(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),
     ]
+
+
+def _of_endpoint(figures: Figures) -> Iterator[Metric]:
+    """The sums that have no labels."""
+    cells = cells_by_model(figures.workers)
+    for name, text, value in Endpoint.of(figures.occupancies.values(), cells.values()).gauges():
+        yield gauge(name, text, [], [([], value)])

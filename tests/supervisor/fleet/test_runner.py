@@ -242,12 +242,15 @@ async def test_an_unwanted_end_is_recorded_and_a_wanted_one_is_not(bench: Bench)
     assert record.was_ready
 
 
-async def test_a_record_has_the_epoch_of_the_process_that_ended(bench: Bench) -> None:
+async def test_the_process_that_ended_is_recorded_and_logged_with_its_reason(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     link = await bench.up()
     link.say(step(1, 5))  # it has produced a token: the next one is started at once
     bench.edge.processes[0].exit(KILLED)
     await bench.up(2)
     assert [(record.epoch, record.pid) for record in bench.crashes] == [(1, 100)]
+    assert "worker_ended worker=default-0 epoch=1 pid=100: killed (SIGKILL)" in caplog.text
 
 
 async def test_silence_is_answered_with_a_dump_and_the_worker_is_replaced() -> None:
