@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +125,7 @@ def cluster(
     joined and whose workers are ready."""
     config = folder / "config.toml"
     config.write_text(
-        'cluster_listen = "127.0.0.1:0"\n'
+        f'cluster_listen = "127.0.0.1:{_free_port()}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
         "shutdown_timeout_s = 1.0\n"
         '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
@@ -142,6 +143,14 @@ def cluster(
         finally:
             for host in made.hosts.values():
                 host.end()
+
+
+def _free_port() -> int:
+    """A port that a front keeps over an upgrade. It is free now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def _answers(front: Service) -> bool:

@@ -37,7 +37,7 @@ def list_hosts(as_json: bool, runtime_dir: str | None) -> None:
         click.echo(line)
 
 
-@command.command("invite")
+@command.command("invite", short_help="Write a join file for a machine.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--hosts", "n_hosts", default=1, show_default=True, type=click.IntRange(1, 4096),
               help="machines that may join by the file")  # fmt: skip
@@ -57,7 +57,7 @@ def invite(file: Path, n_hosts: int, runtime_dir: str | None) -> None:
     click.echo(f"wrote {file}; it is a secret: copy it to the machine, and delete it here")
 
 
-@command.command("drain")
+@command.command("drain", short_help="Move a machine's workers elsewhere.")
 @click.argument("machine")
 @click.option("--undo", is_flag=True, help="allow it workers again")
 @setting_options(["runtime_dir"])
@@ -76,7 +76,7 @@ def drain(machine: str, undo: bool, runtime_dir: str | None) -> None:
     click.echo(f"{machine} gets workers again" if undo else f"{machine} is drained")
 
 
-@command.command("forget")
+@command.command("forget", short_help="Turn a machine away from now on.")
 @click.argument("machine")
 @setting_options(["runtime_dir"])
 def forget(machine: str, runtime_dir: str | None) -> None:
