@@ -118,7 +118,7 @@ class _Handlers:
         return await send_lines(request, self._draining(request.app[_CLOSING]))
 
     async def drain(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, DrainBody)
+        body = await body_of(request, DrainBody)
         self._operations.drain(body.lead_s)
         return await send_lines(request, self._drained(request.app[_CLOSING], wait=body.wait))
 

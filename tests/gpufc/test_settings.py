@@ -348,7 +348,7 @@ def test_the_home_folder_is_expanded_in_every_path(
     assert {key.name for key in paths} == {
         *("runtime_dir", "model_dirs", "model_path", "draft_model_path", "chat_template"),
         *("keys_file", "tls_cert", "tls_key", "tls_client_ca"),
-        *("client_id_file", "cert_chain_path", "models_dir"),
+        *("client_id_file", "cert_chain_path", "models_dir", "cluster_dir"),
     }
     file = tmp_path / "gpufc.toml"
     file.write_text('runtime_dir = "~/run"\n')
