@@ -6,7 +6,7 @@ sections, so the TOML file needs tables for models only. A class gets the sectio
 never the whole `Config`. Only the fleet and the checks before a start read a model's section.
 
 Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
-the checks are made from it. `gpufc/settings.py` finds the values. A `secret` value is never shown.
+the checks are made from it. `gpufc/settings/` finds the values. A `secret` value is never shown.
 """
 
 from pathlib import Path
