@@ -166,7 +166,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.RESTARTED, *WITH_ITS_MACHINE]
+    "reason", [Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.RESTARTED, *sorted(WITH_ITS_MACHINE)]
 )
 def test_ends_from_outside_say_nothing_about_requests(reason: Reason) -> None:
     suspects = Suspects()
