@@ -95,7 +95,7 @@ def test_a_replay_that_brought_a_token_is_not_counted() -> None:
         log.dispatched(Epoch(epoch))
 
 
-@pytest.mark.parametrize("reason", [Reason.RESTARTED, *WITH_ITS_MACHINE])
+@pytest.mark.parametrize("reason", [Reason.RESTARTED, *sorted(WITH_ITS_MACHINE)])
 def test_an_end_that_is_no_fault_of_the_engine_is_not_counted(reason: Reason) -> None:
     log = running_log()
     for epoch in range(2, 20):
