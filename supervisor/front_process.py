@@ -9,8 +9,11 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from gpufc import prctl
+from supervisor.looks import repeat
 
 DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that let running requests end. SIGHUP does only when the terminal has closed."""
@@ -48,7 +51,6 @@ def attend_signals(
     terminal sends several. A front that was started with SIGHUP ignored (nohup) goes on ignoring
     it. Runs in the main thread's loop.
     """
-    loop = asyncio.get_running_loop()
     draining = False
     had_terminal = _has_terminal()
 
@@ -64,9 +66,30 @@ def attend_signals(
     for number in DRAINING:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
-        loop.add_signal_handler(number, drain, number)
+        _on_signal(number, drain, number)
     for number in ENDING:
-        loop.add_signal_handler(number, request_stop, number, True)
+        _on_signal(number, request_stop, number, True)
+
+
+def _on_signal(number: signal.Signals, call: Callable[..., None], *args: Any) -> None:
+    """Call in the running loop, once for each signal. After the loop's end, the signal has its
+    default action.
+
+    uvloop's `add_signal_handler` calls twice for a signal that arrives while the loop reads another
+    one from its self-pipe. A SIGTERM shortly after a SIGHUP would count as a second SIGTERM, which
+    ends running streams.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        try:
+            loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is closed
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    signal.signal(number, handler)
+    signal.siginterrupt(number, False)
 
 
 def _has_terminal() -> bool:
@@ -81,15 +104,15 @@ async def reap_orphans() -> None:
     that has been seen at two looks is an orphan.
     """
     seen: set[int] = set()
-    while True:
-        await asyncio.sleep(LOOK_S)
-        if not _has_zombie():
-            seen = set()
-            continue
-        zombies = await asyncio.to_thread(_zombies)
+
+    async def look() -> None:
+        zombies = await asyncio.to_thread(_zombies) if _has_zombie() else set()
         for pid in zombies & seen:
             _reap(pid)
-        seen = zombies
+        seen.clear()
+        seen.update(zombies)
+
+    await repeat("orphans", look, LOOK_S)
 
 
 def _reap(pid: int) -> None:

@@ -165,6 +165,10 @@ class Operations:
         served, roster = self._front.fleet.resolve(model), self._front.roster
         return self._begin(f"unload of {served}", lambda tell: roster.unload(served, tell))
 
+    def begin(self, name: str, work: Work) -> Operation:
+        """Begin any other work that goes on without its caller."""
+        return self._begin(name, work)
+
     def _begin(self, name: str, work: Work) -> Operation:
         operation = Operation(name, work)
         self._own(operation.task)

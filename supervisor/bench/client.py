@@ -106,6 +106,7 @@ def body(
     }
     if not target.strict:
         fields |= {"ignore_eos": True, "top_k": 40, "min_p": 0.05}
+    fields |= workload.fields
     if target.model is not None:
         fields["model"] = target.model
     own = asked.turns[len(said)]

@@ -7,7 +7,7 @@ The server's `usage` has the real count.
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -26,8 +26,9 @@ class Workload(Struct, frozen=True, kw_only=True):
     `prompt_tokens` is the length of each turn's own text. `shared_prefix` stands before the first
     turn's text and is the same in all conversations. An answer has `output_tokens`, or with
     `varied` a quarter to seven quarters of them. With `copying`, a turn's text is source code to be
-    repeated with one name changed. `rate` is conversations per second, arriving as a Poisson
-    process; with None, a client begins one when its last one has ended.
+    repeated with one name changed. `fields` are further fields of each request's body. `rate` is
+    conversations per second, arriving as a Poisson process; with None, a client begins one when its
+    last one has ended.
     """
 
     prompt_tokens: Count = 128
@@ -37,6 +38,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     turns: Count = 1
     copying: bool = False
     greedy: bool = False
+    fields: dict[str, Any] = {}
     rate: Annotated[float, Meta(gt=0.0)] | None = None
     seed: int = 1
 

@@ -13,6 +13,7 @@ argument.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 from gpufc.config import AdmissionConfig
@@ -74,6 +75,7 @@ class ModelGroup:
         self.embedding = EmbeddingTurns()
         """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
+        self._load_got_on_at = -math.inf
         self._ledger = ledger
         self._losses = losses
         self._clock = clock
@@ -319,23 +321,33 @@ class ModelGroup:
         self._verdicts.renew()
         self._workers_changed()
 
+    def load_got_on(self) -> None:
+        """A worker of the model is loading: the time until now is no outage. The fleet gives a
+        load up that makes no progress."""
+        self._load_got_on_at = self._clock()
+
     def expire(self) -> float | None:
         """End the sequences that have waited too long without a worker.
 
-        Returns the seconds until the next one is due; None if no sequence waits for a worker.
+        Returns the seconds until the next one may be due; None if no sequence waits for a worker.
         """
         limit = self._clock() - recovery.MAX_OUTAGE_S
+        has_worker = self._pool.has(None)
+        if self._load_got_on_at <= limit:
+            self._expire(limit, has_worker=has_worker)
+        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
+        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
+            return None
+        first = max(self._load_got_on_at, min(waiting, default=self._clock()))
+        return max(0.0, first - limit)
+
+    def _expire(self, limit: float, *, has_worker: bool) -> None:
         for job in list(self._table.jobs.values()):
             if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
                 self._table.fail(job.stream, recovery.outage_over_limit(began=began))
-        has_worker = self._pool.has(None)
         error = recovery.outage_over_limit(began=False)
         self.questions.expire(limit, error, has_worker=has_worker)
-        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
-        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
-            return None
-        return max(0.0, min(waiting, default=self._clock()) - limit)
 
     def _lacks(self, job: Job) -> bool:
         """Whether it has no worker, and no worker may or could take it."""

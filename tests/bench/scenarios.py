@@ -1,4 +1,5 @@
-"""The named scenarios, as data; `intruder` has code of its own.
+"""The named scenarios, as data; `intruder`, `guided` and `embedding` have
+code of their own.
 
 A scenario gives plain metrics. Metrics that end in `_per_s` and `_share` are better when higher,
 all others when lower.
@@ -14,6 +15,7 @@ from supervisor.bench.client import Target
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
+from tests.bench import embedding, guided
 from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
@@ -85,6 +87,18 @@ def _streams(
     )
 
 
+def _guided(name: str, streams: int, requests: int) -> Scenario:
+    return Scenario(
+        name=name,
+        says=f"{streams} at once: free answers, and answers that a schema binds",
+        slots=max(streams, 4),
+        workload=Workload(prompt_tokens=16, output_tokens=64),
+        bounds=Bounds(streams=streams, requests=requests),
+        shows=guided.SHOWS,
+        play=guided.guide,
+    )
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -143,6 +157,27 @@ SCENARIOS = {
             shows=("calm_gap_p99_ms", "disturbed_gap_p99_ms", "disturbed_to_calm",
                    "disturbed_gap_max_ms", "intruder_first_token_ms"),
             play=intrude,
+        ),
+        _guided("guided1", 1, 3),
+        _guided("guided16", 16, 16),
+        _guided("guided64", 64, 128),
+        Scenario(
+            name="embed",
+            says=f"batches of {embedding.BATCH} texts of 48 words to embed, 2 at once",
+            slots=4,
+            workload=Workload(prompt_tokens=48),
+            bounds=Bounds(streams=2, requests=12),
+            shows=embedding.SHOWS,
+            play=embedding.embed,
+        ),
+        Scenario(
+            name="embed_beside",
+            says=f"{embedding.MOST_INPUTS} inputs to embed arrive among 8 running streams",
+            slots=8,
+            workload=Workload(prompt_tokens=64, output_tokens=200),
+            bounds=Bounds(streams=8, requests=8),
+            shows=embedding.BESIDE_SHOWS,
+            play=embedding.embed_beside,
         ),
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),

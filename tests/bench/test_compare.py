@@ -13,6 +13,8 @@ import pytest
 from gpufc import settings
 from supervisor.bench.figures import figures
 from tests.bench import batched, command, growth, options, table
+from tests.bench.embedding import metrics as embedding_metrics
+from tests.bench.guided import SHOWS as GUIDED
 from tests.bench.intruder import Intrusion
 from tests.bench.intruder import metrics as intruder_metrics
 from tests.bench.results import Results
@@ -132,8 +134,14 @@ def test_a_scenario_is_small_when_quick_and_shows_metrics_that_exist(name: str) 
     assert scenario.workload.output_tokens <= 16
     assert scenario.bounds.requests == scenario.bounds.streams <= scenario.slots
     run = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.5, 2.5, turn=1)]
-    known = metrics(figures(run)) | intruder_metrics(run, Intrusion(0.5, 2.2))
-    assert set(scenario.shows) <= set(known) | {"calm_gap_p99_ms", "disturbed_to_calm"}
+    known = {
+        *metrics(figures(run)),
+        *intruder_metrics(run, Intrusion(0.5, 2.2)),
+        *GUIDED,
+        *embedding_metrics(run),
+        "inputs_beside",
+    }
+    assert set(scenario.shows) <= known | {"calm_gap_p99_ms", "disturbed_to_calm"}
 
 
 def test_variants_change_keys_of_the_configuration() -> None:
