@@ -1,6 +1,6 @@
 """Whether a Ray cluster may be used: what its head runs with, and what to set. Pure.
 
-Ray runs the code of everybody that reaches its ports, unless it has a token. Without durable
+Ray runs the code of any peer that reaches its ports, unless it has a token. Without durable
 storage, a head that is started again ends every node's processes, and with them every worker.
 """
 
@@ -48,7 +48,7 @@ def faults(head: Head) -> Iterator[str]:
     """What is wrong with it, and the remedy, one sentence each."""
     if head.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         yield (
-            "Ray's head runs without a token, so whoever reaches it runs code on every machine:"
+            "Ray's head runs without a token, and any peer that reaches it runs code on every machine:"
             " set RAY_AUTH_MODE=token for `ray start` on each machine, and share the token"
         )
     storage = head.environ.get("RAY_gcs_storage", "").lower()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click import Context
+from click import Command, Context, Group
 
 from supervisor.cli import cli
 from supervisor.http.routes import ROUTES
@@ -90,6 +90,12 @@ def test_probes_ask_public_routes_of_a_port_that_there_is(name: str) -> None:
 def options(command: str) -> set[str]:
     found = cli.get_command(Context(cli), command)
     assert found is not None, command
+    if isinstance(found, Group):
+        return {text for name in found.commands for text in _texts(found.commands[name])}
+    return _texts(found)
+
+
+def _texts(found: Command) -> set[str]:
     return {text for option in found.params for text in option.opts}
 
 
