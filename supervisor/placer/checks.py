@@ -48,8 +48,8 @@ def faults(head: Head) -> Iterator[str]:
     """What is wrong with it, and the remedy, one sentence each."""
     if head.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         yield (
-            "Ray's head runs without a token, and any peer that reaches it runs code on every machine:"
-            " set RAY_AUTH_MODE=token for `ray start` on each machine, and share the token"
+            "Ray's head runs without a token, and any peer that reaches it runs code on every"
+            " machine: set RAY_AUTH_MODE=token for `ray start` on each machine, and share the token"
         )
     storage = head.environ.get("RAY_gcs_storage", "").lower()
     has_redis = bool(
