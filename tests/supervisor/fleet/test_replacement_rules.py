@@ -5,7 +5,7 @@ import pytest
 
 from gpufc.config import ModelConfig
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
 from supervisor.fleet.replacement_rules import (
     CandidateFailure,
