@@ -25,7 +25,7 @@ from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import WatchLimits
-from supervisor.fleet.worker import Hooks, WorkerSpec
+from supervisor.fleet.worker import Hooks, WorkerSpec, of_replica
 
 MAX_NAME_CHARS = 80
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -74,7 +74,7 @@ class Maker:
         """A model without a worker. `name` is the beginning of its workers' names, `model` the
         served name."""
         name = self._own_name(name)
-        specs = [self._spec(f"{name}-{index}", model, config) for index in range(config.replicas)]
+        specs = [self._spec(name, model, config, index) for index in range(config.replicas)]
         return Group(name, model, specs, self._replacer, self._upkeep, self._clock)
 
     def _own_name(self, name: str) -> str:
@@ -91,14 +91,15 @@ class Maker:
         """A group is served no more: another one may have its workers' names."""
         self._group_names.discard(group.name)
 
-    def _spec(self, name: str, model: str, config: ModelConfig) -> WorkerSpec:
+    def _spec(self, name: str, model: str, config: ModelConfig, replica: int) -> WorkerSpec:
         return WorkerSpec(
-            name=WorkerName(name),
+            name=WorkerName(f"{name}-{replica}"),
             model=model,
-            config=msgspec.structs.replace(config, model=model),
+            config=of_replica(msgspec.structs.replace(config, model=model), replica),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
             log_format=self._config.server.log_format,
+            replica=replica,
         )
 
     def _replacer(self, spec: WorkerSpec) -> Replacer:

@@ -18,8 +18,9 @@ loads stays longer (`Rules.stay_per_load`). Someone who tries two models in turn
 def terms_of(
     group: Group, keep_alive_s: float | None, needs: Needs, devices: tuple[str, ...]
 ) -> Terms:
-    """The terms of one model, by what is known of it now."""
-    config = group.config
+    """The terms of one model, by what is known of it now. What it needs is what its next worker
+    does: each replica may have other devices."""
+    config = group.next_config
     return Terms(
         placements=needs.placements(config, devices),
         keep_alive_s=None if keep_alive_s is None or keep_alive_s < 0 else keep_alive_s,
