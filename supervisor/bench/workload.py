@@ -7,7 +7,7 @@ The server's `usage` has the real count.
 import itertools
 import random
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -27,7 +27,8 @@ class Workload(Struct, frozen=True, kw_only=True):
     turn's text and is the same in all conversations. An answer has `output_tokens`, or with
     `varied` a quarter to seven quarters of them. With `copying`, a turn's text is source code to be
     repeated with one name changed. `rate` is conversations per second, arriving as a Poisson
-    process; with None, a client begins one when its last one has ended.
+    process; with None, a client begins one when its last one has ended. `fields` are further
+    fields of each request, or other values of them, such as `response_format`.
     """
 
     prompt_tokens: Count = 128
@@ -39,6 +40,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     greedy: bool = False
     rate: Annotated[float, Meta(gt=0.0)] | None = None
     seed: int = 1
+    fields: dict[str, Any] = {}
 
 
 class Conversation(Struct, frozen=True):

@@ -14,6 +14,7 @@ from supervisor.bench.client import Target
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
+from tests.bench import guided
 from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
@@ -85,6 +86,19 @@ def _streams(
     )
 
 
+def _guided(answer: str, says: str, streams: int) -> Scenario:
+    return Scenario(
+        name=f"{answer}{streams}",
+        says=f"{streams} at once, answers that are {says}, beside free ones",
+        slots=streams,
+        workload=Workload(prompt_tokens=64, output_tokens=256, fields=guided.FORMATS[answer]),
+        bounds=Bounds(streams=streams, requests=3 * streams),
+        shows=("guided_tokens_per_s", "unguided_tokens_per_s", "guided_share", "tokens_per_answer",
+               "guided_gap_p99_ms", "unguided_gap_p99_ms"),
+        play=guided.guide,
+    )  # fmt: skip
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -147,7 +161,14 @@ SCENARIOS = {
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
+        _streams("gpu128", 128, 128, requests=384, output=256),
         _streams("varied64", 64, 64, requests=256, output=256, varied=True),
+        _guided("object", "objects with eight keys", 1),
+        _guided("object", "objects with eight keys", 16),
+        _guided("object", "objects with eight keys", 64),
+        _guided("enum", "one of a hundred values", 64),
+        _guided("regex", "of a regular expression", 64),
+        _guided("tree", "objects that nest", 64),
     )
 }  # fmt: skip
 
