@@ -39,6 +39,7 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
 from supervisor.log_rotation import LOOK_S, rotate_folder
+from supervisor.looks import repeat
 from supervisor.operations import Operations
 from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
@@ -391,6 +392,8 @@ def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHa
 
 async def _keep_rotated(logs: Path, server: ServerConfig) -> None:
     """Rotate the logs for ever."""
-    while True:
+
+    async def look() -> None:
         await asyncio.to_thread(rotate_folder, logs, server.log_max_bytes)
-        await asyncio.sleep(LOOK_S)
+
+    await repeat("log rotation", look, LOOK_S)

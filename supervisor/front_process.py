@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from gpufc import prctl
+from supervisor.looks import repeat
 
 DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that let running requests end. SIGHUP does only when the terminal has closed."""
@@ -81,15 +82,15 @@ async def reap_orphans() -> None:
     that has been seen at two looks is an orphan.
     """
     seen: set[int] = set()
-    while True:
-        await asyncio.sleep(LOOK_S)
-        if not _has_zombie():
-            seen = set()
-            continue
-        zombies = await asyncio.to_thread(_zombies)
+
+    async def look() -> None:
+        zombies = await asyncio.to_thread(_zombies) if _has_zombie() else set()
         for pid in zombies & seen:
             _reap(pid)
-        seen = zombies
+        seen.clear()
+        seen.update(zombies)
+
+    await repeat("orphans", look, LOOK_S)
 
 
 def _reap(pid: int) -> None:

@@ -55,6 +55,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),
+    ("supervisor.looks",),
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),

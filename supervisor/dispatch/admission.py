@@ -218,6 +218,10 @@ class Admission:
         line.turns.pause(number)
         self._aside.add(number)
 
+    def is_aside(self, number: RequestNo) -> bool:
+        """Whether it waits for a certain worker."""
+        return number in self._aside
+
     def come_back(self, number: RequestNo, n_tokens: int) -> None:
         """It is in the queue again, before all new sequences."""
         self._aside.remove(number)

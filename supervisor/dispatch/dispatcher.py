@@ -48,6 +48,7 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
+from supervisor.fleet.states import WorkerState
 from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
@@ -364,10 +365,13 @@ class Dispatcher:
             group.limits_changed(self._limits)
 
     def condition_changed(self) -> None:
+        loading = {row.model for row in self._fleet.workers() if row.state is WorkerState.LOADING}
         for model, group in self._groups.items():
             condition = self._fleet.condition(model)
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
+            elif model in loading:
+                group.load_got_on()
         self._changed.set()
         self.demand.changed(None)
 

@@ -40,16 +40,15 @@ class DrainingLines:
 
     def settle(self, jobs: Iterable[Job], pool: WorkerPool) -> None:
         """Tell each worker that is no longer needed that it has drained, once."""
-        jobs = list(jobs)
         for line, worker in list(self._workers.items()):
-            if not any(_needs(job, worker, pool) for job in jobs):
+            if not pool.n_on_line(line) and not _is_awaited(worker, jobs, pool):
                 del self._workers[line]
                 worker.drained()
 
 
-def _needs(job: Job, worker: WorkerHandle, pool: WorkerPool) -> bool:
-    if job.worker is not None:
-        return job.worker.line == worker.line
-    if job.bound_to != worker.facts.fingerprint:
+def _is_awaited(worker: WorkerHandle, jobs: Iterable[Job], pool: WorkerPool) -> bool:
+    """Whether a sequence without a worker could only continue on this one's line."""
+    fingerprint = worker.facts.fingerprint
+    if pool.has_open(fingerprint):
         return False
-    return not pool.has_open(worker.facts.fingerprint)
+    return any(job.worker is None and job.bound_to == fingerprint for job in jobs)

@@ -13,22 +13,14 @@ argument.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 from gpufc.config import AdmissionConfig
-from gpufc.errors import (
-    EngineUnavailable,
-    InternalError,
-    LinkError,
-    RequestError,
-    from_wire,
-)
+from gpufc.errors import EngineUnavailable, InternalError, LinkError, RequestError, from_wire
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import (
-    Refused,
-    Step,
-)
+from gpufc.protocol import Refused, Step
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.canary_split import CanarySplit
@@ -36,6 +28,7 @@ from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
 from supervisor.dispatch.draining import DrainingLines
 from supervisor.dispatch.embedding_turns import EmbeddingTurns
+from supervisor.dispatch.held import Held
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
@@ -82,6 +75,7 @@ class ModelGroup:
         self.embedding = EmbeddingTurns()
         """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
+        self._load_got_on_at = -math.inf
         self._ledger = ledger
         self._losses = losses
         self._clock = clock
@@ -97,6 +91,7 @@ class ModelGroup:
         self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
         self._delivery = Delivery(self._table, self._suspects, ledger)
         self._split = CanarySplit()
+        self._held = Held(self.admission)
         self._table.on_ended = self._split.ended
 
     @property
@@ -125,7 +120,7 @@ class ModelGroup:
     def open(self, epoch: Epoch, *, is_open: bool) -> None:
         """Give a worker new sequences and questions, or none any more."""
         self._pool.open(epoch, is_open=is_open)
-        self.pump()
+        self._workers_changed()
 
     def adapters_in_use(self) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the LoRA adapters of running sequences, and of waiting ones."""
@@ -182,25 +177,31 @@ class ModelGroup:
     def pump(self) -> None:
         """Start sequences while workers have room. Called whenever that may have changed."""
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
-            self.questions.ask(asked, self._clock(), may_compute=self._may_compute(asked))
+            self._ask(asked)
         self.admission.n_beside = self._pool.n_beside
         while (no := self.admission.to_pause()) is not None:
             self._table.pause(self._table.jobs[no])
-        aside: list[RequestNo] = []
-        while self._pool and (no := self._next()) is not None:
+        while self._pool.has_any_room and (no := self._next()) is not None:
             job = self._table.jobs[no]
             worker = self._worker_for(job)
             if worker is not None:
                 self._start(job, worker)
             elif not self._suspects and (job.bound_to or self._split.holds(job.stream)):
-                self.admission.set_aside(no)
-                aside.append(no)
+                self._held.hold(no, self._wanted(job), job.log.n_known)
             else:
                 break
-        for no in aside:
-            self.admission.come_back(no, self._table.jobs[no].log.n_known)
         if self._draining:
             self._draining.settle(self._table.jobs.values(), self._pool)
+
+    def _workers_changed(self) -> None:
+        """Other workers than before may take sequences."""
+        self._held.all_come_back()
+        self.pump()
+
+    def _ask(self, worker: WorkerHandle) -> None:
+        """Ask a worker the questions that wait."""
+        self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
+        self._pool.asked(worker)
 
     def _next(self) -> RequestNo | None:
         """The next sequence to start. While there are suspects, only one of them at a time, and
@@ -208,6 +209,7 @@ class ModelGroup:
         if self.questions.on_trial:
             return None
         if not self._suspects:
+            self._held.look(self._pool.has_room)
             return self.admission.next()
         suspects = [self._table.jobs[no] for no in self._suspects.open]
         if any(job.stage is not Stage.READY for job in suspects):
@@ -217,23 +219,26 @@ class ModelGroup:
     def _may_compute(self, worker: WorkerHandle) -> bool:
         """Whether a worker may get questions that are computed. A suspect runs alone; a question on
         trial goes first, as long as no suspect runs there."""
-        is_alone = self.questions.on_trial and self._pool.idle(None) is worker
+        is_alone = self.questions.on_trial and not self._pool.n_on(worker)
         return is_alone or not self._suspects
 
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            wanted = job.bound_to or self._split.wanted(job.stream, self._pool)
-            return self._pool.with_room(wanted, job.arrival, job.log.request.worker)
+            return self._pool.with_room(self._wanted(job), job.arrival, job.log.request.worker)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
+
+    def _wanted(self, job: Job) -> str | None:
+        """The fingerprint of the workers that may take a sequence; None for any."""
+        return job.bound_to or self._split.wanted(job.stream, self._pool)
 
     def _start(self, job: Job, worker: WorkerHandle) -> None:
         if job.log.fingerprint != worker.facts.fingerprint:  # then it has not begun
             self.admission.prepare_again(job.log.no)
             self._preparation.begin(job.stream, [job.log])
-            self.questions.ask(worker, self._clock(), may_compute=self._may_compute(worker))
+            self._ask(worker)
             return
         self.admission.start(job.log.no)
         self._table.attach(job, worker)
@@ -269,7 +274,7 @@ class ModelGroup:
         for job in list(self._table.jobs.values()):
             if job.stage is Stage.READY and self._draining.strands(job, worker, self._pool):
                 self._table.fail(job.stream, recovery.model_changed())
-        self.pump()
+        self._workers_changed()
 
     def worker_draining(self, worker: WorkerHandle) -> None:
         self._pool.drain(worker)
@@ -278,7 +283,7 @@ class ModelGroup:
         self._pool.aside = self._split.fingerprint
         if self._pool.newest is not None:
             self.facts = self._pool.newest.facts
-        self.pump()
+        self._workers_changed()
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         now = self._clock()
@@ -298,41 +303,51 @@ class ModelGroup:
             self.admission.replicas = max(1, self.admission.replicas - 1)
         self._verdicts.recover(orphans, reason, accused)
         self.questions.lost(worker, reason, now, in_company=bool(orphans))
-        self.pump()
+        self._workers_changed()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
         """A worker, which may be a spare, has just passed its trial."""
         if self.facts is not None and worker.facts.fingerprint == self.facts.fingerprint:
             self._verdicts.engine_proven()
-            self.pump()
+            self._workers_changed()
 
     def limits_changed(self, limits: AdmissionConfig) -> None:
         """The limits have new values; the admission reads them itself."""
         self._pool.resize(limits.max_concurrent_requests)
-        self.pump()
+        self._workers_changed()
 
     def engine_renewed(self) -> None:
         """The model's workers have been restarted by an operator, or have another model."""
         self._verdicts.renew()
-        self.pump()
+        self._workers_changed()
+
+    def load_got_on(self) -> None:
+        """A worker of the model is loading: the time until now is no outage. The fleet gives a
+        load up that makes no progress."""
+        self._load_got_on_at = self._clock()
 
     def expire(self) -> float | None:
         """End the sequences that have waited too long without a worker.
 
-        Returns the seconds until the next one is due; None if no sequence waits for a worker.
+        Returns the seconds until the next one may be due; None if no sequence waits for a worker.
         """
         limit = self._clock() - recovery.MAX_OUTAGE_S
+        has_worker = self._pool.has(None)
+        if self._load_got_on_at <= limit:
+            self._expire(limit, has_worker=has_worker)
+        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
+        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
+            return None
+        first = max(self._load_got_on_at, min(waiting, default=self._clock()))
+        return max(0.0, first - limit)
+
+    def _expire(self, limit: float, *, has_worker: bool) -> None:
         for job in list(self._table.jobs.values()):
             if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
                 self._table.fail(job.stream, recovery.outage_over_limit(began=began))
-        has_worker = self._pool.has(None)
         error = recovery.outage_over_limit(began=False)
         self.questions.expire(limit, error, has_worker=has_worker)
-        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
-        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
-            return None
-        return max(0.0, min(waiting, default=self._clock()) - limit)
 
     def _lacks(self, job: Job) -> bool:
         """Whether it has no worker, and no worker may or could take it."""

@@ -4,6 +4,7 @@ Every end of a sequence, and every loss of its worker, goes through here, so tha
 worker's count and its request's end are settled together and once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from gpufc.errors import RequestError
@@ -21,6 +22,9 @@ from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
 from supervisor.dispatch.suspects import Suspects
 from supervisor.fleet.port import WorkerHandle
+
+FORECAST_S = 0.5
+"""A count of the tokens that are left serves so long: every refusal asks for it."""
 
 _WEIGHT = 0.1
 """Weight of one job in the moving average of used tokens: it covers about ten requests."""
@@ -55,6 +59,7 @@ class JobTable:
         self._clock = clock
         self._on_idle = on_idle
         self._used_share = 1.0
+        self._left: tuple[list[int], float] = [], -math.inf
         self.on_ended: Callable[[ResponseStream], None] = lambda _stream: None
         """Called when the last job of a request has ended."""
         admission.forecast = self.forecast
@@ -139,8 +144,12 @@ class JobTable:
     def forecast(self, n_places: int) -> float | None:
         """When so many more jobs should have ended, in seconds: by the tokens that running ones may
         still generate, the part of them that others have used, and the rate of now."""
-        left = sorted(_tokens_left(job) for job in self.jobs.values() if job.worker is not None)
-        rate = self._ledger.generation.lately(self._clock())
+        now = self._clock()
+        left, counted_at = self._left
+        if not counted_at <= now < counted_at + FORECAST_S:
+            left = sorted(_tokens_left(job) for job in self.jobs.values() if job.worker is not None)
+            self._left = left, now
+        rate = self._ledger.generation.lately(now)
         if not left or not rate:
             return None
         n_tokens = (

@@ -4,32 +4,37 @@ A worker is *open*, *closed* or *draining*. A closed or draining worker only get
 have begun on its fingerprint. A sequence that has not begun may run on any open worker.
 """
 
-from collections.abc import Iterator, Sequence
-
 from gpufc.config import Routing
-from gpufc.ids import Epoch
+from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet.port import WorkerHandle
+from supervisor.routing.loads import Loads
 from supervisor.routing.port import Arrival
 from supervisor.routing.router import Router
 from supervisor.routing.strategies import strategy
 
 
 class WorkerPool:
-    """Invariant: a worker's count is the number of jobs that have it as their `worker`. The open
-    workers of one fingerprint are in one router, which has the same counts.
+    """Invariant: a worker's count is the number of jobs that have it as their `worker`. A worker is
+    in exactly one of its fingerprint's accounts, with the same count: open ones in the router, the
+    others in `_beside`.
 
     A method with a `fingerprint` considers all workers of that fingerprint, draining ones included;
-    with None it considers the open ones.
+    with None it considers the open ones. No choice and no account looks at all workers.
     """
 
     def __init__(self, capacity: int, routing: Routing = Routing.LEAST_OUTSTANDING) -> None:
         self._capacity = capacity
         self._routing = routing
         self._routers: dict[str, Router] = {}
+        self._beside: dict[str, Loads] = {}
         self._workers: dict[Epoch, WorkerHandle] = {}
+        self._named: dict[WorkerName, dict[Epoch, WorkerHandle]] = {}
+        self._open: dict[Epoch, WorkerHandle] = {}
         self._outstanding: dict[Epoch, int] = {}
         self._draining: set[Epoch] = set()
-        self._closed: set[Epoch] = set()
+        self._on_line: dict[int, int] = {}
+        self.n_beside = 0
+        """Sequences on draining workers: they take no slot from others."""
         self.aside: str | None = None
         """The fingerprint of a canary: others are asked questions first."""
 
@@ -38,52 +43,68 @@ class WorkerPool:
         self._capacity = capacity
         for router in self._routers.values():
             router.resize(capacity)
+        for beside in self._beside.values():
+            beside.resize(capacity)
 
     def __bool__(self) -> bool:
         return bool(self._workers)
 
     def add(self, worker: WorkerHandle) -> None:
-        self._workers[worker.epoch] = worker
-        self._outstanding[worker.epoch] = 0
-        fingerprint = worker.facts.fingerprint
-        router = self._routers.get(fingerprint)
-        if router is None:
-            router = self._routers[fingerprint] = Router(strategy(self._routing))
-        router.add(worker.epoch, self._capacity)
+        epoch, fingerprint = worker.epoch, worker.facts.fingerprint
+        self._workers[epoch] = self._open[epoch] = worker
+        self._named.setdefault(worker.name, {})[epoch] = worker
+        self._outstanding[epoch] = 0
+        if fingerprint not in self._routers:
+            self._routers[fingerprint] = Router(strategy(self._routing))
+            self._beside[fingerprint] = Loads()
+        self._routers[fingerprint].add(epoch, self._capacity)
 
     def drain(self, worker: WorkerHandle) -> None:
         """It gets no new sequences from now on."""
-        self._draining.add(worker.epoch)
-        self._routers[worker.facts.fingerprint].remove(worker.epoch)
+        if worker.epoch not in self._draining:
+            self._draining.add(worker.epoch)
+            self.n_beside += self._outstanding[worker.epoch]
+            self._put_beside(worker)
 
     def open(self, epoch: Epoch, *, is_open: bool) -> None:
         """It gets new sequences, or none."""
         worker = self._workers.get(epoch)
-        if worker is None or epoch in self._draining or is_open is (epoch not in self._closed):
+        if worker is None or epoch in self._draining or is_open is (epoch in self._open):
             return
-        router = self._routers[worker.facts.fingerprint]
-        if is_open:
-            self._closed.discard(epoch)
-            router.add(epoch, self._capacity)
-            for _ in range(self._outstanding[epoch]):
-                router.took(epoch, Arrival())
-        else:
-            self._closed.add(epoch)
-            router.remove(epoch)
+        if not is_open:
+            self._put_beside(worker)
+            return
+        fingerprint = worker.facts.fingerprint
+        self._beside[fingerprint].remove(epoch)
+        self._routers[fingerprint].add(epoch, self._capacity, self._outstanding[epoch])
+        self._open[epoch] = worker
+
+    def _put_beside(self, worker: WorkerHandle) -> None:
+        epoch, fingerprint = worker.epoch, worker.facts.fingerprint
+        if self._open.pop(epoch, None) is not None:
+            self._routers[fingerprint].remove(epoch)
+            self._beside[fingerprint].add(epoch, self._capacity, self._outstanding[epoch])
 
     def remove(self, worker: WorkerHandle) -> None:
-        del self._workers[worker.epoch], self._outstanding[worker.epoch]
-        self._draining.discard(worker.epoch)
-        self._closed.discard(worker.epoch)
-        fingerprint = worker.facts.fingerprint
-        self._routers[fingerprint].remove(worker.epoch)
+        epoch, fingerprint = worker.epoch, worker.facts.fingerprint
+        self._count(worker, -self._outstanding[epoch])
+        del self._workers[epoch], self._outstanding[epoch]
+        self._open.pop(epoch, None)
+        self._draining.discard(epoch)
+        self._routers[fingerprint].remove(epoch)
+        self._beside[fingerprint].remove(epoch)
         if not self.has(fingerprint):
-            del self._routers[fingerprint]
+            del self._routers[fingerprint], self._beside[fingerprint]
+        named = self._named[worker.name]
+        del named[epoch]
+        if not named:
+            del self._named[worker.name]
 
     def took(self, worker: WorkerHandle, arrival: Arrival) -> None:
         """It has one sequence more."""
-        self._outstanding[worker.epoch] += 1
+        self._count(worker, 1)
         self._routers[worker.facts.fingerprint].took(worker.epoch, arrival)
+        self._beside[worker.facts.fingerprint].took(worker.epoch, arrival.n_tokens)
 
     def prefilled(self, worker: WorkerHandle, n_tokens: int) -> None:
         """It has computed so many tokens of what it took, or found them in its cache."""
@@ -91,27 +112,45 @@ class WorkerPool:
 
     def gave_back(self, worker: WorkerHandle, n_unfilled: int) -> None:
         """It has one sequence less. `n_unfilled` of its tokens had not been computed."""
-        self._outstanding[worker.epoch] -= 1
+        self._count(worker, -1)
         self._routers[worker.facts.fingerprint].gave_back(worker.epoch, n_unfilled)
+        self._beside[worker.facts.fingerprint].gave_back(worker.epoch, n_unfilled)
+
+    def _count(self, worker: WorkerHandle, change: int) -> None:
+        self._outstanding[worker.epoch] += change
+        if worker.epoch in self._draining:
+            self.n_beside += change
+        n = self._on_line.pop(worker.line, 0) + change
+        if n:
+            self._on_line[worker.line] = n
+
+    def asked(self, worker: WorkerHandle) -> None:
+        """It was asked questions: others are asked the next ones."""
+        self._routers[worker.facts.fingerprint].loads.was_asked(worker.epoch)
 
     @property
     def outstanding(self) -> dict[Epoch, int]:
         """The sequences of each worker."""
         return dict(self._outstanding)
 
-    @property
-    def n_beside(self) -> int:
-        """Sequences on draining workers: they take no slot from others."""
-        return sum(self._outstanding[epoch] for epoch in self._draining)
+    def n_on(self, worker: WorkerHandle) -> int:
+        """The sequences of a worker that is here."""
+        return self._outstanding[worker.epoch]
+
+    def n_on_line(self, line: int) -> int:
+        """The sequences of a line of workers."""
+        return self._on_line.get(line, 0)
 
     @property
     def newest(self) -> WorkerHandle | None:
         """The open worker that became ready last."""
-        return max(self._eligible(None), key=lambda worker: worker.epoch, default=None)
+        return self._open[max(self._open)] if self._open else None
 
     def has(self, fingerprint: str | None) -> bool:
         """Whether a worker could take such a sequence, now or when it has room."""
-        return any(True for _ in self._eligible(fingerprint))
+        if fingerprint is None:
+            return bool(self._open)
+        return self.has_open(fingerprint) or bool(self._beside.get(fingerprint))
 
     def fingerprint(self, epoch: Epoch) -> str | None:
         """The fingerprint of the worker of this epoch, if there is one."""
@@ -120,11 +159,23 @@ class WorkerPool:
 
     def has_open(self, fingerprint: str) -> bool:
         """Whether an open worker could take such a sequence."""
-        return any(worker.facts.fingerprint == fingerprint for worker in self._eligible(None))
+        return bool(self._routers.get(fingerprint))
 
     def has_open_room(self, fingerprint: str) -> bool:
         """Whether an open worker has room for such a sequence now."""
-        return any(router.loads.least() is not None for router in self._of(fingerprint))
+        router = self._routers.get(fingerprint)
+        return router is not None and router.loads.least() is not None
+
+    def has_room(self, fingerprint: str) -> bool:
+        """Whether any worker has room for a sequence that has begun on this fingerprint."""
+        beside = self._beside.get(fingerprint)
+        is_beside = beside is not None and beside.least() is not None
+        return is_beside or self.has_open_room(fingerprint)
+
+    @property
+    def has_any_room(self) -> bool:
+        """Whether any worker has room, be it for sequences that have begun."""
+        return any(map(self.has_room, self._routers))
 
     def with_room(
         self, fingerprint: str | None, arrival: Arrival, preferred: str | None = None
@@ -132,50 +183,50 @@ class WorkerPool:
         """The worker for such a sequence: the one of the preferred name, if it has room, else the
         router's choice. None if all are full. Draining ones come last."""
         if preferred is not None:
-            for worker in self._eligible(fingerprint):
-                if worker.name == preferred and self._has_room(worker):
+            for worker in self._named.get(WorkerName(preferred), {}).values():
+                if self._may_take(worker, fingerprint):
                     return worker
-        routers = self._routers.values() if fingerprint is None else self._of(fingerprint)
-        found = [epoch for router in routers if (epoch := router.choose(arrival)) is not None]
-        if found:
-            return self._workers[min(found, key=self._outstanding.__getitem__)]
         if fingerprint is None:
-            return None
-        draining = [worker for worker in self._eligible(fingerprint) if self._has_room(worker)]
-        return min(draining, key=self._count, default=None)
-
-    def _of(self, fingerprint: str) -> Sequence[Router]:
+            chosen = [router.choose(arrival) for router in self._routers.values()]
+            return self._least(chosen)
         router = self._routers.get(fingerprint)
-        return () if router is None else (router,)
+        epoch = None if router is None else router.choose(arrival)
+        if epoch is None and fingerprint in self._beside:
+            epoch = self._beside[fingerprint].least()
+        return None if epoch is None else self._workers[epoch]
 
-    def _count(self, worker: WorkerHandle) -> int:
-        return self._outstanding[worker.epoch]
+    def _may_take(self, worker: WorkerHandle, fingerprint: str | None) -> bool:
+        fits = worker.epoch in self._open
+        if fingerprint is not None:
+            fits = worker.facts.fingerprint == fingerprint
+        return fits and self.n_on(worker) < self._capacity
 
-    def _has_room(self, worker: WorkerHandle) -> bool:
-        return self._count(worker) < self._capacity
+    def _least(self, epochs: list[Epoch | None]) -> WorkerHandle | None:
+        found = [epoch for epoch in epochs if epoch is not None]
+        least = min(found, key=self._outstanding.__getitem__, default=None)
+        return None if least is None else self._workers[least]
 
     def loads(self) -> dict[str, tuple[int, int]]:
         """The sequences that each open worker has and may have, by its name."""
-        open_ones = self._eligible(None)
-        return {worker.name: (self._count(worker), self._capacity) for worker in open_ones}
+        return {one.name: (self.n_on(one), self._capacity) for one in self._open.values()}
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""
-        workers = self._eligible(fingerprint)
-        return next((worker for worker in workers if not self._count(worker)), None)
+        if fingerprint is None:
+            found = self._least([router.loads.least() for router in self._routers.values()])
+        else:
+            accounts = [
+                *([self._routers[fingerprint].loads] if fingerprint in self._routers else []),
+                *([self._beside[fingerprint]] if fingerprint in self._beside else []),
+            ]
+            found = self._least([loads.least() for loads in accounts])
+        return found if found is not None and not self.n_on(found) else None
 
     def least_busy(self) -> WorkerHandle | None:
-        """The open worker with the fewest sequences: the one to ask a question."""
-
-        def rank(worker: WorkerHandle) -> tuple[bool, int]:
-            return worker.facts.fingerprint == self.aside, self._count(worker)
-
-        return min(self._eligible(None), key=rank, default=None)
-
-    def _eligible(self, fingerprint: str | None) -> Iterator[WorkerHandle]:
-        for epoch, worker in self._workers.items():
-            if fingerprint is None:
-                if epoch not in self._draining and epoch not in self._closed:
-                    yield worker
-            elif worker.facts.fingerprint == fingerprint:
-                yield worker
+        """The open worker to ask a question: one with the fewest sequences, of a model that is no
+        canary if there is one."""
+        others = [one for print_, one in self._routers.items() if print_ != self.aside]
+        found = self._least([router.loads.quietest() for router in others])
+        if found is None and self.aside in self._routers:
+            found = self._least([self._routers[self.aside].loads.quietest()])
+        return found

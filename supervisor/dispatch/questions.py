@@ -23,12 +23,15 @@ class Questions:
     """All open questions to one model's workers: each waits for a worker, for an answer, or as an
     accused for evidence.
 
-    Invariant: while a question with `n_deaths` is asked, no other question is.
+    Invariant: while a question with `n_deaths` is asked, no other question is. `n_deaths` only
+    changes while a question is neither in `_unasked` nor in `_asked`, or about to be taken in.
     """
 
     def __init__(self) -> None:
         self._unasked: dict[RequestNo, Question] = {}
         self._asked: dict[RequestNo, tuple[Question, Asked]] = {}
+        self._may_kill: set[RequestNo] = set()
+        """Those of both at which a worker may have died."""
         self.trials = PromptTrials(come_back=self._take_in)
 
     def add(self, question: Question) -> None:
@@ -43,6 +46,7 @@ class Questions:
     def drop(self, no: RequestNo) -> None:
         """The client is gone: the worker need not go on, and an answer will be passed over."""
         self._unasked.pop(no, None)
+        self._may_kill.discard(no)
         self.trials.left(no)
         _, asked = self._asked.pop(no, (None, None))
         if asked is not None:
@@ -51,8 +55,7 @@ class Questions:
     @property
     def on_trial(self) -> bool:
         """Whether a question may have ended a worker and has not been answered since."""
-        asked = (question for question, _ in self._asked.values())
-        return any(question.n_deaths for question in (*self._unasked.values(), *asked))
+        return bool(self._may_kill)
 
     def ask(self, worker: Asked, now: float, *, may_compute: bool = True) -> None:
         """Ask this worker the questions that wait for one, or a single one that is on trial.
@@ -86,6 +89,8 @@ class Questions:
 
     def _take_in(self, question: Question) -> None:
         self._unasked[question.no] = question
+        if question.n_deaths:
+            self._may_kill.add(question.no)
 
     def _ask(self, question: Question, worker: Asked, now: float) -> None:
         del self._unasked[question.no]
@@ -109,6 +114,7 @@ class Questions:
         if question is None or asked is None or asked.epoch != epoch:
             return False
         del self._asked[no]
+        self._may_kill.discard(no)
         if isinstance(outcome, RequestError):
             self.trials.left(no)
             question.failed(outcome)
@@ -126,6 +132,7 @@ class Questions:
         accused = self.trials.died(mine, worker, reason, now, in_company=in_company)
         for question in mine:
             del self._asked[question.no]
+            self._may_kill.discard(question.no)
             if question.no != accused:
                 self._take_in(question)
 
@@ -147,11 +154,13 @@ class Questions:
         """No worker is going to answer."""
         asked = [question for question, _ in self._asked.values()]
         self._asked.clear()
+        self._may_kill.clear()
         self._fail([*self._unasked.values(), *asked, *self.trials.accused.values()], error)
 
     def _fail(self, questions: list[Question], error: RequestError) -> None:
         for question in questions:
             self._unasked.pop(question.no, None)
+            self._may_kill.discard(question.no)
             self.trials.left(question.no)
         for question in questions:
             question.failed(error)

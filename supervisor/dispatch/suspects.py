@@ -6,6 +6,9 @@ their worker: a suspect that gains a token is cleared, a suspect that dies is ac
 becomes a conviction once the engine has computed something else: the trial of a worker, or a token
 of another sequence. So a poisonous request costs three deaths, or two if it was alone the first
 time, all other requests go on, and a sick engine convicts no request.
+
+Poisonous requests come in groups. A sequence that has died in company of a convict is suspect at
+its next death, even if it has new tokens. So each further poisonous request costs two deaths.
 """
 
 import hashlib
@@ -72,6 +75,8 @@ class Suspects:
         self.accused: dict[RequestNo, Fingerprint] = {}
         self._in_a_row: set[Fingerprint] = set()
         """Requests convicted since the last token of any sequence."""
+        self._company: set[Fingerprint] = set()
+        """Requests that had died when a convict was found; a subset of `_died_at`."""
         self._died_at: dict[Fingerprint, tuple[int, float]] = {}
         self._deaths: dict[Fingerprint, deque[int]] = {}
         self._unexplained: deque[int] = deque(maxlen=MAX_REMEMBERED)
@@ -97,15 +102,19 @@ class Suspects:
         self, batch: Sequence[Victim], now: float, *, in_company: bool = False
     ) -> RequestNo | None:
         """One of these has caused a death. Returns the accused."""
-        stuck = [
-            victim for victim in batch if victim.n_tokens <= self._known(victim.fingerprint, now)
+        known = {victim.no: self._known(victim.fingerprint, now) for victim in batch}
+        stuck = [victim for victim in batch if victim.n_tokens <= known[victim.no]]
+        suspect = [
+            victim
+            for victim in batch
+            if victim in stuck or (known[victim.no] >= 0 and victim.fingerprint in self._company)
         ]
         self._remember(batch, now)
         if stuck and len(batch) == 1 and not in_company:
             self.open.pop(stuck[0].no, None)
             self.accused[stuck[0].no] = stuck[0].fingerprint
             return stuck[0].no
-        self.open |= {victim.no: victim.n_tokens for victim in stuck}
+        self.open |= {victim.no: victim.n_tokens for victim in suspect}
         return None
 
     def trial_passed(self) -> Judgement:
@@ -133,6 +142,7 @@ class Suspects:
         acquitted = tuple(self.accused)
         for known in (self.open, self.accused, self._in_a_row, self._died_at, self._deaths):
             known.clear()
+        self._company.clear()
         self._unexplained.clear()
         return Judgement(acquitted=acquitted)
 
@@ -141,6 +151,7 @@ class Suspects:
         convicts = {no: self._explain(self.accused.pop(no)) for no in numbers}
         if convicts:
             self.open.clear()
+            self._company = set(self._died_at)
         return convicts
 
     def gained(self, number: RequestNo, n_tokens: int) -> bool:
@@ -154,6 +165,7 @@ class Suspects:
         """A prompt was prepared: no death of the past is held against an equal one."""
         self._died_at.pop(known, None)
         self._deaths.pop(known, None)
+        self._company.discard(known)
 
     def left(self, number: RequestNo) -> None:
         """The sequence has ended. Its deaths stay remembered, in case the request is sent again."""
@@ -176,6 +188,7 @@ class Suspects:
             oldest = next(iter(self._died_at))
             del self._died_at[oldest]
             self._deaths.pop(oldest, None)
+            self._company.discard(oldest)
 
     def _explain(self, convict: Fingerprint) -> int:
         """How many deaths this convict explains and no earlier one."""

@@ -27,9 +27,14 @@ _BEST_FIRST = (
 
 
 def of_group(conditions: Iterable[Condition]) -> Condition:
-    """The best condition of a group: one worker that can serve is enough."""
+    """The best condition of a group: one worker that can serve is enough, and ends the search."""
+    seen = []
+    for condition in conditions:
+        if condition.status is ConditionStatus.OK:
+            return condition
+        seen.append(condition)
     return min(
-        conditions,
+        seen,
         key=lambda condition: (_BEST_FIRST.index(condition.status), condition.retry_after_s),
     )
 

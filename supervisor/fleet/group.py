@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import itertools
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -113,9 +114,10 @@ class Group:
 
     def condition(self) -> Condition:
         """Whether a token could be produced now, or after a load that the request begins."""
-        staying = self.staying
-        if staying:
-            found = of_group(one.place.condition() for one in staying)
+        conditions = self._conditions()
+        first = next(conditions, None)
+        if first is not None:
+            found = of_group(itertools.chain((first,), conditions))
             if self._is_on_demand and found.status is ConditionStatus.FAILED:
                 return Condition(found.status, found.detail, AGAIN_S)
             return found
@@ -125,6 +127,12 @@ class Group:
             return UNLOADED
         status = ConditionStatus.FAILED if absence.is_failure else ConditionStatus.LOADING
         return Condition(status, absence.detail, min(wait_s, LONGEST_S))
+
+    def _conditions(self) -> Iterator[Condition]:
+        """Of the staying places, one after the other: a request mostly needs the first one only."""
+        for replacer in self._replacers:
+            if replacer.place.state not in {PlaceState.ABSENT, PlaceState.LEAVING}:
+                yield replacer.place.condition()
 
     @property
     def is_expected(self) -> bool:

@@ -100,8 +100,10 @@ def answer(manager: pluggy.PluginManager, call: Call) -> FromPlugin:
         return Returned(call.no, msgspec.to_builtins(value))
     except api.Refuse as refusal:
         return Refused(call.no, str(refusal)[:MOST_ERROR_CHARS])
-    except Exception:  # the boundary of the plugin's code
-        return Raised(call.no, traceback.format_exc()[-MOST_ERROR_CHARS:])
+    except Exception as err:  # the boundary of the plugin's code
+        frames = "".join(traceback.format_tb(err.__traceback__))
+        places = f"{frames[-MOST_ERROR_CHARS:]}{type(err).__qualname__}"
+        return Raised(call.no, places, str(err)[:MOST_ERROR_CHARS])
 
 
 def typed(hook: str, arguments: dict[str, Any]) -> dict[str, Any]:

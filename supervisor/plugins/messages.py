@@ -46,10 +46,15 @@ class Refused(Struct, frozen=True, array_like=True, tag=True):
 
 
 class Raised(Struct, frozen=True, array_like=True, tag=True):
-    """The hook has raised anything else. `error` is for the log, not for clients."""
+    """The hook has raised anything else. For the log, not for clients.
+
+    `places` are the frames and the exception's type, which quote code only. `text` is the
+    exception's own, which may quote a request.
+    """
 
     no: int
-    error: str
+    places: str
+    text: str
 
 
 FromPlugin = Ready | Unloadable | Returned | Refused | Raised

@@ -37,7 +37,10 @@ class Plugins:
     def __init__(self, config: Config, logs: Path, dispatcher: Dispatcher) -> None:
         """Raises `ConfigError` for two plugins of one name."""
         offline = config.server.offline
-        processes = [PluginProcess(one, logs, offline=offline) for one in config.plugins.all()]
+        processes = [
+            PluginProcess(one, logs, offline=offline, may_quote=lambda: config.server.log_prompts)
+            for one in config.plugins.all()
+        ]
         names = [one.name for one in processes]
         for name in names:
             if names.count(name) > 1:

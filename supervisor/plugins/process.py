@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +74,15 @@ class PluginProcess:
     """In the event loop. Invariant: `_open` has the calls in the order in which the process answers
     them; the time limit is that of the first one, since it became the first."""
 
-    def __init__(self, config: PluginConfig, logs: Path, *, offline: bool = False) -> None:
+    def __init__(
+        self,
+        config: PluginConfig,
+        logs: Path,
+        *,
+        offline: bool = False,
+        may_quote: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`may_quote`: whether the log may have texts of requests, such as in an exception's."""
         self.config = config
         self.name = config.shown
         self.counts = Counts()
@@ -83,6 +91,7 @@ class PluginProcess:
         """Why it is not ready."""
         self._log = logs / f"plugin-{self.name}.log"
         self._offline = offline
+        self._may_quote = may_quote
         self._ready = asyncio.Event()
         self._open: deque[_Open] = deque()
         self._next = 0
@@ -248,9 +257,11 @@ class PluginProcess:
                 future = self._answered(no)
                 if future is not None:
                     future.set_exception(PluginRefused(reason))
-            case m.Raised(no, error):
+            case m.Raised(no, places, text):
                 self.counts.failures += 1
-                logger.warning("plugin_raised plugin=%s\n%s", self.name, error)
+                if text:
+                    text = text if self._may_quote() else "(its text is logged with log_prompts)"
+                logger.warning("plugin_raised plugin=%s\n%s: %s", self.name, places, text)
                 future = self._answered(no)
                 if future is not None:
                     future.set_exception(PluginFailed("it raised an exception"))

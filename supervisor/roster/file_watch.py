@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from gpufc.config import ModelConfig
 from supervisor.fleet.model_files import Stamp, stamps
+from supervisor.looks import repeat
 
 LOOK_S = 2.0
 
@@ -26,19 +27,18 @@ class FileWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="file watch")
+        work = repeat("model files", self._look, LOOK_S)
+        self._task = asyncio.create_task(work, name="file watch")
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            failed = self._failed()
-            if failed or self._at_failure:
-                self.look(await asyncio.to_thread(_stamped, failed))
+    async def _look(self) -> None:
+        failed = self._failed()
+        if failed or self._at_failure:
+            self.look(await asyncio.to_thread(_stamped, failed))
 
     def look(self, found: Mapping[str, Stamps]) -> None:
         """Compare the files of the models that have failed with those of the looks before."""

@@ -10,6 +10,7 @@ import msgspec
 
 from gpufc.config import ModelConfig
 from gpufc.errors import ConfigError
+from supervisor.looks import repeat
 from supervisor.roster.folder import Changes, Folder, Found, scan
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class FolderWatch:
         """Serve what is there, before this returns; then look again and again. Blocks for the first
         look, which a start may."""
         self.look(is_first=True)
-        self._task = asyncio.create_task(self._run(), name="models_dir")
+        work = repeat("models_dir", self._look, LOOK_S)
+        self._task = asyncio.create_task(work, name="models_dir")
 
     def look(self, *, is_first: bool = False) -> None:
         """Compare the folder with what is served. Blocks while it looks."""
@@ -69,13 +71,8 @@ class FolderWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            try:
-                self._take(await asyncio.to_thread(self._scanned))
-            except Exception:  # the boundary: one file's trouble must not stop the looks
-                logger.exception("models_dir_look_failed")
+    async def _look(self) -> None:
+        self._take(await asyncio.to_thread(self._scanned))
 
     def _scanned(self) -> dict[str, Found] | None:
         try:

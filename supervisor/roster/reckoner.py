@@ -19,6 +19,7 @@ from gpufc.facts import MAX_SEQUENCES
 from gpufc.reckoning import Question, Reckoning
 from supervisor.fleet.group import Group
 from supervisor.fleet.process import scrubbed
+from supervisor.looks import repeat
 from supervisor.residency.memory import HOST, Free
 from supervisor.roster.needs import Needs, may_use
 
@@ -63,7 +64,8 @@ class Reckoner:
 
     def start(self) -> None:
         """Begin, and go on with models that are added."""
-        self._task = asyncio.create_task(self._run(), name="reckoner")
+        work = repeat("reckoner", self._look, LOOK_S)
+        self._task = asyncio.create_task(work, name="reckoner")
 
     async def stop(self) -> None:
         """End the process that runs, too: its header may lie on a disk that does not answer."""
@@ -73,12 +75,8 @@ class Reckoner:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while True:
-            model = next(filter(self._is_unknown, self._fleet.models()), None)
-            if model is None:
-                await asyncio.sleep(LOOK_S)
-                continue
+    async def _look(self) -> None:
+        while model := next(filter(self._is_unknown, self._fleet.models()), None):
             config = self._fleet.group(model).config
             found = await asyncio.to_thread(self._asked, self._question(config))
             self._needs.reckoned(config, found, self._devices(config))

@@ -19,9 +19,9 @@ class Router:
     def __len__(self) -> int:
         return len(self.loads)
 
-    def add(self, worker: Epoch, capacity: int) -> None:
-        """A ready worker, which may have `capacity` sequences at once."""
-        self.loads.add(worker, capacity)
+    def add(self, worker: Epoch, capacity: int, n_sequences: int = 0) -> None:
+        """A ready worker, which may have `capacity` sequences at once, and has some already."""
+        self.loads.add(worker, capacity, n_sequences)
 
     def resize(self, capacity: int) -> None:
         """Each worker may have so many sequences from now on."""

@@ -8,6 +8,7 @@ from typing import Self
 
 from gpufc.config import AccessConfig
 from gpufc.errors import ConfigError
+from supervisor.looks import repeat
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ class Certificate:
 
     async def keep_fresh(self) -> None:
         """Read the files again whenever they change, for ever."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if await asyncio.to_thread(self.has_changed):
-                self.renew()
+        await repeat("certificate", self._look_again, LOOK_S)
+
+    async def _look_again(self) -> None:
+        if await asyncio.to_thread(self.has_changed):
+            self.renew()
 
     def has_changed(self) -> bool:
         """Whether the files differ from those that were read last."""

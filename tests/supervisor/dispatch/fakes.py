@@ -257,6 +257,7 @@ class FakeFleet:
         self.dispatcher: Dispatcher
         self.names = ServedNames({MODEL: {"default"}})
         self.status = LOADING
+        self.state = WorkerState.READY
         self.replicas = replicas
         self.defaults = SamplingFields()
         self.adapter_names: tuple[str, ...] = ()
@@ -304,15 +305,15 @@ class FakeFleet:
         return []
 
     def workers(self) -> list[WorkerStatus]:
-        return [worker_status(f"default-{i}") for i in range(self.replicas)]
+        return [worker_status(f"default-{i}", self.state) for i in range(self.replicas)]
 
 
-def worker_status(name: str) -> WorkerStatus:
+def worker_status(name: str, state: WorkerState = WorkerState.READY) -> WorkerStatus:
     return WorkerStatus(
         name=WorkerName(name),
         pid=1,
         epoch=Epoch(1),
-        state=WorkerState.READY,
+        state=state,
         detail="",
         model=MODEL,
         model_path=None,

@@ -38,6 +38,7 @@ from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.request import ANONYMOUS, GenerationRequest, Principal, Reading
 from supervisor.dispatch.stream import ResponseStream, StreamEvent
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.states import WorkerState
 from tests.supervisor.dispatch.fakes import (
     FAILED,
     MODEL,
@@ -262,6 +263,25 @@ async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage
     now = MAX_OUTAGE_S + 1
     group.expire()
     with pytest.raises(EngineCrashed):
+        await whole_texts(stream)
+
+
+async def test_a_load_that_gets_on_is_no_outage() -> None:
+    now = 0.0
+    front = Front(clock=lambda: now)
+    stream = front.submit()
+    group = front.dispatcher._group(MODEL)
+    front.fleet.state = WorkerState.LOADING
+    for _ in range(4):
+        now += MAX_OUTAGE_S - 1
+        front.dispatcher.condition_changed()
+        assert group.expire() == MAX_OUTAGE_S
+    assert stream.error is None
+    front.fleet.state = WorkerState.STARTING
+    now += MAX_OUTAGE_S + 1
+    front.dispatcher.condition_changed()
+    assert group.expire() is None
+    with pytest.raises(EngineUnavailable):
         await whole_texts(stream)
 
 

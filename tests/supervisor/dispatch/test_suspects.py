@@ -225,6 +225,29 @@ def test_a_death_is_explained_once_however_many_convicts_were_in_it() -> None:
     assert suspects.trial_passed().convicts == {B: 1}
 
 
+def test_a_request_that_died_beside_a_convict_is_suspect_at_the_next_death() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 5, C: 5})
+    died(suspects, {A: 5, B: 6, C: 6})
+    assert died(suspects, {A: 5}) == A
+    assert suspects.trial_passed().convicts == {A: 3}
+    assert died(suspects, {B: 9, C: 9, 4: 9}) is None
+    assert suspects.open == {B: 9, C: 9}
+    assert suspects.gained(C, 10)
+    assert died(suspects, {B: 9}) == B
+    assert suspects.trial_passed().convicts == {B: 2}
+
+
+def test_one_death_alone_beside_a_convict_s_is_not_enough_to_accuse() -> None:
+    suspects = Suspects()
+    died(suspects, {A: 5, B: 5})
+    died(suspects, {A: 5, B: 6})
+    died(suspects, {A: 5})
+    suspects.trial_passed()
+    assert died(suspects, {B: 9}) is None
+    assert suspects.open == {B: 9}
+
+
 def test_memory_that_ran_out_on_a_device_makes_no_suspect() -> None:
     suspects = Suspects()
     out = ExitReason(

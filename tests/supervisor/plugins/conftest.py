@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from gpufc.config import AdmissionConfig, Config, OnError, PluginConfig, PluginsConfig
+from gpufc.config import (
+    AdmissionConfig,
+    Config,
+    OnError,
+    PluginConfig,
+    PluginsConfig,
+    ServerConfig,
+)
 from gpufc.framing import read_frame
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.plugins import host
@@ -76,8 +83,11 @@ class Plugged:
 
 
 @contextlib.asynccontextmanager
-async def plugged(tmp_path: Path, *plugins: PluginConfig, slots: int = 4) -> AsyncIterator[Plugged]:
+async def plugged(
+    tmp_path: Path, *plugins: PluginConfig, slots: int = 4, server: ServerConfig | None = None
+) -> AsyncIterator[Plugged]:
     config = Config(
+        server=server or ServerConfig(),
         admission=AdmissionConfig(max_concurrent_requests=slots),
         plugins=PluginsConfig(plugins=plugins),
     )

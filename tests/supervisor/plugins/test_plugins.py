@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpufc.config import OnError, PluginConfig
+from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
 from gpufc.ids import WorkerName
 from supervisor.plugins.listener import PluggedListener
@@ -154,6 +154,19 @@ async def test_a_faulty_plugin_fails_the_request_or_is_passed_over(
         (row,) = front.plugins.summary()
         assert front.plugins.chain.plugins[0].counts.failures > 0
         assert row
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+async def test_the_text_of_an_exception_is_logged_where_prompts_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, log_prompts: bool
+) -> None:
+    server = ServerConfig(log_prompts=log_prompts)
+    async with plugged(tmp_path, sample("faulty", fault="raise"), server=server) as front:
+        assert (await front.service.complete()).status == 500
+    (line,) = [found for found in caplog.messages if found.startswith("plugin_raised")]
+    assert "ValueError" in line
+    assert "faulty.py" in line
+    assert ("a secret detail" in line.splitlines()[-1]) is log_prompts
 
 
 async def test_a_plugin_refuses_in_the_middle_of_an_answer(tmp_path: Path) -> None:
