@@ -82,6 +82,9 @@ EXIT_LOAD_FAILED = 72
 FAREWELL_S = 5.0
 """How long a worker that cannot serve waits for `Shutdown`, so that its last message arrives."""
 
+OOM_SCORE = 500
+"""A worker can be replaced, the front cannot, however much of the memory is the front's."""
+
 SWITCH_INTERVAL_S = 0.0005
 """A busy thread delays the engine by this. Python's default of 5 ms is as long as a GPU step."""
 
@@ -126,12 +129,13 @@ def _wait_for_last_front(boot_fd: int, worker: "Worker") -> None:
 
 
 def _confine() -> None:
-    """End with the front, gain no privileges, ignore Ctrl-C.
+    """End with the front, gain no privileges, ignore Ctrl-C. Without memory, end before the front.
 
     If the front died before this line, `main` finds the boot pipe at its end.
     """
     prctl.end_with_parent()
     prctl.gain_no_privileges()
+    prctl.be_killed_before_others(OOM_SCORE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -310,6 +314,7 @@ class Worker:
         return Heartbeat(
             self._epoch,
             self._loading if self._engine is None else self._engine.progress,
+            time.monotonic(),
             PrepareStatus() if self._prompts is None else self._prompts.status(),
         )
 

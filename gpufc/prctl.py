@@ -1,7 +1,11 @@
-"""The process attributes that the front and its children set on themselves (prctl(2), Linux)."""
+"""The process attributes that the front and its children set on themselves (Linux)."""
 
+import contextlib
 import ctypes
 import signal
+from pathlib import Path
+
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -38,6 +42,16 @@ def set_dumpable(dumpable: bool) -> None:
 def adopt_orphans() -> None:
     """Become the parent of each descendant whose own parent has ended. Not inherited."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def be_killed_before_others(score: int) -> None:
+    """Have the kernel end this process before those with a lower score when memory runs out.
+
+    `score` is at most 1000; the front has 0. A higher score stays. Children inherit it.
+    """
+    with contextlib.suppress(OSError, ValueError):  # not Linux, or /proc is out of reach
+        if int(_OOM_SCORE.read_text()) < score:
+            _OOM_SCORE.write_text(str(score))
 
 
 def _prctl(option: int, value: int) -> int:

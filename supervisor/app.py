@@ -91,7 +91,14 @@ class Front:
         self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
         inheritance = taker.fleet_inheritance if taker else None
-        self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
+        self.cluster = optional.cluster(config)
+        self.fleet = Fleet(
+            config,
+            self.runtime,
+            inheritance=inheritance,
+            spare=spare,
+            remote=self.cluster.edge if self.cluster is not None else None,
+        )
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
@@ -145,6 +152,7 @@ class Front:
             runtime_dir=self.runtime.path,
             keys=self._keys,
             hooks=self._plugins,
+            hosts=self.cluster.rows if self.cluster is not None else None,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -172,9 +180,13 @@ class Front:
                 await self._listen()
                 await self.fleet.start()
                 self._start_roster()
+                if self.cluster is not None:
+                    self.cluster.start(self.fleet)
             else:
                 await self._taker.take_over(self)
                 self._start_roster()
+                if self.cluster is not None:
+                    self.cluster.take_over(self.fleet)
                 await self._listen()
             self.join_network()
         except BaseException:
@@ -235,6 +247,8 @@ class Front:
         await self.roster.stop()
         await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
+        if self.cluster is not None:
+            await self.cluster.stop()
         if self._plugins is not None:
             await self._plugins.stop()
         for work in self._upkeep:

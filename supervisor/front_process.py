@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from gpufc import prctl
 from supervisor.looks import repeat
@@ -49,7 +51,6 @@ def attend_signals(
     terminal sends several. A front that was started with SIGHUP ignored (nohup) goes on ignoring
     it. Runs in the main thread's loop.
     """
-    loop = asyncio.get_running_loop()
     draining = False
     had_terminal = _has_terminal()
 
@@ -65,9 +66,30 @@ def attend_signals(
     for number in DRAINING:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
-        loop.add_signal_handler(number, drain, number)
+        _on_signal(number, drain, number)
     for number in ENDING:
-        loop.add_signal_handler(number, request_stop, number, True)
+        _on_signal(number, request_stop, number, True)
+
+
+def _on_signal(number: signal.Signals, call: Callable[..., None], *args: Any) -> None:
+    """Call in the running loop, once for each signal. After the loop's end, the signal has its
+    default action.
+
+    uvloop's `add_signal_handler` calls twice for a signal that arrives while the loop reads another
+    one from its self-pipe. A SIGTERM shortly after a SIGHUP would count as a second SIGTERM, which
+    ends running streams.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        try:
+            loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is closed
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    signal.signal(number, handler)
+    signal.siginterrupt(number, False)
 
 
 def _has_terminal() -> bool:

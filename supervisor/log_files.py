@@ -94,11 +94,18 @@ class Tail:
 
     def _last_lines(self, path: Path, n_bytes: int) -> list[bytes]:
         """The whole lines in a log's end. The first one may be cut, and is left out."""
-        size = path.stat().st_size if path.exists() else 0
-        start = max(0, size - n_bytes)
+        start = max(0, _size(path) - n_bytes)
         self._read[path], data = _read_from(path, start)
         *lines, self._rest[path] = data.split(b"\n")
         return lines[1:] if start else lines
+
+
+def _size(path: Path) -> int:
+    """A file's size; 0 without the file, which may be renamed at any time."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read_from(path: Path, start: int) -> tuple[int, bytes]:

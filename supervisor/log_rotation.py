@@ -1,20 +1,27 @@
 """Log files: appended to by name, and bounded in size while processes write to them.
 
-A log has at most two files: `NAME` and, once it has been over the limit, `NAME.1`. Its last lines
-are copied there and the log is emptied in place. Writers keep their descriptors, which must append.
+A log has at most two files: `NAME` and, once it has been over the limit, `NAME.1`.
+
+The front's log is written by `LogFile`, which follows the name. It is renamed, and no line is lost.
+Other logs are written through descriptors that nothing outside the writer can replace: the standard
+streams of workers and plugins, and of a detached front. Their last lines are copied and the log is
+emptied in place, so the descriptors must append. The kernel has no operation that empties a file
+only if nothing was appended since the last read: a line between the two is lost.
 """
 
 import contextlib
 import logging
 import os
 import shutil
-import time
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 LIMIT_BYTES = 16 * 1024 * 1024
 LOOK_S = 2.0
+
+FRONT_LOG = "front.log"
+"""The only log whose every writer is a `LogFile`. During an upgrade there are two."""
 
 
 def older(log: Path) -> Path:
@@ -23,13 +30,18 @@ def older(log: Path) -> Path:
 
 
 def rotate(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Empty a log that is over the limit. Its lines become those of `older`.
+    """Empty a log that is over the limit. Its lines become those of `older`, at most the last
+    `2 * limit_bytes`.
 
-    Blocks while the bytes are copied. A line that is written in the meantime may be lost. On a full
-    disk the older lines are dropped instead.
+    Blocks while bytes are copied. If the disk is full then, the older lines are dropped instead.
     """
     try:
-        if log.stat().st_size <= limit_bytes:
+        size = log.stat().st_size
+        if size <= limit_bytes:
+            return
+        if log.name == FRONT_LOG and size <= 2 * limit_bytes:
+            os.replace(log, older(log))
+            os.close(_opened(log))
             return
         try:
             _copy(log, older(log), 2 * limit_bytes)
@@ -43,6 +55,12 @@ def rotate(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         logger.warning("log_not_rotated path=%s: %s", log, err)
 
 
+def _opened(log: Path) -> int:
+    """A descriptor that appends to a private file of this name. Raises `OSError`."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(log, flags, 0o600)
+
+
 def _copy(source: Path, target: Path, limit_bytes: int) -> None:
     """Copy the last lines, at most `limit_bytes`, to a private file of the same user."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -54,7 +72,7 @@ def _copy(source: Path, target: Path, limit_bytes: int) -> None:
 
 
 class LogFile:
-    """A log that is appended to by name: made anew when its name or its folder has vanished.
+    """A log that is appended to by name: made anew when it was renamed, or its folder has vanished.
 
     Used by one thread. The file is private.
     """
@@ -62,22 +80,14 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         """Raises `OSError`."""
         self._path = path
-        self._fd = self._open()
-        self._looked_at = time.monotonic()
+        self._fd = _opened(path)
 
     def write(self, text: str) -> None:
         """Append. Raises `OSError`."""
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            self._reopen_if_gone()
+        self._reopen_if_gone()
         left = text.encode("utf-8", "backslashreplace")
         while left:
             left = left[os.write(self._fd, left) :]
-
-    def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
 
     def _reopen_if_gone(self) -> None:
         try:
@@ -88,7 +98,7 @@ class LogFile:
         if found is not None and (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
             return
         with contextlib.suppress(OSError):  # the old file is still written to
-            fresh = self._open()
+            fresh = _opened(self._path)
             os.close(self._fd)
             self._fd = fresh
 

@@ -57,6 +57,7 @@ class Operations:
         self._giver: Giver | None = None
         self._giving = asyncio.Lock()
         self._handed_over = asyncio.Event()
+        self._drains_at: asyncio.TimerHandle | None = None
 
     # stop
 
@@ -65,6 +66,29 @@ class Operations:
         if now or self.stopping.is_set():
             self.stop_now.set()
         self.stopping.set()
+
+    def drain(self, lead_s: float = 0.0) -> None:
+        """Tell balancers that the front leaves, and refuse new requests after `lead_s`. Accepted
+        ones go on. The front does not end. Returns immediately."""
+        self._hold_drain()
+        self._front.dispatcher.leave()
+        loop = asyncio.get_running_loop()
+        self._drains_at = loop.call_later(lead_s, self._front.dispatcher.drain)
+
+    def undrain(self) -> None:
+        """Take requests again, unless a stop has been requested."""
+        self._hold_drain()
+        if not self.stopping.is_set():
+            self._front.dispatcher.stay()
+
+    def _hold_drain(self) -> None:
+        if self._drains_at is not None:
+            self._drains_at.cancel()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether new requests are refused and none is left."""
+        return self._front.dispatcher.is_drained
 
     async def wait_end(self) -> bool:
         """Wait until the front is to end. True if another front has taken over.
@@ -140,6 +164,10 @@ class Operations:
         """Begin to unload a model: it goes when it is idle. Raises `ModelNotFound`."""
         served, roster = self._front.fleet.resolve(model), self._front.roster
         return self._begin(f"unload of {served}", lambda tell: roster.unload(served, tell))
+
+    def begin(self, name: str, work: Work) -> Operation:
+        """Begin any other work that goes on without its caller."""
+        return self._begin(name, work)
 
     def _begin(self, name: str, work: Work) -> Operation:
         operation = Operation(name, work)

@@ -106,9 +106,9 @@ def body(
     }
     if not target.strict:
         fields |= {"ignore_eos": True, "top_k": 40, "min_p": 0.05}
+    fields |= workload.fields
     if target.model is not None:
         fields["model"] = target.model
-    fields |= workload.fields
     own = asked.turns[len(said)]
     if target.api is Api.COMPLETIONS:
         before = "".join(f"{user}{server}\n" for user, server in said)

@@ -26,9 +26,9 @@ class Workload(Struct, frozen=True, kw_only=True):
     `prompt_tokens` is the length of each turn's own text. `shared_prefix` stands before the first
     turn's text and is the same in all conversations. An answer has `output_tokens`, or with
     `varied` a quarter to seven quarters of them. With `copying`, a turn's text is source code to be
-    repeated with one name changed. `rate` is conversations per second, arriving as a Poisson
-    process; with None, a client begins one when its last one has ended. `fields` are further
-    fields of each request, or other values of them, such as `response_format`.
+    repeated with one name changed. `fields` are further fields of each request's body. `rate` is
+    conversations per second, arriving as a Poisson process; with None, a client begins one when its
+    last one has ended.
     """
 
     prompt_tokens: Count = 128
@@ -38,9 +38,9 @@ class Workload(Struct, frozen=True, kw_only=True):
     turns: Count = 1
     copying: bool = False
     greedy: bool = False
+    fields: dict[str, Any] = {}
     rate: Annotated[float, Meta(gt=0.0)] | None = None
     seed: int = 1
-    fields: dict[str, Any] = {}
 
 
 class Conversation(Struct, frozen=True):

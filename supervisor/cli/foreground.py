@@ -20,7 +20,7 @@ from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
 from supervisor.cli.welcome import loading_fraction, welcome
-from supervisor.log_rotation import LogFile
+from supervisor.log_rotation import FRONT_LOG, LogFile
 from supervisor.outlet import Outlet, OutletHandler, Terminal
 from supervisor.runtime_dir import RuntimeDir
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from supervisor.reload import Origins
 
 POLL_S = 0.1
-FRONT_LOG = "front.log"
 LAST_LINES_S = 1.0
 """How long the end of the process waits for its last lines to be written."""
 
@@ -102,6 +101,10 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
+            if front.cluster is not None:
+                from supervisor.control.hosts import add_hosts
+
+                add_hosts(app, front.cluster, front.operations)
             add_figures(app, front)
             runner = await control.serve(app, folder.control_socket)
             kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))

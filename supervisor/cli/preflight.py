@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.adapters import adapter_files
-from gpufc.config import AccessConfig, BackendKind, Config, ModelConfig, Speculation
+from gpufc.config import AccessConfig, BackendKind, Config, ModelConfig, Speculation, Spread
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
 from supervisor import addresses, demo_model, program
@@ -59,6 +59,7 @@ def check_configuration(settings: Settings) -> Plan:
     notes = check_exposure(settings)
     check_access(config.access)
     check_models_dir(settings)
+    check_spread(config)
     if config.fleet.models_dir is not None and all(map(_is_demo, config.models.values())):
         config = msgspec.structs.replace(config, models={})  # the folder's models are enough
     models = {name: _with_files(settings, name) for name in config.models}
@@ -76,6 +77,18 @@ def check_models_dir(settings: Settings) -> None:
         raise ConfigError(f"models_dir {given} ({source}) is not a folder")
     if not os.access(given, os.R_OK | os.X_OK):
         raise ConfigError(f"models_dir {given} ({source}) cannot be read: permission denied")
+
+
+def check_spread(config: Config) -> None:
+    """Raises `ConfigError` for models on machines that cannot join."""
+    for name, model in config.models.items():
+        if model.spread is not Spread.MACHINES:
+            continue
+        if config.cluster.cluster_listen is None:
+            raise ConfigError(
+                f"[models.{name}] has spread = machines, but no machine can join:"
+                " set cluster_listen"
+            )
 
 
 def check_network(config: Config) -> None:
@@ -128,6 +141,8 @@ def _with_files(settings: Settings, name: str) -> ModelConfig:
     if model.backend is BackendKind.FAKE:
         return model
     given = model.model_path
+    if given is not None and model.spread is Spread.MACHINES and not model.local_replicas:
+        return model  # each machine looks for the files itself
     path = (
         _demo()
         if given is None

@@ -18,6 +18,8 @@ _COLOURS = {
     "failed": "red", "hung": "red",
 }  # fmt: skip
 
+_WIDE = 160
+
 _OPTIONAL = ("epoch", "threads", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
 """Columns that are dropped on a narrow terminal, in this order."""
 
@@ -27,6 +29,8 @@ def render(document: Document, width: int) -> list[str]:
     latency = _latency(document.get("latency") or {}, width)
     models = _models(document.get("models") or [])
     lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
+    if hosts := host_lines(document.get("hosts") or []):
+        lines += ["", *hosts]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
     return [*lines, "", *machine, *_alarms(document)]
 
@@ -85,6 +89,26 @@ def network_lines(network: Document) -> list[str]:
     ]
 
 
+def host_lines(rows: list[Document]) -> list[str]:
+    """A table of the machines that may run workers."""
+    if not rows:
+        return []
+    columns = [
+        {
+            "machine": row["machine"],
+            "state": row["state"],
+            "workers": f"{len(row['workers'])} of {row['max_workers']}",
+            "cores": str(row["cores"] or "-"),
+            "memory": amount(row["memory_bytes"]) if row["memory_bytes"] else "-",
+            "devices": ", ".join(row["devices"]) or "-",
+            "losses": str(row["n_losses"]),
+            "detail": row["detail"] or "-",
+        }
+        for row in rows
+    ]
+    return table(columns, _WIDE, ("cores", "memory", "losses"))
+
+
 def _durable(durable: Document) -> list[str]:
     """The durable requests, if there are any."""
     running, finished = durable.get("running", 0), durable.get("finished", 0)
@@ -114,6 +138,9 @@ def _latency(latency: Document, width: int) -> list[str]:
 
 def _workers(document: Document, width: int) -> list[str]:
     rows = [_worker(row) for row in document["workers"]]
+    if not any(row.get("machine") for row in document["workers"]):
+        for row in rows:
+            del row["machine"]
     if not rows:
         return ["no workers"]
     lines = table(rows, width, _OPTIONAL)
@@ -142,6 +169,7 @@ def _worker(row: Document) -> dict[str, str]:
     total = row.get("kv_cells_total") or 0
     return {
         "worker": row["name"],
+        "machine": row.get("machine") or "here",
         "state": state,
         "model": row["model"],
         "pid": str(row["pid"] or "-"),

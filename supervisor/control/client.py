@@ -63,6 +63,15 @@ class ControlClient:
         """Request a stop. Yields the number of running requests until the front has ended."""
         return self._post("/stop", {"now": now})
 
+    def drain(self, lead_s: float, wait: bool) -> Iterator[dict[str, Any]]:
+        """Request that new requests be refused after `lead_s`. Yields the number of running ones,
+        until none is left if it is to `wait`."""
+        return self._post("/drain", {"lead_s": lead_s, "wait": wait})
+
+    def undrain(self) -> None:
+        """Request that new requests be taken again."""
+        list(self._post("/undrain", {}))
+
     def restart(self, worker: str | None, now: bool) -> Iterator[dict[str, Any]]:
         """Request new workers. Yields progress until all are replaced or one has failed."""
         return self._post("/restart", {"worker": worker, "now": now})
@@ -106,6 +115,20 @@ class ControlClient:
     def network(self, change: str) -> Iterator[dict[str, Any]]:
         """Request to `connect` to the network or to `disconnect`. Yields its state then."""
         return self._post(f"/network/{change}", {})
+
+    def invite_hosts(self, n_hosts: int) -> dict[str, Any]:
+        """The content of a new join file, by which so many hosts may join."""
+        return next(self._post("/hosts/invite", {"n_hosts": n_hosts}))
+
+    def drain_host(self, machine: str, undo: bool) -> Iterator[dict[str, Any]]:
+        """Request a machine's workers to move elsewhere, or allow it workers again. Yields progress
+        until they have moved."""
+        return self._post("/hosts/drain", {"machine": machine, "undo": undo})
+
+    def forget_host(self, machine: str) -> None:
+        """Request a machine to be turned away from now on."""
+        for _ in self._post("/hosts/forget", {"machine": machine}):
+            pass
 
     def _get(self, route: str) -> Any:
         with self._answer("GET", route, None) as response:

@@ -35,6 +35,20 @@ class Operator(Protocol):
         """Begin to drain. With `now`, or the second time, end at once. Returns immediately."""
         ...
 
+    def drain(self, lead_s: float = 0.0) -> None:
+        """Tell balancers that the front leaves, and refuse new requests after `lead_s`. Accepted
+        ones go on. The front does not end. Returns immediately."""
+        ...
+
+    def undrain(self) -> None:
+        """Take requests again, unless a stop has been requested."""
+        ...
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether new requests are refused and none is left."""
+        ...
+
     def restart(self, worker: str | None, now: bool = False) -> Operation:
         """Begin to replace a worker, or all one after another. Raises `NotFound`."""
         ...

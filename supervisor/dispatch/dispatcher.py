@@ -53,6 +53,9 @@ from supervisor.routing.canary import Canary
 
 logger = logging.getLogger(__name__)
 
+LEAVING_S = 1.0
+"""When a client of a front that is about to stop may ask again, at another one."""
+
 MAX_QUESTIONS = 1024
 """Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
 
@@ -83,6 +86,7 @@ class Dispatcher:
         self._asking = Asking(self._numbers, clock, self._require_worker)
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
+        self._is_leaving = False
         self._has_successor = False
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
@@ -242,9 +246,11 @@ class Dispatcher:
         return group.facts if (group := self._groups.get(model)) else None
 
     def condition(self, model: str | None = None) -> Condition:
-        """The fleet's condition, or `draining` since `drain` was called."""
+        """The fleet's condition, or `draining` since `leave` or `drain` was called."""
         if self._draining is not None:
             return Condition(ConditionStatus.DRAINING, "the server is stopping", self._draining)
+        if self._is_leaving:
+            return Condition(ConditionStatus.DRAINING, "the server is about to stop", LEAVING_S)
         return self._fleet.condition(model)
 
     @property
@@ -286,10 +292,25 @@ class Dispatcher:
 
     # the end
 
+    def leave(self) -> None:
+        """Be in the condition `draining`, and serve on: balancers look elsewhere from now on."""
+        self._is_leaving = True
+        self._changed.set()
+
     def drain(self, retry_after_s: float = 5.0) -> None:
         """Refuse new requests. Accepted ones go on."""
         self._draining = max(1.0, retry_after_s)
         self._changed.set()
+
+    def stay(self) -> None:
+        """Take requests again, after `leave` or `drain`."""
+        self._is_leaving, self._draining = False, None
+        self._changed.set()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether new requests are refused and none is left."""
+        return self._draining is not None and self.idle
 
     def handed_over(self) -> None:
         """Another front serves. It computes for this one with the workers that there are; a model
@@ -382,9 +403,9 @@ class Dispatcher:
             self._outages.watch(group)
 
     def _require_service(self, model: str) -> None:
-        condition = self.condition(model)
-        if condition.status is ConditionStatus.DRAINING and self._draining is not None:
-            raise Overloaded("The server is stopping", retry_after_s=condition.retry_after_s)
+        if self._draining is not None:
+            raise Overloaded("The server is stopping", retry_after_s=self._draining)
+        condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
         if self._has_successor and not self._group(model).has_worker:

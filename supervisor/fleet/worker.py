@@ -9,7 +9,7 @@ from msgspec import Struct
 from gpufc.config import ModelConfig
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, ToWorker
+from gpufc.protocol import Boot, ExportKv, Generate, ImportKv, KvMoved, ToWorker
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Link
@@ -30,6 +30,21 @@ class WorkerSpec(Struct, frozen=True):
     log_level: str
     log_format: str = "plain"
     replica: int = 0
+    is_remote: bool = False
+    """Its processes run on machines that have joined."""
+
+    def boot(self, epoch: Epoch, endpoint: str, token: str) -> Boot:
+        """The boot message of a process."""
+        return Boot(
+            epoch=epoch,
+            worker=self.name,
+            endpoint=endpoint,
+            token=token,
+            model=self.config,
+            n_sequences=self.n_sequences,
+            log_level=self.log_level,
+            log_format=self.log_format,
+        )
 
 
 def of_replica(config: ModelConfig, replica: int) -> ModelConfig:
@@ -66,11 +81,13 @@ class Worker:
         seen: Observation,
         post: Callable[[ev.Event], None],
         drained: Callable[[], None],
+        machine: str | None = None,
     ) -> None:
         self.name = spec.name
         self.epoch = epoch
         self.model = spec.model
         self.line = line
+        self.machine = machine
         self.facts = facts
         self._link = link
         self._seen = seen

@@ -12,7 +12,7 @@ from supervisor.http.anthropic import claude_code, messages
 from supervisor.http.anthropic import models as anthropic_models
 from supervisor.http.dashboard import handlers as dashboard
 from supervisor.http.description import described
-from supervisor.http.edge.body import BODIES, Bodies
+from supervisor.http.edge.body import BODIES, Bodies, answer_expectation_later
 from supervisor.http.edge.context import PRINCIPAL, SERVICES, Services, services
 from supervisor.http.edge.entry import entry, tell_origins
 from supervisor.http.edge.errors import ANTHROPIC_VERSION
@@ -65,8 +65,10 @@ ROUTES = (
     Route("GET", "/livez", health.livez, PUBLIC, short=True),
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
+    Route("GET", "/v1/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
     Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
+    Route("GET", "/metrics/endpoint", metrics.get_endpoint, Scope.READ, short=True),
     Route("GET", "/v1/models", list_models, Scope.GENERATE),
     Route("GET", "/v1/models/{model:.+}", get_model, Scope.GENERATE),
     Route("POST", "/v1/models/{model:.+}/load", admin.load_model, Scope.ADMIN),
@@ -152,7 +154,9 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     table: dict[Rule, Route] = {}
     for route in ROUTES:
         for path in spellings(route.path):
-            added = app.router.add_route(route.method, path, route.handler)
+            added = app.router.add_route(
+                route.method, path, route.handler, expect_handler=answer_expectation_later
+            )
             if route.method == "GET":
                 app.router.add_route("HEAD", path, route.handler)
             if added.resource is not None:
@@ -177,6 +181,7 @@ def create_web_app(front: Services, authenticator: Authenticator = OPEN_ACCESS) 
     app[DESCRIPTION] = make
     dashboard.install(app, front)
     app[MEMORIES] = Memories(front.config.limits)
+    app[metrics.ENDPOINT] = metrics.EndpointWatch(front)
     app[ANSWERS] = AnswerCache.of(front.config.limits)
     bodies = app[BODIES] = Bodies(front.config.limits)
     app.on_cleanup.append(bodies.close)

@@ -9,6 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.samples import Sample
 
+from supervisor.metrics.endpoint import BLOCK, cells_by_model
 from supervisor.metrics.figures import Figures
 
 SAME = {
@@ -26,9 +27,6 @@ SAME = {
     "gpufc_request_queue_time_seconds": ("vllm:request_queue_time_seconds",),
 }
 """vLLM's names of our series. `time_per_output_token_seconds` is an older name, still in use."""
-
-BLOCK = 16
-"""Tokens of a block. A cell of llama.cpp holds one token."""
 
 CACHE_NAMES = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 """0 to 1, in spite of the name. The second one is older."""
@@ -60,13 +58,7 @@ def _renamed(metric: Metric, name: str) -> Metric:
 
 def _cache_usage(figures: Figures) -> dict[str, float]:
     """By model: over the cells of all its workers."""
-    used: dict[str, int] = {}
-    cells: dict[str, int] = {}
-    for row in figures.workers:
-        if row.engine and row.facts:
-            used[row.model] = used.get(row.model, 0) + row.engine.kv_cells_used
-            cells[row.model] = cells.get(row.model, 0) + row.facts.kv_cells
-    return {model: used[model] / n for model, n in cells.items() if n}
+    return {name: one.used_ratio for name, one in cells_by_model(figures.workers).items() if one.n}
 
 
 def _cache_sizes(figures: Figures) -> Metric:

@@ -1,7 +1,7 @@
-"""Guided scenarios: answers of a format beside free ones, from one server.
+"""The guided scenarios: the speed of answers that a schema binds, beside free answers.
 
-The free answers are as long as the guided ones on average, since a format decides where its answers
-end. Both have the same prompts. Rounds take turns in beginning with the one or the other.
+One server gives all kinds of answers in turn, the free ones first and last. So each kind's rate is
+compared with that of free answers in the same run.
 """
 
 from typing import Any
@@ -11,110 +11,106 @@ from msgspec import structs
 from supervisor.bench import runner
 from supervisor.bench.client import Target
 from supervisor.bench.figures import Figures, figures
+from supervisor.bench.outcome import Outcome
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
 
-TEXT = {"type": "string", "maxLength": 60}
-
-OBJECT: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "name": TEXT,
-        "city": TEXT,
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-        "height": {"type": "number"},
-        "member": {"type": "boolean"},
-        "colour": {"enum": ["red", "green", "blue", "yellow"]},
-        "tags": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 4},
-        "notes": TEXT,
-    },
-    "additionalProperties": False,
-}
-OBJECT["required"] = list(OBJECT["properties"])
-
-TREE: dict[str, Any] = {
-    "$defs": {
-        "node": {
-            "type": "object",
-            "properties": {
-                "label": TEXT,
-                "children": {"type": "array", "items": {"$ref": "#/$defs/node"}, "maxItems": 3},
-            },
-            "required": ["label", "children"],
-            "additionalProperties": False,
-        }
-    },
-    "$ref": "#/$defs/node",
-}
-
-COUNTRIES = (
-    "chile",
-    "egypt",
-    "france",
-    "india",
-    "japan",
-    "kenya",
-    "norway",
-    "peru",
-    "spain",
-    "turkey",
-)
-VALUES = [f"{country} in {year}" for country in COUNTRIES for year in range(2010, 2020)]
-"""A hundred."""
+FREE = "free"
 
 
-def schema(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A request's fields for a JSON schema, as OpenAI, llama-server and gpufc read them."""
-    named = {"name": "answer", "schema": wanted, "strict": True}
+def _object(**properties: Any) -> dict[str, Any]:
     return {
-        "response_format": {"type": "json_schema", "json_schema": named},
-        "ignore_eos": False,
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
     }
 
 
-FORMATS: dict[str, dict[str, Any]] = {
-    "object": schema(OBJECT),
-    "enum": schema({"enum": VALUES}),
-    "tree": schema(TREE),
-    "regex": {"regex": r"([A-Z][a-z]{2,12} ){8,24}[0-9]{4}-[0-9]{2}-[0-9]{2}", "ignore_eos": False},
+def _text(most: int) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": most}
+
+
+def _number(most: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 0, "maximum": most}
+
+
+OBJECT = _object(
+    first_name=_text(10),
+    family_name=_text(10),
+    age=_number(120),
+    occupation=_text(12),
+    is_married={"type": "boolean"},
+    number_of_children=_number(9),
+    country_of_birth={"type": "string", "enum": ["Chile", "Ghana", "India", "Norway"]},
+    favourite_colours={"type": "array", "items": _text(8), "minItems": 2, "maxItems": 2},
+)
+"""Eight keys."""
+
+ENUM = {
+    "type": "array",
+    "items": {"type": "string", "enum": [f"category-{number:03}" for number in range(100)]},
+    "minItems": 12,
+    "maxItems": 12,
 }
-"""A request's fields, by the name of its format."""
+
+PATTERN = {"type": "string", "pattern": "^[A-Z][a-z]{3,9}( [a-z]{2,9}){60,70}$"}
+
+RECURSIVE: dict[str, Any] = {
+    "$ref": "#/$defs/folder",
+    "$defs": {
+        "folder": _object(
+            name=_text(8),
+            folders={"type": "array", "items": {"$ref": "#/$defs/folder"}, "maxItems": 2},
+        )
+    },
+}
+
+SCHEMAS: dict[str, Any] = {
+    "object": OBJECT,
+    "enum": ENUM,
+    "regex": PATTERN,
+    "recursive": RECURSIVE,
+}
+SHOWS = (
+    "free_per_s",
+    *(f"{kind}_{figure}" for kind in SCHEMAS for figure in ("per_s", "of_free_share")),
+)
 
 
 async def guide(
-    target: Target, workload: Workload, bounds: Bounds, n_ctx: int
+    target: Target, workload: Workload, bounds: Bounds, _n_ctx: int
 ) -> tuple[dict[str, float], Figures]:
-    """Both rates and their ratio, and the figures of the guided answers."""
-    sized = await _measure(target, workload, structs.replace(bounds, requests=bounds.streams))
-    free = structs.replace(workload, fields={}, output_tokens=mean_tokens(sized))
-    is_first = workload.seed % 2
-    unguided = None if is_first else await _measure(target, free, bounds)
-    guided = await _measure(target, workload, bounds)
-    if unguided is None:
-        unguided = await _measure(target, free, bounds)
-    return metrics(guided, unguided), guided
+    """Tokens per second of each kind, and the share of it that free answers have."""
+    outcomes: dict[str, list[Outcome]] = {FREE: []}
+    for kind in (FREE, *SCHEMAS, FREE):
+        asked = structs.replace(
+            workload,
+            seed=workload.seed + 1000 * len(outcomes),
+            fields={"json_schema": SCHEMAS[kind], "ignore_eos": False} if kind != FREE else {},
+        )
+        found = (await runner.run(target, asked, bounds)).outcomes
+        outcomes[kind] = [*outcomes.get(kind, ()), *found]
+    return metrics(outcomes), figures([one for some in outcomes.values() for one in some])
 
 
-def metrics(guided: Figures, unguided: Figures) -> dict[str, float]:
-    """The flat row of a round. `guided_share` is of the free answers' rate."""
-    row = {
-        "guided_tokens_per_s": guided.output_tokens_per_s,
-        "unguided_tokens_per_s": unguided.output_tokens_per_s,
-        "guided_share": guided.output_tokens_per_s / max(unguided.output_tokens_per_s, 1e-9),
-        "tokens_per_answer": float(mean_tokens(guided)),
-        "failed": float(sum(one.requests - one.succeeded for one in (guided, unguided))),
-    }
-    for name, found in (("guided", guided), ("unguided", unguided)):
-        if found.inter_token_s is not None:
-            row[f"{name}_gap_p50_ms"] = found.inter_token_s.p50 * 1000
-            row[f"{name}_gap_p99_ms"] = found.inter_token_s.p99 * 1000
-    return row
+def metrics(outcomes: dict[str, list[Outcome]]) -> dict[str, float]:
+    """Rates over the time in which at least one request of the kind ran."""
+    rates = {kind: _rate(some) for kind, some in outcomes.items()}
+    row = {f"{kind}_per_s": rate for kind, rate in rates.items()}
+    for kind in SCHEMAS:
+        good = [one for one in outcomes[kind] if one.failure is None]
+        row[f"{kind}_tokens"] = sum(one.output_tokens for one in good) / max(1, len(good))
+        if rates[FREE]:
+            row[f"{kind}_of_free_share"] = rates[kind] / rates[FREE]
+    failed = [one for some in outcomes.values() for one in some if one.failure is not None]
+    return row | {"failed": float(len(failed))}
 
 
-def mean_tokens(found: Figures) -> int:
-    """Of an answer; at least one."""
-    return max(1, round(found.output_tokens / max(1, found.succeeded)))
-
-
-async def _measure(target: Target, workload: Workload, bounds: Bounds) -> Figures:
-    return figures((await runner.run(target, workload, bounds)).outcomes)
+def _rate(outcomes: list[Outcome]) -> float:
+    busy_s, until = 0.0, 0.0
+    for one in sorted(outcomes, key=lambda outcome: outcome.began_at):
+        busy_s += max(0.0, one.ended_at - max(one.began_at, until))
+        until = max(until, one.ended_at)
+    tokens = sum(one.output_tokens for one in outcomes if one.failure is None)
+    return tokens / busy_s if busy_s else 0.0

@@ -47,7 +47,7 @@ async def intrude(
         async with asyncio.timeout(bounds.grace_s), asyncio.TaskGroup() as tasks:
             for index in range(bounds.streams):
                 tasks.create_task(load.converse(conversation(workload, index)))
-            while not _all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (no event to wait for)
+            while not all_run(load.outcomes, bounds.streams, calm):  # noqa: ASYNC110  (no event to wait for)
                 await asyncio.sleep(POLL_S)
             await intruder.converse(conversation(long, -100))
     (asked,) = intruder.outcomes
@@ -56,7 +56,7 @@ async def intrude(
     return metrics(load.outcomes, Intrusion(asked.began_at, ended_at)), found
 
 
-def _all_run(outcomes: list[Outcome], streams: int, calm: int) -> bool:
+def all_run(outcomes: list[Outcome], streams: int, calm: int) -> bool:
     """Whether each stream has had its calm tokens or has ended."""
     ready = [o for o in outcomes if len(o.text_at) >= calm or o.ended_at]
     return len(ready) == streams

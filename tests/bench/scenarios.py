@@ -1,4 +1,5 @@
-"""The named scenarios, as data; `intruder` has code of its own.
+"""The named scenarios, as data; `intruder`, `guided` and `embedding` have
+code of their own.
 
 A scenario gives plain metrics. Metrics that end in `_per_s` and `_share` are better when higher,
 all others when lower.
@@ -14,7 +15,7 @@ from supervisor.bench.client import Target
 from supervisor.bench.figures import Distribution, Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
-from tests.bench import guided
+from tests.bench import embedding, guided
 from tests.bench.intruder import intrude
 
 Metrics = dict[str, float]
@@ -86,17 +87,16 @@ def _streams(
     )
 
 
-def _guided(answer: str, says: str, streams: int) -> Scenario:
+def _guided(name: str, streams: int, requests: int) -> Scenario:
     return Scenario(
-        name=f"{answer}{streams}",
-        says=f"{streams} at once, answers that are {says}, beside free ones",
-        slots=streams,
-        workload=Workload(prompt_tokens=64, output_tokens=256, fields=guided.FORMATS[answer]),
-        bounds=Bounds(streams=streams, requests=3 * streams),
-        shows=("guided_tokens_per_s", "unguided_tokens_per_s", "guided_share", "tokens_per_answer",
-               "guided_gap_p99_ms", "unguided_gap_p99_ms"),
+        name=name,
+        says=f"{streams} at once: free answers, and answers that a schema binds",
+        slots=max(streams, 4),
+        workload=Workload(prompt_tokens=16, output_tokens=64),
+        bounds=Bounds(streams=streams, requests=requests),
+        shows=guided.SHOWS,
         play=guided.guide,
-    )  # fmt: skip
+    )
 
 
 SCENARIOS = {
@@ -158,17 +158,32 @@ SCENARIOS = {
                    "disturbed_gap_max_ms", "intruder_first_token_ms"),
             play=intrude,
         ),
+        _guided("guided1", 1, 3),
+        _guided("guided16", 16, 16),
+        _guided("guided64", 64, 128),
+        Scenario(
+            name="embed",
+            says=f"batches of {embedding.BATCH} texts of 48 words to embed, 2 at once",
+            slots=4,
+            workload=Workload(prompt_tokens=48),
+            bounds=Bounds(streams=2, requests=12),
+            shows=embedding.SHOWS,
+            play=embedding.embed,
+        ),
+        Scenario(
+            name="embed_beside",
+            says=f"{embedding.MOST_INPUTS} inputs to embed arrive among 8 running streams",
+            slots=8,
+            workload=Workload(prompt_tokens=64, output_tokens=200),
+            bounds=Bounds(streams=8, requests=8),
+            shows=embedding.BESIDE_SHOWS,
+            play=embedding.embed_beside,
+        ),
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
         _streams("gpu128", 128, 128, requests=384, output=256),
         _streams("varied64", 64, 64, requests=256, output=256, varied=True),
-        _guided("object", "objects with eight keys", 1),
-        _guided("object", "objects with eight keys", 16),
-        _guided("object", "objects with eight keys", 64),
-        _guided("enum", "one of a hundred values", 64),
-        _guided("regex", "of a regular expression", 64),
-        _guided("tree", "objects that nest", 64),
     )
 }  # fmt: skip
 

@@ -12,7 +12,9 @@ import pytest
 
 from gpufc import settings
 from supervisor.bench.figures import figures
-from tests.bench import batched, command, growth, guided, options, table
+from tests.bench import batched, command, growth, options, table
+from tests.bench.embedding import metrics as embedding_metrics
+from tests.bench.guided import SHOWS as GUIDED
 from tests.bench.intruder import Intrusion
 from tests.bench.intruder import metrics as intruder_metrics
 from tests.bench.results import Results
@@ -132,9 +134,14 @@ def test_a_scenario_is_small_when_quick_and_shows_metrics_that_exist(name: str) 
     assert scenario.workload.output_tokens <= 16
     assert scenario.bounds.requests == scenario.bounds.streams <= scenario.slots
     run = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.5, 2.5, turn=1)]
-    known = metrics(figures(run)) | intruder_metrics(run, Intrusion(0.5, 2.2))
-    known |= guided.metrics(figures(run), figures(run))
-    assert set(scenario.shows) <= set(known) | {"calm_gap_p99_ms", "disturbed_to_calm"}
+    known = {
+        *metrics(figures(run)),
+        *intruder_metrics(run, Intrusion(0.5, 2.2)),
+        *GUIDED,
+        *embedding_metrics(run),
+        "inputs_beside",
+    }
+    assert set(scenario.shows) <= known | {"calm_gap_p99_ms", "disturbed_to_calm"}
 
 
 def test_variants_change_keys_of_the_configuration() -> None:
@@ -275,18 +282,6 @@ def test_set_takes_keys_of_the_configuration(
     words = ["--alone", "--scenario", "one", "--model", "/m.gguf", "--set", entry]
     assert command.main(words) == 2
     assert entry in capsys.readouterr().err
-
-
-def test_a_guided_answer_is_measured_beside_a_free_one_of_its_length() -> None:
-    guided_run = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.0, 2.0)]
-    for one in guided_run:
-        one.output_tokens = 30
-    free = [outcome(0.0, 1.0, 2.0), outcome(0.0, 1.0, 4.0)]
-    for one in free:
-        one.output_tokens = 30
-    found = guided.metrics(figures(guided_run), figures(free))
-    assert (found["tokens_per_answer"], found["failed"]) == (30, 0)
-    assert found["guided_share"] == pytest.approx(1.8)
 
 
 def test_the_other_value_of_a_key_is_a_server_of_its_own() -> None:

@@ -17,6 +17,7 @@ from tests.chaos import (
     floods,
     hangs,
     headline,
+    machines,
     many_models,
     matrix,
     modelled,
@@ -115,6 +116,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.never_loads, never_loads.run),
         (o.models, lambda: many_models.run(o.models, o.seed)),
         (o.replicas, lambda: replicas.run(o.replicas, o.seed)),
+        (o.machines, lambda: machines.run(o.machines, o.seed)),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (
             o.real_matrix,

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--models", type=int, metavar="S", help="S seconds of 3 models with memory for 2, kills")
     add("--replicas", type=int, metavar="S", help="S seconds of 2 workers, kills of one of them")
+    add("--machines", type=int, metavar="N", help="N strikes at one of two machines with workers")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 
     add = parser.add_argument_group("on the real model").add_argument

@@ -102,7 +102,6 @@ async def test_signals_of_log_rotation_are_ignored(shared: Service) -> None:
     assert gains.restarts() == 0
 
 
-@pytest.mark.slow  # one run of 45 ended its stream with an error; the reason is not known yet
 async def test_a_front_that_took_over_treats_signals_alike(tmp_path: Path) -> None:
     with service(tmp_path / "run", environ=SLOW) as running, upgraded_ended(running):
         url = running.url
@@ -230,6 +229,16 @@ async def test_no_front_leaves_a_core_file(tmp_path: Path) -> None:
     assert [name for name in os.listdir(tmp_path) if name.startswith("core")] == []
 
 
+def test_without_memory_the_kernel_ends_a_worker_and_not_the_front(shared: Service) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    status = shared.status()
+    workers = [row["pid"] for row in (*status["workers"], *status["spares"])]
+    assert workers
+    assert all(score(pid) > score(status["front"]["pid"]) for pid in workers)
+
+
 def test_processes_that_a_dead_worker_leaves_are_reaped(shared: Service) -> None:
     for _ in range(2):
         worker = psutil.Process(shared.worker()["pid"])
@@ -255,14 +264,27 @@ def test_as_process_1_it_leaves_no_zombies(tmp_path: Path) -> None:
         front.terminate()
 
 
-@pytest.mark.slow  # one run in five saw no more lines within 60 s; not understood yet
-def test_a_running_front_bounds_its_logs(shared: Service) -> None:
+async def test_a_running_front_bounds_its_logs_and_writes_on(shared: Service) -> None:
+    async with aiohttp.ClientSession() as session:  # a worker that works is replaced at once
+        assert joined(await stream(session, shared.url, "x")) == fake_text("x", 20)
     logs = [shared.runtime.logs / name for name in ("front.log", "default-0.log")]
     for log in logs:
         with log.open("ab") as file:
             file.write(b"line\n" * (4 << 20))
-    wait_for(lambda: all(log.stat().st_size < 1 << 20 for log in logs), why="logs are rotated")
-    epoch = shared.kill_worker(signal.SIGABRT)
-    shared.wait_epoch_after(epoch)
-    wait_for(lambda: b"SIGABRT" in logs[0].read_bytes(), why="the front writes on")
+
+    def rotated() -> bool:
+        with suppress(FileNotFoundError):  # renamed, and not made anew yet
+            return all(log.stat().st_size < 1 << 20 for log in logs)
+        return False
+
+    await asyncio.to_thread(wait_for, rotated, why="logs are rotated")
+    epoch = await asyncio.to_thread(shared.kill_worker, signal.SIGABRT)
+    await asyncio.to_thread(shared.wait_epoch_after, epoch)
+    ended = f"worker_ended worker=default-0 epoch={epoch} ".encode()
+
+    def last_words() -> bool:
+        front, worker = (log.read_bytes() for log in logs)
+        return ended in front and b"SIGABRT" in front and b"Fatal Python error: Aborted" in worker
+
+    await asyncio.to_thread(wait_for, last_words, why="front and worker have written on")
     assert all(log.with_name(f"{log.name}.1").exists() for log in logs)

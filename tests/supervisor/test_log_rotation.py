@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import log_rotation
 from supervisor.log_files import Tail
 from supervisor.log_rotation import LogFile, older, rotate, rotate_folder
 
@@ -46,7 +45,7 @@ def test_a_link_in_place_of_the_older_file_is_not_followed(tmp_path: Path) -> No
 
 
 def test_every_log_of_a_folder_is_rotated_under_its_writers(tmp_path: Path) -> None:
-    logs = [tmp_path / name for name in ("front.log", "default-0.log", "spare.log", "start.out")]
+    logs = [tmp_path / name for name in ("default-0.log", "spare.log", "start.out")]
     writers = [os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for log in logs]
     for writer in writers:
         os.write(writer, b"line\n" * 201)
@@ -54,12 +53,32 @@ def test_every_log_of_a_folder_is_rotated_under_its_writers(tmp_path: Path) -> N
     for writer in writers:
         os.write(writer, b"next\n")
         os.close(writer)
-    assert [older(log).read_bytes() for log in logs] == [b"line\n" * 201] * 4
-    assert [log.read_bytes() for log in logs] == [b"next\n"] * 4
+    assert [older(log).read_bytes() for log in logs] == [b"line\n" * 201] * 3
+    assert [log.read_bytes() for log in logs] == [b"next\n"] * 3
 
 
-def test_a_vanished_log_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_rotation, "LOOK_S", 0.0)
+def test_the_fronts_log_loses_no_line_while_it_is_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "front.log"
+    writers = [LogFile(log), LogFile(log)]  # during an upgrade there are two fronts
+    rename = os.replace
+
+    def between(source: Path, target: Path) -> None:
+        for writer in writers:
+            writer.write("before\n")
+        rename(source, target)
+        for writer in writers:
+            writer.write("after\n")
+
+    monkeypatch.setattr(os, "replace", between)
+    writers[0].write("long enough\n")
+    rotate(log, limit_bytes=8)
+    assert older(log).read_text() == "long enough\nbefore\nbefore\n"
+    assert log.read_text() == "after\nafter\n"
+
+
+def test_a_vanished_log_is_made_anew(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     writer = LogFile(folder / "front.log")

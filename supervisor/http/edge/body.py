@@ -11,7 +11,7 @@ from contextlib import suppress
 from mmap import mmap
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion, web
 from msgspec import structs
 
 from gpufc.config import LimitsConfig
@@ -120,6 +120,17 @@ def release(request: web.Request) -> None:
         request[HOLDING].release()
 
 
+async def answer_expectation_later(_request: web.Request) -> None:
+    """aiohttp's answer to `Expect`: none yet. A request may be refused before its body is sent."""
+
+
+async def _invite(request: web.Request) -> None:
+    """Tell a client that waits for it to send the body."""
+    if request.version == HttpVersion(1, 1) and "Expect" in request.headers:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
+
+
 def _check_headers(request: web.Request, limits: LimitsConfig) -> None:
     """Refuse a body by its headers, before it is read."""
     # a small compressed body can have any size once it is decompressed
@@ -147,6 +158,7 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, bo
 
     A body that was ahead of the rate gains nothing by it: once it stalls, it has that time left.
     """
+    await _invite(request)
     size = 0
     loop = asyncio.get_running_loop()
     due = loop.time() + limits.body_timeout_s

@@ -134,7 +134,7 @@ class BoundedHandler(RequestHandler):
         if status >= 500:
             logger.error("connection_failed", exc_info=exc)
             error = InternalError("Something went wrong on our side")
-        return refusal(error)
+        return refusal(error, request)
 
     @property
     def is_busy(self) -> bool:
@@ -266,11 +266,14 @@ class BoundedServer(web.Server):
 
     async def _strictly(self, request: web.BaseRequest) -> web.StreamResponse:
         error = rules.fault(request.version, request.headers)
-        return await self._handle(request) if error is None else refusal(error)
+        return await self._handle(request) if error is None else refusal(error, request)
 
 
-def refusal(error: RequestError) -> web.StreamResponse:
+def refusal(error: RequestError, request: web.BaseRequest) -> web.StreamResponse:
     """The answer to a request that does not reach the application. It closes the connection."""
+    # aiohttp repeats the request's version in the status line, whatever it is
+    request._version = HttpVersion(1, 1)
+    request._cache.pop("version", None)
     request_id = new_request_id()
     response = error_response(error, request_id)
     response.headers["X-Request-Id"] = request_id

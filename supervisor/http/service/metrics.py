@@ -1,8 +1,13 @@
-"""`GET /metrics`: the figures of `/stats` as Prometheus' series (`API.md` has their names)."""
+"""`GET /metrics`: the figures of `/stats` as Prometheus' series (`API.md` has their names).
+
+`GET /metrics/endpoint` is a part of them that costs next to nothing.
+"""
 
 import asyncio
+import math
 import os
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -13,9 +18,41 @@ from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.fleet.process import rss_bytes_of
 from supervisor.http.edge.context import Services, services
 from supervisor.http.generation.model_states import state_of
+from supervisor.metrics.endpoint import KV_S, Cells, Endpoint, cells_by_model
 from supervisor.metrics.figures import AdapterUsage, Figures
 
 T = TypeVar("T")
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class EndpointWatch:
+    """The sums for a balancer. Owned by the application; counts the KV cells seldom."""
+
+    def __init__(self, front: Services) -> None:
+        self._front = front
+        self._cells: dict[str, Cells] = {}
+        self._counted_at = -math.inf
+
+    def now(self, shows: Callable[[str], bool]) -> Endpoint:
+        """The sums over the models that `shows` admits. Does not block."""
+        dispatcher = self._front.dispatcher
+        now = dispatcher.now
+        if now >= self._counted_at + KV_S:
+            self._cells, self._counted_at = cells_by_model(self._front.fleet.workers()), now
+        return Endpoint.of(
+            (one for model, one in dispatcher.occupancies().items() if shows(model)),
+            (one for model, one in self._cells.items() if shows(model)),
+        )
+
+
+ENDPOINT = web.AppKey("endpoint", EndpointWatch)
+
+
+async def get_endpoint(request: web.Request) -> web.Response:
+    """The load of the front in a few sums as Prometheus' text."""
+    found = request.app[ENDPOINT].now(services(request).shows)
+    return web.Response(body=found.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -48,6 +85,7 @@ def figures_of(front: Services) -> Figures:
         front_rss_bytes=rss_bytes_of(os.getpid()),
         network=msgspec.to_builtins(front.network()),
         models=[state_of(front, model) for model in models],
+        hosts=front.hosts() if front.hosts else None,
     )
 
 

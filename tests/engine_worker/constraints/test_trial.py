@@ -1,7 +1,9 @@
 """The disposable process and the compiler: refusals with their field, grammars compiled once."""
 
+import contextlib
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
@@ -18,6 +20,11 @@ OVERFLOWING = Constraint(
     "start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(4500)) + 'r4500: "a"\n',
 )
 """A chain of rules that overflows llguidance's stack."""
+SLOW = Constraint(
+    ConstraintKind.GBNF,
+    "root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(3500)) + 'r3500 ::= "a"\n',
+)
+"""A chain of rules that is compiled in a time that grows with its square."""
 GOOD = Constraint(ConstraintKind.REGEX, "[ab]+", "guided_regex")
 
 
@@ -39,6 +46,18 @@ def test_a_grammar_that_ends_its_process_is_refused_and_the_next_one_compiles(tr
     with pytest.raises(InvalidGrammar):
         trial.grammar(OVERFLOWING)
     assert trial.grammar(GOOD)
+
+
+def test_a_bomb_ends_a_copy_alone_so_that_the_next_one_waits_for_no_start(trial: Trial) -> None:
+    trial.start()
+    assert trial._child is not None
+    pid = trial._child.pid
+    for bomb in (OVERFLOWING, SLOW, OVERFLOWING):
+        with contextlib.suppress(InvalidGrammar):  # a fast machine compiles the slow one
+            trial.grammar(bomb)
+    assert trial.grammar(GOOD)
+    assert trial._child.pid == pid
+    assert psutil.Process(pid).children() == []
 
 
 def test_values_of_wrong_types_are_refused(trial: Trial) -> None:

@@ -86,6 +86,7 @@ class FakeFront:
     def __init__(self) -> None:
         self.row = worker()
         self.stops: list[bool] = []
+        self.drains: list[float] = []
         self.restarts: list[tuple[str | None, bool]] = []
         self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
@@ -112,6 +113,16 @@ class FakeFront:
 
     def request_stop(self, now: bool = False) -> None:
         self.stops.append(now)
+
+    def drain(self, lead_s: float = 0.0) -> None:
+        self.drains.append(lead_s)
+
+    def undrain(self) -> None:
+        self.drains.clear()
+
+    @property
+    def is_drained(self) -> bool:
+        return not self.running
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:
         if worker not in (None, "default-0"):

@@ -53,6 +53,23 @@ def test_stop_now_says_so(server: Server) -> None:
     assert front.stops == [True]
 
 
+def test_drain_counts_running_requests_until_none_is_left(server: Server) -> None:
+    front, path, _ = server
+    events = ControlClient(path).drain(lead_s=2.0, wait=True)
+    assert next(events) == {"event": "draining", "running": 2, "waiting": 1}
+    front.running = 0
+    assert list(events)[-1] == {"event": "done"}
+    assert front.drains == [2.0]
+    ControlClient(path).undrain()
+    assert front.drains == []
+
+
+def test_drain_returns_at_once_if_it_is_not_to_wait(server: Server) -> None:
+    _, path, _ = server
+    *said, last = ControlClient(path).drain(lead_s=0.0, wait=False)
+    assert ([event["running"] for event in said], last) == ([2], {"event": "done"})
+
+
 def test_restart_tells_how_it_gets_on_and_the_new_epoch(server: Server) -> None:
     front, path, _ = server
     *told, last = list(ControlClient(path).restart("default-0", now=True))

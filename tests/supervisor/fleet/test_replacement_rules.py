@@ -32,6 +32,7 @@ SHORT = Shortage(needed_bytes=100, available_bytes=60)
     [
         (CandidateFailure("", SHORT), Verdict.STOP_FIRST),
         (CandidateFailure("", out_of_memory=True), Verdict.STOP_FIRST),
+        (CandidateFailure("", no_machine=True), Verdict.STOP_FIRST),
         (CandidateFailure("corrupt"), Verdict.GIVE_UP),
     ],
 )
@@ -48,6 +49,7 @@ def test_a_restart_stops_first_whenever_memory_was_short(
         (CandidateFailure("", SHORT), 39, Verdict.GIVE_UP),
         (CandidateFailure("", out_of_memory=True), 1 << 40, Verdict.GIVE_UP),
         (CandidateFailure("corrupt"), 1 << 40, Verdict.GIVE_UP),
+        (CandidateFailure("", no_machine=True), 0, Verdict.STOP_FIRST),
     ],
 )
 def test_a_swap_stops_first_only_if_that_makes_room(

@@ -288,9 +288,41 @@ async def test_an_unknown_expectation_is_a_417_in_our_own_shape(
     assert msgspec.json.decode(body)["error"]["code"] == "expectation_failed"
 
 
-async def test_a_client_that_expects_100_gets_it(service: Service) -> None:
-    async with connected(service, post({}, b"Expect: 100-continue\r\n")) as client:
+async def test_a_client_that_expects_100_gets_it_once_its_body_is_read(service: Service) -> None:
+    head, _, body = post({}, b"Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+    async with connected(service, head + b"\r\n\r\n") as client:
         assert await client.status() == 100
+        await client.reader.readline()
+        client.writer.write(body)
+        assert await client.status() == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n", 415),
+        (
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 9000000\r\n",
+            413,
+        ),
+        (b"POST /tokenize HTTP/1.1\r\nHost: a.b\r\nContent-Length: 5\r\n", 403),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\n", 200),
+    ],
+)
+async def test_no_body_is_invited_that_would_not_be_read(
+    service: Service, request_: bytes, status: int
+) -> None:
+    async with connected(service, request_ + b"Expect: 100-continue\r\n\r\n") as client:
+        assert await client.status() == status
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"9.9", b"1.2"])
+async def test_a_refusal_is_told_in_a_version_that_is_served(
+    service: Service, version: bytes
+) -> None:
+    request = b"GET /livez HTTP/%s\r\nHost: x\r\n\r\n" % version
+    assert (await answer_to(service, request)).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(

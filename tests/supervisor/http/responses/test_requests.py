@@ -187,4 +187,5 @@ async def test_effort_and_verbosity_are_the_template_s(speaking: Speaker) -> Non
     asked = {"reasoning": {"effort": "none"}, "text": {"verbosity": "low"}}
     await whole(speaking("x"), **asked)
     found = json.loads(speaking.prompt.variables)
-    assert found == {"reasoning_effort": "none", "verbosity": "low", "enable_thinking": False}
+    switched = {"enable_thinking": False, "thinking": False}
+    assert found == {"reasoning_effort": "none", "verbosity": "low"} | switched

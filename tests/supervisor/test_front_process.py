@@ -1,0 +1,65 @@
+"""Signals at a front's process: each counts once, also one that arrives while another is read.
+
+In a process of its own, because handlers are the process's.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+
+import psutil
+
+from tests.service import wait_for
+
+PROGRAM = """
+import asyncio, json, os, signal, sys
+import uvloop
+from supervisor import front_process
+
+async def main():
+    calls = []
+    front_process.attend_signals(
+        lambda number, now: calls.append([number.name, now]), lambda: calls.append("reload")
+    )
+    # its handler runs while the loop reads the signal
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, ended.set)
+    print("attends", flush=True)
+    await ended.wait()
+    print(json.dumps(calls))
+
+asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
+"""
+
+
+def calls_after(*signals: signal.Signals) -> list[object]:
+    """The calls of a front that gets these signals, each while its loop waits."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as front:
+        assert front.stdin is not None
+        assert front.stdout is not None
+        assert front.stdout.readline() == b"attends\n"
+        process = psutil.Process(front.pid)
+        for number in signals:
+            # it has one thread: it sleeps in its loop only
+            wait_for(lambda: process.status() == psutil.STATUS_SLEEPING, why="its loop waits")
+            process.send_signal(number)
+        wait_for(lambda: process.status() == psutil.STATUS_SLEEPING, why="its loop waits")
+        front.stdin.close()
+        calls: list[object] = json.loads(front.stdout.read())
+    return calls
+
+
+def test_a_signal_that_arrives_while_another_is_read_counts_once() -> None:
+    assert calls_after(signal.SIGUSR1) == [["SIGTERM", False]]
+
+
+def test_the_second_signal_ends_at_once_and_a_hang_up_reloads() -> None:
+    calls = calls_after(
+        signal.SIGHUP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT
+    )
+    drained, ended, quitted = ["SIGTERM", False], ["SIGTERM", True], ["SIGQUIT", True]
+    assert calls == ["reload", drained, "reload", ended, quitted]
