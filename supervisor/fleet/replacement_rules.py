@@ -25,7 +25,7 @@ from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
 from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
 from supervisor.fleet.worker import WorkerSpec, of_replica
 

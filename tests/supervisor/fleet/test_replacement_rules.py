@@ -6,7 +6,7 @@ import pytest
 from gpufc.config import ModelConfig
 from gpufc.ids import WorkerName
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
 from supervisor.fleet.replacement_rules import (
     CandidateFailure,
