@@ -88,18 +88,23 @@ class Proxy:
             with self._lock:
                 self.n_accepted += 1
                 self._connections.append((host, front))
-            for way, source, sink in (
-                (Way.TO_FRONT, host, front),
-                (Way.TO_HOST, front, host),
-            ):
-                thread = threading.Thread(target=self._pass_on, args=(way, source, sink))
-                self._threads.append(thread)
-                thread.start()
+            thread = threading.Thread(target=self._serve, args=(host, front))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, host: socket.socket, front: socket.socket) -> None:
+        """One connection, until both directions have ended."""
+        with host, front:
+            back = threading.Thread(target=self._pass_on, args=(Way.TO_HOST, front, host))
+            back.start()
+            self._pass_on(Way.TO_FRONT, host, front)
+            back.join()
 
     def _pass_on(self, way: Way, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
-                self._is_closed.wait(self._delay_s) if self._delay_s else None
+                if self._delay_s:
+                    self._is_closed.wait(self._delay_s)
                 self._open[way].wait()
                 sink.sendall(data)
         for end in (source, sink):
