@@ -8,7 +8,8 @@ makes end workers, on a slow machine too.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -55,16 +56,21 @@ class Cell:
         return [row["last_exit"]["reason"] for row in self.running.workers() if row["last_exit"]]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
-    folder = tmp_path_factory.mktemp("partitions")
+@contextmanager
+def two_machines(folder: Path, settings: str) -> Iterator[Cell]:
     with (
-        cluster(folder, replicas=2, more=SETTINGS) as running,
+        cluster(folder, replicas=2, more=settings) as running,
         proxies(running.address, "a", "b") as ways,
     ):
         for name, proxy in ways.items():
             running.join(name, through=proxy.address)
         yield Cell(running, ways)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
+    with two_machines(tmp_path_factory.mktemp("partitions"), SETTINGS) as made:
+        yield made
 
 
 @pytest.fixture
@@ -163,3 +169,16 @@ def test_a_front_that_was_killed_goes_on_with_the_workers(cell: Cell) -> None:
     before = cell.running.ready()
     with cell.running.another_front():
         assert cell.settle() == before
+
+
+async def test_a_loss_towards_the_host_ends_its_workers_with_the_lease(tmp_path: Path) -> None:
+    """The front hears the host and notices nothing. The host hears no lease, and leaves."""
+    with two_machines(tmp_path, "remote_silence_s = 600.0\nremote_lease_s = 5.0") as cell:
+        await asyncio.to_thread(cell.settle)
+        async with whole_streams(cell):
+            n_losses = cell.row()["n_losses"]
+            cell.proxy.stall(Way.TO_HOST)
+            await until(lambda: cell.row()["n_losses"] > n_losses, "the host has left")
+            cell.proxy.go_on()
+        assert "no lease for 5 s: 1 workers end" in cell.running.hosts["a"].output
+        await asyncio.to_thread(cell.settle)
