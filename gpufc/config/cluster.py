@@ -36,7 +36,7 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
         float,
         Meta(
             ge=1.0,
-            le=600.0,
+            le=8.0,
             description="seconds without any message after which a machine counts as lost",
             extra=UPGRADE,
         ),
