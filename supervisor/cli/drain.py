@@ -29,7 +29,7 @@ def command(
 
     /readyz says 503 from now on, so that balancers choose another front. New requests are refused
     with a 503, accepted ones end. The front and its workers stay, until `stop` or `--undo`. The
-    exit code is 5 if requests are left after the time to wait.
+    exit code is 5 if requests are left after the time to wait, or at the front's end.
     """
     from supervisor.cli.stop import left
     from supervisor.cli.terminal import Progress
@@ -53,4 +53,7 @@ def command(
             progress.end()
             raise Refused(f"after {timeout:g} s: {remaining}")
         progress.note(remaining, timeout)
+    else:
+        progress.end()
+        raise Refused(f"the front has ended before it was drained: {remaining}")
     progress.end(f"drained: {remaining}" if wait or ends_at else f"drains: {remaining}")

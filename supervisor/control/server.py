@@ -158,9 +158,12 @@ class _Handlers:
             await asyncio.sleep(POLL_S)
 
     async def _drained(self, closing: asyncio.Event, *, wait: bool) -> AsyncIterator[Event]:
-        """Yield what is left, until nothing is if the client waits; then `done`."""
+        """Yield what is left, until nothing is if the client waits; then `done`. A front that ends
+        before is no `done`."""
         yield self._left()
-        while wait and not closing.is_set() and not self._operations.is_drained:
+        while wait and not self._operations.is_drained:
+            if closing.is_set():
+                return
             await asyncio.sleep(POLL_S)
             yield self._left()
         yield {"event": "done"}

@@ -64,6 +64,14 @@ def test_drain_counts_running_requests_until_none_is_left(server: Server) -> Non
     assert front.drains == []
 
 
+def test_a_front_that_ends_before_it_is_drained_does_not_say_done(server: Server) -> None:
+    _, path, end = server
+    events = ControlClient(path).drain(lead_s=0.0, wait=True)
+    assert next(events)["event"] == "draining"
+    end()
+    assert {event["event"] for event in events} <= {"draining"}
+
+
 def test_drain_returns_at_once_if_it_is_not_to_wait(server: Server) -> None:
     _, path, _ = server
     *said, last = ControlClient(path).drain(lead_s=0.0, wait=False)
