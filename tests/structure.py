@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.cluster", "supervisor.residency", "supervisor.routing"),
     (
         *("supervisor.bench", "supervisor.demo_model", "supervisor.devices"),
-        *("supervisor.downloads", "supervisor.runtime_dir"),
+        *("supervisor.downloads", "supervisor.placer", "supervisor.runtime_dir"),
     ),
     ("supervisor.log_files",),
     (

@@ -39,17 +39,24 @@ def list_hosts(as_json: bool, runtime_dir: str | None) -> None:
 
 @command.command("invite", short_help="Write a join file for a machine.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--hosts", "n_hosts", default=1, show_default=True, type=click.IntRange(1, 4096),
-              help="machines that may join by the file")  # fmt: skip
+@click.option(
+    "--hosts", "n_hosts", metavar="N", type=click.IntRange(1, 1_000_000),
+    default=1, show_default=True, help="machines that may join by the file",
+)  # fmt: skip
+@click.option(
+    "--lifetime", "hours", metavar="HOURS", type=click.IntRange(0, 87_600),
+    default=1, show_default=True, help="time in which they may join, 0 for no end",
+)  # fmt: skip
 @setting_options(["runtime_dir"])
-def invite(file: Path, n_hosts: int, runtime_dir: str | None) -> None:
-    """Write a join FILE (mode 0600), by which a machine may join within an hour.
+def invite(file: Path, n_hosts: int, hours: int, runtime_dir: str | None) -> None:
+    """Write a join FILE (mode 0600), by which a machine may join.
 
-    There, `gpufc-supervisor host --join-file FILE` runs the workers.
+    There, `gpufc-supervisor host --join-file FILE` runs the workers. It comes back by its own key,
+    without the file, unless it is away for a week.
     """
     from gpufc import files
 
-    content = _client(runtime_dir).invite_hosts(n_hosts)
+    content = _client(runtime_dir).invite_hosts(n_hosts, hours * 3600.0 if hours else None)
     try:
         files.replace(file, json.dumps(content, indent=2).encode() + b"\n")
     except OSError as err:

@@ -12,6 +12,7 @@ The file's secret is the front's own key, which hosts pin. Its mode is 0600.
 
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from msgspec import Meta, Struct, structs
 
 from gpufc.errors import ConfigError
 from supervisor.cluster import keys
+from supervisor.cluster.away import kept
 from supervisor.cluster.keys import KeyPair
 from supervisor.cluster.messages import HostHello, KeyText, MachineName
 
@@ -29,11 +31,13 @@ MAX_INVITATIONS = 4096
 
 
 class KnownHost(Struct, frozen=True):
-    """A host that has joined. `joined_at` is unix time."""
+    """A host that has joined. `joined_at`, and `seen_at` when it was last attached, are unix
+    time."""
 
     machine: MachineName
     key: KeyText
     joined_at: float
+    seen_at: float = 0.0
 
 
 class Invitation(Struct, frozen=True):
@@ -82,6 +86,8 @@ class HostBook:
         if found.version != VERSION:
             raise ConfigError(f"hosts file {path} is of another version of gpufc")
         self._pages = found
+        self._opened_at = clock()
+        self._attached: AbstractSet[str] = frozenset()
 
     @property
     def front(self) -> KeyPair:
@@ -130,8 +136,6 @@ class HostBook:
             raise JoinRefused("the join file has been used already, or its time is over")
         if self._host_of(hello.key) is not None or hello.key == key:
             raise JoinRefused("this key has joined already")
-        if len(self.hosts) >= MAX_HOSTS:
-            raise JoinRefused(f"the front knows {MAX_HOSTS} hosts already")
         return self._join(invitation, hello)
 
     def forget(self, machine: str) -> bool:
@@ -142,14 +146,33 @@ class HostBook:
         self._change(hosts=left)
         return True
 
+    def note(self, attached: AbstractSet[str]) -> None:
+        """These hosts are attached now. The ones that never came back are forgotten (`away`).
+        Raises `OSError`."""
+        now = self._clock()
+        self._attached = attached
+        seen = tuple(
+            structs.replace(host, seen_at=now) if host.machine in attached else host
+            for host in self._kept(MAX_HOSTS)
+        )
+        if seen != self.hosts:
+            self._change(hosts=seen)
+
+    def _kept(self, most: int) -> tuple[KnownHost, ...]:
+        return kept(self.hosts, self._attached, self._clock(), self._opened_at, most)
+
     def _join(self, invitation: Invitation, hello: HostHello) -> str:
-        machine = _free_name(hello.machine, {host.machine for host in self.hosts})
+        others = self._kept(MAX_HOSTS - 1)
+        if len(others) >= MAX_HOSTS:
+            raise JoinRefused(f"the front knows {MAX_HOSTS} hosts already", retryable=True)
+        machine = _free_name(hello.machine, {host.machine for host in others})
         rest = tuple(one for one in self._valid() if one.key != invitation.key)
         if invitation.uses > 1:
             rest += (structs.replace(invitation, uses=invitation.uses - 1),)
-        host = KnownHost(machine, hello.key, self._clock())
+        now = self._clock()
+        host = KnownHost(machine, hello.key, joined_at=now, seen_at=now)
         try:
-            self._change(hosts=(*self.hosts, host), invitations=rest)
+            self._change(hosts=(*others, host), invitations=rest)
         except OSError as err:
             raise JoinRefused(
                 f"the front cannot write its hosts file: {err}", retryable=True

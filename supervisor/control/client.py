@@ -116,9 +116,11 @@ class ControlClient:
         """Request to `connect` to the network or to `disconnect`. Yields its state then."""
         return self._post(f"/network/{change}", {})
 
-    def invite_hosts(self, n_hosts: int) -> dict[str, Any]:
-        """The content of a new join file, by which so many hosts may join."""
-        return next(self._post("/hosts/invite", {"n_hosts": n_hosts}))
+    def invite_hosts(self, n_hosts: int, lifetime_s: float | None = 3600.0) -> dict[str, Any]:
+        """The content of a new join file, by which so many hosts may join; None: without an
+        end."""
+        body = {"n_hosts": n_hosts, "lifetime_s": lifetime_s}
+        return next(self._post("/hosts/invite", body))
 
     def drain_host(self, machine: str, undo: bool) -> Iterator[dict[str, Any]]:
         """Request a machine's workers to move elsewhere, or allow it workers again. Yields progress

@@ -1,11 +1,11 @@
 """`POST /hosts/invite`, `/hosts/drain` and `/hosts/forget` on the control socket."""
 
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.server import body_of, followed
@@ -14,7 +14,9 @@ from supervisor.fleet.port import OnReplacement
 
 
 class InviteBody(Struct, frozen=True, forbid_unknown_fields=True):
-    n_hosts: int = 1
+    n_hosts: Annotated[int, Meta(ge=1)] = 1
+    lifetime_s: Annotated[float, Meta(gt=0)] | None = 3600.0
+    """None: without an end."""
 
 
 class DrainBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +31,7 @@ class ForgetBody(Struct, frozen=True, forbid_unknown_fields=True):
 class Cluster(Protocol):
     """See `supervisor.remote.cluster.Cluster`."""
 
-    def invite(self, n_hosts: int) -> Struct: ...
+    def invite(self, n_hosts: int, lifetime_s: float | None) -> Struct: ...
     def forget(self, machine: str) -> None: ...
     def drain(
         self, machine: str, *, is_drained: bool, tell: OnReplacement
@@ -47,7 +49,8 @@ def add_hosts(app: web.Application, cluster: Cluster, operations: Operations) ->
 
     async def invite(request: web.Request) -> web.StreamResponse:
         body = await body_of(request, InviteBody)
-        return await send_lines(request, _one(msgspec.to_builtins(cluster.invite(body.n_hosts))))
+        content = cluster.invite(body.n_hosts, body.lifetime_s)
+        return await send_lines(request, _one(msgspec.to_builtins(content)))
 
     async def drain(request: web.Request) -> web.StreamResponse:
         body = await body_of(request, DrainBody)

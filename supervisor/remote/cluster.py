@@ -4,17 +4,19 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from gpufc.config import ClusterConfig
 from gpufc.errors import NotFound, Overloaded, RequestError, StartError
 from gpufc.ids import WorkerName
-from supervisor.cluster.book import HostBook
+from supervisor.cluster.book import LIFETIME_S, HostBook
 from supervisor.cluster.join import JoinFile, endpoint
 from supervisor.cluster.listener import HostListener, Limits
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import HostStatus, OnReplacement, not_followed
+from supervisor.looks import repeat
 from supervisor.remote.edge import RemoteEdge
 from supervisor.remote.hosts import Machine, MachineState
 from supervisor.remote.machines import Machines
@@ -22,6 +24,8 @@ from supervisor.remote.machines import Machines
 logger = logging.getLogger(__name__)
 
 BIND_AGAIN_S = 0.1
+NOTE_S = 600.0
+"""Time between two notes in the book of the hosts that are attached."""
 BIND_FOR_S = 30.0
 """A front that takes over waits so long for the address: the one before closes its listener."""
 
@@ -85,6 +89,25 @@ class Cluster:
     def _begin(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self.machines.wants_rest = self._rest
+        self._do(repeat("hosts", self._note, NOTE_S), "hosts")
+
+    def _do(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _note(self) -> None:
+        """Have the book note the attached hosts, and forget the machines that it has forgotten."""
+        if self._listener is None:
+            return  # it is another front's book from now on, or not yet ours
+        known = {host.machine for host in self._book.hosts}
+        self._book.note(self.machines.joined_now.keys())
+        for machine in known - {host.machine for host in self._book.hosts}:
+            logger.info("host_forgotten machine=%s", machine)
+        known = {host.machine for host in self._book.hosts}
+        for machine in [*self.machines.hosts.machines]:
+            if machine not in known:  # one that is attached stays until it leaves
+                self.machines.hosts.forget(machine)
 
     def _listen(self) -> None:
         limits = Limits(silence_s=self._config.remote_silence_s)
@@ -117,10 +140,10 @@ class Cluster:
         ]
         return sorted(rows, key=lambda row: row.machine)
 
-    def invite(self, n_hosts: int) -> JoinFile:
-        """The content of a join file, by which so many hosts may join."""
+    def invite(self, n_hosts: int = 1, lifetime_s: float | None = LIFETIME_S) -> JoinFile:
+        """The content of a join file, by which so many hosts may join; None: without an end."""
         try:
-            pair = self._book.invite(n_hosts)
+            pair = self._book.invite(n_hosts, lifetime_s)
         except OSError as err:
             raise Overloaded(f"the hosts file cannot be written: {err}", retry_after_s=1.0) from err
         address = self._config.cluster_advertise or self._reached()
@@ -151,9 +174,7 @@ class Cluster:
             raise NotFound(f"no machine {machine!r} is known", param="machine")
 
     def _rest(self, machine: str) -> None:
-        task = asyncio.create_task(self._rested(machine), name=f"drain of {machine}")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._do(self._rested(machine), f"drain of {machine}")
 
     async def _rested(self, machine: str) -> None:
         try:

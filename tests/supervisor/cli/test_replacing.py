@@ -111,7 +111,7 @@ def test_drain_and_its_undo_fail_at_a_front_that_stops(
     monkeypatch.setattr(ControlClient, "drain", lambda *_: iter([left]))
     drained = run(server, "drain", "--wait")
     assert drained.exit_code == 5
-    assert "has ended before it was drained: 1 request running, 0 waiting" in drained.stderr
+    assert "ends before it is drained: 1 request running, 0 waiting" in drained.stderr
 
 
 def test_a_front_that_goes_away_in_the_middle_is_no_success() -> None:

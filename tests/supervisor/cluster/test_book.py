@@ -143,3 +143,38 @@ def test_a_full_disk_uses_no_invitation_up(book: HostBook, monkeypatch: pytest.M
     assert refused.value.retryable
     assert book.hosts == ()
     assert book.admits(invitation.public)
+
+
+def test_an_invitation_without_an_end_is_good_for_years(book: HostBook, clock: Clock) -> None:
+    invitation = book.invite(uses=100_000, lifetime_s=None)
+    clock.now += 1e9
+    assert book.admits(invitation.public)
+
+
+def test_pods_with_new_keys_do_not_fill_the_book_up(
+    book: HostBook, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.cluster.book.MAX_HOSTS", 3)
+    stays = joined(book, "stays")
+    for number in range(2):
+        joined(book, f"pod-{number}")
+    with pytest.raises(JoinRefused, match="3 hosts"):
+        joined(book, "too-soon")
+    for number in range(2, 9):
+        clock.now += 4000.0
+        book.note({"stays"})
+        joined(book, f"pod-{number}")
+    assert [host.machine for host in book.hosts] == ["stays", "pod-7", "pod-8"]
+    assert book.admits(stays)
+
+
+def test_a_host_that_never_comes_back_is_forgotten(
+    book: HostBook, tmp_path: Path, clock: Clock
+) -> None:
+    here, gone = joined(book, "here"), joined(book, "gone")
+    for _ in range(8):
+        clock.now += 86_400.0
+        book.note({"here"})
+    again = HostBook(tmp_path / "hosts.json", clock)
+    assert again.admits(here)
+    assert not again.admits(gone)
