@@ -62,6 +62,19 @@ def test_a_bomb_ends_a_copy_alone_so_that_the_next_one_waits_for_no_start(trial:
     assert psutil.Process(pid).children() == []
 
 
+def test_a_process_that_does_not_answer_is_logged_as_such(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def silent(*_: object) -> bytes:
+        raise TimeoutError
+
+    trial.start()
+    monkeypatch.setattr(trial._child, "call", silent)
+    with pytest.raises(InvalidGrammar):
+        trial.grammar(GOOD)
+    assert "it does not answer" in caplog.text
+
+
 WRITES = """
 import os
 from engine_worker import disposable
