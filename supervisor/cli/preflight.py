@@ -81,13 +81,13 @@ def check_models_dir(settings: Settings) -> None:
 
 def check_spread(config: Config) -> None:
     """Raises `ConfigError` for models on machines that cannot join."""
-    for name, model in config.models.items():
-        if model.spread is not Spread.MACHINES:
-            continue
-        if config.cluster.cluster_listen is None:
+    places = {f"[models.{name}]": model for name, model in config.models.items()}
+    if config.fleet.models_dir is not None:
+        places["[model]"] = config.of_folder
+    for place, model in places.items():
+        if model.spread is Spread.MACHINES and config.cluster.cluster_listen is None:
             raise ConfigError(
-                f"[models.{name}] has spread = machines, but no machine can join:"
-                " set cluster_listen"
+                f"{place} has spread = machines, but no machine can join: set cluster_listen"
             )
 
 
