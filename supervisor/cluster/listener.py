@@ -306,7 +306,7 @@ class HostListener:
         self._looked_at = now
         for channel in self.channels:
             if late_s > self._limits.late_s:
-                channel.heard_at += late_s
+                channel.heard_at = min(now, channel.heard_at + late_s)
             silent_s = now - channel.heard_at
             if silent_s > self._limits.silence_s:
                 self.lose(channel, f"silent for {silent_s:.1f} s")

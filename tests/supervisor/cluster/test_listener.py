@@ -188,6 +188,24 @@ async def test_time_in_which_the_front_did_not_look_is_no_silence(bench: Bench) 
     assert bench.hosts.losses == []
 
 
+async def test_a_host_that_was_heard_before_a_late_look_may_not_be_silent_longer(
+    bench: Bench,
+) -> None:
+    bench.reopen(Limits(silence_s=0.04, late_s=0.5))
+    await bench.joined()
+    looked = asyncio.Event()
+
+    def clock() -> float:
+        looked.set()
+        return 100.0
+
+    bench.listener.clock = clock
+    bench.hosts.channel.heard_at = 100.0  # its messages were read before the look
+    async with asyncio.timeout(60):
+        await looked.wait()
+    assert bench.hosts.channel.heard_at == 100.0
+
+
 @pytest.mark.parametrize("fault", ["stranger", "wrong front", "used", "forgotten"])
 async def test_without_a_key_nothing_comes_in(bench: Bench, fault: str) -> None:
     own = keys.new_pair()
