@@ -169,6 +169,16 @@ async def test_a_closed_connection_is_a_lost_host_at_once(bench: Bench) -> None:
     assert bench.listener.channels == ()
 
 
+async def test_a_late_message_of_a_lost_host_cuts_no_other_host(bench: Bench) -> None:
+    """Its descriptor's number may be another host's by now."""
+    peer, _ = await bench.joined()
+    (channel,) = bench.listener.channels
+    bench.listener._connections.turn_away(channel.fd)
+    peer.say(Leaving("still here", 1.0))
+    await bench.hosts.until(lambda: bench.hosts.messages or bench.hosts.losses)
+    assert bench.hosts.losses == []
+
+
 async def test_a_silent_host_is_lost(bench: Bench) -> None:
     bench.reopen(Limits(silence_s=0.04, late_s=1e9))
     await bench.joined()
