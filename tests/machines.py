@@ -14,7 +14,7 @@ import psutil
 
 from gpufc import files
 from supervisor.control.client import NotRunning
-from tests.service import COMMAND, Service, clean_environment, service, wait_for
+from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
 
 
 class Host:
@@ -70,9 +70,11 @@ class Host:
 class Cluster:
     """A front whose workers all run on hosts."""
 
-    def __init__(self, front: Service, folder: Path) -> None:
+    def __init__(self, front: Service, folder: Path, address: str) -> None:
+        """`address` is that on which the front listens for hosts."""
         self.front = front
         self.folder = folder
+        self.address = address
         self.hosts: dict[str, Host] = {}
 
     def invite(self, file: str, n_hosts: int = 1) -> Path:
@@ -82,11 +84,30 @@ class Cluster:
         files.replace(path, json.dumps(content).encode())
         return path
 
-    def join(self, name: str, join_file: Path | None = None) -> Host:
-        """Start a host by a join file of its own, or by this one."""
+    def join(self, name: str, join_file: Path | None = None, through: str | None = None) -> Host:
+        """Start a host by a join file of its own, or by this one. `through` is the address that it
+        dials, instead of the front's."""
         join_file = join_file or self.invite(f"{name}.join")
-        host = self.hosts[name] = Host(self.folder, name, join_file, None)
+        host = self.hosts[name] = Host(self.folder, name, join_file, through)
         return host
+
+    def end_later_front(self) -> None:
+        """After an upgrade `front` is no process of this one any more."""
+        if self.front.process.poll() is not None:
+            with contextlib.suppress(NotRunning):
+                list(self.front.control.stop(now=True))
+
+    @contextlib.contextmanager
+    def another_front(self) -> Iterator[None]:
+        """Kill the front, and start another one of the same configuration in its place."""
+        front = psutil.Process(self.front.status()["front"]["pid"])  # after an upgrade another one
+        front.kill()
+        wait_for(lambda: not lives(front), why="the front is gone")
+        config = self.folder / "config.toml"
+        with service(self.folder / "run", "--config", str(config), ready=False) as front:
+            wait_for(lambda: _answers(front), why="the front answers")
+            self.front = front
+            yield
 
     def come_back(self, name: str) -> Host:
         """Start a host that has joined before again. It needs no join file."""
@@ -119,30 +140,37 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    folder: Path, *machines: str, replicas: int | None = None, script: str = "step_ms=5"
+    folder: Path,
+    *machines: str,
+    replicas: int | None = None,
+    script: str = "step_ms=5",
+    more: str = "",
 ) -> Iterator[Cluster]:
     """A front with `replicas` workers (one for each machine by default), and hosts that have
-    joined and whose workers are ready."""
+    joined and whose workers are ready. `more` are lines of its configuration."""
     config = folder / "config.toml"
+    address = f"127.0.0.1:{_free_port()}"
     config.write_text(
-        f'cluster_listen = "127.0.0.1:{_free_port()}"\n'
+        f'cluster_listen = "{address}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
-        "shutdown_timeout_s = 1.0\n"
+        f"shutdown_timeout_s = 1.0\n{more}\n"
         '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
         f"replicas = {replicas or max(1, len(machines))}\n"
         f'fake_script = "{script}"\n'
     )
     with service(folder / "run", "--config", str(config), ready=False) as front:
         wait_for(lambda: _answers(front), why="the front answers")
-        made = Cluster(front, folder)
+        made = Cluster(front, folder, address)
         try:
             for name in machines:
                 made.join(name)
-            made.wait_ready(*machines)
+            if machines:
+                made.wait_ready(*machines)
             yield made
         finally:
             for host in made.hosts.values():
                 host.end()
+            made.end_later_front()
 
 
 def _free_port() -> int:

@@ -41,6 +41,16 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
             extra=UPGRADE,
         ),
     ] = 5.0
+    remote_lease_s: Annotated[
+        float,
+        Meta(
+            ge=2.0,
+            le=3600.0,
+            description="seconds that workers of a machine live on without the front: one that is"
+            " back by then goes on with them",
+            extra=UPGRADE,
+        ),
+    ] = 10.0
     workers_per_machine: Annotated[
         int,
         Meta(

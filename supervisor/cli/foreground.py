@@ -19,7 +19,7 @@ from supervisor import descriptors, front_process
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
-from supervisor.cli.welcome import loading_fraction, welcome
+from supervisor.cli.welcome import show_loading, welcome
 from supervisor.log_rotation import FRONT_LOG, LogFile
 from supervisor.outlet import Outlet, OutletHandler, Terminal
 from supervisor.runtime_dir import RuntimeDir
@@ -199,7 +199,7 @@ class Foreground:
             progress.end()
 
     def _loading(self, progress: Progress) -> None:
-        progress.fraction(loading_fraction(self._document()["workers"]))
+        show_loading(progress, self._document())
 
     def _draining(self, progress: Progress) -> None:
         requests = self._document()["requests"]

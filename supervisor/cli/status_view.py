@@ -16,6 +16,7 @@ _COLOURS = {
     "loading": "yellow", "trying": "yellow", "starting": "yellow", "restarting": "yellow",
     "draining": "yellow", "stopping": "yellow", "backoff": "yellow",
     "failed": "red", "hung": "red",
+    "joined": "green", "shunned": "yellow", "drained": "yellow", "placing": "yellow", "lost": "red",
 }  # fmt: skip
 
 _WIDE = 160
@@ -29,7 +30,7 @@ def render(document: Document, width: int) -> list[str]:
     latency = _latency(document.get("latency") or {}, width)
     models = _models(document.get("models") or [])
     lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
-    if hosts := host_lines(document.get("hosts") or []):
+    if hosts := host_lines(document.get("hosts") or [], width):
         lines += ["", *hosts]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
     return [*lines, "", *machine, *_alarms(document)]
@@ -89,8 +90,8 @@ def network_lines(network: Document) -> list[str]:
     ]
 
 
-def host_lines(rows: list[Document]) -> list[str]:
-    """A table of the machines that may run workers."""
+def host_lines(rows: list[Document], width: int = _WIDE) -> list[str]:
+    """A table of the machines that may run workers, then a line for each that gets none."""
     if not rows:
         return []
     columns = [
@@ -100,13 +101,25 @@ def host_lines(rows: list[Document]) -> list[str]:
             "workers": f"{len(row['workers'])} of {row['max_workers']}",
             "cores": str(row["cores"] or "-"),
             "memory": amount(row["memory_bytes"]) if row["memory_bytes"] else "-",
-            "devices": ", ".join(row["devices"]) or "-",
+            "devices": _counted(row["devices"]) or "-",
+            "heard": _heard(row["heard_at"]),
             "losses": str(row["n_losses"]),
-            "detail": row["detail"] or "-",
         }
         for row in rows
     ]
-    return table(columns, _WIDE, ("cores", "memory", "losses"))
+    lines = table(columns, width, ("cores", "memory", "losses", "devices"))
+    coloured = [_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)]
+    notes = [f"  {row['machine']}: {row['detail']}" for row in rows if row["detail"]]
+    return [lines[0], *coloured, *notes]
+
+
+def _counted(devices: list[str]) -> str:
+    """The devices of a machine, equal ones counted."""
+    return ", ".join(name if n == 1 else f"{n} × {name}" for name, n in Counter(devices).items())
+
+
+def _heard(at: float | None) -> str:
+    return f"{duration(max(0.0, time.time() - at))} ago" if at else "-"
 
 
 def _durable(durable: Document) -> list[str]:

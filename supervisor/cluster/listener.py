@@ -270,7 +270,9 @@ class HostListener:
             if other.machine == machine:
                 if other.hello.run != hello.run:
                     raise JoinRefused(f"another process is attached as {machine}", retryable=True)
+                # its lines look for machines after this turn: then they find its workers
                 self.lose(other, "the host has connected again")
+                raise JoinRefused("its earlier connection has just been closed", retryable=True)
         channel = self._channels[sender] = Channel(self, sender, fd, machine, hello)
         self._connections.hold(fd)
         logger.info("host_joined machine=%s cores=%d", machine, hello.cores)

@@ -44,7 +44,8 @@ MAX_WORKERS = 64
 """Processes that one host runs at a time."""
 
 LEASE_S = 10.0
-"""A host that has heard no `Lease` for so long ends its workers."""
+"""A host that has heard no `Lease` for so long ends its workers, unless `Welcome` names another
+time."""
 
 VITALS_S = 0.5
 """Time between two `HostVitals`. A front may take their absence for silence."""

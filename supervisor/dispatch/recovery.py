@@ -48,12 +48,16 @@ def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     )
 
 
-def outage_over_limit(*, began: bool) -> RequestError:
-    """The end of a sequence that has waited for `MAX_OUTAGE_S`."""
+def outage_over_limit(lacking: str, *, began: bool) -> RequestError:
+    """The end of a sequence that has waited for `MAX_OUTAGE_S`. `lacking` is the reason why its
+    model has no worker; empty if that is unknown."""
+    why = f": {lacking}" if lacking else ""
     if began:
-        return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")
+        return EngineCrashed(
+            f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s{why}"
+        )
     return EngineUnavailable(
-        f"No engine was ready for {MAX_OUTAGE_S:.0f} s", retry_after_s=MAX_OUTAGE_S / 4
+        f"No engine was ready for {MAX_OUTAGE_S:.0f} s{why}", retry_after_s=MAX_OUTAGE_S / 4
     )
 
 

@@ -110,7 +110,9 @@ class Cluster:
                 self.machines.hosts.forget(machine)
 
     def _listen(self) -> None:
-        limits = Limits(silence_s=self._config.remote_silence_s)
+        limits = Limits(
+            lease_s=self._config.remote_lease_s, silence_s=self._config.remote_silence_s
+        )
         self._listener = HostListener(self._book, self.machines, endpoint(self._address), limits)
         logger.info("listening_for_hosts endpoint=%s", self._listener.endpoint)
 
@@ -134,7 +136,11 @@ class Cluster:
         known = self.machines.hosts.machines
         rows = [self._row(machine) for machine in known.values()]
         rows += [
-            HostStatus(machine=host.machine, state=MachineState.AWAY)
+            HostStatus(
+                machine=host.machine,
+                state=MachineState.AWAY,
+                detail="not seen since this front was started",
+            )
             for host in self._book.hosts
             if host.machine not in known
         ]
@@ -201,7 +207,7 @@ class Cluster:
         return HostStatus(
             machine=machine.name,
             state=machine.state(time.monotonic()),
-            detail=machine.lost_because,
+            detail=machine.explained(time.monotonic()),
             workers=tuple(self._workers_on(machine.name)),
             max_workers=self._config.workers_per_machine,
             cores=hello.cores if hello else 0,

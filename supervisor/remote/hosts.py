@@ -66,6 +66,18 @@ class Machine(Struct):
             return MachineState.DRAINED
         return MachineState.SHUNNED if now < self.shunned_until else MachineState.JOINED
 
+    def explained(self, now: float) -> str:
+        """The reason for its state, for people; empty for an ordinary one."""
+        match self.state(now):
+            case MachineState.LOST:
+                return self.lost_because
+            case MachineState.SHUNNED:
+                return f"was lost; gets workers again in {self.shunned_until - now:.0f} s"
+            case MachineState.DRAINED:
+                return "gets no workers until `hosts drain --undo`"
+            case _:
+                return "; ".join(why for until, why in self.unfit.values() if now < until)
+
 
 class Hosts:
     """The machines by name. Invariant: each epoch has at most one place, on a joined machine."""
@@ -170,6 +182,9 @@ class Hosts:
         if not known:
             return "waiting for a machine: none has joined"
         shown = "; ".join(known[:4]) + (f"; and {len(known) - 4} more" if len(known) > 4 else "")
+        joined = [machine for machine in self.machines.values() if machine.is_joined]
+        if joined and all(self._is_unfit(machine, wish, now) for machine in joined):
+            return f"no machine that has joined can run {wish.model} ({shown})"
         return f"waiting for a machine with room ({shown})"
 
     def next_at(self, now: float) -> float | None:
@@ -183,19 +198,22 @@ class Hosts:
         return min((at for at in times if at > now), default=None)
 
     def _fits(self, machine: Machine, wish: Wish, now: float) -> bool:
-        until, _ = machine.unfit.get(wish.model, (0.0, ""))
         has_room = len(machine.slots) < self._n_slots
-        return machine.state(now) is MachineState.JOINED and has_room and now >= until
+        is_trusted = machine.state(now) is MachineState.JOINED
+        return is_trusted and has_room and not self._is_unfit(machine, wish, now)
+
+    def _is_unfit(self, machine: Machine, wish: Wish, now: float) -> bool:
+        until, _ = machine.unfit.get(wish.model, (0.0, ""))
+        return now < until
 
     def _reasons(self, wish: Wish, now: float) -> Iterator[tuple[Machine, str]]:
         """Why each machine gets no process of this model."""
         for machine in sorted(self.machines.values(), key=lambda one: one.name):
             state = machine.state(now)
-            until, reason = machine.unfit.get(wish.model, (0.0, ""))
             if state is not MachineState.JOINED:
                 yield machine, state.value
-            elif now < until:
-                yield machine, reason
+            elif self._is_unfit(machine, wish, now):
+                yield machine, machine.unfit[wish.model][1]
             else:
                 yield machine, f"has {len(machine.slots)} of {self._n_slots} workers"
 

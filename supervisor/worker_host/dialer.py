@@ -133,7 +133,7 @@ class Dialer:
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff.next_s()):
+            async with asyncio.timeout(self._backoff.next_s(is_holding=self._host.n_workers > 0)):
                 await self._host.until(lambda: self._host.ending is not None)
 
     def _explain(self, ended: Ended) -> None:

@@ -134,13 +134,14 @@ class HostedWorker:
         except zmq.ZMQError as err:
             raise OSError(err.errno, f"cannot bind a worker's link: {err}") from err
 
-    def from_worker(self, epoch: Epoch, data: bytes) -> None:
-        """Relay a message of the worker."""
-        if epoch != self.epoch or not self._is_open:
+    def from_worker(self, link: "_Link", data: bytes) -> None:
+        """Relay a message of the worker, unless it belongs to an earlier adoption: two fronts may
+        give the same number to their epochs."""
+        if link is not self._link or not self._is_open:
             return
         if not self.is_ready:
             self.is_ready = _is_ready(data)
-        self._front.relay(wire.relayed(epoch, data))
+        self._front.relay(wire.relayed(self.epoch, data))
 
     def left_links(self, link: "_Link") -> None:
         """The process speaks over this link now: close those of its earlier epochs."""
@@ -149,11 +150,11 @@ class HostedWorker:
                 other.socket.close()
         self._links = [link]
 
-    def link_broke(self, epoch: Epoch, detail: str) -> None:
+    def link_broke(self, link: "_Link", detail: str) -> None:
         """Say so, once."""
-        if epoch == self.epoch and self._is_open and not self._is_broken:
+        if link is self._link and self._is_open and not self._is_broken:
             self._is_broken = True
-            self._front.report(LinkBroken(epoch, detail[:1024]))
+            self._front.report(LinkBroken(self.epoch, detail[:1024]))
 
     def _ended(self, si_code: int, si_status: int, oom: bool, log: bytes) -> None:
         for link in self._links:
@@ -172,23 +173,22 @@ class _Link:
             epoch,
             token,
             on_message=lambda hello: None,
-            on_broken=lambda detail, retryable: worker.link_broke(epoch, detail),
+            on_broken=lambda detail, retryable: worker.link_broke(self, detail),
         )
         self.socket = WorkerSocket(
             machine.context,
             machine.new_socket(),
             admit=self._admit,
-            on_message=lambda data: worker.from_worker(epoch, data),
-            on_fault=lambda detail: worker.link_broke(epoch, detail),
+            on_message=lambda data: worker.from_worker(self, data),
+            on_fault=lambda detail: worker.link_broke(self, detail),
         )
         self._worker = worker
-        self._epoch = epoch
 
     def _admit(self, data: bytes) -> bool:
         admitted = self.peer.greet(data)
         if admitted:
             self._worker.left_links(self)
-            self._worker.from_worker(self._epoch, data)
+            self._worker.from_worker(self, data)
         return admitted
 
 

@@ -307,12 +307,19 @@ async def test_a_second_process_of_a_host_is_refused(bench: Bench) -> None:
 
 
 async def test_the_same_process_replaces_its_connection(bench: Bench) -> None:
+    """At the second attempt: by then the fleet has taken leave of the first connection's workers,
+    and may go on with them."""
     first, own = await bench.joined()
     second = bench.peer(own)
     second.say(hello(own.public))
-    assert isinstance(await second.hears(), Welcome)
+    answer = await second.hears()
+    assert isinstance(answer, Refused)
+    assert answer.retryable
     await first.is_cut()
     assert bench.hosts.losses == ["the host has connected again"]
+    third = bench.peer(own)
+    third.say(hello(own.public))
+    assert isinstance(await third.hears(), Welcome)
 
 
 async def test_two_hosts_cannot_share_one_invitation(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from gpufc.protocol import (
 from supervisor.answers.parts import BEGUN, Text
 from supervisor.dispatch.recovery import MAX_OUTAGE_S
 from supervisor.dispatch.stream import StreamEvent
+from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.fleet.states import WorkerState
 from tests.supervisor.dispatch.fakes import (
     MODEL,
@@ -134,9 +135,10 @@ async def test_a_load_that_gets_on_is_no_outage() -> None:
     assert stream.error is None
     front.fleet.state = WorkerState.STARTING
     now += MAX_OUTAGE_S + 1
-    front.dispatcher.condition_changed()
+    awaited = "waiting for a machine: none has joined"
+    front.fleet.change(Condition(ConditionStatus.LOADING, awaited, 1.0))
     assert group.expire() is None
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(EngineUnavailable, match="ready for 120 s: waiting for a machine: none"):
         await whole_texts(stream)
 
 

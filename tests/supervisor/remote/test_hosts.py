@@ -58,6 +58,30 @@ def test_what_is_awaited_names_each_machine() -> None:
     )
 
 
+def test_a_model_that_no_joined_machine_can_load_is_told_from_a_lack_of_room() -> None:
+    hosts = joined("a", "b", "c")
+    hosts.lost("c", "the connection was closed", 0.0)
+    hosts.unfit("a", "m", "/m.gguf: no such file", 0.0)
+    hosts.unfit("b", "m", "/m.gguf: no such file", 0.0)
+    assert hosts.awaited(wish(1), 1.0) == (
+        "no machine that has joined can run m (a: /m.gguf: no such file; b: /m.gguf: no such file;"
+        " c: lost)"
+    )
+    assert hosts.machines["a"].explained(1.0) == "/m.gguf: no such file"
+    assert hosts.machines["a"].explained(UNFIT_S) == ""
+
+
+def test_each_state_that_keeps_workers_away_is_explained() -> None:
+    hosts = joined("a")
+    assert hosts.machines["a"].explained(0.0) == ""
+    hosts.lost("a", "the connection was closed", 10.0)
+    assert hosts.machines["a"].explained(11.0) == "the connection was closed"
+    hosts.joined("a", 0)
+    assert hosts.machines["a"].explained(11.0) == "was lost; gets workers again in 59 s"
+    hosts.drain("a", is_drained=True)
+    assert hosts.machines["a"].explained(11.0) == "gets no workers until `hosts drain --undo`"
+
+
 def test_a_lost_machine_is_shunned_after_it_has_come_back() -> None:
     hosts = joined("a", "b")
     hosts.put(wish(1), "a")

@@ -225,7 +225,9 @@ async def test_a_machine_without_the_models_file_is_left_for_another(bench: Benc
     await line.until(WorkerState.STOPPING)
     first.end(epoch, os.CLD_EXITED, 72)
     await line.until_it_waits()
-    assert line.runner.awaited == ("waiting for a machine with room (a: /m.gguf: no such file)")
+    assert line.runner.awaited == (
+        "no machine that has joined can run m (a: /m.gguf: no such file)"
+    )
     second = bench.host("b")
     await line.until(WorkerState.STARTING)
     assert len(second.spawns()) == 1

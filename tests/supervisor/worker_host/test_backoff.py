@@ -3,7 +3,7 @@
 import random
 
 from supervisor.worker_host.about import machine_name
-from supervisor.worker_host.backoff import FIRST_S, MOST_S, Backoff
+from supervisor.worker_host.backoff import FIRST_S, HOLDING_S, MOST_S, Backoff
 
 
 def test_pauses_grow_to_a_limit_and_differ() -> None:
@@ -14,6 +14,12 @@ def test_pauses_grow_to_a_limit_and_differ() -> None:
     assert pauses != [other.next_s() for _ in range(20)]
     backoff.reset()
     assert backoff.next_s() <= FIRST_S
+
+
+def test_a_host_that_holds_workers_dials_often() -> None:
+    backoff = Backoff(random.Random(1))
+    assert all(backoff.next_s(is_holding=True) <= HOLDING_S for _ in range(20))
+    assert all(backoff.next_s() <= MOST_S for _ in range(20))
 
 
 def test_a_host_name_becomes_a_machine_name() -> None:
