@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click import Command, Context, Group
 
+from gpufc import settings
 from supervisor.cli import cli
 from supervisor.http.routes import ROUTES
 
@@ -57,6 +58,15 @@ def test_the_schemas_of_kubernetes_accept_them(name: str) -> None:
     misspelt = documents("fronts.yaml")[-1] | {"sepc": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(misspelt, version, strict=True)
+
+
+@pytest.mark.parametrize("name", ["gpufc.yaml", "fronts.yaml"])
+def test_the_configuration_is_one_that_a_front_takes(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "gpufc.toml"
+    for one in documents(name):
+        for text in one.get("data", {}).values() if one["kind"] == "ConfigMap" else ():
+            file.write_text(text)
+            assert settings.resolve(flags={}, environ={}, file=file).config.models
 
 
 @pytest.mark.parametrize("name", PLAIN)
