@@ -125,7 +125,7 @@ def cluster(
     joined and whose workers are ready."""
     config = folder / "config.toml"
     config.write_text(
-        f'cluster_listen = "127.0.0.1:{_free_port()}"\n'
+        f'cluster_listen = "127.0.0.1:{free_port()}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
         "shutdown_timeout_s = 1.0\n"
         '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
@@ -145,7 +145,7 @@ def cluster(
                 host.end()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that a front keeps over an upgrade. It is free now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

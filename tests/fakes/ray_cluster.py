@@ -1,7 +1,8 @@
-"""A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N FOLDER`.
+"""A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N [FOLDER]`.
 
-Prints its address, then obeys lines of stdin: `kill node`, `kill head`, `start head`. Each is
-answered with a line. The cluster ends with its stdin.
+Without FOLDER it has neither token nor durable storage. Prints its address, then obeys lines of
+stdin: `kill node`, `kill head`, `start head`. Each is answered with a line. The cluster ends with
+its stdin.
 """
 
 import os
@@ -20,10 +21,12 @@ SETTINGS = {
     "RAY_process_group_cleanup_enabled": "1",
 }
 
+OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
 
 def main() -> None:
-    n_nodes, folder = int(sys.argv[1]), sys.argv[2]
-    os.environ.update(SETTINGS | {"RAY_gcs_storage_path": folder})
+    n_nodes, *folder = int(sys.argv[1]), *sys.argv[2:]
+    os.environ.update(SETTINGS | {"RAY_gcs_storage_path": folder[0]} if folder else OPEN)
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
