@@ -1,8 +1,8 @@
 """A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N [FOLDER]`.
 
 Without FOLDER it has neither token nor durable storage. Prints its address, then obeys lines of
-stdin: `kill node`, `kill head`, `start head`. Each is answered with a line. The cluster ends with
-its stdin.
+stdin: `kill node`, `kill raylet`, `kill head`, `start head`. Each is
+answered with a line. The cluster ends with its stdin.
 """
 
 import os
@@ -19,6 +19,7 @@ SETTINGS = {
     "RAY_gcs_storage": "rocksdb",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     "RAY_process_group_cleanup_enabled": "1",
+    "RAY_worker_niceness": "0",
 }
 
 OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
@@ -40,6 +41,10 @@ def main() -> None:
             case ["kill", "node", node]:
                 (found,) = (one for one in cluster.worker_nodes if one.node_id == node)
                 cluster.remove_node(found, allow_graceful=False)
+            case ["kill", "raylet", pid]:  # and reap it: Ray takes a zombie for a living one
+                for node in cluster.worker_nodes:
+                    if node.all_processes["raylet"][0].process.pid == int(pid):
+                        node.kill_raylet(check_alive=False)
             case ["kill", "head"]:
                 cluster.head_node.kill_gcs_server(check_alive=False)
             case ["start", "head"]:

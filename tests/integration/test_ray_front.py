@@ -6,8 +6,9 @@ import asyncio
 import importlib.util
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -69,8 +70,8 @@ def placer_of(running: Cluster) -> psutil.Process | None:
     return None
 
 
-async def strike(running: Cluster, victim: psutil.Process) -> list[str]:
-    """Let streams run on both machines, kill a process in the middle, and return the texts."""
+async def strike(running: Cluster, kill: Callable[[], Awaitable[None]]) -> list[str]:
+    """Let streams run on both machines, `kill` in the middle, and return the texts."""
     async with aiohttp.ClientSession() as session:
         url = running.front.url
         streams = [
@@ -82,8 +83,12 @@ async def strike(running: Cluster, victim: psutil.Process) -> list[str]:
             return sum(row["sequences_running"] > 0 for row in running.workers()) == 2
 
         await asyncio.to_thread(wait_for, both_compute, WAIT_S, "both compute")
-        victim.kill()
+        await kill()
         return [joined(await one) for one in streams]
+
+
+def killed(victim: psutil.Process) -> Callable[[], Awaitable[None]]:
+    return partial(asyncio.to_thread, victim.kill)
 
 
 async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
             # the placer dies: nothing else does, and the next one finds the hosts
             workers, placer = await ready(), placer_of(running)
             assert placer is not None
-            assert await strike(running, placer) == expected
+            assert await strike(running, killed(placer)) == expected
             again = await asyncio.to_thread(
                 wait_for, lambda: placer_of(running), WAIT_S, "a placer"
             )
@@ -109,7 +114,7 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
 
             # an actor dies, and its host and worker with it; Ray runs another one
             actor = psutil.Process(next(iter(workers.values()))).parents()[1]
-            assert await strike(running, actor) == expected
+            assert await strike(running, killed(actor)) == expected
             workers_then = await ready()
             assert len(set(workers_then.values()) & set(workers.values())) == 1
 
@@ -117,8 +122,7 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
             parents = psutil.Process(next(iter(workers_then.values()))).parents()
             actor = parents[1]
             raylet = next(one for one in parents if one.name() == "raylet")
-            print([(one.pid, one.name()) for one in parents])
-            assert await strike(running, raylet) == expected
+            assert await strike(running, lambda: ray.tell(f"kill raylet {raylet.pid}")) == expected
             await asyncio.to_thread(wait_for, lambda: not lives(actor), WAIT_S, "its actor ends")
             left = await ready()
             hosts = [psutil.Process(pid).parents()[0] for pid in left.values()]
