@@ -131,7 +131,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     devices: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them"
+            description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them."
+            " `CUDA0;CUDA1` gives the first replica CUDA0, the second one CUDA1, and so on"
             " [default: all]",
             extra=SWAP,
         ),

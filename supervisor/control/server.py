@@ -158,12 +158,13 @@ class _Handlers:
             await asyncio.sleep(POLL_S)
 
     async def _drained(self, closing: asyncio.Event, *, wait: bool) -> AsyncIterator[Event]:
-        """Yield what is left, until nothing is if the client waits; then `done`."""
+        """Yield what is left, until nothing is if the client waits; then `done`, with what is left
+        by then: requests end while a line is being sent."""
         yield self._left()
         while wait and not closing.is_set() and not self._operations.is_drained:
             await asyncio.sleep(POLL_S)
             yield self._left()
-        yield {"event": "done"}
+        yield self._left() | {"event": "done"}
 
     def _left(self) -> Event:
         requests = msgspec.to_builtins(self._front.status())["requests"]

@@ -6,18 +6,16 @@ legal moves are in `states.MOVES`, and DESIGN.md has them as a table.
 
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NoReturn, assert_never
 
 import msgspec
-from msgspec import Struct
 
-from gpufc.errors import GpufcError
-from gpufc.ids import Epoch, RequestNo
+from gpufc.ids import Epoch
 from gpufc.protocol import Ready
 from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import FROM_OUTSIDE, WITH_ITS_MACHINE, ExitReason, Reason
 from supervisor.fleet.ladder import Ladder, Ladders, Timings
+from supervisor.fleet.lifecycle_terms import After, IllegalMove, LineState, Shortage, Timers
 from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
 from supervisor.fleet.states import AT_REST, HAS_PROCESS, MOVES, SERVING, UP, WorkerState
 
@@ -27,29 +25,7 @@ _PLACING = (WorkerState.PLACING, "looking for a machine")
 _STARTING = (WorkerState.STARTING, "starting")
 
 
-class Shortage(Struct, frozen=True):
-    """Bytes that a load needed and bytes that were free; 0 if memory was not the cause."""
-
-    needed_bytes: int
-    available_bytes: int
-
-
-class After(StrEnum):
-    """The continuation after a process that is being stopped has ended."""
-
-    STAY_STOPPED = "stay_stopped"
-    START = "start"
-    ASK_POLICY = "ask_policy"
-    FAIL = "fail"
-    ELSEWHERE = "elsewhere"
-    """Start on another machine: this one cannot load the model."""
-
-
-class IllegalMove(GpufcError):
-    """A defect of the fleet itself. The text holds the events before it."""
-
-
-class WorkerLifecycle:
+class WorkerLifecycle(LineState):
     """One line of processes. Invariants: at most one process; each ready one is lost exactly once.
     A process is ready only if the engine has passed its trial since it was last in doubt.
 
@@ -67,20 +43,7 @@ class WorkerLifecycle:
         unix_offset_s: float = 0.0,
         is_placed: bool = False,
     ) -> None:
-        self.state = WorkerState.STOPPED
-        self.epoch = Epoch(0)
-        self.pid: int | None = None
-        self.ready: Ready | None = None
-        self.loading_fraction = 0.0
-        self.last_exit: ExitReason | None = None
-        self.restarts = 0
-        self.retry_at: float | None = None
-        self.detail = ""
-        self.since = 0.0
-        self.shortage = Shortage(0, 0)
-        """The memory that the last failed load lacked."""
-        self.awaits_machine = False
-        """PLACING, and no machine has room."""
+        super().__init__()
         self._policy = policy
         self._timings = timings
         self._ladders = Ladders(timings)
@@ -96,8 +59,7 @@ class WorkerLifecycle:
         self._cause: ExitReason | None = None
         self._after = After.ASK_POLICY
         self._ladder: Ladder = ()
-        self._generation = 0
-        self._timers: dict[ev.TimerKind, int] = {}
+        self._timers = Timers()
         self._now = 0.0
         self._actions: list[ev.Action] = []
         self._history: deque[str] = deque(maxlen=HISTORY)
@@ -219,17 +181,13 @@ class WorkerLifecycle:
                 self._end(Reason.PROTOCOL_ERROR, event.detail, self._ladders.kill, after)
             case ev.EngineBroke():
                 when = "its trial failed: " if self.state is WorkerState.TRYING else ""
-                self._end_by(
-                    self._reason(Reason.DECODE_FAILED, when + event.detail, event.requests),
-                    self._ladders.ask,
-                    After.ASK_POLICY,
-                )
+                cause = self._reason(Reason.DECODE_FAILED, when + event.detail)
+                cause = msgspec.structs.replace(cause, requests=event.requests)
+                self._end_by(cause, self._ladders.ask, After.ASK_POLICY)
             case ev.DeclaredHung():
-                self._end_by(
-                    self._reason(Reason.HUNG, event.detail, questions=event.questions),
-                    self._ladders.dump,
-                    After.ASK_POLICY,
-                )
+                cause = self._reason(Reason.HUNG, event.detail)
+                cause = msgspec.structs.replace(cause, questions=event.questions)
+                self._end_by(cause, self._ladders.dump, After.ASK_POLICY)
             case _:
                 assert_never(event)
 
@@ -275,7 +233,7 @@ class WorkerLifecycle:
         self._end(Reason.PROTOCOL_ERROR, detail, self._ladders.kill, After.ASK_POLICY)
 
     def _timer(self, event: ev.TimerFired) -> None:
-        if self._timers.get(event.kind) != event.generation:
+        if not self._timers.counts(event):
             return  # the timer was replaced, or its state was left
         match event.kind:
             case ev.TimerKind.START:
@@ -432,21 +390,7 @@ class WorkerLifecycle:
         raise IllegalMove(f"{what} after:\n" + "\n".join(self._history))
 
     def _set_timer(self, kind: ev.TimerKind, delay_s: float) -> None:
-        self._generation += 1
-        self._timers[kind] = self._generation
-        self._actions.append(ev.SetTimer(kind, delay_s, self._generation))
+        self._actions.append(self._timers.begin(kind, delay_s))
 
-    def _reason(
-        self,
-        reason: Reason,
-        detail: str,
-        requests: tuple[RequestNo, ...] = (),
-        questions: tuple[RequestNo, ...] = (),
-    ) -> ExitReason:
-        return ExitReason(
-            reason=reason,
-            at=self._now + self._unix_offset_s,
-            detail=detail,
-            requests=requests,
-            questions=questions,
-        )
+    def _reason(self, reason: Reason, detail: str) -> ExitReason:
+        return ExitReason(reason=reason, at=self._now + self._unix_offset_s, detail=detail)

@@ -6,7 +6,8 @@ import time
 from supervisor.fleet.condition import of_defect, of_lifecycle
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ASKED
-from supervisor.fleet.lifecycle import Shortage, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.observation import Observation
 from supervisor.fleet.port import Condition, WorkerStatus
 from supervisor.fleet.states import AT_REST, COMING_UP, SERVING, WorkerState

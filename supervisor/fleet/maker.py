@@ -27,7 +27,7 @@ from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import WatchLimits
-from supervisor.fleet.worker import Hooks, WorkerSpec
+from supervisor.fleet.worker import Hooks, WorkerSpec, of_replica
 
 MAX_NAME_CHARS = 80
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -82,9 +82,10 @@ class Maker:
         is_spread = config.spread is Spread.MACHINES
         specs = [
             self._spec(
-                f"{name}-{index}",
+                name,
                 model,
                 config,
+                index,
                 is_remote=is_spread and index >= config.local_replicas,
             )
             for index in range(config.replicas)
@@ -105,14 +106,17 @@ class Maker:
         """A group is served no more: another one may have its workers' names."""
         self._group_names.discard(group.name)
 
-    def _spec(self, name: str, model: str, config: ModelConfig, *, is_remote: bool) -> WorkerSpec:
+    def _spec(
+        self, name: str, model: str, config: ModelConfig, replica: int, *, is_remote: bool
+    ) -> WorkerSpec:
         return WorkerSpec(
-            name=WorkerName(name),
+            name=WorkerName(f"{name}-{replica}"),
             model=model,
-            config=msgspec.structs.replace(config, model=model),
+            config=of_replica(msgspec.structs.replace(config, model=model), replica),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
             log_format=self._config.server.log_format,
+            replica=replica,
             is_remote=is_remote,
         )
 

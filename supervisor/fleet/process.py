@@ -36,7 +36,19 @@ _PASSED = frozenset(
     }
 )
 _PASSED_PREFIXES = (
-    *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
+    *(
+        "LC_",
+        "CUDA_",
+        "NVIDIA_",
+        "NCCL_",
+        "GGML_",
+        "HIP_",
+        "ROCR_",
+        "ROCM_",
+        "HSA_",
+        "VK_",
+        "SYCL_",
+    ),
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
 _TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}

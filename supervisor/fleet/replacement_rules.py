@@ -25,9 +25,9 @@ from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
 from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
-from supervisor.fleet.worker import WorkerSpec
+from supervisor.fleet.worker import WorkerSpec, of_replica
 
 
 class CandidateFailure(Struct, frozen=True):
@@ -124,7 +124,7 @@ def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int)
     so many sequences. A swap since the start stays, unless the reload is about the same key."""
     return msgspec.structs.replace(
         spec,
-        config=msgspec.structs.replace(spec.config, **changed),
+        config=of_replica(msgspec.structs.replace(spec.config, **changed), spec.replica),
         n_sequences=max(n_sequences, spec.n_sequences),
     )
 

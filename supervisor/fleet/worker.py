@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
 from gpufc.config import ModelConfig
@@ -17,7 +18,10 @@ from supervisor.fleet.observation import Observation
 
 
 class WorkerSpec(Struct, frozen=True):
-    """The specification of a place's worker. It outlives single processes."""
+    """The specification of a place's worker. It outlives single processes.
+
+    `config` is that of its `replica`, counted from 0: with the devices of this one only.
+    """
 
     name: WorkerName
     model: str
@@ -25,6 +29,7 @@ class WorkerSpec(Struct, frozen=True):
     n_sequences: int
     log_level: str
     log_format: str = "plain"
+    replica: int = 0
     is_remote: bool = False
     """Its processes run on machines that have joined."""
 
@@ -40,6 +45,15 @@ class WorkerSpec(Struct, frozen=True):
             log_level=self.log_level,
             log_format=self.log_format,
         )
+
+
+def of_replica(config: ModelConfig, replica: int) -> ModelConfig:
+    """A model's configuration as one of its replicas has it. Replicas take the groups of `devices`
+    in turn."""
+    if config.devices is None:
+        return config
+    groups = config.devices.split(";")
+    return msgspec.structs.replace(config, devices=groups[replica % len(groups)].strip())
 
 
 class Hooks(Struct, frozen=True):

@@ -69,7 +69,7 @@ class Roster:
     ) -> None:
         """`measure` gives the own memory of a process. `learnt` is called when a load has taught
         something that is worth keeping."""
-        self.residency = Residency(rules_of(config, free()))
+        self.residency = Residency(rules_of(config))
         self.waits: dict[str, Wait] = {}
         """Why each model that requests wait for is not there yet, by the last decision."""
         self._fleet = fleet

@@ -91,7 +91,7 @@ class Workers:
                 self._gone(load.tenant)
                 continue
             group = self._fleet.group(load.model)
-            place = group.load(placed(group.config, load.placement.name), on_demand=on_demand)
+            place = group.load(placed(group.next_config, load.placement.name), on_demand=on_demand)
             if place is None:
                 logger.error("no_place_for_a_load model=%s", load.model)
                 self._gone(load.tenant)

@@ -281,9 +281,8 @@ class WorkerHost:
 
     def _give_up(self, workers: Iterable[HostedWorker]) -> None:
         for worker in workers:
-            worker.close_link()
             self._ending_workers.add(worker)
-            worker.kill()
+            worker.give_up()
 
     def _reaped(self, worker: HostedWorker, how: str) -> None:
         if worker in self._ending_workers:

@@ -54,6 +54,7 @@ class HostedWorker:
         self._on_reaped = on_reaped
         self._is_open = True
         self._is_broken = False
+        self._is_given_up = False
         self._link = self._open_link(boot.epoch, boot.token)
         self._links = [self._link]
         try:
@@ -84,6 +85,11 @@ class HostedWorker:
     def kill(self) -> None:
         """End it and its children now."""
         self._process.signal(signal.SIGKILL, group=True)
+
+    def give_up(self) -> None:
+        """End it, and report nothing more: the front may have its epoch for another process."""
+        self._is_open, self._is_given_up = False, True
+        self.kill()
 
     def close_link(self) -> None:
         """Relay nothing more."""
@@ -153,7 +159,8 @@ class HostedWorker:
         for link in self._links:
             link.socket.drain_now()  # its last messages come before its end
             link.socket.close()
-        self._front.report(Exited(self.epoch, si_code, si_status, oom, log))
+        if not self._is_given_up:
+            self._front.report(Exited(self.epoch, si_code, si_status, oom, log))
         self._on_reaped(self, _how(si_status, oom))
 
 

@@ -94,17 +94,15 @@ async def _struck(
         await asyncio.to_thread(wait_for, lambda: _on(one, machine)["sequences_running"])
         epoch = _on(one, machine)["epoch"]
         at = time.monotonic()
-        drained = await asyncio.to_thread(_strike, one, name, machine)
+        striking = asyncio.create_task(asyncio.to_thread(_strike, one, name, machine))
         await asyncio.to_thread(wait_for, lambda: not _serves(one, machine, epoch))
         seen.verdicts_s.append(time.monotonic() - at)
-        await asyncio.gather(*running)
+        await asyncio.gather(striking, *running)
     seen.n += 1
     seen.n_streams += N_STREAMS
     seen.gaps_s.append(max(_pause(history, at) for history in histories))
     for history in histories:
         seen.wrong += [f"{history.name}: {item}" for item in check(history)]
-    if drained is not None:
-        await asyncio.to_thread(list, drained)
 
 
 def _both_there(one: Cluster) -> None:
@@ -119,7 +117,7 @@ def _both_there(one: Cluster) -> None:
     one.wait_ready(*MACHINES)
 
 
-def _strike(one: Cluster, name: str, machine: str) -> object:
+def _strike(one: Cluster, name: str, machine: str) -> None:
     host = one.hosts[machine]
     match name:
         case _ if name == WORKER:
@@ -133,8 +131,7 @@ def _strike(one: Cluster, name: str, machine: str) -> object:
         case _ if name == LEAVES:
             host.process.terminate()
         case _:
-            return one.front.control.drain_host(machine, undo=False)
-    return None
+            list(one.front.control.drain_host(machine, undo=False))
 
 
 def _on(one: Cluster, machine: str) -> dict[str, int]:

@@ -108,10 +108,9 @@ def _response_format(given: ResponseFormat | None) -> Constraint | None:
     match given.type:
         case "text":
             return None
-        case "json" if schema is None and given.value is not None:
-            return _schema(given.value, param)
         case "json_object" | "json":
-            return _schema(schema, param) or Constraint(ConstraintKind.JSON_OBJECT, param=param)
+            wanted = given.value if schema is None else schema
+            return _schema(wanted, param) or Constraint(ConstraintKind.JSON_OBJECT, param=param)
         case "json_schema" if schema is None:
             raise InvalidRequest(
                 "response_format of type json_schema needs json_schema.schema",

@@ -23,10 +23,11 @@ class Thinking(Struct, frozen=True):
 
 
 class ReasoningChoice(Struct, frozen=True):
-    """OpenRouter's object."""
+    """OpenRouter's object. A budget of tokens changes nothing here."""
 
     effort: str | None = None
     enabled: bool | None = None
+    exclude: bool | None = None
 
 
 class ThinkingFields(GenerationFields, kw_only=True):
@@ -48,6 +49,8 @@ def switched(wanted: bool) -> dict[str, Any]:
 def thinking_variables(body: ThinkingFields) -> dict[str, Any]:
     """The variables that the fields ask for. Raises `InvalidRequest`."""
     choice = body.reasoning or ReasoningChoice()
+    if choice.exclude:
+        raise InvalidRequest("an answer's reasoning is not left out", param="reasoning.exclude")
     effort = body.reasoning_effort or choice.effort
     wanted = body.enable_thinking
     if wanted is None:

@@ -90,6 +90,8 @@ class FakeFront:
         self.restarts: list[tuple[str | None, bool]] = []
         self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
+        self.end_unseen = False
+        """All requests end between a look at their number and the question whether any is left."""
         self.network: dict[str, Any] | None = None
         self.fails: RequestError | None = None
         """What replacements come to."""
@@ -122,6 +124,8 @@ class FakeFront:
 
     @property
     def is_drained(self) -> bool:
+        if self.end_unseen:
+            self.running = 0
         return not self.running
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:

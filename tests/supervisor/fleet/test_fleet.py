@@ -186,13 +186,19 @@ def test_environment_is_an_allow_list() -> None:
         "GPUFC_PORT": "1",
         "GPUFC_API_KEY": "s",
         "OPENAI_API_KEY": "s",
+        "NCCL_NVLS_ENABLE": "0",
         "NVIDIA_API_KEY": "s",
         "AWS_SESSION_TOKEN": "s",
         "LD_PRELOAD": "x",
     }
     passed = scrubbed(environ)
     passed.pop("PYTHONPATH", None)
-    assert passed == {"PATH": "/bin", "LC_ALL": "C", "GGML_VK_VISIBLE_DEVICES": "0"}
+    assert passed == {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "GGML_VK_VISIBLE_DEVICES": "0",
+        "NCCL_NVLS_ENABLE": "0",
+    }
 
 
 def test_a_source_tree_is_found_by_the_worker() -> None:

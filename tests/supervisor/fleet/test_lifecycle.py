@@ -13,7 +13,8 @@ from gpufc.ids import Epoch, RequestNo
 from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import WITH_ITS_MACHINE, ExitReason, Reason
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import IllegalMove, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.lifecycle_terms import IllegalMove
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.states import HAS_PROCESS, MOVES, SERVING, WorkerState
 from tests.fakes.child_worker import ready

@@ -51,7 +51,14 @@ def test_without_a_field_the_template_decides() -> None:
     assert read(thinking={}, reasoning={}, enable_thinking=None) == {}
 
 
-def test_an_unknown_type_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"thinking": {"type": "sometimes"}}, "thinking.type"),
+        ({"reasoning": {"effort": "low", "exclude": True}}, "reasoning.exclude"),
+    ],
+)
+def test_a_choice_that_is_not_served_is_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        read(thinking={"type": "sometimes"})
-    assert refusal.value.param == "thinking.type"
+        read(**fields)
+    assert refusal.value.param == param

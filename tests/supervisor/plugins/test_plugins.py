@@ -9,7 +9,6 @@ import pytest
 
 from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
-from gpufc.ids import WorkerName
 from supervisor.plugins.listener import PluggedListener
 from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
@@ -129,8 +128,7 @@ async def test_the_rendered_prompt_can_be_changed(tmp_path: Path) -> None:
 
 async def test_a_plugin_chooses_the_worker(tmp_path: Path) -> None:
     async with plugged(tmp_path, sample("faulty", fault="none")) as front:
-        other = front.service.fleet.start_worker(line=2)
-        other.name = WorkerName("default-1")
+        other = front.service.fleet.start_worker(line=2, name="default-1")
         for n in range(3):
             await front.said(f"prompt {n}")
         assert (len(fakes.generates(other.sent)), fakes.generates(front.worker.sent)) == (3, [])

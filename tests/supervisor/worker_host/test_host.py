@@ -164,6 +164,25 @@ async def test_a_front_that_comes_back_adopts_a_worker(front: Front, start_host:
     await front.hosts.until(lambda: front.is_finished(1))
 
 
+async def test_the_end_of_a_worker_that_was_not_adopted_is_no_end_of_a_new_one(
+    front: Front, start_host: StartHost
+) -> None:
+    """A front that has restarted counts epochs anew."""
+    host = await joined(front, start_host)
+    front.spawn(1)
+    await front.until_ready(1)
+    workers = host.workers()
+    front.restart()
+    await front.hosts.until(lambda: front.hosts.channels)
+    front.spawn(1)
+    await front.until_ready(1)
+    await gone(workers)
+    await host.says("has ended")
+    front.generate(1)
+    await front.hosts.until(lambda: front.is_finished(1))
+    assert front.hosts.of(Exited) == []
+
+
 async def test_a_worker_that_cannot_start_is_reported(
     front: Front, start_host: StartHost, tmp_path: Path
 ) -> None:
