@@ -65,6 +65,15 @@ def test_the_schemas_of_kubernetes_accept_them(name: str) -> None:
         kubernetes_validate.validate(misspelt, version, strict=True)
 
 
+@pytest.mark.parametrize("name", ["gpufc.yaml", "fronts.yaml"])
+def test_the_configuration_is_one_that_a_front_takes(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "gpufc.toml"
+    for one in documents(name):
+        for text in one.get("data", {}).values() if one["kind"] == "ConfigMap" else ():
+            file.write_text(text)
+            assert settings.resolve(flags={}, environ={}, file=file).config.models
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_selectors_find_the_pods(name: str) -> None:
     labels = [workload["spec"]["template"]["metadata"]["labels"] for workload, _ in pods(name)]
