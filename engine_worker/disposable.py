@@ -204,6 +204,7 @@ def _answer_and_end(work: Callable[[], bytes], parent: int, sink: int) -> NoRetu
     with contextlib.suppress(BaseException):
         with contextlib.suppress(OSError, AttributeError):
             prctl.end_with_parent()
+        os.closerange(0, 2)  # the parent's pipes: a broken copy answers for no other work
         rest = memoryview(framing.frame(work())) if os.getppid() == parent else memoryview(b"")
         while rest:
             rest = rest[os.write(sink, rest) :]

@@ -38,7 +38,8 @@ A `RequestError` crosses the link as its `code`; `from_wire` makes the same clas
 `SwapRefused` on a terminal is exit code 5.
 """
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Self
 
 
 class GpufcError(Exception):
@@ -110,6 +111,14 @@ class RequestError(GpufcError):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+
+    def again(self) -> Self:
+        """An equal error, to be raised in place of one that is kept.
+
+        A raised error holds the frames that it passed through. Kept by what they hold, it would
+        keep a request and its body until the next full collection.
+        """
+        return copy.copy(self)
 
 
 class InvalidRequest(RequestError):

@@ -91,7 +91,7 @@ class Front:
         self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
         inheritance = taker.fleet_inheritance if taker else None
-        self.cluster = optional.cluster(config)
+        self.cluster = optional.cluster(config, self.runtime.logs)
         self.fleet = Fleet(
             config,
             self.runtime,
@@ -300,18 +300,26 @@ class Front:
         """Wait until a token could be produced, or until a stop is requested.
 
         Raises `UnusableModel` for one that cannot be loaded, `StartError` if its worker fails for
-        good otherwise.
+        good otherwise, `ConfigError` for a Ray cluster that may not be used.
         """
-        waited = asyncio.create_task(self.dispatcher.wait_until(self._is_settled))
+        waited = asyncio.create_task(self._settled())
         stopped = asyncio.create_task(self.operations.stopping.wait())
         try:
             await asyncio.wait({waited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if waited.done():
+                waited.result()
         finally:
             waited.cancel()
             stopped.cancel()
         condition = self.fleet.condition()
         if condition.status is ConditionStatus.FAILED:
             raise (UnusableModel if self._load_failed() else StartError)(condition.detail)
+
+    async def _settled(self) -> None:
+        """A token could be produced, or never will. Raises `ConfigError`."""
+        if self.cluster is not None:
+            await self.cluster.checked()
+        await self.dispatcher.wait_until(self._is_settled)
 
     def _is_settled(self) -> bool:
         settled = {ConditionStatus.OK, ConditionStatus.FAILED}

@@ -38,13 +38,18 @@ def network_client(config: Config, services: Services, http: FrontRunner) -> "Ne
     return NetworkClient(config, services, http)
 
 
-def cluster(config: Config) -> "Cluster | None":
+def cluster(config: Config, logs: Path) -> "Cluster | None":
     """The machines that may join; None without an address for them. Raises `ConfigError`."""
     if config.cluster.cluster_listen is None:
         return None
     from supervisor.remote.cluster import Cluster
 
-    return Cluster(config.cluster)
+    made = Cluster(config.cluster)
+    if config.cluster.cluster is not None:
+        from supervisor.remote.placing import Placing  # a front without Ray starts no placer
+
+        made.placing = Placing(config.cluster, made, logs / "placer.log")
+    return made
 
 
 def tracer(endpoint: str | None) -> "Tracer | None":

@@ -97,7 +97,7 @@ class RuntimeDir:
     def _is_lock_in_place(self, lock_fd: int) -> bool:
         try:
             named = os.stat(self.path / _LOCK, follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return os.path.samestat(named, os.fstat(lock_fd))
 
@@ -195,8 +195,9 @@ class RuntimeDir:
             return
         if self._is_lock_in_place(self._lock_fd):  # else the folder may be another front's now
             self._sweep()
-            self.admin_token.unlink(missing_ok=True)
-            self.session_secret.unlink(missing_ok=True)
+            for secret in (self.admin_token, self.session_secret):
+                with contextlib.suppress(OSError):
+                    secret.unlink()
         # the lock file stays: after an unlink, two fronts could lock two files of one name
         os.ftruncate(self._lock_fd, 0)
         os.close(self._lock_fd)
@@ -274,7 +275,7 @@ class RuntimeDir:
     def _sweep(self) -> None:
         """Remove the sockets. With the lock held, no live process listens on them."""
         for socket in (self.control_socket, *self.path.glob("w-*.sock")):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or the folder is read-only
                 socket.unlink()
 
 

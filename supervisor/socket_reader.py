@@ -6,6 +6,7 @@ none, and looks again after each send.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import zmq
@@ -52,10 +53,12 @@ class SocketReader:
             self._is_scheduled = True
             self._loop.call_soon(self._look)
 
-    def read_now(self) -> None:
-        """Take all messages that have arrived, even while paused."""
-        while not self._is_closed and self._take_one():
-            pass
+    def read_now(self, most: int | None = None) -> None:
+        """Take all messages that have arrived, even while paused. `most` is for a socket with
+        peers that go on sending: it might never be empty."""
+        for _ in itertools.count() if most is None else range(most):
+            if self._is_closed or not self._take_one():
+                return
 
     def pause(self) -> None:
         """Leave messages in the socket until `resume`: its peers feel the back-pressure."""

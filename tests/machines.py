@@ -149,7 +149,7 @@ def cluster(
     """A front with `replicas` workers (one for each machine by default), and hosts that have
     joined and whose workers are ready. `more` are lines of its configuration."""
     config = folder / "config.toml"
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     config.write_text(
         f'cluster_listen = "{address}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
@@ -173,7 +173,7 @@ def cluster(
             made.end_later_front()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that a front keeps over an upgrade. It is free now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -91,7 +91,7 @@ class Trial:
                 answer = child.call(task, _wall_s(constraint) + MARGIN_S)
                 tried = _decoder.decode(answer)
             except (TimeoutError, ChildDied, msgspec.MsgspecError) as err:
-                logger.warning("trial_process_died reason=%s", err or "it does not answer")
+                logger.warning("trial_process_died reason=%s", str(err) or "it does not answer")
                 self._replace()
                 raise InvalidGrammar(_TOO_MUCH) from None
         if tried.died:

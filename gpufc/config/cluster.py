@@ -61,3 +61,31 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
             extra=UPGRADE,
         ),
     ] = 1
+    cluster: Annotated[
+        Annotated[str, Meta(pattern=r"^ray://(auto|(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5})$")]
+        | None,
+        Meta(
+            description="ray://HOST:PORT, the head of a Ray cluster that runs worker hosts; this"
+            " machine is one of its nodes [default: none]",
+            extra=FLAG | UPGRADE,
+        ),
+    ] = None
+    cluster_hosts: Annotated[
+        int,
+        Meta(ge=1, le=1024, description="worker hosts that the cluster runs", extra=UPGRADE),
+    ] = 1
+    cluster_resources: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z_][\w:.-]*=\d+(\.\d+)?(,(?!$)|$))*$",
+            description="resources of each of these hosts by Ray's names, such as CPU=4,GPU=1",
+            extra=UPGRADE,
+        ),
+    ] = "GPU=1"
+    insecure_ray: Annotated[
+        bool,
+        Meta(
+            description="use a Ray cluster without a token or without durable storage",
+            extra=FLAG | UPGRADE,
+        ),
+    ] = False

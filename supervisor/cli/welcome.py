@@ -23,7 +23,7 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
     command = folder.command
     addresses = status["front"]["addresses"]
     lines = [_row("address", address) for address in addresses]
-    for worker in status["workers"]:
+    for worker in _one_of_each_model(status["workers"]):
         n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
         if note := template_note(worker):
@@ -35,6 +35,17 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
         lines.append(_row("access", "every request needs a key, `chat` the one in GPUFC_API_KEY"))
     lines += [_row("device", text) for text in _devices(status, command)]
     return [*lines, "", "Try:", *_try(addresses[0], status, command)] if addresses else lines
+
+
+def _one_of_each_model(workers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first ready worker of each model, else its first one: the others have the same values,
+    or none yet."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for worker in workers:
+        first = found.setdefault(worker["model"], worker)
+        if first.get("state") != "ready" and worker.get("state") == "ready":
+            found[worker["model"]] = worker
+    return list(found.values())
 
 
 def _others(status: Mapping[str, Any]) -> list[str]:

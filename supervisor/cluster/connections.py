@@ -63,6 +63,12 @@ class Connections:
         self._held.discard(fd)
         self._shut(fd)
 
+    def turn_away(self, fd: int) -> None:
+        """Close a connection that is not held. A late message of a lost host has its descriptor,
+        whose number may be another host's by now."""
+        if fd not in self._held:
+            self.cut(fd)
+
     def cut_overdue(self) -> None:
         """Close connections that have been pending for too long."""
         last = self._clock() - self._pending_s

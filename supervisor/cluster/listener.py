@@ -251,7 +251,7 @@ class HostListener:
         hello = _hello_in(frame.bytes) if whole and len(frame) <= MAX_HELLO_BYTES else None
         if hello is None:
             self.dropped["no_hello"] += 1
-            self._connections.cut(fd)
+            self._connections.turn_away(fd)
             return
         try:
             self._join(sender, fd, str(frame.get("User-Id")), hello)
@@ -296,7 +296,7 @@ class HostListener:
             self._socket.recv(_NOBLOCK)
 
     def _on_closed(self, fd: int) -> None:
-        self._reader.read_now()  # its last messages
+        self._reader.read_now(RECEIVE_LIMIT)  # its last messages; other hosts may never stop
         for channel in self.channels:
             if channel.fd == fd:
                 self.lose(channel, "the connection was closed")
@@ -308,7 +308,7 @@ class HostListener:
         self._looked_at = now
         for channel in self.channels:
             if late_s > self._limits.late_s:
-                channel.heard_at += late_s
+                channel.heard_at = min(now, channel.heard_at + late_s)
             silent_s = now - channel.heard_at
             if silent_s > self._limits.silence_s:
                 self.lose(channel, f"silent for {silent_s:.1f} s")

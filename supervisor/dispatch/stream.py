@@ -279,7 +279,7 @@ class ResponseStream:
             if events := self._take():
                 return events
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         return [] if self._at_end() else None
 
     async def complete(self) -> list[WholeAnswer]:
@@ -295,7 +295,7 @@ class ResponseStream:
     def answers(self) -> list[WholeAnswer]:
         """Each choice's whole answer, after the end. Raises the request's `RequestError`."""
         if self.error is not None:
-            raise self.error
+            raise self.error.again()
         return [
             whole_answer(log.texts, log.finish, partial(LogParser, log))
             for log in self.logs

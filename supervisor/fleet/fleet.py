@@ -7,6 +7,7 @@ or about requests: the listener gets a worker's handle by `worker_ready` and tal
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -97,7 +98,7 @@ class Fleet:
             timings=self._timings,
             watch=watch,
             rng=rng or random.Random(),  # noqa: S311 - it spreads restarts, it hides nothing
-            next_epoch=held.next_epoch if held else 1,
+            next_epoch=held.next_epoch if held else _first_epoch(is_alone=remote is None),
             restarts=held.restarts if held else {},
         )
         self._upkeep: asyncio.Task[None] | None = None
@@ -442,3 +443,9 @@ class Fleet:
     def _became_ready(self) -> None:
         if self._spares is not None:
             self._spares.refill_soon()
+
+
+def _first_epoch(*, is_alone: bool) -> int:
+    """Beyond the epochs of fronts that ran before, whose workers a host may bring: late messages of
+    a worker's old epoch must not pass for those of its new one."""
+    return 1 if is_alone else int(time.time())

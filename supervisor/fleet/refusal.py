@@ -6,10 +6,12 @@ BY_SYSTEM = frozenset(
     {
         *(errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS),
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOENT, errno.EBUSY),
+        *(errno.ENOTDIR, errno.EEXIST, errno.ESTALE),
     }
 )
 """No descriptor, process or memory is free, or the folder of sockets and logs is full, read-only,
-gone or taken. Such a refusal says nothing about the worker, and passes without its doing."""
+gone, taken or no folder. Such a refusal says nothing about the worker, and passes without its
+doing."""
 
 
 def is_by_system(error: OSError) -> bool:

@@ -79,7 +79,8 @@ class Spare:
         )
 
     def _ended(self, si_code: int, si_status: int) -> None:
-        self.log_link.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its end must be told, whatever became of the folder
+            self.log_link.unlink(missing_ok=True)
         self.on_exit(si_code, si_status)
 
 

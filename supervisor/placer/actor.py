@@ -43,7 +43,7 @@ class HostActor:
         )
         self._child = await asyncio.create_subprocess_exec(
             *(self._command or host),
-            env=os.environ | {"GPUFC_JOIN": self._join},
+            env=_own_environment() | {"GPUFC_JOIN": self._join},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -82,3 +82,8 @@ class HostActor:
             await asyncio.wait_for(child.wait(), LEAVE_S)
         except TimeoutError:
             child.kill()
+
+
+def _own_environment() -> dict[str, str]:
+    """This process's variables without Ray's: its token is one of them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

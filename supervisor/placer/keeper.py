@@ -126,7 +126,7 @@ class Keeper:
             return
         match fact:
             case JoinWanted():
-                self._send(Join(self._invite()))
+                self._answer()
             case Placed():
                 self.placed = fact
                 if fact.trouble:
@@ -135,6 +135,14 @@ class Keeper:
                 self.refusal = message
                 logger.error("ray_refused: %s", message)
         self.on_fact()
+
+    def _answer(self) -> None:
+        try:
+            text = self._invite()
+        except OSError as err:  # the placer tries again
+            logger.error("no_invitation: %s", err)
+            return
+        self._send(Join(text))
 
     def _send(self, message: messages.ToPlacer) -> None:
         child = self._child

@@ -51,6 +51,7 @@ class Placing:
         self._clock = clock
         self._told: Placed | None = None
         self._details: dict[int, str] = {}
+        self._say("")
 
     def look(self, n_hosts: int, resources: Mapping[str, float]) -> None:
         """One round: note what has ended, start and end what is to be."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpufc.config import ClusterConfig
 from gpufc.errors import NotFound, Overloaded, RequestError, StartError
@@ -20,6 +20,9 @@ from supervisor.looks import repeat
 from supervisor.remote.edge import RemoteEdge
 from supervisor.remote.hosts import Machine, MachineState
 from supervisor.remote.machines import Machines
+
+if TYPE_CHECKING:
+    from supervisor.remote.placing import Placing
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +55,11 @@ class Cluster:
         self.machines = Machines(config.workers_per_machine, config.remote_silence_s)
         self._listener: HostListener | None = None
         self._binding: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._fleet: Fleet | None = None
+        self.placing: Placing | None = None
+        """Has a cluster run hosts; None where people start them."""
 
     def edge(self) -> RemoteEdge:
         """The edge of a new line of workers on other machines."""
@@ -71,20 +77,34 @@ class Cluster:
         self._begin(fleet)
         self._binding = asyncio.create_task(self._listen_soon(), name="cluster listen")
 
+    async def checked(self) -> None:
+        """Wait until the cluster that is to run hosts may be used. Raises `ConfigError`."""
+        if self.placing is not None:
+            await self.placing.checked()
+
     def retire(self) -> None:
         """Leave the address to another front: the hosts go there, with their workers."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self.placing is not None:
+            self._leaving = asyncio.create_task(self.placing.leave(), name="placer leaves")
+        self._close()
 
     async def stop(self) -> None:
-        """After the workers have ended."""
+        """After the workers have ended. A cluster ends the hosts that it runs."""
+        self._close()
+        if self._leaving is not None:
+            await self._leaving
+        elif self.placing is not None:
+            await self.placing.stop()
         tasks = [*self._work, *filter(None, (self._binding,))]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.retire()
         self.machines.close()
+
+    def _close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _begin(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -115,6 +135,8 @@ class Cluster:
         )
         self._listener = HostListener(self._book, self.machines, endpoint(self._address), limits)
         logger.info("listening_for_hosts endpoint=%s", self._listener.endpoint)
+        if self.placing is not None:
+            self.placing.start()
 
     async def _listen_soon(self) -> None:
         loop = asyncio.get_running_loop()
@@ -128,6 +150,11 @@ class Cluster:
                     logger.error("no_hosts: %s", err)
                     return
             await asyncio.sleep(BIND_AGAIN_S)
+
+    @property
+    def front_key(self) -> str:
+        """The front's public key, its name for good."""
+        return self._book.front.public
 
     # operators
 

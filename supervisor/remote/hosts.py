@@ -84,6 +84,8 @@ class Hosts:
 
     def __init__(self, workers_per_machine: int) -> None:
         self.machines: dict[str, Machine] = {}
+        self.trouble = ""
+        """Why a cluster runs fewer hosts than it should, for people."""
         self._n_slots = workers_per_machine
         self._places: dict[Epoch, Place] = {}
 
@@ -180,7 +182,9 @@ class Hosts:
         """What a process waits for that no machine has room for, for people."""
         known = [f"{machine.name}: {why}" for machine, why in self._reasons(wish, now)]
         if not known:
-            return "waiting for a machine: none has joined"
+            return "waiting for a machine: " + (self.trouble or "none has joined")
+        if self.trouble:
+            known.insert(0, self.trouble)
         shown = "; ".join(known[:4]) + (f"; and {len(known) - 4} more" if len(known) > 4 else "")
         joined = [machine for machine in self.machines.values() if machine.is_joined]
         if joined and all(self._is_unfit(machine, wish, now) for machine in joined):

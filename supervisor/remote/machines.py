@@ -184,8 +184,8 @@ class Machines:
         """Go on with a process that a line waits for; None for one that no line wants."""
         name = channel.machine
         for epoch, seeker in self._seekers.items():
-            if seeker.spec.name != held.worker:
-                continue
+            if seeker.spec.name != held.worker or epoch == held.epoch:
+                continue  # in an equal epoch, its late messages would count as new ones
             wish = Wish(epoch, seeker.spec.model)
             for slot in self.hosts.free_slots(name):
                 devices = self.hosts.devices_of(name, slot)

@@ -1,6 +1,7 @@
-"""A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N FOLDER`.
+"""A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N [FOLDER]`.
 
-Prints its address, then obeys lines of stdin: `kill node`, `kill head`, `start head`. Each is
+Without FOLDER it has neither token nor durable storage. Prints its address, then obeys lines of
+stdin: `kill node`, `kill raylet`, `kill head`, `start head`. Each is
 answered with a line. The cluster ends with its stdin.
 """
 
@@ -18,12 +19,15 @@ SETTINGS = {
     "RAY_gcs_storage": "rocksdb",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     "RAY_process_group_cleanup_enabled": "1",
+    "RAY_worker_niceness": "0",
 }
+
+OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
 def main() -> None:
-    n_nodes, folder = int(sys.argv[1]), sys.argv[2]
-    os.environ.update(SETTINGS | {"RAY_gcs_storage_path": folder})
+    n_nodes, *folder = int(sys.argv[1]), *sys.argv[2:]
+    os.environ.update(SETTINGS | {"RAY_gcs_storage_path": folder[0]} if folder else OPEN)
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -37,6 +41,10 @@ def main() -> None:
             case ["kill", "node", node]:
                 (found,) = (one for one in cluster.worker_nodes if one.node_id == node)
                 cluster.remove_node(found, allow_graceful=False)
+            case ["kill", "raylet", pid]:  # and reap it: Ray takes a zombie for a living one
+                for node in cluster.worker_nodes:
+                    if node.all_processes["raylet"][0].process.pid == int(pid):
+                        node.kill_raylet(check_alive=False)
             case ["kill", "head"]:
                 cluster.head_node.kill_gcs_server(check_alive=False)
             case ["start", "head"]:

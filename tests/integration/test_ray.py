@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,14 @@ class Cluster:
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     (tmp_path / "gcs").mkdir()
+    async with ray_cluster(N_NODES, str(tmp_path / "gcs")) as made:
+        yield made
+
+
+@asynccontextmanager
+async def ray_cluster(n_nodes: int, *folder: str) -> AsyncIterator[Cluster]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.fakes.ray_cluster", str(N_NODES), str(tmp_path / "gcs")),
+        *(sys.executable, "-m", "tests.fakes.ray_cluster", str(n_nodes), *folder),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -145,6 +145,24 @@ async def test_a_stream_outlives_its_worker_and_the_runtime_folder(
         assert running.runtime.worker_log(row["name"]).exists()
 
 
+@pytest.mark.parametrize("standby", ["none", "warm"])
+async def test_a_file_in_the_runtime_folder_s_place_is_waited_out(
+    tmp_path: Path, standby: str
+) -> None:
+    with service(tmp_path / "run", environ=SLOW | {"GPUFC_STANDBY": standby}) as running:
+        url, folder = running.url, running.runtime.path
+        async with aiohttp.ClientSession() as session:
+            streamed = asyncio.create_task(stream(session, url, "blocked", max_tokens=N_TOKENS))
+            row = await until(session, url, lambda row: row["last_step_at"] is not None)
+            shutil.rmtree(folder)
+            folder.touch()
+            os.kill(row["pid"], signal.SIGKILL)
+            await until(session, url, lambda row: row["state"] == "backoff")
+            folder.unlink()
+            assert joined(await streamed) == fake_text("blocked", N_TOKENS)
+        wait_for(running.runtime.control_socket.exists, why="commands reach the front again")
+
+
 async def test_a_sick_engine_fails_convicts_no_request_and_comes_back_with_its_file(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from click import Command, Context, Group
 
+from gpufc import settings
+from gpufc.config import Spread
 from supervisor.cli import cli
+from supervisor.cli.preflight import check_spread
 from supervisor.http.routes import ROUTES
 
 yaml = pytest.importorskip("yaml")
@@ -22,6 +25,9 @@ WITH_OTHER_KINDS = "inference-gateway.yaml"
 
 POOL_SPEC = {"selector", "targetPorts", "endpointPickerRef"}
 PICKER_REF = {"group", "kind", "name", "port", "failureMode"}
+
+IMAGE = {"GPUFC_RUNTIME_DIR": "/var/lib/gpufc/run", "GPUFC_HOST": "0.0.0.0"}
+"""Variables of the image, which beat a file."""
 
 Json = dict[str, Any]
 
@@ -57,6 +63,15 @@ def test_the_schemas_of_kubernetes_accept_them(name: str) -> None:
     misspelt = documents("fronts.yaml")[-1] | {"sepc": {}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(misspelt, version, strict=True)
+
+
+@pytest.mark.parametrize("name", ["gpufc.yaml", "fronts.yaml"])
+def test_the_configuration_is_one_that_a_front_takes(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "gpufc.toml"
+    for one in documents(name):
+        for text in one.get("data", {}).values() if one["kind"] == "ConfigMap" else ():
+            file.write_text(text)
+            assert settings.resolve(flags={}, environ={}, file=file).config.models
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -111,6 +126,28 @@ def test_a_fronts_pod_has_time_to_drain() -> None:
     assert pod["terminationGracePeriodSeconds"] >= given["--timeout"] + shutdown_s
     period_s = front["readinessProbe"]["periodSeconds"]
     assert given["--lead"] > period_s * front["readinessProbe"]["failureThreshold"]
+
+
+@pytest.mark.parametrize(
+    ("name", "spread"), [("gpufc.yaml", Spread.FRONT), ("fronts.yaml", Spread.MACHINES)]
+)
+def test_a_front_takes_its_configuration(tmp_path: Path, name: str, spread: Spread) -> None:
+    file = tmp_path / "gpufc.toml"
+    file.write_text(of_kind(name, "ConfigMap")["data"]["gpufc.toml"])
+    ((_, pod),) = pods(name)
+    (front,) = pod["containers"]
+    environ = {one["name"]: one["value"] for one in front["env"] if "value" in one}
+    environ = {key: value for key, value in environ.items() if "$" not in value}
+    config = settings.resolve(flags={}, environ=IMAGE | environ, file=file).config
+    check_spread(config)
+    assert [model.spread for model in config.models.values()] == [spread]
+    assert front["securityContext"]["readOnlyRootFilesystem"]
+    writable = {one["mountPath"] for one in front["volumeMounts"] if not one.get("readOnly")}
+    assert str(Path(config.server.runtime_dir or "").parent) in writable
+    listens = [config.server.port]
+    if config.cluster.cluster_listen is not None:
+        listens.append(int(config.cluster.cluster_listen.rpartition(":")[2]))
+    assert [port["containerPort"] for port in front["ports"]] == listens
 
 
 @pytest.mark.parametrize("name", ["fronts.yaml", "hosts.yaml"])

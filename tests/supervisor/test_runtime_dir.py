@@ -159,6 +159,22 @@ def test_a_folder_that_vanished_is_made_anew_and_is_held_again(tmp_path: Path) -
     RuntimeDir.acquire(str(path)).cleanup()
 
 
+def test_a_file_in_the_folder_s_place_is_a_refusal_that_passes(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    runtime = RuntimeDir.acquire(str(path))
+    shutil.rmtree(path)
+    path.touch()
+    with pytest.raises(OSError, match="exists") as caught:
+        runtime.restore()
+    assert is_by_system(caught.value)
+    path.unlink()
+    runtime.restore()
+    assert runtime.logs.is_dir()
+    shutil.rmtree(path)
+    path.touch()
+    runtime.cleanup()
+
+
 def test_only_the_log_folder_is_made_anew_where_only_that_vanished(tmp_path: Path) -> None:
     runtime = RuntimeDir.acquire(str(tmp_path / "r"))
     before = (runtime.path / "front.lock").stat().st_ino

@@ -25,6 +25,10 @@ T = TypeVar("T")
 
 MAX_FORM_BYTES = 16_384
 
+COPIES = 2
+"""A large body is there twice at once: as it came and decoded, then decoded and in the message to
+a worker."""
+
 Body = bytearray | mmap
 
 UNTYPED = ("/api/",)
@@ -87,7 +91,7 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
     limits, bodies = services(request).config.limits, request.app[BODIES]
     _check_headers(request, limits)
     holding = request[HOLDING] = Holding(bodies.budget)
-    holding.at_least(request.content_length or 0)
+    holding.at_least(_memory_of(request.content_length or 0))
     body = _buffer(request.content_length or 0)
     try:
         await _read(request, limits, holding, body)
@@ -167,7 +171,7 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, bo
             while part := await request.content.readany():
                 if size + len(part) > limits.max_body_bytes:
                     raise _too_large(limits)
-                holding.at_least(size + len(part))
+                holding.at_least(_memory_of(size + len(part)))
                 if isinstance(body, bytearray):
                     body[size : size + len(part)] = part  # in chunks, it grows
                 else:
@@ -180,6 +184,11 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, bo
         raise RequestTimeout("The body did not arrive in time") from None
     except (web.RequestPayloadError, ConnectionError) as err:
         raise InvalidRequest("The body is broken off") from err
+
+
+def _memory_of(n_bytes: int) -> int:
+    """What a body of this length takes until it is answered, without its values."""
+    return n_bytes if n_bytes <= SMALL_BYTES else COPIES * n_bytes
 
 
 def _buffer(n_bytes: int) -> Body:

@@ -18,7 +18,7 @@ from gpufc.ids import new_request_id
 from supervisor.dispatch.request import ANONYMOUS, Principal, Scope
 from supervisor.http.edge import access_log
 from supervisor.http.edge.body import release
-from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID
+from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, STREAM
 from supervisor.http.edge.entry import CLIENT_ADDRESS
 from supervisor.http.edge.errors import (
     anthropic_error,
@@ -74,8 +74,10 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         access_log.answered(request, access_log.CLIENT_LEFT, began)
         raise
     except Exception as exc:  # the request boundary
-        error = from_exception(exc, request)
-        response = error_response(error, request[REQUEST_ID], shape_of(request))
+        # a name for the error would be a cycle with its traceback: it kept the body until collected
+        response = error_response(
+            from_exception(exc, request), request[REQUEST_ID], shape_of(request)
+        )
         if isinstance(exc, web.HTTPMethodNotAllowed) and response.status == exc.status:
             response.headers["Allow"] = ", ".join(sorted(exc.allowed_methods))
         if not request.content.is_eof():
@@ -84,6 +86,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     finally:
         release(request)
     access_log.answered(request, response.status, began)
+    request.pop(STREAM, None)  # an idle connection keeps its last request
     return response
 
 

@@ -188,7 +188,7 @@ class DurableReader:
         if not self.request.is_over:
             return None
         if self.request.stream.error is not None and not self.cursor.is_closed:
-            raise self.request.stream.error
+            raise self.request.stream.error.again()
         return []
 
     async def complete(self) -> list[WholeAnswer]:

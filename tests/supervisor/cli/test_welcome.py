@@ -33,3 +33,17 @@ def test_a_start_without_a_machine_says_what_it_waits_for() -> None:
     assert machine_awaited(status | {"hosts": [{"machine": "a"}]}) == front["condition"]["detail"]
     status["workers"] = [{"state": "placing"}, {"state": "loading"}]
     assert machine_awaited(status) == ""
+
+
+def test_a_model_of_several_workers_has_one_line_with_what_a_ready_one_gives(
+    tmp_path: object,
+) -> None:
+    workers = [
+        {"model": "m", "state": "placing", "n_ctx": 0},
+        {"model": "m", "state": "ready", "n_ctx": 512},
+        {"model": "m", "state": "loading", "n_ctx": 0},
+    ]
+    status = {"front": {"addresses": ["http://127.0.0.1:1"]}, "workers": workers}
+    lines = welcome(status, {"m": 512}, RuntimeDir.find(str(tmp_path)))
+    context = [line.split(maxsplit=1)[1] for line in lines if line.startswith("context")]
+    assert context == ["512 tokens for each request"]

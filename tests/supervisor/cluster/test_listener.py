@@ -169,6 +169,16 @@ async def test_a_closed_connection_is_a_lost_host_at_once(bench: Bench) -> None:
     assert bench.listener.channels == ()
 
 
+async def test_a_late_message_of_a_lost_host_cuts_no_other_host(bench: Bench) -> None:
+    """Its descriptor's number may be another host's by now."""
+    peer, _ = await bench.joined()
+    (channel,) = bench.listener.channels
+    bench.listener._connections.turn_away(channel.fd)
+    peer.say(Leaving("still here", 1.0))
+    await bench.hosts.until(lambda: bench.hosts.messages or bench.hosts.losses)
+    assert bench.hosts.losses == []
+
+
 async def test_a_silent_host_is_lost(bench: Bench) -> None:
     bench.reopen(Limits(silence_s=0.04, late_s=1e9))
     await bench.joined()
@@ -186,6 +196,24 @@ async def test_time_in_which_the_front_did_not_look_is_no_silence(bench: Bench) 
         await bench.until(lambda: peer.socket.poll(0))
         leases += isinstance(wire.decode_to_host(wire.split(peer.socket.recv())[1]), Lease)
     assert bench.hosts.losses == []
+
+
+async def test_a_host_that_was_heard_before_a_late_look_may_not_be_silent_longer(
+    bench: Bench,
+) -> None:
+    bench.reopen(Limits(silence_s=0.04, late_s=0.5))
+    await bench.joined()
+    looked = asyncio.Event()
+
+    def clock() -> float:
+        looked.set()
+        return 100.0
+
+    bench.listener.clock = clock
+    bench.hosts.channel.heard_at = 100.0  # its messages were read before the look
+    async with asyncio.timeout(60):
+        await looked.wait()
+    assert bench.hosts.channel.heard_at == 100.0
 
 
 @pytest.mark.parametrize("fault", ["stranger", "wrong front", "used", "forgotten"])

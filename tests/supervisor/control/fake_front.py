@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gpufc import settings
-from gpufc.errors import NotFound, RequestError
+from gpufc.errors import NotFound, Overloaded, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
 from supervisor.fleet.model_state import ModelPhase, ModelState
@@ -120,6 +120,8 @@ class FakeFront:
         self.drains.append(lead_s)
 
     def undrain(self) -> None:
+        if self.stops:
+            raise Overloaded("the front is stopping", retry_after_s=1.0)
         self.drains.clear()
 
     @property

@@ -1,6 +1,7 @@
 """Request bodies: their memory, the time for the rest, and the thread that decodes large ones."""
 
 import asyncio
+import gc
 import json
 import re
 import threading
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
+from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge import body, body_cost
 from supervisor.http.edge.body_budget import BodyBudget
 from supervisor.http.edge.body_cost import CONTAINER, ESCAPES, MEMBER, STRING, weigh
@@ -129,16 +131,16 @@ def budget_of(service: Service) -> BodyBudget:
 
 
 async def test_bodies_share_one_budget_and_large_ones_leave_room_for_small_ones() -> None:
-    async with running(LimitsConfig(max_bodies_bytes=MIB)) as service:
+    async with running(LimitsConfig(max_bodies_bytes=2 * MIB)) as service:
         service.fleet.start_worker()
         budget = budget_of(service)
         async with Held(service, 800 * KIB) as held:
-            await until(lambda: budget.held_bytes == 800 * KIB)
+            await until(lambda: budget.held_bytes == body.COPIES * 800 * KIB)
             answer = await service.complete(prompt="a" * 200 * KIB)
             assert (answer.status, answer.error["type"]) == (503, "overloaded_error")
             assert int(answer.headers["Retry-After"]) >= 1
             assert (await service.complete(prompt="a")).status == 200
-            assert budget.held_bytes == 800 * KIB
+            assert budget.held_bytes == body.COPIES * 800 * KIB
             assert b" 400 " in await held.answer(b"}")
         await until(lambda: budget.held_bytes == 0)
         assert (await service.complete(prompt="a" * 200 * KIB)).status != 503
@@ -154,8 +156,24 @@ async def test_a_body_that_is_too_large_for_the_budget_is_read_when_it_is_alone(
 async def test_a_body_that_leaves_gives_its_memory_back(service: Service) -> None:
     budget = budget_of(service)
     async with Held(service, 800 * KIB):
-        await until(lambda: budget.held_bytes == 800 * KIB)
+        await until(lambda: budget.held_bytes == body.COPIES * 800 * KIB)
     await until(lambda: budget.held_bytes == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refused_request_is_forgotten_without_a_collection(
+    service: Service, stream: bool
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            answer = await service.complete(prompt="x" * 5000, stream=stream)
+            assert answer.error["code"] == "context_length_exceeded"
+        # the connection's task holds the last one
+        await until(lambda: sum(isinstance(one, ResponseStream) for one in gc.get_objects()) <= 1)
+    finally:
+        gc.enable()
 
 
 async def test_a_body_ahead_of_its_rate_gets_no_more_time_when_it_stalls() -> None:
@@ -170,9 +188,9 @@ async def test_a_body_in_chunks_is_counted_as_it_arrives() -> None:
         for _ in range(20):
             yield b" " * 65_536
 
-    limits = LimitsConfig(max_bodies_bytes=2 * MIB)
+    limits = LimitsConfig(max_bodies_bytes=4 * MIB)
     async with running(limits) as service, Held(service, 1200 * KIB):
-        await until(lambda: budget_of(service).held_bytes == 1200 * KIB)
+        await until(lambda: budget_of(service).held_bytes == body.COPIES * 1200 * KIB)
         headers = {"Content-Type": "application/json"}
         answer = await service.post("/v1/completions", data=chunks(), headers=headers)
         assert answer.status == 503

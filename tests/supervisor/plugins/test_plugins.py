@@ -167,6 +167,15 @@ async def test_the_text_of_an_exception_is_logged_where_prompts_are(
     assert ("a secret detail" in line.splitlines()[-1]) is log_prompts
 
 
+async def test_an_exception_that_has_no_text_ends_no_plugin(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ServerConfig(log_prompts=True)
+    async with plugged(tmp_path, sample("faulty", fault="mute"), server=server) as front:
+        assert (await front.service.complete()).status == 500
+    assert any("Mute: (it has no text)" in found for found in caplog.messages)
+
+
 async def test_a_plugin_refuses_in_the_middle_of_an_answer(tmp_path: Path) -> None:
     async with plugged(tmp_path, sample("faulty", fault="refuse")) as front:
         answer = await front.service.complete()

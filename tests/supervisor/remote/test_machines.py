@@ -20,6 +20,7 @@ from supervisor.cluster.messages import (
     SpawnFailed,
     WorkerVitals,
 )
+from supervisor.cluster.wire import boot_digest
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.exit_reason import Reason
@@ -187,6 +188,16 @@ async def test_a_worker_that_its_host_brings_back_goes_on_without_a_load(bench: 
     await line.until(WorkerState.READY)
     assert again.spawns() == []
     assert line.runner.status().pid == 100
+
+
+async def test_a_worker_of_an_equal_epoch_is_not_adopted(bench: Bench) -> None:
+    """Another front gave it that number: late answers to that front would count as this one's."""
+    line = bench.line()
+    await line.until_it_waits()
+    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
+    host = bench.host("a", held=(held(line.spec.name, digest, epoch=1),))
+    assert host.adoptions == []  # type: ignore[attr-defined]
+    await bench.ready_on(line, host)
 
 
 async def test_a_worker_of_other_settings_is_not_adopted(bench: Bench) -> None:
