@@ -1,11 +1,11 @@
 """`POST /hosts/invite`, `/hosts/drain` and `/hosts/forget` on the control socket."""
 
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from supervisor.control.lines import Event, send_lines
 from supervisor.control.server import body_of, followed
@@ -14,7 +14,7 @@ from supervisor.fleet.port import OnReplacement
 
 
 class InviteBody(Struct, frozen=True, forbid_unknown_fields=True):
-    n_hosts: int = 1
+    n_hosts: Annotated[int, Meta(ge=1, le=4096)] = 1
 
 
 class DrainBody(Struct, frozen=True, forbid_unknown_fields=True):
