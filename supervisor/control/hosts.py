@@ -14,7 +14,7 @@ from supervisor.fleet.port import OnReplacement
 
 
 class InviteBody(Struct, frozen=True, forbid_unknown_fields=True):
-    n_hosts: Annotated[int, Meta(ge=1)] = 1
+    n_hosts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     lifetime_s: Annotated[float, Meta(gt=0)] | None = 3600.0
     """None: without an end."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpufc.config import ClusterConfig
-from gpufc.errors import NotFound, Overloaded, RequestError, StartError
+from gpufc.errors import ConfigError, NotFound, Overloaded, RequestError, StartError
 from gpufc.ids import WorkerName
 from supervisor.cluster.book import LIFETIME_S, HostBook
 from supervisor.cluster.join import JoinFile, endpoint
@@ -32,6 +32,10 @@ NOTE_S = 600.0
 BIND_FOR_S = 30.0
 """A front that takes over waits so long for the address: the one before closes its listener."""
 
+RETURN_S = 2.0
+"""After a take-over, hosts have so long to bring their workers before these are loaded elsewhere. A
+host dials again within half a second."""
+
 
 def default_folder() -> Path:
     """Where the front's key and its hosts' keys are without `cluster_dir`."""
@@ -51,7 +55,8 @@ class Cluster:
         self._config = config
         self._address = config.cluster_listen
         folder = default_folder() if config.cluster_dir is None else Path(config.cluster_dir)
-        self._book = HostBook(folder / "hosts.json")
+        self._book_path = folder / "hosts.json"
+        self._book = HostBook(self._book_path)
         self.machines = Machines(config.workers_per_machine, config.remote_silence_s)
         self._listener: HostListener | None = None
         self._binding: asyncio.Task[None] | None = None
@@ -143,9 +148,11 @@ class Cluster:
         until = loop.time() + BIND_FOR_S
         while True:
             try:
+                self._book = HostBook(self._book_path)  # the front before may have changed it
                 self._listen()
+                self.machines.await_return(RETURN_S)
                 return
-            except StartError as err:
+            except (StartError, ConfigError) as err:
                 if loop.time() > until:
                     logger.error("no_hosts: %s", err)
                     return

@@ -4,11 +4,13 @@ Implements `edge.Edge` and `placer.Placer` of the fleet. `machines.Machines` fin
 """
 
 import asyncio
+import signal
 from typing import Protocol
 
 from msgspec import Struct
 
 from gpufc.ids import Epoch, WorkerName
+from supervisor.cluster.messages import Signal
 from supervisor.cluster.port import HostChannel
 from supervisor.cluster.wire import boot_digest
 from supervisor.fleet.edge import ExitListener
@@ -99,7 +101,11 @@ class RemoteEdge:
 
     def unplace(self) -> None:
         self._told = None
-        self._machines.withdraw(self._epoch)
+        found, epoch = self._found, self._epoch
+        if found is not None and found.adopted is not None:  # no process of a line: end it
+            found.channel.unlisten(epoch)
+            found.channel.send(Signal(epoch, signal.SIGKILL, group=True))
+        self._machines.withdraw(epoch)
 
     # of `edge.Edge`
 

@@ -70,6 +70,7 @@ class Machines:
         self._silence_s = silence_s
         self._clock = clock
         self._seekers: dict[Epoch, Seeker] = {}
+        self._choose_from = 0.0
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -84,6 +85,12 @@ class Machines:
 
     def changed(self) -> None:
         """A machine may have room now that had none."""
+        self._look_soon()
+
+    def await_return(self, seconds: float) -> None:
+        """For so long a line gets only the worker that a host brings back to it. Otherwise an idle
+        machine that joins first would load what another machine still has."""
+        self._choose_from = self._clock() + seconds
         self._look_soon()
 
     # of the listener (`cluster.port.Hosts`)
@@ -107,7 +114,7 @@ class Machines:
                         running.process.seen(vitals)
             case HostDevices():
                 joined.devices = message.snapshot
-            case Leaving():
+            case Leaving() if not joined.is_leaving:
                 logger.info("host_leaving machine=%s: %s", channel.machine, message.reason)
                 joined.is_leaving = True
                 self.hosts.drain(channel.machine, is_drained=True)
@@ -217,6 +224,11 @@ class Machines:
     def _look(self) -> None:
         self._is_due = False
         now = self._clock()
+        if now < self._choose_from:
+            for seeker in self._seekers.values():
+                seeker.awaits("waiting for its machine to come back")
+            self._wake_at(self._choose_from)
+            return
         for epoch, seeker in list(self._seekers.items()):
             wish = Wish(epoch, seeker.spec.model)
             place = self.hosts.choose(wish, now)

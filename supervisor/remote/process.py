@@ -1,5 +1,7 @@
 """One worker process on another machine, as its host reports it."""
 
+import asyncio
+import logging
 import resource
 import time
 from collections.abc import Callable
@@ -14,6 +16,11 @@ from supervisor.cluster.port import HostChannel
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason, classify, device_memory
 from supervisor.fleet.watchdog import Vitals
+
+logger = logging.getLogger(__name__)
+
+UNENDED_S = 15.0
+"""A process that has not ended so long after SIGKILL is given up: its driver or its host hangs."""
 
 
 class RemoteProcess:
@@ -46,6 +53,7 @@ class RemoteProcess:
         self._is_adopted = pid is not None
         self._devices = devices
         self._seen: WorkerVitals | None = None
+        self._unended: asyncio.TimerHandle | None = None
 
     # of the port
 
@@ -58,6 +66,9 @@ class RemoteProcess:
         """Send a signal to it, or with `group` also to its children."""
         if self._is_running:
             self._channel.send(Signal(self._epoch, int(number), group))
+            if number is Signals.SIGKILL and self._unended is None:
+                loop = asyncio.get_running_loop()
+                self._unended = loop.call_later(UNENDED_S, self._is_unended)
 
     def vitals(self) -> Vitals | None:
         """Its last known state; None before the host has sent any."""
@@ -82,6 +93,7 @@ class RemoteProcess:
     def let_go(self) -> None:
         """Send nothing and report nothing any more: its host takes it to another front."""
         self._is_running = False
+        self._forget_timer()
 
     # reports of the host
 
@@ -108,6 +120,15 @@ class RemoteProcess:
         is_started = self.pid is not None
         self._end(reason if is_started else Reason.SPAWN_FAILED, detail)
 
+    def _is_unended(self) -> None:
+        """Go on elsewhere. Its room stays taken until its host reports the end, or is lost."""
+        logger.error("worker_not_ended machine=%s pid=%s", self.machine, self.pid)
+        self._end(Reason.NODE_LOST, f"{self.machine} does not end it")
+
+    def _forget_timer(self) -> None:
+        if self._unended is not None:
+            self._unended.cancel()
+
     def _end(self, reason: Reason, detail: str) -> None:
         self.ended(ExitReason(reason=reason, at=time.time(), detail=detail))
 
@@ -115,6 +136,7 @@ class RemoteProcess:
         """Report its end, once."""
         if self._is_running:
             self._is_running = False
+            self._forget_timer()
             self._on_exit(reason)
 
 

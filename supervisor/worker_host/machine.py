@@ -51,4 +51,4 @@ class Machine:
         """After all links have been closed."""
         for log in self._logs.values():
             log.close()
-        self.context.term()
+        self.context.destroy(linger=0)  # a process that cannot be ended has its link still

@@ -70,8 +70,9 @@ async def _run(
     dialling = asyncio.create_task(dialer.run())
     try:
         asked = asyncio.create_task(host.until(lambda: host.ending is not None))
-        await asyncio.wait((asked, dialling), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((asked, dialling, *beside), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
+        host.leave("a part of it has failed")  # without the watch no lease would end
         host.kill_all()
         await asyncio.wait((dialling,), timeout=KILL_S)
     finally:

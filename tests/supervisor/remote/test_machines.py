@@ -30,6 +30,7 @@ from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.states import WorkerState
 from supervisor.fleet.worker import Hooks, WorkerSpec
+from supervisor.remote import process
 from supervisor.remote.hosts import SHUN_S
 from supervisor.remote.machines import Machines
 from tests.fakes.child_worker import ready
@@ -190,6 +191,36 @@ async def test_a_worker_that_its_host_brings_back_goes_on_without_a_load(bench: 
     assert line.runner.status().pid == 100
 
 
+async def test_a_worker_that_is_brought_back_to_a_line_that_stops_is_ended(bench: Bench) -> None:
+    line = bench.line()
+    await line.until_it_waits()
+    line.runner.post(ev.StopRequested())
+    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
+    host = bench.host("a", held=(held(line.spec.name, digest),))
+    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
+    await line.until(WorkerState.STOPPED)
+    assert [(one.epoch, one.number) for one in host.signals()] == [(1, signal.SIGKILL)]
+    assert host.listeners == {}
+    assert bench.machines.hosts.free_slots("a") == [0]
+
+
+async def test_an_idle_machine_does_not_load_what_another_brings_back(bench: Bench) -> None:
+    line = bench.line()
+    bench.machines.await_return(2.0)
+    await line.until_it_waits()
+    idle = bench.host("idle")
+    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
+    host = bench.host("a", held=(held(line.spec.name, digest),))
+    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
+    assert idle.spawns() == []
+    other = bench.line("m-1")  # its machine does not come back
+    await other.until_it_waits()
+    assert other.runner.awaited == "waiting for its machine to come back"
+    bench.now += 2.0
+    bench.machines.changed()
+    await bench.ready_on(other, idle)
+
+
 async def test_a_worker_of_an_equal_epoch_is_not_adopted(bench: Bench) -> None:
     """Another front gave it that number: late answers to that front would count as this one's."""
     line = bench.line()
@@ -266,6 +297,23 @@ async def test_a_stop_is_a_message_then_a_signal_by_the_host(bench: Bench) -> No
     assert bench.machines.hosts.free_slots("a") == [0]
 
 
+async def test_a_process_that_its_host_does_not_end_is_replaced_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose driver hangs: a kill does not reach it. Its room stays taken."""
+    monkeypatch.setattr(process, "UNENDED_S", 0.01)
+    line, first = bench.line(), bench.host("a")
+    epoch = await bench.ready_on(line, first)
+    second = bench.host("b")
+    line.runner.post(ev.RestartRequested(now=True))
+    await line.until(WorkerState.STOPPING)
+    await line.until(WorkerState.STARTING)
+    assert len(second.spawns()) == 1
+    assert bench.machines.hosts.free_slots("a") == []
+    first.end(epoch, os.CLD_KILLED, signal.SIGKILL)
+    assert bench.machines.hosts.free_slots("a") == [0]
+
+
 async def test_a_stop_while_it_waits_gives_the_room_back(bench: Bench) -> None:
     line = bench.line()
     await line.until_it_waits()
@@ -282,6 +330,7 @@ async def test_a_host_that_leaves_is_told_when_its_last_worker_has_ended(bench: 
     line, host = bench.line(), bench.host("a")
     epoch = await bench.ready_on(line, host)
     bench.machines.message(host, Leaving("SIGTERM", 30.0))
+    bench.machines.message(host, Leaving("again", 30.0))
     assert asked == ["a"]
     assert not any(isinstance(message, Leave) for message in host.sent)
     line.runner.post(ev.StopRequested(now=True))
