@@ -1,7 +1,7 @@
 """Child processes that may be killed at any moment: pipes, limits, deadlines.
 
 The parent's side is `Child`; the child's side is `confine`, `allow_cpu`, `read_message` and
-`answer`.
+`answer`. A child that must outlive its work does it in a copy of itself: `forked`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from gpufc import framing, prctl
 from gpufc.errors import LinkError
@@ -177,6 +177,57 @@ def allow_cpu(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     until = int(used.ru_utime + used.ru_stime) + 1 + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+
+
+def forked(work: Callable[[], bytes], timeout_s: float) -> bytes:
+    """The result of `work`, in a copy of this process that may die of it. For a process with one
+    thread: a copy has the calling thread only.
+
+    Raises `TimeoutError` or `ChildDied`; the copy has ended in any case.
+    """
+    deadline, own = time.monotonic() + timeout_s, os.getpid()
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _answer_and_end(work, own, sink)
+    os.close(sink)
+    try:
+        return _read_to_end(source, deadline)
+    finally:
+        os.close(source)
+        os.kill(pid, signal.SIGKILL)  # before it is reaped, the number is its own
+        os.waitpid(pid, 0)
+
+
+def _answer_and_end(work: Callable[[], bytes], parent: int, sink: int) -> NoReturn:
+    """The copy's whole life. It must not return into its parent's code."""
+    with contextlib.suppress(BaseException):
+        with contextlib.suppress(OSError, AttributeError):
+            prctl.end_with_parent()
+        os.closerange(0, 2)  # the parent's pipes: a broken copy answers for no other work
+        rest = memoryview(framing.frame(work())) if os.getppid() == parent else memoryview(b"")
+        while rest:
+            rest = rest[os.write(sink, rest) :]
+    os._exit(0)
+
+
+def _read_to_end(source: int, deadline: float) -> bytes:
+    """The one message in a pipe."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+
+    def read(length: int) -> bytes:
+        if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        return os.read(source, min(length, 1 << 20))
+
+    try:
+        answer = framing.read_frame(read, MAX_FRAME_BYTES)
+    except LinkError as err:
+        raise ChildDied(f"it sent {err}") from err
+    if answer is None:
+        raise ChildDied("it ended")
+    return answer
 
 
 def read_message(source: BinaryIO) -> bytes | None:

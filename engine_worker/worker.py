@@ -314,6 +314,7 @@ class Worker:
         return Heartbeat(
             self._epoch,
             self._loading if self._engine is None else self._engine.progress,
+            time.monotonic(),
             PrepareStatus() if self._prompts is None else self._prompts.status(),
         )
 

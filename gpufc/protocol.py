@@ -33,7 +33,7 @@ from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.packed import ID_BYTES, unpacked
 from gpufc.sampling import SamplingParams
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """The largest message that either side accepts. A body of 8 MiB, tokenized, stays below it."""
@@ -461,8 +461,9 @@ class EngineFailed(Message, frozen=True):
 class EngineStatus(Struct, frozen=True, array_like=True):
     """The engine thread's own record of its work, replaced as a whole before each step.
 
-    `step_started` is the monotonic clock in seconds, which all processes of a machine share.
-    `n_threads` of the CPU computed the last pass.
+    `step_started` is the monotonic clock of the worker's machine in seconds. Two of them have a
+    duration between them; a front gets a step's age from `Heartbeat.age_s`. `n_threads` of the CPU
+    computed the last pass.
     """
 
     phase: EnginePhase = EnginePhase.LOADING
@@ -491,10 +492,18 @@ class PrepareStatus(Struct, frozen=True, array_like=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Sent every `HEARTBEAT_S` by the IO thread, with the latest record of the other threads."""
+    """Sent every `HEARTBEAT_S` by the IO thread, with the latest record of the other threads.
+
+    `clock` is the monotonic clock of the worker's machine when the heartbeat was made. A front on
+    another machine has another clock, so it asks for ages only."""
 
     engine: EngineStatus
+    clock: float
     prepare: PrepareStatus = PrepareStatus()
+
+    def age_s(self, since: float) -> float:
+        """The time from a moment on the worker's clock until this heartbeat was made."""
+        return max(0.0, self.clock - since)
 
 
 FromWorker = (

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct, structs
 
 Temperature = Annotated[float, Meta(ge=0.0, le=100.0)]
@@ -24,6 +25,8 @@ Window = Annotated[int, Meta(ge=-1, le=1_000_000)]
 Mirostat = Annotated[int, Meta(ge=0, le=2)]
 Breaker = Annotated[str, Meta(max_length=256)]
 Breakers = Annotated[list[Breaker], Meta(max_length=32)]
+BreakersText = Annotated[str, Meta(max_length=8192)]
+"""The same list as JSON text, with or without its brackets, as web interfaces have it."""
 
 MAX_SAMPLERS = 32
 """Entries of `samplers`."""
@@ -61,14 +64,22 @@ _FURTHER_NAMES: dict[str, SamplerName | None] = {
 }
 
 
+class WrongValue(ValueError):
+    """A value of `field` that its type alone does not refuse."""
+
+    def __init__(self, field: str, says: str) -> None:
+        super().__init__(says)
+        self.field = field
+
+
 def samplers_of(given: list[str] | str) -> tuple[SamplerName, ...]:
     """An order of samplers from a list of names, or from a text with a letter for each.
 
     Names are read as llama.cpp reads them: in any case, with `_`, `-` or nothing between words.
-    Raises `ValueError` for an unknown one.
+    Raises `WrongValue` for an unknown one.
     """
     if len(given) > MAX_SAMPLERS:
-        raise ValueError(f"at most {MAX_SAMPLERS} samplers")
+        raise WrongValue("samplers", f"at most {MAX_SAMPLERS} samplers")
     known = _LETTERS if isinstance(given, str) else _NAMES
     words = list(given) if isinstance(given, str) else [name.lower() for name in given]
     if "typ_p" in words:  # clients list its old name as well
@@ -76,8 +87,22 @@ def samplers_of(given: list[str] | str) -> tuple[SamplerName, ...]:
     for word in words:
         if word not in known:
             wanted = "".join(_LETTERS) if isinstance(given, str) else ", ".join(SAMPLERS)
-            raise ValueError(f"{word[:64]!r} is no sampler; they are {wanted}")
+            raise WrongValue("samplers", f"{word[:64]!r} is no sampler; they are {wanted}")
     return tuple(sampler for word in words if (sampler := known[word]) is not None)
+
+
+def breakers_of(given: list[str] | str) -> tuple[str, ...]:
+    """DRY's breakers from a list, or from the same list as JSON text. Raises `WrongValue`."""
+    if not isinstance(given, str):
+        return tuple(given)
+    text = given.strip()
+    try:
+        written = text if text.startswith("[") else f"[{text}]"
+        return tuple(msgspec.json.decode(written, type=Breakers))
+    except msgspec.MsgspecError:
+        raise WrongValue(
+            "dry_sequence_breakers", "a list of at most 32 texts, which may be JSON text"
+        ) from None
 
 
 def _spellings() -> dict[str, SamplerName | None]:
@@ -116,7 +141,7 @@ class SamplingFields(Struct, kw_only=True):
     dry_base: Factor | None = None
     dry_allowed_length: Count | None = None
     dry_penalty_last_n: Window | None = None
-    dry_sequence_breakers: Breakers | None = None
+    dry_sequence_breakers: Breakers | BreakersText | None = None
     mirostat: Mirostat | None = None
     mirostat_tau: Factor | None = None
     mirostat_eta: Factor | None = None
@@ -130,6 +155,8 @@ class SamplingDefaults(
     def __post_init__(self) -> None:
         if self.samplers is not None:
             samplers_of(self.samplers)
+        if self.dry_sequence_breakers is not None:
+            breakers_of(self.dry_sequence_breakers)
 
 
 class SamplingParams(Struct, frozen=True, array_like=True):
@@ -175,7 +202,7 @@ class SamplingParams(Struct, frozen=True, array_like=True):
     def of(cls, seed: int, given: Iterable[SamplingFields], **others: Any) -> "SamplingParams":
         """The parameters that are `given`: by the first one that has a value, else the default.
 
-        Raises `ValueError` for `samplers` that are unknown.
+        Raises `WrongValue`.
         """
         found: dict[str, Any] = {}
         for fields in given:
@@ -197,6 +224,6 @@ _READ: dict[str, Any] = {
     "top_k": lambda k: max(0, k),  # llama-server: any value below 1 is off
     "top_n_sigma": lambda n: max(0.0, n),
     "samplers": samplers_of,
-    "dry_sequence_breakers": tuple,
+    "dry_sequence_breakers": breakers_of,
 }
 """How a given value is read where it is not the parameter itself."""

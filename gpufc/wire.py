@@ -16,6 +16,7 @@ _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(From
 _boot: msgspec.msgpack.Decoder[Boot] = msgspec.msgpack.Decoder(Boot)
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 
 MAX_BOOT_BYTES = 64 * 1024
 """A pipe's default capacity: writing the boot message never waits for its reader."""
@@ -29,17 +30,17 @@ def encode(message: Message) -> bytes:
     return data
 
 
-def decode_to_worker(data: bytes) -> ToWorker:
+def decode_to_worker(data: Buffer) -> ToWorker:
     """A message of the front. Raises `LinkError`."""
     return _decode(_to_worker, data)
 
 
-def decode_from_worker(data: bytes) -> FromWorker:
+def decode_from_worker(data: Buffer) -> FromWorker:
     """A message of a worker. Raises `LinkError`."""
     return _decode(_from_worker, data)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: Buffer) -> T:
     if len(data) > MAX_MESSAGE_BYTES:
         raise LinkError(f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
     try:

@@ -91,7 +91,14 @@ class Front:
         self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
         inheritance = taker.fleet_inheritance if taker else None
-        self.fleet = Fleet(config, self.runtime, inheritance=inheritance, spare=spare)
+        self.cluster = optional.cluster(config, self.runtime.logs)
+        self.fleet = Fleet(
+            config,
+            self.runtime,
+            inheritance=inheritance,
+            spare=spare,
+            remote=self.cluster.edge if self.cluster is not None else None,
+        )
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
@@ -145,6 +152,7 @@ class Front:
             runtime_dir=self.runtime.path,
             keys=self._keys,
             hooks=self._plugins,
+            hosts=self.cluster.rows if self.cluster is not None else None,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -172,9 +180,13 @@ class Front:
                 await self._listen()
                 await self.fleet.start()
                 self._start_roster()
+                if self.cluster is not None:
+                    self.cluster.start(self.fleet)
             else:
                 await self._taker.take_over(self)
                 self._start_roster()
+                if self.cluster is not None:
+                    self.cluster.take_over(self.fleet)
                 await self._listen()
             self.join_network()
         except BaseException:
@@ -235,6 +247,8 @@ class Front:
         await self.roster.stop()
         await self.learnt.close()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
+        if self.cluster is not None:
+            await self.cluster.stop()
         if self._plugins is not None:
             await self._plugins.stop()
         for work in self._upkeep:
@@ -286,18 +300,26 @@ class Front:
         """Wait until a token could be produced, or until a stop is requested.
 
         Raises `UnusableModel` for one that cannot be loaded, `StartError` if its worker fails for
-        good otherwise.
+        good otherwise, `ConfigError` for a Ray cluster that may not be used.
         """
-        waited = asyncio.create_task(self.dispatcher.wait_until(self._is_settled))
+        waited = asyncio.create_task(self._settled())
         stopped = asyncio.create_task(self.operations.stopping.wait())
         try:
             await asyncio.wait({waited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if waited.done():
+                waited.result()
         finally:
             waited.cancel()
             stopped.cancel()
         condition = self.fleet.condition()
         if condition.status is ConditionStatus.FAILED:
             raise (UnusableModel if self._load_failed() else StartError)(condition.detail)
+
+    async def _settled(self) -> None:
+        """A token could be produced, or never will. Raises `ConfigError`."""
+        if self.cluster is not None:
+            await self.cluster.checked()
+        await self.dispatcher.wait_until(self._is_settled)
 
     def _is_settled(self) -> bool:
         settled = {ConditionStatus.OK, ConditionStatus.FAILED}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gpufc.changes import Change
-from gpufc.errors import NotFound
+from gpufc.errors import NotFound, Overloaded
 from gpufc.ids import WorkerName
 from supervisor.fleet.operation import Operation, Work
 from supervisor.fleet.port import ModelChange, OnReplacement
@@ -76,10 +76,11 @@ class Operations:
         self._drains_at = loop.call_later(lead_s, self._front.dispatcher.drain)
 
     def undrain(self) -> None:
-        """Take requests again, unless a stop has been requested."""
+        """Take requests again. Raises `Overloaded` if a stop has been requested."""
+        if self.stopping.is_set():
+            raise Overloaded("the front is stopping", retry_after_s=1.0)
         self._hold_drain()
-        if not self.stopping.is_set():
-            self._front.dispatcher.stay()
+        self._front.dispatcher.stay()
 
     def _hold_drain(self) -> None:
         if self._drains_at is not None:
@@ -164,6 +165,10 @@ class Operations:
         """Begin to unload a model: it goes when it is idle. Raises `ModelNotFound`."""
         served, roster = self._front.fleet.resolve(model), self._front.roster
         return self._begin(f"unload of {served}", lambda tell: roster.unload(served, tell))
+
+    def begin(self, name: str, work: Work) -> Operation:
+        """Begin any other work that goes on without its caller."""
+        return self._begin(name, work)
 
     def _begin(self, name: str, work: Work) -> Operation:
         operation = Operation(name, work)

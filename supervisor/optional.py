@@ -18,6 +18,7 @@ from supervisor.roster.roster import Roster
 if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
     from supervisor.plugins.plugins import Plugins
+    from supervisor.remote.cluster import Cluster
     from supervisor.tracing.export import Tracer
 
 
@@ -35,6 +36,20 @@ def network_client(config: Config, services: Services, http: FrontRunner) -> "Ne
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
+
+
+def cluster(config: Config, logs: Path) -> "Cluster | None":
+    """The machines that may join; None without an address for them. Raises `ConfigError`."""
+    if config.cluster.cluster_listen is None:
+        return None
+    from supervisor.remote.cluster import Cluster
+
+    made = Cluster(config.cluster)
+    if config.cluster.cluster is not None:
+        from supervisor.remote.placing import Placing  # a front without Ray starts no placer
+
+        made.placing = Placing(config.cluster, made, logs / "placer.log")
+    return made
 
 
 def tracer(endpoint: str | None) -> "Tracer | None":

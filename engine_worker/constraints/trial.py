@@ -1,12 +1,15 @@
 """Compiles a constraint in a process that may be killed.
 
     engine worker        python -m engine_worker.constraints.trial PARENT_PID
-    Trial ── Task ──▶    grammar_of, compile with a vocabulary of bytes, first mask
+    Trial ── Task ──▶      └─ fork: grammar_of, compile with a vocabulary of bytes, first mask
           ◀─ Tried ──
 
-A grammar that never ends, fills the memory or overflows the stack dies alone.
+A grammar that never ends, fills the memory or overflows the stack dies alone, in a copy of the
+child. The child has everything loaded and stays, so that the next constraint need not wait for the
+start of another one.
 """
 
+import gc
 import logging
 import sys
 import threading
@@ -34,11 +37,17 @@ FORMAT_CPU_S = 2
 FORMAT_WALL_S = 2.2
 """A client waits no longer than 2.5 s for a refusal."""
 WAIT_S = 0.5
-"""Beyond its CPU time, for a child that runs."""
+"""Beyond its CPU time, for a constraint that is compiled."""
+MARGIN_S = 0.5
+"""Beyond that, for a child that has to end its copy."""
 START_TIMEOUT_S = 15.0
 """Starting Python on a busy machine is not the grammar's fault."""
 
+_TOO_LONG = "it takes too long to compile"
+_TOO_MUCH = "it takes too much time or memory to compile"
 _MODULE = "engine_worker.constraints.trial"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+"""Libraries that the child loads start no threads of their own, which no copy would have."""
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -50,18 +59,19 @@ class Task(Struct, frozen=True, array_like=True):
 
 
 class Tried(Struct, frozen=True, array_like=True):
-    """The grammar, or why there is none."""
+    """The grammar, or why there is none. `died`: how the copy that tried it ended."""
 
     grammar: str = ""
     refusal: str = ""
+    died: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(Tried)
 
 
 class Trial:
-    """Has one child, which it starts again when it had to be killed. Any thread that lives as long
-    as the process may call it; calls follow one another."""
+    """Has one child, which it starts again should it die. Any thread that lives as long as the
+    process may call it; calls follow one another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,15 +88,14 @@ class Trial:
             child = self._ready()
             try:
                 task = _encoder.encode(Task(constraint, control))
-                answer = child.call(task, _wall_s(constraint))
+                answer = child.call(task, _wall_s(constraint) + MARGIN_S)
                 tried = _decoder.decode(answer)
-            except TimeoutError:
+            except (TimeoutError, ChildDied, msgspec.MsgspecError) as err:
+                logger.warning("trial_process_died reason=%s", str(err) or "it does not answer")
                 self._replace()
-                raise InvalidGrammar("it takes too long to compile") from None
-            except (ChildDied, msgspec.MsgspecError) as err:
-                logger.warning("trial_process_died reason=%s", err)
-                self._replace()
-                raise InvalidGrammar("it takes too much time or memory to compile") from None
+                raise InvalidGrammar(_TOO_MUCH) from None
+        if tried.died:
+            logger.warning("trial_died reason=%s", tried.died)
         if tried.refusal:
             raise InvalidGrammar(tried.refusal)
         return tried.grammar
@@ -121,7 +130,7 @@ class Trial:
     def _spawn(self) -> Child:
         """Start a child. Raises `ChildDied`."""
         self._drop()
-        self._child = Child(_MODULE)
+        self._child = Child(_MODULE, environ=_ONE_THREAD)
         self._has_greeted = False
         return self._child
 
@@ -160,11 +169,25 @@ def serve(parent: int) -> None:
     if disposable.read_message(source) is None:
         return
     disposable.answer(sink, b"")
+    gc.freeze()  # pages of a copy stay shared
     decoder = msgspec.msgpack.Decoder(Task)
     while (frame := disposable.read_message(source)) is not None:
-        task = decoder.decode(frame)
+        disposable.answer(sink, _in_copy(decoder.decode(frame), tokenizer))
+
+
+def _in_copy(task: Task, tokenizer: "Tokenizer") -> bytes:
+    """What a copy of the child finds, encoded."""
+
+    def work() -> bytes:
         disposable.allow_cpu(_cpu_s(task.constraint))
-        disposable.answer(sink, _encoder.encode(_tried(task, tokenizer)))
+        return _encoder.encode(_tried(task, tokenizer))
+
+    try:
+        return disposable.forked(work, _wall_s(task.constraint))
+    except TimeoutError:
+        return _encoder.encode(Tried(refusal=_TOO_LONG))
+    except ChildDied as err:
+        return _encoder.encode(Tried(refusal=_TOO_MUCH, died=str(err)))
 
 
 def _tried(task: Task, tokenizer: "Tokenizer") -> Tried:

@@ -4,17 +4,11 @@ Every running stream waits for the embedder's pass. A pass takes at most `SHARE`
 decode step, so that tokens keep coming. Without generation a pass is as large as it pays.
 """
 
+from engine_worker.embedding.pass_sizes import ON_DEVICE, SIZES, PassSizes
 from engine_worker.scheduling.step_costs import StepCosts
 
 SHARE = 1.5
 """A pass to a plain decode step. Together they stay below three steps, with room for noise."""
-
-PACKED_TOKENS = 128
-"""Short inputs share a pass up to this many tokens. Each token's attention is computed with all
-tokens of the pass, so that larger passes are slower on a processor. Measured: `NOTES.md`."""
-
-PACKED_ON_DEVICE_TOKENS = 512
-"""The same on a device, where a pass has a price of its own."""
 
 LEAST = 1
 """Tokens that a pass may have in any case."""
@@ -27,7 +21,10 @@ class EmbeddingBudget:
     """Learns what passes cost, and compares it with what `costs` knows of steps."""
 
     def __init__(self, costs: StepCosts, *, on_device: bool = False) -> None:
-        self._most = PACKED_ON_DEVICE_TOKENS if on_device else PACKED_TOKENS
+        sizes = ON_DEVICE if on_device else SIZES
+        self._most = sizes[0]
+        self._sizes = PassSizes(sizes)
+        self._chosen: int | None = None
         self._costs = costs
         self._own = StepCosts()
         self._n_passes = 0
@@ -36,8 +33,10 @@ class EmbeddingBudget:
     def allowance(self, n_decoding: int, n_prefill: int) -> int:
         """Tokens for the pass after a step that decoded so many sequences and computed so many
         prompt tokens; 0: no pass now."""
+        self._chosen = None
         if not (n_decoding or n_prefill):
-            return self._most
+            self._chosen = self._sizes.best()
+            return self._chosen
         if not n_prefill:
             return self._share(n_decoding)
         self._n_skipped = (self._n_skipped + 1) % (MAX_SKIPPED + 1)
@@ -47,6 +46,8 @@ class EmbeddingBudget:
         """A pass of `n_tokens` ≥ 1 took `seconds`."""
         self._n_passes += 1
         self._own.computed(n_tokens, seconds)
+        if self._chosen is not None:
+            self._sizes.computed(self._chosen, n_tokens, seconds)
 
     def _share(self, n_decoding: int) -> int:
         step_s = self._costs.seconds(n_decoding, n_decoding)

@@ -6,7 +6,7 @@ sections, so the TOML file needs tables for models only. A class gets the sectio
 never the whole `Config`. Only the fleet and the checks before a start read a model's section.
 
 Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
-the checks are made from it. `gpufc/settings.py` finds the values. A `secret` value is never shown.
+the checks are made from it. `gpufc/settings/` finds the values. A `secret` value is never shown.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
 from gpufc.config.admission import AdmissionConfig, Routing
+from gpufc.config.cluster import ClusterConfig
 from gpufc.config.downloads import DownloadsConfig, default_folder
 from gpufc.config.fabric import FabricConfig, NetworkShare
 from gpufc.config.fleet import FleetConfig, Standby
@@ -30,6 +31,7 @@ from gpufc.config.model import (
     Replay,
     Speculation,
     SplitMode,
+    Spread,
 )
 from gpufc.config.plugins import OnError, PluginConfig, PluginsConfig
 from gpufc.config.server import LogLevel, ServerConfig
@@ -39,6 +41,7 @@ __all__ = [
     "AccessConfig",
     "AdmissionConfig",
     "BackendKind",
+    "ClusterConfig",
     "Config",
     "Confinement",
     "DownloadsConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "ServerConfig",
     "Speculation",
     "SplitMode",
+    "Spread",
     "Standby",
 ]
 
@@ -86,6 +90,7 @@ class Config(Struct, frozen=True, kw_only=True):
     fabric: FabricConfig = FabricConfig()
     plugins: PluginsConfig = PluginsConfig()
     downloads: DownloadsConfig = DownloadsConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     def is_preloaded(self, name: str) -> bool:
         """Whether a model of `models` is loaded at the start: as configured, else the only one."""

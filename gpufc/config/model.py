@@ -75,6 +75,13 @@ class Speculation(StrEnum):
     DRAFT = "draft"
 
 
+class Spread(StrEnum):
+    """Where a model's workers run: on the front's machine, or over the machines that joined it."""
+
+    FRONT = "front"
+    MACHINES = "machines"
+
+
 class ModelConfig(Struct, frozen=True, kw_only=True):
     """A model and the way in which a worker holds it."""
 
@@ -124,7 +131,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     devices: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them"
+            description="GPUs to use by ggml's names, such as `CUDA0,CUDA1`; `doctor` shows them."
+            " `CUDA0;CUDA1` gives the first replica CUDA0, the second one CUDA1, and so on"
             " [default: all]",
             extra=SWAP,
         ),
@@ -282,6 +290,21 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     replicas: Annotated[
         int, Meta(ge=1, le=64, description="workers of this model, which share its requests")
     ] = 1
+    spread: Annotated[
+        Spread,
+        Meta(
+            description="where this model's workers run: on the front's machine (front), or over"
+            " the machines that joined it (machines)"
+        ),
+    ] = Spread.FRONT
+    local_replicas: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="workers that run on the front's machine although the others are spread",
+        ),
+    ] = 0
     preload: Annotated[
         bool | None,
         Meta(

@@ -34,6 +34,8 @@ COMMANDS = {
     "chat": "supervisor.cli.chat",
     "connect": "supervisor.cli.connect",
     "fabric": "supervisor.cli.fabric",
+    "host": "supervisor.cli.host",
+    "hosts": "supervisor.cli.hosts",
     "bench": "supervisor.cli.bench",
     "keys": "supervisor.cli.keys",
     "config": "supervisor.cli.config",

@@ -17,7 +17,7 @@ from supervisor.cli import lingering
 from supervisor.cli.errors import USAGE
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.terminal import Progress
-from supervisor.cli.welcome import loading_fraction, welcome
+from supervisor.cli.welcome import show_loading, welcome
 from supervisor.control.client import ControlClient, NotRunning
 from supervisor.runtime_dir import RuntimeDir
 
@@ -70,7 +70,7 @@ def _wait_ready(child: subprocess.Popen[bytes], client: ControlClient, log: Path
             if status is not None and status["front"]["condition"]["status"] == "ok":
                 return status
             if status is not None:
-                progress.fraction(loading_fraction(status["workers"]))
+                show_loading(progress, status)
             time.sleep(POLL_S)
     finally:
         progress.end()

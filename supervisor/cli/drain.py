@@ -44,13 +44,18 @@ def command(
         return
     progress = Progress("draining")
     ends_at = None if timeout is None else time.monotonic() + timeout
-    remaining = ""
-    for event in client.drain(lead, wait or timeout is not None):
+    waits = wait or timeout is not None
+    remaining, n_left = "", 0
+    for event in client.drain(lead, waits):
+        n_left = event["running"] + event["waiting"]
+        remaining = left(event["running"], event["waiting"])
         if event["event"] == "done":
             break
-        remaining = left(event["running"], event["waiting"])
-        if ends_at is not None and time.monotonic() >= ends_at:
+        if n_left and ends_at is not None and time.monotonic() >= ends_at:
             progress.end()
             raise Refused(f"after {timeout:g} s: {remaining}")
         progress.note(remaining, timeout)
-    progress.end(f"drained: {remaining}" if wait or ends_at else f"drains: {remaining}")
+    if waits and n_left:
+        progress.end()
+        raise Refused(f"the front ends before it is drained: {remaining}")
+    progress.end(f"drained: {remaining}" if waits else f"drains: {remaining}")

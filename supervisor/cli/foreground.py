@@ -19,7 +19,7 @@ from supervisor import descriptors, front_process
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
 from supervisor.cli.terminal import Progress
-from supervisor.cli.welcome import loading_fraction, welcome
+from supervisor.cli.welcome import show_loading, welcome
 from supervisor.log_rotation import FRONT_LOG, LogFile
 from supervisor.outlet import Outlet, OutletHandler, Terminal
 from supervisor.runtime_dir import RuntimeDir
@@ -101,6 +101,10 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
+            if front.cluster is not None:
+                from supervisor.control.hosts import add_hosts
+
+                add_hosts(app, front.cluster, front.operations)
             add_figures(app, front)
             runner = await control.serve(app, folder.control_socket)
             kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
@@ -195,7 +199,7 @@ class Foreground:
             progress.end()
 
     def _loading(self, progress: Progress) -> None:
-        progress.fraction(loading_fraction(self._document()["workers"]))
+        show_loading(progress, self._document())
 
     def _draining(self, progress: Progress) -> None:
         requests = self._document()["requests"]

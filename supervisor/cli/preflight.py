@@ -15,7 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.adapters import adapter_files
-from gpufc.config import AccessConfig, BackendKind, Config, ModelConfig, Speculation
+from gpufc.config import (
+    AccessConfig,
+    BackendKind,
+    ClusterConfig,
+    Config,
+    ModelConfig,
+    Speculation,
+    Spread,
+)
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Settings, require_utf8
 from supervisor import addresses, demo_model, program
@@ -59,6 +67,8 @@ def check_configuration(settings: Settings) -> Plan:
     notes = check_exposure(settings)
     check_access(config.access)
     check_models_dir(settings)
+    check_spread(config)
+    check_cluster(config.cluster)
     if config.fleet.models_dir is not None and all(map(_is_demo, config.models.values())):
         config = msgspec.structs.replace(config, models={})  # the folder's models are enough
     models = {name: _with_files(settings, name) for name in config.models}
@@ -76,6 +86,35 @@ def check_models_dir(settings: Settings) -> None:
         raise ConfigError(f"models_dir {given} ({source}) is not a folder")
     if not os.access(given, os.R_OK | os.X_OK):
         raise ConfigError(f"models_dir {given} ({source}) cannot be read: permission denied")
+
+
+def check_spread(config: Config) -> None:
+    """Raises `ConfigError` for models on machines that cannot join."""
+    places = {f"[models.{name}]": model for name, model in config.models.items()}
+    if config.fleet.models_dir is not None:
+        places["[model]"] = config.of_folder
+    for place, model in places.items():
+        if model.spread is Spread.MACHINES and config.cluster.cluster_listen is None:
+            raise ConfigError(
+                f"{place} has spread = machines, but no machine can join: set cluster_listen"
+            )
+
+
+def check_cluster(config: ClusterConfig) -> None:
+    """Raises `ConfigError` for a cluster whose hosts could not reach the front."""
+    if config.cluster is None:
+        return
+    if config.cluster_listen is None:
+        raise ConfigError(
+            f"{config.cluster} is to run worker hosts, but none can join: set cluster_listen ="
+            " HOST:PORT, by which the cluster's nodes reach this machine"
+        )
+    host = config.cluster_listen.rpartition(":")[0].strip("[]")
+    if host in {"0.0.0.0", "::", "*"} and config.cluster_advertise is None:  # noqa: S104 - refused
+        raise ConfigError(
+            f"cluster_listen {config.cluster_listen} names no address of this machine: set"
+            " cluster_advertise = HOST:PORT, by which the cluster's nodes reach it"
+        )
 
 
 def check_network(config: Config) -> None:
@@ -128,6 +167,8 @@ def _with_files(settings: Settings, name: str) -> ModelConfig:
     if model.backend is BackendKind.FAKE:
         return model
     given = model.model_path
+    if given is not None and model.spread is Spread.MACHINES and not model.local_replicas:
+        return model  # each machine looks for the files itself
     path = (
         _demo()
         if given is None

@@ -16,7 +16,10 @@ _COLOURS = {
     "loading": "yellow", "trying": "yellow", "starting": "yellow", "restarting": "yellow",
     "draining": "yellow", "stopping": "yellow", "backoff": "yellow",
     "failed": "red", "hung": "red",
+    "joined": "green", "shunned": "yellow", "drained": "yellow", "placing": "yellow", "lost": "red",
 }  # fmt: skip
+
+_WIDE = 160
 
 _OPTIONAL = ("epoch", "threads", "kv cells", "context", "restarts", "memory", "model", "tokens/s")
 """Columns that are dropped on a narrow terminal, in this order."""
@@ -27,6 +30,8 @@ def render(document: Document, width: int) -> list[str]:
     latency = _latency(document.get("latency") or {}, width)
     models = _models(document.get("models") or [])
     lines = [*_front(document), *models, *latency, "", *_workers(document, width)]
+    if hosts := host_lines(document.get("hosts") or [], width):
+        lines += ["", *hosts]
     machine = [*_host(document.get("host")), *_devices(document), *_sources(document)]
     return [*lines, "", *machine, *_alarms(document)]
 
@@ -85,6 +90,38 @@ def network_lines(network: Document) -> list[str]:
     ]
 
 
+def host_lines(rows: list[Document], width: int = _WIDE) -> list[str]:
+    """A table of the machines that may run workers, then a line for each that gets none."""
+    if not rows:
+        return []
+    columns = [
+        {
+            "machine": row["machine"],
+            "state": row["state"],
+            "workers": f"{len(row['workers'])} of {row['max_workers']}",
+            "cores": str(row["cores"] or "-"),
+            "memory": amount(row["memory_bytes"]) if row["memory_bytes"] else "-",
+            "devices": _counted(row["devices"]) or "-",
+            "heard": _heard(row["heard_at"]),
+            "losses": str(row["n_losses"]),
+        }
+        for row in rows
+    ]
+    lines = table(columns, width, ("cores", "memory", "losses", "devices"))
+    coloured = [_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)]
+    notes = [f"  {row['machine']}: {row['detail']}" for row in rows if row["detail"]]
+    return [lines[0], *coloured, *notes]
+
+
+def _counted(devices: list[str]) -> str:
+    """The devices of a machine, equal ones counted."""
+    return ", ".join(name if n == 1 else f"{n} × {name}" for name, n in Counter(devices).items())
+
+
+def _heard(at: float | None) -> str:
+    return f"{duration(max(0.0, time.time() - at))} ago" if at else "-"
+
+
 def _durable(durable: Document) -> list[str]:
     """The durable requests, if there are any."""
     running, finished = durable.get("running", 0), durable.get("finished", 0)
@@ -114,6 +151,9 @@ def _latency(latency: Document, width: int) -> list[str]:
 
 def _workers(document: Document, width: int) -> list[str]:
     rows = [_worker(row) for row in document["workers"]]
+    if not any(row.get("machine") for row in document["workers"]):
+        for row in rows:
+            del row["machine"]
     if not rows:
         return ["no workers"]
     lines = table(rows, width, _OPTIONAL)
@@ -142,6 +182,7 @@ def _worker(row: Document) -> dict[str, str]:
     total = row.get("kv_cells_total") or 0
     return {
         "worker": row["name"],
+        "machine": row.get("machine") or "here",
         "state": state,
         "model": row["model"],
         "pid": str(row["pid"] or "-"),

@@ -85,6 +85,10 @@ async def _serve(
             app = control.create_control_app(front, front.operations)
             add_upgrade(app, front.operations)
             add_network(app, front)
+            if front.cluster is not None:
+                from supervisor.control.hosts import add_hosts
+
+                add_hosts(app, front.cluster, front.operations)
             add_figures(app, front)
             commands = await control.serve(app, runtime.control_socket)
             kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))

@@ -7,7 +7,7 @@ does not have the admin token, so that it can be passed on: the token is read fr
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from supervisor.cli.terminal import amount
+from supervisor.cli.terminal import Progress, amount
 from supervisor.runtime_dir import RuntimeDir
 
 WIDTH = 11
@@ -23,7 +23,7 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
     command = folder.command
     addresses = status["front"]["addresses"]
     lines = [_row("address", address) for address in addresses]
-    for worker in status["workers"]:
+    for worker in _one_of_each_model(status["workers"]):
         n_ctx = asked.get(worker["model"], worker["n_ctx"])
         lines += [_row("model", worker["model"]), _row("context", _context(worker, n_ctx))]
         if note := template_note(worker):
@@ -37,6 +37,17 @@ def welcome(status: Mapping[str, Any], asked: Mapping[str, int], folder: Runtime
     return [*lines, "", "Try:", *_try(addresses[0], status, command)] if addresses else lines
 
 
+def _one_of_each_model(workers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first ready worker of each model, else its first one: the others have the same values,
+    or none yet."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for worker in workers:
+        first = found.setdefault(worker["model"], worker)
+        if first.get("state") != "ready" and worker.get("state") == "ready":
+            found[worker["model"]] = worker
+    return list(found.values())
+
+
 def _others(status: Mapping[str, Any]) -> list[str]:
     """A line for each model that is not in memory."""
     loaded = {worker["model"] for worker in status["workers"]}
@@ -46,10 +57,27 @@ def _others(status: Mapping[str, Any]) -> list[str]:
     return [_row("on demand", f"{shown}{more}; `models` lists them")] if names else []
 
 
+def machine_awaited(status: Mapping[str, Any]) -> str:
+    """The lack that the whole start waits for: no machine takes a worker. Empty while one loads."""
+    workers = status["workers"]
+    if not workers or any(worker["state"] != "placing" for worker in workers):
+        return ""
+    detail = str(status["front"]["condition"]["detail"])
+    return detail if status.get("hosts") else f"{detail}; `hosts invite FILE` lets one join"
+
+
 def loading_fraction(workers: Sequence[Mapping[str, Any]]) -> float:
     """Mean loading progress of all workers, 0…1."""
     done = [1.0 if w["state"] == "ready" else w.get("loading_fraction") or 0.0 for w in workers]
     return sum(done) / len(done) if done else 0.0
+
+
+def show_loading(progress: Progress, status: Mapping[str, Any]) -> None:
+    """How far the start is, or what it waits for."""
+    if awaited := machine_awaited(status):
+        progress.note(awaited)
+    else:
+        progress.fraction(loading_fraction(status["workers"]))
 
 
 def template_note(worker: Mapping[str, Any]) -> str:

@@ -116,6 +116,22 @@ class ControlClient:
         """Request to `connect` to the network or to `disconnect`. Yields its state then."""
         return self._post(f"/network/{change}", {})
 
+    def invite_hosts(self, n_hosts: int, lifetime_s: float | None = 3600.0) -> dict[str, Any]:
+        """The content of a new join file, by which so many hosts may join; None: without an
+        end."""
+        body = {"n_hosts": n_hosts, "lifetime_s": lifetime_s}
+        return next(self._post("/hosts/invite", body))
+
+    def drain_host(self, machine: str, undo: bool) -> Iterator[dict[str, Any]]:
+        """Request a machine's workers to move elsewhere, or allow it workers again. Yields progress
+        until they have moved."""
+        return self._post("/hosts/drain", {"machine": machine, "undo": undo})
+
+    def forget_host(self, machine: str) -> None:
+        """Request a machine to be turned away from now on."""
+        for _ in self._post("/hosts/forget", {"machine": machine}):
+            pass
+
     def _get(self, route: str) -> Any:
         with self._answer("GET", route, None) as response:
             return json.load(response)

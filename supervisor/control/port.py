@@ -41,7 +41,7 @@ class Operator(Protocol):
         ...
 
     def undrain(self) -> None:
-        """Take requests again, unless a stop has been requested."""
+        """Take requests again. Raises `Overloaded` if a stop has been requested."""
         ...
 
     @property

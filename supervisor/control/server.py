@@ -113,12 +113,12 @@ class _Handlers:
         return _json([row(value) for value in values])
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, StopBody)
+        body = await body_of(request, StopBody)
         self._operations.request_stop(body.now)
         return await send_lines(request, self._draining(request.app[_CLOSING]))
 
     async def drain(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, DrainBody)
+        body = await body_of(request, DrainBody)
         self._operations.drain(body.lead_s)
         return await send_lines(request, self._drained(request.app[_CLOSING], wait=body.wait))
 
@@ -127,30 +127,30 @@ class _Handlers:
         return _json({"event": "done"})
 
     async def restart(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, RestartBody)
-        return await send_lines(request, _followed(self._operations.restart(body.worker, body.now)))
+        body = await body_of(request, RestartBody)
+        return await send_lines(request, followed(self._operations.restart(body.worker, body.now)))
 
     async def swap(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, SwapBody)
+        body = await body_of(request, SwapBody)
         change = ModelChange(
             model_path=body.model_path,
             n_ctx=body.n_ctx,
             n_gpu_layers=body.n_gpu_layers,
             canary=body.canary,
         )
-        return await send_lines(request, _followed(self._operations.swap(body.name, change)))
+        return await send_lines(request, followed(self._operations.swap(body.name, change)))
 
     async def reload(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, ReloadBody)
+        body = await body_of(request, ReloadBody)
         return await send_lines(request, _reloaded(self._operations.reload(is_trial=body.dry_run)))
 
     async def load(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, ModelBody)
-        return await send_lines(request, _followed(self._operations.load(body.model)))
+        body = await body_of(request, ModelBody)
+        return await send_lines(request, followed(self._operations.load(body.model)))
 
     async def unload(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request, ModelBody)
-        return await send_lines(request, _followed(self._operations.unload(body.model)))
+        body = await body_of(request, ModelBody)
+        return await send_lines(request, followed(self._operations.unload(body.model)))
 
     async def _draining(self, closing: asyncio.Event) -> AsyncIterator[Event]:
         while not closing.is_set():
@@ -158,12 +158,13 @@ class _Handlers:
             await asyncio.sleep(POLL_S)
 
     async def _drained(self, closing: asyncio.Event, *, wait: bool) -> AsyncIterator[Event]:
-        """Yield what is left, until nothing is if the client waits; then `done`."""
+        """Yield what is left, until nothing is if the client waits; then `done`, with what is left
+        by then: requests end while a line is being sent."""
         yield self._left()
         while wait and not closing.is_set() and not self._operations.is_drained:
             await asyncio.sleep(POLL_S)
             yield self._left()
-        yield {"event": "done"}
+        yield self._left() | {"event": "done"}
 
     def _left(self) -> Event:
         requests = msgspec.to_builtins(self._front.status())["requests"]
@@ -174,7 +175,7 @@ class _Handlers:
         }
 
 
-async def _followed(replacing: Operation) -> AsyncIterator[Event]:
+async def followed(replacing: Operation) -> AsyncIterator[Event]:
     """Yield a replacement's progress and its end: `done`, or `failed` with the reason."""
     try:
         async for progress in replacing.follow():
@@ -187,7 +188,7 @@ async def _followed(replacing: Operation) -> AsyncIterator[Event]:
 
 async def _reloaded(reloading: Reloading) -> AsyncIterator[Event]:
     """Yield a reload's progress and its end, with the changes."""
-    async for event in _followed(reloading.operation):
+    async for event in followed(reloading.operation):
         if event["event"] == "done":
             event = event | {"changes": rows(reloading.changes)}
         yield event
@@ -201,7 +202,7 @@ def _json(document: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(document), content_type="application/json")
 
 
-async def _body(request: web.Request, kind: type[T]) -> T:
+async def body_of(request: web.Request, kind: type[T]) -> T:
     return msgspec.json.decode(await request.read() or b"{}", type=kind)
 
 

@@ -422,6 +422,7 @@ class Dispatcher:
                 losses=self.losses,
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
+                lacking=lambda: self._fleet.condition(model).detail,
             )
         return group
 

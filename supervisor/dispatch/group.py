@@ -68,7 +68,9 @@ class ModelGroup:
         losses: Losses,
         clock: Callable[[], float],
         on_idle: Callable[[], None],
+        lacking: Callable[[], str] = lambda: "",
     ) -> None:
+        """`lacking` says why the model has no worker now, for people."""
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
@@ -79,6 +81,7 @@ class ModelGroup:
         self._ledger = ledger
         self._losses = losses
         self._clock = clock
+        self._lacking = lacking
         self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
         self._draining = DrainingLines()
@@ -345,8 +348,9 @@ class ModelGroup:
         for job in list(self._table.jobs.values()):
             if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
                 began = bool(job.log.epochs)
-                self._table.fail(job.stream, recovery.outage_over_limit(began=began))
-        error = recovery.outage_over_limit(began=False)
+                error = recovery.outage_over_limit(self._lacking(), began=began)
+                self._table.fail(job.stream, error)
+        error = recovery.outage_over_limit(self._lacking(), began=False)
         self.questions.expire(limit, error, has_worker=has_worker)
 
     def _lacks(self, job: Job) -> bool:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gpufc.errors import EngineCrashed, EngineUnavailable, RequestError
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.fleet.exit_reason import ASKED, ExitReason
+from supervisor.fleet.exit_reason import ASKED, WITH_ITS_MACHINE, ExitReason
 
 MAX_FRUITLESS_REPLAYS = 3
 """After this many replays in a row without a token, a sequence fails."""
@@ -30,9 +30,10 @@ class Fail(Struct, frozen=True):
 def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     """Whether a sequence that was running on a lost worker goes on.
 
-    A worker's end that an operator asked for does not count as a fruitless replay.
+    A worker's end that an operator asked for, or that came with its machine's, does not count as a
+    fruitless replay.
     """
-    if reason.reason in ASKED:
+    if reason.reason in ASKED | WITH_ITS_MACHINE:
         log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)
         return Replay()
     # the first dispatch of all was no replay
@@ -47,12 +48,16 @@ def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
     )
 
 
-def outage_over_limit(*, began: bool) -> RequestError:
-    """The end of a sequence that has waited for `MAX_OUTAGE_S`."""
+def outage_over_limit(lacking: str, *, began: bool) -> RequestError:
+    """The end of a sequence that has waited for `MAX_OUTAGE_S`. `lacking` is the reason why its
+    model has no worker; empty if that is unknown."""
+    why = f": {lacking}" if lacking else ""
     if began:
-        return EngineCrashed(f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s")
+        return EngineCrashed(
+            f"No engine could go on with this request for {MAX_OUTAGE_S:.0f} s{why}"
+        )
     return EngineUnavailable(
-        f"No engine was ready for {MAX_OUTAGE_S:.0f} s", retry_after_s=MAX_OUTAGE_S / 4
+        f"No engine was ready for {MAX_OUTAGE_S:.0f} s{why}", retry_after_s=MAX_OUTAGE_S / 4
     )
 
 

@@ -50,7 +50,7 @@ def of_lifecycle(worker: WorkerLifecycle, now: float) -> Condition:
     match worker.state:
         case WorkerState.READY:
             return Condition(ConditionStatus.OK, detail, 0.0)
-        case WorkerState.STARTING | WorkerState.LOADING | WorkerState.TRYING:
+        case WorkerState.PLACING | WorkerState.STARTING | WorkerState.LOADING | WorkerState.TRYING:
             return Condition(_coming_up(worker), detail, _rest_of_load(worker, now))
         case WorkerState.BACKOFF:
             wait = max(0.0, (worker.retry_at or now) - now)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.ids import Epoch, RequestNo, WorkerName
-from gpufc.protocol import EngineStatus, Ready
+from gpufc.protocol import EngineStatus, Heartbeat, Ready
 from supervisor.fleet.batch_record import Batch, SequenceRecord
 from supervisor.fleet.exit_reason import ExitReason, Reason
 
@@ -94,13 +94,19 @@ class BlackBox:
         """`started` is monotonic, `started_at` the same moment in unix time."""
         self.pid: int | None = None
         self.ready: Ready | None = None
-        self.engine: EngineStatus | None = None
         self.last_step: int | None = None
         self.batch = Batch()
         self._started = started
         self._started_at = started_at
         self._config = config
+        self._engine_status: EngineStatus | None = None
+        self._step_began = started
         self._memory: deque[MemorySample] = deque(maxlen=MEMORY_SAMPLES)
+
+    def beat(self, heartbeat: Heartbeat, now: float) -> None:
+        """Keep the engine thread's record."""
+        self._engine_status = heartbeat.engine
+        self._step_began = now - heartbeat.age_s(heartbeat.engine.step_started)
 
     def sample_memory(self, now: float, rss_bytes: int) -> None:
         """Keep one sample in `MEMORY_SAMPLE_S`, however often this is called."""
@@ -149,14 +155,14 @@ class BlackBox:
         )
 
     def _engine(self, now: float) -> EngineRecord | None:
-        engine = self.engine
+        engine = self._engine_status
         if engine is None:
             return None
         return EngineRecord(
             phase=engine.phase,
             step=engine.step,
             step_tokens=engine.step_tokens,
-            age_s=round(now - engine.step_started, 3),
+            age_s=round(now - self._step_began, 3),
             n_running=engine.n_running,
             n_waiting=engine.n_waiting,
             kv_cells_used=engine.kv_cells_used,

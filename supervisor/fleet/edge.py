@@ -18,8 +18,9 @@ from gpufc.protocol import Boot, ToWorker
 from supervisor.descriptors import Reserve
 from supervisor.fleet.crash_record import MAX_LOG_BYTES
 from supervisor.fleet.exit_reason import ExitReason, classify, device_memory
-from supervisor.fleet.link import BrokenListener, MessageListener, WorkerLink
+from supervisor.fleet.link import WorkerLink
 from supervisor.fleet.oom import OomCounter
+from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.process import ExitListener as SystemExitListener
 from supervisor.fleet.process import WorkerProcess
 from supervisor.fleet.standby import SparePool
@@ -44,12 +45,21 @@ class Link(Protocol):
 class Process(Protocol):
     """One running process (`process.WorkerProcess`)."""
 
-    pid: int
+    @property
+    def pid(self) -> int | None:
+        """None while another machine has not said it; the hello says it, too."""
+        ...
+
+    @property
+    def machine(self) -> str | None:
+        """Its machine's name; None for the front's own."""
+        ...
 
     def boot(self, boot: Boot) -> None: ...
     def signal(self, number: Signals, *, group: bool = False) -> None: ...
     def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
+    def anonymous_bytes(self) -> int | None: ...
     def lend(self) -> tuple[int, int]: ...
     def let_go(self) -> None: ...
 
@@ -64,7 +74,9 @@ class Edge(Protocol):
         ...
 
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
-        """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`."""
+        """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`.
+
+        A machine that turns out to be unable to start it reports an end of SPAWN_FAILED."""
         ...
 
     def log_mark(self, worker: WorkerName) -> int:

@@ -74,17 +74,32 @@ class DeathsExplained(Struct, frozen=True):
 # events of a process
 
 
+class Placed(Struct, frozen=True):
+    """There is a machine for the process."""
+
+    epoch: Epoch
+
+
+class MachineAwaited(Struct, frozen=True):
+    """No machine has room for the process now. `detail` says for what it waits."""
+
+    epoch: Epoch
+    detail: str
+
+
 class Spawned(Struct, frozen=True):
     epoch: Epoch
     pid: int
 
 
 class SpawnFailed(Struct, frozen=True):
-    """No process was started. With `is_refusal` the system is the cause, and not the worker."""
+    """No process was started. With `is_refusal` the system is the cause, and not the worker; with
+    `is_misplaced` the machine, and another one may do."""
 
     epoch: Epoch
     detail: str
     is_refusal: bool = False
+    is_misplaced: bool = False
 
 
 class HelloReceived(Struct, frozen=True):
@@ -169,7 +184,9 @@ class TimerFired(Struct, frozen=True):
 
 
 ProcessEvent = (
-    Spawned
+    Placed
+    | MachineAwaited
+    | Spawned
     | SpawnFailed
     | HelloReceived
     | LoadProgress
@@ -216,6 +233,18 @@ def of_message(message: FromWorker) -> Event | None:
 
 
 # actions
+
+
+class Place(Struct, frozen=True):
+    """Find a machine for the next process. Answered by `Placed`, or by `MachineAwaited` first.
+    `avoid` says why the machine of the process before does not do."""
+
+    epoch: Epoch
+    avoid: str = ""
+
+
+class Unplace(Struct, frozen=True):
+    """Give up the search for a machine."""
 
 
 class Spawn(Struct, frozen=True):
@@ -277,7 +306,9 @@ class Publish(Struct, frozen=True):
 
 
 Action = (
-    Spawn
+    Place
+    | Unplace
+    | Spawn
     | SendShutdown
     | Signal
     | SetTimer

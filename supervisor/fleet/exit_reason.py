@@ -35,6 +35,8 @@ class Reason(StrEnum):
     TRIAL_FAILED = "trial_failed"
     PROTOCOL_ERROR = "protocol_error"
     SPAWN_FAILED = "spawn_failed"
+    NODE_LOST = "node_lost"
+    HOST_LOST = "host_lost"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -46,8 +48,13 @@ ASKED = frozenset(
 )
 """Ends that were asked for. They are no deaths: neither policy nor records count them."""
 
-FROM_OUTSIDE = frozenset(
-    {Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.SPAWN_FAILED, Reason.UNLOADED}
+WITH_ITS_MACHINE = frozenset({Reason.NODE_LOST, Reason.HOST_LOST})
+"""The worker's machine is silent, or its worker host is gone. The worker itself did nothing, so
+neither policy nor suspects count them."""
+
+FROM_OUTSIDE = (
+    frozenset({Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.SPAWN_FAILED, Reason.UNLOADED})
+    | WITH_ITS_MACHINE
 )
 """Ends that another process, the system or the roster caused: they put no doubt on the engine."""
 

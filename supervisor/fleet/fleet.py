@@ -7,13 +7,14 @@ or about requests: the listener gets a worker's handle by `worker_ready` and tal
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from gpufc.config import Config, ModelConfig, Replay, Standby
+from gpufc.config import Config, ModelConfig, Replay, Spread, Standby
 from gpufc.errors import ConfigError, NotFound, Overloaded
 from gpufc.ids import Epoch, WorkerName
 from gpufc.sampling import SamplingFields
@@ -29,6 +30,7 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
+from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -72,8 +74,10 @@ class Fleet:
         rng: random.Random | None = None,
         inheritance: FleetInheritance | None = None,
         spare: Spare | None = None,
+        remote: Callable[[], PlacedEdge] | None = None,
     ) -> None:
-        """`inheritance`: running workers that another front is about to hand over.
+        """`remote` makes the edges of workers on other machines. `inheritance`: running workers
+        that another front is about to hand over.
 
         `spare` becomes the first worker, unless the configuration wants no spare.
         """
@@ -88,12 +92,13 @@ class Fleet:
         self._maker = Maker(
             config,
             self._edge,
+            remote=remote,
             listener=lambda: self.listener,
             hooks=Hooks(became_ready=self._became_ready, crashed=self._crashes.submit),
             timings=self._timings,
             watch=watch,
             rng=rng or random.Random(),  # noqa: S311 - it spreads restarts, it hides nothing
-            next_epoch=held.next_epoch if held else 1,
+            next_epoch=held.next_epoch if held else _first_epoch(is_alone=remote is None),
             restarts=held.restarts if held else {},
         )
         self._upkeep: asyncio.Task[None] | None = None
@@ -142,8 +147,12 @@ class Fleet:
             self._inherit(self._held)
         for name, config in self._config.models.items():
             group = self._groups[served_name(config)]
-            is_only = len(self._config.models) == 1
-            if is_only and self._config.is_preloaded(name) and not group.places:
+            if not self._config.is_preloaded(name):
+                continue
+            if config.spread is Spread.MACHINES:  # hosts may bring the workers of each place
+                while group.load() is not None:
+                    pass
+            elif len(self._config.models) == 1 and not group.places:
                 group.load()
 
     async def stop(self, *, now: bool = False) -> None:
@@ -221,6 +230,13 @@ class Fleet:
         """Send a worker to another front. From now on this fleet manages no worker."""
         self._successor = Condition(ConditionStatus.OK, "", 0.0)
         self._place_of(worker).current.hand_over(successor, endpoint, token)
+
+    def hand_over_remote(self) -> None:
+        """Report the workers on other machines as lost: their hosts take them to another front."""
+        self._successor = Condition(ConditionStatus.OK, "", 0.0)
+        for place in self._places():
+            if place.spec.is_remote:
+                place.current.leave()
 
     async def let_go(self) -> None:
         """The other front has the workers: end the other processes, and close all descriptors."""
@@ -404,7 +420,7 @@ class Fleet:
     def _spare_pool(
         self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
     ) -> SparePool | None:
-        if self._config.fleet.standby is Standby.NONE:
+        if self._config.fleet.standby is Standby.NONE or not self._has_local_workers():
             return None
         return SparePool(
             command,
@@ -415,10 +431,21 @@ class Fleet:
             first=first,
         )
 
+    def _has_local_workers(self) -> bool:
+        models = list(self._config.models.values())
+        local = any(one.spread is Spread.FRONT or one.local_replicas for one in models)
+        return local or not models or self._config.fleet.models_dir is not None
+
     def _is_quiet(self) -> bool:
         runners = [runner for place in self._places() for runner in place.runners()]
-        return not any(runner.is_coming_up for runner in runners)
+        return not any(one.is_coming_up and not one.spec.is_remote for one in runners)
 
     def _became_ready(self) -> None:
         if self._spares is not None:
             self._spares.refill_soon()
+
+
+def _first_epoch(*, is_alone: bool) -> int:
+    """Beyond the epochs of fronts that ran before, whose workers a host may bring: late messages of
+    a worker's old epoch must not pass for those of its new one."""
+    return 1 if is_alone else int(time.time())

@@ -95,6 +95,15 @@ class Group:
         return (self._replacers[0].place.spec if self._replacers else self._specs[0]).config
 
     @property
+    def next_config(self) -> ModelConfig:
+        """The section of the place that the next load takes; of the first one if none is free."""
+        if not self._replacers:
+            return self._specs[0].config
+        places = [replacer.place for replacer in self._replacers]
+        free = [one for one in places if one.state is PlaceState.ABSENT]
+        return (free or places)[0].spec.config
+
+    @property
     def n_replicas(self) -> int:
         return len(self._specs)
 

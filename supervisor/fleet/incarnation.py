@@ -101,6 +101,12 @@ class Incarnation:
             self._task.cancel()
         self.runner.hand_over(successor, endpoint, token)
 
+    def leave(self) -> None:
+        """Its process goes to another front by itself, with its host."""
+        if self._task is not None:
+            self._task.cancel()
+        self.runner.leave()
+
     async def close(self) -> None:
         """End the task and close the descriptors."""
         if self._task is not None:

@@ -40,9 +40,15 @@ class Holdings(Struct, frozen=True, kw_only=True):
     """A whole fleet. `models` maps served names to aliases. No process had `next_epoch` yet."""
 
     workers: tuple[HeldWorker, ...]
+    """Those on other machines come to the next front with their hosts, and not from this one."""
     models: dict[str, tuple[str, ...]]
     next_epoch: Epoch
     restarts: dict[Reason, int]
+
+    @property
+    def lent(self) -> list[HeldWorker]:
+        """The workers of this machine, whose descriptors are copied."""
+        return [worker for worker in self.workers if not worker.spec.is_remote]
 
 
 class FleetInheritance(Struct, frozen=True, kw_only=True):

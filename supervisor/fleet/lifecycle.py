@@ -6,50 +6,32 @@ legal moves are in `states.MOVES`, and DESIGN.md has them as a table.
 
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NoReturn, assert_never
 
 import msgspec
-from msgspec import Struct
 
-from gpufc.errors import GpufcError
-from gpufc.ids import Epoch, RequestNo
+from gpufc.ids import Epoch
 from gpufc.protocol import Ready
 from supervisor.fleet import events as ev
-from supervisor.fleet.exit_reason import FROM_OUTSIDE, ExitReason, Reason
+from supervisor.fleet.exit_reason import FROM_OUTSIDE, WITH_ITS_MACHINE, ExitReason, Reason
 from supervisor.fleet.ladder import Ladder, Ladders, Timings
+from supervisor.fleet.lifecycle_terms import After, IllegalMove, LineState, Shortage, Timers
 from supervisor.fleet.restart_policy import GiveUp, RestartAfter, RestartPolicy
 from supervisor.fleet.states import AT_REST, HAS_PROCESS, MOVES, SERVING, UP, WorkerState
 
 HISTORY = 50
 
-
-class Shortage(Struct, frozen=True):
-    """Bytes that a load needed and bytes that were free; 0 if memory was not the cause."""
-
-    needed_bytes: int
-    available_bytes: int
+_PLACING = (WorkerState.PLACING, "looking for a machine")
+_STARTING = (WorkerState.STARTING, "starting")
 
 
-class After(StrEnum):
-    """The continuation after a process that is being stopped has ended."""
-
-    STAY_STOPPED = "stay_stopped"
-    START = "start"
-    ASK_POLICY = "ask_policy"
-    FAIL = "fail"
-
-
-class IllegalMove(GpufcError):
-    """A defect of the fleet itself. The text holds the events before it."""
-
-
-class WorkerLifecycle:
+class WorkerLifecycle(LineState):
     """One line of processes. Invariants: at most one process; each ready one is lost exactly once.
     A process is ready only if the engine has passed its trial since it was last in doubt.
 
     Only `handle` changes it; the attributes are for reading. `next_epoch` returns a number that no
-    process had before. `unix_offset_s` plus `now` is unix time.
+    process had before. `unix_offset_s` plus `now` is unix time. With `is_placed` each process first
+    needs a machine (PLACING).
     """
 
     def __init__(
@@ -59,24 +41,17 @@ class WorkerLifecycle:
         next_epoch: Callable[[], Epoch],
         *,
         unix_offset_s: float = 0.0,
+        is_placed: bool = False,
     ) -> None:
-        self.state = WorkerState.STOPPED
-        self.epoch = Epoch(0)
-        self.pid: int | None = None
-        self.ready: Ready | None = None
-        self.loading_fraction = 0.0
-        self.last_exit: ExitReason | None = None
-        self.restarts = 0
-        self.retry_at: float | None = None
-        self.detail = ""
-        self.since = 0.0
-        self.shortage = Shortage(0, 0)
-        """The memory that the last failed load lacked."""
+        super().__init__()
         self._policy = policy
         self._timings = timings
         self._ladders = Ladders(timings)
         self._next_epoch = next_epoch
         self._unix_offset_s = unix_offset_s
+        self._is_placed = is_placed
+        self._replaces: Reason | None = None
+        self._avoid = ""
         self._has_served = False
         self._produced_token = False
         self._is_proven = False
@@ -84,8 +59,7 @@ class WorkerLifecycle:
         self._cause: ExitReason | None = None
         self._after = After.ASK_POLICY
         self._ladder: Ladder = ()
-        self._generation = 0
-        self._timers: dict[ev.TimerKind, int] = {}
+        self._timers = Timers()
         self._now = 0.0
         self._actions: list[ev.Action] = []
         self._history: deque[str] = deque(maxlen=HISTORY)
@@ -152,7 +126,7 @@ class WorkerLifecycle:
                 self._after = After.START
             if now:
                 self._climb(self._ladders.kill)
-        else:
+        elif self.state is not WorkerState.PLACING:
             self._start()
 
     def _ladder_for(self, *, now: bool) -> Ladder:
@@ -164,6 +138,13 @@ class WorkerLifecycle:
 
     def _process_event(self, event: ev.ProcessEvent) -> None:
         match event:
+            case ev.Placed():
+                if self.state is WorkerState.PLACING:
+                    self._spawn()
+            case ev.MachineAwaited():
+                if self.state is WorkerState.PLACING:
+                    self.detail, self.awaits_machine = event.detail, True
+                    self._actions.append(ev.Publish())
             case ev.Spawned():
                 self.pid = event.pid
                 self._policy.spawned()
@@ -180,7 +161,8 @@ class WorkerLifecycle:
             case ev.BecameReady():
                 self._became_ready(event.ready)
             case ev.LoadFailed():
-                after = After.ASK_POLICY if event.retryable else After.FAIL
+                for_good = After.ELSEWHERE if self._is_placed else After.FAIL
+                after = After.ASK_POLICY if event.retryable else for_good
                 self.shortage = Shortage(event.needed_bytes, event.available_bytes)
                 self._end(Reason.LOAD_FAILED, event.detail, self._ladders.ask, after)
             case ev.TrialPassed():
@@ -199,17 +181,13 @@ class WorkerLifecycle:
                 self._end(Reason.PROTOCOL_ERROR, event.detail, self._ladders.kill, after)
             case ev.EngineBroke():
                 when = "its trial failed: " if self.state is WorkerState.TRYING else ""
-                self._end_by(
-                    self._reason(Reason.DECODE_FAILED, when + event.detail, event.requests),
-                    self._ladders.ask,
-                    After.ASK_POLICY,
-                )
+                cause = self._reason(Reason.DECODE_FAILED, when + event.detail)
+                cause = msgspec.structs.replace(cause, requests=event.requests)
+                self._end_by(cause, self._ladders.ask, After.ASK_POLICY)
             case ev.DeclaredHung():
-                self._end_by(
-                    self._reason(Reason.HUNG, event.detail, questions=event.questions),
-                    self._ladders.dump,
-                    After.ASK_POLICY,
-                )
+                cause = self._reason(Reason.HUNG, event.detail)
+                cause = msgspec.structs.replace(cause, questions=event.questions)
+                self._end_by(cause, self._ladders.dump, After.ASK_POLICY)
             case _:
                 assert_never(event)
 
@@ -255,7 +233,7 @@ class WorkerLifecycle:
         self._end(Reason.PROTOCOL_ERROR, detail, self._ladders.kill, After.ASK_POLICY)
 
     def _timer(self, event: ev.TimerFired) -> None:
-        if self._timers.get(event.kind) != event.generation:
+        if not self._timers.counts(event):
             return  # the timer was replaced, or its state was left
         match event.kind:
             case ev.TimerKind.START:
@@ -280,8 +258,8 @@ class WorkerLifecycle:
         is_replacement = self.epoch != 0 and not (self._was_refused or was_unloaded)
         if was_unloaded:
             self._policy.reset()
-        replaces = self.last_exit.reason if self.last_exit and is_replacement else None
-        self._move(WorkerState.STARTING, "starting")
+        self._replaces = self.last_exit.reason if self.last_exit and is_replacement else None
+        self._move(*_PLACING if self._is_placed else _STARTING)
         self.restarts += is_replacement
         self._was_refused = False
         self.epoch = self._next_epoch()
@@ -291,7 +269,16 @@ class WorkerLifecycle:
         self._has_served = False
         self._produced_token = False
         self._cause = None
-        self._actions.append(ev.Spawn(self.epoch, replaces))
+        if self._is_placed:
+            self._actions.append(ev.Place(self.epoch, self._avoid))
+            self._avoid = ""
+        else:
+            self._spawn()
+
+    def _spawn(self) -> None:
+        if self.state is not WorkerState.STARTING:
+            self._move(*_STARTING)
+        self._actions.append(ev.Spawn(self.epoch, self._replaces))
         self._set_timer(ev.TimerKind.START, self._timings.start_s)
 
     def _end(self, reason: Reason, detail: str, ladder: Ladder, after: After) -> None:
@@ -315,6 +302,11 @@ class WorkerLifecycle:
 
     def _spawn_failed(self, event: ev.SpawnFailed) -> None:
         seen = self._reason(Reason.SPAWN_FAILED, event.detail)
+        if event.is_misplaced and self.state is WorkerState.STARTING:
+            self.last_exit = seen
+            self._actions.append(ev.Release(self.epoch))
+            self._start_elsewhere(event.detail)
+            return
         if not event.is_refusal or self.state is not WorkerState.STARTING:
             self._gone(seen)
             return
@@ -322,6 +314,12 @@ class WorkerLifecycle:
         self.last_exit = seen
         self._actions.append(ev.Release(self.epoch))
         self._wait(self._policy.refused().delay_s, f"the system refuses a start: {event.detail}")
+
+    def _start_elsewhere(self, detail: str) -> None:
+        """Its machine was at fault, so the next start is no restart."""
+        self._was_refused = True
+        self._avoid = detail
+        self._start()
 
     def _gone(self, seen: ExitReason) -> None:
         """The process has ended, or never began."""
@@ -344,6 +342,10 @@ class WorkerLifecycle:
                 self._start()
             case After.FAIL:
                 self._move(WorkerState.FAILED, str(self.last_exit))
+            case After.ELSEWHERE:
+                self._start_elsewhere(self.last_exit.detail)
+            case After.ASK_POLICY if self.last_exit.reason in WITH_ITS_MACHINE:
+                self._start()
             case After.ASK_POLICY:
                 self._ask_policy(self.last_exit)
             case _:
@@ -371,6 +373,10 @@ class WorkerLifecycle:
     def _move(self, to: WorkerState, detail: str) -> None:
         if to not in MOVES[self.state]:
             self._defect(f"{self.state} → {to}")
+        if self.state is WorkerState.PLACING:
+            self.awaits_machine = False
+            if to is not WorkerState.STARTING:
+                self._actions.append(ev.Unplace())
         self.state = to
         self.since = self._now
         self.detail = detail
@@ -384,21 +390,7 @@ class WorkerLifecycle:
         raise IllegalMove(f"{what} after:\n" + "\n".join(self._history))
 
     def _set_timer(self, kind: ev.TimerKind, delay_s: float) -> None:
-        self._generation += 1
-        self._timers[kind] = self._generation
-        self._actions.append(ev.SetTimer(kind, delay_s, self._generation))
+        self._actions.append(self._timers.begin(kind, delay_s))
 
-    def _reason(
-        self,
-        reason: Reason,
-        detail: str,
-        requests: tuple[RequestNo, ...] = (),
-        questions: tuple[RequestNo, ...] = (),
-    ) -> ExitReason:
-        return ExitReason(
-            reason=reason,
-            at=self._now + self._unix_offset_s,
-            detail=detail,
-            requests=requests,
-            questions=questions,
-        )
+    def _reason(self, reason: Reason, detail: str) -> ExitReason:
+        return ExitReason(reason=reason, at=self._now + self._unix_offset_s, detail=detail)

@@ -6,7 +6,8 @@ import time
 from supervisor.fleet.condition import of_defect, of_lifecycle
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ASKED
-from supervisor.fleet.lifecycle import Shortage, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.observation import Observation
 from supervisor.fleet.port import Condition, WorkerStatus
 from supervisor.fleet.states import AT_REST, COMING_UP, SERVING, WorkerState
@@ -56,8 +57,9 @@ class Line:
 
     @property
     def is_on_its_way(self) -> bool:
-        """Whether a process is coming up or waits for its restart."""
-        return self._lifecycle.state in COMING_UP | {WorkerState.BACKOFF}
+        """Whether a process is coming up, or waits for its restart or for a machine."""
+        waits = {WorkerState.PLACING, WorkerState.BACKOFF}
+        return self._lifecycle.state in COMING_UP | waits
 
     @property
     def is_settled(self) -> bool:
@@ -71,8 +73,9 @@ class Line:
 
     @property
     def is_up_or_has_died(self) -> bool:
-        """Whether it serves, or a process of it has ended."""
-        return self._is_up_or(self._lifecycle.last_exit is not None)
+        """Whether it serves, a process of it has ended, or no machine has room for one."""
+        life = self._lifecycle
+        return self._is_up_or(life.last_exit is not None or life.awaits_machine)
 
     @property
     def comes_back(self) -> bool:
@@ -82,11 +85,27 @@ class Line:
         return self.worker is None and (self.is_on_its_way or was_given_up)
 
     def has_settled_since(self, epoch: int) -> bool:
-        """Whether a process after that epoch is ready or has failed, or none will be started."""
+        """Whether a process after that epoch is ready, has failed or awaits a machine, or none will
+        be started."""
         life = self._lifecycle
         if self.defect is not None or self.is_stopped:
             return True
-        return life.epoch > epoch and life.state in {WorkerState.READY, WorkerState.FAILED}
+        is_over = life.state in {WorkerState.READY, WorkerState.FAILED} or life.awaits_machine
+        return life.epoch > epoch and is_over
+
+    @property
+    def awaited(self) -> str | None:
+        """What it needs from a machine while none has room for its process."""
+        return self._lifecycle.detail if self._lifecycle.awaits_machine else None
+
+    @property
+    def machine(self) -> str | None:
+        """The machine of its process; None for the front's own, and without a process."""
+        return self._process.machine if self._process else None
+
+    def anonymous_bytes(self) -> int | None:
+        """The memory of its process that no file backs; None if it is unknown."""
+        return self._process.anonymous_bytes() if self._process else None
 
     @property
     def shortage(self) -> Shortage:
@@ -105,6 +124,7 @@ class Line:
         ready = life.ready
         return WorkerStatus(
             name=self.spec.name,
+            machine=self.machine,
             pid=life.pid,
             epoch=life.epoch,
             state=life.state,

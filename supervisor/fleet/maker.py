@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gpufc.config import Config, FleetConfig, ModelConfig, Standby
+from gpufc.config import Config, FleetConfig, ModelConfig, Spread, Standby
+from gpufc.errors import ConfigError
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import upkeep
@@ -20,12 +21,13 @@ from supervisor.fleet.group import Group
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.place import Place
+from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import FleetListener
 from supervisor.fleet.replacer import Replacer
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import WatchLimits
-from supervisor.fleet.worker import Hooks, WorkerSpec
+from supervisor.fleet.worker import Hooks, WorkerSpec, of_replica
 
 MAX_NAME_CHARS = 80
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -39,6 +41,7 @@ class Maker:
         config: Config,
         edge: Edge,
         *,
+        remote: Callable[[], PlacedEdge] | None = None,
         listener: Callable[[], FleetListener | None],
         hooks: Hooks,
         timings: Timings,
@@ -48,11 +51,13 @@ class Maker:
         next_epoch: int = 1,
         restarts: Mapping[Reason, int] = {},
     ) -> None:
-        """`hooks` are those of every runner; `restarted` and `drained` are added to them."""
+        """`remote` makes the edges of lines on other machines. `hooks` are those of every runner;
+        `restarted` and `drained` are added to them."""
         self.restarts_total: Counter[Reason] = Counter(restarts)
         """Replacements started so far, by the end of the process before."""
         self._config = config
         self._edge = edge
+        self._remote = remote
         self._listener = listener
         self._hooks = hooks
         self._timings = timings
@@ -74,7 +79,17 @@ class Maker:
         """A model without a worker. `name` is the beginning of its workers' names, `model` the
         served name."""
         name = self._own_name(name)
-        specs = [self._spec(f"{name}-{index}", model, config) for index in range(config.replicas)]
+        is_spread = config.spread is Spread.MACHINES
+        specs = [
+            self._spec(
+                name,
+                model,
+                config,
+                index,
+                is_remote=is_spread and index >= config.local_replicas,
+            )
+            for index in range(config.replicas)
+        ]
         return Group(name, model, specs, self._replacer, self._upkeep, self._clock)
 
     def _own_name(self, name: str) -> str:
@@ -91,14 +106,18 @@ class Maker:
         """A group is served no more: another one may have its workers' names."""
         self._group_names.discard(group.name)
 
-    def _spec(self, name: str, model: str, config: ModelConfig) -> WorkerSpec:
+    def _spec(
+        self, name: str, model: str, config: ModelConfig, replica: int, *, is_remote: bool
+    ) -> WorkerSpec:
         return WorkerSpec(
-            name=WorkerName(name),
+            name=WorkerName(f"{name}-{replica}"),
             model=model,
-            config=msgspec.structs.replace(config, model=model),
+            config=of_replica(msgspec.structs.replace(config, model=model), replica),
             n_sequences=min(self._config.admission.max_concurrent_requests, MAX_SEQUENCES),
             log_level=self._config.server.log_level,
             log_format=self._config.server.log_format,
+            replica=replica,
+            is_remote=is_remote,
         )
 
     def _replacer(self, spec: WorkerSpec) -> Replacer:
@@ -120,9 +139,17 @@ class Maker:
             self._timings,
             self.next_epoch,
             unix_offset_s=time.time() - time.monotonic(),
+            is_placed=spec.is_remote,
         )
         hooks = msgspec.structs.replace(self._hooks, restarted=self._count, drained=drained)
-        return WorkerRunner(spec, lifecycle, self._edge, listener, hooks, self._watch)
+        placed = self._placed() if spec.is_remote else None
+        edge = self._edge if placed is None else placed
+        return WorkerRunner(spec, lifecycle, edge, listener, hooks, self._watch, placed)
+
+    def _placed(self) -> PlacedEdge:
+        if self._remote is None:
+            raise ConfigError("spread = machines needs cluster_listen, where machines join")
+        return self._remote()
 
     def _count(self, reason: Reason) -> None:
         self.restarts_total[reason] += 1

@@ -21,7 +21,8 @@ from supervisor.fleet.watchdog import LIMITS, TICK_S, Verdict, Vitals, Watchdog,
 class Observed(Protocol):
     """A process, as far as it is observed."""
 
-    pid: int
+    @property
+    def pid(self) -> int | None: ...
 
     def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
@@ -49,7 +50,6 @@ class Observation:
         self._is_hung = False
         self._watchdog = Watchdog(now, rate, limits)
         self._box = BlackBox(now, time.time(), config)
-        self._box.pid = process.pid
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def close(self) -> None:
@@ -62,9 +62,10 @@ class Observation:
         self._watchdog.heard(time.monotonic())
 
     def beat(self, heartbeat: Heartbeat) -> None:
+        now = time.monotonic()
         self.engine, self.heartbeat_at = heartbeat.engine, time.time()
-        self._box.engine = heartbeat.engine
-        self._watchdog.beat(heartbeat.engine, time.monotonic(), heartbeat.prepare)
+        self._box.beat(heartbeat, now)
+        self._watchdog.beat(heartbeat, now)
 
     def stepped(self, step: Step) -> None:
         self._box.last_step = step.step
@@ -84,6 +85,7 @@ class Observation:
     def record(self, end: ExitReason, log: bytes, *, worker: WorkerName, model: str) -> CrashRecord:
         """The flight recorder's record of the process, which has ended."""
         now = time.monotonic()
+        self._box.pid = self._process.pid
         return self._box.record(end, now, log, worker=worker, epoch=self._epoch, model=model)
 
     def _tick(self) -> None:

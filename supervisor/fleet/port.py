@@ -149,10 +149,12 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     """The fleet's part of one row of `/stats`' `workers`.
 
     Times ending in `_at` are unix seconds. `facts` are None until the model is loaded, `engine` is
-    the last record that a heartbeat brought.
+    the last record that a heartbeat brought. `pid` is one of `machine`, which is None for the
+    front's own.
     """
 
     name: WorkerName
+    machine: str | None = None
     pid: int | None
     epoch: Epoch
     state: WorkerState
@@ -185,6 +187,22 @@ class SpareStatus(Struct, frozen=True, kw_only=True):
     pid: int
     state: SpareState
     rss_bytes: int
+
+
+class HostStatus(Struct, frozen=True, kw_only=True):
+    """One row of `/stats`' `hosts`: a machine that may run workers. `heard_at` is unix seconds."""
+
+    machine: str
+    state: str
+    detail: str = ""
+    workers: tuple[WorkerName, ...] = ()
+    max_workers: int = 0
+    cores: int = 0
+    memory_bytes: int = 0
+    devices: tuple[str, ...] = ()
+    version: str = ""
+    heard_at: float | None = None
+    n_losses: int = 0
 
 
 class ReplacementStage(StrEnum):

@@ -21,6 +21,7 @@ from pathlib import Path
 import gpufc
 from gpufc import wire
 from gpufc.protocol import Boot
+from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.watchdog import Vitals
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
@@ -35,7 +36,19 @@ _PASSED = frozenset(
     }
 )
 _PASSED_PREFIXES = (
-    *("LC_", "CUDA_", "NVIDIA_", "GGML_", "HIP_", "ROCR_", "ROCM_", "HSA_", "VK_", "SYCL_"),
+    *(
+        "LC_",
+        "CUDA_",
+        "NVIDIA_",
+        "NCCL_",
+        "GGML_",
+        "HIP_",
+        "ROCR_",
+        "ROCM_",
+        "HSA_",
+        "VK_",
+        "SYCL_",
+    ),
     *("ONEAPI_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"),
 )
 _TUNED = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -74,6 +87,8 @@ class WorkerProcess:
 
     After `on_exit` has been called, every method does nothing.
     """
+
+    machine: str | None = None
 
     def __init__(
         self,
@@ -140,6 +155,10 @@ class WorkerProcess:
     def rss_bytes(self) -> int:
         """Resident memory now; 0 if it cannot be read."""
         return rss_bytes_of(self.pid)
+
+    def anonymous_bytes(self) -> int | None:
+        """Its memory that no file backs; None if it is gone."""
+        return anonymous_bytes(self.pid)
 
     def lend(self) -> tuple[int, int]:
         """Its pidfd and the boot pipe's write end, to be copied to a front that takes over.

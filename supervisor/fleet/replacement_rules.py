@@ -6,6 +6,7 @@
 | lacks memory, and the old worker's memory would suffice | stop first | stop first |
 | lacks memory, and the old worker's memory would not suffice | stop first | refused |
 | was killed by the kernel for memory | stop first | refused |
+| no machine has room for it | stop first | stop first |
 | failed otherwise | the old one goes on, error | refused |
 
 *Stop first*: the old worker ends before the new one is loaded. Streams that can go on with the new
@@ -24,9 +25,9 @@ from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import GpufcError
 from gpufc.facts import ModelFacts
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
-from supervisor.fleet.worker import WorkerSpec
+from supervisor.fleet.worker import WorkerSpec, of_replica
 
 
 class CandidateFailure(Struct, frozen=True):
@@ -35,6 +36,7 @@ class CandidateFailure(Struct, frozen=True):
     detail: str
     shortage: Shortage = Shortage(0, 0)
     out_of_memory: bool = False
+    no_machine: bool = False
 
 
 class CandidateFailed(GpufcError):
@@ -63,14 +65,18 @@ def candidate_failed(last_exit: ExitReason | None, shortage: Shortage) -> Candid
 
 
 def after_failed_restart(failure: CandidateFailure) -> Verdict:
-    """Stop first if memory was lacking: the old worker has the same needs. Else give up."""
-    if failure.shortage.needed_bytes or failure.out_of_memory:
+    """Stop first if memory or a machine was lacking: the old worker has the same needs. Else give
+    up."""
+    if failure.shortage.needed_bytes or failure.out_of_memory or failure.no_machine:
         return Verdict.STOP_FIRST
     return Verdict.GIVE_UP
 
 
 def after_failed_swap(failure: CandidateFailure, *, freed_bytes: int) -> Verdict:
-    """Stop first if the old worker's `freed_bytes` would close the gap. Else give up."""
+    """Stop first if the old worker's `freed_bytes`, or its machine, would close the gap. Else give
+    up."""
+    if failure.no_machine:
+        return Verdict.STOP_FIRST
     short = failure.shortage
     if short.needed_bytes and short.needed_bytes <= short.available_bytes + freed_bytes:
         return Verdict.STOP_FIRST
@@ -118,7 +124,7 @@ def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int)
     so many sequences. A swap since the start stays, unless the reload is about the same key."""
     return msgspec.structs.replace(
         spec,
-        config=msgspec.structs.replace(spec.config, **changed),
+        config=of_replica(msgspec.structs.replace(spec.config, **changed), spec.replica),
         n_sequences=max(n_sequences, spec.n_sequences),
     )
 

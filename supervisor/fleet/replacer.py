@@ -27,9 +27,8 @@ from supervisor.fleet.port import (
     ReplacementStage,
     not_followed,
 )
-from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.replacement_rules import CandidateFailed, CandidateFailure
-from supervisor.fleet.worker import WorkerSpec
+from supervisor.fleet.worker import Worker, WorkerSpec
 from supervisor.routing.canary import CanaryRules
 
 logger = logging.getLogger(__name__)
@@ -177,9 +176,8 @@ class Replacer:
 
     def _freed_bytes(self) -> int:
         """Memory that the end of the current worker would give back."""
-        row = self.place.runner.status()
-        anonymous = anonymous_bytes(row.pid) if row.pid is not None else None
-        return rules.freed_bytes(row.facts, anonymous or 0)
+        runner = self.place.runner
+        return rules.freed_bytes(runner.status().facts, runner.anonymous_bytes() or 0)
 
     async def _swap_stop_first(self, wanted: WorkerSpec, tell: OnReplacement) -> None:
         """End the old worker, since both do not fit, then try the new one again.
@@ -227,6 +225,8 @@ class Replacer:
         try:
             await self._followed(fresh, tell, lambda: fresh.runner.is_up_or_has_died)
             if fresh.worker is None:
+                if (awaited := fresh.runner.awaited) is not None:
+                    raise CandidateFailed(CandidateFailure(awaited, no_machine=True))
                 last_exit = fresh.runner.status().last_exit
                 raise CandidateFailed(rules.candidate_failed(last_exit, fresh.runner.shortage))
         except BaseException:
@@ -243,7 +243,7 @@ class Replacer:
         continues = False
         if old is not None and new is not None and rules.continues(old.facts, new.facts):
             continues = True
-            await hand_over(old, new, limit(self._handover_kv_bytes, old.facts, new.facts))
+            await hand_over(old, new, self._kv_limit(old, new))
         if fresh is None or fresh.worker is None:
             await place.dismiss()
             raise CandidateFailed(CandidateFailure("it died before it took over"))
@@ -259,6 +259,12 @@ class Replacer:
             place.retire(before)
             before.drain()
         self._say(tell, ReplacementStage.READY)
+
+    def _kv_limit(self, old: Worker, new: Worker) -> int:
+        """The most bytes of KV to carry. A memory file is only for the front's own machine."""
+        if old.machine is not None or new.machine is not None:
+            return 0
+        return limit(self._handover_kv_bytes, old.facts, new.facts)
 
     @staticmethod
     def _continue_record(fresh: Incarnation, before: Incarnation) -> None:

@@ -16,10 +16,10 @@ from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import (
     Attach,
-    Boot,
     Embedded,
     FromWorker,
     Heartbeat,
+    Hello,
     KvMoved,
     Ready,
     Shutdown,
@@ -33,6 +33,7 @@ from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.line import Line
 from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
+from supervisor.fleet.placer import Placer
 from supervisor.fleet.port import FleetListener, WorkerMessage
 from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
@@ -58,9 +59,12 @@ class WorkerRunner(Line):
         listener: FleetListener,
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
+        placer: Placer | None = None,
     ) -> None:
+        """`placer` for a line whose processes run on other machines."""
         super().__init__(spec, lifecycle)
         self._edge = edge
+        self._placer = placer
         self._listener = listener
         self._hooks = hooks or Hooks()
         self._limits = limits
@@ -111,6 +115,10 @@ class WorkerRunner(Line):
         cancelled."""
         if self._link is not None:
             self._link.send(Attach(self._lifecycle.epoch, successor, endpoint, token))
+        self.leave()
+
+    def leave(self) -> None:
+        """To this front the process is lost."""
         if self._seen is not None:
             self._seen.close()
         self._report_lost(ExitReason(reason=Reason.HANDED_OVER, at=time.time()))
@@ -147,6 +155,8 @@ class WorkerRunner(Line):
             if self.worker is not None:
                 self.worker.kv_moved(message)
         elif (event := ev.of_message(message)) is not None:
+            if isinstance(message, Hello) and self._lifecycle.pid is None:
+                self.post(ev.Spawned(message.epoch, message.pid))  # on another machine
             self.post(event)
         elif isinstance(message, WorkerMessage):
             if isinstance(message, Embedded) and self.worker is not None:
@@ -200,7 +210,10 @@ class WorkerRunner(Line):
         def report(reason: ExitReason) -> None:
             if self._link is not None and self._lifecycle.epoch == epoch:
                 self._link.drain_now()
-            self.post(ev.Exited(epoch, reason))
+            if reason.reason is Reason.SPAWN_FAILED:
+                self.post(ev.SpawnFailed(epoch, reason.detail, is_misplaced=True))
+            else:
+                self.post(ev.Exited(epoch, reason))
 
         return ended
 
@@ -208,6 +221,11 @@ class WorkerRunner(Line):
 
     def _execute(self, action: ev.Action) -> None:
         match action:
+            case ev.Place():
+                self._place(action)
+            case ev.Unplace():
+                if self._placer is not None:
+                    self._placer.unplace()
             case ev.Spawn():
                 self._spawn(action)
             case ev.SendShutdown():
@@ -232,6 +250,16 @@ class WorkerRunner(Line):
             case ev.Publish():
                 self._listener.condition_changed()
 
+    def _place(self, action: ev.Place) -> None:
+        epoch = action.epoch
+
+        def told(awaited: str | None) -> None:
+            self.post(ev.Placed(epoch) if awaited is None else ev.MachineAwaited(epoch, awaited))
+
+        if self._placer is None:
+            raise AssertionError("nothing finds machines")
+        self._placer.place(epoch, self.spec, told, action.avoid)
+
     def _spawn(self, action: ev.Spawn) -> None:
         if action.replaces is not None:
             self._hooks.restarted(action.replaces)
@@ -253,21 +281,11 @@ class WorkerRunner(Line):
         self._seen = Observation(
             self._process, epoch, spec.config, self._rate, self._on_hung(epoch), self._limits
         )
-        self.post(ev.Spawned(epoch, self._process.pid))
-        self._link.expect(self._process.pid)
+        if (pid := self._process.pid) is not None:
+            self.post(ev.Spawned(epoch, pid))
+            self._link.expect(pid)
         try:
-            self._process.boot(
-                Boot(
-                    epoch=epoch,
-                    worker=spec.name,
-                    endpoint=self._link.endpoint,
-                    token=token,
-                    model=spec.config,
-                    n_sequences=spec.n_sequences,
-                    log_level=spec.log_level,
-                    log_format=spec.log_format,
-                )
-            )
+            self._process.boot(spec.boot(epoch, self._link.endpoint, token))
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 
@@ -286,7 +304,8 @@ class WorkerRunner(Line):
             raise AssertionError("ready without a process")
         seen.serves(ready)
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
-        return Worker(self.spec, self.line, epoch, ready.facts, link, seen, self.post, drained)
+        facts, machine = ready.facts, self.machine
+        return Worker(self.spec, self.line, epoch, facts, link, seen, self.post, drained, machine)
 
     def _begin_trial(self, ready: Ready) -> None:
         worker = self._handle_of(ready)

@@ -7,6 +7,7 @@ class WorkerState(StrEnum):
     """Where a line of processes is. The words of `/stats`."""
 
     STOPPED = "stopped"
+    PLACING = "placing"
     STARTING = "starting"
     LOADING = "loading"
     TRYING = "trying"
@@ -21,12 +22,16 @@ COMING_UP = frozenset({WorkerState.STARTING, WorkerState.LOADING, WorkerState.TR
 SERVING = frozenset({WorkerState.READY, WorkerState.DRAINING})
 UP = COMING_UP | SERVING
 HAS_PROCESS = UP | {WorkerState.STOPPING}
-AT_REST = frozenset({WorkerState.STOPPED, WorkerState.BACKOFF, WorkerState.FAILED})
+AT_REST = frozenset(
+    {WorkerState.STOPPED, WorkerState.PLACING, WorkerState.BACKOFF, WorkerState.FAILED}
+)
 
-_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED, WorkerState.STARTING})
+_START = frozenset({WorkerState.PLACING, WorkerState.STARTING})
+_DIED = frozenset({WorkerState.BACKOFF, WorkerState.FAILED}) | _START
 
 MOVES: dict[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.STOPPED: frozenset({WorkerState.STARTING}),
+    WorkerState.STOPPED: _START,
+    WorkerState.PLACING: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
     WorkerState.STARTING: frozenset({WorkerState.LOADING, WorkerState.STOPPING})
     | (_DIED - {WorkerState.STARTING}),
     WorkerState.LOADING: frozenset({WorkerState.TRYING, WorkerState.READY, WorkerState.STOPPING})
@@ -36,7 +41,7 @@ MOVES: dict[WorkerState, frozenset[WorkerState]] = {
     WorkerState.READY: frozenset({WorkerState.DRAINING, WorkerState.STOPPING}) | _DIED,
     WorkerState.DRAINING: frozenset({WorkerState.STOPPING}) | _DIED,
     WorkerState.STOPPING: frozenset({WorkerState.STOPPED}) | _DIED,
-    WorkerState.BACKOFF: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
-    WorkerState.FAILED: frozenset({WorkerState.STARTING, WorkerState.STOPPED}),
+    WorkerState.BACKOFF: _START | {WorkerState.STOPPED},
+    WorkerState.FAILED: _START | {WorkerState.STOPPED},
 }
 """All legal moves. `WorkerLifecycle` raises `IllegalMove` for any other."""

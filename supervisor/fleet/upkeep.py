@@ -9,7 +9,7 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.model_files import stamps
 from supervisor.fleet.place import Place
-from supervisor.fleet.recycling import LOOK_S, Recycler, anonymous_bytes
+from supervisor.fleet.recycling import LOOK_S, Recycler
 from supervisor.fleet.replacement_rules import CandidateFailed
 from supervisor.fleet.replacer import Replacer
 
@@ -69,9 +69,9 @@ async def recycle(replacer: Replacer, growth_bytes: int) -> None:
     while growth_bytes:
         await asyncio.sleep(LOOK_S)
         row = place.runner.status()
-        if not place.has_worker or place.is_busy or row.pid is None:
+        if not place.has_worker or place.is_busy:
             continue
-        n_bytes = anonymous_bytes(row.pid)
+        n_bytes = place.runner.anonymous_bytes()
         if n_bytes is None or not recycler.look(row.epoch, n_bytes, time.monotonic()):
             continue
         logger.warning("recycling worker=%s anonymous_bytes=%d", place.spec.name, n_bytes)

@@ -15,7 +15,7 @@ suspended, or its loop was late), and for a step the time in which the process w
 from msgspec import Struct
 
 from gpufc.ids import RequestNo
-from gpufc.protocol import EnginePhase, EngineStatus, PrepareStatus
+from gpufc.protocol import EnginePhase, EngineStatus, Heartbeat, PrepareStatus
 from supervisor.fleet.step_rate import StepRate
 
 TICK_S = 0.5
@@ -91,7 +91,8 @@ class Verdict(Struct, frozen=True):
 class Watchdog:
     """The watch over one process, from spawn to verdict. Owned by one runner.
 
-    `now` is the monotonic clock, which the worker's records use too, and never goes backwards.
+    `now` is the front's monotonic clock. The worker's records have the clock of its own machine:
+    two of its times make a duration, and a heartbeat turns one into an age.
     """
 
     def __init__(self, now: float, rate: StepRate, limits: WatchLimits = LIMITS) -> None:
@@ -105,6 +106,8 @@ class Watchdog:
         self._heard_at_first = now
         self._record: EngineStatus | None = None
         self._record_at = now
+        self._clock_offset_s = 0.0
+        """The front's clock less the worker's, by the last heartbeat."""
         self._prepare = _NO_QUESTIONS
         self._measured = False
         self._done_step = -1
@@ -132,12 +135,12 @@ class Watchdog:
         self._done_step = step
         self._heard_at = now
 
-    def beat(
-        self, record: EngineStatus, now: float, prepare: PrepareStatus = _NO_QUESTIONS
-    ) -> None:
+    def beat(self, heartbeat: Heartbeat, now: float) -> None:
         """A heartbeat with the threads' records came."""
         self._heard_at = self._record_at = now
-        self._prepare = prepare
+        self._clock_offset_s = now - heartbeat.clock
+        self._prepare = heartbeat.prepare
+        record = heartbeat.engine
         before, self._record = self._record, record
         if before is not None and record.step_started > before.step_started:
             self._learn(before, record)
@@ -225,7 +228,7 @@ class Watchdog:
             return None
         if record.phase not in _COMPUTING:
             return None
-        took = self._record_at - self._fair(record.step_started)
+        took = self._record_at - self._fair(self._here(record.step_started))
         deadline = self._deadline(record)
         if record.step <= self._done_step or took <= deadline:
             return None
@@ -240,7 +243,7 @@ class Watchdog:
             return None
         if self._handed_at is None or self._stopped_since is not None:
             return None
-        took = self._record_at - self._fair(max(self._handed_at, record.step_started))
+        took = self._record_at - self._fair(max(self._handed_at, self._here(record.step_started)))
         return f"idle with work for {took:.1f} s" if took > self._limits.untaken_s else None
 
     def _stuck_at_questions(self) -> Verdict | None:
@@ -249,7 +252,7 @@ class Watchdog:
             return None
         limit = self._limits.prepare_s
         ages = {
-            question.request: self._record_at - self._fair(question.since)
+            question.request: self._record_at - self._fair(self._here(question.since))
             for question in self._prepare.in_work
         }
         stuck = tuple(request for request, age in ages.items() if age > limit)
@@ -266,6 +269,10 @@ class Watchdog:
         least = limits.step_least_s if self._measured else limits.first_step_again_s
         return max(least, limits.step_factor * predicted)
 
+    def _here(self, at: float) -> float:
+        """A time of the worker's records on the front's clock."""
+        return at + self._clock_offset_s
+
     def _fair(self, since: float) -> float:
         return max(since, self._fair_from, self._step_fair_from)
 
@@ -277,7 +284,7 @@ class Watchdog:
             self._learn_unseen(before, record)
             return
         self._measured = True
-        if self._stopped_since is None and before.step_started >= self._step_fair_from:
+        if self._stopped_since is None and self._here(before.step_started) >= self._step_fair_from:
             n_steps = max(1, record.step - before.step)
             took_s = (record.step_started - before.step_started) / n_steps
             self._rate.learn(before.phase, before.step_tokens, took_s)
@@ -292,7 +299,8 @@ class Watchdog:
             return
         self._measured = True
         if self._rate.predict(EnginePhase.DECODE, 1) is None:
-            took_s = record.step_started - max(self._handed_at, self._step_fair_from)
+            handed_at = max(self._handed_at, self._step_fair_from)
+            took_s = self._here(record.step_started) - handed_at
             self._rate.learn(EnginePhase.DECODE, 1, max(0.0, took_s) / n_unseen)
 
     def _evidence(self) -> str:

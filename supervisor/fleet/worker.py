@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
 from gpufc.config import ModelConfig
 from gpufc.facts import ModelFacts
 from gpufc.ids import Epoch, WorkerName
-from gpufc.protocol import ExportKv, Generate, ImportKv, KvMoved, ToWorker
+from gpufc.protocol import Boot, ExportKv, Generate, ImportKv, KvMoved, ToWorker
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.edge import Link
@@ -17,7 +18,10 @@ from supervisor.fleet.observation import Observation
 
 
 class WorkerSpec(Struct, frozen=True):
-    """The specification of a place's worker. It outlives single processes."""
+    """The specification of a place's worker. It outlives single processes.
+
+    `config` is that of its `replica`, counted from 0: with the devices of this one only.
+    """
 
     name: WorkerName
     model: str
@@ -25,6 +29,31 @@ class WorkerSpec(Struct, frozen=True):
     n_sequences: int
     log_level: str
     log_format: str = "plain"
+    replica: int = 0
+    is_remote: bool = False
+    """Its processes run on machines that have joined."""
+
+    def boot(self, epoch: Epoch, endpoint: str, token: str) -> Boot:
+        """The boot message of a process."""
+        return Boot(
+            epoch=epoch,
+            worker=self.name,
+            endpoint=endpoint,
+            token=token,
+            model=self.config,
+            n_sequences=self.n_sequences,
+            log_level=self.log_level,
+            log_format=self.log_format,
+        )
+
+
+def of_replica(config: ModelConfig, replica: int) -> ModelConfig:
+    """A model's configuration as one of its replicas has it. Replicas take the groups of `devices`
+    in turn."""
+    if config.devices is None:
+        return config
+    groups = config.devices.split(";")
+    return msgspec.structs.replace(config, devices=groups[replica % len(groups)].strip())
 
 
 class Hooks(Struct, frozen=True):
@@ -52,11 +81,13 @@ class Worker:
         seen: Observation,
         post: Callable[[ev.Event], None],
         drained: Callable[[], None],
+        machine: str | None = None,
     ) -> None:
         self.name = spec.name
         self.epoch = epoch
         self.model = spec.model
         self.line = line
+        self.machine = machine
         self.facts = facts
         self._link = link
         self._seen = seen

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from gpufc.protocol import Boot
 from supervisor.fleet.process import ExitListener, rss_bytes_of, vitals_of
+from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.watchdog import Vitals
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class AdoptedProcess:
     Until `attach`, the process belongs to the old front: it gets no messages, and its exit is not
     reported.
     """
+
+    machine: str | None = None
 
     def __init__(
         self,
@@ -104,6 +107,10 @@ class AdoptedProcess:
     def rss_bytes(self) -> int:
         """See `WorkerProcess`."""
         return rss_bytes_of(self.pid) if self._running else 0
+
+    def anonymous_bytes(self) -> int | None:
+        """See `WorkerProcess`."""
+        return anonymous_bytes(self.pid) if self._running else None
 
     def lend(self) -> tuple[int, int]:
         """See `WorkerProcess`."""

@@ -81,12 +81,22 @@ class GivingFront(Protocol):
     started_at: float
 
     @property
+    def cluster(self) -> "GivenCluster | None": ...
+    @property
     def stopping(self) -> asyncio.Event: ...
     def effective_values(self) -> Sequence[Value]: ...
     def join_network(self) -> None: ...
     async def hand_network_over(self) -> None: ...
     @property
     def n_network_tasks(self) -> int: ...
+
+
+class GivenCluster(Protocol):
+    """The worker hosts' end (`supervisor.remote.cluster.Cluster`)."""
+
+    def retire(self) -> None:
+        """Close it: the hosts go to the next front, which listens at the same address."""
+        ...
 
 
 Tell = Callable[[str], None]
@@ -188,7 +198,7 @@ class Giver:
         front = self._front
         found = [relay.fileno(), front.runtime.lend(), 1, 2]
         found += [sock.fileno() for sock in front.listeners]
-        for worker in holdings.workers:
+        for worker in holdings.lent:
             lent = front.fleet.lend(worker.spec.name)
             if lent is None:
                 raise LinkError(f"{worker.spec.name} has just died; try again")
@@ -219,6 +229,9 @@ class Giver:
             fleet.hand_over(
                 attachment.worker, attachment.successor, attachment.endpoint, attachment.token
             )
+        fleet.hand_over_remote()
+        if self._front.cluster is not None:
+            self._front.cluster.retire()
         remote.begin()
         self._remote = remote
 

@@ -72,7 +72,7 @@ def receive(packets: PacketSocket) -> Inheritance:
     estate = messages.decode_from_old(data)
     if not isinstance(estate, Estate):
         raise LinkError("the old front did not begin with its estate")
-    workers = estate.fleet.workers
+    workers = estate.fleet.lent
     if len(descriptors) != 4 + estate.n_listeners + 2 * len(workers):
         raise LinkError("the estate is incomplete")
     relay, lock, out, err, *others = descriptors

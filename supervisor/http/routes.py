@@ -65,6 +65,7 @@ ROUTES = (
     Route("GET", "/livez", health.livez, PUBLIC, short=True),
     Route("GET", "/readyz", health.readyz, PUBLIC, short=True),
     Route("GET", "/health", health.readyz, Scope.READ, short=True),
+    Route("GET", "/v1/health", health.readyz, Scope.READ, short=True),
     Route("GET", "/stats", stats.get_stats, Scope.READ, short=True),
     Route("GET", "/metrics", metrics.get_metrics, Scope.READ, short=True),
     Route("GET", "/metrics/endpoint", metrics.get_endpoint, Scope.READ, short=True),

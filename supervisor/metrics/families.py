@@ -6,7 +6,7 @@ from prometheus_client import Metric
 
 from supervisor.metrics.endpoint import Endpoint, cells_by_model
 from supervisor.metrics.figures import Figures
-from supervisor.metrics.machine import of_machine, of_models, of_workers
+from supervisor.metrics.machine import of_hosts, of_machine, of_models, of_workers
 from supervisor.metrics.network import of_network
 from supervisor.metrics.requests import of_requests
 from supervisor.metrics.series import gauge
@@ -18,6 +18,7 @@ def families(figures: Figures) -> list[Metric]:
         *of_requests(figures),
         *of_models(figures),
         *of_workers(figures),
+        *of_hosts(figures),
         *of_machine(figures),
         *of_network(figures),
         *_of_endpoint(figures),

@@ -10,7 +10,7 @@ from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.ledger import ModelTotals
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.model_state import ModelState
-from supervisor.fleet.port import SpareStatus, WorkerStatus
+from supervisor.fleet.port import HostStatus, SpareStatus, WorkerStatus
 
 
 class AdapterUsage(Struct, frozen=True):
@@ -26,7 +26,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     `totals` and `occupancies` have every served model. `restarts` count replacements of engines by
     the end of the process before. `at` is unix time in seconds. `network` is `/stats`' document of
-    the network client, if there is one.
+    the network client, if there is one. `hosts` are None without a cluster.
     """
 
     version: str
@@ -41,3 +41,4 @@ class Figures(Struct, frozen=True, kw_only=True):
     front_rss_bytes: int
     network: Mapping[str, Any] | None = None
     models: Sequence[ModelState] = ()
+    hosts: Sequence[HostStatus] | None = None

@@ -1,5 +1,6 @@
 """The series of the fleet, the devices and the host."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from prometheus_client import Metric
@@ -10,6 +11,8 @@ from supervisor.fleet.model_state import ModelPhase
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.series import counter, gauge
+
+HOST_STATES = ("joined", "shunned", "drained", "lost", "away")
 
 _DEVICE: tuple[tuple[str, str, Callable[[Device], float | None]], ...] = (
     ("gpu_utilization_ratio", "The busy part of the time.", lambda one: one.utilization),
@@ -129,4 +132,29 @@ def of_workers(figures: Figures) -> Iterator[Metric]:
             *((["worker", row.name], row.rss_bytes) for row in workers),
             (["spare", ""], sum(row.rss_bytes for row in figures.spares)),
         ],
+    )
+
+
+def of_hosts(figures: Figures) -> Iterator[Metric]:
+    """The machines that may run workers. Without a cluster there is no such series."""
+    if figures.hosts is None:
+        return
+    states = Counter(row.state for row in figures.hosts)
+    yield gauge(
+        "hosts",
+        "Machines that may run workers, by state.",
+        ["state"],
+        [([state], states[state]) for state in HOST_STATES],
+    )
+    yield counter(
+        "host_losses",
+        "Losses of a machine or of its worker host.",
+        ["machine"],
+        [([row.machine], row.n_losses) for row in figures.hosts],
+    )
+    yield gauge(
+        "worker_machine",
+        "1 for the machine that the worker runs on.",
+        ["model", "worker", "machine"],
+        [([row.model, row.name, row.machine], 1) for row in figures.workers if row.machine],
     )

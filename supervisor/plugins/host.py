@@ -103,7 +103,15 @@ def answer(manager: pluggy.PluginManager, call: Call) -> FromPlugin:
     except Exception as err:  # the boundary of the plugin's code
         frames = "".join(traceback.format_tb(err.__traceback__))
         places = f"{frames[-MOST_ERROR_CHARS:]}{type(err).__qualname__}"
-        return Raised(call.no, places, str(err)[:MOST_ERROR_CHARS])
+        return Raised(call.no, places, _text_of(err)[:MOST_ERROR_CHARS])
+
+
+def _text_of(error: Exception) -> str:
+    """An exception's own text, which is the plugin's code as well."""
+    try:
+        return str(error)
+    except Exception:  # the boundary of the plugin's code
+        return "(it has no text)"
 
 
 def typed(hook: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Rules(Struct, frozen=True, kw_only=True):
     is at least `stay_per_load` times the expected load of the two. `patience_s` is the time that a
     request waits for busy models to become idle by themselves; then one of them is closed to new
     sequences. `max_resident` limits the workers in memory. `limit_bytes` limits what all workers
-    together take at a place, whatever is free. `reserve_bytes` stay free at each place.
+    together take at a place, whatever is free; `device_limit_bytes` at any device, also at one that
+    is seen later. `reserve_bytes` stay free at each place.
     """
 
     min_stay_s: float = 1.0
@@ -57,6 +58,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     patience_s: float = 5.0
     max_resident: int | None = None
     limit_bytes: dict[str, int] = {}
+    device_limit_bytes: int | None = None
     reserve_bytes: int = 0
 
 

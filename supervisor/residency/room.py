@@ -88,7 +88,10 @@ class Room:
         if place == WORKERS:
             most = self._rules.max_resident
             return UNLIMITED if most is None else most
-        return self._rules.limit_bytes.get(place, UNLIMITED)
+        most = self._rules.limit_bytes.get(place)
+        if most is None and place != HOST:
+            most = self._rules.device_limit_bytes
+        return UNLIMITED if most is None else most
 
     def _room(self, place: str, without: list[Tenant]) -> int:
         sums = self._sums.get(place)

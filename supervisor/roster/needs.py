@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpufc.config import BackendKind, KvUnified, ModelConfig
+from gpufc.config import BackendKind, KvUnified, ModelConfig, Spread
 from gpufc.facts import ModelFacts
 from gpufc.reckoning import Reckoning
 from supervisor.fleet.model_files import files_of
@@ -43,7 +43,10 @@ class Needs:
         )
 
     def placements(self, config: ModelConfig, devices: Iterable[str]) -> tuple[Placement, ...]:
-        """The ways to hold a model. `devices` are the names of the GPUs that it may use."""
+        """The ways to hold a model. `devices` are the names of the GPUs that it may use. Workers on
+        other machines need nothing here."""
+        if config.spread is Spread.MACHINES:
+            return (Placement(name=WHOLE, need=Memory()),)
         self._sizes[config.model_path or ""] = file_bytes(config)
         names = [name for name in devices if may_use(config, name)]
         ways = [Placement(name=WHOLE, need=self._need(config, WHOLE, names, CACHE_SHARE))]

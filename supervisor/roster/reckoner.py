@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from gpufc.config import BackendKind, ModelConfig
+from gpufc.config import BackendKind, ModelConfig, Spread
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.reckoning import Question, Reckoning
 from supervisor.fleet.group import Group
@@ -86,7 +86,8 @@ class Reckoner:
 
     def _is_unknown(self, model: str) -> bool:
         group = self._fleet.group(model)
-        is_real = group.config.backend is BackendKind.LLAMA
+        is_here = group.config.spread is Spread.FRONT
+        is_real = group.config.backend is BackendKind.LLAMA and is_here
         return is_real and not group.places and not self._needs.is_known(group.config)
 
     def _devices(self, config: ModelConfig) -> list[str]:

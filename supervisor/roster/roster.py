@@ -15,7 +15,7 @@ from supervisor.dispatch.usage import Usage
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import ConditionStatus, OnReplacement, not_followed
 from supervisor.fleet.recycling import anonymous_bytes
-from supervisor.residency.memory import Free
+from supervisor.residency.memory import Free, Memory
 from supervisor.residency.port import (
     Action,
     Close,
@@ -69,7 +69,7 @@ class Roster:
     ) -> None:
         """`measure` gives the own memory of a process. `learnt` is called when a load has taught
         something that is worth keeping."""
-        self.residency = Residency(rules_of(config, free()))
+        self.residency = Residency(rules_of(config))
         self.waits: dict[str, Wait] = {}
         """Why each model that requests wait for is not there yet, by the last decision."""
         self._fleet = fleet
@@ -317,7 +317,9 @@ class Roster:
             return
         one.epoch = row.epoch
         devices = [name for name in self._free().devices if may_use(config, name)]
-        held = taken(row.facts, config, self._measure(row.pid) or 0, devices)
+        held = Memory()  # nothing of this machine
+        if row.machine is None:
+            held = taken(row.facts, config, self._measure(row.pid) or 0, devices)
         self.residency.loaded(one.no, held, now)
         if one.since is not None:
             key = self._needs.held(config, one.placement)

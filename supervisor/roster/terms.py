@@ -2,7 +2,7 @@
 
 from gpufc.config import Config, ModelConfig
 from supervisor.fleet.group import Group
-from supervisor.residency.memory import HOST, Free
+from supervisor.residency.memory import HOST
 from supervisor.residency.port import Rules, Terms
 from supervisor.roster.needs import Needs
 
@@ -18,8 +18,9 @@ loads stays longer (`Rules.stay_per_load`). Someone who tries two models in turn
 def terms_of(
     group: Group, keep_alive_s: float | None, needs: Needs, devices: tuple[str, ...]
 ) -> Terms:
-    """The terms of one model, by what is known of it now."""
-    config = group.config
+    """The terms of one model, by what is known of it now. What it needs is what its next worker
+    does: each replica may have other devices."""
+    config = group.next_config
     return Terms(
         placements=needs.placements(config, devices),
         keep_alive_s=None if keep_alive_s is None or keep_alive_s < 0 else keep_alive_s,
@@ -37,11 +38,11 @@ def keep_alive(config: ModelConfig, *, is_only: bool) -> float | None:
     return None if is_only else KEEP_ALIVE_S
 
 
-def rules_of(config: Config, free: Free) -> Rules:
-    """The configured limits, at the places that there are."""
-    limits: dict[str, int] = {}
-    if config.fleet.memory_limit_bytes is not None:
-        limits[HOST] = config.fleet.memory_limit_bytes
-    if config.fleet.device_memory_limit_bytes is not None:
-        limits |= dict.fromkeys(free.devices, config.fleet.device_memory_limit_bytes)
-    return Rules(limit_bytes=limits, min_stay_s=MIN_STAY_S)
+def rules_of(config: Config) -> Rules:
+    """The configured limits. Devices are not known yet at the start: their monitor begins later."""
+    fleet = config.fleet
+    return Rules(
+        limit_bytes={} if fleet.memory_limit_bytes is None else {HOST: fleet.memory_limit_bytes},
+        device_limit_bytes=fleet.device_memory_limit_bytes,
+        min_stay_s=MIN_STAY_S,
+    )

@@ -91,7 +91,7 @@ class Workers:
                 self._gone(load.tenant)
                 continue
             group = self._fleet.group(load.model)
-            place = group.load(placed(group.config, load.placement.name), on_demand=on_demand)
+            place = group.load(placed(group.next_config, load.placement.name), on_demand=on_demand)
             if place is None:
                 logger.error("no_place_for_a_load model=%s", load.model)
                 self._gone(load.tenant)
@@ -102,9 +102,12 @@ class Workers:
             self._residents[load.tenant] = Resident(load.tenant, group, place, way, self._clock())
 
     def _is_loading(self) -> bool:
-        """A worker that waits for its restart does not count: its pause may be long."""
+        """A worker that waits for its restart does not count: its pause may be long. One on another
+        machine takes no memory here."""
         return any(
-            one.epoch is None and not one.is_leaving and one.place.is_loading for one in self.all()
+            one.epoch is None and not one.is_leaving and one.place.is_loading
+            for one in self.all()
+            if not one.place.spec.is_remote
         )
 
     def open(self, one: Resident, *, is_open: bool) -> None:

@@ -54,7 +54,7 @@ ENUM = {
     "maxItems": 12,
 }
 
-PATTERN = {"type": "string", "pattern": "^[A-Z][a-z]{3,9}( [a-z]{2,9}){10,12}$"}
+PATTERN = {"type": "string", "pattern": "^[A-Z][a-z]{3,9}( [a-z]{2,9}){60,70}$"}
 
 RECURSIVE: dict[str, Any] = {
     "$ref": "#/$defs/folder",

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpufc import settings
@@ -70,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     add("--alone", action="store_true", help="gpufc only")
     add("--against", type=Path, metavar="FOLDER",
         help="compare with the gpufc in another checkout, such as the commit before")  # fmt: skip
+    add("--other", action="append", default=[], metavar="KEY=VALUE",
+        help="compare with gpufc with another value of a key, not with llama-server")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
     add("--growth", type=_count, metavar="N",
@@ -106,6 +109,9 @@ def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
     ours: Server = Gpufc(keys=keys)
     if options.against is not None:
         return [ours, Gpufc(name="before", keys=keys, checkout=_checkout(options.against))]
+    if options.other:
+        other = _keys(options.other)
+        return [ours, Gpufc(name=" ".join(options.other), keys=keys | other)]
     if options.alone:
         return [ours]
     arguments = tuple(options.llama_server_arguments.split())
@@ -114,11 +120,15 @@ def servers(options: argparse.Namespace, scenario: Scenario) -> list[Server]:
 
 def own_keys(options: argparse.Namespace) -> dict[str, str]:
     """The keys of `--set`. Raises `WrongOption`."""
+    return _keys(options.set)
+
+
+def _keys(entries: Iterable[str]) -> dict[str, str]:
     keys, known = {}, settings.keys()
-    for entry in options.set:
+    for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals or key not in known:
-            raise WrongOption(f"--set {entry}: it must be KEY=VALUE, with a key of gpufc's")
+            raise WrongOption(f"{entry}: it must be KEY=VALUE, with a key of gpufc's")
         keys[key] = value
     return keys
 

@@ -182,6 +182,7 @@ SCENARIOS = {
         _streams("gpu1", 1, 8, requests=4, output=256),
         _streams("gpu32", 32, 32, requests=96, output=256),
         _streams("gpu64", 64, 64, requests=192, output=256),
+        _streams("gpu128", 128, 128, requests=384, output=256),
         _streams("varied64", 64, 64, requests=256, output=256, varied=True),
     )
 }  # fmt: skip

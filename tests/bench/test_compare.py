@@ -284,6 +284,16 @@ def test_set_takes_keys_of_the_configuration(
     assert entry in capsys.readouterr().err
 
 
+def test_the_other_value_of_a_key_is_a_server_of_its_own() -> None:
+    words = ["--scenario", "one", "--model", "/m.gguf", "--set", "replicas=2"]
+    given = options.parser().parse_args([*words, "--other", "replicas=1"])
+    ours, other = options.servers(given, SCENARIOS["one"])
+    setting = options.setting(given)
+    assert (ours.name, other.name) == ("gpufc", "replicas=1")
+    assert ours.environ(setting)["GPUFC_REPLICAS"] == "2"
+    assert other.environ(setting)["GPUFC_REPLICAS"] == "1"
+
+
 def test_another_checkout_runs_its_own_code_with_the_same_setting(tmp_path: Path) -> None:
     (tmp_path / "supervisor" / "cli").mkdir(parents=True)
     words = ["--scenario", "one", "--model", "/m.gguf", "--against", str(tmp_path)]

@@ -17,6 +17,7 @@ from tests.chaos import (
     floods,
     hangs,
     headline,
+    machines,
     many_models,
     matrix,
     modelled,
@@ -115,6 +116,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.never_loads, never_loads.run),
         (o.models, lambda: many_models.run(o.models, o.seed)),
         (o.replicas, lambda: replicas.run(o.replicas, o.seed)),
+        (o.machines, lambda: machines.run(o.machines, o.seed)),
         (o.restarts, lambda: restarts.run(o.restarts)),
         (
             o.real_matrix,
@@ -122,6 +124,10 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         ),
         (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads)),
         (o.peer, lambda: peer.run(o.peer, _model(), o.real or 3, o.seed, o.threads)),
+        (
+            o.real_replicas,
+            lambda: replicas.run_real(_model(), o.real_replicas, o.seed, o.streams, o.devices),
+        ),
         (o.returns, lambda: returns.run(_model(), o.returns, o.seed, o.standby, o.threads)),
         (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),

@@ -37,12 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--models", type=int, metavar="S", help="S seconds of 3 models with memory for 2, kills")
     add("--replicas", type=int, metavar="S", help="S seconds of 2 workers, kills of one of them")
+    add("--machines", type=int, metavar="N", help="N strikes at one of two machines with workers")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 
     add = parser.add_argument_group("on the real model").add_argument
     add("--real-matrix", action="store_true", help="the fault matrix, signals from outside")
     add("--real", type=int, metavar="N", help="N runs of 16 × 256 tokens, 3 kills each")
     add("--peer", type=Path, metavar="PATH", help="the same killer against this llama-server")
+    add("--real-replicas", type=int, metavar="S", help="S seconds of 2 workers, as --replicas")
     add("--returns", type=int, metavar="N", help="N kills of one stream: where the time goes")
     add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
     add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--cells", default="", help="only cells whose name contains this")
     add("--lanes", type=int, default=3, help="services of --matrix at once")
     add("--threads", type=int, metavar="N", help="CPU threads of the engine")
+    add("--streams", type=int, default=8, metavar="N", help="with --real-replicas: clients at once")
+    add("--devices", metavar="A;B", help="with --real-replicas: GPUs of each, as the key devices")
     add("--standby", default="warm", help="with --returns: the kind of spare")
     add("--prompts", type=int, default=1, metavar="N", help="with --positions: of at most 4")
     return parser

@@ -4,26 +4,48 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from msgspec import Struct, field
 
 from tests.chaos.history import check
-from tests.chaos.load import ask_fake, begin, pursue
+from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import Report, reporting
-from tests.chaos.rig import Missed, Rig, occupancy, rig, send, stop_and_look, wrong_counters
+from tests.chaos.rig import (
+    Figures,
+    Missed,
+    Rig,
+    occupancy,
+    rig,
+    send,
+    stop_and_look,
+    wrong_counters,
+)
 
 ENVIRON = {
-    "GPUFC_BACKEND": "fake",
-    "GPUFC_FAKE_SCRIPT": "step_ms=5",
     "GPUFC_REPLICAS": "2",
     "GPUFC_RESTART_LIMIT": "10000",
-    "GPUFC_MAX_CONCURRENT_REQUESTS": "8",
     "GPUFC_LOG_LEVEL": "warning",
 }
+FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=5"}
 N_CLIENTS = 8
 """As many as one worker has places, so that its streams find room on the other one."""
 KILL_EVERY_S = 5.0
 GAP_S = 0.3
+LOAD_S = 120.0
+"""A large model takes its time to be loaded again."""
+
+MakeAsk = Callable[[str, int], Ask]
+"""A request from its name and its number of tokens."""
+
+
+class Load(Struct, frozen=True):
+    """What the clients ask for: so many at once, answers of so many tokens at the most."""
+
+    ask: MakeAsk
+    n_clients: int = N_CLIENTS
+    most_tokens: int = 300
 
 
 class Tally(Struct):
@@ -37,15 +59,16 @@ class Tally(Struct):
 class Storm:
     """Clients that ask without end, and one killer, for so many seconds."""
 
-    def __init__(self, one: Rig, seconds: float, seed: int) -> None:
+    def __init__(self, one: Rig, load: Load, seconds: float, seed: int) -> None:
         self.tally = Tally()
         self._one = one
+        self._load = load
         self._ends_at = time.monotonic() + seconds
         self._dice = random.Random(seed)
 
     async def run(self) -> Tally:
         async with asyncio.TaskGroup() as group:
-            for number in range(N_CLIENTS):
+            for number in range(self._load.n_clients):
                 group.create_task(self._client(number))
             group.create_task(self._killer())
         return self.tally
@@ -58,7 +81,7 @@ class Storm:
         dice = random.Random(number)
         while not self._is_over:
             name = f"client {number} stream {self.tally.n_streams}"
-            ask = ask_fake(f"{name} " + "word " * 5, dice.randint(50, 300))
+            ask = self._load.ask(name, dice.randint(50, self._load.most_tokens))
             history = begin(name, ask)
             await pursue(self._one.session, self._one.url, ask, history)
             self.tally.n_streams += 1
@@ -67,10 +90,7 @@ class Storm:
     async def _killer(self) -> None:
         while not self._is_over:
             await asyncio.sleep(KILL_EVERY_S)
-            found = await self._one.until(
-                lambda now: sum(row["state"] == "ready" for row in now["workers"]) == 2,
-                "two workers are ready",
-            )
+            found = await self._one.until(_both_are_ready, "two workers are ready", LOAD_S)
             try:
                 send(self._dice.choice(found["workers"])["pid"], signal.SIGKILL)
             except Missed:
@@ -79,10 +99,47 @@ class Storm:
 
 
 async def run(seconds: int, seed: int) -> Report:
-    """No stream breaks, and streams go on within `GAP_S`."""
+    """The scripted engine: no stream breaks, and streams go on within `GAP_S`."""
     report = reporting(f"2 replicas, one killed every {KILL_EVERY_S:.0f} s for {seconds} s")
-    async with rig(environ=ENVIRON) as one:
-        tally = await Storm(one, seconds, seed).run()
+    await _storm(report, Load(_ask_fake), (), FAKE, seconds, seed)
+    return report
+
+
+async def run_real(
+    model: Path, seconds: int, seed: int, n_clients: int, devices: str | None
+) -> Report:
+    """The same of a real model. `devices` has a group for each replica: `CUDA0;CUDA1`."""
+    where = f"devices {devices}" if devices else "no devices of their own"
+    report = reporting(
+        f"{model.name}: 2 replicas, {where}, {n_clients} clients, one killed every"
+        f" {KILL_EVERY_S:.0f} s for {seconds} s"
+    )
+    environ = {"GPUFC_DEVICES": devices} if devices else {}
+    arguments = ("--model-path", str(model), "--n-ctx", "1024")
+    await _storm(report, Load(_ask_real, n_clients), arguments, environ, seconds, seed)
+    return report
+
+
+def _ask_fake(name: str, n_tokens: int) -> Ask:
+    return ask_fake(f"{name} " + "word " * 5, n_tokens)
+
+
+def _ask_real(name: str, n_tokens: int) -> Ask:
+    return ask_real(f"A story by {name}:", n_tokens, temperature=0.8, seed=n_tokens)
+
+
+async def _storm(
+    report: Report,
+    load: Load,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    seconds: int,
+    seed: int,
+) -> None:
+    slots = ("--max-concurrent-requests", str(load.n_clients))
+    async with rig(*slots, *arguments, environ=ENVIRON | dict(environ)) as one:
+        await one.until(_both_are_ready, "two workers are ready", LOAD_S)
+        tally = await Storm(one, load, seconds, seed).run()
         figures = await one.until(lambda now: occupancy(now) == (0, 0), "idle")
         report.wrong += tally.wrong + wrong_counters(figures)
         report.wrong += stop_and_look(one.service)
@@ -95,7 +152,10 @@ async def run(seconds: int, seed: int) -> Report:
     report.row("replays", figures["requests"]["replayed_total"])
     if gap["p50"] is None or gap["p50"] > GAP_S:
         report.wrong.append(f"half of the streams went on after {gap['p50']} s")
-    return report
+
+
+def _both_are_ready(figures: Figures) -> bool:
+    return sum(row["state"] == "ready" for row in figures["workers"]) == 2
 
 
 def _spread(gap: dict[str, float | None]) -> str:

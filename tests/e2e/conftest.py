@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.repeatable import SAME_PASSES
 from tests.service import Service, service
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("demo") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+    arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
+    with service(folder, *arguments, environ=SAME_PASSES) as started:
         yield started

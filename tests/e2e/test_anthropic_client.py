@@ -7,6 +7,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from tests.e2e.repeatable import SAME_PASSES
 from tests.service import Service, service
 
 pytestmark = pytest.mark.model
@@ -19,7 +20,7 @@ ALONE = {"seed": 7, "cache_prompt": False}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("anthropic") / "run"
-    environ = {"GPUFC_ALIASES": "claude-*"}
+    environ = SAME_PASSES | {"GPUFC_ALIASES": "claude-*"}
     with service(
         folder, "--model-path", str(model_path), "--n-ctx", "512", environ=environ
     ) as started:

@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.e2e.repeatable import SAME_PASSES
 from tests.integration.commands import command
 from tests.integration.fake_service import complete, joined, stream
 from tests.models.families import FAMILIES
@@ -50,7 +51,7 @@ async def test_answers_are_the_same_after_swaps_to_other_architectures_and_back(
     names = ("llama", "mamba", "gemma3", "lfm2", "llama", "gemma3")
     texts: dict[str, set[str]] = {}
     arguments = ("--model-path", str(made(names[0])))
-    with service(tmp_path / "run", *arguments, environ={"GPUFC_N_THREADS": "1"}) as running:
+    with service(tmp_path / "run", *arguments, environ=SAME_PASSES) as running:
         async with aiohttp.ClientSession() as session:
             for at, name in enumerate(names):
                 if at:

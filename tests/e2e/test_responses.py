@@ -9,6 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.e2e.repeatable import SAME_PASSES
 from tests.service import Service, service
 
 pytestmark = pytest.mark.model
@@ -30,10 +31,8 @@ class Pet(BaseModel):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("responses") / "run"
-    # how many drafts a step verifies depends on time, and near ties on the size of a step
-    environ = {"GPUFC_SPECULATION": "none"}
     options = ("--model-path", str(model_path), "--n-ctx", "1024")
-    with service(folder, *options, environ=environ) as started:
+    with service(folder, *options, environ=SAME_PASSES) as started:
         yield started
 
 

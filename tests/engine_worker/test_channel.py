@@ -73,7 +73,7 @@ class Worker:
             self.error = err
 
 
-_BEAT = Heartbeat(EPOCH, EngineStatus(EnginePhase.IDLE, 1))
+_BEAT = Heartbeat(EPOCH, EngineStatus(EnginePhase.IDLE, 1), 0.0)
 
 
 @pytest.fixture

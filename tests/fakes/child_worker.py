@@ -67,7 +67,7 @@ class Child:
 
     def heartbeat(self) -> None:
         engine = EngineStatus(EnginePhase.IDLE, 1, time.monotonic(), 0, 2, 1, 77)
-        self.send(Heartbeat(self.boot.epoch, engine))
+        self.send(Heartbeat(self.boot.epoch, engine, time.monotonic()))
 
     def receive(self) -> bytes:
         """The next message, with heartbeats while there is none."""

@@ -28,6 +28,7 @@ with atheris.instrument_imports(include=["gpufc", "engine_worker", "supervisor"]
     from supervisor.access.sessions import Sessions
     from supervisor.answers import parsers
     from supervisor.answers.parsers.family import Setup
+    from supervisor.cluster import wire as cluster_wire
     from supervisor.fabric.codec import ProtocolError, decode_frame
     from supervisor.http.anthropic.fields import MessagesBody
     from supervisor.http.edge.values import decode
@@ -50,6 +51,15 @@ def messages(data: bytes) -> None:
     for read in (wire.decode_to_worker, wire.decode_from_worker):
         with suppress(LinkError):
             read(data)
+
+
+def hosts(data: bytes) -> None:
+    """The connection between front and worker hosts."""
+    with suppress(LinkError):
+        _, payload = cluster_wire.split(data)
+        for read in (cluster_wire.decode_from_host, cluster_wire.decode_to_host):
+            with suppress(LinkError):
+                read(payload)
 
 
 def headers(data: bytes) -> None:
@@ -94,7 +104,7 @@ def answers(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (messages, headers, bodies, frames, access, answers)
+    one.__name__: one for one in (messages, hosts, headers, bodies, frames, access, answers)
 }
 
 

@@ -8,6 +8,8 @@ from gpufc import settings
 from gpufc.config import DEFAULT_MODEL, Config, KvUnified, ModelConfig, Replay, Standby
 from gpufc.errors import ConfigError
 from gpufc.sampling import SamplingDefaults
+from gpufc.settings import checking
+from gpufc.settings.keys import declared
 
 
 def resolve(
@@ -57,10 +59,10 @@ def test_a_flag_that_was_not_given_does_not_count() -> None:
 
 
 def test_every_key_has_a_unique_name_a_description_and_a_variable() -> None:
-    declared = list(settings._declared())
-    assert len({key.name for key in declared}) == len(declared)
-    assert all(key.description for key in declared)
-    assert all(key.variable == f"GPUFC_{key.name.upper()}" for key in declared)
+    found = list(declared())
+    assert len({key.name for key in found}) == len(found)
+    assert all(key.description for key in found)
+    assert all(key.variable == f"GPUFC_{key.name.upper()}" for key in found)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_only_similar_words_are_offered(word: str, meant: str | None) -> None:
 
 def test_no_message_shows_a_name_of_pythons_types() -> None:
     for key in settings.keys().values():
-        assert settings._wanted(key), key.name
+        assert checking.wanted(key), key.name
 
 
 MODELS = """
@@ -346,7 +348,7 @@ def test_the_home_folder_is_expanded_in_every_path(
     assert {key.name for key in paths} == {
         *("runtime_dir", "model_dirs", "model_path", "draft_model_path", "chat_template"),
         *("keys_file", "tls_cert", "tls_key", "tls_client_ca"),
-        *("client_id_file", "cert_chain_path", "models_dir"),
+        *("client_id_file", "cert_chain_path", "models_dir", "cluster_dir"),
     }
     file = tmp_path / "gpufc.toml"
     file.write_text('runtime_dir = "~/run"\n')

@@ -18,12 +18,10 @@ from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.constraints import ResponseFormat
 from supervisor.http.generation.fields import Limit
 from supervisor.http.generation.history import MAX_MESSAGES
+from supervisor.http.generation.thinking import THINKS, switched
 
 EFFORTS = {"xhigh": "high", "max": "high"}
 """Anthropic's words for a model's effort that templates do not know. They know `high`."""
-
-THINKS = {"adaptive": True, "between_tools": True, "disabled": False, "enabled": True}
-"""Types of `thinking`. Without the field, the model's template decides."""
 
 
 class Thinking(Struct, frozen=True):
@@ -110,12 +108,12 @@ def chat_fields(body: MessagesBody) -> ChatFields:
 
 
 def _variables(thinking: Thinking | None) -> dict[str, Any] | None:
+    """Without the field, the model's template decides."""
     if thinking is None:
         return None
     if thinking.type not in THINKS:
         raise refusal("thinking.type", f"{thinking.type[:50]!r} is none of {', '.join(THINKS)}")
-    wanted = THINKS[thinking.type]
-    return {"enable_thinking": wanted, "thinking": wanted}
+    return switched(THINKS[thinking.type])
 
 
 def _schema(given: OutputFormat | None, place: str) -> dict[str, Any] | bool | None:

@@ -12,7 +12,7 @@ from supervisor.devices.snapshot import Device, Host, Source
 from supervisor.dispatch.request import Scope
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.model_state import ModelPhase
-from supervisor.fleet.port import SpareStatus
+from supervisor.fleet.port import HostStatus, SpareStatus
 from supervisor.fleet.states import WorkerState
 
 
@@ -92,6 +92,7 @@ class WorkerRow(Message, frozen=True):
     n_gpu_layers: int = 0
     n_layers: int = 0
     devices: tuple[str, ...] = ()
+    machine: str | None = None
 
 
 class RequestRow(Message, frozen=True):
@@ -157,6 +158,7 @@ class Tick(Message, frozen=True):
     sources: tuple[Source, ...] = ()
     alarms: tuple[AlarmRow, ...] = ()
     front_rss_bytes: int = 0
+    hosts: tuple[HostStatus, ...] = ()
 
 
 class PauseRow(Message, frozen=True):

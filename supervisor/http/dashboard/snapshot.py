@@ -92,6 +92,7 @@ def tick(front: Services, ended: Sequence[RequestRow]) -> Tick:
             front.config.admission.queue_limit,
         ),
         front_rss_bytes=rss_bytes_of(os.getpid()),
+        hosts=tuple(front.hosts()) if front.hosts else (),
     )
 
 
@@ -197,6 +198,7 @@ def _worker(front: Services, row: WorkerStatus) -> WorkerRow:
         devices=tuple(device.description or device.name for device in facts.devices)
         if facts
         else (),
+        machine=row.machine,
     )
 
 

@@ -22,7 +22,7 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.fleet.model_state import ModelState
 from supervisor.fleet.operation import Operation
-from supervisor.fleet.port import ModelChange
+from supervisor.fleet.port import HostStatus, ModelChange
 from supervisor.http.edge.allowed_models import AllowedModels
 from supervisor.tracing.spans import Answer
 
@@ -145,6 +145,8 @@ class Services(Struct, frozen=True):
     runtime_dir: Path | None = None
     keys: KeyRing | None = None
     hooks: Hooks | None = None
+    hosts: Callable[[], Sequence[HostStatus]] | None = None
+    """The machines that may run workers; None without a cluster."""
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""

@@ -14,12 +14,13 @@ from gpufc.nesting import is_deeper
 from supervisor.http.edge.context import Services
 from supervisor.http.generation import validation
 from supervisor.http.generation.constraints import constraint_of
-from supervisor.http.generation.fields import GenerationFields, Limit
+from supervisor.http.generation.fields import Limit
 from supervisor.http.generation.generate import Asked
 from supervisor.http.generation.history import Messages, history
 from supervisor.http.generation.logprobs import chat_logprobs
 from supervisor.http.generation.prediction import Prediction, predicted
 from supervisor.http.generation.reading import reading_of
+from supervisor.http.generation.thinking import ThinkingFields, thinking_variables
 from supervisor.http.generation.tools import OfferedTools, Tool, ToolChoice, offered
 
 MAX_VARIABLES_BYTES = 64 * 1024
@@ -27,7 +28,7 @@ RESERVED_VARIABLES = ("messages", "tools", "documents", "add_generation_prompt")
 """The variables of a template that have fields of their own."""
 
 
-class ChatFields(GenerationFields, kw_only=True):
+class ChatFields(ThinkingFields, kw_only=True):
     """The fields of a chat request."""
 
     messages: Messages
@@ -35,7 +36,6 @@ class ChatFields(GenerationFields, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = None
     verbosity: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
@@ -97,16 +97,9 @@ def _prompt(body: ChatFields, tools: OfferedTools) -> ChatPrompt:
 def _variables(body: ChatFields) -> str:
     """The template's further variables as JSON, empty without any. A template that does not know a
     variable ignores it."""
-    found: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("reasoning_effort", body.reasoning_effort),
-            ("verbosity", body.verbosity),
-        )
-        if value
-    }
-    if body.reasoning_effort == "none":
-        found["enable_thinking"] = False
+    found = thinking_variables(body)
+    if body.verbosity:
+        found["verbosity"] = body.verbosity
     given = body.chat_template_kwargs or {}
     for name in RESERVED_VARIABLES:
         if name in given:

@@ -24,11 +24,16 @@ class NamedSchema(Struct, frozen=True):
 
 
 class ResponseFormat(Struct, frozen=True):
-    """OpenAI's field. llama-server takes `schema` without the wrapping as well."""
+    """OpenAI's field. llama-server takes `schema` without the wrapping as well. Other servers have
+    the types `json` and `regex` with a `value` (TGI), and `grammar` with a grammar (Fireworks)."""
 
     type: str
     json_schema: NamedSchema | None = None
     schema: dict[str, Any] | bool | None = None
+    value: Schema | None = None
+    regex: str | None = None
+    pattern: str | None = None
+    grammar: str | None = None
 
 
 class StructuredOutputs(Struct, frozen=True):
@@ -103,8 +108,9 @@ def _response_format(given: ResponseFormat | None) -> Constraint | None:
     match given.type:
         case "text":
             return None
-        case "json_object":
-            return _schema(schema, param) or Constraint(ConstraintKind.JSON_OBJECT, param=param)
+        case "json_object" | "json":
+            wanted = given.value if schema is None else schema
+            return _schema(wanted, param) or Constraint(ConstraintKind.JSON_OBJECT, param=param)
         case "json_schema" if schema is None:
             raise InvalidRequest(
                 "response_format of type json_schema needs json_schema.schema",
@@ -112,11 +118,24 @@ def _response_format(given: ResponseFormat | None) -> Constraint | None:
             )
         case "json_schema":
             return _schema(schema, param)
+        case "regex":
+            text = given.regex or given.pattern or given.value
+            return _regex(_needed(text, "regex"), param)
+        case "grammar" | "ebnf":
+            return _grammar(_needed(given.grammar or given.value, "grammar"), param)
         case other:
             raise InvalidRequest(
                 f"response_format of type {other[:50]!r} is not supported",
                 param="response_format.type",
             )
+
+
+def _needed(text: Schema | None, key: str) -> str:
+    if not isinstance(text, str) or not text:
+        raise InvalidRequest(
+            f"response_format of this type needs {key}", param=f"response_format.{key}"
+        )
+    return text
 
 
 def _structured_outputs(given: StructuredOutputs | None) -> list[Constraint | None]:

@@ -6,7 +6,7 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest
 from gpufc.ids import new_seed
 from gpufc.protocol import TokenRules
-from gpufc.sampling import SamplingFields, SamplingParams
+from gpufc.sampling import SamplingFields, SamplingParams, WrongValue
 from supervisor.http.generation.fields import INT64_MAX, GenerationFields
 from supervisor.http.generation.unsupported import refuse_unsupported
 
@@ -53,8 +53,8 @@ def sampling(
     seed = new_seed() if is_random or body.seed is None else body.seed & INT64_MAX
     try:
         return SamplingParams.of(seed, given, logit_bias=tuple(biases.items()))
-    except ValueError as err:
-        raise InvalidRequest(str(err), param="samplers") from None
+    except WrongValue as err:
+        raise InvalidRequest(str(err), param=err.field) from None
 
 
 def stop_strings(stop: str | list[str] | None, limits: LimitsConfig) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from gpufc.errors import InvalidRequest
 from supervisor.http.edge.values import converted
 from supervisor.http.generation.constraints import ResponseFormat
 from supervisor.http.generation.fields import GenerationFields
+from supervisor.http.generation.thinking import switched
 
 SAME_NAME = (
     "temperature",
@@ -109,6 +110,5 @@ def thinking_fields(think: Think | None) -> dict[str, Any]:
     that does not reason ignores them."""
     if think is None:
         return {}
-    wanted = think is not False
-    switched = {"chat_template_kwargs": {"enable_thinking": wanted, "thinking": wanted}}
-    return switched | ({"reasoning_effort": think} if isinstance(think, str) else {})
+    found = {"chat_template_kwargs": switched(think is not False)}
+    return found | ({"reasoning_effort": think} if isinstance(think, str) else {})

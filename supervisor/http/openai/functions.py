@@ -18,7 +18,7 @@ from supervisor.http.generation.tools import (
 class ChatCompletionBody(ChatFields, kw_only=True):
     """A chat's fields, and the older ones. `function_call` is a word, or a function by its name."""
 
-    SERVED: ClassVar[frozenset[str]] = frozenset({"function_call", "functions"})
+    SERVED: ClassVar[frozenset[str]] = ChatFields.SERVED | {"function_call", "functions"}
 
     functions: list[ToolFunction] | None = None
     function_call: str | ChosenFunction | None = None

@@ -99,6 +99,7 @@ class ResponsesFields(GenerationFields, kw_only=True):
     conversation: Any = None
     prompt: Any = None
     chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
 
 
 def wants_logprobs(body: ResponsesFields) -> bool:

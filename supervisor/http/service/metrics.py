@@ -85,6 +85,7 @@ def figures_of(front: Services) -> Figures:
         front_rss_bytes=rss_bytes_of(os.getpid()),
         network=msgspec.to_builtins(front.network()),
         models=[state_of(front, model) for model in models],
+        hosts=front.hosts() if front.hosts else None,
     )
 
 

@@ -34,6 +34,7 @@ def document(front: Services) -> dict[str, Any]:
         "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "models": model_rows(front),
         "workers": worker_rows(front),
+        "hosts": msgspec.to_builtins(front.hosts()) if front.hosts else None,
         "spares": msgspec.to_builtins(front.fleet.spares()),
         "host": msgspec.to_builtins(snapshot.host if snapshot else Host()),
         "devices": msgspec.to_builtins(snapshot.devices) if snapshot else [],
@@ -65,6 +66,7 @@ def _worker(front: Services, row: WorkerStatus) -> dict[str, Any]:
     facts, engine = row.facts, row.engine
     return {
         "name": row.name,
+        "machine": row.machine,
         "pid": row.pid,
         "epoch": row.epoch,
         "state": row.state,

@@ -1,7 +1,11 @@
 """The disposable process and the compiler: refusals with their field, grammars compiled once."""
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
@@ -18,6 +22,11 @@ OVERFLOWING = Constraint(
     "start: r0\n" + "".join(f"r{n}: r{n + 1}\n" for n in range(4500)) + 'r4500: "a"\n',
 )
 """A chain of rules that overflows llguidance's stack."""
+SLOW = Constraint(
+    ConstraintKind.GBNF,
+    "root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(3500)) + 'r3500 ::= "a"\n',
+)
+"""A chain of rules that is compiled in a time that grows with its square."""
 GOOD = Constraint(ConstraintKind.REGEX, "[ab]+", "guided_regex")
 
 
@@ -39,6 +48,51 @@ def test_a_grammar_that_ends_its_process_is_refused_and_the_next_one_compiles(tr
     with pytest.raises(InvalidGrammar):
         trial.grammar(OVERFLOWING)
     assert trial.grammar(GOOD)
+
+
+def test_a_bomb_ends_a_copy_alone_so_that_the_next_one_waits_for_no_start(trial: Trial) -> None:
+    trial.start()
+    assert trial._child is not None
+    pid = trial._child.pid
+    for bomb in (OVERFLOWING, SLOW, OVERFLOWING):
+        with contextlib.suppress(InvalidGrammar):  # a fast machine compiles the slow one
+            trial.grammar(bomb)
+    assert trial.grammar(GOOD)
+    assert trial._child.pid == pid
+    assert psutil.Process(pid).children() == []
+
+
+def test_a_process_that_does_not_answer_is_logged_as_such(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def silent(*_: object) -> bytes:
+        raise TimeoutError
+
+    trial.start()
+    monkeypatch.setattr(trial._child, "call", silent)
+    with pytest.raises(InvalidGrammar):
+        trial.grammar(GOOD)
+    assert "it does not answer" in caplog.text
+
+
+WRITES = """
+import os
+from engine_worker import disposable
+
+def work():
+    try:
+        os.write(1, b"an answer to another one's constraint")
+    except OSError:
+        return b"it cannot"
+    return b"it can"
+
+print(disposable.forked(work, 60.0).decode())
+"""
+
+
+def test_a_copy_cannot_write_into_the_pipe_of_answers() -> None:
+    said = subprocess.run([sys.executable, "-c", WRITES], capture_output=True, timeout=60)
+    assert said.stdout == b"it cannot\n"
 
 
 def test_values_of_wrong_types_are_refused(trial: Trial) -> None:

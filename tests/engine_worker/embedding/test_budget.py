@@ -1,4 +1,5 @@
-from engine_worker.embedding.budget import LEAST, PACKED_TOKENS, EmbeddingBudget
+from engine_worker.embedding.budget import LEAST, EmbeddingBudget
+from engine_worker.embedding.pass_sizes import SIZES
 from engine_worker.scheduling.step_costs import StepCosts
 
 STEP_S = 0.004
@@ -29,7 +30,11 @@ def longest_pass_s(known: EmbeddingBudget, n_decoding: int, n_passes: int = 40) 
 
 
 def test_without_generation_a_pass_is_as_large_as_it_pays() -> None:
-    assert budget().allowance(0, 0) == PACKED_TOKENS
+    known = budget()
+    for _ in range(20):
+        n_tokens = known.allowance(0, 0)
+        known.computed(n_tokens, 0.01 + 0.0001 * n_tokens)
+    assert known.allowance(0, 0) == SIZES[-1]
 
 
 def test_a_stream_waits_at_most_three_steps_for_a_token() -> None:
@@ -43,7 +48,7 @@ def test_a_stream_waits_at_most_three_steps_for_a_token() -> None:
 def test_passes_grow_again_after_the_last_stream() -> None:
     known = budget()
     longest_pass_s(known, 1)
-    assert known.allowance(0, 0) == PACKED_TOKENS
+    assert known.allowance(0, 0) == SIZES[0]
 
 
 def test_a_device_gets_larger_passes_than_a_processor() -> None:

@@ -56,7 +56,8 @@ def test_every_setting_names_its_default_and_its_variable(command: list[str]) ->
 
 def test_every_command_takes_the_runtime_folder_after_its_name() -> None:
     groups = [["config", "show"], ["crashes", "list"], ["crashes", "show"], ["fabric", "status"]]
-    without = {"config", "crashes", "fabric", "keys", "pull", "version", "completion"}
+    groups += [["hosts", name] for name in ("list", "invite", "drain", "forget")]
+    without = {"config", "crashes", "fabric", "hosts", "keys", "pull", "version", "completion"}
     for words in [*groups, *([name] for name in sorted(set(COMMANDS) - without))]:
         assert "--runtime-dir" in help_of(words)
 

@@ -12,7 +12,7 @@ from gpufc.errors import EngineUnavailable, Overloaded, RequestError, SwapRefuse
 from supervisor.cli import cli, replacement_view
 from supervisor.cli.errors import reported
 from supervisor.cli.replacement_view import show
-from supervisor.control.client import NotRunning
+from supervisor.control.client import ControlClient, NotRunning
 from supervisor.fleet.port import ModelChange
 from tests.supervisor.cli.files import Screen, gguf
 from tests.supervisor.control.control_server import Server
@@ -98,6 +98,20 @@ def test_without_a_front_they_say_that_nothing_runs(
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 4
     assert "nothing runs" in result.stderr
+
+
+def test_drain_and_its_undo_fail_at_a_front_that_stops(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front, _, _ = server
+    front.request_stop()
+    undone = run(server, "drain", "--undo")
+    assert (undone.exit_code, undone.stderr) == (5, "error: the front is stopping\n")
+    left = {"event": "draining", "running": 1, "waiting": 0}
+    monkeypatch.setattr(ControlClient, "drain", lambda *_: iter([left]))
+    drained = run(server, "drain", "--wait")
+    assert drained.exit_code == 5
+    assert "ends before it is drained: 1 request running, 0 waiting" in drained.stderr
 
 
 def test_a_front_that_goes_away_in_the_middle_is_no_success() -> None:

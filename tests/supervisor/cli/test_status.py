@@ -40,6 +40,27 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(len(line) for line in lines) <= width
 
 
+def machine(**changes: Any) -> dict[str, Any]:
+    made = {
+        "machine": "node-a", "state": "joined", "detail": "", "workers": ["m-0"], "max_workers": 2,
+        "cores": 16, "memory_bytes": 64 << 30, "devices": ["NVIDIA H200"] * 8, "version": "1",
+        "heard_at": None, "n_losses": 0,
+    }  # fmt: skip
+    return made | changes
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_machine_that_gets_no_worker_has_a_line_with_the_reason(width: int) -> None:
+    lost = machine(machine="node-b", state="lost", detail="silent for 5.2 s", workers=[])
+    lines = shown(width, hosts=[machine(), lost])
+    start = next(n for n, line in enumerate(lines) if line.startswith("MACHINE"))
+    assert lines[start + 1].split()[:5] == ["node-a", "joined", "1", "of", "2"]
+    assert lines[start + 2].split()[:5] == ["node-b", "lost", "0", "of", "2"]
+    assert lines[start + 3] == "  node-b: silent for 5.2 s"
+    assert "8 × NVIDIA H200" in lines[start + 1]
+    assert max(len(line) for line in lines) <= width
+
+
 def columns_at(width: int) -> set[str]:
     lines = shown(width)
     return set(lines[lines.index("") + 1].split())

@@ -1,6 +1,6 @@
 import pytest
 
-from supervisor.cli.welcome import welcome
+from supervisor.cli.welcome import machine_awaited, welcome
 from supervisor.runtime_dir import RuntimeDir
 
 
@@ -22,3 +22,28 @@ def test_the_first_request_is_one_that_the_model_can_answer(
     text = "\n".join(welcome(status, {}, RuntimeDir.find(str(tmp_path))))
     assert f"curl http://127.0.0.1:1{path}" in text
     assert ("chat" in text) == (path == "/v1/chat/completions")
+
+
+def test_a_start_without_a_machine_says_what_it_waits_for() -> None:
+    front = {"condition": {"detail": "waiting for a machine: none has joined"}}
+    status = {"front": front, "hosts": [], "workers": [{"state": "placing"}]}
+    assert machine_awaited(status) == (
+        "waiting for a machine: none has joined; `hosts invite FILE` lets one join"
+    )
+    assert machine_awaited(status | {"hosts": [{"machine": "a"}]}) == front["condition"]["detail"]
+    status["workers"] = [{"state": "placing"}, {"state": "loading"}]
+    assert machine_awaited(status) == ""
+
+
+def test_a_model_of_several_workers_has_one_line_with_what_a_ready_one_gives(
+    tmp_path: object,
+) -> None:
+    workers = [
+        {"model": "m", "state": "placing", "n_ctx": 0},
+        {"model": "m", "state": "ready", "n_ctx": 512},
+        {"model": "m", "state": "loading", "n_ctx": 0},
+    ]
+    status = {"front": {"addresses": ["http://127.0.0.1:1"]}, "workers": workers}
+    lines = welcome(status, {"m": 512}, RuntimeDir.find(str(tmp_path)))
+    context = [line.split(maxsplit=1)[1] for line in lines if line.startswith("context")]
+    assert context == ["512 tokens for each request"]

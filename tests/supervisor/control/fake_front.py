@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gpufc import settings
-from gpufc.errors import NotFound, RequestError
+from gpufc.errors import NotFound, Overloaded, RequestError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.settings import Value
 from supervisor.fleet.model_state import ModelPhase, ModelState
@@ -90,6 +90,8 @@ class FakeFront:
         self.restarts: list[tuple[str | None, bool]] = []
         self.swaps: list[tuple[str | None, ModelChange]] = []
         self.running = 2
+        self.end_unseen = False
+        """All requests end between a look at their number and the question whether any is left."""
         self.network: dict[str, Any] | None = None
         self.fails: RequestError | None = None
         """What replacements come to."""
@@ -118,10 +120,14 @@ class FakeFront:
         self.drains.append(lead_s)
 
     def undrain(self) -> None:
+        if self.stops:
+            raise Overloaded("the front is stopping", retry_after_s=1.0)
         self.drains.clear()
 
     @property
     def is_drained(self) -> bool:
+        if self.end_unseen:
+            self.running = 0
         return not self.running
 
     def restart(self, worker: str | None, now: bool = False) -> Operation:

@@ -58,7 +58,7 @@ def test_drain_counts_running_requests_until_none_is_left(server: Server) -> Non
     events = ControlClient(path).drain(lead_s=2.0, wait=True)
     assert next(events) == {"event": "draining", "running": 2, "waiting": 1}
     front.running = 0
-    assert list(events)[-1] == {"event": "done"}
+    assert list(events)[-1] == {"event": "done", "running": 0, "waiting": 1}
     assert front.drains == [2.0]
     ControlClient(path).undrain()
     assert front.drains == []
@@ -67,7 +67,17 @@ def test_drain_counts_running_requests_until_none_is_left(server: Server) -> Non
 def test_drain_returns_at_once_if_it_is_not_to_wait(server: Server) -> None:
     _, path, _ = server
     *said, last = ControlClient(path).drain(lead_s=0.0, wait=False)
-    assert ([event["running"] for event in said], last) == ([2], {"event": "done"})
+    assert [event["running"] for event in said] == [2]
+    assert last == {"event": "done", "running": 2, "waiting": 1}
+
+
+def test_the_end_of_a_drain_does_not_repeat_an_earlier_look(server: Server) -> None:
+    """Requests may all end while a line is sent to a slow client."""
+    front, path, _ = server
+    front.end_unseen = True
+    *said, last = ControlClient(path).drain(lead_s=0.0, wait=True)
+    assert [event["running"] for event in said] == [2]
+    assert last == {"event": "done", "running": 0, "waiting": 1}
 
 
 def test_restart_tells_how_it_gets_on_and_the_new_epoch(server: Server) -> None:

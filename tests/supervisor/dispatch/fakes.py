@@ -265,12 +265,19 @@ class FakeFleet:
         self._epochs = itertools.count(1)
 
     def start_worker(
-        self, *, auto: bool = True, line: int = 1, fingerprint: str = "abc123", tried: bool = True
+        self,
+        *,
+        auto: bool = True,
+        line: int = 1,
+        fingerprint: str = "abc123",
+        tried: bool = True,
+        name: str = "default-0",
     ) -> FakeWorker:
         """`tried`: it has just passed its trial, as after every crash."""
         self.status = OK
         epoch = next(self._epochs)
         worker = FakeWorker(self, epoch, auto=auto, line=line, fingerprint=fingerprint)
+        worker.name = WorkerName(name)
         if tried:
             self.dispatcher.engine_proven(worker)
         self.dispatcher.worker_ready(worker)

@@ -6,7 +6,7 @@ from gpufc.errors import InternalError
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.routing.canary import Canary, CanaryRules, Verdict
 from tests.supervisor.dispatch.fakes import FakeWorker, generates, request, until, whole_texts
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 RULES = CanaryRules(share=0.25, n_enough=5, least_s=0.0)
 

@@ -5,7 +5,7 @@ import pytest
 from gpufc.errors import EngineUnavailable, ModelNotFound
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import KILLED, MODEL, text_of, until, whole_texts
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 
 class Pokes:

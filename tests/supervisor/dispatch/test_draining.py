@@ -19,7 +19,7 @@ from tests.supervisor.dispatch.fakes import (
     until,
     whole_texts,
 )
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 SWAPPED = ExitReason(reason=Reason.SWAPPED, at=0.0)
 

@@ -17,7 +17,7 @@ from supervisor.dispatch.stream import Position, ResponseStream, StreamEvent
 from supervisor.dispatch.stream_log import StreamLog
 from tests.supervisor.answers.toy import Toy
 from tests.supervisor.dispatch.fakes import N_TOKENS, request, until
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 EPOCH = Epoch(1)
 STOP = FinishReason.STOP

@@ -8,7 +8,7 @@ from supervisor.dispatch.ledger import Outcome
 from supervisor.dispatch.losses import KEEP, Loss
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from tests.supervisor.dispatch.fakes import KILLED, FakeWorker, request, until
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 RESTARTED = ExitReason(reason=Reason.RESTARTED, at=0.0)
 

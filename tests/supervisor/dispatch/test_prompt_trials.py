@@ -24,7 +24,7 @@ from tests.supervisor.dispatch.fakes import (
     until,
     whole_texts,
 )
-from tests.supervisor.dispatch.test_dispatcher import CRASHED, Front
+from tests.supervisor.dispatch.front import CRASHED, Front
 
 
 def hung(*questions: RequestNo) -> ExitReason:

@@ -9,7 +9,7 @@ from supervisor.dispatch.pool import WorkerPool
 from supervisor.routing.port import Arrival
 from tests.growth import calls
 from tests.supervisor.dispatch.fakes import FakeWorker, generates, request, until
-from tests.supervisor.dispatch.test_dispatcher import Front
+from tests.supervisor.dispatch.front import Front
 
 FEW, MANY = 40, 1000
 SLOTS = 2

@@ -16,7 +16,7 @@ from gpufc.protocol import Delta, FinishReason
 from supervisor.dispatch import recovery
 from supervisor.dispatch.recovery import Fail, Replay, decide
 from supervisor.dispatch.stream_log import AlreadyEnded, StreamLog
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import WITH_ITS_MACHINE, ExitReason, Reason
 from tests.supervisor.dispatch.fakes import KILLED, request
 
 NO = RequestNo(7)
@@ -95,10 +95,11 @@ def test_a_replay_that_brought_a_token_is_not_counted() -> None:
         log.dispatched(Epoch(epoch))
 
 
-def test_a_restart_that_was_asked_for_is_not_counted() -> None:
+@pytest.mark.parametrize("reason", [Reason.RESTARTED, *sorted(WITH_ITS_MACHINE)])
+def test_an_end_that_is_no_fault_of_the_engine_is_not_counted(reason: Reason) -> None:
     log = running_log()
     for epoch in range(2, 20):
-        assert decide(log, ExitReason(reason=Reason.RESTARTED, at=0.0)) == Replay()
+        assert decide(log, ExitReason(reason=reason, at=0.0)) == Replay()
         log.dispatched(Epoch(epoch))
 
 

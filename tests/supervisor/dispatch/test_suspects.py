@@ -14,7 +14,7 @@ from supervisor.dispatch.suspects import (
     Suspects,
     Victim,
 )
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import WITH_ITS_MACHINE, ExitReason, Reason
 
 CRASH = ExitReason(signal=11, reason=Reason.CRASHED, at=0.0)
 A, B, C = RequestNo(1), RequestNo(2), RequestNo(3)
@@ -165,7 +165,9 @@ def test_what_is_remembered_is_bounded() -> None:
     assert suspects.died([Victim(A, b"0", 0)], CRASH, 1.0) is None
 
 
-@pytest.mark.parametrize("reason", [Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.RESTARTED])
+@pytest.mark.parametrize(
+    "reason", [Reason.KILLED, Reason.OUT_OF_MEMORY, Reason.RESTARTED, *sorted(WITH_ITS_MACHINE)]
+)
 def test_ends_from_outside_say_nothing_about_requests(reason: Reason) -> None:
     suspects = Suspects()
     for _ in range(3):

@@ -6,15 +6,18 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, FromWorker, ToWorker
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.link import BrokenListener, MessageListener
+from supervisor.fleet.peer import BrokenListener, MessageListener
+from supervisor.fleet.placer import PlaceListener
 from supervisor.fleet.watchdog import Vitals
+from supervisor.fleet.worker import WorkerSpec
 
 KILLED = ExitReason(signal=9, reason=Reason.KILLED, at=1.0)
 
 
 class FakeProcess:
-    def __init__(self, pid: int, on_exit: ExitListener) -> None:
+    def __init__(self, pid: int | None, on_exit: ExitListener, machine: str | None) -> None:
         self.pid = pid
+        self.machine = machine
         self.exit = on_exit
         self.booted: Boot | None = None
         self.signals: list[signal.Signals] = []
@@ -32,6 +35,9 @@ class FakeProcess:
 
     def rss_bytes(self) -> int:
         return 7
+
+    def anonymous_bytes(self) -> int | None:
+        return 5
 
     def lend(self) -> tuple[int, int]:
         raise NotImplementedError
@@ -65,11 +71,31 @@ class FakeLink:
         self.closed = True
 
 
+class FakePlacer:
+    """Finds a machine when a test says so."""
+
+    def __init__(self) -> None:
+        self.told: PlaceListener | None = None
+        self.avoid = ""
+
+    def place(self, epoch: Epoch, spec: WorkerSpec, told: PlaceListener, avoid: str = "") -> None:
+        self.told, self.avoid = told, avoid
+
+    def unplace(self) -> None:
+        self.told = None
+
+    def say(self, awaited: str | None) -> None:
+        """No machine but this one would do; None: there is one."""
+        assert self.told is not None
+        self.told(awaited)
+
+
 class FakeEdge:
     def __init__(self) -> None:
         self.links: list[FakeLink] = []
         self.processes: list[FakeProcess] = []
         self.refuse: Exception | None = None
+        self.machine: str | None = None
 
     def open_link(
         self, epoch: Epoch, token: str, *, on_message: MessageListener, on_broken: BrokenListener
@@ -80,7 +106,8 @@ class FakeEdge:
     def spawn(self, worker: WorkerName, on_exit: ExitListener) -> FakeProcess:
         if self.refuse is not None:
             raise self.refuse
-        self.processes.append(FakeProcess(100 + len(self.processes), on_exit))
+        pid = 100 + len(self.processes) if self.machine is None else None
+        self.processes.append(FakeProcess(pid, on_exit, self.machine))
         return self.processes[-1]
 
     def log_mark(self, worker: WorkerName) -> int:

@@ -37,7 +37,7 @@ from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
-from supervisor.fleet.link import BrokenListener, MessageListener
+from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import FleetListener, ModelChange, Replacement, ReplacementStage
 from supervisor.fleet.replacer import Replacer

@@ -14,7 +14,7 @@ import pytest
 from gpufc.config import ModelConfig
 from gpufc.errors import NotFound
 from gpufc.ids import Epoch, RequestNo, WorkerName
-from gpufc.protocol import EnginePhase, EngineStatus
+from gpufc.protocol import EnginePhase, EngineStatus, Heartbeat
 from supervisor.fleet.crash_record import (
     MAX_LOG_LINES,
     MEMORY_SAMPLES,
@@ -65,7 +65,8 @@ def record(at: float = 1_700_000_010.5, epoch: int = 3, **changes: object) -> Cr
 def test_a_record_says_all_that_was_known() -> None:
     seen = box()
     seen.ready = ready(Epoch(3))
-    seen.engine = EngineStatus(EnginePhase.DECODE, 17, 110.0, 4, 4, 1, 99)
+    engine = EngineStatus(EnginePhase.DECODE, 17, 9_000.0, 4, 4, 1, 99)
+    seen.beat(Heartbeat(Epoch(3), engine, clock=9_000.3), 110.3)
     seen.last_step = 16
     seen.sample_memory(101.0, 10)
     seen.sample_memory(101.5, 11)

@@ -1,6 +1,7 @@
 """Names, conditions and small edges, without processes."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.group import Absence, Group
 from supervisor.fleet.names import served_name
+from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import Condition, ConditionStatus, ModelChange
 from supervisor.fleet.process import scrubbed
 from supervisor.fleet.states import WorkerState
@@ -39,6 +41,17 @@ async def test_the_only_model_answers_to_its_aliases(runtime: RuntimeDir, name: 
     with pytest.raises(ModelNotFound) as caught:
         fleet.resolve("gpt-4")
     assert caught.value.param == "model"
+    await fleet.stop()
+
+
+async def test_a_front_with_hosts_uses_no_epoch_of_a_front_before(runtime: RuntimeDir) -> None:
+    config = Config(models={"default": ModelConfig(model_path="/m/tiny.gguf")})
+    before = int(time.time())
+    alone = Fleet(config, runtime)
+    assert alone.holdings().next_epoch == 1
+    await alone.stop()
+    fleet = Fleet(config, runtime, remote=lambda: cast(PlacedEdge, None))
+    assert fleet.holdings().next_epoch >= before
     await fleet.stop()
 
 
@@ -186,13 +199,19 @@ def test_environment_is_an_allow_list() -> None:
         "GPUFC_PORT": "1",
         "GPUFC_API_KEY": "s",
         "OPENAI_API_KEY": "s",
+        "NCCL_NVLS_ENABLE": "0",
         "NVIDIA_API_KEY": "s",
         "AWS_SESSION_TOKEN": "s",
         "LD_PRELOAD": "x",
     }
     passed = scrubbed(environ)
     passed.pop("PYTHONPATH", None)
-    assert passed == {"PATH": "/bin", "LC_ALL": "C", "GGML_VK_VISIBLE_DEVICES": "0"}
+    assert passed == {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "GGML_VK_VISIBLE_DEVICES": "0",
+        "NCCL_NVLS_ENABLE": "0",
+    }
 
 
 def test_a_source_tree_is_found_by_the_worker() -> None:

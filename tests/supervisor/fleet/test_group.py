@@ -133,6 +133,28 @@ async def test_replicas_fill_one_place_after_another(made: Made) -> None:
     assert [place.spec.name for place in group.places] == ["m-1"]
 
 
+async def test_each_replica_has_its_own_devices(made: Made) -> None:
+    group = made.group(replicas=3, devices="CUDA0;CUDA1, CUDA2")
+    wanted = []
+    while group.load() is not None:
+        wanted.append(group.next_config.devices)
+    await made.until(lambda: len(made.listener.ready) == 3)
+    booted = sorted(str(one.model.devices) for one in made.edge.booted)
+    assert booted == ["CUDA0", "CUDA0", "CUDA1, CUDA2"]
+    assert wanted == ["CUDA1, CUDA2", "CUDA0", "CUDA0"]
+
+
+async def test_a_replica_that_is_loaded_again_has_its_own_devices(made: Made) -> None:
+    group = made.group(replicas=2, devices="CUDA0;CUDA1")
+    second = [group.load(), group.load()][1]
+    await made.until(lambda: len(made.listener.ready) == 2)
+    assert second is not None
+    await group.unload(second)
+    assert group.next_config.devices == "CUDA1"
+    assert group.load() is second
+    assert made.edge.booted[-1].model.devices == "CUDA1"
+
+
 async def test_a_worker_that_is_being_replaced_is_not_unloaded(made: Made) -> None:
     group = await made.loaded()
     (place,) = group.places

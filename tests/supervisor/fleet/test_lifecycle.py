@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gpufc.ids import Epoch, RequestNo
 from supervisor.fleet import events as ev
-from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.exit_reason import WITH_ITS_MACHINE, ExitReason, Reason
 from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import IllegalMove, WorkerLifecycle
+from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.lifecycle_terms import IllegalMove
 from supervisor.fleet.restart_policy import RestartPolicy
 from supervisor.fleet.states import HAS_PROCESS, MOVES, SERVING, WorkerState
 from tests.fakes.child_worker import ready
@@ -26,10 +27,10 @@ KILL = ev.Signal(signal.SIGKILL, group=True)
 DUMP = [ev.Signal(signal.SIGCONT), ev.Signal(signal.SIGABRT)]
 
 
-def lifecycle(restart_limit: int = 10) -> WorkerLifecycle:
+def lifecycle(restart_limit: int = 10, *, is_placed: bool = False) -> WorkerLifecycle:
     epochs = itertools.count(1)
     policy = RestartPolicy(restart_limit, random.Random(1))
-    return WorkerLifecycle(policy, Timings(), lambda: Epoch(next(epochs)))
+    return WorkerLifecycle(policy, Timings(), lambda: Epoch(next(epochs)), is_placed=is_placed)
 
 
 def brought_to(state: WorkerState) -> WorkerLifecycle:
@@ -455,12 +456,73 @@ def test_every_state_can_be_left_and_reached() -> None:
     assert {to for targets in MOVES.values() for to in targets} == set(WorkerState)
 
 
+def placed_to_loading() -> WorkerLifecycle:
+    """A lifecycle on other machines whose first process loads."""
+    life = lifecycle(is_placed=True)
+    for event in (ev.StartRequested(), ev.Placed(E1), ev.HelloReceived(E1)):
+        life.handle(event, 0.0)
+    assert life.state is WorkerState.LOADING
+    return life
+
+
+def test_a_machine_comes_before_the_process() -> None:
+    life = lifecycle(is_placed=True)
+    assert life.handle(ev.StartRequested(), 0.0) == [ev.Publish(), ev.Place(E1)]
+    assert life.state is WorkerState.PLACING
+    assert life.handle(ev.MachineAwaited(E1, "a machine with 2 GPUs"), 5.0) == [ev.Publish()]
+    assert (life.detail, life.awaits_machine) == ("a machine with 2 GPUs", True)
+    assert life.handle(ev.RestartRequested(), 6.0) == []  # it looks for one already
+    assert without_timers(life.handle(ev.Placed(E1), 9e9)) == [ev.Spawn(E1, None)]
+    assert (life.state, life.awaits_machine) == (WorkerState.STARTING, False)
+
+
+def test_a_stop_ends_the_search_for_a_machine() -> None:
+    life = lifecycle(is_placed=True)
+    life.handle(ev.StartRequested(), 0.0)
+    assert ev.Unplace() in life.handle(ev.StopRequested(), 1.0)
+    assert life.state is WorkerState.STOPPED
+    assert life.handle(ev.Placed(E1), 2.0) == []
+
+
+@pytest.mark.parametrize("reason", sorted(WITH_ITS_MACHINE))
+def test_a_lost_machine_is_no_death(reason: Reason) -> None:
+    life = placed_to_loading()
+    for epoch in range(1, 100):
+        lost = ExitReason(reason=reason, at=0.0)
+        actions = life.handle(ev.Exited(Epoch(epoch), lost), 1.0)
+        assert without_timers(actions) == [ev.Release(Epoch(epoch)), ev.Place(Epoch(epoch + 1))]
+        assert life.state is WorkerState.PLACING
+        life.handle(ev.Placed(Epoch(epoch + 1)), 1.0)
+        life.handle(ev.HelloReceived(Epoch(epoch + 1)), 1.0)
+    assert life.restarts == 99
+
+
+def test_a_machine_that_cannot_start_it_is_left_for_another() -> None:
+    life = lifecycle(is_placed=True)
+    life.handle(ev.StartRequested(), 0.0)
+    life.handle(ev.Placed(E1), 0.0)
+    actions = life.handle(ev.SpawnFailed(E1, "no such file", is_misplaced=True), 1.0)
+    assert without_timers(actions) == [ev.Release(E1), ev.Place(E2, "no such file")]
+    assert (life.state, life.restarts) == (WorkerState.PLACING, 0)
+
+
+def test_a_machine_that_cannot_load_the_model_is_left_for_another() -> None:
+    life = placed_to_loading()
+    life.handle(ev.LoadFailed(E1, "no such file", retryable=False), 1.0)
+    gone = ExitReason(code=72, reason=Reason.EXITED, at=0.0)
+    actions = without_timers(life.handle(ev.Exited(E1, gone), 2.0))
+    assert actions == [ev.Release(E1), ev.Place(E2, "no such file")]
+    assert (life.state, life.restarts) == (WorkerState.PLACING, 0)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Whatever the order, and whatever of it is late: no defect, one process, every loss told."""
 
+    is_placed = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.life = lifecycle(restart_limit=4)
+        self.life = lifecycle(restart_limit=4, is_placed=self.is_placed)
         self.now = 0.0
         self.process: Epoch | None = None
         self.reported = False
@@ -482,6 +544,7 @@ class AnyOrder(RuleBasedStateMachine):
                     assert not had_failed or isinstance(
                         event, ev.RestartRequested | ev.ModelFileChanged
                     )
+                    assert isinstance(event, ev.Placed) or not self.is_placed
                     self.process = self.latest = action.epoch
                 case ev.Release():
                     assert self.process is None
@@ -626,3 +689,35 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(stateful_step_count=40)
+
+
+class AnyOrderPlaced(AnyOrder):
+    """The same on other machines, some of which vanish."""
+
+    is_placed = True
+
+    @rule()
+    def finds_a_machine(self) -> None:
+        self.do(ev.Placed(self.life.epoch))
+
+    @rule()
+    def awaits_a_machine(self) -> None:
+        self.do(ev.MachineAwaited(self.life.epoch, "a machine"))
+
+    @rule()
+    @precondition(lambda self: self.process is not None)
+    def is_misplaced(self) -> None:
+        epoch, self.process = self.process, None
+        assert epoch is not None
+        self.do(ev.SpawnFailed(epoch, "no such file", is_misplaced=True))
+
+    @rule(reason=st.sampled_from(sorted(WITH_ITS_MACHINE)))
+    @precondition(lambda self: self.process is not None)
+    def loses_its_machine(self, reason: Reason) -> None:
+        epoch, self.process = self.process, None
+        assert epoch is not None
+        self.do(ev.Exited(epoch, ExitReason(reason=reason, at=0.0)))
+
+
+TestAnyOrderPlaced = AnyOrderPlaced.TestCase
+TestAnyOrderPlaced.settings = settings(stateful_step_count=40)

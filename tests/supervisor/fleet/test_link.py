@@ -21,7 +21,8 @@ from gpufc.protocol import (
     Message,
     Shutdown,
 )
-from supervisor.fleet import link as link_module
+from supervisor import socket_reader
+from supervisor.fleet import worker_socket
 from supervisor.fleet.link import WorkerLink
 
 EPOCH = Epoch(5)
@@ -164,7 +165,7 @@ async def test_garbage_breaks_the_link_once(bench: Bench, frames: list[bytes]) -
 async def test_a_flood_leaves_turns_for_others(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "MESSAGES_PER_TURN", 10)
+    monkeypatch.setattr(socket_reader, "MESSAGES_PER_TURN", 10)
     peer = bench.proven()
     await bench.until(lambda: bench.messages)
     for number in range(500):
@@ -201,7 +202,7 @@ async def test_a_message_over_the_limit_is_the_senders_error(bench: Bench) -> No
 async def test_a_peer_that_left_breaks_the_link(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "UNREACHABLE_S", 0.01)
+    monkeypatch.setattr(worker_socket, "UNREACHABLE_S", 0.01)
     peer = bench.proven()
     await bench.until(lambda: bench.messages)
     peer.close(linger=0)
@@ -231,7 +232,7 @@ async def test_closing_from_inside_a_message_is_safe(tmp_path: Path) -> None:
         closed.append(message)
         bench.link.close()
 
-    bench.link._on_message = close
+    bench.link._peer._on_message = close
     peer = bench.proven()
     for number in range(10):
         peer.send(fact(number))

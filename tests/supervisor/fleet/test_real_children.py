@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import select
 import signal
@@ -24,6 +23,7 @@ from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.runtime_dir import RuntimeDir
+from tests.leaks import nothing_leaks
 from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
 
 WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
@@ -333,14 +333,11 @@ async def test_environment_and_descriptors_are_scrubbed(
 
 async def test_twenty_restarts_leak_nothing(start: StartFleet) -> None:
     started = await start("ready")
-    own = psutil.Process()
     await first_token(started, await started.until_ready())
-    gc.collect()  # what earlier tests left is no part of this
-    before = own.num_fds(), len(own.children(recursive=True))
-    for n in range(2, 22):
-        os.kill(started.status.pid, signal.SIGKILL)
-        await first_token(started, await started.until_ready(n))
-    assert (own.num_fds(), len(own.children(recursive=True))) == before
+    with nothing_leaks():
+        for n in range(2, 22):
+            os.kill(started.status.pid, signal.SIGKILL)
+            await first_token(started, await started.until_ready(n))
     assert len(list(started.runtime.path.glob("w-*.sock"))) == 1
     assert started.fleet.restarts_total == {Reason.KILLED: 20}
 

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from gpufc.config import ModelConfig
+from gpufc.ids import WorkerName
 from supervisor.fleet.exit_reason import ExitReason, Reason
-from supervisor.fleet.lifecycle import Shortage
+from supervisor.fleet.lifecycle_terms import Shortage
 from supervisor.fleet.port import ModelChange
 from supervisor.fleet.replacement_rules import (
     CandidateFailure,
@@ -17,7 +18,9 @@ from supervisor.fleet.replacement_rules import (
     changed,
     continues,
     freed_bytes,
+    reconfigured,
 )
+from supervisor.fleet.worker import WorkerSpec
 from tests.fakes.facts import model_facts
 
 FACTS = model_facts()
@@ -29,6 +32,7 @@ SHORT = Shortage(needed_bytes=100, available_bytes=60)
     [
         (CandidateFailure("", SHORT), Verdict.STOP_FIRST),
         (CandidateFailure("", out_of_memory=True), Verdict.STOP_FIRST),
+        (CandidateFailure("", no_machine=True), Verdict.STOP_FIRST),
         (CandidateFailure("corrupt"), Verdict.GIVE_UP),
     ],
 )
@@ -45,12 +49,21 @@ def test_a_restart_stops_first_whenever_memory_was_short(
         (CandidateFailure("", SHORT), 39, Verdict.GIVE_UP),
         (CandidateFailure("", out_of_memory=True), 1 << 40, Verdict.GIVE_UP),
         (CandidateFailure("corrupt"), 1 << 40, Verdict.GIVE_UP),
+        (CandidateFailure("", no_machine=True), 0, Verdict.STOP_FIRST),
     ],
 )
 def test_a_swap_stops_first_only_if_that_makes_room(
     failure: CandidateFailure, freed: int, verdict: Verdict
 ) -> None:
     assert after_failed_swap(failure, freed_bytes=freed) is verdict
+
+
+def test_a_reload_gives_a_replica_its_own_devices() -> None:
+    spec = WorkerSpec(WorkerName("m-1"), "m", ModelConfig(), 1, "info", replica=1)
+    wanted = reconfigured(spec, {"devices": "CUDA0;CUDA1"}, 1)
+    assert wanted.config.devices == "CUDA1"
+    assert reconfigured(wanted, {"n_ctx": 64}, 1).config.devices == "CUDA1"
+    assert reconfigured(wanted, {"devices": None}, 1).config.devices is None
 
 
 def test_a_shortage_counts_only_where_loading_failed_for_it() -> None:

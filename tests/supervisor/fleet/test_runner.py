@@ -22,7 +22,7 @@ from gpufc.protocol import (
 )
 from supervisor.fleet import events as ev
 from supervisor.fleet.crash_record import CrashRecord
-from supervisor.fleet.exit_reason import Reason
+from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.incarnation import Incarnation
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
@@ -35,18 +35,23 @@ from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.fakes.child_worker import ready
 from tests.fakes.facts import model_facts
 from tests.supervisor.fleet.conftest import Recorder
-from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakeProcess
+from tests.supervisor.fleet.fake_edge import KILLED, FakeEdge, FakeLink, FakePlacer, FakeProcess
 
 
 class Bench:
-    def __init__(self, timings: Timings, limits: WatchLimits = LIMITS) -> None:
+    def __init__(
+        self, timings: Timings, limits: WatchLimits = LIMITS, placer: FakePlacer | None = None
+    ) -> None:
         self.edge = FakeEdge()
         self.listener = Recorder()
         self.restarts: list[Reason] = []
         self.crashes: list[CrashRecord] = []
         epochs = itertools.count(1)
         self.life = WorkerLifecycle(
-            RestartPolicy(100, random.Random(1)), timings, lambda: Epoch(next(epochs))
+            RestartPolicy(100, random.Random(1)),
+            timings,
+            lambda: Epoch(next(epochs)),
+            is_placed=placer is not None,
         )
         spec = WorkerSpec(
             name=WorkerName("default-0"),
@@ -58,7 +63,9 @@ class Bench:
         hooks = Hooks(restarted=self.restarts.append, crashed=self.crashes.append)
         incarnation = Incarnation(
             spec,
-            lambda spec, heard, _: WorkerRunner(spec, self.life, self.edge, heard, hooks, limits),
+            lambda spec, heard, _: WorkerRunner(
+                spec, self.life, self.edge, heard, hooks, limits, placer
+            ),
             lambda: self.listener,
             is_heard=True,
             changed=lambda: None,
@@ -279,3 +286,54 @@ async def test_a_start_that_the_system_refuses_is_not_held_against_the_worker(
     bench.edge.refuse = None
     bench.runner.post(ev.RestartRequested())
     await bench.runner.wait_until(lambda: bench.life.state is WorkerState.STARTING)
+
+
+@pytest.fixture
+async def placed() -> AsyncIterator[Bench]:
+    """A line on other machines, whose processes have no pid before their hello."""
+    bench = Bench(Timings(), placer=FakePlacer())
+    bench.edge.machine = "other"
+    yield bench
+    bench.task.cancel()
+
+
+async def test_a_process_on_another_machine_waits_for_one_and_says_its_pid(placed: Bench) -> None:
+    await placed.until(WorkerState.PLACING)
+    placer = placed.runner._placer
+    assert isinstance(placer, FakePlacer)
+    placer.say("a machine with a GPU")
+    async with asyncio.timeout(60):
+        await placed.runner.wait_until(lambda: placed.runner.awaited is not None)
+    assert placed.runner.condition().detail == "a machine with a GPU"
+    placer.say(None)
+    await placed.until(WorkerState.STARTING)
+    (process,), (link,) = placed.edge.processes, placed.edge.links
+    assert (process.booted is not None, link.expected) == (True, None)
+    link.say(Hello(Epoch(1), 1, "", 4711))
+    link.say(ready(Epoch(1)))
+    await placed.until(WorkerState.READY)
+    row = placed.runner.status()
+    assert (row.pid, row.machine) == (4711, "other")
+
+
+async def test_a_start_that_its_machine_refuses_looks_for_another_machine(placed: Bench) -> None:
+    await placed.until(WorkerState.PLACING)
+    placer = placed.runner._placer
+    assert isinstance(placer, FakePlacer)
+    placer.say(None)
+    await placed.until(WorkerState.STARTING)
+    refused = ExitReason(reason=Reason.SPAWN_FAILED, at=0.0, detail="no such file")
+    placed.edge.processes[0].exit(refused)
+    await placed.until(WorkerState.PLACING, 2)
+    assert placer.avoid == "no such file"
+    assert placed.edge.links[0].closed
+    assert placed.crashes == []
+
+
+async def test_a_stop_ends_the_search_for_a_machine(placed: Bench) -> None:
+    await placed.until(WorkerState.PLACING)
+    placed.runner.post(ev.StopRequested())
+    await placed.until(WorkerState.STOPPED)
+    placer = placed.runner._placer
+    assert isinstance(placer, FakePlacer)
+    assert placer.told is None

@@ -1,7 +1,6 @@
 """Spare workers: when one is spawned, which worker it becomes, and that none is left behind."""
 
 import asyncio
-import gc
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ from gpufc.config import BackendKind, Standby
 from supervisor.fleet.port import SpareStatus
 from supervisor.fleet.standby import Spare, SparePool
 from supervisor.runtime_dir import RuntimeDir
+from tests.leaks import nothing_leaks
 from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet
 from tests.supervisor.fleet.test_hung_workers import (  # noqa: F401
     StartReal,
@@ -91,16 +91,13 @@ async def test_stop_ends_the_spare_too(start: StartFleet, now: bool) -> None:
 
 async def test_kills_with_a_spare_leak_nothing(start: StartFleet) -> None:
     started = await start("ready", standby=Standby.WARM)
-    own = psutil.Process()
     await started.until_ready()
     await warm_spare(started)
-    gc.collect()  # what earlier tests left is no part of this
-    before = own.num_fds(), len(own.children(recursive=True))
-    for n in range(2, 6):
-        await killed(started, n)
-        await warm_spare(started)
-    await asyncio.to_thread(lambda: None)  # the writer's thread is there by now, ours too
-    assert (own.num_fds(), len(own.children(recursive=True))) == before
+    with nothing_leaks():
+        for n in range(2, 6):
+            await killed(started, n)
+            await warm_spare(started)
+        await asyncio.to_thread(lambda: None)  # the writer's thread is there by now, ours too
     assert len(list(started.runtime.logs.glob(".spare-*"))) <= 1
 
 

@@ -4,8 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from gpufc.ids import RequestNo
-from gpufc.protocol import HEARTBEAT_S, EnginePhase, EngineStatus, PrepareStatus, Preparing
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import (
+    HEARTBEAT_S,
+    EnginePhase,
+    EngineStatus,
+    Heartbeat,
+    PrepareStatus,
+    Preparing,
+)
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.watchdog import LIMITS, TICK_S, Vitals, Watchdog
 
@@ -13,10 +20,15 @@ IDLE, PREFILL, DECODE = EnginePhase.IDLE, EnginePhase.PREFILL, EnginePhase.DECOD
 
 
 class World:
-    """A process and a front that looks at it. Time passes in `run` and `steps` only."""
+    """A process and a front that looks at it. Time passes in `run` and `steps` only.
 
-    def __init__(self, *, serving: bool = True, rate: StepRate | None = None) -> None:
+    The worker's clock is `ahead_s` ahead of the front's: they may be on two machines."""
+
+    def __init__(
+        self, *, serving: bool = True, rate: StepRate | None = None, ahead_s: float = 0.0
+    ) -> None:
         self.now = 1000.0
+        self.ahead_s = ahead_s
         self.rate = rate or StepRate()
         self.dog = Watchdog(self.now, self.rate)
         self.dog.heard(self.now)
@@ -24,7 +36,7 @@ class World:
         self.questions: tuple[RequestNo, ...] = ()
         self.prepare = PrepareStatus()
         self.hung_after: float | None = None
-        self.record = EngineStatus(EnginePhase.LOADING, 0, self.now, 0, 0, 0, 0)
+        self.record = EngineStatus(EnginePhase.LOADING, 0, self.clock, 0, 0, 0, 0)
         self.run_state = "S"
         self.faults = 0
         self.faulting = False
@@ -40,10 +52,15 @@ class World:
             self.dog.serves(self.now)
             self.begin(IDLE, 0)
 
+    @property
+    def clock(self) -> float:
+        """The worker's."""
+        return self.now + self.ahead_s
+
     def begin(self, phase: EnginePhase, n_tokens: int) -> None:
         """The engine writes a new record."""
         step = self.record.step + (phase is not IDLE)
-        self.record = EngineStatus(phase, step, self.now, n_tokens, 1, 0, 0)
+        self.record = EngineStatus(phase, step, self.clock, n_tokens, 1, 0, 0)
 
     def run(self, seconds: float) -> None:
         """Let time pass: heartbeats are sent unless it is silent, looks are taken."""
@@ -54,11 +71,14 @@ class World:
                 self._next_beat += HEARTBEAT_S
                 self.faults += self.faulting
                 if self.talks and self.run_state != "T" and self.front_runs:
-                    self.dog.beat(self.record, self.now, self.prepare)
+                    self.dog.beat(self._heartbeat(), self.now)
             if self.now >= self._next_look:
                 self._next_look += TICK_S
                 if self.front_runs:
                     self._look(began)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(Epoch(1), self.record, self.clock, self.prepare)
 
     def _look(self, began: float) -> None:
         self.cpu_s += TICK_S * (0.6 if self.computes else self.idle_share)
@@ -73,7 +93,7 @@ class World:
         known = {question.request: question for question in self.prepare.in_work}
         self.prepare = PrepareStatus(
             tuple(
-                known.get(RequestNo(one), Preparing(RequestNo(one), self.now, 10))
+                known.get(RequestNo(one), Preparing(RequestNo(one), self.clock, 10))
                 for one in requests
             )
         )
@@ -237,6 +257,11 @@ def first_long_prefill_after_a_few_quick_steps(world: World) -> None:
     world.steps(PREFILL, 128, 50.0)
 
 
+CLOCKS = pytest.mark.parametrize("ahead_s", [0.0, 5e5, -900.0])
+"""The worker's clock, ahead of the front's: on one machine they are equal."""
+
+
+@CLOCKS
 @pytest.mark.parametrize(
     ("what", "serving"),
     [
@@ -263,8 +288,8 @@ def first_long_prefill_after_a_few_quick_steps(world: World) -> None:
         (work_taken_at_once, True),
     ],
 )
-def test_when_not_to_act(what: Callable[[World], None], serving: bool) -> None:
-    world = World(serving=serving)
+def test_when_not_to_act(what: Callable[[World], None], serving: bool, ahead_s: float) -> None:
+    world = World(serving=serving, ahead_s=ahead_s)
     what(world)
     assert world.verdict is None
 
@@ -346,6 +371,7 @@ def silent_after_the_front_was_suspended(world: World) -> None:
     world.run(60)
 
 
+@CLOCKS
 @pytest.mark.parametrize(
     ("what", "serving", "within_s", "text"),
     [
@@ -367,9 +393,9 @@ def silent_after_the_front_was_suspended(world: World) -> None:
     ],
 )
 def test_when_to_act(
-    what: Callable[[World], None], serving: bool, within_s: float, text: str
+    what: Callable[[World], None], serving: bool, within_s: float, text: str, ahead_s: float
 ) -> None:
-    world = World(serving=serving)
+    world = World(serving=serving, ahead_s=ahead_s)
     what(world)
     assert world.verdict is not None
     assert text in world.verdict

@@ -23,6 +23,9 @@ def read(fields: dict[str, Any]) -> Constraint | None:
         {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}},
         {"response_format": {"type": "json_schema", "schema": SCHEMA}},
         {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"response_format": {"type": "json", "value": SCHEMA}},
+        {"response_format": {"type": "json_object", "value": SCHEMA}},
+        {"response_format": {"type": "json", "schema": SCHEMA}},
         {"json_schema": SCHEMA},
         {"guided_json": SCHEMA},
         {"guided_json": TEXT},
@@ -42,6 +45,16 @@ def test_a_schema_is_the_same_under_every_name(fields: dict[str, Any]) -> None:
     [
         ({"response_format": {"type": "json_object"}}, ConstraintKind.JSON_OBJECT, ""),
         ({"structured_outputs": {"json_object": True}}, ConstraintKind.JSON_OBJECT, ""),
+        ({"response_format": {"type": "json"}}, ConstraintKind.JSON_OBJECT, ""),
+        ({"response_format": {"type": "json", "value": ""}}, ConstraintKind.JSON_OBJECT, ""),
+        ({"response_format": {"type": "regex", "value": "a+"}}, ConstraintKind.REGEX, "a+"),
+        ({"response_format": {"type": "regex", "regex": "a+"}}, ConstraintKind.REGEX, "a+"),
+        ({"response_format": {"type": "regex", "pattern": "a+"}}, ConstraintKind.REGEX, "a+"),
+        (
+            {"response_format": {"type": "grammar", "grammar": 'root ::= "a"'}},
+            ConstraintKind.GBNF,
+            'root ::= "a"',
+        ),
         ({"regex": "a+"}, ConstraintKind.REGEX, "a+"),
         ({"guided_regex": "a+"}, ConstraintKind.REGEX, "a+"),
         ({"structured_outputs": {"regex": "a+"}}, ConstraintKind.REGEX, "a+"),
@@ -70,6 +83,14 @@ def test_each_field_has_its_kind(fields: dict[str, Any], kind: ConstraintKind, t
 )
 def test_nothing_asks_for_no_constraint(fields: dict[str, Any]) -> None:
     assert read(fields) is None
+
+
+@pytest.mark.parametrize("kind", ["regex", "grammar"])
+def test_a_format_without_its_text_is_refused(kind: str) -> None:
+    for value in ({}, {"value": SCHEMA}, {"value": ""}):
+        with pytest.raises(InvalidRequest) as refusal:
+            read({"response_format": {"type": kind, **value}})
+        assert refusal.value.param == f"response_format.{kind}"
 
 
 def test_two_formats_are_refused() -> None:

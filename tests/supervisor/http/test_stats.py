@@ -11,7 +11,7 @@ from tests.supervisor.dispatch.fakes import worker_status
 from tests.supervisor.http.conftest import Service
 
 NAMES = [
-    *("name", "pid", "epoch", "state", "detail", "model", "model_path", "fingerprint"),
+    *("name", "machine", "pid", "epoch", "state", "detail", "model", "model_path", "fingerprint"),
     *("restarts", "last_exit", "n_ctx", "kv_cells_total", "kv_cells_used", "n_threads"),
     *("n_gpu_layers", "generates", "embedding_size"),
     *("sequences_running", "sequences_waiting", "rss_bytes", "loading_fraction", "loaded_in_s"),

@@ -88,6 +88,8 @@ def test_samplers_are_read_as_llama_server_reads_them() -> None:
     found = sampled(samplers=["DRY", "top-k", "temp"], dry_sequence_breakers=["\n", "x"])
     assert found.samplers == (SamplerName.DRY, SamplerName.TOP_K, SamplerName.TEMPERATURE)
     assert found.dry_sequence_breakers == ("\n", "x")
+    for text in ('["\\n", "x"]', ' "\\n", "x"'):
+        assert sampled(dry_sequence_breakers=text).dry_sequence_breakers == ("\n", "x")
     assert sampled(samplers=[]).samplers == ()
     assert sampled(dry_base=0.5).dry_base == 1.75
     assert sampled(dry_base=2).dry_base == 2.0

@@ -14,7 +14,7 @@ from supervisor.dispatch.durations import TIME_TO_FIRST_TOKEN
 from supervisor.dispatch.ledger import Ledger, Outcome
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.model_state import ModelPhase, ModelState
-from supervisor.fleet.port import SpareState, SpareStatus
+from supervisor.fleet.port import HostStatus, SpareState, SpareStatus
 from supervisor.fleet.states import WorkerState
 from supervisor.metrics.exposition import exposition
 from supervisor.metrics.figures import AdapterUsage, Figures
@@ -97,7 +97,9 @@ def figures() -> Figures:
     engine = EngineStatus(kv_cells_used=512)
     workers = [
         structs.replace(worker_status("default-0"), engine=engine, rss_bytes=3),
-        structs.replace(worker_status("default-1"), state=WorkerState.BACKOFF, facts=None),
+        structs.replace(
+            worker_status("default-1"), state=WorkerState.BACKOFF, facts=None, machine="a"
+        ),
     ]
     return Figures(
         version="1.2.3",
@@ -125,6 +127,7 @@ def figures() -> Figures:
             "connections": 4,
         },
         models=[ModelState(name=MODEL, state=ModelPhase.READY, n_loads=3)],
+        hosts=[HostStatus(machine="a", state="joined", n_losses=2)],
     )
 
 
@@ -252,3 +255,13 @@ def test_a_network_has_its_figures(scrape: Scrape) -> None:
 def test_a_front_without_a_network_has_no_figures_of_one() -> None:
     text = exposition(structs.replace(figures(), network=None)).decode()
     assert not [line for line in text.splitlines() if line.startswith("gpufc_network")]
+
+
+def test_machines_have_their_series_only_with_a_cluster(scrape: Scrape) -> None:
+    assert scrape.labelled("gpufc_hosts", state="joined") == 1
+    assert scrape.labelled("gpufc_hosts", state="lost") == 0
+    assert scrape.labelled("gpufc_host_losses_total", machine="a") == 2
+    of = {"model": MODEL, "worker": "default-1", "machine": "a"}
+    assert scrape.labelled("gpufc_worker_machine", **of) == 1
+    text = exposition(structs.replace(figures(), hosts=None)).decode()
+    assert "gpufc_host_losses" not in text

@@ -9,7 +9,6 @@ import pytest
 
 from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
-from gpufc.ids import WorkerName
 from supervisor.plugins.listener import PluggedListener
 from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
@@ -129,8 +128,7 @@ async def test_the_rendered_prompt_can_be_changed(tmp_path: Path) -> None:
 
 async def test_a_plugin_chooses_the_worker(tmp_path: Path) -> None:
     async with plugged(tmp_path, sample("faulty", fault="none")) as front:
-        other = front.service.fleet.start_worker(line=2)
-        other.name = WorkerName("default-1")
+        other = front.service.fleet.start_worker(line=2, name="default-1")
         for n in range(3):
             await front.said(f"prompt {n}")
         assert (len(fakes.generates(other.sent)), fakes.generates(front.worker.sent)) == (3, [])
@@ -167,6 +165,15 @@ async def test_the_text_of_an_exception_is_logged_where_prompts_are(
     assert "ValueError" in line
     assert "faulty.py" in line
     assert ("a secret detail" in line.splitlines()[-1]) is log_prompts
+
+
+async def test_an_exception_that_has_no_text_ends_no_plugin(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ServerConfig(log_prompts=True)
+    async with plugged(tmp_path, sample("faulty", fault="mute"), server=server) as front:
+        assert (await front.service.complete()).status == 500
+    assert any("Mute: (it has no text)" in found for found in caplog.messages)
 
 
 async def test_a_plugin_refuses_in_the_middle_of_an_answer(tmp_path: Path) -> None:

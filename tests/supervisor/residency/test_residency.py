@@ -280,6 +280,21 @@ def test_only_so_many_workers_as_are_allowed() -> None:
     assert bench.decide(2.0)[0] == Evict(a, "a", EvictReason.ROOM, "b")
 
 
+def test_the_limit_of_devices_holds_for_one_that_was_not_seen_at_the_start() -> None:
+    large = Placement(name="gpu", need=Memory(devices={"CUDA0": 8}))
+    spread = Placement(name="gpus", need=Memory(devices={"CUDA0": 4, "CUDA1": 4}))
+    bench = Bench(
+        Rules(min_stay_s=0.0, stay_per_load=0.0, device_limit_bytes=6),
+        a=Terms(placements=(large,)),
+        b=Terms(placements=(spread,)),
+    )
+    bench.residency.demand("a", 1, 1.0)
+    bench.residency.demand("b", 1, 1.0)
+    found = bench.decide(1.0)
+    assert [one.model for one in found if isinstance(one, Refuse)] == ["a"]
+    assert [one.model for one in found if isinstance(one, Load)] == ["b"]
+
+
 def test_workers_of_one_file_share_its_mapped_bytes() -> None:
     mapped = Placement(name="host", need=Memory(host_bytes=100, mapped_bytes=500))
     bench = Bench(

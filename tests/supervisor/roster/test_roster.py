@@ -316,6 +316,14 @@ async def test_replicas_are_loaded_one_after_another(make: MakeRig) -> None:
     assert rig.n_loads == {"a": 3}
 
 
+async def test_a_replica_needs_the_memory_of_its_own_devices(make: MakeRig) -> None:
+    rig = make(a=ModelConfig(replicas=2, devices="CUDA0;CUDA1"), b=ModelConfig())
+    rig.want("a")
+    await rig.until(lambda: rig.state("a").workers == 2)
+    booted = [one.model.devices for one in rig.fleet.edge.booted]
+    assert booted == ["CUDA0", "CUDA1"]
+
+
 async def test_a_forgotten_model_is_removed_once_it_is_idle(make: MakeRig) -> None:
     rig = make()
     await rig.roster.load("a")

@@ -121,6 +121,7 @@ async def test_what_clients_send_besides_is_accepted(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
+        ({"enable_thinking": "no"}, "enable_thinking"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
@@ -187,4 +188,7 @@ async def test_effort_and_verbosity_are_the_template_s(speaking: Speaker) -> Non
     asked = {"reasoning": {"effort": "none"}, "text": {"verbosity": "low"}}
     await whole(speaking("x"), **asked)
     found = json.loads(speaking.prompt.variables)
-    assert found == {"reasoning_effort": "none", "verbosity": "low", "enable_thinking": False}
+    switched = {"enable_thinking": False, "thinking": False}
+    assert found == {"reasoning_effort": "none", "verbosity": "low"} | switched
+    await whole(speaking("x"), enable_thinking=False)
+    assert json.loads(speaking.prompt.variables) == switched

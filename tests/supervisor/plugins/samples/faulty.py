@@ -7,6 +7,11 @@ from typing import Any
 from supervisor.plugins.api import Delta, Identity, Refuse, hook
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 class Plugin:
     def __init__(self, fault: str) -> None:
         self.fault = fault
@@ -38,6 +43,8 @@ class Plugin:
         match self.fault.removeprefix("request "):
             case "raise":
                 raise ValueError("a secret detail")
+            case "mute":
+                raise Mute
             case "hang":
                 time.sleep(3600)
             case "spin":

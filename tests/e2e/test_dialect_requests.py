@@ -1,0 +1,25 @@
+"""Requests in the forms that public clients send, to the demo model: `tests.clients.requests`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.requests.every import ALL
+from tests.clients.requests.sending import ask
+from tests.service import Service, service
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("requests") / "run"
+    arguments = ("--model-path", str(model_path), "--n-ctx", "2048")
+    with service(folder, *arguments, environ={"GPUFC_ALIASES": "claude-*"}) as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_a_client_s_request_gets_what_the_client_needs(running: Service, name: str) -> None:
+    await ask(running.url, ALL[name])

@@ -1,0 +1,154 @@
+"""A front whose hosts run in a real Ray cluster: actor, placer and raylet are killed, and every
+stream goes on. Needs Ray; `test_ray.py` has the placer alone.
+"""
+
+import asyncio
+import importlib.util
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.fakes.ray_cluster import OPEN, SETTINGS
+from tests.integration.fake_service import fake_text, joined, stream
+from tests.integration.test_ray import ray_cluster
+from tests.machines import Cluster, free_port
+from tests.service import COMMAND, clean_environment, lives, service, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(500),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is missing (pip install 'gpufc[ray]')"
+    ),
+]
+
+N_STREAMS = 8
+N_TOKENS = 200
+WAIT_S = 120.0
+
+
+def configured(folder: Path, address: str, n_hosts: int = 2) -> Path:
+    config = folder / "config.toml"
+    config.write_text(
+        f'cluster_listen = "127.0.0.1:{free_port()}"\n'
+        f'cluster_dir = "{folder / "cluster"}"\n'
+        f'cluster = "ray://{address}"\n'
+        f"cluster_hosts = {n_hosts}\n"
+        'cluster_resources = "CPU=1"\n'
+        "shutdown_timeout_s = 1.0\n"
+        '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
+        f'replicas = {n_hosts}\nfake_script = "step_ms=5"\n'
+    )
+    return config
+
+
+@contextmanager
+def front_on(folder: Path, address: str) -> Iterator[Cluster]:
+    config = configured(folder, address)
+    started = service(folder / "run", "--config", str(config), environ=SETTINGS, ready=False)
+    with started as front:
+        yield Cluster(front, folder)
+
+
+def two_ready(running: Cluster) -> dict[str, int] | None:
+    """Machine → pid of its ready worker, once there are two."""
+    ready = running.ready() if running.front.runtime.control_socket.exists() else {}
+    return ready if len(ready) == 2 else None
+
+
+def placer_of(running: Cluster) -> psutil.Process | None:
+    for child in running.front.front.children():
+        if "supervisor.placer" in child.cmdline():
+            return child
+    return None
+
+
+async def strike(running: Cluster, kill: Callable[[], Awaitable[None]]) -> list[str]:
+    """Let streams run on both machines, `kill` in the middle, and return the texts."""
+    async with aiohttp.ClientSession() as session:
+        url = running.front.url
+        streams = [
+            asyncio.create_task(stream(session, url, f"prompt {n}", max_tokens=N_TOKENS))
+            for n in range(N_STREAMS)
+        ]
+
+        def both_compute() -> bool:
+            return sum(row["sequences_running"] > 0 for row in running.workers()) == 2
+
+        await asyncio.to_thread(wait_for, both_compute, WAIT_S, "both compute")
+        await kill()
+        return [joined(await one) for one in streams]
+
+
+def killed(victim: psutil.Process) -> Callable[[], Awaitable[None]]:
+    return partial(asyncio.to_thread, victim.kill)
+
+
+async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path) -> None:
+    expected = [fake_text(f"prompt {n}", N_TOKENS) for n in range(N_STREAMS)]
+    (tmp_path / "gcs").mkdir()
+    async with ray_cluster(4, str(tmp_path / "gcs")) as ray:
+        with front_on(tmp_path, ray.address) as running:
+
+            async def ready() -> dict[str, int]:
+                return await asyncio.to_thread(
+                    wait_for, lambda: two_ready(running) or {}, WAIT_S, "two workers are ready"
+                )
+
+            # the placer dies: nothing else does, and the next one finds the hosts
+            workers, placer = await ready(), placer_of(running)
+            assert placer is not None
+            assert await strike(running, killed(placer)) == expected
+            again = await asyncio.to_thread(
+                wait_for, lambda: placer_of(running), WAIT_S, "a placer"
+            )
+            assert again.pid != placer.pid
+            assert await ready() == workers
+
+            # an actor dies, and its host and worker with it; Ray runs another one
+            actor = psutil.Process(next(iter(workers.values()))).parents()[1]
+            assert await strike(running, killed(actor)) == expected
+            workers_then = await ready()
+            assert len(set(workers_then.values()) & set(workers.values())) == 1
+
+            # a node's raylet dies, and Ray ends its actor
+            parents = psutil.Process(next(iter(workers_then.values()))).parents()
+            actor = parents[1]
+            raylet = next(one for one in parents if one.name() == "raylet")
+            assert await strike(running, lambda: ray.tell(f"kill raylet {raylet.pid}")) == expected
+            await asyncio.to_thread(wait_for, lambda: not lives(actor), WAIT_S, "its actor ends")
+            left = await ready()
+            hosts = [psutil.Process(pid).parents()[0] for pid in left.values()]
+            assert running.front.status()["front"]["condition"]["status"] == "ok"
+
+            # a front that stops leaves no host behind
+            running.front.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(running.front.process.wait, 60) == 0
+            await asyncio.to_thread(
+                wait_for, lambda: not any(map(lives, hosts)), WAIT_S, "the hosts end"
+            )
+
+
+async def test_a_cluster_without_token_and_storage_is_refused_at_the_start(tmp_path: Path) -> None:
+    async with ray_cluster(0) as ray:
+        config = configured(tmp_path, ray.address)
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [*COMMAND, "start", "--port=0", f"--runtime-dir={tmp_path}/run", f"--config={config}"],
+            env=clean_environment() | OPEN,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    assert ended.returncode == 2, ended.stderr
+    error = next(line for line in ended.stderr.splitlines() if line.startswith("error:"))
+    for remedy in ("RAY_AUTH_MODE=token", "RAY_gcs_storage=rocksdb", "--insecure-ray"):
+        assert remedy in error

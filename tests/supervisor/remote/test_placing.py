@@ -1,0 +1,100 @@
+"""A front has a cluster run its hosts. Real processes stand in for the placer."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpufc.config import ClusterConfig
+from gpufc.errors import ConfigError
+from supervisor.cli.preflight import check_cluster
+from supervisor.cluster.join import JoinFile
+from supervisor.placer.keeper import Keeper
+from supervisor.remote.cluster import Cluster
+from supervisor.remote.hosts import Wish
+from supervisor.remote.placing import Placing, resources
+from tests.supervisor.dispatch.fakes import until
+
+PLACER = """
+import json, sys
+def tell(**fact):
+    print(json.dumps(fact), flush=True)
+order = json.loads(sys.stdin.readline())
+tell(type="JoinWanted")
+join = json.loads(sys.stdin.readline())["text"]
+open(sys.argv[1], "w").write(json.dumps([order, join, sys.argv[2:]]))
+tell(type="Placed", hosts=[{"slot": 0, "node": "n"}], trouble="no node has room")
+for line in sys.stdin:
+    n = json.loads(line)["n_hosts"]
+    tell(type="Placed", hosts=[{"slot": 0, "node": "n"}] * n, trouble="")
+"""
+REFUSES = 'print(\'{"type": "Refusal", "message": "set a token"}\', flush=True)'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ClusterConfig:
+    return ClusterConfig(
+        cluster_listen="127.0.0.1:0",
+        cluster_dir=str(tmp_path / "cluster"),
+        cluster="ray://10.0.0.1:6379",
+        cluster_hosts=2,
+        cluster_resources="CPU=4,GPU=0.5",
+    )
+
+
+@asynccontextmanager
+async def placing(
+    config: ClusterConfig, folder: Path, script: str
+) -> AsyncIterator[tuple[Placing, Cluster]]:
+    cluster = Cluster(config)
+    command = (sys.executable, "-c", script, str(folder / "told"))
+    made = Placing(config, cluster, folder / "placer.log", partial(Keeper, command=command))
+    made.start()
+    try:
+        yield made, cluster
+    finally:
+        await made.leave()
+        await cluster.stop()
+
+
+async def test_the_placer_gets_the_order_and_an_invitation(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    async with placing(config, tmp_path, PLACER) as (made, cluster):
+        await made.checked()
+        await until(lambda: cluster.machines.hosts.trouble)
+        order, join, arguments = json.loads((tmp_path / "told").read_text())
+        assert order["n_hosts"] == 2
+        assert order["resources"] == {"CPU": 4.0, "GPU": 0.5}
+        assert msgspec.json.decode(join, type=JoinFile).front_key == cluster.front_key
+        assert arguments == ["10.0.0.1:6379", f"--cell={cluster.front_key[:16]}"]
+        awaited = cluster.machines.hosts.awaited(Wish(1, "m"), 0.0)
+        assert awaited == "waiting for a machine: Ray: no node has room"
+        await made.stop()  # returns when the cluster has ended the hosts
+        assert not made.hosts
+
+
+async def test_a_refusal_is_an_error_of_the_start(config: ClusterConfig, tmp_path: Path) -> None:
+    async with placing(config, tmp_path, REFUSES) as (made, _):
+        with pytest.raises(ConfigError, match="set a token"):
+            await made.checked()
+
+
+@pytest.mark.parametrize(
+    ("listen", "remedy"), [(None, "set cluster_listen"), ("0.0.0.0:1", "set cluster_advertise")]
+)
+def test_a_cluster_whose_hosts_could_not_reach_the_front_is_refused(
+    listen: str | None, remedy: str
+) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        check_cluster(ClusterConfig(cluster="ray://auto", cluster_listen=listen))
+
+
+def test_resources_have_rays_names() -> None:
+    assert resources("") == {}
+    assert resources("GPU=1,node:10.0.0.1=0.01") == {"GPU": 1.0, "node:10.0.0.1": 0.01}
