@@ -174,8 +174,7 @@ async def test_a_refused_request_is_forgotten_without_a_collection(
         for _ in range(3):
             answer = await service.complete(prompt="x" * 5000, stream=stream)
             assert answer.error["code"] == "context_length_exceeded"
-        # the connection's task holds the last one
-        await until(lambda: sum(isinstance(one, ResponseStream) for one in gc.get_objects()) <= 1)
+        await until(lambda: n_streams() <= before)
     finally:
         gc.enable()
 
