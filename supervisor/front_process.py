@@ -5,7 +5,6 @@ Each front sets them before it serves, also a front that takes over from another
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -27,14 +26,10 @@ IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 LOOK_S = 0.5
 
-LARGE_BLOCK_BYTES = 1 << 20
-"""Blocks of this size go back to the system when they are freed."""
-_M_MMAP_THRESHOLD = -3
-
 
 def confine() -> None:
-    """Leave no core file, hide /proc/PID from other processes of the user, adopt orphans, ignore
-    `IGNORED`, and keep no memory of large bodies.
+    """Leave no core file, hide /proc/PID from other processes of the user, adopt orphans, and
+    ignore `IGNORED`.
 
     The memory of a front holds prompts and the admin token. A core pattern that is a pipe ignores
     the limit of core files, so the process is not dumpable either.
@@ -44,9 +39,6 @@ def confine() -> None:
     prctl.adopt_orphans()
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    # left alone, glibc raises its threshold to the largest block that was freed, and keeps the rest
-    with contextlib.suppress(AttributeError):  # not glibc
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def attend_signals(
