@@ -28,6 +28,10 @@ class ChildDied(Exception):
     """The pipe to the child broke, or the child cannot be started."""
 
 
+class Starved(Exception):
+    """The time was over, and the copy had less than half of it on a processor."""
+
+
 class CallCancelled(Exception):
     """The caller does not want the answer any more. The child is still at work: kill it."""
 
@@ -183,7 +187,7 @@ def forked(work: Callable[[], bytes], timeout_s: float) -> bytes:
     """The result of `work`, in a copy of this process that may die of it. For a process with one
     thread: a copy has the calling thread only.
 
-    Raises `TimeoutError` or `ChildDied`; the copy has ended in any case.
+    Raises `TimeoutError`, `Starved` or `ChildDied`; the copy has ended in any case.
     """
     deadline, own = time.monotonic() + timeout_s, os.getpid()
     source, sink = os.pipe()
@@ -191,12 +195,23 @@ def forked(work: Callable[[], bytes], timeout_s: float) -> bytes:
     if pid == 0:
         _answer_and_end(work, own, sink)
     os.close(sink)
+    is_late = False
     try:
         return _read_to_end(source, deadline)
+    except TimeoutError:
+        is_late = True
+        raise
     finally:
         os.close(source)
         os.kill(pid, signal.SIGKILL)  # before it is reaped, the number is its own
-        os.waitpid(pid, 0)
+        used = os.wait4(pid, 0)[2]
+        if is_late and is_starved(used.ru_utime + used.ru_stime, timeout_s):
+            raise Starved
+
+
+def is_starved(cpu_s: float, timeout_s: float) -> bool:
+    """Whether a copy that used `cpu_s` seconds of CPU had too little of its time to tell."""
+    return cpu_s < timeout_s / 2
 
 
 def _answer_and_end(work: Callable[[], bytes], parent: int, sink: int) -> NoReturn:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from engine_worker import disposable
 from engine_worker.constraints.limits import check_constraint
-from engine_worker.disposable import Child, ChildDied
+from engine_worker.disposable import Child, ChildDied, Starved
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import EngineUnavailable, InvalidGrammar
 
@@ -59,11 +59,13 @@ class Task(Struct, frozen=True, array_like=True):
 
 
 class Tried(Struct, frozen=True, array_like=True):
-    """The grammar, or why there is none. `died`: how the copy that tried it ended."""
+    """The grammar, or why there is none. `died`: how the copy that tried it ended. `is_starved`:
+    the machine was too busy to tell."""
 
     grammar: str = ""
     refusal: str = ""
     died: str = ""
+    is_starved: bool = False
 
 
 _decoder = msgspec.msgpack.Decoder(Tried)
@@ -81,7 +83,8 @@ class Trial:
     def grammar(self, constraint: Constraint, control: tuple[str, ...] = ()) -> str:
         """The grammar of a constraint that has compiled once (`grammar_of`).
 
-        Raises `InvalidGrammar`, or `EngineUnavailable` if the process does not start.
+        Raises `InvalidGrammar`, or `EngineUnavailable` if the process does not start or the machine
+        is too busy for it.
         """
         check_constraint(constraint)
         with self._lock:
@@ -98,6 +101,10 @@ class Trial:
             logger.warning("trial_died reason=%s", tried.died)
         if tried.refusal:
             raise InvalidGrammar(tried.refusal)
+        if tried.is_starved:
+            raise EngineUnavailable(
+                "The machine is too busy to compile the grammar", retry_after_s=5.0
+            )
         return tried.grammar
 
     def start(self) -> None:
@@ -186,6 +193,8 @@ def _in_copy(task: Task, tokenizer: "Tokenizer") -> bytes:
         return disposable.forked(work, _wall_s(task.constraint))
     except TimeoutError:
         return _encoder.encode(Tried(refusal=_TOO_LONG))
+    except Starved:
+        return _encoder.encode(Tried(is_starved=True))
     except ChildDied as err:
         return _encoder.encode(Tried(refusal=_TOO_MUCH, died=str(err)))
 

@@ -61,7 +61,9 @@ def unmoved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("unmoved")
     config = folder / "gpufc.toml"
     config.write_text(GOOD)
-    environ = QUICK | {"PYTHONPATH": os.pathsep.join((ROOT, str(folder)))}
+    # else the running front would soon apply a changed file by itself
+    own = {"PYTHONPATH": os.pathsep.join((ROOT, str(folder))), "GPUFC_RELOAD_ON_CHANGE": "false"}
+    environ = QUICK | own
     with service(folder / "run", "--config", str(config), environ=environ) as started:
         yield Running(started, config)
 

@@ -5,16 +5,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import msgspec
 import psutil
 import pytest
 
+from engine_worker import disposable
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.constraints import compiler as compilers
 from engine_worker.constraints.compiler import Compiler
-from engine_worker.constraints.trial import Trial
+from engine_worker.constraints.trial import Trial, Tried
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.constraint import Constraint, ConstraintKind
-from gpufc.errors import InvalidGrammar
+from gpufc.errors import EngineUnavailable, InvalidGrammar
 from tests.engine_worker.constraints.matchers import schema
 
 OVERFLOWING = Constraint(
@@ -55,7 +57,8 @@ def test_a_bomb_ends_a_copy_alone_so_that_the_next_one_waits_for_no_start(trial:
     assert trial._child is not None
     pid = trial._child.pid
     for bomb in (OVERFLOWING, SLOW, OVERFLOWING):
-        with contextlib.suppress(InvalidGrammar):  # a fast machine compiles the slow one
+        # a fast machine compiles the slow one, and a busy one cannot tell
+        with contextlib.suppress(InvalidGrammar, EngineUnavailable):
             trial.grammar(bomb)
     assert trial.grammar(GOOD)
     assert trial._child.pid == pid
@@ -88,6 +91,34 @@ def work():
 
 print(disposable.forked(work, 60.0).decode())
 """
+
+
+COPIES = """
+import time
+from engine_worker import disposable
+
+try:
+    disposable.forked(lambda: time.sleep(60), 0.5)
+except disposable.Starved:
+    print("starved")
+"""
+
+
+def test_a_copy_that_had_no_processor_is_told_from_one_that_needs_too_long() -> None:
+    said = subprocess.run([sys.executable, "-c", COPIES], capture_output=True, timeout=60)
+    assert said.stdout == b"starved\n"
+    assert disposable.is_starved(cpu_s=0.2, timeout_s=0.5)
+    assert not disposable.is_starved(cpu_s=0.4, timeout_s=0.5)
+
+
+def test_a_starved_copy_is_no_fault_of_the_grammar(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial.start()
+    answer = msgspec.msgpack.encode(Tried(is_starved=True))
+    monkeypatch.setattr(trial._child, "call", lambda *_: answer)
+    with pytest.raises(EngineUnavailable, match="too busy"):
+        trial.grammar(GOOD)
 
 
 def test_a_copy_cannot_write_into_the_pipe_of_answers() -> None:
