@@ -64,7 +64,11 @@ def two_ready(running: Cluster) -> dict[str, int] | None:
 
 
 def placer_of(running: Cluster) -> psutil.Process | None:
-    for child in running.front.front.children():
+    return placer_under(running.front.front)
+
+
+def placer_under(front: psutil.Process) -> psutil.Process | None:
+    for child in front.children():
         if "supervisor.placer" in child.cmdline():
             return child
     return None
@@ -152,3 +156,33 @@ async def test_a_cluster_without_token_and_storage_is_refused_at_the_start(tmp_p
     error = next(line for line in ended.stderr.splitlines() if line.startswith("error:"))
     for remedy in ("RAY_AUTH_MODE=token", "RAY_gcs_storage=rocksdb", "--insecure-ray"):
         assert remedy in error
+
+
+async def test_an_upgrade_hands_the_hosts_to_the_new_fronts_placer(tmp_path: Path) -> None:
+    (tmp_path / "gcs").mkdir()
+    async with ray_cluster(2, str(tmp_path / "gcs")) as ray:
+        with front_on(tmp_path, ray.address) as running:
+
+            async def ready() -> dict[str, int]:
+                return await asyncio.to_thread(
+                    wait_for, lambda: two_ready(running) or {}, WAIT_S, "two workers are ready"
+                )
+
+            hosts = [psutil.Process(pid).parents()[0] for pid in (await ready()).values()]
+            placer = placer_of(running)
+            assert placer is not None
+
+            async def upgrade() -> None:
+                await asyncio.to_thread(list, running.front.control.upgrade())
+
+            expected = [fake_text(f"prompt {n}", N_TOKENS) for n in range(N_STREAMS)]
+            assert await strike(running, upgrade) == expected
+            await asyncio.to_thread(wait_for, lambda: not lives(placer), WAIT_S, "its placer ends")
+            await ready()
+            assert all(map(lives, hosts))
+            new = psutil.Process(running.front.status()["front"]["pid"])
+            try:
+                await asyncio.to_thread(wait_for, lambda: placer_under(new), WAIT_S, "its placer")
+            finally:
+                new.terminate()
+            await asyncio.to_thread(wait_for, lambda: not lives(new), WAIT_S, "it ends")
