@@ -10,11 +10,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gpufc.config import Config, ServerConfig
+from gpufc.config import Config
 from gpufc.config.live import own
 from gpufc.errors import ConfigError, Overloaded, StartError
 from gpufc.settings import Value
@@ -38,8 +37,7 @@ from supervisor.http.edge.tls import Certificate
 from supervisor.http.routes import create_web_app
 from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
-from supervisor.log_rotation import LOOK_S, rotate_folder
-from supervisor.looks import repeat
+from supervisor.log_rotation import keep_rotated
 from supervisor.operations import Operations
 from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
@@ -168,7 +166,7 @@ class Front:
             optional.forbid_connections()
         works = [
             reap_orphans(),
-            _keep_rotated(self.runtime.logs, self.config.server),
+            keep_rotated(self.runtime.logs, lambda: self.config.server.log_max_bytes),
             self.reloader.watch(),
         ]
         if self._certificate is not None:
@@ -410,12 +408,3 @@ class Front:
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
     return asyncio.get_running_loop().call_later(delay_s, callback)
-
-
-async def _keep_rotated(logs: Path, server: ServerConfig) -> None:
-    """Rotate the logs for ever."""
-
-    async def look() -> None:
-        await asyncio.to_thread(rotate_folder, logs, server.log_max_bytes)
-
-    await repeat("log rotation", look, LOOK_S)

@@ -66,12 +66,12 @@ def attend_signals(
     for number in DRAINING:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
-        _on_signal(number, drain, number)
+        on_signal(number, drain, number)
     for number in ENDING:
-        _on_signal(number, request_stop, number, True)
+        on_signal(number, request_stop, number, True)
 
 
-def _on_signal(number: signal.Signals, call: Callable[..., None], *args: Any) -> None:
+def on_signal(number: signal.Signals, call: Callable[..., None], *args: Any) -> None:
     """Call in the running loop, once for each signal. After the loop's end, the signal has its
     default action.
 

@@ -13,6 +13,7 @@ from supervisor.cluster.join import Memory
 from supervisor.cluster.messages import DEVICES_S, VITALS_S
 from supervisor.devices.monitor import DeviceMonitor, default_monitor
 from supervisor.fleet.process import WORKER_COMMAND
+from supervisor.log_rotation import LIMIT_BYTES, keep_rotated
 from supervisor.runtime_dir import RuntimeDir
 from supervisor.worker_host.about import describe
 from supervisor.worker_host.dialer import Dialer, Goal
@@ -66,6 +67,7 @@ async def _run(
     beside = [
         asyncio.create_task(_watch(host, monitor)),
         asyncio.create_task(front_process.reap_orphans()),
+        asyncio.create_task(keep_rotated(plan.runtime.logs, lambda: LIMIT_BYTES)),
     ]
     dialling = asyncio.create_task(dialer.run())
     try:
@@ -112,7 +114,7 @@ def _attend_signals(host: WorkerHost, drain_s: float, say: Say) -> None:
         loop.call_later(drain_s, host.leave, "the time to leave is over")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop, number)
+        front_process.on_signal(number, stop, number)
 
 
 def _headline(about: About) -> str:

@@ -1,5 +1,6 @@
 """Log files are bounded while they are written to, and written to again when they vanish."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.log_files import Tail
-from supervisor.log_rotation import LogFile, older, rotate, rotate_folder
+from supervisor.log_rotation import LogFile, keep_rotated, older, rotate, rotate_folder
+from tests.supervisor.dispatch.fakes import until
 
 
 def test_a_log_over_the_limit_moves_to_its_older_file(tmp_path: Path) -> None:
@@ -109,3 +111,17 @@ def test_a_reader_misses_no_line_of_a_rotated_log(tmp_path: Path) -> None:
 def test_escape_codes_of_a_library_do_not_reach_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "default-0.log").write_bytes(b"a\x1b]0;title\x07\tb\n")
     assert Tail(tmp_path).last(1) == [("default-0", r"a\x1b]0;title\x07  b")]
+
+
+async def test_a_folder_is_kept_rotated_by_the_limit_of_the_moment(tmp_path: Path) -> None:
+    log = tmp_path / "host.log"
+    log.write_bytes(b"a line\n" * 10)
+    limit = 1000
+    task = asyncio.create_task(keep_rotated(tmp_path, lambda: limit, 0.0))
+    await until(log.exists)
+    assert log.stat().st_size == 70
+    limit = 50
+    await until(lambda: older(log).exists() and log.stat().st_size == 0)
+    assert older(log).read_bytes() == b"a line\n" * 10
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
