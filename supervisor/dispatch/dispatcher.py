@@ -386,15 +386,18 @@ class Dispatcher:
             group.limits_changed(self._limits)
 
     def condition_changed(self) -> None:
-        loading = {row.model for row in self._fleet.workers() if row.state is WorkerState.LOADING}
         for model, group in self._groups.items():
             condition = self._fleet.condition(model)
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
-            elif model in loading:
+            elif not (group.idle or group.has_worker) and self._is_loading(model):
                 group.load_got_on()
         self._changed.set()
         self.demand.changed(None)
+
+    def _is_loading(self, model: str) -> bool:
+        rows = self._fleet.workers()
+        return any(row.model == model and row.state is WorkerState.LOADING for row in rows)
 
     def _require_worker(self, model: str, group: ModelGroup) -> None:
         """Have the model loaded if it is not, and watch how long that takes."""
