@@ -26,7 +26,7 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
-from supervisor.front_process import reap_orphans
+from supervisor.front_process import keep_rotated, reap_orphans
 from supervisor.handover.taker import Taker
 from supervisor.http.edge import run_token
 from supervisor.http.edge.context import Devices, Services
@@ -37,7 +37,6 @@ from supervisor.http.edge.tls import Certificate
 from supervisor.http.routes import create_web_app
 from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
-from supervisor.log_rotation import keep_rotated
 from supervisor.operations import Operations
 from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch

@@ -1,4 +1,4 @@
-"""The attributes of a front's process: signals, core files, orphans.
+"""The attributes of a front's process: signals, core files, orphans, logs.
 
 Each front sets them before it serves, also a front that takes over from another one.
 """
@@ -9,10 +9,12 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from gpufc import prctl
+from supervisor import log_rotation
 from supervisor.looks import repeat
 
 DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -145,3 +147,14 @@ def _kin(pid: str) -> tuple[bytes, bytes] | None:
     except (OSError, ValueError):
         return None
     return state, parent
+
+
+async def keep_rotated(
+    logs: Path, limit_bytes: Callable[[], int], look_s: float = log_rotation.LOOK_S
+) -> None:
+    """Rotate all logs of a folder for ever. The limit may change."""
+
+    async def look() -> None:
+        await asyncio.to_thread(log_rotation.rotate_folder, logs, limit_bytes())
+
+    await repeat("log rotation", look, look_s)

@@ -9,15 +9,11 @@ emptied in place, so the descriptors must append. The kernel has no operation th
 only if nothing was appended since the last read: a line between the two is lost.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-
-from supervisor.looks import repeat
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +109,3 @@ def rotate_folder(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         for log in (*folder.glob("*.log"), *folder.glob("*.out")):
             if not log.is_symlink():
                 rotate(log, limit_bytes)
-
-
-async def keep_rotated(logs: Path, limit_bytes: Callable[[], int], look_s: float = LOOK_S) -> None:
-    """Rotate all logs of a folder for ever. The limit may change."""
-
-    async def look() -> None:
-        await asyncio.to_thread(rotate_folder, logs, limit_bytes())
-
-    await repeat("log rotation", look, look_s)

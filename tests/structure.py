@@ -49,7 +49,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("supervisor.addresses", "supervisor.descriptors", "supervisor.front_process"),
         *(
-            "supervisor.log_rotation",
             "supervisor.offline",
             "supervisor.outlet",
             "supervisor.program",
@@ -57,7 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         ),
         *("supervisor.standard_streams", "supervisor.systemd"),
     ),
-    ("supervisor.looks",),
+    ("supervisor.log_rotation", "supervisor.looks"),
     # the worker
     ("engine_worker.__main__",),
     ("engine_worker.worker",),

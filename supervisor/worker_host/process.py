@@ -13,7 +13,7 @@ from supervisor.cluster.join import Memory
 from supervisor.cluster.messages import DEVICES_S, VITALS_S
 from supervisor.devices.monitor import DeviceMonitor, default_monitor
 from supervisor.fleet.process import WORKER_COMMAND
-from supervisor.log_rotation import LIMIT_BYTES, keep_rotated
+from supervisor.log_rotation import LIMIT_BYTES
 from supervisor.runtime_dir import RuntimeDir
 from supervisor.worker_host.about import describe
 from supervisor.worker_host.dialer import Dialer, Goal
@@ -67,7 +67,7 @@ async def _run(
     beside = [
         asyncio.create_task(_watch(host, monitor)),
         asyncio.create_task(front_process.reap_orphans()),
-        asyncio.create_task(keep_rotated(plan.runtime.logs, lambda: LIMIT_BYTES)),
+        asyncio.create_task(front_process.keep_rotated(plan.runtime.logs, lambda: LIMIT_BYTES)),
     ]
     dialling = asyncio.create_task(dialer.run())
     try:

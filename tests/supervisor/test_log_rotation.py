@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.front_process import keep_rotated
 from supervisor.log_files import Tail
-from supervisor.log_rotation import LogFile, keep_rotated, older, rotate, rotate_folder
+from supervisor.log_rotation import LogFile, older, rotate, rotate_folder
 from tests.supervisor.dispatch.fakes import until
 
 
