@@ -174,6 +174,7 @@ def confine(parent: int, memory_bytes: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's affair
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)  # else `allow_cpu` would not end it
 
 
 def allow_cpu(seconds: int) -> None:
