@@ -255,7 +255,9 @@ class Worker:
             return FakeBackend.load(config, n_sequences, on_progress, misspeak_on(self._channel))
         from engine_worker.backend.llama.backend import LlamaBackend
 
-        return LlamaBackend.load(config, n_sequences, on_progress)
+        is_draft = config.model_path != self._boot.model.model_path
+        within = () if is_draft else self._boot.within
+        return LlamaBackend.load(config, n_sequences, on_progress, within)
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))
