@@ -105,10 +105,16 @@ Tell = Callable[[str], None]
 class Giver:
     """One upgrade: `hand_over`, then `drain`, then the front may end."""
 
-    def __init__(self, front: GivingFront, tell: Tell) -> None:
-        """`tell` gets a progress line at each step."""
+    def __init__(
+        self,
+        front: GivingFront,
+        tell: Tell,
+        drains_in_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`tell` gets a progress line at each step. `drains_in_s`: see `Go`."""
         self._front = front
         self._tell = tell
+        self._drains_in_s = drains_in_s
         self._successor: Successor | None = None
         self._remote: RemoteFleet | None = None
 
@@ -224,7 +230,10 @@ class Giver:
             raise LinkError(
                 "the front is stopping, or a worker has just died or is being replaced; try again"
             )
-        successor.send(Go(self._front.dispatcher.ledger.totals()))
+        drains_in_s = self._drains_in_s()
+        successor.send(Go(self._front.dispatcher.ledger.totals(), drains_in_s))
+        if drains_in_s is not None:
+            self._tell("the new front stays drained; `drain --undo` lets it take requests")
         for attachment in willing.attachments:
             fleet.hand_over(
                 attachment.worker, attachment.successor, attachment.endpoint, attachment.token
