@@ -34,10 +34,10 @@ from supervisor.handover.messages import (
     Willing,
 )
 from supervisor.handover.remote import RemoteFleet, RemoteWorker
-from supervisor.handover.stalls import Stalls
 from supervisor.handover.successor import Successor
 from supervisor.http.edge.connection import BoundedHandler
 from supervisor.http.edge.server import FrontRunner
+from supervisor.http.edge.stalls import Stalls
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -285,13 +285,11 @@ class Giver:
         stalls = Stalls[BoundedHandler](max(LEAST_STALL_S, front.config.server.shutdown_timeout_s))
         quiet_since = time.monotonic()
         while remote is not None and not remote.lost:
-            connections, now = front.http.connections(), time.monotonic()
-            for stalled in stalls.look({each: each.backlog for each in connections}, now):
-                logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
-                stalled.abort()
+            now = time.monotonic()
+            front.http.cut_off(stalls)
             if front.http.n_busy or not front.dispatcher.idle or front.n_network_tasks:
                 quiet_since = now
-            elif not connections or now - quiet_since > keepalive_s:
+            elif not front.http.n_connections or now - quiet_since > keepalive_s:
                 break
             await asyncio.sleep(LOOK_S)
         if remote is not None:
