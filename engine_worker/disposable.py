@@ -36,6 +36,12 @@ class CallCancelled(Exception):
     """The caller does not want the answer any more. The child is still at work: kill it."""
 
 
+def _optimized() -> dict[str, str]:
+    """A child is compiled as this process is."""
+    name = "PYTHONOPTIMIZE"
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
 def _never() -> bool:
     return False
 
@@ -58,7 +64,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": path, "LANG": "C.UTF-8", **(environ or {})},
+                env={"PYTHONPATH": path, "LANG": "C.UTF-8", **_optimized(), **(environ or {})},
                 bufsize=0,
             )
         except OSError as err:
