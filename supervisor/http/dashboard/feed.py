@@ -1,10 +1,12 @@
-"""The events of the page's stream: made once a second for all viewers, while there are any.
+"""The events of the page's stream: made once a second for all viewers, while there are any. A death
+is shown at once.
 
 Without a viewer nothing runs and nothing is read. A viewer that takes nothing costs nothing more:
 it gets the latest events when it takes them, and never a queue of old ones.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -173,7 +175,18 @@ class Feed:
             except Exception:  # the boundary: the page must not hinder the service
                 logger.exception("dashboard_tick_failed")
             self._wake()
-            await asyncio.sleep(PERIOD_S)
+            await self._rest_until_news()
+
+    async def _rest_until_news(self) -> None:
+        """Wait for the next second, or for the moment at which a worker is lost or ready."""
+        before = self._health()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD_S):
+                await self._front.dispatcher.wait_until(lambda: self._health() != before)
+
+    def _health(self) -> tuple[int, str]:
+        dispatcher = self._front.dispatcher
+        return dispatcher.losses.n_total, dispatcher.condition().status
 
     def look(self) -> None:
         """Make the picture of this moment, of everything that is in memory."""

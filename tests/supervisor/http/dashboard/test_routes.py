@@ -185,6 +185,18 @@ async def test_a_death_is_told_with_the_streams_that_went_on() -> None:
         assert len(death["pauses"]) == 1
 
 
+async def test_a_death_and_the_next_worker_are_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "PERIOD_S", 3600.0)
+    async with running() as service, viewer(service) as events:
+        assert (await events.next("tick"))["status"] == "loading"
+        worker = service.fleet.start_worker()
+        assert (await events.next("tick"))["status"] == "ok"
+        worker.die()
+        assert (await events.next("deaths"))["rows"]
+
+
 async def test_nothing_is_made_while_there_is_no_viewer(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ export class Hero {
     const deaths = store.deaths.filter((death) => !death.was_asked);
     const last = store.deaths.find((death) => death.n_streams > 0) ?? deaths[0];
     const sentence = last === undefined || last.at < store.hello.started_at
-      ? ["No worker has died since the front began. If one does, its streams go on with the next."]
+      ? ["No worker has died yet. If one does, its streams go on."]
       : told(last);
     const text = sentence.map((part) => part.textContent ?? part).join("");
     if (text !== this.promised) {
