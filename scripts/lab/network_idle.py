@@ -1,22 +1,24 @@
 """Compare idle fronts: one without a network, one that is logged in. Memory and processor time.
 
-python scripts/lab/network_idle.py [SECONDS]
+    python -m scripts.lab.network_idle [SECONDS] [ROUNDS]
+
+Both run at the same time, so that what disturbs one disturbs the other. Processor time is the
+scheduler's, in nanoseconds, summed over all threads of the front. A round should hold a heartbeat
+(120 s) and the models (240 s).
 """
 
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+from tests.fakes.control_server import control_server
+from tests.integration.fake_service import FAKE
+from tests.integration.test_network import network
+from tests.service import Service, service
 
-import psutil  # noqa: E402
-
-from tests.fakes.control_server import control_server  # noqa: E402
-from tests.integration.fake_service import FAKE  # noqa: E402
-from tests.integration.test_network import network  # noqa: E402
-from tests.service import Service, service  # noqa: E402
+SETTLED_S = 20.0
 
 
 def private_kib(pid: int) -> int:
@@ -24,40 +26,57 @@ def private_kib(pid: int) -> int:
     return sum(int(row.split()[1]) for row in rows if row.startswith("Private_"))
 
 
-async def measured(name: str, running: Service, seconds: float) -> int:
+def processor_ns(pid: int) -> dict[str, int]:
+    """The time of each thread of a process on a processor."""
+    return {
+        thread.name: int((thread / "schedstat").read_text().split()[0])
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    }
+
+
+def used_percent(before: dict[str, int], after: dict[str, int], seconds: float) -> float:
+    """Of a core. A thread that has ended meanwhile is left out."""
+    ns = sum(value - before.get(thread, 0) for thread, value in after.items())
+    return 100 * ns / (1e9 * seconds)
+
+
+def pid_of(running: Service) -> int:
     pid = running.runtime.front_pid()
     assert pid is not None
-    front = psutil.Process(pid)
-    await asyncio.sleep(10.0)  # what follows a start is over
-    before = sum(front.cpu_times()[:2])
-    await asyncio.sleep(seconds)
-    used = sum(front.cpu_times()[:2]) - before
-    n_kib = private_kib(pid)
-    n_modules = len([row for row in front.memory_maps() if row.path.endswith(".so")])
-    print(
-        f"{name:<10}{n_kib:8,} KiB private, {100 * used / seconds:.2f} % of a core,"
-        f" {n_modules} libraries, {len(front.open_files())} files, {front.num_fds()} descriptors"
-    )
-    return n_kib
+    return pid
 
 
-async def main() -> None:
-    seconds = float(sys.argv[1]) if sys.argv[1:] else 60.0
-    for _ in range(2):
+async def main(seconds: float, n_rounds: int) -> None:
+    async with control_server() as server:
         with (
             tempfile.TemporaryDirectory() as folder,
-            service(Path(folder) / "run", environ=FAKE) as running,
+            service(Path(folder) / "off", environ=FAKE) as off,
+            service(Path(folder) / "on", environ=network(server)) as on,
         ):
-            off = await measured("off", running, seconds)
-        async with control_server() as server:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                service(Path(folder) / "run", environ=network(server)) as running,
-            ):
-                await server.joined()
-                on = await measured("online", running, seconds)
-        print(f"difference {on - off:,} KiB")
+            await server.joined()
+            await asyncio.sleep(SETTLED_S)  # what follows a start is over
+            pids = (pid_of(off), pid_of(on))
+            print("| round | off, % of a core | online | more | off, KiB | online | more |")
+            print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+            differences = []
+            for number in range(1, n_rounds + 1):
+                before = [processor_ns(pid) for pid in pids]
+                await asyncio.sleep(seconds)
+                after = [processor_ns(pid) for pid in pids]
+                without, joined = (
+                    used_percent(*pair, seconds) for pair in zip(before, after, strict=True)
+                )
+                kib = [private_kib(pid) for pid in pids]
+                differences.append(joined - without)
+                print(
+                    f"| {number} | {without:.4f} | {joined:.4f} | {joined - without:+.4f} |"
+                    f" {kib[0]:,} | {kib[1]:,} | {kib[1] - kib[0]:+,} |",
+                    flush=True,
+                )
+            print(
+                f"\nmedian: {median(differences):+.4f} % of a core; {len(server.heartbeats)} beats"
+            )
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(float((sys.argv[1:] or ["300"])[0]), int((sys.argv[2:] or ["3"])[0])))

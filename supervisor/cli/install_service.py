@@ -84,13 +84,13 @@ def _place(user: bool, config: Path, runtime_dir: str | None) -> "Place":
     from gpufc.config import ServerConfig
     from supervisor import program
     from supervisor.cli.options import resolve
-    from supervisor.cli.service_unit import Place
+    from supervisor.cli.service_unit import STATE, Place
 
     server = resolve({}, str(config)).config.server if config.is_file() else ServerConfig()
     return Place(
         program=program.absolute(),
         config=str(config),
-        runtime_dir=_absolute(runtime_dir) or ("%t/gpufc" if user else "%S/gpufc"),
+        runtime_dir=_absolute(runtime_dir) or ("%t/gpufc" if user else STATE),
         user=user,
         stop_s=server.shutdown_timeout_s,
         groups=() if user else tuple(filter(_exists, GPU_GROUPS)),

@@ -29,6 +29,24 @@ def test_the_files_for_packagers_are_the_units_of_the_command() -> None:
     )
 
 
+def test_a_service_of_the_machine_uses_its_state_folder_and_not_the_link_to_it() -> None:
+    unit = service_unit.service(service_unit.Place())
+    assert "DynamicUser=yes" in unit
+    assert unit.count("--runtime-dir %S/private/gpufc\n") == 2  # start and reload
+    assert "%S/gpufc" not in unit
+
+
+def test_a_service_of_the_machine_lets_its_workers_confine_themselves() -> None:
+    filters = [
+        line.removeprefix("SystemCallFilter=").split()
+        for line in service_unit.service(service_unit.Place()).splitlines()
+        if line.startswith("SystemCallFilter=")
+    ]
+    allowed = {call for one in filters if not one[0].startswith("~") for call in one}
+    landlock = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+    assert {*landlock, "seccomp"} <= allowed
+
+
 def test_a_user_s_service_is_written_with_a_configuration_and_next_steps(home: Path) -> None:
     said = CliRunner().invoke(command, ["--user", "--socket"], catch_exceptions=False).output
     unit = (home / "systemd/user/gpufc.service").read_text()
