@@ -11,9 +11,6 @@ from gpufc.ids import Epoch, RequestId, WorkerName
 from gpufc.protocol import EnginePhase, EngineStatus
 from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.request import Scope
-from supervisor.fabric.client import NetworkStatus
-from supervisor.fabric.session import Phase
-from supervisor.fabric.tasks import TaskCounts
 from supervisor.fleet.crash_store import CrashSummary
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.http.dashboard import snapshot
@@ -21,6 +18,7 @@ from supervisor.http.dashboard.feed import encoded
 from supervisor.http.dashboard.messages import Tick
 from supervisor.http.edge.context import SERVICES
 from tests.fakes.facts import model_facts
+from tests.fakes.network import network_status
 from tests.supervisor.access.test_keys import key
 from tests.supervisor.dispatch.fakes import KILLED, MODEL, until, worker_status
 from tests.supervisor.http.conftest import Service, running
@@ -129,24 +127,10 @@ def test_keys_are_shown_without_their_digests() -> None:
 
 
 async def test_the_network_is_shown_with_the_models_that_the_viewer_may_see() -> None:
-    status = NetworkStatus(
-        server="control.example:17000",
-        client_id="0011…eeff",
-        phase=Phase.ONLINE,
-        detail="",
-        models=("mine", "other"),
-        logged_in_at=1.0,
-        last_heartbeat_at=2.0,
-        tasks_running=3,
-        tasks_waiting=0,
-        tasks=TaskCounts(succeeded=4, generated_tokens=5),
-        connections=6,
-        downloaded=("a.gguf",),
-    )
     async with running() as service:
         front = service.app[SERVICES]
         assert snapshot.tick(front, []).network is None
-        tick = snapshot.tick(structs.replace(front, network=lambda: status), [])
+        tick = snapshot.tick(structs.replace(front, network=network_status), [])
     (event,) = (line for line in encoded(tick).splitlines() if line.startswith(b"data: "))
     assert msgspec.json.decode(event.removeprefix(b"data: "))["network"] == {
         "server": "control.example:17000",
