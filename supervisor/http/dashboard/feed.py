@@ -40,6 +40,9 @@ KEEP_ENDED_S = 120.0
 MOST_ENDED = 256
 """Ended requests that a new viewer gets, for the picture of the last minutes."""
 
+RECORDS_S = 5.0
+"""The record of a death is written within this time. So long the records are read again."""
+
 KEEP_LINES = 400
 LINE = 2000
 """Characters of a line that are shown."""
@@ -95,7 +98,7 @@ class Feed:
         self._n_lines = 0
         self._tail: Tail | None = None
         self._records: Sequence[CrashSummary] = ()
-        self._records_of = -1
+        self._n_losses, self._lost_at = -1, 0.0
         self._news = asyncio.Event()
         self._viewers: set[Viewer] = set()
         self._task: asyncio.Task[None] | None = None
@@ -227,9 +230,11 @@ class Feed:
             return
         n_restarts = sum(self._front.fleet.restarts_total.values())
         n_losses = n_restarts + self._front.dispatcher.losses.n_total
-        if n_losses != self._records_of:
+        now = asyncio.get_running_loop().time()
+        if n_losses != self._n_losses:
+            self._n_losses, self._lost_at = n_losses, now
+        if now <= self._lost_at + RECORDS_S:
             self._records = await asyncio.to_thread(CrashStore(folder).list)
-            self._records_of = n_losses
             self._put_deaths()
         if any(viewer.is_admin for viewer in self._viewers):
             lines = await self._new_lines(folder)

@@ -55,6 +55,18 @@ def test_a_user_s_service_is_written_with_a_configuration_and_next_steps(home: P
     assert "ListenStream=127.0.0.1:8082" in (home / "systemd/user/gpufc.socket").read_text()
     assert (home / "gpufc/gpufc.toml").read_text().startswith("# The configuration")
     assert "systemctl --user enable --now gpufc.socket gpufc.service" in said
+    assert " status\n" in said
+
+
+def test_the_next_steps_name_the_folder_by_which_root_reaches_the_front(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_service, "SYSTEM_FOLDER", home / "system")
+    args = ["--config", str(home / "own.toml")]
+    said = CliRunner().invoke(command, args, catch_exceptions=False).output
+    assert " status --runtime-dir /var/lib/gpufc\n" in said
+    said = CliRunner().invoke(command, [*args, "--force", "--runtime-dir", "/srv/run"]).output
+    assert " status --runtime-dir /srv/run\n" in said
 
 
 def test_the_unit_follows_the_configuration(home: Path) -> None:

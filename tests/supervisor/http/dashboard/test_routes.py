@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from gpufc.config import Config
 from supervisor.access import store
@@ -17,6 +18,7 @@ from supervisor.access.keys import Key, KeyList
 from supervisor.access.ring import KeyRing
 from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
+from supervisor.fleet.crash_store import CrashStore
 from supervisor.http.dashboard import feed as feeds
 from supervisor.http.dashboard import handlers
 from supervisor.http.dashboard.assets import FOLDER, assets
@@ -28,6 +30,7 @@ from supervisor.http.edge.server import RETIRED, FrontRunner
 from supervisor.http.routes import create_web_app
 from tests.supervisor.access.test_keys import key
 from tests.supervisor.dispatch.fakes import MODEL, until
+from tests.supervisor.fleet.test_crash_record import record
 from tests.supervisor.http.conftest import Service, running
 
 HTML = {"Accept": "text/html"}
@@ -330,6 +333,23 @@ async def test_keys_and_logs_are_for_administrators(tmp_path: Path) -> None:
                 await other.next("tick")
         async with service.http.get("/dashboard/events") as response:
             assert response.status == 401
+
+
+async def test_a_record_that_is_written_after_its_death_is_shown_with_it(tmp_path: Path) -> None:
+    reader = key("reader", scopes=(Scope.READ,))
+    async with guarded(tmp_path, reader) as service, viewer(service, "reader") as events:
+        worker = service.fleet.start_worker()
+        worker.die()
+        while not (rows := (await events.next("deaths")).get("rows")):
+            pass
+        (death,) = rows
+        assert "record" not in death
+        await events.next("tick")
+        late = record(at=death["at"], epoch=death["epoch"], model=death["model"])
+        CrashStore(tmp_path).write(structs.replace(late, worker=death["worker"]))
+        while not (rows := (await events.next("deaths"))["rows"])[0].get("record"):
+            pass
+        assert [row["record"] for row in rows] == [CrashStore(tmp_path).list()[0].id]
 
 
 async def test_a_key_with_a_list_of_models_sees_those_only(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ export class Hero {
       this.promised = text;
       byId("promise").replaceChildren(...sentence);
     }
+    const waiting = deaths.reduce((sum, death) => sum + (death.n_waiting ?? 0), 0); // sent to a worker, and not going on yet
     const counts = [
       [deaths.filter((death) => death.at >= store.hello.started_at).length, "death", ""],
-      [totals.replayed ?? 0, "stream", " went on"],
+      [Math.max(0, (totals.replayed ?? 0) - waiting), "stream", " went on"],
       [totals.lost ?? 0, "lost", ""],
     ];
     byId("promise-counts").replaceChildren(
