@@ -23,7 +23,7 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 from engine_worker.backend.llama.demand import ModelDemand
-from engine_worker.backend.llama.devices import list_devices
+from engine_worker.backend.llama.devices import known_devices, with_memory
 from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.embedder_loading import (
     N_INPUTS,
@@ -118,8 +118,17 @@ class Loader:
                 n_layers = fewer
 
     def _devices(self) -> Devices:
-        """The GPUs to use, with their memory now."""
-        return layers.chosen_devices(list_devices(library_of(self._lc)), self._config)
+        """The GPUs to use, with their memory now. The others are not asked for theirs."""
+        library = library_of(self._lc)
+        return with_memory(library, layers.chosen_devices(known_devices(library), self._config))
+
+    def _devices_seen(self) -> tuple[EngineDevice, ...]:
+        """All devices. Those that are not used have no figures of their memory, except the CPU."""
+        known = known_devices(library_of(self._lc))
+        used = {one.name for one in layers.chosen_devices(known, self._config)}
+        asked = [one for one in known if one.name in used or one.kind == "cpu"]
+        figures = {one.name: one for one in with_memory(library_of(self._lc), asked)}
+        return tuple(figures.get(one.name, one) for one in known)
 
     def _room_bytes(self, devices: Devices) -> int:
         return layers.usable_bytes(devices, layers.split_shares(self._config.tensor_split))
@@ -324,7 +333,7 @@ class Loader:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
-            devices=list_devices(library_of(lc)),
+            devices=self._devices_seen(),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
             generates=self._alone is None,
             embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),

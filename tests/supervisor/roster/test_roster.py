@@ -12,7 +12,7 @@ from gpufc.errors import EngineUnavailable, Overloaded
 from supervisor.roster.terms import MIN_STAY_S
 from tests.supervisor.fleet.fake_edge import KILLED
 from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
-from tests.supervisor.roster.rig import Rig
+from tests.supervisor.roster.rig import GIB, Rig
 
 MakeRig = Callable[..., Rig]
 COOL_DOWN_S = 10.0
@@ -70,10 +70,12 @@ async def test_an_idle_model_goes_after_its_keep_alive_and_comes_back(make: Make
     assert rig.states["a"] == "ready"
     rig.later(2.0)
     await rig.until_state("a", "unloaded")
-    assert rig.fleet.edge.log == ["shutdown 1"]
+    assert rig.fleet.edge.log == ["export 1", "shutdown 1"]
     rig.want("a")
     await rig.until_state("a", "ready")
     assert rig.n_loads == {"a": 2}
+    assert rig.fleet.edge.log[2:] == ["import 2"]
+    assert rig.fleet.made_room[1:] == [GIB]
 
 
 async def test_a_short_request_renews_the_keep_alive(make: MakeRig) -> None:
