@@ -14,10 +14,9 @@ from collections.abc import Collection
 
 from gpufc.ids import RequestNo
 
-
 _Place = tuple[int, int, RequestNo]
 """A sequence's sort key among its owner's. Exactly as many are before or behind it as it is shifted
-by: with an equal sum, one that is shifted forward comes first, and one that is shifted back last."""
+by: with an equal sum, one shifted forward comes first, and one shifted back last."""
 
 
 class _Owner:
