@@ -170,6 +170,7 @@ class Front:
             reap_orphans(),
             keep_rotated(self.runtime.logs, lambda: self.config.server.log_max_bytes),
             self.reloader.watch(),
+            self.http.cut_off_stalled(),
         ]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())

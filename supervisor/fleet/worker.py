@@ -33,6 +33,9 @@ class WorkerSpec(Struct, frozen=True):
     replica: int = 0
     is_remote: bool = False
     """Its processes run on machines that have joined."""
+    within: tuple[str, ...] = ()
+    """The folders and files of this machine that the model's files must lie in, by real paths. Of a
+    model that was named over HTTP; empty for one that the operator has named."""
 
     def boot(self, epoch: Epoch, endpoint: str, token: str) -> Boot:
         """The boot message of a process."""
@@ -45,6 +48,7 @@ class WorkerSpec(Struct, frozen=True):
             n_sequences=self.n_sequences,
             log_level=self.log_level,
             log_format=self.log_format,
+            within=() if self.is_remote else self.within,
         )
 
 

@@ -69,7 +69,7 @@ class FakeLlama:
     def llama_progress_callback(function: Any) -> Any:
         return function
 
-    def llama_model_load_from_file(self, _: bytes, params: Any) -> Any:
+    def llama_model_load_from_splits(self, _paths: Any, _n: int, params: Any) -> Any:
         n_layers = max(0, params.n_gpu_layers - 1)
         self.tried.append(n_layers)
         if n_layers > self._weights_fit:

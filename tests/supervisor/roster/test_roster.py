@@ -290,6 +290,18 @@ async def test_a_request_says_how_long_its_model_stays(make: MakeRig) -> None:
     await rig.until_state("a", "unloaded")
 
 
+async def test_a_wish_that_may_not_shorten_the_configured_time_only_lengthens_it(
+    make: MakeRig,
+) -> None:
+    rig = make(a=ModelConfig(keep_alive_s=60.0), b=ModelConfig())
+    await rig.roster.load("a")
+    for wanted_s, stays_s in ((0.0, 60.0), (30.0, 60.0), (90.0, 90.0), (-1.0, None)):
+        rig.roster.keep_alive("a", wanted_s, may_shorten=False)
+        await rig.settle()
+        assert rig.roster.terms["a"].keep_alive_s == stays_s
+    assert rig.states["a"] == "ready"
+
+
 async def test_the_only_model_stays_whatever_requests_wish(make: MakeRig) -> None:
     rig = make(a=ModelConfig())
     await rig.until_state("a", "ready")  # it is preloaded
