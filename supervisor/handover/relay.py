@@ -152,18 +152,20 @@ class Relay:
         epoch, request, dispatch = message.epoch, message.request, self._dispatch
         match message:
             case Prepare():
-                found = await dispatch.prepared(
+                found = await dispatch.asking.prepared(
                     model, message.prompt, message.reserve, message.constraint, is_accepted=True
                 )
                 return Prepared(epoch, request, packed(found.prompt_tokens), found.opening)
             case Detokenize():
-                pieces = await dispatch.detokenize(model, message.sequences, is_accepted=True)
+                pieces = await dispatch.asking.detokenize(
+                    model, message.sequences, is_accepted=True
+                )
                 return Detokenized(epoch, request, tuple(pieces))
             case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions
                 )
-                vectors = await dispatch.embed(asked, is_accepted=True)
+                vectors = await dispatch.asking.embed(asked, is_accepted=True)
                 return Embedded(epoch, request, tuple(vectors))
 
     # progress of this front's sequences

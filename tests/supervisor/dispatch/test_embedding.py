@@ -74,7 +74,7 @@ class Front:
     def embed(self, *texts: str) -> asyncio.Task[list[Embedding]]:
         inputs = tuple(map(TextPrompt, texts))
         asked = EmbeddingRequest(model=MODEL, inputs=inputs)
-        return asyncio.create_task(self.dispatcher.embed(asked))
+        return asyncio.create_task(self.dispatcher.asking.embed(asked))
 
 
 def embeds(worker: FakeWorker) -> list[Embed]:
