@@ -287,7 +287,7 @@ class Dispatcher:
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
             elif not (group.idle or group.has_worker) and self._is_loading(model):
-                group.load_got_on()
+                group.outage.load_got_on()
         self._changed.set()
         self.demand.changed(None)
 
