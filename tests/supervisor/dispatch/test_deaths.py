@@ -112,7 +112,7 @@ async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage
     stream = front.submit()
     await until(lambda: worker.active)
     worker.die()
-    group = front.dispatcher._group(MODEL)
+    group = front.dispatcher.group(MODEL)
     now = MAX_OUTAGE_S - 1
     group.outage.expire()
     assert stream.error is None
@@ -126,7 +126,7 @@ async def test_a_load_that_gets_on_is_no_outage() -> None:
     now = 0.0
     front = Front(clock=lambda: now)
     stream = front.submit()
-    group = front.dispatcher._group(MODEL)
+    group = front.dispatcher.group(MODEL)
     front.fleet.state = WorkerState.LOADING
     for _ in range(4):
         now += MAX_OUTAGE_S - 1
