@@ -44,13 +44,8 @@ from supervisor.handover.frames import Frames
 logger = logging.getLogger(__name__)
 
 
-class RelayedDispatch(Protocol):
-    """The relay's port to dispatch. Dispatch never refuses these sequences for lack of room: the
-    old front has accepted them."""
-
-    def resume(self, model: str, sequence: Generate) -> ResponseStream:
-        """Run a sequence from the tokens that it has. Raises `RequestError`."""
-        ...
+class RelayedQuestions(Protocol):
+    """The relay's port to questions of which no sequence comes."""
 
     async def prepared(
         self,
@@ -74,6 +69,18 @@ class RelayedDispatch(Protocol):
         self, request: EmbeddingRequest, *, is_accepted: bool = False
     ) -> list[Embedding]:
         """The results of the inputs. Waits for a worker; raises `RequestError`."""
+        ...
+
+
+class RelayedDispatch(Protocol):
+    """The relay's port to dispatch. Dispatch never refuses these sequences for lack of room: the
+    old front has accepted them."""
+
+    @property
+    def asking(self) -> RelayedQuestions: ...
+
+    def resume(self, model: str, sequence: Generate) -> ResponseStream:
+        """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
 
