@@ -6,7 +6,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import TextPrompt
-from supervisor.http.edge.body import hold_more, read_json
+from supervisor.http.edge.body import hold_answer, read_json
 from supervisor.http.edge.context import json_response, listed_response, services
 from supervisor.http.generation.fields import TokenIds
 
@@ -58,7 +58,7 @@ async def tokenize(request: web.Request) -> web.Response:
     parse_special = body.parse_special is not False
     prompt = TextPrompt(body.content, bool(body.add_special), parse_special)
     tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
-    hold_more(request, len(tokens) * (PIECE_BYTES if body.with_pieces else TOKEN_BYTES))
+    hold_answer(request, len(tokens) * (PIECE_BYTES if body.with_pieces else TOKEN_BYTES))
     parts = [slice(at, at + PART) for at in range(0, len(tokens), PART)]
     if not body.with_pieces:
         return await listed_response(
