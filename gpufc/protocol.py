@@ -541,6 +541,8 @@ class Boot(Struct, frozen=True):
     n_sequences: Annotated[int, Meta(ge=1, le=256)]
     log_level: str = "info"
     log_format: str = "plain"
+    within: tuple[str, ...] = ()
+    """The folders and files that the model's files must lie in, by real paths; empty for any."""
 
     def __repr__(self) -> str:
         """Without the token, for logs and tracebacks."""

@@ -166,7 +166,8 @@ class Dispatcher:
         """As `prepare`, with all that the worker says of the prompt. A constraint that cannot be
         enforced raises `InvalidGrammar`.
 
-        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
+        `is_accepted`: it is a part of what another front has accepted, and needs no room. A drain
+        does not refuse it."""
         answer = await self._ask(
             model,
             lambda epoch, no: Prepare(epoch, no, prompt, reserve, constraint),
@@ -204,7 +205,7 @@ class Dispatcher:
         `RequestError`. When the call is cancelled, the engine drops the rest.
 
         `is_accepted`: it is a part of what another front has accepted, and needs no room."""
-        self._require_service(request.model)
+        self._require_service(request.model, is_accepted=is_accepted)
         group = self._group(request.model)
 
         async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
@@ -232,7 +233,7 @@ class Dispatcher:
         *,
         is_accepted: bool = False,
     ) -> Answer:
-        self._require_service(model)
+        self._require_service(model, is_accepted=is_accepted)
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
@@ -405,8 +406,8 @@ class Dispatcher:
             self.demand.changed(model)
             self._outages.watch(group)
 
-    def _require_service(self, model: str) -> None:
-        if self._draining is not None:
+    def _require_service(self, model: str, *, is_accepted: bool = False) -> None:
+        if self._draining is not None and not is_accepted:
             raise Overloaded("The server is stopping", retry_after_s=self._draining)
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:

@@ -9,6 +9,7 @@ at most one turn of each other owner.
 
 import itertools
 from bisect import bisect_left, insort
+from collections.abc import Collection
 
 from gpufc.ids import RequestNo
 
@@ -52,6 +53,18 @@ class Turns:
     def n_waiting(self) -> int:
         """Sequences that wait for their owner's turn."""
         return self._n_waiting
+
+    @property
+    def n_starved(self) -> int:
+        """Owners with a sequence that waits and none that runs."""
+        return bisect_left(self._line, 1, key=lambda position: position[0])
+
+    def crowding(self, besides: Collection[RequestNo]) -> set[RequestNo]:
+        """The running sequences of the owner with the most, `besides` not counted. Empty if each
+        owner has one at most. Sequences without a known owner do not count."""
+        each = (one.running.difference(besides) for one in self._owners.values() if one.name)
+        several = (running for running in each if len(running) > 1)
+        return max(several, key=lambda running: (len(running), max(running)), default=set())
 
     def n_owners(self, besides: str) -> int:
         """The number of owners with sequences here, `besides` included."""
