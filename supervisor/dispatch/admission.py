@@ -163,10 +163,13 @@ class Admission:
         self._attended.turns.enter(number, "")
         self._attended.wait_again(number, n_tokens)
 
-    def prepared(self, number: RequestNo) -> None:
-        """Its prompt is prepared: it may start when it is its owner's turn."""
+    def prepared(self, number: RequestNo, later: int = 0) -> None:
+        """Its prompt is prepared: it may start when it is its owner's turn, among the owner's as if
+        it had come `later` by so many sequences."""
         self._preparing.remove(number)
-        self._line(number).turns.wait(number)
+        turns = self._line(number).turns
+        turns.shift(number, later)
+        turns.wait(number)
 
     def next(self) -> RequestNo | None:
         """The sequence that starts next, if a slot is free. `start` makes it run."""

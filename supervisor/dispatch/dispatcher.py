@@ -32,6 +32,7 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.dispatch import spelling
+from supervisor.dispatch.advising import Adviser
 from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
@@ -91,6 +92,8 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
         self._outages = Outages()
+        self.adviser: Adviser | None = None
+        """The operator's policies, set before the first request."""
 
     # the port
 
@@ -276,10 +279,6 @@ class Dispatcher:
         """The requests of all models that have not ended. To be read at once."""
         return (one for group in self._groups.values() for one in group.open_requests())
 
-    def loads(self, model: str) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker of a model has and may have, by its name."""
-        return group.loads() if (group := self._groups.get(model)) else {}
-
     @property
     def now(self) -> float:
         """The time by the ledger's clock."""
@@ -427,6 +426,7 @@ class Dispatcher:
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
                 lacking=lambda: self._fleet.condition(model).detail,
+                adviser=lambda: self.adviser,
             )
         return group
 
