@@ -46,6 +46,7 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.question import Answer
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 from supervisor.fleet.states import WorkerState
@@ -147,6 +148,18 @@ class Dispatcher:
         group = self._group(model)
         stream = group.resume(log)
         self._require_worker(model, group)
+        return stream
+
+    def go_on(
+        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+    ) -> ResponseStream:
+        """Continue a request that another cell has begun: `restore` gives its new logs the tokens
+        that they have. `scope` is that of its cached prefixes. A full queue does not refuse it:
+        raises `Overloaded` while draining, and `EngineUnavailable`."""
+        self._require_service(request.model)
+        group = self._group(request.model)
+        stream = group.go_on(request, scope, restore)
+        self._require_worker(request.model, group)
         return stream
 
     async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Sequence[int]:
