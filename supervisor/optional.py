@@ -57,9 +57,9 @@ def cluster(config: Config, logs: Path) -> "Cluster | None":
 def cells(
     config: Config, dispatcher: Dispatcher, fleet: Fleet, durable: DurableRequests
 ) -> "Cells | None":
-    """The other fronts that durable requests go on in; None without a NATS server. Raises
-    `ConfigError`."""
-    if config.cells.cells_nats is None:
+    """The other fronts that durable requests go on in; None without a NATS server, and offline.
+    Raises `ConfigError`."""
+    if config.cells.cells_nats is None or config.server.offline:
         return None
     from supervisor.cells.cells import Cells
     from supervisor.cells.nats_store import NatsStore

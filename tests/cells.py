@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from tests.integration.fake_service import FAKE
@@ -99,6 +100,7 @@ def front(
     nats: str,
     lease_s: float = 1.5,
     script: str = "step_ms=5",
+    connects: bool = True,
     **keys: object,
 ) -> Iterator[Service]:
     """A front of the group over the scripted engine. `nats` is the address by which it reaches the
@@ -107,7 +109,8 @@ def front(
     environ = FAKE | {"GPUFC_FAKE_SCRIPT": script}
     environ |= {f"GPUFC_{key.upper()}": str(value) for key, value in settings.items()}
     with service(folder / name, environ=environ) as started:
-        wait_for(lambda: started.status()["cells"]["connected"], why="the front reaches NATS")
+        if connects:
+            wait_for(lambda: started.status()["cells"]["connected"], why="the front reaches NATS")
         yield started
 
 
@@ -121,6 +124,7 @@ class Reader:
         self.texts: list[str] = []
         self.done = False
         self.status = 0
+        self.refusal = ""
         self.answer_headers: dict[str, str] = {}
 
     @property
@@ -150,8 +154,6 @@ class Reader:
                             left = self._event(frame.decode(), left)
 
     def _event(self, frame: str, left: int | None) -> int | None:
-        import msgspec
-
         if frame.startswith(":") or left == 0:
             return left
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))

@@ -136,7 +136,10 @@ class Cells:
                 logger.error("cells_unreadable error=%s", err)
                 raise InternalError("The records of this request cannot be read") from err
 
-    async def forget(self, key: DurableKey) -> bool:
+    async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
+        if is_here:
+            self._writer.forget(name_of(key))
+            return True
         try:
             found = await journal.read_request(self._store, name_of(key))
             if found is not None:
@@ -256,8 +259,8 @@ class Cells:
         return ended is not None and time.time() > ended.ended_at + self._limits.durable_window_s
 
     async def _known(self, life: Life, name: str) -> Known:
-        found = self._watcher.orphans.get(name)
-        return found if found is not None else await self._watcher.known(life, name)
+        orphan = self._watcher.orphans.get(name)
+        return await self._watcher.known(life, name) if orphan is None else orphan.known
 
     # requests of other fronts
 
@@ -274,7 +277,8 @@ class Cells:
 
     async def _adopt(self) -> None:
         """Go on with orphans that this front can serve without their clients."""
-        for name, known in list(self._watcher.orphans.items()):
+        for name, orphan in list(self._watcher.orphans.items()):
+            known = orphan.known
             found = await journal.read_request(self._store, name)
             life = found.life if found is not None else None
             is_orphan = (

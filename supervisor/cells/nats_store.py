@@ -27,8 +27,8 @@ ANSWER_S = 2.0
 RETRY_S = 1.0
 """Between two attempts to connect."""
 
-WRONG_LAST_SEQUENCE = 10071
-"""JetStream's error code."""
+WRONG_LAST_SEQUENCE, NO_STREAM = 10071, 10059
+"""JetStream's error codes."""
 
 KEPT_S = 24 * 3600.0
 """The oldest message of all. Records go sooner, unless their front has died."""
@@ -50,6 +50,7 @@ class NatsStore:
         self._heard: Callable[[bytes], None] = lambda _data: None
         self._connecting: asyncio.Task[None] | None = None
         self._is_made = False
+        self._doubted = asyncio.Event()
         self._beats: set[asyncio.Task[None]] = set()
 
     @property
@@ -92,7 +93,10 @@ class NatsStore:
             )
             try:
                 message = await self._answer(getting)
-            except NotFoundError:
+            except NotFoundError as err:
+                if err.err_code == NO_STREAM:
+                    self._doubted.set()
+                    raise Away(str(err)) from err
                 return found
             except APIError as err:
                 raise Away(str(err)) from err
@@ -147,7 +151,7 @@ class NatsStore:
     async def _answer(self, call: Coroutine[Any, Any, T]) -> T:
         """The answer of a call, whose errors of JetStream's pass through. Raises `Away`."""
         from nats.errors import Error
-        from nats.js.errors import APIError
+        from nats.js.errors import APIError, NoStreamResponseError
 
         if not self._client.is_connected:
             call.close()
@@ -156,6 +160,9 @@ class NatsStore:
             return await call
         except APIError:
             raise
+        except NoStreamResponseError as err:
+            self._doubted.set()
+            raise Away("NATS has no such stream") from err
         except (Error, OSError) as err:
             raise Away(str(err) or type(err).__name__) from err
 
@@ -174,14 +181,18 @@ class NatsStore:
 
             async def closed_now(closed: asyncio.Event = closed) -> None:
                 closed.set()
+                self._doubted.set()
 
             self._client = self._client_class()
             try:
                 await self._client.connect(**self._options, closed_cb=closed_now)
                 await self._client.subscribe(self._subject("beat"), cb=heard)
-                await self._make_stream()
-                self._is_made = True
-                await closed.wait()
+                while not closed.is_set():
+                    self._doubted.clear()
+                    await self._make_stream()
+                    self._is_made = True
+                    await self._doubted.wait()
+                    self._is_made = False
             except Exception as err:  # whatever the client raises: it is tried again
                 logger.warning("cells_store_unusable error=%s", err or type(err).__name__)
             self._is_made = False

@@ -152,6 +152,13 @@ class Outbox:
         self._dirty.clear()
         self.in_flight = None
 
+    def move(self) -> None:
+        """Other fronts go on with every request from what is stored."""
+        for entry in list(self._entries.values()):
+            if entry.name not in self.finishing:
+                self._leave(entry)
+                entry.request.move()
+
     def _leave(self, entry: Entry) -> None:
         self._entries.pop(entry.request, None)
         self._dirty.pop(entry, None)

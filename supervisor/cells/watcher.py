@@ -28,14 +28,21 @@ class Beat(Struct, frozen=True, array_like=True):
     leaves: bool = False
 
 
+class Orphan(Struct, frozen=True):
+    """An open request of a closed run, as far as its log tells."""
+
+    run: str
+    known: Known
+
+
 _beats = msgspec.msgpack.Decoder(Beat)
 
 
 class Watcher:
     """One front's. In the event loop; `run` is its task.
 
-    `orphans` are requests of closed runs as far as their logs tell, by name. `changed` is set
-    whenever a run has been heard or closed.
+    `orphans` are open requests of closed runs, by name. `changed` is set whenever a run has been
+    heard or closed.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class Watcher:
         window_s: Callable[[], float],
     ) -> None:
         self.leases = Leases(lease_s)
-        self.orphans: dict[str, Known] = {}
+        self.orphans: dict[str, Orphan] = {}
         self.changed = asyncio.Event()
         self._store = store
         self._writer = writer
@@ -97,6 +104,8 @@ class Watcher:
             await self._store.purge(request_subject(name))
         for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
             await self._store.purge(log_subject(run))
+            for name in [name for name, one in self.orphans.items() if one.run == run]:
+                del self.orphans[name]
 
     async def _close(self, run: str) -> None:
         """Take the right to write from a run, and remember its open requests."""
@@ -111,7 +120,7 @@ class Watcher:
         self.leases.closed(run, time.monotonic())
         found = known_of(records)
         logger.warning("cells_took_over run=%s requests=%d", run, len(found))
-        self.orphans |= found
+        self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
         self._tell()
 
     async def known(self, life: Life, name: str) -> Known:

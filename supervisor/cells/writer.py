@@ -68,6 +68,11 @@ class Writer:
         """Take a request in whose subject has `last` as its last message."""
         self.outbox.follow(name, request, last, self._last)
 
+    def forget(self, name: str) -> None:
+        """Forget the records of a request that has ended here."""
+        self.outbox.dropped.append(name)
+        self._woken.set()
+
     def outdated(self, ended_before: float) -> Iterator[str]:
         """The names of answers that were stored before a time, each once."""
         while self._finished and self._finished[0][0] < ended_before:
@@ -89,20 +94,20 @@ class Writer:
                 await asyncio.sleep(RETRY_S)
 
     async def leave(self, timeout_s: float) -> None:
-        """Write what is left and give the requests up to other fronts. Clients that are here go on
-        with this front. `run` has been cancelled before."""
+        """Write what is left and leave the requests to other fronts. Clients that are here have to
+        ask there. `run` has been cancelled before."""
         outbox, run = self.outbox, self.run_id
         try:
             async with asyncio.timeout(timeout_s):
-                while outbox.has_work and await self._write():
-                    pass
-                if self.run_id == run and (self._last or len(outbox)):
-                    closed = Closed(run)
-                    await journal.append(self._store, log_subject(run), closed, self._last)
+                # an attempt may be in flight, and the requests go on meanwhile
+                if await self._write() and await self._write() and self.run_id == run:
+                    outbox.move()
+                    if self._last:
+                        closed = Closed(run)
+                        await journal.append(self._store, log_subject(run), closed, self._last)
         except (TimeoutError, Away, Refused) as err:
-            logger.warning("cells_left_behind n=%d error=%s", len(outbox), err)
-        for _ in self.outbox.give_up():
-            pass
+            logger.warning("cells_left_late requests=%d error=%s", len(outbox), err)
+        outbox.move()  # else the others go on once the lease has ended
 
     async def _write(self) -> bool:
         """Store a batch and the ends that there are. False if the store does not answer."""

@@ -131,7 +131,9 @@ class Dispatcher:
             raise refusals[0]
 
     def require_durable_share(self, model: str) -> None:
-        """Check that the model may get one more durable request. Raises `Overloaded`."""
+        """Check that the model may get one more durable request. Raises `Overloaded`, and
+        `EngineUnavailable`."""
+        self._require_service(model)
         self._group(model).admission.require_share()
 
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
@@ -141,9 +143,7 @@ class Dispatcher:
         only. The sequence was accepted there, so neither a full queue nor a drain refuses it:
         raises `EngineUnavailable` only.
         """
-        condition = self._fleet.condition(model)
-        if condition.status is ConditionStatus.FAILED:
-            raise _unavailable(condition)
+        self._require_not_failed(model)
         log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self._group(model)
         stream = group.resume(log)
@@ -154,9 +154,9 @@ class Dispatcher:
         self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
     ) -> ResponseStream:
         """Continue a request that another cell has begun: `restore` gives its new logs the tokens
-        that they have. `scope` is that of its cached prefixes. A full queue does not refuse it:
-        raises `Overloaded` while draining, and `EngineUnavailable`."""
-        self._require_service(request.model)
+        that they have. `scope` is that of its cached prefixes. Neither a full queue nor a drain
+        refuses it: raises `EngineUnavailable` only."""
+        self._require_not_failed(request.model)
         group = self._group(request.model)
         stream = group.go_on(request, scope, restore)
         self._require_worker(request.model, group)
@@ -421,11 +421,14 @@ class Dispatcher:
     def _require_service(self, model: str) -> None:
         if self._draining is not None:
             raise Overloaded("The server is stopping", retry_after_s=self._draining)
+        self._require_not_failed(model)
+        if self._has_successor and not self._group(model).has_worker:
+            raise _elsewhere()
+
+    def _require_not_failed(self, model: str) -> None:
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
-        if self._has_successor and not self._group(model).has_worker:
-            raise _elsewhere()
 
     def _group(self, model: str) -> ModelGroup:
         group = self._groups.get(model)

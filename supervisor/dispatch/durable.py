@@ -79,7 +79,9 @@ class DurableRequest:
     Readers get the first `n_readable` entries: all of them, unless they are withheld for a
     follower, which shows them. `tags` are all names under which events were given out; positions
     mean the same under each. `is_replicated`: other fronts could go on with it, and have its answer
-    after its end. `lacks_reading`: it was begun at another front, and no client has come since.
+    after its end. `has_moved`: another front goes on with it, from the entries that readers may
+    have; its end here is not the request's. `lacks_reading`: it was begun at another front, and no
+    client has come since.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class DurableRequest:
         self.follower: Follower | None = None
         self.is_replicated = False
         self.lacks_reading = False
+        self.has_moved = False
         self._is_withheld = False
         self._n_shown = 0
         self._watchers: set[Callable[[], None]] = set()
@@ -125,7 +128,7 @@ class DurableRequest:
     @property
     def is_told(self) -> bool:
         """Whether readers may know of the end."""
-        return self.is_over and not self._is_withheld
+        return self.is_over and (self.has_moved or not self._is_withheld)
 
     @property
     def is_attended(self) -> bool:
@@ -155,6 +158,11 @@ class DurableRequest:
         """Call it no more."""
         self._watchers.discard(watcher)
         self.leave_alone()
+
+    def move(self) -> None:
+        """Leave the rest to another front. Readers get no new entries here, only an end."""
+        self.withhold()
+        self.follower, self.has_moved = None, True
 
     def read_as(self, reading: ReadingOf) -> None:
         """A client has come with the reading that was lacking."""

@@ -124,9 +124,9 @@ class Cells(Protocol):
         """The request of that key from another front, or a new one. Raises `RequestError`."""
         ...
 
-    async def forget(self, key: DurableKey) -> bool:
-        """Forget the request of that key in all fronts. Whether there was one; raises
-        `RequestError`."""
+    async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
+        """Forget the request of that key in all fronts; this one has done so if it `is_here`.
+        Whether there was one; raises `RequestError`."""
         ...
 
     def status(self) -> Struct:

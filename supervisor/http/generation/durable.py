@@ -144,8 +144,8 @@ async def delete_request(request: web.Request) -> web.Response:
         raise InvalidRequest(f"This needs the {KEY} of a durable request", param=KEY)
     front, key = services(request), DurableKey(request[PRINCIPAL].name, wish.key)
     is_known = front.durable.delete(key)
-    if front.cells is not None and not is_known:
-        is_known = await front.cells.forget(key)
+    if front.cells is not None:
+        is_known = await front.cells.forget(key, is_here=is_known)
     if not is_known:
         raise NotFound(f"There is no durable request with this {KEY}", param=KEY)
     return json_response({"object": "durable_request", "deleted": True})
@@ -271,6 +271,7 @@ class NumberedEvents:
         written = self._encoder.error(error)
         # another error is one of this connection: the request has a different end, or none yet
         is_its_end = error.kept is not None and error.kept is self._reader.request.stream.error
+        is_its_end = is_its_end and not self._reader.request.has_moved
         return self._closing_id() + written if is_its_end else written
 
     def _closing_id(self) -> bytes:
