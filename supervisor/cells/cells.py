@@ -243,7 +243,7 @@ class Cells:
     async def _owner_settled(self, run: str, began: float) -> None:
         """Return when a run may be closed by now. Raises `Overloaded` if it lives."""
         leases = self._watcher.leases
-        leases.saw(run)
+        leases.saw(run, began)
         limit = began + WAIT_LEASES * self._config.cells_lease_s
         while not leases.is_closed(run):
             if leases.was_heard_since(run, began) or time.monotonic() > limit:
@@ -273,7 +273,9 @@ class Cells:
                 logger.debug("cells_look_failed error=%s", err)
             except LinkError as err:
                 logger.error("cells_unreadable error=%s", err)
-            await asyncio.sleep(self._watcher.look_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._watcher.urgent.wait(), self._watcher.look_s)
+            self._watcher.urgent.clear()
 
     async def _adopt(self) -> None:
         """Go on with orphans that this front can serve without their clients."""

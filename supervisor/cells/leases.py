@@ -25,9 +25,10 @@ class Pulse(StrEnum):
 
 
 class Lease(Struct):
-    """One run's. `heard_at` is in the time of `tick`."""
+    """One run's. It was `heard_at`, else seen at `seen_at`; times are those of `tick`."""
 
     pulse: Pulse = Pulse.SEEN
+    seen_at: float = 0.0
     silent_s: float = 0.0
     heard_at: float = -1.0
     closed_at: float = 0.0
@@ -42,9 +43,9 @@ class Leases:
         self._runs: dict[str, Lease] = {}
         self._looked_at: float | None = None
 
-    def saw(self, run: str) -> None:
+    def saw(self, run: str, now: float) -> None:
         """Its records were found."""
-        self._runs.setdefault(run, Lease())
+        self._runs.setdefault(run, Lease(seen_at=now))
 
     def heard(self, run: str, now: float) -> None:
         """A sign of life."""
@@ -67,10 +68,11 @@ class Leases:
         """The runs that may be closed. To be called a few times in a lease."""
         since = now if self._looked_at is None else self._looked_at
         self._looked_at = now if could_hear else None
-        passed = min(now - since, self._lease_s / 2) if could_hear else 0.0
+        most = self._lease_s / 2 if could_hear else 0.0
         for lease in self._runs.values():
             if lease.pulse in (Pulse.SEEN, Pulse.HEARD):
-                lease.silent_s += passed
+                began = max(since, lease.heard_at, lease.seen_at)
+                lease.silent_s += max(0.0, min(now - began, most))
                 if lease.silent_s >= self._lease_s:
                     lease.pulse = Pulse.DUE
         return [run for run, lease in self._runs.items() if lease.pulse is Pulse.DUE]

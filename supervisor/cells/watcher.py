@@ -41,8 +41,8 @@ _beats = msgspec.msgpack.Decoder(Beat)
 class Watcher:
     """One front's. In the event loop; `run` is its task.
 
-    `orphans` are open requests of closed runs, by name. `changed` is set whenever a run has been
-    heard or closed.
+    `orphans` are open requests of closed runs, by name. `changed` is set for a moment whenever a run
+    has been heard or closed, and `urgent` when one has left.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Watcher:
         self.leases = Leases(lease_s)
         self.orphans: dict[str, Orphan] = {}
         self.changed = asyncio.Event()
+        self.urgent = asyncio.Event()
         self._store = store
         self._writer = writer
         self._window_s = window_s
@@ -72,6 +73,7 @@ class Watcher:
             return
         if beat.leaves:
             self.leases.left(beat.run)
+            self.urgent.set()
         else:
             self.leases.heard(beat.run, time.monotonic())
         self._tell()
@@ -97,7 +99,7 @@ class Watcher:
             self._looked_for_runs_at = now
             for run in await self._store.runs():
                 if run != self._writer.run_id:
-                    self.leases.saw(run)
+                    self.leases.saw(run, now)
         for run in due:
             await self._close(run)
         for name in self._writer.outdated(now - self._window_s()):

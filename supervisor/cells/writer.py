@@ -111,7 +111,7 @@ class Writer:
 
     async def _write(self) -> bool:
         """Store a batch and the ends that there are. False if the store does not answer."""
-        outbox = self.outbox
+        outbox, had_work = self.outbox, self.outbox.has_work
         self._woken.clear()
         try:
             if (batch := outbox.take()) is not None:
@@ -136,7 +136,8 @@ class Writer:
             self._woken.set()
             self._do(self.standing.handle(NoAnswer(time.monotonic())))
             return False
-        self._do(self.standing.handle(Stored()))
+        if had_work:
+            self._do(self.standing.handle(Stored()))
         if outbox.has_work:
             self._woken.set()
         return True

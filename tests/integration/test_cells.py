@@ -126,48 +126,50 @@ async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
     nats: Nats, tmp_path: Path
 ) -> None:
     keys = {"cells_pause_s": 0.3, "lease_s": 60.0, "script": "step_ms=20"}
-    with front(tmp_path, "a", nats.address, **keys) as a:
-        with front(tmp_path, "b", nats.address, **keys) as b:
-            reader = Reader("without", N_TOKENS)
-            await reader.read(a.url, 5)
-            nats.kill()
-            await reader.read(a.url, 40)
-            assert a.status()["cells"]["state"] == "alone"
-            local = Reader("new", 20)
-            await finish(local, a.url)
-            assert local.answer_headers["x-gpufc-durable"] == "local"
-            nats.start()
-            await finish(reader, a.url)
-            assert reader.text == fake_text("without", N_TOKENS)
-            for one in (a, b):
-                await asyncio.to_thread(
-                    wait_for, lambda one=one: one.status()["cells"]["connected"], why="NATS is back"
-                )
+    with (
+        front(tmp_path, "a", nats.address, **keys) as a,
+        front(tmp_path, "b", nats.address, **keys) as b,
+    ):
+        reader = Reader("without", N_TOKENS)
+        await reader.read(a.url, 5)
+        nats.kill()
+        await reader.read(a.url, 40)
+        assert a.status()["cells"]["state"] == "alone"
+        local = Reader("new", 20)
+        await finish(local, a.url)
+        assert local.answer_headers["x-gpufc-durable"] == "local"
+        nats.start()
+        await finish(reader, a.url)
+        assert reader.text == fake_text("without", N_TOKENS)
+        for one in (a, b):
             await asyncio.to_thread(
-                wait_for, lambda: a.status()["cells"]["replicated"] == 0, why="all is stored"
+                wait_for, lambda one=one: one.status()["cells"]["connected"], why="NATS is back"
             )
-            again = Reader("without", N_TOKENS)
-            await finish(again, b.url)
-            assert again.text == reader.text
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["replicated"] == 0, why="all is stored"
+        )
+        again = Reader("without", N_TOKENS)
+        await finish(again, b.url)
+        assert again.text == reader.text
 
 
 async def test_a_front_that_is_stopped_hands_its_requests_over(nats: Nats, tmp_path: Path) -> None:
     keys = {"lease_s": 60.0, "script": "step_ms=20", "shutdown_timeout_s": 0.5}
-    with front(tmp_path, "a", nats.address, **keys) as a:
-        with front(tmp_path, "b", nats.address, **keys) as b:
-            await asyncio.to_thread(
-                wait_for, lambda: a.status()["cells"]["others"] == 1, why="they hear each other"
-            )
-            reader = Reader("stopped", N_TOKENS)
-            there = asyncio.create_task(reader.read(a.url))
-            await asyncio.to_thread(
-                wait_for, lambda: a.status()["cells"]["replicated"], why="it runs"
-            )
-            a.process.terminate()
-            await there
-            await finish(reader, b.url)
-            assert reader.text == fake_text("stopped", N_TOKENS)
-            assert b.status()["cells"]["taken_over_total"] == 1
+    with (
+        front(tmp_path, "a", nats.address, **keys) as a,
+        front(tmp_path, "b", nats.address, **keys) as b,
+    ):
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["others"] == 1, why="they hear each other"
+        )
+        reader = Reader("stopped", N_TOKENS)
+        there = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: a.status()["cells"]["replicated"], why="it runs")
+        a.process.terminate()
+        await there
+        await finish(reader, b.url)
+        assert reader.text == fake_text("stopped", N_TOKENS)
+        assert b.status()["cells"]["taken_over_total"] == 1
 
 
 async def test_credentials_and_tls_are_used_and_plaintext_is_refused(tmp_path: Path) -> None:

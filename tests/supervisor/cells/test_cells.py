@@ -216,7 +216,6 @@ async def test_every_front_gives_the_same_finished_answer() -> None:
         again = await ask(b, stream=False)
         assert first.body == again.body
         assert [one.headers["x-gpufc-durable"] for one in (first, again)] == ["replicated"] * 2
-        assert (await ask(b, stream=True)).events[-1]["id"] == first.json["id"]
         assert not b.worker.sent
         assert (await ask(b, prompt="another")).status == 400
 
@@ -225,12 +224,12 @@ async def test_a_request_of_a_front_that_lives_is_a_503_elsewhere() -> None:
     async with cells(2) as (a, b):
         running = asyncio.create_task(ask(a, stream=False))
         await until(lambda: a.worker.active)
-        refused = await ask(b)
+        refused = await ask(b, stream=False)
         assert (refused.status, refused.error["code"]) == (503, "overloaded")
         assert int(refused.headers["Retry-After"]) >= 1
         assert not b.worker.active
         let_go(a.worker)
-        assert (await running).body == (await ask(b)).body
+        assert (await running).body == (await ask(b, stream=False)).body
 
 
 async def test_a_front_that_is_cut_off_writes_no_more_and_no_text_comes_twice() -> None:
@@ -343,9 +342,7 @@ async def test_a_lost_answer_of_the_store_delays_a_stream_and_repeats_nothing() 
 async def test_a_front_that_leaves_hands_its_requests_over_at_once() -> None:
     async with cells(2, cells_lease_s=3600.0) as (a, b):
         assert a.cells is not None
-        assert b.cells is not None
-        b.cells._watcher.look_s = 0.01
-        await until(lambda: a.state.others == 1)
+        await until(lambda: a.state.others == b.state.others == 1)
         client = Client(max_tokens=N_TOKENS)
         async with client.at(a) as reading:
             await until(lambda: a.worker.active)

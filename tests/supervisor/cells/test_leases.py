@@ -47,9 +47,9 @@ def test_a_beat_begins_the_lease_anew_until_the_run_is_closed() -> None:
 def test_a_run_whose_log_was_found_has_a_whole_lease_to_be_heard() -> None:
     leases = Leases(LEASE)
     ticks(leases, 0.0, 100.0)
-    leases.saw("a")
-    assert ticks(leases, 102.0, 6.0) == []
-    assert ticks(leases, 110.0, 4.0) == ["a"]
+    leases.saw("a", 101.0)
+    assert ticks(leases, 102.0, 8.0) == []
+    assert ticks(leases, 112.0, 0.0) == ["a"]
 
 
 def test_a_front_that_was_cut_off_takes_no_other_for_dead() -> None:
