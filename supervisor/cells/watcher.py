@@ -41,8 +41,8 @@ _beats = msgspec.msgpack.Decoder(Beat)
 class Watcher:
     """One front's. In the event loop; `run` is its task.
 
-    `orphans` are open requests of closed runs, by name. `changed` is set for a moment whenever a run
-    has been heard or closed, and `urgent` when one has left.
+    `orphans` are open requests of closed runs, by name. `changed` is set for a moment whenever a
+    run has been heard or closed, and `urgent` when one has left.
     """
 
     def __init__(
