@@ -13,6 +13,7 @@ from tests import machine, results
 from tests.chaos import (
     bodies,
     cell,
+    crowding,
     faults,
     floods,
     hangs,
@@ -111,6 +112,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.poison, lambda: poison.run(o.poison, o.seed)),
         (o.stalls, lambda: stalls.run(o.stalls)),
         (o.timing, lambda: timing.run(o.timing, o.seed)),
+        (o.crowding, lambda: crowding.run(o.crowding)),
         (o.floods, lambda: floods.run(o.floods)),
         (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),
@@ -129,6 +131,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
             lambda: replicas.run_real(_model(), o.real_replicas, o.seed, o.streams, o.devices),
         ),
         (o.returns, lambda: returns.run(_model(), o.returns, o.seed, o.standby, o.threads)),
+        (o.real_crowding, lambda: crowding.run(o.real_crowding, _model())),
         (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),

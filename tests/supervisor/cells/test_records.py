@@ -34,9 +34,9 @@ def opened(run: str = "a", version: int = VERSION) -> Opened:
     return Opened(version, run, "me", "key", b"digest", 10, "scope", True, accepted)
 
 
-def test_a_request_s_record_has_all_of_its_fields_but_those_of_its_front() -> None:
+def test_a_request_s_record_has_all_of_its_fields_but_its_reading() -> None:
     fields = set(GenerationRequest.__struct_fields__)
-    assert set(Accepted.__struct_fields__) == fields - {"reading", "worker"}
+    assert set(Accepted.__struct_fields__) == fields - {"reading"}
     made = msgspec.structs.replace(request(n=3, max_tokens=7), reading=plain)
     assert Accepted.of(made).request(plain) == made
 
