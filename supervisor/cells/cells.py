@@ -90,6 +90,7 @@ class Cells:
         self._tasks = [
             asyncio.create_task(_forever(self._writer.run)),
             asyncio.create_task(_forever(self._watch)),
+            asyncio.create_task(_forever(self._beat)),
         ]
 
     async def leave(self) -> None:
@@ -125,6 +126,7 @@ class Cells:
             found = self._durable.find(ask.key, ask.digest)
             if found is not None:
                 return found
+            self._writer.renew()
             if not self._writer.answers:
                 return self._without_store(ask)
             try:
@@ -264,6 +266,11 @@ class Cells:
 
     # requests of other fronts
 
+    async def _beat(self) -> None:
+        while True:
+            self._watcher.beat()
+            await asyncio.sleep(self._watcher.look_s)
+
     async def _watch(self) -> None:
         while True:
             try:
@@ -292,11 +299,12 @@ class Cells:
                 self._watcher.orphans.pop(name, None)
                 continue
             key = DurableKey(life.opened.principal, life.opened.key)
-            if not self._reviving.can_go_on(life, known) or self._durable.has(key):
-                continue
-            async with self._turn(key):
-                if name in self._watcher.orphans:
-                    await self._claim(name, life, known, found.last, None)
+            if key in self._turns or self._durable.has(key):
+                continue  # its client is here
+            if self._reviving.can_go_on(life, known):
+                async with self._turn(key):
+                    with contextlib.suppress(RequestError):  # it has been logged
+                        await self._claim(name, life, known, found.last, None)
 
     async def _claim(
         self,

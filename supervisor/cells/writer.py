@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.2
 """Between two attempts while the store does not answer."""
 
+RENEW_S = 3600.0
+"""Far below the age at which the store forgets records."""
+
 TRIM_BATCHES = 1000
 """A log is cut after so many batches."""
 
@@ -57,12 +60,20 @@ class Writer:
         self.outbox = Outbox(self.run_id, self._woken.set)
         self.standing = Standing(self._config.cells_pause_s)
         self._last = 0
+        self._wrote_at = time.monotonic()
         self._n_untrimmed = 0
 
     @property
     def answers(self) -> bool:
         """Whether the store has taken all records of late, as far as it was asked."""
         return self._store.is_connected and self.standing.state is State.OWNER
+
+    def renew(self) -> None:
+        """Begin a new run after a long time without requests: the records of the old one's log may
+        have expired, and its next one would be refused."""
+        is_old = time.monotonic() - self._wrote_at > RENEW_S
+        if self._last and is_old and not len(self.outbox) and not self.outbox.has_work:
+            self._begin()
 
     def follow(self, name: str, request: DurableRequest, last: int) -> None:
         """Take a request in whose subject has `last` as its last message."""
@@ -118,6 +129,7 @@ class Writer:
                 subject = log_subject(outbox.run)
                 self._last = await journal.append(self._store, subject, batch, self._last)
                 self.n_batches += 1
+                self._wrote_at = time.monotonic()
                 outbox.stored()
             for entry in list(outbox.finishing.values()):
                 await self._finish(outbox, entry)

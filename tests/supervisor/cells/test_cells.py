@@ -421,3 +421,18 @@ async def test_a_request_with_an_owner_that_is_gone_waits_for_the_lease() -> Non
             async with client.at(b) as again:  # before anybody knows
                 await again.all()
         assert client.texts == whole()
+
+
+async def test_a_front_that_was_idle_for_long_begins_a_new_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.cells.writer.RENEW_S", 0.0)
+    async with cells(1) as (a,):
+        let_go(a.worker)
+        assert (await ask(a)).status == 200
+        await until(lambda: a.state.replicated == 0 and stored(a, a.state.run))
+        run = a.state.run
+        a.store.server.messages.clear()  # they have expired
+        assert (await ask(a, key="later")).headers["x-gpufc-durable"] == "replicated"
+        assert a.state.run != run
+        assert a.state.fenced_total == 0
