@@ -4,12 +4,12 @@
 the sum of all gains, from which another front restores the request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, field
 
 from gpufc.protocol import TokenLogprobs
-from supervisor.cells.records import ChoiceGain, Gain, PromptGain
+from supervisor.cells.records import Batch, ChoiceGain, Gain, OfLog, PromptGain
 from supervisor.dispatch.durable import DurableRequest
 from supervisor.dispatch.request import Reading, ReadingOf
 from supervisor.dispatch.stream_log import StreamLog
@@ -171,3 +171,15 @@ def _fill(log: StreamLog, known: KnownChoice) -> None:
             last.by_end_token,
             last.stopped_by,
         )
+
+
+def known_of(records: Iterable[OfLog]) -> dict[str, Known]:
+    """The open requests of a log, by name."""
+    found: dict[str, Known] = {}
+    for record in records:
+        if isinstance(record, Batch):
+            for gain in record.gains:
+                found.setdefault(gain.name, Known()).add(gain)
+            for name in record.ended:
+                found.pop(name, None)
+    return found

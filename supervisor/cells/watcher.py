@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
@@ -11,8 +11,8 @@ from msgspec import Struct
 from supervisor.cells import journal
 from supervisor.cells.leases import Leases
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
-from supervisor.cells.records import Batch, Closed, Life, OfLog
-from supervisor.cells.state import Known
+from supervisor.cells.records import Closed, Life
+from supervisor.cells.state import Known, known_of
 from supervisor.cells.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -138,15 +138,3 @@ class Watcher:
             if found is not None:
                 return found
         return Known()
-
-
-def known_of(records: Iterable[OfLog]) -> dict[str, Known]:
-    """The open requests of a log, by name."""
-    found: dict[str, Known] = {}
-    for record in records:
-        if isinstance(record, Batch):
-            for gain in record.gains:
-                found.setdefault(gain.name, Known()).add(gain)
-            for name in record.ended:
-                found.pop(name, None)
-    return found
