@@ -129,12 +129,14 @@ class Front:
         self._plugins = optional.plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
             self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
+        durable = DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later)
+        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable)
         self._services = Services(
             config=config,
             fleet=self.fleet,
             dispatcher=self.dispatcher,
             devices=devices,
-            durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
+            durable=durable,
             started_at=self.started_at,
             operator=self.operations,
             tracer=self._tracer,
@@ -145,6 +147,7 @@ class Front:
             keys=self._keys,
             hooks=self._plugins,
             hosts=self.cluster.rows if self.cluster is not None else None,
+            cells=self._cells,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -182,6 +185,8 @@ class Front:
                     self.cluster.take_over(self.fleet)
                 await self._listen()
             self.join_network()
+            if self._cells is not None:
+                self._cells.start()
         except BaseException:
             await self._close()
             raise
@@ -194,6 +199,8 @@ class Front:
         traceback: TracebackType | None,
     ) -> None:
         self.dispatcher.drain()
+        if self._cells is not None:  # before their end, which would be a request's
+            await self._cells.leave()
         self.dispatcher.end_all(Overloaded("The server is stopping", retry_after_s=5.0))
         await self._close()
 

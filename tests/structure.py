@@ -33,8 +33,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.http.generation",),
     ("supervisor.http.edge", "supervisor.plugins"),
     (
-        *("supervisor.access", "supervisor.metrics", "supervisor.reload", "supervisor.roster"),
-        "supervisor.tracing",
+        *("supervisor.access", "supervisor.cells", "supervisor.metrics", "supervisor.reload"),
+        *("supervisor.roster", "supervisor.tracing"),
     ),
     ("supervisor.dispatch", "supervisor.remote"),
     ("supervisor.worker_host",),
@@ -94,6 +94,12 @@ PURE = {
     "supervisor.answers": set(),
     "supervisor.access": {"supervisor.access.store", "supervisor.access.ring"},
     "supervisor.metrics": set(),
+    "supervisor.cells": {
+        "supervisor.cells.cells",
+        "supervisor.cells.nats_store",
+        "supervisor.cells.watcher",
+        "supervisor.cells.writer",
+    },
     "supervisor.residency": {"supervisor.residency.store"},
     "supervisor.routing": set(),
     "supervisor.tracing": {"supervisor.tracing.export"},

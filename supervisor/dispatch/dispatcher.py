@@ -36,6 +36,7 @@ from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 from supervisor.fleet.states import WorkerState
@@ -120,7 +121,9 @@ class Dispatcher:
             raise refusals[0]
 
     def require_durable_share(self, model: str) -> None:
-        """Check that the model may get one more durable request. Raises `Overloaded`."""
+        """Check that the model may get one more durable request. Raises `Overloaded`, and
+        `EngineUnavailable`."""
+        self.require_service(model)
         self.group(model).admission.require_share()
 
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
@@ -130,13 +133,23 @@ class Dispatcher:
         only. The sequence was accepted there, so neither a full queue nor a drain refuses it:
         raises `EngineUnavailable` only.
         """
-        condition = self._fleet.condition(model)
-        if condition.status is ConditionStatus.FAILED:
-            raise _unavailable(condition)
+        self._require_not_failed(model)
         log = from_generate(next(self._numbers), model, int(time.time()), sequence)
         group = self.group(model)
         stream = group.resume(log)
         self.require_worker(model, group)
+        return stream
+
+    def go_on(
+        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+    ) -> ResponseStream:
+        """Continue a request that another cell has begun: `restore` gives its new logs the tokens
+        that they have. `scope` is that of its cached prefixes. Neither a full queue nor a drain
+        refuses it: raises `EngineUnavailable` only."""
+        self._require_not_failed(request.model)
+        group = self.group(request.model)
+        stream = group.go_on(request, scope, restore)
+        self.require_worker(request.model, group)
         return stream
 
     # for health checks, statistics and handlers
@@ -306,11 +319,14 @@ class Dispatcher:
         not refuse what another front has accepted."""
         if self._draining is not None and not is_accepted:
             raise Overloaded("The server is stopping", retry_after_s=self._draining)
+        self._require_not_failed(model)
+        if self._has_successor and not self.group(model).has_worker:
+            raise _elsewhere()
+
+    def _require_not_failed(self, model: str) -> None:
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
-        if self._has_successor and not self.group(model).has_worker:
-            raise _elsewhere()
 
     def group(self, model: str) -> ModelGroup:
         """The model's sequences and workers, which this object has made."""

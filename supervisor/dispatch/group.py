@@ -13,7 +13,7 @@ argument.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, LinkError, RequestError, from_wire
@@ -41,7 +41,7 @@ from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.stream_log import StreamLog, logs_of
 from supervisor.dispatch.suspects import Suspects
 from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
@@ -147,17 +147,7 @@ class ModelGroup:
         nothing of it.
         """
         self._verdicts.check(request)
-        logs = [
-            StreamLog(
-                next(self._numbers),
-                request,
-                prompt_index=index,
-                choice=choice,
-                scope=principal.cache_scope,
-            )
-            for index in range(len(request.prompts))
-            for choice in range(request.n)
-        ]
+        logs = logs_of(request, self._numbers, principal.cache_scope)
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
@@ -180,6 +170,29 @@ class ModelGroup:
         log.fingerprint = self.facts.fingerprint if self.facts else None
         self._table.ready(log.no)
         self.admission.take_in(log.no, log.n_known)
+        self.pump()
+        return stream
+
+    def go_on(
+        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+    ) -> ResponseStream:
+        """Continue a request that another cell has begun. `restore` gives its logs the tokens, and
+        the ends, that were made there; those without a prompt are prepared."""
+        logs = logs_of(request, self._numbers, scope)
+        restore(logs)
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
+        unprepared: dict[int, list[StreamLog]] = {}
+        for log in logs:
+            if log.ended:
+                continue
+            if log.prompt_tokens is None:
+                self.admission.take_in_unprepared(log.no)
+                unprepared.setdefault(log.prompt_index, []).append(log)
+            else:
+                self._table.ready(log.no)
+                self.admission.take_in(log.no, log.n_known)
+        for alike in unprepared.values():
+            self._preparation.begin(stream, alike)
         self.pump()
         return stream
 
