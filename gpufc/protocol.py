@@ -46,6 +46,12 @@ MAX_TOP_LOGPROBS = 256
 
 MAX_RULED_TOKENS = 1024
 
+MOST_LATER = 10_000
+"""Sequences that may overtake another one because a policy wants it."""
+
+MIN_CHUNK = 8
+"""A smaller piece of a prompt costs a step nearly as much, and gets nowhere."""
+
 Tokens = tuple[int, ...]
 StopStrings = Annotated[tuple[str, ...], Meta(max_length=256)]
 SamplerState = Annotated[tuple[float, ...], Meta(max_length=8)]
@@ -176,6 +182,20 @@ class LogprobsWanted(Struct, frozen=True, array_like=True, omit_defaults=True):
     prompt: bool = False
 
 
+class Batching(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """When a sequence is computed, as a policy of an operator wants it.
+
+    It counts as if it had come `later` by so many sequences, or earlier if negative. Beside running
+    streams a step computes at most `chunk_tokens` of its prompt; None: as many as the engine wants.
+    """
+
+    later: Annotated[int, Meta(ge=-MOST_LATER, le=MOST_LATER)] = 0
+    chunk_tokens: Annotated[int, Meta(ge=MIN_CHUNK)] | None = None
+
+
+AS_IT_CAME = Batching()
+
+
 class Generate(Message, frozen=True):
     """Run one sequence. `choice` numbers the choices of one client's request.
 
@@ -204,6 +224,7 @@ class Generate(Message, frozen=True):
     rules: TokenRules = NO_RULES
     sampler_state: SamplerState = ()
     prediction: Tokens = ()
+    batching: Batching = AS_IT_CAME
 
 
 class Cancel(Message, frozen=True):
@@ -541,6 +562,8 @@ class Boot(Struct, frozen=True):
     n_sequences: Annotated[int, Meta(ge=1, le=256)]
     log_level: str = "info"
     log_format: str = "plain"
+    within: tuple[str, ...] = ()
+    """The folders and files that the model's files must lie in, by real paths; empty for any."""
 
     def __repr__(self) -> str:
         """Without the token, for logs and tracebacks."""

@@ -100,7 +100,10 @@ class Front:
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
         needs = Needs(self.learnt.measured)
-        machine = Machine(devices.snapshot if devices is not None else None)
+        machine = Machine(
+            devices.snapshot if devices is not None else None,
+            spare_bytes=lambda: self.fleet.kept_kv_bytes,
+        )
         self.roster = Roster(
             self.fleet,
             self.dispatcher.demand,
@@ -167,6 +170,7 @@ class Front:
             reap_orphans(),
             keep_rotated(self.runtime.logs, lambda: self.config.server.log_max_bytes),
             self.reloader.watch(),
+            self.http.cut_off_stalled(),
         ]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())

@@ -2,8 +2,9 @@
 
 A key has one name everywhere: `n_ctx` here, `n_ctx` in the TOML file, `GPUFC_N_CTX` in the
 environment and, where `flag` is set, `--n-ctx` on the command line. Keys are unique over all
-sections, so the TOML file needs tables for models only. A class gets the section that it needs,
-never the whole `Config`. Only the fleet and the checks before a start read a model's section.
+sections, so the TOML file needs tables for models only; `[fabric]` may hold the network's keys. A
+class gets the section that it needs, never the whole `Config`. Only the fleet and the checks before
+a start read a model's section.
 
 Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
 the checks are made from it. `gpufc/settings/` finds the values. A `secret` value is never shown.

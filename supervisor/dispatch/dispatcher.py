@@ -32,6 +32,7 @@ from gpufc.protocol import (
     ToWorker,
 )
 from supervisor.dispatch import spelling
+from supervisor.dispatch.advising import Adviser
 from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
@@ -91,6 +92,8 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
         self._outages = Outages()
+        self.adviser: Adviser | None = None
+        """The operator's policies, set before the first request."""
 
     # the port
 
@@ -166,7 +169,8 @@ class Dispatcher:
         """As `prepare`, with all that the worker says of the prompt. A constraint that cannot be
         enforced raises `InvalidGrammar`.
 
-        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
+        `is_accepted`: it is a part of what another front has accepted, and needs no room. A drain
+        does not refuse it."""
         answer = await self._ask(
             model,
             lambda epoch, no: Prepare(epoch, no, prompt, reserve, constraint),
@@ -204,7 +208,7 @@ class Dispatcher:
         `RequestError`. When the call is cancelled, the engine drops the rest.
 
         `is_accepted`: it is a part of what another front has accepted, and needs no room."""
-        self._require_service(request.model)
+        self._require_service(request.model, is_accepted=is_accepted)
         group = self._group(request.model)
 
         async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
@@ -232,7 +236,7 @@ class Dispatcher:
         *,
         is_accepted: bool = False,
     ) -> Answer:
-        self._require_service(model)
+        self._require_service(model, is_accepted=is_accepted)
         group = self._group(model)
         if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
             raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
@@ -274,10 +278,6 @@ class Dispatcher:
     def open_requests(self) -> Iterator[OpenRequest]:
         """The requests of all models that have not ended. To be read at once."""
         return (one for group in self._groups.values() for one in group.open_requests())
-
-    def loads(self, model: str) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker of a model has and may have, by its name."""
-        return group.loads() if (group := self._groups.get(model)) else {}
 
     @property
     def now(self) -> float:
@@ -405,8 +405,8 @@ class Dispatcher:
             self.demand.changed(model)
             self._outages.watch(group)
 
-    def _require_service(self, model: str) -> None:
-        if self._draining is not None:
+    def _require_service(self, model: str, *, is_accepted: bool = False) -> None:
+        if self._draining is not None and not is_accepted:
             raise Overloaded("The server is stopping", retry_after_s=self._draining)
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
@@ -426,6 +426,7 @@ class Dispatcher:
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
                 lacking=lambda: self._fleet.condition(model).detail,
+                adviser=lambda: self.adviser,
             )
         return group
 

@@ -23,6 +23,7 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Refused, Step
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.advising import Adviser, Advising
 from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
@@ -69,8 +70,10 @@ class ModelGroup:
         clock: Callable[[], float],
         on_idle: Callable[[], None],
         lacking: Callable[[], str] = lambda: "",
+        adviser: Callable[[], Adviser | None] = lambda: None,
     ) -> None:
-        """`lacking` says why the model has no worker now, for people."""
+        """`lacking` says why the model has no worker now, for people. `adviser` gives the
+        operator's policies, if there are any."""
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
@@ -91,7 +94,10 @@ class ModelGroup:
         self._verdicts = Verdicts(
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
-        self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
+        advising = Advising(self._table, self._pool, self.admission, adviser, self.pump)
+        self._preparation = Preparation(
+            self._table, self._pool, self.questions, ledger, clock, advising.prepared
+        )
         self._delivery = Delivery(self._table, self._suspects, ledger)
         self._split = CanarySplit()
         self._held = Held(self.admission)
@@ -106,10 +112,6 @@ class ModelGroup:
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
-
-    def loads(self) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker has and may have, by its name."""
-        return self._pool.loads()
 
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
@@ -162,7 +164,10 @@ class ModelGroup:
         self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
+        stream = self._table.open(
+            *(request, logs, self._withdraw, lambda: self.facts, account),
+            principal=principal.shown,
+        )
         for start in range(0, len(logs), request.n):
             self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
@@ -228,7 +233,7 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(self._wanted(job), job.arrival, job.log.request.worker)
+            return self._pool.with_room(self._wanted(job), job.arrival, job.preferred)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker

@@ -71,11 +71,12 @@ class JobTable:
         on_cancel: Callable[[ResponseStream], None],
         facts: Callable[[], ModelFacts | None],
         account: Account | None = None,
+        principal: str = "",
     ) -> ResponseStream:
         """Add the sequences of a request that the admission has accepted.
 
         `account`, in which they are open, is closed with the last of them. `facts` gives the
-        model's facts until one of the request's prompts has been prepared.
+        model's facts until one of the request's prompts has been prepared. `principal` is a name.
         """
 
         def fingerprint() -> str | None:
@@ -95,7 +96,7 @@ class JobTable:
         if account is not None:
             self._accounts[stream] = account
         for log in logs:
-            self.jobs[log.no] = Job(log, stream, log.no, accepted_at)
+            self.jobs[log.no] = Job(log, stream, log.no, accepted_at, principal)
         return stream
 
     def accepted_at(self, stream: ResponseStream) -> float:
@@ -176,7 +177,7 @@ class JobTable:
     def prepared(self, no: RequestNo) -> None:
         """A job's prompt has been prepared: it waits for its owner's turn."""
         self.ready(no)
-        self._admission.prepared(no)
+        self._admission.prepared(no, self.jobs[no].log.batching.later)
 
     def ready(self, no: RequestNo) -> None:
         """A job has all that it needs to start: it waits for a slot."""

@@ -8,7 +8,14 @@ from array import array
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, SamplerState, TokenLogprobs, Tokens
+from gpufc.protocol import (
+    AS_IT_CAME,
+    Delta,
+    FinishReason,
+    SamplerState,
+    TokenLogprobs,
+    Tokens,
+)
 from supervisor.dispatch.request import GenerationRequest, Reading, Watch
 
 
@@ -26,7 +33,7 @@ class StreamLog:
     `logprobs` has an entry for each of `tokens` where the request wants them; `prompt_logprobs` are
     those of the prompt, there with the first delta. `sampler_state` is that after the last token.
 
-    `opening` is the end of the prompt's text.
+    `opening` is the end of the prompt's text. `batching` is a policy's wish.
 
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
@@ -38,6 +45,7 @@ class StreamLog:
 
     __slots__ = (
         "_reading",
+        "batching",
         "by_end_token",
         "choice",
         "epochs",
@@ -80,6 +88,7 @@ class StreamLog:
         self._reading: Reading | None = None
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
+        self.batching = AS_IT_CAME
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.logprobs: list[TokenLogprobs] = []

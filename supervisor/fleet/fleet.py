@@ -123,6 +123,15 @@ class Fleet:
         group = self._groups[model] = self._maker.group(name, model, config)
         return group
 
+    @property
+    def kept_kv_bytes(self) -> int:
+        """Memory that holds computed KV of models which are not in memory."""
+        return self._maker.kept.n_bytes
+
+    def make_room(self, n_bytes: int) -> None:
+        """Give up kept KV until so many bytes of the host's memory are free."""
+        self._maker.kept.make_room(n_bytes)
+
     def withdraw(self, model: str) -> None:
         """Accept no more requests for a model. Its workers stay until `remove`."""
         self._withdrawn[model] = self._groups.pop(model)
@@ -172,6 +181,7 @@ class Fleet:
             await group.close()
         if self._spares is not None:
             await self._spares.wait_ended()
+        await self._maker.kept.close()
         self._edge.close()
         await asyncio.to_thread(self._crashes.close)
 

@@ -329,7 +329,7 @@ class WorkerRunner(Line):
     def _report_lost(self, reason: ExitReason) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
-            worker.kv_moved(KvMoved(worker.epoch, 0, 0, 0, 0.0, error=str(reason)))
+            worker.lost(str(reason))
             self._listener.worker_lost(worker, reason)
 
     def _release(self) -> None:

@@ -26,6 +26,9 @@ DRAIN_S = 30.0
 
 KILL_S = 5.0
 
+LEAVING = front_process.DRAINING
+"""Signals that let the front move this host's streams first. The second one ends at once."""
+
 Say = Callable[[str], None]
 
 
@@ -108,6 +111,8 @@ def _attend_signals(host: WorkerHost, drain_s: float, say: Say) -> None:
 
     def stop(number: signal.Signals) -> None:
         nonlocal asked
+        if asked and number in front_process.REPEATED:
+            return
         if asked or not host.is_attached or not host.n_workers:
             host.leave(f"{number.name} was received")
             return
@@ -116,8 +121,10 @@ def _attend_signals(host: WorkerHost, drain_s: float, say: Say) -> None:
         host.tell_leaving(f"{number.name} was received", drain_s)
         loop.call_later(drain_s, host.leave, "the time to leave is over")
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in LEAVING:
         front_process.on_signal(number, stop, number)
+    for number in front_process.ENDING:
+        front_process.on_signal(number, host.leave, f"{number.name} was received")
 
 
 def _headline(about: About) -> str:

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from gpufc import settings
-from gpufc.config import DEFAULT_MODEL, Config, KvUnified, ModelConfig, Replay, Standby
+from gpufc.config import (
+    DEFAULT_MODEL,
+    Config,
+    KvUnified,
+    ModelConfig,
+    NetworkShare,
+    Replay,
+    Standby,
+)
 from gpufc.errors import ConfigError
 from gpufc.sampling import SamplingDefaults
 from gpufc.settings import checking
@@ -300,6 +308,40 @@ def test_each_models_value_knows_its_table(models: Path) -> None:
     assert found[None, "port"] == f"file {models}"
 
 
+FABRIC = """
+max_queue = 9
+[fabric]
+server_addr = "control.example"
+control_port = 1700
+client_id_file = "id"
+share = "local"
+network_tasks = 2
+queue = 7
+accept_models = true
+"""
+
+
+def test_the_keys_of_the_network_may_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "fabric.toml"
+    path.write_text(FABRIC)
+    found = resolve({"control_port": "5"}, {"GPUFC_NETWORK_QUEUE": "8"}, path)
+    fabric = found.config.fabric
+    assert (fabric.server_addr, fabric.control_port) == ("control.example", 5)
+    assert (fabric.network_share, fabric.network_tasks) == (NetworkShare.LOCAL, 2)
+    assert (fabric.network_queue, fabric.network_connections) == (8, 64)
+    assert (fabric.accept_models, fabric.client_id_file) == (True, "id")
+    sources = {value.key.name: str(value.source) for value in found.values}
+    assert sources["network_share"] == f"file {path} [fabric]"
+    assert sources["max_queue"] == f"file {path}"
+
+
+def test_every_key_of_the_network_has_one_short_name_in_its_table() -> None:
+    names = [key.name for key in settings.keys().values() if key.of_network]
+    short = [name.removeprefix("network_") for name in names]
+    assert len(names) == len(set(short))
+    assert not set(short) & (settings.keys().keys() - set(names))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -319,6 +361,13 @@ def test_each_models_value_knows_its_table(models: Path) -> None:
         ("models = 1", ["[models.chat]"]),
         ('[models.""]', ["no name"]),
         ("[server]\nport = 1", ["unknown key server"]),
+        ("fabric = 1", ["write [fabric]"]),
+        ("[fabric]\nport = 1", ["port", "[fabric]", "before all tables"]),
+        ("[fabric]\nn_ctx = 1", ["n_ctx", "[fabric]", "before all tables"]),
+        ("[fabric]\ncontrol_prt = 1", ["[fabric]", "did you mean control_port?"]),
+        ("[fabric]\nshare = 'all'", ["bad value 'all' for network_share", "[fabric]"]),
+        ("control_port = 1\n[fabric]\ncontrol_port = 2", ["control_port", "leave one out"]),
+        ("[fabric]\ntasks = 1\nnetwork_tasks = 2", ["network_tasks", "leave one out"]),
     ],
 )
 def test_a_wrong_table_is_named_with_its_reason(

@@ -118,8 +118,13 @@ async def read_form(request: web.Request) -> bytes:
     return bytes(body)
 
 
+def hold_more(request: web.Request, n_bytes: int) -> None:
+    """Count in what the answer to a request will take, beyond its body. Raises `Overloaded`."""
+    request[HOLDING].more(n_bytes)
+
+
 def release(request: web.Request) -> None:
-    """Give back what the request's body holds of the budget."""
+    """Give back what the request holds of the budget."""
     if HOLDING in request:
         request[HOLDING].release()
 

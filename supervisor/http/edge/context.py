@@ -93,9 +93,9 @@ class Models(Protocol):
 class Roster(Protocol):
     """What requests may say about the memory (`supervisor.roster.roster.Roster`)."""
 
-    def keep_alive(self, model: str, seconds: float | None) -> None:
+    def keep_alive(self, model: str, seconds: float | None, *, may_shorten: bool = True) -> None:
         """Let a model stay for so long after its last request; negative: for ever; None changes
-        nothing."""
+        nothing. Unless it `may_shorten` the time, it stays as long as is configured at least."""
         ...
 
 

@@ -155,6 +155,38 @@ def test_abandoned_sequences_start_after_all_others_replays_included() -> None:
     assert started(places) == [4, 1]
 
 
+def test_an_owner_without_a_slot_gets_one_from_the_owner_with_the_most() -> None:
+    places = admission(slots=4, queue=12)
+    accept(places, 1, 2, 3, owner="flood")
+    accept(places, 4, owner="b")
+    accept(places, 5, 6, owner="flood")
+    for number in numbers(1, 2, 3, 4, 5, 6):
+        places.prepared(number)
+    assert started(places) == [1, 4, 2, 3]
+    assert places.to_pause() is None  # the flood waits, and has slots
+    accept(places, 7, 8, owner="c")
+    accept(places, 9, owner="d")
+    for number in numbers(7, 8, 9):
+        places.prepared(number)
+    assert [places.to_pause() for _ in range(3)] == [3, 2, None]
+    for number in numbers(3, 2):
+        places.put_back(number, 50)
+    assert started(places) == [7, 9]
+    assert places.to_pause() is None  # each has one
+    places.release(RequestNo(1))
+    assert started(places) == [2]  # before 3, 5 and 6 of its owner
+
+
+def test_slots_of_unknown_owners_are_not_shared() -> None:
+    places = admission(slots=2, queue=12)
+    for number in numbers(1, 2):
+        places.take_in(number, 9)
+    assert started(places) == [1, 2]
+    accept(places, 3)
+    places.prepared(RequestNo(3))
+    assert places.to_pause() is None
+
+
 def test_abandoned_sequences_give_up_slots_beyond_half_while_others_wait() -> None:
     places = admission(slots=4, queue=12)
     accept(places, *range(1, 5))
@@ -330,6 +362,28 @@ class AdmissionMachine(RuleBasedStateMachine):
             self.running.remove(number)
             self.event(self.owners[number])
             self.again[number] = n_tokens
+
+    @rule()
+    def share(self) -> None:
+        expected = self.whose_slot() if len(self.running) >= self.slots else None
+        number = self.admission.to_pause()
+        assert number == expected
+        if number is not None:
+            self.admission.put_back(number, 7)
+            self.running.remove(number)
+            self.event(self.owners[number])
+            self.fresh.add(number)
+
+    def whose_slot(self) -> int | None:
+        """The same rules, by looking at all sequences."""
+        by_owner: dict[str, list[int]] = {}
+        for number in self.running:
+            by_owner.setdefault(self.owners[number], []).append(number)
+        if not {self.owners[number] for number in self.fresh} - by_owner.keys():
+            return None
+        crowds = [running for running in by_owner.values() if len(running) > 1]
+        ranks = [(len(running), max(running)) for running in crowds]
+        return max(ranks)[1] if ranks else None
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:

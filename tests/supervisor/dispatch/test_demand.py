@@ -106,7 +106,6 @@ async def test_a_question_about_a_model_that_is_served_no_more_does_not_bring_it
     assert front.dispatcher.facts(MODEL) is not None
     front.dispatcher.demand.forget(MODEL)
     assert front.dispatcher.facts(MODEL) is None
-    assert front.dispatcher.loads(MODEL) == {}
     assert front.dispatcher.occupancies() == {}
 
 
