@@ -294,9 +294,8 @@ class Machines:
             self.hosts.unfit(machine, seeker.spec.model, text, self._clock())
             self._seek_again(epoch)
 
-        self._supply.begin(
-            channel, epoch, seeker.spec.config, SupplyListener(ready, progress, failed)
-        )
+        listener, spec = SupplyListener(ready, progress, failed), seeker.spec
+        self._supply.begin(channel, epoch, spec.config, listener, spec.within)
 
     def _seek_again(self, epoch: Epoch) -> None:
         """Give the reserved room up, and look for a machine anew."""

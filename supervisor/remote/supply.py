@@ -4,7 +4,7 @@
                    └── Lacking ──▶ a turn, checksums ──▶ Obtain with checksums, pieces ──▶ Obtained
 
 A host can ask for the files of its own jobs only, by numbers. `MOST_COPYING` jobs have a turn at
-once: the first machines are ready sooner than if all shared the network.
+once: the first machines are ready earlier than if all shared the network.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -108,12 +108,18 @@ class Supply:
         self._server: asyncio.Task[None] | None = None
 
     def begin(
-        self, channel: HostChannel, epoch: Epoch, config: ModelConfig, listener: SupplyListener
+        self,
+        channel: HostChannel,
+        epoch: Epoch,
+        config: ModelConfig,
+        listener: SupplyListener,
+        within: Sequence[str] = (),
     ) -> None:
         """Have a host obtain a model's files. Files that the front itself lacks are left to the
-        worker, which opens the same path there."""
+        worker, which opens the same path there. `within` are the places that a model's files must
+        lie in, by real paths; without any, all files pass."""
         job = self._jobs[epoch] = Job(channel, epoch, listener)
-        self._do(job, lambda: self._offer(job, config))
+        self._do(job, lambda: self._offer(job, config, within))
 
     def end(self, epoch: Epoch) -> None:
         """The files are not needed any more, or their host is lost. May be called again."""
@@ -182,8 +188,8 @@ class Supply:
         self._close(job)
         job.listener.failed(f"{trouble.value.replace('_', ' ')}: {detail}")
 
-    async def _offer(self, job: Job, config: ModelConfig) -> None:
-        job.models, job.sources = await asyncio.to_thread(self._described, config)
+    async def _offer(self, job: Job, config: ModelConfig, within: Sequence[str]) -> None:
+        job.models, job.sources = await asyncio.to_thread(self._described, config, within)
         if job.models:
             job.channel.send(Obtain(job.epoch, job.models, self._mirror))
         else:
@@ -216,16 +222,19 @@ class Supply:
 
     # files
 
-    def _described(self, config: ModelConfig) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
+    def _described(
+        self, config: ModelConfig, within: Sequence[str]
+    ) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
         """The models with their samples, and their files by number. Blocks. Raises `OSError`."""
         models, sources = [], dict[int, Source]()
         for paths in models_of(config):
             parts = []
             for path in paths:
-                number = len(sources) + 1
-                sources[number] = Source(path, stamp_of(path))
-                sample = self._checksums.sample(path)
-                size = sources[number].stamp[1]
+                real, number = path.resolve(), len(sources) + 1
+                if within and not any(real.is_relative_to(place) for place in within):
+                    raise PermissionError(f"{path} does not lie in an allowed folder")
+                sources[number] = Source(real, stamp_of(real))
+                sample, size = self._checksums.sample(real), sources[number].stamp[1]
                 parts.append(ModelPart(number, path.name, size, sample))
             models.append(WantedModel(str(paths[0]), tuple(parts)))
         return tuple(models), sources

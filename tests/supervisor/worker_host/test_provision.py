@@ -25,7 +25,7 @@ from supervisor.remote import supply
 from supervisor.worker_host import copying
 from supervisor.worker_host.library import Library
 from tests.supervisor.downloads.server import CONTENT, hub
-from tests.supervisor.worker_host.supplied import Bench, Wire
+from tests.supervisor.worker_host.supplied import Bench, Outcome, Wire
 
 BYTES = random.Random(1).randbytes(5 * PIECE_BYTES + 17)
 OTHER = random.Random(2).randbytes(2 * PIECE_BYTES)
@@ -243,6 +243,18 @@ async def test_a_file_that_changes_at_the_front_ends_the_copy(bench: Bench) -> N
 
     host.passes = changed
     assert await bench.failed(host, config) == "unreadable: m.gguf: it has changed at the front"
+
+
+async def test_a_model_outside_of_the_allowed_folders_is_not_sent(bench: Bench) -> None:
+    """Such as one whose name has become a link since the front has checked it."""
+    host, secret = bench.host(), bench.folder / "secret.gguf"
+    secret.write_bytes(b"secret")
+    (bench.models / "m.gguf").symlink_to(secret)
+    config, outcome = ModelConfig(model_path=str(bench.models / "m.gguf")), Outcome()
+    within = (str(bench.models.resolve()),)
+    bench.supply.begin(host.channel, Epoch(1), config, outcome.listener(), within)
+    assert "does not lie in an allowed folder" in ((await outcome.over()).failure or "")
+    assert host.sent == []
 
 
 async def test_no_file_but_those_of_the_job_is_sent(bench: Bench) -> None:
