@@ -241,14 +241,13 @@ async def run_row(one: Space, row: Row) -> Seen:
             await asyncio.to_thread(wait_for, lambda: not _serves(one, epoch), WAIT_S, row.name)
             seen.verdict_s = time.monotonic() - at
         await striking
-        ends = await asyncio.to_thread(_ends, one)
+        if row.reason:
+            seen.wrong += await asyncio.to_thread(_misnamed, one, row)
         await asyncio.to_thread(row.settles, one)
         await asyncio.gather(*streams)
     seen.gap_s = max(pause(history, at) for history in histories)
     for history in histories:
         seen.wrong += [f"{history.name}: {item}" for item in check(history)]
-    if row.reason and not any(row.reason in end for end in ends):
-        seen.wrong.append(f"{row.name}: the front says {ends}, not {row.reason}")
     if row.keeps and (after := await asyncio.to_thread(settle, one)) != before:
         seen.wrong.append(f"{row.name}: workers were loaded anew: {before}, then {after}")
     return seen
@@ -265,8 +264,18 @@ def _serves(one: Space, epoch: int) -> bool:
     )
 
 
-def _ends(one: Space) -> list[str]:
-    return [row["last_exit"]["reason"] for row in one.running.workers() if row["last_exit"]]
+def _misnamed(one: Space, row: Row) -> list[str]:
+    """Wait for the end's name. It is known once the process has ended, after the verdict."""
+
+    def ends() -> list[str]:
+        return [one["last_exit"]["reason"] for one in rows() if one["last_exit"]]
+
+    rows = one.running.workers
+    try:
+        wait_for(lambda: any(row.reason in end for end in ends()), WAIT_S / 2)
+    except AssertionError:
+        return [f"{row.name}: the front says {ends()}, not {row.reason}"]
+    return []
 
 
 def after_a_killed_front(one: Space) -> list[str]:
