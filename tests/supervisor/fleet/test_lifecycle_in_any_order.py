@@ -201,6 +201,10 @@ class AnyOrderPlaced(AnyOrder):
         self.do(ev.MachineAwaited(self.life.epoch, "a machine"))
 
     @rule()
+    def a_machine_prepares(self) -> None:
+        self.do(ev.MachinePrepares(self.life.epoch, "a: copying"))
+
+    @rule()
     @precondition(lambda self: self.process is not None)
     def is_misplaced(self) -> None:
         epoch, self.process = self.process, None

@@ -30,6 +30,18 @@ def test_a_machine_comes_before_the_process() -> None:
     assert (life.state, life.awaits_machine) == (WorkerState.STARTING, False)
 
 
+def test_a_machine_that_gets_the_models_files_is_not_awaited() -> None:
+    life = lifecycle(is_placed=True)
+    life.handle(ev.StartRequested(), 0.0)
+    life.handle(ev.MachineAwaited(E1, "a machine"), 1.0)
+    assert life.handle(ev.MachinePrepares(E1, "a: copying m.gguf, 42 %"), 2.0) == [ev.Publish()]
+    assert (life.state, life.detail, life.awaits_machine) == (
+        WorkerState.PLACING, "a: copying m.gguf, 42 %", False,
+    )  # fmt: skip
+    life.handle(ev.MachineAwaited(E1, "a machine"), 3.0)
+    assert life.awaits_machine
+
+
 def test_a_stop_ends_the_search_for_a_machine() -> None:
     life = lifecycle(is_placed=True)
     life.handle(ev.StartRequested(), 0.0)
