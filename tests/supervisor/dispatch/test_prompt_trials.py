@@ -127,7 +127,7 @@ async def test_an_accused_prompt_without_evidence_ends_after_the_longest_outage(
     await died_at_a_prompt(front, 2)
     front.fleet.start_worker(tried=False)
     now = MAX_OUTAGE_S + 1
-    front.dispatcher.group(MODEL).expire()
+    front.dispatcher.group(MODEL).outage.expire()
     with pytest.raises(EngineUnavailable):
         await whole_texts(stream)
     assert front.dispatcher.idle
