@@ -122,10 +122,18 @@ class DurableRequests:
         self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
     ) -> DurableRequest:
         """Keep a request that was just submitted. `n_bytes` is the size of its body."""
+        added = self.take_in(key, digest, n_bytes, stream)
+        stream.observe(added)
+        return added
+
+    def take_in(
+        self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
+    ) -> DurableRequest:
+        """As `add`, for a request that has yet to be restored. It counts as running until its
+        stream is observed."""
         n_bytes += SEQUENCE_BYTES * len(stream.logs)
         added = self._running[key] = DurableRequest(key, digest, stream, n_bytes, self)
         self.grew(n_bytes)
-        stream.observe(added)
         return added
 
     def grew(self, n_bytes: int) -> None:
@@ -137,7 +145,7 @@ class DurableRequests:
         """A running request has ended. It is kept if its end is an answer."""
         del self._running[request.key]
         self._running_bytes -= request.n_bytes
-        if not _is_an_answer(request.stream):
+        if not is_an_answer(request.stream):
             return
         request.expires_at = self._clock() + self._limits.durable_window_s
         self._finished[request.key] = request
@@ -188,7 +196,7 @@ class DurableRequests:
         self._expect_expiry()
 
 
-def _is_an_answer(stream: ResponseStream) -> bool:
+def is_an_answer(stream: ResponseStream) -> bool:
     """Whether a repeated request gets this end again. A refusal or a missing worker may go better
     next time."""
     if stream.error is None:
