@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("supervisor.handover.__main__",),
     ("supervisor.cli",),
     ("supervisor.app",),
-    ("supervisor.optional",),
+    ("supervisor.optional", "supervisor.readiness"),
     ("supervisor.operations",),
     ("supervisor.handover",),
     ("supervisor.http.routes", "supervisor.control", "supervisor.fabric"),

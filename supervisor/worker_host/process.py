@@ -18,6 +18,7 @@ from supervisor.runtime_dir import RuntimeDir
 from supervisor.worker_host.about import describe
 from supervisor.worker_host.dialer import Dialer, Goal
 from supervisor.worker_host.host import About, WorkerHost
+from supervisor.worker_host.library import Library
 from supervisor.worker_host.machine import Machine
 
 DRAIN_S = 30.0
@@ -38,6 +39,8 @@ class Plan(Struct, frozen=True):
     key_file: Path
     name: str
     goal: Goal
+    models_dir: Path
+    """Where this machine's models are, and copies of the front's are put."""
     drain_s: float = DRAIN_S
     command: Sequence[str] = WORKER_COMMAND
 
@@ -53,7 +56,7 @@ async def serve(plan: Plan, say: Say) -> str:
     try:
         about = await describe(plan.name, monitor)
         say(_headline(about))
-        host = WorkerHost(machine, about, say)
+        host = WorkerHost(machine, about, Library(plan.models_dir), say)
         return await _run(
             host, Dialer(host, machine.context, plan.goal, memory, say), monitor, plan, say
         )

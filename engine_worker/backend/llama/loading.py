@@ -41,7 +41,7 @@ from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.checked import checked_header
 from engine_worker.model_file.description import described
-from engine_worker.model_file.fingerprint import file_digest, fingerprint
+from engine_worker.model_file.fingerprint import fingerprint
 from engine_worker.model_file.gguf_header import original_context
 from engine_worker.model_file.opened import opened
 from engine_worker.model_file.purpose import pooling_of
@@ -50,6 +50,7 @@ from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts, Pooling
+from gpufc.file_samples import sample_digest
 
 logger = logging.getLogger(__name__)
 
@@ -360,7 +361,7 @@ class Loader:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         found = (
             *(self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"),
-            *(f"adapter={file.name}/{file_digest(Path(file.path))}" for file in self._adapters),
+            *(f"adapter={file.name}/{sample_digest(Path(file.path))}" for file in self._adapters),
         )
         original = original_context(self._header)
         if original is None:

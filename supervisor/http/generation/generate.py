@@ -121,7 +121,9 @@ async def _biases(request: web.Request, body: GenerationFields) -> dict[int, flo
     given = validation.biases(body, limits)
     model = front.fleet.resolve(body.model)
     tokens = {
-        text: await front.dispatcher.prepare(model, TextPrompt(text, add_special=False), None)
+        text: await front.dispatcher.asking.prepare(
+            model, TextPrompt(text, add_special=False), None
+        )
         for text in given
         if isinstance(text, str)
     }
@@ -136,7 +138,7 @@ async def _predicted(request: web.Request, body: GenerationFields, asked: Asked)
     front = services(request)
     model = front.fleet.resolve(body.model)
     prompt = TextPrompt(asked.predicted, add_special=False, parse_special=False)
-    tokens = await front.dispatcher.prepare(model, prompt, None)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, None)
     facts = front.dispatcher.facts(model)
     return tuple(tokens[: facts.n_ctx if facts else 0])
 
