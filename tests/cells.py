@@ -85,7 +85,7 @@ class Nats:
 
 @contextlib.contextmanager
 def nats_server(folder: Path, *arguments: str) -> Iterator[Nats]:
-    """A server with JetStream, whose records are in the folder."""
+    """A server with JetStream. Its records are in the folder."""
     made = Nats(folder, *arguments)
     try:
         yield made

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 LEAVE_S = 3.0
 """For the last records of a front that ends."""
 
+CONNECTING_S = 0.2
+"""Between two looks for a connection."""
+
 WAIT_LEASES = 3.0
 """A client waits so many leases for a request of a front that is silent."""
 
@@ -269,7 +272,9 @@ class Cells:
     async def _beat(self) -> None:
         while True:
             self._watcher.beat()
-            await asyncio.sleep(self._watcher.look_s)
+            # the first one goes soon after the connection: the others wait for it
+            is_heard = self._store.is_connected
+            await asyncio.sleep(self._watcher.look_s if is_heard else CONNECTING_S)
 
     async def _watch(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Which runs of other fronts are alive, by their beats. Pure; the time is an argument.
 
 Silence is counted only while this front could hear: a front that was stopped itself, or cut off
-from the store, takes nobody for dead when it comes back.
+from the store, takes no other for dead when it comes back.
 """
 
 from enum import StrEnum

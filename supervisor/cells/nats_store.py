@@ -31,7 +31,7 @@ WRONG_LAST_SEQUENCE, NO_STREAM = 10071, 10059
 """JetStream's error codes."""
 
 KEPT_S = 24 * 3600.0
-"""The oldest message of all. Records go sooner, unless their front has died."""
+"""The greatest age of a message. Fronts that live forget their records before."""
 
 SPARE_BYTES = 4096
 """Of a message, for its headers."""
@@ -149,7 +149,7 @@ class NatsStore:
         return f"gpufc.{self._config.cells_group}.{subject}"
 
     async def _answer(self, call: Coroutine[Any, Any, T]) -> T:
-        """The answer of a call, whose errors of JetStream's pass through. Raises `Away`."""
+        """The answer of a call. JetStream's errors pass through; raises `Away` for all others."""
         from nats.errors import Error
         from nats.js.errors import APIError, NoStreamResponseError
 

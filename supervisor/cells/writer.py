@@ -76,7 +76,7 @@ class Writer:
             self._begin()
 
     def follow(self, name: str, request: DurableRequest, last: int) -> None:
-        """Take a request in whose subject has `last` as its last message."""
+        """Take a request in. `last` is the last message of its subject."""
         self.outbox.follow(name, request, last, self._last)
 
     def forget(self, name: str) -> None:
