@@ -26,10 +26,11 @@ _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf
 class GgufHeader(Struct, frozen=True, kw_only=True):
     """A checked header. The tensors' data begin at `header_bytes`.
 
-    `metadata` holds scalars, strings and short arrays of numbers. `tensor_bytes` are sizes by
-    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on. `state_layers` have
-    a recurrent state, `key_layers` a projection to keys. `files` are all files of a split model in
-    order, or the one, as they were when their headers were read.
+    `metadata` holds scalars, strings and short arrays of numbers. `files` are all files of a split
+    model in order, or the one, as they were when their headers were read; `n_tensors` counts the
+    tensors of all. `tensor_bytes` are sizes by group: `blk.N` for all tensors of a layer,
+    `token_embd`, `output` and so on. `state_layers` have a recurrent state, `key_layers` a
+    projection to keys.
     """
 
     metadata: dict[str, Value]
@@ -99,7 +100,7 @@ def read_header(path: Path) -> GgufHeader:
         tensor_bytes.update(table.sizes)
     return GgufHeader(
         metadata=first.metadata,
-        n_tensors=first.tensors.count,
+        n_tensors=sum(table.count for table in tables),
         tensor_bytes=dict(tensor_bytes),
         state_layers=frozenset().union(*(table.state_layers for table in tables)),
         key_layers=frozenset().union(*(table.key_layers for table in tables)),

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
 from gpufc.config.admission import AdmissionConfig, Routing
+from gpufc.config.cells import CellsConfig
 from gpufc.config.cluster import ClusterConfig
 from gpufc.config.downloads import DownloadsConfig, default_folder
 from gpufc.config.fabric import FabricConfig, NetworkShare
@@ -42,6 +43,7 @@ __all__ = [
     "AccessConfig",
     "AdmissionConfig",
     "BackendKind",
+    "CellsConfig",
     "ClusterConfig",
     "Config",
     "Confinement",
@@ -92,6 +94,7 @@ class Config(Struct, frozen=True, kw_only=True):
     plugins: PluginsConfig = PluginsConfig()
     downloads: DownloadsConfig = DownloadsConfig()
     cluster: ClusterConfig = ClusterConfig()
+    cells: CellsConfig = CellsConfig()
 
     def is_preloaded(self, name: str) -> bool:
         """Whether a model of `models` is loaded at the start: as configured, else the only one."""

@@ -69,6 +69,7 @@ def check_configuration(settings: Settings) -> Plan:
     check_models_dir(settings)
     notes += check_spread(config)
     check_cluster(config.cluster)
+    check_cells(config)
     if config.fleet.models_dir is not None and all(map(_is_demo, config.models.values())):
         config = msgspec.structs.replace(config, models={})  # the folder's models are enough
     models = {name: _with_files(settings, name) for name in config.models}
@@ -133,6 +134,14 @@ def check_cluster(config: ClusterConfig) -> None:
             f"cluster_listen {config.cluster_listen} names no address of this machine: set"
             " cluster_advertise = HOST:PORT, by which the cluster's nodes reach it"
         )
+
+
+def check_cells(config: Config) -> None:
+    """Raises `ConfigError` for a NATS server that cannot be used: it is not asked."""
+    if config.cells.cells_nats is not None:
+        from supervisor.cells.nats_store import NatsStore
+
+        NatsStore(config.cells)
 
 
 def check_network(config: Config) -> None:

@@ -163,6 +163,12 @@ class Admission:
         self._attended.turns.enter(number, "")
         self._attended.wait_again(number, n_tokens)
 
+    def take_in_unprepared(self, number: RequestNo) -> None:
+        """As `take_in`, for a sequence whose prompt has yet to be prepared. It waits among new
+        ones then."""
+        self._attended.turns.enter(number, "")
+        self._preparing.add(number)
+
     def prepared(self, number: RequestNo, later: int = 0) -> None:
         """Its prompt is prepared: it may start when it is its owner's turn, among the owner's as if
         it had come `later` by so many sequences."""

@@ -73,7 +73,8 @@ class JobTable:
         account: Account | None = None,
         principal: str = "",
     ) -> ResponseStream:
-        """Add the sequences of a request that the admission has accepted.
+        """Add the sequences of a request that the admission has accepted. Some may have ended
+        already, at another front.
 
         `account`, in which they are open, is closed with the last of them. `facts` gives the
         model's facts until one of the request's prompts has been prepared. `principal` is a name.
@@ -92,10 +93,12 @@ class JobTable:
             fingerprint=fingerprint,
             submitted_at=accepted_at,
         )
-        self.streams[stream] = (accepted_at, len(logs))
+        left = [log for log in logs if not log.ended]
+        if left:
+            self.streams[stream] = (accepted_at, len(left))
         if account is not None:
             self._accounts[stream] = account
-        for log in logs:
+        for log in left:
             self.jobs[log.no] = Job(log, stream, log.no, accepted_at, principal)
         return stream
 

@@ -3,9 +3,9 @@
 The next turn is the owner's with the fewest running sequences, so that slots are shared evenly
 however much each owner asks for. Among equals it is the owner's with the longest time since its
 last change. Within an owner it is first come, first served, with the numbers by which a policy
-wants a sequence earlier or later. No owner starves: an owner that is new,
-or has just had a turn, stands behind its equals. So an owner without a running sequence waits for
-at most one turn of each other owner.
+wants a sequence earlier or later. No owner starves: an owner that is new, or has just had a turn,
+stands behind its equals. So an owner without a running sequence waits for at most one turn of each
+other owner.
 """
 
 import itertools

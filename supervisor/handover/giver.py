@@ -128,7 +128,7 @@ class Giver:
                 "the front is process 1, and the container would end with it; start a new container"
             )
         try:
-            holdings = self._front.fleet.holdings()
+            holdings = self._front.fleet.succession.holdings()
             successor = Successor()
         except (Overloaded, OSError) as err:
             raise UpgradeFailed(str(err)) from err
@@ -205,7 +205,7 @@ class Giver:
         found = [relay.fileno(), front.runtime.lend(), 1, 2]
         found += [sock.fileno() for sock in front.listeners]
         for worker in holdings.lent:
-            lent = front.fleet.lend(worker.spec.name)
+            lent = front.fleet.succession.lend(worker.spec.name)
             if lent is None:
                 raise LinkError(f"{worker.spec.name} has just died; try again")
             found += lent
@@ -216,7 +216,7 @@ class Giver:
     ) -> None:
         """Hand over if nothing has changed since the estate was taken. There is no way back after
         it."""
-        fleet = self._front.fleet
+        fleet = self._front.fleet.succession
         relayed = [
             RemoteWorker(handle, epoch)
             for model, epoch in _relayed(holdings).items()

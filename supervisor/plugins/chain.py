@@ -92,8 +92,8 @@ class Chain:
             return request
         prompts: list[Prompt] = []
         for prompt in request.prompts:
-            tokens = await dispatcher.prepare(request.model, prompt, request.max_tokens or 0)
-            pieces = await dispatcher.detokenize(request.model, [tokens])
+            tokens = await dispatcher.asking.prepare(request.model, prompt, request.max_tokens or 0)
+            pieces = await dispatcher.asking.detokenize(request.model, [tokens])
             before = text = pieces[0].decode(errors="replace")
             for plugin in plugins:
                 found = await _ask(plugin, "on_prompt", _text, info=info, text=text)

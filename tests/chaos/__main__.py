@@ -38,6 +38,7 @@ from tests.chaos import (
     restarts,
     returns,
     scripted,
+    shapes,
     stalls,
     timing,
     upgrades,
@@ -141,6 +142,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.real_crowding, lambda: crowding.run(o.real_crowding, _model())),
         (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
+        (o.shapes, lambda: shapes.run(_model(), o.shapes)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
         (

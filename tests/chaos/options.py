@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--real-crowding", type=int, metavar="N", help="the same as --crowding")
     add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
     add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
+    add("--shapes", choices=("exact", "fast"), help="bound answers killed behind each chunk")
     add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
     add("--orphans", type=int, metavar="N", help="N times the front is killed")
 

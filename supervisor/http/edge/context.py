@@ -16,6 +16,8 @@ from supervisor.access.ring import KeyRing
 from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableKey, DurableRequest
+from supervisor.dispatch.durable_ask import DurableAsk
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import GenerationRequest, Principal
@@ -115,6 +117,23 @@ class Hooks(Protocol):
         ...
 
 
+class Cells(Protocol):
+    """The other fronts that durable requests go on in (`supervisor.cells.cells.Cells`)."""
+
+    async def find_or_start(self, ask: DurableAsk) -> DurableRequest | None:
+        """The request of that key from another front, or a new one. Raises `RequestError`."""
+        ...
+
+    async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
+        """Forget the request of that key in all fronts; this one has done so if it `is_here`.
+        Whether there was one; raises `RequestError`."""
+        ...
+
+    def status(self) -> Struct:
+        """The document in `/stats`."""
+        ...
+
+
 def _no_network() -> None:
     """For a front that has joined no network."""
 
@@ -147,6 +166,7 @@ class Services(Struct, frozen=True):
     hooks: Hooks | None = None
     hosts: Callable[[], Sequence[HostStatus]] | None = None
     """The machines that may run workers; None without a cluster."""
+    cells: Cells | None = None
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""

@@ -30,6 +30,7 @@ def document(front: Services) -> dict[str, Any]:
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
+        "cells": msgspec.to_builtins(front.cells.status()) if front.cells else None,
         "network": _network(front),
         "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "models": model_rows(front),

@@ -48,7 +48,7 @@ function fill(element, row, store) {
   const paused = row.is_paused ?? false;
   const own = store.threads.mine.has(row.id);
   say(id, own ? `${row.id.slice(-8)} (yours)` : row.id.slice(-8));
-  say(state.firstChild, paused ? "goes on soon" : STAGE[row.stage] ?? row.stage);
+  say(state.firstChild, paused ? "resumes" : STAGE[row.stage] ?? row.stage);
   mark(state.firstChild, "class", `badge ${paused ? "busy" : row.stage === "running" ? "good" : ""}`);
   say(worker, row.worker ?? "–");
   say(prompt, `${count(row.n_prompt ?? 0)}${row.n_cached ? ` (${count(row.n_cached)} cached)` : ""}`);
