@@ -270,9 +270,9 @@ class Supply:
             if job.over.is_set():
                 continue
             data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
-            began = time.perf_counter()
+            began = time.thread_time()
             job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
-            took_s = time.perf_counter() - began
+            took_s = time.thread_time() - began  # of this thread: others may run meanwhile
             await asyncio.sleep(took_s * (1 / LOOP_SHARE - 1))
 
 

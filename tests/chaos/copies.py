@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+from msgspec import structs
 
 from tests.chaos.history import History, check, text_times
 from tests.chaos.load import ask_fake, begin, clients, pursue
@@ -116,6 +117,7 @@ async def _streams(
             if until.done():
                 return
             ask = ask_fake(f"{name} {number} {turn}", N_TOKENS)
+            ask = structs.replace(ask, fields={"model": "fake"})
             histories.append(await pursue(session, url, ask, begin(f"{name} {number}", ask)))
 
     await asyncio.gather(*(lane(number) for number in range(N_STREAMS)))
