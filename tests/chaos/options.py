@@ -32,12 +32,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--poison", type=int, metavar="N", help="N times a request that kills, among 32")
     add("--stalls", type=int, metavar="N", help="N honest requests beside clients that stop")
     add("--timing", type=int, metavar="N", help="N probes of what another key has asked")
+    add("--crowding", type=int, metavar="N", help="N requests of a key beside another's flood")
     add("--floods", type=int, metavar="N", help="N kills under a flood of idle connections")
     add("--bodies", type=int, metavar="N", help="N times each kind of large body: the loop's lag")
     add("--never-loads", action="store_true", help="models that cannot be loaded")
     add("--models", type=int, metavar="S", help="S seconds of 3 models with memory for 2, kills")
     add("--replicas", type=int, metavar="S", help="S seconds of 2 workers, kills of one of them")
     add("--machines", type=int, metavar="N", help="N strikes at one of two machines with workers")
+    add("--machine-matrix", action="store_true", help="each way for one of three machines to fail")
+    add("--outsiders", type=int, metavar="N", help="N requests beside peers without a key")
+    add("--copies", type=int, metavar="MIB", help="streams beside the copy of a model to a machine")
     add("--restarts", type=int, metavar="N", help="N restarts: does anything grow?")
 
     add = parser.add_argument_group("on the real model").add_argument
@@ -46,8 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", type=Path, metavar="PATH", help="the same killer against this llama-server")
     add("--real-replicas", type=int, metavar="S", help="S seconds of 2 workers, as --replicas")
     add("--returns", type=int, metavar="N", help="N kills of one stream: where the time goes")
+    add("--real-machines", type=int, metavar="N", help="N strikes, as --machines")
+    add("--real-crowding", type=int, metavar="N", help="the same as --crowding")
     add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
     add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
+    add("--shapes", choices=("exact", "fast"), help="bound answers killed behind each chunk")
     add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
     add("--orphans", type=int, metavar="N", help="N times the front is killed")
 
