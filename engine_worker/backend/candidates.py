@@ -41,12 +41,22 @@ class ChangedLogits(NamedTuple):
     after: Logits
 
 
+class FewTokens(NamedTuple):
+    """All tokens of rows with short masks: `ids` (len(rows), counts.max()), rising, padded with 0.
+    `rows` are in rising order."""
+
+    rows: Counts
+    counts: Counts
+    ids: Places
+
+
 class RowMasks(NamedTuple):
     """Masks of some rows, at least one. `rows` are in rising order, `words` have shape (len(rows),
-    n_vocab / 32 or more). Other rows allow every token."""
+    n_vocab / 32 or more). Other rows allow every token. `few` has the rows with short masks."""
 
     rows: Counts
     words: MaskWords
+    few: FewTokens | None = None
 
     def of(self, row: int) -> MaskWords | None:
         """The words of one row; None if it allows every token."""
@@ -72,12 +82,75 @@ class RowMasks(NamedTuple):
 
 class Candidates(NamedTuple):
     """Tokens of some rows. `rows` are in rising order, `counts` says how many tokens each has. The
-    other arrays have shape (len(rows), counts.max()), by rising id, padded at the end with -inf."""
+    other arrays have shape (len(rows), counts.max() or more), by rising id, filled up with -inf.
+
+    `unseen` (len(rows),) is None where the candidates of all rows hold what `k` asks for. Otherwise
+    it is -inf for such rows, and finite for a row with fewer than `k` candidates: no other token of
+    the row has a larger logit.
+    """
 
     rows: Counts
     counts: Counts
     ids: Places
     logits: Logits
+    unseen: Logits | None = None
+
+    def of(self, kept: NDArray[np.bool_] | Counts) -> "Candidates":
+        """The candidates of the kept rows."""
+        unseen = None if self.unseen is None else self.unseen[kept]
+        return Candidates(
+            self.rows[kept], self.counts[kept], self.ids[kept], self.logits[kept], unseen
+        )
+
+
+def joined(first: Candidates | None, second: Candidates | None) -> Candidates | None:
+    """The candidates of both, which have no row in common."""
+    if first is None or second is None:
+        return second if first is None else first
+    both = (first, second)
+    width = max(one.ids.shape[1] for one in both)
+    missing = [((0, 0), (0, width - one.ids.shape[1])) for one in both]
+    ids = [np.pad(one.ids, pad) for one, pad in zip(both, missing, strict=True)]
+    logits = [
+        np.pad(one.logits, pad, constant_values=-np.inf)
+        for one, pad in zip(both, missing, strict=True)
+    ]
+    unseen = [
+        np.full(len(one.rows), -np.inf, np.float32) if one.unseen is None else one.unseen
+        for one in both
+    ]
+    is_seen = first.unseen is None and second.unseen is None
+    made = Candidates(
+        np.concatenate([one.rows for one in both]),
+        np.concatenate([one.counts for one in both]),
+        np.concatenate(ids),
+        np.concatenate(logits),
+        None if is_seen else np.concatenate(unseen),
+    )
+    return made.of(made.rows.argsort())
+
+
+def few_candidates(
+    logits: Logits, k: Counts, changed: ChangedLogits, masks: RowMasks | None
+) -> Candidates | None:
+    """The rows of `RowMasks.few` that are asked for, with all of their tokens that are not -inf.
+
+    Rows without such a token are left out. The arguments are as in `CandidateFinder.find`; the
+    caller has seen that the logits are sound.
+    """
+    few = None if masks is None else masks.few
+    if few is None:
+        return None
+    wanted = k[few.rows] > 0
+    rows, ids = few.rows[wanted], few.ids[wanted]
+    if not len(rows):
+        return None
+    with apply_temporarily(changed, logits.reshape(-1)):
+        values = logits[rows[:, None], ids]
+    values[np.arange(ids.shape[1]) >= few.counts[wanted][:, None]] = -np.inf
+    counts = np.count_nonzero(values > -np.inf, axis=1)
+    found = Candidates(rows, counts, ids, values)
+    return found if counts.all() else found.of(counts > 0)
 
 
 class CandidateFinder(Protocol):
@@ -92,10 +165,10 @@ class CandidateFinder(Protocol):
         """The candidates of the rows for which this finder is certain; None if there are none.
 
         The candidates of row i hold at least its `k[i]` largest logits and every tie with the
-        smallest of these. `k` is 0 for rows that are not asked for. `logits` (n_rows, n_vocab) are
-        contiguous; `changed` take the place of those in `logits`, and tokens that `masks` forbid
-        count as -inf. No candidate that `k[i]` can reach is -inf. `logits` may be written
-        meanwhile, and are as before on return.
+        smallest of these, or they are fewer and the row has an `unseen` logit. `k` is 0 for rows
+        that are not asked for. `logits` (n_rows, n_vocab) are contiguous; `changed` take the place
+        of those in `logits`, and tokens that `masks` forbid count as -inf. No candidate that `k[i]`
+        can reach is -inf. `logits` may be written meanwhile, and are as before on return.
 
         A finder answers only if it has seen that no logit of the row is NaN or +inf. The last
         finder of a tuple raises `DecodeFailed` for such a row.
@@ -128,12 +201,34 @@ def masked(row: Logits, words: MaskWords, memory: Logits | None = None) -> Logit
     return copied
 
 
-def certain_candidates(ids: Places, values: Logits, least: Logits, k: Counts) -> Candidates | None:
+def certain_candidates(
+    ids: Places, values: Logits, least: Logits, k: Counts, partly: Counts | None = None
+) -> Candidates | None:
     """The rows whose `k` first tokens are certainly among the found ones; None if there are none.
 
     `ids` and `values` have shape (n_rows, n_found), by rising id; a changed or forbidden token has
-    its new value. No token that was not found is above its row's `least` (n_rows,).
+    its new value. No token that was not found is above its row's `least` (n_rows,). Rows in
+    `partly` are given with fewer tokens as well.
     """
+    found = _all_certain(ids, values, least, k)
+    if partly is None:
+        return found
+    is_open = np.zeros(len(ids), np.bool_)
+    is_open[partly] = k[partly] > 0
+    if found is not None:
+        is_open[found.rows] = False
+    counts: Counts = np.count_nonzero(values > OUT_OF_REACH, axis=1)
+    is_open &= (counts > 0) & (counts < k)
+    if not is_open.any():
+        return found
+    unseen = np.where(is_open, least, -np.inf)
+    if found is not None:
+        counts[found.rows] = found.counts
+        is_open[found.rows] = True
+    return Candidates(np.arange(len(ids)), counts, ids, values, unseen).of(is_open)
+
+
+def _all_certain(ids: Places, values: Logits, least: Logits, k: Counts) -> Candidates | None:
     n_found = ids.shape[1]
     wanted = (k > 0) & (k < n_found)
     if not wanted.any():

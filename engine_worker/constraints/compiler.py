@@ -1,7 +1,9 @@
-"""Grammars compiled for one model, each once, and kept by content."""
+"""Grammars compiled for one model, and kept by content."""
 
 import threading
+import time
 from collections import OrderedDict
+from itertools import count
 
 import msgspec
 from msgspec import Struct
@@ -9,12 +11,17 @@ from msgspec import Struct
 from engine_worker.backend.port import Backend
 from engine_worker.constraints import llg
 from engine_worker.constraints.guide import Guide
+from engine_worker.constraints.step_masks import mask_threads
 from engine_worker.constraints.trial import Trial
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar
 
 MAX_KEPT = 128
 """Compiled grammars. A large one takes some megabytes."""
+
+LANES_S = 0.02
+"""No further lane of a grammar is compiled after so many seconds. A bomb that compiles would
+otherwise hold up other constraints for each of its lanes."""
 
 MAX_MARKERS = len(llg.TRIAL_CONTROL)
 
@@ -30,16 +37,41 @@ class _Marked(Struct):
 _marked = msgspec.json.Decoder(_Marked)
 
 
+class _Kept:
+    """A compiled grammar. Sequences are spread over its lanes.
+
+    A lane is the grammar compiled once more, with a lexer of its own. Masks of one lane are
+    computed one after another, those of different lanes at the same time.
+    """
+
+    def __init__(self, lanes: list[llg.Matcher]) -> None:
+        self._lanes = lanes
+        self._numbers = count()
+
+    @property
+    def is_sound(self) -> bool:
+        return not any(lane.lexer.is_broken for lane in self._lanes)
+
+    def copy(self) -> llg.Matcher:
+        """A matcher for a new sequence."""
+        return self._lanes[next(self._numbers) % len(self._lanes)].copy()
+
+
 class Compiler:
-    """Thread-safe. `compile` blocks for up to seconds; the other methods do not."""
+    """Thread-safe. `compile` blocks for up to seconds; the other methods do not.
+
+    A grammar is compiled again after one of its sequences has met a limit, which its other
+    sequences would meet as well.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._n_lanes = mask_threads(backend)
         self._trial = Trial()
         self._building = threading.Lock()
         self._tokenizer: llg.Tokenizer | None = None
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Key, llg.Matcher] = OrderedDict()
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
 
     def warm_up(self) -> None:
         """Read the vocabulary and start the trial process, before the first constraint comes."""
@@ -49,20 +81,20 @@ class Compiler:
     def is_compiled(self, constraint: Constraint) -> bool:
         """Whether `guide` would answer at once."""
         with self._lock:
-            return constraint.key in self._kept
+            return self._sound(constraint.key) is not None
 
     def compile(self, constraint: Constraint) -> None:
         """Compile a constraint, in the disposable process first. Raises `InvalidGrammar`."""
         with self._lock:
-            if constraint.key in self._kept:
+            if self._sound(constraint.key) is not None:
                 self._kept.move_to_end(constraint.key)
                 return
         try:
-            matcher = llg.Matcher(self._vocabulary(), self._grammar(constraint))
+            lanes = self._lanes(self._grammar(constraint))
         except InvalidGrammar as err:
             raise _refused(constraint, err.message) from None
         with self._lock:
-            self._kept[constraint.key] = matcher
+            self._kept[constraint.key] = _Kept(lanes)
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
 
@@ -70,10 +102,23 @@ class Compiler:
         """A guide for a new sequence. Compiles if it must, and then raises `InvalidGrammar`."""
         while True:
             with self._lock:
-                matcher = self._kept.get(constraint.key)
-                if matcher is not None:
-                    return Guide(matcher.copy(), self._vocabulary().n_words)
+                kept = self._sound(constraint.key)
+                if kept is not None:
+                    return Guide(kept.copy(), self._vocabulary().n_words)
             self.compile(constraint)
+
+    def _sound(self, key: Key) -> _Kept | None:
+        """The kept grammar, unless it is to be compiled again. Called with the lock held."""
+        kept = self._kept.get(key)
+        return kept if kept is not None and kept.is_sound else None
+
+    def _lanes(self, grammar: str) -> list[llg.Matcher]:
+        """Raises `InvalidGrammar`."""
+        began = time.monotonic()
+        lanes = [llg.Matcher(self._vocabulary(), grammar)]
+        while len(lanes) < self._n_lanes and time.monotonic() < began + LANES_S:
+            lanes.append(llg.Matcher(self._vocabulary(), grammar))
+        return lanes
 
     def _grammar(self, constraint: Constraint) -> str:
         if constraint.kind is not ConstraintKind.ANSWER:

@@ -53,6 +53,11 @@ class Guide:
             self._forced = self._matcher.forced()
         return self._forced
 
+    @property
+    def matcher(self) -> Matcher:
+        """Computes the next row's mask where no token is forced. Reads no token."""
+        return self._matcher
+
     def masks(self, draft: Sequence[int]) -> list[MaskWords | None]:
         """The mask of the next row, and of the row after each guess; None after a guess that is not
         allowed, because no token is taken from that row."""
@@ -72,6 +77,12 @@ class Guide:
     def _mask(self, forced: Sequence[int]) -> MaskWords:
         if not forced:
             return self._matcher.mask()
-        words = np.zeros(self._n_words, np.uint32)
-        words[forced[0] >> 5] = 1 << (forced[0] & 31)
-        return words.view(np.int32)
+        words = np.zeros(self._n_words, np.int32)
+        allow_only(forced[0], words)
+        return words
+
+
+def allow_only(token: int, words: MaskWords) -> None:
+    """Write the mask of one forced token."""
+    words[:] = 0
+    words.view(np.uint32)[token >> 5] = 1 << (token & 31)

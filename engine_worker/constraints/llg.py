@@ -70,6 +70,17 @@ class _Wrapped:
         return self._written(decoded)
 
 
+class Lexer:
+    """The lexer that a compiled grammar has in common with all of its copies.
+
+    llguidance locks it for each mask: copies of one matcher never compute masks at the same time.
+    It also keeps a limit that one copy has met, for all of them: `is_broken`.
+    """
+
+    def __init__(self) -> None:
+        self.is_broken = False
+
+
 class Matcher:
     """The state of one grammar after the tokens of one sequence.
 
@@ -80,13 +91,15 @@ class Matcher:
         """Raises `InvalidGrammar`."""
         self._n_words = tokenizer.n_words
         self._inner = llguidance.LLMatcher(tokenizer.inner, grammar, log_level=0, limits=LIMITS)
+        self.lexer = Lexer()
         if self._inner.is_error():
             raise InvalidGrammar(_first_line(self._inner.get_error()))
 
     def copy(self) -> "Matcher":
-        """A matcher in the same state that shares none of it."""
+        """A matcher in the same state, which shares the lexer and nothing else."""
         copied = Matcher.__new__(Matcher)
         copied._n_words, copied._inner = self._n_words, self._inner.deep_copy()
+        copied.lexer = self.lexer
         return copied
 
     @property
@@ -124,9 +137,41 @@ class Matcher:
         words = np.zeros(self._n_words, np.int32)
         if not self._inner.is_error():
             self._inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-        if self._inner.is_error():
+        if self._has_failed():
             words[:] = 0
         return words
+
+    def _has_failed(self) -> bool:
+        """Whether the last mask has no meaning, because the matcher has met a limit."""
+        if not self._inner.is_error():
+            return False
+        self.lexer.is_broken = True
+        return True
+
+
+class MaskThreads:
+    """Computes masks of several matchers at once, without the interpreter's lock.
+
+    For one caller at a time. Matchers with different lexers are computed side by side.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._executor = llguidance.LLExecutor(num_threads=n_threads)
+
+    def fill(self, matchers: Sequence[tuple[Matcher, int]], words: MaskWords) -> None:
+        """Write the mask of each matcher into its row of `words`, as `Matcher.mask` gives it.
+
+        `words` has shape (n_rows, n_vocab / 32), contiguous. Neighbours with one lexer are computed
+        one after another. No matcher occurs twice.
+        """
+        sound = [(one._inner, row) for one, row in matchers if not one._inner.is_error()]
+        if sound:
+            self._executor.unsafe_compute_mask_ptr(
+                sound, words.ctypes.data, words.strides[0], len(words)
+            )
+        for one, row in matchers:
+            if one._has_failed():
+                words[row] = 0
 
 
 TRIAL_CONTROL = range(257, 257 + 64)

@@ -1,8 +1,11 @@
 """From a plan to the batch that a backend computes, and to the rows that are chosen from. Pure."""
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
+from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.port import Batch
+from engine_worker.constraints.step_masks import Wanted
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
@@ -41,10 +44,27 @@ def _adapters(plan: Plan) -> Adapters:
     return ()
 
 
-def picks(work: Work, padding: Pick) -> Iterator[Pick]:
+def guided(plan: Plan) -> list[Wanted]:
+    """The guides that give masks to rows of the plan, in the order of its work."""
+    return [
+        (work.sequence.guide, work.draft)
+        for work in plan.work
+        if _chooses(work) and work.sequence.guide is not None
+    ]
+
+
+def _chooses(work: Work) -> TypeGuard[Decode | Chunk]:
+    """Whether a token is chosen after the work."""
+    return isinstance(work, Decode) or (isinstance(work, Chunk) and work.is_last)
+
+
+def picks(
+    work: Work, padding: Pick, guides_masks: Iterator[list[MaskWords | None]]
+) -> Iterator[Pick]:
     """A pick for each row of work: for the token after the last computed one, and after each guess;
-    `padding` for a row from which no token is chosen."""
-    if not isinstance(work, (Decode, Chunk)) or (isinstance(work, Chunk) and not work.is_last):
+    `padding` for a row from which no token is chosen. `guides_masks` goes on with those of the next
+    guide of `guided`."""
+    if not _chooses(work):
         yield from [padding] * work.n_rows
         return
     if isinstance(work, Chunk):
@@ -52,7 +72,7 @@ def picks(work: Work, padding: Pick) -> Iterator[Pick]:
     sequence, draft = work.sequence, work.draft
     n_picks = 1 + len(draft)
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    masks = [None] * n_picks if sequence.guide is None else sequence.guide.masks(draft)
+    masks = [None] * n_picks if sequence.guide is None else next(guides_masks)
     if sequence.rule_mask is not None:
         masks = sequence.rule_mask.over(masks, sequence.n_generated)
     for at, mask in enumerate(masks):

@@ -17,8 +17,9 @@ import numpy as np
 from engine_worker.backend.port import Backend, Logits
 from engine_worker.backend.profile import profile_of
 from engine_worker.constraints.guide import Guide
+from engine_worker.constraints.step_masks import StepMasks
 from engine_worker.engine.admission import sequence_of
-from engine_worker.engine.batching import batch_of, padding_pick, picks
+from engine_worker.engine.batching import batch_of, guided, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
@@ -116,6 +117,7 @@ class Engine:
         )
         self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
+        self._masks = StepMasks(backend)
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._sampler = sampler_for(backend)
         self._scorer = Scorer(backend)
@@ -144,7 +146,7 @@ class Engine:
                 return
 
     def run_step(self) -> Plan | None:
-        """Draft, plan, begin, report the step before, prepare, wait, choose, accept.
+        """Draft, plan, begin, mask, report the step before, prepare, wait, choose, accept.
 
         A device computes from `begin` to `wait`; the verbs between them run meanwhile. Returns what
         was computed, if anything was.
@@ -154,10 +156,12 @@ class Engine:
         self._drafting.before_step()
         began = time.monotonic()
         plan, started = self._begin_what_fits()
+        self._masks.begin(guided(plan))
         self._reporter.flush()
         self._drafting.beside_step()
         n_recomputed = self._commit(plan)
-        prepared = prepare([pick for work in plan.work for pick in picks(work, self._padding)])
+        masks, padding = iter(self._masks.take()), self._padding
+        prepared = prepare([pick for work in plan.work for pick in picks(work, padding, masks)])
         try:
             logits = self._wait_for(plan)
             computed = time.monotonic()

@@ -28,9 +28,11 @@ from engine_worker.sampling.argmax import Argmax
 from engine_worker.sampling.bias import BiasPlan, plan_biases
 from engine_worker.sampling.chain import Scores, Steps, Table, draw
 from engine_worker.sampling.columns import Columns
+from engine_worker.sampling.few_allowed import FewAllowed, few_tokens
 from engine_worker.sampling.reach import reaches_of
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.sampling.threads import RowThreads
+from engine_worker.sampling.unseen import without_unseen
 from gpufc.errors import RequestError
 
 MAX_TOP_K = 256
@@ -125,6 +127,7 @@ class BatchSampler:
         self._threads = RowThreads(n_threads)
         self._finders: tuple[CandidateFinder, ...] = (
             *finders,
+            FewAllowed(self._threads),
             Argmax(self._threads),
             Columns(n_vocab, self._threads),
         )
@@ -167,6 +170,8 @@ class BatchSampler:
             return
         for finder in self._finders:
             found = finder.find(logits, left, changed, prepared.masks)
+            if found is not None and found.unseen is not None:
+                found = without_unseen(found, prepared.table.of(found.rows))
             if found is None or not len(found.rows):
                 continue
             yield found
@@ -225,7 +230,9 @@ def _masks(picks: Sequence[Pick]) -> RowMasks | None:
     if min(mask.size for _, mask in given) < n_words:
         raise ValueError(f"a mask has fewer bits than the vocabulary has tokens ({n_vocab})")
     words = np.stack([mask.reshape(-1)[:n_words] for _, mask in given])
-    return RowMasks(np.array([row for row, _ in given], np.intp), words)
+    words.view(np.uint32)[:, -1] &= 0xFFFFFFFF >> -n_vocab % 32
+    rows = np.array([row for row, _ in given], np.intp)
+    return RowMasks(rows, words, few_tokens(rows, words))
 
 
 def _uniform(pick: Pick) -> float:

@@ -54,13 +54,15 @@ class Columns:
         self, logits: Logits, k: Counts, changed: ChangedLogits, masks: RowMasks | None
     ) -> Candidates:
         """Raises `DecodeFailed` if a row with `k` > 0 has NaN, +inf or no finite logit."""
-        maxima = self._folded(logits, k)
-        best = maxima.max(axis=1)
-        if not np.isfinite(best[k > 0]).all():
+        free = k.copy()
+        if masks is not None:
+            free[masks.rows] = 0
+        maxima = self._folded(logits, free)
+        if not np.isfinite(maxima[free > 0].max(axis=1)).all():
             raise unusable()
         if masks is not None:
             self._fold_allowed(logits, maxima, k, masks)
-            best = maxima.max(axis=1)
+        best = maxima.max(axis=1)
         unasked = (k == 0).nonzero()[0]
         k = np.maximum(k, 1)
         if len(changed.places):
@@ -110,17 +112,22 @@ class Columns:
         return maxima
 
     def _fold_allowed(self, logits: Logits, maxima: Logits, k: Counts, masks: RowMasks) -> None:
-        """Replace the maxima of masked rows by the maxima of their allowed tokens."""
+        """The maxima of masked rows are those of their allowed tokens. Raises `DecodeFailed` as
+        `find` does: a mask would hide such a logit."""
         wanted = k[masks.rows].nonzero()[0]
+        best = np.zeros(len(masks.rows), np.float32)
 
         def fold(part: slice) -> None:
             memory = np.empty(32 * masks.words.shape[1], np.float32)
             for at in wanted[part].tolist():
                 row = masks.rows[at]
+                best[at] = logits[row].max()
                 left = masked(logits[row], masks.words[at], memory)
                 self._fold(left[None], maxima[row : row + 1])
 
         self._threads.share(len(wanted), self.n_vocab, fold)
+        if not np.isfinite(best).all():
+            raise unusable()
 
     def _fold(self, logits: Logits, maxima: Logits) -> None:
         whole = self._depth * self.n_columns

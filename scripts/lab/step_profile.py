@@ -2,17 +2,24 @@
 
     python scripts/lab/step_profile.py MODEL.gguf --streams 64 --tokens 200
     python scripts/lab/step_profile.py MODEL.gguf --streams 64 --coming-and-going
+    python scripts/lab/step_profile.py MODEL.gguf --streams 64 --guided regex
 
 Lets so many sequences decode at once and prints, for steps in which all of them do, the median
 milliseconds of each part: asking for drafts (`draft`), planning and handing the batch over
-(`begin`; a CPU computes it there), reporting the step before (`report`), waiting for the device
-(`wait`), choosing tokens (`choose`), and appending them to sequences (`accept`).
+(`begin`; a CPU computes it there), reporting the step before (`report`), masks that are not there
+yet (`masks`), the part of sampling without logits (`prepare`), waiting for the device (`wait`),
+choosing tokens (`choose`), and appending them to sequences (`accept`).
+
+With `--guided` a schema of the bench's guided scenarios binds all answers. Below the parts are the
+milliseconds in which masks are computed, by a thread of its own beside a device, and of each finder
+of candidates the milliseconds and the rows that it answers.
 
 With `--coming-and-going` answers are of different lengths, and another request follows each that
 ends: the tokens per second of all steps, and the time of steps with and without prompts.
 """
 
 import argparse
+import json
 import random
 import sys
 import time
@@ -29,14 +36,18 @@ from engine_worker.backend.llama.backend import (
     LlamaBackend,  # before numpy: see engine_worker/__main__.py
 )
 
-from engine_worker.engine.loop import Engine  # isort: skip
+from engine_worker.constraints.compiler import Compiler  # isort: skip
+from engine_worker.engine import loop
+from engine_worker.engine.loop import Engine
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import KvUnified, ModelConfig
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
+from tests.bench.guided import SCHEMAS
 
-PARTS = ("draft", "begin", "report", "wait", "choose", "accept")
+PARTS = ("draft", "begin", "report", "masks", "prepare", "wait", "choose", "accept")
 
 
 def main() -> None:
@@ -48,6 +59,10 @@ def main() -> None:
         n_threads=options.threads,
     )
     backend = LlamaBackend.load(config, options.streams + 4, lambda _: None)
+    compiler = Compiler(backend)
+    if options.guided is not None:
+        compiler.compile(_constraint(options))
+        compiler.close()
     engine = Engine(
         backend,
         lambda _: None,
@@ -55,6 +70,7 @@ def main() -> None:
         max_running=options.streams,
         batch_tokens=backend.facts.batch_tokens,
         drafter=PromptLookup() if options.speculation else None,
+        guide=compiler.guide,
     )
     if options.coming_and_going:
         _come_and_go(engine, backend, options)
@@ -68,6 +84,9 @@ def main() -> None:
     print(f"{len(steps)} steps in which all decode, milliseconds:")
     for part in (*PARTS, "step"):
         print(f"  {part:8}{median(step[part] for step in steps) * 1000:8.2f}")
+    for part in sorted({part for step in steps for part in step} - {*PARTS, "step"}):
+        factor = 1.0 if part.endswith("rows") else 1000.0
+        print(f"    {part:24}{median(step.get(part, 0.0) for step in steps) * factor:8.2f}")
     print(f"  {options.streams / median(step['step'] for step in steps):.0f} tokens/s")
 
 
@@ -84,6 +103,7 @@ def _options() -> argparse.Namespace:
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
     add("--coming-and-going", action="store_true")
+    add("--guided", choices=list(SCHEMAS), help="the schema that binds the answers (none)")
     return parser.parse_args()
 
 
@@ -97,9 +117,18 @@ def _request(
         RequestId(f"r{number}"),
         choice=0,
         prompt_tokens=tuple(words[: options.prompt]),
-        sampling=SamplingParams(seed=number, temperature=options.temperature, ignore_eos=True),
+        sampling=SamplingParams(
+            seed=number, temperature=options.temperature, ignore_eos=options.guided is None
+        ),
         max_tokens=n_tokens,
+        constraint=_constraint(options),
     )
+
+
+def _constraint(options: argparse.Namespace) -> Constraint | None:
+    if options.guided is None:
+        return None
+    return Constraint(ConstraintKind.JSON_SCHEMA, json.dumps(SCHEMAS[options.guided]))
 
 
 def _come_and_go(engine: Engine, backend: LlamaBackend, options: argparse.Namespace) -> None:
@@ -153,12 +182,27 @@ def _timed(engine: Engine) -> dict[str, float]:
         ("draft", engine._drafting, "beside_step"),
         ("begin", engine, "_begin_what_fits"),
         ("report", engine._reporter, "flush"),
+        ("masks", engine._masks, "begin"),
+        ("masks", engine._masks, "take"),
+        ("computing masks", engine._masks, "_computed"),
+        ("prepare", loop, "prepare"),
         ("wait", engine, "_wait_for"),
         ("choose", engine._sampler, "choose"),
         ("accept", engine, "_accept_all"),
     )
     for part, owner, name in owners:
         setattr(owner, name, timed(part, getattr(owner, name)))
+
+    def counted(part: str, find: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            found = find(*arguments)
+            spent[f"{part} rows"] += 0 if found is None else len(found.rows)
+            return found
+
+        return timed(part, call)
+
+    for finder in engine._sampler._finders:
+        setattr(finder, "find", counted(type(finder).__name__, finder.find))  # noqa: B010
     return spent
 
 
@@ -177,7 +221,7 @@ def _run(
         spent["step"] = time.perf_counter() - began
         if all_decode:
             first_s = first_s or began - started
-            steps.append({part: spent[part] for part in (*PARTS, "step")})
+            steps.append({part: spent[part] for part in (*PARTS, *spent)})
     return steps, first_s
 
 

@@ -24,6 +24,8 @@ from engine_worker.backend.candidates import (
     Places,
     RowMasks,
     certain_candidates,
+    few_candidates,
+    joined,
 )
 from engine_worker.backend.llama.bindings import (
     INT,
@@ -102,8 +104,9 @@ class DeviceTopK:
     """Implements `GraphFinder`. Belongs to one context and to the thread that computes with it.
 
     Answers rows with `k` < `K` of steps that one pass computes. Honours changes that lower logits;
-    leaves out rows in which one is raised. Honours masks; leaves out rows in which fewer than `k`
-    of the found tokens are allowed. Declines a step in which a logit is not finite.
+    leaves out rows in which one is raised. Honours masks; a masked row may be unseen in part, and
+    rows with short masks are answered with any `k` and changes.
+    Declines a step in which a logit is not finite.
     """
 
     def __init__(
@@ -270,9 +273,10 @@ def candidates_from_device(
     ids, values, n_vocab = found.ids, found.logits, logits.shape[1]
     if not np.isfinite(found.sums).all():
         return None
+    few = few_candidates(logits, k, changed, masks)
     k = np.where(k < ids.shape[1], k, 0)
     k[changed.places[changed.after > changed.before] // n_vocab] = 0
-    if not k.any():
+    if not k.any() and few is None:
         return None
     places = ids + np.arange(0, logits.size, n_vocab)[:, None]
     some = slice(None, None, _CHECKED)
@@ -281,9 +285,12 @@ def candidates_from_device(
     least = values.min(axis=1)
     if len(changed.places):
         values = _with(values, places.reshape(-1), changed)
-    if masks is not None:
-        masks.forbid(values, ids)
-    return certain_candidates(ids, values, least, k)
+    if masks is None:
+        return certain_candidates(ids, values, least, k)
+    masks.forbid(values, ids)
+    if few is not None:
+        k[few.rows] = 0
+    return joined(certain_candidates(ids, values, least, k, partly=masks.rows), few)
 
 
 def _with(values: Logits, places: Places, changed: ChangedLogits) -> Logits:

@@ -89,8 +89,8 @@ class _Graph(NamedTuple):
 class HostTopK:
     """Implements `HostFinder`. Belongs to one thread.
 
-    Answers steps of `min_rows` and more. Honours changes of any kind, and masks; leaves out rows in
-    which fewer than `k` of the k + 1 found tokens are allowed, or another token may tie with the
+    Answers `min_rows` rows and more. Honours changes of any kind; leaves out rows with masks, which
+    rarely allow `k` of the k + 1 found tokens, and rows in which another token may tie with the
     last. Declines if no row needs more than its largest logit, which argmax finds in less time, and
     if a logit is not finite. A model that masks tokens with -inf does so in every step: from the
     first such step on it declines.
@@ -125,6 +125,9 @@ class HostTopK:
     ) -> Candidates | None:
         if self._is_blind or len(logits) < self._min_rows:
             return None
+        if masks is not None:
+            k = k.copy()
+            k[masks.rows] = 0
         k_max = int(k.max())
         if k_max <= 1 or np.count_nonzero(k) < self._min_rows:
             return None
@@ -144,8 +147,6 @@ class HostTopK:
             starts = np.arange(0, logits.size, self._n_vocab)[:, None]
             values = logits.reshape(-1).take(ids + starts, mode="clip")
         least = values.min(axis=1)
-        if masks is not None:
-            masks.forbid(values, ids)
         return certain_candidates(ids, values, least, k)
 
     def top(self, logits: Logits, k: int) -> Top | None:

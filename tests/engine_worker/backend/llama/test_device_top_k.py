@@ -247,16 +247,19 @@ def test_rows_that_need_more_than_was_found_are_left_out_by_themselves(
     batch.close()
 
 
-def test_a_masked_row_is_answered_if_enough_of_its_found_tokens_are_allowed() -> None:
+def test_a_masked_row_with_too_few_allowed_tokens_among_the_found_is_unseen_in_part() -> None:
     logits = rows(3, 1000)
     found = found_of(logits)
     enough, too_few = found.ids[0, : K - 41].tolist(), found.ids[1, : K - 39].tolist()
     words = np.stack([forbidding(1000, enough), forbidding(1000, too_few)])
-    masks = RowMasks(np.array([0, 1]), words)
+    masks, least = RowMasks(np.array([0, 1]), words), found.logits[1].min()
     candidates = candidates_from_device(logits, found, np.full(3, 40), NO_CHANGE, masks)
     assert candidates is not None
-    assert candidates.rows.tolist() == [0, 2]
+    assert candidates.rows.tolist() == [0, 1, 2]
     assert (candidates.logits[0] > -np.inf).sum() == 41
+    assert candidates.counts[1] == (candidates.logits[1] > -np.inf).sum() == 39
+    assert candidates.unseen is not None
+    assert candidates.unseen.tolist() == [-np.inf, least, -np.inf]
 
 
 @pytest.mark.parametrize("k", [1, 40])
