@@ -17,6 +17,7 @@ from tests.chaos import (
     floods,
     hangs,
     headline,
+    hostile,
     machines,
     many_models,
     matrix,
@@ -132,6 +133,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
+        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
         (
             o.replacements,
