@@ -19,6 +19,7 @@ from tests.chaos import (
     floods,
     hangs,
     headline,
+    hostile,
     machine_matrix,
     machines,
     many_models,
@@ -144,6 +145,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
         (o.shapes, lambda: shapes.run(_model(), o.shapes)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
+        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
         (
             o.replacements,

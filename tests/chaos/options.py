@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
     add("--shapes", choices=("exact", "fast"), help="bound answers killed behind each chunk")
     add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
+    add("--hostile", type=int, metavar="N", help="N prompts of MiB under each large pre-tokenizer")
     add("--orphans", type=int, metavar="N", help="N times the front is killed")
 
     add = parser.add_argument_group("replacements").add_argument

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import llama_cpp.llama_cpp as lc
 import numpy as np
 
+from gpufc.config import KvType
+
 BATCH_TOKENS = 128
 
 CLEAR = 0.02
@@ -39,7 +41,7 @@ class Answer(NamedTuple):
 class Reference:
     """One model in one context of llama.cpp. `close` frees both."""
 
-    def __init__(self, path: Path, n_ctx: int) -> None:
+    def __init__(self, path: Path, n_ctx: int, kv: KvType = KvType.F16) -> None:
         lc.llama_backend_init()
         params = lc.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -50,6 +52,7 @@ class Reference:
         context.n_threads = context.n_threads_batch = 1
         context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context.swa_full = True
+        context.type_k = context.type_v = {KvType.F16: 1, KvType.F32: 0}[kv]
         self._context = lc.llama_init_from_model(self._model, context)
         self._vocab = lc.llama_model_get_vocab(self._model)
         self._answers: dict[tuple[tuple[int, ...], int], Answer] = {}
@@ -81,6 +84,22 @@ class Reference:
             found.leads.append(float(best - second))
             pending = found.tokens[-1:]
         return found
+
+    def rows(self, tokens: Sequence[int]) -> np.ndarray:
+        """The logits after each token, of shape (tokens, vocabulary)."""
+        lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
+        batch, found = lc.llama_batch_init(BATCH_TOKENS, 0, 1), []
+        for start in range(0, len(tokens), BATCH_TOKENS):
+            part = tokens[start : start + BATCH_TOKENS]
+            batch.n_tokens = len(part)
+            for at, token in enumerate(part):
+                batch.token[at], batch.pos[at], batch.logits[at] = token, start + at, 1
+                batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+            assert lc.llama_decode(self._context, batch) == 0
+            pointer = lc.llama_get_logits(self._context)
+            found.append(np.ctypeslib.as_array(pointer, (len(part), self._n_vocab)).copy())
+        lc.llama_batch_free(batch)
+        return np.concatenate(found)
 
     def surest(self, stem: Sequence[int], n_tokens: int) -> tuple[list[int], Answer]:
         """Of some endings of a prompt the first one with enough clear tokens, or else the one with

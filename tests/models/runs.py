@@ -5,9 +5,11 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.kv.transfer import SEALS
+from engine_worker.speculation.drafter import Drafter
 from gpufc.config import KvUnified, ModelConfig, Replay
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.lending import lent
@@ -19,6 +21,8 @@ from tests.models.reference import Answer
 
 N_CTX, N_RUNNING, N_CACHED = 768, 8, 6
 
+Kind = TypeVar("Kind", bound=LlamaBackend)
+
 
 def some_tokens(n_tokens: int, seed: int) -> list[int]:
     """A made-up prompt of plain text tokens."""
@@ -29,14 +33,24 @@ def some_tokens(n_tokens: int, seed: int) -> list[int]:
 @contextmanager
 def loaded(name: str, unified: KvUnified, n_ctx: int = N_CTX) -> Iterator[LlamaBackend]:
     """The tiny model `name` in one cache for all sequences, or in a stream each."""
+    with loaded_as(LlamaBackend, name, unified, n_ctx) as backend:
+        yield backend
+
+
+@contextmanager
+def loaded_as(
+    kind: type[Kind], name: str, unified: KvUnified, n_ctx: int = N_CTX, **settings: Any
+) -> Iterator[Kind]:
+    """The same with a backend of this kind and more settings of `ModelConfig`."""
     config = ModelConfig(
         model_path=str(made(name)),
         n_ctx=n_ctx,
         n_threads=1,
         kv_unified=unified,
         cached_sequences=N_CACHED,
+        **settings,
     )
-    backend = LlamaBackend.load(config, N_RUNNING + N_CACHED, lambda _: None)
+    backend = kind.load(config, N_RUNNING + N_CACHED, lambda _: None)
     try:
         yield backend
     finally:
@@ -46,13 +60,15 @@ def loaded(name: str, unified: KvUnified, n_ctx: int = N_CTX) -> Iterator[LlamaB
 class ModelRun:
     """An engine on a backend whose slots are emptied first."""
 
-    def __init__(self, backend: LlamaBackend, max_idle: int = N_CACHED) -> None:
+    def __init__(
+        self, backend: LlamaBackend, max_idle: int = N_CACHED, drafter: Drafter | None = None
+    ) -> None:
         """In one cache, no more than `max_idle` finished sequences stay as prefixes."""
-        self._backend = backend
+        self._backend, self._max_idle, self._drafter = backend, max_idle, drafter
         for slot in range(backend.facts.n_sequences):
             backend.remove(slot)
         n_running = backend.facts.n_sequences - max_idle
-        self.engine = EngineRun(backend, max_running=n_running, batch_tokens=128)
+        self.engine = EngineRun(backend, max_running=n_running, batch_tokens=128, drafter=drafter)
         self._n_requests = 0
 
     def request(
@@ -101,7 +117,7 @@ class ModelRun:
                 exported = self._moved(ExportKv(Epoch(1), os.getpid(), fd, limit_bytes=1 << 30))
                 assert exported.n_sequences
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-                after = ModelRun(self._backend)
+                after = ModelRun(self._backend, self._max_idle, self._drafter)
                 after._moved(ImportKv(Epoch(1), os.getpid(), fd))
                 return after
         finally:

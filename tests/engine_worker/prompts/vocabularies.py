@@ -13,6 +13,8 @@ from engine_worker.backend.llama.vocabulary import Vocabulary
 from tests.engine_worker.model_file.gguf_files import pair, text
 
 UINT32, STRING, ARRAY = 4, 8, 9
+ALIGNMENT = 32
+"""Of the tensors' data in a file that names no other."""
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a metadata value by its type."""
 
@@ -94,7 +96,32 @@ def write_vocabulary(
 ) -> Path:
     """The metadata of `source` without tensors; `strings` replaces `tokenizer.ggml.NAME`, and
     `added` are further numbers under such names."""
+    pairs, _ = _pairs(source.read_bytes(), added or {}, strings)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
+    target.write_bytes(head + bytes(-len(head) % ALIGNMENT))
+    return target
+
+
+def write_model(source: Path, target: Path, **strings: str) -> Path:
+    """`source` with its tensors; `strings` replaces `tokenizer.ggml.NAME`."""
     data = source.read_bytes()
+    pairs, end = _pairs(data, {}, strings)
+    (n_tensors,) = struct.unpack_from("<Q", data, 8)
+    at = end
+    for _ in range(n_tensors):
+        at = _skip(data, at, STRING)
+        (n_dimensions,) = struct.unpack_from("<I", data, at)
+        at += 4 + 8 * n_dimensions + 4 + 8  # sizes, type, offset
+    head = b"GGUF" + struct.pack("<IQQ", 3, n_tensors, len(pairs)) + b"".join(pairs)
+    head += data[end:at]
+    with target.open("wb") as file:
+        file.write(head + bytes(-len(head) % ALIGNMENT))
+        file.write(memoryview(data)[at + -at % ALIGNMENT :])
+    return target
+
+
+def _pairs(data: bytes, added: dict[str, int], strings: dict[str, str]) -> tuple[list[bytes], int]:
+    """The metadata with replaced strings and more numbers, and its end in `data`."""
     (n_pairs,) = struct.unpack_from("<Q", data, 16)
     pairs, at = [], 24
     for _ in range(n_pairs):
@@ -105,11 +132,9 @@ def write_vocabulary(
         at = _skip(data, at + 4, kind)
         name = key.removeprefix("tokenizer.ggml.")
         pairs.append(pair(key, STRING, text(strings[name])) if name in strings else data[start:at])
-    for name, number in (added or {}).items():
+    for name, number in added.items():
         pairs.append(pair(f"tokenizer.ggml.{name}", UINT32, struct.pack("<I", number)))
-    head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
-    target.write_bytes(head + bytes(-len(head) % 32))
-    return target
+    return pairs, at
 
 
 def _skip(data: bytes, at: int, kind: int) -> int:
