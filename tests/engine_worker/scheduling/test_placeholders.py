@@ -224,7 +224,7 @@ def test_placeholder_rows_are_chosen_from_in_the_cheapest_way() -> None:
     planner = running()
     planner.finish(planner.running[4])
     (row,) = rows(step(planner))
-    (pick,) = picks(row, padding_pick(N_VOCAB))
+    (pick,) = picks(row, padding_pick(N_VOCAB), iter(()))
     assert pick.sampler.is_argmax
     assert pick.sampler.bias is None
 
