@@ -36,6 +36,12 @@ class CallCancelled(Exception):
     """The caller does not want the answer any more. The child is still at work: kill it."""
 
 
+def _optimized() -> dict[str, str]:
+    """A child is compiled as this process is."""
+    name = "PYTHONOPTIMIZE"
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
 def _never() -> bool:
     return False
 
@@ -58,7 +64,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONPATH": path, "LANG": "C.UTF-8", **(environ or {})},
+                env={"PYTHONPATH": path, "LANG": "C.UTF-8", **_optimized(), **(environ or {})},
                 bufsize=0,
             )
         except OSError as err:
@@ -174,6 +180,7 @@ def confine(parent: int, memory_bytes: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the parent's affair
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)  # else `allow_cpu` would not end it
 
 
 def allow_cpu(seconds: int) -> None:

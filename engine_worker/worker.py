@@ -38,7 +38,7 @@ from engine_worker.engine.loop import Engine
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
-from gpufc import logs, prctl, wire
+from gpufc import logs, prctl, signals, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
@@ -129,14 +129,17 @@ def _wait_for_last_front(boot_fd: int, worker: "Worker") -> None:
 
 
 def _confine() -> None:
-    """End with the front, gain no privileges, ignore Ctrl-C. Without memory, end before the front.
+    """End with the front, gain no privileges, ignore Ctrl-C, a closing terminal and stray signals.
+    Without memory, end before the front.
 
     If the front died before this line, `main` finds the boot pipe at its end.
     """
     prctl.end_with_parent()
     prctl.gain_no_privileges()
     prctl.be_killed_before_others(OOM_SCORE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.ignore_stray()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _import_engine() -> None:
@@ -252,7 +255,9 @@ class Worker:
             return FakeBackend.load(config, n_sequences, on_progress, misspeak_on(self._channel))
         from engine_worker.backend.llama.backend import LlamaBackend
 
-        return LlamaBackend.load(config, n_sequences, on_progress)
+        is_draft = config.model_path != self._boot.model.model_path
+        within = () if is_draft else self._boot.within
+        return LlamaBackend.load(config, n_sequences, on_progress, within)
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))

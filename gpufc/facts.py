@@ -17,7 +17,9 @@ Metadata = dict[str, bool | int | float | str | tuple[int | float | bool, ...]]
 
 
 class EngineDevice(Struct, frozen=True, array_like=True):
-    """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel."""
+    """A ggml device as the worker sees it. `kind` is ggml's: cpu, gpu, igpu, accel. The bytes of
+    its memory are 0 where they are not known: a worker does not ask devices that it does not use.
+    """
 
     name: str
     description: str

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpufc.config import Config
 from gpufc.config.live import own
-from gpufc.errors import ConfigError, Overloaded, StartError
+from gpufc.errors import Overloaded
 from gpufc.settings import Value
 from supervisor import optional
 from supervisor.access.sessions import Sessions
 from supervisor.devices.history import Recent
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
-from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.port import ConditionStatus
 from supervisor.fleet.standby import Spare
 from supervisor.front_process import keep_rotated, reap_orphans
 from supervisor.handover.taker import Taker
@@ -38,6 +36,7 @@ from supervisor.http.routes import create_web_app
 from supervisor.http.service.metrics import exposition_of, figures_of
 from supervisor.http.service.stats import document
 from supervisor.operations import Operations
+from supervisor.readiness import wait_ready
 from supervisor.reload import Origins, Reloader
 from supervisor.roster.file_watch import FileWatch
 from supervisor.roster.learnt import Learnt
@@ -52,13 +51,6 @@ if TYPE_CHECKING:
     from supervisor.fabric.client import NetworkClient
 
 logger = logging.getLogger(__name__)
-
-
-class UnusableModel(StartError, ConfigError):
-    """The model or its configuration is at fault: starting again would fail again.
-
-    Hence it is a `ConfigError` too, with that exit code.
-    """
 
 
 class Front:
@@ -100,7 +92,10 @@ class Front:
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
         needs = Needs(self.learnt.measured)
-        machine = Machine(devices.snapshot if devices is not None else None)
+        machine = Machine(
+            devices.snapshot if devices is not None else None,
+            spare_bytes=lambda: self.fleet.kept_kv_bytes,
+        )
         self.roster = Roster(
             self.fleet,
             self.dispatcher.demand,
@@ -134,12 +129,14 @@ class Front:
         self._plugins = optional.plugins(config, self.runtime.logs, self.dispatcher)
         if self._plugins is not None:
             self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
+        durable = DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later)
+        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable)
         self._services = Services(
             config=config,
             fleet=self.fleet,
             dispatcher=self.dispatcher,
             devices=devices,
-            durable=DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later),
+            durable=durable,
             started_at=self.started_at,
             operator=self.operations,
             tracer=self._tracer,
@@ -150,6 +147,7 @@ class Front:
             keys=self._keys,
             hooks=self._plugins,
             hosts=self.cluster.rows if self.cluster is not None else None,
+            cells=self._cells,
         )
         self._certificate = Certificate.of(config.access)
         self._token, authenticator = self._access(is_taking_over=taker is not None)
@@ -167,6 +165,7 @@ class Front:
             reap_orphans(),
             keep_rotated(self.runtime.logs, lambda: self.config.server.log_max_bytes),
             self.reloader.watch(),
+            self.http.cut_off_stalled(),
         ]
         if self._certificate is not None:
             works.append(self._certificate.keep_fresh())
@@ -186,6 +185,8 @@ class Front:
                     self.cluster.take_over(self.fleet)
                 await self._listen()
             self.join_network()
+            if self._cells is not None:
+                self._cells.start()
         except BaseException:
             await self._close()
             raise
@@ -198,6 +199,8 @@ class Front:
         traceback: TracebackType | None,
     ) -> None:
         self.dispatcher.drain()
+        if self._cells is not None:  # before their end, which would be a request's
+            await self._cells.leave()
         self.dispatcher.end_all(Overloaded("The server is stopping", retry_after_s=5.0))
         await self._close()
 
@@ -294,37 +297,8 @@ class Front:
     # its life, as `start` follows it
 
     async def wait_ready(self) -> None:
-        """Wait until a token could be produced, or until a stop is requested.
-
-        Raises `UnusableModel` for one that cannot be loaded, `StartError` if its worker fails for
-        good otherwise, `ConfigError` for a Ray cluster that may not be used.
-        """
-        waited = asyncio.create_task(self._settled())
-        stopped = asyncio.create_task(self.operations.stopping.wait())
-        try:
-            await asyncio.wait({waited, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if waited.done():
-                waited.result()
-        finally:
-            waited.cancel()
-            stopped.cancel()
-        condition = self.fleet.condition()
-        if condition.status is ConditionStatus.FAILED:
-            raise (UnusableModel if self._load_failed() else StartError)(condition.detail)
-
-    async def _settled(self) -> None:
-        """A token could be produced, or never will. Raises `ConfigError`."""
-        if self.cluster is not None:
-            await self.cluster.checked()
-        await self.dispatcher.wait_until(self._is_settled)
-
-    def _is_settled(self) -> bool:
-        settled = {ConditionStatus.OK, ConditionStatus.FAILED}
-        return self.fleet.condition().status in settled
-
-    def _load_failed(self) -> bool:
-        exits = (row.last_exit for row in self.fleet.workers())
-        return any(last is not None and last.reason is Reason.LOAD_FAILED for last in exits)
+        """As `readiness.wait_ready`."""
+        await wait_ready(self.fleet, self.dispatcher, self.cluster, self.operations.stopping)
 
     def restore_token(self) -> None:
         """Write this run's token, if it has one, again if its file has vanished. Raises

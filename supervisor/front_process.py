@@ -13,25 +13,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gpufc import prctl
+from gpufc import prctl, signals
 from supervisor import log_rotation
 from supervisor.looks import repeat
 
-DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that let running requests end. SIGHUP does only when the terminal has closed."""
+DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+"""Signals that let running requests end. SIGHUP does only when the terminal has closed. The kernel
+sends SIGXCPU every second from the soft limit of CPU time on, and kills at the hard one."""
+
+REPEATED = {signal.SIGHUP, signal.SIGXCPU}
+"""Signals that come several times for one cause, so that a second one says nothing."""
 
 ENDING = (signal.SIGQUIT,)
 """Signals that end running requests at once, each with its terminal message."""
-
-IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that tools for log rotation send. Their default action would end the front."""
 
 LOOK_S = 0.5
 
 
 def confine() -> None:
     """Leave no core file, hide /proc/PID from other processes of the user, adopt orphans, and
-    ignore `IGNORED`.
+    ignore stray signals.
 
     The memory of a front holds prompts and the admin token. A core pattern that is a pipe ignores
     the limit of core files, so the process is not dumpable either.
@@ -39,8 +40,7 @@ def confine() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl.set_dumpable(False)
     prctl.adopt_orphans()
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore_stray()
 
 
 def attend_signals(
@@ -50,8 +50,8 @@ def attend_signals(
 
     A second SIGINT or SIGTERM ends at once. SIGHUP calls `reload`, unless it comes from a terminal
     that has closed: that lets running requests end, and never ends at once, because a closing
-    terminal sends several. A front that was started with SIGHUP ignored (nohup) goes on ignoring
-    it. Runs in the main thread's loop.
+    terminal sends several; so it is with SIGXCPU. A front that was started with SIGHUP ignored
+    (nohup) goes on ignoring it. Runs in the main thread's loop.
     """
     draining = False
     had_terminal = _has_terminal()
@@ -62,7 +62,7 @@ def attend_signals(
             reload()
             return
         again, draining = draining, True
-        if number is not signal.SIGHUP or not again:
+        if number not in REPEATED or not again:
             request_stop(number, again)
 
     for number in DRAINING:

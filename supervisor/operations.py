@@ -57,7 +57,9 @@ class Operations:
         self._giver: Giver | None = None
         self._giving = asyncio.Lock()
         self._handed_over = asyncio.Event()
-        self._drains_at: asyncio.TimerHandle | None = None
+        self._drain: asyncio.Handle | None = None
+        self._drains_at: float | None = None
+        """When new requests are refused, in the loop's time; None without a drain."""
 
     # stop
 
@@ -73,7 +75,8 @@ class Operations:
         self._hold_drain()
         self._front.dispatcher.leave()
         loop = asyncio.get_running_loop()
-        self._drains_at = loop.call_later(lead_s, self._front.dispatcher.drain)
+        self._drains_at = loop.time() + lead_s
+        self._drain = loop.call_later(lead_s, self._front.dispatcher.drain)
 
     def undrain(self) -> None:
         """Take requests again. Raises `Overloaded` if a stop has been requested."""
@@ -83,8 +86,15 @@ class Operations:
         self._front.dispatcher.stay()
 
     def _hold_drain(self) -> None:
-        if self._drains_at is not None:
-            self._drains_at.cancel()
+        if self._drain is not None:
+            self._drain.cancel()
+        self._drain = self._drains_at = None
+
+    def _drains_in_s(self) -> float | None:
+        """After how many seconds new requests are refused, 0 if they are; None without a drain."""
+        if self._drains_at is None:
+            return None
+        return max(0.0, self._drains_at - asyncio.get_running_loop().time())
 
     @property
     def is_drained(self) -> bool:
@@ -196,7 +206,7 @@ class Operations:
             raise UpgradeFailed("the front is being replaced already")
         if self.stopping.is_set():
             raise UpgradeFailed("the front is stopping")
-        giver = self._giver = Giver(self._front, tell)
+        giver = self._giver = Giver(self._front, tell, self._drains_in_s)
         try:
             async with self._giving:
                 done = await giver.hand_over()

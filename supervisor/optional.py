@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gpufc.config import Config
 from supervisor.access.ring import KeyRing
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import FleetListener
@@ -16,6 +17,7 @@ from supervisor.roster.folder_watch import FolderWatch
 from supervisor.roster.roster import Roster
 
 if TYPE_CHECKING:
+    from supervisor.cells.cells import Cells
     from supervisor.fabric.client import NetworkClient
     from supervisor.plugins.plugins import Plugins
     from supervisor.remote.cluster import Cluster
@@ -50,6 +52,20 @@ def cluster(config: Config, logs: Path) -> "Cluster | None":
 
         made.placing = Placing(config.cluster, made, logs / "placer.log")
     return made
+
+
+def cells(
+    config: Config, dispatcher: Dispatcher, fleet: Fleet, durable: DurableRequests
+) -> "Cells | None":
+    """The other fronts that durable requests go on in; None without a NATS server, and offline.
+    Raises `ConfigError`."""
+    if config.cells.cells_nats is None or config.server.offline:
+        return None
+    from supervisor.cells.cells import Cells
+    from supervisor.cells.nats_store import NatsStore
+
+    store = NatsStore(config.cells)
+    return Cells(config.cells, config.limits, store, dispatcher, fleet, durable)
 
 
 def tracer(endpoint: str | None) -> "Tracer | None":

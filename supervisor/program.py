@@ -79,9 +79,13 @@ def _script() -> Path | None:
 
 
 def _from_here(script: Path) -> str:
-    """A path relative to the current folder if it lies there, else absolute."""
+    """A path relative to the current folder if it lies there, else absolute.
+
+    In the root folder it is absolute: a service runs there, and its reader elsewhere.
+    """
     try:
         here = Path.cwd()
     except FileNotFoundError:
         return str(script)
-    return str(script.relative_to(here)) if script.is_relative_to(here) else str(script)
+    is_near = script.is_relative_to(here) and here != Path(here.anchor)
+    return str(script.relative_to(here)) if is_near else str(script)

@@ -43,6 +43,16 @@ def _listener(fd: int) -> socket.socket:
     return sock
 
 
+def writes_to_journal(environ: Mapping[str, str]) -> bool:
+    """Whether standard output is the journal, by JOURNAL_STREAM of systemd.exec(5). Processes that
+    write elsewhere may have the variable, too."""
+    try:
+        found = os.fstat(1)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def watchdog_s(environ: Mapping[str, str], *, took_over: bool = False) -> float | None:
     """The time in which the service manager wants a sign of life; None without a watchdog.
 

@@ -28,9 +28,21 @@ def installed_model() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--optimized",
+        action="store_true",
+        help="run all processes of the product under `python -O`; the tests keep their asserts",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "not slow":
         settings.load_profile("fast")
+    # pytest-xdist starts its workers from this process: the variable is theirs to set
+    starts_workers = not hasattr(config, "workerinput") and getattr(config.option, "tx", None)
+    if config.option.optimized and not starts_workers:
+        os.environ["PYTHONOPTIMIZE"] = "1"
 
 
 GROUPS = {"integration": "scripted", "clients": "real", "e2e": "real", "chaos": "real"}

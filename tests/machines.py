@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,17 @@ from tests.service import COMMAND, Service, clean_environment, lives, service, w
 class Host:
     """One machine: its worker host, with the workers that it has started."""
 
-    def __init__(self, folder: Path, name: str, join_file: Path | None, front: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        join_file: Path | None,
+        front: str | None,
+        *,
+        prefix: Sequence[str] = (),
+        more: Sequence[str] = (),
+    ) -> None:
+        """`prefix` is a command that runs the host; `more` are options of it."""
         self.name = name
         self.folder = folder
         self._log = folder / f"{name}.out"
@@ -30,9 +40,10 @@ class Host:
             arguments += ["--join-file", str(join_file)]
         if front is not None:
             arguments += ["--front", front]
+        arguments += more
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "host", *arguments],
+                [*prefix, *COMMAND, "host", *arguments],
                 env=clean_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -145,18 +156,28 @@ def cluster(
     replicas: int | None = None,
     script: str = "step_ms=5",
     more: str = "",
+    model: Path | None = None,
+    of_model: str = "",
+    listen: str = "127.0.0.1",
 ) -> Iterator[Cluster]:
     """A front with `replicas` workers (one for each machine by default), and hosts that have
-    joined and whose workers are ready. `more` are lines of its configuration."""
+    joined and whose workers are ready. `more` are lines of its configuration, `of_model` of its
+    model's, and `model` is a real one in the place of the fake engine. It listens for hosts on
+    `listen`."""
     config = folder / "config.toml"
-    address = f"127.0.0.1:{free_port()}"
+    address = f"{listen}:{free_port()}"
     config.write_text(
         f'cluster_listen = "{address}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
         f"shutdown_timeout_s = 1.0\n{more}\n"
-        '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
+        '[models.fake]\nspread = "machines"\n'
         f"replicas = {replicas or max(1, len(machines))}\n"
-        f'fake_script = "{script}"\n'
+        + (
+            f'backend = "fake"\nfake_script = "{script}"\n'
+            if model is None
+            else f'model_path = "{model}"\nn_ctx = 1024\n'
+        )
+        + f"{of_model}\n"
     )
     with service(folder / "run", "--config", str(config), ready=False) as front:
         wait_for(lambda: _answers(front), why="the front answers")

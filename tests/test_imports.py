@@ -23,7 +23,7 @@ TOPS = ["gpufc", "engine_worker", "supervisor"]
 
 ENGINE = {"llama_cpp", "numpy"}
 
-ON_DEMAND = {"pluggy", "prometheus_client"}
+ON_DEMAND = {"nats", "pluggy", "prometheus_client"}
 """Libraries of the front that cost memory and that not every front needs."""
 
 PURE_FRONT_MODULES = [
@@ -147,6 +147,13 @@ def test_decisions_import_no_clock_no_sockets_and_no_threads(module: str) -> Non
     assert not top_levels(dict(modules("supervisor"))[module]) & IMPURE_IMPORTS
 
 
+def test_only_the_store_imports_the_client_of_nats() -> None:
+    users = {
+        module for module, packages in packages_imported("supervisor").items() if "nats" in packages
+    }
+    assert users == {"supervisor.cells.nats_store"}
+
+
 def test_a_starting_front_has_loaded_neither_an_engine_nor_what_it_may_not_need() -> None:
     code = "import sys, supervisor.app; print(*sorted(sys.modules))"
     result = subprocess.run(
@@ -155,5 +162,8 @@ def test_a_starting_front_has_loaded_neither_an_engine_nor_what_it_may_not_need(
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "aiohttp" in loaded
     assert not loaded & (ENGINE | ON_DEMAND)
-    rooms = {"supervisor.fabric", "supervisor.plugins", "supervisor.downloads"}
+    rooms = {
+        *("supervisor.cells", "supervisor.cluster", "supervisor.downloads", "supervisor.fabric"),
+        *("supervisor.plugins", "supervisor.remote"),
+    }
     assert not rooms & set(result.stdout.split())

@@ -23,5 +23,7 @@ def drop() -> None:
     low_effective, low_permitted, _, *_ = struct.unpack("=6I", data.raw)
     kept = sum(1 << number for number in KEPT.values())
     left = struct.pack("=6I", low_effective & kept, low_permitted & kept, 0, 0, 0, 0)
+    if left == data.raw:
+        return  # where there is none left, a service manager may have forbidden the call, too
     if libc.capset(header, left):
         raise NotConfined(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")

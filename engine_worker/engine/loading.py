@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from engine_worker.backend.port import MAX_SEQUENCES, Backend, LoadProgress
-from engine_worker.model_file.checksum import require_checksum
 from engine_worker.speculation import draft_model
 from engine_worker.speculation.draft_model import DraftModel
 from engine_worker.speculation.drafter import Drafter
@@ -26,9 +24,6 @@ def load(
     Blocks for seconds to minutes. Raises `ModelLoadError`; memory is then freed by the end of the
     process. A draft model is loaded first: the model's cells are fitted to the memory left.
     """
-
-    if config.model_sha256 is not None and config.model_path is not None:
-        require_checksum(Path(config.model_path), config.model_sha256)
 
     def load_model() -> Backend:
         n_sequences = min(MAX_SEQUENCES, n_running + config.cached_sequences)

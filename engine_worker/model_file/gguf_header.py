@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine_worker.model_file.gguf_reader import Contents, HeaderReader, Value
+from engine_worker.model_file.opened import ModelFile, open_model_file
 from gpufc.amount import exact
 from gpufc.errors import ModelLoadError
 
@@ -25,24 +26,34 @@ _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf
 class GgufHeader(Struct, frozen=True, kw_only=True):
     """A checked header. The tensors' data begin at `header_bytes`.
 
-    `metadata` holds scalars, strings and short arrays of numbers. `tensor_bytes` are sizes by
-    group: `blk.N` for all tensors of a layer, `token_embd`, `output` and so on. `state_layers` have
-    a recurrent state, `key_layers` a projection to keys. `parts` are all files of a split model in
-    order, or the one.
+    `metadata` holds scalars, strings and short arrays of numbers. `files` are all files of a split
+    model in order, or the one, as they were when their headers were read; `n_tensors` counts the
+    tensors of all. `tensor_bytes` are sizes by group: `blk.N` for all tensors of a layer,
+    `token_embd`, `output` and so on. `state_layers` have a recurrent state, `key_layers` a
+    projection to keys.
     """
 
     metadata: dict[str, Value]
     n_tensors: int
     tensor_bytes: dict[str, int]
     header_bytes: int
-    file_bytes: int
-    parts: tuple[Path, ...]
+    files: tuple[ModelFile, ...]
     state_layers: frozenset[int] = frozenset()
     key_layers: frozenset[int] = frozenset()
 
     @property
     def architecture(self) -> str:
         return self.text("general.architecture")
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The paths of `files`."""
+        return tuple(Path(file.path) for file in self.files)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(file.size for file in self.files)
 
     def text(self, key: str) -> str:
         """A string's value, or the empty string."""
@@ -80,21 +91,21 @@ def read_header(path: Path) -> GgufHeader:
     Raises `ModelLoadError` with one line for a file that llama.cpp could not load: not regular, not
     readable, another format, a broken or hostile header, tensors past the end of the file.
     """
-    first = _read_one(path)
+    first, file = _read_one(path)
     parts = _parts(path, _count(first, "split.no"), _count(first, "split.count"))
-    tables = [first.tensors, *(_read_one(part).tensors for part in parts[1:])]
+    others = [_read_one(part) for part in parts[1:]]
+    tables = [first.tensors, *(contents.tensors for contents, _ in others)]
     tensor_bytes = Counter[str]()
     for table in tables:
         tensor_bytes.update(table.sizes)
     return GgufHeader(
         metadata=first.metadata,
-        n_tensors=first.tensors.count,
+        n_tensors=sum(table.count for table in tables),
         tensor_bytes=dict(tensor_bytes),
         state_layers=frozenset().union(*(table.state_layers for table in tables)),
         key_layers=frozenset().union(*(table.key_layers for table in tables)),
         header_bytes=first.header_bytes,
-        file_bytes=sum(part.stat().st_size for part in parts),
-        parts=parts,
+        files=(file, *(other for _, other in others)),
     )
 
 
@@ -103,13 +114,8 @@ def _count(contents: Contents, key: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _read_one(path: Path) -> Contents:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise ModelLoadError(f"model file {path} does not exist") from None
-    except OSError as err:
-        raise ModelLoadError(f"model file {path} cannot be read: {err.strerror}") from err
+def _read_one(path: Path) -> tuple[Contents, ModelFile]:
+    fd = open_model_file(path)
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
@@ -119,7 +125,7 @@ def _read_one(path: Path) -> Contents:
                 f"model file {path} is not a GGUF file: it has {exact(info.st_size)}"
             )
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
-            return HeaderReader(data, path).contents()
+            return HeaderReader(data, path).contents(), ModelFile.behind(path, fd)
     except OSError as err:
         raise ModelLoadError(f"model file {path} cannot be read: {err.strerror}") from err
     finally:

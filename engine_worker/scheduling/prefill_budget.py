@@ -8,6 +8,7 @@ stops the streams. The more prompts wait, the more each step pays in.
 """
 
 from engine_worker.scheduling.step_costs import StepCosts
+from gpufc.protocol import MIN_CHUNK
 
 STALL = 2.4
 """A step with prompts to one without. Running streams' tokens come that much later."""
@@ -15,9 +16,6 @@ STALL = 2.4
 UNNOTICED_S = 0.04
 """A step may always take so much longer: people do not read that fast. Where plain steps take a few
 milliseconds, prompts would wait for nothing otherwise."""
-
-MIN_CHUNK = 8
-"""A smaller piece of a prompt costs a step nearly as much, and gets nowhere."""
 
 
 class PrefillBudget:

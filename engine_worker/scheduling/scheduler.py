@@ -22,8 +22,8 @@ from gpufc.ids import RequestNo
 from gpufc.protocol import Started
 
 AGEING = 32
-"""Tokens by which a prompt counts as shorter for each step that it has waited. So even the longest
-prompt is computed in the end."""
+"""Tokens by which a prompt counts as shorter for each step that it has waited, and for each place
+by which a policy wants it earlier. So even the longest prompt is computed in the end."""
 
 
 class Scheduler:
@@ -97,7 +97,8 @@ class Scheduler:
         if is_pause:
             ready, fed = [], self._fed_singly([])
         decoding = self._shape.decoding(ready, fed)
-        chosen, started = self._start(prompts, self._room(decoding, prompts))
+        room = self._room(decoding, prompts)
+        chosen, started = self._start(prompts, room, is_beside=bool(decoding.work))
         chunks = self._pausing.shortened(chosen, prompts) if is_pause else chosen
         chunks = self._shape.levelled(chunks, chosen)
         self.slots.settle()
@@ -143,9 +144,10 @@ class Scheduler:
     def make_room(self) -> None:
         """The last plan did not fit into the cache: give up something, then plan again.
 
-        Guesses go first, then cells that no sequence owns, then the youngest running sequence.
-        Until some sequence has ended, no new one is started: else the preempted one would come
-        straight back. Raises `OutOfCells` when a single sequence alone does not fit.
+        Guesses go first, then cells that no sequence owns, then the youngest running sequence, by
+        the place that a policy gives it. Until some sequence has ended, no new one is started: else
+        the preempted one would come straight back. Raises `OutOfCells` when a single sequence alone
+        does not fit.
         """
         if any(seq.draft for seq in self.running):
             for seq in self.running:
@@ -156,7 +158,7 @@ class Scheduler:
         if len(self.running) <= 1:
             raise OutOfCells("one sequence alone does not fit into the KV cache")
         self._cells_short = True
-        self.preempt(max(self.running, key=lambda sequence: sequence.request))
+        self.preempt(max(self.running, key=_place))
 
     def _ready(self) -> list[Sequence]:
         """Running sequences that compute what they gained in their last step."""
@@ -173,10 +175,11 @@ class Scheduler:
 
     def _prompts(self, fed: list[Sequence]) -> list[Sequence]:
         """Sequences with more than one token to compute, without those that are `fed` singly, and
-        waiting ones for which there is a place. The shortest first, less `AGEING` for each wait."""
+        waiting ones for which there is a place. The shortest first, less `AGEING` for each wait and
+        each place that a policy puts it forward."""
         startable = self._turns.of(list(self._startable()))
         found = [s for s in startable if s.slot is None or not (s.is_decoding or s in fed)]
-        return sorted(found, key=lambda seq: seq.n_pending - AGEING * seq.n_steps_waited)
+        return sorted(found, key=_length)
 
     def _room(self, decoding: Decoding, prompts: list[Sequence]) -> int:
         """Prompt tokens for the step. Replays are not paced: their clients see them stand still."""
@@ -185,12 +188,15 @@ class Scheduler:
             return room
         return min(room, self._budget.allowance(len(decoding.work)))
 
-    def _start(self, prompts: list[Sequence], budget: int) -> tuple[list[Chunk], list[Started]]:
-        """The chunks of a step; waiting sequences among them start."""
+    def _start(
+        self, prompts: list[Sequence], budget: int, *, is_beside: bool
+    ) -> tuple[list[Chunk], list[Started]]:
+        """The chunks of a step; waiting sequences among them start. `is_beside`: streams run."""
         chunks: list[Chunk] = []
         started: list[Started] = []
         for sequence in prompts:
-            count = self._shape.next_chunk(sequence, chunks, budget)
+            most = _most(sequence, budget) if is_beside else budget
+            count = self._shape.next_chunk(sequence, chunks, most)
             if count and sequence.scores_prompt and _scores_any(chunks):
                 count = 0  # the spare rows of logits are those of one prompt
             if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
@@ -199,7 +205,7 @@ class Scheduler:
             if sequence.slot is None:
                 started += self._run(sequence)
                 # a known prefix may have left it less to compute
-                count = self._shape.next_chunk(sequence, chunks, budget)
+                count = self._shape.next_chunk(sequence, chunks, most)
             if count:
                 chunks.append(Chunk(sequence, count, is_last=count == sequence.n_pending))
                 budget -= count
@@ -235,6 +241,25 @@ class Scheduler:
     def _all(self) -> Iterator[Sequence]:
         yield from self.running
         yield from self.waiting
+
+
+def _place(sequence: Sequence) -> tuple[int, int]:
+    """A sequence's place among all: its number, shifted as the policy wants."""
+    later = sequence.spec.batching.later
+    return sequence.request + later, later
+
+
+def _length(sequence: Sequence) -> int:
+    """A prompt's length, by which the shortest is first."""
+    waited = sequence.n_steps_waited - sequence.spec.batching.later
+    return sequence.n_pending - AGEING * waited
+
+
+def _most(sequence: Sequence, budget: int) -> int:
+    """Tokens of a prompt that a step may compute beside running streams. A policy does not hold up
+    an answer that has begun, nor change the chunks of an exact replay."""
+    most = sequence.spec.batching.chunk_tokens
+    return budget if most is None or sequence.n_generated or sequence.exact else min(budget, most)
 
 
 def _scores_any(chunks: list[Chunk]) -> bool:

@@ -2,8 +2,9 @@
 
 A key has one name everywhere: `n_ctx` here, `n_ctx` in the TOML file, `GPUFC_N_CTX` in the
 environment and, where `flag` is set, `--n-ctx` on the command line. Keys are unique over all
-sections, so the TOML file needs tables for models only. A class gets the section that it needs,
-never the whole `Config`. Only the fleet and the checks before a start read a model's section.
+sections, so the TOML file needs tables for models only; `[fabric]` may hold the network's keys. A
+class gets the section that it needs, never the whole `Config`. Only the fleet and the checks before
+a start read a model's section.
 
 Type, bounds and description stand in the annotation. `--help`, `config show`, CONFIGURATION.md and
 the checks are made from it. `gpufc/settings/` finds the values. A `secret` value is never shown.
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from gpufc.config.access import AccessConfig
 from gpufc.config.admission import AdmissionConfig, Routing
+from gpufc.config.cells import CellsConfig
 from gpufc.config.cluster import ClusterConfig
 from gpufc.config.downloads import DownloadsConfig, default_folder
 from gpufc.config.fabric import FabricConfig, NetworkShare
@@ -41,6 +43,7 @@ __all__ = [
     "AccessConfig",
     "AdmissionConfig",
     "BackendKind",
+    "CellsConfig",
     "ClusterConfig",
     "Config",
     "Confinement",
@@ -91,6 +94,7 @@ class Config(Struct, frozen=True, kw_only=True):
     plugins: PluginsConfig = PluginsConfig()
     downloads: DownloadsConfig = DownloadsConfig()
     cluster: ClusterConfig = ClusterConfig()
+    cells: CellsConfig = CellsConfig()
 
     def is_preloaded(self, name: str) -> bool:
         """Whether a model of `models` is loaded at the start: as configured, else the only one."""

@@ -32,7 +32,8 @@ class AdmissionConfig(Struct, frozen=True, kw_only=True):
         Routing,
         Meta(
             description="choice among a model's workers: prefix_affinity (where the conversation is"
-            " cached, unless that one is busier), least_outstanding, round_robin",
+            " cached, unless that one is busier), least_outstanding, round_robin; a plugin's"
+            " on_route comes first",
             extra=UPGRADE,
         ),
     ] = Routing.PREFIX_AFFINITY

@@ -32,6 +32,14 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
             extra=PATH | UPGRADE,
         ),
     ] = None
+    cluster_models_url: Annotated[
+        Annotated[str, Meta(pattern=r"^https?://[^\s/]+", max_length=1024)] | None,
+        Meta(
+            description="URL of a folder, such as that of a mirror, from which machines download"
+            " models that they lack, by their files' names [default: the front sends them]",
+            extra=UPGRADE,
+        ),
+    ] = None
     remote_silence_s: Annotated[
         float,
         Meta(

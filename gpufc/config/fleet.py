@@ -67,6 +67,15 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
             extra=UPGRADE,
         ),
     ] = None
+    kept_kv_bytes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="memory for computed KV of models that are unloaded, in bytes: their"
+            " conversations go on without a prefill after the next load; 0: none [default:"
+            " 256 MiB; 0 for a model on a GPU, which prefills faster]",
+            extra=UPGRADE,
+        ),
+    ] = None
     recycle_growth_bytes: Annotated[
         int,
         Meta(

@@ -50,6 +50,15 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     body_rate: Annotated[
         int, Meta(ge=1, description="slowest rate of a body, in bytes per second", extra=NOW)
     ] = 64 * 1024
+    write_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=86_400.0,
+            description="seconds that a client may take nothing of its answer",
+            extra=NOW,
+        ),
+    ] = 60.0
     keepalive_timeout_s: Annotated[
         float,
         Meta(

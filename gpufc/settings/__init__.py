@@ -7,7 +7,7 @@
 A model's keys can stand in three places of the file. The more specific place wins: `[models.NAME]`,
 then a flat key, then `[model]`, which holds defaults for all models. Flat keys, variables and flags
 mean the default model: `[models.default]`, else the first table, else the only model. Without any
-table they mean the models of `models_dir` too.
+table they mean the models of `models_dir` too. The network's keys can stand in `[fabric]`.
 """
 
 from gpufc.settings.checking import require_utf8

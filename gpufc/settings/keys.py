@@ -15,6 +15,12 @@ ENV_PREFIX = "GPUFC_"
 SHARED, TABLES = "model", "models"
 """The file's sections of models: defaults for all of them, and one table for each."""
 
+NETWORK = "fabric"
+"""The section of the network, and the file's table that may hold its keys."""
+
+NETWORK_PREFIX = "network_"
+"""What its keys may leave out in that table: `network_share` may be `share` there."""
+
 NAME = "model"
 """The key of a model's served name. A table has its own name instead."""
 
@@ -44,6 +50,11 @@ class Key(Struct, frozen=True):
     def of_model(self) -> bool:
         """Whether each model has its own value."""
         return self.section == TABLES
+
+    @property
+    def of_network(self) -> bool:
+        """Whether the network's table may hold it."""
+        return self.section == NETWORK
 
     @property
     def variable(self) -> str:

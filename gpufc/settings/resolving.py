@@ -1,7 +1,7 @@
 """Finds every value in the file, the variables and the flags, and assembles the configuration."""
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,18 @@ from msgspec import Struct
 from gpufc.config import DEFAULT_MODEL, Config, ModelConfig
 from gpufc.errors import ConfigError
 from gpufc.settings.checking import checked
-from gpufc.settings.keys import ENV_PREFIX, NAME, SHARED, TABLES, Key, closest, keys, sections
+from gpufc.settings.keys import (
+    ENV_PREFIX,
+    NAME,
+    NETWORK,
+    NETWORK_PREFIX,
+    SHARED,
+    TABLES,
+    Key,
+    closest,
+    keys,
+    sections,
+)
 from gpufc.settings.values import DEFAULT, Origin, Settings, Source, Value
 
 FOLDER = ""
@@ -86,9 +97,12 @@ def _of_file(
         yield from _of_table(shared, Source(Origin.FILE, str(file), SHARED), known, None)
     source = Source(Origin.FILE, str(file))
     for name, raw in document.items():
-        if name != TABLES and not (name == SHARED and isinstance(raw, dict)):
+        if name not in (TABLES, NETWORK) and not (name == SHARED and isinstance(raw, dict)):
             key = _find(name, known, what="key", place=str(source))
             yield _Given(key, raw, source, default if key.of_model else None)
+    if NETWORK in document:
+        source = Source(Origin.FILE, str(file), NETWORK)
+        yield from _of_network(document[NETWORK], source, known, document.keys())
     for model, table in document.get(TABLES, {}).items():
         source = Source(Origin.FILE, str(file), f"{TABLES}.{model}")
         if model != DEFAULT_MODEL:
@@ -112,6 +126,34 @@ def _of_table(
                 " before all tables"
             )
         yield _Given(_find(name, of_model, what="key", place=str(source)), raw, source, model)
+
+
+def _of_network(
+    table: Any, source: Source, known: Mapping[str, Key], flat: Collection[str]
+) -> Iterator[_Given]:
+    """The values of the network's table. `flat` are the file's keys outside all tables.
+
+    A key stands in one place only: neither of two values would plainly win.
+    """
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"{NETWORK} in file {source.name} is a table: write [{NETWORK}], and the network's keys"
+            " below it"
+        )
+    own = {name: key for name, key in known.items() if key.of_network}
+    short = {name.removeprefix(NETWORK_PREFIX): key for name, key in own.items()}
+    seen = set(flat)
+    for name, raw in table.items():
+        if name in known and name not in own:
+            raise ConfigError(
+                f"{name} ({source}) is no key of the network; put it at the beginning of the file,"
+                " before all tables"
+            )
+        key = _find(name, short | own, what="key", place=str(source))
+        if key.name in seen:
+            raise ConfigError(f"{key.name} ({source}) has another value in the file: leave one out")
+        seen.add(key.name)
+        yield _Given(key, raw, source)
 
 
 def _of_environment(

@@ -26,7 +26,8 @@ def command() -> None:
     the file, `GPUFC_N_CTX` in the environment.
 
     In the file, `[model]` holds defaults for all models and `[models.NAME]` configures one that is
-    served as NAME. Flags, variables and keys outside tables mean the only model.
+    served as NAME. Flags, variables and keys outside tables mean the only model. `[fabric]` may
+    hold the network's keys.
     """
 
 

@@ -77,6 +77,8 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
         plan = preflight.check_configuration(settings)
     except ConfigError as err:
         yield findings.Finding(findings.Level.BAD, "configuration", str(err), code=USAGE)
+    for note in plan.notes if plan is not None else ():
+        yield findings.Finding(findings.Level.WARN, "configuration", note)
     yield from _engine(plan)
     folder = RuntimeDir.find(server.runtime_dir)
     running = findings.running(_status(folder), server.port)

@@ -39,6 +39,12 @@ LAST_LINES_S = 1.0
     help="sockets and logs [default: gpufc-host in $XDG_RUNTIME_DIR or the temporary folder]",
 )
 @click.option(
+    "--models-dir",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    help="models of this machine, and copies of the front's [default: that of `pull`]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -50,6 +56,7 @@ def command(
     name: str | None,
     key_file: str | None,
     runtime_dir: str | None,
+    models_dir: str | None,
     log_level: str,
 ) -> None:
     """Run workers on this machine for a front on another one.
@@ -65,7 +72,7 @@ def command(
     from supervisor.worker_host import process
 
     process.confine()
-    plan = _plan(front, join_file, name, key_file, runtime_dir)
+    plan = _plan(front, join_file, name, key_file, runtime_dir, models_dir)
     terminal = Terminal()
     log = _log_to(plan.runtime.logs, log_level)
     try:
@@ -84,10 +91,12 @@ def _plan(
     name: str | None,
     key_file: str | None,
     runtime_dir: str | None,
+    models_dir: str | None,
 ) -> "Plan":
     """Everything that can be checked before anything starts. Raises `GpufcError`."""
     import socket
 
+    from gpufc.config.downloads import default_folder
     from supervisor.cluster.join import Memory, endpoint, read_join_file
     from supervisor.runtime_dir import RuntimeDir
     from supervisor.worker_host.about import machine_name
@@ -106,7 +115,8 @@ def _plan(
         )
     goal = Goal(endpoint(address), front_key, join.invitation() if join else None)
     runtime = RuntimeDir.acquire(runtime_dir or str(_runtime()))
-    return Plan(runtime, keys, machine_name(name or socket.gethostname()), goal)
+    models = Path(models_dir).absolute() if models_dir else default_folder()
+    return Plan(runtime, keys, machine_name(name or socket.gethostname()), goal, models)
 
 
 def _runtime() -> Path:

@@ -69,7 +69,7 @@ def command(
         ) from err
     for name in units:
         click.echo(f"wrote {folder / name}")
-    for line in _next_steps(user, list(units)):
+    for line in _next_steps(user, list(units), place.runtime_dir):
         click.echo(line)
 
 
@@ -84,13 +84,13 @@ def _place(user: bool, config: Path, runtime_dir: str | None) -> "Place":
     from gpufc.config import ServerConfig
     from supervisor import program
     from supervisor.cli.options import resolve
-    from supervisor.cli.service_unit import Place
+    from supervisor.cli.service_unit import STATE, Place
 
     server = resolve({}, str(config)).config.server if config.is_file() else ServerConfig()
     return Place(
         program=program.absolute(),
         config=str(config),
-        runtime_dir=_absolute(runtime_dir) or ("%t/gpufc" if user else "%S/gpufc"),
+        runtime_dir=_absolute(runtime_dir) or ("%t/gpufc" if user else STATE),
         user=user,
         stop_s=server.shutdown_timeout_s,
         groups=() if user else tuple(filter(_exists, GPU_GROUPS)),
@@ -145,13 +145,20 @@ def _write_starter(config: Path) -> None:
         click.echo(f"wrote {config}")
 
 
-def _next_steps(user: bool, units: list[str]) -> list[str]:
+def _next_steps(user: bool, units: list[str], runtime_dir: str) -> list[str]:
+    from supervisor import program
+    from supervisor.cli.service_unit import STATE
+
+    # root reaches the state folder by systemd's link to it, a user by the default
+    folders = {STATE: Path("/var/lib/gpufc"), "%t/gpufc": None}
+    status = program.command("status", folders.get(runtime_dir, Path(runtime_dir)))
     scope = " --user" if user else ""
     steps = [
         "Start it, now and at each boot:",
         f"  systemctl{scope} daemon-reload",
         f"  systemctl{scope} enable --now {' '.join(reversed(units))}",
         f"  journalctl{scope} -u gpufc -f        # and `systemctl{scope} reload gpufc`",
+        f"  {status}",
     ]
     if user:
         steps.append("  loginctl enable-linger           # so that it runs without a login")

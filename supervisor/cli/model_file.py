@@ -5,6 +5,7 @@ The worker reads the rest: models are untrusted, and the front does not parse th
 """
 
 import os
+import stat
 from pathlib import Path
 
 from gpufc.errors import ConfigError
@@ -18,6 +19,12 @@ PLAUSIBLE_VERSION = 99
 _LEAST_BYTES = 24
 _GLANCE_BYTES = 64
 _PARTIAL_SUFFIXES = (".part", ".partial", ".crdownload", ".incomplete", ".download", ".aria2")
+_OTHER_KINDS = {
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _CONVERT = "llama.cpp reads GGUF only: look for a GGUF edition of the model, or convert it"
 
 
@@ -31,9 +38,7 @@ def check(given: str, source: str) -> Path:
     try:
         if path.is_dir():
             raise ConfigError(f"model path {path} ({source}) is a folder; {_in_folder(path)}")
-        with path.open("rb") as file:
-            start = file.read(_GLANCE_BYTES)
-            size = os.fstat(file.fileno()).st_size
+        start, size = _glance(path, source)
     except FileNotFoundError:
         raise ConfigError(f"model file {path} ({source}) does not exist{_near(path)}") from None
     except NotADirectoryError:
@@ -48,6 +53,16 @@ def check(given: str, source: str) -> Path:
     if fault:
         raise ConfigError(f"model file {path} ({source}) {fault}")
     return path
+
+
+def _glance(path: Path, source: str) -> tuple[bytes, int]:
+    """The first bytes of a file and its size. Raises `OSError`, and `ConfigError` for a FIFO, a
+    device or a socket, which is not opened: a read might wait for ever."""
+    kind = _OTHER_KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    if kind is not None:
+        raise ConfigError(f"model path {path} ({source}) is {kind}; name a GGUF file")
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        return file.read(_GLANCE_BYTES), os.fstat(file.fileno()).st_size
 
 
 def located(given: str, downloads: Path) -> str:
@@ -127,12 +142,17 @@ def _other_format(start: bytes) -> str:
 
 def _in_folder(folder: Path) -> str:
     try:
-        found = sorted(path.name for path in folder.glob("*.gguf"))
+        found = _models_in(folder)
     except OSError:
         found = []
     if not found:
         return "name a GGUF file"
     return f"name one of its files: {_some(found)}"
+
+
+def _models_in(folder: Path) -> list[str]:
+    """The names of a folder's GGUF files. Raises `OSError`."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf")
 
 
 def _some(names: list[str]) -> str:
@@ -149,7 +169,7 @@ def _near(path: Path) -> str:
             folder = folder.parent
         return f" (nor does its folder; the closest folder that exists is {folder})"
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.suffix == ".gguf"]
+        names = _models_in(folder)
     except OSError:
         return ""
     close = closest(path.name, names)

@@ -67,8 +67,9 @@ def check_configuration(settings: Settings) -> Plan:
     notes = check_exposure(settings)
     check_access(config.access)
     check_models_dir(settings)
-    check_spread(config)
+    notes += check_spread(config)
     check_cluster(config.cluster)
+    check_cells(config)
     if config.fleet.models_dir is not None and all(map(_is_demo, config.models.values())):
         config = msgspec.structs.replace(config, models={})  # the folder's models are enough
     models = {name: _with_files(settings, name) for name in config.models}
@@ -88,8 +89,10 @@ def check_models_dir(settings: Settings) -> None:
         raise ConfigError(f"models_dir {given} ({source}) cannot be read: permission denied")
 
 
-def check_spread(config: Config) -> None:
-    """Raises `ConfigError` for models on machines that cannot join."""
+def check_spread(config: Config) -> tuple[str, ...]:
+    """Raises `ConfigError` for models on machines that cannot join. Returns a note for each model
+    whose `local_replicas` leave none to other machines."""
+    notes = []
     places = {f"[models.{name}]": model for name, model in config.models.items()}
     if config.fleet.models_dir is not None:
         places["[model]"] = config.of_folder
@@ -98,10 +101,26 @@ def check_spread(config: Config) -> None:
             raise ConfigError(
                 f"{place} has spread = machines, but no machine can join: set cluster_listen"
             )
+        if model.local_replicas and model.spread is not Spread.MACHINES:
+            notes.append(
+                f"{place} has local_replicas = {model.local_replicas}, which changes nothing"
+                " without spread = machines: all of its workers run here"
+            )
+        elif model.local_replicas and model.local_replicas >= model.replicas:
+            notes.append(
+                f"{place} has local_replicas = {model.local_replicas} of replicas ="
+                f" {model.replicas}: none is left to other machines"
+            )
+    return tuple(notes)
 
 
 def check_cluster(config: ClusterConfig) -> None:
-    """Raises `ConfigError` for a cluster whose hosts could not reach the front."""
+    """Raises `ConfigError` for an address that is none, and for a cluster whose hosts could not
+    reach the front."""
+    if config.cluster_listen is not None:
+        from supervisor.cluster.join import endpoint
+
+        endpoint(config.cluster_listen)
     if config.cluster is None:
         return
     if config.cluster_listen is None:
@@ -115,6 +134,14 @@ def check_cluster(config: ClusterConfig) -> None:
             f"cluster_listen {config.cluster_listen} names no address of this machine: set"
             " cluster_advertise = HOST:PORT, by which the cluster's nodes reach it"
         )
+
+
+def check_cells(config: Config) -> None:
+    """Raises `ConfigError` for a NATS server that cannot be used: it is not asked."""
+    if config.cells.cells_nats is not None:
+        from supervisor.cells.nats_store import NatsStore
+
+        NatsStore(config.cells)
 
 
 def check_network(config: Config) -> None:

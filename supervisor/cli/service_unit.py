@@ -9,6 +9,10 @@ NAME = "gpufc"
 SERVICE = f"{NAME}.service"
 SOCKET = f"{NAME}.socket"
 
+STATE = f"%S/private/{NAME}"
+"""The state folder of a service with `DynamicUser`. `%S/gpufc` is a link to it, and a link is
+refused as a runtime folder. Commands may use either."""
+
 STOP_MARGIN_S = 15
 """What a stop may take beyond the time for running requests."""
 
@@ -20,7 +24,7 @@ class Place(Struct, frozen=True, kw_only=True):
 
     program: str = "/opt/gpufc/bin/gpufc-supervisor"
     config: str = "/etc/gpufc/gpufc.toml"
-    runtime_dir: str = "%S/gpufc"
+    runtime_dir: str = STATE
     user: bool = False
     stop_s: float = 30.0
     groups: tuple[str, ...] = ()
@@ -120,6 +124,8 @@ def _confinement(place: Place) -> list[str]:
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
         "SystemCallFilter=~@privileged @obsolete",
+        "# with these a worker confines itself further; systemd 252 leaves them out",
+        "SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp",
         "SystemCallErrorNumber=EPERM",
         "# GPUs: NVIDIA's, then the kernel's own drivers and ROCm",
         "DevicePolicy=closed",

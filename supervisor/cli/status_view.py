@@ -57,7 +57,8 @@ def _front(document: Document) -> list[str]:
         f" ({tokens['prompt_cached_total']:,} cached)"
     )
     network = network_lines(document.get("network") or {})
-    return [*lines, *_durable(document.get("durable") or {}), *network]
+    durable = _durable(document.get("durable") or {}) + _cells(document.get("cells") or {})
+    return [*lines, *durable, *network]
 
 
 def _models(models: list[Document]) -> list[str]:
@@ -130,6 +131,17 @@ def _durable(durable: Document) -> list[str]:
     unread = f" ({durable['abandoned']} without a client)" if durable.get("abandoned") else ""
     kept = f"{finished} finished and kept, {amount(durable['bytes'])}"
     return [f"durable   {running} running or waiting{unread}, {kept}"]
+
+
+def _cells(cells: Document) -> list[str]:
+    """The fronts that share durable requests, if there are any."""
+    if not cells:
+        return []
+    if not cells["connected"] or cells["state"] != "owner":
+        return ["cells     NATS does not answer: durable requests run in this front only"]
+    orphans = f", {cells['orphans']} of dead fronts wait" if cells["orphans"] else ""
+    taken = cells["taken_over_total"]
+    return [f"cells     {cells['others']} other fronts, {taken:,} requests taken over{orphans}"]
 
 
 def _latency(latency: Document, width: int) -> list[str]:

@@ -4,9 +4,12 @@ Made from the status document, so that `start` and `start --detach` print the sa
 does not have the admin token, so that it can be passed on: the token is read from its file.
 """
 
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from supervisor import systemd
 from supervisor.cli.terminal import Progress, amount
 from supervisor.runtime_dir import RuntimeDir
 
@@ -87,11 +90,14 @@ def template_note(worker: Mapping[str, Any]) -> str:
 
 
 def _token(folder: RuntimeDir) -> str:
-    """The token of this run; empty if it cannot be read."""
+    """The token of this run; empty if it cannot be read. In the journal, which other accounts may
+    read, a command that prints it."""
     try:
-        return folder.admin_token.read_text().strip()
+        token = folder.admin_token.read_text().strip()
     except OSError:
         return ""
+    is_logged = systemd.writes_to_journal(os.environ)
+    return f"$(cat {shlex.quote(str(folder.admin_token))})" if is_logged else token
 
 
 def _context(worker: Mapping[str, Any], n_ctx: int) -> str:

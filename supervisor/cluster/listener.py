@@ -137,6 +137,8 @@ class HostListener:
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._doorkeeper = Doorkeeper(self._context, book.admits)
         self._socket = _server(self._context, book.front, limits)
+        if "[" in endpoint:
+            self._socket.setsockopt(zmq.IPV6, 1)
         self._connections = Connections(
             self._socket,
             self._on_closed,

@@ -8,6 +8,8 @@ One connection for each machine carries these messages and the relayed frames of
                                     ◀──         Welcome(lease_s, adopt)         or Refused
                                     ◀──         Lease, every `LEASE_S` / 4
     HostVitals, HostDevices         ──▶
+                                    ◀──         Obtain(epoch, models), for a model with files
+    Obtained(epoch)                 ──▶         or NotObtained; `AskPiece`, `Piece` in between
                                     ◀──         Spawn(epoch, boot)
     Spawned(epoch, pid)             ──▶                                         or SpawnFailed
     ═══ frames of the epoch, both ways, until `Exited` or `CloseLink` ═══
@@ -23,6 +25,7 @@ next hello (`Held`). Every one that the front does not adopt is killed then.
 an invitation's key (`supervisor/cluster/book.py`). A secret never crosses the network.
 """
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -31,7 +34,7 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot
 from supervisor.devices.snapshot import Snapshot
 
-HOST_PROTOCOL = 1
+HOST_PROTOCOL = 2
 
 MAX_CONTROL_BYTES = 256 * 1024
 """The largest control message that either side accepts."""
@@ -56,12 +59,58 @@ MachineName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 KeyText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 """A CURVE key of 32 bytes in hex."""
 
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Meta(pattern=r"^[^/\x00-\x1f.][^/\x00-\x1f]{0,199}$")]
+"""A file's own name: it leads to no other folder, and is not hidden."""
+
+PIECE_BYTES = 128 * 1024
+"""The largest part of a model's file in one message. It delays others by as long as it takes."""
+
+MAX_PARTS = 256
+"""Files of one split model."""
+
+MAX_MODELS = 128
+"""Model files of one worker: the model, a draft model, adapters, a chat template."""
+
 Text = Annotated[str, Meta(max_length=1024)]
 Word = Annotated[str, Meta(max_length=128)]
 
 
 class HostMessage(Struct, frozen=True, array_like=True, tag=True):
     """The base of all messages."""
+
+
+class ModelPart(Struct, frozen=True, array_like=True):
+    """One file of a model as the front has it. `number` names it in `AskPiece`.
+
+    `sample` is its `sample_digest`. `sha256` is None until the front has read the whole file.
+    """
+
+    number: int
+    name: FileName
+    size: Annotated[int, Meta(ge=0)]
+    sample: Sha256
+    sha256: Sha256 | None = None
+
+
+class WantedModel(Struct, frozen=True, array_like=True):
+    """A model, draft model, adapter or template. `path` is its first part's in the boot message."""
+
+    path: Annotated[str, Meta(max_length=4096)]
+    parts: Annotated[tuple[ModelPart, ...], Meta(min_length=1, max_length=MAX_PARTS)]
+
+
+class Trouble(StrEnum):
+    """Why a host does not get a model's files."""
+
+    NO_SPACE = "no_space"
+    CHECKSUM = "checksum"
+    CUT = "cut"
+    UNREADABLE = "unreadable"
+    """The front cannot read the file any more."""
+    STALLED = "stalled"
+    FAILED = "failed"
+    """The host's disk or its models folder."""
 
 
 # up: host to front
@@ -170,6 +219,45 @@ class HostDevices(HostMessage, frozen=True):
     snapshot: Snapshot
 
 
+class Lacking(HostMessage, frozen=True):
+    """Some files of `Obtain` are not where the front has them: the host needs all checksums. It
+    gets another `Obtain` with them, when it is its turn."""
+
+    epoch: Epoch
+
+
+class Obtaining(HostMessage, frozen=True):
+    """Progress: `action` is a word such as `copying`, and bytes are of all files that it needs."""
+
+    epoch: Epoch
+    action: Word
+    name: FileName
+    done_bytes: int
+    total_bytes: int
+
+
+class Obtained(HostMessage, frozen=True):
+    """All files are there. `Spawn` of this epoch uses them."""
+
+    epoch: Epoch
+
+
+class NotObtained(HostMessage, frozen=True):
+    """The files cannot be had. Bytes that came are kept for another attempt."""
+
+    epoch: Epoch
+    trouble: Trouble
+    detail: Text
+
+
+class AskPiece(HostMessage, frozen=True):
+    """Send the piece of a part's file at `offset`. Answered by a `Piece`, in order."""
+
+    epoch: Epoch
+    number: int
+    offset: Annotated[int, Meta(ge=0)]
+
+
 class Leaving(HostMessage, frozen=True):
     """The host was asked to end. It goes on until `Leave`, or for `drain_s` at most."""
 
@@ -178,7 +266,19 @@ class Leaving(HostMessage, frozen=True):
 
 
 FromHost = (
-    HostHello | Spawned | SpawnFailed | Exited | LinkBroken | HostVitals | HostDevices | Leaving
+    HostHello
+    | Spawned
+    | SpawnFailed
+    | Exited
+    | LinkBroken
+    | HostVitals
+    | HostDevices
+    | Lacking
+    | Obtaining
+    | Obtained
+    | NotObtained
+    | AskPiece
+    | Leaving
 )
 
 
@@ -225,9 +325,37 @@ class Lease(HostMessage, frozen=True):
     """The workers may live for another `Welcome.lease_s`."""
 
 
+class Obtain(HostMessage, frozen=True):
+    """Have the files of a worker at hand. Answered by `Obtained`, `NotObtained` or `Lacking`.
+
+    The host takes the files at their paths if they are the same ones, else equal ones of its own
+    models folder, else a copy from `mirror` (a URL, before the files' names) or from the front.
+    """
+
+    epoch: Epoch
+    models: Annotated[tuple[WantedModel, ...], Meta(max_length=MAX_MODELS)]
+    mirror: Annotated[str, Meta(max_length=1024)] = ""
+
+
+class Piece(HostMessage, frozen=True):
+    """`PIECE_BYTES` of a file, or fewer at its end. `fault` says why the front cannot read it."""
+
+    epoch: Epoch
+    number: int
+    offset: int
+    data: Annotated[bytes, Meta(max_length=PIECE_BYTES)]
+    fault: Text = ""
+
+
+class Forgo(HostMessage, frozen=True):
+    """The files of this epoch are not needed any more. Bytes that came are kept."""
+
+    epoch: Epoch
+
+
 class Spawn(HostMessage, frozen=True):
-    """Start a worker of `boot.epoch`. The host sets `boot.endpoint` to its own link. Answered by
-    `Spawned` or `SpawnFailed`."""
+    """Start a worker of `boot.epoch`. The host sets `boot.endpoint` to its own link, and the paths
+    of files that it has obtained to its own. Answered by `Spawned` or `SpawnFailed`."""
 
     boot: Boot
 
@@ -252,4 +380,4 @@ class Leave(HostMessage, frozen=True):
     reason: Text
 
 
-ToHost = Welcome | Refused | Lease | Spawn | Signal | CloseLink | Leave
+ToHost = Welcome | Refused | Lease | Obtain | Piece | Forgo | Spawn | Signal | CloseLink | Leave

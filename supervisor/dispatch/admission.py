@@ -9,6 +9,8 @@ sequences, and gives its slot up if abandoned ones run in more than half of the 
 
 A yielding sequence belongs to a principal that comes after the others. It starts after theirs, and
 gives its slot up when one of theirs waits for it.
+
+An owner that waits and has no slot gets one at once from the owner with the most.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ class Admission:
     waiting ones, `_aside` and `_running`. At most `slots` run, without the `n_beside` ones on
     workers that are being replaced. At most `places` plus `reserve` exist, not counting those taken
     over from another front, nor abandoned ones beyond their `share`. `_pausing` are running ones
-    that give their slot up.
+    that give their slot up, `_sharing` those of them that do so to another owner.
 
     `forecast` tells when so many running sequences will have ended, in seconds; None if unknown.
     """
@@ -46,6 +48,7 @@ class Admission:
         self._yields: set[RequestNo] = set()
         self._left: set[RequestNo] = set()
         self._pausing: set[RequestNo] = set()
+        self._sharing: set[RequestNo] = set()
         self._aside: set[RequestNo] = set()
         self._running: set[RequestNo] = set()
         self._service_s = _FIRST_GUESS_S
@@ -160,10 +163,19 @@ class Admission:
         self._attended.turns.enter(number, "")
         self._attended.wait_again(number, n_tokens)
 
-    def prepared(self, number: RequestNo) -> None:
-        """Its prompt is prepared: it may start when it is its owner's turn."""
+    def take_in_unprepared(self, number: RequestNo) -> None:
+        """As `take_in`, for a sequence whose prompt has yet to be prepared. It waits among new
+        ones then."""
+        self._attended.turns.enter(number, "")
+        self._preparing.add(number)
+
+    def prepared(self, number: RequestNo, later: int = 0) -> None:
+        """Its prompt is prepared: it may start when it is its owner's turn, among the owner's as if
+        it had come `later` by so many sequences."""
         self._preparing.remove(number)
-        self._line(number).turns.wait(number)
+        turns = self._line(number).turns
+        turns.shift(number, later)
+        turns.wait(number)
 
     def next(self) -> RequestNo | None:
         """The sequence that starts next, if a slot is free. `start` makes it run."""
@@ -174,12 +186,20 @@ class Admission:
 
     def to_pause(self) -> RequestNo | None:
         """A sequence that gives its slot up to one that waits, if one should: an abandoned one, or
-        else a yielding one.
+        else a yielding one, or else one of the owner with the most.
 
         Each call names another one; it is put back once it has stopped.
         """
         if len(self._running) - self.n_beside < self.slots:
             return None
+        youngest = self._to_yield()
+        if youngest is None:
+            youngest = self._to_share()
+        if youngest is not None:
+            self._pausing.add(youngest)
+        return youngest
+
+    def _to_yield(self) -> RequestNo | None:
         abandoned = self._running & self._left
         n_over = max(0, len(abandoned) - self.slots // 2)
         n_local = self._attended.n_waiting
@@ -190,9 +210,18 @@ class Admission:
             candidates = (self._running & self._yields) - self._left
             if n_local <= len(self._pausing):
                 return None
-        youngest = max(candidates - self._pausing, default=None)
+        return max(candidates - self._pausing, default=None)
+
+    def _to_share(self) -> RequestNo | None:
+        """The youngest sequence of the owner with the most slots, for an owner without any. When
+        it has stopped, it waits for its owner's turn and not as a replay, which would take the slot
+        back."""
+        turns = self._attended.turns
+        if turns.n_starved <= len(self._pausing):
+            return None
+        youngest = max(turns.crowding(self._pausing), default=None)
         if youngest is not None:
-            self._pausing.add(youngest)
+            self._sharing.add(youngest)
         return youngest
 
     def start(self, number: RequestNo) -> None:
@@ -209,7 +238,11 @@ class Admission:
         self._pausing.discard(number)
         line = self._line(number)
         line.turns.pause(number)
-        line.wait_again(number, n_tokens)
+        if number in self._sharing:
+            self._sharing.remove(number)
+            line.turns.wait(number)
+        else:
+            line.wait_again(number, n_tokens)
 
     def set_aside(self, number: RequestNo) -> None:
         """It waits for a certain worker until `come_back`; other sequences may start before it."""
@@ -239,7 +272,7 @@ class Admission:
         line = self._line(number)
         line.no_longer_again(number)
         line.turns.leave(number)
-        for kind in (self._yields, self._left, self._pausing):
+        for kind in (self._yields, self._left, self._pausing, self._sharing):
             kind.discard(number)
         for stage in (self._running, self._aside, self._preparing):
             stage.discard(number)

@@ -36,6 +36,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         rules=request.rules,
         sampler_state=log.sampler_state,
         prediction=request.prediction,
+        batching=log.batching,
     )
 
 
@@ -72,5 +73,6 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
     log.prompt_tokens = message.prompt_tokens
     log.tokens.extend(message.tokens)
     log.sampler_state = message.sampler_state
+    log.batching = message.batching
     log.n_cached = 0
     return log

@@ -7,45 +7,36 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
 from gpufc.config import AdmissionConfig
-from gpufc.constraint import Constraint
-from gpufc.errors import EngineUnavailable, InternalError, Overloaded, RequestError
+from gpufc.errors import EngineUnavailable, Overloaded, RequestError
 from gpufc.facts import ModelFacts
-from gpufc.ids import Epoch, RequestNo
+from gpufc.ids import RequestNo
 from gpufc.protocol import (
-    Detokenize,
     Detokenized,
     Embedded,
-    Embedding,
     Finished,
     Generate,
-    Prepare,
     Prepared,
-    Prompt,
     Refused,
     Step,
-    ToWorker,
 )
-from supervisor.dispatch import spelling
+from supervisor.dispatch.advising import Adviser
 from supervisor.dispatch.asking import Asking
 from supervisor.dispatch.conversion import from_generate
 from supervisor.dispatch.demand import Demand
-from supervisor.dispatch.embedding import Computed, EmbeddingRequest
-from supervisor.dispatch.embedding_work import EmbeddingWork
 from supervisor.dispatch.group import ModelGroup
 from supervisor.dispatch.ledger import Ledger
 from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.outages import Outages
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.question import Answer
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import StreamLog
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 from supervisor.fleet.states import WorkerState
@@ -55,9 +46,6 @@ logger = logging.getLogger(__name__)
 
 LEAVING_S = 1.0
 """When a client of a front that is about to stop may ask again, at another one."""
-
-MAX_QUESTIONS = 1024
-"""Questions (prompts to prepare, tokens to spell) that may be open at once for one model."""
 
 
 class Occupancy(Struct, frozen=True):
@@ -83,7 +71,8 @@ class Dispatcher:
         self._limits = limits
         self._clock = clock
         self._numbers = map(RequestNo, itertools.count(1))
-        self._asking = Asking(self._numbers, clock, self._require_worker)
+        self.asking = Asking(self._numbers, clock, self.ledger, self)
+        """For questions of which no sequence comes."""
         self._groups: dict[str, ModelGroup] = {}
         self._draining: float | None = None
         self._is_leaving = False
@@ -91,6 +80,8 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self.demand = Demand(self._groups)
         self._outages = Outages()
+        self.adviser: Adviser | None = None
+        """The operator's policies, set before the first request."""
 
     # the port
 
@@ -102,13 +93,13 @@ class Dispatcher:
         (more sequences than places), `ModelNotFound`.
         """
         try:
-            self._require_service(request.model)
-            group = self._group(request.model)
+            self.require_service(request.model)
+            group = self.group(request.model)
             stream = group.submit(request, principal)
         except RequestError as err:
             self.ledger.rejected(err, request.model)
             raise
-        self._require_worker(request.model, group)
+        self.require_worker(request.model, group)
         return stream
 
     def require_room(self, principal: Principal) -> None:
@@ -119,8 +110,8 @@ class Dispatcher:
         refusals = []
         for model in self._fleet.models():
             try:
-                self._require_service(model)
-                self._group(model).admission.require_room(1, principal.owner)
+                self.require_service(model)
+                self.group(model).admission.require_room(1, principal.owner)
             except RequestError as err:
                 refusals.append(err)
             else:
@@ -130,8 +121,10 @@ class Dispatcher:
             raise refusals[0]
 
     def require_durable_share(self, model: str) -> None:
-        """Check that the model may get one more durable request. Raises `Overloaded`."""
-        self._group(model).admission.require_share()
+        """Check that the model may get one more durable request. Raises `Overloaded`, and
+        `EngineUnavailable`."""
+        self.require_service(model)
+        self.group(model).admission.require_share()
 
     def resume(self, model: str, sequence: Generate) -> ResponseStream:
         """Continue a sequence that another front began, from the tokens that it has.
@@ -140,104 +133,24 @@ class Dispatcher:
         only. The sequence was accepted there, so neither a full queue nor a drain refuses it:
         raises `EngineUnavailable` only.
         """
-        condition = self._fleet.condition(model)
-        if condition.status is ConditionStatus.FAILED:
-            raise _unavailable(condition)
+        self._require_not_failed(model)
         log = from_generate(next(self._numbers), model, int(time.time()), sequence)
-        group = self._group(model)
+        group = self.group(model)
         stream = group.resume(log)
-        self._require_worker(model, group)
+        self.require_worker(model, group)
         return stream
 
-    async def prepare(self, model: str, prompt: Prompt, reserve: int | None = 0) -> Sequence[int]:
-        """The token ids of a prompt; `reserve` as in `Prepare`. Waits for a worker; raises
-        `RequestError`."""
-        return (await self.prepared(model, prompt, reserve)).prompt_tokens
-
-    async def prepared(
-        self,
-        model: str,
-        prompt: Prompt,
-        reserve: int | None,
-        constraint: Constraint | None = None,
-        *,
-        is_accepted: bool = False,
-    ) -> Prepared:
-        """As `prepare`, with all that the worker says of the prompt. A constraint that cannot be
-        enforced raises `InvalidGrammar`.
-
-        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
-        answer = await self._ask(
-            model,
-            lambda epoch, no: Prepare(epoch, no, prompt, reserve, constraint),
-            is_accepted=is_accepted,
-        )
-        if isinstance(answer, Prepared):
-            return answer
-        raise InternalError("The engine answered a different question")
-
-    async def detokenize(
-        self, model: str, sequences: Iterable[Sequence[int]], *, is_accepted: bool = False
-    ) -> list[bytes]:
-        """The bytes of each token list; `is_accepted` as in `prepared`. Waits for a worker; raises
-        `RequestError`.
-
-        Many tokens are asked for in several messages: none holds the loop for long."""
-        texts: list[bytes] = []
-        for indices, parts in spelling.in_messages(sequences):
-            answer = await self._ask(
-                model, partial(Detokenize, sequences=parts), is_accepted=is_accepted
-            )
-            if not isinstance(answer, Detokenized):
-                raise InternalError("The engine answered a different question")
-            spelling.joined(indices, answer.pieces, texts)
-        return texts
-
-    async def embed(
-        self,
-        request: EmbeddingRequest,
-        principal: Principal | None = None,
-        *,
-        is_accepted: bool = False,
-    ) -> list[Embedding]:
-        """The results of a request's inputs, in their order. Waits for a worker; raises
-        `RequestError`. When the call is cancelled, the engine drops the rest.
-
-        `is_accepted`: it is a part of what another front has accepted, and needs no room."""
-        self._require_service(request.model)
-        group = self._group(request.model)
-
-        async def ask(message: Callable[[Epoch, RequestNo], ToWorker]) -> Computed:
-            answer, fingerprint = await self._asking.put(
-                request.model, group, message, is_computed=True
-            )
-            if isinstance(answer, Embedded):
-                return Computed(answer.embeddings, fingerprint)
-            raise InternalError("The engine answered a different question")
-
-        work = EmbeddingWork(
-            request, principal, group.embedding, self.ledger, self._clock, self._numbers, ask
-        )
-        try:
-            return await work.result(is_accepted=is_accepted)
-        finally:
-            if not group.embedding.n_requests:
-                self.demand.changed(request.model)
-            self._changed.set()
-
-    async def _ask(
-        self,
-        model: str,
-        message: Callable[[Epoch, RequestNo], ToWorker],
-        *,
-        is_accepted: bool = False,
-    ) -> Answer:
-        self._require_service(model)
-        group = self._group(model)
-        if len(group.questions) >= MAX_QUESTIONS and not is_accepted:
-            raise Overloaded("Too many questions are waiting for the engine", retry_after_s=1.0)
-        answer, _ = await self._asking.put(model, group, message)
-        return answer
+    def go_on(
+        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+    ) -> ResponseStream:
+        """Continue a request that another cell has begun: `restore` gives its new logs the tokens
+        that they have. `scope` is that of its cached prefixes. Neither a full queue nor a drain
+        refuses it: raises `EngineUnavailable` only."""
+        self._require_not_failed(request.model)
+        group = self.group(request.model)
+        stream = group.go_on(request, scope, restore)
+        self.require_worker(request.model, group)
+        return stream
 
     # for health checks, statistics and handlers
 
@@ -274,10 +187,6 @@ class Dispatcher:
     def open_requests(self) -> Iterator[OpenRequest]:
         """The requests of all models that have not ended. To be read at once."""
         return (one for group in self._groups.values() for one in group.open_requests())
-
-    def loads(self, model: str) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker of a model has and may have, by its name."""
-        return group.loads() if (group := self._groups.get(model)) else {}
 
     @property
     def now(self) -> float:
@@ -342,13 +251,13 @@ class Dispatcher:
     # the fleet's listener
 
     def worker_ready(self, worker: WorkerHandle) -> None:
-        group = self._group(worker.model)
+        group = self.group(worker.model)
         group.admission.replicas = self._replicas(worker.model)
         group.worker_ready(worker)
         self._changed.set()
 
     def canary_began(self, worker: WorkerHandle, canary: Canary) -> None:
-        self._group(worker.model).canary_began(worker, canary)
+        self.group(worker.model).canary_began(worker, canary)
 
     def worker_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         group = self._groups[worker.model]
@@ -375,10 +284,10 @@ class Dispatcher:
         self.condition_changed()
 
     def engine_proven(self, worker: WorkerHandle) -> None:
-        self._group(worker.model).engine_proven(worker)
+        self.group(worker.model).engine_proven(worker)
 
     def engine_renewed(self, model: str) -> None:
-        self._group(model).engine_renewed()
+        self.group(model).engine_renewed()
 
     def limits_changed(self) -> None:
         """The configuration's limits have new values. Waiting sequences may start."""
@@ -391,7 +300,7 @@ class Dispatcher:
             if condition.status is ConditionStatus.FAILED:
                 group.fail_waiting(_unavailable(condition))
             elif not (group.idle or group.has_worker) and self._is_loading(model):
-                group.load_got_on()
+                group.outage.load_got_on()
         self._changed.set()
         self.demand.changed(None)
 
@@ -399,22 +308,28 @@ class Dispatcher:
         rows = self._fleet.workers()
         return any(row.model == model and row.state is WorkerState.LOADING for row in rows)
 
-    def _require_worker(self, model: str, group: ModelGroup) -> None:
+    def require_worker(self, model: str, group: ModelGroup) -> None:
         """Have the model loaded if it is not, and watch how long that takes."""
         if not group.has_worker:
             self.demand.changed(model)
             self._outages.watch(group)
 
-    def _require_service(self, model: str) -> None:
-        if self._draining is not None:
+    def require_service(self, model: str, *, is_accepted: bool = False) -> None:
+        """Raises `Overloaded` or `EngineUnavailable` unless the model takes requests. A drain does
+        not refuse what another front has accepted."""
+        if self._draining is not None and not is_accepted:
             raise Overloaded("The server is stopping", retry_after_s=self._draining)
+        self._require_not_failed(model)
+        if self._has_successor and not self.group(model).has_worker:
+            raise _elsewhere()
+
+    def _require_not_failed(self, model: str) -> None:
         condition = self._fleet.condition(model)
         if condition.status is ConditionStatus.FAILED:
             raise _unavailable(condition)
-        if self._has_successor and not self._group(model).has_worker:
-            raise _elsewhere()
 
-    def _group(self, model: str) -> ModelGroup:
+    def group(self, model: str) -> ModelGroup:
+        """The model's sequences and workers, which this object has made."""
         group = self._groups.get(model)
         if group is None:
             group = self._groups[model] = ModelGroup(
@@ -426,8 +341,15 @@ class Dispatcher:
                 clock=self._clock,
                 on_idle=lambda: self._became_idle(model),
                 lacking=lambda: self._fleet.condition(model).detail,
+                adviser=lambda: self.adviser,
             )
         return group
+
+    def embedded(self, model: str, group: ModelGroup) -> None:
+        """A request for embeddings has ended."""
+        if not group.embedding.n_requests:
+            self.demand.changed(model)
+        self._changed.set()
 
     def _became_idle(self, model: str) -> None:
         self._changed.set()

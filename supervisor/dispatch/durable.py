@@ -10,7 +10,7 @@ entry's position comes that of the closing: usage, or the request's error.
 
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from gpufc.errors import InvalidRequest
 from supervisor.answers.parts import BEGUN, Part, joined, kind_of, merged
+from supervisor.dispatch.request import ReadingOf
 from supervisor.dispatch.stream import LogParser, Position, ResponseStream, StreamEvent
 
 HAS_BEGUN = 0
@@ -54,6 +55,18 @@ class Keeper(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Copies a durable request to where other fronts find it (`supervisor/cells`)."""
+
+    def gained(self, request: "DurableRequest") -> None:
+        """It has new entries."""
+        ...
+
+    def ended(self, request: "DurableRequest") -> None:
+        """It has ended, by an answer or otherwise."""
+        ...
+
+
 class DurableRequest:
     """One durable request, running or finished. Implements `StreamObserver`. Only its stream's
     calls change it; `expires_at` is the store's. `abandoned_at` is set while it runs and has no
@@ -62,6 +75,13 @@ class DurableRequest:
     Invariant: entry i is about choice `choices[i]`, and `marks[i]` is the number of texts in its
     log that are read by then, or HAS_BEGUN or HAS_FINISHED. Entries are only appended, and never
     after the end. `n_bytes` estimates all memory of the request, logs included.
+
+    Readers get the first `n_readable` entries: all of them, unless they are withheld for a
+    follower, which shows them. `tags` are all names under which events were given out; positions
+    mean the same under each. `is_replicated`: other fronts could go on with it, and have its answer
+    after its end. `has_moved`: another front goes on with it, from the entries that readers may
+    have; its end here is not the request's. `lacks_reading`: it was begun at another front, and no
+    client has come since.
     """
 
     def __init__(
@@ -81,6 +101,13 @@ class DurableRequest:
         self.is_over = False
         self.expires_at = 0.0
         self.abandoned_at: float | None = None
+        self.tags = [stream.request.id[:8]]
+        self.follower: Follower | None = None
+        self.is_replicated = False
+        self.lacks_reading = False
+        self.has_moved = False
+        self._is_withheld = False
+        self._n_shown = 0
         self._watchers: set[Callable[[], None]] = set()
         self._store = store
         self._n_texts = [0] * len(stream.logs)
@@ -91,7 +118,22 @@ class DurableRequest:
     @property
     def tag(self) -> str:
         """Tells this generation from an earlier or later one under the same key."""
-        return self.stream.request.id[:8]
+        return self.tags[-1]
+
+    @property
+    def n_readable(self) -> int:
+        """How many entries readers may have."""
+        return max(self._n_shown, 0 if self._is_withheld else len(self.marks))
+
+    @property
+    def is_told(self) -> bool:
+        """Whether readers may know of the end."""
+        return self.is_over and (self.has_moved or not self._is_withheld)
+
+    @property
+    def is_attended(self) -> bool:
+        """Whether any client reads it."""
+        return bool(self._watchers)
 
     @property
     def closing(self) -> Position:
@@ -115,9 +157,58 @@ class DurableRequest:
     def unwatch(self, watcher: Callable[[], None]) -> None:
         """Call it no more."""
         self._watchers.discard(watcher)
+        self.leave_alone()
+
+    def move(self) -> None:
+        """Leave the rest to another front. Readers get no new entries here, only an end."""
+        self.withhold()
+        self.follower, self.has_moved = None, True
+
+    def read_as(self, reading: ReadingOf) -> None:
+        """A client has come with the reading that was lacking."""
+        self.lacks_reading = False
+        for log in self.stream.logs:
+            log.read_as(reading)
+
+    def leave_alone(self) -> None:
+        """It runs, and no client has come yet."""
         if not self._watchers and not self.is_over:
             self.abandoned_at = self._store.abandoned(self)
             self.stream.attend(False)
+
+    def withhold(self) -> None:
+        """Give readers no new entries from now on."""
+        self._n_shown = self.n_readable
+        self._is_withheld = True
+
+    def show(self, n_entries: int) -> None:
+        """Give readers the first entries, up to so many."""
+        self._n_shown = max(self._n_shown, n_entries)
+        self._tell()
+
+    def show_all(self, tag: str | None = None) -> None:
+        """Give readers everything from now on, the end included. New events get the tag."""
+        if tag is not None:
+            self.tags.append(tag)
+        self._is_withheld = False
+        self._tell()
+
+    def restore(self, order: Iterable[tuple[int, int]], tags: Iterable[str]) -> None:
+        """Take the entries that another front has given out; its logs have their text."""
+        self.tags = [*self.tags, *(tag for tag in tags if tag not in self.tags)]
+        for index, mark in order:
+            self._note(index, mark)
+            if mark == HAS_BEGUN:
+                self._begun.add(index)
+            elif mark != HAS_FINISHED:
+                self._n_texts[index] = mark
+        n_bytes = 0
+        for log in self.stream.logs:
+            n_bytes += sum(PIECE_BYTES + sys.getsizeof(text) for text in log.texts)
+            n_bytes += PROMPT_TOKEN_BYTES * len(log.prompt_tokens or ())
+            n_bytes += self._logprob_bytes(log.index)
+        self.n_bytes += n_bytes
+        self._store.grew(n_bytes)
 
     def gained(self, index: int) -> None:
         log = self.stream.logs[index]
@@ -137,13 +228,18 @@ class DurableRequest:
             self._note(index, HAS_FINISHED)
         self.n_bytes += n_bytes
         self._store.grew(n_bytes)
-        self._tell()
+        if self.follower is not None:
+            self.follower.gained(self)
+        if not self._is_withheld:
+            self._tell()
 
     def ended(self) -> None:
         if not self.is_over:
             self.is_over = True
             _ = self.fingerprint
             self._store.ended(self)
+            if self.follower is not None:
+                self.follower.ended(self)
             self._tell()
 
     def _logprob_bytes(self, index: int) -> int:
@@ -175,7 +271,7 @@ class Cursor:
 
     def __init__(self, request: DurableRequest, position: Position) -> None:
         """Raises `InvalidRequest` for a position that no reader can have been given."""
-        last = request.closing.marks if request.is_over else len(request.marks)
+        last = request.closing.marks if request.is_told else request.n_readable
         if not 0 <= position.marks <= last:
             raise _unknown_event()
         self._request = request
@@ -192,12 +288,12 @@ class Cursor:
     @property
     def has_news(self) -> bool:
         """Whether there are entries for `take` to read."""
-        return self._at < len(self._request.marks)
+        return self._at < self._request.n_readable
 
     @property
     def is_closed(self) -> bool:
         """Whether the reader came with the position after the closing."""
-        return self._request.is_over and self._at == self._request.closing.marks
+        return self._request.is_told and self._at == self._request.closing.marks
 
     def take(self, limit: int) -> list[StreamEvent]:
         """Read at most `limit` entries. Each part is an event, adjoining pieces of one kind are one
@@ -209,7 +305,7 @@ class Cursor:
         return found
 
     def _parts(self, limit: int) -> Iterator[StreamEvent]:
-        end = min(len(self._request.marks), self._at + limit)
+        end = min(self._request.n_readable, self._at + limit)
         while self._at < end:
             at, n_given = self._at, self._n_given
             parts = self._entry if n_given else self._read(at)

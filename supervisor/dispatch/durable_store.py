@@ -1,5 +1,6 @@
 """Which durable requests are kept: all running ones, and finished ones within the limits. Pure."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -29,8 +30,9 @@ class DurableRequests:
     """The durable requests that are kept: all running ones, and finished ones within the limits.
 
     Invariants: a key is in at most one of `_running` and `_finished`; `_finished` is in the order
-    of the ends; finished requests are dropped, oldest first, until both together are within the
-    limits. A dropped request stays readable for its current readers.
+    of the ends; finished requests are dropped, the oldest of the principal with the most first,
+    until both together are within the limits: no principal can have the answers of others dropped.
+    A dropped request stays readable for its current readers.
     """
 
     def __init__(
@@ -79,10 +81,7 @@ class DurableRequests:
         if running is not None:
             running.stream.cancel(NotFound("The request was deleted"))
             return True
-        found = self._finished.pop(key, None)
-        if found is not None:
-            self._finished_bytes -= found.n_bytes
-        return found is not None
+        return self._drop(key)
 
     def abandoned(self, request: DurableRequest) -> float:
         """The last reader of a running request has left, at the time that is returned. The request
@@ -123,10 +122,18 @@ class DurableRequests:
         self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
     ) -> DurableRequest:
         """Keep a request that was just submitted. `n_bytes` is the size of its body."""
+        added = self.take_in(key, digest, n_bytes, stream)
+        stream.observe(added)
+        return added
+
+    def take_in(
+        self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
+    ) -> DurableRequest:
+        """As `add`, for a request that has yet to be restored. It counts as running until its
+        stream is observed."""
         n_bytes += SEQUENCE_BYTES * len(stream.logs)
         added = self._running[key] = DurableRequest(key, digest, stream, n_bytes, self)
         self.grew(n_bytes)
-        stream.observe(added)
         return added
 
     def grew(self, n_bytes: int) -> None:
@@ -138,7 +145,7 @@ class DurableRequests:
         """A running request has ended. It is kept if its end is an answer."""
         del self._running[request.key]
         self._running_bytes -= request.n_bytes
-        if not _is_an_answer(request.stream):
+        if not is_an_answer(request.stream):
             return
         request.expires_at = self._clock() + self._limits.durable_window_s
         self._finished[request.key] = request
@@ -147,16 +154,26 @@ class DurableRequests:
         self._expect_expiry()
 
     def _shrink(self) -> None:
-        """Drop finished requests, oldest first, until the limits hold."""
+        """Drop finished requests until the limits hold."""
         limits = self._limits
-        while self._finished and (
-            len(self) > limits.max_durable_requests or self.n_bytes > limits.max_durable_bytes
-        ):
-            self._drop_oldest()
+        while self._finished and len(self) > limits.max_durable_requests:
+            self._drop_of_most(lambda _: 1)
+        while self._finished and self.n_bytes > limits.max_durable_bytes:
+            self._drop_of_most(lambda one: one.n_bytes)
 
-    def _drop_oldest(self) -> None:
-        dropped = self._finished.pop(next(iter(self._finished)))
-        self._finished_bytes -= dropped.n_bytes
+    def _drop_of_most(self, weight: Callable[[DurableRequest], int]) -> None:
+        """Drop the oldest request of the principal whose requests weigh most."""
+        weights = Counter[str]()
+        for key, one in self._finished.items():
+            weights[key.principal] += weight(one)
+        most = max(weights, key=weights.__getitem__)
+        self._drop(next(key for key in self._finished if key.principal == most))
+
+    def _drop(self, key: DurableKey) -> bool:
+        dropped = self._finished.pop(key, None)
+        if dropped is not None:
+            self._finished_bytes -= dropped.n_bytes
+        return dropped is not None
 
     def _oldest(self) -> DurableRequest | None:
         return next(iter(self._finished.values()), None)
@@ -164,7 +181,7 @@ class DurableRequests:
     def _expire(self) -> None:
         now = self._clock()
         while (oldest := self._oldest()) is not None and oldest.expires_at <= now:
-            self._drop_oldest()
+            self._drop(oldest.key)
 
     def _expect_expiry(self) -> None:
         """Set a timer for the oldest finished request, so that it is dropped without a lookup."""
@@ -179,7 +196,7 @@ class DurableRequests:
         self._expect_expiry()
 
 
-def _is_an_answer(stream: ResponseStream) -> bool:
+def is_an_answer(stream: ResponseStream) -> bool:
     """Whether a repeated request gets this end again. A refusal or a missing worker may go better
     next time."""
     if stream.error is None:

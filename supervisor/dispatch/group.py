@@ -13,8 +13,7 @@ argument.
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import EngineUnavailable, InternalError, LinkError, RequestError, from_wire
@@ -23,6 +22,7 @@ from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Refused, Step
 from supervisor.dispatch import recovery
 from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.advising import Adviser, Advising
 from supervisor.dispatch.canary_split import CanarySplit
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.delivery import Delivery
@@ -33,6 +33,7 @@ from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
 from supervisor.dispatch.losses import Losses
+from supervisor.dispatch.outage_limit import OutageLimit
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.pool import WorkerPool
 from supervisor.dispatch.preparation import Preparation
@@ -40,7 +41,7 @@ from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.stream_log import StreamLog, logs_of
 from supervisor.dispatch.suspects import Suspects
 from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
@@ -69,19 +70,19 @@ class ModelGroup:
         clock: Callable[[], float],
         on_idle: Callable[[], None],
         lacking: Callable[[], str] = lambda: "",
+        adviser: Callable[[], Adviser | None] = lambda: None,
     ) -> None:
-        """`lacking` says why the model has no worker now, for people."""
+        """`lacking` says why the model has no worker now, for people. `adviser` gives the
+        operator's policies, if there are any."""
         self.admission = Admission(limits, replicas)
         self.questions = Questions()
         self.facts: ModelFacts | None = None
         self.embedding = EmbeddingTurns()
         """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
-        self._load_got_on_at = -math.inf
         self._ledger = ledger
         self._losses = losses
         self._clock = clock
-        self._lacking = lacking
         self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
         self._draining = DrainingLines()
@@ -91,8 +92,14 @@ class ModelGroup:
         self._verdicts = Verdicts(
             self._table, self._suspects, self.questions, self.admission, ledger, clock
         )
-        self._preparation = Preparation(self._table, self._pool, self.questions, ledger, clock)
+        advising = Advising(self._table, self._pool, self.admission, adviser, self.pump)
+        self._preparation = Preparation(
+            self._table, self._pool, self.questions, ledger, clock, advising.prepared
+        )
         self._delivery = Delivery(self._table, self._suspects, ledger)
+        self.outage = OutageLimit(
+            self._table, self._pool, self.questions, self._suspects, clock, lacking
+        )
         self._split = CanarySplit()
         self._held = Held(self.admission)
         self._table.on_ended = self._split.ended
@@ -106,10 +113,6 @@ class ModelGroup:
     def has_worker(self) -> bool:
         """Whether there is a worker for new sequences."""
         return self._pool.has(None)
-
-    def loads(self) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker has and may have, by its name."""
-        return self._pool.loads()
 
     def usage(self) -> Usage:
         """Its requests now: on each worker, and without one."""
@@ -144,17 +147,7 @@ class ModelGroup:
         nothing of it.
         """
         self._verdicts.check(request)
-        logs = [
-            StreamLog(
-                next(self._numbers),
-                request,
-                prompt_index=index,
-                choice=choice,
-                scope=principal.cache_scope,
-            )
-            for index in range(len(request.prompts))
-            for choice in range(request.n)
-        ]
+        logs = logs_of(request, self._numbers, principal.cache_scope)
         account = principal.account
         if account is not None:
             account.require_room(len(logs))
@@ -162,7 +155,10 @@ class ModelGroup:
         self.admission.accept(numbers, principal.owner, yields=principal.yields)
         if account is not None:
             account.open(len(logs))
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts, account)
+        stream = self._table.open(
+            *(request, logs, self._withdraw, lambda: self.facts, account),
+            principal=principal.shown,
+        )
         for start in range(0, len(logs), request.n):
             self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
@@ -174,6 +170,29 @@ class ModelGroup:
         log.fingerprint = self.facts.fingerprint if self.facts else None
         self._table.ready(log.no)
         self.admission.take_in(log.no, log.n_known)
+        self.pump()
+        return stream
+
+    def go_on(
+        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+    ) -> ResponseStream:
+        """Continue a request that another cell has begun. `restore` gives its logs the tokens, and
+        the ends, that were made there; those without a prompt are prepared."""
+        logs = logs_of(request, self._numbers, scope)
+        restore(logs)
+        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
+        unprepared: dict[int, list[StreamLog]] = {}
+        for log in logs:
+            if log.ended:
+                continue
+            if log.prompt_tokens is None:
+                self.admission.take_in_unprepared(log.no)
+                unprepared.setdefault(log.prompt_index, []).append(log)
+            else:
+                self._table.ready(log.no)
+                self.admission.take_in(log.no, log.n_known)
+        for alike in unprepared.values():
+            self._preparation.begin(stream, alike)
         self.pump()
         return stream
 
@@ -228,7 +247,7 @@ class ModelGroup:
     def _worker_for(self, job: Job) -> WorkerHandle | None:
         """The worker for a sequence; a suspect's worker computes nothing else."""
         if not self._suspects:
-            return self._pool.with_room(self._wanted(job), job.arrival, job.log.request.worker)
+            return self._pool.with_room(self._wanted(job), job.arrival, job.preferred)
         worker = self._pool.idle(job.bound_to)
         is_busy = worker is not None and self.questions.computes_on(worker)
         return None if is_busy else worker
@@ -323,40 +342,6 @@ class ModelGroup:
         """The model's workers have been restarted by an operator, or have another model."""
         self._verdicts.renew()
         self._workers_changed()
-
-    def load_got_on(self) -> None:
-        """A worker of the model is loading: the time until now is no outage. The fleet gives a
-        load up that makes no progress."""
-        self._load_got_on_at = self._clock()
-
-    def expire(self) -> float | None:
-        """End the sequences that have waited too long without a worker.
-
-        Returns the seconds until the next one may be due; None if no sequence waits for a worker.
-        """
-        limit = self._clock() - recovery.MAX_OUTAGE_S
-        has_worker = self._pool.has(None)
-        if self._load_got_on_at <= limit:
-            self._expire(limit, has_worker=has_worker)
-        waiting = [job.waits_since for job in self._table.jobs.values() if self._lacks(job)]
-        if not waiting and not self.questions.is_waiting(has_worker=has_worker):
-            return None
-        first = max(self._load_got_on_at, min(waiting, default=self._clock()))
-        return max(0.0, first - limit)
-
-    def _expire(self, limit: float, *, has_worker: bool) -> None:
-        for job in list(self._table.jobs.values()):
-            if job.stage is not Stage.ENDED and job.waits_since <= limit and self._lacks(job):
-                began = bool(job.log.epochs)
-                error = recovery.outage_over_limit(self._lacking(), began=began)
-                self._table.fail(job.stream, error)
-        error = recovery.outage_over_limit(self._lacking(), began=False)
-        self.questions.expire(limit, error, has_worker=has_worker)
-
-    def _lacks(self, job: Job) -> bool:
-        """Whether it has no worker, and no worker may or could take it."""
-        is_held = job.log.no in self._suspects.accused
-        return job.worker is None and (is_held or not self._pool.has(job.bound_to))
 
     def fingerprint(self, epoch: Epoch) -> str | None:
         """The fingerprint of the worker of this epoch, if it is ready."""

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from gpufc.ids import RequestNo
+from gpufc.ids import RequestNo, WorkerName
 from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import StreamLog
@@ -38,9 +38,9 @@ class Job:
     question that prepares the prompt, for all its choices at once. `line` is the line of workers
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
     its worker. `run` is the newest one. `arrival` is the sequence as the routing sees it, once it
-    is prepared. Its worker has not computed `n_unfilled` of its tokens yet. `is_resuming` until the
-    first token after a replay. `loss` is the one that it has not got over yet. Times are monotonic
-    seconds.
+    is prepared. `preferred` are the workers that a policy wants it on. Its worker has not computed
+    `n_unfilled` of its tokens yet. `is_resuming` until the first token after a replay. `loss` is
+    the one that it has not got over yet. Times are monotonic seconds.
     """
 
     __slots__ = (
@@ -51,6 +51,8 @@ class Job:
         "log",
         "loss",
         "n_unfilled",
+        "preferred",
+        "principal",
         "question",
         "run",
         "sent_at",
@@ -61,11 +63,18 @@ class Job:
     )
 
     def __init__(
-        self, log: StreamLog, stream: ResponseStream, question: RequestNo, now: float
+        self,
+        log: StreamLog,
+        stream: ResponseStream,
+        question: RequestNo,
+        now: float,
+        principal: str = "",
     ) -> None:
+        """`principal` is the name of the request's, for policies."""
         self.log = log
         self.stream = stream
         self.question = question
+        self.principal = principal
         self.stage = Stage.PREPARING
         self.worker: WorkerHandle | None = None
         self.run: Run | None = None
@@ -74,6 +83,7 @@ class Job:
         self.last_token_at: float | None = None
         self.is_resuming = False
         self.arrival = Arrival()
+        self.preferred: tuple[WorkerName, ...] = ()
         self.n_unfilled = 0
         self.loss: Loss | None = None
         self.waits_since = now

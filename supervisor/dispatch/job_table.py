@@ -71,11 +71,13 @@ class JobTable:
         on_cancel: Callable[[ResponseStream], None],
         facts: Callable[[], ModelFacts | None],
         account: Account | None = None,
+        principal: str = "",
     ) -> ResponseStream:
-        """Add the sequences of a request that the admission has accepted.
+        """Add the sequences of a request that the admission has accepted. Some may have ended
+        already, at another front.
 
         `account`, in which they are open, is closed with the last of them. `facts` gives the
-        model's facts until one of the request's prompts has been prepared.
+        model's facts until one of the request's prompts has been prepared. `principal` is a name.
         """
 
         def fingerprint() -> str | None:
@@ -91,11 +93,13 @@ class JobTable:
             fingerprint=fingerprint,
             submitted_at=accepted_at,
         )
-        self.streams[stream] = (accepted_at, len(logs))
+        left = [log for log in logs if not log.ended]
+        if left:
+            self.streams[stream] = (accepted_at, len(left))
         if account is not None:
             self._accounts[stream] = account
-        for log in logs:
-            self.jobs[log.no] = Job(log, stream, log.no, accepted_at)
+        for log in left:
+            self.jobs[log.no] = Job(log, stream, log.no, accepted_at, principal)
         return stream
 
     def accepted_at(self, stream: ResponseStream) -> float:
@@ -176,7 +180,7 @@ class JobTable:
     def prepared(self, no: RequestNo) -> None:
         """A job's prompt has been prepared: it waits for its owner's turn."""
         self.ready(no)
-        self._admission.prepared(no)
+        self._admission.prepared(no, self.jobs[no].log.batching.later)
 
     def ready(self, no: RequestNo) -> None:
         """A job has all that it needs to start: it waits for a slot."""

@@ -40,10 +40,11 @@ class Line:
     def move(self, number: RequestNo, target: "Line", *, runs: bool) -> None:
         """Hand a sequence over to another line, at the same stage."""
         owner, waits = self.turns.owner_of(number), self.turns.waits(number)
-        n_tokens = self._again.get(number)
+        n_tokens, later = self._again.get(number), self.turns.later(number)
         self.no_longer_again(number)
         self.turns.leave(number)
         target.turns.enter(number, owner)
+        target.turns.shift(number, later)
         if waits:
             target.turns.wait(number)
         elif runs:

@@ -18,7 +18,7 @@ class Outages:
         """Set a timer for the first sequence that will have waited too long."""
         if group in self._watched:
             return
-        wait_s = group.expire()
+        wait_s = group.outage.expire()
         if wait_s is not None:
             self._watched.add(group)
             asyncio.get_running_loop().call_later(wait_s + LATE_S, self._look_again, group)

@@ -4,10 +4,12 @@ A worker is *open*, *closed* or *draining*. A closed or draining worker only get
 have begun on its fingerprint. A sequence that has not begun may run on any open worker.
 """
 
+from collections.abc import Iterable
+
 from gpufc.config import Routing
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet.port import WorkerHandle
-from supervisor.routing.loads import Loads
+from supervisor.routing.loads import Load, Loads
 from supervisor.routing.port import Arrival
 from supervisor.routing.router import Router
 from supervisor.routing.strategies import strategy
@@ -178,12 +180,12 @@ class WorkerPool:
         return any(map(self.has_room, self._routers))
 
     def with_room(
-        self, fingerprint: str | None, arrival: Arrival, preferred: str | None = None
+        self, fingerprint: str | None, arrival: Arrival, preferred: Iterable[WorkerName] = ()
     ) -> WorkerHandle | None:
-        """The worker for such a sequence: the one of the preferred name, if it has room, else the
+        """The worker for such a sequence: the first one of the preferred names with room, else the
         router's choice. None if all are full. Draining ones come last."""
-        if preferred is not None:
-            for worker in self._named.get(WorkerName(preferred), {}).values():
+        for name in preferred:
+            for worker in self._named.get(name, {}).values():
                 if self._may_take(worker, fingerprint):
                     return worker
         if fingerprint is None:
@@ -206,9 +208,12 @@ class WorkerPool:
         least = min(found, key=self._outstanding.__getitem__, default=None)
         return None if least is None else self._workers[least]
 
-    def loads(self) -> dict[str, tuple[int, int]]:
-        """The sequences that each open worker has and may have, by its name."""
-        return {one.name: (self.n_on(one), self._capacity) for one in self._open.values()}
+    def loads(self) -> dict[WorkerName, Load]:
+        """The open work of each open worker, by its name."""
+        open_ones = self._open.values()
+        return {
+            one.name: self._routers[one.facts.fingerprint].loads[one.epoch] for one in open_ones
+        }
 
     def idle(self, fingerprint: str | None) -> WorkerHandle | None:
         """A worker without sequences that could take such a sequence."""

@@ -33,12 +33,15 @@ class Preparation:
         questions: Questions,
         ledger: ModelLedger,
         clock: Callable[[], float],
+        ready: Callable[[list[StreamLog]], None],
     ) -> None:
+        """`ready` is called with a prompt's choices when they have all that they need."""
         self._table = table
         self._pool = pool
         self._questions = questions
         self._ledger = ledger
         self._clock = clock
+        self._ready = ready
 
     def begin(self, stream: ResponseStream, logs: list[StreamLog]) -> None:
         """Ask a worker for the tokens of one prompt, once for all its choices."""
@@ -73,7 +76,7 @@ class Preparation:
             log.prepared(tokens, answer.opening, fingerprint)
         constraint = logs[0].reading.constraint
         if constraint is None:
-            self._is_ready(logs)
+            self._ready(logs)
         else:
             self._compile(logs, constraint)
 
@@ -85,12 +88,8 @@ class Preparation:
             Question(
                 no,
                 lambda epoch: Prepare(epoch, no, NO_PROMPT, None, constraint),
-                answered=lambda _: self._is_ready(logs),
+                answered=lambda _: self._ready(logs),
                 failed=lambda error: self._table.fail(stream, error),
                 since=self._clock(),
             )
         )
-
-    def _is_ready(self, logs: list[StreamLog]) -> None:
-        for log in logs:
-            self._table.prepared(log.no)

@@ -64,6 +64,11 @@ class Principal(Struct, frozen=True):
     yields: bool = False
 
     @property
+    def shown(self) -> str:
+        """The name for operators and their plugins, without a key's digest."""
+        return self.name.partition("#")[0]
+
+    @property
     def owner(self) -> str:
         """The name under which its sequences share slots with those of other owners."""
         return self.address or self.name
@@ -112,8 +117,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     It has `len(prompts) * n` sequences. They share the seed in `sampling`, which is fixed at
     acceptance; their choice numbers make their random numbers differ. `model` is a served name,
     never an alias. `created` is unix time in seconds. `reading` says how answers are read,
-    `logprobs` which log probabilities are wanted. `prediction` may be like the answers. `worker`
-    names the one that should run it, if it has room.
+    `logprobs` which log probabilities are wanted. `prediction` may be like the answers.
     """
 
     id: RequestId
@@ -132,7 +136,6 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     logprobs: LogprobsWanted | None = None
     rules: TokenRules = NO_RULES
     prediction: Tokens = ()
-    worker: str | None = None
 
     @property
     def n_sequences(self) -> int:

@@ -5,11 +5,21 @@ first. The log alone is enough to go on with the sequence on another worker.
 """
 
 from array import array
+from collections.abc import Iterator
+
+from msgspec import structs
 
 from gpufc.errors import LinkError, RequestError
 from gpufc.ids import Epoch, RequestNo
-from gpufc.protocol import Delta, FinishReason, SamplerState, TokenLogprobs, Tokens
-from supervisor.dispatch.request import GenerationRequest, Reading, Watch
+from gpufc.protocol import (
+    AS_IT_CAME,
+    Delta,
+    FinishReason,
+    SamplerState,
+    TokenLogprobs,
+    Tokens,
+)
+from supervisor.dispatch.request import GenerationRequest, Reading, ReadingOf, Watch
 
 
 class AlreadyEnded(RuntimeError):
@@ -26,7 +36,7 @@ class StreamLog:
     `logprobs` has an entry for each of `tokens` where the request wants them; `prompt_logprobs` are
     those of the prompt, there with the first delta. `sampler_state` is that after the last token.
 
-    `opening` is the end of the prompt's text.
+    `opening` is the end of the prompt's text. `batching` is a policy's wish.
 
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
@@ -38,6 +48,7 @@ class StreamLog:
 
     __slots__ = (
         "_reading",
+        "batching",
         "by_end_token",
         "choice",
         "epochs",
@@ -80,6 +91,7 @@ class StreamLog:
         self._reading: Reading | None = None
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
+        self.batching = AS_IT_CAME
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.logprobs: list[TokenLogprobs] = []
@@ -184,6 +196,23 @@ class StreamLog:
         self.finish = FinishReason.STOP
         return True
 
+    def begin_as(
+        self, prompt_tokens: Tokens, opening: str, fingerprint: str | None, reading: Reading
+    ) -> None:
+        """Begin as another front has, which has prepared the prompt. Tokens and texts are there
+        already."""
+        self.prompt_tokens, self.opening, self.fingerprint = prompt_tokens, opening, fingerprint
+        self._reading = reading
+        if reading.new_watch is not None and self.finish is None:
+            self.watch = reading.new_watch()
+            self.watch("".join(self.texts))
+
+    def read_as(self, reading: ReadingOf) -> None:
+        """Be read that way. No reader has come before."""
+        self.request = structs.replace(self.request, reading=reading)
+        if self.prompt_tokens is not None:
+            self._reading = reading(self.opening)
+
     def follow(self, other: "StreamLog", text: str, *, final: bool) -> None:
         """Become what `other` is, with this text for what it has gained. Zeros stand for its token
         ids, which would tell its own text. `final`: with its end, too."""
@@ -214,3 +243,14 @@ class StreamLog:
     def _require_open(self) -> None:
         if self.ended:
             raise AlreadyEnded(f"sequence {self.no} has ended with {self.finish or self.error!r}")
+
+
+def logs_of(
+    request: GenerationRequest, numbers: Iterator[RequestNo], scope: str
+) -> list[StreamLog]:
+    """New logs for all sequences of a request, prompt by prompt."""
+    return [
+        StreamLog(next(numbers), request, prompt_index=index, choice=choice, scope=scope)
+        for index in range(len(request.prompts))
+        for choice in range(request.n)
+    ]

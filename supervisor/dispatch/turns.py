@@ -2,15 +2,21 @@
 
 The next turn is the owner's with the fewest running sequences, so that slots are shared evenly
 however much each owner asks for. Among equals it is the owner's with the longest time since its
-last change. Within an owner it is first come, first served. No owner starves: an owner that is new,
-or has just had a turn, stands behind its equals. So an owner without a running sequence waits for
-at most one turn of each other owner.
+last change. Within an owner it is first come, first served, with the numbers by which a policy
+wants a sequence earlier or later. No owner starves: an owner that is new, or has just had a turn,
+stands behind its equals. So an owner without a running sequence waits for at most one turn of each
+other owner.
 """
 
 import itertools
 from bisect import bisect_left, insort
+from collections.abc import Collection
 
 from gpufc.ids import RequestNo
+
+_Place = tuple[int, int, RequestNo]
+"""A sequence's sort key among its owner's. Exactly as many are before or behind it as it is shifted
+by: with an equal sum, one shifted forward comes first, and one shifted back last."""
 
 
 class _Owner:
@@ -24,7 +30,7 @@ class _Owner:
         self.since = since
         self.present: set[RequestNo] = set()
         self.running: set[RequestNo] = set()
-        self.waiting: list[RequestNo] = []
+        self.waiting: list[_Place] = []
 
     @property
     def position(self) -> "_Position":
@@ -44,6 +50,7 @@ class Turns:
     def __init__(self) -> None:
         self._owners: dict[str, _Owner] = {}
         self._owner_of: dict[RequestNo, _Owner] = {}
+        self._later: dict[RequestNo, int] = {}
         self._line: list[_Position] = []
         self._n_waiting = 0
         self._events = itertools.count()
@@ -52,6 +59,18 @@ class Turns:
     def n_waiting(self) -> int:
         """Sequences that wait for their owner's turn."""
         return self._n_waiting
+
+    @property
+    def n_starved(self) -> int:
+        """Owners with a sequence that waits and none that runs."""
+        return bisect_left(self._line, 1, key=lambda position: position[0])
+
+    def crowding(self, besides: Collection[RequestNo]) -> set[RequestNo]:
+        """The running sequences of the owner with the most, `besides` not counted. Empty if each
+        owner has one at most. Sequences without a known owner do not count."""
+        each = (one.running.difference(besides) for one in self._owners.values() if one.name)
+        several = (running for running in each if len(running) > 1)
+        return max(several, key=lambda running: (len(running), max(running)), default=set())
 
     def n_owners(self, besides: str) -> int:
         """The number of owners with sequences here, `besides` included."""
@@ -68,9 +87,9 @@ class Turns:
 
     def waits(self, number: RequestNo) -> bool:
         """Whether it waits for its owner's turn."""
-        waiting = self._owner_of[number].waiting
-        index = bisect_left(waiting, number)
-        return index < len(waiting) and waiting[index] == number
+        waiting, place = self._owner_of[number].waiting, self._place(number)
+        index = bisect_left(waiting, place)
+        return index < len(waiting) and waiting[index] == place
 
     def enter(self, number: RequestNo, name: str) -> None:
         """Add a sequence that neither waits nor runs yet."""
@@ -80,17 +99,27 @@ class Turns:
         owner.present.add(number)
         self._owner_of[number] = owner
 
+    def later(self, number: RequestNo) -> int:
+        """The numbers by which it counts as having come later."""
+        return self._later.get(number, 0)
+
+    def shift(self, number: RequestNo, later: int) -> None:
+        """It counts as having come later by so many numbers. It does not wait now."""
+        self._later.pop(number, None)
+        if later:
+            self._later[number] = later
+
     def wait(self, number: RequestNo) -> None:
         """It waits for its owner's turn from now on."""
         owner = self._owner_of[number]
         self._step_out(owner)
-        insort(owner.waiting, number)
+        insort(owner.waiting, self._place(number))
         self._n_waiting += 1
         self._step_in(owner)
 
     def first(self) -> RequestNo | None:
         """The sequence with the next turn."""
-        return self._line[0][2].waiting[0] if self._line else None
+        return self._line[0][2].waiting[0][2] if self._line else None
 
     def begin(self, number: RequestNo) -> None:
         """It runs from now on, in its turn or out of it."""
@@ -115,14 +144,19 @@ class Turns:
         """Remove a sequence."""
         self.pause(number)
         owner = self._owner_of.pop(number)
+        self._later.pop(number, None)
         owner.present.remove(number)
         if not owner.present:
             del self._owners[owner.name]
 
     def _no_longer_waits(self, owner: _Owner, number: RequestNo) -> None:
         if self.waits(number):
-            del owner.waiting[bisect_left(owner.waiting, number)]
+            del owner.waiting[bisect_left(owner.waiting, self._place(number))]
             self._n_waiting -= 1
+
+    def _place(self, number: RequestNo) -> _Place:
+        later = self.later(number)
+        return number + later, later, number
 
     def _step_out(self, owner: _Owner) -> None:
         """Take the owner out of `_line`, before its position changes."""

@@ -20,7 +20,7 @@ def find(name: str, place: Path) -> Path | None:
     """
     if "/" in name or name.startswith("."):
         return None
-    for candidate in (place / name, place / f"{name}{SUFFIX}"):
+    for candidate in (place / name, *(one for one in _files(place) if one.stem == name)):
         if candidate.is_file():
             return candidate
     parts = sorted(place.glob(f"{_escaped(name)}-00001-of-*{SUFFIX}"))
@@ -29,8 +29,13 @@ def find(name: str, place: Path) -> Path | None:
 
 def models(place: Path) -> list[Path]:
     """All downloaded models; of a split one, the first part."""
-    found = sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else []
-    return [path for path in found if not _OTHER.search(path.stem)]
+    return [path for path in _files(place) if not _OTHER.search(path.stem)]
+
+
+def _files(place: Path) -> list[Path]:
+    """All files of models, also of those named `.GGUF`."""
+    found = sorted(place.iterdir()) if place.is_dir() else []
+    return [path for path in found if path.suffix.lower() == SUFFIX]
 
 
 def parts_of(path: Path) -> list[Path]:

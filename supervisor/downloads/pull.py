@@ -9,7 +9,8 @@ import msgspec
 from msgspec import structs
 
 from gpufc.errors import ConfigError
-from supervisor.downloads.transfer import DownloadFailed, Moved, Transfer
+from supervisor.downloads.part_file import DownloadFailed
+from supervisor.downloads.transfer import Moved, Transfer
 from supervisor.downloads.wanted import (
     RepoRef,
     WantedFile,

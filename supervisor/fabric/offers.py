@@ -16,7 +16,8 @@ from msgspec import Struct
 
 from gpufc.errors import ConfigError
 from supervisor.downloads import transfer
-from supervisor.downloads.transfer import DownloadFailed, Moved, Transfer
+from supervisor.downloads.part_file import DownloadFailed
+from supervisor.downloads.transfer import Moved, Transfer
 from supervisor.downloads.wanted import WantedFile, base_name, digest
 from supervisor.fabric.messages import DownloadStatus, ModelDownloadProgress, PodModel
 

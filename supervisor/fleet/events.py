@@ -87,6 +87,13 @@ class MachineAwaited(Struct, frozen=True):
     detail: str
 
 
+class MachinePrepares(Struct, frozen=True):
+    """A machine with room gets the model's files. `detail` has the progress."""
+
+    epoch: Epoch
+    detail: str
+
+
 class Spawned(Struct, frozen=True):
     epoch: Epoch
     pid: int
@@ -186,6 +193,7 @@ class TimerFired(Struct, frozen=True):
 ProcessEvent = (
     Placed
     | MachineAwaited
+    | MachinePrepares
     | Spawned
     | SpawnFailed
     | HelloReceived

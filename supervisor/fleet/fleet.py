@@ -14,18 +14,18 @@ from typing import Any
 
 import msgspec
 
-from gpufc.config import Config, ModelConfig, Replay, Spread, Standby
+from gpufc.config import Config, ModelConfig, Replay, Spread
 from gpufc.errors import ConfigError, NotFound, Overloaded
-from gpufc.ids import Epoch, WorkerName
+from gpufc.ids import WorkerName
 from gpufc.sampling import SamplingFields
 from supervisor.fleet import replacement_rules as rules
 from supervisor.fleet import upkeep
-from supervisor.fleet.condition import FAILED_S, START_S
+from supervisor.fleet.condition import START_S
 from supervisor.fleet.crash_store import CrashStore, CrashWriter
 from supervisor.fleet.edge import LocalEdge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group, of_models
-from supervisor.fleet.inheritance import FleetInheritance, Holdings, is_unchanged, take_stock
+from supervisor.fleet.inheritance import FleetInheritance, Holdings
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
@@ -38,14 +38,14 @@ from supervisor.fleet.port import (
     ModelChange,
     OnReplacement,
     SpareStatus,
-    WorkerHandle,
     WorkerStatus,
     not_followed,
 )
 from supervisor.fleet.process import WORKER_COMMAND
 from supervisor.fleet.reconfiguring import reconfigure
 from supervisor.fleet.replacer import Replacer
-from supervisor.fleet.standby import Spare, SparePool, spare_backend
+from supervisor.fleet.standby import Spare, spare_pool
+from supervisor.fleet.succession import Succession
 from supervisor.fleet.watchdog import LIMITS, WatchLimits
 from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.runtime_dir import RuntimeDir
@@ -86,7 +86,14 @@ class Fleet:
         self._config = config
         self._timings = timings or Timings(load_s=config.fleet.load_timeout_s)
         self._crashes = CrashWriter(CrashStore(runtime.path))
-        self._spares = self._spare_pool(runtime, command, spare)
+        self._spares = spare_pool(
+            config,
+            command,
+            runtime.logs,
+            self._is_quiet,
+            delay_s=self._timings.spare_s,
+            first=spare,
+        )
         running = inheritance.processes if inheritance else None
         self._edge = LocalEdge(runtime, command, self._spares, running)
         self._maker = Maker(
@@ -104,11 +111,13 @@ class Fleet:
         self._upkeep: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._started = self._stopping = False
-        self._successor: Condition | None = None
         self._names = ServedNames()
         self._groups: dict[str, Group] = {}
         self._withdrawn: dict[str, Group] = {}
         """Served no more, but they may have workers."""
+        self.succession = Succession(
+            self._groups, self._withdrawn, self._names, self._maker, self._places
+        )
         self._held = held
         for name, model in config.models.items():
             self.add(name, model)
@@ -122,6 +131,15 @@ class Fleet:
         self._names.serve(model, aliases(config), (*config.aliases, *adapter_names(config)))
         group = self._groups[model] = self._maker.group(name, model, config)
         return group
+
+    @property
+    def kept_kv_bytes(self) -> int:
+        """Memory that holds computed KV of models which are not in memory."""
+        return self._maker.kept.n_bytes
+
+    def make_room(self, n_bytes: int) -> None:
+        """Give up kept KV until so many bytes of the host's memory are free."""
+        self._maker.kept.make_room(n_bytes)
 
     def withdraw(self, model: str) -> None:
         """Accept no more requests for a model. Its workers stay until `remove`."""
@@ -164,7 +182,7 @@ class Fleet:
         await self._end_tasks()
         if self._spares is not None:
             self._spares.end()
-        if self._successor is None:
+        if self.succession.condition is None:
             for group in self._all_groups():
                 group.request_stop(now=now)
             await self._wait_stopped()
@@ -172,6 +190,7 @@ class Fleet:
             await group.close()
         if self._spares is not None:
             await self._spares.wait_ended()
+        await self._maker.kept.close()
         self._edge.close()
         await asyncio.to_thread(self._crashes.close)
 
@@ -187,57 +206,6 @@ class Fleet:
 
     # another front takes over
 
-    def holdings(self) -> Holdings:
-        """The workers to hand over. Raises `Overloaded` unless every place is settled, and while
-        requests wait for a model that is not in memory."""
-        if (waiting := self._waiting()) is not None:
-            detail = waiting.condition().detail
-            raise Overloaded(f"requests wait for {waiting.model}: {detail}", retry_after_s=1.0)
-        if any(group.places for group in self._withdrawn.values()):
-            raise Overloaded("a model is being removed", retry_after_s=1.0)
-        known = self._names.known()
-        return take_stock(
-            self._places(),
-            {model: names for model, names in known.items() if self._groups[model].places},
-            next_epoch=self._maker.next_epoch(),
-            restarts=self.restarts_total,
-        )
-
-    def _waiting(self) -> Group | None:
-        """A model that requests wait for, and that is not being loaded yet."""
-        groups = self._groups.values()
-        return next((one for one in groups if one.absence and not one.absence.is_failure), None)
-
-    def _require_ours(self) -> None:
-        if self._successor is not None:
-            raise Overloaded("another front has the workers", retry_after_s=1.0)
-
-    def holds(self, holdings: Holdings) -> bool:
-        """Whether every worker is the same as when these were taken, and no request has begun to
-        wait for another model."""
-        return self._waiting() is None and is_unchanged(self._places(), holdings)
-
-    def serving(self, model: str) -> list[WorkerHandle]:
-        """The ready workers of a model."""
-        workers = [place.runner.worker for place in self._groups[model].places]
-        return [worker for worker in workers if worker is not None]
-
-    def lend(self, worker: WorkerName) -> tuple[int, int] | None:
-        """The descriptors of a worker's process, to be copied. None if it has ended."""
-        return self._place_of(worker).runner.lend()
-
-    def hand_over(self, worker: WorkerName, successor: Epoch, endpoint: str, token: str) -> None:
-        """Send a worker to another front. From now on this fleet manages no worker."""
-        self._successor = Condition(ConditionStatus.OK, "", 0.0)
-        self._place_of(worker).current.hand_over(successor, endpoint, token)
-
-    def hand_over_remote(self) -> None:
-        """Report the workers on other machines as lost: their hosts take them to another front."""
-        self._successor = Condition(ConditionStatus.OK, "", 0.0)
-        for place in self._places():
-            if place.spec.is_remote:
-                place.current.leave()
-
     async def let_go(self) -> None:
         """The other front has the workers: end the other processes, and close all descriptors."""
         await self._end_tasks()
@@ -246,14 +214,6 @@ class Fleet:
         for place in self._places():
             await place.dismiss()
             place.runner.let_go()
-
-    def successor_lost(self) -> None:
-        """The other front is gone, and the workers with it."""
-        if self._successor is not None:
-            self._successor = Condition(ConditionStatus.FAILED, "the new front is gone", FAILED_S)
-
-    def _place_of(self, worker: WorkerName) -> Place:
-        return next(place for place in self._places() if place.spec.name == worker)
 
     async def _end_tasks(self) -> None:
         tasks = [*filter(None, (self._upkeep,)), *self._work]
@@ -277,8 +237,8 @@ class Fleet:
 
         Raises `ModelNotFound`.
         """
-        if self._successor is not None:
-            return self._successor
+        if self.succession.condition is not None:
+            return self.succession.condition
         if self._stopping:
             return Condition(ConditionStatus.DRAINING, "the front is stopping", 1.0)
         if not self._started:
@@ -335,7 +295,7 @@ class Fleet:
         during another replacement, `EngineUnavailable` when a new worker cannot take over. A
         replacement that has begun goes on when the caller is cancelled.
         """
-        self._require_ours()
+        self.succession.require_ours()
         chosen = [each for each in self._replacers() if worker in {None, each.place.spec.name}]
         if not chosen:
             raise NotFound(f"there is no worker {worker!r}", param="worker")
@@ -356,7 +316,7 @@ class Fleet:
         Raises `ModelNotFound`, `SwapRefused`, `Overloaded`. A replacement that has begun goes on
         when the caller is cancelled.
         """
-        self._require_ours()
+        self.succession.require_ours()
         model = self.to_be_swapped(name)
         group, done = self._groups[model], list[Replacer]()
         while replacer := next((one for one in group.staying if one not in done), None):
@@ -378,7 +338,7 @@ class Fleet:
     ) -> None:
         """Serve with other values of some keys, by name in `Config.models`, or not at all
         (`reconfiguring.py`)."""
-        self._require_ours()
+        self.succession.require_ours()
 
         def serve(replacer: Replacer, wanted: WorkerSpec) -> Awaitable[None]:
             return self._lasting(self._renewed(replacer, replacer.serve(wanted, tell=tell)))
@@ -416,25 +376,6 @@ class Fleet:
 
     def _places(self) -> list[Place]:
         return [replacer.place for replacer in self._replacers()]
-
-    def _spare_pool(
-        self, runtime: RuntimeDir, command: Sequence[str], first: Spare | None
-    ) -> SparePool | None:
-        if self._config.fleet.standby is Standby.NONE or not self._has_local_workers():
-            return None
-        return SparePool(
-            command,
-            runtime.logs,
-            spare_backend(self._config),
-            self._is_quiet,
-            delay_s=self._timings.spare_s,
-            first=first,
-        )
-
-    def _has_local_workers(self) -> bool:
-        models = list(self._config.models.values())
-        local = any(one.spread is Spread.FRONT or one.local_replicas for one in models)
-        return local or not models or self._config.fleet.models_dir is not None
 
     def _is_quiet(self) -> bool:
         runners = [runner for place in self._places() for runner in place.runners()]

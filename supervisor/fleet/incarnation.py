@@ -38,14 +38,17 @@ class Incarnation:
         is_heard: bool,
         changed: Callable[[], None],
         lost: Callable[["Incarnation", ExitReason], None],
+        welcome: Callable[[Worker], None] = lambda worker: None,
     ) -> None:
         """`changed` is called when a worker came or went. `lost` is called after the listener was
-        told that a worker which it heard is gone."""
+        told that a worker which it heard is gone. `welcome` is called before the listener is told
+        that a worker which it hears is ready."""
         self.is_heard = is_heard
         self.runner = make(spec, self, self._end_drained)
         self._listener = listener
         self._changed = changed
         self._lost = lost
+        self._welcome = welcome
         self._is_draining = False
         self._task: asyncio.Task[None] | None = None
 
@@ -118,6 +121,8 @@ class Incarnation:
 
     def worker_ready(self, worker: WorkerHandle) -> None:
         if self.is_heard:
+            if self.worker is not None:
+                self._welcome(self.worker)
             self._tell(lambda listener: listener.worker_ready(worker))
             if self._is_draining:
                 self._tell_draining(worker)

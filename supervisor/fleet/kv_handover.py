@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections.abc import Awaitable
 from typing import Protocol
 
 import psutil
@@ -30,7 +31,9 @@ DEFAULT_BYTES = 1 << 30
 """The most bytes to carry by default, unless GPUs compute all layers."""
 
 
-def limit(wanted: int | None, old: ModelFacts, new: ModelFacts) -> int:
+def limit(
+    wanted: int | None, old: ModelFacts, new: ModelFacts, default: int = DEFAULT_BYTES
+) -> int:
     """The most bytes to carry between these workers. `wanted` is the configuration's.
 
     The default is 0 where GPUs compute all layers: there the prefill was measured to be faster.
@@ -38,7 +41,7 @@ def limit(wanted: int | None, old: ModelFacts, new: ModelFacts) -> int:
     if wanted is not None:
         return wanted
     on_gpus = all(facts.n_gpu_layers >= facts.n_layers for facts in (old, new))
-    return 0 if on_gpus else DEFAULT_BYTES
+    return 0 if on_gpus else default
 
 
 class KvWorker(Protocol):
@@ -46,8 +49,8 @@ class KvWorker(Protocol):
 
     epoch: Epoch
 
-    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
-        """Let the worker move KV, and wait for its answer or its loss. Both may say an error."""
+    def move_kv(self, message: ExportKv | ImportKv) -> Awaitable[KvMoved]:
+        """Ask the worker to move KV. Its answer or its loss follows. Both may say an error."""
         ...
 
 
@@ -56,43 +59,59 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
 
     Never raises; both workers serve on as before. `limit_bytes` 0 switches it off.
     """
-    limit_bytes = min(limit_bytes, int(_free_bytes() * MEMORY_SHARE))
-    if limit_bytes <= 0:
+    found = await exported(old, limit_bytes)
+    if found is None:
         return None
+    fd, written = found
     try:
-        async with asyncio.timeout(MOVE_S):
-            return await _hand_over(old, new, limit_bytes)
+        with lent(fd):
+            async with asyncio.timeout(MOVE_S):
+                taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
     except (OSError, TimeoutError) as err:
         logger.warning("kv_not_handed_over: %s", str(err) or f"not within {MOVE_S:g} s")
         return None
-
-
-async def _hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved | None:
-    fd = os.memfd_create("gpufc-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        with lent(fd):
-            exported = await old.move_kv(ExportKv(old.epoch, os.getpid(), fd, limit_bytes))
-            if exported.error or not exported.n_sequences:
-                logger.info("kv_not_exported: %s", exported.error or "there is none")
-                return None
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-            taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
     finally:
         os.close(fd)
     logger.info(
         "kv_handed_over sequences=%d/%d tokens=%d bytes=%d export_s=%.3f import_s=%.3f %s",
         taken.n_sequences,
-        exported.n_sequences,
+        written.n_sequences,
         taken.n_tokens,
         taken.n_bytes,
-        exported.seconds,
+        written.seconds,
         taken.seconds,
         taken.error,
     )
     return taken
 
 
-def _free_bytes() -> int:
+async def exported(worker: KvWorker, limit_bytes: int) -> tuple[int, KvMoved] | None:
+    """A sealed memory file with the KV of a worker, which the caller closes, and the worker's
+    report. None if there is nothing to carry or it was not possible. Never raises."""
+    limit_bytes = min(limit_bytes, int(free_bytes() * MEMORY_SHARE))
+    if limit_bytes <= 0:
+        return None
+    fd = -1
+    try:
+        fd = os.memfd_create("gpufc-kv", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with lent(fd):
+            async with asyncio.timeout(MOVE_S):
+                written = await worker.move_kv(ExportKv(worker.epoch, os.getpid(), fd, limit_bytes))
+        if written.error or not written.n_sequences:
+            logger.info("kv_not_exported: %s", written.error or "there is none")
+        else:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            found, fd = fd, -1
+            return found, written
+    except (OSError, TimeoutError) as err:
+        logger.warning("kv_not_exported: %s", str(err) or f"not within {MOVE_S:g} s")
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return None
+
+
+def free_bytes() -> int:
     """Available memory of the machine, within the limits of a container."""
     limit = cgroup.limits().memory_free_bytes
     available = psutil.virtual_memory().available

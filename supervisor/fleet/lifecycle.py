@@ -141,9 +141,10 @@ class WorkerLifecycle(LineState):
             case ev.Placed():
                 if self.state is WorkerState.PLACING:
                     self._spawn()
-            case ev.MachineAwaited():
+            case ev.MachineAwaited() | ev.MachinePrepares():
                 if self.state is WorkerState.PLACING:
-                    self.detail, self.awaits_machine = event.detail, True
+                    self.detail = event.detail
+                    self.awaits_machine = isinstance(event, ev.MachineAwaited)
                     self._actions.append(ev.Publish())
             case ev.Spawned():
                 self.pid = event.pid

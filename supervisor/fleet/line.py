@@ -140,6 +140,7 @@ class Line:
             last_heartbeat_at=seen.heartbeat_at if seen else None,
             facts=ready.facts if ready else None,
             engine=seen.engine if seen else None,
+            within=self.spec.within,
         )
 
     def _is_up_or(self, has_ended: bool) -> bool:

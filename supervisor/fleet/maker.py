@@ -18,6 +18,7 @@ from supervisor.fleet import upkeep
 from supervisor.fleet.edge import Edge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group
+from supervisor.fleet.kept_kv import KeptKv
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.place import Place
@@ -66,6 +67,7 @@ class Maker:
         self._clock = clock
         self._epochs = itertools.count(next_epoch)
         self._group_names: set[str] = set()
+        self.kept = KeptKv(config.fleet.kept_kv_bytes)
 
     @property
     def _fleet(self) -> FleetConfig:
@@ -105,6 +107,7 @@ class Maker:
     def forget(self, group: Group) -> None:
         """A group is served no more: another one may have its workers' names."""
         self._group_names.discard(group.name)
+        self.kept.forget(group.model)
 
     def _spec(
         self, name: str, model: str, config: ModelConfig, replica: int, *, is_remote: bool
@@ -121,7 +124,7 @@ class Maker:
         )
 
     def _replacer(self, spec: WorkerSpec) -> Replacer:
-        place = Place(spec, self._runner, self._listener, self._hooks.became_ready)
+        place = Place(spec, self._runner, self._listener, self._hooks.became_ready, self.kept)
         return Replacer(place, self._count, handover_kv_bytes=self._fleet.handover_kv_bytes)
 
     def _upkeep(self, replacer: Replacer) -> Iterator[Coroutine[Any, Any, None]]:

@@ -18,6 +18,7 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.condition import START_S
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.incarnation import Incarnation, MakeRunner
+from supervisor.fleet.kept_kv import KeptKv
 from supervisor.fleet.port import (
     Condition,
     ConditionStatus,
@@ -65,7 +66,9 @@ class Place:
         make: MakeRunner,
         listener: Callable[[], FleetListener | None],
         became_ready: Callable[[], None],
+        kept: KeptKv | None = None,
     ) -> None:
+        """`kept` takes the KV of a worker that is unloaded, and gives it to the next one."""
         self.spec = spec
         """What is meant to serve here. `serve` changes it."""
         self.candidate: Incarnation | None = None
@@ -74,6 +77,7 @@ class Place:
         self._make = make
         self._listener = listener
         self._became_ready = became_ready
+        self._kept = kept or KeptKv(0)
         self._changed = asyncio.Event()
         self._retiring: list[Incarnation] = []
         self._burials: set[asyncio.Task[None]] = set()
@@ -186,6 +190,8 @@ class Place:
             return
         self._state = PlaceState.LEAVING
         await self.dismiss()
+        if (worker := self.current.worker) is not None:
+            await self._kept.keep(worker)
         self.current.runner.post(ev.StopRequested(reason=reason))
         await self.wait_stopped()
         self._state = PlaceState.ABSENT
@@ -307,6 +313,7 @@ class Place:
             is_heard=is_heard,
             changed=self._wake,
             lost=self._on_lost,
+            welcome=self._kept.give,
         )
 
     def _on_lost(self, incarnation: Incarnation, reason: ExitReason) -> None:

@@ -170,6 +170,8 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     last_heartbeat_at: float | None
     facts: ModelFacts | None
     engine: EngineStatus | None
+    within: tuple[str, ...] = ()
+    """See `ModelChange`; empty for a model that the operator has named."""
 
 
 class SpareState(StrEnum):
@@ -246,3 +248,6 @@ class ModelChange(Struct, frozen=True, kw_only=True):
     n_gpu_layers: int | None = None
     canary: CanaryRules | None = None
     """With rules, a canary comes before the takeover."""
+    within: tuple[str, ...] = ()
+    """The folders and files that the model's files must lie in, by real paths; empty for any. Each
+    load looks anew: a link may lead elsewhere by then."""

@@ -116,7 +116,7 @@ def changed(config: ModelConfig, change: ModelChange) -> ModelConfig:
 
 def swapped(spec: WorkerSpec, change: ModelChange) -> WorkerSpec:
     """The spec after a swap."""
-    return msgspec.structs.replace(spec, config=changed(spec.config, change))
+    return msgspec.structs.replace(spec, config=changed(spec.config, change), within=change.within)
 
 
 def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int) -> WorkerSpec:
@@ -124,6 +124,7 @@ def reconfigured(spec: WorkerSpec, changed: Mapping[str, Any], n_sequences: int)
     so many sequences. A swap since the start stays, unless the reload is about the same key."""
     return msgspec.structs.replace(
         spec,
+        within=() if "model_path" in changed else spec.within,
         config=of_replica(msgspec.structs.replace(spec.config, **changed), spec.replica),
         n_sequences=max(n_sequences, spec.n_sequences),
     )

@@ -33,7 +33,7 @@ from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.line import Line
 from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
-from supervisor.fleet.placer import Placer
+from supervisor.fleet.placer import PlaceListener, Placer
 from supervisor.fleet.port import FleetListener, WorkerMessage
 from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
@@ -252,10 +252,11 @@ class WorkerRunner(Line):
 
     def _place(self, action: ev.Place) -> None:
         epoch = action.epoch
-
-        def told(awaited: str | None) -> None:
-            self.post(ev.Placed(epoch) if awaited is None else ev.MachineAwaited(epoch, awaited))
-
+        told = PlaceListener(
+            found=lambda: self.post(ev.Placed(epoch)),
+            awaits=lambda text: self.post(ev.MachineAwaited(epoch, text)),
+            prepares=lambda text: self.post(ev.MachinePrepares(epoch, text)),
+        )
         if self._placer is None:
             raise AssertionError("nothing finds machines")
         self._placer.place(epoch, self.spec, told, action.avoid)
@@ -328,7 +329,7 @@ class WorkerRunner(Line):
     def _report_lost(self, reason: ExitReason) -> None:
         worker, self.worker = self.worker, None
         if worker is not None:
-            worker.kv_moved(KvMoved(worker.epoch, 0, 0, 0, 0.0, error=str(reason)))
+            worker.lost(str(reason))
             self._listener.worker_lost(worker, reason)
 
     def _release(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpufc.config import BackendKind, Config
+from gpufc.config import BackendKind, Config, Spread, Standby
 from supervisor.fleet.port import SpareState, SpareStatus
 from supervisor.fleet.process import ExitListener, WorkerProcess
 
@@ -180,3 +180,25 @@ class SparePool:
         delay_s = min(BACKOFF_LIMIT_S, self._backoff_s * BACKOFF_FACTOR**self._n_lost)
         self._n_lost = min(self._n_lost + 1, 10)
         self._refill_in(delay_s)
+
+
+def spare_pool(
+    config: Config,
+    command: Sequence[str],
+    logs: Path,
+    quiet: Callable[[], bool],
+    *,
+    delay_s: float,
+    first: Spare | None,
+) -> SparePool | None:
+    """The pool that a configuration wants, with the arguments of `SparePool`; None without one."""
+    if config.fleet.standby is Standby.NONE or not _has_local_workers(config):
+        return None
+    backend = spare_backend(config)
+    return SparePool(command, logs, backend, quiet, delay_s=delay_s, first=first)
+
+
+def _has_local_workers(config: Config) -> bool:
+    models = list(config.models.values())
+    local = any(one.spread is Spread.FRONT or one.local_replicas for one in models)
+    return local or not models or config.fleet.models_dir is not None

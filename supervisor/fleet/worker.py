@@ -1,6 +1,7 @@
 """The specification of a place's worker, and a ready process as the rest of the front sees it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -32,6 +33,9 @@ class WorkerSpec(Struct, frozen=True):
     replica: int = 0
     is_remote: bool = False
     """Its processes run on machines that have joined."""
+    within: tuple[str, ...] = ()
+    """The folders and files of this machine that the model's files must lie in, by real paths. Of a
+    model that was named over HTTP; empty for one that the operator has named."""
 
     def boot(self, epoch: Epoch, endpoint: str, token: str) -> Boot:
         """The boot message of a process."""
@@ -44,6 +48,7 @@ class WorkerSpec(Struct, frozen=True):
             n_sequences=self.n_sequences,
             log_level=self.log_level,
             log_format=self.log_format,
+            within=() if self.is_remote else self.within,
         )
 
 
@@ -93,7 +98,7 @@ class Worker:
         self._seen = seen
         self._post = post
         self._drained = drained
-        self._kv_moved: asyncio.Future[KvMoved] | None = None
+        self._kv_moves: deque[asyncio.Future[KvMoved]] = deque()
 
     def send(self, message: ToWorker) -> None:
         """Implements the port."""
@@ -107,16 +112,24 @@ class Worker:
     def explain_deaths(self, count: int) -> None:
         self._post(ev.DeathsExplained(count))
 
-    async def move_kv(self, message: ExportKv | ImportKv) -> KvMoved:
-        """Implements `kv_handover.KvWorker`. One call at a time."""
-        self._kv_moved = asyncio.get_running_loop().create_future()
+    def move_kv(self, message: ExportKv | ImportKv) -> asyncio.Future[KvMoved]:
+        """Implements `kv_handover.KvWorker`. The worker answers in the order of the calls."""
+        answer: asyncio.Future[KvMoved] = asyncio.get_running_loop().create_future()
+        self._kv_moves.append(answer)
         self._link.send(message)
-        return await self._kv_moved
+        return answer
 
     def kv_moved(self, message: KvMoved) -> None:
-        """The worker's answer to `move_kv`, or the runner's for a worker that is lost."""
-        if self._kv_moved is not None and not self._kv_moved.done():
-            self._kv_moved.set_result(message)
+        """The worker's answer to the oldest `move_kv`."""
+        if self._kv_moves:
+            answer = self._kv_moves.popleft()
+            if not answer.done():  # the caller may have waited long enough
+                answer.set_result(message)
+
+    def lost(self, reason: str) -> None:
+        """Answer every `move_kv` that is open."""
+        while self._kv_moves:
+            self.kv_moved(KvMoved(self.epoch, 0, 0, 0, 0.0, error=reason))
 
     def __repr__(self) -> str:
         return f"Worker({self.name}, epoch={self.epoch})"

@@ -34,10 +34,10 @@ from supervisor.handover.messages import (
     Willing,
 )
 from supervisor.handover.remote import RemoteFleet, RemoteWorker
-from supervisor.handover.stalls import Stalls
 from supervisor.handover.successor import Successor
 from supervisor.http.edge.connection import BoundedHandler
 from supervisor.http.edge.server import FrontRunner
+from supervisor.http.edge.stalls import Stalls
 from supervisor.runtime_dir import RuntimeDir
 
 logger = logging.getLogger(__name__)
@@ -105,10 +105,16 @@ Tell = Callable[[str], None]
 class Giver:
     """One upgrade: `hand_over`, then `drain`, then the front may end."""
 
-    def __init__(self, front: GivingFront, tell: Tell) -> None:
-        """`tell` gets a progress line at each step."""
+    def __init__(
+        self,
+        front: GivingFront,
+        tell: Tell,
+        drains_in_s: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`tell` gets a progress line at each step. `drains_in_s`: see `Go`."""
         self._front = front
         self._tell = tell
+        self._drains_in_s = drains_in_s
         self._successor: Successor | None = None
         self._remote: RemoteFleet | None = None
 
@@ -122,7 +128,7 @@ class Giver:
                 "the front is process 1, and the container would end with it; start a new container"
             )
         try:
-            holdings = self._front.fleet.holdings()
+            holdings = self._front.fleet.succession.holdings()
             successor = Successor()
         except (Overloaded, OSError) as err:
             raise UpgradeFailed(str(err)) from err
@@ -199,7 +205,7 @@ class Giver:
         found = [relay.fileno(), front.runtime.lend(), 1, 2]
         found += [sock.fileno() for sock in front.listeners]
         for worker in holdings.lent:
-            lent = front.fleet.lend(worker.spec.name)
+            lent = front.fleet.succession.lend(worker.spec.name)
             if lent is None:
                 raise LinkError(f"{worker.spec.name} has just died; try again")
             found += lent
@@ -210,7 +216,7 @@ class Giver:
     ) -> None:
         """Hand over if nothing has changed since the estate was taken. There is no way back after
         it."""
-        fleet = self._front.fleet
+        fleet = self._front.fleet.succession
         relayed = [
             RemoteWorker(handle, epoch)
             for model, epoch in _relayed(holdings).items()
@@ -224,7 +230,10 @@ class Giver:
             raise LinkError(
                 "the front is stopping, or a worker has just died or is being replaced; try again"
             )
-        successor.send(Go(self._front.dispatcher.ledger.totals()))
+        drains_in_s = self._drains_in_s()
+        successor.send(Go(self._front.dispatcher.ledger.totals(), drains_in_s))
+        if drains_in_s is not None:
+            self._tell("the new front stays drained; `drain --undo` lets it take requests")
         for attachment in willing.attachments:
             fleet.hand_over(
                 attachment.worker, attachment.successor, attachment.endpoint, attachment.token
@@ -276,13 +285,11 @@ class Giver:
         stalls = Stalls[BoundedHandler](max(LEAST_STALL_S, front.config.server.shutdown_timeout_s))
         quiet_since = time.monotonic()
         while remote is not None and not remote.lost:
-            connections, now = front.http.connections(), time.monotonic()
-            for stalled in stalls.look({each: each.backlog for each in connections}, now):
-                logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
-                stalled.abort()
+            now = time.monotonic()
+            front.http.cut_off(stalls)
             if front.http.n_busy or not front.dispatcher.idle or front.n_network_tasks:
                 quiet_since = now
-            elif not connections or now - quiet_since > keepalive_s:
+            elif not front.http.n_connections or now - quiet_since > keepalive_s:
                 break
             await asyncio.sleep(LOOK_S)
         if remote is not None:

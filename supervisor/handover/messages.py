@@ -74,9 +74,12 @@ class Go(Struct, frozen=True, tag=True):
     """The workers were told to attach. There is no way back.
 
     `totals` are dispatch's counters by model. They never go down while the service lives.
+    `drains_in_s`: a front that an operator drains refuses new requests after so long, 0 for now;
+    None for one that takes them.
     """
 
     totals: dict[str, ModelTotals]
+    drains_in_s: float | None = None
 
 
 class Attachment(Struct, frozen=True, kw_only=True):

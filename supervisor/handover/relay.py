@@ -44,13 +44,8 @@ from supervisor.handover.frames import Frames
 logger = logging.getLogger(__name__)
 
 
-class RelayedDispatch(Protocol):
-    """The relay's port to dispatch. Dispatch never refuses these sequences for lack of room: the
-    old front has accepted them."""
-
-    def resume(self, model: str, sequence: Generate) -> ResponseStream:
-        """Run a sequence from the tokens that it has. Raises `RequestError`."""
-        ...
+class RelayedQuestions(Protocol):
+    """The relay's port to questions of which no sequence comes."""
 
     async def prepared(
         self,
@@ -74,6 +69,18 @@ class RelayedDispatch(Protocol):
         self, request: EmbeddingRequest, *, is_accepted: bool = False
     ) -> list[Embedding]:
         """The results of the inputs. Waits for a worker; raises `RequestError`."""
+        ...
+
+
+class RelayedDispatch(Protocol):
+    """The relay's port to dispatch. Dispatch never refuses these sequences for lack of room: the
+    old front has accepted them."""
+
+    @property
+    def asking(self) -> RelayedQuestions: ...
+
+    def resume(self, model: str, sequence: Generate) -> ResponseStream:
+        """Run a sequence from the tokens that it has. Raises `RequestError`."""
         ...
 
 
@@ -152,18 +159,20 @@ class Relay:
         epoch, request, dispatch = message.epoch, message.request, self._dispatch
         match message:
             case Prepare():
-                found = await dispatch.prepared(
+                found = await dispatch.asking.prepared(
                     model, message.prompt, message.reserve, message.constraint, is_accepted=True
                 )
                 return Prepared(epoch, request, packed(found.prompt_tokens), found.opening)
             case Detokenize():
-                pieces = await dispatch.detokenize(model, message.sequences, is_accepted=True)
+                pieces = await dispatch.asking.detokenize(
+                    model, message.sequences, is_accepted=True
+                )
                 return Detokenized(epoch, request, tuple(pieces))
             case Embed(inputs=inputs, truncate=truncate, dimensions=dimensions):
                 asked = EmbeddingRequest(
                     model=model, inputs=inputs, truncate=truncate, dimensions=dimensions
                 )
-                vectors = await dispatch.embed(asked, is_accepted=True)
+                vectors = await dispatch.asking.embed(asked, is_accepted=True)
                 return Embedded(epoch, request, tuple(vectors))
 
     # progress of this front's sequences

@@ -159,6 +159,16 @@ class TakingFront(Protocol):
 
     @property
     def dispatcher(self) -> TakingDispatch: ...
+    @property
+    def operations(self) -> "Draining": ...
+
+
+class Draining(Protocol):
+    """The operations that an operator's drain goes on by (`supervisor.operations.Operations`)."""
+
+    def drain(self, lead_s: float = 0.0) -> None:
+        """Refuse new requests after `lead_s`."""
+        ...
 
 
 class Taker:
@@ -203,6 +213,8 @@ class Taker:
         if not isinstance(go, Go):
             raise LinkError("the old front did not say `Go`")
         front.dispatcher.ledger.restore(go.totals)
+        if go.drains_in_s is not None:
+            front.operations.drain(go.drains_in_s)
 
     def _attachment(self, name: WorkerName) -> Attachment:
         boot = self._adopted[name].successor

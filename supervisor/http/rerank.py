@@ -102,7 +102,7 @@ async def rerank(request: web.Request) -> web.Response:
         inputs=tuple(PairPrompt(body.query, text) for text in texts),
         truncate=body.truncate is not False,
     )
-    found = await front.dispatcher.embed(wanted, request[PRINCIPAL])
+    found = await front.dispatcher.asking.embed(wanted, request[PRINCIPAL])
     ranked = _ranked(found)[: body.top_n]
     if body.texts is not None:
         return json_response(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client import Metric
 
+from supervisor.metrics.cells import of_cells
 from supervisor.metrics.endpoint import Endpoint, cells_by_model
 from supervisor.metrics.figures import Figures
 from supervisor.metrics.machine import of_hosts, of_machine, of_models, of_workers
@@ -21,6 +22,7 @@ def families(figures: Figures) -> list[Metric]:
         *of_hosts(figures),
         *of_machine(figures),
         *of_network(figures),
+        *of_cells(figures),
         *_of_endpoint(figures),
         gauge("build_info", "The version of gpufc.", ["version"], [([figures.version], 1)]),
     ]

@@ -26,7 +26,8 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     `totals` and `occupancies` have every served model. `restarts` count replacements of engines by
     the end of the process before. `at` is unix time in seconds. `network` is `/stats`' document of
-    the network client, if there is one. `hosts` are None without a cluster.
+    the network client, if there is one. `hosts` are None without a cluster. `cells` is
+    `/stats`' document of the fronts that share durable requests, if there are any.
     """
 
     version: str
@@ -42,3 +43,4 @@ class Figures(Struct, frozen=True, kw_only=True):
     network: Mapping[str, Any] | None = None
     models: Sequence[ModelState] = ()
     hosts: Sequence[HostStatus] | None = None
+    cells: Mapping[str, Any] | None = None

@@ -6,29 +6,35 @@ the arguments that it names.
 
 import pluggy
 
+from gpufc.protocol import Batching
 from supervisor.plugins.structs import (
     Answer,
     Delta,
     Event,
     Identity,
     Info,
+    Load,
     Message,
     Prompt,
     Request,
+    Sequence,
     Worker,
 )
 
 __all__ = [
     "Answer",
+    "Batching",
     "Delta",
     "Event",
     "Hooks",
     "Identity",
     "Info",
+    "Load",
     "Message",
     "Prompt",
     "Refuse",
     "Request",
+    "Sequence",
     "Worker",
     "hook",
 ]
@@ -46,7 +52,7 @@ class Refuse(Exception):
 
 
 class Hooks:
-    """All hooks. Returning None changes nothing. `Refuse` may be raised by the first five."""
+    """All hooks. Returning None changes nothing. `Refuse` may be raised by the first four."""
 
     @_spec(firstresult=True)
     def authenticate(self, headers: dict[str, str], address: str) -> Identity | None:
@@ -57,10 +63,6 @@ class Hooks:
         """See or change a request before it takes a place in the queue."""
 
     @_spec(firstresult=True)
-    def on_route(self, info: Info, workers: list[Worker]) -> str | None:
-        """The name of the worker that should run the request, if it has room then."""
-
-    @_spec(firstresult=True)
     def on_prompt(self, info: Info, text: str) -> str | None:
         """See or change the text of a prompt, as the model gets it."""
 
@@ -68,6 +70,16 @@ class Hooks:
     def on_delta(self, info: Info, index: int, text: str, final: bool) -> str | Delta | None:
         """See or change text of an answer before the client gets it. `text` is what was held back,
         then what is new. The last call for a choice is `final`, with or without text."""
+
+    @_spec(firstresult=True)
+    def on_route(
+        self, info: Info, sequence: Sequence, workers: list[Worker]
+    ) -> str | list[str] | None:
+        """The names of workers to try first, the best one first. With None, `routing` decides."""
+
+    @_spec(firstresult=True)
+    def on_batch(self, info: Info, sequence: Sequence, load: Load) -> Batching | None:
+        """When the sequence is computed, and how much of its prompt in one step."""
 
     @_spec
     def on_finish(self, info: Info, answer: Answer) -> None:

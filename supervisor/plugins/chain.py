@@ -19,7 +19,7 @@ from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.request import GenerationRequest, Principal, Scope
 from supervisor.plugins.process import PluginFailed, PluginProcess, PluginRefused
 from supervisor.plugins.requests import Nonsense, changed, shown
-from supervisor.plugins.structs import Answer, Delta, Event, Identity, Info, Request, Worker
+from supervisor.plugins.structs import Answer, Delta, Event, Identity, Info, Request
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class Chain:
             return request
         prompts: list[Prompt] = []
         for prompt in request.prompts:
-            tokens = await dispatcher.prepare(request.model, prompt, request.max_tokens or 0)
-            pieces = await dispatcher.detokenize(request.model, [tokens])
+            tokens = await dispatcher.asking.prepare(request.model, prompt, request.max_tokens or 0)
+            pieces = await dispatcher.asking.detokenize(request.model, [tokens])
             before = text = pieces[0].decode(errors="replace")
             for plugin in plugins:
                 found = await _ask(plugin, "on_prompt", _text, info=info, text=text)
@@ -101,18 +101,6 @@ class Chain:
             same = text == before
             prompts.append(prompt if same else TextPrompt(text, add_special=False))
         return msgspec.structs.replace(request, prompts=tuple(prompts))
-
-    async def on_route(
-        self, dispatcher: Dispatcher, request: GenerationRequest, info: Info
-    ) -> GenerationRequest:
-        """The request with the worker that the first plugin names."""
-        for plugin in self.of("on_route"):
-            loads = dispatcher.loads(request.model)
-            workers = [Worker(name, *load) for name, load in loads.items()]
-            found = await _ask(plugin, "on_route", _text, info=info, workers=workers)
-            if isinstance(found, str):
-                return msgspec.structs.replace(request, worker=found)
-        return request
 
     def on_finish(self, info: Info, answer: Answer) -> None:
         """Tell of the end of a choice."""

@@ -39,7 +39,7 @@ class FilteredRequest:
         self._dispatcher = dispatcher
         self._request = request
         self._principal = principal
-        self._who = principal.name.partition("#")[0]
+        self._who = principal.shown
         self._info = info_of(request, self._who)
         self._inner: ResponseStream | None = None
         self._is_attended = True
@@ -106,7 +106,6 @@ class FilteredRequest:
         chain, dispatcher = self._chain, self._dispatcher
         request = await chain.before_admission(self._request, self._who)
         request = await chain.on_prompt(dispatcher, request, self._info)
-        request = await chain.on_route(dispatcher, request, self._info)
         inner = self._inner = dispatcher.submit(request, self._principal)
         inner.timings = self.stream.timings  # the reader has it already
         inner.observe(self)

@@ -94,10 +94,10 @@ def answer(manager: pluggy.PluginManager, call: Call) -> FromPlugin:
     """Run a hook."""
     try:
         arguments = typed(call.hook, call.arguments)
-        value = getattr(manager.hook, call.hook)(**arguments)
-        if isinstance(value, list):  # of a hook without a result
-            value = None
-        return Returned(call.no, msgspec.to_builtins(value))
+        caller = getattr(manager.hook, call.hook)
+        value = caller(**arguments)
+        has_result = caller.spec is not None and caller.spec.opts["firstresult"]
+        return Returned(call.no, msgspec.to_builtins(value) if has_result else None)
     except api.Refuse as refusal:
         return Refused(call.no, str(refusal)[:MOST_ERROR_CHARS])
     except Exception as err:  # the boundary of the plugin's code

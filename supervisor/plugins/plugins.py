@@ -13,15 +13,16 @@ from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.plugins.chain import Chain
 from supervisor.plugins.filtering import FilteredRequest
+from supervisor.plugins.policies import Decisions, Policies
 from supervisor.plugins.process import Counts, PluginProcess, started
 from supervisor.plugins.structs import Event
 
-OF_REQUESTS = frozenset({"before_admission", "on_prompt", "on_route", "on_delta", "on_finish"})
+OF_REQUESTS = frozenset({"before_admission", "on_prompt", "on_delta", "on_finish"})
 """Without any of these hooks, requests do not go through here."""
 
 
 class PluginStatus(Struct, frozen=True):
-    """A row of `/stats`' `plugins`."""
+    """A row of `/stats`' `plugins`. `policy` is there for one with a policy's hooks."""
 
     name: str
     hooks: list[str]
@@ -29,6 +30,7 @@ class PluginStatus(Struct, frozen=True):
     is_ready: bool
     detail: str
     counts: Counts
+    policy: Decisions | None
 
 
 class Plugins:
@@ -48,6 +50,7 @@ class Plugins:
         self.chain = Chain(processes)
         self._dispatcher = dispatcher
         self._running: set[asyncio.Task[None]] = set()
+        self._policies = Policies(())
         self._is_started = False
 
     async def start(self) -> None:
@@ -60,6 +63,8 @@ class Plugins:
             if error is not None:
                 await self.stop()
                 raise ConfigError(f"plugin {plugin.config.use} cannot be loaded: {error}")
+        self._policies = Policies(self.chain.plugins)
+        self._dispatcher.adviser = self._policies or None
 
     async def stop(self) -> None:
         """End all processes. Returns when they have ended."""
@@ -90,6 +95,7 @@ class Plugins:
             PluginStatus(
                 *(one.name, sorted(one.hooks), one.config.on_error.value),
                 *(one.is_ready, one.detail, one.counts),
+                policy=self._policies.decisions(one),
             )
             for one in self.chain.plugins
         ]

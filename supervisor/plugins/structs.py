@@ -37,12 +37,35 @@ class Request(Struct):
     top_p: float | None = None
 
 
+class Sequence(Struct, frozen=True):
+    """A prompt of `tokens` tokens, for so many choices that are computed next to each other.
+
+    `prefix` has a hash for each 64 tokens, of all up to there: prompts with an equal hash begin
+    alike and may share cached work. The front makes other hashes after its restart.
+    """
+
+    tokens: int
+    max_tokens: int | None
+    choices: int
+    prefix: list[int]
+
+
 class Worker(Struct, frozen=True):
-    """A worker that could take the request. `outstanding` sequences run there."""
+    """A worker of the request's model. Of `capacity` sequences that it may have, it has
+    `outstanding`, with `prefill` tokens of prompts that it has not computed yet."""
 
     name: str
     outstanding: int
     capacity: int
+    prefill: int
+
+
+class Load(Struct, frozen=True):
+    """The sequences of the request's model: those that run in `slots`, and those that wait."""
+
+    running: int
+    waiting: int
+    slots: int
 
 
 class Delta(Struct, frozen=True):

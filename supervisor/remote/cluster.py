@@ -14,12 +14,14 @@ from gpufc.ids import WorkerName
 from supervisor.cluster.book import LIFETIME_S, HostBook
 from supervisor.cluster.join import JoinFile, endpoint
 from supervisor.cluster.listener import HostListener, Limits
+from supervisor.downloads.checksums import Checksums
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.port import HostStatus, OnReplacement, not_followed
 from supervisor.looks import repeat
 from supervisor.remote.edge import RemoteEdge
 from supervisor.remote.hosts import Machine, MachineState
 from supervisor.remote.machines import Machines
+from supervisor.remote.supply import Supply
 
 if TYPE_CHECKING:
     from supervisor.remote.placing import Placing
@@ -33,8 +35,9 @@ BIND_FOR_S = 30.0
 """A front that takes over waits so long for the address: the one before closes its listener."""
 
 RETURN_S = 2.0
-"""After a take-over, hosts have so long to bring their workers before these are loaded elsewhere. A
-host dials again within half a second."""
+"""A front that knows hosts gives them so long to bring the workers of the front before, which may
+have been killed. Then these are loaded elsewhere. A host with workers dials again within a second.
+"""
 
 
 def default_folder() -> Path:
@@ -57,7 +60,8 @@ class Cluster:
         folder = default_folder() if config.cluster_dir is None else Path(config.cluster_dir)
         self._book_path = folder / "hosts.json"
         self._book = HostBook(self._book_path)
-        self.machines = Machines(config.workers_per_machine, config.remote_silence_s)
+        supply = Supply(Checksums(folder / "checksums.json"), config.cluster_models_url or "")
+        self.machines = Machines(config.workers_per_machine, config.remote_silence_s, supply=supply)
         self._listener: HostListener | None = None
         self._binding: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -76,6 +80,8 @@ class Cluster:
         """Listen for hosts. Raises `StartError`."""
         self._begin(fleet)
         self._listen()
+        if self._book.hosts:
+            self.machines.await_return(RETURN_S)
 
     def take_over(self, fleet: Fleet) -> None:
         """Listen for hosts as soon as the front before has stopped to."""
@@ -241,7 +247,7 @@ class Cluster:
         return HostStatus(
             machine=machine.name,
             state=machine.state(time.monotonic()),
-            detail=machine.explained(time.monotonic()),
+            detail=self._explained(machine),
             workers=tuple(self._workers_on(machine.name)),
             max_workers=self._config.workers_per_machine,
             cores=hello.cores if hello else 0,
@@ -251,6 +257,10 @@ class Cluster:
             heard_at=time.time() - heard_s if joined else None,
             n_losses=machine.n_losses,
         )
+
+    def _explained(self, machine: Machine) -> str:
+        parts = [*self.machines.prepared_on(machine.name), machine.explained(time.monotonic())]
+        return "; ".join(filter(None, parts))
 
     def _reached(self) -> str:
         """The address of the listener, whose port may have been 0."""

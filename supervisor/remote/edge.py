@@ -58,6 +58,10 @@ class Seeker(Protocol):
         """No machine has room now."""
         ...
 
+    def prepares(self, text: str) -> None:
+        """A machine has room, and gets the model's files."""
+        ...
+
 
 class MachinePort(Protocol):
     """The edge's part of `machines.Machines`."""
@@ -170,14 +174,16 @@ class RemoteEdge:
 
     def found(self, found: Found) -> None:
         self._found = found
-        self._tell(None)
+        if self._told is not None:
+            self._told.found()
 
     def awaits(self, text: str) -> None:
-        self._tell(text)
-
-    def _tell(self, awaited: str | None) -> None:
         if self._told is not None:
-            self._told(awaited)
+            self._told.awaits(text)
+
+    def prepares(self, text: str) -> None:
+        if self._told is not None:
+            self._told.prepares(text)
 
     def _of_now(self) -> Found:
         if self._found is None:

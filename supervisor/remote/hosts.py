@@ -4,7 +4,7 @@ A process is named by its epoch. `Hosts` reserves room for it before it is start
 room until it has ended. Time is an argument.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from enum import StrEnum
 
 from msgspec import Struct
@@ -12,7 +12,8 @@ from msgspec import Struct
 from gpufc.ids import Epoch
 
 SHUN_S = 60.0
-"""A machine that was lost gets no process for so long after it has come back: it may go again."""
+"""A machine that was lost gets no process for so long after it has come back, if another one may
+have it: it may go again."""
 
 UNFIT_S = 60.0
 """So long a machine is not tried again for a model that it could not start."""
@@ -72,7 +73,8 @@ class Machine(Struct):
             case MachineState.LOST:
                 return self.lost_because
             case MachineState.SHUNNED:
-                return f"was lost; gets workers again in {self.shunned_until - now:.0f} s"
+                seconds = f"{self.shunned_until - now:.0f} s"
+                return f"was lost; gets workers in {seconds}, or now if no other machine may"
             case MachineState.DRAINED:
                 return "gets no workers until `hosts drain --undo`"
             case _:
@@ -127,7 +129,8 @@ class Hosts:
     def choose(self, wish: Wish, now: float) -> Place | None:
         """Reserve room: on the machine with the fewest processes of the model, then with the fewest
         of all. None if no machine has room."""
-        free = [machine for machine in self.machines.values() if self._fits(machine, wish, now)]
+        usable = self._usable(wish, now)
+        free = [one for one in self.machines.values() if self._fits(one, wish, now, usable)]
         if not free:
             return None
         best = min(free, key=lambda machine: (*_load(machine, wish.model), machine.name))
@@ -201,10 +204,19 @@ class Hosts:
         ]
         return min((at for at in times if at > now), default=None)
 
-    def _fits(self, machine: Machine, wish: Wish, now: float) -> bool:
+    def _usable(self, wish: Wish, now: float) -> Set[MachineState]:
+        """The states in which a machine gets this process. A shunned one does if there is no other
+        machine that may have it, full ones included: nothing is gained by waiting then."""
+        trusted = frozenset({MachineState.JOINED})
+        has_choice = any(
+            machine.state(now) in trusted and not self._is_unfit(machine, wish, now)
+            for machine in self.machines.values()
+        )
+        return trusted if has_choice else trusted | {MachineState.SHUNNED}
+
+    def _fits(self, machine: Machine, wish: Wish, now: float, usable: Set[MachineState]) -> bool:
         has_room = len(machine.slots) < self._n_slots
-        is_trusted = machine.state(now) is MachineState.JOINED
-        return is_trusted and has_room and not self._is_unfit(machine, wish, now)
+        return machine.state(now) in usable and has_room and not self._is_unfit(machine, wish, now)
 
     def _is_unfit(self, machine: Machine, wish: Wish, now: float) -> bool:
         until, _ = machine.unfit.get(wish.model, (0.0, ""))
@@ -212,9 +224,10 @@ class Hosts:
 
     def _reasons(self, wish: Wish, now: float) -> Iterator[tuple[Machine, str]]:
         """Why each machine gets no process of this model."""
+        usable = self._usable(wish, now)
         for machine in sorted(self.machines.values(), key=lambda one: one.name):
             state = machine.state(now)
-            if state is not MachineState.JOINED:
+            if state not in usable:
                 yield machine, state.value
             elif self._is_unfit(machine, wish, now):
                 yield machine, machine.unfit[wish.model][1]

@@ -15,14 +15,19 @@ from msgspec import Struct
 from gpufc.ids import Epoch
 from supervisor.cluster.messages import (
     Adoption,
+    AskPiece,
     Exited,
     FromHost,
     Held,
     HostDevices,
     HostVitals,
+    Lacking,
     Leave,
     Leaving,
     LinkBroken,
+    NotObtained,
+    Obtained,
+    Obtaining,
     Spawned,
     SpawnFailed,
 )
@@ -33,6 +38,7 @@ from supervisor.remote.edge import Adopted, Found, RemoteEdge, Seeker
 from supervisor.remote.hosts import Hosts, Wish
 from supervisor.remote.link import RemoteLink
 from supervisor.remote.process import RemoteProcess
+from supervisor.remote.supply import Supply, SupplyListener
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +48,14 @@ class Running(Struct, frozen=True):
 
     process: RemoteProcess
     link: RemoteLink
+
+
+class Preparing(Struct):
+    """A line whose machine gets the model's files. `text` says how it goes."""
+
+    seeker: Seeker
+    channel: HostChannel
+    text: str = ""
 
 
 class Joined:
@@ -63,13 +77,17 @@ class Machines:
         workers_per_machine: int,
         silence_s: float,
         clock: Callable[[], float] = time.monotonic,
+        supply: Supply | None = None,
     ) -> None:
+        """`supply` has the files of models for hosts."""
         self.hosts = Hosts(workers_per_machine)
+        self._supply = supply or Supply()
         self.joined_now: dict[str, Joined] = {}
         self.wants_rest: Callable[[str], None] = lambda machine: None
         self._silence_s = silence_s
         self._clock = clock
         self._seekers: dict[Epoch, Seeker] = {}
+        self._preparing: dict[Epoch, Preparing] = {}
         self._choose_from = 0.0
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -82,6 +100,12 @@ class Machines:
         """After the lines have ended."""
         if self._timer is not None:
             self._timer.cancel()
+        self._supply.close()
+
+    def prepared_on(self, machine: str) -> list[str]:
+        """The progress of files that a machine gets, for people."""
+        found = self._preparing.values()
+        return [one.text for one in found if one.channel.machine == machine and one.text]
 
     def changed(self) -> None:
         """A machine may have room now that had none."""
@@ -121,6 +145,8 @@ class Machines:
                 self._rest(joined)
             case Spawned() | SpawnFailed() | Exited() | LinkBroken():
                 self._of_process(joined, message)
+            case Lacking() | Obtaining() | Obtained() | NotObtained() | AskPiece():
+                self._supply.message(channel, message)
             case _:
                 pass
 
@@ -132,6 +158,8 @@ class Machines:
         now = self._clock()
         is_silent = now - channel.heard_at > self._silence_s
         del self.joined_now[name]
+        for epoch in [one for one, its in self._preparing.items() if its.channel is channel]:
+            self._seek_again(epoch)
         self.hosts.lost(name, reason, now, was_leaving=joined.is_leaving)
         for running in joined.running.values():
             cause = Reason.NODE_LOST if is_silent else Reason.HOST_LOST
@@ -146,6 +174,8 @@ class Machines:
 
     def withdraw(self, epoch: Epoch) -> None:
         self._seekers.pop(epoch, None)
+        if self._preparing.pop(epoch, None) is not None:
+            self._supply.end(epoch)
         self._release(epoch)
 
     def avoid(self, machine: str, model: str, reason: str) -> None:
@@ -190,7 +220,8 @@ class Machines:
     def _adopted(self, channel: HostChannel, held: Held) -> Adoption | None:
         """Go on with a process that a line waits for; None for one that no line wants."""
         name = channel.machine
-        for epoch, seeker in self._seekers.items():
+        preparing = {epoch: one.seeker for epoch, one in self._preparing.items()}
+        for epoch, seeker in (self._seekers | preparing).items():
             if seeker.spec.name != held.worker or epoch == held.epoch:
                 continue  # in an equal epoch, its late messages would count as new ones
             wish = Wish(epoch, seeker.spec.model)
@@ -198,6 +229,8 @@ class Machines:
                 devices = self.hosts.devices_of(name, slot)
                 if seeker.digest(devices) != held.digest:
                     continue
+                if epoch in preparing:
+                    self._seek_again(epoch)
                 self.hosts.put(wish, name, slot)
                 adopted = Adopted(held.pid, secrets.token_hex(16), [])
                 channel.listen(epoch, adopted.early.append)
@@ -224,6 +257,9 @@ class Machines:
     def _look(self) -> None:
         self._is_due = False
         now = self._clock()
+        for epoch, one in list(self._preparing.items()):
+            if self.hosts.machines[one.channel.machine].is_drained:
+                self._seek_again(epoch)
         if now < self._choose_from:
             for seeker in self._seekers.values():
                 seeker.awaits("waiting for its machine to come back")
@@ -235,10 +271,39 @@ class Machines:
             if place is None:
                 seeker.awaits(self.hosts.awaited(wish, now))
                 continue
-            del self._seekers[epoch]
-            channel = self.joined_now[place.machine].channel
-            seeker.found(Found(channel, self.hosts.devices(place)))
+            self._prepare(epoch, self._seekers.pop(epoch), place.machine)
         self._wake_at(self.hosts.next_at(now) if self._seekers else None)
+
+    # the files of models
+
+    def _prepare(self, epoch: Epoch, seeker: Seeker, machine: str) -> None:
+        """Have a machine obtain the model's files. Room on it is reserved."""
+        channel = self.joined_now[machine].channel
+        one = self._preparing[epoch] = Preparing(seeker, channel)
+
+        def ready() -> None:
+            place = self.hosts.place_of(epoch)
+            if self._preparing.pop(epoch, None) is not None and place is not None:
+                seeker.found(Found(channel, self.hosts.devices(place)))
+
+        def progress(text: str) -> None:
+            one.text = text
+            seeker.prepares(f"{machine}: {text}")
+
+        def failed(text: str) -> None:
+            self.hosts.unfit(machine, seeker.spec.model, text, self._clock())
+            self._seek_again(epoch)
+
+        listener, spec = SupplyListener(ready, progress, failed), seeker.spec
+        self._supply.begin(channel, epoch, spec.config, listener, spec.within)
+
+    def _seek_again(self, epoch: Epoch) -> None:
+        """Give the reserved room up, and look for a machine anew."""
+        one = self._preparing.pop(epoch, None)
+        if one is not None:
+            self._supply.end(epoch)
+            self._seekers[epoch] = one.seeker
+            self._release(epoch)
 
     def _wake_at(self, at: float | None) -> None:
         if self._timer is not None:

@@ -5,6 +5,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -71,18 +72,21 @@ def scan(folder: Path) -> dict[str, Found]:
         if name is None or name in found:
             continue
         try:
-            stat = path.stat()
+            seen = path.stat()
         except OSError:
             continue  # it has just vanished
-        found[name] = Found(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        if not stat.S_ISREG(seen.st_mode):
+            continue  # a FIFO, a socket or a device
+        found[name] = Found(path, (seen.st_ino, seen.st_size, seen.st_mtime_ns))
         if len(found) >= MAX_FILES:
             break
     return found
 
 
 def name_of(path: Path) -> str | None:
-    """The served name of a file, relative to the folder; None for one that is no model."""
-    if path.suffix.lower() != SUFFIX or path.name.startswith("."):
+    """The served name of a file, relative to the folder; None for one that is no model, and for one
+    whose path is no UTF-8: no request could name it."""
+    if path.suffix.lower() != SUFFIX or path.name.startswith(".") or not _is_utf8(path):
         return None
     stem = path.name[: -len(SUFFIX)]
     if _NO_MODEL.search(stem):
@@ -93,6 +97,14 @@ def name_of(path: Path) -> str | None:
             return None
         stem = shard[1]
     return (path.parent / stem).as_posix()
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(folder: Path) -> Iterator[Path]:

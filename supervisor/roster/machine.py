@@ -14,8 +14,14 @@ from supervisor.residency.memory import Free
 class Machine:
     """Reads the host at each call, and the devices from the monitor, which samples them."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot] | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot] | None = None,
+        spare_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`spare_bytes` of the host are in use, and given up when a load needs them."""
         self._snapshot = snapshot
+        self._spare_bytes = spare_bytes
 
     def __call__(self) -> Free:
         """What is free. `at` is the time of the oldest reading in it."""
@@ -27,7 +33,7 @@ class Machine:
         totals = {device_name(one): one.memory_total_bytes or 0 for one in devices}
         return Free(
             at=at,
-            host_bytes=_least(memory.available, limits.memory_free_bytes),
+            host_bytes=_least(memory.available, limits.memory_free_bytes) + self._spare_bytes(),
             total_host_bytes=_least(memory.total, limits.memory_bytes),
             devices={device_name(one): _free(one) for one in devices if one.memory_total_bytes},
             total_devices={name: total for name, total in totals.items() if total},

@@ -33,7 +33,7 @@ from supervisor.roster.needs import Needs, may_use, taken
 from supervisor.roster.port import DemandPort, FleetPort
 from supervisor.roster.progress import end_of, progress_of
 from supervisor.roster.resident import Resident
-from supervisor.roster.terms import keep_alive, rules_of, terms_of
+from supervisor.roster.terms import at_least, keep_alive, rules_of, terms_of
 from supervisor.roster.waiting import absence_of, refusal
 from supervisor.roster.workers import Workers
 
@@ -174,14 +174,17 @@ class Roster:
 
     # requests of clients and operators
 
-    def keep_alive(self, model: str, seconds: float | None) -> None:
+    def keep_alive(self, model: str, seconds: float | None, *, may_shorten: bool = True) -> None:
         """A request asks that its model stay for so long after its end; negative: for ever; 0: it
-        goes when it is idle; None changes nothing. A pinned model and the only one stay anyway."""
-        stays = self._fleet.group(model).config.pinned or self._is_only(model)
-        if seconds is not None and not stays:
-            self._keep_alive[model] = seconds
-            self.register(model)
-            self.poke(model)
+        goes when it is idle; None changes nothing. A pinned model and the only one stay anyway.
+
+        Unless it `may_shorten` the time, the model stays as long as is configured at least."""
+        config = self._fleet.group(model).config
+        if seconds is None or config.pinned or self._is_only(model):
+            return
+        self._keep_alive[model] = seconds if may_shorten else at_least(config, seconds)
+        self.register(model)
+        self.poke(model)
 
     def hint(self, model: str) -> None:
         """Load a model, if it is not there: a request of it will come."""

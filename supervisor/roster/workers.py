@@ -90,6 +90,7 @@ class Workers:
             if load.model not in self._fleet.models():  # its file has vanished meanwhile
                 self._gone(load.tenant)
                 continue
+            self._fleet.make_room(load.placement.need.host_bytes)
             group = self._fleet.group(load.model)
             place = group.load(placed(group.next_config, load.placement.name), on_demand=on_demand)
             if place is None:

@@ -27,6 +27,7 @@ from supervisor.cluster.messages import (
     Adoption,
     CloseLink,
     DeviceSummary,
+    Forgo,
     FromHost,
     HostDevices,
     HostHello,
@@ -34,6 +35,8 @@ from supervisor.cluster.messages import (
     Lease,
     Leave,
     Leaving,
+    Obtain,
+    Piece,
     Refused,
     Signal,
     Spawn,
@@ -44,7 +47,9 @@ from supervisor.cluster.messages import (
 )
 from supervisor.devices.snapshot import Snapshot
 from supervisor.worker_host.hosted import Front, HostedWorker
+from supervisor.worker_host.library import Library
 from supervisor.worker_host.machine import Machine
+from supervisor.worker_host.provision import Provision
 from supervisor.worker_host.uplink import Uplink
 
 logger = logging.getLogger(__name__)
@@ -77,6 +82,7 @@ class WorkerHost:
         self,
         machine: Machine,
         about: About,
+        library: Library,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -98,6 +104,7 @@ class WorkerHost:
         self._lease_s = LEASE_S
         self._lease_ends = 0.0
         self._front = Front(self._report, self._relay)
+        self._provision = Provision(library, self._report, say)
 
     # the connection
 
@@ -141,7 +148,8 @@ class WorkerHost:
         self.refusal = None
 
     def disconnect(self) -> None:
-        """The connection is gone. Workers live on until the lease is over."""
+        """The connection is gone. Workers live on until the lease is over; copies end."""
+        self._provision.forgo_all()
         self._uplink = None
         self.is_attached = False
         self.pause(False)
@@ -171,6 +179,12 @@ class WorkerHost:
         match message:
             case Lease():
                 self._renew()
+            case Obtain():
+                self._provision.obtain(message)
+            case Piece():
+                self._provision.take(message)
+            case Forgo(epoch):
+                self._provision.forgo(epoch)
             case Spawn(boot):
                 self._spawn(boot)
             case Signal(epoch, number, group):
@@ -230,8 +244,9 @@ class WorkerHost:
         if self.n_workers >= MAX_WORKERS:
             self._report(SpawnFailed(boot.epoch, 0, f"{MAX_WORKERS} workers run already"))
             return
+        model = self._provision.here(boot.epoch, boot.model)
         try:
-            worker = HostedWorker(self._machine, boot, self._front, self._reaped)
+            worker = HostedWorker(self._machine, boot, model, self._front, self._reaped)
         except (OSError, LinkError) as err:
             self._failed(boot.epoch, err)
             return
@@ -251,6 +266,7 @@ class WorkerHost:
         if self.is_attached and self._uplink is not None and not self._uplink.is_full:
             rows = (worker.vitals() for worker in self._workers.values())
             self._report(HostVitals(tuple(row for row in rows if row is not None)))
+            self._provision.look()
         if not self.is_lease_over:
             return
         self.changed.set()

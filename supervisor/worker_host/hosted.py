@@ -8,6 +8,7 @@ import zmq
 from msgspec import Struct, structs
 
 from gpufc import wire as worker_wire
+from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import Attach, Boot, Ready
@@ -41,10 +42,13 @@ class HostedWorker:
         self,
         machine: Machine,
         boot: Boot,
+        model: ModelConfig,
         front: Front,
         on_reaped: "Callable[[HostedWorker, str], None]",
     ) -> None:
-        """Open the link, spawn, boot. Raises `OSError`."""
+        """Open the link, spawn, boot. `boot` is the front's; `model` has this machine's paths.
+
+        Raises `OSError`."""
         self.epoch = boot.epoch
         self.name = boot.worker
         self.is_ready = False
@@ -63,7 +67,8 @@ class HostedWorker:
             self._link.socket.close()
             raise
         self._link.peer.expect(self.pid)
-        self._process.boot(structs.replace(boot, endpoint=self._link.socket.endpoint))
+        here = structs.replace(boot, endpoint=self._link.socket.endpoint, model=model)
+        self._process.boot(here)
 
     @property
     def pid(self) -> int:

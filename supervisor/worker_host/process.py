@@ -18,12 +18,16 @@ from supervisor.runtime_dir import RuntimeDir
 from supervisor.worker_host.about import describe
 from supervisor.worker_host.dialer import Dialer, Goal
 from supervisor.worker_host.host import About, WorkerHost
+from supervisor.worker_host.library import Library
 from supervisor.worker_host.machine import Machine
 
 DRAIN_S = 30.0
 """How long a host that was asked to end waits for its front to move its streams."""
 
 KILL_S = 5.0
+
+LEAVING = front_process.DRAINING
+"""Signals that let the front move this host's streams first. The second one ends at once."""
 
 Say = Callable[[str], None]
 
@@ -35,6 +39,8 @@ class Plan(Struct, frozen=True):
     key_file: Path
     name: str
     goal: Goal
+    models_dir: Path
+    """Where this machine's models are, and copies of the front's are put."""
     drain_s: float = DRAIN_S
     command: Sequence[str] = WORKER_COMMAND
 
@@ -50,7 +56,7 @@ async def serve(plan: Plan, say: Say) -> str:
     try:
         about = await describe(plan.name, monitor)
         say(_headline(about))
-        host = WorkerHost(machine, about, say)
+        host = WorkerHost(machine, about, Library(plan.models_dir), say)
         return await _run(
             host, Dialer(host, machine.context, plan.goal, memory, say), monitor, plan, say
         )
@@ -105,6 +111,8 @@ def _attend_signals(host: WorkerHost, drain_s: float, say: Say) -> None:
 
     def stop(number: signal.Signals) -> None:
         nonlocal asked
+        if asked and number in front_process.REPEATED:
+            return
         if asked or not host.is_attached or not host.n_workers:
             host.leave(f"{number.name} was received")
             return
@@ -113,8 +121,10 @@ def _attend_signals(host: WorkerHost, drain_s: float, say: Say) -> None:
         host.tell_leaving(f"{number.name} was received", drain_s)
         loop.call_later(drain_s, host.leave, "the time to leave is over")
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in LEAVING:
         front_process.on_signal(number, stop, number)
+    for number in front_process.ENDING:
+        front_process.on_signal(number, host.leave, f"{number.name} was received")
 
 
 def _headline(about: About) -> str:

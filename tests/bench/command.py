@@ -152,12 +152,13 @@ def _kernels(found: Kernels) -> str:
 
 def _front(options: argparse.Namespace) -> None:
     conditions = machine.conditions()
-    found = front.measure(front.QUICK if options.quick else front.Size())
+    found = front.measure(front.QUICK if options.quick else front.Size(), tls=options.tls)
     _say(*front.lines(found))
     document = {"conditions": conditions, "front": msgspec.to_builtins(found)}
     if options.json:
         report.write(options.json, document)
-    _publish(options, "the front over the scripted engine", markdown.front(document), conditions)
+    title = "the front over the scripted engine" + (", over TLS" if options.tls else "")
+    _publish(options, title, markdown.front(document), conditions)
 
 
 def _growth(options: argparse.Namespace) -> None:

@@ -9,8 +9,11 @@ the same engine in one process without a front (`scripts/lab/engine_alone.py`).
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -23,6 +26,7 @@ from tests.bench.servers import Gpufc, Running, Setting, running
 from tests.bench.sink import ask, occupying
 
 ENGINE_ALONE = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "engine_alone.py"
+MAKE_CERTIFICATE = Path(__file__).resolve().parents[2] / "scripts" / "certificate"
 STEP_MS = 20
 PACED_STREAMS = 32
 WARM_UP = 20
@@ -76,14 +80,32 @@ class Size(Struct, frozen=True, kw_only=True):
 QUICK = Size(costs=((4, 500),), runs=3, requests=20, paced_tokens=20, busy_streams=4, refused=10)
 
 
-def measure(size: Size) -> FrontFigures:
-    """Measure everything. Raises `StartError`."""
-    return FrontFigures(
-        costs=[_cost(streams, tokens, size.runs) for streams, tokens in size.costs],
-        per_request_ms=_added_per_request(size.requests),
-        per_token_ms=_added_per_token(size.paced_tokens),
-        refused_s=_refused(size.busy_streams, size.refused),
-    )
+Keys = Mapping[str, str]
+"""More keys of the front's configuration."""
+
+NO_KEYS: Keys = {}
+
+
+def measure(size: Size, *, tls: bool = False) -> FrontFigures:
+    """Measure everything, over TLS if it is wanted. Raises `StartError`."""
+    with _certificate() if tls else nullcontext(NO_KEYS) as keys:
+        return FrontFigures(
+            costs=[_cost(streams, tokens, size.runs, keys) for streams, tokens in size.costs],
+            per_request_ms=_added_per_request(size.requests, keys),
+            per_token_ms=_added_per_token(size.paced_tokens, keys),
+            refused_s=_refused(size.busy_streams, size.refused, keys),
+        )
+
+
+@contextmanager
+def _certificate() -> Iterator[Keys]:
+    """A self-signed certificate, as the keys that name it."""
+    with tempfile.TemporaryDirectory(prefix="gb") as folder:
+        try:
+            subprocess.run([str(MAKE_CERTIFICATE), folder], check=True, capture_output=True)
+        except (OSError, subprocess.SubprocessError) as err:
+            raise StartError(f"{MAKE_CERTIFICATE.name} failed: {err}") from err
+        yield {"tls_cert": f"{folder}/cert.pem", "tls_key": f"{folder}/key.pem"}
 
 
 def lines(found: FrontFigures) -> list[str]:
@@ -108,18 +130,20 @@ def lines(found: FrontFigures) -> list[str]:
     return out
 
 
-def service(slots: int, script: str = "", *, queue: int = 4096) -> tuple[Gpufc, Setting]:
+def service(
+    slots: int, script: str = "", *, queue: int = 4096, more: Keys = NO_KEYS
+) -> tuple[Gpufc, Setting]:
     """The front over the scripted engine."""
-    keys = {"backend": "fake", "fake_script": script, "max_queue": str(queue)}
+    keys = {"backend": "fake", "fake_script": script, "max_queue": str(queue), **more}
     # all clients have one address
     keys["max_connections_per_address"] = "4096"
     setting = Setting(model=Path("/dev/null"), n_threads=1, n_ctx=4096, slots=slots)
     return Gpufc(keys=keys), setting
 
 
-def _cost(streams: int, n_tokens: int, runs: int) -> Cost:
-    with running(*service(streams)) as alive:
-        ask(alive.url, clients=streams, tokens=4)  # warm-up
+def _cost(streams: int, n_tokens: int, runs: int, keys: Keys) -> Cost:
+    with running(*service(streams, more=keys)) as alive:
+        ask(alive.url, clients=streams, tokens=4, trusted=alive.trusted)  # warm-up
         measured = [
             (_spent(alive, streams, n_tokens // 5), _spent(alive, streams, n_tokens))
             for _ in range(runs)
@@ -148,7 +172,7 @@ class _Spent(Struct, frozen=True, kw_only=True):
 
 def _spent(alive: Running, streams: int, n_tokens: int) -> _Spent:
     cpu_s, began = alive.front_cpu_s(), time.monotonic()
-    answers = ask(alive.url, clients=streams, tokens=n_tokens)
+    answers = ask(alive.url, clients=streams, tokens=n_tokens, trusted=alive.trusted)
     return _Spent(
         cpu_s=alive.front_cpu_s() - cpu_s,
         elapsed_s=time.monotonic() - began,
@@ -157,41 +181,50 @@ def _spent(alive: Running, streams: int, n_tokens: int) -> _Spent:
     )
 
 
-def _added_per_request(n_requests: int) -> Added:
+def _added_per_request(n_requests: int, keys: Keys) -> Added:
     alone = _engine_alone(streams=1, tokens=1, requests=n_requests, step_ms=0)["first_token_s"]
-    with running(*service(1, "step_ms=0")) as alive:
-        ask(alive.url, clients=1, requests=WARM_UP, tokens=1)
-        seen = ask(alive.url, clients=1, requests=n_requests, tokens=1)
+    with running(*service(1, "step_ms=0", more=keys)) as alive:
+        trusted = alive.trusted
+        ask(alive.url, clients=1, requests=WARM_UP, tokens=1, trusted=trusted)
+        seen = ask(alive.url, clients=1, requests=n_requests, tokens=1, trusted=trusted)
     return _added([answer.text_at[0] - answer.began_at for answer in seen], alone)
 
 
-def _added_per_token(n_tokens: int) -> Added:
+def _added_per_token(n_tokens: int, keys: Keys) -> Added:
     streams = PACED_STREAMS
     alone = _engine_alone(streams=streams, tokens=n_tokens, requests=streams, step_ms=STEP_MS)
-    with running(*service(streams, f"step_ms={STEP_MS}")) as alive:
-        ask(alive.url, clients=streams, tokens=WARM_UP)
-        seen = ask(alive.url, clients=streams, tokens=n_tokens)
+    with running(*service(streams, f"step_ms={STEP_MS}", more=keys)) as alive:
+        ask(alive.url, clients=streams, tokens=WARM_UP, trusted=alive.trusted)
+        seen = ask(alive.url, clients=streams, tokens=n_tokens, trusted=alive.trusted)
     gaps = [b - a for answer in seen for a, b in pairwise(answer.text_at)]
     return _added(gaps, alone["gaps_s"])
 
 
-def _refused(streams: int, n_requests: int) -> Distribution:
+def _refused(streams: int, n_requests: int, keys: Keys) -> Distribution:
     """The time of a refusal while `streams` run and as many wait."""
     places = 2 * streams
     script = f"step_ms={STEP_MS}"
     with (
-        running(*service(streams, script, queue=streams)) as alive,
-        occupying(alive.url, places, BUSY_TOKENS),
+        running(*service(streams, script, queue=streams, more=keys)) as alive,
+        occupying(alive.url, places, BUSY_TOKENS, alive.trusted),
     ):
-        _wait_until_full(alive.url, places)
-        seen = ask(alive.url, clients=1, requests=n_requests, tokens=1, status=503)
+        _wait_until_full(alive, places)
+        seen = ask(
+            alive.url,
+            clients=1,
+            requests=n_requests,
+            tokens=1,
+            status=503,
+            trusted=alive.trusted,
+        )
     return _required(distribution(answer.ended_at - answer.began_at for answer in seen))
 
 
-def _wait_until_full(url: str, places: int) -> None:
+def _wait_until_full(alive: Running, places: int) -> None:
     deadline = time.monotonic() + FULL_WITHIN_S
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{url}/stats", timeout=5) as answer:
+        address = f"{alive.url}/stats"
+        with urllib.request.urlopen(address, timeout=5, context=alive.trusted) as answer:
             requests = json.load(answer)["requests"]
         if requests["running"] + requests["waiting"] == places:
             return

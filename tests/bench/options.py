@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         help="compare with gpufc with another value of a key, not with llama-server")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="of gpufc's configuration")
     add("--front", action="store_true", help="the front's own cost, over the scripted engine")
+    add("--tls", action="store_true", help="with --front: over TLS")
     add("--growth", type=_count, metavar="N",
         help="memory over N short requests, to the scripted engine or to --model")  # fmt: skip
     add("--seed", type=int, default=1, metavar="N", help="of all prompts (1)")

@@ -6,6 +6,7 @@ A server lives for one scenario of one round, so that only one is loaded at a ti
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,11 @@ class Server(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def certificate(self) -> Path | None:
+        """The certificate of a server that speaks TLS, for its clients to trust."""
+        ...
+
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
         """The command to run. `folder` is private and removed when the server has ended."""
         ...
@@ -69,6 +75,11 @@ class Gpufc(Struct, frozen=True, kw_only=True):
     name: str = "gpufc"
     keys: dict[str, str] = {}
     checkout: Path | None = None
+
+    @property
+    def certificate(self) -> Path | None:
+        found = self.keys.get("tls_cert")
+        return Path(found) if found else None
 
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
         command = [sys.executable, "-m", "supervisor.cli", "start"]
@@ -94,6 +105,7 @@ class LlamaServer(Struct, frozen=True, kw_only=True):
     program: Path
     name: str = "llama-server"
     arguments: tuple[str, ...] = ()
+    certificate: Path | None = None
 
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
         command = [str(self.program), "--host", "127.0.0.1", "--port", str(port)]
@@ -113,8 +125,12 @@ class LlamaServer(Struct, frozen=True, kw_only=True):
 class Running:
     """A server that is ready."""
 
-    def __init__(self, url: str, process: psutil.Process) -> None:
+    def __init__(
+        self, url: str, process: psutil.Process, trusted: ssl.SSLContext | None = None
+    ) -> None:
+        """`trusted` is the context of clients of a server that speaks TLS."""
         self.url = url
+        self.trusted = trusted
         self._process = process
 
     def cpu_s(self) -> float:
@@ -164,9 +180,12 @@ def running(server: Server, setting: Setting) -> Iterator[Running]:
                 start_new_session=True,
             )
         try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(url, process, log)
-            alive = Running(url, psutil.Process(process.pid))
+            trusted = None
+            if server.certificate is not None:
+                trusted = ssl.create_default_context(cafile=server.certificate)
+            url = f"http{'s' if trusted else ''}://127.0.0.1:{port}"
+            alive = Running(url, psutil.Process(process.pid), trusted)
+            _wait_until_ready(alive, process, log)
             _wait_until_quiet(alive)
             yield alive
         finally:
@@ -185,21 +204,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(alive: Running, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        if _is_ready(f"{url}/health"):
+        if _is_ready(f"{alive.url}/health", alive.trusted):
             return
         time.sleep(0.05)
     last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
     raise StartError(f"{process.args!r} did not become ready: {' / '.join(last)}")
 
 
-def _is_ready(address: str) -> bool:
+def _is_ready(address: str, trusted: ssl.SSLContext | None) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(address, timeout=5, context=trusted) as answer:
             return bool(answer.status == 200)
     except OSError:  # not listening yet, or a 503
         return False

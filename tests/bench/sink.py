@@ -9,6 +9,7 @@ import contextlib
 import re
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
@@ -31,6 +32,9 @@ BODY = (
     b'{"prompt":"stream %d","max_tokens":%d,"ignore_eos":true,"stream":true,'
     b'"stream_options":{"include_usage":true}}'
 )
+Trusted = ssl.SSLContext | None
+"""The context of a connection over TLS; None for plain text."""
+
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 COUNTED = re.compile(rb'"completion_tokens":(\d+)')
 LENGTH = re.compile(rb"content-length: *(\d+)\r\n(?:.*\r\n)*\r\n", re.IGNORECASE)
@@ -50,11 +54,15 @@ class Answer(Struct):
 class _Client:
     """One client's connection."""
 
-    def __init__(self, address: tuple[str, int], requests: Iterator[bytes]) -> None:
-        """`requests` are complete, head and body."""
+    def __init__(
+        self, address: tuple[str, int], requests: Iterator[bytes], trusted: Trusted
+    ) -> None:
+        """`requests` are complete, head and body. Shakes hands before it returns."""
         self.socket = socket.create_connection(address, SILENCE_S)
-        self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if trusted is not None:
+            self.socket = trusted.wrap_socket(self.socket, server_hostname=address[0])
+        self.socket.setblocking(False)
         self.answer = Answer(0.0)
         self._requests = requests
         self._last = b""
@@ -70,7 +78,9 @@ class _Client:
 
     def read(self) -> bool:
         """Read received bytes. True if they complete the answer."""
-        piece = self.socket.recv(PIECE_BYTES)
+        piece = self._received()
+        if piece is None:
+            return False
         now, answer = time.monotonic(), self.answer
         if not piece:
             raise StartError(f"the front ended an answer early: {self._last!r}")
@@ -86,6 +96,16 @@ class _Client:
             answer.n_tokens = int(counted[1])
         return True
 
+    def _received(self) -> bytes | None:
+        """All that can be read now, empty at the end; None if a TLS record is not whole yet."""
+        try:
+            piece = self.socket.recv(PIECE_BYTES)
+            while isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+                piece += self.socket.recv(PIECE_BYTES)  # `select` does not tell of these
+        except ssl.SSLWantReadError:
+            return None
+        return piece
+
     def _is_whole(self) -> bool:
         if self.answer.status == 200:
             return self._last.endswith(LAST_CHUNK)
@@ -94,16 +114,23 @@ class _Client:
 
 
 def ask(
-    url: str, *, clients: int, tokens: int, requests: int = 1, status: int = 200
+    url: str,
+    *,
+    clients: int,
+    tokens: int,
+    requests: int = 1,
+    status: int = 200,
+    trusted: Trusted = None,
 ) -> list[Answer]:
-    """Run `clients` at once, each with a number of requests in turn.
+    """Run `clients` at once, each with a number of requests in turn; over TLS with `trusted`.
 
     Raises `StartError` for an answer with another status or another number of tokens, or for none.
     """
     address = _address(url)
     numbers = (range(i * requests, (i + 1) * requests) for i in range(clients))
     answers = []
-    for answer in _ask(address, [_requests(address[0], n, tokens) for n in numbers]):
+    asked = [_requests(address[0], n, tokens) for n in numbers]
+    for answer in _ask(address, asked, trusted):
         if answer.status != status or (status == 200 and answer.n_tokens != tokens):
             raise StartError(f"the front answered {answer.status}, {answer.n_tokens} tokens")
         answers.append(answer)
@@ -111,12 +138,12 @@ def ask(
 
 
 @contextlib.contextmanager
-def occupying(url: str, clients: int, tokens: int) -> Iterator[None]:
+def occupying(url: str, clients: int, tokens: int, trusted: Trusted = None) -> Iterator[None]:
     """Keep requests open that are not read; their clients leave at the end of the block."""
     address = _address(url)
     with contextlib.ExitStack() as opened:
         for number in range(clients):
-            client = _Client(address, _requests(address[0], [number], tokens))
+            client = _Client(address, _requests(address[0], [number], tokens), trusted)
             opened.enter_context(client.socket)
             client.begin()
         yield
@@ -133,10 +160,12 @@ def _requests(host: str, numbers: Iterable[int], tokens: int) -> Iterator[bytes]
         yield REQUEST % (host.encode(), len(body), body)
 
 
-def _ask(address: tuple[str, int], asked: list[Iterator[bytes]]) -> Iterator[Answer]:
+def _ask(
+    address: tuple[str, int], asked: list[Iterator[bytes]], trusted: Trusted
+) -> Iterator[Answer]:
     """Yield complete answers of one client for each row of requests."""
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
-        clients = [_Client(address, requests) for requests in asked]
+        clients = [_Client(address, requests, trusted) for requests in asked]
         for client in clients:
             opened.enter_context(client.socket)
             selector.register(client.socket, selectors.EVENT_READ, client)

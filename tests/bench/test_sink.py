@@ -1,6 +1,7 @@
 """Clients that only read: every answer is complete, timed and as requested."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.bench import sink
 from tests.supervisor.bench.fake_openai import fake_openai
 
 
-async def ask(url: str, **options: int) -> list[sink.Answer]:
+async def ask(url: str, **options: Any) -> list[sink.Answer]:
     return await asyncio.to_thread(lambda: sink.ask(url, **options))
 
 

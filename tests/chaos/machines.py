@@ -13,12 +13,12 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from tests.chaos.history import History, check
-from tests.chaos.load import ask_fake, begin, clients, pursue
+from tests.chaos.load import Ask, ask_fake, ask_real, begin, clients, pursue
 from tests.chaos.report import Report, reporting
 from tests.machines import Cluster, cluster
 from tests.service import wait_for
 
-N_STREAMS = 20
+N_STREAMS, N_REAL_STREAMS = 20, 10
 N_TOKENS = (100, 300)
 MACHINES = ("a", "b")
 
@@ -38,19 +38,37 @@ class Seen(Struct):
     wrong: list[str] = field(default_factory=list)
 
 
-async def run(n_strikes: int, seed: int) -> Report:
+class Load(Struct, frozen=True):
+    """The streams of one strike. `model` is a real one; None: the fake engine."""
+
+    model: Path | None
+    n_streams: int
+
+    def ask(self, name: str, n_tokens: int) -> Ask:
+        """A stream's request. A fake stream's whole text is known, a real one's length."""
+        if self.model is None:
+            return ask_fake(name, n_tokens)
+        return ask_real(f"A story by {name}:", n_tokens, temperature=0.8, seed=n_tokens)
+
+
+async def run(n_strikes: int, seed: int, model: Path | None = None) -> Report:
     """No stream breaks or changes, whatever happens to one of two machines."""
-    report = reporting(f"{n_strikes} strikes at one of two machines, {N_STREAMS} streams each")
+    load = Load(model, N_STREAMS if model is None else N_REAL_STREAMS)
+    engine = "the fake engine" if model is None else model.name
+    report = reporting(
+        f"{n_strikes} strikes at one of two machines, {load.n_streams} streams each, {engine}"
+    )
     seen = {name: Seen() for name in STRIKES}
     dice = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="cm", dir="/tmp"))
-    making = cluster(folder, *MACHINES)
+    making = cluster(folder, *MACHINES, model=model)
     try:
         one = await asyncio.to_thread(making.__enter__)
         try:
             for number in range(n_strikes):
                 name = STRIKES[number % len(STRIKES)]
-                await _struck(one, name, dice.choice(MACHINES), number, dice, seen[name])
+                machine = dice.choice(MACHINES)
+                await _struck(one, load, name, machine, number, dice, seen[name])
         finally:
             await asyncio.to_thread(making.__exit__, None, None, None)
     finally:
@@ -62,8 +80,8 @@ async def run(n_strikes: int, seed: int) -> Report:
 def _tell(report: Report, seen: dict[str, Seen]) -> None:
     for name, one in seen.items():
         if one.n:
-            found = f"{len(one.wrong)} of {one.n_streams} wrong, gap {_spread(one.gaps_s)}"
-            report.row(f"{name} ({one.n} times)", f"{found}, verdict {_spread(one.verdicts_s)}")
+            found = f"{len(one.wrong)} of {one.n_streams} wrong, gap {spread(one.gaps_s)}"
+            report.row(f"{name} ({one.n} times)", f"{found}, verdict {spread(one.verdicts_s)}")
             report.wrong += [f"{name}: {item}" for item in one.wrong]
     n_streams, n_wrong = (
         sum(one.n_streams for one in seen.values()),
@@ -77,13 +95,19 @@ def _tell(report: Report, seen: dict[str, Seen]) -> None:
 
 
 async def _struck(
-    one: Cluster, name: str, machine: str, number: int, dice: random.Random, seen: Seen
+    one: Cluster,
+    load: Load,
+    name: str,
+    machine: str,
+    number: int,
+    dice: random.Random,
+    seen: Seen,
 ) -> None:
     await asyncio.to_thread(_both_there, one)
     async with clients() as session:
         asks = [
-            ask_fake(f"strike {number} stream {n}", dice.randint(*N_TOKENS))
-            for n in range(N_STREAMS)
+            load.ask(f"strike {number} stream {n}", dice.randint(*N_TOKENS))
+            for n in range(load.n_streams)
         ]
         histories = [begin(f"strike {number} stream {n}", ask) for n, ask in enumerate(asks)]
         url = one.front.url
@@ -99,8 +123,8 @@ async def _struck(
         seen.verdicts_s.append(time.monotonic() - at)
         await asyncio.gather(striking, *running)
     seen.n += 1
-    seen.n_streams += N_STREAMS
-    seen.gaps_s.append(max(_pause(history, at) for history in histories))
+    seen.n_streams += load.n_streams
+    seen.gaps_s.append(max(pause(history, at) for history in histories))
     for history in histories:
         seen.wrong += [f"{history.name}: {item}" for item in check(history)]
 
@@ -145,14 +169,14 @@ def _serves(one: Cluster, machine: str, epoch: int) -> bool:
     )
 
 
-def _pause(history: History, struck_at: float) -> float:
+def pause(history: History, struck_at: float) -> float:
     """The longest time between two events of a stream that ended after the strike."""
     times = [event.at for event in history.events]
     pairs = itertools.pairwise(times)
     return max((b - a for a, b in pairs if b >= struck_at), default=0.0)
 
 
-def _spread(found: list[float]) -> str:
+def spread(found: list[float]) -> str:
     if not found:
         return "none"
     return f"{sorted(found)[len(found) // 2]:.2f} s (most {max(found):.2f})"

@@ -31,7 +31,7 @@ REPLACING = frozenset({Moment.RESTART, Moment.SWAP, Moment.CANDIDATE})
 NOT_FROM_INSIDE = frozenset({Moment.IDLE}) | REPLACING
 """Then the engine computes nothing in which it could meet a directive."""
 
-NOT_COVERED = ("inside a grammar, inside a tool call: what they are made of is not built yet",)
+NOT_COVERED = ("inside a grammar, inside a tool call: `--shapes` has them, on the real model",)
 
 
 def exists(fault: Fault, moment: Moment) -> bool:

@@ -22,6 +22,9 @@ DRIBBLE_S = 1.0
 SLOWEST = 2.0
 GONE_WITHIN_S = 25.0
 """A header has 10 s, a body 10 s and its size over the rate; the rest is for a busy machine."""
+CUT_WITHIN_S = 60.0
+"""A client may take nothing for `WRITE_TIMEOUT_S`; before, the buffers of both sides fill."""
+WRITE_TIMEOUT_S = 10
 MAX_GROWTH_BYTES = 200 * 1024 * 1024
 ENVIRON = {
     "GPUFC_BACKEND": "fake",
@@ -30,6 +33,7 @@ ENVIRON = {
     "GPUFC_STANDBY": "none",
     "GPUFC_MAX_CONCURRENT_REQUESTS": "240",
     "GPUFC_N_CTX": "8192",
+    "GPUFC_WRITE_TIMEOUT_S": str(WRITE_TIMEOUT_S),
 }
 
 _HEADER = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -50,6 +54,7 @@ async def run(n_asks: int) -> Report:
             beside = await _honest(one, n_asks, report)
             grown = _rss(await one.figures()) - before
             gone_s = await crowd.until_gone()
+            cut_s = await crowd.until_cut_off(one.service.front)
         log = (one.service.runtime.logs / "front.log").read_text()
         report.wrong += stop_and_look(one.service)
     report.row("honest, alone", spread(alone))
@@ -57,6 +62,8 @@ async def run(n_asks: int) -> Report:
     report.row("honest, beside all that stop", spread(beside))
     report.row("the front's memory grew by", f"{grown / 2**20:.0f} MiB")
     report.row("stalled headers and bodies gone after", f"{gone_s:.1f} s")
+    report.row("readers that stop cut off after, from the first on", f"{cut_s:.1f} s")
+    report.row("cut off by the front, of the readers", str(log.count("stalled_client_cut_off")))
     report.row("errors in the log", str(log.count(" ERROR ")))
     ratio = _p99(beside) / _p99(reading)
     report.row("p99 beside those that stop, over beside those that read", f"{ratio:.2f}")
@@ -64,6 +71,8 @@ async def run(n_asks: int) -> Report:
         report.wrong.append(f"the honest client waited {ratio:.1f} times as long")
     if grown > MAX_GROWTH_BYTES:
         report.wrong.append(f"the front grew by {grown / 2**20:.0f} MiB")
+    if cut_s > CUT_WITHIN_S:
+        report.wrong.append(f"readers that stop were there after {cut_s:.1f} s")
     if gone_s > GONE_WITHIN_S:
         report.wrong.append(f"stalled clients were there after {gone_s:.1f} s")
     return report
@@ -110,6 +119,7 @@ class Crowd:
         self._tasks: list[asyncio.Task[float]] = []
         self._readers: list[asyncio.Task[None]] = []
         self._sockets: list[socket.socket] = []
+        self._stopped_at = 0.0
 
     async def fill(self, *, headers: int, bodies: int, readers: int, reads: bool) -> None:
         """Connect all of them."""
@@ -118,8 +128,9 @@ class Crowd:
         for _ in range(bodies):
             begun = _HEADER + b"Content-Length: 100000\r\n\r\n{"
             self._tasks.append(asyncio.create_task(self._stall(await self._connect(), begun)))
+        self._stopped_at = time.monotonic()
         for _ in range(readers):
-            sock = await self._connect()
+            sock = await self._connect(small=not reads)
             length = b"Content-Length: %d\r\n\r\n" % len(_BODY)
             await asyncio.get_running_loop().sock_sendall(sock, _HEADER + length + _BODY)
             if reads:
@@ -129,6 +140,17 @@ class Crowd:
         """The longest time that a stalled header or body was left open."""
         return max(await asyncio.gather(*self._tasks), default=0.0)
 
+    async def until_cut_off(self, front: psutil.Process) -> float:
+        """The time until the front has let go of the readers, too. They are never told of it: a
+        client that does not read sees no end."""
+        ours = {sock.getsockname() for sock in self._sockets if sock.fileno() >= 0}
+        while (gone_s := time.monotonic() - self._stopped_at) < 2 * CUT_WITHIN_S:
+            found = await asyncio.to_thread(front.net_connections, "tcp4")
+            if not any(tuple(each.raddr) in ours for each in found):
+                break
+            await asyncio.sleep(DRIBBLE_S)
+        return gone_s
+
     async def close(self) -> None:
         """Leave all."""
         for task in (*self._tasks, *self._readers):
@@ -137,8 +159,11 @@ class Crowd:
         for sock in self._sockets:
             sock.close()
 
-    async def _connect(self) -> socket.socket:
+    async def _connect(self, *, small: bool = False) -> socket.socket:
+        """With `small`, the kernel keeps little for it."""
         sock = socket.socket()
+        if small:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         sock.bind((f"127.0.0.{2 + self._n // PER_ADDRESS}", 0))
         self._n += 1

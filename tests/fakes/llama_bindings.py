@@ -1,8 +1,10 @@
 """llama.cpp's bindings as the loader uses them, over GPUs that exist in tests only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
+
+import msgspec
 
 from engine_worker.backend.llama.log import LlamaLog
 from gpufc.facts import EngineDevice
@@ -15,7 +17,8 @@ class FakeLlama:
 
     `weights_fit` and `context_fits` are the most layers of which weights and context find device
     memory. `tried` has the layers that were asked for, the output layer not counted; `open` is the
-    number of models that were loaded and not freed.
+    number of models that were loaded and not freed; `asked` names the devices that were asked for
+    their memory.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class FakeLlama:
     ) -> None:
         self.tried: list[int] = []
         self.open = 0
+        self.asked: set[str] = set()
         self.contexts: list[Any] = []
         self._log = log
         self._devices = devices
@@ -35,9 +39,17 @@ class FakeLlama:
         self._failure = failure
         self._lib = self
 
-    def list_devices(self, _: Any) -> tuple[EngineDevice, ...]:
-        """Stands in for `ggml_devices.list_devices`."""
-        return self._devices(self.tried[-1] if self.open else 0)
+    def known_devices(self, _: Any) -> tuple[EngineDevice, ...]:
+        """Stands in for `devices.known_devices`."""
+        unknown = {"memory_free_bytes": 0, "memory_total_bytes": 0}
+        return tuple(msgspec.structs.replace(one, **unknown) for one in self._devices(0))
+
+    def with_memory(self, _: Any, devices: Sequence[EngineDevice]) -> tuple[EngineDevice, ...]:
+        """Stands in for `devices.with_memory`."""
+        names = [one.name for one in devices]
+        self.asked.update(names)
+        now = self._devices(self.tried[-1] if self.open else 0)
+        return tuple(one for one in now if one.name in names)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("LLAMA_"):
@@ -57,7 +69,7 @@ class FakeLlama:
     def llama_progress_callback(function: Any) -> Any:
         return function
 
-    def llama_model_load_from_file(self, _: bytes, params: Any) -> Any:
+    def llama_model_load_from_splits(self, _paths: Any, _n: int, params: Any) -> Any:
         n_layers = max(0, params.n_gpu_layers - 1)
         self.tried.append(n_layers)
         if n_layers > self._weights_fit:

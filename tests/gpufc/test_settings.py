@@ -5,24 +5,20 @@ from pathlib import Path
 import pytest
 
 from gpufc import settings
-from gpufc.config import DEFAULT_MODEL, Config, KvUnified, ModelConfig, Replay, Standby
+from gpufc.config import (
+    DEFAULT_MODEL,
+    Config,
+    KvUnified,
+    ModelConfig,
+    NetworkShare,
+    Replay,
+    Standby,
+)
 from gpufc.errors import ConfigError
 from gpufc.sampling import SamplingDefaults
 from gpufc.settings import checking
 from gpufc.settings.keys import declared
-
-
-def resolve(
-    flags: dict[str, object] | None = None,
-    environ: dict[str, str] | None = None,
-    file: Path | None = None,
-) -> settings.Settings:
-    return settings.resolve(flags=flags or {}, environ=environ or {}, file=file)
-
-
-def only(found: settings.Settings) -> ModelConfig:
-    (model,) = found.config.models.values()
-    return model
+from tests.gpufc.settled import only, resolve
 
 
 @pytest.fixture
@@ -198,70 +194,10 @@ def test_no_message_shows_a_name_of_pythons_types() -> None:
         assert checking.wanted(key), key.name
 
 
-MODELS = """
-port = 1
-n_threads = 3
-n_ctx = 101
-[model]
-n_ctx = 100
-batch_tokens = 64
-kv_cells = 500
-[models.chat]
-model_path = "/m/chat.gguf"
-n_ctx = 102
-[models."big one"]
-model_path = "/m/big.gguf"
-kv_cells = 600
-"""
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    path = tmp_path / "models.toml"
-    path.write_text(MODELS)
-    return path
-
-
 def test_without_tables_there_is_one_model_of_the_default_name(toml: Path) -> None:
     found = resolve(file=toml)
     assert list(found.config.models) == [DEFAULT_MODEL]
     assert only(found).model is None
-
-
-def test_each_table_is_a_model_served_under_the_tables_name(models: Path) -> None:
-    found = resolve(file=models).config.models
-    assert [(name, m.model, m.model_path) for name, m in found.items()] == [
-        ("chat", "chat", "/m/chat.gguf"),
-        ("big one", "big one", "/m/big.gguf"),
-    ]
-
-
-def test_a_models_own_table_beats_flat_keys_which_beat_the_shared_section(models: Path) -> None:
-    chat, big = resolve(file=models).config.models.values()
-    assert (chat.n_ctx, chat.kv_cells, chat.batch_tokens, chat.n_threads) == (102, 500, 64, 3)
-    assert (big.n_ctx, big.kv_cells, big.batch_tokens, big.n_threads) == (100, 600, 64, None)
-
-
-def test_flags_and_variables_mean_the_first_model(models: Path) -> None:
-    found = resolve({"n_ctx": "200", "model": "other"}, {"GPUFC_KV_CELLS": "700"}, models)
-    chat, big = found.config.models.values()
-    assert (chat.n_ctx, chat.kv_cells, chat.model) == (200, 700, "other")
-    assert (big.n_ctx, big.kv_cells, big.model) == (100, 600, "big one")
-
-
-def test_flags_mean_the_table_named_default_wherever_it_stands(tmp_path: Path) -> None:
-    path = tmp_path / "file.toml"
-    path.write_text("[models.first]\n[models.default]\n")
-    first, default = resolve({"n_ctx": "200"}, {}, path).config.models.values()
-    assert (first.n_ctx, default.n_ctx) == (4096, 200)
-    assert (first.model, default.model) == ("first", None)
-
-
-def test_the_models_of_a_folder_have_the_shared_section(models: Path) -> None:
-    flags = {"n_ctx": "200", "models_dir": "/m"}
-    found = resolve(flags, {"GPUFC_KV_CELLS": "700"}, models)
-    assert (found.config.of_folder.n_ctx, found.config.of_folder.kv_cells) == (100, 500)
-    assert all(value.model != "" for value in found.values)
 
 
 def test_without_tables_flags_mean_the_models_of_a_folder_too(toml: Path) -> None:
@@ -273,31 +209,38 @@ def test_without_tables_flags_mean_the_models_of_a_folder_too(toml: Path) -> Non
     assert config.models["default"].model_path == "/m/mine.gguf"
 
 
-@pytest.mark.parametrize(
-    ("text", "preloaded"),
-    [
-        ("", {"default": True}),
-        ("preload = false", {"default": False}),
-        ("[models.a]\n[models.b]\n", {"a": False, "b": False}),
-        ("[models.a]\npreload = true\n[models.b]\npinned = true\n", {"a": True, "b": True}),
-    ],
-)
-def test_the_only_model_is_loaded_at_the_start(
-    tmp_path: Path, text: str, preloaded: dict[str, bool]
-) -> None:
-    path = tmp_path / "file.toml"
-    path.write_text(text)
-    config = resolve(file=path).config
-    assert {name: config.is_preloaded(name) for name in config.models} == preloaded
+FABRIC = """
+max_queue = 9
+[fabric]
+server_addr = "control.example"
+control_port = 1700
+client_id_file = "id"
+share = "local"
+network_tasks = 2
+queue = 7
+accept_models = true
+"""
 
 
-def test_each_models_value_knows_its_table(models: Path) -> None:
-    found = {(v.model, v.key.name): str(v.source) for v in resolve(file=models).values}
-    assert found["chat", "n_ctx"] == f"file {models} [models.chat]"
-    assert found["chat", "n_threads"] == f"file {models}"
-    assert found["big one", "n_ctx"] == f"file {models} [model]"
-    assert found["big one", "n_threads"] == "default"
-    assert found[None, "port"] == f"file {models}"
+def test_the_keys_of_the_network_may_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "fabric.toml"
+    path.write_text(FABRIC)
+    found = resolve({"control_port": "5"}, {"GPUFC_NETWORK_QUEUE": "8"}, path)
+    fabric = found.config.fabric
+    assert (fabric.server_addr, fabric.control_port) == ("control.example", 5)
+    assert (fabric.network_share, fabric.network_tasks) == (NetworkShare.LOCAL, 2)
+    assert (fabric.network_queue, fabric.network_connections) == (8, 64)
+    assert (fabric.accept_models, fabric.client_id_file) == (True, "id")
+    sources = {value.key.name: str(value.source) for value in found.values}
+    assert sources["network_share"] == f"file {path} [fabric]"
+    assert sources["max_queue"] == f"file {path}"
+
+
+def test_every_key_of_the_network_has_one_short_name_in_its_table() -> None:
+    names = [key.name for key in settings.keys().values() if key.of_network]
+    short = [name.removeprefix("network_") for name in names]
+    assert len(names) == len(set(short))
+    assert not set(short) & (settings.keys().keys() - set(names))
 
 
 @pytest.mark.parametrize(
@@ -319,6 +262,13 @@ def test_each_models_value_knows_its_table(models: Path) -> None:
         ("models = 1", ["[models.chat]"]),
         ('[models.""]', ["no name"]),
         ("[server]\nport = 1", ["unknown key server"]),
+        ("fabric = 1", ["write [fabric]"]),
+        ("[fabric]\nport = 1", ["port", "[fabric]", "before all tables"]),
+        ("[fabric]\nn_ctx = 1", ["n_ctx", "[fabric]", "before all tables"]),
+        ("[fabric]\ncontrol_prt = 1", ["[fabric]", "did you mean control_port?"]),
+        ("[fabric]\nshare = 'all'", ["bad value 'all' for network_share", "[fabric]"]),
+        ("control_port = 1\n[fabric]\ncontrol_port = 2", ["control_port", "leave one out"]),
+        ("[fabric]\ntasks = 1\nnetwork_tasks = 2", ["network_tasks", "leave one out"]),
     ],
 )
 def test_a_wrong_table_is_named_with_its_reason(
@@ -331,13 +281,6 @@ def test_a_wrong_table_is_named_with_its_reason(
     assert "\n" not in str(caught.value)
     for word in (*words, str(path)):
         assert word in str(caught.value)
-
-
-def test_models_load_over_http_from_the_folders_of_the_configured_ones(models: Path) -> None:
-    assert resolve(file=models).config.model_folders() == ["/m"]
-    named = resolve({"model_dirs": "/a:/b:"}, {}, models)
-    assert named.config.model_folders() == ["/a", "/b"]
-    assert Config().model_folders() == []
 
 
 def test_the_home_folder_is_expanded_in_every_path(

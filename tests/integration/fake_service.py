@@ -1,7 +1,9 @@
 """Requests to a service over the scripted engine: every token is known."""
 
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -30,6 +32,18 @@ async def stream(session: aiohttp.ClientSession, url: str, prompt: str, **fields
     async with session.post(f"{url}/v1/completions", json=body) as response:
         assert response.status == 200, await response.text()
         return await sse_events(response)
+
+
+def unread(url: str) -> socket.socket:
+    """A client with a long answer of which it takes nothing."""
+    address = urlsplit(url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((address.hostname, address.port))
+    body = b'{"prompt": "x", "n": 8, "max_tokens": 30000, "stream": true}'
+    head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
+    return client
 
 
 def joined(events: list[str]) -> str:

@@ -14,7 +14,8 @@ import pytest
 
 from engine_worker.confinement.confine import abilities
 from tests.integration.commands import command
-from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
+from tests.integration.upgradable import upgraded_ended
+from tests.service import COMMAND, Service, clean_environment, service
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "certificate"
 
@@ -71,15 +72,9 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
         *("--keys-file", f"{tmp_path}/keys.json", "--tls-cert", f"{tmp_path}/cert.pem"),
         *("--tls-key", f"{tmp_path}/key.pem"),
     )
-    with service(tmp_path / "run", *arguments, environ=ENVIRON) as running:
-        try:
-            yield Guarded(tmp_path, running, key)
-        finally:
-            pid = running.runtime.front_pid()
-            if pid is not None and pid != running.process.pid:
-                front = psutil.Process(pid)
-                front.terminate()
-                wait_for(lambda: not lives(front), why="the new front has ended")
+    running = service(tmp_path / "run", *arguments, environ=ENVIRON)
+    with running as started, upgraded_ended(started):
+        yield Guarded(tmp_path, started, key)
 
 
 async def test_a_key_opens_the_front_until_it_is_revoked(guarded: Guarded) -> None:

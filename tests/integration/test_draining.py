@@ -11,6 +11,7 @@ import pytest
 from tests.integration.commands import REFUSED, command
 from tests.integration.fake_service import complete, fake_text, joined, stream
 from tests.integration.test_stopping import ENDLESS, Ending, session, start
+from tests.integration.upgradable import upgraded_ended
 from tests.service import wait_for
 
 N_STREAMS = 50
@@ -68,6 +69,31 @@ async def test_a_drain_can_be_undone(front: Ending) -> None:
         assert (code, said) == (0, "the front takes requests\n")
         assert await ready(http, front.url) == 200
         assert (await complete(http, front.url, "in time"))[0] == 200
+
+
+async def test_an_upgraded_front_stays_drained_until_it_is_told(front: Ending) -> None:
+    async def told(*words: str) -> str:
+        code, said = await command(front.running, *words)
+        assert code == 0, said
+        return said
+
+    url = front.url
+    with upgraded_ended(front.running):
+        async with session() as http:
+            await told("drain", "--lead", "3600")
+            await told("upgrade")
+            assert await ready(http, url) == 503
+            assert (await complete(http, url, "in the lead"))[0] == 200
+            await told("drain", "--wait")
+            assert "stays drained" in await told("upgrade")
+            assert await ready(http, url) == 503
+            assert (await complete(http, url, "too late"))[0] == 503
+            await told("drain", "--undo")
+            assert await ready(http, url) == 200
+            assert (await complete(http, url, "in time"))[0] == 200
+        await told("upgrade")
+        async with session() as http:
+            assert (await complete(http, url, "still in time"))[0] == 200
 
 
 async def test_the_wait_may_have_an_end(front: Ending) -> None:

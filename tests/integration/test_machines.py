@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
+from gpufc.signals import STRAY
 from tests.integration.fake_service import fake_text, joined, stream
 from tests.machines import Cluster, cluster
 from tests.service import wait_for
@@ -94,6 +95,18 @@ async def test_streams_outlive_a_strike_at_one_machine(
     assert reason in exits
     if do == "stop the machine":
         running.hosts["a"].end()  # its own processes cannot end themselves
+
+
+async def test_stray_signals_end_no_host(running: Cluster) -> None:
+    pids = running.ready()
+    host = running.hosts["a"].process
+    async with aiohttp.ClientSession() as session:
+        text = asyncio.create_task(stream(session, running.front.url, "x", max_tokens=N_TOKENS))
+        for number in STRAY:
+            host.send_signal(number)
+            os.kill(pids["a"], number)
+        assert joined(await text) == fake_text("x", N_TOKENS)
+    assert running.ready() == pids
 
 
 async def test_a_host_that_is_told_to_end_is_drained_first(running: Cluster) -> None:

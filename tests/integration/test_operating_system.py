@@ -11,15 +11,17 @@ import resource
 import signal
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 
+from gpufc.signals import STRAY
 from tests.integration.commands import command
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
+from tests.integration.upgradable import upgraded_ended
 from tests.service import Gains, Service, lives, service, wait_for, zombies
 
 N_TOKENS = 300
@@ -43,24 +45,10 @@ async def began(running: Service) -> None:
     await asyncio.to_thread(wait_for, has_generated, why="a stream generates")
 
 
-@contextmanager
-def upgraded_ended(running: Service) -> Iterator[None]:
-    """End the front that has taken over, if one has."""
-    try:
-        yield
-    finally:
-        pid = running.runtime.front_pid()
-        if pid is not None and pid != running.process.pid:
-            with suppress(psutil.NoSuchProcess):
-                front = psutil.Process(pid)
-                front.terminate()
-                wait_for(lambda: not lives(front), why="the new front has ended")
-
-
 # signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGXCPU])
 async def test_a_stream_ends_whole_after_a_draining_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -91,13 +79,16 @@ async def test_sigquit_ends_streams_with_their_terminal_message(tmp_path: Path) 
         assert await asyncio.to_thread(running.process.wait, 60) == 0
 
 
-async def test_signals_of_log_rotation_are_ignored(shared: Service) -> None:
-    gains = Gains(shared)
+async def test_stray_signals_end_neither_front_nor_worker(shared: Service) -> None:
+    gains, worker = Gains(shared), shared.worker()["pid"]
     async with aiohttp.ClientSession() as session:
         text = asyncio.create_task(stream(session, shared.url, "x", max_tokens=N_TOKENS))
         await began(shared)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in STRAY:
             os.kill(shared.process.pid, number)
+            os.kill(worker, number)
+        for number in (signal.SIGINT, signal.SIGHUP):  # those of a terminal, for its whole session
+            os.kill(worker, number)
         assert joined(await text) == fake_text("x", N_TOKENS)
     assert gains.restarts() == 0
 
@@ -111,7 +102,7 @@ async def test_a_front_that_took_over_treats_signals_alike(tmp_path: Path) -> No
         async with aiohttp.ClientSession() as session:
             text = asyncio.create_task(stream(session, url, "x", max_tokens=N_TOKENS))
             await began(running)
-            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+            for number in (*STRAY, signal.SIGHUP, signal.SIGTERM):
                 front.send_signal(number)
             assert joined(await text) == fake_text("x", N_TOKENS)
         await asyncio.to_thread(wait_for, lambda: not lives(front), why="it has drained")

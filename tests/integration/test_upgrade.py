@@ -3,18 +3,16 @@
 import asyncio
 import itertools
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 import pytest
 
 from tests.integration.commands import command, fake_model
-from tests.integration.fake_service import complete, fake_text, joined, stream
+from tests.integration.fake_service import complete, fake_text, joined, stream, unread
 from tests.integration.upgradable import ENDLESS, N_TOKENS, WIDE, Running, upgradable
 from tests.service import lives, wait_for
 
@@ -174,18 +172,6 @@ async def test_a_worker_that_dies_right_after_is_replaced_and_streams_go_on(
     row = running.service.worker()
     assert row["pid"] != running.worker.pid
     assert (row["restarts"], row["last_exit"]["signal"]) == (1, signal.SIGKILL)
-
-
-def unread(url: str) -> socket.socket:
-    """A client with a long answer of which it takes nothing."""
-    address = urlsplit(url)
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect((address.hostname, address.port))
-    body = b'{"prompt": "x", "n": 8, "max_tokens": 30000, "stream": true}'
-    head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
-    return client
 
 
 async def test_the_command_returns_when_the_new_front_serves_and_says_what_is_left(

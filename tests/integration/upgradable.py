@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -55,11 +55,19 @@ def upgradable(
     arguments = ("--config", str(config), *arguments)
     with service(tmp_path / "run", *arguments, environ=QUICK | environ) as started:
         found = Running(started, config)
-        try:
+        with upgraded_ended(started):
             yield found
-        finally:
-            pid = started.runtime.front_pid()
-            if pid is not None and pid != started.process.pid:
+
+
+@contextmanager
+def upgraded_ended(running: Service) -> Iterator[None]:
+    """End the front that has taken over, if one has."""
+    try:
+        yield
+    finally:
+        pid = running.runtime.front_pid()
+        if pid is not None and pid != running.process.pid:
+            with suppress(psutil.NoSuchProcess):
                 front = psutil.Process(pid)
                 front.terminate()
                 wait_for(lambda: not lives(front), why="the new front has ended")

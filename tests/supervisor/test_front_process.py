@@ -57,6 +57,11 @@ def test_a_signal_that_arrives_while_another_is_read_counts_once() -> None:
     assert calls_after(signal.SIGUSR1) == [["SIGTERM", False]]
 
 
+def test_a_signal_that_comes_again_and_again_drains_once() -> None:
+    calls = calls_after(signal.SIGXCPU, signal.SIGXCPU, signal.SIGXCPU)
+    assert calls == [["SIGXCPU", False]]
+
+
 def test_the_second_signal_ends_at_once_and_a_hang_up_reloads() -> None:
     calls = calls_after(
         signal.SIGHUP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT

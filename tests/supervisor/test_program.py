@@ -52,6 +52,11 @@ def test_below_the_current_folder_it_is_relative(
     assert program.command("stop") == ".venv/bin/gpufc-supervisor stop"
 
 
+def test_in_the_root_folder_it_is_absolute(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert program.command("stop") == f"{shlex.quote(str(script))} stop"
+
+
 def test_a_path_that_our_own_script_set_is_not_the_callers(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,3 +106,10 @@ async def test_the_loop_gives_signs_of_life(
                 assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
         finally:
             feeding.cancel()
+
+
+def test_only_the_stream_that_the_variable_names_is_the_journal() -> None:
+    here = os.fstat(1)
+    assert systemd.writes_to_journal({"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino}"})
+    assert not systemd.writes_to_journal({"JOURNAL_STREAM": f"{here.st_dev}:{here.st_ino + 1}"})
+    assert not systemd.writes_to_journal({})

@@ -5,6 +5,7 @@ the process on some misuse, so batches are checked here first.
 """
 
 import ctypes
+from collections.abc import Sequence
 from itertools import compress
 from typing import Self
 
@@ -64,13 +65,20 @@ class LlamaBackend:
         self.end_tokens = vocabulary.end_tokens
 
     @classmethod
-    def load(cls, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Self:
-        """Load `config.model_path` with `n_sequences` slots, cached sequences included.
+    def load(
+        cls,
+        config: ModelConfig,
+        n_sequences: int,
+        on_progress: LoadProgress,
+        within: Sequence[str] = (),
+    ) -> Self:
+        """Load `config.model_path` with `n_sequences` slots, cached sequences included. `within`
+        are the places that its files must lie in, if there are any.
 
         Raises `ModelLoadError`. Blocks for seconds to minutes; the GIL is released meanwhile.
         """
         version = f"{llama_cpp.__version__}/{lc.llama_version().decode()}"
-        return cls(Loader(lc, version, _log, config, n_sequences, on_progress).load())
+        return cls(Loader(lc, version, _log, config, n_sequences, on_progress, within).load())
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)

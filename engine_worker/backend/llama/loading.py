@@ -4,8 +4,10 @@
 not suffice after all, the next attempt puts fewer layers on it.
 """
 
+import ctypes
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +25,7 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 from engine_worker.backend.llama.demand import ModelDemand
-from engine_worker.backend.llama.devices import list_devices
+from engine_worker.backend.llama.devices import known_devices, with_memory
 from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.embedder_loading import (
     N_INPUTS,
@@ -37,22 +39,25 @@ from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.team import Team, team_for
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
+from engine_worker.model_file.checked import checked_header
 from engine_worker.model_file.description import described
-from engine_worker.model_file.fingerprint import file_digest, fingerprint
-from engine_worker.model_file.gguf_header import (
-    original_context,
-    read_header,
-)
-from engine_worker.model_file.purpose import pooling_of, require_served
+from engine_worker.model_file.fingerprint import fingerprint
+from engine_worker.model_file.gguf_header import original_context
+from engine_worker.model_file.opened import opened
+from engine_worker.model_file.purpose import pooling_of
 from engine_worker.placement import cells, layers
 from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts, Pooling
+from gpufc.file_samples import sample_digest
 
 logger = logging.getLogger(__name__)
 
 Devices = Sequence[EngineDevice]
+
+_OPENED = re.compile(r"/proc/self/fd/\d+")
+"""The name of an opened file in llama.cpp's messages."""
 
 
 class Loaded(Struct, frozen=True):
@@ -75,6 +80,7 @@ class Loader:
     """Loads one model. The constructor raises `ModelLoadError` for faults that the header shows.
 
     `version` is the engine's. It goes into the fingerprint, so that replays stay with one version.
+    `within` are the places that its files must lie in (`checked_header`).
     """
 
     def __init__(
@@ -85,17 +91,15 @@ class Loader:
         config: ModelConfig,
         n_sequences: int,
         on_progress: LoadProgress,
+        within: Sequence[str] = (),
     ) -> None:
-        if config.model_path is None or not 1 <= n_sequences <= MAX_SEQUENCES:
-            raise ModelLoadError(
-                f"no model path, or {n_sequences} sequences (1 to {MAX_SEQUENCES})"
-            )
+        if not 1 <= n_sequences <= MAX_SEQUENCES:
+            raise ModelLoadError(f"{n_sequences} sequences (1 to {MAX_SEQUENCES})")
         self._lc, self._version, self._log = bindings, version, log
         self._config, self._n_sequences = config, n_sequences
         self._on_progress = on_progress
         self._adapters = adapter_files(config.adapters)
-        self._header = read_header(Path(config.model_path))
-        require_served(self._header, config.model_path)
+        self._header = checked_header(config, within)
         self._model_demand = ModelDemand(config, self._header, n_sequences)
         self._demand = self._model_demand.layers
         self._n_ctx, self._alone = self._model_demand.n_ctx, self._model_demand.alone
@@ -118,8 +122,17 @@ class Loader:
                 n_layers = fewer
 
     def _devices(self) -> Devices:
-        """The GPUs to use, with their memory now."""
-        return layers.chosen_devices(list_devices(library_of(self._lc)), self._config)
+        """The GPUs to use, with their memory now. The others are not asked for theirs."""
+        library = library_of(self._lc)
+        return with_memory(library, layers.chosen_devices(known_devices(library), self._config))
+
+    def _devices_seen(self) -> tuple[EngineDevice, ...]:
+        """All devices. Those that are not used have no figures of their memory, except the CPU."""
+        known = known_devices(library_of(self._lc))
+        used = {one.name for one in layers.chosen_devices(known, self._config)}
+        asked = [one for one in known if one.name in used or one.kind == "cpu"]
+        figures = {one.name: one for one in with_memory(library_of(self._lc), asked)}
+        return tuple(figures.get(one.name, one) for one in known)
 
     def _room_bytes(self, devices: Devices) -> int:
         return layers.usable_bytes(devices, layers.split_shares(self._config.tensor_split))
@@ -175,7 +188,9 @@ class Loader:
         callback = lc.llama_progress_callback(lambda fraction, _: self._report(fraction))
         params.progress_callback = callback
         self._log.clear()
-        model = lc.llama_model_load_from_file(os.fsencode(path), params)
+        with opened(self._header.files) as paths:
+            parts = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
+            model = lc.llama_model_load_from_splits(parts, len(paths), params)
         if not model:
             raise self._failure(f"{path} cannot be loaded", on_gpu=n_layers > 0)
         reason = self._unfit(model)
@@ -283,7 +298,9 @@ class Loader:
 
     def _failure(self, refused: str, *, on_gpu: bool) -> ModelLoadError:
         """The error for a refusal of llama.cpp, with the reason from its log."""
-        reason = f"{refused}: {self._log.last_error() or 'llama.cpp gives no reason'}"
+        said = self._log.last_error() or "llama.cpp gives no reason"
+        named = _OPENED.sub(self._config.model_path or "", said)
+        reason = f"{refused}: {named}"
         if on_gpu and self._log.lacked_memory:
             return MemoryShort(reason, on_device=True)
         return ModelLoadError(reason)
@@ -324,7 +341,7 @@ class Loader:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
-            devices=list_devices(library_of(lc)),
+            devices=self._devices_seen(),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
             generates=self._alone is None,
             embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),
@@ -333,7 +350,7 @@ class Loader:
             adapters=tuple(file.name for file in self._adapters),
             can_infill=vocabulary.infill_tokens() is not None,
             metadata=described(self._header),
-            modified_at=self._header.parts[0].stat().st_mtime,
+            modified_at=self._header.files[0].mtime_ns / 1e9,
         )
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
@@ -344,7 +361,7 @@ class Loader:
             flash = FlashAttention.ON if self._log.flash_attention else FlashAttention.OFF
         found = (
             *(self._version, f"kv={config.cache_type_k}/{config.cache_type_v}", f"flash={flash}"),
-            *(f"adapter={file.name}/{file_digest(Path(file.path))}" for file in self._adapters),
+            *(f"adapter={file.name}/{sample_digest(Path(file.path))}" for file in self._adapters),
         )
         original = original_context(self._header)
         if original is None:

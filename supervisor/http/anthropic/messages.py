@@ -33,7 +33,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     asked = asked_of(front, fields)
     (prompt,) = asked.prompts
     model = front.fleet.resolve(fields.model)
-    tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
     return json_response(TokenCount(len(tokens)), headers=asked.headers)
 
 

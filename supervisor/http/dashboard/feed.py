@@ -1,10 +1,12 @@
-"""The events of the page's stream: made once a second for all viewers, while there are any.
+"""The events of the page's stream: made once a second for all viewers, while there are any. A death
+is shown at once.
 
 Without a viewer nothing runs and nothing is read. A viewer that takes nothing costs nothing more:
 it gets the latest events when it takes them, and never a queue of old ones.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -37,6 +39,9 @@ KEEP_POINTS = 600
 KEEP_ENDED_S = 120.0
 MOST_ENDED = 256
 """Ended requests that a new viewer gets, for the picture of the last minutes."""
+
+RECORDS_S = 5.0
+"""The record of a death is written within this time. So long the records are read again."""
 
 KEEP_LINES = 400
 LINE = 2000
@@ -93,7 +98,7 @@ class Feed:
         self._n_lines = 0
         self._tail: Tail | None = None
         self._records: Sequence[CrashSummary] = ()
-        self._records_of = -1
+        self._n_losses, self._lost_at = -1, 0.0
         self._news = asyncio.Event()
         self._viewers: set[Viewer] = set()
         self._task: asyncio.Task[None] | None = None
@@ -173,7 +178,18 @@ class Feed:
             except Exception:  # the boundary: the page must not hinder the service
                 logger.exception("dashboard_tick_failed")
             self._wake()
-            await asyncio.sleep(PERIOD_S)
+            await self._rest_until_news()
+
+    async def _rest_until_news(self) -> None:
+        """Wait for the next second, or for the moment at which a worker is lost or ready."""
+        before = self._health()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD_S):
+                await self._front.dispatcher.wait_until(lambda: self._health() != before)
+
+    def _health(self) -> tuple[int, str]:
+        dispatcher = self._front.dispatcher
+        return dispatcher.losses.n_total, dispatcher.condition().status
 
     def look(self) -> None:
         """Make the picture of this moment, of everything that is in memory."""
@@ -214,9 +230,11 @@ class Feed:
             return
         n_restarts = sum(self._front.fleet.restarts_total.values())
         n_losses = n_restarts + self._front.dispatcher.losses.n_total
-        if n_losses != self._records_of:
+        now = asyncio.get_running_loop().time()
+        if n_losses != self._n_losses:
+            self._n_losses, self._lost_at = n_losses, now
+        if now <= self._lost_at + RECORDS_S:
             self._records = await asyncio.to_thread(CrashStore(folder).list)
-            self._records_of = n_losses
             self._put_deaths()
         if any(viewer.is_admin for viewer in self._viewers):
             lines = await self._new_lines(folder)

@@ -138,6 +138,33 @@ class AlarmRow(Message, frozen=True):
     since: float | None = None
 
 
+class NetworkTasks(Message, frozen=True):
+    """What became of the network's tasks since the front began."""
+
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    lost: int = 0
+    generated_tokens: int = 0
+
+
+class NetworkRow(Message, frozen=True):
+    """The session with a GPUFabric control server. `client_id` is what may be shown of it."""
+
+    server: str
+    client_id: str
+    phase: str
+    detail: str = ""
+    models: tuple[str, ...] = ()
+    logged_in_at: float | None = None
+    last_heartbeat_at: float | None = None
+    tasks_running: int = 0
+    tasks_waiting: int = 0
+    connections: int = 0
+    tasks: NetworkTasks = NetworkTasks()
+
+
 class Tick(Message, frozen=True):
     """The picture of one second. `ended` are the requests that have ended since the tick before."""
 
@@ -159,6 +186,7 @@ class Tick(Message, frozen=True):
     alarms: tuple[AlarmRow, ...] = ()
     front_rss_bytes: int = 0
     hosts: tuple[HostStatus, ...] = ()
+    network: NetworkRow | None = None
 
 
 class PauseRow(Message, frozen=True):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import msgspec
 from msgspec import structs
 
 from supervisor.access.keys import Key
@@ -25,6 +26,7 @@ from supervisor.http.dashboard.messages import (
     Limits,
     Message,
     ModelRow,
+    NetworkRow,
     PauseRow,
     Point,
     RequestRow,
@@ -93,7 +95,14 @@ def tick(front: Services, ended: Sequence[RequestRow]) -> Tick:
         ),
         front_rss_bytes=rss_bytes_of(os.getpid()),
         hosts=tuple(front.hosts()) if front.hosts else (),
+        network=_network(front),
     )
+
+
+def _network(front: Services) -> NetworkRow | None:
+    """The network's own status has these fields, and more."""
+    found = front.network()
+    return None if found is None else msgspec.convert(found, NetworkRow, from_attributes=True)
 
 
 def _tokens(counters: dict[str, int]) -> dict[str, int]:
@@ -329,6 +338,9 @@ def shown_to(message: Message, shows: Callable[[str], bool]) -> Message:
     requests = tuple(row for row in message.requests if shows(row.model))
     hidden = {row.model for row in message.workers if not shows(row.model)}
     hidden |= {row.name for row in message.workers if not shows(row.model)}
+    network = message.network
+    if network is not None:
+        network = structs.replace(network, models=tuple(filter(shows, network.models)))
     return structs.replace(
         message,
         models=tuple(row for row in message.models if shows(row.name)),
@@ -337,6 +349,7 @@ def shown_to(message: Message, shows: Callable[[str], bool]) -> Message:
         n_requests=len(requests),
         ended=tuple(row for row in message.ended if shows(row.model)),
         alarms=tuple(row for row in message.alarms if row.subject not in hidden),
+        network=network,
     )
 
 

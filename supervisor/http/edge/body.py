@@ -36,10 +36,12 @@ UNTYPED = ("/api/",)
 
 
 class Bodies:
-    """All bodies of the front: their budget, and the thread that decodes the large ones."""
+    """All bodies of the front: their budget, that of large answers, and the thread that decodes
+    large bodies."""
 
     def __init__(self, limits: LimitsConfig) -> None:
         self.budget = BodyBudget(limits.max_bodies_bytes)
+        self.answers = BodyBudget(limits.max_bodies_bytes)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode")
 
     async def decode_large(self, body: Body, kind: type[T], holding: "Holding") -> T:
@@ -79,6 +81,7 @@ class Holding:
 
 BODIES = web.AppKey("bodies", Bodies)
 HOLDING = web.RequestKey("holding", Holding)
+ANSWER = web.RequestKey("answer", Holding)
 BODY_DIGEST = web.RequestKey("body_digest", bytes)
 """The SHA-256 of a small body, where exact repeats are answered from a cache."""
 
@@ -118,10 +121,21 @@ async def read_form(request: web.Request) -> bytes:
     return bytes(body)
 
 
+def hold_answer(request: web.Request, n_bytes: int) -> None:
+    """Count in an answer that may take much more memory than its body. Raises `Overloaded`.
+
+    Answers have a budget of their own: one that is made for long keeps no body out. One that is
+    larger than the budget is made alone, beside small ones."""
+    answers = request.app[BODIES].answers
+    holding = request[ANSWER] = Holding(answers)
+    holding.more(min(n_bytes, answers.for_large_bytes))
+
+
 def release(request: web.Request) -> None:
-    """Give back what the request's body holds of the budget."""
-    if HOLDING in request:
-        request[HOLDING].release()
+    """Give back what the request holds of the budgets."""
+    for key in (HOLDING, ANSWER):
+        if key in request:
+            request[key].release()
 
 
 async def answer_expectation_later(_request: web.Request) -> None:

@@ -21,11 +21,16 @@ class BodyBudget:
         self.held_bytes = 0
         self._held_s = 1.0
 
+    @property
+    def for_large_bytes(self) -> int:
+        """The part of the budget that large ones may take."""
+        return self.limit_bytes - self.limit_bytes // _FOR_SMALL
+
     def take(self, n_bytes: int, held: int = 0) -> None:
         """Count that many bytes in for a body that holds `held` already. Raises `Overloaded`, and
         then counts nothing."""
         is_small = held + n_bytes <= SMALL_BYTES
-        limit = self.limit_bytes - (0 if is_small else self.limit_bytes // _FOR_SMALL)
+        limit = self.limit_bytes if is_small else self.for_large_bytes
         if self.held_bytes > held and self.held_bytes + n_bytes > limit:
             wait_s = min(LONGEST_RETRY_AFTER_S, max(1.0, self._held_s))
             raise Overloaded("Too many large requests are under way", retry_after_s=wait_s)

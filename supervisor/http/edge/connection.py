@@ -35,6 +35,10 @@ PROBE_EVERY_S = 5.0
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TCP_CLOSE = 7
 
+MAX_UNSENT_BYTES = 128 * 1024
+"""Bytes of answers that the kernel takes before they can be sent."""
+_INTERNET = {socket.AF_INET, socket.AF_INET6}
+
 
 class Placed(Held, Protocol):
     """What has a place: a connection, or one that is not encrypted yet."""
@@ -89,6 +93,7 @@ class BoundedHandler(RequestHandler):
             self.force_close()
             transport.close()
             return
+        self._bound_unsent(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -211,6 +216,15 @@ class BoundedHandler(RequestHandler):
         elif not has_begun and request is not None and request.version == HttpVersion(1, 1):
             self.transport.write(_PROBE)
         self._loop.call_later(after_s, self._probe, min(PROBE_EVERY_S, 4 * after_s))
+
+    @staticmethod
+    def _bound_unsent(transport: asyncio.BaseTransport) -> None:
+        """Let the kernel keep few bytes for a client that does not read, so that the backlog shows
+        it. By itself the kernel takes megabytes, which count as memory of the front's cgroup."""
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in _INTERNET:
+            with suppress(OSError):  # it is closed already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
 
     def _is_reset(self) -> bool:
         sock = None if self.transport is None else self.transport.get_extra_info("socket")

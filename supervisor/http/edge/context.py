@@ -16,6 +16,8 @@ from supervisor.access.ring import KeyRing
 from supervisor.devices.history import Recent
 from supervisor.devices.snapshot import Snapshot
 from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableKey, DurableRequest
+from supervisor.dispatch.durable_ask import DurableAsk
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import GenerationRequest, Principal
@@ -93,9 +95,9 @@ class Models(Protocol):
 class Roster(Protocol):
     """What requests may say about the memory (`supervisor.roster.roster.Roster`)."""
 
-    def keep_alive(self, model: str, seconds: float | None) -> None:
+    def keep_alive(self, model: str, seconds: float | None, *, may_shorten: bool = True) -> None:
         """Let a model stay for so long after its last request; negative: for ever; None changes
-        nothing."""
+        nothing. Unless it `may_shorten` the time, it stays as long as is configured at least."""
         ...
 
 
@@ -112,6 +114,23 @@ class Hooks(Protocol):
 
     def summary(self) -> Sequence[Struct]:
         """The rows of `/stats`."""
+        ...
+
+
+class Cells(Protocol):
+    """The other fronts that durable requests go on in (`supervisor.cells.cells.Cells`)."""
+
+    async def find_or_start(self, ask: DurableAsk) -> DurableRequest | None:
+        """The request of that key from another front, or a new one. Raises `RequestError`."""
+        ...
+
+    async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
+        """Forget the request of that key in all fronts; this one has done so if it `is_here`.
+        Whether there was one; raises `RequestError`."""
+        ...
+
+    def status(self) -> Struct:
+        """The document in `/stats`."""
         ...
 
 
@@ -147,6 +166,7 @@ class Services(Struct, frozen=True):
     hooks: Hooks | None = None
     hosts: Callable[[], Sequence[HostStatus]] | None = None
     """The machines that may run workers; None without a cluster."""
+    cells: Cells | None = None
 
     def submit(self, request: GenerationRequest, principal: Principal) -> ResponseStream:
         """Accept a request, by `Dispatcher.submit`, behind the plugins if there are any."""

@@ -5,8 +5,9 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from aiohttp import web
 
@@ -16,12 +17,20 @@ from supervisor.access import exposure
 from supervisor.addresses import listening, lookup
 from supervisor.http.edge.connection import BoundedHandler, BoundedServer
 from supervisor.http.edge.handshakes import TlsListener
+from supervisor.http.edge.stalls import Stalls
 from supervisor.http.edge.tls import Certificate
+from supervisor.looks import repeat
 from supervisor.systemd import activated_sockets
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
+PRESSED_S = 2.0
+"""How long a client may take nothing while answers hold too much memory."""
+
+LOOK_S = 1.0
+"""Time between two looks at what clients have yet to take."""
+
 LINGER_S = 2.0
 """How long the rest of a refused body is read and dropped, so that the client sees the answer."""
 
@@ -82,6 +91,28 @@ class FrontRunner(web.AppRunner):
         self._retired.set()
         for site in tuple(self.sites):
             await site.stop()  # closes our descriptor only; queued connections stay queued
+
+    async def cut_off_stalled(self) -> NoReturn:
+        """Close each connection whose client takes nothing of its answer for `write_timeout_s`, for
+        ever. Its request is cancelled, as when the client leaves.
+
+        Patience is shorter while all answers together hold more memory than bodies may."""
+        stalls = Stalls[BoundedHandler](self._limits.write_timeout_s)
+
+        async def look() -> None:
+            n_bytes = sum(each.backlog for each in self.connections())
+            is_pressed = n_bytes > self._limits.max_bodies_bytes
+            stalls.limit_s = PRESSED_S if is_pressed else self._limits.write_timeout_s
+            self.cut_off(stalls)
+
+        await repeat("stalled clients", look, LOOK_S)
+
+    def cut_off(self, stalls: Stalls[BoundedHandler]) -> None:
+        """Look at all connections once, and close the stalled ones."""
+        backlogs = {each: each.backlog for each in self.connections()}
+        for stalled in stalls.look(backlogs, time.monotonic()):
+            logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
+            stalled.abort()
 
     @property
     def n_connections(self) -> int:

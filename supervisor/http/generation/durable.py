@@ -19,6 +19,7 @@ from msgspec import Struct
 from gpufc.errors import InvalidRequest, NotFound, RequestError
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.durable import Cursor, DurableKey, DurableRequest
+from supervisor.dispatch.durable_ask import DurableAsk
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.stream import Position, StreamEvent, Usage, Wakeup
 from supervisor.http.edge.body_budget import SMALL_BYTES
@@ -99,18 +100,34 @@ async def find_or_start(
     else:
         n_bytes, digest = _digest(dialect, body)
     found = store.find(key, digest)
-    if wish.tag is not None and (found is None or found.tag != wish.tag):
+    if found is not None and found.lacks_reading:
+        found.read_as(accept().reading)
+
+    def require_room(wanted: GenerationRequest) -> None:
+        try:
+            store.require_room(n_bytes, wanted.n_sequences)
+            front.dispatcher.require_durable_share(wanted.model)
+        except RequestError as err:
+            front.dispatcher.ledger.rejected(err, wanted.model)
+            raise
+
+    def start(wanted: GenerationRequest) -> DurableRequest:
+        return store.add(key, digest, n_bytes, front.submit(wanted, principal))
+
+    starts = wish.tag is None
+    # the text of a request that plugins see is not what its tokens say
+    if found is None and front.cells is not None and front.hooks is None:
+        scope = principal.cache_scope
+        found = await front.cells.find_or_start(
+            DurableAsk(key, digest, n_bytes, scope, accept, require_room, start, starts)
+        )
+    if not starts and (found is None or wish.tag not in found.tags):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
     if found is not None:
         return found
     wanted = accept()
-    try:
-        store.require_room(n_bytes, wanted.n_sequences)
-        front.dispatcher.require_durable_share(wanted.model)
-    except RequestError as err:
-        front.dispatcher.ledger.rejected(err, wanted.model)
-        raise
-    return store.add(key, digest, n_bytes, front.submit(wanted, principal))
+    require_room(wanted)
+    return start(wanted)
 
 
 def _digest(dialect: str, body: Struct) -> tuple[int, bytes]:
@@ -125,7 +142,11 @@ async def delete_request(request: web.Request) -> web.Response:
     wish = read_headers(request, streamed=False)
     if wish is None:
         raise InvalidRequest(f"This needs the {KEY} of a durable request", param=KEY)
-    if not services(request).durable.delete(DurableKey(request[PRINCIPAL].name, wish.key)):
+    front, key = services(request), DurableKey(request[PRINCIPAL].name, wish.key)
+    is_known = front.durable.delete(key)
+    if front.cells is not None:
+        is_known = await front.cells.forget(key, is_here=is_known)
+    if not is_known:
         raise NotFound(f"There is no durable request with this {KEY}", param=KEY)
     return json_response({"object": "durable_request", "deleted": True})
 
@@ -158,7 +179,7 @@ class DurableReader:
         """Whether everything was read, and no error is left to be raised."""
         if self.cursor.is_closed:
             return True
-        ended = self.request.is_over and not self.cursor.has_news
+        ended = self.request.is_told and not self.cursor.has_news
         return ended and self.request.stream.error is None
 
     @property
@@ -176,7 +197,7 @@ class DurableReader:
         deadline = None
         while True:
             if not self.cursor.has_news:
-                if self.request.is_over:
+                if self.request.is_told:
                     break
                 deadline = deadline or self._wakeup.after(timeout_s)
                 await self._wakeup.wait_until(deadline)
@@ -185,7 +206,7 @@ class DurableReader:
             if events := self.cursor.take(ENTRIES_AT_ONCE):
                 return events
             await asyncio.sleep(0)
-        if not self.request.is_over:
+        if not self.request.is_told:
             return None
         if self.request.stream.error is not None and not self.cursor.is_closed:
             raise self.request.stream.error.again()
@@ -194,12 +215,12 @@ class DurableReader:
     async def complete(self) -> list[WholeAnswer]:
         """As `ResponseStream.complete`."""
         self._wants_all = True
-        while not self.request.is_over:
+        while not self.request.is_told:
             await self._wakeup.wait_until(math.inf)
         return self.request.stream.answers()
 
     def _changed(self) -> None:
-        if not self._wants_all or self.request.is_over:
+        if not self._wants_all or self.request.is_told:
             self._wakeup.wake()
 
 
@@ -226,7 +247,6 @@ class NumberedEvents:
         self.END = encoder.END
         self._encoder = encoder
         self._reader = reader
-        self._prefix = f"id: {reader.request.tag}-"
         encoder.events(reader.cursor.known)  # the client has these; only the state is wanted
 
     def events(self, events: list[StreamEvent]) -> bytes:
@@ -251,13 +271,14 @@ class NumberedEvents:
         written = self._encoder.error(error)
         # another error is one of this connection: the request has a different end, or none yet
         is_its_end = error.kept is not None and error.kept is self._reader.request.stream.error
+        is_its_end = is_its_end and not self._reader.request.has_moved
         return self._closing_id() + written if is_its_end else written
 
     def _closing_id(self) -> bytes:
         return self._id(self._reader.request.closing)
 
     def _id(self, position: Position) -> bytes:
-        return f"{self._prefix}{_written(position)}\n".encode()
+        return f"id: {self._reader.request.tag}-{_written(position)}\n".encode()
 
 
 def _written(position: Position) -> str:

@@ -73,7 +73,7 @@ async def embed(
         model=front.fleet.resolve(model), inputs=inputs, truncate=truncate, dimensions=dimensions
     )
     try:
-        return await front.dispatcher.embed(wanted, request[PRINCIPAL])
+        return await front.dispatcher.asking.embed(wanted, request[PRINCIPAL])
     except InvalidRequest as err:
         raise _with_remedy(err, inputs) from err
 

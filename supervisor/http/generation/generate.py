@@ -34,6 +34,9 @@ from supervisor.http.generation.durable import (
 )
 from supervisor.http.generation.fields import GenerationFields
 
+DURABLE, REPLICATED, LOCAL = "x-gpufc-durable", "replicated", "local"
+"""The header that says whether other fronts could go on with a durable request."""
+
 
 class Asked(Struct, frozen=True):
     """The part of a request that a route reads from its own fields. `reading` is the answer's;
@@ -69,8 +72,11 @@ async def generate(
     if wish is not None:
         found = await find_or_start(request, wish, dialect.id_prefix, asked.sent or body, accept)
         request[STREAM] = found.stream
+        headers = asked.headers
+        if front.cells is not None:
+            headers = {**headers, DURABLE: REPLICATED if found.is_replicated else LOCAL}
         with DurableReader(found, wish.position) as reader:
-            return await _send(request, body, found.stream, reader, dialect, asked.headers)
+            return await _send(request, body, found.stream, reader, dialect, headers)
     wanted = accept()
     # a plugin sees every request, so none is answered from the cache
     place = None if front.hooks else _place_in_cache(request, body, asked, wanted)
@@ -115,7 +121,9 @@ async def _biases(request: web.Request, body: GenerationFields) -> dict[int, flo
     given = validation.biases(body, limits)
     model = front.fleet.resolve(body.model)
     tokens = {
-        text: await front.dispatcher.prepare(model, TextPrompt(text, add_special=False), None)
+        text: await front.dispatcher.asking.prepare(
+            model, TextPrompt(text, add_special=False), None
+        )
         for text in given
         if isinstance(text, str)
     }
@@ -130,7 +138,7 @@ async def _predicted(request: web.Request, body: GenerationFields, asked: Asked)
     front = services(request)
     model = front.fleet.resolve(body.model)
     prompt = TextPrompt(asked.predicted, add_special=False, parse_special=False)
-    tokens = await front.dispatcher.prepare(model, prompt, None)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, None)
     facts = front.dispatcher.facts(model)
     return tuple(tokens[: facts.n_ctx if facts else 0])
 

@@ -20,4 +20,4 @@ async def loaded(front: Services, model: str) -> ModelFacts:
 async def in_memory(front: Services, model: str) -> None:
     """Wait until a worker of the model is ready; loads it. Raises `RequestError` if none comes."""
     if not front.dispatcher.demand.usage(model).has_worker:
-        await front.dispatcher.prepare(model, TextPrompt("."), reserve=None)
+        await front.dispatcher.asking.prepare(model, TextPrompt("."), reserve=None)

@@ -17,17 +17,19 @@ THINKS = {"adaptive": True, "auto": True, "between_tools": True, "disabled": Fal
 
 
 class Thinking(Struct, frozen=True):
-    """The object of DeepSeek, GLM, Kimi and Anthropic. A budget of tokens changes nothing here."""
+    """The object of DeepSeek, GLM, Kimi and Anthropic. Its `budget_tokens` changes nothing:
+    Anthropic's clients have to send one, whether or not they want a bound."""
 
     type: str | None = None
 
 
 class ReasoningChoice(Struct, frozen=True):
-    """OpenRouter's object. A budget of tokens changes nothing here."""
+    """OpenRouter's object."""
 
     effort: str | None = None
     enabled: bool | None = None
     exclude: bool | None = None
+    max_tokens: Any = None
 
 
 class ThinkingFields(GenerationFields, kw_only=True):
@@ -51,6 +53,10 @@ def thinking_variables(body: ThinkingFields) -> dict[str, Any]:
     choice = body.reasoning or ReasoningChoice()
     if choice.exclude:
         raise InvalidRequest("an answer's reasoning is not left out", param="reasoning.exclude")
+    if choice.max_tokens is not None:
+        raise InvalidRequest(
+            "a bound for reasoning is not supported yet", param="reasoning.max_tokens"
+        )
     effort = body.reasoning_effort or choice.effort
     wanted = body.enable_thinking
     if wanted is None:

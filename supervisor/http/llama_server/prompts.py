@@ -81,5 +81,5 @@ async def _mixed(front: Services, model: str, given: list[int | str]) -> TokenPr
             tokens.append(piece)
         elif piece:
             text = TextPrompt(piece, add_special=index == 0)
-            tokens += await front.dispatcher.prepare(model, text, reserve=None)
+            tokens += await front.dispatcher.asking.prepare(model, text, reserve=None)
     return TokenPrompt(tuple(tokens))

@@ -21,18 +21,20 @@ async def apply_template(request: web.Request) -> web.Response:
     front = services(request)
     model = front.fleet.resolve(body.model)
     (prompt,) = asked_of(front, body).prompts
-    tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
     tokens = tokens[await _n_added(front, model, tokens) :]
     if not tokens:
         return json_response(AppliedTemplate(""))
-    (text,) = await front.dispatcher.detokenize(model, [tokens])
+    (text,) = await front.dispatcher.asking.detokenize(model, [tokens])
     return json_response(AppliedTemplate(text.decode(errors="replace")))
 
 
 async def _n_added(front: Services, model: str, tokens: Sequence[int]) -> int:
     """How many tokens at the beginning are put before every text: 0 or 1."""
     marked, plain = [
-        await front.dispatcher.prepare(model, TextPrompt(".", add_special=added), reserve=None)
+        await front.dispatcher.asking.prepare(
+            model, TextPrompt(".", add_special=added), reserve=None
+        )
         for added in (True, False)
     ]
     return int(marked[:1] != plain[:1] and marked[:1] == tokens[:1])

@@ -6,7 +6,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from gpufc.protocol import TextPrompt
-from supervisor.http.edge.body import read_json
+from supervisor.http.edge.body import hold_answer, read_json
 from supervisor.http.edge.context import json_response, listed_response, services
 from supervisor.http.generation.fields import TokenIds
 
@@ -40,6 +40,9 @@ class Tokenized(Struct, frozen=True):
 PART = 4096
 """Tokens of an answer that are written in one go."""
 
+TOKEN_BYTES, PIECE_BYTES = 48, 160
+"""Memory of a token until it is answered, without and with its text."""
+
 
 class Detokenized(Struct, frozen=True):
     content: str
@@ -54,13 +57,14 @@ async def tokenize(request: web.Request) -> web.Response:
         return json_response(Tokenized([]))
     parse_special = body.parse_special is not False
     prompt = TextPrompt(body.content, bool(body.add_special), parse_special)
-    tokens = await front.dispatcher.prepare(model, prompt, reserve=None)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
+    hold_answer(request, len(tokens) * (PIECE_BYTES if body.with_pieces else TOKEN_BYTES))
     parts = [slice(at, at + PART) for at in range(0, len(tokens), PART)]
     if not body.with_pieces:
         return await listed_response(
             "tokens", lambda: (list(tokens[part]) for part in parts), len(tokens)
         )
-    spelt = await front.dispatcher.detokenize(model, ((token,) for token in tokens))
+    spelt = await front.dispatcher.asking.detokenize(model, ((token,) for token in tokens))
     return await listed_response(
         "tokens", lambda: (_with_pieces(tokens[part], spelt[part]) for part in parts), len(tokens)
     )
@@ -77,7 +81,7 @@ async def detokenize(request: web.Request) -> web.Response:
     model = front.fleet.resolve(body.model)
     if not body.tokens:
         return json_response(Detokenized(""))
-    (text,) = await front.dispatcher.detokenize(model, [tuple(body.tokens)])
+    (text,) = await front.dispatcher.asking.detokenize(model, [tuple(body.tokens)])
     return json_response(Detokenized(text.decode(errors="replace")))
 
 

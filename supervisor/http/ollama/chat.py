@@ -74,7 +74,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     front = services(request)
     model = served(front, body.model)
     if not body.messages:
-        reason = await life.done_reason(front, model, body.keep_alive)
+        reason = await life.done_reason(request, model, body.keep_alive)
         return json_response(
             ChatAnswer(
                 model=front.fleet.shown(body.model or None),
@@ -83,7 +83,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
                 done_reason=reason,
             )
         )
-    life.keep(front, model, body.keep_alive)
+    life.keep(request, model, body.keep_alive)
     fields = ChatFields(
         messages=messages_of(body.messages),
         tools=body.tools,

@@ -50,7 +50,7 @@ async def generate_text(request: web.Request) -> web.StreamResponse:
     front = services(request)
     model = served(front, body.model)
     if not (body.prompt or body.suffix or body.images):
-        reason = await life.done_reason(front, model, body.keep_alive)
+        reason = await life.done_reason(request, model, body.keep_alive)
         return json_response(
             GenerateAnswer(
                 model=front.fleet.shown(body.model or None),
@@ -59,7 +59,7 @@ async def generate_text(request: web.Request) -> web.StreamResponse:
             )
         )
     _refuse(body)
-    life.keep(front, model, body.keep_alive)
+    life.keep(request, model, body.keep_alive)
     fields, asked = _asked(front, body)
     return await generate(request, fields, asked, GenerateDialect())
 

@@ -2,7 +2,11 @@
 
 import re
 
-from supervisor.http.edge.context import Services
+from aiohttp import web
+
+from gpufc.errors import PermissionDenied
+from supervisor.dispatch.request import Scope
+from supervisor.http.edge.context import PRINCIPAL, services
 from supervisor.http.generation.loaded import in_memory
 
 LOADED, UNLOADED = "load", "unload"
@@ -15,23 +19,35 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0
 LONGEST_S = 31_536_000.0
 
 
-async def done_reason(front: Services, model: str, keep_alive: object) -> str:
+async def done_reason(request: web.Request, model: str, keep_alive: object) -> str:
     """Wait until the model is loaded, unless it is to be unloaded; the reason of the answer.
 
     It is unloaded when it is idle. The only model of a service stays, and `/api/ps` goes on to show
-    it. Raises `RequestError` if no worker comes.
+    it. Raises `PermissionDenied` for a key that may unload nothing, `RequestError` if no worker
+    comes.
     """
-    keep(front, model, keep_alive)
+    if is_over(keep_alive) and not _may_unload(request):
+        raise PermissionDenied("To unload a model needs the scope 'admin'", param="keep_alive")
+    keep(request, model, keep_alive)
     if is_over(keep_alive):
         return UNLOADED
-    await in_memory(front, model)
+    await in_memory(services(request), model)
     return LOADED
 
 
-def keep(front: Services, model: str, keep_alive: object) -> None:
-    """Let the model stay as long as a request wishes. A text that is no duration is no wish."""
-    if front.roster is not None:
-        front.roster.keep_alive(model, seconds_of(keep_alive))
+def keep(request: web.Request, model: str, keep_alive: object) -> None:
+    """Let the model stay as long as a request wishes. A text that is no duration is no wish.
+
+    The wish of a key without the scope `admin` does not shorten the configured time: the requests
+    of other keys would wait for the model's next load."""
+    roster = services(request).roster
+    if roster is not None:
+        roster.keep_alive(model, seconds_of(keep_alive), may_shorten=_may_unload(request))
+
+
+def _may_unload(request: web.Request) -> bool:
+    principal = request[PRINCIPAL]
+    return principal.is_anonymous or principal.may(Scope.ADMIN)
 
 
 def seconds_of(keep_alive: object) -> float | None:

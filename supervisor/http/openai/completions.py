@@ -110,7 +110,7 @@ async def _echoed(
         raise InvalidRequest("echo and suffix exclude each other", param="echo")
     model = front.fleet.resolve(body.model)
     ids = [prompt.tokens for prompt in prompts if isinstance(prompt, TokenPrompt)]
-    spelt = iter(await front.dispatcher.detokenize(model, ids) if ids else ())
+    spelt = iter(await front.dispatcher.asking.detokenize(model, ids) if ids else ())
     return tuple(
         prompt.text if isinstance(prompt, TextPrompt) else next(spelt).decode("utf-8", "replace")
         for prompt in prompts

@@ -6,7 +6,12 @@ from msgspec import Struct
 
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.stream import Usage
-from supervisor.http.responses.fields import ReasoningFields, ResponsesFields, TextFormat
+from supervisor.http.responses.fields import (
+    AskedReasoning,
+    ReasoningFields,
+    ResponsesFields,
+    TextFormat,
+)
 from supervisor.http.responses.output_items import OutputItem, Status
 
 
@@ -141,7 +146,7 @@ def echo_of(body: ResponsesFields, sampling: SamplingParams) -> Echo:
         parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,
         prompt_cache_key=body.prompt_cache_key,
-        reasoning=body.reasoning or ReasoningFields(),
+        reasoning=_repeated(body.reasoning),
         safety_identifier=body.safety_identifier,
         store=body.store is not False,
         text=TextEcho(
@@ -158,6 +163,10 @@ def echo_of(body: ResponsesFields, sampling: SamplingParams) -> Echo:
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
     )
+
+
+def _repeated(asked: AskedReasoning | None) -> ReasoningFields:
+    return ReasoningFields() if asked is None else ReasoningFields(asked.effort, asked.summary)
 
 
 def _tool(entry: dict[str, Any]) -> dict[str, Any]:

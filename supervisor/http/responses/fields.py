@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from gpufc.errors import InvalidRequest
 from supervisor.http.generation.fields import GenerationFields, Limit
 from supervisor.http.generation.history import MAX_MESSAGES
+from supervisor.http.generation.thinking import ReasoningChoice
 
 LOGPROBS = "message.output_text.logprobs"
 """The entry of `include` that asks for log probabilities of the text's tokens."""
@@ -70,7 +71,15 @@ class TextFields(Struct, frozen=True):
 
 
 class ReasoningFields(Struct, frozen=True):
+    """The object as an answer repeats it."""
+
     effort: str | None = None
+    summary: str | None = None
+
+
+class AskedReasoning(ReasoningChoice, frozen=True):
+    """The object as a request has it: OpenAI's fields, and OpenRouter's."""
+
     summary: str | None = None
 
 
@@ -87,7 +96,7 @@ class ResponsesFields(GenerationFields, kw_only=True):
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
     text: TextFields | None = None
-    reasoning: ReasoningFields | None = None
+    reasoning: AskedReasoning | None = None
     max_output_tokens: Limit | None = None
     truncation: str | None = None
     metadata: dict[str, Any] | None = None

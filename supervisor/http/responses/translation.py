@@ -22,7 +22,6 @@ NAMES = {
     "messages": "input",
     "prompt": "input",
     "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
     "verbosity": "text.verbosity",
     "max_completion_tokens": "max_output_tokens",
 }
@@ -62,7 +61,7 @@ def chat_fields(body: ResponsesFields, items: list[Item], tools: ToolTable) -> C
         tools=list(tools.tools) or None,
         tool_choice=tool_choice(body.tool_choice, tools),
         parallel_tool_calls=body.parallel_tool_calls,
-        reasoning_effort=body.reasoning.effort if body.reasoning else None,
+        reasoning=body.reasoning,
         verbosity=text.verbosity if text else None,
         chat_template_kwargs=body.chat_template_kwargs,
     )

@@ -54,13 +54,15 @@ async def swap(request: web.Request) -> web.Response:
     """`POST /admin/swap`: answers when the new model serves, with 409 if the old one goes on."""
     asked = await read_json(request, SwapRequest)
     config, fleet = services(request).config, services(request).fleet
-    served = [row.model_path for row in fleet.workers() if row.model_path]
-    path = await asyncio.to_thread(allowed_model, asked.model_path, config, served)
+    served = [row.model_path for row in fleet.workers() if row.model_path and not row.within]
+    places = await asyncio.to_thread(allowed_places, config, served)
+    path = await asyncio.to_thread(allowed_model, asked.model_path, places)
     change = ModelChange(
         model_path=str(path),
         n_ctx=asked.n_ctx,
         n_gpu_layers=asked.n_gpu_layers,
         canary=asked.canary,
+        within=tuple(map(str, places)),
     )
     return await _answered(request, _operator(request).swap(asked.name or asked.model, change))
 
@@ -103,28 +105,34 @@ async def _model_of(request: web.Request) -> str:
     return services(request).fleet.resolve(named)
 
 
-def allowed_model(given: str, config: Config, served: Collection[str] = ()) -> Path:
-    """The model file, if it may be loaded over HTTP: a served one, or one in an allowed folder.
+def allowed_places(config: Config, served: Collection[str] = ()) -> tuple[Path, ...]:
+    """The folders and files that may be loaded over HTTP, by real paths: the allowed folders, the
+    models of the configuration, and `served` ones, which the operator has named since.
 
-    The file that a link leads to counts. The link's own path is returned, because the parts of a
-    split model are found by its name. By default the folder that the model at start really lies in
-    is allowed too, as in a cache of links. Raises `PermissionDenied`, which does not tell whether
-    the file exists.
+    By default the folder that a model of the configuration really lies in is allowed too, as in a
+    cache of links; the root is not.
     """
-    path = _resolved(given)
-    if path is None or not path.is_file() or not _is_allowed(path, config, served):
-        raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
-    return Path(given).absolute()
-
-
-def _is_allowed(path: Path, config: Config, served: Collection[str]) -> bool:
     own = [model.model_path for model in config.models.values() if model.model_path]
     known = [_resolved(file) for file in (*own, *served)]
     folders = [_resolved(folder) for folder in config.model_folders()]
     if config.server.model_dirs is None:
         folders += [file.parent for file in map(_resolved, own) if file is not None]
         folders = [folder for folder in folders if folder and folder.parents]
-    return path in known or any(folder and path.is_relative_to(folder) for folder in folders)
+    return tuple(filter(None, (*folders, *known)))
+
+
+def allowed_model(given: str, places: Collection[Path]) -> Path:
+    """The model file, if it lies in one of the places, or is one. The worker looks again when it
+    opens the file, and its other parts.
+
+    The file that a link leads to counts. The link's own path is returned, because the parts of a
+    split model are found by its name. Raises `PermissionDenied`, which does not tell whether the
+    file exists.
+    """
+    path = _resolved(given)
+    if path is None or not path.is_file() or not any(map(path.is_relative_to, places)):
+        raise PermissionDenied("No such model in the allowed folders (see `model_dirs`)")
+    return Path(given).absolute()
 
 
 def _resolved(given: str) -> Path | None:

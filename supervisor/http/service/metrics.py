@@ -86,6 +86,7 @@ def figures_of(front: Services) -> Figures:
         network=msgspec.to_builtins(front.network()),
         models=[state_of(front, model) for model in models],
         hosts=front.hosts() if front.hosts else None,
+        cells=msgspec.to_builtins(front.cells.status()) if front.cells else None,
     )
 
 

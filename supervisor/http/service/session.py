@@ -157,7 +157,7 @@ def _led(request: web.Request, text: str, page: str) -> web.Response:
 
 def _described(principal: Principal, session: Session | None) -> SessionObject:
     return SessionObject(
-        name=principal.name.partition("#")[0],
+        name=principal.shown,
         scopes=[scope for scope in Scope if principal.may(scope)],
         is_signed_in=session is not None,
         expires=session.expires if session is not None else None,

@@ -30,7 +30,8 @@ def document(front: Services) -> dict[str, Any]:
         "tokens": _totals(ledger.tokens)
         | {"generated_per_second": ledger.generated_per_second(now)},
         "durable": msgspec.to_builtins(front.durable.summary()),
-        "network": msgspec.to_builtins(front.network()),
+        "cells": msgspec.to_builtins(front.cells.status()) if front.cells else None,
+        "network": _network(front),
         "plugins": msgspec.to_builtins(front.hooks.summary()) if front.hooks else [],
         "models": model_rows(front),
         "workers": worker_rows(front),
@@ -48,6 +49,14 @@ def document(front: Services) -> dict[str, Any]:
             "resume_gap_seconds": _plain(ledger.resume_gap.percentiles()),
         },
     }
+
+
+def _network(front: Services) -> dict[str, Any] | None:
+    """The session with a control server, with the models that the principal may see."""
+    found = msgspec.to_builtins(front.network())
+    if found is not None:
+        found["models"] = [model for model in found["models"] if front.shows(model)]
+    return found  # type: ignore[no-any-return]
 
 
 def model_rows(front: Services) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """What a confined process can do, tried by a real one."""
 
+import contextlib
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine_worker.confinement import landlock, needs, syscalls
+from engine_worker.confinement import capabilities, landlock, needs, syscalls
 from engine_worker.confinement.confine import abilities, require
 from engine_worker.confinement.landlock import LIST, READ, Rule
 from gpufc.config import Confinement, ModelConfig
@@ -122,3 +124,26 @@ def test_shared_memory_and_drivers_caches_are_for_gpus(
     assert "/dev/null" in opened
     openmp = needs.rules(ModelConfig(), {"HOME": "/root"}, ["/opt/x/libiomp5.so"])
     assert "/dev/shm" in {rule.path for rule in openmp}
+
+
+class Libc:
+    """A process with these capabilities, whose service manager forbids to change them."""
+
+    def __init__(self, held: int) -> None:
+        self._held = held
+
+    def capget(self, header: bytes, data: Any) -> int:
+        struct.pack_into("=6I", data, 0, self._held, self._held, 0, 0, 0, 0)
+        return 0
+
+    def capset(self, header: bytes, data: bytes) -> int:
+        return -1
+
+
+@pytest.mark.parametrize(("held", "is_confined"), [(0, True), (1 << 14, True), (1 << 21, False)])
+def test_a_process_without_capabilities_to_drop_is_confined(
+    monkeypatch: pytest.MonkeyPatch, held: int, is_confined: bool
+) -> None:
+    monkeypatch.setattr(capabilities.ctypes, "CDLL", lambda *_, **__: Libc(held))
+    with contextlib.nullcontext() if is_confined else pytest.raises(landlock.NotConfined):
+        capabilities.drop()

@@ -18,8 +18,7 @@ def header(
         n_tensors=1,
         tensor_bytes=tensor_bytes or {},
         header_bytes=0,
-        file_bytes=0,
-        parts=(),
+        files=(),
         state_layers=state_layers,
         key_layers=key_layers,
     )

@@ -22,8 +22,7 @@ def header(metadata: dict[str, Value]) -> GgufHeader:
         n_tensors=1,
         tensor_bytes={},
         header_bytes=0,
-        file_bytes=0,
-        parts=(Path("m.gguf"),),
+        files=(),
     )
 
 

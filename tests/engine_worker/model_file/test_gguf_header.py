@@ -153,6 +153,13 @@ def test_split_models_need_their_first_part_and_all_others(tmp_path: Path) -> No
     assert header.file_bytes == first.stat().st_size + second.stat().st_size
 
 
+def test_the_first_part_of_a_split_model_may_have_no_tensor(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"big-0000{no}-of-00002.gguf" for no in (1, 2))
+    first.write_bytes(part(0, 2))
+    second.write_bytes(gguf([pair("split.no", 2, struct.pack("<H", 1))], [WEIGHT], b"\0" * 200))
+    assert read_header(first).n_tensors == 1
+
+
 def test_a_part_under_another_name_is_refused(path: Path) -> None:
     assert "llama-gguf-split --merge" in refusal(path, part(0, 2))
 

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ def header(architecture: str, *groups: str, **metadata: Any) -> GgufHeader:
         n_tensors=1,
         tensor_bytes=dict.fromkeys(groups, 4),
         header_bytes=0,
-        file_bytes=0,
-        parts=(Path("m.gguf"),),
+        files=(),
     )
 
 

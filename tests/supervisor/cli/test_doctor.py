@@ -72,6 +72,13 @@ def test_a_wrong_model_path_is_a_wrong_configuration(
     assert (code, bad(found)) == (2, ["configuration"])
 
 
+def test_what_a_start_would_note_is_a_warning(probed: dict[str, Any], tmp_path: Path) -> None:
+    code, found = examine(tmp_path, "--host", "0.0.0.0", "--insecure")
+    assert (code, bad(found)) == (0, [])
+    warned = [each["subject"] for each in found if each["level"] == "warn"]
+    assert "configuration" in warned
+
+
 def test_a_taken_port(probed: dict[str, Any], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, found = examine(tmp_path, "--port", str(taken.getsockname()[1]))

@@ -29,6 +29,24 @@ def test_the_files_for_packagers_are_the_units_of_the_command() -> None:
     )
 
 
+def test_a_service_of_the_machine_uses_its_state_folder_and_not_the_link_to_it() -> None:
+    unit = service_unit.service(service_unit.Place())
+    assert "DynamicUser=yes" in unit
+    assert unit.count("--runtime-dir %S/private/gpufc\n") == 2  # start and reload
+    assert "%S/gpufc" not in unit
+
+
+def test_a_service_of_the_machine_lets_its_workers_confine_themselves() -> None:
+    filters = [
+        line.removeprefix("SystemCallFilter=").split()
+        for line in service_unit.service(service_unit.Place()).splitlines()
+        if line.startswith("SystemCallFilter=")
+    ]
+    allowed = {call for one in filters if not one[0].startswith("~") for call in one}
+    landlock = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+    assert {*landlock, "seccomp"} <= allowed
+
+
 def test_a_user_s_service_is_written_with_a_configuration_and_next_steps(home: Path) -> None:
     said = CliRunner().invoke(command, ["--user", "--socket"], catch_exceptions=False).output
     unit = (home / "systemd/user/gpufc.service").read_text()
@@ -37,6 +55,18 @@ def test_a_user_s_service_is_written_with_a_configuration_and_next_steps(home: P
     assert "ListenStream=127.0.0.1:8082" in (home / "systemd/user/gpufc.socket").read_text()
     assert (home / "gpufc/gpufc.toml").read_text().startswith("# The configuration")
     assert "systemctl --user enable --now gpufc.socket gpufc.service" in said
+    assert " status\n" in said
+
+
+def test_the_next_steps_name_the_folder_by_which_root_reaches_the_front(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_service, "SYSTEM_FOLDER", home / "system")
+    args = ["--config", str(home / "own.toml")]
+    said = CliRunner().invoke(command, args, catch_exceptions=False).output
+    assert " status --runtime-dir /var/lib/gpufc\n" in said
+    said = CliRunner().invoke(command, [*args, "--force", "--runtime-dir", "/srv/run"]).output
+    assert " status --runtime-dir /srv/run\n" in said
 
 
 def test_the_unit_follows_the_configuration(home: Path) -> None:

@@ -6,6 +6,7 @@
 import fcntl
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,13 @@ MISTAKES = [
         "half a download", "start --model-path {folder}/model.gguf.part", USAGE,
         ("half a download",),
     ),
+    Mistake(
+        "pipe for a file", "start --model-path {folder}/pipe.gguf", USAGE,
+        ("pipe.gguf", "is a pipe", "name a GGUF file"),
+    ),
+    Mistake("pipe to swap in", "swap {folder}/pipe.gguf", USAGE, ("is a pipe", "MODEL_PATH")),
+    Mistake("device for a file", "start --model-path /dev/zero", USAGE, ("is a device",)),
+    Mistake("socket for a file", "start --model-path {folder}/sock.gguf", USAGE, ("is a socket",)),
     Mistake("cut off", "start --model-path {folder}/cut.gguf", USAGE, ("cut off", "again")),
     Mistake("web page", "start --model-path {folder}/page.gguf", USAGE, ("web page",)),
     Mistake("Git LFS pointer", "start --model-path {folder}/lfs.gguf", USAGE, ("git lfs pull",)),
@@ -158,6 +166,8 @@ def mistaken(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     (tmp_path / "lfs.gguf").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid")
     (tmp_path / "error.gguf").write_bytes(b'{"error":"Repository not found, or no access"}')
     (tmp_path / "notes.txt").write_bytes(b"Models that I want to try: one, two, three")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    os.mknod(tmp_path / "sock.gguf", 0o600 | stat.S_IFSOCK)
     (tmp_path / "unknown.toml").write_text("n_ctxt = 4096\n")
     (tmp_path / "type.toml").write_text('port = "8082"\n')
     (tmp_path / "broken.toml").write_text("port = = 1\n")
@@ -227,7 +237,7 @@ def test_a_model_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PermissionError
 
     path = files.gguf(tmp_path / "secret.gguf")
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("supervisor.cli.model_file._glance", refuse)
     result = CliRunner().invoke(cli, ["start", "--model-path", str(path)])
     assert result.exit_code == USAGE
     assert_one_line(result.stderr, ["permission denied", "secret.gguf", "--model-path"])

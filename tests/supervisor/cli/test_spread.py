@@ -33,3 +33,24 @@ def test_without_machines_that_may_join_it_is_refused(
         with pytest.raises(ConfigError) as refusal:
             check_spread(config)
         assert str(refusal.value).startswith(f"{place} has spread = machines")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("local_replicas = 2", "changes nothing without spread = machines"),
+        (f"{MACHINES}replicas = 2\nlocal_replicas = 2", "none is left to other machines"),
+        (f"{MACHINES}replicas = 3\nlocal_replicas = 2", ""),
+        ("replicas = 2", ""),
+    ],
+)
+def test_local_replicas_without_any_on_machines_are_told(
+    tmp_path: Path, lines: str, words: str
+) -> None:
+    file = tmp_path / "gpufc.toml"
+    file.write_text(f"{LISTEN}[models.a]\n{lines}\n")
+    notes = check_spread(settings.resolve(flags={}, environ={}, file=file).config)
+    assert len(notes) == bool(words)
+    for note in notes:
+        assert note.startswith("[models.a] has local_replicas = 2")
+        assert words in note

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from supervisor.cli.welcome import machine_awaited, welcome
@@ -47,3 +50,20 @@ def test_a_model_of_several_workers_has_one_line_with_what_a_ready_one_gives(
     lines = welcome(status, {"m": 512}, RuntimeDir.find(str(tmp_path)))
     context = [line.split(maxsplit=1)[1] for line in lines if line.startswith("context")]
     assert context == ["512 tokens for each request"]
+
+
+def test_the_token_is_printed_but_not_into_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RuntimeDir.find(str(tmp_path))
+    folder.admin_token.write_text("sesame")
+    status = {"front": {"addresses": ["http://127.0.0.1:1/"]}, "workers": []}
+
+    def admin() -> str:
+        (line,) = (one for one in welcome(status, {}, folder) if one.startswith("admin"))
+        return line.split(maxsplit=1)[1]
+
+    assert admin() == "http://127.0.0.1:1/?token=sesame"
+    here = os.fstat(1)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{here.st_dev}:{here.st_ino}")
+    assert admin() == f"http://127.0.0.1:1/?token=$(cat {folder.admin_token})"

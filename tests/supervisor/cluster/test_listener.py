@@ -28,6 +28,14 @@ from supervisor.cluster.messages import (
 from tests.supervisor.cluster.hosts import Recorder, hello
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 class Peer:
     """A socket that dials the listener with some keys."""
 
@@ -44,6 +52,7 @@ class Peer:
         self.monitor = self.socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
+        self.socket.setsockopt(zmq.IPV6, 1)
         self.socket.connect(bench.listener.endpoint)
 
     def say(self, message: HostMessage) -> None:
@@ -85,12 +94,13 @@ class Bench:
         self.hosts = Recorder()
         self.book = HostBook(folder / "hosts.json")
         self.peers: list[Peer] = []
+        self.endpoint = "tcp://127.0.0.1:0"
         self.now = 0.0
         self.open(Limits())
 
     def open(self, limits: Limits) -> None:
         self.listener = HostListener(
-            self.book, self.hosts, "tcp://127.0.0.1:0", limits, clock=lambda: self.now
+            self.book, self.hosts, self.endpoint, limits, clock=lambda: self.now
         )
 
     def reopen(self, limits: Limits) -> None:
@@ -139,6 +149,14 @@ async def test_an_invited_host_joins_and_is_heard(bench: Bench) -> None:
     assert bench.hosts.frames[Epoch(7)] == [b"seven", b"again"]
     assert bench.hosts.messages == [Leaving("test", 1.0)]
     assert bench.listener.channels[0].dropped["stale"] == 1
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6")
+async def test_hosts_join_over_ipv6(bench: Bench) -> None:
+    bench.endpoint = "tcp://[::1]:0"
+    bench.reopen(Limits())
+    assert bench.listener.endpoint.startswith("tcp://[::1]:")
+    await bench.joined()
 
 
 async def test_messages_go_down_in_order_after_the_welcome(bench: Bench) -> None:

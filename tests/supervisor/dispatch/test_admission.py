@@ -1,28 +1,12 @@
 """Which sequences run, wait, and are refused."""
 
-from collections import Counter
-
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gpufc.config import AdmissionConfig
 from gpufc.errors import InvalidRequest, Overloaded
 from gpufc.ids import RequestNo
 from supervisor.dispatch.admission import Admission
-
-
-def admission(slots: int = 2, queue: int = 3, replicas: int = 1) -> Admission:
-    limits = AdmissionConfig(max_concurrent_requests=slots, max_queue=queue)
-    return Admission(limits, replicas)
-
-
-def numbers(*values: int) -> list[RequestNo]:
-    return [RequestNo(value) for value in values]
-
-
-def accept(places: Admission, *values: int, owner: str = "a") -> None:
-    places.accept(numbers(*values), owner)
+from tests.supervisor.dispatch.places import accept, admission, numbers, started
 
 
 def test_the_default_queue_is_eight_times_the_slots() -> None:
@@ -134,15 +118,6 @@ def test_a_replay_goes_before_the_owner_with_the_next_turn() -> None:
     assert places.next() == 4
 
 
-def started(places: Admission) -> list[RequestNo]:
-    """Start all that may start, in their order."""
-    found = []
-    while (number := places.next()) is not None:
-        places.start(number)
-        found.append(number)
-    return found
-
-
 def test_abandoned_sequences_start_after_all_others_replays_included() -> None:
     places = admission(slots=4, queue=4)
     accept(places, 1, 2, 3, 4)
@@ -153,6 +128,38 @@ def test_abandoned_sequences_start_after_all_others_replays_included() -> None:
     places.put_back(RequestNo(1), 5)
     places.prepared(RequestNo(4))
     assert started(places) == [4, 1]
+
+
+def test_an_owner_without_a_slot_gets_one_from_the_owner_with_the_most() -> None:
+    places = admission(slots=4, queue=12)
+    accept(places, 1, 2, 3, owner="flood")
+    accept(places, 4, owner="b")
+    accept(places, 5, 6, owner="flood")
+    for number in numbers(1, 2, 3, 4, 5, 6):
+        places.prepared(number)
+    assert started(places) == [1, 4, 2, 3]
+    assert places.to_pause() is None  # the flood waits, and has slots
+    accept(places, 7, 8, owner="c")
+    accept(places, 9, owner="d")
+    for number in numbers(7, 8, 9):
+        places.prepared(number)
+    assert [places.to_pause() for _ in range(3)] == [3, 2, None]
+    for number in numbers(3, 2):
+        places.put_back(number, 50)
+    assert started(places) == [7, 9]
+    assert places.to_pause() is None  # each has one
+    places.release(RequestNo(1))
+    assert started(places) == [2]  # before 3, 5 and 6 of its owner
+
+
+def test_slots_of_unknown_owners_are_not_shared() -> None:
+    places = admission(slots=2, queue=12)
+    for number in numbers(1, 2):
+        places.take_in(number, 9)
+    assert started(places) == [1, 2]
+    accept(places, 3)
+    places.prepared(RequestNo(3))
+    assert places.to_pause() is None
 
 
 def test_abandoned_sequences_give_up_slots_beyond_half_while_others_wait() -> None:
@@ -246,109 +253,3 @@ def test_retry_after_follows_the_forecast_where_there_is_one() -> None:
     places = admission()
     places.forecast = lambda n_places: 40.0 * n_places
     assert [places.retry_after_s(n) for n in (1, 2, 100)] == [40.0, 80.0, 600.0]
-
-
-class AdmissionMachine(RuleBasedStateMachine):
-    """Any history, against plain sets."""
-
-    @initialize(slots=st.integers(1, 4), queue=st.integers(0, 5))
-    def start(self, slots: int, queue: int) -> None:
-        self.slots, self.queue = slots, queue
-        self.admission = admission(slots, queue)
-        self.last = 0
-        self.owners: dict[int, str] = {}
-        self.preparing: set[int] = set()
-        self.fresh: set[int] = set()
-        self.again: dict[int, int] = {}
-        self.running: set[int] = set()
-        self.passed_over_since: dict[str, int] = {}
-        self.n_events = 0
-
-    @rule(count=st.integers(1, 4), owner=st.sampled_from("abc"))
-    def accept(self, count: int, owner: str) -> None:
-        new = [RequestNo(self.last + i + 1) for i in range(count)]
-        self.last += count
-        if self.refuses(count, owner):
-            with pytest.raises((Overloaded, InvalidRequest)):
-                self.admission.accept(new, owner)
-        else:
-            self.admission.accept(new, owner)
-            self.preparing.update(new)
-            if owner not in self.owners.values():
-                self.event(owner)
-            self.owners |= dict.fromkeys(new, owner)
-
-    def refuses(self, count: int, owner: str) -> bool:
-        places = self.slots + self.queue
-        present = Counter(self.owners.values())
-        share = places // len(present.keys() | {owner})
-        reserve = min(self.slots, self.queue) if present[owner] + count <= share else 0
-        return count > places or present.total() + count > places + reserve
-
-    def event(self, owner: str) -> None:
-        self.n_events += 1
-        self.passed_over_since[owner] = self.n_events
-
-    @rule(data=st.data())
-    def prepared(self, data: st.DataObject) -> None:
-        if self.preparing:
-            number = data.draw(st.sampled_from(sorted(self.preparing)))
-            self.admission.prepared(RequestNo(number))
-            self.preparing.remove(number)
-            self.fresh.add(number)
-
-    @rule()
-    def start_next(self) -> None:
-        expected = self.whose_turn() if len(self.running) < self.slots else None
-        number = self.admission.next()
-        assert number == expected
-        if number is not None:
-            self.admission.start(number)
-            self.again.pop(number, None)
-            self.fresh.discard(number)
-            self.running.add(number)
-            self.event(self.owners[number])
-
-    def whose_turn(self) -> int | None:
-        """The same rules, by looking at all sequences."""
-        if self.again:
-            return min(self.again, key=lambda number: (self.again[number], number))
-        running = Counter(self.owners[number] for number in self.running)
-
-        def rank(number: int) -> tuple[int, int, int]:
-            owner = self.owners[number]
-            return running[owner], self.passed_over_since[owner], number
-
-        return min(self.fresh, key=rank, default=None)
-
-    @rule(data=st.data())
-    def put_back(self, data: st.DataObject) -> None:
-        if self.running:
-            number = data.draw(st.sampled_from(sorted(self.running)))
-            n_tokens = data.draw(st.integers(1, 100))
-            self.admission.put_back(RequestNo(number), n_tokens)
-            self.running.remove(number)
-            self.event(self.owners[number])
-            self.again[number] = n_tokens
-
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        if self.owners:
-            number = data.draw(st.sampled_from(sorted(self.owners)))
-            self.admission.release(RequestNo(number))
-            if number in self.running:
-                self.event(self.owners[number])
-            self.again.pop(number, None)
-            for stage in (self.preparing, self.fresh, self.running):
-                stage.discard(number)
-            del self.owners[number]
-
-    @invariant()
-    def counts_agree(self) -> None:
-        if hasattr(self, "admission"):
-            n_waiting = len(self.preparing) + len(self.fresh) + len(self.again)
-            assert self.admission.n_running == len(self.running) <= self.slots
-            assert self.admission.n_waiting == n_waiting
-
-
-TestAdmissionMachine = AdmissionMachine.TestCase

@@ -88,7 +88,7 @@ async def test_a_failing_canary_gets_the_blame_and_the_model_before_does_not() -
         reading = asyncio.create_task(whole_texts(stream))
         await until(lambda: worker.active or reading.done())  # noqa: B023
         if worker.active:
-            front.dispatcher._group("fake-model")._table.fail(stream, InternalError("broken"))
+            front.dispatcher.group("fake-model")._table.fail(stream, InternalError("broken"))
             await until(lambda: not worker.active)
         await asyncio.gather(reading, return_exceptions=True)
         if canary.verdict(1.0) is not Verdict.UNDECIDED:
@@ -101,7 +101,7 @@ async def test_without_room_at_the_canary_requests_go_to_the_model_before() -> N
     front = Front(slots=1)
     stable = front.fleet.start_worker()
     worker, _ = begin(front, CanaryRules(share=1.0), auto=False)
-    front.dispatcher._group("fake-model").admission.replicas = 2
+    front.dispatcher.group("fake-model").admission.replicas = 2
     held = front.submit(request("held"))
     await until(lambda: worker.active)
     await whole_texts(front.submit(request("other")))
@@ -142,4 +142,4 @@ async def test_after_the_takeover_all_requests_get_the_new_model() -> None:
     front.dispatcher.worker_draining(stable)
     await answer(front, 3)
     assert len(generates(worker.sent)) == 3
-    assert front.dispatcher._group("fake-model").facts is worker.facts
+    assert front.dispatcher.group("fake-model").facts is worker.facts

@@ -7,7 +7,7 @@ from gpufc.adapters import AdapterUse
 from gpufc.config import Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import Delta, Generate, LogprobsWanted, TokenRules
+from gpufc.protocol import Batching, Delta, Generate, LogprobsWanted, TokenRules
 from gpufc.sampling import SamplingParams
 from supervisor.dispatch.conversion import from_generate, to_generate
 from supervisor.dispatch.stream_log import StreamLog
@@ -33,6 +33,7 @@ MESSAGE = Generate(
     rules=TokenRules(stop=(5,), min_tokens=2),
     sampler_state=(9.5,),
     prediction=(4, 5),
+    batching=Batching(-3, chunk_tokens=64),
 )
 
 

@@ -94,7 +94,7 @@ async def test_an_accused_without_evidence_ends_after_the_longest_outage() -> No
     await died_twice_alone(front, stream)
     front.fleet.start_worker(tried=False)
     now = MAX_OUTAGE_S + 1
-    front.dispatcher._group(MODEL).expire()
+    front.dispatcher.group(MODEL).expire()
     with pytest.raises(EngineCrashed):
         await whole_texts(stream)
     assert front.dispatcher.idle

@@ -112,12 +112,12 @@ async def test_a_sequence_that_no_worker_comes_for_ends_after_the_longest_outage
     stream = front.submit()
     await until(lambda: worker.active)
     worker.die()
-    group = front.dispatcher._group(MODEL)
+    group = front.dispatcher.group(MODEL)
     now = MAX_OUTAGE_S - 1
-    group.expire()
+    group.outage.expire()
     assert stream.error is None
     now = MAX_OUTAGE_S + 1
-    group.expire()
+    group.outage.expire()
     with pytest.raises(EngineCrashed):
         await whole_texts(stream)
 
@@ -126,18 +126,18 @@ async def test_a_load_that_gets_on_is_no_outage() -> None:
     now = 0.0
     front = Front(clock=lambda: now)
     stream = front.submit()
-    group = front.dispatcher._group(MODEL)
+    group = front.dispatcher.group(MODEL)
     front.fleet.state = WorkerState.LOADING
     for _ in range(4):
         now += MAX_OUTAGE_S - 1
         front.dispatcher.condition_changed()
-        assert group.expire() == MAX_OUTAGE_S
+        assert group.outage.expire() == MAX_OUTAGE_S
     assert stream.error is None
     front.fleet.state = WorkerState.STARTING
     now += MAX_OUTAGE_S + 1
     awaited = "waiting for a machine: none has joined"
     front.fleet.change(Condition(ConditionStatus.LOADING, awaited, 1.0))
-    assert group.expire() is None
+    assert group.outage.expire() is None
     with pytest.raises(EngineUnavailable, match="ready for 120 s: waiting for a machine: none"):
         await whole_texts(stream)
 

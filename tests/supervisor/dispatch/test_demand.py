@@ -106,14 +106,13 @@ async def test_a_question_about_a_model_that_is_served_no_more_does_not_bring_it
     assert front.dispatcher.facts(MODEL) is not None
     front.dispatcher.demand.forget(MODEL)
     assert front.dispatcher.facts(MODEL) is None
-    assert front.dispatcher.loads(MODEL) == {}
     assert front.dispatcher.occupancies() == {}
 
 
 async def test_an_unloaded_replica_takes_its_slots_with_it() -> None:
     front = Front(slots=2, replicas=2)
     workers = [front.fleet.start_worker(line=line) for line in (1, 2)]
-    admission = front.dispatcher._group(MODEL).admission
+    admission = front.dispatcher.group(MODEL).admission
     assert admission.slots == 4
     workers[0].die(KILLED)  # it comes back in its place
     assert admission.slots == 4

@@ -213,7 +213,7 @@ async def test_replicas_share_the_work_evenly() -> None:
 
 async def test_tokenize_waits_for_a_worker_and_survives_its_loss() -> None:
     front = Front()
-    asked = asyncio.create_task(front.dispatcher.prepare(MODEL, TextPrompt("ab")))
+    asked = asyncio.create_task(front.dispatcher.asking.prepare(MODEL, TextPrompt("ab")))
     await asyncio.sleep(0)
     worker = front.fleet.start_worker()
     worker.answers_prepare = False
@@ -221,7 +221,7 @@ async def test_tokenize_waits_for_a_worker_and_survives_its_loss() -> None:
     worker.die()
     front.fleet.start_worker()
     assert tuple(await asked) == (97, 98)
-    assert await front.dispatcher.detokenize(MODEL, [(97,), (98, 99)]) == [b"a", b"bc"]
+    assert await front.dispatcher.asking.detokenize(MODEL, [(97,), (98, 99)]) == [b"a", b"bc"]
 
 
 async def test_draining_refuses_new_work_and_waits_for_the_old() -> None:

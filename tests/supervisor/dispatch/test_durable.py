@@ -276,6 +276,17 @@ def test_too_many_drop_the_oldest_finished_first_and_never_a_running_one() -> No
     store.store.require_room(0, 1)
 
 
+@pytest.mark.parametrize("limits", [{"max_durable_requests": 3}, {"max_durable_bytes": 65_536}])
+def test_no_principal_has_the_answers_of_others_dropped(limits: dict[str, int]) -> None:
+    store = Store(**limits)
+    finish(store.add("mine", size=10_000))
+    for number in range(8):
+        finish(store.add(str(number), principal="flood", size=10_000))
+    assert store.find("mine") is not None
+    assert store.find("7", principal="flood") is not None
+    assert store.find("0", principal="flood") is None
+
+
 def test_bytes_are_counted_and_bounded() -> None:
     store = Store(max_durable_bytes=100_000)
     first = store.add("first", size=10_000)

@@ -69,12 +69,12 @@ class Front:
 
     def n_waiting(self) -> int:
         """Questions to the engine."""
-        return len(self.dispatcher._group(MODEL).questions)
+        return len(self.dispatcher.group(MODEL).questions)
 
     def embed(self, *texts: str) -> asyncio.Task[list[Embedding]]:
         inputs = tuple(map(TextPrompt, texts))
         asked = EmbeddingRequest(model=MODEL, inputs=inputs)
-        return asyncio.create_task(self.dispatcher.embed(asked))
+        return asyncio.create_task(self.dispatcher.asking.embed(asked))
 
 
 def embeds(worker: FakeWorker) -> list[Embed]:
@@ -155,7 +155,7 @@ async def test_inputs_wait_for_the_first_worker_but_not_for_ever() -> None:
     late = front.embed("late")
     await until(front.n_waiting)
     now[0] = MAX_OUTAGE_S + 1
-    front.dispatcher._outages._look_again(front.dispatcher._group(MODEL))
+    front.dispatcher._outages._look_again(front.dispatcher.group(MODEL))
     with pytest.raises(EngineUnavailable):
         await late
 

@@ -40,7 +40,7 @@ def silent(front: Front, *, tried: bool = True, auto: bool = True) -> FakeWorker
     """The next worker, which answers no question."""
     worker = front.fleet.start_worker(tried=tried, auto=auto)
     worker.answers_prepare = False
-    front.dispatcher._group(MODEL).pump()
+    front.dispatcher.group(MODEL).pump()
     return worker
 
 
@@ -127,7 +127,7 @@ async def test_an_accused_prompt_without_evidence_ends_after_the_longest_outage(
     await died_at_a_prompt(front, 2)
     front.fleet.start_worker(tried=False)
     now = MAX_OUTAGE_S + 1
-    front.dispatcher._group(MODEL).expire()
+    front.dispatcher.group(MODEL).expire()
     with pytest.raises(EngineUnavailable):
         await whole_texts(stream)
     assert front.dispatcher.idle
@@ -178,7 +178,7 @@ async def test_a_prompt_that_was_prepared_after_a_death_is_not_suspected_of_it_l
     front.fleet.start_worker()
     assert await whole_texts(stream) == [text_of("honest")]
     again = front.submit(request("honest"))
-    front.dispatcher._group(MODEL)._pool.newest.die()  # from outside
+    front.dispatcher.group(MODEL)._pool.newest.die()  # from outside
     await died_at_a_prompt(front, 1)
     front.fleet.start_worker()
     assert await whole_texts(again) == [text_of("honest")]

@@ -181,5 +181,5 @@ async def test_a_refusal_does_not_count_all_that_is_left_to_do() -> None:
 async def test_questions_go_to_the_workers_in_turn() -> None:
     cluster = Cluster(4)
     for _ in range(8):
-        await cluster.dispatcher.detokenize("fake-model", [[65]])
+        await cluster.dispatcher.asking.detokenize("fake-model", [[65]])
     assert [len(worker.sent) for worker in cluster.workers] == [2, 2, 2, 2]

@@ -59,6 +59,44 @@ def test_one_owner_is_served_in_the_order_of_arrival() -> None:
     assert turns.first() is None
 
 
+@pytest.mark.parametrize(
+    ("later", "order"),
+    [
+        ({3: -1}, [1, 3, 2, 4]),
+        ({3: -2}, [3, 1, 2, 4]),
+        ({3: -99}, [3, 1, 2, 4]),
+        ({1: 2}, [2, 3, 1, 4]),
+        ({1: 99, 2: 98}, [3, 4, 2, 1]),
+    ],
+)
+def test_a_policy_shifts_a_sequence_by_as_many_places_as_it_says(
+    later: dict[int, int], order: list[int]
+) -> None:
+    turns = Turns()
+    for number in map(RequestNo, (1, 2, 3, 4)):
+        turns.enter(number, "a")
+        turns.shift(number, later.get(number, 0))
+        turns.wait(number)
+    begun = []
+    while (first := turns.first()) is not None:
+        turns.begin(first)
+        begun.append(first)
+    assert begun == order
+
+
+def test_owners_share_slots_however_much_their_sequences_are_put_forward() -> None:
+    turns = Turns()
+    for number in map(RequestNo, range(1, 7)):
+        turns.enter(number, "greedy" if number % 2 else "modest")
+        turns.shift(number, -1000 if number % 2 else 0)
+        turns.wait(number)
+    owners = []
+    while (first := turns.first()) is not None:
+        owners.append(turns.owner_of(first))
+        turns.begin(first)
+    assert Counter(owners[:4]) == {"greedy": 2, "modest": 2}
+
+
 def test_a_single_request_goes_before_fifty_of_another_owner() -> None:
     queue = Queue()
     queue.ask("a", 50)

@@ -23,6 +23,9 @@ def test_models_are_found_by_name(place: Path) -> None:
     assert find("one", place) == find("one.gguf", place) == place / "one.gguf"
     assert find("big", place) == place / "big-00001-of-00002.gguf"
     assert find("../outside", place) is None
+    (place / "loud.GGUF").write_bytes(b"GGUF")
+    assert find("loud", place) == find("loud.GGUF", place) == place / "loud.GGUF"
+    assert place / "loud.GGUF" in models(place)
     assert models(place / "none") == []
 
 

@@ -10,9 +10,10 @@ from typing import IO, Any
 import pytest
 from msgspec import structs
 
-from supervisor.downloads import transfer
+from supervisor.downloads import part_file, transfer
+from supervisor.downloads.part_file import DownloadFailed
 from supervisor.downloads.pull import files_of, pull
-from supervisor.downloads.transfer import DownloadFailed, Moved, Progress, Transfer, session
+from supervisor.downloads.transfer import Moved, Progress, Transfer, session
 from supervisor.downloads.wanted import WantedFile
 from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.downloads.server import CONTENT, DIGEST, Hub, hub
@@ -27,7 +28,7 @@ async def server() -> AsyncIterator[Hub]:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(transfer, "SPARE_BYTES", 0)
+    monkeypatch.setattr(part_file, "SPARE_BYTES", 0)
 
 
 def wanted(server: Hub, **fields: Any) -> WantedFile:
@@ -167,14 +168,14 @@ async def test_a_token_does_not_follow_to_another_host(server: Hub, tmp_path: Pa
 async def test_two_transfers_of_one_file_do_not_mix(server: Hub, tmp_path: Path) -> None:
     async with session() as http:
         one = Transfer(http, wanted(server), tmp_path)
-        with one._opened(), pytest.raises(DownloadFailed, match="another process"):
+        with one.file.opened(), pytest.raises(DownloadFailed, match="another process"):
             await Transfer(http, wanted(server), tmp_path).run()
 
 
 async def test_a_full_disk_is_noticed_before(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr(part_file, "SPARE_BYTES", 1 << 60)
     with pytest.raises(DownloadFailed, match="needs"):
         await fetched(server, tmp_path, wanted(server))
 
@@ -208,12 +209,12 @@ async def test_a_file_of_unknown_size_leaves_the_disk_its_space(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with session() as http:
-        file = Transfer(http, wanted(server, size=None), tmp_path)
-        with file._opened() as part:
-            file._take(part, b"x")
-            monkeypatch.setattr(transfer, "SPARE_BYTES", 1 << 60)
+        file = Transfer(http, wanted(server, size=None), tmp_path).file
+        with file.opened():
+            file.take(b"x")
+            monkeypatch.setattr(part_file, "SPARE_BYTES", 1 << 60)
             with pytest.raises(DownloadFailed, match="needs"):
-                file._take(part, b"x")
+                file.take(b"x")
 
 
 async def test_a_part_that_has_got_its_name_is_not_written_to(

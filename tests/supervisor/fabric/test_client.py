@@ -13,6 +13,7 @@ from supervisor.fabric.messages import (
 )
 from supervisor.fabric.session import Phase
 from tests.fakes.control_server import CLIENT_ID, ControlServer, control_server
+from tests.leaks import nothing_leaks
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, OK, text_of, until
 from tests.supervisor.fabric.conftest import machine
 
@@ -229,6 +230,12 @@ async def test_a_server_that_reads_nothing_does_not_hold_up_the_leaving(
 async def test_a_lost_session_ends_its_tasks_and_leaves_local_ones_alone(
     server: ControlServer,
 ) -> None:
+    with nothing_leaks():
+        await _cut_again_and_again(server)
+        await server.until(lambda: not server.peers)
+
+
+async def _cut_again_and_again(server: ControlServer) -> None:
     async with machine(server) as joined:
         joined.worker.auto = False
         local = asyncio.create_task(joined.service.complete(prompt="local", max_tokens=5))

@@ -87,7 +87,14 @@ class FakePlacer:
     def say(self, awaited: str | None) -> None:
         """No machine but this one would do; None: there is one."""
         assert self.told is not None
-        self.told(awaited)
+        if awaited is None:
+            self.told.found()
+        else:
+            self.told.awaits(awaited)
+
+    def say_it_prepares(self, text: str) -> None:
+        assert self.told is not None
+        self.told.prepares(text)
 
 
 class FakeEdge:

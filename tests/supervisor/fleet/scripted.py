@@ -35,6 +35,7 @@ from gpufc.protocol import (
 from gpufc.sampling import SamplingParams
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.kept_kv import KeptKv
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.peer import BrokenListener, MessageListener
@@ -176,7 +177,12 @@ class Bench:
     """A place with its replacer over scripted workers. `start` brings the first one up."""
 
     def __init__(
-        self, *, n_ctx: int = 512, handover_kv_bytes: int = 1 << 20, model_path: str = "/old"
+        self,
+        *,
+        n_ctx: int = 512,
+        handover_kv_bytes: int = 1 << 20,
+        model_path: str = "/old",
+        kept: KeptKv | None = None,
     ) -> None:
         self.edge = Scripted()
         self.listener = Recorder()
@@ -191,7 +197,7 @@ class Bench:
             n_sequences=4,
             log_level="info",
         )
-        self.place = Place(spec, self._runner, lambda: self.listener, lambda: None)
+        self.place = Place(spec, self._runner, lambda: self.listener, lambda: None, kept)
         self.replacer = Replacer(
             self.place, self.restarts.append, handover_kv_bytes=handover_kv_bytes
         )

@@ -48,10 +48,10 @@ async def test_a_front_with_hosts_uses_no_epoch_of_a_front_before(runtime: Runti
     config = Config(models={"default": ModelConfig(model_path="/m/tiny.gguf")})
     before = int(time.time())
     alone = Fleet(config, runtime)
-    assert alone.holdings().next_epoch == 1
+    assert alone.succession.holdings().next_epoch == 1
     await alone.stop()
     fleet = Fleet(config, runtime, remote=lambda: cast(PlacedEdge, None))
-    assert fleet.holdings().next_epoch >= before
+    assert fleet.succession.holdings().next_epoch >= before
     await fleet.stop()
 
 
@@ -63,10 +63,10 @@ async def test_a_model_that_is_being_removed_is_not_handed_over(
     )
     group = fleet.group("b")
     fleet.withdraw("b")
-    assert fleet.holdings().workers == ()
+    assert fleet.succession.holdings().workers == ()
     monkeypatch.setattr(Group, "places", property(lambda one: [None] if one is group else []))
     with pytest.raises(Overloaded, match="removed"):
-        fleet.holdings()
+        fleet.succession.holdings()
     monkeypatch.undo()
     await fleet.stop()
 
@@ -77,14 +77,14 @@ async def test_a_request_that_waits_for_its_model_keeps_the_workers_here(
     fleet = Fleet(
         Config(models={"a": ModelConfig(model="a"), "b": ModelConfig(model="b")}), runtime
     )
-    holdings = fleet.holdings()
-    assert fleet.holds(holdings)
+    holdings = fleet.succession.holdings()
+    assert fleet.succession.holds(holdings)
     fleet.group("b").absence = Absence("waiting for memory")
-    assert not fleet.holds(holdings)
+    assert not fleet.succession.holds(holdings)
     with pytest.raises(Overloaded, match="requests wait for b"):
-        fleet.holdings()
+        fleet.succession.holdings()
     fleet.group("b").absence = Absence("it does not fit", is_failure=True)
-    assert fleet.holds(holdings)
+    assert fleet.succession.holds(holdings)
     await fleet.stop()
 
 

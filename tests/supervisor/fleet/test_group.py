@@ -70,6 +70,7 @@ async def made() -> AsyncIterator[Made]:
         for place in group.places:
             await place.wait_stopped()
         await group.close()
+    await found.maker.kept.close()
 
 
 async def test_a_model_without_a_worker_accepts_requests(made: Made) -> None:
@@ -94,7 +95,7 @@ async def test_an_unloaded_worker_is_asked_to_end_and_is_no_restart(made: Made) 
     group = await made.loaded()
     (place,) = group.places
     await group.unload(place)
-    assert made.edge.log == ["shutdown 1"]
+    assert made.edge.log == ["export 1", "shutdown 1"]
     assert (group.places, place.state) == ([], PlaceState.ABSENT)
     assert [lost.reason for lost in made.listener.lost] == [Reason.UNLOADED]
     group.load(on_demand=True)

@@ -90,7 +90,7 @@ async def test_a_worker_that_does_not_answer_delays_a_takeover_so_long_and_no_lo
 
 
 async def test_little_free_memory_lowers_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_handover, "_free_bytes", lambda: 4000)
+    monkeypatch.setattr(kv_handover, "free_bytes", lambda: 4000)
     old = Mover(1, written)
     await hand_over(old, Mover(2, taken), LIMIT)
     (export,) = old.messages

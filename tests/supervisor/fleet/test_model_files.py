@@ -8,7 +8,7 @@ import pytest
 
 from gpufc.config import ModelConfig
 from supervisor.fleet import upkeep
-from supervisor.fleet.model_files import stamps
+from supervisor.fleet.model_files import models_of, stamps
 from supervisor.fleet.port import ConditionStatus
 from tests.supervisor.fleet.scripted import BROKEN, Bench, Script
 
@@ -37,6 +37,26 @@ def test_all_files_of_a_split_model_and_the_draft_model_count(tmp_path: Path) ->
     assert before[-1] is None
     (tmp_path / "m[q]-00002-of-00002.gguf").write_bytes(b"xy")
     assert stamps(config) != before
+
+
+def test_all_files_of_a_worker_are_found_by_model(tmp_path: Path) -> None:
+    names = ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "d.gguf", "l.gguf", "chat.jinja")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    config = ModelConfig(
+        model_path=str(tmp_path / names[0]),
+        draft_model_path=str(tmp_path / "d.gguf"),
+        adapters=(f"one={tmp_path / 'l.gguf'}",),
+        chat_template=str(tmp_path / "chat.jinja"),
+    )
+    found = [[path.name for path in files] for files in models_of(config)]
+    assert found == [[*names[:2]], ["d.gguf"], ["l.gguf"], ["chat.jinja"]]
+    (tmp_path / names[1]).unlink()
+    assert [files[0].name for files in models_of(config)] == ["d.gguf", "l.gguf", "chat.jinja"]
+
+
+def test_a_template_of_the_model_is_no_file() -> None:
+    assert models_of(ModelConfig(model_path="/absent.gguf", chat_template="chatml")) == []
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import EngineUnavailable, InternalError, InvalidRequest
 from gpufc.ids import Epoch
 from gpufc.protocol import Cancel, Delta, Embed, LogprobsWanted, Prepare, Step, TextPrompt
-from supervisor.dispatch import dispatcher as dispatching
+from supervisor.dispatch import asking
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.embedding import PIECE_INPUTS, EmbeddingRequest
 from supervisor.dispatch.embedding_turns import MAX_REQUESTS
@@ -136,8 +136,8 @@ async def test_new_requests_of_old_connections_are_prepared_and_run(fronts: Fron
     await fronts.hand_over()
     assert await whole_texts(fronts.submit("late")) == [text_of("late")]
     prompt = ChatPrompt((ChatMessage("user", "hi"),))
-    assert tuple(await fronts.old.prepare(MODEL, prompt)) == tuple(b"<user>hi")
-    assert await fronts.old.detokenize(MODEL, [(65, 66)]) == [b"AB"]
+    assert tuple(await fronts.old.asking.prepare(MODEL, prompt)) == tuple(b"<user>hi")
+    assert await fronts.old.asking.detokenize(MODEL, [(65, 66)]) == [b"AB"]
 
 
 async def test_a_death_at_the_new_front_is_only_a_pause(fronts: Fronts) -> None:
@@ -182,7 +182,7 @@ async def test_errors_arrive_with_their_kind(fronts: Fronts) -> None:
     await fronts.began(stream)
     await fronts.hand_over(auto=False)
     with pytest.raises(InvalidRequest):
-        await fronts.old.prepare(MODEL, TextPrompt("x" * 10_000))
+        await fronts.old.asking.prepare(MODEL, TextPrompt("x" * 10_000))
     await until(lambda: len(fronts.relay))
     fronts.new.end_all(InternalError("it went wrong"))
     with pytest.raises(InternalError, match="it went wrong"):
@@ -213,7 +213,7 @@ async def test_the_end_of_the_old_front_frees_its_places(fronts: Fronts) -> None
 async def test_inputs_of_the_old_front_are_embedded_by_the_new_one(fronts: Fronts) -> None:
     fronts.before.answers_embed = False
     asked = EmbeddingRequest(model=MODEL, inputs=(TextPrompt("one"), TextPrompt("three")))
-    answer = asyncio.create_task(fronts.old.embed(asked))
+    answer = asyncio.create_task(fronts.old.asking.embed(asked))
     await until(lambda: fronts.before.sent)
     await fronts.hand_over()
     assert [one.n_tokens for one in await answer] == [3, 5]
@@ -227,7 +227,7 @@ async def test_no_request_to_embed_is_refused_for_the_number_of_its_pieces(
     inputs = tuple(map(TextPrompt, "abc" * PIECE_INPUTS))
     asked = EmbeddingRequest(model=MODEL, inputs=inputs)
     n_requests = MAX_REQUESTS // 2
-    answers = [asyncio.create_task(fronts.old.embed(asked)) for _ in range(n_requests)]
+    answers = [asyncio.create_task(fronts.old.asking.embed(asked)) for _ in range(n_requests)]
     await until(lambda: len(fronts.before.sent) == 3 * n_requests)
     await fronts.hand_over()
     assert {len(await answer) for answer in answers} == {len(inputs)}
@@ -236,7 +236,7 @@ async def test_no_request_to_embed_is_refused_for_the_number_of_its_pieces(
 async def test_an_embedding_that_the_old_front_gives_up_is_given_up_here(fronts: Fronts) -> None:
     fronts.before.answers_embed = False
     asked = EmbeddingRequest(model=MODEL, inputs=(TextPrompt("one"),))
-    answer = asyncio.create_task(fronts.old.embed(asked))
+    answer = asyncio.create_task(fronts.old.asking.embed(asked))
     await until(lambda: fronts.before.sent)
     after = await fronts.hand_over()
     after.answers_embed = False
@@ -249,7 +249,7 @@ async def test_an_embedding_that_the_old_front_gives_up_is_given_up_here(fronts:
 async def test_the_old_front_s_questions_keep_their_constraint_and_need_no_room(
     fronts: Fronts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "MAX_QUESTIONS", 0)
+    monkeypatch.setattr(asking, "MAX_QUESTIONS", 0)
     fronts.before.answers_prepare = False
     grammar = Constraint(ConstraintKind.REGEX, "a+", "regex")
     stream = fronts.old.submit(structs.replace(wanted("one"), constraint=grammar), ANONYMOUS)

@@ -13,6 +13,8 @@ import pytest
 from aiohttp import web
 
 from gpufc.config import AdmissionConfig, Config, LimitsConfig
+from supervisor.cells.cells import Cells
+from supervisor.cells.port import Store
 from supervisor.devices.monitor import DeviceMonitor
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
@@ -32,7 +34,9 @@ class Service:
         devices: DeviceMonitor | None = None,
         authenticator: Authenticator = OPEN_ACCESS,
         hooks: Callable[[Dispatcher], Hooks] | None = None,
+        store: Store | None = None,
     ) -> None:
+        """With a `store`, it is one of several fronts (`supervisor/cells`)."""
         self.config = config
         self.fleet = FakeFleet()
         self.dispatcher = Dispatcher(self.fleet, config.admission)
@@ -41,6 +45,11 @@ class Service:
         self.durable = DurableRequests(
             config.limits, clock=time.monotonic, call_later=loop.call_later
         )
+        self.cells = None
+        if store is not None:
+            self.cells = Cells(
+                *(config.cells, config.limits, store, self.dispatcher, self.fleet, self.durable)
+            )
         self.app = create_web_app(
             Services(
                 config=config,
@@ -50,6 +59,7 @@ class Service:
                 durable=self.durable,
                 started_at=time.time(),
                 hooks=hooks(self.dispatcher) if hooks else None,
+                cells=self.cells,
             ),
             authenticator,
         )

@@ -23,7 +23,7 @@ from supervisor.http.edge import run_token
 from supervisor.http.edge.context import SERVICES
 from supervisor.http.edge.server import FrontRunner
 from supervisor.http.routes import create_web_app
-from supervisor.http.service.admin import allowed_model
+from supervisor.http.service.admin import allowed_model, allowed_places
 from tests.supervisor.cli.files import gguf
 from tests.supervisor.http.conftest import Answer, Service
 
@@ -143,7 +143,8 @@ async def test_swap_passes_on_its_options(admin: Admin) -> None:
     path = str(admin.folder / "models" / "b.gguf")
     body = {"model_path": path, "name": "it", "n_ctx": 64, "n_gpu_layers": 0}
     assert (await admin.post("swap", body)).status == 200
-    change = ModelChange(model_path=path, n_ctx=64, n_gpu_layers=0)
+    within = tuple(map(str, allowed_places(admin.service.config)))
+    change = ModelChange(model_path=path, n_ctx=64, n_gpu_layers=0, within=within)
     assert admin.operator.asked == [("swap", "it", change), "done"]
 
 
@@ -219,6 +220,10 @@ def config_of(path: Path | str, model_dirs: str | None = None) -> Config:
     return Config(server=server, models={"default": ModelConfig(model_path=str(path))})
 
 
+def allowed(path: Path, config: Config, *served: str) -> Path:
+    return allowed_model(str(path), allowed_places(config, served))
+
+
 def test_a_served_model_and_its_neighbours_in_a_cache_of_links_are_allowed(tmp_path: Path) -> None:
     snapshot = cached(tmp_path, "served.gguf", "other.gguf", "tiny-00001-of-00002.gguf")
     gguf(tmp_path / "elsewhere.gguf")
@@ -229,17 +234,17 @@ def test_a_served_model_and_its_neighbours_in_a_cache_of_links_are_allowed(tmp_p
     ):
         for name in ("served.gguf", "other.gguf", "tiny-00001-of-00002.gguf"):
             # by this name the worker finds the other parts
-            assert allowed_model(str(snapshot / name), config) == snapshot / name
+            assert allowed(snapshot / name, config) == snapshot / name
         with pytest.raises(PermissionDenied):
-            allowed_model(str(snapshot / "out.gguf"), config)
+            allowed(snapshot / "out.gguf", config)
 
 
 def test_a_file_that_a_worker_serves_is_allowed(tmp_path: Path) -> None:
     gguf(tmp_path / "swapped.gguf")
-    config, path = config_of("/nowhere/m.gguf"), str(tmp_path / "swapped.gguf")
+    config, path = config_of("/nowhere/m.gguf"), tmp_path / "swapped.gguf"
     with pytest.raises(PermissionDenied):
-        allowed_model(path, config)
-    assert allowed_model(path, config, served=[path]) == Path(path)
+        allowed(path, config)
+    assert allowed(path, config, str(path)) == path
 
 
 def test_a_model_in_the_root_folder_opens_no_other_file(tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_a_model_in_the_root_folder_opens_no_other_file(tmp_path: Path) -> None:
     gguf(tmp_path / "m.gguf")
     for model in ("/m.gguf", str(root / "m.gguf")):
         with pytest.raises(PermissionDenied):
-            allowed_model(str(tmp_path / "m.gguf"), config_of(model))
+            allowed(tmp_path / "m.gguf", config_of(model))
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,20 @@ async def test_a_body_that_is_too_large_for_the_budget_is_read_when_it_is_alone(
         assert (await service.complete(prompt="a" * 2 * MIB)).status != 503
 
 
+async def test_answers_that_are_much_larger_than_their_bodies_share_a_budget() -> None:
+    text = {"content": "a" * 20 * KIB, "with_pieces": True}
+    async with running(LimitsConfig(max_bodies_bytes=MIB)) as service:
+        service.fleet.start_worker()
+        answers = service.app[body.BODIES].answers
+        assert (await service.post("/tokenize", text)).status == 200
+        assert answers.held_bytes == 0
+        answers.take(answers.for_large_bytes)
+        assert (await service.post("/tokenize", text)).status == 503
+        assert (await service.post("/tokenize", {"content": "a" * 200})).status == 200
+        assert answers.held_bytes == answers.for_large_bytes
+        assert (await service.complete(prompt="a" * 200 * KIB)).status != 503
+
+
 async def test_a_body_that_leaves_gives_its_memory_back(service: Service) -> None:
     budget = budget_of(service)
     async with Held(service, 800 * KIB):

@@ -1,95 +1,28 @@
 """Durable requests over HTTP: joined, repeated, resumed, refused."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from gpufc.protocol import Finished, FinishReason
-from supervisor.dispatch.request import Principal, Scope
-from supervisor.http.edge.context import SERVICES
-from supervisor.http.edge.middleware import Authenticator
-from supervisor.http.edge.server import FrontRunner
 from supervisor.http.edge.streams import COMMENT
-from supervisor.http.routes import create_web_app
-from tests.supervisor.dispatch.fakes import FAILED, FakeWorker, generates, text_of, until
-from tests.supervisor.http.conftest import Answer, Service, running
-
-JSON = {"Content-Type": "application/json"}
-CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-PATHS = ["/v1/completions", "/v1/chat/completions"]
-
-
-async def ask(
-    service: Service,
-    *,
-    key: str | None = "key",
-    after: str | None = None,
-    path: str = "/v1/completions",
-    headers: dict[str, str] | None = None,
-    **fields: Any,
-) -> Answer:
-    sent = JSON | (headers or {})
-    if key is not None:
-        sent["Idempotency-Key"] = key
-    if after is not None:
-        sent["Last-Event-ID"] = after
-    return await service.post(path, body(path, **fields), headers=sent)
-
-
-def body(path: str, **fields: Any) -> dict[str, Any]:
-    return (CHAT if "chat" in path else {"prompt": "hello"}) | fields
-
-
-def frames(text: bytes) -> list[tuple[str | None, str]]:
-    """The complete events of a stream, or of its beginning: id and data."""
-    found = []
-    for frame in text.decode().split("\n\n")[:-1]:
-        lines = dict(line.split(": ", 1) for line in frame.split("\n"))
-        if "data" in lines:
-            found.append((lines.get("id"), lines["data"]))
-    return found
-
-
-def plain(events: list[tuple[str | None, str]]) -> list[tuple[int, Any, Any]]:
-    """Index, gain and end of each choice's events."""
-    chunks = [msgspec.json.decode(data) for _, data in events if data != "[DONE]"]
-    return [
-        (c["index"], c.get("text", c.get("delta")), c["finish_reason"])
-        for chunk in chunks
-        for c in chunk["choices"]
-    ]
-
-
-@contextlib.asynccontextmanager
-async def client_that_leaves(
-    service: Service, path: str, *, streamed: bool, key: str | None = "key"
-) -> AsyncIterator[None]:
-    """A client that is there until the end of the context, and then gone at once."""
-    sent = msgspec.json.encode(body(path, stream=streamed))
-    _, writer = await asyncio.open_connection(*service.address)
-    name = f"Idempotency-Key: {key}\r\n" if key else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{name}"
-    writer.write(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent)
-    yield
-    writer.close()
-
-
-def n_readers(service: Service) -> int:
-    """Clients that read the durable requests which run now."""
-    running_now = service.app[SERVICES].durable._running.values()
-    return sum(len(request._watchers) for request in running_now)
-
-
-def let_go(worker: FakeWorker) -> None:
-    worker.auto = True
-    worker.go()
+from tests.supervisor.dispatch.fakes import FakeWorker, generates, text_of, until
+from tests.supervisor.http.conftest import Service, running
+from tests.supervisor.http.durable_client import (
+    JSON,
+    PATHS,
+    ask,
+    body,
+    client_that_leaves,
+    frames,
+    joined,
+    let_go,
+    n_readers,
+    plain,
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -174,11 +107,6 @@ async def test_from_each_event_s_id_the_stream_goes_on_after_it(
             assert plain(rest) == plain(expected)
 
 
-def joined(events: list[tuple[str | None, str]]) -> str:
-    gained = [entry for _, entry, _ in plain(events)]
-    return "".join(e if isinstance(e, str) else e.get("content", "") for e in gained)
-
-
 async def test_a_stream_without_usage_ends_with_an_id_too(service: Service) -> None:
     events = frames((await ask(service, stream=True)).body)
     assert all(event_id for event_id, _ in events)
@@ -209,115 +137,6 @@ async def test_resuming_waits_for_text_to_come_and_survives_a_worker() -> None:
         service.fleet.start_worker()
         assert joined([event, *frames((await rest).body)]) == text_of("hello")
         assert service.dispatcher.ledger.requests.replayed == 1
-
-
-@pytest.mark.parametrize(
-    "after", ["", "x", "1", "-1", "deadbeef", "deadbeef-", "deadbeef-0", "deadbeef-01", "é-1"]
-)
-async def test_a_malformed_event_id_is_a_400(service: Service, after: str) -> None:
-    await ask(service, stream=True)
-    answer = await ask(service, stream=True, after=after)
-    assert (answer.status, answer.error["param"]) == (400, "Last-Event-ID")
-
-
-async def test_an_unknown_event_id_is_a_400_and_starts_nothing() -> None:
-    async with running() as service:
-        worker = service.fleet.start_worker()
-        first = await ask(service, stream=True, after="deadbeef-1")
-        assert (first.status, first.error["param"]) == (400, "Last-Event-ID")
-        assert generates(worker.sent) == []
-        event_id = frames((await ask(service, stream=True)).body)[0][0] or ""
-        tag = event_id.split("-")[0]
-        for after, key in [(f"{tag}-99", "key"), ("deadbeef-1", "key"), (event_id, "other")]:
-            answer = await ask(service, stream=True, after=after, key=key)
-            assert (answer.status, answer.error["param"]) == (400, "Last-Event-ID")
-        assert len(generates(worker.sent)) == 1
-
-
-async def test_an_event_id_needs_a_key_and_a_stream(service: Service) -> None:
-    for options in ({"key": None, "stream": True}, {"stream": False}):
-        answer = await ask(service, after="deadbeef-1", **options)
-        assert (answer.status, answer.error["param"]) == (400, "Last-Event-ID")
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb"])
-async def test_a_malformed_key_is_a_400(service: Service, key: str) -> None:
-    answer = await ask(service, key=key)
-    assert (answer.status, answer.error["param"]) == (400, "Idempotency-Key")
-
-
-async def test_two_keys_are_a_400(service: Service) -> None:
-    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), *JSON.items()]
-    answer = await service.post("/v1/completions", body(""), headers=headers)
-    assert (answer.status, answer.error["param"]) == (400, "Idempotency-Key")
-
-
-async def test_any_printable_key_will_do(service: Service) -> None:
-    for key in ("x" * 255, "a b", "".join(map(chr, range(33, 127)))):
-        assert (await ask(service, key=key)).body == (await ask(service, key=key)).body
-
-
-async def test_a_key_of_another_request_is_a_400(service: Service) -> None:
-    first = await ask(service)
-    different: list[dict[str, Any]] = [
-        {"prompt": "other"},
-        {"stream": True},
-        {"seed": 1},
-        {"path": PATHS[1]},
-    ]
-    for fields in different:
-        answer = await ask(service, **fields)
-        assert (answer.status, answer.error["param"]) == (400, "Idempotency-Key")
-        assert answer.error["code"] == "invalid_value"
-    spaced = b' {"max_tokens": null,  "prompt":\n"hello"}'
-    headers = JSON | {"Idempotency-Key": "key"}
-    same = await service.post("/v1/completions", data=spaced, headers=headers)
-    assert same.body == first.body
-
-
-async def test_another_principal_s_key_is_another_key() -> None:
-    def by_header(request: web.Request) -> Principal:
-        return Principal(request.headers["X-Who"], frozenset({Scope.GENERATE}))
-
-    async with running() as service:
-        app = create_web_app(service.app[SERVICES], Authenticator(by_header))
-        await service.stop()
-        service.runner = FrontRunner(app, service.config.limits)
-        await service.start()
-        service.fleet.start_worker()
-        mine, yours = [await ask(service, headers={"X-Who": who}) for who in ("me", "you")]
-        assert mine.json["id"] != yours.json["id"]
-        # neither a body nor an event of mine tells whether I have used that key
-        used, unused = [
-            await ask(service, headers={"X-Who": "they"}, prompt="else", key=key)
-            for key in ("key", "never used")
-        ]
-        assert used.status == unused.status == 200
-        stream = await ask(service, headers={"X-Who": "me"}, key="s", stream=True)
-        (event_id, _), *_ = frames(stream.body)
-        errors = [
-            (await ask(service, headers={"X-Who": "you"}, key=key, stream=True, after=event_id))
-            for key in ("s", "never used either")
-        ]
-        assert [error.status for error in errors] == [400, 400]
-        assert errors[0].body == errors[1].body
-
-
-async def test_refusals_are_not_remembered() -> None:
-    async with running(slots=1, queue=0) as service:
-        assert (await ask(service, temperature=-1)).status == 400
-        service.fleet.change(FAILED)
-        assert (await ask(service)).status == 503
-        worker = service.fleet.start_worker(auto=False)
-        blocking = asyncio.create_task(service.complete())
-        await until(lambda: worker.active)
-        refused = await ask(service)
-        assert (refused.status, refused.error["type"]) == (503, "overloaded_error")
-        let_go(worker)
-        await blocking
-        too_long = await ask(service, prompt="x" * 4096)
-        assert too_long.error["code"] == "context_length_exceeded"
-        assert (await ask(service)).status == 200
 
 
 async def give_up(worker: FakeWorker) -> None:

@@ -18,7 +18,7 @@ FINGERPRINT = [float(byte) for byte in b"abc123"]
 
 @pytest.fixture
 async def worker(service: Service) -> FakeWorker:
-    found = service.fleet.dispatcher._group(MODEL)._pool.newest
+    found = service.fleet.dispatcher.group(MODEL)._pool.newest
     assert isinstance(found, FakeWorker)
     return found
 

@@ -303,3 +303,12 @@ async def test_each_keys_sequences_are_cached_apart(tmp_path: Path) -> None:
         assert len(scopes) == 3
         assert scopes[0] == scopes[2] != scopes[1]
         assert "" not in scopes
+
+
+async def test_a_model_is_unloaded_for_a_key_with_admin_only(tmp_path: Path) -> None:
+    async with keyed(tmp_path, *EACH.values()) as made:
+        body = {"messages": [], "keep_alive": 0}
+        for held, status in ((Scope.GENERATE, 403), (Scope.ADMIN, 200)):
+            headers = JSON | {"Authorization": f"Bearer {held}"}
+            answer = await made.service.post("/api/chat", body, headers=headers)
+            assert answer.status == status

@@ -6,7 +6,10 @@ import pytest
 from gpufc.facts import EngineDevice
 from gpufc.protocol import EnginePhase, EngineStatus
 from supervisor.fleet.port import WorkerStatus
+from supervisor.http.edge.context import SERVICES
+from supervisor.http.service.stats import document
 from tests.fakes.facts import model_facts
+from tests.fakes.network import network_status
 from tests.supervisor.dispatch.fakes import worker_status
 from tests.supervisor.http.conftest import Service
 
@@ -74,3 +77,14 @@ async def test_a_worker_that_has_not_loaded_shows_zeroes(
     empty = ("n_ctx", "kv_cells_total", "kv_cells_used", "n_gpu_layers", "sequences_running")
     assert all(shown[name] == 0 for name in empty)
     assert (shown["fingerprint"], shown["devices"], shown["system_info"]) == (None, [], "")
+
+
+async def test_the_network_is_shown_with_the_models_that_the_principal_may_see(
+    service: Service,
+) -> None:
+    assert (await service.get("/stats")).json["network"] is None
+    joined = msgspec.structs.replace(service.app[SERVICES], network=network_status)
+    assert document(joined)["network"]["models"] == ["mine", "other"]
+    bound = msgspec.structs.replace(joined, shows=lambda model: model == "mine")
+    shown = document(bound)["network"]
+    assert (shown["models"], shown["phase"], shown["tasks"]["succeeded"]) == (["mine"], "online", 4)

@@ -33,7 +33,7 @@ def test_reasoning_is_switched_off_under_every_name(fields: dict[str, Any]) -> N
         {"enable_thinking": True},
         {"thinking": {"type": "enabled", "budget_tokens": 1024}},
         {"thinking": {"type": "auto"}},
-        {"reasoning": {"enabled": True, "exclude": False, "max_tokens": 5}},
+        {"reasoning": {"enabled": True, "exclude": False, "max_tokens": None}},
     ],
 )
 def test_reasoning_is_switched_on_under_every_name(fields: dict[str, Any]) -> None:
@@ -56,6 +56,7 @@ def test_without_a_field_the_template_decides() -> None:
     [
         ({"thinking": {"type": "sometimes"}}, "thinking.type"),
         ({"reasoning": {"effort": "low", "exclude": True}}, "reasoning.exclude"),
+        ({"reasoning": {"max_tokens": 2000}}, "reasoning.max_tokens"),
     ],
 )
 def test_a_choice_that_is_not_served_is_refused(fields: dict[str, Any], param: str) -> None:

@@ -173,7 +173,7 @@ async def test_a_failed_renewal_leaves_the_certificate_in_force(
         assert front.certificate.has_changed()
         caplog.set_level(logging.ERROR)
         assert not front.certificate.renew()
-        assert len(caplog.records) == 1
+        assert [one.levelno for one in caplog.records].count(logging.ERROR) == 1
         assert not front.certificate.has_changed()  # it is not tried again before the next change
         assert await front.handshake(trusted) == before
 

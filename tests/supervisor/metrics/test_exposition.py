@@ -128,6 +128,17 @@ def figures() -> Figures:
         },
         models=[ModelState(name=MODEL, state=ModelPhase.READY, n_loads=3)],
         hosts=[HostStatus(machine="a", state="joined", n_losses=2)],
+        cells={
+            "connected": True,
+            "state": "owner",
+            "others": 2,
+            "replicated": 3,
+            "orphans": 1,
+            "batches_total": 8,
+            "taken_over_total": 4,
+            "fenced_total": 1,
+            "local_total": 5,
+        },
     )
 
 
@@ -265,3 +276,16 @@ def test_machines_have_their_series_only_with_a_cluster(scrape: Scrape) -> None:
     assert scrape.labelled("gpufc_worker_machine", **of) == 1
     text = exposition(structs.replace(figures(), hosts=None)).decode()
     assert "gpufc_host_losses" not in text
+
+
+def test_fronts_that_share_durable_requests_have_their_series_only_with_nats(
+    scrape: Scrape,
+) -> None:
+    assert scrape.labelled("gpufc_cells_connected") == 1
+    assert scrape.labelled("gpufc_cells_state", state="owner") == 1
+    assert scrape.labelled("gpufc_cells_state", state="alone") == 0
+    assert scrape.labelled("gpufc_cells_others") == 2
+    assert scrape.labelled("gpufc_cells_taken_over_total") == 4
+    assert scrape.labelled("gpufc_cells_local_total") == 5
+    text = exposition(structs.replace(figures(), cells=None)).decode()
+    assert not [line for line in text.splitlines() if line.startswith("gpufc_cells")]

@@ -126,14 +126,6 @@ async def test_the_rendered_prompt_can_be_changed(tmp_path: Path) -> None:
         assert await front.said("rendered") == text_of("changed")
 
 
-async def test_a_plugin_chooses_the_worker(tmp_path: Path) -> None:
-    async with plugged(tmp_path, sample("faulty", fault="none")) as front:
-        other = front.service.fleet.start_worker(line=2, name="default-1")
-        for n in range(3):
-            await front.said(f"prompt {n}")
-        assert (len(fakes.generates(other.sent)), fakes.generates(front.worker.sent)) == (3, [])
-
-
 FAULTS = ["raise", "nonsense", "grow", "keep"]
 
 

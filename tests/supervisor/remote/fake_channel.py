@@ -14,6 +14,7 @@ from supervisor.cluster.messages import (
     ToHost,
 )
 from supervisor.cluster.port import FrameListener
+from supervisor.fleet.placer import PlaceListener
 from supervisor.remote.machines import Machines
 
 
@@ -75,6 +76,13 @@ class FakeChannel:
 
     def end(self, epoch: Epoch, si_code: int, si_status: int, log: bytes = b"") -> None:
         self._hosts.message(self, Exited(epoch, si_code, si_status, False, log))
+
+
+def listening(told: list[str]) -> PlaceListener:
+    """The functions of a line, noted: `found`, or the text of what is awaited or prepared."""
+    return PlaceListener(
+        found=lambda: told.append("found"), awaits=told.append, prepares=told.append
+    )
 
 
 def held(worker: WorkerName, digest: str, pid: int = 100, epoch: int = 99) -> Held:

@@ -1,5 +1,6 @@
 """Which machine a process gets, and which machines get none."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -77,7 +78,9 @@ def test_each_state_that_keeps_workers_away_is_explained() -> None:
     hosts.lost("a", "the connection was closed", 10.0)
     assert hosts.machines["a"].explained(11.0) == "the connection was closed"
     hosts.joined("a", 0)
-    assert hosts.machines["a"].explained(11.0) == "was lost; gets workers again in 59 s"
+    assert hosts.machines["a"].explained(11.0) == (
+        "was lost; gets workers in 59 s, or now if no other machine may"
+    )
     hosts.drain("a", is_drained=True)
     assert hosts.machines["a"].explained(11.0) == "gets no workers until `hosts drain --undo`"
 
@@ -93,6 +96,43 @@ def test_a_lost_machine_is_shunned_after_it_has_come_back() -> None:
     assert [machine_of(hosts, wish(n), 11.0) for n in (2, 3, 4)] == ["b", "b", None]
     assert hosts.next_at(11.0) == 10.0 + SHUN_S
     assert machine_of(hosts, wish(5), 10.0 + SHUN_S) == "a"
+
+
+def test_a_lost_machine_is_used_at_once_where_no_other_one_may_have_the_process() -> None:
+    hosts = joined("a")
+    hosts.put(wish(1), "a")
+    hosts.lost("a", "the connection was closed", 10.0)
+    hosts.joined("a", 0)
+    assert hosts.machines["a"].state(11.0) is MachineState.SHUNNED
+    assert machine_of(hosts, wish(2), 11.0) == "a"
+
+
+@pytest.mark.parametrize("why", ["lost", "drained", "unfit", "shunned"])
+def test_a_machine_that_may_not_have_the_process_is_no_other_choice(why: str) -> None:
+    hosts = joined("a", "b")
+    for name in "ab" if why == "shunned" else "a":
+        hosts.lost(name, "the connection was closed", 10.0)
+        hosts.joined(name, 0)
+    match why:
+        case "lost":
+            hosts.lost("b", "the connection was closed", 10.0)
+        case "drained":
+            hosts.drain("b", is_drained=True)
+        case "unfit":
+            hosts.unfit("b", "m", "no such file", 10.0)
+    assert machine_of(hosts, wish(2), 11.0) == "a"
+
+
+def test_a_full_machine_is_another_choice() -> None:
+    """Its streams go on there: a machine that may go again is not needed at once."""
+    hosts = joined("a", "b", workers_per_machine=1)
+    hosts.put(wish(1), "b")
+    hosts.lost("a", "the connection was closed", 10.0)
+    hosts.joined("a", 0)
+    assert machine_of(hosts, wish(2), 11.0) is None
+    assert hosts.awaited(wish(2), 11.0) == (
+        "waiting for a machine with room (a: shunned; b: has 1 of 1 workers)"
+    )
 
 
 def test_a_machine_that_left_on_request_is_trusted_when_it_comes_back() -> None:
@@ -177,7 +217,17 @@ class AnyOrder(RuleBasedStateMachine):
         if place is None:
             assert self.hosts.awaited(wanted, self.now)
         else:
-            assert self.hosts.machines[place.machine].state(self.now) is MachineState.JOINED
+            state = self.hosts.machines[place.machine].state(self.now)
+            assert state is MachineState.JOINED or (
+                state is MachineState.SHUNNED and not self._has_trusted(model)
+            )
+
+    def _has_trusted(self, model: str) -> bool:
+        return any(
+            one.state(self.now) is MachineState.JOINED
+            and self.now >= one.unfit.get(model, (0.0, ""))[0]
+            for one in self.hosts.machines.values()
+        )
 
     @rule(epoch=st.integers(1, 20))
     def ends(self, epoch: int) -> None:

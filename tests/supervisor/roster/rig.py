@@ -101,6 +101,10 @@ class FakeFleet:
         }
         self.withdrawn: dict[str, Group] = {}
         self.removed: list[str] = []
+        self.made_room: list[int] = []
+
+    def make_room(self, n_bytes: int) -> None:
+        self.made_room.append(n_bytes)
 
     def models(self) -> list[str]:
         return list(self.groups)
@@ -121,6 +125,7 @@ class FakeFleet:
             for place in group.places:
                 await place.wait_stopped()
             await group.close()
+        await self.maker.kept.close()
 
 
 class Rig:

@@ -1,5 +1,6 @@
 """Files that appear, change and vanish in a folder of models."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ def test_a_scan_finds_models_in_subfolders_and_through_links(tmp_path: Path) -> 
     (elsewhere / "d.gguf").write_bytes(b"GGUF")
     (models / "linked").symlink_to(elsewhere)
     (models / "gone.gguf").symlink_to(tmp_path / "nothing")
+    (models / "endless.gguf").symlink_to("/dev/zero")
+    os.mkfifo(models / "pipe.gguf")
+    (models / os.fsdecode(b"\xff.gguf")).write_bytes(b"GGUF")
     assert list(scan(models)) == ["a", "linked/d", "org/b"]
     assert scan(models)["a"].stamp[1] == 4
 

@@ -12,7 +12,7 @@ from gpufc.errors import EngineUnavailable, Overloaded
 from supervisor.roster.terms import MIN_STAY_S
 from tests.supervisor.fleet.fake_edge import KILLED
 from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
-from tests.supervisor.roster.rig import Rig
+from tests.supervisor.roster.rig import GIB, Rig
 
 MakeRig = Callable[..., Rig]
 COOL_DOWN_S = 10.0
@@ -70,10 +70,12 @@ async def test_an_idle_model_goes_after_its_keep_alive_and_comes_back(make: Make
     assert rig.states["a"] == "ready"
     rig.later(2.0)
     await rig.until_state("a", "unloaded")
-    assert rig.fleet.edge.log == ["shutdown 1"]
+    assert rig.fleet.edge.log == ["export 1", "shutdown 1"]
     rig.want("a")
     await rig.until_state("a", "ready")
     assert rig.n_loads == {"a": 2}
+    assert rig.fleet.edge.log[2:] == ["import 2"]
+    assert rig.fleet.made_room[1:] == [GIB]
 
 
 async def test_a_short_request_renews_the_keep_alive(make: MakeRig) -> None:
@@ -286,6 +288,18 @@ async def test_a_request_says_how_long_its_model_stays(make: MakeRig) -> None:
     assert (rig.states["a"], rig.state("a").expires_in_s) == ("ready", None)
     rig.roster.keep_alive("a", 0.0)
     await rig.until_state("a", "unloaded")
+
+
+async def test_a_wish_that_may_not_shorten_the_configured_time_only_lengthens_it(
+    make: MakeRig,
+) -> None:
+    rig = make(a=ModelConfig(keep_alive_s=60.0), b=ModelConfig())
+    await rig.roster.load("a")
+    for wanted_s, stays_s in ((0.0, 60.0), (30.0, 60.0), (90.0, 90.0), (-1.0, None)):
+        rig.roster.keep_alive("a", wanted_s, may_shorten=False)
+        await rig.settle()
+        assert rig.roster.terms["a"].keep_alive_s == stays_s
+    assert rig.states["a"] == "ready"
 
 
 async def test_the_only_model_stays_whatever_requests_wish(make: MakeRig) -> None:

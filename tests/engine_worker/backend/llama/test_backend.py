@@ -3,10 +3,8 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import llama_cpp.llama_cpp as llama_cpp  # before numpy: see engine_worker/__main__.py
-import msgspec
 import numpy as np
 import pytest
 
@@ -15,20 +13,12 @@ from engine_worker.backend.port import SPARE_OUTPUTS, Backend, Batch
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.placement.footprint import footprint
 from gpufc.config import KvType, KvUnified, ModelConfig
-from gpufc.errors import DecodeFailed, ModelLoadError, OutOfCells
+from gpufc.errors import DecodeFailed, OutOfCells
 from tests.engine_worker.backend.decoding import decode
-from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text
+from tests.engine_worker.backend.llama.loaded import N_CTX, load, refusal
 
 pytestmark = pytest.mark.model
-
-N_CTX = 256
 LAYOUTS = [KvUnified.TRUE, KvUnified.FALSE]
-
-
-def load(path: Path, n_sequences: int = 4, **config: Any) -> LlamaBackend:
-    given = {"n_ctx": N_CTX, "kv_cells": 512, "batch_tokens": 256, "n_threads": 1, **config}
-    wanted = msgspec.convert({"model_path": str(path), **given}, ModelConfig)
-    return LlamaBackend.load(wanted, n_sequences, lambda _: None)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=["unified", "streams"])
@@ -341,54 +331,6 @@ def test_loading_again_and_again_does_not_grow(model_path: Path) -> None:
         load(model_path, 2).close()
         sizes.append(rss_mib())
     assert sizes[-1] - sizes[2] < 20
-
-
-def refusal(path: Path, **config: Any) -> str:
-    with pytest.raises(ModelLoadError) as caught:
-        load(path, **config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_files_that_hold_no_text_model_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    weight = [tensor("w", (32,), 0, 0)]
-    for pairs, reason in (
-        ([pair("general.architecture", 8, text("clip"))], "not a text model"),
-        (
-            [
-                pair("general.architecture", 8, text("llama")),
-                pair("general.type", 8, text("adapter")),
-            ],
-            "not a text model",
-        ),
-        ([], "no architecture"),
-    ):
-        path.write_bytes(gguf(pairs, weight, b"\0" * 128))
-        assert reason in refusal(path)
-    path.write_bytes(gguf([pair("general.architecture", 8, text("llama"))], []))
-    assert "no weights" in refusal(path)
-
-
-def test_llama_cpp_s_own_reason_is_passed_on(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    pairs = [pair("general.architecture", 8, text("llama"))]
-    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
-    assert "key not found" in refusal(path)
-    pairs = [pair("general.architecture", 8, text("imaginary"))]
-    path.write_bytes(gguf(pairs, [tensor("w", (32,), 0, 0)], b"\0" * 128))
-    assert "unknown model architecture" in refusal(path)
-
-
-def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
-    path = tmp_path / "cut.gguf"
-    with model_path.open("rb") as file:
-        path.write_bytes(file.read(50_000_000))
-    assert "truncated" in refusal(path)
-
-
-def test_too_large_a_cache_is_refused_before_it_is_tried(model_path: Path) -> None:
-    assert "GiB" in refusal(model_path, kv_cells=268_435_456, kv_unified="true")
 
 
 def test_llama_cpp_is_quiet(model_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """What is decided before a model is loaded, and tried again after: over GPUs that do not exist."""
 
+import ctypes
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,9 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
         log = LlamaLog()
         llama = FakeLlama(log, devices, **(fake or {}))
-        monkeypatch.setattr("engine_worker.backend.llama.loading.list_devices", llama.list_devices)
+        for name in ("known_devices", "with_memory"):
+            where = f"engine_worker.backend.llama.loading.{name}"
+            monkeypatch.setattr(where, getattr(llama, name))
         wanted = {"model_path": str(model), "n_ctx": 1024, **config}
         given = msgspec.convert(wanted, ModelConfig)
         try:
@@ -153,6 +156,22 @@ def test_fewer_layers_may_be_asked_for(load: Load) -> None:
     loaded, llama = load(8000, n_gpu_layers=2)
     assert (loaded.facts.n_gpu_layers, llama.tried) == (2, [2])
     assert load(8000, n_gpu_layers=0)[0].facts.n_gpu_layers == 0
+
+
+def test_devices_that_are_not_used_are_not_asked_for_their_memory(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask takes half a GiB of a GPU for as long as the worker lives."""
+    monkeypatch.setattr(
+        "engine_worker.backend.llama.parameters.device_handles",
+        lambda _, names: (ctypes.c_void_p * (len(names) + 1))(),
+    )
+    for config in ({"devices": "CUDA1"}, {"split_mode": "none", "main_gpu": 1}):
+        loaded, llama = load(8000, 8000, **config)
+        assert llama.asked == {"CUDA1"}
+        memory = {one.name: one.memory_total_bytes for one in loaded.facts.devices}
+        assert memory == {"CUDA0": 0, "CUDA1": 80_000 * MIB}
+    assert load(8000, 8000)[1].asked == {"CUDA0", "CUDA1"}
 
 
 def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:

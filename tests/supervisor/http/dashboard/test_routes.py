@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from gpufc.config import Config
 from supervisor.access import store
@@ -17,6 +18,7 @@ from supervisor.access.keys import Key, KeyList
 from supervisor.access.ring import KeyRing
 from supervisor.access.sessions import Sessions
 from supervisor.dispatch.request import Scope
+from supervisor.fleet.crash_store import CrashStore
 from supervisor.http.dashboard import feed as feeds
 from supervisor.http.dashboard import handlers
 from supervisor.http.dashboard.assets import FOLDER, assets
@@ -28,6 +30,7 @@ from supervisor.http.edge.server import RETIRED, FrontRunner
 from supervisor.http.routes import create_web_app
 from tests.supervisor.access.test_keys import key
 from tests.supervisor.dispatch.fakes import MODEL, until
+from tests.supervisor.fleet.test_crash_record import record
 from tests.supervisor.http.conftest import Service, running
 
 HTML = {"Accept": "text/html"}
@@ -185,6 +188,18 @@ async def test_a_death_is_told_with_the_streams_that_went_on() -> None:
         assert len(death["pauses"]) == 1
 
 
+async def test_a_death_and_the_next_worker_are_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feeds, "PERIOD_S", 3600.0)
+    async with running() as service, viewer(service) as events:
+        assert (await events.next("tick"))["status"] == "loading"
+        worker = service.fleet.start_worker()
+        assert (await events.next("tick"))["status"] == "ok"
+        worker.die()
+        assert (await events.next("deaths"))["rows"]
+
+
 async def test_nothing_is_made_while_there_is_no_viewer(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +333,23 @@ async def test_keys_and_logs_are_for_administrators(tmp_path: Path) -> None:
                 await other.next("tick")
         async with service.http.get("/dashboard/events") as response:
             assert response.status == 401
+
+
+async def test_a_record_that_is_written_after_its_death_is_shown_with_it(tmp_path: Path) -> None:
+    reader = key("reader", scopes=(Scope.READ,))
+    async with guarded(tmp_path, reader) as service, viewer(service, "reader") as events:
+        worker = service.fleet.start_worker()
+        worker.die()
+        while not (rows := (await events.next("deaths")).get("rows")):
+            pass
+        (death,) = rows
+        assert "record" not in death
+        await events.next("tick")
+        late = record(at=death["at"], epoch=death["epoch"], model=death["model"])
+        CrashStore(tmp_path).write(structs.replace(late, worker=death["worker"]))
+        while not (rows := (await events.next("deaths"))["rows"])[0].get("record"):
+            pass
+        assert [row["record"] for row in rows] == [CrashStore(tmp_path).list()[0].id]
 
 
 async def test_a_key_with_a_list_of_models_sees_those_only(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -17,6 +18,7 @@ from supervisor.http.dashboard.feed import encoded
 from supervisor.http.dashboard.messages import Tick
 from supervisor.http.edge.context import SERVICES
 from tests.fakes.facts import model_facts
+from tests.fakes.network import network_status
 from tests.supervisor.access.test_keys import key
 from tests.supervisor.dispatch.fakes import KILLED, MODEL, until, worker_status
 from tests.supervisor.http.conftest import Service, running
@@ -122,3 +124,26 @@ def test_keys_are_shown_without_their_digests() -> None:
     (row,) = snapshot.keys([key("ci", scopes=(Scope.READ,))]).rows
     assert (row.name, row.scopes) == ("ci", (Scope.READ,))
     assert not hasattr(row, "sha256")
+
+
+async def test_the_network_is_shown_with_the_models_that_the_viewer_may_see() -> None:
+    async with running() as service:
+        front = service.app[SERVICES]
+        assert snapshot.tick(front, []).network is None
+        tick = snapshot.tick(structs.replace(front, network=network_status), [])
+    (event,) = (line for line in encoded(tick).splitlines() if line.startswith(b"data: "))
+    assert msgspec.json.decode(event.removeprefix(b"data: "))["network"] == {
+        "server": "control.example:17000",
+        "client_id": "0011…eeff",
+        "phase": "online",
+        "models": ["mine", "other"],
+        "logged_in_at": 1.0,
+        "last_heartbeat_at": 2.0,
+        "tasks_running": 3,
+        "connections": 6,
+        "tasks": {"succeeded": 4, "generated_tokens": 5},
+    }
+    shown = snapshot.shown_to(tick, lambda model: model == "mine")
+    assert isinstance(shown, Tick)
+    assert shown.network is not None
+    assert shown.network.models == ("mine",)

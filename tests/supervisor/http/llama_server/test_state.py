@@ -34,7 +34,7 @@ async def test_props_show_the_model_s_configured_defaults(service: Service) -> N
 async def test_props_wait_for_the_first_load_and_name_their_model() -> None:
     async with running() as service:
         asking = asyncio.create_task(service.get(f"/props?model={MODEL}"))
-        await until(lambda: service.dispatcher._group(MODEL).questions)
+        await until(lambda: service.dispatcher.group(MODEL).questions)
         service.fleet.start_worker()
         assert (await asking).status == 200
         assert (await service.get("/props?model=other")).status == 404

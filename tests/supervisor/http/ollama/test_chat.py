@@ -208,7 +208,7 @@ async def test_another_method_is_refused_with_a_text(service: Service) -> None:
 async def test_without_messages_the_model_is_loaded(stream: bool | None, messages: Any) -> None:
     async with running() as service:
         asking = asyncio.create_task(ask(service, messages=messages, stream=stream))
-        await until(lambda: service.dispatcher._group(MODEL).questions)
+        await until(lambda: service.dispatcher.group(MODEL).questions)
         assert not asking.done()
         service.fleet.start_worker()
         answer = (await asking).json

@@ -104,7 +104,7 @@ async def test_show_has_every_part_that_a_client_reads(service: Service, field: 
 async def test_show_waits_for_the_first_load_and_fails_with_it() -> None:
     async with running() as service:
         asking = asyncio.create_task(show(service, model=MODEL))
-        await until(lambda: service.dispatcher._group(MODEL).questions)
+        await until(lambda: service.dispatcher.group(MODEL).questions)
         assert not asking.done()
         service.fleet.start_worker()
         assert (await asking)["capabilities"]

@@ -143,6 +143,8 @@ async def test_what_clients_send_besides_is_accepted(
         ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
         ({"max_output_tokens": "many"}, "max_output_tokens"),
         ({"temperature": -1}, "temperature"),
+        ({"reasoning": {"max_tokens": 100}}, "reasoning.max_tokens"),
+        ({"reasoning": {"exclude": True}}, "reasoning.exclude"),
     ],
 )
 async def test_what_cannot_be_served_is_refused_by_name(

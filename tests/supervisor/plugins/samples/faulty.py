@@ -25,10 +25,6 @@ class Plugin:
         return None if "request" in self.fault else self.act(text)
 
     @hook
-    def on_route(self, workers: list[Any]) -> str | None:
-        return max(one.name for one in workers)
-
-    @hook
     def on_prompt(self, text: str) -> str | None:
         return text.replace("rendered", "changed")
 

@@ -13,6 +13,7 @@ import { Devices } from "./views/devices.js";
 import { Hero } from "./views/hero.js";
 import { Logs } from "./views/logs.js";
 import { Models } from "./views/models.js";
+import { Network } from "./views/network.js";
 import { Requests } from "./views/requests.js";
 import { Tiles } from "./views/tiles.js";
 
@@ -20,7 +21,7 @@ const LINK = { live: "live", lost: "no connection", refused: "not signed in", as
 const BUILD = new URL(import.meta.url).pathname.split("/")[2];
 
 const store = new Store();
-const views = [new Alarms(), new Hero(), new Tiles(), new Models(), new Requests(), new Devices(), new Deaths(), new Logs(store), new Access(), new Chat(store)];
+const views = [new Alarms(), new Hero(), new Tiles(), new Models(), new Requests(), new Devices(), new Network(), new Deaths(), new Logs(store), new Access(), new Chat(store)];
 
 let planned = false;
 

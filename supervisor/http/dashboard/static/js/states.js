@@ -38,7 +38,7 @@ export const WORD = {
 export const SERVICE = {
   ok: ["good", "is ready"],
   loading: ["busy", "is loading"],
-  restarting: ["busy", "is being restarted"],
+  restarting: ["busy", "is restarting"],
   hung: ["bad", "hangs"],
   failed: ["bad", "has failed"],
   draining: ["busy", "is stopping"],

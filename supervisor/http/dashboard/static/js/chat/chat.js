@@ -53,9 +53,9 @@ export class Chat {
       h("form", { onsubmit: (event) => { event.preventDefault(); this.#send(); } },
         this.shown, this.text, this.file,
         h("div", { class: "chat-bar" },
-          h("button", { type: "button", class: "quiet", onclick: () => this.file.click() }, "Picture"),
+          h("button", { type: "button", class: "quiet", onclick: () => this.file.click() }, "Add picture"),
           h("label", { title: "The model may ask for the time, this service's state, and dice" }, this.withTools, "tools"),
-          h("label", {}, "most", this.most),
+          h("label", { title: "Most tokens of an answer" }, "up to", this.most),
           this.button)));
   }
 

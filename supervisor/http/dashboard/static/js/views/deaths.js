@@ -1,7 +1,7 @@
 // Every end of a worker: when, why, and what became of its streams.
 
 import { byId, h, keyed, say } from "../dom.js";
-import { count, moment, pause, span } from "../format.js";
+import { count, moment, pause, plural, span } from "../format.js";
 import { cause } from "../states.js";
 
 const MOST = 30;
@@ -24,7 +24,7 @@ export class Deaths {
     this.empty.hidden = all.length > 0;
     this.table.hidden = all.length === 0;
     const deaths = all.filter((death) => !death.was_asked).length;
-    say(byId("deaths-count"), all.length ? `${count(deaths)} deaths, ${count(all.length - deaths)} asked for` : "");
+    say(byId("deaths-count"), all.length ? `${plural(deaths, "death")}, ${count(all.length - deaths)} asked for` : "");
     keyed(this.rows, all.slice(0, MOST), (death) => `${death.worker} ${death.epoch} ${Math.round(death.at / 60)}`, make,
       (row, death) => fill(row, death, store.now));
   }
@@ -57,6 +57,6 @@ function outcome(death) {
   const went = death.n_went_on ?? 0;
   const longest = went ? `after ${pause(death.longest_pause_s ?? 0)} at most` : "";
   const left = death.n_ended ? `${longest}${longest ? ", " : ""}${count(death.n_ended)} ended` : longest;
-  const waiting = death.n_waiting ? `, ${count(death.n_waiting)} wait` : "";
+  const waiting = death.n_waiting ? `, ${count(death.n_waiting)} ${death.n_waiting === 1 ? "waits" : "wait"}` : "";
   return [`${count(went)} of ${count(death.n_streams)} went on`, left + waiting];
 }

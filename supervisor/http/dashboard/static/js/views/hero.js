@@ -43,16 +43,17 @@ export class Hero {
     const deaths = store.deaths.filter((death) => !death.was_asked);
     const last = store.deaths.find((death) => death.n_streams > 0) ?? deaths[0];
     const sentence = last === undefined || last.at < store.hello.started_at
-      ? ["No worker has died since the front began. If one does, its streams go on with the next."]
+      ? ["No worker has died yet. If one does, its streams go on."]
       : told(last);
     const text = sentence.map((part) => part.textContent ?? part).join("");
     if (text !== this.promised) {
       this.promised = text;
       byId("promise").replaceChildren(...sentence);
     }
+    const waiting = deaths.reduce((sum, death) => sum + (death.n_waiting ?? 0), 0); // sent to a worker, and not going on yet
     const counts = [
       [deaths.filter((death) => death.at >= store.hello.started_at).length, "death", ""],
-      [totals.replayed ?? 0, "stream", " went on"],
+      [Math.max(0, (totals.replayed ?? 0) - waiting), "stream", " went on"],
       [totals.lost ?? 0, "lost", ""],
     ];
     byId("promise-counts").replaceChildren(

@@ -38,9 +38,9 @@ function make(row) {
   return h("tr", {},
     h("td", { class: "mono nowrap", title: row.id }, row.id.slice(-8)),
     h("td", { class: "nowrap" }, h("span", { class: "badge" })),
-    h("td", { class: "wide" }, row.model),
-    h("td", { class: "wide" }),
-    ...["number wide", "number", "number wide", "number nowrap", "number"].map((kind) => h("td", { class: kind })));
+    h("td", { class: "wide cut", title: row.model }, row.model),
+    h("td", { class: "wide nowrap" }),
+    ...["number wide nowrap", "number", "number wide", "number nowrap", "number"].map((kind) => h("td", { class: kind })));
 }
 
 function fill(element, row, store) {
@@ -48,8 +48,8 @@ function fill(element, row, store) {
   const paused = row.is_paused ?? false;
   const own = store.threads.mine.has(row.id);
   say(id, own ? `${row.id.slice(-8)} (yours)` : row.id.slice(-8));
-  say(state.firstChild, paused ? "goes on soon" : STAGE[row.stage] ?? row.stage);
-  mark(state.firstChild, "class", `badge ${paused ? "bad" : row.stage === "running" ? "good" : ""}`);
+  say(state.firstChild, paused ? "resumes" : STAGE[row.stage] ?? row.stage);
+  mark(state.firstChild, "class", `badge ${paused ? "busy" : row.stage === "running" ? "good" : ""}`);
   say(worker, row.worker ?? "–");
   say(prompt, `${count(row.n_prompt ?? 0)}${row.n_cached ? ` (${count(row.n_cached)} cached)` : ""}`);
   say(tokens, count(row.n_generated ?? 0));

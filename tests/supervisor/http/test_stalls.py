@@ -1,6 +1,6 @@
-"""Which connections an old front gives up: pure."""
+"""Which connections are given up because their clients take nothing: pure."""
 
-from supervisor.handover.stalls import Stalls
+from supervisor.http.edge.stalls import Stalls
 
 
 def test_a_backlog_that_does_not_fall_for_the_limit_is_a_stall() -> None:

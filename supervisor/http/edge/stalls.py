@@ -16,11 +16,12 @@ class _Seen(Struct):
 class Stalls(Generic[Connection]):
     """Follows the bytes that each connection has yet to take.
 
-    A connection is stalled once that number has been above 0 and has not fallen for `limit_s`.
+    A connection is stalled once that number has been above 0 and has not fallen for `limit_s`,
+    which may be changed.
     """
 
     def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._seen: dict[Connection, _Seen] = {}
 
     def look(self, backlogs: Mapping[Connection, int], now: float) -> list[Connection]:
@@ -34,6 +35,6 @@ class Stalls(Generic[Connection]):
             has_taken = seen is None or n_bytes < seen.n_bytes
             since = now if has_taken or seen is None else seen.since
             self._seen[connection] = _Seen(n_bytes, since)
-            if now - since >= self._limit_s:
+            if now - since >= self.limit_s:
                 stalled.append(connection)
         return stalled

@@ -1,0 +1,31 @@
+"""The boot message, which does not go over the link."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from gpufc.config import ModelConfig
+from gpufc.ids import Epoch, WorkerName
+
+
+class Boot(Struct, frozen=True):
+    """The first message to a worker, over its boot pipe (`gpufc/wire.py` frames it).
+
+    The pipe stays open for the front's lifetime: its end of file means that the front is gone. A
+    spare is a worker that has not received its boot message yet.
+    """
+
+    epoch: Epoch
+    worker: WorkerName
+    endpoint: str
+    token: str
+    model: ModelConfig
+    n_sequences: Annotated[int, Meta(ge=1, le=256)]
+    log_level: str = "info"
+    log_format: str = "plain"
+    within: tuple[str, ...] = ()
+    """The folders and files that the model's files must lie in, by real paths; empty for any."""
+
+    def __repr__(self) -> str:
+        """Without the token, for logs and tracebacks."""
+        return f"Boot(epoch={self.epoch}, worker={self.worker!r}, endpoint={self.endpoint!r})"

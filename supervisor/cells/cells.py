@@ -1,0 +1,348 @@
+"""One front among several that go on with each other's durable requests."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+
+from msgspec import Struct
+
+from gpufc.config import CellsConfig, LimitsConfig
+from gpufc.errors import InternalError, InvalidRequest, LinkError, Overloaded, RequestError
+from supervisor.cells import journal
+from supervisor.cells.port import Away, Refused, Store, request_subject
+from supervisor.cells.records import VERSION, Accepted, Claimed, Life, Opened, name_of
+from supervisor.cells.reviving import Reviving
+from supervisor.cells.state import Known
+from supervisor.cells.watcher import Watcher
+from supervisor.cells.writer import Writer
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableKey, DurableRequest
+from supervisor.dispatch.durable_ask import DurableAsk
+from supervisor.dispatch.durable_store import DurableRequests
+from supervisor.dispatch.port import ServedFleet
+from supervisor.dispatch.request import ReadingOf, plain
+
+logger = logging.getLogger(__name__)
+
+LEAVE_S = 3.0
+"""For the last records of a front that ends."""
+
+WAIT_LEASES = 3.0
+"""A client waits so many leases for a request of a front that is silent."""
+
+
+class CellsStatus(Struct, frozen=True, kw_only=True):
+    """The document in `/stats`. `state` is that of `standing.State`; `others` are fronts that are
+    heard, `replicated` requests run here, `orphans` wait for a front that can go on with them."""
+
+    connected: bool
+    state: str
+    run: str
+    others: int
+    replicated: int
+    orphans: int
+    batches_total: int
+    taken_over_total: int
+    fenced_total: int
+    local_total: int
+
+
+class Turn:
+    """The calls for one key, which take turns."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.n_calls = 0
+
+
+class Cells:
+    """Implements `context.Cells`. In the event loop, from `start` to `leave`."""
+
+    def __init__(
+        self,
+        config: CellsConfig,
+        limits: LimitsConfig,
+        store: Store,
+        dispatcher: Dispatcher,
+        fleet: ServedFleet,
+        durable: DurableRequests,
+    ) -> None:
+        self._config = config
+        self._limits = limits
+        self._store = store
+        self._dispatcher = dispatcher
+        self._durable = durable
+        self._writer = Writer(store, config)
+        self._watcher = Watcher(
+            store, self._writer, config.cells_lease_s, lambda: limits.durable_window_s
+        )
+        self._reviving = Reviving(dispatcher, fleet, durable)
+        self._turns: dict[DurableKey, Turn] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._n_taken_over = 0
+        self._n_local = 0
+
+    def start(self) -> None:
+        """Connect, and watch the other fronts. Returns at once."""
+        self._store.start()
+        self._tasks = [
+            asyncio.create_task(_forever(self._writer.run)),
+            asyncio.create_task(_forever(self._watch)),
+            asyncio.create_task(_forever(self._beat)),
+        ]
+
+    async def leave(self) -> None:
+        """Give the requests up to the other fronts, and end the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks and self._store.is_connected:
+            await self._writer.leave(LEAVE_S)
+            self._watcher.say_goodbye()
+        self._tasks = []
+        await self._store.close()
+
+    def status(self) -> CellsStatus:
+        writer, watcher = self._writer, self._watcher
+        return CellsStatus(
+            connected=self._store.is_connected,
+            state=writer.standing.state.value,
+            run=writer.run_id,
+            others=watcher.leases.n_alive,
+            replicated=len(writer.outbox),
+            orphans=len(watcher.orphans),
+            batches_total=writer.n_batches,
+            taken_over_total=self._n_taken_over,
+            fenced_total=writer.n_fenced,
+            local_total=self._n_local,
+        )
+
+    # clients
+
+    async def find_or_start(self, ask: DurableAsk) -> DurableRequest | None:
+        async with self._turn(ask.key):
+            found = self._durable.find(ask.key, ask.digest)
+            if found is not None:
+                return found
+            self._writer.renew()
+            if not self._writer.answers:
+                return self._without_store(ask)
+            try:
+                return await self._found(ask) if not ask.starts else await self._started(ask)
+            except Away as err:
+                logger.warning("cells_unanswered error=%s", err)
+                return self._without_store(ask)
+            except LinkError as err:
+                logger.error("cells_unreadable error=%s", err)
+                raise InternalError("The records of this request cannot be read") from err
+
+    async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
+        if is_here:
+            self._writer.forget(name_of(key))
+            return True
+        try:
+            found = await journal.read_request(self._store, name_of(key))
+            if found is not None:
+                await self._store.purge(request_subject(name_of(key)))
+        except Away as err:
+            raise Overloaded("Other fronts cannot be asked now", retry_after_s=5.0) from err
+        return found is not None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, key: DurableKey) -> AsyncIterator[None]:
+        """One call for each key at a time."""
+        turn = self._turns.setdefault(key, Turn())
+        turn.n_calls += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.n_calls -= 1
+            if not turn.n_calls:
+                del self._turns[key]
+
+    def _without_store(self, ask: DurableAsk) -> DurableRequest | None:
+        """The request in this front only. None for a stream that is not here."""
+        if not ask.starts:
+            raise Overloaded("Other fronts cannot be asked for this stream now", retry_after_s=5.0)
+        if self._config.cells_required:
+            raise Overloaded(
+                "Durable requests are refused while NATS does not answer", retry_after_s=5.0
+            )
+        wanted = ask.accept()
+        ask.require_room(wanted)
+        self._n_local += 1
+        return ask.start(wanted)
+
+    async def _started(self, ask: DurableAsk) -> DurableRequest | None:
+        """A new request, or the one that another front has under this key."""
+        wanted = ask.accept()
+        ask.require_room(wanted)
+        run, name = self._writer.run_id, name_of(ask.key)
+        opened = Opened(
+            VERSION,
+            run,
+            ask.key.principal,
+            ask.key.key,
+            ask.digest,
+            ask.n_bytes,
+            ask.scope,
+            wanted.reading is plain,
+            Accepted.of(wanted),
+        )
+        while True:
+            try:
+                last = await journal.append(self._store, request_subject(name), opened, 0)
+            except Refused:
+                found = await self._found(ask)
+                if found is not None:
+                    return found
+                continue  # it has been forgotten meanwhile
+            try:
+                started = ask.start(wanted)
+            except RequestError:
+                await self._store.purge(request_subject(name))
+                raise
+            self._follow(name, started, last, run)
+            return started
+
+    async def _found(self, ask: DurableAsk) -> DurableRequest | None:
+        """The request of the key as another front has left it. None if there is none. Waits for the
+        end of that front's lease. Raises `Overloaded` if it lives, and `Away`."""
+        name = name_of(ask.key)
+        began = time.monotonic()
+        while True:
+            found = await journal.read_request(self._store, name)
+            if found is None:
+                return None
+            life = found.life
+            if life is None or self._is_outdated(life):
+                await self._store.purge(request_subject(name))
+                return None
+            if life.opened.digest != ask.digest:
+                raise InvalidRequest(
+                    "This Idempotency-Key belongs to another request; a new request needs a new"
+                    " key",
+                    param="Idempotency-Key",
+                )
+            if life.finished is not None:
+                return self._reviving.finished(life, life.finished, ask.accept().reading)
+            if life.runs[-1] == self._writer.run_id:  # it was begun here and is not kept any more
+                await self._store.purge(request_subject(name))
+                return None
+            if self._watcher.leases.is_closed(life.runs[-1]):
+                known = await self._known(life, name)
+                wanted = ask.accept()
+                self._reviving.require_room(life)
+                claimed = await self._claim(name, life, known, found.last, wanted.reading)
+                if claimed is not None:
+                    return claimed
+                continue
+            await self._owner_settled(life.runs[-1], began)
+
+    async def _owner_settled(self, run: str, began: float) -> None:
+        """Return when a run may be closed by now. Raises `Overloaded` if it lives."""
+        leases = self._watcher.leases
+        leases.saw(run, began)
+        limit = began + WAIT_LEASES * self._config.cells_lease_s
+        while not leases.is_closed(run):
+            if leases.was_heard_since(run, began) or time.monotonic() > limit:
+                raise Overloaded(
+                    "This request runs in another front: ask there, or later",
+                    retry_after_s=max(1.0, self._config.cells_lease_s / 2),
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._watcher.changed.wait(), 1.0)
+
+    def _is_outdated(self, life: Life) -> bool:
+        ended = life.finished
+        return ended is not None and time.time() > ended.ended_at + self._limits.durable_window_s
+
+    async def _known(self, life: Life, name: str) -> Known:
+        orphan = self._watcher.orphans.get(name)
+        return await self._watcher.known(life, name) if orphan is None else orphan.known
+
+    # requests of other fronts
+
+    async def _beat(self) -> None:
+        while True:
+            self._watcher.beat()
+            await asyncio.sleep(self._watcher.look_s)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._watcher.look()
+                await self._adopt()
+            except Away as err:
+                logger.debug("cells_look_failed error=%s", err)
+            except LinkError as err:
+                logger.error("cells_unreadable error=%s", err)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._watcher.urgent.wait(), self._watcher.look_s)
+            self._watcher.urgent.clear()
+
+    async def _adopt(self) -> None:
+        """Go on with orphans that this front can serve without their clients."""
+        for name, orphan in list(self._watcher.orphans.items()):
+            known = orphan.known
+            found = await journal.read_request(self._store, name)
+            life = found.life if found is not None else None
+            is_orphan = (
+                life is not None
+                and life.finished is None
+                and self._watcher.leases.is_closed(life.runs[-1])
+            )
+            if found is None or life is None or not is_orphan:
+                self._watcher.orphans.pop(name, None)
+                continue
+            key = DurableKey(life.opened.principal, life.opened.key)
+            if key in self._turns or self._durable.has(key):
+                continue  # its client is here
+            if self._reviving.can_go_on(life, known):
+                async with self._turn(key):
+                    with contextlib.suppress(RequestError):  # it has been logged
+                        await self._claim(name, life, known, found.last, None)
+
+    async def _claim(
+        self,
+        name: str,
+        life: Life,
+        known: Known,
+        last: int,
+        reading: ReadingOf | None,
+    ) -> DurableRequest | None:
+        """Go on with a request of a closed run. None if another front does."""
+        run = self._writer.run_id
+        try:
+            last = await journal.append(self._store, request_subject(name), Claimed(run), last)
+        except Refused:
+            return None
+        self._watcher.orphans.pop(name, None)
+        try:
+            revived = self._reviving.running(life, known, reading)
+        except RequestError as err:
+            logger.warning("cells_not_taken_over request=%s error=%s", life.opened.accepted.id, err)
+            raise
+        self._n_taken_over += 1
+        logger.info("cells_goes_on request=%s", life.opened.accepted.id)
+        self._follow(name, revived, last, run)
+        self._reviving.began(revived)
+        return revived
+
+    def _follow(self, name: str, request: DurableRequest, last: int, run: str) -> None:
+        if run == self._writer.run_id:
+            self._writer.follow(name, request, last)
+        # else this front was fenced meanwhile: the request is its own only
+
+
+async def _forever(work: Callable[[], Coroutine[object, object, None]]) -> None:
+    """Begin again after a defect, which is logged: durable requests wait for this task."""
+    while True:
+        try:
+            await work()
+        except Exception:  # the boundary of a task
+            logger.exception("cells_broke")
+            await asyncio.sleep(1.0)

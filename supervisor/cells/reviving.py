@@ -1,0 +1,98 @@
+"""Durable requests of other fronts as this front's own: running ones, and finished ones."""
+
+import itertools
+
+from gpufc.errors import RequestError, from_wire
+from gpufc.ids import RequestNo
+from supervisor.cells.records import Finished, Life
+from supervisor.cells.state import Known
+from supervisor.dispatch.dispatcher import Dispatcher
+from supervisor.dispatch.durable import DurableKey, DurableRequest
+from supervisor.dispatch.durable_store import DurableRequests
+from supervisor.dispatch.port import ServedFleet
+from supervisor.dispatch.request import ReadingOf, plain
+from supervisor.dispatch.stream import ResponseStream
+from supervisor.dispatch.stream_log import logs_of
+
+
+class Reviving:
+    """In the event loop. Nothing waits here, so nothing changes while a request is revived."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, fleet: ServedFleet, durable: DurableRequests
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._fleet = fleet
+        self._durable = durable
+
+    def require_room(self, life: Life) -> None:
+        """Check that the request fits beside the durable ones here. Raises `RequestError`."""
+        accepted = life.opened.accepted
+        n_sequences = len(accepted.prompts) * accepted.n
+        self._durable.require_room(life.opened.n_bytes, n_sequences)
+        self._dispatcher.require_durable_share(self._fleet.resolve(accepted.model))
+
+    def can_go_on(self, life: Life, known: Known) -> bool:
+        """Whether the request can go on here now, without its client."""
+        accepted = life.opened.accepted
+        if accepted.model not in self._fleet.models():
+            return False
+        facts = self._dispatcher.facts(accepted.model)
+        if facts is None or known.fingerprint not in (None, facts.fingerprint):
+            return False
+        if known.needs_client(len(accepted.prompts), is_plain=life.opened.is_plain):
+            return False
+        wanted = {use.name for use in accepted.adapters}
+        if not wanted <= set(self._fleet.adapters(accepted.model)):
+            return False
+        try:
+            self.require_room(life)
+        except RequestError:
+            return False
+        return True
+
+    def running(self, life: Life, known: Known, reading: ReadingOf | None) -> DurableRequest:
+        """The request, which goes on here. Without a `reading`, it runs without one until its
+        client comes. Raises `RequestError`. `began` follows, once it has a follower."""
+        opened = life.opened
+        stream = self._dispatcher.go_on(
+            opened.accepted.request(reading or plain),
+            opened.scope,
+            lambda logs: known.fill(logs, reading),
+        )
+        return self._taken_in(life, stream, known, lacks_reading=reading is None)
+
+    def began(self, revived: DurableRequest) -> None:
+        """It is observed from now on; no client reads it yet."""
+        revived.leave_alone()
+        revived.stream.observe(revived)
+
+    def finished(self, life: Life, end: Finished, reading: ReadingOf) -> DurableRequest:
+        """The answer of another front."""
+        request = life.opened.accepted.request(reading)
+        logs = logs_of(request, itertools.repeat(RequestNo(0)), life.opened.scope)
+        known = Known()
+        known.add(end.gain)
+        known.fill(logs, reading)
+        stream = ResponseStream(
+            request,
+            logs,
+            on_cancel=lambda _stream: None,
+            fingerprint=lambda: logs[0].fingerprint,
+        )
+        if end.error is not None:
+            stream.error = from_wire(end.error.code, end.error.message, end.error.param)
+        revived = self._taken_in(life, stream, known, lacks_reading=False)
+        revived.is_replicated = True
+        stream.observe(revived)
+        return revived
+
+    def _taken_in(
+        self, life: Life, stream: ResponseStream, known: Known, *, lacks_reading: bool
+    ) -> DurableRequest:
+        opened = life.opened
+        key = DurableKey(opened.principal, opened.key)
+        revived = self._durable.take_in(key, opened.digest, opened.n_bytes, stream)
+        revived.restore(known.order, known.tags)
+        revived.lacks_reading = lacks_reading and not opened.is_plain
+        return revived

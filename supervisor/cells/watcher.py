@@ -1,0 +1,140 @@
+"""Watches the other fronts of the group, and finds the requests of those that have died."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from supervisor.cells import journal
+from supervisor.cells.leases import Leases
+from supervisor.cells.port import Refused, Store, log_subject, request_subject
+from supervisor.cells.records import Closed, Life
+from supervisor.cells.state import Known, known_of
+from supervisor.cells.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+LOOKS = 5
+"""In a lease."""
+
+
+class Beat(Struct, frozen=True, array_like=True):
+    """A sign of life, or, with `leaves`, the last one."""
+
+    run: str
+    leaves: bool = False
+
+
+class Orphan(Struct, frozen=True):
+    """An open request of a closed run, as far as its log tells."""
+
+    run: str
+    known: Known
+
+
+_beats = msgspec.msgpack.Decoder(Beat)
+
+
+class Watcher:
+    """One front's. In the event loop; `run` is its task.
+
+    `orphans` are open requests of closed runs, by name. `changed` is set for a moment whenever a
+    run has been heard or closed, and `urgent` when one has left.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        lease_s: float,
+        window_s: Callable[[], float],
+    ) -> None:
+        self.leases = Leases(lease_s)
+        self.orphans: dict[str, Orphan] = {}
+        self.changed = asyncio.Event()
+        self.urgent = asyncio.Event()
+        self._store = store
+        self._writer = writer
+        self._window_s = window_s
+        self.look_s = lease_s / LOOKS
+        self._looked_for_runs_at = -float("inf")
+        self._lease_s = lease_s
+        store.listen(self._heard)
+
+    def _heard(self, data: bytes) -> None:
+        try:
+            beat = _beats.decode(data)
+        except msgspec.MsgspecError:
+            return
+        if beat.run == self._writer.run_id:
+            return
+        if beat.leaves:
+            self.leases.left(beat.run)
+            self.urgent.set()
+        else:
+            self.leases.heard(beat.run, time.monotonic())
+        self._tell()
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed.clear()
+
+    def say_goodbye(self) -> None:
+        """Tell the others that this front leaves."""
+        self._store.beat(msgspec.msgpack.encode(Beat(self._writer.run_id, True)))
+
+    def beat(self) -> None:
+        """Give a sign of life. To be called every `look_s`, whatever `look` waits for."""
+        self._writer.look(time.monotonic())
+        self._store.beat(msgspec.msgpack.encode(Beat(self._writer.run_id)))
+
+    async def look(self) -> None:
+        """Close the runs that are due, and forget records that are out of date. To be called every
+        `look_s`. Raises `Away`."""
+        now = time.monotonic()
+        due = self.leases.tick(now, could_hear=self._store.is_connected)
+        if not self._store.is_connected:
+            return
+        if now - self._looked_for_runs_at > self._lease_s:
+            self._looked_for_runs_at = now
+            for run in await self._store.runs():
+                if run != self._writer.run_id:
+                    self.leases.saw(run, now)
+        for run in due:
+            await self._close(run)
+        for name in self._writer.outdated(now - self._window_s()):
+            await self._store.purge(request_subject(name))
+        for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
+            await self._store.purge(log_subject(run))
+            for name in [name for name, one in self.orphans.items() if one.run == run]:
+                del self.orphans[name]
+
+    async def _close(self, run: str) -> None:
+        """Take the right to write from a run, and remember its open requests."""
+        last, records = await journal.read_log(self._store, run)
+        if not any(isinstance(one, Closed) for one in records):
+            try:
+                closed = Closed(self._writer.run_id)
+                await journal.append(self._store, log_subject(run), closed, last)
+            except Refused:  # it has written in this moment, so it lives
+                self.leases.heard(run, time.monotonic())
+                return
+        self.leases.closed(run, time.monotonic())
+        found = known_of(records)
+        logger.warning("cells_took_over run=%s requests=%d", run, len(found))
+        self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
+        self._tell()
+
+    async def known(self, life: Life, name: str) -> Known:
+        """What the logs of a request's runs tell of it, that of the latest run that has any.
+
+        Raises `Away`, and `LinkError`."""
+        for run in reversed(life.runs):
+            _, records = await journal.read_log(self._store, run)
+            found = known_of(records).get(name)
+            if found is not None:
+                return found
+        return Known()

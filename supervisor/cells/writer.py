@@ -1,0 +1,199 @@
+"""Brings the gains of this front's durable requests into the store, and their ends."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from gpufc.config import CellsConfig
+from gpufc.errors import RequestError
+from gpufc.ids import new_request_id
+from supervisor.cells import journal
+from supervisor.cells.outbox import Entry, Outbox
+from supervisor.cells.port import Away, Refused, Store, log_subject, request_subject
+from supervisor.cells.records import Closed, Failure, Finished
+from supervisor.cells.standing import (
+    Action,
+    GiveUp,
+    GoAlone,
+    Looked,
+    NoAnswer,
+    Rejoin,
+    Standing,
+    State,
+    Stored,
+)
+from supervisor.cells.standing import Refused as WasRefused
+from supervisor.cells.state import Sent, gain_since
+from supervisor.dispatch.durable import DurableRequest
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.2
+"""Between two attempts while the store does not answer."""
+
+RENEW_S = 3600.0
+"""Far below the age at which the store forgets records."""
+
+TRIM_BATCHES = 1000
+"""A log is cut after so many batches."""
+
+
+class Writer:
+    """One front's. In the event loop; `run` is its task.
+
+    A run that was fenced is followed by a new one, so that later requests are durable again.
+    """
+
+    def __init__(self, store: Store, config: CellsConfig) -> None:
+        self.n_batches = 0
+        self.n_fenced = 0
+        self._store = store
+        self._config = config
+        self._woken = asyncio.Event()
+        self._finished: deque[tuple[float, str]] = deque()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.run_id = new_request_id()
+        self.outbox = Outbox(self.run_id, self._woken.set)
+        self.standing = Standing(self._config.cells_pause_s)
+        self._last = 0
+        self._wrote_at = time.monotonic()
+        self._n_untrimmed = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether the store has taken all records of late, as far as it was asked."""
+        return self._store.is_connected and self.standing.state is State.OWNER
+
+    def renew(self) -> None:
+        """Begin a new run after a long time without requests: the records of the old one's log may
+        have expired, and its next one would be refused."""
+        is_old = time.monotonic() - self._wrote_at > RENEW_S
+        if self._last and is_old and not len(self.outbox) and not self.outbox.has_work:
+            self._begin()
+
+    def follow(self, name: str, request: DurableRequest, last: int) -> None:
+        """Take a request in whose subject has `last` as its last message."""
+        self.outbox.follow(name, request, last, self._last)
+
+    def forget(self, name: str) -> None:
+        """Forget the records of a request that has ended here."""
+        self.outbox.dropped.append(name)
+        self._woken.set()
+
+    def outdated(self, ended_before: float) -> Iterator[str]:
+        """The names of answers that were stored before a time, each once."""
+        while self._finished and self._finished[0][0] < ended_before:
+            yield self._finished.popleft()[1]
+
+    def look(self, now: float) -> None:
+        """Time has passed."""
+        self._do(self.standing.handle(Looked(now)))
+
+    async def run(self) -> None:
+        """Write for ever."""
+        batch_s = self._config.cells_batch_s
+        while True:
+            await self._woken.wait()
+            began = time.monotonic()
+            if await self._write():
+                await asyncio.sleep(max(0.0, began + batch_s - time.monotonic()))
+            else:
+                await asyncio.sleep(RETRY_S)
+
+    async def leave(self, timeout_s: float) -> None:
+        """Write what is left and leave the requests to other fronts. Clients that are here have to
+        ask there. `run` has been cancelled before."""
+        outbox, run = self.outbox, self.run_id
+        try:
+            async with asyncio.timeout(timeout_s):
+                # an attempt may be in flight, and the requests go on meanwhile
+                if await self._write() and await self._write() and self.run_id == run:
+                    outbox.move()
+                    if self._last:
+                        closed = Closed(run)
+                        await journal.append(self._store, log_subject(run), closed, self._last)
+        except (TimeoutError, Away, Refused) as err:
+            logger.warning("cells_left_late requests=%d error=%s", len(outbox), err)
+        outbox.move()  # else the others go on once the lease has ended
+
+    async def _write(self) -> bool:
+        """Store a batch and the ends that there are. False if the store does not answer."""
+        outbox, had_work = self.outbox, self.outbox.has_work
+        self._woken.clear()
+        try:
+            if (batch := outbox.take()) is not None:
+                subject = log_subject(outbox.run)
+                self._last = await journal.append(self._store, subject, batch, self._last)
+                self.n_batches += 1
+                self._wrote_at = time.monotonic()
+                outbox.stored()
+            for entry in list(outbox.finishing.values()):
+                await self._finish(outbox, entry)
+            while outbox.dropped:
+                await self._store.purge(request_subject(outbox.dropped[-1]))
+                outbox.dropped.pop()
+            await self._trim(outbox)
+        except Refused:
+            logger.error("cells_fenced run=%s requests=%d", outbox.run, len(outbox))
+            self.n_fenced += 1
+            self._do(self.standing.handle(WasRefused()))
+            return True
+        except Away as err:
+            if self.standing.state is State.OWNER:
+                logger.warning("cells_away requests=%d error=%s", len(outbox), err)
+            self._woken.set()
+            self._do(self.standing.handle(NoAnswer(time.monotonic())))
+            return False
+        if had_work:
+            self._do(self.standing.handle(Stored()))
+        if outbox.has_work:
+            self._woken.set()
+        return True
+
+    async def _finish(self, outbox: Outbox, entry: Entry) -> None:
+        error = entry.request.stream.error
+        finished = Finished(
+            time.time(),
+            gain_since(entry.name, entry.request, Sent()),
+            None if error is None else _failure(error),
+        )
+        try:
+            subject = request_subject(entry.name)
+            await journal.append(self._store, subject, finished, entry.last)
+        except Refused:  # it was deleted, or another front has claimed it
+            outbox.lost(entry)
+        else:
+            self._finished.append((time.monotonic(), entry.name))
+            outbox.finished(entry)
+
+    async def _trim(self, outbox: Outbox) -> None:
+        """Forget batches that no running request needs."""
+        self._n_untrimmed += 1
+        if self._n_untrimmed >= TRIM_BATCHES:
+            before = min(self._last, outbox.needs_from)
+            await self._store.purge(log_subject(outbox.run), before)
+            self._n_untrimmed = 0
+
+    def _do(self, action: Action | None) -> None:
+        match action:
+            case GoAlone():
+                logger.error("cells_alone requests=%d: NATS does not answer", len(self.outbox))
+                self.outbox.go_alone()
+            case Rejoin():
+                logger.info("cells_rejoined requests=%d", len(self.outbox))
+                self.outbox.rejoin()
+            case GiveUp():
+                unread = list(self.outbox.give_up())
+                self._begin()
+                for request in unread:  # the other front computes it
+                    request.stream.cancel()
+            case None:
+                pass
+
+
+def _failure(error: RequestError) -> Failure:
+    return Failure(error.code, error.message, error.param)

@@ -1,0 +1,289 @@
+"""The files of this front's models for hosts that lack them. Files are read in threads.
+
+    begin ──▶ Obtain with samples ──▶ Obtained: the host has them already
+                   └── Lacking ──▶ a turn, checksums ──▶ Obtain with checksums, pieces ──▶ Obtained
+
+A host can ask for the files of its own jobs only, by numbers. `MOST_COPYING` jobs have a turn at
+once: the first machines are ready earlier than if all shared the network.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from gpufc.config import ModelConfig
+from gpufc.errors import LinkError
+from gpufc.ids import Epoch
+from supervisor.cluster.messages import (
+    PIECE_BYTES,
+    AskPiece,
+    Forgo,
+    Lacking,
+    ModelPart,
+    NotObtained,
+    Obtain,
+    Obtained,
+    Obtaining,
+    Piece,
+    Trouble,
+    WantedModel,
+)
+from supervisor.cluster.port import HostChannel
+from supervisor.downloads.checksums import Checksums, Stamp, stamp_of
+from supervisor.fleet.model_files import models_of
+
+logger = logging.getLogger(__name__)
+
+MOST_COPYING = 2
+STALLED_S = 60.0
+"""A host that gets no further for so long loses its turn."""
+
+TELL_S = 0.5
+MOST_WAITING = 256
+"""Pieces that one job may wait for. A host asks for fewer."""
+
+LOOP_SHARE = 0.2
+"""The part of the event loop's time that pieces may take: tokens come first."""
+
+FromSupplied = Lacking | Obtaining | Obtained | NotObtained | AskPiece
+
+
+class SupplyListener(Struct, frozen=True):
+    """The functions of a job's owner: `ready` or `failed` is called once, and nothing after it."""
+
+    ready: Callable[[], None]
+    progress: Callable[[str], None]
+    failed: Callable[[str], None]
+
+
+class Source(Struct, frozen=True):
+    """A file that a job may ask for."""
+
+    path: Path
+    stamp: Stamp
+
+
+class Job:
+    """The files of one epoch on their way to one host. `Supply` owns it."""
+
+    def __init__(self, channel: HostChannel, epoch: Epoch, listener: SupplyListener) -> None:
+        self.channel = channel
+        self.epoch = epoch
+        self.listener = listener
+        self.models: tuple[WantedModel, ...] = ()
+        self.sources: dict[int, Source] = {}
+        self.has_turn = False
+        self.n_waiting = 0
+        self.progress = ("", 0)
+        """The host's last action, and its bytes."""
+        self.n_read = 0
+        self.over = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def read(self, n_bytes: int) -> None:
+        """So many bytes of a file have been read for its checksum. Called in any thread."""
+        self.n_read = n_bytes
+
+
+class Supply:
+    """All jobs. In the event loop's thread."""
+
+    def __init__(self, checksums: Checksums | None = None, mirror: str = "") -> None:
+        """`mirror` is a URL where hosts look for files by their names before they ask the front."""
+        self._checksums = checksums or Checksums(None)
+        self._mirror = mirror
+        self._jobs: dict[Epoch, Job] = {}
+        self._turns = asyncio.Semaphore(MOST_COPYING)
+        self._copying: dict[str, asyncio.Lock] = {}
+        """One turn for each machine: its copies come one after the other."""
+        self._reading = asyncio.Lock()
+        """One file at a time is read for its checksum: two jobs often need the same."""
+        self._asks: deque[tuple[Job, AskPiece]] = deque()
+        self._server: asyncio.Task[None] | None = None
+
+    def begin(
+        self,
+        channel: HostChannel,
+        epoch: Epoch,
+        config: ModelConfig,
+        listener: SupplyListener,
+        within: Sequence[str] = (),
+    ) -> None:
+        """Have a host obtain a model's files. Files that the front itself lacks are left to the
+        worker, which opens the same path there. `within` are the places that a model's files must
+        lie in, by real paths; without any, all files pass."""
+        job = self._jobs[epoch] = Job(channel, epoch, listener)
+        self._do(job, lambda: self._offer(job, config, within))
+
+    def end(self, epoch: Epoch) -> None:
+        """The files are not needed any more, or their host is lost. May be called again."""
+        job = self._jobs.get(epoch)
+        if job is not None:
+            job.channel.send(Forgo(epoch))
+            self._close(job)
+
+    def close(self) -> None:
+        """End all jobs."""
+        for epoch in [*self._jobs]:
+            self.end(epoch)
+        if self._server is not None:
+            self._server.cancel()
+
+    def message(self, channel: HostChannel, message: FromSupplied) -> None:
+        """A host's message. One of an ended job is dropped."""
+        job = self._jobs.get(message.epoch)
+        if job is None or job.channel is not channel:
+            return
+        match message:
+            case Lacking():
+                if not job.has_turn:
+                    self._do(job, lambda: self._give(job))
+            case Obtaining():
+                job.progress = (message.action, message.done_bytes)
+                share = 100 * message.done_bytes // max(1, message.total_bytes)
+                job.listener.progress(f"{message.action} {message.name}, {share} %")
+            case Obtained():
+                self._close(job)
+                job.listener.ready()
+            case NotObtained():
+                self._fail(job, message.trouble, message.detail)
+            case AskPiece():
+                self._ask(job, message)
+
+    # jobs
+
+    def _do(self, job: Job, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = asyncio.create_task(
+            self._bounded(job, work), name=f"files for {job.channel.machine}"
+        )
+        job.tasks.add(task)
+        task.add_done_callback(job.tasks.discard)
+
+    async def _bounded(self, job: Job, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        try:
+            await work()
+        except (OSError, LinkError) as err:
+            self._fail(job, Trouble.UNREADABLE, str(err))
+        except Exception as err:  # the boundary: its owner waits for a word
+            logger.exception("files_given_up machine=%s", job.channel.machine)
+            self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
+
+    def _close(self, job: Job) -> None:
+        if self._jobs.get(job.epoch) is job:
+            del self._jobs[job.epoch]
+        job.over.set()
+        for task in job.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _fail(self, job: Job, trouble: Trouble, detail: str) -> None:
+        machine = job.channel.machine
+        logger.warning("model_not_obtained machine=%s trouble=%s: %s", machine, trouble, detail)
+        self._close(job)
+        job.listener.failed(f"{trouble.value.replace('_', ' ')}: {detail}")
+
+    async def _offer(self, job: Job, config: ModelConfig, within: Sequence[str]) -> None:
+        job.models, job.sources = await asyncio.to_thread(self._described, config, within)
+        if job.models:
+            job.channel.send(Obtain(job.epoch, job.models, self._mirror))
+        else:
+            self._close(job)
+            job.listener.ready()
+
+    async def _give(self, job: Job) -> None:
+        """Let the host have copies, when it is its turn."""
+        machine = self._copying.setdefault(job.channel.machine, asyncio.Lock())
+        if self._turns.locked() or machine.locked():
+            job.listener.progress("waits until others have their copies")
+        async with machine, self._turns:
+            job.has_turn = True
+            async with self._reading:
+                models = [await self._with_checksums(job, model) for model in job.models]
+            job.channel.send(Obtain(job.epoch, tuple(models), self._mirror))
+            await self._watched(job)
+
+    async def _watched(self, job: Job) -> None:
+        """Wait for the end of a job that gets further."""
+        while not job.over.is_set():
+            before = job.progress
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await job.over.wait()
+            except TimeoutError:
+                if job.progress == before:
+                    self._fail(job, Trouble.STALLED, f"no progress for {STALLED_S:g} s")
+                    job.channel.send(Forgo(job.epoch))
+
+    # files
+
+    def _described(
+        self, config: ModelConfig, within: Sequence[str]
+    ) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
+        """The models with their samples, and their files by number. Blocks. Raises `OSError`."""
+        models, sources = [], dict[int, Source]()
+        for paths in models_of(config):
+            parts = []
+            for path in paths:
+                real, number = path.resolve(), len(sources) + 1
+                if within and not any(real.is_relative_to(place) for place in within):
+                    raise PermissionError(f"{path} does not lie in an allowed folder")
+                sources[number] = Source(real, stamp_of(real))
+                sample, size = self._checksums.sample(real), sources[number].stamp[1]
+                parts.append(ModelPart(number, path.name, size, sample))
+            models.append(WantedModel(str(paths[0]), tuple(parts)))
+        return tuple(models), sources
+
+    async def _with_checksums(self, job: Job, model: WantedModel) -> WantedModel:
+        parts = []
+        for part in model.parts:
+            path = job.sources[part.number].path
+            reading = asyncio.to_thread(self._checksums.sha256, path, job.read)
+            task = asyncio.create_task(reading)
+            while not (await asyncio.wait((task,), timeout=TELL_S))[0]:
+                share = 100 * job.n_read // max(1, part.size)
+                job.listener.progress(f"reading {part.name} for its checksum, {share} %")
+            parts.append(structs.replace(part, sha256=task.result()))
+        return structs.replace(model, parts=tuple(parts))
+
+    # pieces
+
+    def _ask(self, job: Job, ask: AskPiece) -> None:
+        if not job.has_turn or ask.number not in job.sources or job.n_waiting >= MOST_WAITING:
+            logger.warning("piece_refused machine=%s number=%d", job.channel.machine, ask.number)
+            return
+        job.n_waiting += 1
+        self._asks.append((job, ask))
+        if self._server is None or self._server.done():
+            self._server = asyncio.create_task(self._serve(), name="pieces of models")
+
+    async def _serve(self) -> None:
+        """Send what was asked for, in order. Ends when there is nothing more."""
+        while self._asks:
+            job, ask = self._asks.popleft()
+            job.n_waiting -= 1
+            if job.over.is_set():
+                continue
+            data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
+            began = time.perf_counter()
+            job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
+            took_s = time.perf_counter() - began
+            await asyncio.sleep(took_s * (1 / LOOP_SHARE - 1))
+
+
+def _read(source: Source, offset: int) -> tuple[bytes, str]:
+    """A piece, or the reason for none. The file is opened each time: a descriptor that is kept
+    could be another file's by the end of its job."""
+    try:
+        with source.path.open("rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if (found.st_ino, found.st_size, found.st_mtime_ns) != source.stamp:
+                return b"", "it has changed at the front"
+            return os.pread(file.fileno(), PIECE_BYTES, offset), ""
+    except OSError as err:
+        return b"", f"the front cannot read it: {err.strerror or err}"

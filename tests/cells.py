@@ -1,0 +1,171 @@
+"""Several fronts with one NATS server, as processes on this machine."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from tests.integration.fake_service import FAKE
+from tests.service import Service, service, wait_for
+
+FOUND = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+NATS_LOG = "Server is ready"
+
+
+def why_not() -> str | None:
+    """Why these tests cannot run; None if they can."""
+    if FOUND is None:
+        return "nats-server is missing (apt install nats-server)"
+    try:
+        import nats  # noqa: F401
+    except ImportError:
+        return "NATS' client is missing (pip install 'gpufc[cells]')"
+    return None
+
+
+needs_nats = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+
+class Nats:
+    """A server with JetStream, on a port that stays over restarts."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._arguments = arguments
+        self._port = "-1"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        log, ports = self._folder / "log", self._folder / "ports"
+        ports.mkdir(exist_ok=True)
+        for old in ports.iterdir():
+            old.unlink()
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(FOUND or "", "-js", "-sd", str(self._folder / "store")),
+                    *("-a", "127.0.0.1", "-p", self._port, "--ports_file_dir", str(ports)),
+                    *self._arguments,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(lambda: NATS_LOG in log.read_text(), why="NATS is ready")
+        if self._port == "-1":
+            line = wait_for(
+                lambda: [
+                    one
+                    for one in log.read_text().splitlines()
+                    if "Listening for client connections on" in one
+                ],
+                why="NATS listens",
+            )[0]
+            self._port = line.rpartition(":")[2].strip()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+
+@contextlib.contextmanager
+def nats_server(folder: Path, *arguments: str) -> Iterator[Nats]:
+    """A server with JetStream, whose records are in the folder."""
+    made = Nats(folder, *arguments)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@contextlib.contextmanager
+def front(
+    folder: Path,
+    name: str,
+    nats: str,
+    lease_s: float = 1.5,
+    script: str = "step_ms=5",
+    connects: bool = True,
+    **keys: object,
+) -> Iterator[Service]:
+    """A front of the group over the scripted engine. `nats` is the address by which it reaches the
+    server; `keys` are more keys of its configuration."""
+    settings = {"cells_nats": f"nats://{nats}", "cells_lease_s": lease_s} | keys
+    environ = FAKE | {"GPUFC_FAKE_SCRIPT": script}
+    environ |= {f"GPUFC_{key.upper()}": str(value) for key, value in settings.items()}
+    with service(folder / name, environ=environ) as started:
+        if connects:
+            wait_for(lambda: started.status()["cells"]["connected"], why="the front reaches NATS")
+        yield started
+
+
+class Reader:
+    """Reads one durable stream as an event source does, from any front: whole events, and the last
+    id."""
+
+    def __init__(self, prompt: str, n_tokens: int, key: str | None = None) -> None:
+        self.body = {"prompt": prompt, "max_tokens": n_tokens, "stream": True}
+        self.headers = {"Idempotency-Key": key or prompt}
+        self.texts: list[str] = []
+        self.done = False
+        self.status = 0
+        self.refusal = ""
+        self.answer_headers: dict[str, str] = {}
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    async def read(self, url: str, n_events: int | None = None) -> None:
+        """Read so many more events with text, all without a number. A front that dies, or refuses,
+        ends the reading: `status` is the answer's."""
+        left = n_events
+        async with aiohttp.ClientSession() as session:
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                async with session.post(
+                    f"{url}/v1/completions", json=self.body, headers=self.headers
+                ) as answer:
+                    self.status, self.answer_headers = answer.status, dict(answer.headers)
+                    if answer.status != 200:
+                        self.refusal = await answer.text()
+                        return
+                    buffer = b""
+                    while left is None or left > 0:
+                        part = await answer.content.readany()
+                        if not part:
+                            return
+                        *frames, buffer = (buffer + part).split(b"\n\n")
+                        for frame in frames:
+                            left = self._event(frame.decode(), left)
+
+    def _event(self, frame: str, left: int | None) -> int | None:
+        if frame.startswith(":") or left == 0:
+            return left
+        fields = dict(line.split(": ", 1) for line in frame.split("\n"))
+        if "id" in fields:
+            self.headers["Last-Event-ID"] = fields["id"]
+        if fields["data"] == "[DONE]":
+            self.done = True
+            return left
+        chunk = msgspec.json.decode(fields["data"])
+        if "choices" not in chunk:
+            self.refusal = fields["data"]
+            return left
+        texts = [choice["text"] for choice in chunk["choices"]]
+        self.texts += texts
+        return left if left is None or not any(texts) else left - 1

@@ -1,0 +1,76 @@
+"""The options for NATS' client: secrets, encryption, and what is refused. No server is asked."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpufc.config import CellsConfig
+from gpufc.errors import ConfigError
+from supervisor.cells.nats_store import NatsStore, options_of
+
+LOCAL = "nats://127.0.0.1:4222"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("me:a:secret\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_credentials_are_a_user_with_a_password_or_a_token(secret: Path) -> None:
+    config = CellsConfig(cells_nats=LOCAL, cells_credentials=str(secret))
+    found = options_of(config)
+    assert (found["user"], found["password"]) == ("me", "a:secret")
+    secret.write_text("token\n")
+    assert options_of(config)["token"] == "token"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_file_that_others_can_read_is_refused(secret: Path, mode: int) -> None:
+    secret.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        options_of(CellsConfig(cells_nats=LOCAL, cells_credentials=str(secret)))
+
+
+@pytest.mark.parametrize("text", ["", "one\ntwo"])
+def test_a_file_without_one_line_is_refused(secret: Path, text: str) -> None:
+    secret.write_text(text)
+    with pytest.raises(ConfigError, match="one line"):
+        options_of(CellsConfig(cells_nats=LOCAL, cells_credentials=str(secret)))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    for key in ("cells_credentials", "cells_tls_ca", "cells_tls_cert"):
+        config = CellsConfig(cells_nats="tls://10.0.0.5:4222", **{key: str(tmp_path / "none")})
+        with pytest.raises(ConfigError, match="cells_"):
+            options_of(config)
+
+
+@pytest.mark.parametrize(
+    ("servers", "is_allowed"),
+    [
+        ("nats://127.0.0.1:4222", True),
+        ("nats://localhost:4222,nats://[::1]:4222", True),
+        ("tls://10.0.0.5:4222", True),
+        ("nats://10.0.0.5:4222", False),
+        ("nats://127.0.0.1:4222,nats://nats.example.org:4222", False),
+        ("tls://10.0.0.5:4222,nats://10.0.0.6:4222", False),
+    ],
+)
+def test_prompts_cross_no_network_unencrypted_unless_it_is_allowed(
+    servers: str, is_allowed: bool
+) -> None:
+    if not is_allowed:
+        with pytest.raises(ConfigError, match="cells_plaintext"):
+            options_of(CellsConfig(cells_nats=servers))
+    found = options_of(CellsConfig(cells_nats=servers, cells_plaintext=not is_allowed))
+    assert ("tls" in found) is ("tls://" in servers)
+
+
+def test_without_the_client_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nats", None)
+    with pytest.raises(ConfigError, match=r"gpufc\[cells\]"):
+        NatsStore(CellsConfig(cells_nats=LOCAL))
