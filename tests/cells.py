@@ -134,7 +134,7 @@ class Reader:
     async def read(self, url: str, n_events: int | None = None) -> None:
         """Read so many more events with text, all without a number. A front that dies, or refuses,
         ends the reading: `status` is the answer's."""
-        left = n_events
+        left, self.refusal = n_events, ""
         async with aiohttp.ClientSession() as session:
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 async with session.post(
@@ -160,7 +160,7 @@ class Reader:
         if "id" in fields:
             self.headers["Last-Event-ID"] = fields["id"]
         if fields["data"] == "[DONE]":
-            self.done = True
+            self.done = not self.refusal  # an error ends a stream with it, too
             return left
         chunk = msgspec.json.decode(fields["data"])
         if "choices" not in chunk:

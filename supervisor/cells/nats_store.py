@@ -251,8 +251,17 @@ def _client_class() -> type[Any]:
     return Client
 
 
-async def _note(error: Exception) -> None:
-    logger.debug("nats error=%s", error or type(error).__name__)
+class Trouble:
+    """The client's errors for the log, each text once in a row: it tries again and again."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    async def note(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if text != self._last:
+            self._last = text
+            logger.warning("cells_store_trouble error=%s", text)
 
 
 def options_of(config: CellsConfig) -> dict[str, Any]:
@@ -262,7 +271,7 @@ def options_of(config: CellsConfig) -> dict[str, Any]:
     options: dict[str, Any] = {
         "servers": servers,
         "name": "gpufc",
-        "error_cb": _note,
+        "error_cb": Trouble().note,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.25,
         "connect_timeout": 2,
