@@ -13,6 +13,7 @@ from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch, Logits
+from engine_worker.constraints import compiler as compilers
 from engine_worker.constraints import llg, step_masks
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.guide import Guide
@@ -165,7 +166,8 @@ SHORT = llg.llguidance.LLParserLimits(max_lexer_states=4, verbose_errors=False)
 
 
 @pytest.fixture
-def compiler() -> Iterator[Compiler]:
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    monkeypatch.setattr(compilers, "LANES_S", 60.0)  # a busy machine compiles all lanes as well
     made = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1))
     made._n_lanes = 2
     yield made
