@@ -14,7 +14,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With room for the prompts of agents, of which each byte is a token."""
     environ = FAKE | {"GPUFC_ALIASES": "claude-*", "GPUFC_FAKE_SCRIPT": "step_ms=1"}
     folder = tmp_path_factory.mktemp("clients") / "run"
-    with service(folder, "--n-ctx", "65536", environ=environ) as started:
+    with service(folder, "--n-ctx", "200000", environ=environ) as started:
         yield started
 
 

@@ -27,13 +27,14 @@ def python_with(folder: Path, *packages: str) -> Path:
     return python
 
 
-def npm_with(folder: Path, *packages: str) -> Path:
-    """A folder whose scripts import these packages."""
+def npm_with(folder: Path, *packages: str, scripts: bool = False) -> Path:
+    """A folder whose scripts import these packages. `scripts` runs the packages' own installation
+    steps, which programs need that come with binaries."""
     npm = shutil.which("npm")
     assert npm, "npm is not installed"
     folder.mkdir()
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
-    options = ["--no-audit", "--no-fund", "--ignore-scripts"]
+    options = ["--no-audit", "--no-fund", *([] if scripts else ["--ignore-scripts"])]
     done(npm, "install", *options, *packages, cwd=folder, timeout_s=INSTALL_S)
     return folder
 

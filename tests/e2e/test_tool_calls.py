@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from canitoolcall.probe import BUILTIN_SCENARIOS, probe
+from canitoolcall.probe import BUILTIN_SCENARIOS, Scenario, probe
 from pydantic import BaseModel
 
 from tests.service import Service, service
@@ -105,18 +105,29 @@ def test_a_streamed_call_goes_on_unchanged_after_a_kill(
     assert joined(client, running) == (name, arguments)
 
 
-@pytest.mark.slow
-def test_an_independent_probe_finds_no_fault_in_forced_calls(running: Service) -> None:
-    """Scenarios of `canitoolcall`, each with the call named that it expects. What the model writes
-    into a string is its own."""
-    scenarios = []
-    for given in BUILTIN_SCENARIOS:
-        if given.id in ("single-call", "nested-args", "empty-args", "forced-tool-choice"):
-            [name, *_] = given.expect.tool_names
-            choice = {"type": "function", "function": {"name": name}}
-            scenarios.append(replace(given, tool_choice=choice))
-    report = probe(
-        f"{running.url}/v1", ASKED["model"], scenarios=scenarios, timeout_s=300, concurrency=1
+def demanded(scenario: Scenario) -> Scenario:
+    """The scenario with the call named that it expects. A penalty on repetitions has the small
+    model end its texts, within a bound."""
+    [name, *_] = scenario.expect.tool_names
+    return replace(
+        scenario,
+        tool_choice={"type": "function", "function": {"name": name}},
+        extra_body={"max_tokens": 400, "dry_multiplier": 0.8},
     )
-    assert len(scenarios) == 4
-    assert {outcome.status for outcome in report.outcomes} == {"pass"}, report.render_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["single-call", "nested-args", "empty-args", "forced-tool-choice", "reasoning-then-call"],
+)
+def test_an_independent_probe_finds_no_fault_in_forced_calls(running: Service, name: str) -> None:
+    """Scenarios of `canitoolcall`. What the model writes into a string is its own."""
+    [given] = [one for one in BUILTIN_SCENARIOS if one.id == name]
+    report = probe(
+        *(f"{running.url}/v1", ASKED["model"]),
+        scenarios=[demanded(given)],
+        timeout_s=200,
+        concurrency=1,
+    )
+    assert [outcome.status for outcome in report.outcomes] == ["pass"] * 3, report.render_text()

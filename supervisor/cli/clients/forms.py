@@ -17,6 +17,8 @@ from supervisor.cli.clients.form import (
 OUTPUT_SHARE = 4
 """Clients that split a context get a quarter of it for the answer."""
 MOST_OUTPUT = 8192
+PATIENCE_MS = 3_600_000
+"""For the first token of a long prompt on a slow machine."""
 
 
 def _output(context: int) -> int:
@@ -41,6 +43,9 @@ def _claude_code(served: Served) -> Configuration:
                 "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
                 "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+                # it gives up after 5 minutes without a token, and pings do not count
+                "CLAUDE_STREAM_IDLE_TIMEOUT_MS": str(PATIENCE_MS),
+                "API_TIMEOUT_MS": str(PATIENCE_MS),
             }
         },
     )
@@ -57,6 +62,7 @@ model_context_window = {served.contexts[served.model]}
 name = "gpufc"
 base_url = {json.dumps(served.openai)}
 wire_api = "responses"
+stream_idle_timeout_ms = {PATIENCE_MS}
 experimental_bearer_token = {json.dumps(served.key)}
 """
     return TextFile(".codex/gpufc.config.toml", text)
@@ -84,7 +90,8 @@ def _opencode(served: Served) -> Configuration:
 
 
 def _continue(served: Served) -> Configuration:
-    lines = ["models:"]
+    # a file without these three is refused; a file that is there has them
+    lines = ["name: gpufc", "version: 1.0.0", "schema: v1", "models:"]
     for name, context in served.contexts.items():
         lines += [
             f"  - name: {json.dumps(name)}",
@@ -161,6 +168,61 @@ def _copilot(served: Served) -> Configuration:
     return Shown(".config/Code/User/chatLanguageModels.json", text)
 
 
+def _copilot_cli(served: Served) -> Configuration:
+    context = served.contexts[served.model]
+    return Variables(
+        {
+            "COPILOT_PROVIDER_BASE_URL": served.openai,
+            "COPILOT_PROVIDER_API_KEY": served.key,
+            "COPILOT_MODEL": served.model,
+            "COPILOT_PROVIDER_MAX_PROMPT_TOKENS": str(context - _output(context)),
+            "COPILOT_PROVIDER_MAX_OUTPUT_TOKENS": str(_output(context)),
+            # no sign-in at GitHub
+            "COPILOT_OFFLINE": "true",
+        }
+    )
+
+
+def _cline(served: Served) -> Configuration:
+    provider = "openai-compatible"
+    settings = {
+        "provider": provider,
+        "apiKey": served.key,
+        "model": served.model,
+        "baseUrl": served.openai,
+    }
+    # an entry without a date is passed over
+    entry = {"settings": settings, "tokenSource": "manual", "updatedAt": "2000-01-01T00:00:00.000Z"}
+    return JsonFile(
+        ".cline/data/settings/providers.json",
+        {"version": 1, "lastUsedProvider": provider, "providers": {provider: entry}},
+    )
+
+
+def _pi(served: Served) -> Configuration:
+    models = [
+        {"id": name, "contextWindow": context, "maxTokens": _output(context)}
+        for name, context in served.contexts.items()
+    ]
+    provider = {
+        "baseUrl": served.openai,
+        "api": "openai-completions",
+        "apiKey": served.key,
+        "models": models,
+    }
+    return JsonFile(".pi/agent/models.json", {"providers": {"gpufc": provider}})
+
+
+def _qwen_code(served: Served) -> Configuration:
+    return Variables(
+        {
+            "OPENAI_BASE_URL": served.openai,
+            "OPENAI_API_KEY": served.key,
+            "OPENAI_MODEL": served.model,
+        }
+    )
+
+
 def _shell(served: Served) -> Configuration:
     return Variables({"OPENAI_BASE_URL": served.openai, "OPENAI_API_KEY": served.key})
 
@@ -178,6 +240,10 @@ CLIENTS: Mapping[str, Client] = {
     "aider": Client("aider", _aider, ("aider",)),
     "open-webui": Client("Open WebUI", _open_webui, ("open-webui serve",)),
     "copilot": Client("Copilot in VS Code", _copilot),
+    "copilot-cli": Client("Copilot CLI", _copilot_cli, ("copilot",)),
+    "cline": Client("Cline CLI 3 or later", _cline, ("cline",)),
+    "pi": Client("pi", _pi, ("pi --provider gpufc",)),
+    "qwen-code": Client("Qwen Code", _qwen_code, ("qwen --auth-type openai",)),
     "openai": Client("OpenAI's SDKs and most tools on top of them", _shell),
     "ollama": Client("Ollama's SDKs and tools", _ollama),
 }

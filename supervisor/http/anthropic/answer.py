@@ -36,12 +36,21 @@ class StopReason(StrEnum):
 
 
 class Usage(Struct, frozen=True):
-    """Anthropic's `usage`. `input_tokens` are those of the prompt that no cache had."""
+    """Anthropic's `usage`. `input_tokens` are those of the prompt that no cache had.
+
+    The members with a default are required by Anthropic's own description of an answer, as are
+    those of the blocks and of the message. Nothing here has another value for them.
+    """
 
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
+    cache_creation: None = None
+    inference_geo: None = None
+    output_tokens_details: None = None
+    server_tool_use: None = None
+    service_tier: str = "standard"
 
     @classmethod
     def of(cls, usage: stream.Usage) -> "Usage":
@@ -49,12 +58,21 @@ class Usage(Struct, frozen=True):
 
 
 class TextBlock(Struct, frozen=True, tag_field="type", tag="text"):
+    """`citations` is an empty list, not the null that it may be: Vercel's SDK refuses null."""
+
     text: str
+    citations: tuple[()] = ()
 
 
 class ThinkingBlock(Struct, frozen=True, tag_field="type", tag="thinking"):
     thinking: str
     signature: str
+
+
+class Caller(Struct, frozen=True):
+    """Which part of an answer calls a tool: the model itself."""
+
+    type: str = "direct"
 
 
 class ToolUseBlock(Struct, frozen=True, tag_field="type", tag="tool_use"):
@@ -63,6 +81,7 @@ class ToolUseBlock(Struct, frozen=True, tag_field="type", tag="tool_use"):
     id: str
     name: str
     input: msgspec.Raw
+    caller: Caller = Caller()
 
 
 AnswerBlock = TextBlock | ThinkingBlock | ToolUseBlock
@@ -78,7 +97,9 @@ class MessageObject(Struct, frozen=True, kw_only=True):
     content: list[AnswerBlock]
     stop_reason: StopReason | None
     stop_sequence: str | None
+    stop_details: None = None
     usage: Usage
+    container: None = None
 
 
 def message(exchange: Exchange, choice: WholeAnswer, *, shows_thinking: bool) -> MessageObject:

@@ -155,8 +155,10 @@ class MessageEvents:
 
     def _ended(self, ended: Ended) -> bytes:
         reason = stop_reason(ended, self._exchange, calls=ended.n_calls > 0)
-        return _event(
-            "message_delta",
-            delta={"stop_reason": reason, "stop_sequence": stop_sequence(ended, reason)},
-            usage=Usage.of(self._exchange.usage()),
-        )
+        delta = {
+            "stop_reason": reason,
+            "stop_sequence": stop_sequence(ended, reason),
+            "stop_details": None,
+            "container": None,
+        }
+        return _event("message_delta", delta=delta, usage=Usage.of(self._exchange.usage()))

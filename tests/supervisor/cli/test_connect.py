@@ -62,6 +62,23 @@ def test_codex_gets_a_profile_that_is_toml() -> None:
     assert provider["base_url"] == f"{ADDRESS}/v1"
     assert provider["wire_api"] == "responses"
     assert provider["experimental_bearer_token"] == "a key"
+    assert provider["stream_idle_timeout_ms"] > 300_000  # its default
+
+
+def test_claude_code_waits_for_a_long_prompt() -> None:
+    configuration = CLIENTS["claude-code"].configure(SERVED)
+    assert isinstance(configuration, JsonFile)
+    environ = configuration.members["env"]
+    defaults = {"CLAUDE_STREAM_IDLE_TIMEOUT_MS": 300_000, "API_TIMEOUT_MS": 600_000}
+    assert all(int(environ[name]) > milliseconds for name, milliseconds in defaults.items())
+
+
+def test_continue_gets_a_whole_file() -> None:
+    """Continue refuses a file without a name, a version and a schema."""
+    configuration = CLIENTS["continue"].configure(SERVED)
+    assert isinstance(configuration, Shown)
+    top = [line.partition(":")[0] for line in configuration.text.splitlines() if line[0].isalpha()]
+    assert top == ["name", "version", "schema", "models"]
 
 
 def test_a_context_is_not_promised_twice() -> None:

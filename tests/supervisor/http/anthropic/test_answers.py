@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from anthropic.types import Message
+from anthropic.types import Message, MessageDeltaUsage, ToolUseBlock, Usage
+from anthropic.types.raw_message_delta_event import Delta as MessageDelta
 
 from gpufc.protocol import Delta, FinishReason, Step
 from supervisor.http.anthropic.answer import StopReason
@@ -34,8 +35,21 @@ BLOCKS: list[dict[str, Any]] = [
 ENDS = ("message_start", "message_delta", "message_stop")
 
 
-def without_ids(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in block.items() if key != "id"} for block in blocks]
+NEWEST = {
+    *("diagnostics", "speed", "toolset_name"),
+}
+"""Members that the SDK's types have and Anthropic's description of an answer does not require."""
+
+
+def plain(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Blocks without their ids, and without members that are the same everywhere."""
+    same = {"id", "citations", "caller"}
+    return [{key: value for key, value in block.items() if key not in same} for block in blocks]
+
+
+def given(usage: dict[str, Any]) -> dict[str, Any]:
+    """The members that have a value here."""
+    return {key: value for key, value in usage.items() if value is not None}
 
 
 async def test_a_message_is_anthropic_s_object(service: Service) -> None:
@@ -44,22 +58,41 @@ async def test_a_message_is_anthropic_s_object(service: Service) -> None:
     assert found.id.startswith("msg_")
     assert (found.type, found.role, found.model) == ("message", "assistant", MODEL)
     assert [block.model_dump(exclude_none=True) for block in found.content] == [
-        {"type": "text", "text": text_of("<user>hi")}
+        {"type": "text", "text": text_of("<user>hi"), "citations": []}
     ]
     assert (found.stop_reason, found.stop_sequence) == ("end_turn", None)
     assert answer.headers["request-id"] == answer.headers["X-Request-Id"] == found.id[4:]
+
+
+async def test_every_member_that_anthropic_requires_is_there(speaking: Service) -> None:
+    """Their description of an answer requires members that are null nearly always."""
+    whole = (await ask(speaking)).json
+    read = dict(frames((await ask(speaking, stream=True)).body))
+    call = next(block for block in whole["content"] if block["type"] == "tool_use")
+    for kind, found in (
+        (Message, whole),
+        (Message, read["message_start"]["message"]),
+        (Usage, whole["usage"]),
+        (Usage, read["message_start"]["message"]["usage"]),
+        (MessageDeltaUsage, read["message_delta"]["usage"]),
+        (MessageDelta, read["message_delta"]["delta"]),
+        (ToolUseBlock, call),
+    ):
+        assert set(kind.model_fields) - NEWEST <= set(found), kind
+    assert call["caller"] == {"type": "direct"}
 
 
 async def test_usage_tells_cached_tokens_apart() -> None:
     async with running() as service:
         worker = service.fleet.start_worker()
         worker.n_cached = 6
-        usage = (await ask(service)).json["usage"]
+        usage = given((await ask(service)).json["usage"])
         assert usage == {
             "input_tokens": 2,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 6,
             "output_tokens": 5,
+            "service_tier": "standard",
         }
         read = events((await ask(service, stream=True)).body)
         begun, ended = read[0].message.usage, read[-2].usage
@@ -83,7 +116,7 @@ async def test_a_stream_adds_up_to_the_whole_message(speaking: Service) -> None:
     whole = Message.model_validate((await ask(speaking)).json)
     read = events((await ask(speaking, stream=True)).body)
     content = [block.model_dump(exclude_none=True) for block in whole.content]
-    assert without_ids(content) == without_ids(added_up(read)) == BLOCKS
+    assert plain(content) == plain(added_up(read)) == BLOCKS
     assert [event.delta.stop_reason for event in read if event.type == "message_delta"] == [
         whole.stop_reason
     ]
@@ -106,7 +139,7 @@ async def test_the_sdk_reads_the_same_streamed_and_whole(speaking: Service) -> N
             streamed = await stream.get_final_message()
     same = {"content", "id"}
     assert streamed.model_dump(exclude=same) == whole.model_dump(exclude=same)
-    assert without_ids(streamed.model_dump(exclude_none=True)["content"]) == BLOCKS
+    assert plain(streamed.model_dump(exclude_none=True)["content"]) == BLOCKS
     assert "".join(pieces) == "I  ok<"
 
 
@@ -131,7 +164,7 @@ async def test_omitted_thinking_has_a_block_without_text(speaking: Service) -> N
     whole = (await ask(speaking, thinking=thinking)).json["content"]
     read = added_up(events((await ask(speaking, thinking=thinking, stream=True)).body))
     empty = {"type": "thinking", "thinking": "", "signature": "gpufc"}
-    assert without_ids(whole) == without_ids(read) == [empty, *BLOCKS[1:]]
+    assert plain(whole) == plain(read) == [empty, *BLOCKS[1:]]
 
 
 @pytest.mark.parametrize(
