@@ -114,10 +114,11 @@ class Compiler:
 
     def _lanes(self, grammar: str) -> list[llg.Matcher]:
         """Raises `InvalidGrammar`."""
+        vocabulary = self._vocabulary()  # not in the time for lanes: the first call reads it
         began = time.monotonic()
-        lanes = [llg.Matcher(self._vocabulary(), grammar)]
+        lanes = [llg.Matcher(vocabulary, grammar)]
         while len(lanes) < self._n_lanes and time.monotonic() < began + LANES_S:
-            lanes.append(llg.Matcher(self._vocabulary(), grammar))
+            lanes.append(llg.Matcher(vocabulary, grammar))
         return lanes
 
     def _grammar(self, constraint: Constraint) -> str:

@@ -1,6 +1,7 @@
 """The masks of a step: those of each guide alone, computed after the step has begun."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -181,6 +182,21 @@ def test_sequences_of_one_constraint_are_spread_over_lexers(compiler: Compiler) 
     assert lexers[0] is lexers[2]
     assert lexers[1] is lexers[3]
     assert lexers[0] is not lexers[1]
+
+
+def test_the_reading_of_the_vocabulary_leaves_time_for_lanes(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, read = [0.0], compiler._vocabulary
+
+    def reading() -> llg.Tokenizer:
+        now[0] += 61.0 if compiler._tokenizer is None else 0.0
+        return read()
+
+    monkeypatch.setattr(compilers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(compiler, "_vocabulary", reading)
+    first, second = compiler.guide(WORDS), compiler.guide(WORDS)
+    assert first.matcher.lexer is not second.matcher.lexer
 
 
 def test_a_grammar_with_a_broken_lexer_is_compiled_again(
