@@ -292,6 +292,7 @@ def test_the_home_folder_is_expanded_in_every_path(
         *("runtime_dir", "model_dirs", "model_path", "draft_model_path", "chat_template"),
         *("keys_file", "tls_cert", "tls_key", "tls_client_ca"),
         *("client_id_file", "cert_chain_path", "models_dir", "cluster_dir"),
+        *("cells_credentials", "cells_tls_ca", "cells_tls_cert"),
     }
     file = tmp_path / "gpufc.toml"
     file.write_text('runtime_dir = "~/run"\n')

@@ -62,6 +62,10 @@ async def test_a_stream_outlives_its_worker_with_its_events_in_order(
     ]
 
 
+CALLER = {"type": "direct"}
+"""The client called the tool itself."""
+
+
 async def test_calls_are_the_same_streamed_and_whole(client: anthropic.AsyncAnthropic) -> None:
     call = '<tool_call>{"name": "lookup", "arguments": {"word": "%s"}}</tool_call>'
     text = "Look." + call % "tea" + call % ("long " * 200)
@@ -77,9 +81,9 @@ async def test_calls_are_the_same_streamed_and_whole(client: anthropic.AsyncAnth
     ]
     assert found[0] == found[1]
     assert found[0] == [
-        {"type": "text", "text": "Look."},
-        {"type": "tool_use", "name": "lookup", "input": {"word": "tea"}},
-        {"type": "tool_use", "name": "lookup", "input": {"word": "long " * 200}},
+        {"type": "text", "text": "Look.", "citations": []},
+        {"type": "tool_use", "name": "lookup", "input": {"word": "tea"}, "caller": CALLER},
+        {"type": "tool_use", "name": "lookup", "input": {"word": "long " * 200}, "caller": CALLER},
     ]
 
 
