@@ -17,7 +17,7 @@ from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.errors import InvalidGrammar
 
 MAX_KEPT = 128
-"""Compiled grammars. A large one takes some megabytes."""
+"""Lanes of all compiled grammars. The lexer of a large one takes up to 24 MB."""
 
 LANES_S = 0.02
 """No further lane of a grammar is compiled after so many seconds. A bomb that compiles would
@@ -47,6 +47,10 @@ class _Kept:
     def __init__(self, lanes: list[llg.Matcher]) -> None:
         self._lanes = lanes
         self._numbers = count()
+
+    @property
+    def n_lanes(self) -> int:
+        return len(self._lanes)
 
     @property
     def is_sound(self) -> bool:
@@ -95,14 +99,18 @@ class Compiler:
             raise _refused(constraint, err.message) from None
         with self._lock:
             self._kept[constraint.key] = _Kept(lanes)
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            self._kept.move_to_end(constraint.key)
+            n_lanes = sum(kept.n_lanes for kept in self._kept.values())
+            while n_lanes > max(MAX_KEPT, len(lanes)):
+                n_lanes -= self._kept.popitem(last=False)[1].n_lanes
 
     def guide(self, constraint: Constraint) -> Guide:
-        """A guide for a new sequence. Compiles if it must, and then raises `InvalidGrammar`."""
+        """A guide for a new sequence, also of a grammar that is to be compiled again: the engine
+        calls this, and waits for no compilation but that of a grammar which is not kept any more.
+        That raises `InvalidGrammar`."""
         while True:
             with self._lock:
-                kept = self._sound(constraint.key)
+                kept = self._kept.get(constraint.key)
                 if kept is not None:
                     return Guide(kept.copy(), self._vocabulary().n_words)
             self.compile(constraint)

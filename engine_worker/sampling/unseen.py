@@ -40,7 +40,9 @@ def _suffices(logits: Logits, unseen: Logits, table: Table) -> NDArray[np.bool_]
     highest = unseen.astype(np.float64)[:, None] - best
     likely = ranked >= table.log_min_p
     mass = np.exp(ranked).cumsum(axis=1)
-    n_unseen = table.top_k[:, None] - np.count_nonzero(ranked > -np.inf, axis=1, keepdims=True)
+    # one that a penalty or bias has lowered to below the unseen ones gives its place to one of them
+    n_before = np.count_nonzero(ranked > highest, axis=1, keepdims=True)
+    n_unseen = table.top_k[:, None] - n_before
     least = mass[:, -1:] * (1.0 - _ROUNDING)
     most = (mass[:, -1:] + n_unseen * np.exp(highest)) * (1.0 + _ROUNDING)
     share = np.where(table.has_nucleus, table.top_p, 0.0)[:, None]

@@ -299,7 +299,7 @@ class Loader:
     def _failure(self, refused: str, *, on_gpu: bool) -> ModelLoadError:
         """The error for a refusal of llama.cpp, with the reason from its log."""
         said = self._log.last_error() or "llama.cpp gives no reason"
-        named = _OPENED.sub(self._config.model_path or "", said)
+        named = _OPENED.sub(lambda _: self._config.model_path or "", said)
         reason = f"{refused}: {named}"
         if on_gpu and self._log.lacked_memory:
             return MemoryShort(reason, on_device=True)

@@ -117,3 +117,30 @@ def test_a_row_is_left_out_where_the_unseen_tokens_count(
     assert (second.asked == []) is suffices
     check_each({"": batch}, logits, wanted, [[]] * n_rows, [], [mask_of(allowed)] * n_rows)
     batch.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "history"),
+    [
+        ({"top_p": 0.76, "logit_bias": tuple((token, -50.0) for token in range(5, 25))}, []),
+        ({"top_p": 0.70, "presence_penalty": 2.0, "frequency_penalty": 2.0}, list(range(5, 25))),
+    ],
+)
+def test_found_tokens_that_are_lowered_give_their_places_to_unseen_ones(
+    changes: dict[str, Any], history: list[int]
+) -> None:
+    n_rows, n_vocab = 64, 2000
+    row = np.full(n_vocab, -9.0, np.float32)
+    row[:5] = [0.0, -0.2, -0.5, -1.0, -1.5]
+    row[5:25] = -0.1  # lowered
+    row[25:55] = -0.05  # forbidden
+    row[55:1055] = -3.2  # of which the device finds few
+    allowed = (np.arange(n_vocab) < 25) | (np.arange(n_vocab) >= 55)
+    wanted = [
+        params(seed=seed, temperature=1.0, top_k=40, min_p=0.05, **changes)
+        for seed in range(n_rows)
+    ]
+    batch = BatchSampler(n_vocab, 1, (FoundByDevice(64),))
+    logits, masks = np.tile(row, (n_rows, 1)), [mask_of(allowed)] * n_rows
+    check_each({"": batch}, logits, wanted, [history] * n_rows, [], masks)
+    batch.close()
