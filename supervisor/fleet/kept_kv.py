@@ -79,13 +79,15 @@ class KeptKv:
             ends.callback(os.close, kept.fd)
             try:
                 ends.enter_context(lent(kept.fd))
-            except OSError as err:
+            except (OSError, RuntimeError) as err:  # no socket, or no thread
                 logger.warning("kv_not_given model=%s: %s", kept.model, err)
                 return
             answer = worker.move_kv(ImportKv(worker.epoch, os.getpid(), kept.fd))
-            task = asyncio.create_task(_given(kept, answer, ends.pop_all()))
+            task = asyncio.create_task(_given(kept, answer))
+            held = ends.pop_all()
         self._giving.add(task)
         task.add_done_callback(self._giving.discard)
+        task.add_done_callback(lambda _: held.close())
 
     def make_room(self, n_bytes: int) -> None:
         """Drop files, the oldest first, until so many bytes are free."""
@@ -111,14 +113,13 @@ class KeptKv:
         os.close(one.fd)
 
 
-async def _given(kept: Kept, answer: asyncio.Future[KvMoved], ends: ExitStack) -> None:
-    with ends:
-        try:
-            async with asyncio.timeout(MOVE_S):
-                taken = await answer
-        except TimeoutError:
-            logger.warning("kv_not_given model=%s: not within %g s", kept.model, MOVE_S)
-            return
+async def _given(kept: Kept, answer: asyncio.Future[KvMoved]) -> None:
+    try:
+        async with asyncio.timeout(MOVE_S):
+            taken = await answer
+    except TimeoutError:
+        logger.warning("kv_not_given model=%s: not within %g s", kept.model, MOVE_S)
+        return
     logger.info(
         "kv_given model=%s sequences=%d tokens=%d bytes=%d import_s=%.3f %s",
         kept.model,

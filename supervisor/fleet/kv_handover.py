@@ -67,7 +67,7 @@ async def hand_over(old: KvWorker, new: KvWorker, limit_bytes: int) -> KvMoved |
         with lent(fd):
             async with asyncio.timeout(MOVE_S):
                 taken = await new.move_kv(ImportKv(new.epoch, os.getpid(), fd))
-    except (OSError, TimeoutError) as err:
+    except (OSError, RuntimeError, TimeoutError) as err:
         logger.warning("kv_not_handed_over: %s", str(err) or f"not within {MOVE_S:g} s")
         return None
     finally:
@@ -103,7 +103,7 @@ async def exported(worker: KvWorker, limit_bytes: int) -> tuple[int, KvMoved] | 
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             found, fd = fd, -1
             return found, written
-    except (OSError, TimeoutError) as err:
+    except (OSError, RuntimeError, TimeoutError) as err:  # no socket, no thread, no answer
         logger.warning("kv_not_exported: %s", str(err) or f"not within {MOVE_S:g} s")
     finally:
         if fd >= 0:
