@@ -182,6 +182,8 @@ def test_sequences_of_one_constraint_are_spread_over_lexers(compiler: Compiler) 
     assert lexers[0] is lexers[2]
     assert lexers[1] is lexers[3]
     assert lexers[0] is not lexers[1]
+    del guides[0], guides[1:]  # the second one is left
+    assert compiler.guide(WORDS).matcher.lexer is lexers[0]  # type: ignore[attr-defined]
 
 
 def test_the_reading_of_the_vocabulary_leaves_time_for_lanes(
