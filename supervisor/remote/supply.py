@@ -254,7 +254,13 @@ class Supply:
     # pieces
 
     def _ask(self, job: Job, ask: AskPiece) -> None:
-        if not job.has_turn or ask.number not in job.sources or job.n_waiting >= MOST_WAITING:
+        source = job.sources.get(ask.number)
+        if (
+            not job.has_turn
+            or source is None
+            or ask.offset >= source.stamp[1]
+            or job.n_waiting >= MOST_WAITING
+        ):
             logger.warning("piece_refused machine=%s number=%d", job.channel.machine, ask.number)
             return
         job.n_waiting += 1
@@ -266,14 +272,24 @@ class Supply:
         """Send what was asked for, in order. Ends when there is nothing more."""
         while self._asks:
             job, ask = self._asks.popleft()
-            job.n_waiting -= 1
-            if job.over.is_set():
-                continue
-            data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
-            began = time.thread_time()
-            job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
-            took_s = time.thread_time() - began  # of this thread: others may run meanwhile
+            took_s = 0.0
+            try:
+                if not job.over.is_set():
+                    took_s = await self._send(job, ask)
+            except Exception as err:  # the boundary: other jobs wait for their pieces
+                logger.exception("piece_not_sent machine=%s", job.channel.machine)
+                if not job.over.is_set():
+                    self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
+            finally:
+                job.n_waiting -= 1
             await asyncio.sleep(took_s * (1 / LOOP_SHARE - 1))
+
+    async def _send(self, job: Job, ask: AskPiece) -> float:
+        """Send one piece. Returns the seconds that it has taken of this thread."""
+        data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
+        began = time.thread_time()
+        job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
+        return time.thread_time() - began  # others may run meanwhile
 
 
 def _read(source: Source, offset: int) -> tuple[bytes, str]:

@@ -274,6 +274,33 @@ async def test_no_file_but_those_of_the_job_is_sent(bench: Bench) -> None:
     assert stranger.sent == []
 
 
+async def test_no_piece_beyond_a_files_end_is_read(bench: Bench) -> None:
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+    epoch, _ = bench.begin(host, config)
+    await until(host.pieces)
+    for offset in (len(BYTES), 1 << 63):
+        n_asked = len(bench.supply._asks)
+        bench.supply.message(host.channel, AskPiece(epoch, 1, offset))
+        assert len(bench.supply._asks) == n_asked
+
+
+async def test_other_pieces_come_after_one_that_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, faults = supply._read, [OverflowError("odd")]
+
+    def odd(source: supply.Source, offset: int) -> tuple[bytes, str]:
+        if faults:
+            raise faults.pop()
+        return read(source, offset)
+
+    monkeypatch.setattr(supply, "_read", odd)
+    host, config = bench.host(), model(bench)
+    assert await bench.failed(host, config) == "failed: OverflowError: odd"
+    assert content((await bench.obtained(host, config)).model_path) == BYTES
+
+
 async def test_no_piece_is_sent_before_its_turn(bench: Bench) -> None:
     host = bench.host()
     host.passes = lambda message: False
