@@ -280,6 +280,7 @@ class Supply:
                 logger.exception("piece_not_sent machine=%s", job.channel.machine)
                 if not job.over.is_set():
                     self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
+                    job.channel.send(Forgo(job.epoch))
             finally:
                 job.n_waiting -= 1
             await asyncio.sleep(took_s * (1 / LOOP_SHARE - 1))

@@ -416,6 +416,28 @@ async def test_the_front_stands_in_for_a_mirror(tmp_path: Path, fault: str) -> N
         bench.close()
 
 
+async def test_bytes_of_a_mirror_that_ends_early_are_not_kept(tmp_path: Path) -> None:
+    async with hub() as server:
+        bench = Bench(tmp_path, server.url)
+        host, config = bench.host(), model(bench, content=CONTENT)
+        server.content, server.n_chunked = CONTENT[::-1], PIECE_BYTES
+        assert content((await bench.obtained(host, config)).model_path) == CONTENT
+        assert host.pieces()[-1].offset > PIECE_BYTES
+        assert sum(one.offset == 0 for one in host.pieces()) == 1
+        bench.close()
+
+
+async def test_a_silent_mirror_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "MIRROR_SILENCE_S", 0.2)
+    async with hub() as server:
+        bench = Bench(tmp_path, server.url)
+        server.is_silent = True
+        host, config = bench.host(), model(bench, content=CONTENT)
+        assert content((await bench.obtained(host, config)).model_path) == CONTENT
+        assert len(server.asked) == 1
+        bench.close()
+
+
 async def test_a_defect_of_the_host_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("odd")
