@@ -10,10 +10,12 @@ once: the first machines are ready earlier than if all shared the network.
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct, structs
 
@@ -45,8 +47,9 @@ STALLED_S = 60.0
 """A host that gets no further for so long loses its turn."""
 
 TELL_S = 0.5
-MOST_WAITING = 256
-"""Pieces that one job may wait for. A host asks for fewer."""
+MOST_UNRECEIVED = 128
+"""Pieces that a host may have asked for without a sign that they have come. They lie in memory. A
+host asks for `window.MOST` ahead; those of an ended job may be on their way before them."""
 
 LOOP_SHARE = 0.2
 """The part of the event loop's time that pieces may take: tokens come first."""
@@ -105,6 +108,8 @@ class Supply:
         self._reading = asyncio.Lock()
         """One file at a time is read for its checksum: two jobs often need the same."""
         self._asks: deque[tuple[Job, AskPiece]] = deque()
+        self._on_way: WeakKeyDictionary[HostChannel, deque[int]] = WeakKeyDictionary()
+        """The receipts of pieces that each host was sent and has not shown to have, in order."""
         self._server: asyncio.Task[None] | None = None
 
     def begin(
@@ -254,12 +259,16 @@ class Supply:
     # pieces
 
     def _ask(self, job: Job, ask: AskPiece) -> None:
+        on_way = self._on_way.setdefault(job.channel, deque())
+        if ask.receipt in on_way:
+            while on_way.popleft() != ask.receipt:
+                pass
         source = job.sources.get(ask.number)
         if (
             not job.has_turn
             or source is None
             or ask.offset >= source.stamp[1]
-            or job.n_waiting >= MOST_WAITING
+            or len(on_way) + job.n_waiting >= MOST_UNRECEIVED
         ):
             logger.warning("piece_refused machine=%s number=%d", job.channel.machine, ask.number)
             return
@@ -288,8 +297,10 @@ class Supply:
     async def _send(self, job: Job, ask: AskPiece) -> float:
         """Send one piece. Returns the seconds that it has taken of this thread."""
         data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
+        receipt = secrets.randbits(62) + 1
+        self._on_way.setdefault(job.channel, deque()).append(receipt)
         began = time.thread_time()
-        job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
+        job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault, receipt))
         return time.thread_time() - began  # others may run meanwhile
 
 

@@ -75,6 +75,8 @@ class Provision:
         self._paths: dict[Epoch, dict[str, str]] = {}
         self._copying = asyncio.Lock()
         """One copy at a time: two models of equal files are copied once, and each comes faster."""
+        self._receipt = 0
+        """That of the last piece that has come."""
 
     def obtain(self, wanted: Obtain) -> None:
         """Begin, or begin again with the checksums."""
@@ -91,11 +93,13 @@ class Provision:
 
     def forgo_all(self) -> None:
         """The connection is gone."""
+        self._receipt = 0
         for epoch in [*self._jobs, *self._paths]:
             self.forgo(epoch)
 
     def take(self, piece: Piece) -> None:
         """A piece of a file. One that no job waits for is dropped."""
+        self._receipt = piece.receipt
         job = self._jobs.get(piece.epoch)
         if job is not None and job.copy is not None:
             job.copy.take(piece)
@@ -166,7 +170,9 @@ class Provision:
                     self._library,
                     model,
                     job.wanted.mirror,
-                    lambda number, offset: self._report(AskPiece(epoch, number, offset)),
+                    lambda number, offset: self._report(
+                        AskPiece(epoch, number, offset, self._receipt)
+                    ),
                     job.told,
                 )
                 paths[model.path] = str(await job.copy.run())

@@ -285,6 +285,30 @@ async def test_no_piece_beyond_a_files_end_is_read(bench: Bench) -> None:
         assert len(bench.supply._asks) == n_asked
 
 
+async def test_a_host_that_reads_nothing_is_sent_only_so_much(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "MOST_UNRECEIVED", 4)
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+
+    def sent() -> list[Piece]:
+        return [one for one in host.sent if isinstance(one, Piece)]
+
+    async def ask(receipt: int) -> None:
+        for _ in range(20):
+            bench.supply.message(host.channel, AskPiece(epoch, 1, 0, receipt))
+        await until(lambda: bench.supply._server is None or bench.supply._server.done())
+
+    epoch, _ = bench.begin(host, config)
+    await until(sent)
+    await ask(0)
+    await ask(1)
+    assert len(sent()) == 4
+    await ask(sent()[1].receipt)
+    assert len(sent()) == 6
+
+
 async def test_other_pieces_come_after_one_that_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
