@@ -14,13 +14,14 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct, structs
 
 from gpufc.config import ModelConfig
-from gpufc.errors import LinkError
+from gpufc.errors import GpufcError, LinkError
 from gpufc.ids import Epoch
 from supervisor.cluster.messages import (
     PIECE_BYTES,
@@ -72,6 +73,10 @@ class Source(Struct, frozen=True):
     stamp: Stamp
 
 
+class Over(GpufcError):
+    """A file is read for a job that has ended."""
+
+
 class Job:
     """The files of one epoch on their way to one host. `Supply` owns it."""
 
@@ -90,7 +95,10 @@ class Job:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def read(self, n_bytes: int) -> None:
-        """So many bytes of a file have been read for its checksum. Called in any thread."""
+        """So many bytes of a file have been read for its checksum. Called in any thread. Raises
+        `Over`, which ends the reading."""
+        if self.over.is_set():
+            raise Over("its job is over")
         self.n_read = n_bytes
 
 
@@ -107,6 +115,8 @@ class Supply:
         """One turn for each machine: its copies come one after the other."""
         self._reading = asyncio.Lock()
         """One file at a time is read for its checksum: two jobs often need the same."""
+        self._reader = ThreadPoolExecutor(1, "checksums")
+        """A disk that hangs holds this thread, and not those of the event loop."""
         self._asks: deque[tuple[Job, AskPiece]] = deque()
         self._on_way: WeakKeyDictionary[HostChannel, deque[int]] = WeakKeyDictionary()
         """The receipts of pieces that each host was sent and has not shown to have, in order."""
@@ -139,6 +149,7 @@ class Supply:
             self.end(epoch)
         if self._server is not None:
             self._server.cancel()
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def message(self, channel: HostChannel, message: FromSupplied) -> None:
         """A host's message. One of an ended job is dropped."""
@@ -248,12 +259,15 @@ class Supply:
         parts = []
         for part in model.parts:
             path = job.sources[part.number].path
-            reading = asyncio.to_thread(self._checksums.sha256, path, job.read)
-            task = asyncio.create_task(reading)
-            while not (await asyncio.wait((task,), timeout=TELL_S))[0]:
-                share = 100 * job.n_read // max(1, part.size)
-                job.listener.progress(f"reading {part.name} for its checksum, {share} %")
-            parts.append(structs.replace(part, sha256=task.result()))
+            loop = asyncio.get_running_loop()
+            reading = loop.run_in_executor(self._reader, self._checksums.sha256, path, job.read)
+            try:
+                while not (await asyncio.wait((reading,), timeout=TELL_S))[0]:
+                    share = 100 * job.n_read // max(1, part.size)
+                    job.listener.progress(f"reading {part.name} for its checksum, {share} %")
+            finally:
+                reading.cancel()  # one that has not begun; `Job.read` ends another
+            parts.append(structs.replace(part, sha256=reading.result()))
         return structs.replace(model, parts=tuple(parts))
 
     # pieces

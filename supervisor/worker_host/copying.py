@@ -97,7 +97,7 @@ class Copy:
 
     async def _have(self, path: Path, part: ModelPart) -> None:
         while True:
-            if await asyncio.to_thread(self._library.has, path, part):
+            if await asyncio.to_thread(self._library.has, path, part, self._told):
                 return
             try:
                 if not (self._mirror and await self._had_of_mirror(part, path.parent)):

@@ -55,9 +55,9 @@ class Library:
                 return candidate
         return None
 
-    def has(self, path: Path, part: ModelPart) -> bool:
+    def has(self, path: Path, part: ModelPart, told: Told) -> bool:
         """Whether a file is this part, as far as its bytes say."""
-        return self._is(path, part, lambda part, n_bytes: None)
+        return self._is(path, part, told)
 
     def place_of(self, model: WantedModel) -> Path:
         """The folder for a copy of the model."""

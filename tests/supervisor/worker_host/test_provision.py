@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from supervisor.cluster.messages import (
 )
 from supervisor.downloads import part_file
 from supervisor.remote import supply
-from supervisor.worker_host import copying
+from supervisor.worker_host import copying, provision
 from supervisor.worker_host.library import Library
 from tests.supervisor.downloads.server import CONTENT, hub
 from tests.supervisor.worker_host.supplied import Bench, Outcome, Wire
@@ -307,6 +308,44 @@ async def test_a_host_that_reads_nothing_is_sent_only_so_much(
     assert len(sent()) == 4
     await ask(sent()[1].receipt)
     assert len(sent()) == 6
+
+
+async def test_the_front_reads_no_further_for_a_job_that_is_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over, ends = threading.Event(), threading.Event(), list[BaseException]()
+    read = bench.checksums.sha256
+
+    def slow(path: Path, told: Callable[[int], None]) -> str:
+        if begun.is_set():
+            return read(path, told)
+        begun.set()
+        assert over.wait(60)
+        try:
+            return read(path, told)
+        except BaseException as err:
+            ends.append(err)
+            raise
+
+    monkeypatch.setattr(bench.checksums, "sha256", slow)
+    host, config = bench.host(), model(bench)
+    epoch, _ = bench.begin(host, config)
+    await until(begun.is_set)
+    bench.supply.end(epoch)
+    over.set()
+    assert content((await bench.obtained(host, config)).model_path) == BYTES
+    assert [type(err) for err in ends] == [supply.Over]
+
+
+async def test_a_host_reads_no_further_for_a_job_that_is_over(bench: Bench) -> None:
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+    epoch, _ = bench.begin(host, config)
+    await until(host.pieces)
+    job = host.provision._jobs[epoch]
+    host.provision.forgo(epoch)
+    with pytest.raises(provision.Over):
+        job.told(job.wanted.models[0].parts[0], 1)
 
 
 async def test_other_pieces_come_after_one_that_fails(
