@@ -18,12 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import msgspec
 from msgspec import Struct, structs
 
 from gpufc.config import ModelConfig
 from gpufc.errors import GpufcError, LinkError
 from gpufc.ids import Epoch
+from gpufc.printable import printable
 from supervisor.cluster.messages import (
+    MAX_MODELS,
+    MAX_PARTS,
     PIECE_BYTES,
     AskPiece,
     Forgo,
@@ -71,6 +75,10 @@ class Source(Struct, frozen=True):
 
     path: Path
     stamp: Stamp
+
+
+class Unsendable(GpufcError):
+    """A model that no host accepts. The text is for people."""
 
 
 class Over(GpufcError):
@@ -163,12 +171,13 @@ class Supply:
             case Obtaining():
                 job.progress = (message.action, message.done_bytes)
                 share = 100 * message.done_bytes // max(1, message.total_bytes)
-                job.listener.progress(f"{message.action} {message.name}, {share} %")
+                text = f"{message.action} {message.name}, {share} %"
+                job.listener.progress(printable(text))
             case Obtained():
                 self._close(job)
                 job.listener.ready()
             case NotObtained():
-                self._fail(job, message.trouble, message.detail)
+                self._fail(job, message.trouble, printable(message.detail))
             case AskPiece():
                 self._ask(job, message)
 
@@ -186,6 +195,8 @@ class Supply:
             await work()
         except (OSError, LinkError) as err:
             self._fail(job, Trouble.UNREADABLE, str(err))
+        except Unsendable as err:
+            self._fail(job, Trouble.FAILED, str(err))
         except Exception as err:  # the boundary: its owner waits for a word
             logger.exception("files_given_up machine=%s", job.channel.machine)
             self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
@@ -241,18 +252,25 @@ class Supply:
     def _described(
         self, config: ModelConfig, within: Sequence[str]
     ) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
-        """The models with their samples, and their files by number. Blocks. Raises `OSError`."""
+        """The models with their samples, and their files by number. Blocks. Raises `OSError` and
+        `Unsendable`. `within` holds for the model's own files, as in a worker."""
         models, sources = [], dict[int, Source]()
-        for paths in models_of(config):
+        found = models_of(config)
+        if len(found) > MAX_MODELS:
+            raise Unsendable(
+                f"a model has {len(found)} of at most {MAX_MODELS} models and adapters"
+            )
+        for paths in found:
+            is_model = config.model_path is not None and paths[0] == Path(config.model_path)
             parts = []
             for path in paths:
                 real, number = path.resolve(), len(sources) + 1
-                if within and not any(real.is_relative_to(place) for place in within):
+                if is_model and within and not any(map(real.is_relative_to, within)):
                     raise PermissionError(f"{path} does not lie in an allowed folder")
                 sources[number] = Source(real, stamp_of(real))
                 sample, size = self._checksums.sample(real), sources[number].stamp[1]
                 parts.append(ModelPart(number, path.name, size, sample))
-            models.append(WantedModel(str(paths[0]), tuple(parts)))
+            models.append(_sendable(WantedModel(str(paths[0]), tuple(parts))))
         return tuple(models), sources
 
     async def _with_checksums(self, job: Job, model: WantedModel) -> WantedModel:
@@ -316,6 +334,18 @@ class Supply:
         began = time.thread_time()
         job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault, receipt))
         return time.thread_time() - began  # others may run meanwhile
+
+
+def _sendable(model: WantedModel) -> WantedModel:
+    """A model that a host's decoder accepts: an invalid message would end the connection. Raises
+    `Unsendable`."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(model), WantedModel)
+    except msgspec.ValidationError as err:
+        raise Unsendable(
+            f"{printable(model.path)} cannot be sent to a host: file names are of 1 to 200"
+            f" characters and not hidden, and there are {MAX_PARTS} parts at most ({err})"
+        ) from err
 
 
 def _read(source: Source, offset: int) -> tuple[bytes, str]:

@@ -1,6 +1,5 @@
 """A hub that does to its clients what hubs and mirrors do."""
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
