@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gpufc.printable import printable
 from supervisor.cli.terminal import amount, duration, table
 
 Document = dict[str, Any]
@@ -110,7 +111,7 @@ def host_lines(rows: list[Document], width: int = _WIDE) -> list[str]:
     ]
     lines = table(columns, width, ("cores", "memory", "losses", "devices"))
     coloured = [_coloured(line, row["state"]) for line, row in zip(lines[1:], rows, strict=True)]
-    notes = [f"  {row['machine']}: {row['detail']}" for row in rows if row["detail"]]
+    notes = [f"  {row['machine']}: {printable(row['detail'])}" for row in rows if row["detail"]]
     return [lines[0], *coloured, *notes]
 
 

@@ -34,7 +34,7 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot
 from supervisor.devices.snapshot import Snapshot
 
-HOST_PROTOCOL = 2
+HOST_PROTOCOL = 3
 
 MAX_CONTROL_BYTES = 256 * 1024
 """The largest control message that either side accepts."""
@@ -251,11 +251,15 @@ class NotObtained(HostMessage, frozen=True):
 
 
 class AskPiece(HostMessage, frozen=True):
-    """Send the piece of a part's file at `offset`. Answered by a `Piece`, in order."""
+    """Send the piece of a part's file at `offset`. Answered by a `Piece`, in order.
+
+    `receipt` is that of the last piece that has come over this connection, of any epoch; 0 before
+    the first one. A front sends a host only so many pieces without it."""
 
     epoch: Epoch
     number: int
     offset: Annotated[int, Meta(ge=0)]
+    receipt: int = 0
 
 
 class Leaving(HostMessage, frozen=True):
@@ -338,13 +342,15 @@ class Obtain(HostMessage, frozen=True):
 
 
 class Piece(HostMessage, frozen=True):
-    """`PIECE_BYTES` of a file, or fewer at its end. `fault` says why the front cannot read it."""
+    """`PIECE_BYTES` of a file, or fewer at its end. `fault` says why the front cannot read it.
+    `receipt` is random: only a host that has read the piece can return it."""
 
     epoch: Epoch
     number: int
     offset: int
     data: Annotated[bytes, Meta(max_length=PIECE_BYTES)]
     fault: Text = ""
+    receipt: int = 0
 
 
 class Forgo(HostMessage, frozen=True):

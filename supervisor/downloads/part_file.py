@@ -51,6 +51,8 @@ class PartFile:
         self.size = size
         self.done = 0
         """Bytes that are there."""
+        self.n_kept = 0
+        """Those among them that an earlier transfer has left."""
         self.tag: str | None = None
         """The source's own word for equal bytes, kept in the note."""
         self._source = source
@@ -105,6 +107,7 @@ class PartFile:
             self._hash.update(piece)
             self.done += len(piece)
             told(self.done)
+        self.n_kept = self.done
         if self.size is not None and self.done > self.size:
             self.begin_again()
 
@@ -112,7 +115,7 @@ class PartFile:
         """Drop the bytes that are there."""
         self._opened.seek(0)
         self._opened.truncate(0)
-        self._hash, self.done = hashlib.sha256(), 0
+        self._hash, self.done, self.n_kept = hashlib.sha256(), 0, 0
 
     def write_note(self, tag: str | None = None) -> None:
         """Note what the part belongs to. Raises `OSError`."""

@@ -17,7 +17,7 @@ CONNECT_S, SILENCE_S = 20.0, 30.0
 """A server that sends nothing for this long is gone."""
 
 TRIES = 8
-"""In a row without a new byte."""
+"""In a row without a new byte, unless the caller names another number."""
 
 LONGEST_WAIT_S = 30.0
 
@@ -36,14 +36,20 @@ class Moved(Struct, frozen=True):
 Progress = Callable[[Moved], None]
 
 
-def session(token: str | None = None, tls: ssl.SSLContext | bool = True) -> aiohttp.ClientSession:
+def session(
+    token: str | None = None,
+    tls: ssl.SSLContext | bool = True,
+    *,
+    connect_s: float = CONNECT_S,
+    silence_s: float = SILENCE_S,
+) -> aiohttp.ClientSession:
     """A client for downloads. A token goes to the named server only, not where it redirects to."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "gpufc"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return aiohttp.ClientSession(
         headers=headers,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=silence_s),
         connector=aiohttp.TCPConnector(ssl=tls),
         trust_env=True,
     )
@@ -60,13 +66,16 @@ class Transfer:
         progress: Progress = lambda _moved: None,
         *,
         wait_s: float = 1.0,
+        tries: int = TRIES,
     ) -> None:
-        """`wait_s` is the first wait after a cut; it doubles."""
+        """`wait_s` is the first wait after a cut; it doubles. `tries` are those in a row without a
+        new byte."""
         self._http = http
         self._wanted = wanted
         self.file = PartFile(folder, wanted.name, wanted.url, wanted.size, wanted.sha256)
         self._progress = progress
         self._wait_s = wait_s
+        self._tries = tries
         self._began = time.monotonic()
         self._n_begun = 0
 
@@ -97,8 +106,9 @@ class Transfer:
             except (aiohttp.ClientError, TimeoutError) as err:
                 reason = str(err) or type(err).__name__
             n_vain = 0 if file.done > before else n_vain + 1
-            if n_vain >= TRIES:
-                raise DownloadFailed(f"{self._wanted.url}: {reason}; tried {TRIES} times")
+            if n_vain >= self._tries:
+                times = f"; tried {self._tries} times" if self._tries > 1 else ""
+                raise DownloadFailed(f"{self._wanted.url}: {reason}{times}")
             await asyncio.sleep(min(LONGEST_WAIT_S, self._wait_s * 2.0**n_vain))
 
     async def _fetch_once(self) -> bool:

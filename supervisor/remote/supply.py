@@ -10,17 +10,24 @@ once: the first machines are ready earlier than if all shared the network.
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
+import msgspec
 from msgspec import Struct, structs
 
 from gpufc.config import ModelConfig
-from gpufc.errors import LinkError
+from gpufc.errors import GpufcError, LinkError
 from gpufc.ids import Epoch
+from gpufc.printable import printable
 from supervisor.cluster.messages import (
+    MAX_MODELS,
+    MAX_PARTS,
     PIECE_BYTES,
     AskPiece,
     Forgo,
@@ -45,8 +52,9 @@ STALLED_S = 60.0
 """A host that gets no further for so long loses its turn."""
 
 TELL_S = 0.5
-MOST_WAITING = 256
-"""Pieces that one job may wait for. A host asks for fewer."""
+MOST_UNRECEIVED = 128
+"""Pieces that a host may have asked for without a sign that they have come. They lie in memory. A
+host asks for `window.MOST` ahead; those of an ended job may be on their way before them."""
 
 LOOP_SHARE = 0.2
 """The part of the event loop's time that pieces may take: tokens come first."""
@@ -69,6 +77,14 @@ class Source(Struct, frozen=True):
     stamp: Stamp
 
 
+class Unsendable(GpufcError):
+    """A model that no host accepts. The text is for people."""
+
+
+class Over(GpufcError):
+    """A file is read for a job that has ended."""
+
+
 class Job:
     """The files of one epoch on their way to one host. `Supply` owns it."""
 
@@ -87,7 +103,10 @@ class Job:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def read(self, n_bytes: int) -> None:
-        """So many bytes of a file have been read for its checksum. Called in any thread."""
+        """So many bytes of a file have been read for its checksum. Called in any thread. Raises
+        `Over`, which ends the reading."""
+        if self.over.is_set():
+            raise Over("its job is over")
         self.n_read = n_bytes
 
 
@@ -104,7 +123,11 @@ class Supply:
         """One turn for each machine: its copies come one after the other."""
         self._reading = asyncio.Lock()
         """One file at a time is read for its checksum: two jobs often need the same."""
+        self._reader = ThreadPoolExecutor(1, "checksums")
+        """A disk that hangs holds this thread, and not those of the event loop."""
         self._asks: deque[tuple[Job, AskPiece]] = deque()
+        self._on_way: WeakKeyDictionary[HostChannel, deque[int]] = WeakKeyDictionary()
+        """The receipts of pieces that each host was sent and has not shown to have, in order."""
         self._server: asyncio.Task[None] | None = None
 
     def begin(
@@ -134,6 +157,7 @@ class Supply:
             self.end(epoch)
         if self._server is not None:
             self._server.cancel()
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def message(self, channel: HostChannel, message: FromSupplied) -> None:
         """A host's message. One of an ended job is dropped."""
@@ -147,12 +171,13 @@ class Supply:
             case Obtaining():
                 job.progress = (message.action, message.done_bytes)
                 share = 100 * message.done_bytes // max(1, message.total_bytes)
-                job.listener.progress(f"{message.action} {message.name}, {share} %")
+                text = f"{message.action} {message.name}, {share} %"
+                job.listener.progress(printable(text))
             case Obtained():
                 self._close(job)
                 job.listener.ready()
             case NotObtained():
-                self._fail(job, message.trouble, message.detail)
+                self._fail(job, message.trouble, printable(message.detail))
             case AskPiece():
                 self._ask(job, message)
 
@@ -170,6 +195,8 @@ class Supply:
             await work()
         except (OSError, LinkError) as err:
             self._fail(job, Trouble.UNREADABLE, str(err))
+        except Unsendable as err:
+            self._fail(job, Trouble.FAILED, str(err))
         except Exception as err:  # the boundary: its owner waits for a word
             logger.exception("files_given_up machine=%s", job.channel.machine)
             self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
@@ -225,36 +252,56 @@ class Supply:
     def _described(
         self, config: ModelConfig, within: Sequence[str]
     ) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
-        """The models with their samples, and their files by number. Blocks. Raises `OSError`."""
+        """The models with their samples, and their files by number. Blocks. Raises `OSError` and
+        `Unsendable`. `within` holds for the model's own files, as in a worker."""
         models, sources = [], dict[int, Source]()
-        for paths in models_of(config):
+        found = models_of(config)
+        if len(found) > MAX_MODELS:
+            raise Unsendable(
+                f"a model has {len(found)} of at most {MAX_MODELS} models and adapters"
+            )
+        for paths in found:
+            is_model = config.model_path is not None and paths[0] == Path(config.model_path)
             parts = []
             for path in paths:
                 real, number = path.resolve(), len(sources) + 1
-                if within and not any(real.is_relative_to(place) for place in within):
+                if is_model and within and not any(map(real.is_relative_to, within)):
                     raise PermissionError(f"{path} does not lie in an allowed folder")
                 sources[number] = Source(real, stamp_of(real))
                 sample, size = self._checksums.sample(real), sources[number].stamp[1]
                 parts.append(ModelPart(number, path.name, size, sample))
-            models.append(WantedModel(str(paths[0]), tuple(parts)))
+            models.append(_sendable(WantedModel(str(paths[0]), tuple(parts))))
         return tuple(models), sources
 
     async def _with_checksums(self, job: Job, model: WantedModel) -> WantedModel:
         parts = []
         for part in model.parts:
             path = job.sources[part.number].path
-            reading = asyncio.to_thread(self._checksums.sha256, path, job.read)
-            task = asyncio.create_task(reading)
-            while not (await asyncio.wait((task,), timeout=TELL_S))[0]:
-                share = 100 * job.n_read // max(1, part.size)
-                job.listener.progress(f"reading {part.name} for its checksum, {share} %")
-            parts.append(structs.replace(part, sha256=task.result()))
+            loop = asyncio.get_running_loop()
+            reading = loop.run_in_executor(self._reader, self._checksums.sha256, path, job.read)
+            try:
+                while not (await asyncio.wait((reading,), timeout=TELL_S))[0]:
+                    share = 100 * job.n_read // max(1, part.size)
+                    job.listener.progress(f"reading {part.name} for its checksum, {share} %")
+            finally:
+                reading.cancel()  # one that has not begun; `Job.read` ends another
+            parts.append(structs.replace(part, sha256=reading.result()))
         return structs.replace(model, parts=tuple(parts))
 
     # pieces
 
     def _ask(self, job: Job, ask: AskPiece) -> None:
-        if not job.has_turn or ask.number not in job.sources or job.n_waiting >= MOST_WAITING:
+        on_way = self._on_way.setdefault(job.channel, deque())
+        if ask.receipt in on_way:
+            while on_way.popleft() != ask.receipt:
+                pass
+        source = job.sources.get(ask.number)
+        if (
+            not job.has_turn
+            or source is None
+            or ask.offset >= source.stamp[1]
+            or len(on_way) + job.n_waiting >= MOST_UNRECEIVED
+        ):
             logger.warning("piece_refused machine=%s number=%d", job.channel.machine, ask.number)
             return
         job.n_waiting += 1
@@ -266,14 +313,39 @@ class Supply:
         """Send what was asked for, in order. Ends when there is nothing more."""
         while self._asks:
             job, ask = self._asks.popleft()
-            job.n_waiting -= 1
-            if job.over.is_set():
-                continue
-            data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
-            began = time.thread_time()
-            job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault))
-            took_s = time.thread_time() - began  # of this thread: others may run meanwhile
+            took_s = 0.0
+            try:
+                if not job.over.is_set():
+                    took_s = await self._send(job, ask)
+            except Exception as err:  # the boundary: other jobs wait for their pieces
+                logger.exception("piece_not_sent machine=%s", job.channel.machine)
+                if not job.over.is_set():
+                    self._fail(job, Trouble.FAILED, f"{type(err).__name__}: {err}")
+                    job.channel.send(Forgo(job.epoch))
+            finally:
+                job.n_waiting -= 1
             await asyncio.sleep(took_s * (1 / LOOP_SHARE - 1))
+
+    async def _send(self, job: Job, ask: AskPiece) -> float:
+        """Send one piece. Returns the seconds that it has taken of this thread."""
+        data, fault = await asyncio.to_thread(_read, job.sources[ask.number], ask.offset)
+        receipt = secrets.randbits(62) + 1
+        self._on_way.setdefault(job.channel, deque()).append(receipt)
+        began = time.thread_time()
+        job.channel.send(Piece(ask.epoch, ask.number, ask.offset, data, fault, receipt))
+        return time.thread_time() - began  # others may run meanwhile
+
+
+def _sendable(model: WantedModel) -> WantedModel:
+    """A model that a host's decoder accepts: an invalid message would end the connection. Raises
+    `Unsendable`."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(model), WantedModel)
+    except msgspec.ValidationError as err:
+        raise Unsendable(
+            f"{printable(model.path)} cannot be sent to a host: file names are of 1 to 200"
+            f" characters and not hidden, and there are {MAX_PARTS} parts at most ({err})"
+        ) from err
 
 
 def _read(source: Source, offset: int) -> tuple[bytes, str]:

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 PIECE_S = 30.0
 """A front that sends no piece for so long has cut the transfer."""
 
+MIRROR_CONNECT_S, MIRROR_SILENCE_S = 5.0, 15.0
+"""A mirror that is silent for so long is given up. The front takes a host's turn after 60 s without
+progress (`supply.STALLED_S`), so both have to be well below."""
+
 AGAIN_S = 0.5
 """Between two looks at a file that another process copies."""
 
@@ -77,29 +81,29 @@ class Copy:
         """The first part's path, once all are verified and in their place. Raises `NotHad`."""
         folder = self._library.place_of(self._model)
         for part in self._model.parts:
-            file = PartFile(folder, part.name, OF_FRONT, part.size, part.sha256)
+            path = folder / part.name
             try:
-                await self._have(file, part, folder)
+                await self._have(path, part)
             except NoSpace as err:
                 raise NotHad(Trouble.NO_SPACE, str(err)) from err
             except WrongChecksum as err:
                 raise NotHad(Trouble.CHECKSUM, str(err)) from err
             except OSError as err:
-                text = f"{file.path} cannot be written: {err.strerror or err}"
+                text = f"{path} cannot be written: {err.strerror or err}"
                 raise NotHad(Trouble.FAILED, text) from err
             except DownloadFailed as err:
                 raise NotHad(Trouble.FAILED, str(err)) from err
         return folder / self._model.parts[0].name
 
-    async def _have(self, file: PartFile, part: ModelPart, folder: Path) -> None:
+    async def _have(self, path: Path, part: ModelPart) -> None:
         while True:
-            if await asyncio.to_thread(self._library.has, file.path, part):
+            if await asyncio.to_thread(self._library.has, path, part, self._told):
                 return
             try:
-                if not (self._mirror and await self._had_of_mirror(part, folder)):
-                    await self._copy(file, part)
+                if not (self._mirror and await self._had_of_mirror(part, path.parent)):
+                    await self._have_of_front(path, part)
                 remember = self._library.checksums.remember
-                await asyncio.to_thread(remember, file.path, part.sha256 or "")
+                await asyncio.to_thread(remember, path, part.sha256 or "")
                 return
             except InUse:  # by another host of this machine
                 await asyncio.sleep(AGAIN_S)
@@ -110,10 +114,15 @@ class Copy:
 
         url = f"{self._mirror.rstrip('/')}/{quote(part.name)}"
         wanted = WantedFile(url, part.name, part.size, part.sha256)
-        async with session() as http:
+        async with session(connect_s=MIRROR_CONNECT_S, silence_s=MIRROR_SILENCE_S) as http:
             try:
                 await Transfer(
-                    http, wanted, folder, lambda moved: self._told(part, moved.done), wait_s=0.1
+                    http,
+                    wanted,
+                    folder,
+                    lambda moved: self._told(part, moved.done),
+                    wait_s=0.1,
+                    tries=1,
                 ).run()
             except (InUse, NoSpace):
                 raise
@@ -121,6 +130,19 @@ class Copy:
                 logger.warning("mirror_failed, the front is asked instead: %s", err)
                 return False
         return True
+
+    async def _have_of_front(self, path: Path, part: ModelPart) -> None:
+        """Copy the file behind the bytes that are there. They may be a mirror's, and wrong: then
+        all bytes are copied."""
+        while True:
+            file = PartFile(path.parent, part.name, OF_FRONT, part.size, part.sha256)
+            try:
+                await self._copy(file, part)
+                return
+            except WrongChecksum as err:  # nothing is kept, so the next attempt is the last
+                if not file.n_kept:
+                    raise
+                logger.warning("part_dropped, all of it is copied again: %s", err)
 
     async def _copy(self, file: PartFile, part: ModelPart) -> None:
         with file.opened():

@@ -47,17 +47,19 @@ class Library:
         """The first part in the models folder, by the checksum of each part. Their names are those
         of the front's files, but for a model of one file. Reads files of the right size that were
         not read before."""
-        first = model.parts[0]
+        first, is_split = model.parts[0], len(model.parts) > 1
         for candidate in self._of_size(first):
+            if is_split and candidate.name != first.name:
+                continue  # the engine finds the other parts by the first one's name
             if self._is(candidate, first, told) and all(
                 self._is(candidate.with_name(part.name), part, told) for part in model.parts[1:]
             ):
                 return candidate
         return None
 
-    def has(self, path: Path, part: ModelPart) -> bool:
+    def has(self, path: Path, part: ModelPart, told: Told) -> bool:
         """Whether a file is this part, as far as its bytes say."""
-        return self._is(path, part, lambda part, n_bytes: None)
+        return self._is(path, part, told)
 
     def place_of(self, model: WantedModel) -> Path:
         """The folder for a copy of the model."""
@@ -100,10 +102,10 @@ class Library:
 
 def located(model: ModelConfig, paths: dict[str, str]) -> ModelConfig:
     """The configuration with this machine's paths in the place of the front's. A path that is not
-    in `paths` stays. An adapter keeps its name."""
+    in `paths` stays; its keys are as `Path` spells them. An adapter keeps its name."""
 
     def here(path: str | None) -> str | None:
-        return None if path is None else paths.get(path, path)
+        return None if path is None else paths.get(str(Path(path)), path)
 
     return structs.replace(
         model,

@@ -8,8 +8,10 @@ has come of a file stays for the next job.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from gpufc.config import ModelConfig
+from gpufc.errors import GpufcError
 from gpufc.ids import Epoch
 from supervisor.cluster.messages import (
     AskPiece,
@@ -32,6 +34,10 @@ logger = logging.getLogger(__name__)
 Report = Callable[[FromHost], None]
 
 
+class Over(GpufcError):
+    """A file is read for a job that has ended."""
+
+
 class Job:
     """One epoch's files. `Provision` owns it."""
 
@@ -44,6 +50,7 @@ class Job:
         self.done: dict[int, int] = {}
         """Part's number → bytes of it that are there, or have been checked."""
         self.total = 0
+        self.is_over = False
 
     def begin(self, action: str, models: Iterable[WantedModel]) -> None:
         """Begin to count for an action."""
@@ -51,7 +58,10 @@ class Job:
         self.total = sum(part.size for model in models for part in model.parts)
 
     def told(self, part: ModelPart, n_bytes: int) -> None:
-        """So many bytes of a part are done. Called in any thread."""
+        """So many bytes of a part are done. Called in any thread. Raises `Over`, which ends the
+        reading of a file."""
+        if self.is_over:
+            raise Over("its job is over")
         self.part = part
         self.done[part.number] = n_bytes
 
@@ -75,6 +85,10 @@ class Provision:
         self._paths: dict[Epoch, dict[str, str]] = {}
         self._copying = asyncio.Lock()
         """One copy at a time: two models of equal files are copied once, and each comes faster."""
+        self._reader = ThreadPoolExecutor(1, "checksums")
+        """A disk that hangs holds this thread, and not those of the event loop."""
+        self._receipt = 0
+        """That of the last piece that has come."""
 
     def obtain(self, wanted: Obtain) -> None:
         """Begin, or begin again with the checksums."""
@@ -87,15 +101,18 @@ class Provision:
         self._paths.pop(epoch, None)
         job = self._jobs.pop(epoch, None)
         if job is not None and job.task is not None:
+            job.is_over = True
             job.task.cancel()
 
     def forgo_all(self) -> None:
         """The connection is gone."""
+        self._receipt = 0
         for epoch in [*self._jobs, *self._paths]:
             self.forgo(epoch)
 
     def take(self, piece: Piece) -> None:
         """A piece of a file. One that no job waits for is dropped."""
+        self._receipt = piece.receipt
         job = self._jobs.get(piece.epoch)
         if job is not None and job.copy is not None:
             job.copy.take(piece)
@@ -147,7 +164,9 @@ class Provision:
         job.begin("checking", lacking)
         absent = []
         for model in lacking:
-            found = await asyncio.to_thread(self._library.find, model, job.told)
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._reader, self._library.find, model, job.told
+            )
             if found is None:
                 absent.append(model)
             else:
@@ -166,7 +185,9 @@ class Provision:
                     self._library,
                     model,
                     job.wanted.mirror,
-                    lambda number, offset: self._report(AskPiece(epoch, number, offset)),
+                    lambda number, offset: self._report(
+                        AskPiece(epoch, number, offset, self._receipt)
+                    ),
                     job.told,
                 )
                 paths[model.path] = str(await job.copy.run())

@@ -61,6 +61,11 @@ def test_a_machine_that_gets_no_worker_has_a_line_with_the_reason(width: int) ->
     assert max(len(line) for line in lines) <= width
 
 
+def test_a_machines_reason_cannot_steer_the_terminal() -> None:
+    lines = shown(80, hosts=[machine(detail="\x1b[2Jgone")])
+    assert "  node-a: \\x1b[2Jgone" in lines
+
+
 def columns_at(width: int) -> set[str]:
     lines = shown(width)
     return set(lines[lines.index("") + 1].split())

@@ -26,6 +26,10 @@ class Hub:
         """What the client has taken, as its test tells."""
         self.claimed: int | None = None
         self.statuses: list[int] = []
+        self.is_silent = False
+        """Whether a request for a file gets no answer."""
+        self.n_chunked: int | None = None
+        """The bytes of answers that do not tell their size, and end early as if they were whole."""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.listing: Any = []
 
@@ -34,6 +38,15 @@ class Hub:
         self.asked.append((request.path, headers))
         if self.statuses:
             return web.Response(status=self.statuses.pop(0))
+        if self.is_silent:
+            await until(lambda: request.transport is None)
+        if self.n_chunked is not None:
+            short = web.StreamResponse()
+            short.enable_chunked_encoding()
+            await short.prepare(request)
+            await short.write(self.content[: self.n_chunked])
+            await short.write_eof()
+            return short
         start, whole = 0, self.content
         is_same = headers.get("if-range") in {None, self.tag}
         if self.knows_ranges and "range" in headers and is_same:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from supervisor.cluster.messages import (
     AskPiece,
     NotObtained,
     Obtain,
+    Obtaining,
     Piece,
     ToHost,
     Trouble,
 )
 from supervisor.downloads import part_file
 from supervisor.remote import supply
-from supervisor.worker_host import copying
+from supervisor.worker_host import copying, provision
 from supervisor.worker_host.library import Library
 from tests.supervisor.downloads.server import CONTENT, hub
 from tests.supervisor.worker_host.supplied import Bench, Outcome, Wire
@@ -257,6 +259,66 @@ async def test_a_model_outside_of_the_allowed_folders_is_not_sent(bench: Bench) 
     assert host.sent == []
 
 
+async def test_a_template_may_lie_elsewhere(bench: Bench) -> None:
+    """Allowed folders are those of models. A worker opens other files from any."""
+    template = bench.folder / "chat.jinja"
+    template.write_text("{{ x }}")
+    config = structs.replace(model(bench), chat_template=str(template))
+    host, outcome = bench.host(), Outcome()
+    within = (str(bench.models.resolve()),)
+    bench.supply.begin(host.channel, Epoch(1), config, outcome.listener(), within)
+    assert (await outcome.over()).is_ready
+
+
+@pytest.mark.parametrize("name", [".hidden.jinja", f"{'x' * 201}.jinja"])
+async def test_a_name_that_no_host_accepts_fails_its_own_model_only(
+    bench: Bench, name: str
+) -> None:
+    host, config = bench.host(), model(bench)
+    bad = structs.replace(config, chat_template=bench.file(name, b"{{ x }}"))
+    assert "cannot be sent to a host" in await bench.failed(host, bad)
+    assert host.sent == []
+    assert content((await bench.obtained(host, config)).model_path) == BYTES
+
+
+async def test_too_many_adapters_fail_their_own_model_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "MAX_MODELS", 1)
+    config = structs.replace(model(bench), adapters=(bench.file("one.gguf", b"one"),))
+    assert "2 of at most 1 models" in await bench.failed(bench.host(), config)
+
+
+async def test_a_path_may_be_spelt_in_another_way(bench: Bench) -> None:
+    path = bench.file("m.gguf", BYTES)
+    config = ModelConfig(model_path=path.replace("/m.gguf", "//./m.gguf"))
+    here = await bench.obtained(host := bench.host(), config)
+    assert Path(here.model_path or "").is_relative_to(host.library.folder)
+
+
+async def test_the_first_part_of_a_split_model_needs_its_name(bench: Bench) -> None:
+    parts = [bench.file(f"m-0000{n}-of-00002.gguf", OTHER + b"%d" % n) for n in (1, 2)]
+    host = bench.host()
+    host.library.folder.mkdir()
+    (host.library.folder / "other.gguf").write_bytes(OTHER + b"1")
+    (host.library.folder / "m-00002-of-00002.gguf").write_bytes(OTHER + b"2")
+    here = await bench.obtained(host, ModelConfig(model_path=parts[0]))
+    assert Path(here.model_path or "").name == "m-00001-of-00002.gguf"
+
+
+async def test_a_hosts_words_are_made_printable(bench: Bench) -> None:
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: False
+    epoch, outcome = bench.begin(host, config)
+    await until(lambda: host.sent)
+    bench.supply.message(host.channel, Obtaining(epoch, "\x1b[2J", "m.gguf", 1, 2))
+    bench.supply.message(host.channel, NotObtained(epoch, Trouble.FAILED, "a\x1b]0;b"))
+    assert (outcome.progress, outcome.failure) == (
+        ["\\x1b[2J m.gguf, 50 %"],
+        "failed: a\\x1b]0;b",
+    )
+
+
 async def test_no_file_but_those_of_the_job_is_sent(bench: Bench) -> None:
     host, config = bench.host(), model(bench)
     bench.file("secret", b"secret")
@@ -272,6 +334,95 @@ async def test_no_file_but_those_of_the_job_is_sent(bench: Bench) -> None:
     sent = [message for message in host.sent[n_sent:] if isinstance(message, Piece)]
     assert {message.number for message in sent} <= {1}
     assert stranger.sent == []
+
+
+async def test_no_piece_beyond_a_files_end_is_read(bench: Bench) -> None:
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+    epoch, _ = bench.begin(host, config)
+    await until(host.pieces)
+    for offset in (len(BYTES), 1 << 63):
+        n_asked = len(bench.supply._asks)
+        bench.supply.message(host.channel, AskPiece(epoch, 1, offset))
+        assert len(bench.supply._asks) == n_asked
+
+
+async def test_a_host_that_reads_nothing_is_sent_only_so_much(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "MOST_UNRECEIVED", 4)
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+
+    def sent() -> list[Piece]:
+        return [one for one in host.sent if isinstance(one, Piece)]
+
+    async def ask(receipt: int) -> None:
+        for _ in range(20):
+            bench.supply.message(host.channel, AskPiece(epoch, 1, 0, receipt))
+        await until(lambda: bench.supply._server is None or bench.supply._server.done())
+
+    epoch, _ = bench.begin(host, config)
+    await until(sent)
+    await ask(0)
+    await ask(1)
+    assert len(sent()) == 4
+    await ask(sent()[1].receipt)
+    assert len(sent()) == 6
+
+
+async def test_the_front_reads_no_further_for_a_job_that_is_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over, ends = threading.Event(), threading.Event(), list[BaseException]()
+    read = bench.checksums.sha256
+
+    def slow(path: Path, told: Callable[[int], None]) -> str:
+        if begun.is_set():
+            return read(path, told)
+        begun.set()
+        assert over.wait(60)
+        try:
+            return read(path, told)
+        except BaseException as err:
+            ends.append(err)
+            raise
+
+    monkeypatch.setattr(bench.checksums, "sha256", slow)
+    host, config = bench.host(), model(bench)
+    epoch, _ = bench.begin(host, config)
+    await until(begun.is_set)
+    bench.supply.end(epoch)
+    over.set()
+    assert content((await bench.obtained(host, config)).model_path) == BYTES
+    assert [type(err) for err in ends] == [supply.Over]
+
+
+async def test_a_host_reads_no_further_for_a_job_that_is_over(bench: Bench) -> None:
+    host, config = bench.host(), model(bench)
+    host.passes = lambda message: not isinstance(message, Piece)
+    epoch, _ = bench.begin(host, config)
+    await until(host.pieces)
+    job = host.provision._jobs[epoch]
+    host.provision.forgo(epoch)
+    with pytest.raises(provision.Over):
+        job.told(job.wanted.models[0].parts[0], 1)
+
+
+async def test_other_pieces_come_after_one_that_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, faults = supply._read, [OverflowError("odd")]
+
+    def odd(source: supply.Source, offset: int) -> tuple[bytes, str]:
+        if faults:
+            raise faults.pop()
+        return read(source, offset)
+
+    monkeypatch.setattr(supply, "_read", odd)
+    host, config = bench.host(), model(bench)
+    assert await bench.failed(host, config) == "failed: OverflowError: odd"
+    assert content((await bench.obtained(host, config)).model_path) == BYTES
 
 
 async def test_no_piece_is_sent_before_its_turn(bench: Bench) -> None:
@@ -386,6 +537,28 @@ async def test_the_front_stands_in_for_a_mirror(tmp_path: Path, fault: str) -> N
         assert content((await bench.obtained(host, config)).model_path) == CONTENT
         assert len(server.asked) == 1
         assert host.pieces() != []
+        bench.close()
+
+
+async def test_bytes_of_a_mirror_that_ends_early_are_not_kept(tmp_path: Path) -> None:
+    async with hub() as server:
+        bench = Bench(tmp_path, server.url)
+        host, config = bench.host(), model(bench, content=CONTENT)
+        server.content, server.n_chunked = CONTENT[::-1], PIECE_BYTES
+        assert content((await bench.obtained(host, config)).model_path) == CONTENT
+        assert host.pieces()[-1].offset > PIECE_BYTES
+        assert sum(one.offset == 0 for one in host.pieces()) == 1
+        bench.close()
+
+
+async def test_a_silent_mirror_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "MIRROR_SILENCE_S", 0.2)
+    async with hub() as server:
+        bench = Bench(tmp_path, server.url)
+        server.is_silent = True
+        host, config = bench.host(), model(bench, content=CONTENT)
+        assert content((await bench.obtained(host, config)).model_path) == CONTENT
+        assert len(server.asked) == 1
         bench.close()
 
 
