@@ -22,7 +22,8 @@ DRAINING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 sends SIGXCPU every second from the soft limit of CPU time on, and kills at the hard one."""
 
 REPEATED = {signal.SIGHUP, signal.SIGXCPU}
-"""Signals that come several times for one cause, so that a second one says nothing."""
+"""Signals that come several times for one cause, so that a second one says nothing. They do not
+count as a first SIGTERM either: the SIGTERM after one is the first that a person has sent."""
 
 ENDING = (signal.SIGQUIT,)
 """Signals that end running requests at once, each with its terminal message."""
@@ -53,17 +54,19 @@ def attend_signals(
     terminal sends several; so it is with SIGXCPU. A front that was started with SIGHUP ignored
     (nohup) goes on ignoring it. Runs in the main thread's loop.
     """
-    draining = False
+    draining = was_told = False
     had_terminal = _has_terminal()
 
     def drain(number: signal.Signals) -> None:
-        nonlocal draining
+        nonlocal draining, was_told
         if number is signal.SIGHUP and not (had_terminal and not _has_terminal()):
             reload()
             return
-        again, draining = draining, True
-        if number not in REPEATED or not again:
-            request_stop(number, again)
+        is_first, draining = not draining, True
+        at_once = number not in REPEATED and was_told
+        was_told |= number not in REPEATED
+        if is_first or at_once:
+            request_stop(number, at_once)
 
     for number in DRAINING:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:

@@ -10,7 +10,8 @@ sequences, and gives its slot up if abandoned ones run in more than half of the 
 A yielding sequence belongs to a principal that comes after the others. It starts after theirs, and
 gives its slot up when one of theirs waits for it.
 
-An owner that waits and has no slot gets one at once from the owner with the most.
+An owner that waits and has no slot gets one at once from the owner with the most. A sequence that
+has given its slot up to another owner, and runs again, keeps it for a few tokens at least.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,10 @@ from gpufc.ids import RequestNo
 from supervisor.dispatch.line import Line
 
 LONGEST_RETRY_AFTER_S = 600.0
+LEAST_GAIN = 16
+"""Tokens that a sequence makes between two times it gives its slot up to another owner. Otherwise
+an owner's short requests, one after another, could keep it from any token."""
+
 _FIRST_GUESS_S = 2.0
 _WEIGHT = 0.1
 """Weight of one service time in the moving average: it covers about ten requests."""
@@ -35,7 +40,12 @@ class Admission:
     over from another front, nor abandoned ones beyond their `share`. `_pausing` are running ones
     that give their slot up, `_sharing` those of them that do so to another owner.
 
+    `_gave` are those that have given their slot up to another owner, with the tokens they had when
+    they last started after that. `defers` tells that an owner without a slot waits for one of these
+    to make tokens: then `to_pause` is to be asked again.
+
     `forecast` tells when so many running sequences will have ended, in seconds; None if unknown.
+    `n_made` tells how many tokens a sequence has.
     """
 
     def __init__(self, limits: AdmissionConfig, replicas: int = 1) -> None:
@@ -49,11 +59,14 @@ class Admission:
         self._left: set[RequestNo] = set()
         self._pausing: set[RequestNo] = set()
         self._sharing: set[RequestNo] = set()
+        self._gave: dict[RequestNo, int] = {}
+        self.defers = False
         self._aside: set[RequestNo] = set()
         self._running: set[RequestNo] = set()
         self._service_s = _FIRST_GUESS_S
         self.n_beside = 0
         self.forecast: Callable[[int], float | None] = lambda _n_places: None
+        self.n_made: Callable[[RequestNo], int] = lambda _number: 0
 
     @property
     def slots(self) -> int:
@@ -83,6 +96,11 @@ class Admission:
     @property
     def n_running(self) -> int:
         return len(self._running)
+
+    @property
+    def _n_within(self) -> int:
+        """Running ones that count against `slots`."""
+        return len(self._running) - self.n_beside
 
     @property
     def n_waiting(self) -> int:
@@ -115,7 +133,7 @@ class Admission:
 
     def require_room(self, n_wanted: int, owner: str) -> None:
         """Raises `Overloaded` if so many more sequences of the owner do not fit now."""
-        n_present = self.n_running - self.n_beside + self.n_waiting
+        n_present = self._n_within + self.n_waiting
         n_present -= max(0, self.n_abandoned - self.share)
         missing = n_present + n_wanted - self._room(n_wanted, owner)
         if missing > 0:
@@ -179,18 +197,20 @@ class Admission:
 
     def next(self) -> RequestNo | None:
         """The sequence that starts next, if a slot is free. `start` makes it run."""
-        if len(self._running) - self.n_beside >= self.slots:
+        if self._n_within >= self.slots:
             return None
         firsts = (line.first() for line in self._lines)
         return next((one for one in firsts if one is not None), None)
 
-    def to_pause(self) -> RequestNo | None:
+    def to_pause(self, *, is_full: bool = False) -> RequestNo | None:
         """A sequence that gives its slot up to one that waits, if one should: an abandoned one, or
         else a yielding one, or else one of the owner with the most.
 
-        Each call names another one; it is put back once it has stopped.
+        Each call names another one; it is put back once it has stopped. `is_full` tells that no
+        worker has room: so it is with fewer than `slots` when a replica is not there.
         """
-        if len(self._running) - self.n_beside < self.slots:
+        self.defers = False
+        if self._n_within < self.slots and not is_full:
             return None
         youngest = self._to_yield()
         if youngest is None:
@@ -201,7 +221,7 @@ class Admission:
 
     def _to_yield(self) -> RequestNo | None:
         abandoned = self._running & self._left
-        n_over = max(0, len(abandoned) - self.slots // 2)
+        n_over = max(0, len(abandoned) - min(self.slots, self._n_within) // 2)
         n_local = self._attended.n_waiting
         n_wanted = min(n_over, n_local + self._yielding.n_waiting)
         if n_wanted > len(self._pausing & abandoned):
@@ -219,10 +239,17 @@ class Admission:
         turns = self._attended.turns
         if turns.n_starved <= len(self._pausing):
             return None
-        youngest = max(turns.crowding(self._pausing), default=None)
+        crowd = turns.crowding(self._pausing)
+        youngest = max(filter(self._may_give, crowd), default=None)
         if youngest is not None:
             self._sharing.add(youngest)
+        self.defers = bool(crowd) and youngest is None
         return youngest
+
+    def _may_give(self, number: RequestNo) -> bool:
+        """Whether it has made enough tokens since it last gave its slot up to another owner."""
+        since = self._gave.get(number)
+        return since is None or self.n_made(number) - since >= LEAST_GAIN
 
     def start(self, number: RequestNo) -> None:
         """It is sent to a worker."""
@@ -230,6 +257,8 @@ class Admission:
         line.no_longer_again(number)
         line.turns.begin(number)
         self._running.add(number)
+        if number in self._gave:
+            self._gave[number] = self.n_made(number)
 
     def put_back(self, number: RequestNo, n_tokens: int) -> None:
         """It has lost its worker, and waits before all new sequences. `n_tokens` is the size of
@@ -240,6 +269,7 @@ class Admission:
         line.turns.pause(number)
         if number in self._sharing:
             self._sharing.remove(number)
+            self._gave[number] = 0
             line.turns.wait(number)
         else:
             line.wait_again(number, n_tokens)
@@ -274,6 +304,7 @@ class Admission:
         line.turns.leave(number)
         for kind in (self._yields, self._left, self._pausing, self._sharing):
             kind.discard(number)
+        self._gave.pop(number, None)
         for stage in (self._running, self._aside, self._preparing):
             stage.discard(number)
 

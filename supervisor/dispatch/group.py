@@ -201,7 +201,8 @@ class ModelGroup:
         if self.questions.any_unasked and (asked := self._pool.least_busy()) is not None:
             self._ask(asked)
         self.admission.n_beside = self._pool.n_beside
-        while (no := self.admission.to_pause()) is not None:
+        is_full = self._pool.is_full
+        while (no := self.admission.to_pause(is_full=is_full)) is not None:
             self._table.pause(self._table.jobs[no])
         while self._pool.has_any_room and (no := self._next()) is not None:
             job = self._table.jobs[no]
@@ -377,7 +378,7 @@ class ModelGroup:
     def step(self, worker: WorkerHandle, step: Step) -> None:
         """A worker's engine step."""
         freed = self._delivery.deliver(worker, step, self._clock())
-        if self._verdicts.stepped(step) or freed:
+        if self._verdicts.stepped(step) or freed or self.admission.defers:
             self.pump()
 
     # ends

@@ -63,6 +63,7 @@ class JobTable:
         self.on_ended: Callable[[ResponseStream], None] = lambda _stream: None
         """Called when the last job of a request has ended."""
         admission.forecast = self.forecast
+        admission.n_made = lambda no: len(self.jobs[no].log.tokens)
 
     def open(
         self,

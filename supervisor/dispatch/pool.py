@@ -179,6 +179,11 @@ class WorkerPool:
         """Whether any worker has room, be it for sequences that have begun."""
         return any(map(self.has_room, self._routers))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are open workers, and none of them has room."""
+        return bool(self._open) and not any(map(self.has_open_room, self._routers))
+
     def with_room(
         self, fingerprint: str | None, arrival: Arrival, preferred: Iterable[WorkerName] = ()
     ) -> WorkerHandle | None:

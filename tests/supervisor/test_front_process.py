@@ -62,6 +62,13 @@ def test_a_signal_that_comes_again_and_again_drains_once() -> None:
     assert calls == [["SIGXCPU", False]]
 
 
+def test_a_signal_of_the_system_does_not_count_as_a_first_one() -> None:
+    calls = calls_after(signal.SIGXCPU, signal.SIGTERM, signal.SIGXCPU)
+    assert calls == [["SIGXCPU", False]]
+    calls = calls_after(signal.SIGXCPU, signal.SIGTERM, signal.SIGXCPU, signal.SIGTERM)
+    assert calls == [["SIGXCPU", False], ["SIGTERM", True]]
+
+
 def test_the_second_signal_ends_at_once_and_a_hang_up_reloads() -> None:
     calls = calls_after(
         signal.SIGHUP, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 PRESSED_S = 2.0
-"""How long a client may take nothing while answers hold too much memory."""
+"""How long a client may take nothing while answers hold too much memory, if its own answer is
+among the largest."""
 
 LOOK_S = 1.0
 """Time between two looks at what clients have yet to take."""
@@ -96,21 +97,25 @@ class FrontRunner(web.AppRunner):
         """Close each connection whose client takes nothing of its answer for `write_timeout_s`, for
         ever. Its request is cancelled, as when the client leaves.
 
-        Patience is shorter while all answers together hold more memory than bodies may."""
+        Patience is shorter while all answers together hold more memory than bodies may. It ends
+        for the largest ones then, until the others hold no more than that."""
         stalls = Stalls[BoundedHandler](self._limits.write_timeout_s)
 
         async def look() -> None:
-            n_bytes = sum(each.backlog for each in self.connections())
-            is_pressed = n_bytes > self._limits.max_bodies_bytes
-            stalls.limit_s = PRESSED_S if is_pressed else self._limits.write_timeout_s
-            self.cut_off(stalls)
+            self.cut_off(stalls, self._limits.max_bodies_bytes)
 
         await repeat("stalled clients", look, LOOK_S)
 
-    def cut_off(self, stalls: Stalls[BoundedHandler]) -> None:
-        """Look at all connections once, and close the stalled ones."""
+    def cut_off(self, stalls: Stalls[BoundedHandler], limit_bytes: int | None = None) -> None:
+        """Look at all connections once, and close the stalled ones; with a limit of bytes that all
+        clients together have yet to take, those as well that are above it."""
         backlogs = {each: each.backlog for each in self.connections()}
-        for stalled in stalls.look(backlogs, time.monotonic()):
+        now = time.monotonic()
+        given_up = dict.fromkeys(stalls.look(backlogs, now))
+        if limit_bytes is not None:
+            left = sum(n for each, n in backlogs.items() if each not in given_up)
+            given_up |= dict.fromkeys(stalls.to_relieve(left - limit_bytes, PRESSED_S, now))
+        for stalled in given_up:
             logger.warning("stalled_client_cut_off bytes=%d", stalled.backlog)
             stalled.abort()
 

@@ -5,7 +5,7 @@ import pytest
 from gpufc.config import AdmissionConfig
 from gpufc.errors import InvalidRequest, Overloaded
 from gpufc.ids import RequestNo
-from supervisor.dispatch.admission import Admission
+from supervisor.dispatch.admission import LEAST_GAIN, Admission
 from tests.supervisor.dispatch.places import accept, admission, numbers, started
 
 
@@ -150,6 +150,57 @@ def test_an_owner_without_a_slot_gets_one_from_the_owner_with_the_most() -> None
     assert places.to_pause() is None  # each has one
     places.release(RequestNo(1))
     assert started(places) == [2]  # before 3, 5 and 6 of its owner
+
+
+def test_workers_without_room_are_full_also_with_fewer_sequences_than_slots() -> None:
+    places = admission(slots=2, queue=12, replicas=2)
+    accept(places, 1, 2, owner="flood")
+    accept(places, 3, owner="b")
+    for number in numbers(1, 2, 3):
+        places.prepared(number)
+    for number in numbers(1, 2):  # one replica is not there
+        places.start(number)
+    assert places.to_pause() is None
+    assert [places.to_pause(is_full=True) for _ in range(2)] == [2, None]
+
+
+def test_abandoned_sequences_give_up_half_of_the_slots_that_are_there() -> None:
+    places = admission(slots=2, queue=12, replicas=2)
+    accept(places, 1, 2, 3)
+    for number in numbers(1, 2, 3):
+        places.prepared(number)
+    for number in numbers(1, 2):
+        places.start(number)
+        places.abandon(number)
+    assert [places.to_pause(is_full=True) for _ in range(2)] == [2, None]
+
+
+def test_one_that_gave_its_slot_up_makes_tokens_before_it_does_so_again() -> None:
+    places = admission(slots=2, queue=12)
+    made = {1: 0, 2: 5}
+    places.n_made = lambda number: made[number]
+    accept(places, 1, 2, owner="flood")
+    for number in numbers(1, 2):
+        places.prepared(number)
+        places.start(number)
+
+    def short_one(number: RequestNo) -> None:
+        accept(places, number, owner="b")
+        places.prepared(number)
+
+    for short, paused in zip(numbers(3, 4), numbers(2, 1), strict=True):
+        short_one(short)
+        assert places.to_pause() == paused  # another one the second time
+        places.put_back(paused, 9)
+        assert started(places) == [short]
+        places.release(short)
+        assert started(places) == [paused]
+    short_one(RequestNo(5))
+    assert (places.to_pause(), places.defers) == (None, True)
+    made[2] += LEAST_GAIN - 1
+    assert places.to_pause() is None
+    made[2] += 1
+    assert (places.to_pause(), places.defers) == (2, False)
 
 
 def test_slots_of_unknown_owners_are_not_shared() -> None:

@@ -25,11 +25,13 @@ from gpufc.protocol import (
     TextPrompt,
 )
 from supervisor.answers.parts import BEGUN, Ended, Text
+from supervisor.dispatch.admission import LEAST_GAIN
 from supervisor.dispatch.conversion import to_generate
 from supervisor.dispatch.request import ANONYMOUS, Principal, Reading
 from tests.supervisor.dispatch.fakes import (
     FAILED,
     MODEL,
+    FakeWorker,
     generates,
     request,
     text_of,
@@ -318,3 +320,45 @@ async def test_a_grammar_that_is_refused_ends_the_request_without_a_start() -> N
         await whole_texts(stream)
     assert not generates(worker.sent)
     assert front.dispatcher.idle
+
+
+def has_short_one(worker: FakeWorker) -> bool:
+    return any(spec.max_tokens == 1 for spec, _ in worker.active.values())
+
+
+async def test_a_flood_gives_a_slot_up_also_while_a_replica_is_not_there() -> None:
+    front = Front(slots=2, queue=12, replicas=2)
+    worker = front.fleet.start_worker(auto=False)
+    for _ in range(3):
+        front.submit()
+    await until(lambda: len(worker.active) == 2)
+    other = front.submit(request("other", max_tokens=1), Principal("b", ANONYMOUS.scopes))
+    await until(lambda: has_short_one(worker))
+    worker.step()
+    assert await whole_texts(other) == [text_of("other", 1)]
+
+
+async def test_short_requests_one_after_another_keep_no_other_one_from_its_tokens() -> None:
+    front = Front(slots=2, queue=12)
+    worker = front.fleet.start_worker(auto=False)
+    worker.n_tokens = 100
+    for _ in range(2):
+        front.submit()
+    await until(lambda: len(worker.active) == 2)
+    waited = []
+    for _ in range(3):
+        other = front.submit(request("other", max_tokens=1), Principal("b", ANONYMOUS.scopes))
+        n_steps = 0
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if has_short_one(worker):
+                break
+            worker.step()
+            n_steps += 1
+            assert n_steps <= LEAST_GAIN
+        worker.step()
+        assert await whole_texts(other) == [text_of("other", 1)]
+        await until(lambda: len(worker.active) == 2)
+        waited.append(n_steps)
+    assert waited == [0, 0, LEAST_GAIN - 1]  # one token was made beside the second short one

@@ -228,6 +228,23 @@ def test_a_refused_body_counts_nothing() -> None:
     assert refused.value.retry_after_s > 20.0
 
 
+def test_a_large_one_that_takes_all_it_may_is_let_in_beside_small_ones() -> None:
+    budget = BodyBudget(8 * MIB)
+    for _ in range(4):
+        budget.take(64 * KIB)
+    budget.take(budget.for_large_bytes)
+    with pytest.raises(Overloaded):
+        budget.take(65 * KIB)
+    budget.give_back(budget.for_large_bytes, held_s=1.0)
+    budget.take(60 * KIB)
+    budget.take(40 * KIB, held=60 * KIB)  # it is large now
+    with pytest.raises(Overloaded):
+        budget.take(budget.for_large_bytes)
+    budget.give_back(100 * KIB, held_s=1.0)
+    budget.take(budget.for_large_bytes)
+    assert budget.held_bytes == budget.for_large_bytes + 4 * 64 * KIB
+
+
 @pytest.mark.parametrize("escape", ["\\n", '\\"', "\\u00e9"])
 def test_a_long_text_of_escapes_only_is_within_the_values(escape: str) -> None:
     text = ('{"prompt":"' + escape * ((8 * MIB - 13) // len(escape)) + '"}').encode()

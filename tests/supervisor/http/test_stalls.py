@@ -1,6 +1,6 @@
 """Which connections are given up because their clients take nothing: pure."""
 
-from supervisor.http.edge.stalls import Stalls
+from supervisor.http.edge.stalls import SPARED_BYTES, Stalls
 
 
 def test_a_backlog_that_does_not_fall_for_the_limit_is_a_stall() -> None:
@@ -32,3 +32,23 @@ def test_a_backlog_that_was_emptied_begins_anew() -> None:
     assert stalls.look({"a": 100}, 9.0) == []
     assert stalls.look({"a": 100}, 12.0) == []
     assert stalls.look({"a": 100}, 19.0) == ["a"]
+
+
+def test_under_pressure_the_largest_go_first_until_the_rest_is_within_the_limit() -> None:
+    stalls = Stalls[str](10.0)
+    backlogs = {"a": 3 * SPARED_BYTES, "b": 5 * SPARED_BYTES, "c": 4 * SPARED_BYTES}
+    assert stalls.look(backlogs, 0.0) == []
+    assert stalls.to_relieve(1, 2.0, 1.0) == []  # each has its time
+    assert stalls.look(backlogs, 2.0) == []
+    assert stalls.to_relieve(0, 2.0, 2.0) == []
+    assert stalls.to_relieve(1, 2.0, 2.0) == ["b"]
+    assert stalls.to_relieve(6 * SPARED_BYTES, 2.0, 2.0) == ["b", "c"]
+
+
+def test_under_pressure_a_reader_with_little_left_is_spared_until_its_time() -> None:
+    stalls = Stalls[str](10.0)
+    backlogs = {"little": SPARED_BYTES, "more": SPARED_BYTES + 1}
+    assert stalls.look(backlogs, 0.0) == []
+    assert stalls.to_relieve(99 * SPARED_BYTES, 2.0, 9.0) == ["more"]
+    assert stalls.look(backlogs, 10.0) == ["little", "more"]
+    assert stalls.to_relieve(99 * SPARED_BYTES, 2.0, 10.0) == []  # they are given up anyway
