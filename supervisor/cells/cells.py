@@ -15,7 +15,7 @@ from supervisor.cells.port import Away, Refused, Store, request_subject
 from supervisor.cells.records import VERSION, Accepted, Claimed, Life, Opened, name_of
 from supervisor.cells.reviving import Reviving
 from supervisor.cells.state import Known
-from supervisor.cells.watcher import Watcher
+from supervisor.cells.watcher import Orphan, Watcher
 from supervisor.cells.writer import Writer
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableKey, DurableRequest
@@ -264,8 +264,16 @@ class Cells:
         return ended is not None and time.time() > ended.ended_at + self._limits.durable_window_s
 
     async def _known(self, life: Life, name: str) -> Known:
-        orphan = self._watcher.orphans.get(name)
-        return await self._watcher.known(life, name) if orphan is None else orphan.known
+        """What the logs tell of a request of a closed run."""
+        orphans, run = self._watcher.orphans, life.runs[-1]
+        orphan = orphans.get(name)
+        if orphan is not None and orphan.run == run:
+            return orphan.known
+        # an orphan of a run before the last one knows less than readers have
+        known = await self._watcher.known(life, name)
+        if name in orphans:
+            orphans[name] = Orphan(run, known)
+        return known
 
     # requests of other fronts
 
@@ -291,8 +299,7 @@ class Cells:
 
     async def _adopt(self) -> None:
         """Go on with orphans that this front can serve without their clients."""
-        for name, orphan in list(self._watcher.orphans.items()):
-            known = orphan.known
+        for name in list(self._watcher.orphans):
             found = await journal.read_request(self._store, name)
             life = found.life if found is not None else None
             is_orphan = (
@@ -306,6 +313,9 @@ class Cells:
             key = DurableKey(life.opened.principal, life.opened.key)
             if key in self._turns or self._durable.has(key):
                 continue  # its client is here
+            known = await self._known(life, name)
+            if key in self._turns or self._durable.has(key):
+                continue  # its client has come meanwhile
             if self._reviving.can_go_on(life, known):
                 async with self._turn(key):
                     with contextlib.suppress(RequestError):  # it has been logged
