@@ -232,10 +232,11 @@ class Cells:
                 )
             if life.finished is not None:
                 return self._reviving.finished(life, life.finished, ask.accept().reading)
-            if life.runs[-1] == self._writer.run_id:  # it was begun here and is not kept any more
+            is_ours = life.runs[-1] == self._writer.run_id
+            if is_ours and name not in self._watcher.orphans:  # it was begun here, and is not kept
                 await self._store.purge(request_subject(name))
                 return None
-            if self._watcher.leases.is_closed(life.runs[-1]):
+            if is_ours or self._watcher.leases.is_closed(life.runs[-1]):
                 known = await self._known(life, name)
                 wanted = ask.accept()
                 self._reviving.require_room(life)
@@ -302,15 +303,17 @@ class Cells:
         for name in list(self._watcher.orphans):
             found = await journal.read_request(self._store, name)
             life = found.life if found is not None else None
-            is_orphan = (
-                life is not None
-                and life.finished is None
-                and self._watcher.leases.is_closed(life.runs[-1])
-            )
-            if found is None or life is None or not is_orphan:
+            if found is None or life is None or life.finished is not None:
                 self._watcher.orphans.pop(name, None)
                 continue
             key = DurableKey(life.opened.principal, life.opened.key)
+            if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer
+                is_orphan = not self._durable.has(key)
+            else:
+                is_orphan = self._watcher.leases.is_closed(life.runs[-1])
+            if not is_orphan:
+                self._watcher.orphans.pop(name, None)
+                continue
             if key in self._turns or self._durable.has(key):
                 continue  # its client is here
             known = await self._known(life, name)
@@ -329,18 +332,20 @@ class Cells:
         last: int,
         reading: ReadingOf | None,
     ) -> DurableRequest | None:
-        """Go on with a request of a closed run. None if another front does."""
+        """Go on with a request of a closed run, or with one that this front has claimed before and
+        does not run. None if another front does."""
         run = self._writer.run_id
-        try:
-            last = await journal.append(self._store, request_subject(name), Claimed(run), last)
-        except Refused:
-            return None
-        self._watcher.orphans.pop(name, None)
+        if life.runs[-1] != run:
+            try:
+                last = await journal.append(self._store, request_subject(name), Claimed(run), last)
+            except Refused:
+                return None
         try:
             revived = self._reviving.running(life, known, reading)
         except RequestError as err:
             logger.warning("cells_not_taken_over request=%s error=%s", life.opened.accepted.id, err)
             raise
+        self._watcher.orphans.pop(name, None)
         self._n_taken_over += 1
         logger.info("cells_goes_on request=%s", life.opened.accepted.id)
         self._follow(name, revived, last, run)
