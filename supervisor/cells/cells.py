@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gpufc.config import CellsConfig, LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, LinkError, Overloaded, RequestError
+from gpufc.ids import new_request_id
 from supervisor.cells import journal
 from supervisor.cells.port import Away, Refused, Store, request_subject
 from supervisor.cells.records import VERSION, Accepted, Claimed, Life, Opened, name_of
@@ -177,7 +178,10 @@ class Cells:
         wanted = ask.accept()
         ask.require_room(wanted)
         self._n_local += 1
-        return ask.start(wanted)
+        started = ask.start(wanted)
+        # a record with the first tag and another seed may be stored, and another front runs it
+        started.tags = [_fresh_tag()]
+        return started
 
     async def _started(self, ask: DurableAsk) -> DurableRequest | None:
         """A new request, or the one that another front has under this key."""
@@ -208,6 +212,8 @@ class Cells:
             except RequestError:
                 await self._store.purge(request_subject(name))
                 raise
+            if run != self._writer.run_id:  # no reader has any event yet
+                started.tags = []
             self._follow(name, started, last, run)
             return started
 
@@ -355,7 +361,13 @@ class Cells:
     def _follow(self, name: str, request: DurableRequest, last: int, run: str) -> None:
         if run == self._writer.run_id:
             self._writer.follow(name, request, last)
-        # else this front was fenced meanwhile: the request is its own only
+        else:  # this front was fenced meanwhile: the request is its own only
+            request.show_all(_fresh_tag())
+
+
+def _fresh_tag() -> str:
+    """A tag for events that no other front knows."""
+    return new_request_id()[:8]
 
 
 async def _forever(work: Callable[[], Coroutine[object, object, None]]) -> None:

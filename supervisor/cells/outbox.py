@@ -65,9 +65,11 @@ class Outbox:
     def follow(self, name: str, request: DurableRequest, last: int, since: int) -> None:
         """Take a request in. Its readers wait for the store from now on, unless the run is alone:
         then they wait once it is not."""
-        self._entries[request] = Entry(name, request, last, since)
+        entry = self._entries[request] = Entry(name, request, last, since)
         request.follower, request.is_replicated = self, not self._is_alone
-        if not self._is_alone:
+        if self._is_alone:
+            request.show_all(self._new_tag(entry))
+        else:
             request.withhold()
         if request.is_over:
             self.ended(request)
