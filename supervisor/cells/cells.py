@@ -105,6 +105,7 @@ class Cells:
         if self._tasks and self._store.is_connected:
             await self._writer.leave(LEAVE_S)
             self._watcher.say_goodbye()
+        self._writer.outbox.move()  # readers get no text that is not stored
         self._tasks = []
         await self._store.close()
 

@@ -155,9 +155,12 @@ class Outbox:
         self.in_flight = None
 
     def move(self) -> None:
-        """Other fronts go on with every request from what is stored."""
+        """Other fronts go on with every request from what is stored. Answers that are whole stay
+        here for their readers."""
         for entry in list(self._entries.values()):
-            if entry.name not in self.finishing:
+            if entry.name in self.finishing:
+                self.lost(entry)
+            else:
                 self._leave(entry)
                 entry.request.move()
 
