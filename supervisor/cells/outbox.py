@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 
-from supervisor.cells.records import Batch
+from supervisor.cells.records import Batch, Finished
 from supervisor.cells.state import Sent, gain_since
 from supervisor.dispatch.durable import DurableRequest
 from supervisor.dispatch.durable_store import is_an_answer
@@ -19,13 +19,14 @@ from supervisor.dispatch.durable_store import is_an_answer
 
 class Entry(Struct, eq=False):
     """One request. `last` is the number of the last message on its subject; all its gains are in
-    messages of the run's log behind `since`."""
+    messages of the run's log behind `since`. `record` is its end, the same in each attempt."""
 
     name: str
     request: DurableRequest
     last: int
     since: int
     sent: Sent = field(default_factory=Sent)
+    record: Finished | None = None
 
 
 class Outbox:

@@ -155,15 +155,16 @@ class Writer:
         return True
 
     async def _finish(self, outbox: Outbox, entry: Entry) -> None:
-        error = entry.request.stream.error
-        finished = Finished(
-            time.time(),
-            gain_since(entry.name, entry.request, Sent()),
-            None if error is None else _failure(error),
-        )
+        if entry.record is None:
+            error = entry.request.stream.error
+            entry.record = Finished(
+                time.time(),
+                gain_since(entry.name, entry.request, Sent()),
+                None if error is None else _failure(error),
+            )
         try:
             subject = request_subject(entry.name)
-            await journal.append(self._store, subject, finished, entry.last)
+            await journal.append(self._store, subject, entry.record, entry.last)
         except Refused:  # it was deleted, or another front has claimed it
             outbox.lost(entry)
         else:
