@@ -144,16 +144,21 @@ class Cells:
                 raise InternalError("The records of this request cannot be read") from err
 
     async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
-        if is_here:
-            self._writer.forget(name_of(key))
-            return True
-        try:
-            found = await journal.read_request(self._store, name_of(key))
-            if found is not None:
-                await self._store.purge(request_subject(name_of(key)))
-        except Away as err:
-            raise Overloaded("Other fronts cannot be asked now", retry_after_s=5.0) from err
-        return found is not None
+        name = name_of(key)
+        async with self._turn(key):
+            try:
+                messages = await self._store.read(request_subject(name))
+                if messages:
+                    await self._purge(name, messages[-1][0])
+            except Away as err:
+                if not is_here:
+                    raise Overloaded("Other fronts cannot be asked now", retry_after_s=5.0) from err
+                self._writer.forget(name)
+        return is_here or bool(messages)
+
+    async def _purge(self, name: str, last: int) -> None:
+        """Forget a request's records up to a number, and no new ones of its key."""
+        await self._store.purge(request_subject(name), last + 1)
 
     @contextlib.asynccontextmanager
     async def _turn(self, key: DurableKey) -> AsyncIterator[None]:
@@ -211,7 +216,7 @@ class Cells:
             try:
                 started = ask.start(wanted)
             except RequestError:
-                await self._store.purge(request_subject(name))
+                await self._purge(name, last)
                 raise
             if run != self._writer.run_id:  # no reader has any event yet
                 started.tags = []
@@ -229,7 +234,7 @@ class Cells:
                 return None
             life = found.life
             if life is None or self._is_outdated(life):
-                await self._store.purge(request_subject(name))
+                await self._purge(name, found.last)
                 return None
             if life.opened.digest != ask.digest:
                 raise InvalidRequest(
@@ -241,7 +246,7 @@ class Cells:
                 return self._reviving.finished(life, life.finished, ask.accept().reading)
             is_ours = life.runs[-1] == self._writer.run_id
             if is_ours and name not in self._watcher.orphans:  # it was begun here, and is not kept
-                await self._store.purge(request_subject(name))
+                await self._purge(name, found.last)
                 return None
             if is_ours or self._watcher.leases.is_closed(life.runs[-1]):
                 known = await self._known(life, name)

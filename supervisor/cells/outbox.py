@@ -2,7 +2,7 @@
 
 gained ─▶ dirty ─ take ─▶ batch in flight ─ stored ─▶ readers are shown the entries in it
 ended by an answer ─▶ `finishing`: its `Finished` is stored, then its readers are told
-ended otherwise    ─▶ `dropped`: it is forgotten
+ended otherwise    ─▶ `dropped`: its records up to a number, or all, are forgotten
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Outbox:
         self.run = run
         self.in_flight: Batch | None = None
         self.finishing: dict[str, Entry] = {}
-        self.dropped: list[str] = []
+        self.dropped: list[tuple[str, int | None]] = []
         self._woken = woken
         self._entries: dict[DurableRequest, Entry] = {}
         self._dirty: dict[Entry, None] = {}
@@ -90,7 +90,7 @@ class Outbox:
             self.finishing[entry.name] = entry
         else:
             self._leave(entry)
-            self.dropped.append(entry.name)
+            self.dropped.append((entry.name, entry.last))
             request.is_replicated = False
             request.show_all()
         self._woken()

@@ -105,8 +105,8 @@ class Watcher:
                     self.leases.saw(run, now)
         for run in due:
             await self._close(run)
-        for name in self._writer.outdated(now - self._window_s()):
-            await self._store.purge(request_subject(name))
+        for name, last in self._writer.outdated(now - self._window_s()):
+            await self._store.purge(request_subject(name), last + 1)
         for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
             await self._store.purge(log_subject(run))
             for name in [name for name, one in self.orphans.items() if one.run == run]:

@@ -165,7 +165,7 @@ def test_a_request_that_ends_without_an_answer_is_dropped() -> None:
     say(durable, "a")
     durable.stream.cancel()
     assert durable.is_told
-    assert (len(box), box.dropped, list(box.finishing)) == (0, ["k"], [])
+    assert (len(box), box.dropped, list(box.finishing)) == (0, [("k", 1)], [])
 
 
 def test_a_moved_request_shows_no_more_and_its_end_is_not_the_request_s() -> None:
