@@ -304,8 +304,6 @@ class Cells:
                 await self._adopt()
             except Away as err:
                 logger.debug("cells_look_failed error=%s", err)
-            except LinkError as err:
-                logger.error("cells_unreadable error=%s", err)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._watcher.urgent.wait(), self._watcher.look_s)
             self._watcher.urgent.clear()
@@ -313,28 +311,35 @@ class Cells:
     async def _adopt(self) -> None:
         """Go on with orphans that this front can serve without their clients."""
         for name in list(self._watcher.orphans):
-            found = await journal.read_request(self._store, name)
-            life = found.life if found is not None else None
-            if found is None or life is None or life.finished is not None:
+            try:
+                await self._adopt_one(name)
+            except LinkError as err:  # the others are not held up
                 self._watcher.orphans.pop(name, None)
-                continue
-            key = DurableKey(life.opened.principal, life.opened.key)
-            if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer
-                is_orphan = not self._durable.has(key)
-            else:
-                is_orphan = self._watcher.leases.is_closed(life.runs[-1])
-            if not is_orphan:
-                self._watcher.orphans.pop(name, None)
-                continue
-            if key in self._turns or self._durable.has(key):
-                continue  # its client is here
-            known = await self._known(life, name)
-            if key in self._turns or self._durable.has(key):
-                continue  # its client has come meanwhile
-            if self._reviving.can_go_on(life, known):
-                async with self._turn(key):
-                    with contextlib.suppress(RequestError):  # it has been logged
-                        await self._claim(name, life, known, found.last, None)
+                logger.error("cells_unreadable request=%s error=%s", name, err)
+
+    async def _adopt_one(self, name: str) -> None:
+        found = await journal.read_request(self._store, name)
+        life = found.life if found is not None else None
+        if found is None or life is None or life.finished is not None:
+            self._watcher.orphans.pop(name, None)
+            return
+        key = DurableKey(life.opened.principal, life.opened.key)
+        if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer
+            is_orphan = not self._durable.has(key)
+        else:
+            is_orphan = self._watcher.leases.is_closed(life.runs[-1])
+        if not is_orphan:
+            self._watcher.orphans.pop(name, None)
+            return
+        if key in self._turns or self._durable.has(key):
+            return  # its client is here
+        known = await self._known(life, name)
+        if key in self._turns or self._durable.has(key):
+            return  # its client has come meanwhile
+        if self._reviving.can_go_on(life, known):
+            async with self._turn(key):
+                with contextlib.suppress(RequestError):  # it has been logged
+                    await self._claim(name, life, known, found.last, None)
 
     async def _claim(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from gpufc.errors import LinkError
 from supervisor.cells import journal
 from supervisor.cells.leases import Leases
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
@@ -61,6 +62,7 @@ class Watcher:
         self._window_s = window_s
         self.look_s = lease_s / LOOKS
         self._looked_for_runs_at = -float("inf")
+        self._unreadable: set[str] = set()
         self._lease_s = lease_s
         store.listen(self._heard)
 
@@ -104,7 +106,13 @@ class Watcher:
                 if run != self._writer.run_id:
                     self.leases.saw(run, now)
         for run in due:
-            await self._close(run)
+            if run in self._unreadable:
+                continue
+            try:
+                await self._close(run)
+            except LinkError as err:  # the others are not held up
+                self._unreadable.add(run)
+                logger.error("cells_unreadable run=%s error=%s", run, err)
         for name, last in self._writer.outdated(now - self._window_s()):
             await self._store.purge(request_subject(name), last + 1)
         for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
