@@ -1,5 +1,8 @@
 """Records in a store: whole, in order, and each one once, even if its answer was lost."""
 
+import asyncio
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
@@ -14,6 +17,9 @@ from supervisor.cells.records import (
     life_of,
     split,
 )
+
+AT_ONCE = 200
+"""Records of a log that are read in one go: a long log does not hold up the event loop."""
 
 
 class Found(Struct, frozen=True):
@@ -54,9 +60,12 @@ async def read_request(store: Store, name: str) -> Found | None:
     return Found(messages[-1][0], life_of(records))
 
 
-async def read_log(store: Store, run: str, after: int = 0) -> tuple[int, list[OfLog]]:
-    """The records of a run's log behind a message, and the number of the last message, which is
-    `after` if there are none. Raises `Away`, and `LinkError`."""
-    messages = await store.read(log_subject(run), after)
-    last = messages[-1][0] if messages else after
-    return last, [decode_of_log(data) for data in joined(data for _, data in messages)]
+async def read_log(store: Store, run: str, take: Callable[[OfLog], None]) -> int:
+    """Call `take` for each record of a run's log, with rests for the event loop. Returns the number
+    of the last message, 0 if there are none. Raises `Away`, and `LinkError`."""
+    messages = await store.read(log_subject(run))
+    for n_taken, data in enumerate(joined(data for _, data in messages), start=1):
+        take(decode_of_log(data))
+        if n_taken % AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return messages[-1][0] if messages else 0

@@ -13,7 +13,7 @@ from supervisor.cells import journal
 from supervisor.cells.leases import Leases
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
 from supervisor.cells.records import Closed, Life
-from supervisor.cells.state import Known, known_of
+from supervisor.cells.state import Known, Log
 from supervisor.cells.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -122,8 +122,9 @@ class Watcher:
 
     async def _close(self, run: str) -> None:
         """Take the right to write from a run, and remember its open requests."""
-        last, records = await journal.read_log(self._store, run)
-        if not any(isinstance(one, Closed) for one in records):
+        log = Log()
+        last = await journal.read_log(self._store, run, log.add)
+        if not log.is_closed:
             try:
                 closed = Closed(self._writer.run_id)
                 await journal.append(self._store, log_subject(run), closed, last)
@@ -131,7 +132,7 @@ class Watcher:
                 self.leases.heard(run, time.monotonic())
                 return
         self.leases.closed(run, time.monotonic())
-        found = known_of(records)
+        found = log.open
         logger.warning("cells_took_over run=%s requests=%d", run, len(found))
         self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
         self._tell()
@@ -141,8 +142,9 @@ class Watcher:
 
         Raises `Away`, and `LinkError`."""
         for run in reversed(life.runs):
-            _, records = await journal.read_log(self._store, run)
-            found = known_of(records).get(name)
+            log = Log()
+            await journal.read_log(self._store, run, log.add)
+            found = log.open.get(name)
             if found is not None:
                 return found
         return Known()

@@ -1,17 +1,41 @@
 """Records in a store that loses answers, under two writers."""
 
+import asyncio
 import random
 
 import pytest
 
 from supervisor.cells import journal
 from supervisor.cells.port import Away, Refused
-from supervisor.cells.records import Batch, Claimed, Closed, Gain
+from supervisor.cells.records import Batch, Claimed, Closed, Gain, OfLog, encode, split
 from tests.supervisor.cells.memory import Connection, Server
 
 
 def batch(number: int, size: int = 0) -> Batch:
     return Batch(number, (Gain("x" * size, 0),))
+
+
+async def records(store: Connection) -> list[OfLog]:
+    found: list[OfLog] = []
+    await journal.read_log(store, "a", found.append)
+    return found
+
+
+async def test_a_long_log_leaves_the_event_loop_its_turns() -> None:
+    server = Server()
+    store = Connection(server)
+    last = 0
+    for number in range(1, 3 * journal.AT_ONCE):
+        last = server.append("log.a", split(encode(batch(number)), 1 << 20)[0], last)
+    taken: list[OfLog] = []
+    reading = asyncio.create_task(journal.read_log(store, "a", taken.append))
+    seen = set[int]()
+    while not reading.done():
+        seen.add(len(taken))
+        await asyncio.sleep(0)
+    assert await reading == last
+    assert len(taken) == 3 * journal.AT_ONCE - 1
+    assert {journal.AT_ONCE, 2 * journal.AT_ONCE} <= seen
 
 
 async def test_a_record_whose_answer_was_lost_is_stored_once() -> None:
@@ -30,7 +54,7 @@ async def test_a_record_whose_answer_was_lost_is_stored_once() -> None:
                 continue
         assert n_attempts > 1
         assert last == server.of("log.a")[-1][0]
-    _, found = await journal.read_log(store, "a")
+    found = await records(store)
     assert found == [batch(1, 0), batch(1, 300)]
 
 
@@ -41,7 +65,7 @@ async def test_of_two_fronts_at_one_subject_one_is_refused() -> None:
     await journal.append(b, "log.a", Closed("b"), last)
     with pytest.raises(Refused):
         await journal.append(a, "log.a", batch(2), last)
-    _, found = await journal.read_log(a, "a")
+    found = await records(a)
     assert found == [batch(1), Closed("b")]
 
 
@@ -54,7 +78,7 @@ async def test_a_lost_answer_does_not_hide_another_front_s_record() -> None:
     await journal.append(b, "log.a", Closed("b"), server.last)
     with pytest.raises(Refused):
         await journal.append(a, "log.a", batch(1, 300), 0)
-    assert (await journal.read_log(b, "a"))[1] == [Closed("b")]
+    assert await records(b) == [Closed("b")]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,8 +10,8 @@ import pytest
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
 from supervisor.cells.outbox import Outbox
-from supervisor.cells.records import Batch, decode_of_log, encode
-from supervisor.cells.state import Known, Sent, gain_since, known_of
+from supervisor.cells.records import Batch, Closed, decode_of_log, encode
+from supervisor.cells.state import Known, Log, Sent, gain_since
 from supervisor.dispatch.durable import Cursor, DurableRequest
 from supervisor.dispatch.request import Reading
 from supervisor.dispatch.stream import Position
@@ -201,7 +201,12 @@ def test_a_log_s_ended_requests_are_not_open() -> None:
         durable = Store().add(name)
         say(durable, "x")
         gains.append(gain_since(name, durable, Sent()))
-    assert list(known_of([Batch(1, tuple(gains)), Batch(2, (), ("a",))])) == ["b"]
+    log = Log()
+    log.add(Batch(1, tuple(gains)))
+    log.add(Batch(2, (), ("a",)))
+    assert (list(log.open), log.is_closed) == (["b"], False)
+    log.add(Closed("other"))
+    assert log.is_closed
 
 
 @pytest.mark.parametrize(
