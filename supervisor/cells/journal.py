@@ -1,7 +1,6 @@
 """Records in a store: whole, in order, and each one once, even if its answer was lost."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from msgspec import Struct
 
@@ -17,9 +16,6 @@ from supervisor.cells.records import (
     life_of,
     split,
 )
-
-AT_ONCE = 200
-"""Records of a log that are read in one go: a long log does not hold up the event loop."""
 
 
 class Found(Struct, frozen=True):
@@ -60,12 +56,9 @@ async def read_request(store: Store, name: str) -> Found | None:
     return Found(messages[-1][0], life_of(records))
 
 
-async def read_log(store: Store, run: str, take: Callable[[OfLog], None]) -> int:
-    """Call `take` for each record of a run's log, with rests for the event loop. Returns the number
-    of the last message, 0 if there are none. Raises `Away`, and `LinkError`."""
+async def read_log(store: Store, run: str) -> tuple[int, Iterator[OfLog]]:
+    """The number of the last message of a run's log, 0 if there are none, and its records, which
+    are decoded one by one: there may be many. Raises `Away`; the records raise `LinkError`."""
     messages = await store.read(log_subject(run))
-    for n_taken, data in enumerate(joined(data for _, data in messages), start=1):
-        take(decode_of_log(data))
-        if n_taken % AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return messages[-1][0] if messages else 0
+    last = messages[-1][0] if messages else 0
+    return last, map(decode_of_log, joined(data for _, data in messages))

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 LOOKS = 5
 """In a lease."""
 
+AT_ONCE = 200
+"""Records of a log that are read in one go: a long log does not hold up the event loop."""
+
 
 class Beat(Struct, frozen=True, array_like=True):
     """A sign of life, or, with `leaves`, the last one."""
@@ -122,8 +125,7 @@ class Watcher:
 
     async def _close(self, run: str) -> None:
         """Take the right to write from a run, and remember its open requests."""
-        log = Log()
-        last = await journal.read_log(self._store, run, log.add)
+        last, log = await self._read(run)
         if not log.is_closed:
             try:
                 closed = Closed(self._writer.run_id)
@@ -137,13 +139,22 @@ class Watcher:
         self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
         self._tell()
 
+    async def _read(self, run: str) -> tuple[int, Log]:
+        """The number of a log's last message, and the sum of its records, read with rests."""
+        last, records = await journal.read_log(self._store, run)
+        log = Log()
+        for n_read, record in enumerate(records, start=1):
+            log.add(record)
+            if n_read % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return last, log
+
     async def known(self, life: Life, name: str) -> Known:
         """What the logs of a request's runs tell of it, that of the latest run that has any.
 
         Raises `Away`, and `LinkError`."""
         for run in reversed(life.runs):
-            log = Log()
-            await journal.read_log(self._store, run, log.add)
+            _, log = await self._read(run)
             found = log.open.get(name)
             if found is not None:
                 return found

@@ -1,13 +1,12 @@
 """Records in a store that loses answers, under two writers."""
 
-import asyncio
 import random
 
 import pytest
 
 from supervisor.cells import journal
 from supervisor.cells.port import Away, Refused
-from supervisor.cells.records import Batch, Claimed, Closed, Gain, OfLog, encode, split
+from supervisor.cells.records import Batch, Claimed, Closed, Gain, OfLog
 from tests.supervisor.cells.memory import Connection, Server
 
 
@@ -16,26 +15,8 @@ def batch(number: int, size: int = 0) -> Batch:
 
 
 async def records(store: Connection) -> list[OfLog]:
-    found: list[OfLog] = []
-    await journal.read_log(store, "a", found.append)
-    return found
-
-
-async def test_a_long_log_leaves_the_event_loop_its_turns() -> None:
-    server = Server()
-    store = Connection(server)
-    last = 0
-    for number in range(1, 3 * journal.AT_ONCE):
-        last = server.append("log.a", split(encode(batch(number)), 1 << 20)[0], last)
-    taken: list[OfLog] = []
-    reading = asyncio.create_task(journal.read_log(store, "a", taken.append))
-    seen = set[int]()
-    while not reading.done():
-        seen.add(len(taken))
-        await asyncio.sleep(0)
-    assert await reading == last
-    assert len(taken) == 3 * journal.AT_ONCE - 1
-    assert {journal.AT_ONCE, 2 * journal.AT_ONCE} <= seen
+    _, found = await journal.read_log(store, "a")
+    return list(found)
 
 
 async def test_a_record_whose_answer_was_lost_is_stored_once() -> None:

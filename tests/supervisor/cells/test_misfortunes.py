@@ -8,7 +8,15 @@ import pytest
 from gpufc.config import CellsConfig
 from gpufc.errors import Overloaded
 from supervisor.cells.port import Away
-from supervisor.cells.records import Claimed, decode_of_request, joined, name_of
+from supervisor.cells.records import (
+    Batch,
+    Claimed,
+    decode_of_request,
+    encode,
+    joined,
+    name_of,
+    split,
+)
 from supervisor.cells.state import Known
 from supervisor.cells.watcher import Orphan
 from supervisor.cells.writer import Writer
@@ -303,3 +311,20 @@ async def test_a_client_that_waits_while_its_request_is_taken_over_brings_its_re
         let_go(a.worker)
         assert (await ask(a)).status == 200
         assert not request_of(a).lacks_reading
+
+
+async def test_a_long_log_leaves_the_event_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.cells.watcher.AT_ONCE", 1)
+    async with cells(1) as (a,):
+        assert a.cells is not None
+        last = 0
+        for number in range(1, 21):
+            (data,) = split(encode(Batch(number, ())), a.store.most_bytes)
+            last = a.store.server.append("log.old", data, last)
+        reading = asyncio.create_task(a.cells._watcher._read("old"))
+        n_turns = 0
+        while not reading.done():
+            n_turns += 1
+            await asyncio.sleep(0)
+        assert (await reading)[0] == last
+        assert n_turns >= 20
