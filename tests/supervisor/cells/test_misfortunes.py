@@ -45,6 +45,10 @@ def request_of(cell: Cell) -> DurableRequest:
     return found
 
 
+def text_of_request(cell: Cell) -> str:
+    return "".join(request_of(cell).stream.logs[0].texts)
+
+
 @pytest.mark.parametrize("is_first_last", [False, True])
 async def test_a_front_that_sees_two_deaths_at_once_goes_on_from_the_later_log(
     is_first_last: bool,
@@ -74,8 +78,9 @@ async def test_a_front_that_sees_two_deaths_at_once_goes_on_from_the_later_log(
         c.store.runs = listed  # type: ignore[method-assign]
         c.store.mend()
         await until(lambda: c.state.taken_over_total == 1)
-        let_go(c.worker)
+        assert text_of_request(c) == client.texts[0]  # all that the client has, before any step
         async with client.at(c) as reading:
+            let_go(c.worker)
             await reading.all()
         assert client.texts == whole()
 
