@@ -10,12 +10,13 @@ from msgspec import Struct
 
 from gpufc.config import CellsConfig, LimitsConfig
 from gpufc.errors import InternalError, InvalidRequest, LinkError, Overloaded, RequestError
+from gpufc.ids import new_request_id
 from supervisor.cells import journal
 from supervisor.cells.port import Away, Refused, Store, request_subject
 from supervisor.cells.records import VERSION, Accepted, Claimed, Life, Opened, name_of
 from supervisor.cells.reviving import Reviving
 from supervisor.cells.state import Known
-from supervisor.cells.watcher import Watcher
+from supervisor.cells.watcher import Orphan, Watcher
 from supervisor.cells.writer import Writer
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableKey, DurableRequest
@@ -104,6 +105,7 @@ class Cells:
         if self._tasks and self._store.is_connected:
             await self._writer.leave(LEAVE_S)
             self._watcher.say_goodbye()
+        self._writer.outbox.move()  # readers get no text that is not stored
         self._tasks = []
         await self._store.close()
 
@@ -142,16 +144,21 @@ class Cells:
                 raise InternalError("The records of this request cannot be read") from err
 
     async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
-        if is_here:
-            self._writer.forget(name_of(key))
-            return True
-        try:
-            found = await journal.read_request(self._store, name_of(key))
-            if found is not None:
-                await self._store.purge(request_subject(name_of(key)))
-        except Away as err:
-            raise Overloaded("Other fronts cannot be asked now", retry_after_s=5.0) from err
-        return found is not None
+        name = name_of(key)
+        async with self._turn(key):
+            try:
+                messages = await self._store.read(request_subject(name))
+                if messages:
+                    await self._purge(name, messages[-1][0])
+            except Away as err:
+                if not is_here:
+                    raise Overloaded("Other fronts cannot be asked now", retry_after_s=5.0) from err
+                self._writer.forget(name)
+        return is_here or bool(messages)
+
+    async def _purge(self, name: str, last: int) -> None:
+        """Forget a request's records up to a number, and no new ones of its key."""
+        await self._store.purge(request_subject(name), last + 1)
 
     @contextlib.asynccontextmanager
     async def _turn(self, key: DurableKey) -> AsyncIterator[None]:
@@ -177,7 +184,10 @@ class Cells:
         wanted = ask.accept()
         ask.require_room(wanted)
         self._n_local += 1
-        return ask.start(wanted)
+        started = ask.start(wanted)
+        # a record with the first tag and another seed may be stored, and another front runs it
+        started.tags = [_fresh_tag()]
+        return started
 
     async def _started(self, ask: DurableAsk) -> DurableRequest | None:
         """A new request, or the one that another front has under this key."""
@@ -206,8 +216,10 @@ class Cells:
             try:
                 started = ask.start(wanted)
             except RequestError:
-                await self._store.purge(request_subject(name))
+                await self._purge(name, last)
                 raise
+            if run != self._writer.run_id:  # no reader has any event yet
+                started.tags = []
             self._follow(name, started, last, run)
             return started
 
@@ -222,7 +234,7 @@ class Cells:
                 return None
             life = found.life
             if life is None or self._is_outdated(life):
-                await self._store.purge(request_subject(name))
+                await self._purge(name, found.last)
                 return None
             if life.opened.digest != ask.digest:
                 raise InvalidRequest(
@@ -232,10 +244,11 @@ class Cells:
                 )
             if life.finished is not None:
                 return self._reviving.finished(life, life.finished, ask.accept().reading)
-            if life.runs[-1] == self._writer.run_id:  # it was begun here and is not kept any more
-                await self._store.purge(request_subject(name))
+            is_ours = life.runs[-1] == self._writer.run_id
+            if is_ours and name not in self._watcher.orphans:  # it was begun here, and is not kept
+                await self._purge(name, found.last)
                 return None
-            if self._watcher.leases.is_closed(life.runs[-1]):
+            if is_ours or self._watcher.leases.is_closed(life.runs[-1]):
                 known = await self._known(life, name)
                 wanted = ask.accept()
                 self._reviving.require_room(life)
@@ -264,8 +277,16 @@ class Cells:
         return ended is not None and time.time() > ended.ended_at + self._limits.durable_window_s
 
     async def _known(self, life: Life, name: str) -> Known:
-        orphan = self._watcher.orphans.get(name)
-        return await self._watcher.known(life, name) if orphan is None else orphan.known
+        """What the logs tell of a request of a closed run."""
+        orphans, run = self._watcher.orphans, life.runs[-1]
+        orphan = orphans.get(name)
+        if orphan is not None and orphan.run == run:
+            return orphan.known
+        # an orphan of a run before the last one knows less than readers have
+        known = await self._watcher.known(life, name)
+        if name in orphans:
+            orphans[name] = Orphan(run, known)
+        return known
 
     # requests of other fronts
 
@@ -283,33 +304,42 @@ class Cells:
                 await self._adopt()
             except Away as err:
                 logger.debug("cells_look_failed error=%s", err)
-            except LinkError as err:
-                logger.error("cells_unreadable error=%s", err)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._watcher.urgent.wait(), self._watcher.look_s)
             self._watcher.urgent.clear()
 
     async def _adopt(self) -> None:
         """Go on with orphans that this front can serve without their clients."""
-        for name, orphan in list(self._watcher.orphans.items()):
-            known = orphan.known
-            found = await journal.read_request(self._store, name)
-            life = found.life if found is not None else None
-            is_orphan = (
-                life is not None
-                and life.finished is None
-                and self._watcher.leases.is_closed(life.runs[-1])
-            )
-            if found is None or life is None or not is_orphan:
+        for name in list(self._watcher.orphans):
+            try:
+                await self._adopt_one(name)
+            except LinkError as err:  # the others are not held up
                 self._watcher.orphans.pop(name, None)
-                continue
-            key = DurableKey(life.opened.principal, life.opened.key)
-            if key in self._turns or self._durable.has(key):
-                continue  # its client is here
-            if self._reviving.can_go_on(life, known):
-                async with self._turn(key):
-                    with contextlib.suppress(RequestError):  # it has been logged
-                        await self._claim(name, life, known, found.last, None)
+                logger.error("cells_unreadable request=%s error=%s", name, err)
+
+    async def _adopt_one(self, name: str) -> None:
+        found = await journal.read_request(self._store, name)
+        life = found.life if found is not None else None
+        if found is None or life is None or life.finished is not None:
+            self._watcher.orphans.pop(name, None)
+            return
+        key = DurableKey(life.opened.principal, life.opened.key)
+        if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer
+            is_orphan = not self._durable.has(key)
+        else:
+            is_orphan = self._watcher.leases.is_closed(life.runs[-1])
+        if not is_orphan:
+            self._watcher.orphans.pop(name, None)
+            return
+        if key in self._turns or self._durable.has(key):
+            return  # its client is here
+        known = await self._known(life, name)
+        if key in self._turns or self._durable.has(key):
+            return  # its client has come meanwhile
+        if self._reviving.can_go_on(life, known):
+            async with self._turn(key):
+                with contextlib.suppress(RequestError):  # it has been logged
+                    await self._claim(name, life, known, found.last, None)
 
     async def _claim(
         self,
@@ -319,18 +349,20 @@ class Cells:
         last: int,
         reading: ReadingOf | None,
     ) -> DurableRequest | None:
-        """Go on with a request of a closed run. None if another front does."""
+        """Go on with a request of a closed run, or with one that this front has claimed before and
+        does not run. None if another front does."""
         run = self._writer.run_id
-        try:
-            last = await journal.append(self._store, request_subject(name), Claimed(run), last)
-        except Refused:
-            return None
-        self._watcher.orphans.pop(name, None)
+        if life.runs[-1] != run:
+            try:
+                last = await journal.append(self._store, request_subject(name), Claimed(run), last)
+            except Refused:
+                return None
         try:
             revived = self._reviving.running(life, known, reading)
         except RequestError as err:
             logger.warning("cells_not_taken_over request=%s error=%s", life.opened.accepted.id, err)
             raise
+        self._watcher.orphans.pop(name, None)
         self._n_taken_over += 1
         logger.info("cells_goes_on request=%s", life.opened.accepted.id)
         self._follow(name, revived, last, run)
@@ -340,7 +372,13 @@ class Cells:
     def _follow(self, name: str, request: DurableRequest, last: int, run: str) -> None:
         if run == self._writer.run_id:
             self._writer.follow(name, request, last)
-        # else this front was fenced meanwhile: the request is its own only
+        else:  # this front was fenced meanwhile: the request is its own only
+            request.show_all(_fresh_tag())
+
+
+def _fresh_tag() -> str:
+    """A tag for events that no other front knows."""
+    return new_request_id()[:8]
 
 
 async def _forever(work: Callable[[], Coroutine[object, object, None]]) -> None:

@@ -1,5 +1,7 @@
 """Records in a store: whole, in order, and each one once, even if its answer was lost."""
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
@@ -54,9 +56,9 @@ async def read_request(store: Store, name: str) -> Found | None:
     return Found(messages[-1][0], life_of(records))
 
 
-async def read_log(store: Store, run: str, after: int = 0) -> tuple[int, list[OfLog]]:
-    """The records of a run's log behind a message, and the number of the last message, which is
-    `after` if there are none. Raises `Away`, and `LinkError`."""
-    messages = await store.read(log_subject(run), after)
-    last = messages[-1][0] if messages else after
-    return last, [decode_of_log(data) for data in joined(data for _, data in messages)]
+async def read_log(store: Store, run: str) -> tuple[int, Iterator[OfLog]]:
+    """The number of the last message of a run's log, 0 if there are none, and its records, which
+    are decoded one by one: there may be many. Raises `Away`; the records raise `LinkError`."""
+    messages = await store.read(log_subject(run))
+    last = messages[-1][0] if messages else 0
+    return last, map(decode_of_log, joined(data for _, data in messages))

@@ -197,7 +197,9 @@ class NatsStore:
                 logger.warning("cells_store_unusable error=%s", err or type(err).__name__)
             self._is_made = False
             if not self._client.is_closed:
-                await self._client.close()
+                with contextlib.suppress(Exception):  # a new one follows
+                    async with asyncio.timeout(ANSWER_S):
+                        await self._client.close()
             await asyncio.sleep(RETRY_S)
 
     async def _make_stream(self) -> None:

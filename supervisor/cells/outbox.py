@@ -2,7 +2,7 @@
 
 gained ─▶ dirty ─ take ─▶ batch in flight ─ stored ─▶ readers are shown the entries in it
 ended by an answer ─▶ `finishing`: its `Finished` is stored, then its readers are told
-ended otherwise    ─▶ `dropped`: it is forgotten
+ended otherwise    ─▶ `dropped`: its records up to a number, or all, are forgotten
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 
-from supervisor.cells.records import Batch
+from supervisor.cells.records import Batch, Finished
 from supervisor.cells.state import Sent, gain_since
 from supervisor.dispatch.durable import DurableRequest
 from supervisor.dispatch.durable_store import is_an_answer
@@ -19,13 +19,14 @@ from supervisor.dispatch.durable_store import is_an_answer
 
 class Entry(Struct, eq=False):
     """One request. `last` is the number of the last message on its subject; all its gains are in
-    messages of the run's log behind `since`."""
+    messages of the run's log behind `since`. `record` is its end, the same in each attempt."""
 
     name: str
     request: DurableRequest
     last: int
     since: int
     sent: Sent = field(default_factory=Sent)
+    record: Finished | None = None
 
 
 class Outbox:
@@ -39,7 +40,7 @@ class Outbox:
         self.run = run
         self.in_flight: Batch | None = None
         self.finishing: dict[str, Entry] = {}
-        self.dropped: list[str] = []
+        self.dropped: list[tuple[str, int | None]] = []
         self._woken = woken
         self._entries: dict[DurableRequest, Entry] = {}
         self._dirty: dict[Entry, None] = {}
@@ -65,9 +66,11 @@ class Outbox:
     def follow(self, name: str, request: DurableRequest, last: int, since: int) -> None:
         """Take a request in. Its readers wait for the store from now on, unless the run is alone:
         then they wait once it is not."""
-        self._entries[request] = Entry(name, request, last, since)
+        entry = self._entries[request] = Entry(name, request, last, since)
         request.follower, request.is_replicated = self, not self._is_alone
-        if not self._is_alone:
+        if self._is_alone:
+            request.show_all(self._new_tag(entry))
+        else:
             request.withhold()
         if request.is_over:
             self.ended(request)
@@ -87,7 +90,7 @@ class Outbox:
             self.finishing[entry.name] = entry
         else:
             self._leave(entry)
-            self.dropped.append(entry.name)
+            self.dropped.append((entry.name, entry.last))
             request.is_replicated = False
             request.show_all()
         self._woken()
@@ -153,9 +156,12 @@ class Outbox:
         self.in_flight = None
 
     def move(self) -> None:
-        """Other fronts go on with every request from what is stored."""
+        """Other fronts go on with every request from what is stored. Answers that are whole stay
+        here for their readers."""
         for entry in list(self._entries.values()):
-            if entry.name not in self.finishing:
+            if entry.name in self.finishing:
+                self.lost(entry)
+            else:
                 self._leave(entry)
                 entry.request.move()
 

@@ -4,7 +4,7 @@
 the sum of all gains, from which another front restores the request.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
@@ -173,13 +173,19 @@ def _fill(log: StreamLog, known: KnownChoice) -> None:
         )
 
 
-def known_of(records: Iterable[OfLog]) -> dict[str, Known]:
-    """The open requests of a log, by name."""
-    found: dict[str, Known] = {}
-    for record in records:
+class Log(Struct):
+    """The sum of a log's records: what is known of each open request, by name, and whether the run
+    may write no more."""
+
+    open: dict[str, Known] = field(default_factory=dict)
+    is_closed: bool = False
+
+    def add(self, record: OfLog) -> None:
+        """Take the next record."""
         if isinstance(record, Batch):
             for gain in record.gains:
-                found.setdefault(gain.name, Known()).add(gain)
+                self.open.setdefault(gain.name, Known()).add(gain)
             for name in record.ended:
-                found.pop(name, None)
-    return found
+                self.open.pop(name, None)
+        else:
+            self.is_closed = True

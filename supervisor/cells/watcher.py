@@ -8,17 +8,21 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from gpufc.errors import LinkError
 from supervisor.cells import journal
 from supervisor.cells.leases import Leases
 from supervisor.cells.port import Refused, Store, log_subject, request_subject
 from supervisor.cells.records import Closed, Life
-from supervisor.cells.state import Known, known_of
+from supervisor.cells.state import Known, Log
 from supervisor.cells.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 LOOKS = 5
 """In a lease."""
+
+AT_ONCE = 200
+"""Records of a log that are read in one go: a long log does not hold up the event loop."""
 
 
 class Beat(Struct, frozen=True, array_like=True):
@@ -61,6 +65,7 @@ class Watcher:
         self._window_s = window_s
         self.look_s = lease_s / LOOKS
         self._looked_for_runs_at = -float("inf")
+        self._unreadable: set[str] = set()
         self._lease_s = lease_s
         store.listen(self._heard)
 
@@ -104,9 +109,15 @@ class Watcher:
                 if run != self._writer.run_id:
                     self.leases.saw(run, now)
         for run in due:
-            await self._close(run)
-        for name in self._writer.outdated(now - self._window_s()):
-            await self._store.purge(request_subject(name))
+            if run in self._unreadable:
+                continue
+            try:
+                await self._close(run)
+            except LinkError as err:  # the others are not held up
+                self._unreadable.add(run)
+                logger.error("cells_unreadable run=%s error=%s", run, err)
+        for name, last in self._writer.outdated(now - self._window_s()):
+            await self._store.purge(request_subject(name), last + 1)
         for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
             await self._store.purge(log_subject(run))
             for name in [name for name, one in self.orphans.items() if one.run == run]:
@@ -114,8 +125,8 @@ class Watcher:
 
     async def _close(self, run: str) -> None:
         """Take the right to write from a run, and remember its open requests."""
-        last, records = await journal.read_log(self._store, run)
-        if not any(isinstance(one, Closed) for one in records):
+        last, log = await self._read(run)
+        if not log.is_closed:
             try:
                 closed = Closed(self._writer.run_id)
                 await journal.append(self._store, log_subject(run), closed, last)
@@ -123,18 +134,28 @@ class Watcher:
                 self.leases.heard(run, time.monotonic())
                 return
         self.leases.closed(run, time.monotonic())
-        found = known_of(records)
+        found = log.open
         logger.warning("cells_took_over run=%s requests=%d", run, len(found))
         self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
         self._tell()
+
+    async def _read(self, run: str) -> tuple[int, Log]:
+        """The number of a log's last message, and the sum of its records, read with rests."""
+        last, records = await journal.read_log(self._store, run)
+        log = Log()
+        for n_read, record in enumerate(records, start=1):
+            log.add(record)
+            if n_read % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return last, log
 
     async def known(self, life: Life, name: str) -> Known:
         """What the logs of a request's runs tell of it, that of the latest run that has any.
 
         Raises `Away`, and `LinkError`."""
         for run in reversed(life.runs):
-            _, records = await journal.read_log(self._store, run)
-            found = known_of(records).get(name)
+            _, log = await self._read(run)
+            found = log.open.get(name)
             if found is not None:
                 return found
         return Known()

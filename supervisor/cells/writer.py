@@ -52,7 +52,7 @@ class Writer:
         self._store = store
         self._config = config
         self._woken = asyncio.Event()
-        self._finished: deque[tuple[float, str]] = deque()
+        self._finished: deque[tuple[float, str, int]] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -80,14 +80,16 @@ class Writer:
         self.outbox.follow(name, request, last, self._last)
 
     def forget(self, name: str) -> None:
-        """Forget the records of a request that has ended here."""
-        self.outbox.dropped.append(name)
+        """Forget the records of a request that has ended here, as soon as the store answers: it has
+        not. New requests do not count on the store before."""
+        self.outbox.dropped.append((name, None))
+        self._do(self.standing.handle(NoAnswer(time.monotonic())))
         self._woken.set()
 
-    def outdated(self, ended_before: float) -> Iterator[str]:
-        """The names of answers that were stored before a time, each once."""
+    def outdated(self, ended_before: float) -> Iterator[tuple[str, int]]:
+        """The answers that were stored before a time, each once: a name and its last message."""
         while self._finished and self._finished[0][0] < ended_before:
-            yield self._finished.popleft()[1]
+            yield self._finished.popleft()[1:]
 
     def look(self, now: float) -> None:
         """Time has passed."""
@@ -125,6 +127,11 @@ class Writer:
         outbox, had_work = self.outbox, self.outbox.has_work
         self._woken.clear()
         try:
+            while outbox.dropped:  # first, as the store may be full
+                name, last = outbox.dropped[0]
+                await self._purge(name, last)
+                del outbox.dropped[0]  # there may be others behind it by now
+            await self._trim(outbox)
             if (batch := outbox.take()) is not None:
                 subject = log_subject(outbox.run)
                 self._last = await journal.append(self._store, subject, batch, self._last)
@@ -133,10 +140,6 @@ class Writer:
                 outbox.stored()
             for entry in list(outbox.finishing.values()):
                 await self._finish(outbox, entry)
-            while outbox.dropped:
-                await self._store.purge(request_subject(outbox.dropped[-1]))
-                outbox.dropped.pop()
-            await self._trim(outbox)
         except Refused:
             logger.error("cells_fenced run=%s requests=%d", outbox.run, len(outbox))
             self.n_fenced += 1
@@ -155,20 +158,26 @@ class Writer:
         return True
 
     async def _finish(self, outbox: Outbox, entry: Entry) -> None:
-        error = entry.request.stream.error
-        finished = Finished(
-            time.time(),
-            gain_since(entry.name, entry.request, Sent()),
-            None if error is None else _failure(error),
-        )
+        if entry.record is None:
+            error = entry.request.stream.error
+            entry.record = Finished(
+                time.time(),
+                gain_since(entry.name, entry.request, Sent()),
+                None if error is None else _failure(error),
+            )
         try:
             subject = request_subject(entry.name)
-            await journal.append(self._store, subject, finished, entry.last)
+            last = await journal.append(self._store, subject, entry.record, entry.last)
         except Refused:  # it was deleted, or another front has claimed it
             outbox.lost(entry)
         else:
-            self._finished.append((time.monotonic(), entry.name))
+            self._finished.append((time.monotonic(), entry.name, last))
             outbox.finished(entry)
+
+    async def _purge(self, name: str, last: int | None) -> None:
+        """Forget a request's records up to `last`, None for all. New ones of its key stay."""
+        before = None if last is None else last + 1
+        await self._store.purge(request_subject(name), before)
 
     async def _trim(self, outbox: Outbox) -> None:
         """Forget batches that no running request needs."""

@@ -100,8 +100,6 @@ async def find_or_start(
     else:
         n_bytes, digest = _digest(dialect, body)
     found = store.find(key, digest)
-    if found is not None and found.lacks_reading:
-        found.read_as(accept().reading)
 
     def require_room(wanted: GenerationRequest) -> None:
         try:
@@ -124,6 +122,8 @@ async def find_or_start(
     if not starts and (found is None or wish.tag not in found.tags):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
     if found is not None:
+        if found.lacks_reading:  # `cells` may have taken it over while this client waited
+            found.read_as(accept().reading)
         return found
     wanted = accept()
     require_room(wanted)

@@ -1,5 +1,6 @@
 """The options for NATS' client: secrets, encryption, and what is refused. No server is asked."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
 from supervisor.cells.nats_store import NatsStore, options_of
+from tests.supervisor.dispatch.fakes import until
 
 LOCAL = "nats://127.0.0.1:4222"
 
@@ -74,3 +76,29 @@ def test_without_the_client_the_error_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "nats", None)
     with pytest.raises(ConfigError, match=r"gpufc\[cells\]"):
         NatsStore(CellsConfig(cells_nats=LOCAL))
+
+
+async def test_a_client_that_does_not_close_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_made = 0
+
+    class Hanging:
+        is_closed = is_connected = False
+
+        def __init__(self) -> None:
+            nonlocal n_made
+            n_made += 1
+
+        async def connect(self, **_options: object) -> None:
+            raise OSError("refused")
+
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    for name in ("ANSWER_S", "RETRY_S"):
+        monkeypatch.setattr(f"supervisor.cells.nats_store.{name}", 0.001)
+    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: Hanging)
+    store = NatsStore(CellsConfig(cells_nats=LOCAL))
+    store.start()
+    await until(lambda: n_made > 2, timeout_s=5.0)
+    assert store._connecting is not None
+    store._connecting.cancel()

@@ -10,8 +10,8 @@ import pytest
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
 from supervisor.cells.outbox import Outbox
-from supervisor.cells.records import Batch, decode_of_log, encode
-from supervisor.cells.state import Known, Sent, gain_since, known_of
+from supervisor.cells.records import Batch, Closed, decode_of_log, encode
+from supervisor.cells.state import Known, Log, Sent, gain_since
 from supervisor.dispatch.durable import Cursor, DurableRequest
 from supervisor.dispatch.request import Reading
 from supervisor.dispatch.stream import Position
@@ -165,7 +165,7 @@ def test_a_request_that_ends_without_an_answer_is_dropped() -> None:
     say(durable, "a")
     durable.stream.cancel()
     assert durable.is_told
-    assert (len(box), box.dropped, list(box.finishing)) == (0, ["k"], [])
+    assert (len(box), box.dropped, list(box.finishing)) == (0, [("k", 1)], [])
 
 
 def test_a_moved_request_shows_no_more_and_its_end_is_not_the_request_s() -> None:
@@ -201,7 +201,12 @@ def test_a_log_s_ended_requests_are_not_open() -> None:
         durable = Store().add(name)
         say(durable, "x")
         gains.append(gain_since(name, durable, Sent()))
-    assert list(known_of([Batch(1, tuple(gains)), Batch(2, (), ("a",))])) == ["b"]
+    log = Log()
+    log.add(Batch(1, tuple(gains)))
+    log.add(Batch(2, (), ("a",)))
+    assert (list(log.open), log.is_closed) == (["b"], False)
+    log.add(Closed("other"))
+    assert log.is_closed
 
 
 @pytest.mark.parametrize(
