@@ -166,7 +166,8 @@ async def test_a_terminal_that_closes_drains_however_often_it_says_so(
     await until(lambda: output.has("stopping when requests have ended"))
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: output.has("3 requests running"))
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # the first of those that count
+    os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(serving, 60)
     assert front.stops == [False, True]
     assert front.reloads == []
