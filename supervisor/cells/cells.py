@@ -251,6 +251,7 @@ class Cells:
             if is_ours or self._watcher.leases.is_closed(life.runs[-1]):
                 known = await self._known(life, name)
                 wanted = ask.accept()
+                self._reviving.require_fitting(life, known)
                 self._reviving.require_room(life)
                 claimed = await self._claim(name, life, known, found.last, wanted.reading)
                 if claimed is not None:

@@ -2,7 +2,7 @@
 
 import itertools
 
-from gpufc.errors import RequestError, from_wire
+from gpufc.errors import Overloaded, RequestError, from_wire
 from gpufc.ids import RequestNo
 from supervisor.cells.records import Finished, Life
 from supervisor.cells.state import Known
@@ -13,6 +13,12 @@ from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import logs_of
+
+AGAIN_S = 5.0
+"""When a client of a request that does not fit may ask again."""
+
+MOST_UNASKED = 4
+"""A request has run in at most so many fronts before its client has to ask for the next one."""
 
 
 class Reviving:
@@ -32,13 +38,26 @@ class Reviving:
         self._durable.require_room(life.opened.n_bytes, n_sequences)
         self._dispatcher.require_durable_share(self._fleet.resolve(accepted.model))
 
+    def require_fitting(self, life: Life, known: Known) -> None:
+        """Check that the model here, if it is loaded, is the one that has begun the request: no
+        other model could end it, and who claims it keeps it. Raises `Overloaded`."""
+        if not self._fits(self._fleet.resolve(life.opened.accepted.model), known):
+            raise Overloaded(
+                "This request has begun on another file of the model: ask a front that has it",
+                retry_after_s=AGAIN_S,
+            )
+
+    def _fits(self, model: str, known: Known) -> bool:
+        facts = self._dispatcher.facts(model)
+        return facts is None or known.fingerprint in (None, facts.fingerprint)
+
     def can_go_on(self, life: Life, known: Known) -> bool:
-        """Whether the request can go on here now, without its client."""
+        """Whether the request can go on here now, without its client. One that has gone on in
+        several fronts waits for its client: it may be what ends them."""
         accepted = life.opened.accepted
-        if accepted.model not in self._fleet.models():
+        if accepted.model not in self._fleet.models() or len(life.runs) > MOST_UNASKED:
             return False
-        facts = self._dispatcher.facts(accepted.model)
-        if facts is None or known.fingerprint not in (None, facts.fingerprint):
+        if self._dispatcher.facts(accepted.model) is None or not self._fits(accepted.model, known):
             return False
         if known.needs_client(len(accepted.prompts), is_plain=life.opened.is_plain):
             return False

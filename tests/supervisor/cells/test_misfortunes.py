@@ -333,3 +333,46 @@ async def test_a_long_log_leaves_the_event_loop_its_turns(monkeypatch: pytest.Mo
             await asyncio.sleep(0)
         assert (await reading)[0] == last
         assert n_turns >= 20
+
+
+async def test_a_front_with_another_model_leaves_the_request_to_one_that_fits() -> None:
+    async with cells(3) as (a, b, c):
+        b.worker.die()
+        b.new_worker("another")
+        c.store.cut()
+        client = Client(max_tokens=N_TOKENS)
+        async with client.at(a) as reading:
+            await begun(a, reading)
+            a.die()
+        await until(lambda: b.state.orphans == 1)
+        with pytest.raises(AssertionError, match="another file of the model"):
+            async with client.at(b):
+                pass
+        assert b.state.taken_over_total == 0
+        c.store.mend()
+        await until(lambda: c.state.taken_over_total == 1)
+        async with client.at(c) as reading:
+            let_go(c.worker)
+            await reading.all()
+        assert client.texts == whole()
+
+
+async def test_a_request_that_has_ended_several_fronts_waits_for_its_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.cells.reviving.MOST_UNASKED", 1)
+    async with cells(3) as (a, b, c):
+        client = Client(max_tokens=N_TOKENS)
+        async with client.at(a) as reading:
+            await begun(a, reading)
+            c.store.cut()
+            a.die()
+        await until(lambda: b.state.taken_over_total == 1)
+        c.store.mend()
+        b.die()
+        await until(lambda: c.state.orphans == 1)
+        async with client.at(c) as reading:
+            let_go(c.worker)
+            await reading.all()
+        assert c.state.taken_over_total == 1
+        assert client.texts == whole()
