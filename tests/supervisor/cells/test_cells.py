@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpufc.config import CellsConfig, Config
+from gpufc.config import CellsConfig, Config, LimitsConfig
 from gpufc.errors import Overloaded
 from supervisor.cells.records import Batch, Closed, decode_of_log, joined, name_of
 from supervisor.dispatch.durable import DurableKey
@@ -27,7 +27,8 @@ class Cell(Service):
     def __init__(self, server: Server, **keys: Any) -> None:
         self.store = Connection(server)
         settings = {"cells_lease_s": LEASE_S, "cells_batch_s": 0.0, "cells_pause_s": 0.05} | keys
-        super().__init__(Config(cells=CellsConfig(**settings)), store=self.store)
+        limits = LimitsConfig(first_byte_s=0.02)  # tests read the headers before any text
+        super().__init__(Config(cells=CellsConfig(**settings), limits=limits), store=self.store)
 
     async def start(self) -> None:
         await super().start()
