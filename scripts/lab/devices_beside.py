@@ -92,7 +92,8 @@ def decoded(snapshot: Snapshot) -> DevicesInfo:
     """The devices of a heartbeat as a control server reads them."""
     frame = encode_frame(heartbeat(ClientId("0" * 32, "none"), snapshot))
     message = decode_frame(frame[HEADER.size :])
-    assert isinstance(message, Heartbeat)
+    if not isinstance(message, Heartbeat):
+        raise TypeError(f"a heartbeat was read as {message}")
     (found,) = message.devices_info
     return found
 

@@ -45,7 +45,8 @@ TOKEN = secrets.token_hex(16)
 def worker(boot_fd: int, seconds: float) -> None:
     """Send steps; `step` is the time of sending in microseconds."""
     boot = worker_wire.read_boot(boot_fd)
-    assert boot is not None
+    if boot is None:
+        sys.exit("the pipe was closed before the boot message")
     socket = zmq.Context().socket(zmq.DEALER)
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.connect(boot.endpoint)
@@ -181,7 +182,8 @@ async def run_host(folder: Path, seconds: str) -> None:
     from supervisor.worker_host.process import Plan, serve
 
     join = read_join_file(folder / "join", {})
-    assert join is not None
+    if join is None:
+        sys.exit(f"{folder / 'join'} has no invitation")
     goal = Goal(endpoint(join.front), join.front_key, join.invitation())
     plan = Plan(
         RuntimeDir.acquire(str(folder / "run")),

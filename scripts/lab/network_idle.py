@@ -55,7 +55,8 @@ def used_percent(before: dict[str, int], after: dict[str, int], seconds: float) 
 
 def pid_of(running: Service) -> int:
     pid = running.runtime.front_pid()
-    assert pid is not None
+    if pid is None:
+        sys.exit("a front has ended")
     return pid
 
 
