@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc import files
+from gpufc.errors import GpufcError
 from gpufc.file_samples import sample_digest
 
 PIECE_BYTES = 1 << 20
@@ -26,6 +27,10 @@ class Known(Struct, frozen=True):
 
     stamp: Stamp
     sha256: str
+
+
+class Over(GpufcError):
+    """A file is read for a job that has ended. Raised by what is `told`, to end the reading."""
 
 
 class Changed(OSError):

@@ -42,7 +42,7 @@ from supervisor.cluster.messages import (
     WantedModel,
 )
 from supervisor.cluster.port import HostChannel
-from supervisor.downloads.checksums import Checksums, Stamp, stamp_of
+from supervisor.downloads.checksums import Checksums, Over, Stamp, stamp_of
 from supervisor.fleet.model_files import models_of
 
 logger = logging.getLogger(__name__)
@@ -81,10 +81,6 @@ class Unsendable(GpufcError):
     """A model that no host accepts. The text is for people."""
 
 
-class Over(GpufcError):
-    """A file is read for a job that has ended."""
-
-
 class Job:
     """The files of one epoch on their way to one host. `Supply` owns it."""
 
@@ -94,6 +90,8 @@ class Job:
         self.listener = listener
         self.models: tuple[WantedModel, ...] = ()
         self.sources: dict[int, Source] = {}
+        self.is_lacking = False
+        """The host has said so; it gets copies when it is its turn."""
         self.has_turn = False
         self.n_waiting = 0
         self.progress = ("", 0)
@@ -166,7 +164,8 @@ class Supply:
             return
         match message:
             case Lacking():
-                if not job.has_turn:
+                if not job.is_lacking:
+                    job.is_lacking = True
                     self._do(job, lambda: self._give(job))
             case Obtaining():
                 job.progress = (message.action, message.done_bytes)

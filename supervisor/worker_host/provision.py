@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from gpufc.config import ModelConfig
-from gpufc.errors import GpufcError
 from gpufc.ids import Epoch
 from supervisor.cluster.messages import (
     AskPiece,
@@ -26,16 +25,13 @@ from supervisor.cluster.messages import (
     Trouble,
     WantedModel,
 )
+from supervisor.downloads.checksums import Over
 from supervisor.worker_host.copying import Copy, NotHad
 from supervisor.worker_host.library import Library, located
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[FromHost], None]
-
-
-class Over(GpufcError):
-    """A file is read for a job that has ended."""
 
 
 class Job:

@@ -23,8 +23,9 @@ from supervisor.cluster.messages import (
     Trouble,
 )
 from supervisor.downloads import part_file
+from supervisor.downloads.checksums import Over
 from supervisor.remote import supply
-from supervisor.worker_host import copying, provision
+from supervisor.worker_host import copying
 from supervisor.worker_host.library import Library
 from tests.supervisor.downloads.server import CONTENT, hub
 from tests.supervisor.worker_host.supplied import Bench, Outcome, Wire
@@ -395,7 +396,7 @@ async def test_the_front_reads_no_further_for_a_job_that_is_over(
     bench.supply.end(epoch)
     over.set()
     assert content((await bench.obtained(host, config)).model_path) == BYTES
-    assert [type(err) for err in ends] == [supply.Over]
+    assert [type(err) for err in ends] == [Over]
 
 
 async def test_a_host_reads_no_further_for_a_job_that_is_over(bench: Bench) -> None:
@@ -405,7 +406,7 @@ async def test_a_host_reads_no_further_for_a_job_that_is_over(bench: Bench) -> N
     await until(host.pieces)
     job = host.provision._jobs[epoch]
     host.provision.forgo(epoch)
-    with pytest.raises(provision.Over):
+    with pytest.raises(Over):
         job.told(job.wanted.models[0].parts[0], 1)
 
 
