@@ -91,7 +91,7 @@ class Front:
         self.dispatcher = Dispatcher(self.fleet, config.admission)
         self.fleet.listener = self.dispatcher
         self.learnt = Learnt(self.runtime.path)
-        needs = Needs(self.learnt.measured)
+        needs = Needs(self.learnt.measured, config.fleet.device_memory_limit_bytes)
         machine = Machine(
             devices.snapshot if devices is not None else None,
             spare_bytes=lambda: self.fleet.kept_kv_bytes,
@@ -112,7 +112,7 @@ class Front:
             needs,
             machine,
             config.admission.max_concurrent_requests,
-            config.fleet.memory_limit_bytes,
+            config.fleet,
             self.roster.register,
         )
         self.addresses: list[str] = []

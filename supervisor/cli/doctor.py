@@ -137,7 +137,8 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
         if facts:
             yield from findings.model(facts, model.n_ctx)
         if facts and "error" not in facts:
-            yield from findings.memory(facts, report, model)
+            limit = plan.config.fleet.device_memory_limit_bytes if plan else None
+            yield from findings.memory(facts, report, model, limit)
 
 
 def probe(model: "ModelConfig") -> dict[str, Any]:

@@ -117,6 +117,21 @@ def test_memory_that_suffices() -> None:
     assert memory(4096).level is Level.OK
 
 
+def test_a_limit_of_each_gpu_bounds_what_can_be_used() -> None:
+    gpus = [{"kind": "gpu", "memory_free_bytes": 8 << 30}] * 2
+    document = report(llama_cpp=ENGINE | {"devices": gpus})
+    config = ModelConfig(n_ctx=4096)
+
+    def told(limit: int | None) -> findings.Finding:
+        (finding,) = findings.memory(MODEL, document, config, limit)
+        return finding
+
+    assert told(None).level is told(4 << 30).level is Level.OK
+    assert "of GPU memory" in told(4 << 30).text
+    assert told(25 << 20).level is Level.WARN
+    assert "of host memory" in told(0).text
+
+
 def test_a_context_too_large_names_one_that_fits() -> None:
     finding = memory(1_000_000, available_bytes=500 << 20)
     assert (finding.level, finding.advice) == (Level.BAD, "--n-ctx 366848")
