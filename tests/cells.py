@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def front(
 
 class Reader:
     """Reads one durable stream as an event source does, from any front: whole events, and the last
-    id."""
+    id. `longest_gap_s` is the longest time between two events with text."""
 
     def __init__(self, prompt: str, n_tokens: int, key: str | None = None) -> None:
         self.body = {"prompt": prompt, "max_tokens": n_tokens, "stream": True}
@@ -126,6 +127,8 @@ class Reader:
         self.status = 0
         self.refusal = ""
         self.answer_headers: dict[str, str] = {}
+        self.longest_gap_s = 0.0
+        self._text_at: float | None = None
 
     @property
     def text(self) -> str:
@@ -168,4 +171,8 @@ class Reader:
             return left
         texts = [choice["text"] for choice in chunk["choices"]]
         self.texts += texts
+        if any(texts):
+            now = time.monotonic()
+            self.longest_gap_s = max(self.longest_gap_s, now - (self._text_at or now))
+            self._text_at = now
         return left if left is None or not any(texts) else left - 1

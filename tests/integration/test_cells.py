@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,14 @@ async def finish(reader: Reader, url: str) -> None:
             assert reader.status in (200, 503), reader.refusal
 
 
+def show_gaps(what: str, gaps: list[float]) -> None:
+    """The figures that DESIGN.md quotes."""
+    print(
+        f"{what}: {len(gaps)} streams, longest gap {statistics.median(gaps):.2f} s (median),"
+        f" {max(gaps):.2f} s (most), load {os.getloadavg()[0]:.1f}"
+    )
+
+
 N_KILLS = 24
 
 
@@ -72,6 +82,7 @@ async def test_fronts_killed_at_random_places_lose_and_repeat_nothing(
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     chance = random.Random(seed)
+    gaps: list[float] = []
     with Group(tmp_path, nats.address) as group:
         group.start()
         group.start()
@@ -86,9 +97,10 @@ async def test_fronts_killed_at_random_places_lose_and_repeat_nothing(
             await asyncio.gather(*(finish(reader, url) for reader in readers))
             for i, reader in enumerate(readers):
                 assert reader.text == fake_text(f"{number} {i}", N_TOKENS)
+                gaps.append(reader.longest_gap_s)
             if number + 1 < N_KILLS:
                 await asyncio.to_thread(group.start)
-        print("taken over", sum(one.status()["cells"]["taken_over_total"] for one in group.fronts))
+    show_gaps("a front is killed", gaps)
 
 
 async def test_a_front_behind_a_partition_is_fenced_and_no_text_comes_twice(
@@ -113,6 +125,7 @@ async def test_a_front_behind_a_partition_is_fenced_and_no_text_comes_twice(
         await there
         assert reader.done
         assert reader.text == other.text == fake_text("cut off", N_TOKENS)
+        show_gaps("a front is cut off", [reader.longest_gap_s])
         await asyncio.to_thread(
             wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="a is fenced"
         )
@@ -141,6 +154,7 @@ async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
         nats.start()
         await finish(reader, a.url)
         assert reader.text == fake_text("without", N_TOKENS)
+        show_gaps("NATS is away for longer than the pause", [reader.longest_gap_s])
         for one in (a, b):
             await asyncio.to_thread(
                 wait_for, lambda one=one: one.status()["cells"]["connected"], why="NATS is back"
@@ -169,6 +183,7 @@ async def test_a_front_that_is_stopped_hands_its_requests_over(nats: Nats, tmp_p
         await there
         await finish(reader, b.url)
         assert reader.text == fake_text("stopped", N_TOKENS)
+        show_gaps("a front is stopped", [reader.longest_gap_s])
         assert b.status()["cells"]["taken_over_total"] == 1
 
 
