@@ -24,7 +24,7 @@ from supervisor.cluster.messages import (
 )
 from supervisor.downloads import part_file
 from supervisor.downloads.checksums import Over
-from supervisor.remote import supply
+from supervisor.remote import sources, supply
 from supervisor.worker_host import copying
 from supervisor.worker_host.library import Library
 from tests.supervisor.downloads.server import CONTENT, hub
@@ -285,7 +285,7 @@ async def test_a_name_that_no_host_accepts_fails_its_own_model_only(
 async def test_too_many_adapters_fail_their_own_model_only(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supply, "MAX_MODELS", 1)
+    monkeypatch.setattr(sources, "MAX_MODELS", 1)
     config = structs.replace(model(bench), adapters=(bench.file("one.gguf", b"one"),))
     assert "2 of at most 1 models" in await bench.failed(bench.host(), config)
 
@@ -378,13 +378,13 @@ async def test_the_front_reads_no_further_for_a_job_that_is_over(
     begun, over, ends = threading.Event(), threading.Event(), list[BaseException]()
     read = bench.checksums.sha256
 
-    def slow(path: Path, told: Callable[[int], None]) -> str:
+    def slow(path: Path, told: Callable[[int], None], via: Path) -> str:
         if begun.is_set():
-            return read(path, told)
+            return read(path, told, via)
         begun.set()
         assert over.wait(60)
         try:
-            return read(path, told)
+            return read(path, told, via)
         except BaseException as err:
             ends.append(err)
             raise
