@@ -129,8 +129,8 @@ class ChoiceGain(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
     """What one request has gained. `order` are entries of `DurableRequest`, of which `at` came
-    before. `tags` are new; `tags_since`: how many entries readers had before each of them. A front
-    of before that field leaves it out."""
+    before. `tags` are new; `tags_since`: the last position before each of them. A front of before
+    that field leaves it out."""
 
     name: str
     at: int
