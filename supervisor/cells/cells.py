@@ -77,6 +77,7 @@ class Cells:
         self._watcher = Watcher(
             store, self._writer, config.cells_lease_s, lambda: limits.durable_window_s
         )
+        self._writer.settled = self._watcher.settled
         self._reviving = Reviving(dispatcher, fleet, durable, account_of)
         self._turns = Turns()
         self._tasks: list[asyncio.Task[None]] = []
@@ -286,8 +287,10 @@ class Cells:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._watcher.look()
+                more_is_due = await self._watcher.look()
                 await self._adopt()
+                if more_is_due:
+                    continue
             except Away as err:
                 logger.debug("cells_look_failed error=%s", err)
             with contextlib.suppress(TimeoutError):
@@ -307,7 +310,7 @@ class Cells:
         found = await journal.read_request(self._store, name)
         life = found.life if found is not None else None
         if found is None or life is None or life.finished is not None:
-            self._watcher.orphans.pop(name, None)
+            self._watcher.settled(name)
             return
         key = DurableKey(life.opened.principal, life.opened.key)
         if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gpufc.config import CellsConfig
 from gpufc.errors import RequestError
@@ -49,6 +49,8 @@ class Writer:
     def __init__(self, store: Store, config: CellsConfig) -> None:
         self.n_batches = 0
         self.n_fenced = 0
+        self.settled: Callable[[str], None] = lambda _name: None
+        """Is called with the name of a request whose end is stored, or whose records are gone."""
         self._store = store
         self._config = config
         self._woken = asyncio.Event()
@@ -131,6 +133,7 @@ class Writer:
                 name, last = outbox.dropped[0]
                 await self._purge(name, last)
                 del outbox.dropped[0]  # there may be others behind it by now
+                self.settled(name)
             await self._trim(outbox)
             if (batch := outbox.take()) is not None:
                 subject = log_subject(outbox.run)
@@ -173,6 +176,7 @@ class Writer:
         else:
             self._finished.append((time.monotonic(), entry.name, last))
             outbox.finished(entry)
+            self.settled(entry.name)
 
     async def _purge(self, name: str, last: int | None) -> None:
         """Forget a request's records up to `last`, None for all. New ones of its key stay."""
