@@ -177,7 +177,7 @@ class Front:
                 await self.fleet.start()
                 self._start_roster()
                 if self.cluster is not None:
-                    self.cluster.start(self.fleet)
+                    self.cluster.start(self.fleet, self.roster.hint)
             else:
                 await self._taker.take_over(self)
                 self._start_roster()
