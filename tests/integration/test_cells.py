@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import random
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.cells import Nats, Reader, front, nats_server, needs_nats
+from tests.cells import Nats, Reader, finish, front, nats_server, needs_nats, show_gaps
 from tests.integration.fake_service import fake_text
 from tests.proxy import proxies
 from tests.service import Service, wait_for
@@ -54,22 +52,6 @@ class Group:
         one.process.kill()
         one.process.wait(10)
         self.fronts.remove(one)
-
-
-async def finish(reader: Reader, url: str) -> None:
-    """Read the rest as a client does that tries again after a refusal."""
-    async with asyncio.timeout(120):
-        while not reader.done:
-            await reader.read(url)
-            assert reader.status in (200, 503), reader.refusal
-
-
-def show_gaps(what: str, gaps: list[float]) -> None:
-    """The figures that DESIGN.md quotes."""
-    print(
-        f"{what}: {len(gaps)} streams, longest gap {statistics.median(gaps):.2f} s (median),"
-        f" {max(gaps):.2f} s (most), load {os.getloadavg()[0]:.1f}"
-    )
 
 
 N_KILLS = 24
