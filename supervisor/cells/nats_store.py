@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ ANSWER_S = 2.0
 
 RETRY_S = 1.0
 """Between two attempts to connect."""
+
+ELECTING_S = 10.0
+"""A stream that does not answer for longer may do so by another server."""
 
 WRONG_LAST_SEQUENCE, NO_STREAM = 10071, 10059
 """JetStream's error codes."""
@@ -126,7 +130,8 @@ class NatsStore:
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
 
     def beat(self, data: bytes) -> None:
-        if self.is_connected:
+        # the front lives, also while JetStream elects a leader and the stream does not answer
+        if self._client.is_connected:
             task = asyncio.create_task(self._beat(data))
             self._beats.add(task)
             task.add_done_callback(self._beats.discard)
@@ -189,7 +194,7 @@ class NatsStore:
                 await self._client.subscribe(self._subject("beat"), cb=heard)
                 while not closed.is_set():
                     self._doubted.clear()
-                    await self._make_stream()
+                    await self._have_stream()
                     self._is_made = True
                     await self._doubted.wait()
                     self._is_made = False
@@ -200,6 +205,18 @@ class NatsStore:
                 with contextlib.suppress(Exception):  # a new one follows
                     async with asyncio.timeout(ANSWER_S):
                         await self._client.close()
+            await asyncio.sleep(RETRY_S)
+
+    async def _have_stream(self) -> None:
+        """As `_make_stream`, and patient: another connection would end beats for a moment."""
+        until = time.monotonic() + ELECTING_S
+        while True:
+            try:
+                return await self._make_stream()
+            except Away as err:
+                if time.monotonic() > until or not self._client.is_connected:
+                    raise
+                logger.warning("cells_stream_unusable error=%s", err)
             await asyncio.sleep(RETRY_S)
 
     async def _make_stream(self) -> None:

@@ -11,7 +11,7 @@ from gpufc.errors import RequestError
 from gpufc.ids import new_request_id
 from supervisor.cells import journal
 from supervisor.cells.outbox import Entry, Outbox
-from supervisor.cells.port import Away, Refused, Store, log_subject, request_subject
+from supervisor.cells.port import Away, Behind, Refused, Store, log_subject, request_subject
 from supervisor.cells.records import Closed, Failure, Finished
 from supervisor.cells.standing import (
     Action,
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
 """Between two attempts while the store does not answer."""
+
+BEHIND_S = 5.0
+"""A store that is behind for longer has lost records. A new leader knows its own in less."""
 
 RENEW_S = 3600.0
 """Far below the age at which the store forgets records."""
@@ -64,6 +67,7 @@ class Writer:
         self._last = 0
         self._wrote_at = time.monotonic()
         self._n_untrimmed = 0
+        self._behind_since: float | None = None
 
     @property
     def answers(self) -> bool:
@@ -144,21 +148,37 @@ class Writer:
             for entry in list(outbox.finishing.values()):
                 await self._finish(outbox, entry)
         except Refused:
-            logger.error("cells_fenced run=%s requests=%d", outbox.run, len(outbox))
-            self.n_fenced += 1
-            self._do(self.standing.handle(WasRefused()))
+            self._be_fenced()
             return True
         except Away as err:
+            if self._has_lost(err):
+                self._be_fenced()
+                return True
             if self.standing.state is State.OWNER:
                 logger.warning("cells_away requests=%d error=%s", len(outbox), err)
             self._woken.set()
             self._do(self.standing.handle(NoAnswer(time.monotonic())))
             return False
+        self._behind_since = None
         if had_work:
             self._do(self.standing.handle(Stored()))
         if outbox.has_work:
             self._woken.set()
         return True
+
+    def _be_fenced(self) -> None:
+        logger.error("cells_fenced run=%s requests=%d", self.run_id, len(self.outbox))
+        self.n_fenced += 1
+        self._do(self.standing.handle(WasRefused()))
+
+    def _has_lost(self, error: Away) -> bool:
+        """Whether the store has been behind for so long that it has lost records."""
+        now = time.monotonic()
+        if not isinstance(error, Behind):
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        return self._behind_since is not None and now - self._behind_since > BEHIND_S
 
     async def _finish(self, outbox: Outbox, entry: Entry) -> None:
         if entry.record is None:

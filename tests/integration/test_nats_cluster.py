@@ -66,10 +66,13 @@ def assert_exact(readers: list[Reader]) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("pause_s", [3.0, 30.0])
 async def test_streams_go_on_when_the_leader_is_killed(
-    cluster: NatsCluster, tmp_path: Path
+    cluster: NatsCluster, tmp_path: Path, pause_s: float
 ) -> None:
-    keys = keys_of(cluster)
+    """With the default pause, streams go on alone during the election. With a longer one they wait
+    for it."""
+    keys = keys_of(cluster, cells_pause_s=pause_s)
     with front(tmp_path, "a", "", 10.0, **keys) as a, front(tmp_path, "b", "", 10.0, **keys) as b:
         for number in range(3):
             leader = await leader_of(cluster)
@@ -77,7 +80,10 @@ async def test_streams_go_on_when_the_leader_is_killed(
             cluster.servers[leader].kill()
             await reading
             assert_exact(readers)
-            show_gaps("the leader of NATS is killed", [one.longest_gap_s for one in readers])
+            show_gaps(
+                f"NATS' leader is killed, pause {pause_s:g} s",
+                [one.longest_gap_s for one in readers],
+            )
             await asyncio.to_thread(wait_for, lambda: all_is_stored(a), why="all is stored")
             again = Reader(readers[0].headers["Idempotency-Key"], N_TOKENS)
             await finish(again, b.url)

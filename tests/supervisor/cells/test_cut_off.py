@@ -142,3 +142,34 @@ async def test_an_event_of_the_front_that_went_on_is_unknown_to_the_one_that_was
         # the entries of the two are different behind the one that is stored
         for after, status in ((known, 200), (there.last, 400), (client.last, 200)):
             assert (await ask(a, after=after, **client.fields)).status == status
+
+
+async def test_a_leader_of_the_store_that_lags_fences_nobody() -> None:
+    async with cells(2, cells_pause_s=60.0, cells_lease_s=3600.0) as (a, b):
+        client, run = Client(max_tokens=N_TOKENS), a.state.run
+        async with client.at(a) as reading:
+            await begun(a, reading)
+            a.store.server.known = 0
+            let_go(a.worker)
+            await until(lambda: a.state.state == "waiting")
+            a.store.server.known = None
+            await reading.all()
+        assert client.texts == whole()
+        assert (a.state.fenced_total, a.state.run) == (0, run)
+        assert (await ask(b, after=client.last, **client.fields)).status == 200
+
+
+async def test_a_store_that_has_lost_its_records_begins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.cells.writer.BEHIND_S", 0.0)
+    async with cells(1, cells_pause_s=60.0) as (a,):
+        client, run = Client(max_tokens=N_TOKENS), a.state.run
+        async with client.at(a) as reading:
+            await begun(a, reading)
+            a.store.server.messages.clear()
+            let_go(a.worker)
+            await reading.all()
+        assert client.texts == whole()
+        assert (a.state.fenced_total, a.state.run != run) == (1, True)
+        assert (await ask(a, key="later")).headers["x-gpufc-durable"] == "replicated"
