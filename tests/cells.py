@@ -86,6 +86,10 @@ class Nats:
             self.process.wait(10)
             self.process = None
 
+    def forget(self) -> None:
+        """Lose all records. The server does not run."""
+        shutil.rmtree(self._folder / "store")
+
 
 @contextlib.contextmanager
 def nats_server(folder: Path, *arguments: str) -> Iterator[Nats]:
@@ -174,7 +178,7 @@ def front(
 
 class Reader:
     """Reads one durable stream as an event source does, from any front: whole events, and the last
-    id. `longest_gap_s` is the longest time between two events with text."""
+    id. `tags` are the first halves of ids, `longest_gap_s` is the longest time between two events with text."""
 
     def __init__(self, prompt: str, n_tokens: int, key: str | None = None) -> None:
         self.body = {"prompt": prompt, "max_tokens": n_tokens, "stream": True}
@@ -184,6 +188,7 @@ class Reader:
         self.status = 0
         self.refusal = ""
         self.answer_headers: dict[str, str] = {}
+        self.tags: set[str] = set()
         self.longest_gap_s = 0.0
         self._text_at: float | None = None
 
@@ -218,6 +223,7 @@ class Reader:
             return left
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))
         if "id" in fields:
+            self.tags.add(fields["id"].partition("-")[0])
             self.headers["Last-Event-ID"] = fields["id"]
         if fields["data"] == "[DONE]":
             self.done = not self.refusal  # an error ends a stream with it, too

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +149,78 @@ async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
         again = Reader("without", N_TOKENS)
         await finish(again, b.url)
         assert again.text == reader.text
+
+
+async def test_a_restart_of_nats_within_the_pause_delays_streams_only(
+    nats: Nats, tmp_path: Path
+) -> None:
+    keys = {"cells_pause_s": 600.0, "lease_s": 600.0, "script": "step_ms=20"}
+    with front(tmp_path, "a", nats.address, **keys) as a:
+        reader = Reader("restart", N_TOKENS)
+        reading = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        nats.kill()
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["state"] == "waiting", why="it waits"
+        )
+        nats.start()
+        await reading
+        assert reader.done
+        assert reader.text == fake_text("restart", N_TOKENS)
+        cells = a.status()["cells"]
+        assert (cells["state"], cells["fenced_total"]) == ("owner", 0)
+        assert len(reader.tags) == 1  # it has not been alone
+        show_gaps("NATS is away for less than the pause", [reader.longest_gap_s])
+
+
+async def test_records_that_nats_has_lost_cost_no_stream(nats: Nats, tmp_path: Path) -> None:
+    keys = {"lease_s": 600.0, "script": "step_ms=20"}
+    with front(tmp_path, "a", nats.address, **keys) as a:
+        run = a.status()["cells"]["run"]
+        reader = Reader("lost", N_TOKENS)
+        reading = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        nats.kill()
+        nats.forget()
+        nats.start()
+        await reading
+        assert reader.done
+        assert reader.text == fake_text("lost", N_TOKENS)
+        show_gaps("NATS has lost its records", [reader.longest_gap_s])
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="its run has ended"
+        )
+        assert a.status()["cells"]["run"] != run
+        later = Reader("later", 20)
+        await finish(later, a.url)
+        assert later.answer_headers["x-gpufc-durable"] == "replicated"
+
+
+async def test_a_front_that_stands_still_beyond_the_lease_is_fenced(
+    nats: Nats, tmp_path: Path
+) -> None:
+    keys = {"script": "step_ms=20"}
+    with (
+        front(tmp_path, "a", nats.address, **keys) as a,
+        front(tmp_path, "b", nats.address, **keys) as b,
+    ):
+        pid = a.status()["front"]["pid"]
+        reader = Reader("still", N_TOKENS)
+        there = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.to_thread(
+            wait_for, lambda: b.status()["cells"]["taken_over_total"] == 1, why="b goes on with it"
+        )
+        os.kill(pid, signal.SIGCONT)
+        other = Reader("still", N_TOKENS)
+        await finish(other, b.url)
+        await there
+        assert reader.text == other.text == fake_text("still", N_TOKENS)
+        show_gaps("a front stands still", [reader.longest_gap_s])
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="a is fenced"
+        )
 
 
 async def test_a_front_that_is_stopped_hands_its_requests_over(nats: Nats, tmp_path: Path) -> None:
