@@ -178,7 +178,7 @@ def front(
 
 class Reader:
     """Reads one durable stream as an event source does, from any front: whole events, and the last
-    id. `tags` are the first halves of ids, `longest_gap_s` is the longest time between two events with text."""
+    id. `tags` are those of its ids, `longest_gap_s` is the longest time between two texts."""
 
     def __init__(self, prompt: str, n_tokens: int, key: str | None = None) -> None:
         self.body = {"prompt": prompt, "max_tokens": n_tokens, "stream": True}
