@@ -147,12 +147,12 @@ class Writer:
                 outbox.stored()
             for entry in list(outbox.finishing.values()):
                 await self._finish(outbox, entry)
-        except Refused:
-            self._be_fenced()
+        except Refused as err:
+            self._be_fenced(err)
             return True
         except Away as err:
             if self._has_lost(err):
-                self._be_fenced()
+                self._be_fenced(err)
                 return True
             if self.standing.state is State.OWNER:
                 logger.warning("cells_away requests=%d error=%s", len(outbox), err)
@@ -166,8 +166,9 @@ class Writer:
             self._woken.set()
         return True
 
-    def _be_fenced(self) -> None:
-        logger.error("cells_fenced run=%s requests=%d", self.run_id, len(self.outbox))
+    def _be_fenced(self, error: Exception) -> None:
+        requests = len(self.outbox)
+        logger.error("cells_fenced run=%s requests=%d error=%s", self.run_id, requests, error)
         self.n_fenced += 1
         self._do(self.standing.handle(WasRefused()))
 

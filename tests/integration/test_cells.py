@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from gpufc.config import CellsConfig
+from supervisor.cells.nats_store import NatsStore
 from tests.cells import Nats, Reader, finish, front, nats_server, needs_nats, show_gaps
 from tests.integration.fake_service import fake_text
 from tests.proxy import proxies
@@ -270,3 +272,22 @@ async def test_credentials_and_tls_are_used_and_plaintext_is_refused(tmp_path: P
 
 def log_of(one: Service) -> str:
     return "".join(path.read_text() for path in one.runtime.logs.glob("*.log"))
+
+
+async def test_a_purge_leaves_the_messages_from_its_number_on(nats: Nats) -> None:
+    store = NatsStore(CellsConfig(cells_nats=f"nats://{nats.address}"))
+    store.start()
+    try:
+        async with asyncio.timeout(60):
+            while not store.is_connected:  # noqa: ASYNC110 - of a server
+                await asyncio.sleep(0.01)
+        numbers = [0]
+        for text in (b"a", b"b", b"c"):
+            numbers.append(await store.append("log.x", text, numbers[-1]))
+        other = await store.append("log.y", b"other", 0)
+        for before, left in ((0, b"abc"), (1, b"abc"), (numbers[2], b"bc"), (None, b"")):
+            await store.purge("log.x", before)
+            assert b"".join(data for _, data in await store.read("log.x")) == left
+        assert await store.read("log.y") == [(other, b"other")]
+    finally:
+        await store.close()

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from gpufc.config import CellsConfig
+from supervisor.cells import journal
+from supervisor.cells.nats_store import NatsStore
+from supervisor.cells.port import Away, Refused
+from supervisor.cells.records import Closed
 from tests.cells import (
     NatsCluster,
     Reader,
@@ -134,3 +138,44 @@ async def test_without_a_majority_streams_go_on_alone_and_are_stored_later(
         again = Reader(readers[0].headers["Idempotency-Key"], N_TOKENS)
         await finish(again, b.url)
         assert again.text == readers[0].text
+
+
+async def test_of_two_messages_at_once_one_counts(cluster: NatsCluster) -> None:
+    """A cluster may store both (NATS 2.9): it compares before it stores."""
+    config = CellsConfig(cells_nats=cluster.addresses, cells_copies=3)
+    stores = [NatsStore(config) for _ in range(2)]
+    won, n_both = [], 0
+
+    async def attempt(store: NatsStore, data: bytes, last: int) -> int | None:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return await journal.append(store, "log.x", Closed(data.hex()), last)
+                except Refused:
+                    return None
+                except Away:
+                    await asyncio.sleep(0.1)
+
+    try:
+        for store in stores:
+            store.start()
+        async with asyncio.timeout(60):
+            while not all(store.is_connected for store in stores):  # noqa: ASYNC110 - of a server
+                await asyncio.sleep(0.1)
+        last = 0
+        for number in range(100):
+            texts = [b"%d %d" % (number, index) for index in range(2)]
+            got = await asyncio.gather(
+                *(attempt(store, text, last) for store, text in zip(stores, texts, strict=True))
+            )
+            assert sum(one is not None for one in got) == 1
+            won.append(texts[0 if got[0] is not None else 1].hex())
+            last = next(one for one in got if one is not None)
+            n_both += len(await stores[0]._messages("log.x", last)) > 0
+        for store in stores:
+            _, records = await journal.read_log(store, "x")
+            assert [one.by for one in records if isinstance(one, Closed)] == won
+        print(f"both of two were stored in {n_both} of 100 pairs")
+    finally:
+        for store in stores:
+            await store.close()
