@@ -16,6 +16,7 @@ watches the process and starts another.
 import contextlib
 import faulthandler
 import logging
+import mmap
 import os
 import select
 import signal
@@ -38,7 +39,7 @@ from engine_worker.engine.loop import Engine
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
-from gpufc import logs, prctl, signals, wire
+from gpufc import end_word, logs, prctl, signals, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
@@ -92,6 +93,7 @@ SWITCH_INTERVAL_S = 0.0005
 def main(boot_fd: int) -> Never:
     """Read the boot message from `boot_fd` and run that worker. Never returns."""
     _confine()
+    _end_word = _hold_end_word()
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     template_child = early_child()  # started by this thread, which ends with the process
@@ -140,6 +142,20 @@ def _confine() -> None:
     signals.ignore_stray()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _hold_end_word() -> mmap.mmap | None:
+    """Let the front see at once that this process begins to end; the caller keeps the result."""
+    name = os.environ.pop(end_word.END_FD, None)
+    if name is None:
+        return None
+    fd = int(name)
+    try:
+        return end_word.hold(fd)
+    except OSError:  # it is seen when the process has ended
+        return None
+    finally:
+        os.close(fd)
 
 
 def _import_engine() -> None:

@@ -217,6 +217,14 @@ class WorkerRunner(Line):
 
         return ended
 
+    def _on_ending(self, epoch: Epoch) -> Callable[[ExitReason], None]:
+        def ending(reason: ExitReason) -> None:
+            if self._link is not None and self._lifecycle.epoch == epoch:
+                self._link.drain_now()
+            self.post(ev.Ending(epoch, reason))
+
+        return ending
+
     # actions out
 
     def _execute(self, action: ev.Action) -> None:
@@ -272,7 +280,9 @@ class WorkerRunner(Line):
             self._link = self._edge.open_link(
                 epoch, token, on_message=self._on_message, on_broken=self._on_broken(epoch)
             )
-            self._process = self._edge.spawn(spec.name, self._on_exit(epoch))
+            self._process = self._edge.spawn(
+                spec.name, self._on_exit(epoch), self._on_ending(epoch)
+            )
         except OSError as err:
             is_refusal = refusal.is_by_system(err)
             logger.warning("worker_not_started worker=%s: %s", spec.name, err)
@@ -323,6 +333,8 @@ class WorkerRunner(Line):
     def _report_ready(self, ready: Ready) -> None:
         worker = self.worker = self._trial[1] if self._trial else self._handle_of(ready)
         self._trial = None
+        if self._process is not None:
+            self._process.watch_end()
         self._listener.worker_ready(worker)
         self._hooks.became_ready()
 

@@ -90,8 +90,10 @@ class Scripted(FakeEdge):
         link.send = lambda message: self._told(link, message)  # type: ignore[method-assign]
         return link
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> FakeProcess:
-        process = super().spawn(worker, on_exit)
+    def spawn(
+        self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener
+    ) -> FakeProcess:
+        process = super().spawn(worker, on_exit, on_ending)
         process.boot = self._boot  # type: ignore[method-assign]
         return process
 
