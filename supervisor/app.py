@@ -130,7 +130,7 @@ class Front:
         if self._plugins is not None:
             self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
         durable = DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later)
-        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable)
+        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable, self._keys)
         self._services = Services(
             config=config,
             fleet=self.fleet,
@@ -177,7 +177,7 @@ class Front:
                 await self.fleet.start()
                 self._start_roster()
                 if self.cluster is not None:
-                    self.cluster.start(self.fleet)
+                    self.cluster.start(self.fleet, self.roster.hint)
             else:
                 await self._taker.take_over(self)
                 self._start_roster()

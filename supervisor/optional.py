@@ -55,7 +55,11 @@ def cluster(config: Config, logs: Path) -> "Cluster | None":
 
 
 def cells(
-    config: Config, dispatcher: Dispatcher, fleet: Fleet, durable: DurableRequests
+    config: Config,
+    dispatcher: Dispatcher,
+    fleet: Fleet,
+    durable: DurableRequests,
+    keys: KeyRing | None,
 ) -> "Cells | None":
     """The other fronts that durable requests go on in; None without a NATS server, and offline.
     Raises `ConfigError`."""
@@ -63,9 +67,11 @@ def cells(
         return None
     from supervisor.cells.cells import Cells
     from supervisor.cells.nats_store import NatsStore
+    from supervisor.cells.reviving import no_account
 
     store = NatsStore(config.cells)
-    return Cells(config.cells, config.limits, store, dispatcher, fleet, durable)
+    account_of = no_account if keys is None else keys.account
+    return Cells(config.cells, config.limits, store, dispatcher, fleet, durable, account_of)
 
 
 def tracer(endpoint: str | None) -> "Tracer | None":

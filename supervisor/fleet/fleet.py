@@ -158,6 +158,12 @@ class Fleet:
         """The places of a served model. Raises `KeyError`."""
         return self._groups[model]
 
+    def model_without(self, worker: WorkerName) -> str | None:
+        """The model whose next load starts a worker of this name on another machine, if any."""
+        specs = ((model, group.next_spec) for model, group in self._groups.items())
+        found = (model for model, one in specs if one and one.is_remote and one.name == worker)
+        return next(found, None)
+
     async def start(self) -> None:
         """Take running workers over, and begin to load the only model. Of several, the roster loads
         one after another. Returns at once; the listener hears `worker_ready` later."""

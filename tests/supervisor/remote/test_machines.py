@@ -241,6 +241,40 @@ async def test_an_idle_machine_does_not_load_what_another_brings_back(bench: Ben
     await bench.ready_on(other, idle)
 
 
+async def test_a_line_is_made_for_a_worker_that_a_host_still_has(bench: Bench) -> None:
+    """The front before had loaded its model for a request, and was killed."""
+    asked: list[str] = []
+
+    def wants_line(worker: str) -> bool:
+        asked.append(worker)
+        return worker == "m-0"
+
+    bench.machines.wants_line = wants_line
+    bench.machines.await_return(2.0)
+    config = ModelConfig(model_path="/m.gguf")
+    spec = WorkerSpec(WorkerName("m-0"), "m", config, 4, "info", is_remote=True)
+    digest = boot_digest(spec.boot(Epoch(1), "", ""))
+    hello = FakeChannel("a", bench.machines, (held(spec.name, digest),)).hello
+    other = FakeChannel("b", bench.machines, (held(WorkerName("gone-0"), digest),)).hello
+    assert bench.machines.is_early(hello)
+    assert not bench.machines.is_early(other)
+    assert asked == ["m-0", "gone-0"]
+    line = bench.line()
+    await line.until_it_waits()
+    assert not bench.machines.is_early(hello)
+    host = bench.host("a", held=hello.held)
+    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
+
+
+async def test_no_line_is_made_once_hosts_have_had_their_time_to_come_back(bench: Bench) -> None:
+    bench.machines.wants_line = lambda worker: True
+    bench.machines.await_return(2.0)
+    hello = FakeChannel("a", bench.machines, (held(WorkerName("m-0"), "digest"),)).hello
+    assert bench.machines.is_early(hello)
+    bench.now += 2.0  # its model could not be loaded
+    assert not bench.machines.is_early(hello)
+
+
 async def test_a_worker_of_an_equal_epoch_is_not_adopted(bench: Bench) -> None:
     """Another front gave it that number: late answers to that front would count as this one's."""
     line = bench.line()
