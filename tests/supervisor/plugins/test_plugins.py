@@ -156,6 +156,8 @@ async def test_the_text_of_an_exception_is_logged_where_prompts_are(
     (line,) = [found for found in caplog.messages if found.startswith("plugin_raised")]
     assert "ValueError" in line
     assert "faulty.py" in line
+    assert "pluggy" not in line
+    assert "host.py" not in line
     assert ("a secret detail" in line.splitlines()[-1]) is log_prompts
 
 

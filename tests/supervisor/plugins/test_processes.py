@@ -6,9 +6,21 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from gpufc.config import OnError
+from gpufc.config import OnError, PluginConfig
 from tests.supervisor.dispatch.fakes import text_of, until
 from tests.supervisor.plugins.conftest import plugged, sample
+
+PRINTING = """
+import beside_it
+from supervisor.plugins.api import hook
+
+print("it is loaded")
+
+class Plugin:
+    @hook
+    def before_admission(self, request):
+        print("asked by", request.info.principal)
+"""
 
 
 @pytest.mark.parametrize(
@@ -39,3 +51,19 @@ async def test_other_requests_do_not_notice_a_plugin_that_is_passed_over(tmp_pat
     async with plugged(tmp_path, config) as front:
         texts = await asyncio.gather(*(front.said(f"prompt {n}") for n in range(4)))
         assert texts == [text_of(f"prompt {n}") for n in range(4)]
+
+
+async def test_what_a_plugin_prints_is_in_its_log_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended by a kill, which would lose what is buffered. `~` is the home folder, and a
+    module beside the file is found."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "printing.py").write_text(PRINTING)
+    (tmp_path / "mine" / "beside_it.py").touch()
+    async with plugged(tmp_path, PluginConfig(use="~/mine/printing.py", timeout_s=20.0)) as front:
+        await front.said("hello")
+        log = (tmp_path / "plugin-printing.log").read_text()
+        assert log.splitlines() == ["it is loaded", "asked by anonymous"]
