@@ -9,6 +9,7 @@ import pytest
 
 from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
+from supervisor.plugins import template
 from supervisor.plugins.listener import PluggedListener
 from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
@@ -40,6 +41,28 @@ async def test_a_secret_is_hidden_although_it_comes_in_pieces(tmp_path: Path, st
         assert "".join(one["text"] for one in choices) == REDACTED
         if not stream:
             assert answer.json["usage"]["completion_tokens"] == len(PIECES)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["A ba", "na", "na, a BAN", "ANA", " and a ban", "d"], "A ******, a ****** and a band"),
+        (["a b", "an", "an"], "a banan"),
+    ],
+)
+async def test_the_template_hides_its_word_and_adds_its_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: list[str], text: str
+) -> None:
+    monkeypatch.setattr(fakes, "piece", lambda _spec, position: pieces[position])
+    async with plugged(tmp_path, PluginConfig(use=str(template.__file__))) as front:
+        front.worker.n_tokens = len(pieces)
+        messages = [{"role": "user", "content": "hello"}]
+        answer = await front.service.post(
+            "/v1/chat/completions", {"messages": messages, "max_tokens": len(pieces)}
+        )
+        assert answer.json["choices"][0]["message"]["content"] == text
+        prompt = bytes(fakes.generates(front.worker.sent)[-1].prompt_tokens).decode()
+        assert prompt == f"<system>{template.RULE}<user>hello"
 
 
 @pytest.mark.usefixtures("secrets")
