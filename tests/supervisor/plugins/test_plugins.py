@@ -9,7 +9,7 @@ import pytest
 
 from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
-from supervisor.plugins import template
+from supervisor.plugins import host, template
 from supervisor.plugins.listener import PluggedListener
 from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
@@ -83,6 +83,27 @@ async def test_a_stream_that_is_killed_at_each_token_leaks_and_repeats_nothing(
             front.worker.n_tokens = len(PIECES)
             events = (await asked).events
             assert "".join(one["choices"][0]["text"] for one in events) == REDACTED
+
+
+async def test_no_hook_runs_again_for_a_replay(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with plugged(tmp_path, sample("seen", file=str(log))) as front:
+        front.worker.auto = False
+        asked = asyncio.create_task(front.said("hello"))
+        for _ in range(3):
+            await until(lambda: front.worker.active)
+            front.worker.step()
+            front.worker.die()
+            front.worker = front.service.fleet.start_worker(auto=False)
+        await until(lambda: front.worker.active)
+        front.worker.auto = True
+        front.worker.go()
+        text = await asked
+        shown = [json.loads(line) for line in log.read_text().splitlines()]
+        assert shown[:2] == [["before_admission", "hello"], ["on_prompt", "hello"]]
+        assert {hook for hook, _ in shown[2:-1]} == {"on_delta"}
+        assert shown[-1][0] == "final"
+        assert "".join(part for _, part in shown[2:]) == text == text_of("hello")
 
 
 async def test_the_model_gets_the_changed_prompt_and_chat(tmp_path: Path) -> None:
@@ -257,6 +278,19 @@ def test_two_plugins_of_one_name_are_a_mistake(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="more than once"):
         asyncio.run(make())
+
+
+def test_an_installed_package_names_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "policies-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: policies\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[gpufc.plugins]\nteam = team_policies:Own\n")
+    (tmp_path / "team_policies.py").write_text("class Own:\n    def __init__(self, n): self.n = n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = host.load("team", {"n": 7})
+    assert (type(made).__name__, vars(made)) == ("Own", {"n": 7})
 
 
 async def test_a_plugins_principal_reads_nothing_of_others(tmp_path: Path) -> None:
