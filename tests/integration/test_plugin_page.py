@@ -73,6 +73,7 @@ def test_a_newcomers_plugin_works_and_is_changed(terminal: Terminal, tmp_path: P
     assert terminal.run(ACTIVATE + script).splitlines()[-1].endswith("changed")
 
 
+@pytest.mark.slow
 def test_the_templates_of_policies_start(terminal: Terminal) -> None:
     (block,) = [one for one in BLOCKS if "my_routing.py" in one]
     terminal.run(ACTIVATE + block)
