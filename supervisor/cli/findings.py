@@ -94,6 +94,14 @@ def running(status: Mapping[str, Any] | None, port: int) -> Finding | None:
     return Finding(Level.OK, RUNNING, f"already running here: {where}; nothing to do")
 
 
+def plugin(use: str, hooks: list[str], error: str) -> Finding:
+    """A plugin with its hooks, or the error of its load."""
+    if error:
+        text = f"{use} cannot be loaded: {error}"
+        return Finding(Level.BAD, "plugin", text, code=errors.USAGE)
+    return Finding(Level.OK, "plugin", f"{use}: {', '.join(hooks)}")
+
+
 def engine(report: dict[str, Any]) -> Iterator[Finding]:
     """llama.cpp's build and the devices that it finds."""
     if "error" in report:

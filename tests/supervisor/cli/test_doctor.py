@@ -15,6 +15,7 @@ from gpufc import settings
 from gpufc.config import KvType, ModelConfig
 from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
+from supervisor.plugins import template
 from tests.supervisor.cli import files
 from tests.supervisor.control.fake_front import document
 
@@ -70,6 +71,18 @@ def test_a_wrong_model_path_is_a_wrong_configuration(
 ) -> None:
     code, found = examine(tmp_path, "--model-path", str(tmp_path / "none.gguf"))
     assert (code, bad(found)) == (2, ["configuration"])
+
+
+def test_a_plugin_that_cannot_be_loaded(probed: dict[str, Any], tmp_path: Path) -> None:
+    good, broken, config = (tmp_path / name for name in ("good.py", "broken.py", "my.toml"))
+    good.write_text(Path(template.__file__).read_text())
+    broken.write_text("x = (")
+    config.write_text(f'plugins = ["{good}", "{broken}"]')
+    code, found = examine(tmp_path, f"--config={config}")
+    assert (code, bad(found)) == (2, ["plugin"])
+    fine, wrong = (one["text"] for one in found if one["subject"] == "plugin")
+    assert fine == f"{good}: before_admission, on_delta"
+    assert wrong.startswith(f"{broken} cannot be loaded: SyntaxError: '(' was never closed")
 
 
 def test_what_a_start_would_note_is_a_warning(probed: dict[str, Any], tmp_path: Path) -> None:
