@@ -3,7 +3,7 @@
     python -m scripts.lab.schema_peers SCHEMAS.jsonl.gz MODEL.gguf [--only NAME …] [--every N]
 
 Each decoder reads the schemas in a process of its own, one after the other. A schema that takes
-longer than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process goes
+more than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process goes
 on. Times are CPU times of the process, memory is what is resident.
 """
 
@@ -32,7 +32,7 @@ N_RESTORED = 2000
 START_S = 300.0
 N_TRIES = 500
 ENDED = "the process died"
-SLOW = f"no answer within {LIMIT_S:.0f} s"
+SLOW = f"no answer within {LIMIT_S:.0f} s of CPU time"
 TEXTS = '{"type": "array", "items": {"type": "string"}}'
 """The schema of the answer that is restored."""
 
@@ -183,10 +183,7 @@ def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
                 raise TimeoutError(f"{name} does not start")
             tally.facts = tally.facts or here.recv()
         here.send(line.decode())
-        try:
-            found = here.recv() if here.poll(LIMIT_S) else {"refused": SLOW}
-        except EOFError:
-            found = {"refused": ENDED}
+        found = answered(psutil.Process(child.pid), here)
         tally.take(found)
         if found.get("refused") in (SLOW, ENDED):
             child.kill()
@@ -194,6 +191,19 @@ def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
     if child is not None:
         child.kill()
     return tally
+
+
+def answered(process: psutil.Process, connection: Connection) -> dict[str, Any]:
+    """What the process has found, or why it will not."""
+    try:
+        started = sum(process.cpu_times()[:2])
+        while not connection.poll(0.5):
+            if sum(process.cpu_times()[:2]) - started > LIMIT_S:
+                return {"refused": SLOW}
+        found: dict[str, Any] = connection.recv()
+    except (EOFError, psutil.NoSuchProcess):
+        return {"refused": ENDED}
+    return found
 
 
 def rows(path: Path, every: int) -> Iterator[bytes]:
