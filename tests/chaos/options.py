@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hangs", type=int, metavar="N", help="N stops for ever, and N of 5 s")
     add("--positions", choices=("exact", "fast"), help="a stream killed at each position")
     add("--shapes", choices=("exact", "fast"), help="bound answers killed behind each chunk")
+    add("--bombs", type=int, metavar="N", help="N times each constraint that is hard to compile")
     add("--prefills", type=int, metavar="N", help="N prompts that fill the context, one thread")
     add("--hostile", type=int, metavar="N", help="N prompts of MiB under each large pre-tokenizer")
     add("--orphans", type=int, metavar="N", help="N times the front is killed")
