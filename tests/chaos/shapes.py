@@ -74,12 +74,13 @@ class Answer(Struct):
     logprobs: list[tuple[bytes, float]] = field(default_factory=list)
 
 
-async def run(model: Path, replay: str) -> Report:
-    """Every answer is valid, what was sent stays, and log probabilities belong to their tokens."""
+async def run(model: Path, replay: str, containing: str = "") -> Report:
+    """Every answer is valid, what was sent stays, and log probabilities belong to their tokens: of
+    the kinds whose name contains this."""
     report = reporting(f"bound answers, {replay} replay: a kill behind each chunk")
     environ = {"GPUFC_REPLAY": replay, "GPUFC_RESTART_LIMIT": "10000", "GPUFC_N_THREADS": "1"}
     async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
-        for kind, fields in ASKED.items():
+        for kind, fields in ((kind, ASKED[kind]) for kind in ASKED if containing in kind):
             await _each_position(one, report, kind, fields, replay)
     return report
 
