@@ -27,7 +27,7 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from scripts.lab.model_swaps import free_port, serving
 from supervisor import demo_model
 
-PATIENCE = aiohttp.ClientTimeout(total=600)
+PATIENCE = aiohttp.ClientTimeout(total=None)
 READY_S = 120.0
 WHOLE = ("valid", "invalid")
 PROMPT = "Write one realistic example document for the schema. Keep every text short."
