@@ -1,7 +1,12 @@
-"""A bound answer and a forced tool call, killed behind each of their chunks: are they whole?"""
+"""A bound answer and a forced tool call, killed behind each of their chunks: are they whole?
+
+Each kill costs a load of the model and an answer. So a run takes `N_SAMPLED` chunks of each kind,
+and with `--full` all of them.
+"""
 
 import json
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +18,7 @@ from msgspec import Struct, field
 from tests.chaos.report import Report, reporting
 from tests.chaos.rig import Rig, rig
 
-MOST_CHUNKS = 400
+N_SAMPLED = 12
 NEAR = {"exact": 1e-4, "fast": 0.2}
 """How far a log probability may be from the undisturbed one's. A fast replay computes its rows in
 batches of other shapes."""
@@ -74,35 +79,48 @@ class Answer(Struct):
     logprobs: list[tuple[bytes, float]] = field(default_factory=list)
 
 
-async def run(model: Path, replay: str, containing: str = "") -> Report:
+async def run(
+    model: Path, replay: str, seed: int, *, full: bool = False, containing: str = ""
+) -> Report:
     """Every answer is valid, what was sent stays, and log probabilities belong to their tokens: of
     the kinds whose name contains this."""
-    report = reporting(f"bound answers, {replay} replay: a kill behind each chunk")
+    which = "each chunk" if full else f"{N_SAMPLED} chunks of each, seed {seed}"
+    report = reporting(f"bound answers, {replay} replay: a kill behind {which}")
+    n_most = None if full else N_SAMPLED
     environ = {"GPUFC_REPLAY": replay, "GPUFC_RESTART_LIMIT": "10000", "GPUFC_N_THREADS": "1"}
     async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
         for kind, fields in ((kind, ASKED[kind]) for kind in ASKED if containing in kind):
-            await _each_position(one, report, kind, fields, replay)
+            undisturbed = await _answer(one, fields, None)
+            wrong = faults(undisturbed, undisturbed, "", fields, replay)
+            report.wrong += [f"{kind}, undisturbed: {line}" for line in wrong]
+            chosen = positions(undisturbed.n_chunks, n_most, seed)
+            await _each_position(one, report, kind, undisturbed, chosen, replay)
     return report
 
 
+def positions(n_chunks: int, n_most: int | None, seed: int) -> list[int]:
+    """Chunks to kill behind: all but the last one, or so many of them at random."""
+    every = range(1, n_chunks)
+    if n_most is None or n_most >= len(every):
+        return list(every)
+    return sorted(random.Random(seed).sample(every, n_most))
+
+
 async def _each_position(
-    one: Rig, report: Report, kind: str, fields: dict[str, Any], replay: str
+    one: Rig, report: Report, kind: str, undisturbed: Answer, chosen: list[int], replay: str
 ) -> None:
-    undisturbed = await _answer(one, fields, None)
-    wrong = faults(undisturbed, undisturbed, "", fields, replay)
-    report.wrong += [f"{kind}, undisturbed: {line}" for line in wrong]
-    n_kills, different = 0, []
-    for position in range(1, MOST_CHUNKS):
+    fields, n_kills, different = ASKED[kind], 0, []
+    for position in chosen:
         sent: list[str] = []
         found = await _answer(one, fields, position, sent.append)
         if not sent:  # the answer was over before
-            break
+            continue
         n_kills += 1
         if found.text != undisturbed.text:
             different.append(position)
         wrong = faults(found, undisturbed, sent[0], fields, replay)
         report.wrong += [f"{kind}, behind chunk {position}: {line}" for line in wrong]
-    report.row(f"{kind}: kills, one behind each chunk", n_kills)
+    report.row(f"{kind}: kills, chunks", f"{n_kills}, {undisturbed.n_chunks}")
     report.row(
         f"{kind}: equal to the undisturbed answer", f"{n_kills - len(different)} of {n_kills}"
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.chaos.shapes import ASKED, NAME, Answer, faults
+from tests.chaos.shapes import ASKED, NAME, Answer, faults, positions
 
 TEXT = json.dumps({"name": "fox", "age": 3, "colour": "red", "words": ["sea", "sun"]})
 OTHER = TEXT.replace("sun", "fog")
@@ -74,3 +74,11 @@ def test_later_tokens_than_the_first_other_one_are_not_compared() -> None:
     assert (
         found(answer(OTHER, logprobs=[*entries[:-3], *[(t, 0.0) for t, _ in entries[-3:]]])) == []
     )
+
+
+def test_a_sample_is_drawn_of_the_chunks_before_the_last_one() -> None:
+    assert positions(5, None, 1) == positions(5, 12, 1) == [1, 2, 3, 4]
+    drawn = positions(60, 12, 1)
+    assert len(set(drawn)) == 12
+    assert drawn == sorted(drawn) == positions(60, 12, 1) != positions(60, 12, 2)
+    assert set(drawn) <= set(range(1, 60))
