@@ -16,6 +16,7 @@ watches the process and starts another.
 import contextlib
 import faulthandler
 import logging
+import mmap
 import os
 import select
 import signal
@@ -35,10 +36,11 @@ from engine_worker.constraints.gate import Gate
 from engine_worker.disposable import Child
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
+from engine_worker.placement.ceiling import DeviceCeiling
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
-from gpufc import logs, prctl, signals, wire
+from gpufc import end_word, logs, prctl, signals, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
     DecodeFailed,
@@ -92,6 +94,7 @@ SWITCH_INTERVAL_S = 0.0005
 def main(boot_fd: int) -> Never:
     """Read the boot message from `boot_fd` and run that worker. Never returns."""
     _confine()
+    _end_word = _hold_end_word()
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     template_child = early_child()  # started by this thread, which ends with the process
@@ -142,6 +145,20 @@ def _confine() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _hold_end_word() -> mmap.mmap | None:
+    """Let the front see at once that this process begins to end; the caller keeps the result."""
+    name = os.environ.pop(end_word.END_FD, None)
+    if name is None:
+        return None
+    fd = int(name)
+    try:
+        return end_word.hold(fd)
+    except OSError:  # it is seen when the process has ended
+        return None
+    finally:
+        os.close(fd)
+
+
 def _import_engine() -> None:
     if os.environ.get("GPUFC_SPARE_BACKEND") == BackendKind.FAKE:
         import engine_worker.backend.fake.backend
@@ -182,6 +199,7 @@ class Worker:
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
         self._ready: Ready | None = None
+        self._ceiling = DeviceCeiling(boot.device_limit_bytes)
         self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the main thread is to outlive the parent."""
         self.adopted = threading.Event()
@@ -257,7 +275,7 @@ class Worker:
 
         is_draft = config.model_path != self._boot.model.model_path
         within = () if is_draft else self._boot.within
-        return LlamaBackend.load(config, n_sequences, on_progress, within)
+        return LlamaBackend.load(config, n_sequences, on_progress, within, self._ceiling)
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))

@@ -65,6 +65,12 @@ class Slots:
         if sequence.slot is not None:
             self.cut_at(CellPosition(sequence.slot, sequence.n_computed))
 
+    def step_back(self, sequence: Sequence, n_tokens: int) -> None:
+        """Forget the last cells of a running sequence, whose tokens are to be computed again."""
+        sequence.step_back(n_tokens)
+        self.cut(sequence)
+        self.remember(sequence)
+
     def cut_at(self, cell: CellPosition) -> None:
         """Forget a slot's cells from this one on."""
         self._edits.append(Remove(cell.slot, cell.position))

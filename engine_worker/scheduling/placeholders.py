@@ -15,7 +15,7 @@ from engine_worker.kv.edits import CellPosition, KvEdit
 from engine_worker.kv.prefix_cache import PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
-from engine_worker.scheduling.fixed_pass import FixedPass
+from engine_worker.scheduling.overlapped_replays import OverlappedReplays
 from engine_worker.scheduling.plan import Chunk, Decoding, Plan
 from engine_worker.scheduling.step_shape import StepShape
 from engine_worker.text.sequence import Sequence
@@ -142,7 +142,7 @@ class Placeholder(Struct, frozen=True):
         return 0
 
 
-class PlaceholderRows(FixedPass):
+class PlaceholderRows(OverlappedReplays):
     """The last pass has a row for every slot that is held, as long as it has no drafts."""
 
     def __init__(self, slots: PlaceholderSlots) -> None:

@@ -39,7 +39,8 @@ class StepShape(Protocol):
     def next_chunk(
         self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
     ) -> int:
-        """The tokens of one more prompt to compute beside `chunks`; 0: none in this step."""
+        """The tokens of one more prompt to compute beside `chunks`; 0: none in this step. With more
+        than it has pending, the tokens before those are computed again."""
         ...
 
     def levelled(

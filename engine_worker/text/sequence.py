@@ -182,6 +182,10 @@ class Sequence:
         self._n_ever_computed = now
         return max(0, ever - before)
 
+    def step_back(self, n_tokens: int) -> None:
+        """So many tokens fewer have cells."""
+        self.n_computed -= n_tokens
+
     def leave(self) -> None:
         """The slot is not its own any more. `n_computed` says how far it had got."""
         self.slot = None

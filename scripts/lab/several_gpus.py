@@ -3,8 +3,10 @@
     python -m scripts.lab.several_gpus MODEL.gguf --json OUT.json [--part places|death|figures]
 
 - *places*: one GPU, layers, rows and shares of 3 to 1. Each way starts a service, asks greedy
-  questions one by one, and then 64 streams at once. Answers are compared with those of one GPU;
-  where they part, the distance of the two best tokens there says whether it was a near tie.
+  questions one by one, and then 64 streams at once. In the last one each GPU may be used for less
+  than the model takes, so that it has to be placed over all. Answers are compared with those of
+  one GPU; where they part, the distance of the two best tokens there says whether it was a near
+  tie.
 - *death*: two replicas, one on each GPU. One is killed under load: the memory of both GPUs over the
   next seconds, and whether the other worker went on.
 - *figures*: the front's figures of each GPU, and the lanes that a control server gets, beside
@@ -80,7 +82,9 @@ def main() -> None:
 
 def places(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, keys in WAYS.items():
+    # less than the model takes on one GPU: it has to be placed over both
+    limit = str(round(0.9 * args.model.stat().st_size))
+    for name, keys in (WAYS | {"limited": {"device_memory_limit_bytes": limit}}).items():
         try:
             found[name] = place(args, keys)
             found[name]["against one"] = compared(found["one"], found[name])

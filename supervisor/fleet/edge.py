@@ -60,6 +60,7 @@ class Process(Protocol):
     def vitals(self) -> Vitals | None: ...
     def rss_bytes(self) -> int: ...
     def anonymous_bytes(self) -> int | None: ...
+    def watch_end(self) -> None: ...
     def lend(self) -> tuple[int, int]: ...
     def let_go(self) -> None: ...
 
@@ -73,8 +74,11 @@ class Edge(Protocol):
         """A bound link. Raises `OSError`."""
         ...
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
+    def spawn(self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener) -> Process:
         """A process that waits for its boot message; `on_exit` is called once. Raises `OSError`.
+
+        `on_ending` may be called once before, from `Process.watch_end` on: the process runs no
+        more, and its memory is being given back.
 
         A machine that turns out to be unable to start it reports an end of SPAWN_FAILED."""
         ...
@@ -126,31 +130,40 @@ class LocalEdge:
         except zmq.ZMQError as err:
             raise OSError(err.errno, f"cannot bind {path}: {err}") from err
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
+    def spawn(self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener) -> Process:
         """A process in its own group that writes to the worker's log: the spare, or a new one."""
         try:
-            return self._spawn(worker, on_exit)
+            return self._spawn(worker, on_exit, on_ending)
         finally:
             self._reserve.refill()
 
-    def _spawn(self, worker: WorkerName, on_exit: ExitListener) -> Process:
+    def _spawn(self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener) -> Process:
         log = self._runtime.worker_log(worker)
         self._oom.mark()
         take_over = self._running.pop(worker, None)
         mark = self._log(worker).open()
 
+        seen: list[ExitReason] = []  # a count of the kernel's explains one death, once
+
+        def reason_of(si_code: int, si_status: int) -> ExitReason:
+            if not seen:
+                oom = si_status == Signals.SIGKILL and self._oom.claim()
+                reason = classify(si_code, si_status, at=time.time(), oom=oom)
+                if si_status == Signals.SIGABRT:
+                    detail = device_memory(self.log_since(worker, mark))
+                    reason = structs.replace(reason, detail=detail)
+                seen.append(reason)
+            return seen[0]
+
         def ended(si_code: int, si_status: int) -> None:
-            oom = si_status == Signals.SIGKILL and self._oom.claim()
-            reason = classify(si_code, si_status, at=time.time(), oom=oom)
-            if si_status == Signals.SIGABRT:
-                detail = device_memory(self.log_since(worker, mark))
-                reason = structs.replace(reason, detail=detail)
-            on_exit(reason)
+            on_exit(reason_of(si_code, si_status))
 
         if take_over is not None:
             return take_over(log, ended)
         spare = self._spares.take(log, ended) if self._spares else None
-        return spare or WorkerProcess(self._command, log, ended)
+        process = spare or WorkerProcess(self._command, log, ended)
+        process.on_ending = lambda code, status: on_ending(reason_of(code, status))
+        return process
 
     def log_mark(self, worker: WorkerName) -> int:
         return self._log(worker).size()

@@ -178,6 +178,13 @@ class DeclaredHung(Struct, frozen=True):
     questions: tuple[RequestNo, ...] = ()
 
 
+class Ending(Struct, frozen=True):
+    """The process runs no more, and its memory is being given back. `Exited` follows."""
+
+    epoch: Epoch
+    reason: ExitReason
+
+
 class Exited(Struct, frozen=True):
     """The process is gone and reaped. The last event of its epoch."""
 
@@ -206,6 +213,7 @@ ProcessEvent = (
     | LinkBroken
     | EngineBroke
     | DeclaredHung
+    | Ending
     | Exited
 )
 

@@ -153,6 +153,9 @@ class WorkerLifecycle(LineState):
                 self._spawn_failed(event)
             case ev.Exited():
                 self._gone(event.reason)
+            case ev.Ending():
+                if self.state in SERVING:  # others lose no stream by waiting for its end
+                    self._end_by(event.reason, self._ladders.kill, After.ASK_POLICY)
             case _ if self.state not in UP:
                 pass  # the process has been given up or has ended: its last messages
             case ev.HelloReceived():

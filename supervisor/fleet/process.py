@@ -20,7 +20,9 @@ from pathlib import Path
 
 import gpufc
 from gpufc import wire
+from gpufc.end_word import END_FD
 from gpufc.protocol import Boot
+from supervisor.fleet.end_watch import EndWatch, close_word, ending_status, new_word
 from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.watchdog import Vitals
 
@@ -105,13 +107,17 @@ class WorkerProcess:
         Raises `OSError`.
         """
         self._on_exit = on_exit
+        self.on_ending: ExitListener = lambda si_code, si_status: None
         self._loop = asyncio.get_running_loop()
         boot_read, self._boot_write = os.pipe()
+        self._end_word = new_word()
+        self._end_watch: EndWatch | None = None
         try:
             passed = _TUNED | scrubbed(environ or os.environ) | dict(extra)
-            self._popen = _spawn(command, boot_read, log, passed)
+            self._popen = _spawn(command, boot_read, self._end_word, log, passed)
         except BaseException:
             os.close(self._boot_write)
+            close_word(self._end_word)
             raise
         finally:
             os.close(boot_read)
@@ -124,7 +130,7 @@ class WorkerProcess:
         except OSError:  # no descriptor is free: the process could not be followed
             os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
-            os.close(self._boot_write)
+            self._close_boot()
             raise
         self._loop.add_reader(self._pidfd, self._ended)
         self._running = True
@@ -133,6 +139,12 @@ class WorkerProcess:
         """Send the boot message. Never waits. `on_exit` reports the end of a dead process."""
         with contextlib.suppress(BrokenPipeError):
             wire.write_boot(self._boot_write, boot)
+
+    def watch_end(self) -> None:
+        """Call `on_ending` once, as soon as the process begins to end, with the arguments that
+        `on_exit` will have. It is not called where that cannot be told so early."""
+        if self._end_word is not None and self._end_watch is None and self._running:
+            self._end_watch = EndWatch(self._end_word, self._loop, self._ending)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the process, or with `group` also to its children."""
@@ -178,9 +190,22 @@ class WorkerProcess:
             self._close_boot()
 
     def _close_boot(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch.close()
+        close_word(self._end_word)
+        self._end_word = None
         if self._boot_write >= 0:
             os.close(self._boot_write)
             self._boot_write = -1
+
+    def _ending(self) -> None:
+        status = ending_status(self.pid)
+        if not self._running or status is None:
+            return  # the pidfd will tell
+        if os.WIFSIGNALED(status):
+            self.on_ending(os.CLD_KILLED, os.WTERMSIG(status))
+        else:
+            self.on_ending(os.CLD_EXITED, os.WEXITSTATUS(status))
 
     def _ended(self) -> None:
         """The pidfd became readable: the process is a zombie, so its pid is still its own."""
@@ -219,7 +244,11 @@ def rss_bytes_of(pid: int) -> int:
 
 
 def _spawn(
-    command: Sequence[str], boot_read: int, log: Path, environ: Mapping[str, str]
+    command: Sequence[str],
+    boot_read: int,
+    end_word: int | None,
+    log: Path,
+    environ: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     log_fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -228,8 +257,11 @@ def _spawn(
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
-            env=dict(environ),
-            pass_fds=(boot_read,),  # no other one, above all no other worker's boot pipe
+            env=dict(environ) | ({} if end_word is None else {END_FD: str(end_word)}),
+            pass_fds=(
+                boot_read,
+                *(() if end_word is None else (end_word,)),
+            ),  # no other one, above all no other worker's boot pipe
             process_group=0,
         )
     finally:

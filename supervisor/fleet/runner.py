@@ -60,11 +60,14 @@ class WorkerRunner(Line):
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
         placer: Placer | None = None,
+        device_limit: Callable[["WorkerRunner"], int | None] = lambda _: None,
     ) -> None:
-        """`placer` for a line whose processes run on other machines."""
+        """`placer` for a line whose processes run on other machines. `device_limit` gives what the
+        next process may take of each GPU."""
         super().__init__(spec, lifecycle)
         self._edge = edge
         self._placer = placer
+        self._device_limit = device_limit
         self._listener = listener
         self._hooks = hooks or Hooks()
         self._limits = limits
@@ -217,6 +220,14 @@ class WorkerRunner(Line):
 
         return ended
 
+    def _on_ending(self, epoch: Epoch) -> Callable[[ExitReason], None]:
+        def ending(reason: ExitReason) -> None:
+            if self._link is not None and self._lifecycle.epoch == epoch:
+                self._link.drain_now()
+            self.post(ev.Ending(epoch, reason))
+
+        return ending
+
     # actions out
 
     def _execute(self, action: ev.Action) -> None:
@@ -272,7 +283,9 @@ class WorkerRunner(Line):
             self._link = self._edge.open_link(
                 epoch, token, on_message=self._on_message, on_broken=self._on_broken(epoch)
             )
-            self._process = self._edge.spawn(spec.name, self._on_exit(epoch))
+            self._process = self._edge.spawn(
+                spec.name, self._on_exit(epoch), self._on_ending(epoch)
+            )
         except OSError as err:
             is_refusal = refusal.is_by_system(err)
             logger.warning("worker_not_started worker=%s: %s", spec.name, err)
@@ -285,8 +298,9 @@ class WorkerRunner(Line):
         if (pid := self._process.pid) is not None:
             self.post(ev.Spawned(epoch, pid))
             self._link.expect(pid)
+        limit = self._device_limit(self)
         try:
-            self._process.boot(spec.boot(epoch, self._link.endpoint, token))
+            self._process.boot(spec.boot(epoch, self._link.endpoint, token, limit))
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 
@@ -304,6 +318,7 @@ class WorkerRunner(Line):
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
+        self._last_facts = ready.facts
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
         facts, machine = ready.facts, self.machine
         return Worker(self.spec, self.line, epoch, facts, link, seen, self.post, drained, machine)
@@ -323,6 +338,8 @@ class WorkerRunner(Line):
     def _report_ready(self, ready: Ready) -> None:
         worker = self.worker = self._trial[1] if self._trial else self._handle_of(ready)
         self._trial = None
+        if self._process is not None:
+            self._process.watch_end()
         self._listener.worker_ready(worker)
         self._hooks.became_ready()
 

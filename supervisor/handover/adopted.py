@@ -108,6 +108,9 @@ class AdoptedProcess:
         """See `WorkerProcess`."""
         return rss_bytes_of(self.pid) if self._running else 0
 
+    def watch_end(self) -> None:
+        """Its word is the old front's; the pidfd tells of its end."""
+
     def anonymous_bytes(self) -> int | None:
         """See `WorkerProcess`."""
         return anonymous_bytes(self.pid) if self._running else None

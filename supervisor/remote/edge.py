@@ -129,7 +129,9 @@ class RemoteEdge:
         self._link = link
         return link
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> RemoteProcess:
+    def spawn(
+        self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener
+    ) -> RemoteProcess:
         """A process that its host starts at the boot message, or that runs there already."""
         found, link = self._of_now(), self._link
         if link is None:

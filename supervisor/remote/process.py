@@ -82,6 +82,9 @@ class RemoteProcess:
         """Its last known resident memory; 0 if it is unknown."""
         return self._seen.rss_bytes if self._seen else 0
 
+    def watch_end(self) -> None:
+        """Its host watches it by pidfd."""
+
     def anonymous_bytes(self) -> int | None:
         """Its last known memory that no file backs."""
         return self._seen.anonymous_bytes if self._seen else None

@@ -28,18 +28,23 @@ class Needs:
     """The placements of models, better ones first. In the event loop; looks at files, which may
     block for a moment."""
 
-    def __init__(self, measured: Measured) -> None:
+    def __init__(self, measured: Measured, device_limit_bytes: int | None = None) -> None:
+        """`device_limit_bytes` of each GPU are for all models: a worker keeps within it, so what it
+        took under another limit says nothing."""
         self.measured = measured
+        self._device_limit_bytes = device_limit_bytes
         self._sizes: dict[str, int] = {}
         self._reckoned: dict[Held, Memory] = {}
 
     def held(self, config: ModelConfig, placement: str = WHOLE) -> Held:
         """The key of a way to hold a model. Another file under the same path is another model."""
+        limit = self._device_limit_bytes if config.n_gpu_layers else None
+        suffix = "" if limit is None else f":{limit}"
         return Held(
             file=identity(config),
             n_ctx=config.n_ctx,
             n_cells=config.kv_cells or 0,
-            placement=f"{placement}:{config.n_gpu_layers}:{config.devices or ''}",
+            placement=f"{placement}:{config.n_gpu_layers}:{config.devices or ''}{suffix}",
         )
 
     def placements(self, config: ModelConfig, devices: Iterable[str]) -> tuple[Placement, ...]:
@@ -116,11 +121,14 @@ def taken(
     """What a ready worker has taken: its own memory, the mapped part of its file, its devices."""
     names = devices or [one.name for one in facts.devices if one.kind in {"gpu", "igpu"}]
     on_devices = facts.device_bytes if names else 0
+    each = dict.fromkeys(names, on_devices // len(names)) if on_devices else {}
+    if names and facts.bytes_by_device.keys() <= set(names):
+        each = facts.bytes_by_device or each
     mapped = max(0, facts.model_bytes - on_devices) if config.use_mmap else 0
     return Memory(
         host_bytes=anonymous_bytes,
         mapped_bytes=mapped if config.backend is BackendKind.LLAMA else 0,
-        devices=dict.fromkeys(names, on_devices // len(names)) if on_devices else {},
+        devices=each,
     )
 
 
@@ -155,5 +163,5 @@ def _size(path: Path) -> int:
 
 def may_use(config: ModelConfig, device: str) -> bool:
     """Whether the configuration lets a model use a GPU."""
-    named = config.devices is None or device in config.devices.split(",")
+    named = config.devices is None or device in map(str.strip, config.devices.split(","))
     return bool(config.n_gpu_layers) and named

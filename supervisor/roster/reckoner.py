@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from gpufc.config import BackendKind, ModelConfig, Spread
+from gpufc.config import BackendKind, FleetConfig, ModelConfig, Spread
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.reckoning import Question, Reckoning
 from supervisor.fleet.group import Group
@@ -48,16 +48,16 @@ class Reckoner:
         needs: Needs,
         free: Callable[[], Free],
         n_running: int,
-        limit_bytes: int | None,
+        limits: FleetConfig,
         register: Callable[[str], None],
     ) -> None:
-        """`register` is called when a model's needs are known better. `limit_bytes` bounds the
-        host's memory for all models."""
+        """`register` is called when a model's needs are known better. `limits` bound the memory for
+        all models."""
         self._fleet = fleet
         self._needs = needs
         self._free = free
         self._n_running = min(n_running, MAX_SEQUENCES)
-        self._limit_bytes = limit_bytes
+        self._limits = limits
         self._register = register
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,11 +96,13 @@ class Reckoner:
     def _question(self, config: ModelConfig) -> Question:
         free = self._free()
         host = free.total_host_bytes or free.free(HOST) or 0
-        if self._limit_bytes is not None:
-            host = min(host, self._limit_bytes)
-        devices = sum(free.total(name) for name in self._devices(config))
+        devices = [free.total(name) for name in self._devices(config)]
+        most, most_each = self._limits.memory_limit_bytes, self._limits.device_memory_limit_bytes
         return Question(
-            config=config, n_running=self._n_running, host_bytes=host, device_bytes=devices
+            config=config,
+            n_running=self._n_running,
+            host_bytes=_at_most(host, most),
+            device_bytes=tuple(_at_most(total, most_each) for total in devices),
         )
 
     def _asked(self, question: Question) -> Reckoning:
@@ -122,3 +124,7 @@ class Reckoner:
         except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as err:
             logger.warning("not_reckoned model_path=%s: %s", question.config.model_path, err)
             return Reckoning(error=str(err))
+
+
+def _at_most(n_bytes: int, limit_bytes: int | None) -> int:
+    return n_bytes if limit_bytes is None else min(n_bytes, limit_bytes)

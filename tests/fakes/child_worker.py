@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import zmq
 
-from gpufc import wire
+from gpufc import end_word, wire
 from gpufc.ids import Epoch, RequestNo
 from gpufc.packed import packed
 from gpufc.protocol import (
@@ -249,6 +249,9 @@ BEHAVIOURS: dict[str, Callable[[Child], None]] = {
 }
 
 
+_KEPT: list[object] = []
+
+
 def _die_with_the_front(boot_fd: int) -> None:
     with contextlib.suppress(OSError):
         os.read(boot_fd, 1)  # returns at end of file: the front is gone
@@ -260,6 +263,9 @@ def main() -> None:
     if flag != "--boot-fd":
         raise SystemExit(2)
     boot_fd = int(number)
+    if (word := os.environ.pop(end_word.END_FD, None)) is not None:
+        _KEPT.append(end_word.hold(int(word)))
+        os.close(int(word))
     boot = wire.read_boot(boot_fd)
     if boot is None:
         raise SystemExit(9)

@@ -20,7 +20,12 @@ class FakeProcess:
         self.machine = machine
         self.exit = on_exit
         self.booted: Boot | None = None
+        self.ending: ExitListener | None = None
+        self.is_watched = False
         self.signals: list[signal.Signals] = []
+
+    def watch_end(self) -> None:
+        self.is_watched = True
 
     def boot(self, boot: Boot) -> None:
         self.booted = boot
@@ -110,11 +115,14 @@ class FakeEdge:
         self.links.append(FakeLink(epoch, on_message, on_broken))
         return self.links[-1]
 
-    def spawn(self, worker: WorkerName, on_exit: ExitListener) -> FakeProcess:
+    def spawn(
+        self, worker: WorkerName, on_exit: ExitListener, on_ending: ExitListener
+    ) -> FakeProcess:
         if self.refuse is not None:
             raise self.refuse
         pid = 100 + len(self.processes) if self.machine is None else None
         self.processes.append(FakeProcess(pid, on_exit, self.machine))
+        self.processes[-1].ending = on_ending
         return self.processes[-1]
 
     def log_mark(self, worker: WorkerName) -> int:

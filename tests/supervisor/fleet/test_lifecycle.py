@@ -188,6 +188,30 @@ def test_a_hung_worker_is_lost_at_once_dumped_and_killed() -> None:
     assert without_timers(actions) == [ev.Release(E1), ev.Spawn(E2, Reason.HUNG)]
 
 
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_a_worker_that_begins_to_end_is_lost_at_once_and_replaced_when_it_is_gone(
+    is_proven: bool,
+) -> None:
+    life = brought_to(WorkerState.READY)
+    if is_proven:
+        life.handle(ev.TokenProduced(E1), 1.0)
+    actions = life.handle(ev.Ending(E1, KILLED), 2.0)
+    assert without_timers(actions) == [ev.ReportLost(KILLED), KILL]
+    assert life.state is WorkerState.STOPPING
+    actions = life.handle(ev.Exited(E1, KILLED), 2.1)
+    spawned = [ev.Spawn(E2, Reason.KILLED)] if is_proven else []
+    assert without_timers(actions) == [ev.Release(E1), *spawned]
+    assert life.state is (WorkerState.STARTING if is_proven else WorkerState.BACKOFF)
+    assert life.last_exit == KILLED
+
+
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.LOADING, WorkerState.TRYING])
+def test_without_streams_a_worker_is_judged_by_its_end(state: WorkerState) -> None:
+    life = brought_to(state)
+    assert life.handle(ev.Ending(E1, KILLED), 2.0) == []
+    assert life.state is state
+
+
 def test_a_broken_engine_tells_its_batch() -> None:
     life = brought_to(WorkerState.READY)
     actions = life.handle(ev.EngineBroke(E1, "decode returned -3", (RequestNo(4),)), 1.0)

@@ -120,6 +120,11 @@ class AnyOrder(RuleBasedStateMachine):
         assert epoch is not None
         self.do(ev.Exited(epoch, CRASHED))
 
+    @rule(late=st.booleans())
+    @precondition(lambda self: self.process is not None)
+    def begins_to_end(self, late: bool) -> None:
+        assert self.do(ev.Ending(self.some_epoch(late), KILLED)) == [] or not late
+
     @rule(is_refusal=st.booleans())
     @precondition(lambda self: self.process is not None)
     def never_began(self, is_refusal: bool) -> None:

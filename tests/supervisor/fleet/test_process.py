@@ -1,15 +1,20 @@
-"""A process that was spawned and cannot be followed is not left behind."""
+"""A spawned process: followed to its end, or not left behind."""
 
+import asyncio
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from supervisor.fleet.process import WorkerProcess
+from gpufc import end_word
+from gpufc.end_word import Seen
+from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
 from tests.leaks import nothing_leaks
+from tests.service import wait_for
 
 
 async def test_without_a_descriptor_to_follow_it_a_process_is_ended(
@@ -26,3 +31,32 @@ async def test_without_a_descriptor_to_follow_it_a_process_is_ended(
     with nothing_leaks(), pytest.raises(OSError, match="Too many open files"):
         WorkerProcess(sleeper, tmp_path / "log", lambda code, status: None)
     assert not spawned[0].is_running()
+
+
+@pytest.mark.skipif(not end_word.is_supported(), reason="no glibc on a known processor")
+async def test_the_beginning_of_an_end_is_told_before_it_with_the_same_signal(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    began = asyncio.Event()
+
+    def on_ending(code: int, status: int) -> None:
+        told.append(("ending", code, status))
+        began.set()
+
+    process = WorkerProcess(
+        WORKER_COMMAND, tmp_path / "log", lambda code, status: told.append(("exit", code, status))
+    )
+    process.on_ending = on_ending
+    assert process._end_word is not None
+    watch = end_word.Watch(process._end_word)
+    await asyncio.to_thread(wait_for, lambda: watch.wait(0.0) is Seen.LIVES)
+    watch.close()
+    process.watch_end()
+    process._loop.remove_reader(process._pidfd)  # as if its memory were still being given back
+    process.signal(signal.SIGKILL)
+    async with asyncio.timeout(60):
+        await began.wait()
+    process._ended()
+    killed = (os.CLD_KILLED, signal.SIGKILL)
+    assert told == [("ending", *killed), ("exit", *killed)]

@@ -140,6 +140,19 @@ async def test_last_words_are_heard_before_the_loss(bench: Bench) -> None:
     assert bench.restarts == [Reason.KILLED]
 
 
+async def test_a_worker_that_begins_to_end_is_lost_before_it_is_gone(bench: Bench) -> None:
+    link = await bench.up()
+    (process,) = bench.edge.processes
+    assert process.is_watched
+    assert process.ending is not None
+    link.last_words = [step(1, 5)]
+    process.exit = lambda _: None  # its memory takes time to be given back
+    process.ending(KILLED)
+    await bench.until(WorkerState.STOPPING)
+    assert bench.listener.calls == ["ready 1", "message 1", "lost 1"]
+    assert bench.restarts == []
+
+
 async def test_a_reason_that_comes_after_the_exit_still_counts(bench: Bench) -> None:
     await bench.until(WorkerState.STARTING)
     (link,) = bench.edge.links

@@ -65,6 +65,18 @@ def test_another_file_under_the_same_path_is_another_model(config: ModelConfig) 
     assert not needs.is_known(config)
 
 
+def test_what_a_load_took_under_another_limit_tells_nothing(config: ModelConfig) -> None:
+    measured = Measured()
+    free, limited = Needs(measured), Needs(measured, 50 * MIB)
+    whole = Memory(devices={"CUDA0": 90 * MIB})
+    measured.loaded(free.held(config), "abc", whole, 1.5)
+    assert not limited.is_known(config)
+    assert not Needs(measured, 60 * MIB).is_known(config)
+    assert free.placements(config, ["CUDA0"])[0].need == whole
+    on_host = ModelConfig(model_path=config.model_path, n_gpu_layers=0)
+    assert limited.held(on_host) == free.held(on_host)
+
+
 def test_a_model_on_gpus_needs_their_memory(config: ModelConfig) -> None:
     whole, _ = Needs(Measured()).placements(config, ["CUDA0", "CUDA1"])
     assert set(whole.need.devices) == {"CUDA0", "CUDA1"}
@@ -77,6 +89,7 @@ def test_a_model_on_gpus_needs_their_memory(config: ModelConfig) -> None:
         (ModelConfig(), "CUDA1", True),
         (ModelConfig(devices="CUDA0"), "CUDA1", False),
         (ModelConfig(devices="CUDA0,CUDA1"), "CUDA1", True),
+        (ModelConfig(devices="CUDA0, CUDA1"), "CUDA1", True),
         (ModelConfig(n_gpu_layers=0), "CUDA1", False),
     ],
 )
@@ -105,3 +118,12 @@ def test_a_loaded_worker_has_taken_its_own_memory_its_file_and_its_gpus() -> Non
     assert read.mapped_bytes == 0
     fake = taken(facts, ModelConfig(backend=BackendKind.FAKE), 7 * MIB, [])
     assert (fake.mapped_bytes, fake.devices) == (0, {})
+
+
+def test_what_each_gpu_has_of_a_worker_is_as_the_worker_says() -> None:
+    uneven = {"CUDA0": 30 * MIB, "CUDA1": 10 * MIB}
+    facts = model_facts(model_bytes=0, device_bytes=40 * MIB, bytes_by_device=uneven)
+    assert taken(facts, ModelConfig(), 0, ["CUDA0", "CUDA1"]).devices == uneven
+    # the monitor has other names for them
+    others = ["CUDA2", "CUDA3"]
+    assert taken(facts, ModelConfig(), 0, others).devices == dict.fromkeys(others, 20 * MIB)

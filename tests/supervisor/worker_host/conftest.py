@@ -28,6 +28,7 @@ from supervisor.cluster.join import write_join_file
 from supervisor.cluster.listener import HostListener, Limits
 from supervisor.cluster.messages import Spawn
 from tests.supervisor.cluster.hosts import Recorder
+from tests.supervisor.worker_host.supplied import Bench
 
 TOKEN = "t" * 32
 
@@ -218,3 +219,10 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()

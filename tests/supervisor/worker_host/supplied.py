@@ -1,6 +1,8 @@
 """A front's supply and a host's provision, joined by a connection in memory."""
 
 import asyncio
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -9,6 +11,7 @@ from gpufc.config import ModelConfig
 from gpufc.ids import Epoch
 from supervisor.cluster import wire
 from supervisor.cluster.messages import (
+    PIECE_BYTES,
     AskPiece,
     Forgo,
     FromHost,
@@ -157,3 +160,38 @@ class Bench:
         self.supply.close()
         for one in self.wires:
             one.provision.forgo_all()
+
+
+BYTES = random.Random(1).randbytes(5 * PIECE_BYTES + 17)
+OTHER = random.Random(2).randbytes(2 * PIECE_BYTES)
+
+
+def model(bench: Bench, name: str = "m.gguf", content: bytes = BYTES) -> ModelConfig:
+    return ModelConfig(model_path=bench.file(name, content))
+
+
+def content(path: str | None) -> bytes:
+    assert path is not None
+    return Path(path).read_bytes()
+
+
+def spoil(path: str | None) -> None:
+    assert path is not None
+    Path(path).write_bytes(BYTES[::-1])
+    os.utime(path, ns=(1, 1))  # clocks of file systems tick slowly
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110 - a thread and the loop are all that it waits for
+            await asyncio.sleep(0.002)
+
+
+def done(host: Wire, epoch: Epoch) -> dict[int, int]:
+    """The bytes of each part that a job has by now."""
+    job = host.provision._jobs.get(epoch)
+    return dict(job.done) if job is not None else {}
+
+
+def files(host: Wire) -> list[str]:
+    return sorted(path.name for path in host.library.folder.rglob("*") if path.is_file())

@@ -1,0 +1,43 @@
+"""Replays of any lengths in passes that they share. Pure.
+
+For the same devices as `fixed_pass`. When a worker dies, dozens of replays arrive at once, hardly
+two of one length, and every new shape of a pass costs as much time as hundreds of tokens. So each
+replay is computed in chunks of one length. The last chunk reaches back over tokens that have cells
+already and computes them again, so that it is as long as the others.
+"""
+
+import collections.abc
+
+from engine_worker.scheduling.fixed_pass import FixedPass
+from engine_worker.scheduling.plan import Chunk
+from engine_worker.text.sequence import Sequence
+
+CHUNK = 96
+"""Tokens of each chunk. `scripts/lab/replay_burst.py` compares lengths."""
+
+STEP_TOKENS = 2048
+"""Tokens of replays in one step: the shortest go on before all are computed."""
+
+
+class OverlappedReplays(FixedPass):
+    """Replays have chunks of `CHUNK` tokens; shorter ones form groups as prompts do."""
+
+    def fed_singly(
+        self, running: collections.abc.Sequence[Sequence], ready: collections.abc.Sequence[Sequence]
+    ) -> list[Sequence]:
+        fed = super().fed_singly(running, ready)
+        return [sequence for sequence in fed if not _is_overlapped(sequence)]
+
+    def next_chunk(
+        self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
+    ) -> int:
+        if _is_overlapped(sequence):
+            room = min(budget, STEP_TOKENS - sum([chunk.count for chunk in chunks]))
+            return CHUNK if room >= CHUNK else 0
+        return super().next_chunk(sequence, chunks, budget)
+
+
+def _is_overlapped(sequence: Sequence) -> bool:
+    if sequence.exact or sequence.scores_prompt:
+        return False
+    return sequence.is_replay and len(sequence.tokens) >= CHUNK
