@@ -4,8 +4,8 @@
 
 It needs Chromium and `pip install '.[browser]'`. Six clients stream from the demo model, or from
 the scripted engine; a chat is asked on the dark page; the worker is killed. The pictures are of the
-idle page, the load once every stream has tokens, the moment of the death, and some seconds after the
-streams have gone on. What the console of a page says is printed, and should be nothing.
+idle page, the load once every stream has tokens, the moment of the death, and some seconds after
+all streams went on. What the console of a page says is printed, and should be nothing.
 `wide-dark-after.png` is the picture in the README and in the page's design.
 """
 
