@@ -90,6 +90,7 @@ class Outbox:
             self.finishing[entry.name] = entry
         else:
             self._leave(entry)
+            self._ended.append(entry.name)
             self.dropped.append((entry.name, entry.last))
             request.is_replicated = False
             request.show_all()
@@ -126,6 +127,7 @@ class Outbox:
         """The request is another front's, or was deleted; this front's readers go on alone."""
         self.finishing.pop(entry.name, None)
         self._leave(entry)
+        self._ended.append(entry.name)
         entry.request.is_replicated = False
         entry.request.show_all(self._new_tag(entry))
 
@@ -153,6 +155,7 @@ class Outbox:
             if not is_read:
                 yield entry.request
         self._dirty.clear()
+        self._ended.clear()
         self.in_flight = None
 
     def move(self) -> None:

@@ -143,7 +143,8 @@ class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 class Batch(Struct, frozen=True, array_like=True, tag=True):
     """The gains of a run's requests since its batch before; `number` counts a run's batches from 1.
-    `ended` requests have no more gains."""
+    `ended` requests had their last gains in batches before: a gain of that name in this batch is
+    another request's, under the same key."""
 
     number: int
     gains: tuple[Gain, ...]

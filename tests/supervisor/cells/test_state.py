@@ -209,6 +209,23 @@ def test_a_log_s_ended_requests_are_not_open() -> None:
     assert log.is_closed
 
 
+def test_a_gain_beside_the_end_of_that_name_is_the_next_request_s() -> None:
+    old, new = Store().add("k"), Store().add("k")
+    box, log = outbox(), Log()
+    box.follow("k", old, 1, 0)
+    say(old, "old")
+    log.add(box.take() or Closed("no batch"))
+    old.stream.cancel()  # the batch is in flight
+    box.follow("k", new, 2, 0)
+    say(new, "new")
+    box.stored()
+    both = box.take()
+    assert both is not None
+    assert (len(both.gains), both.ended) == (1, ("k",))
+    log.add(both)
+    assert restored(log.open["k"], 1)[0].texts == ["new"]
+
+
 @pytest.mark.parametrize(
     ("is_plain", "begins", "watches", "needs"),
     [
