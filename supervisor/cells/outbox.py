@@ -19,8 +19,8 @@ from supervisor.dispatch.durable_store import is_an_answer
 
 class Entry(Struct, eq=False):
     """One request. `last` is the number of the last message on its subject; all its gains are in
-    messages of the run's log behind `since`. `record` is its end, the same in each attempt. `behind_since`: when the
-    store had first lost its records, or was behind."""
+    messages of the run's log behind `since`. `record` is its end, the same in each attempt.
+    `behind_since`: when the store had first lost its records, or was behind."""
 
     name: str
     request: DurableRequest

@@ -45,7 +45,7 @@ def gain_since(name: str, request: DurableRequest, sent: Sent) -> Gain:
         tuple(_choice(log, sent) for log in logs),
         tuple(prompts),
         tuple(request.tags[n_tags:]),
-        tuple(request.tag_ends[tag] for tag in request.tags[n_tags - 1 : -1]),
+        tuple(request.tag_ends.get(tag) for tag in request.tags[n_tags - 1 : -1]),
     )
 
 

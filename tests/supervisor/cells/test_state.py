@@ -10,7 +10,7 @@ import pytest
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
 from supervisor.cells.outbox import Outbox
-from supervisor.cells.records import Batch, Closed, decode_of_log, encode
+from supervisor.cells.records import Batch, Closed, Gain, decode_of_log, encode
 from supervisor.cells.state import Known, Log, Sent, gain_since
 from supervisor.dispatch.durable import Cursor, DurableRequest
 from supervisor.dispatch.request import Reading
@@ -142,6 +142,22 @@ def test_alone_readers_get_everything_under_another_tag_which_is_stored_later() 
     assert known.tags == [(durable.tag, 0)]
     box.stored()
     assert shown(durable) == "abc"
+
+
+def test_tags_of_a_front_that_did_not_tell_their_places_are_told_on() -> None:
+    known = Known()
+    known.add(Gain("k", 0, tags=("old",)))
+    durable, box = Store().add("k"), outbox()
+    durable.restore(known.order, known.tags)
+    box.follow("k", durable, 1, 0)
+    say(durable, "a")
+    batch = box.take()
+    assert batch is not None
+    told = decode_of_log(encode(batch))
+    assert isinstance(told, Batch)
+    again = Known()
+    again.add(told.gains[0])
+    assert again.tags == [("old", None)]
 
 
 def test_given_up_requests_go_on_for_their_readers_only() -> None:
