@@ -27,7 +27,7 @@ from engine_worker.backend.llama.devices import list_devices
 from engine_worker.confinement.confine import abilities
 from engine_worker.model_file.description import described, quantization
 from engine_worker.model_file.gguf_header import read_header
-from engine_worker.model_file.purpose import purpose_of, require_served
+from engine_worker.model_file.purpose import other_kind, purpose_of, require_served
 from engine_worker.placement.footprint import footprint
 from engine_worker.prompts import templates
 from engine_worker.prompts.template_process import TemplateRenderer
@@ -57,13 +57,16 @@ def engine() -> dict[str, Any]:
 def model(path: Path, cache_types: Sequence[str]) -> dict[str, Any]:
     """Facts from the file's header, or its fault. Every tensor is checked to lie within the file.
 
-    `cache_types` are the types of keys and values, which determine a cell's size.
+    `cache_types` are the types of keys and values, which determine a cell's size. A whole file that
+    is no text model has a `kind`, such as `adapter`, beside its fault.
     """
+    kind = ""
     try:
         header = read_header(path)
+        kind = other_kind(header)
         require_served(header, str(path))
     except ModelLoadError as err:
-        return {"error": str(err)}
+        return {"error": str(err), "kind": kind}
     return {
         "architecture": header.architecture,
         "name": header.text("general.name"),

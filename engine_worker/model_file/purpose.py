@@ -49,12 +49,17 @@ def pooling_of(header: GgufHeader) -> Pooling:
     return given or Pooling.MEAN
 
 
+def other_kind(header: GgufHeader) -> str:
+    """What the file is, if it is no text model, such as an adapter; else empty."""
+    kind, arch = header.text("general.type"), header.architecture
+    return kind or arch if kind in _UNSERVED_TYPES or arch in _UNSERVED else ""
+
+
 def require_served(header: GgufHeader, path: str) -> None:
     """Raises `ModelLoadError` for a file that holds no model, or none that can be served."""
     arch = header.architecture
-    kind = header.text("general.type")
-    if kind in _UNSERVED_TYPES or arch in _UNSERVED:
-        raise ModelLoadError(f"{path} is not a text model ({kind or arch})")
+    if kind := other_kind(header):
+        raise ModelLoadError(f"{path} is not a text model ({kind})")
     if not arch or not header.n_tensors:
         raise ModelLoadError(
             f"{path} holds no model: {'no weights' if arch else 'no architecture'}"

@@ -8,7 +8,7 @@ follows. The first one that follows a message is the next one; others do not cou
     follows  0    1    1    2        3 came at once with 2, and does not count
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -31,3 +31,13 @@ def chained(messages: Iterable[Message], after: int) -> list[Message]:
             found.append(one)
             last = one.number
     return found
+
+
+def place_behind(messages: Sequence[Message], expected: int) -> int | None:
+    """The message that one which follows `expected` can be stored behind, if others are there that
+    do not count. `messages` are all of the subject from `expected` on. None if `expected` has been
+    forgotten, or if another message follows it."""
+    if not messages or messages[0].number != expected or chained(messages[1:], expected):
+        return None
+    last = messages[-1].number
+    return last if last != expected else None

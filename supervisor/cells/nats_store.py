@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
-from supervisor.cells.chain import Message, chained
+from supervisor.cells.chain import Message, chained, place_behind
 from supervisor.cells.port import Away, Refused
 
 logger = logging.getLogger(__name__)
@@ -87,10 +87,10 @@ class NatsStore:
             try:
                 number = await self._publish(subject, data, expected, last)
             except Refused:
-                there = await self._messages(subject, expected)
-                if not there or chained(there, expected):
+                there = await self._messages(subject, max(0, expected - 1))
+                if (free := place_behind(there, expected)) is None:
                     raise
-                last = there[-1].number  # of messages that do not count
+                last = free
                 continue
             if self._n_copies > 1:
                 there = chained(await self._messages(subject, expected), expected)

@@ -19,7 +19,8 @@ from supervisor.dispatch.durable_store import is_an_answer
 
 class Entry(Struct, eq=False):
     """One request. `last` is the number of the last message on its subject; all its gains are in
-    messages of the run's log behind `since`. `record` is its end, the same in each attempt."""
+    messages of the run's log behind `since`. `record` is its end, the same in each attempt.
+    `behind_since`: when the store had first lost its records, or was behind."""
 
     name: str
     request: DurableRequest
@@ -27,6 +28,7 @@ class Entry(Struct, eq=False):
     since: int
     sent: Sent = field(default_factory=Sent)
     record: Finished | None = None
+    behind_since: float | None = None
 
 
 class Outbox:
@@ -90,6 +92,7 @@ class Outbox:
             self.finishing[entry.name] = entry
         else:
             self._leave(entry)
+            self._ended.append(entry.name)
             self.dropped.append((entry.name, entry.last))
             request.is_replicated = False
             request.show_all()
@@ -126,6 +129,7 @@ class Outbox:
         """The request is another front's, or was deleted; this front's readers go on alone."""
         self.finishing.pop(entry.name, None)
         self._leave(entry)
+        self._ended.append(entry.name)
         entry.request.is_replicated = False
         entry.request.show_all(self._new_tag(entry))
 
@@ -153,6 +157,7 @@ class Outbox:
             if not is_read:
                 yield entry.request
         self._dirty.clear()
+        self._ended.clear()
         self.in_flight = None
 
     def move(self) -> None:

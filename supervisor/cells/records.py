@@ -129,8 +129,8 @@ class ChoiceGain(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
     """What one request has gained. `order` are entries of `DurableRequest`, of which `at` came
-    before. `tags` are new; `tags_since`: the last position before each of them. A front of before
-    that field leaves it out."""
+    before. `tags` are new; `tags_since`: the last position before each of them, if it is known. A
+    front of before that field leaves it out."""
 
     name: str
     at: int
@@ -138,12 +138,13 @@ class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
     choices: tuple[ChoiceGain, ...] = ()
     prompts: tuple[PromptGain, ...] = ()
     tags: tuple[str, ...] = ()
-    tags_since: tuple[int, ...] = ()
+    tags_since: tuple[int | None, ...] = ()
 
 
 class Batch(Struct, frozen=True, array_like=True, tag=True):
     """The gains of a run's requests since its batch before; `number` counts a run's batches from 1.
-    `ended` requests have no more gains."""
+    `ended` requests had their last gains in batches before: a gain of that name in this batch is
+    another request's, under the same key."""
 
     number: int
     gains: tuple[Gain, ...]
@@ -221,23 +222,26 @@ def split(data: bytes, most: int) -> list[bytes]:
 
 
 def joined(messages: Iterable[bytes]) -> Iterator[bytes]:
-    """The records in messages. One that was broken off is left out: its writer has died.
+    """The records in messages. One that was broken off is left out: its writer has died. So is one
+    whose first messages are forgotten.
 
     Raises `LinkError` for a record beyond `MAX_RECORD_BYTES`.
     """
     parts: list[bytes] = []
-    n_bytes = 0
+    n_bytes, has_first = 0, False
     for message in messages:
         flags = message[0] if message else 0
         if flags & FIRST:
-            parts, n_bytes = [], 0
+            parts, n_bytes, has_first = [], 0, True
+        if not has_first:
+            continue
         parts.append(message[1:])
         n_bytes += len(message)
         if n_bytes > MAX_RECORD_BYTES:
             raise LinkError("a record is larger than any that a front writes")
         if flags & LAST:
             yield b"".join(parts)
-            parts, n_bytes = [], 0
+            parts, n_bytes, has_first = [], 0, False
 
 
 class Life(Struct, frozen=True):

@@ -21,6 +21,9 @@ AccountOf = Callable[[str], Account | None]
 AGAIN_S = 5.0
 """When a client of a request that does not fit may ask again."""
 
+ANY_TEXT = "a"
+"""For a question that waits for the model. A model without a first token refuses an empty text."""
+
 MOST_UNASKED = 4
 """A request has run in at most so many fronts before its client has to ask for the next one."""
 
@@ -59,7 +62,7 @@ class Reviving:
     async def load(self, life: Life) -> None:
         """Have the model loaded. Raises `RequestError`."""
         model = self._fleet.resolve(life.opened.accepted.model)
-        await self._dispatcher.asking.prepare(model, TextPrompt(""))
+        await self._dispatcher.asking.prepare(model, TextPrompt(ANY_TEXT))
 
     def require_fitting(self, life: Life, known: Known) -> None:
         """Check that the model here is the one that has begun the request: no other model could end

@@ -45,7 +45,7 @@ def gain_since(name: str, request: DurableRequest, sent: Sent) -> Gain:
         tuple(_choice(log, sent) for log in logs),
         tuple(prompts),
         tuple(request.tags[n_tags:]),
-        tuple(request.tag_ends[tag] for tag in request.tags[n_tags - 1 : -1]),
+        tuple(request.tag_ends.get(tag) for tag in request.tags[n_tags - 1 : -1]),
     )
 
 
@@ -185,9 +185,9 @@ class Log(Struct):
     def add(self, record: OfLog) -> None:
         """Take the next record."""
         if isinstance(record, Batch):
+            for name in record.ended:  # a gain beside it is that of the key's next request
+                self.open.pop(name, None)
             for gain in record.gains:
                 self.open.setdefault(gain.name, Known()).add(gain)
-            for name in record.ended:
-                self.open.pop(name, None)
         else:
             self.is_closed = True

@@ -192,8 +192,13 @@ class Writer:
         try:
             subject = request_subject(entry.name)
             last = await journal.append(self._store, subject, entry.record, entry.last)
-        except Refused:  # it was deleted, or another front has claimed it
+        except Refused:  # another front has claimed it
             outbox.lost(entry)
+        except Behind:  # a new leader lags, or the request was deleted at another front
+            now = time.monotonic()
+            entry.behind_since = entry.behind_since or now
+            if now - entry.behind_since > BEHIND_S:
+                outbox.lost(entry)
         else:
             self._finished.append((time.monotonic(), entry.name, last))
             outbox.finished(entry)

@@ -54,8 +54,9 @@ def remove_command(names: tuple[str, ...], config_file: str | None, **flags: str
         click.echo(f"{name}: {amount(remove(name, place))} freed")
 
 
-def probed(path: Path, n_ctx: int) -> dict[str, Any]:
-    """The probe's report of a model file. Raises `ConfigError` if llama.cpp cannot load it."""
+def probed(path: Path, n_ctx: int, *, any_kind: bool = False) -> dict[str, Any]:
+    """The probe's report of a model file. Raises `ConfigError` if llama.cpp cannot load it, unless
+    it is a whole file of another kind, such as an adapter, and `any_kind` will do."""
     from gpufc.config import ModelConfig
     from gpufc.errors import ConfigError
     from supervisor.cli.doctor import probe
@@ -64,7 +65,7 @@ def probed(path: Path, n_ctx: int) -> dict[str, Any]:
     facts = report.get("model")
     if facts is None:
         raise ConfigError(f"{path} could not be inspected: {report['llama_cpp'].get('error')}")
-    if "error" in facts:
+    if "error" in facts and not (any_kind and facts.get("kind")):
         raise ConfigError(facts["error"])
     return report
 

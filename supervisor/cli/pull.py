@@ -94,7 +94,7 @@ def command(
 
 def _require_model(path: Path) -> None:
     """Look into a model that no checksum vouches for: its server may have sent a part of it, or
-    something else. Raises `DownloadFailed`."""
+    something else. An adapter may be whole, too. Raises `DownloadFailed`."""
     from gpufc.errors import ConfigError
     from supervisor.cli.model_file import check
     from supervisor.cli.model_folder import probed
@@ -102,6 +102,6 @@ def _require_model(path: Path) -> None:
     from supervisor.program import command
 
     try:
-        probed(check(str(path), "pulled"), n_ctx=1)
+        probed(check(str(path), "pulled"), n_ctx=1, any_kind=True)
     except ConfigError as err:
         raise DownloadFailed(f"{err}; `{command(f'models rm {path.stem}')}` deletes it") from err

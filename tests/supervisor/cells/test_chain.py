@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from supervisor.cells.chain import Message, chained
+from supervisor.cells.chain import Message, chained, place_behind
 
 
 def numbers(*follows: int, after: int = 0, first: int = 1) -> list[int]:
@@ -30,6 +30,27 @@ def test_the_first_one_counts_where_those_before_it_are_forgotten() -> None:
 def test_behind_a_message_only_its_followers_count() -> None:
     assert numbers(1, 3, 2, after=3, first=4) == [5]
     assert numbers(1, 2, after=3, first=4) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        ([(4, 3), (6, 3), (7, 3)], 7),  # those of two that came at once with 4
+        ([(4, 3), (6, 3), (7, 4)], None),  # it has a follower
+        ([(4, 3)], None),  # a server that lags
+        ([(6, 0), (7, 6)], None),  # forgotten, and the subject has begun anew
+        ([(6, 3)], None),
+        ([], None),
+    ],
+)
+def test_a_place_behind_a_message_is_there_while_it_is_kept_and_has_no_follower(
+    messages: list[tuple[int, int]], place: int | None
+) -> None:
+    assert place_behind([Message(*one, b"") for one in messages], 4) == place
+
+
+def test_a_subject_s_first_message_has_no_place_behind_others() -> None:
+    assert place_behind([Message(6, 4, b"")], 0) is None
 
 
 @pytest.mark.parametrize("seed", range(20))

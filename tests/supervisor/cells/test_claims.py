@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from gpufc.protocol import FinishReason
+from gpufc.protocol import FinishReason, Prepare, TextPrompt
 from supervisor.dispatch.request import ANONYMOUS
 from supervisor.dispatch.stream_log import StreamLog
 from tests.supervisor.cells.fronts import N_TOKENS, Cell, Client, begun, cells, whole
@@ -88,8 +88,11 @@ async def test_a_front_that_has_not_loaded_the_model_claims_once_it_knows_the_fi
         asking = asyncio.create_task(ask(b, after=client.last, **client.fields))
         await until(lambda: b.dispatcher.group(MODEL).usage().n_waiting)
         assert b.state.taken_over_total == 0
-        let_go(b.new_worker(fingerprint))
+        worker = b.new_worker(fingerprint)
+        let_go(worker)
         answer = await asking
+        prepared = [one.prompt for one in worker.sent if isinstance(one, Prepare)]
+        assert TextPrompt("") not in prepared  # a model without a first token refuses it
         fits = fingerprint == "abc123"
         assert (answer.status, b.state.taken_over_total) == ((200, 1) if fits else (503, 0))
         assert b.state.orphans == (0 if fits else 1)

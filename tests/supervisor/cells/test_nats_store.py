@@ -8,7 +8,9 @@ import pytest
 
 from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
+from supervisor.cells.chain import Message
 from supervisor.cells.nats_store import NatsStore, options_of
+from supervisor.cells.port import Refused
 from tests.supervisor.dispatch.fakes import until
 
 LOCAL = "nats://127.0.0.1:4222"
@@ -143,3 +145,30 @@ async def test_a_front_beats_while_the_stream_has_no_leader(
     assert not store.is_connected
     assert store._connecting is not None
     store._connecting.cancel()
+
+
+async def test_a_message_does_not_follow_one_that_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request was deleted and asked for again at another front: its old front's end is no part of
+    the new one's records."""
+    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: object)
+    store, kept = NatsStore(CellsConfig(cells_nats=LOCAL)), [Message(4, 0, b"old")]
+
+    async def publish(_subject: str, data: bytes, follows: int, last: int) -> int:
+        if kept[-1].number != last:
+            raise Refused("wrong last sequence")
+        kept.append(Message(last + 1, follows, data))
+        return last + 1
+
+    async def messages(_subject: str, after: int) -> list[Message]:
+        return [one for one in kept if one.number > after]
+
+    monkeypatch.setattr(store, "_publish", publish)
+    monkeypatch.setattr(store, "_messages", messages)
+    kept.append(Message(5, 0, b"came at once with the old one"))
+    assert await store.append("request.x", b"end", 4) == 6
+    kept[:] = [Message(7, 0, b"new")]
+    with pytest.raises(Refused):
+        await store.append("request.x", b"end", 4)
+    assert len(kept) == 1

@@ -73,6 +73,12 @@ def test_a_record_that_was_broken_off_is_left_out() -> None:
     assert list(joined(broken)) == []
 
 
+def test_a_record_whose_first_messages_are_forgotten_is_left_out() -> None:
+    parts = split(b"x" * 100, 30)
+    for n_left in range(1, len(parts)):
+        assert list(joined([*parts[-n_left:], *split(b"two", 30)])) == [b"two"]
+
+
 def test_a_record_of_any_size_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 50)
     with pytest.raises(LinkError):

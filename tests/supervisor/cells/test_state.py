@@ -10,7 +10,7 @@ import pytest
 from gpufc.ids import Epoch, RequestNo
 from gpufc.protocol import Delta, FinishReason
 from supervisor.cells.outbox import Outbox
-from supervisor.cells.records import Batch, Closed, decode_of_log, encode
+from supervisor.cells.records import Batch, Closed, Gain, decode_of_log, encode
 from supervisor.cells.state import Known, Log, Sent, gain_since
 from supervisor.dispatch.durable import Cursor, DurableRequest
 from supervisor.dispatch.request import Reading
@@ -144,6 +144,22 @@ def test_alone_readers_get_everything_under_another_tag_which_is_stored_later() 
     assert shown(durable) == "abc"
 
 
+def test_tags_of_a_front_that_did_not_tell_their_places_are_told_on() -> None:
+    known = Known()
+    known.add(Gain("k", 0, tags=("old",)))
+    durable, box = Store().add("k"), outbox()
+    durable.restore(known.order, known.tags)
+    box.follow("k", durable, 1, 0)
+    say(durable, "a")
+    batch = box.take()
+    assert batch is not None
+    told = decode_of_log(encode(batch))
+    assert isinstance(told, Batch)
+    again = Known()
+    again.add(told.gains[0])
+    assert again.tags == [("old", None)]
+
+
 def test_given_up_requests_go_on_for_their_readers_only() -> None:
     store, box = Store(), outbox()
     read, unread = store.add("read"), store.add("unread")
@@ -207,6 +223,23 @@ def test_a_log_s_ended_requests_are_not_open() -> None:
     assert (list(log.open), log.is_closed) == (["b"], False)
     log.add(Closed("other"))
     assert log.is_closed
+
+
+def test_a_gain_beside_the_end_of_that_name_is_the_next_request_s() -> None:
+    old, new = Store().add("k"), Store().add("k")
+    box, log = outbox(), Log()
+    box.follow("k", old, 1, 0)
+    say(old, "old")
+    log.add(box.take() or Closed("no batch"))
+    old.stream.cancel()  # the batch is in flight
+    box.follow("k", new, 2, 0)
+    say(new, "new")
+    box.stored()
+    both = box.take()
+    assert both is not None
+    assert (len(both.gains), both.ended) == (1, ("k",))
+    log.add(both)
+    assert restored(log.open["k"], 1)[0].texts == ["new"]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ async def test_a_wrong_checksum_is_one_line_and_no_file(tmp_path: Path) -> None:
         ("m", (), {"model": {"error": "it is truncated"}}, "it is truncated; "),
         ("m", (), {"llama_cpp": {"error": "crashed"}}, "could not be inspected: crashed; "),
         ("m", (), {"model": {}}, None),
+        ("m", (), {"model": {"error": "no text model", "kind": "adapter"}}, None),
         ("m", ("--sha256", DIGEST), {"model": {"error": "not asked"}}, None),
         ("m-00001-of-00002", (), {"model": {"error": "not asked"}}, None),
     ],
