@@ -97,7 +97,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[list[Judged], 
     waiting = (
         (number, row)
         for number, row in enumerate(rows(options.schemas))
-        if not options.only or row["name"] in options.only
+        if number >= options.skip and (not options.only or row["name"] in options.only)
     )
     async with (
         serving(command, port, folder / "log") as url,
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("schemas", type=Path)
     parser.add_argument("--model", default="", help="a GGUF file; else the demo model")
     parser.add_argument("--count", type=int, default=100, help="whole answers")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="begin after N schemas")
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--dry", type=float, default=0.8, help="keeps a small model from loops")
