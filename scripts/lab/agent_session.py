@@ -167,7 +167,7 @@ def played(urls: Mapping[str, str], options: argparse.Namespace) -> Played:
 def rows(found: Played) -> list[tuple[str, ...]]:
     """One row for each turn and server, and one for each server's turns from the second on. A cell
     of times has each round's in order. Pure."""
-    told = []
+    told: list[tuple[str, ...]] = []
     for number in range(len(next(iter(found.values()))[0])):
         for name, rounds in found.items():
             turns = [session[number] for session in rounds]
