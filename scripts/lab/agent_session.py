@@ -89,6 +89,11 @@ class Session:
         parts = [{"type": "text", "text": text} for text in (wish, text_of(dice, 20))]
         self._messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The rules and tools of every request, and the messages so far."""
+        return {"rules": self._rules, "tools": self._tools, "messages": self._messages}
+
     def turn(self, number: int) -> Turn:
         """Ask, and put the answer and the next turn behind the history."""
         began, first_s, usage, pieces = time.monotonic(), 0.0, dict[str, int](), list[str]()
@@ -229,7 +234,7 @@ def main(arguments: list[str]) -> None:
     table = results.Table(COLUMNS, rows(found))
     for row in table.rows:
         print("|", " | ".join(row), "|")
-    title = "agent session"
+    title = "agent session" if len(servers) > 1 else "agent session, gpufc alone"
     if len(servers) > 1:
         share = ratios(found, *urls)
         title += f", first token {share} of llama-server's from turn 2"
