@@ -1,35 +1,49 @@
 """An agent's session in Claude Code's form, beside llama-server: cached shares and first tokens.
 
-    python -m scripts.lab.agent_session --llama-server PROGRAM [--model MODEL.gguf] [--rounds 3]
+    python -m scripts.lab.agent_session [--llama-server PROGRAM] [--model MODEL.gguf] [--rounds 3]
+                                        [--results tests/clients/RESULTS.md]
 
-Both servers hold the model at the same time and are asked in turns, so that one computes at a time.
-A session has 20 tools, and turns of a user's text or a tool's result. Its first system block
-changes with each request, as Claude Code's does. Each server's own text becomes its history,
-before a call that is the same for both. A round is one session with new words.
+Without `--llama-server` gpufc is measured alone. Both servers hold the model at the same time and
+are asked in turns, so that one computes at a time. A session has 20 tools, and turns of a user's
+text or a tool's result. Its first system block changes with each request, as Claude Code's does.
+Each server's own text becomes its history, before a call that is the same for both. A round is one
+session with new words.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
+import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor import demo_model
 from supervisor.bench.words import WORDS
-from tests.bench.servers import Gpufc, LlamaServer, Setting, running
+from tests import machine, results
+from tests.bench.servers import Gpufc, LlamaServer, Server, Setting, running
 
 N_TOOLS = 20
-RULE_WORDS = 900
 RESULT_WORDS = 60
-TIMEOUT_S = 300
+TOOL_WORDS = 40
+RULE_WORDS = 900
+TIMEOUT_S = 600
+COLUMNS = (
+    "turn",
+    "server",
+    "prompt tokens",
+    "cached share at least",
+    "first token, ms",
+    "median, ms",
+)
 
 
 class Turn(NamedTuple):
-    """`first_s` is the time to the first content, `share` the cached part of the prompt."""
+    """`first_s` is the time to the first text, `share` the cached part of the prompt."""
 
     first_s: float
     n_prompt: int
@@ -37,18 +51,22 @@ class Turn(NamedTuple):
     text: str
 
 
+Played = dict[str, list[list[Turn]]]
+"""Each server's turns, by round."""
+
+
 def text_of(dice: random.Random, n_words: int) -> str:
     return " ".join(dice.choices(WORDS, k=n_words))
 
 
-def tool(number: int, dice: random.Random) -> dict[str, Any]:
+def tool(number: int, dice: random.Random, n_words: int) -> dict[str, Any]:
     fields = {
-        f"{dice.choice(WORDS)}_{place}": {"type": kind, "description": text_of(dice, 8)}
+        f"{dice.choice(WORDS)}_{place}": {"type": kind, "description": text_of(dice, n_words // 5)}
         for place, kind in enumerate(("string", "string", "integer", "boolean"))
     }
     return {
         "name": f"Tool{number}",
-        "description": text_of(dice, 40),
+        "description": text_of(dice, n_words),
         "input_schema": {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",
@@ -62,14 +80,19 @@ def tool(number: int, dice: random.Random) -> dict[str, Any]:
 class Session:
     """One server's side of a session. Both sides of a round are made with the same `seed`."""
 
-    def __init__(self, url: str, seed: int, n_tokens: int) -> None:
+    def __init__(self, url: str, seed: int, n_tokens: int, size: float) -> None:
         dice = self._dice = random.Random(seed)
         self._url, self._n_tokens = url, n_tokens
-        self._rules = text_of(dice, RULE_WORDS)
-        self._tools = [tool(number, dice) for number in range(N_TOOLS)]
+        self._rules = text_of(dice, round(size * RULE_WORDS))
+        self._tools = [tool(number, dice, round(size * TOOL_WORDS)) for number in range(N_TOOLS)]
         wish = f"<system-reminder>\n{text_of(dice, 60)}\n</system-reminder>"
         parts = [{"type": "text", "text": text} for text in (wish, text_of(dice, 20))]
         self._messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """The rules and tools of every request, and the messages so far."""
+        return {"rules": self._rules, "tools": self._tools, "messages": self._messages}
 
     def turn(self, number: int) -> Turn:
         """Ask, and put the answer and the next turn behind the history."""
@@ -77,7 +100,7 @@ class Session:
         for event in self._events(number):
             kind = event["type"]
             usage |= event.get("message", event).get("usage", {})
-            if kind.startswith("content_block") or kind == "message_delta":
+            if kind in ("content_block_delta", "message_delta"):
                 first_s = first_s or time.monotonic() - began
             pieces.append(event.get("delta", {}).get("text", ""))
         text = "".join(pieces)
@@ -128,58 +151,99 @@ class Session:
                     yield json.loads(line[6:])
 
 
-def main() -> None:
+def played(urls: Mapping[str, str], options: argparse.Namespace) -> Played:
+    """All turns of all rounds, of each server. The server that is asked first alternates."""
+    found: Played = {name: [] for name in urls}
+    for seed in range(options.rounds):
+        sides = {
+            name: Session(url, seed, options.tokens, options.size) for name, url in urls.items()
+        }
+        for name in sides:
+            found[name].append([])
+        for number in range(options.turns):
+            order = list(sides.items())
+            for name, side in order if (seed + number) % 2 else reversed(order):
+                turn = side.turn(number)
+                found[name][-1].append(turn)
+                print(f"# {seed} {number} {name}: {turn}", flush=True)
+    return found
+
+
+def rows(found: Played) -> list[tuple[str, ...]]:
+    """One row for each turn and server, and one for each server's turns from the second on. A cell
+    of times has each round's in order. Pure."""
+    told: list[tuple[str, ...]] = []
+    for number in range(len(next(iter(found.values()))[0])):
+        for name, rounds in found.items():
+            turns = [session[number] for session in rounds]
+            times = ", ".join(f"{1e3 * turn.first_s:.0f}" for turn in turns)
+            told.append((str(number + 1), name, *_shared(turns), times, _middle(turns)))
+    for name, rounds in found.items():
+        later = [turn for session in rounds for turn in session[1:]]
+        told.append(("from 2", name, *_shared(later), "", _middle(later)))
+    return told
+
+
+def _shared(turns: Sequence[Turn]) -> tuple[str, str]:
+    sizes = sorted(turn.n_prompt for turn in turns)
+    return f"{sizes[0]} to {sizes[-1]}", f"{min(turn.share for turn in turns):.1%}"
+
+
+def _middle(turns: Sequence[Turn]) -> str:
+    return f"{1e3 * statistics.median(turn.first_s for turn in turns):.0f}"
+
+
+def ratios(found: Played, ours: str, theirs: str) -> str:
+    """Our first token as a share of theirs, turn by turn from the second on."""
+    pairs = zip(found[ours], found[theirs], strict=True)
+    shares = sorted(
+        one.first_s / other.first_s
+        for mine, other_s in pairs
+        for one, other in zip(mine[1:], other_s[1:], strict=True)
+    )
+    return f"{statistics.median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
+
+
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--llama-server", type=Path, required=True)
+    parser.add_argument("--llama-server", type=Path, help="else gpufc alone")
     parser.add_argument("--model", type=Path, default=None, help="else the demo model")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--size", type=float, default=1.0, help="share of the rules and tools")
     parser.add_argument("--tokens", type=int, default=24, help="generated in a turn")
     parser.add_argument("--n-ctx", type=int, default=16384)
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    conditions = machine.conditions()
     setting = Setting(
-        model=options.model or Path(demo_model.find()),
+        model=options.model or Path(demo_model.find() or "no demo model"),
         n_threads=options.threads,
         n_ctx=options.n_ctx,
         slots=2,
     )
-    servers = (
-        Gpufc(keys={"aliases": "claude-*"}),
-        LlamaServer(program=options.llama_server, arguments=("--jinja",)),
-    )
-    found: dict[str, list[list[Turn]]] = {server.name: [] for server in servers}
-    with running(servers[0], setting) as ours, running(servers[1], setting) as theirs:
-        urls = {servers[0].name: ours.url, servers[1].name: theirs.url}
-        for seed in range(options.rounds):
-            sides = {name: Session(url, seed, options.tokens) for name, url in urls.items()}
-            for name in sides:
-                found[name].append([])
-            for number in range(options.turns):
-                order = list(sides.items())
-                for name, side in order if (seed + number) % 2 else reversed(order):
-                    turn = side.turn(number)
-                    found[name][-1].append(turn)
-                    print(f"# {seed} {number} {name}: {turn}", flush=True)
-    print("| turn | server | prompt tokens | cached share |  first content, ms | median |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for number in range(options.turns):
-        for name, rounds in found.items():
-            turns = [session[number] for session in rounds]
-            times = [1e3 * turn.first_s for turn in turns]
-            cells = (
-                *(str(number + 1), name, str(turns[0].n_prompt)),
-                f"{min(turn.share for turn in turns):.1%}",
-                ", ".join(f"{one:.0f}" for one in times),
-                f"{statistics.median(times):.0f}",
-            )
-            print("|", " | ".join(cells), "|")
-    for name, rounds in found.items():
-        later = [turn for session in rounds for turn in session[1:]]
-        least, middle = min(x.share for x in later), statistics.median(x.first_s for x in later)
-        print(f"{name}, from turn 2: cached share at least {least:.1%}", end=", ")
-        print(f"first content {1e3 * middle:.0f} ms (median)")
+    servers: list[Server] = [Gpufc(keys={"aliases": "claude-*"})]
+    if options.llama_server is not None:
+        servers.append(LlamaServer(program=options.llama_server, arguments=("--jinja",)))
+        version = machine.program_version(options.llama_server)
+        conditions |= {"llama-server": version}
+    with contextlib.ExitStack() as stack:
+        urls = {one.name: stack.enter_context(running(one, setting)).url for one in servers}
+        found = played(urls, options)
+    table = results.Table(COLUMNS, rows(found))
+    for row in table.rows:
+        print("|", " | ".join(row), "|")
+    title = "agent session" if len(servers) > 1 else "agent session, gpufc alone"
+    if len(servers) > 1:
+        share = ratios(found, *urls)
+        title += f", first token {share} of llama-server's from turn 2"
+        print(title)
+    if options.results is not None:
+        command = results.spelled("python -m scripts.lab.agent_session", arguments)
+        run = results.Run(title=title, command=command, conditions=conditions)
+        results.append(options.results, run, table)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

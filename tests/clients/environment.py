@@ -5,11 +5,13 @@ A client's packages would upgrade or plug into the ones that the tests run with.
 that a second run downloads nothing.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ def python_with(folder: Path, *packages: str) -> Path:
     """A new environment's interpreter; `folder` does not exist yet."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert uv, "uv is not installed: it is in the extra `clients`"
-    done(uv, "venv", "--quiet", "--python", sys.executable, str(folder), timeout_s=INSTALL_S)
     python = folder / "bin" / "python"
-    done(uv, "pip", "install", "--quiet", "--python", python, *packages, timeout_s=INSTALL_S)
+    with _whole_or_gone(folder):
+        done(uv, "venv", "--quiet", "--python", sys.executable, str(folder), timeout_s=INSTALL_S)
+        done(uv, "pip", "install", "--quiet", "--python", python, *packages, timeout_s=INSTALL_S)
     return python
 
 
@@ -32,11 +35,22 @@ def npm_with(folder: Path, *packages: str, scripts: bool = False) -> Path:
     steps, which programs need that come with binaries."""
     npm = shutil.which("npm")
     assert npm, "npm is not installed"
-    folder.mkdir()
-    (folder / "package.json").write_text('{"private": true, "type": "module"}')
     options = ["--no-audit", "--no-fund", *([] if scripts else ["--ignore-scripts"])]
-    done(npm, "install", *options, *packages, cwd=folder, timeout_s=INSTALL_S)
+    with _whole_or_gone(folder):
+        folder.mkdir()
+        (folder / "package.json").write_text('{"private": true, "type": "module"}')
+        done(npm, "install", *options, *packages, cwd=folder, timeout_s=INSTALL_S)
     return folder
+
+
+@contextlib.contextmanager
+def _whole_or_gone(folder: Path) -> Iterator[None]:
+    """Remove a new environment if its installation fails: a kept one counts as complete."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def printed(*command: str | Path, **options: Any) -> Any:

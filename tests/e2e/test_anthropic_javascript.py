@@ -112,7 +112,8 @@ def test_anthropic_s_client_reads_messages_streams_counts_models_and_errors(
 ) -> None:
     found = printed(project, "anthropic.js", running)
     whole, streamed = found["whole"], found["streamed"]
-    assert streamed["content"][0] == whole["content"][0] == {"type": "text", "text": "Look."}
+    text = {"type": "text", "text": "Look.", "citations": []}
+    assert streamed["content"][0] == whole["content"][0] == text
     for message in (whole, streamed):
         assert message["stop_reason"] == "tool_use"
         assert message["content"][1]["input"] == {"word": "tea"}

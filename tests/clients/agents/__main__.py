@@ -13,6 +13,7 @@ schema, in the first request that has the tool. The rest is as the agent and the
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -31,6 +32,8 @@ from tests.service import service
 
 COLUMNS = ("agent", "version", "requests", "tokens", "tool", "ended", "printed")
 SHOWN = 100
+COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""A terminal's control sequence (ECMA-48, CSI)."""
 
 
 def told(name: str, release: str, run: Run) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ def prompt_tokens(exchange: Exchange) -> int:
 
 
 def _cell(text: str) -> str:
-    text = " ".join(text.split()).replace("|", "/")
+    text = " ".join(COLOUR.sub("", text).split()).replace("|", "/")
     return text if len(text) <= SHOWN else f"…{text[-SHOWN:]}"
 
 

@@ -53,7 +53,8 @@ def run(
     scripted: bool,
     patience_s: float = PATIENCE_S,
 ) -> Run:
-    """Have an agent do the task in a new home. It is ended after `patience_s`."""
+    """Have an agent do the task in a new home. It is ended after `patience_s`. In what it printed
+    the paths begin at the folder of its home."""
     model = running.status()["models"][0]["name"]
     stops = STOPS if scripted else ("", "")
     with tempfile.TemporaryDirectory(prefix="agent", ignore_cleanup_errors=True) as folder:
@@ -69,7 +70,7 @@ def run(
                 ended = started(agent.command(place), place, environ, patience_s)
             finally:
                 _end_daemons(home)
-    return Run(between.exchanges, ended)
+    return Run(between.exchanges, ended._replace(printed=ended.printed.replace(folder, "")))
 
 
 def _end_daemons(home: Path) -> None:
