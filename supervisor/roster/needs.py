@@ -20,6 +20,12 @@ WHOLE, LEAST = "whole", "least"
 PROCESS_BYTES = 96 << 20
 """Of a worker besides its model: the interpreter and llama.cpp's working memory."""
 
+CUDA_CONTEXT_BYTES = 518 << 20
+"""A worker's CUDA context on each device that it uses, apart from model and cache.
+
+The worker's own figures lack it: asking a device for its memory makes the context. Measured: what
+`nvidia-smi` lists for a process that has only asked (engine_worker/placement/NOTES.md)."""
+
 CACHE_SHARE = 0.25
 """A cache's size in terms of its model's file, before the first load."""
 
@@ -92,8 +98,18 @@ def _least(found: Reckoning, devices: list[str]) -> Memory:
 
 
 def _spread(host: int, mapped: int, on_devices: int, devices: list[str]) -> Memory:
-    each = dict.fromkeys(devices, on_devices // len(devices)) if devices and on_devices else {}
+    each = _on_each(devices, on_devices) if on_devices else {}
     return Memory(host_bytes=host, mapped_bytes=mapped, devices=each)
+
+
+def _on_each(devices: list[str], n_bytes: int) -> dict[str, int]:
+    """Equal parts of so many bytes on each device, and the worker's context there."""
+    return {name: n_bytes // len(devices) + context_bytes(name) for name in devices}
+
+
+def context_bytes(device: str) -> int:
+    """The bytes of a worker's context on a device. Only CUDA's was measured; 0 for other kinds."""
+    return CUDA_CONTEXT_BYTES if device.startswith("CUDA") else 0
 
 
 def estimated(n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float) -> Memory:
@@ -102,8 +118,8 @@ def estimated(n_bytes: int, config: ModelConfig, devices: list[str], cache_share
         return Memory(host_bytes=n_bytes)
     cache_bytes = int(n_bytes * cache_share)
     if devices:
-        each = (n_bytes + cache_bytes) // len(devices)
-        return Memory(host_bytes=PROCESS_BYTES, devices=dict.fromkeys(devices, each))
+        each = _on_each(devices, n_bytes + cache_bytes)
+        return Memory(host_bytes=PROCESS_BYTES, devices=each)
     host_bytes = PROCESS_BYTES + cache_bytes
     if not config.use_mmap:
         return Memory(host_bytes=host_bytes + n_bytes)
@@ -120,7 +136,7 @@ def taken(
     return Memory(
         host_bytes=anonymous_bytes,
         mapped_bytes=mapped if config.backend is BackendKind.LLAMA else 0,
-        devices=dict.fromkeys(names, on_devices // len(names)) if on_devices else {},
+        devices=_on_each(names, on_devices) if on_devices else {},
     )
 
 

@@ -21,7 +21,7 @@ from supervisor.fleet.group import Group
 from supervisor.fleet.process import scrubbed
 from supervisor.looks import repeat
 from supervisor.residency.memory import HOST, Free
-from supervisor.roster.needs import Needs, may_use
+from supervisor.roster.needs import Needs, context_bytes, may_use
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ class Reckoner:
         host = free.total_host_bytes or free.free(HOST) or 0
         if self._limit_bytes is not None:
             host = min(host, self._limit_bytes)
-        devices = sum(free.total(name) for name in self._devices(config))
+        # the worker's context on each device is no room for its model
+        rooms = (free.total(name) - context_bytes(name) for name in self._devices(config))
+        devices = sum(max(0, room) for room in rooms)
         return Question(
             config=config, n_running=self._n_running, host_bytes=host, device_bytes=devices
         )

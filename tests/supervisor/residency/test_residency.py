@@ -102,6 +102,15 @@ def test_memory_that_does_not_come_back_is_not_counted_on() -> None:
     assert bench.decide(3.2)[0] == Evict(b, "b", EvictReason.ROOM, "c")
 
 
+def test_a_worker_that_has_grown_leaves_less_of_what_the_operator_allows() -> None:
+    rules = Rules(min_stay_s=0.0, stay_per_load=0.0, limit_bytes={CUDA: 8})
+    bench = Bench(rules, a=Terms(placements=(way(3),)), b=Terms(placements=(way(5),)))
+    first = bench.load("a", 0.0)
+    bench.residency.grew(first, Memory(devices={CUDA: 4}))
+    bench.residency.demand("b", 1, 1.0)
+    assert Evict(first, "a", EvictReason.ROOM, "b") in bench.decide(1.0)
+
+
 def test_what_cannot_fit_is_refused_and_nothing_is_evicted() -> None:
     bench = Bench(a=small(), huge=Terms(placements=(way(11),)), pinned=small(pinned=True))
     bench.load("a", 1.0)

@@ -8,7 +8,16 @@ from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.reckoning import Reckoning
 from supervisor.residency.measured import Measured
 from supervisor.residency.memory import Memory
-from supervisor.roster.needs import LEAST, PROCESS_BYTES, WHOLE, Needs, may_use, placed, taken
+from supervisor.roster.needs import (
+    CUDA_CONTEXT_BYTES,
+    LEAST,
+    PROCESS_BYTES,
+    WHOLE,
+    Needs,
+    may_use,
+    placed,
+    taken,
+)
 from tests.fakes.facts import model_facts
 
 MIB = 1 << 20
@@ -68,7 +77,21 @@ def test_another_file_under_the_same_path_is_another_model(config: ModelConfig) 
 def test_a_model_on_gpus_needs_their_memory(config: ModelConfig) -> None:
     whole, _ = Needs(Measured()).placements(config, ["CUDA0", "CUDA1"])
     assert set(whole.need.devices) == {"CUDA0", "CUDA1"}
-    assert sum(whole.need.devices.values()) == 125 * MIB
+    assert sum(whole.need.devices.values()) == 125 * MIB + 2 * CUDA_CONTEXT_BYTES
+
+
+def test_a_worker_has_a_context_on_each_cuda_device_that_it_uses(config: ModelConfig) -> None:
+    needs = Needs(Measured())
+    found = Reckoning(device_bytes=40 * MIB, least_device_bytes=20 * MIB)
+    needs.reckoned(config, found, ["CUDA0", "CUDA1"])
+    whole, least = needs.placements(config, ["CUDA0", "CUDA1"])
+    each = 20 * MIB + CUDA_CONTEXT_BYTES
+    assert whole.need.devices == {"CUDA0": each, "CUDA1": each}
+    assert least.need.devices["CUDA0"] == 10 * MIB + CUDA_CONTEXT_BYTES
+    needs.reckoned(config, found, ["Vulkan0"])
+    assert needs.placements(config, ["Vulkan0"])[0].need.devices == {"Vulkan0": 40 * MIB}
+    needs.reckoned(config, Reckoning(host_bytes=MIB), ["CUDA0"])
+    assert needs.placements(config, ["CUDA0"])[0].need.devices == {}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +123,8 @@ def test_the_smallest_way_holds_one_request() -> None:
 def test_a_loaded_worker_has_taken_its_own_memory_its_file_and_its_gpus() -> None:
     facts = model_facts(model_bytes=100 * MIB, device_bytes=40 * MIB)
     held = taken(facts, ModelConfig(), 7 * MIB, ["CUDA0"])
-    assert held == Memory(host_bytes=7 * MIB, mapped_bytes=60 * MIB, devices={"CUDA0": 40 * MIB})
+    on_device = {"CUDA0": 40 * MIB + CUDA_CONTEXT_BYTES}
+    assert held == Memory(host_bytes=7 * MIB, mapped_bytes=60 * MIB, devices=on_device)
     read = taken(facts, ModelConfig(use_mmap=False), 7 * MIB, ["CUDA0"])
     assert read.mapped_bytes == 0
     fake = taken(facts, ModelConfig(backend=BackendKind.FAKE), 7 * MIB, [])

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,24 +10,9 @@ from gpufc.errors import EngineUnavailable, Overloaded
 from supervisor.roster.terms import MIN_STAY_S
 from tests.supervisor.fleet.fake_edge import KILLED
 from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
-from tests.supervisor.roster.rig import GIB, Rig
+from tests.supervisor.roster.rig import GIB, MakeRig
 
-MakeRig = Callable[..., Rig]
 COOL_DOWN_S = 10.0
-
-
-@pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[MakeRig]:
-    made: list[Rig] = []
-
-    def rig(*, fits: int | None = None, **models: ModelConfig) -> Rig:
-        named = models or {"a": ModelConfig(), "b": ModelConfig()}
-        made.append(Rig(tmp_path, fits=fits, **named))
-        return made[-1]
-
-    yield rig
-    for one in made:
-        await one.close()
 
 
 async def test_a_model_is_loaded_when_requests_want_it_and_not_before(make: MakeRig) -> None:
