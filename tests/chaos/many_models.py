@@ -16,7 +16,6 @@ from typing import Any
 
 from msgspec import Struct, field, structs
 
-from supervisor.fleet.recycling import anonymous_bytes
 from tests.chaos.history import check, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import Report, reporting, spread
@@ -184,14 +183,12 @@ async def _stormed(report: Report, load: Load, config: Path, seconds: int, seed:
 
 
 async def _measured(config: Path) -> dict[str, int]:
-    """What each model takes here, once it has answered. There is room for all."""
+    """What each model takes here when it is loaded. There is room for all."""
     async with rig("--config", str(config), environ=ENVIRON) as one:
         for model in REAL_MODELS:
             await _answered(one, REAL, model)
-        figures = await one.figures()
-        mapped = {model: int(_row(figures, model)["mapped_bytes"]) for model in REAL_MODELS}
-        own = {row["model"]: anonymous_bytes(row["pid"]) or 0 for row in figures["workers"]}
-    return {model: mapped[model] + own[model] for model in REAL_MODELS}
+        rows = [_row(await one.figures(), model) for model in REAL_MODELS]
+    return {row["name"]: row["host_bytes"] + row["mapped_bytes"] for row in rows}
 
 
 async def _answered(one: Rig, load: Load, model: str) -> None:
