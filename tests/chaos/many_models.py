@@ -60,7 +60,7 @@ def _ask_real(name: str, n_tokens: int) -> Ask:
 
 
 FAKE = Load(_ask_fake, dict(zip(MODELS, (6, 2, 1), strict=True)), 9, (20, 200), (0.5, 3.0))
-REAL = Load(_ask_real, dict(zip(REAL_MODELS, (6, 2, 1), strict=True)), 6, (10, 60), (5.0, 15.0))
+REAL = Load(_ask_real, dict(zip(REAL_MODELS, (6, 2, 1), strict=True)), 6, (10, 60), (20.0, 40.0))
 
 
 class Tally(Struct):
