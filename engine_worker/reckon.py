@@ -32,7 +32,7 @@ def answer(question: Question) -> Reckoning:
             header.file_bytes,
             n_gpu_layers=config.n_gpu_layers,
             host_room=question.host_bytes,
-            device_room=question.device_bytes,
+            device_rooms=question.device_bytes,
         )
     except ModelLoadError as err:
         return Reckoning(error=str(err), lacks_memory=isinstance(err, MemoryShort))

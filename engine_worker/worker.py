@@ -36,6 +36,7 @@ from engine_worker.constraints.gate import Gate
 from engine_worker.disposable import Child
 from engine_worker.engine import loading
 from engine_worker.engine.loop import Engine
+from engine_worker.placement.ceiling import DeviceCeiling
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
@@ -198,6 +199,7 @@ class Worker:
         self._told_to_end = threading.Event()
         self._epoch = boot.epoch
         self._ready: Ready | None = None
+        self._ceiling = DeviceCeiling(boot.device_limit_bytes)
         self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the main thread is to outlive the parent."""
         self.adopted = threading.Event()
@@ -273,7 +275,7 @@ class Worker:
 
         is_draft = config.model_path != self._boot.model.model_path
         within = () if is_draft else self._boot.within
-        return LlamaBackend.load(config, n_sequences, on_progress, within)
+        return LlamaBackend.load(config, n_sequences, on_progress, within, self._ceiling)
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))

@@ -67,7 +67,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `batch_tokens`, `max_outputs` | limits of one `decode`: its tokens, its rows of logits |
     | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |
     | `asynchronous` | a device computes while the process does something else |
-    | `device_bytes` | memory that model and cache occupy on GPUs |
+    | `device_bytes` | memory that model and cache occupy on GPUs, with a draft model's |
+    | `bytes_by_device` | the same memory by GPU; empty without one |
     | `template_error` | why the chat template cannot be used: chats are refused |
     | `generates` | false for a model that only embeds or ranks |
     | `embedding_size` | numbers of an embedding; 0 where there are none |
@@ -91,6 +92,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     n_layers: int
     n_gpu_layers: int
     device_bytes: int = 0
+    bytes_by_device: dict[str, int] = {}
     n_params: int
     model_bytes: int
     unified: bool

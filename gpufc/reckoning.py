@@ -10,12 +10,12 @@ from gpufc.facts import MAX_SEQUENCES
 
 class Question(Struct, frozen=True, kw_only=True):
     """A model that may run `n_running` sequences at once, with the memory that it may take on the
-    host and on the GPUs it is spread over. Without a GPU `device_bytes` is 0."""
+    host and on each GPU that it is spread over."""
 
     config: ModelConfig
     n_running: Annotated[int, Meta(ge=1, le=MAX_SEQUENCES)]
     host_bytes: int
-    device_bytes: int = 0
+    device_bytes: tuple[int, ...] = ()
 
 
 class Reckoning(Struct, frozen=True, kw_only=True):

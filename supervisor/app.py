@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from gpufc.config import Config
 from gpufc.config.live import own
@@ -38,17 +38,8 @@ from supervisor.http.service.stats import document
 from supervisor.operations import Operations
 from supervisor.readiness import wait_ready
 from supervisor.reload import Origins, Reloader
-from supervisor.roster.file_watch import FileWatch
-from supervisor.roster.learnt import Learnt
-from supervisor.roster.machine import Machine
-from supervisor.roster.needs import Needs
-from supervisor.roster.reckoner import Reckoner
-from supervisor.roster.roster import Roster
-from supervisor.roster.shown import ShownModels
+from supervisor.roster.assembly import Assembly
 from supervisor.runtime_dir import RuntimeDir
-
-if TYPE_CHECKING:
-    from supervisor.fabric.client import NetworkClient
 
 logger = logging.getLogger(__name__)
 
@@ -79,60 +70,53 @@ class Front:
         """
         self.config = config = own(config)
         self.runtime = taker.runtime if taker else RuntimeDir.acquire(config.server.runtime_dir)
-        inheritance = taker.fleet_inheritance if taker else None
-        self.cluster = optional.cluster(config, self.runtime.logs)
-        self.fleet = Fleet(
-            config,
-            self.runtime,
-            inheritance=inheritance,
-            spare=spare,
-            remote=self.cluster.edge if self.cluster is not None else None,
-        )
-        self.dispatcher = Dispatcher(self.fleet, config.admission)
-        self.fleet.listener = self.dispatcher
-        self.learnt = Learnt(self.runtime.path)
-        needs = Needs(self.learnt.measured)
-        machine = Machine(
-            devices.snapshot if devices is not None else None,
-            spare_bytes=lambda: self.fleet.kept_kv_bytes,
-        )
-        self.roster = Roster(
-            self.fleet,
-            self.dispatcher.demand,
-            config,
-            needs,
-            machine,
-            learnt=self.learnt.changed,
-        )
-        self.models = ShownModels(self.roster, self.fleet, self.dispatcher.demand, needs)
-        self._folder = optional.folder_watch(config, self.fleet, self.roster)
-        self._files = FileWatch(self.models.failed, self.roster.renew)
-        self._reckoner = Reckoner(
-            self.fleet,
-            needs,
-            machine,
-            config.admission.max_concurrent_requests,
-            config.fleet.memory_limit_bytes,
-            self.roster.register,
-        )
+        self.started_at = taker.started_at if taker else time.time()
         self.addresses: list[str] = []
         """The URLs under which it is reached, once entered."""
         self.listeners: list[socket.socket] = []
-        self.started_at = taker.started_at if taker else time.time()
-        self.operations = Operations(self)
         self._taker = taker
-        self._network: NetworkClient | None = None
-        self._wants_network = True
+        self._upkeep: list[asyncio.Task[None]] = []
+        self.cluster = optional.cluster(config, self.runtime.logs)
+        self.fleet = self._new_fleet(spare)
+        self.dispatcher = Dispatcher(self.fleet, config.admission)
+        self._plugins, listener = optional.plugins(config, self.runtime.logs, self.dispatcher)
+        self.fleet.listener = listener
+        self._assembly = Assembly(
+            config,
+            self.fleet,
+            self.dispatcher.demand,
+            self.runtime.path,
+            devices.snapshot if devices is not None else None,
+        )
+        self.roster, self.models = self._assembly.roster, self._assembly.models
+        self.operations = Operations(self)
         self.reloader = Reloader(config, values, origins, self.fleet, self._reloaded)
         self._tracer = optional.tracer(config.server.otlp_endpoint)
         self._keys = optional.key_ring(config)
-        self._plugins = optional.plugins(config, self.runtime.logs, self.dispatcher)
-        if self._plugins is not None:
-            self.fleet.listener = optional.plugged(self.dispatcher, self._plugins)
         durable = DurableRequests(config.limits, clock=time.monotonic, call_later=_call_later)
-        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable)
-        self._services = Services(
-            config=config,
+        self._cells = optional.cells(config, self.dispatcher, self.fleet, durable, self._keys)
+        self._services = self._new_services(devices, durable)
+        self._certificate = Certificate.of(config.access)
+        self._token, authenticator = self._access()
+        app = create_web_app(self._services, authenticator)
+        self.http = FrontRunner(app, config.limits, self._certificate)
+        self._network = optional.network_client(config, self._services, self.http)
+        self._wants_network = True
+
+    def _new_fleet(self, spare: Spare | None) -> Fleet:
+        """With the workers of the other front, where this one takes over."""
+        return Fleet(
+            self.config,
+            self.runtime,
+            inheritance=self._taker.fleet_inheritance if self._taker else None,
+            spare=spare,
+            remote=self.cluster.edge if self.cluster is not None else None,
+        )
+
+    def _new_services(self, devices: Devices | None, durable: DurableRequests) -> Services:
+        """What the routes are given."""
+        return Services(
+            config=self.config,
             fleet=self.fleet,
             dispatcher=self.dispatcher,
             devices=devices,
@@ -149,13 +133,15 @@ class Front:
             hosts=self.cluster.rows if self.cluster is not None else None,
             cells=self._cells,
         )
-        self._certificate = Certificate.of(config.access)
-        self._token, authenticator = self._access(is_taking_over=taker is not None)
-        app = create_web_app(self._services, authenticator)
-        self.http = FrontRunner(app, config.limits, self._certificate)
-        if config.fabric.server_addr is not None and not config.server.offline:
-            self._network = optional.network_client(config, self._services, self.http)
-        self._upkeep: list[asyncio.Task[None]] = []
+
+    def _access(self) -> tuple[str | None, Authenticator]:
+        """The run's token, and the authenticator. With keys, there is no token."""
+        text_of = run_token.known if self._taker is not None else run_token.make
+        if self._keys is not None:
+            secret = text_of(self.runtime.session_secret)
+            return None, by_keys(self._keys, Sessions(secret.encode(), time.time))
+        token = text_of(self.runtime.admin_token)
+        return token, run_token.by_token(token)
 
     async def __aenter__(self) -> Self:
         """Raises `StartError` if the port is taken, `ConfigError` if a plugin does not load."""
@@ -175,12 +161,12 @@ class Front:
             if self._taker is None:
                 await self._listen()
                 await self.fleet.start()
-                self._start_roster()
+                self._assembly.start()
                 if self.cluster is not None:
-                    self.cluster.start(self.fleet)
+                    self.cluster.start(self.fleet, self.roster.hint)
             else:
                 await self._taker.take_over(self)
-                self._start_roster()
+                self._assembly.start()
                 if self.cluster is not None:
                     self.cluster.take_over(self.fleet)
                 await self._listen()
@@ -204,22 +190,6 @@ class Front:
         self.dispatcher.end_all(Overloaded("The server is stopping", retry_after_s=5.0))
         await self._close()
 
-    def _access(self, *, is_taking_over: bool) -> tuple[str | None, Authenticator]:
-        """The run's token, and the authenticator. With keys, there is no token."""
-        text_of = run_token.known if is_taking_over else run_token.make
-        if self._keys is not None:
-            secret = text_of(self.runtime.session_secret)
-            return None, by_keys(self._keys, Sessions(secret.encode(), time.time))
-        token = text_of(self.runtime.admin_token)
-        return token, run_token.by_token(token)
-
-    def _start_roster(self) -> None:
-        self.roster.start()
-        if self._folder is not None:
-            self._folder.start()
-        self._reckoner.start()
-        self._files.start()
-
     async def _listen(self) -> None:
         server = self.config.server
         # name look-ups may block here: no other task waits for the loop yet
@@ -240,12 +210,7 @@ class Front:
         self.operations.cancel()
         await self.leave_network()
         await self.http.cleanup()
-        if self._folder is not None:
-            await self._folder.stop()
-        await self._files.stop()
-        await self._reckoner.stop()
-        await self.roster.stop()
-        await self.learnt.close()
+        await self._assembly.stop()
         await self.fleet.stop(now=self.operations.stop_now.is_set())
         if self.cluster is not None:
             await self.cluster.stop()

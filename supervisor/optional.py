@@ -9,12 +9,9 @@ from supervisor.access.ring import KeyRing
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.fleet.fleet import Fleet
-from supervisor.fleet.names import served_name
 from supervisor.fleet.port import FleetListener
 from supervisor.http.edge.context import Services
 from supervisor.http.edge.server import FrontRunner
-from supervisor.roster.folder_watch import FolderWatch
-from supervisor.roster.roster import Roster
 
 if TYPE_CHECKING:
     from supervisor.cells.cells import Cells
@@ -24,17 +21,10 @@ if TYPE_CHECKING:
     from supervisor.tracing.export import Tracer
 
 
-def folder_watch(config: Config, fleet: Fleet, roster: Roster) -> FolderWatch | None:
-    """What serves the files of `models_dir`; None without that folder."""
-    folder = config.fleet.models_dir
-    if folder is None:
+def network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient | None":
+    """The client of the network that `server_addr` names; None without one, and offline."""
+    if config.fabric.server_addr is None or config.server.offline:
         return None
-    configured = {served_name(model) for model in config.models.values()}
-    return FolderWatch(Path(folder), config.of_folder, fleet, roster, configured)
-
-
-def network_client(config: Config, services: Services, http: FrontRunner) -> "NetworkClient":
-    """The client of the network that `server_addr` names."""
     from supervisor.fabric.client import NetworkClient  # a front without a network imports nothing
 
     return NetworkClient(config, services, http)
@@ -55,7 +45,11 @@ def cluster(config: Config, logs: Path) -> "Cluster | None":
 
 
 def cells(
-    config: Config, dispatcher: Dispatcher, fleet: Fleet, durable: DurableRequests
+    config: Config,
+    dispatcher: Dispatcher,
+    fleet: Fleet,
+    durable: DurableRequests,
+    keys: KeyRing | None,
 ) -> "Cells | None":
     """The other fronts that durable requests go on in; None without a NATS server, and offline.
     Raises `ConfigError`."""
@@ -63,9 +57,11 @@ def cells(
         return None
     from supervisor.cells.cells import Cells
     from supervisor.cells.nats_store import NatsStore
+    from supervisor.cells.reviving import no_account
 
     store = NatsStore(config.cells)
-    return Cells(config.cells, config.limits, store, dispatcher, fleet, durable)
+    account_of = no_account if keys is None else keys.account
+    return Cells(config.cells, config.limits, store, dispatcher, fleet, durable, account_of)
 
 
 def tracer(endpoint: str | None) -> "Tracer | None":
@@ -84,20 +80,18 @@ def key_ring(config: Config) -> KeyRing | None:
     return KeyRing(Path(keys_file)) if keys_file is not None else None
 
 
-def plugins(config: Config, logs: Path, dispatcher: Dispatcher) -> "Plugins | None":
-    """The configured plugins; None without any."""
+def plugins(
+    config: Config, logs: Path, dispatcher: Dispatcher
+) -> "tuple[Plugins | None, FleetListener]":
+    """The configured plugins, None without any; and dispatch behind those that hear of workers.
+    Raises `ConfigError`."""
     if not config.plugins.plugins:
-        return None
+        return None, dispatcher
+    from supervisor.plugins.listener import PluggedListener
     from supervisor.plugins.plugins import Plugins
 
-    return Plugins(config, logs, dispatcher)
-
-
-def plugged(dispatcher: Dispatcher, plugins: "Plugins") -> FleetListener:
-    """Dispatch behind the plugins that hear of workers."""
-    from supervisor.plugins.listener import PluggedListener
-
-    return PluggedListener(dispatcher, plugins)
+    made = Plugins(config, logs, dispatcher)
+    return made, PluggedListener(dispatcher, made)
 
 
 def forbid_connections() -> None:

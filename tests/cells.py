@@ -1,9 +1,13 @@
 """Several fronts with one NATS server, as processes on this machine."""
 
+import asyncio
 import contextlib
 import os
 import shutil
+import socket
+import statistics
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,11 +40,11 @@ needs_nats = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 class Nats:
     """A server with JetStream, on a port that stays over restarts."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._arguments = arguments
-        self._port = "-1"
+        self._port = str(port or -1)
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -82,11 +86,69 @@ class Nats:
             self.process.wait(10)
             self.process = None
 
+    def forget(self) -> None:
+        """Lose all records. The server does not run."""
+        shutil.rmtree(self._folder / "store")
+
 
 @contextlib.contextmanager
 def nats_server(folder: Path, *arguments: str) -> Iterator[Nats]:
     """A server with JetStream. Its records are in the folder."""
     made = Nats(folder, *arguments)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+class NatsCluster:
+    """Servers of one cluster, each with JetStream, by name."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        routes, ports = free_ports(n), free_ports(n)
+        known = ",".join(f"nats://127.0.0.1:{route}" for route in routes)
+        self.servers: dict[str, Nats] = {}
+        for number, (route, port) in enumerate(zip(routes, ports, strict=True)):
+            name = f"n{number}"
+            own = ("-n", name, "--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{route}")
+            self.servers[name] = Nats(folder / name, *own, "--routes", known, port=port)
+
+    @property
+    def addresses(self) -> str:
+        """As `cells_nats` has them."""
+        return ",".join(f"nats://{one.address}" for one in self.servers.values())
+
+    async def leader(self, stream: str) -> str | None:
+        """The name of the server that leads a stream; None while there is none, or not all of its
+        others have its messages."""
+        import nats
+
+        client = await nats.connect(self.addresses.split(","), allow_reconnect=False)
+        try:
+            found = (await client.jetstream(timeout=1.0).stream_info(stream)).cluster
+        except (nats.errors.Error, OSError):
+            return None
+        finally:
+            await client.close()
+        is_whole = found is not None and all(one.current for one in found.replicas or ())
+        return found.leader if found is not None and is_whole else None
+
+    def kill(self) -> None:
+        for one in self.servers.values():
+            one.kill()
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports of loopback on which nothing listens now."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        return [one.getsockname()[1] for one in made]
+
+
+@contextlib.contextmanager
+def nats_cluster(folder: Path, n: int = 3) -> Iterator[NatsCluster]:
+    """A cluster of NATS. Its records are in the folder."""
+    made = NatsCluster(folder, n)
     try:
         yield made
     finally:
@@ -116,7 +178,7 @@ def front(
 
 class Reader:
     """Reads one durable stream as an event source does, from any front: whole events, and the last
-    id."""
+    id. `tags` are those of its ids, `longest_gap_s` is the longest time between two texts."""
 
     def __init__(self, prompt: str, n_tokens: int, key: str | None = None) -> None:
         self.body = {"prompt": prompt, "max_tokens": n_tokens, "stream": True}
@@ -126,6 +188,9 @@ class Reader:
         self.status = 0
         self.refusal = ""
         self.answer_headers: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self.longest_gap_s = 0.0
+        self._text_at: float | None = None
 
     @property
     def text(self) -> str:
@@ -158,6 +223,7 @@ class Reader:
             return left
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))
         if "id" in fields:
+            self.tags.add(fields["id"].partition("-")[0])
             self.headers["Last-Event-ID"] = fields["id"]
         if fields["data"] == "[DONE]":
             self.done = not self.refusal  # an error ends a stream with it, too
@@ -168,4 +234,24 @@ class Reader:
             return left
         texts = [choice["text"] for choice in chunk["choices"]]
         self.texts += texts
+        if any(texts):
+            now = time.monotonic()
+            self.longest_gap_s = max(self.longest_gap_s, now - (self._text_at or now))
+            self._text_at = now
         return left if left is None or not any(texts) else left - 1
+
+
+async def finish(reader: Reader, url: str) -> None:
+    """Read the rest as a client does that tries again after a refusal."""
+    async with asyncio.timeout(120):
+        while not reader.done:
+            await reader.read(url)
+            assert reader.status in (200, 503), reader.refusal
+
+
+def show_gaps(what: str, gaps: list[float]) -> None:
+    """The figures that DESIGN.md quotes."""
+    print(
+        f"{what}: {len(gaps)} streams, longest gap {statistics.median(gaps):.2f} s (median),"
+        f" {max(gaps):.2f} s (most), load {os.getloadavg()[0]:.1f}"
+    )

@@ -51,7 +51,7 @@ GROUPS = {"integration": "scripted", "clients": "real", "e2e": "real", "chaos": 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: tests of a group run one after the other, in one process,
+    """With `-n 3 --dist loadgroup`: tests of a group run one after the other, in one process,
     beside the others. A model in the test's own process computes with one thread, so it is among
     the others."""
     if not config.pluginmanager.hasplugin("xdist"):

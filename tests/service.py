@@ -98,6 +98,16 @@ class Service:
         """The row of the first worker in `/stats`."""
         return self.status()["workers"][0]
 
+    def stepped_since(self, then: float) -> set[str]:
+        """The names of the workers that have computed since that unix time."""
+        rows = self.status()["workers"]
+        return {row["name"] for row in rows if (row["last_step_at"] or 0.0) > then}
+
+    def wait_all_ready(self, n_workers: int) -> None:
+        """Wait until so many workers are ready, and no other one is to come."""
+        states = ["ready"] * n_workers
+        wait_for(lambda: [row["state"] for row in self.status()["workers"]] == states, START_S)
+
     def wait_ready(self) -> None:
         """Wait until a token could be produced."""
 

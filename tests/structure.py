@@ -97,6 +97,7 @@ PURE = {
     "supervisor.cells": {
         "supervisor.cells.cells",
         "supervisor.cells.nats_store",
+        "supervisor.cells.turns",
         "supervisor.cells.watcher",
         "supervisor.cells.writer",
     },

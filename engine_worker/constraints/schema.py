@@ -8,7 +8,13 @@ instances are the same. The compiler refuses whatever else it does not know, by 
 from typing import Any
 
 from engine_worker.constraints.disjoint import are_disjoint
-from engine_worker.constraints.limits import MAX_SCHEMA_DEPTH, check_count
+from engine_worker.constraints.limits import (
+    MAX_NESTING,
+    MAX_SCHEMA_DEPTH,
+    check_count,
+    check_nesting,
+    check_repeats,
+)
 from engine_worker.constraints.negation import NotExpressible, negated
 from engine_worker.constraints.patterns import enforceable
 from engine_worker.constraints.references import References
@@ -44,6 +50,7 @@ _SINGLE = (
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _DEPENDENCIES = ("dependencies", "dependentRequired", "dependentSchemas")
 _MAX_NODES = 20_000
+_MAX_PATTERN = 4096
 _MAX_OVERLAPS = 400
 """Pairs of branches of a `oneOf` that may overlap. Each one repeats a branch, so that more of them
 make a schema that is too large in any case."""
@@ -89,9 +96,9 @@ class _Rewriter:
 
     def _rewrite_value(self, key: str, value: Any, depth: int) -> object:
         if key == "pattern" and isinstance(value, str):
-            return enforceable(value)
+            return _pattern(value)
         if key == "patternProperties" and isinstance(value, dict):
-            value = {enforceable(name): part for name, part in value.items()}
+            value = {_pattern(name): part for name, part in value.items()}
         if key in _NAMED and isinstance(value, dict):
             return {name: self.rewrite(part, depth + 1) for name, part in value.items()}
         if key in _LISTS and isinstance(value, list):
@@ -194,9 +201,15 @@ def _check_counts(schema: Schema) -> None:
     multiple = schema.get("multipleOf")
     if isinstance(multiple, int | float) and _is_too_fine(multiple):
         raise InvalidGrammar("multipleOf has too many digits")
-    pattern = schema.get("pattern")
-    if isinstance(pattern, str) and len(pattern) > 4096:
+
+
+def _pattern(text: str) -> str:
+    """A regular expression of the schema, within the bounds of one that stands alone."""
+    if len(text) > _MAX_PATTERN:
         raise InvalidGrammar("pattern is too long")
+    check_nesting(text, MAX_NESTING)
+    check_repeats(text)
+    return enforceable(text)
 
 
 def _is_too_fine(multiple: float) -> bool:

@@ -55,6 +55,11 @@ def split_shares(text: str | None) -> tuple[float, ...]:
     return tuple(float(share) for share in text.split(",")) if text else ()
 
 
+def filling_shares(devices: Sequence[EngineDevice]) -> tuple[float, ...]:
+    """The shares with which all devices are full at once, each but for its reserve."""
+    return tuple(max(0.0, _free_bytes(one) - GPU_RESERVE_BYTES) for one in devices)
+
+
 def usable_bytes(devices: Sequence[EngineDevice], shares: Sequence[float] = ()) -> int:
     """The largest model that fits on these devices.
 

@@ -37,7 +37,9 @@ class FleetConfig(Struct, frozen=True, kw_only=True):
     device_memory_limit_bytes: Annotated[
         Annotated[int, Meta(ge=0)] | None,
         Meta(
-            description="memory of each GPU for all models, in bytes [default: what is free]",
+            description="memory of each GPU for all models, in bytes: a model that needs more gets"
+            " fewer layers there or fewer cells, or is refused; the driver's own memory of each"
+            " worker comes on top [default: what is free]",
             extra=UPGRADE,
         ),
     ] = None

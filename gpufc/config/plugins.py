@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 
+from gpufc.config.marks import UPGRADE
+
 
 class OnError(StrEnum):
     """What a plugin's failure means: the request fails, or goes on without that call."""
@@ -43,6 +45,7 @@ class PluginsConfig(Struct, frozen=True, kw_only=True):
             max_length=32,
             description="plugins in their order: names, or tables such as"
             ' `{ use = "my_plugin.py", on_error = "go-on", timeout_s = 0.5, options = {} }`',
+            extra=UPGRADE,
         ),
     ] = ()
 

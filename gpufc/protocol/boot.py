@@ -25,6 +25,9 @@ class Boot(Struct, frozen=True):
     log_format: str = "plain"
     within: tuple[str, ...] = ()
     """The folders and files that the model's files must lie in, by real paths; empty for any."""
+    device_limit_bytes: int | None = None
+    """The memory of each GPU that the worker may take, with its draft model; None for what is
+    free."""
 
     def __repr__(self) -> str:
         """Without the token, for logs and tracebacks."""

@@ -2,10 +2,11 @@
 
     python -m scripts.lab.schema_answers SCHEMAS.jsonl.gz [--model MODEL.gguf] [--count 100]
 
-Each line of the file has `name` and `schema`. The first `--count` schemas that the service accepts
-are asked for. `jsonschema` checks each answer. An answer that reached `--tokens` is cut and counts
-apart: it is the beginning of a valid answer only. Prints a table, each exception with its reason,
-and the deaths of workers.
+Each line of the file has `name` and `schema`. The schemas are asked for in the file's order until
+`--count` answers are whole, and `jsonschema` checks each of these. An answer that reached
+`--tokens` is cut: a beginning is neither valid nor invalid, so another schema is asked for in its
+place, and the cut one is listed. Prints a table, each exception with its reason, and the deaths of
+workers.
 """
 
 import argparse
@@ -26,8 +27,9 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from scripts.lab.model_swaps import free_port, serving
 from supervisor import demo_model
 
-PATIENCE = aiohttp.ClientTimeout(total=600)
+PATIENCE = aiohttp.ClientTimeout(total=None)
 READY_S = 120.0
+WHOLE = ("valid", "invalid")
 PROMPT = "Write one realistic example document for the schema. Keep every text short."
 
 
@@ -105,7 +107,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[list[Judged], 
 
         async def ask_on() -> None:
             for number, row in waiting:
-                if sum(one.verdict != "refused" for one in found) >= options.count:
+                if sum(one.verdict in WHOLE for one in found) >= options.count:
                     return
                 found.append(await asked(session, row, number, options))
                 print(number, *found[-1], flush=True)
@@ -132,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("schemas", type=Path)
     parser.add_argument("--model", default="", help="a GGUF file; else the demo model")
-    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--count", type=int, default=100, help="whole answers")
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--dry", type=float, default=0.8, help="keeps a small model from loops")

@@ -1,211 +1,236 @@
-"""The schemas of `scripts.lab.schemas` on other guided decoders: xgrammar and llama.cpp's grammars.
+"""The schemas of `scripts.lab.schemas` on guided decoders, side by side, as a table.
 
-    python -m scripts.lab.schema_peers xgrammar|llama SCHEMAS.jsonl.gz MODEL.gguf
+    python -m scripts.lab.schema_peers SCHEMAS.jsonl.gz MODEL.gguf [--only NAME …] [--every N]
 
-xgrammar has to be installed beside gpufc for it. llama.cpp's sampler has no mask: it is applied to
-one candidate to test an instance, and to the whole vocabulary every 16th token to take its time.
-A schema that takes longer than `LIMIT_S`, or that ends its process, counts as refused by name.
+Each decoder reads the schemas in a process of its own, one after the other. A schema that takes
+more than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process goes
+on. Times are CPU times of the process, memory is what is resident.
 """
 
+import argparse
 import gzip
 import json
 import multiprocessing
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import llama_cpp.llama_cpp as lc
 import numpy as np
+import psutil
 
 from engine_worker.constraints.references import References
+from scripts.lab.guided_decoders import DECODERS, Decoder
 from scripts.lab.schemas import Model, ordered
 
 LIMIT_S = 20.0
-
-
-class Guide(Protocol):
-    """One instance's reading. `allows` reads a token; False if it is not allowed."""
-
-    def allows(self, token: int) -> bool: ...
-    def may_end(self) -> bool: ...
-
-
-class XGrammar:
-    def __init__(self, model: Model) -> None:
-        import xgrammar as xgr
-
-        self._xgr = xgr
-        n = model.vocabulary.n_tokens
-        spelt = [model.vocabulary.piece(token) for token in range(n)]
-        self._ends = sorted(model.end_tokens)
-        info = xgr.TokenizerInfo(
-            spelt, vocab_type=xgr.VocabType.RAW, vocab_size=n, stop_token_ids=self._ends
-        )
-        self._compiler = xgr.GrammarCompiler(info, cache_enabled=False)
-        self._mask = xgr.allocate_token_bitmask(1, n)
-        self._words = self._mask.numpy()[0]
-        self.mask_us: list[float] = []
-
-    def compile(self, schema: str) -> Any:
-        return self._compiler.compile_json_schema(
-            schema, any_whitespace=False, separators=(", ", ": "), strict_mode=False
-        )
-
-    def guide(self, compiled: Any) -> Guide:
-        return _XGuide(self, self._xgr.GrammarMatcher(compiled))
-
-    def allowed(self, matcher: Any, tokens: list[int]) -> bool:
-        since = time.thread_time()
-        matcher.fill_next_token_bitmask(self._mask)
-        self.mask_us.append(1e6 * (time.thread_time() - since))
-        return any(int(self._words[token >> 5]) >> (token & 31) & 1 for token in tokens)
-
-    @property
-    def ends(self) -> list[int]:
-        return self._ends
-
-
-class _XGuide:
-    def __init__(self, peer: XGrammar, matcher: Any) -> None:
-        self._peer, self._matcher = peer, matcher
-
-    def allows(self, token: int) -> bool:
-        return self._peer.allowed(self._matcher, [token]) and self._matcher.accept_token(token)
-
-    def may_end(self) -> bool:
-        return self._peer.allowed(self._matcher, self._peer.ends)
-
-
-class Llama:
-    def __init__(self, model: Model) -> None:
-        self._vocab = model.vocabulary.pointer
-        self._n = model.vocabulary.n_tokens
-        self.ends = sorted(model.end_tokens)
-        self.mask_us: list[float] = []
-        self._all = (lc.llama_token_data * self._n)()
-
-    def compile(self, schema: str) -> str:
-        from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-        grammar: str = json_schema_to_gbnf(schema)
-        self.guide(grammar)
-        return grammar
-
-    def guide(self, compiled: str) -> Guide:
-        sampler = lc.llama_sampler_init_grammar(self._vocab, compiled.encode(), b"root")
-        if not sampler:
-            raise ValueError("llama.cpp refuses the grammar")
-        return _LlamaGuide(self, sampler)
-
-    def passes(self, sampler: Any, token: int) -> bool:
-        data = (lc.llama_token_data * 1)((token, 0.0, 0.0))
-        array = lc.llama_token_data_array(data, 1, -1, False)
-        lc.llama_sampler_apply(sampler, array)
-        return bool(np.isfinite(data[0].logit))
-
-    def take_time(self, sampler: Any) -> None:
-        for token in range(self._n):
-            self._all[token] = (token, 0.0, 0.0)
-        array = lc.llama_token_data_array(self._all, self._n, -1, False)
-        since = time.thread_time()
-        lc.llama_sampler_apply(sampler, array)
-        self.mask_us.append(1e6 * (time.thread_time() - since))
-
-
-class _LlamaGuide:
-    def __init__(self, peer: Llama, sampler: Any) -> None:
-        self._peer, self._sampler, self._n = peer, sampler, 0
-
-    def allows(self, token: int) -> bool:
-        if self._n % 16 == 0:
-            self._peer.take_time(self._sampler)
-        self._n += 1
-        if not self._peer.passes(self._sampler, token):
-            return False
-        lc.llama_sampler_accept(self._sampler, token)
-        return True
-
-    def may_end(self) -> bool:
-        return any(self._peer.passes(self._sampler, token) for token in self._peer.ends)
-
-
-PEERS = {"xgrammar": XGrammar, "llama": Llama}
+N_RESTORED = 2000
+START_S = 300.0
+N_TRIES = 500
+ENDED = "the process died"
+SLOW = f"no answer within {LIMIT_S:.0f} s of CPU time"
+TEXTS = '{"type": "array", "items": {"type": "string"}}'
+"""The schema of the answer that is restored."""
 
 
 def serve(name: str, model_path: str, connection: Connection) -> None:
     """Check the rows that come, in a process that may die of one."""
     model = Model(model_path)
-    since = time.perf_counter()
-    peer = PEERS[name](model)
-    connection.send(time.perf_counter() - since)
+    process = psutil.Process()
+    before, since = process.memory_info().rss, time.process_time()
+    decoder = DECODERS[name](model)
+    facts: dict[str, Any] = {"read_s": time.process_time() - since}
+    facts["vocabulary_mib"] = (process.memory_info().rss - before) / 2**20
+    facts |= probed(decoder, model)
+    connection.send(facts)
     while True:
         row = json.loads(connection.recv())
-        connection.send(checked(row, model, peer))
+        found = checked(row, model, decoder)
+        connection.send(found | {"mib": (process.memory_info().rss - before) / 2**20})
 
 
-def checked(row: dict[str, Any], model: Model, peer: Any) -> dict[str, Any]:
-    since = time.thread_time()
+def probed(decoder: Decoder, model: Model) -> dict[str, Any]:
+    """The cost of restoring a state, and whether other threads run meanwhile."""
+    words = json.dumps([f"word {number}" for number in range(N_RESTORED)])
+    tokens = model.written(words)[:N_RESTORED]
+    compiled = decoder.compile(TEXTS)
+    since = time.process_time()
+    decoder.guide(compiled).read(tokens)
+    restore_ms = 1e3 * (time.process_time() - since)
+    wide = json.dumps({"enum": [f"value {number}" for number in range(300)]})
+    guide = decoder.guide(compiled)
+    return {
+        "restore_ms": restore_ms,
+        "frees_lock": [lets_others_run(lambda: decoder.compile(wide)), lets_others_run(guide.mask)],
+    }
+
+
+def lets_others_run(work: Callable[[], object]) -> bool:
+    """Whether another thread gets the interpreter while this one works. Without switches by time,
+    it does only where `work` gives the interpreter up itself. A short work may take it back before
+    the other thread wakes, so there are `N_TRIES`."""
+    turns, is_over, before = 0, False, sys.getswitchinterval()
+
+    def turn() -> None:
+        nonlocal turns
+        while not is_over:
+            turns += 1
+            time.sleep(0)
+
+    sys.setswitchinterval(3600.0)
+    other = threading.Thread(target=turn)
+    other.start()
     try:
-        compiled = peer.compile(json.dumps(row["schema"]))
-    except Exception as err:  # each peer has errors of its own
+        for _ in range(N_TRIES):
+            start = turns
+            work()
+            if turns > start:
+                return True
+        return False
+    finally:
+        is_over = True
+        sys.setswitchinterval(before)
+        other.join()
+
+
+def checked(row: dict[str, Any], model: Model, decoder: Decoder) -> dict[str, Any]:
+    since = time.process_time()
+    try:
+        compiled = decoder.compile(json.dumps(row["schema"]))
+    except Exception as err:  # each decoder has errors of its own
         first = (str(err).splitlines() or [""])[0]
         return {"refused": f"{type(err).__name__}: {first[:80]}"}
-    found: dict[str, Any] = {"compile_ms": 1e3 * (time.thread_time() - since), "wrong": []}
+    found: dict[str, Any] = {"compile_ms": 1e3 * (time.process_time() - since), "wrong": []}
     references = References(row["schema"])
-    peer.mask_us.clear()
+    decoder.mask_us.clear()
     for kind in ("valid", "invalid"):
         for instance in row[kind]:
             written = json.dumps(ordered(instance, [row["schema"]], references), ensure_ascii=False)
-            guide = peer.guide(compiled)
+            guide = decoder.guide(compiled)
             allowed = all(map(guide.allows, model.written(written))) and guide.may_end()
             found[kind] = found.get(kind, 0) + 1
             if allowed != (kind == "valid"):
                 found["wrong"].append(kind)
-    found["mask_us"] = list(peer.mask_us)
+    found["mask_us"] = list(decoder.mask_us)
     return found
 
 
-def main() -> None:
-    name, schemas, model = sys.argv[1:4]
+class Tally:
+    """What one decoder's rows have shown."""
+
+    def __init__(self) -> None:
+        self.n, self.refused = Counter[str](), Counter[str]()
+        self.facts: dict[str, Any] = {}
+        self.compile_ms: list[float] = []
+        self.mask_us: list[float] = []
+        self.most_mib = 0.0
+
+    def take(self, found: dict[str, Any]) -> None:
+        self.n["schemas"] += 1
+        self.most_mib = max(self.most_mib, found.get("mib", 0.0))
+        if "refused" in found:
+            self.refused[found["refused"]] += 1
+            return
+        self.n["accepted"] += 1
+        self.n.update({kind: found.get(kind, 0) for kind in ("valid", "invalid")})
+        self.n.update(f"{kind} wrong" for kind in found["wrong"])
+        self.compile_ms.append(found["compile_ms"])
+        self.mask_us += found["mask_us"]
+
+    def cells(self) -> dict[str, str]:
+        """The column of the table."""
+        n = self.n
+        compiling, masking = self.facts["frees_lock"]
+        return {
+            "schemas accepted": f"{n['accepted']} of {n['schemas']}",
+            "valid instances refused": f"{n['valid wrong']} of {n['valid']}",
+            "invalid instances allowed": f"{n['invalid wrong']} of {n['invalid']}",
+            "a mask, µs: p50, p99, max": spread(self.mask_us),
+            "compile, ms: p50, p99, max": spread(self.compile_ms),
+            f"restore at token {N_RESTORED:,}": f"{self.facts['restore_ms']:.1f} ms",
+            "vocabulary read": f"{self.facts['read_s']:.2f} s",
+            "memory, MiB: vocabulary read, most": (
+                f"{self.facts['vocabulary_mib']:.0f}, {self.most_mib:.0f}"
+            ),
+            "frees the interpreter lock": (
+                f"compiling {'yes' if compiling else 'no'}, a mask {'yes' if masking else 'no'}"
+            ),
+            "processes died": str(self.refused[ENDED]),
+            SLOW: str(self.refused[SLOW]),
+        }
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return "none"
+    return ", ".join(f"{value:,.1f}" for value in np.percentile(values, [50, 99, 100]))
+
+
+def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
     spawn = multiprocessing.get_context("spawn")
-    child, here, read_s = None, None, 0.0
-    n, refused = Counter[str](), Counter[str]()
-    compile_ms: list[float] = []
-    mask_us: list[float] = []
-    with gzip.open(Path(schemas)) as file:
-        for line in file:
-            if child is None or here is None:
-                here, there = spawn.Pipe()
-                child = spawn.Process(target=serve, args=(name, model, there), daemon=True)
-                child.start()
-                there.close()
-                read_s = here.recv()
-            here.send(line.decode())
-            try:
-                found = here.recv() if here.poll(LIMIT_S) else {"refused": "too slow"}
-            except EOFError:
-                found = {"refused": "the process died"}
-            if found.get("refused") in ("too slow", "the process died"):
-                child.kill()
-                child = here = None
-            n["schemas"] += 1
-            if "refused" in found:
-                refused[found["refused"]] += 1
-                continue
-            n["accepted"] += 1
-            n.update({kind: found.get(kind, 0) for kind in ("valid", "invalid")})
-            n.update(f"{kind} wrong" for kind in found["wrong"])
-            compile_ms.append(found["compile_ms"])
-            mask_us += found["mask_us"]
-    print(name, f"vocabulary read in {read_s:.2f} s", dict(n))
-    for title, values in (("mask us", mask_us), ("compile ms", compile_ms)):
-        p50, p99, most = np.percentile(values, [50, 99, 100])
-        print(f"{title}: n={len(values)} p50={p50:.1f} p99={p99:.1f} max={most:.1f}")
-    for reason, count in refused.most_common(25):
-        print(f"  refused {count}: {reason}")
+    tally, child, here = Tally(), None, None
+    for line in rows:
+        if child is None or here is None:
+            here, there = spawn.Pipe()
+            child = spawn.Process(target=serve, args=(name, model, there), daemon=True)
+            child.start()
+            there.close()
+            if not here.poll(START_S):
+                raise TimeoutError(f"{name} does not start")
+            tally.facts = tally.facts or here.recv()
+        here.send(line.decode())
+        found = answered(psutil.Process(child.pid), here)
+        tally.take(found)
+        if found.get("refused") in (SLOW, ENDED):
+            child.kill()
+            child = here = None
+    if child is not None:
+        child.kill()
+    return tally
+
+
+def answered(process: psutil.Process, connection: Connection) -> dict[str, Any]:
+    """What the process has found, or why it will not."""
+    try:
+        started = sum(process.cpu_times()[:2])
+        while not connection.poll(0.5):
+            if sum(process.cpu_times()[:2]) - started > LIMIT_S:
+                return {"refused": SLOW}
+        found: dict[str, Any] = connection.recv()
+    except (EOFError, psutil.NoSuchProcess):
+        return {"refused": ENDED}
+    return found
+
+
+def rows(path: Path, every: int) -> Iterator[bytes]:
+    with gzip.open(path) as file:
+        for number, line in enumerate(file):
+            if number % every == 0:
+                yield line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("schemas", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--only", nargs="+", choices=DECODERS, default=list(DECODERS))
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth schema")
+    options = parser.parse_args()
+    columns = {}
+    for name in options.only:
+        tally = tallied(name, rows(options.schemas, options.every), options.model)
+        columns[name] = tally.cells()
+        print(name, columns[name], flush=True)
+        for reason, count in tally.refused.most_common(25):
+            print(f"  refused {count}: {reason}", flush=True)
+    print("| |", " | ".join(columns), "|")
+    print("| --- |", " | ".join("---" for _ in columns), "|")
+    for title in next(iter(columns.values())):
+        print("|", title, "|", " | ".join(cells[title] for cells in columns.values()), "|")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from gpufc.errors import AuthenticationFailed, ConfigError
 from supervisor.access import store
 from supervisor.access.account import KeyAccount
 from supervisor.access.keys import Key, KeyList, digest
-from supervisor.dispatch.request import Principal
+from supervisor.dispatch.request import Account, Principal
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,12 @@ class KeyRing:
         """The principal of the key with this identity; as `principal` otherwise."""
         self._refresh()
         return self._in_force(self._by_identity.get(identity))
+
+    def account(self, identity: str) -> Account | None:
+        """The account of the key with this identity, also of one that has expired; None if it is
+        not listed."""
+        self._refresh()
+        return self._accounts.get(identity)
 
     def _in_force(self, found: tuple[Key, Principal] | None) -> Principal | None:
         if found is None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 from msgspec import Struct
 
@@ -14,8 +14,9 @@ from gpufc.ids import new_request_id
 from supervisor.cells import journal
 from supervisor.cells.port import Away, Refused, Store, request_subject
 from supervisor.cells.records import VERSION, Accepted, Claimed, Life, Opened, name_of
-from supervisor.cells.reviving import Reviving
+from supervisor.cells.reviving import AccountOf, Reviving, no_account
 from supervisor.cells.state import Known
+from supervisor.cells.turns import Turns
 from supervisor.cells.watcher import Orphan, Watcher
 from supervisor.cells.writer import Writer
 from supervisor.dispatch.dispatcher import Dispatcher
@@ -53,14 +54,6 @@ class CellsStatus(Struct, frozen=True, kw_only=True):
     local_total: int
 
 
-class Turn:
-    """The calls for one key, which take turns."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.n_calls = 0
-
-
 class Cells:
     """Implements `context.Cells`. In the event loop, from `start` to `leave`."""
 
@@ -72,7 +65,9 @@ class Cells:
         dispatcher: Dispatcher,
         fleet: ServedFleet,
         durable: DurableRequests,
+        account_of: AccountOf = no_account,
     ) -> None:
+        """`account_of` gives the account of a key by its principal's name."""
         self._config = config
         self._limits = limits
         self._store = store
@@ -82,8 +77,9 @@ class Cells:
         self._watcher = Watcher(
             store, self._writer, config.cells_lease_s, lambda: limits.durable_window_s
         )
-        self._reviving = Reviving(dispatcher, fleet, durable)
-        self._turns: dict[DurableKey, Turn] = {}
+        self._writer.settled = self._watcher.settled
+        self._reviving = Reviving(dispatcher, fleet, durable, account_of)
+        self._turns = Turns()
         self._tasks: list[asyncio.Task[None]] = []
         self._n_taken_over = 0
         self._n_local = 0
@@ -127,7 +123,7 @@ class Cells:
     # clients
 
     async def find_or_start(self, ask: DurableAsk) -> DurableRequest | None:
-        async with self._turn(ask.key):
+        async with self._turns.of(ask.key):
             found = self._durable.find(ask.key, ask.digest)
             if found is not None:
                 return found
@@ -145,7 +141,7 @@ class Cells:
 
     async def forget(self, key: DurableKey, *, is_here: bool) -> bool:
         name = name_of(key)
-        async with self._turn(key):
+        async with self._turns.of(key):
             try:
                 messages = await self._store.read(request_subject(name))
                 if messages:
@@ -159,19 +155,6 @@ class Cells:
     async def _purge(self, name: str, last: int) -> None:
         """Forget a request's records up to a number, and no new ones of its key."""
         await self._store.purge(request_subject(name), last + 1)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, key: DurableKey) -> AsyncIterator[None]:
-        """One call for each key at a time."""
-        turn = self._turns.setdefault(key, Turn())
-        turn.n_calls += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.n_calls -= 1
-            if not turn.n_calls:
-                del self._turns[key]
 
     def _without_store(self, ask: DurableAsk) -> DurableRequest | None:
         """The request in this front only. None for a stream that is not here."""
@@ -251,6 +234,9 @@ class Cells:
             if is_ours or self._watcher.leases.is_closed(life.runs[-1]):
                 known = await self._known(life, name)
                 wanted = ask.accept()
+                if self._reviving.must_load(life, known):
+                    await self._reviving.load(life)
+                    continue  # another front may have claimed it meanwhile
                 self._reviving.require_fitting(life, known)
                 self._reviving.require_room(life)
                 claimed = await self._claim(name, life, known, found.last, wanted.reading)
@@ -301,8 +287,10 @@ class Cells:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._watcher.look()
+                more_is_due = await self._watcher.look()
                 await self._adopt()
+                if more_is_due:
+                    continue
             except Away as err:
                 logger.debug("cells_look_failed error=%s", err)
             with contextlib.suppress(TimeoutError):
@@ -322,7 +310,7 @@ class Cells:
         found = await journal.read_request(self._store, name)
         life = found.life if found is not None else None
         if found is None or life is None or life.finished is not None:
-            self._watcher.orphans.pop(name, None)
+            self._watcher.settled(name)
             return
         key = DurableKey(life.opened.principal, life.opened.key)
         if life.runs[-1] == self._writer.run_id:  # a claim of this front without an answer
@@ -338,7 +326,7 @@ class Cells:
         if key in self._turns or self._durable.has(key):
             return  # its client has come meanwhile
         if self._reviving.can_go_on(life, known):
-            async with self._turn(key):
+            async with self._turns.of(key):
                 with contextlib.suppress(RequestError):  # it has been logged
                     await self._claim(name, life, known, found.last, None)
 

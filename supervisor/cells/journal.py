@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from supervisor.cells.port import Refused, Store, log_subject, request_subject
+from supervisor.cells.port import Behind, Refused, Store, log_subject, request_subject
 from supervisor.cells.records import (
     Life,
     OfLog,
@@ -28,8 +28,8 @@ class Found(Struct, frozen=True):
 async def append(store: Store, subject: str, record: OfRequest | OfLog, expected: int) -> int:
     """Store a record behind the message `expected`, and return its last message's number.
 
-    Raises `Refused`, and `Away`. After `Away` it may be called again with the same arguments: a
-    record that was stored then is found.
+    Raises `Refused`, and `Away`, which may be `Behind`. After `Away` it may be called again with
+    the same arguments: a record that was stored then is found.
     """
     parts = split(encode(record), store.most_bytes)
     n_stored, last = 0, expected
@@ -37,8 +37,10 @@ async def append(store: Store, subject: str, record: OfRequest | OfLog, expected
         try:
             last = await store.append(subject, parts[n_stored], last)
             n_stored += 1
-        except Refused:
+        except Refused as err:
             there = await store.read(subject, expected)
+            if not there:
+                raise Behind(str(err)) from err
             texts = [data for _, data in there]
             # an attempt before this one has stored these; no two fronts write equal records
             if len(texts) <= n_stored or texts != parts[: len(texts)]:

@@ -65,7 +65,8 @@ class Leases:
         lease.pulse, lease.closed_at = Pulse.CLOSED, now
 
     def tick(self, now: float, *, could_hear: bool) -> list[str]:
-        """The runs that may be closed. To be called a few times in a lease."""
+        """The runs that may be closed, the last one that was heard first. To be called a few times
+        in a lease."""
         since = now if self._looked_at is None else self._looked_at
         self._looked_at = now if could_hear else None
         most = self._lease_s / 2 if could_hear else 0.0
@@ -75,7 +76,8 @@ class Leases:
                 lease.silent_s += max(0.0, min(now - began, most))
                 if lease.silent_s >= self._lease_s:
                     lease.pulse = Pulse.DUE
-        return [run for run, lease in self._runs.items() if lease.pulse is Pulse.DUE]
+        due = [run for run, lease in self._runs.items() if lease.pulse is Pulse.DUE]
+        return sorted(due, key=lambda run: -self._runs[run].heard_at)
 
     def forgotten(self, before: float) -> list[str]:
         """Forget the runs that were closed before a time, and name them."""

@@ -1,20 +1,23 @@
 """The shared store by NATS JetStream. The only import of NATS' client.
 
-One stream has the records of a group of fronts. A message is stored only if the subject's last one
-has the expected number, which JetStream checks itself: so of two fronts that write to one subject,
-one is refused. Beats are plain messages of NATS, which are not stored.
+One stream has the records of a group of fronts. A message counts only if the subject's last one has
+the expected number, which JetStream checks, and `chain` again for a cluster: so of two fronts that
+write to one subject, one is refused. Beats are plain messages of NATS, which are not stored.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
+from supervisor.cells.chain import Message, chained
 from supervisor.cells.port import Away, Refused
 
 logger = logging.getLogger(__name__)
@@ -27,8 +30,17 @@ ANSWER_S = 2.0
 RETRY_S = 1.0
 """Between two attempts to connect."""
 
+ELECTING_S = 10.0
+"""A stream that does not answer for longer may do so by another server."""
+
 WRONG_LAST_SEQUENCE, NO_STREAM = 10071, 10059
 """JetStream's error codes."""
+
+FIRST_NUMBER = 1
+"""Of a stream's messages."""
+
+LAST, FOLLOWS = "Nats-Expected-Last-Subject-Sequence", "Gpufc-Follows"
+"""Headers: the last message of the subject, and the last one that counts (`chain`)."""
 
 KEPT_S = 24 * 3600.0
 """The greatest age of a message. Fronts that live forget their records before."""
@@ -50,6 +62,7 @@ class NatsStore:
         self._heard: Callable[[bytes], None] = lambda _data: None
         self._connecting: asyncio.Task[None] | None = None
         self._is_made = False
+        self._n_copies = 1
         self._doubted = asyncio.Event()
         self._beats: set[asyncio.Task[None]] = set()
 
@@ -69,9 +82,38 @@ class NatsStore:
         self._heard = heard
 
     async def append(self, subject: str, data: bytes, expected: int) -> int:
+        last = expected
+        while True:
+            try:
+                number = await self._publish(subject, data, expected, last)
+            except Refused:
+                there = await self._messages(subject, expected)
+                if not there or chained(there, expected):
+                    raise
+                last = there[-1].number  # of messages that do not count
+                continue
+            if self._n_copies > 1:
+                there = chained(await self._messages(subject, expected), expected)
+                if not there:
+                    raise Away("NATS has a new leader that lags behind")
+                if there[0].number != number:
+                    raise Refused("another message came at once with this one")
+            return number
+
+    async def read(self, subject: str, after: int = 0) -> list[tuple[int, bytes]]:
+        there = await self._messages(subject, after)
+        return [(one.number, one.data) for one in chained(there, after)]
+
+    async def _publish(self, subject: str, data: bytes, follows: int, last: int) -> int:
+        """Store a message behind the subject's message `last`. Raises `Refused` and `Away`."""
         from nats.js.errors import APIError
 
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        digest = hashlib.sha256(b"%d %b %b" % (follows, subject.encode(), data)).hexdigest()
+        headers = {
+            LAST: str(last),
+            FOLLOWS: str(follows),
+            "Nats-Msg-Id": digest[:32],  # one whose answer was lost is not stored twice
+        }
         publishing = self._jetstream.publish(
             self._subject(subject), data, timeout=ANSWER_S, stream=self._stream, headers=headers
         )
@@ -82,10 +124,11 @@ class NatsStore:
                 raise Refused(str(err)) from err
             raise Away(str(err)) from err
 
-    async def read(self, subject: str, after: int = 0) -> list[tuple[int, bytes]]:
+    async def _messages(self, subject: str, after: int) -> list[Message]:
+        """All of the subject's messages behind a number."""
         from nats.js.errors import APIError, NotFoundError
 
-        found: list[tuple[int, bytes]] = []
+        found: list[Message] = []
         while True:
             # by the leader: another server of the cluster may lag behind
             getting = self._jetstream.get_msg(
@@ -100,12 +143,15 @@ class NatsStore:
                 return found
             except APIError as err:
                 raise Away(str(err)) from err
-            after = int(message.seq or 0)
-            found.append((after, message.data or b""))
+            after, headers = int(message.seq or 0), message.headers or {}
+            follows = int(headers.get(FOLLOWS, headers.get(LAST, 0)))
+            found.append(Message(after, follows, message.data or b""))
 
     async def purge(self, subject: str, before: int | None = None) -> None:
         from nats.js.errors import APIError
 
+        if before is not None and before <= FIRST_NUMBER:
+            return  # NATS would take it for no number, and forget all
         purging = self._jetstream.purge_stream(
             self._stream, seq=before, subject=self._subject(subject)
         )
@@ -126,7 +172,8 @@ class NatsStore:
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
 
     def beat(self, data: bytes) -> None:
-        if self.is_connected:
+        # the front lives, also while JetStream elects a leader and the stream does not answer
+        if self._client.is_connected:
             task = asyncio.create_task(self._beat(data))
             self._beats.add(task)
             task.add_done_callback(self._beats.discard)
@@ -189,7 +236,7 @@ class NatsStore:
                 await self._client.subscribe(self._subject("beat"), cb=heard)
                 while not closed.is_set():
                     self._doubted.clear()
-                    await self._make_stream()
+                    await self._have_stream()
                     self._is_made = True
                     await self._doubted.wait()
                     self._is_made = False
@@ -200,6 +247,18 @@ class NatsStore:
                 with contextlib.suppress(Exception):  # a new one follows
                     async with asyncio.timeout(ANSWER_S):
                         await self._client.close()
+            await asyncio.sleep(RETRY_S)
+
+    async def _have_stream(self) -> None:
+        """As `_make_stream`, and patient: another connection would end beats for a moment."""
+        until = time.monotonic() + ELECTING_S
+        while True:
+            try:
+                return await self._make_stream()
+            except Away as err:
+                if time.monotonic() > until or not self._client.is_connected:
+                    raise
+                logger.warning("cells_stream_unusable error=%s", err)
             await asyncio.sleep(RETRY_S)
 
     async def _make_stream(self) -> None:
@@ -216,7 +275,8 @@ class NatsStore:
             num_replicas=self._config.cells_copies,
         )
         try:
-            await self._answer(self._jetstream.stream_info(self._stream))
+            info = await self._answer(self._jetstream.stream_info(self._stream))
+            self._n_copies = int(info.config.num_replicas or 1)
             return
         except NotFoundError:
             pass
@@ -224,6 +284,7 @@ class NatsStore:
             raise Away(str(err)) from err
         try:
             await self._answer(self._jetstream.add_stream(config))
+            self._n_copies = self._config.cells_copies
         except APIError as err:
             raise Away(str(err)) from err
 

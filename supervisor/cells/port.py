@@ -17,6 +17,11 @@ class Away(GpufcError):
     """The store has not answered, or cannot do the work now. The message may have been stored."""
 
 
+class Behind(Away):
+    """The store refuses a message, and has none behind the expected one. It lags, as the new leader
+    of a cluster does for a moment; or it has lost its records."""
+
+
 class Store(Protocol):
     """Messages by subject, each with a number that grows over all subjects. Every call but `beat`
     may raise `Away`."""

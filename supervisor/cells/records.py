@@ -129,7 +129,8 @@ class ChoiceGain(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
     """What one request has gained. `order` are entries of `DurableRequest`, of which `at` came
-    before. `tags` are new."""
+    before. `tags` are new; `tags_since`: the last position before each of them. A front of before
+    that field leaves it out."""
 
     name: str
     at: int
@@ -137,6 +138,7 @@ class Gain(Struct, frozen=True, array_like=True, omit_defaults=True):
     choices: tuple[ChoiceGain, ...] = ()
     prompts: tuple[PromptGain, ...] = ()
     tags: tuple[str, ...] = ()
+    tags_since: tuple[int, ...] = ()
 
 
 class Batch(Struct, frozen=True, array_like=True, tag=True):

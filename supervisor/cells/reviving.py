@@ -1,18 +1,22 @@
 """Durable requests of other fronts as this front's own: running ones, and finished ones."""
 
 import itertools
+from collections.abc import Callable
 
 from gpufc.errors import Overloaded, RequestError, from_wire
 from gpufc.ids import RequestNo
-from supervisor.cells.records import Finished, Life
+from gpufc.protocol import TextPrompt
+from supervisor.cells.records import Finished, Life, Opened
 from supervisor.cells.state import Known
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.dispatch.durable import DurableKey, DurableRequest
 from supervisor.dispatch.durable_store import DurableRequests
 from supervisor.dispatch.port import ServedFleet
-from supervisor.dispatch.request import ReadingOf, plain
+from supervisor.dispatch.request import Account, Principal, ReadingOf, Scope, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.dispatch.stream_log import logs_of
+
+AccountOf = Callable[[str], Account | None]
 
 AGAIN_S = 5.0
 """When a client of a request that does not fit may ask again."""
@@ -21,15 +25,24 @@ MOST_UNASKED = 4
 """A request has run in at most so many fronts before its client has to ask for the next one."""
 
 
+def no_account(_principal: str) -> None:
+    """For a front without keys."""
+
+
 class Reviving:
     """In the event loop. Nothing waits here, so nothing changes while a request is revived."""
 
     def __init__(
-        self, dispatcher: Dispatcher, fleet: ServedFleet, durable: DurableRequests
+        self,
+        dispatcher: Dispatcher,
+        fleet: ServedFleet,
+        durable: DurableRequests,
+        account_of: AccountOf,
     ) -> None:
         self._dispatcher = dispatcher
         self._fleet = fleet
         self._durable = durable
+        self._account_of = account_of
 
     def require_room(self, life: Life) -> None:
         """Check that the request fits beside the durable ones here. Raises `RequestError`."""
@@ -38,9 +51,19 @@ class Reviving:
         self._durable.require_room(life.opened.n_bytes, n_sequences)
         self._dispatcher.require_durable_share(self._fleet.resolve(accepted.model))
 
+    def must_load(self, life: Life, known: Known) -> bool:
+        """Whether only loading the model tells if it is the one that has begun the request."""
+        model = self._fleet.resolve(life.opened.accepted.model)
+        return known.fingerprint is not None and self._dispatcher.facts(model) is None
+
+    async def load(self, life: Life) -> None:
+        """Have the model loaded. Raises `RequestError`."""
+        model = self._fleet.resolve(life.opened.accepted.model)
+        await self._dispatcher.asking.prepare(model, TextPrompt(""))
+
     def require_fitting(self, life: Life, known: Known) -> None:
-        """Check that the model here, if it is loaded, is the one that has begun the request: no
-        other model could end it, and who claims it keeps it. Raises `Overloaded`."""
+        """Check that the model here is the one that has begun the request: no other model could end
+        it, and the front that claims it keeps it. Raises `Overloaded`."""
         if not self._fits(self._fleet.resolve(life.opened.accepted.model), known):
             raise Overloaded(
                 "This request has begun on another file of the model: ask a front that has it",
@@ -76,10 +99,20 @@ class Reviving:
         opened = life.opened
         stream = self._dispatcher.go_on(
             opened.accepted.request(reading or plain),
-            opened.scope,
+            self._principal(opened),
             lambda logs: known.fill(logs, reading),
         )
         return self._taken_in(life, stream, known, lacks_reading=reading is None)
+
+    def _principal(self, opened: Opened) -> Principal:
+        """The key that the request was accepted with. It may have ended since; its running requests
+        go on, as in the front that accepted them."""
+        return Principal(
+            opened.principal,
+            frozenset({Scope.GENERATE}),
+            cache_scope=opened.scope,
+            account=self._account_of(opened.principal),
+        )
 
     def began(self, revived: DurableRequest) -> None:
         """It is observed from now on; no client reads it yet."""

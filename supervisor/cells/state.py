@@ -45,6 +45,7 @@ def gain_since(name: str, request: DurableRequest, sent: Sent) -> Gain:
         tuple(_choice(log, sent) for log in logs),
         tuple(prompts),
         tuple(request.tags[n_tags:]),
+        tuple(request.tag_ends[tag] for tag in request.tags[n_tags - 1 : -1]),
     )
 
 
@@ -105,7 +106,7 @@ class Known(Struct):
     order: list[tuple[int, int]] = field(default_factory=list)
     choices: dict[int, KnownChoice] = field(default_factory=dict)
     prompts: dict[int, PromptGain] = field(default_factory=dict)
-    tags: list[str] = field(default_factory=list)
+    tags: list[tuple[str, int | None]] = field(default_factory=list)
     is_broken: bool = False
 
     def add(self, gain: Gain) -> None:
@@ -118,7 +119,8 @@ class Known(Struct):
             return
         self.order += gain.order
         self.prompts |= {one.index: one for one in gain.prompts}
-        self.tags += gain.tags
+        since = (*gain.tags_since, *(None for _ in gain.tags))
+        self.tags += zip(gain.tags, since, strict=False)
         for one in gain.choices:
             known = self.choices.setdefault(one.index, KnownChoice())
             known.tokens += one.tokens

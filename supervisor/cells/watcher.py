@@ -32,6 +32,14 @@ class Beat(Struct, frozen=True, array_like=True):
     leaves: bool = False
 
 
+class Closing(Struct):
+    """A closed log. It is needed for the requests `left` in it, which have not ended. `last` is the
+    number of its last message."""
+
+    last: int
+    left: set[str]
+
+
 class Orphan(Struct, frozen=True):
     """An open request of a closed run, as far as its log tells."""
 
@@ -66,6 +74,7 @@ class Watcher:
         self.look_s = lease_s / LOOKS
         self._looked_for_runs_at = -float("inf")
         self._unreadable: set[str] = set()
+        self._closings: dict[str, Closing] = {}
         self._lease_s = lease_s
         store.listen(self._heard)
 
@@ -96,32 +105,50 @@ class Watcher:
         self._writer.look(time.monotonic())
         self._store.beat(msgspec.msgpack.encode(Beat(self._writer.run_id)))
 
-    async def look(self) -> None:
-        """Close the runs that are due, and forget records that are out of date. To be called every
-        `look_s`. Raises `Away`."""
+    async def look(self) -> bool:
+        """Close a run that is due, and forget records that are out of date. To be called every
+        `look_s`, and again at once if it returns True: more runs are due. Raises `Away`.
+
+        One run at a time: the requests of a front that has just died do not wait until the logs of
+        all fronts that have died before are read."""
         now = time.monotonic()
         due = self.leases.tick(now, could_hear=self._store.is_connected)
         if not self._store.is_connected:
-            return
+            return False
         if now - self._looked_for_runs_at > self._lease_s:
             self._looked_for_runs_at = now
             for run in await self._store.runs():
                 if run != self._writer.run_id:
                     self.leases.saw(run, now)
-        for run in due:
-            if run in self._unreadable:
-                continue
+        due = [run for run in due if run not in self._unreadable]
+        if due:
             try:
-                await self._close(run)
+                await self._close(due[0])
             except LinkError as err:  # the others are not held up
-                self._unreadable.add(run)
-                logger.error("cells_unreadable run=%s error=%s", run, err)
+                self._unreadable.add(due[0])
+                logger.error("cells_unreadable run=%s error=%s", due[0], err)
+        await self._shorten()
         for name, last in self._writer.outdated(now - self._window_s()):
             await self._store.purge(request_subject(name), last + 1)
         for run in self.leases.forgotten(now - max(self._window_s(), self._lease_s)):
             await self._store.purge(log_subject(run))
+            self._closings.pop(run, None)
             for name in [name for name, one in self.orphans.items() if one.run == run]:
                 del self.orphans[name]
+        return len(due) > 1
+
+    async def _shorten(self) -> None:
+        """Leave one message of the logs whose requests have all ended: a front that starts later
+        reads every log there is."""
+        for run in [run for run, one in self._closings.items() if not one.left]:
+            await self._store.purge(log_subject(run), self._closings[run].last)
+            del self._closings[run]
+
+    def settled(self, name: str) -> None:
+        """A request has ended, with an answer or otherwise: no log is needed for it."""
+        self.orphans.pop(name, None)
+        for closing in self._closings.values():
+            closing.left.discard(name)
 
     async def _close(self, run: str) -> None:
         """Take the right to write from a run, and remember its open requests."""
@@ -129,12 +156,13 @@ class Watcher:
         if not log.is_closed:
             try:
                 closed = Closed(self._writer.run_id)
-                await journal.append(self._store, log_subject(run), closed, last)
+                last = await journal.append(self._store, log_subject(run), closed, last)
             except Refused:  # it has written in this moment, so it lives
                 self.leases.heard(run, time.monotonic())
                 return
         self.leases.closed(run, time.monotonic())
         found = log.open
+        self._closings[run] = Closing(last, set(found))
         logger.warning("cells_took_over run=%s requests=%d", run, len(found))
         self.orphans |= {name: Orphan(run, known) for name, known in found.items()}
         self._tell()

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gpufc.config import CellsConfig
 from gpufc.errors import RequestError
 from gpufc.ids import new_request_id
 from supervisor.cells import journal
 from supervisor.cells.outbox import Entry, Outbox
-from supervisor.cells.port import Away, Refused, Store, log_subject, request_subject
+from supervisor.cells.port import Away, Behind, Refused, Store, log_subject, request_subject
 from supervisor.cells.records import Closed, Failure, Finished
 from supervisor.cells.standing import (
     Action,
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.2
 """Between two attempts while the store does not answer."""
 
+BEHIND_S = 5.0
+"""A store that is behind for longer has lost records. A new leader knows its own in less."""
+
 RENEW_S = 3600.0
 """Far below the age at which the store forgets records."""
 
@@ -49,6 +52,8 @@ class Writer:
     def __init__(self, store: Store, config: CellsConfig) -> None:
         self.n_batches = 0
         self.n_fenced = 0
+        self.settled: Callable[[str], None] = lambda _name: None
+        """Is called with the name of a request whose end is stored, or whose records are gone."""
         self._store = store
         self._config = config
         self._woken = asyncio.Event()
@@ -62,6 +67,7 @@ class Writer:
         self._last = 0
         self._wrote_at = time.monotonic()
         self._n_untrimmed = 0
+        self._behind_since: float | None = None
 
     @property
     def answers(self) -> bool:
@@ -131,6 +137,7 @@ class Writer:
                 name, last = outbox.dropped[0]
                 await self._purge(name, last)
                 del outbox.dropped[0]  # there may be others behind it by now
+                self.settled(name)
             await self._trim(outbox)
             if (batch := outbox.take()) is not None:
                 subject = log_subject(outbox.run)
@@ -140,22 +147,39 @@ class Writer:
                 outbox.stored()
             for entry in list(outbox.finishing.values()):
                 await self._finish(outbox, entry)
-        except Refused:
-            logger.error("cells_fenced run=%s requests=%d", outbox.run, len(outbox))
-            self.n_fenced += 1
-            self._do(self.standing.handle(WasRefused()))
+        except Refused as err:
+            self._be_fenced(err)
             return True
         except Away as err:
+            if self._has_lost(err):
+                self._be_fenced(err)
+                return True
             if self.standing.state is State.OWNER:
                 logger.warning("cells_away requests=%d error=%s", len(outbox), err)
             self._woken.set()
             self._do(self.standing.handle(NoAnswer(time.monotonic())))
             return False
+        self._behind_since = None
         if had_work:
             self._do(self.standing.handle(Stored()))
         if outbox.has_work:
             self._woken.set()
         return True
+
+    def _be_fenced(self, error: Exception) -> None:
+        requests = len(self.outbox)
+        logger.error("cells_fenced run=%s requests=%d error=%s", self.run_id, requests, error)
+        self.n_fenced += 1
+        self._do(self.standing.handle(WasRefused()))
+
+    def _has_lost(self, error: Away) -> bool:
+        """Whether the store has been behind for so long that it has lost records."""
+        now = time.monotonic()
+        if not isinstance(error, Behind):
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        return self._behind_since is not None and now - self._behind_since > BEHIND_S
 
     async def _finish(self, outbox: Outbox, entry: Entry) -> None:
         if entry.record is None:
@@ -173,6 +197,7 @@ class Writer:
         else:
             self._finished.append((time.monotonic(), entry.name, last))
             outbox.finished(entry)
+            self.settled(entry.name)
 
     async def _purge(self, name: str, last: int | None) -> None:
         """Forget a request's records up to `last`, None for all. New ones of its key stay."""

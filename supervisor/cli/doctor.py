@@ -15,7 +15,7 @@ from supervisor.cli.errors import USAGE
 from supervisor.cli.options import config_option, resolve, setting_options
 
 if TYPE_CHECKING:
-    from gpufc.config import ModelConfig, ServerConfig
+    from gpufc.config import Config, ModelConfig, ServerConfig
     from gpufc.settings import Settings
     from supervisor.cli.findings import Finding
     from supervisor.cli.preflight import Plan
@@ -43,7 +43,7 @@ _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "bad": ("BAD ", "
 def command(as_json: bool, config_file: str | None, **flags: Any) -> None:
     """Say whether `start` would work with these options, and what to do if not.
 
-    Takes the same options as `start` and starts nothing. The exit code is 0 if `start` would work
+    Takes the same options as `start` and serves nothing. The exit code is 0 if `start` would work
     or a front already runs here, 2 for a wrong configuration, 3 for any other obstacle.
     """
     import msgspec
@@ -80,6 +80,7 @@ def examine(settings: "Settings") -> Iterator["Finding"]:
     for note in plan.notes if plan is not None else ():
         yield findings.Finding(findings.Level.WARN, "configuration", note)
     yield from _engine(plan)
+    yield from _plugins(settings.config)
     folder = RuntimeDir.find(server.runtime_dir)
     running = findings.running(_status(folder), server.port)
     if running is not None:
@@ -137,7 +138,21 @@ def _engine(plan: "Plan | None") -> Iterator["Finding"]:
         if facts:
             yield from findings.model(facts, model.n_ctx)
         if facts and "error" not in facts:
-            yield from findings.memory(facts, report, model)
+            limit = plan.config.fleet.device_memory_limit_bytes if plan else None
+            yield from findings.memory(facts, report, model, limit)
+
+
+def _plugins(config: "Config") -> Iterator["Finding"]:
+    """Load each plugin in a process of its own, as `start` does."""
+    if not config.plugins.plugins:
+        return
+    import asyncio
+
+    from supervisor.cli import findings
+    from supervisor.plugins.trial import tried
+
+    for plugin, error in asyncio.run(tried(config)):
+        yield findings.plugin(plugin.config.use, sorted(plugin.hooks), error)
 
 
 def probe(model: "ModelConfig") -> dict[str, Any]:

@@ -94,6 +94,14 @@ def running(status: Mapping[str, Any] | None, port: int) -> Finding | None:
     return Finding(Level.OK, RUNNING, f"already running here: {where}; nothing to do")
 
 
+def plugin(use: str, hooks: list[str], error: str) -> Finding:
+    """A plugin with its hooks, or the error of its load."""
+    if error:
+        text = f"{use} cannot be loaded: {error}"
+        return Finding(Level.BAD, "plugin", text, code=errors.USAGE)
+    return Finding(Level.OK, "plugin", f"{use}: {', '.join(hooks)}")
+
+
 def engine(report: dict[str, Any]) -> Iterator[Finding]:
     """llama.cpp's build and the devices that it finds."""
     if "error" in report:
@@ -176,11 +184,19 @@ def model(facts: dict[str, Any], n_ctx: int) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def memory(facts: dict[str, Any], report: dict[str, Any], wanted: ModelConfig) -> Iterator[Finding]:
-    """Estimate whether the weights and one request's context fit. The worker measures it at
-    load."""
+def memory(
+    facts: dict[str, Any],
+    report: dict[str, Any],
+    wanted: ModelConfig,
+    device_limit_bytes: int | None = None,
+) -> Iterator[Finding]:
+    """Estimate whether the weights and one request's context fit, with at most `device_limit_bytes`
+    of each GPU. The worker measures it at load."""
     devices = report["llama_cpp"].get("devices", [])
-    device_free = sum(d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu"))
+    frees = [d["memory_free_bytes"] for d in devices if d["kind"] in ("gpu", "igpu")]
+    if device_limit_bytes is not None:
+        frees = [min(free, device_limit_bytes) for free in frees]
+    device_free = sum(frees)
     on_gpu = bool(device_free) and wanted.n_gpu_layers > 0
     free = device_free * GPU_SHARE if on_gpu else report["available_bytes"] * CPU_SHARE
     n_ctx = min(wanted.n_ctx, facts["n_ctx_train"] or wanted.n_ctx)

@@ -22,21 +22,13 @@ def inspect_command(
 
     The exit code is 2 if llama.cpp cannot load the file.
     """
-    from gpufc.config import ModelConfig
-    from gpufc.errors import ConfigError
-    from supervisor.cli.doctor import probe
     from supervisor.cli.model_file import check, located
 
     config = resolve(flags, config_file).config
     path = check(located(model, config.downloads_folder), "MODEL")
     n_ctx = next(iter(config.models.values())).n_ctx
-    report = probe(ModelConfig(model_path=str(path), n_ctx=n_ctx))
-    facts = report.get("model")
-    if facts is None:
-        raise ConfigError(f"{path} could not be inspected: {report['llama_cpp'].get('error')}")
-    if "error" in facts:
-        raise ConfigError(facts["error"])
-    found = described(path, facts, report, n_ctx)
+    report = probed(path, n_ctx)
+    found = described(path, report["model"], report, n_ctx)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -60,6 +52,21 @@ def remove_command(names: tuple[str, ...], config_file: str | None, **flags: str
     place = resolve(flags, config_file).config.downloads_folder
     for name in names:
         click.echo(f"{name}: {amount(remove(name, place))} freed")
+
+
+def probed(path: Path, n_ctx: int) -> dict[str, Any]:
+    """The probe's report of a model file. Raises `ConfigError` if llama.cpp cannot load it."""
+    from gpufc.config import ModelConfig
+    from gpufc.errors import ConfigError
+    from supervisor.cli.doctor import probe
+
+    report = probe(ModelConfig(model_path=str(path), n_ctx=n_ctx))
+    facts = report.get("model")
+    if facts is None:
+        raise ConfigError(f"{path} could not be inspected: {report['llama_cpp'].get('error')}")
+    if "error" in facts:
+        raise ConfigError(facts["error"])
+    return report
 
 
 def described(path: Path, facts: dict[str, Any], report: dict[str, Any], n_ctx: int) -> Any:

@@ -1,6 +1,7 @@
 """`pull`: downloads a model into the folder of models."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from supervisor.downloads.wanted import WantedFile
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - a variable's name
+
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @click.command("pull", short_help="Download a model from a hub or a URL.")
@@ -65,16 +68,17 @@ def command(
         else:
             progress.note(f"{amount(moved.done)}, {amount(round(moved.bytes_per_s))}/s")
 
-    async def work() -> list[Path]:
+    async def work() -> tuple[list[Path], bool]:
         async with session(token) as http:
             files = await files_of(http, model, config.downloads.hub, sha256, name)
             for file in files:
                 if file.sha256 is None:
                     click.echo(f"{file.name}: no checksum is known (--sha256 names one)", err=True)
-            return await pull(http, files, config.downloads_folder, told)
+            paths = await pull(http, files, config.downloads_folder, told)
+            return paths, all(file.sha256 is not None for file in files)
 
     try:
-        paths = asyncio.run(work())
+        paths, is_vouched_for = asyncio.run(work())
     except KeyboardInterrupt:
         click.echo("The same command goes on from here.", err=True)
         raise
@@ -83,3 +87,21 @@ def command(
             progress.end()
     for path in paths:
         click.echo(f"{path} ({amount(path.stat().st_size)})")
+    is_one_part = len(paths) == 1 and _PART.search(paths[0].stem)  # the others are to come
+    if not is_vouched_for and not is_one_part:
+        _require_model(paths[0])
+
+
+def _require_model(path: Path) -> None:
+    """Look into a model that no checksum vouches for: its server may have sent a part of it, or
+    something else. Raises `DownloadFailed`."""
+    from gpufc.errors import ConfigError
+    from supervisor.cli.model_file import check
+    from supervisor.cli.model_folder import probed
+    from supervisor.downloads.part_file import DownloadFailed
+    from supervisor.program import command
+
+    try:
+        probed(check(str(path), "pulled"), n_ctx=1)
+    except ConfigError as err:
+        raise DownloadFailed(f"{err}; `{command(f'models rm {path.stem}')}` deletes it") from err

@@ -59,7 +59,31 @@ def _front(document: Document) -> list[str]:
     )
     network = network_lines(document.get("network") or {})
     durable = _durable(document.get("durable") or {}) + _cells(document.get("cells") or {})
-    return [*lines, *durable, *network]
+    return [*lines, *durable, *network, *_plugins(document.get("plugins") or [])]
+
+
+def _plugins(rows: list[Document]) -> list[str]:
+    """The plugins together, then a line for each that has failed."""
+    if not rows:
+        return []
+    n_ready = sum(row["is_ready"] for row in rows)
+    n_calls = sum(row["counts"]["calls"] for row in rows)
+    line = f"plugins   {n_ready} of {len(rows)} ready, {n_calls:,} calls"
+    troubles = ((row["name"], _trouble(row)) for row in rows)
+    return [line, *(printable(f"  {name}: {trouble}") for name, trouble in troubles if trouble)]
+
+
+def _trouble(row: Document) -> str:
+    """What a plugin has failed at; empty for one that has not."""
+    counts, policy = row["counts"], row["policy"] or {}
+    facts = [
+        "" if row["is_ready"] else f"not ready ({row['detail'] or 'starting'})",
+        "not asked for a while" if policy.get("is_off") else "",
+        f"{counts['failures']:,} failed calls" if counts["failures"] else "",
+        f"{policy['failed']:,} failed choices" if policy.get("failed") else "",
+        f"started again {counts['restarts']:,} times" if counts["restarts"] else "",
+    ]
+    return ", ".join(filter(None, facts))
 
 
 def _models(models: list[Document]) -> list[str]:

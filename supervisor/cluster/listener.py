@@ -275,6 +275,8 @@ class HostListener:
                 # its lines look for machines after this turn: then they find its workers
                 self.lose(other, "the host has connected again")
                 raise JoinRefused("its earlier connection has just been closed", retryable=True)
+        if self._hosts.is_early(hello):
+            raise JoinRefused("the models of its workers are being looked for", retryable=True)
         channel = self._channels[sender] = Channel(self, sender, fd, machine, hello)
         self._connections.hold(fd)
         logger.info("host_joined machine=%s cores=%d", machine, hello.cores)

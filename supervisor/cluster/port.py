@@ -53,6 +53,10 @@ class HostChannel(Protocol):
 class Hosts(Protocol):
     """The user of the channels. Its methods must not raise."""
 
+    def is_early(self, hello: HostHello) -> bool:
+        """Whether a host should dial again: lines that its workers fit will be there soon."""
+        ...
+
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         """A host has said hello. The result goes into its `Welcome`: held workers to go on with.
 

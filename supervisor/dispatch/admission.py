@@ -175,16 +175,16 @@ class Admission:
             return self._abandoned
         return self._yielding if number in self._yields else self._attended
 
-    def take_in(self, number: RequestNo, n_tokens: int) -> None:
-        """Take in a sequence that another front has accepted. It is never refused, waits before
-        all new sequences, and has no known owner."""
-        self._attended.turns.enter(number, "")
+    def take_in(self, number: RequestNo, n_tokens: int, owner: str = "") -> None:
+        """Take in a sequence that another front has accepted. It is never refused, and waits before
+        all new sequences. The owner is empty if it is not known."""
+        self._attended.turns.enter(number, owner)
         self._attended.wait_again(number, n_tokens)
 
-    def take_in_unprepared(self, number: RequestNo) -> None:
+    def take_in_unprepared(self, number: RequestNo, owner: str = "") -> None:
         """As `take_in`, for a sequence whose prompt has yet to be prepared. It waits among new
         ones then."""
-        self._attended.turns.enter(number, "")
+        self._attended.turns.enter(number, owner)
         self._preparing.add(number)
 
     def prepared(self, number: RequestNo, later: int = 0) -> None:

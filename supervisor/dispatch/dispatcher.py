@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -36,7 +36,7 @@ from supervisor.dispatch.overview import OpenRequest
 from supervisor.dispatch.port import ServedFleet
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog
+from supervisor.dispatch.stream_log import Restore
 from supervisor.fleet.exit_reason import ExitReason
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle, WorkerMessage
 from supervisor.fleet.states import WorkerState
@@ -141,14 +141,14 @@ class Dispatcher:
         return stream
 
     def go_on(
-        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+        self, request: GenerationRequest, principal: Principal, restore: Restore
     ) -> ResponseStream:
         """Continue a request that another cell has begun: `restore` gives its new logs the tokens
-        that they have. `scope` is that of its cached prefixes. Neither a full queue nor a drain
-        refuses it: raises `EngineUnavailable` only."""
+        that they have. Neither a full queue nor a drain nor the principal's limits refuse it:
+        raises `EngineUnavailable` only. All of its tokens are charged to the principal here."""
         self._require_not_failed(request.model)
         group = self.group(request.model)
-        stream = group.go_on(request, scope, restore)
+        stream = group.go_on(request, principal, restore)
         self.require_worker(request.model, group)
         return stream
 

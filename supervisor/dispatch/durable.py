@@ -77,9 +77,11 @@ class DurableRequest:
     after the end. `n_bytes` estimates all memory of the request, logs included.
 
     Readers get the first `n_readable` entries: all of them, unless they are withheld for a
-    follower, which shows them. `tags` are all names under which events were given out; positions
-    mean the same under each. `is_replicated`: other fronts could go on with it, and have its answer
-    after its end. `has_moved`: another front goes on with it, from the entries that readers may
+    follower, which shows them. `tags` are all names under which events were given out, the present
+    one last; positions mean the same under each. `tag_ends` has the last position of a tag, once
+    another one has followed: other fronts may give out other entries under the same tag behind it.
+    `is_replicated`: other fronts could go on with it, and have its answer after its end.
+    `has_moved`: another front goes on with it, from the entries that readers may
     have; its end here is not the request's. `lacks_reading`: it was begun at another front, and no
     client has come since.
     """
@@ -102,6 +104,7 @@ class DurableRequest:
         self.expires_at = 0.0
         self.abandoned_at: float | None = None
         self.tags = [stream.request.id[:8]]
+        self.tag_ends: dict[str, int] = {}
         self.follower: Follower | None = None
         self.is_replicated = False
         self.lacks_reading = False
@@ -124,6 +127,11 @@ class DurableRequest:
     def n_readable(self) -> int:
         """How many entries readers may have."""
         return max(self._n_shown, 0 if self._is_withheld else len(self.marks))
+
+    @property
+    def n_given(self) -> int:
+        """The last position that readers may have: the closing's once they know of the end."""
+        return self.closing.marks if self.is_told else self.n_readable
 
     @property
     def is_told(self) -> bool:
@@ -189,13 +197,29 @@ class DurableRequest:
     def show_all(self, tag: str | None = None) -> None:
         """Give readers everything from now on, the end included. New events get the tag."""
         if tag is not None:
-            self.tags.append(tag)
+            self._rename(tag, self.n_given)
         self._is_withheld = False
         self._tell()
 
-    def restore(self, order: Iterable[tuple[int, int]], tags: Iterable[str]) -> None:
-        """Take the entries that another front has given out; its logs have their text."""
-        self.tags = [*self.tags, *(tag for tag in tags if tag not in self.tags)]
+    def has_given(self, tag: str, position: Position) -> bool:
+        """Whether this request may have an event of that tag at that position."""
+        end = self.tag_ends.get(tag)
+        return tag in self.tags and (end is None or position <= Position(end))
+
+    def _rename(self, tag: str, since: int | None) -> None:
+        """Events behind the position `since` are under this tag, and not under the one before."""
+        if self.tags and since is not None:
+            self.tag_ends[self.tags[-1]] = since
+        self.tags.append(tag)
+
+    def restore(
+        self, order: Iterable[tuple[int, int]], tags: Iterable[tuple[str, int | None]]
+    ) -> None:
+        """Take the entries that another front has given out; its logs have their text. Each tag
+        comes with its `since`."""
+        for tag, since in tags:
+            if tag not in self.tags:
+                self._rename(tag, since)
         for index, mark in order:
             self._note(index, mark)
             if mark == HAS_BEGUN:
@@ -271,8 +295,7 @@ class Cursor:
 
     def __init__(self, request: DurableRequest, position: Position) -> None:
         """Raises `InvalidRequest` for a position that no reader can have been given."""
-        last = request.closing.marks if request.is_told else request.n_readable
-        if not 0 <= position.marks <= last:
+        if not 0 <= position.marks <= request.n_given:
             raise _unknown_event()
         self._request = request
         self._parsers = [LogParser(log) for log in request.stream.logs]

@@ -41,7 +41,7 @@ from supervisor.dispatch.question import Answer
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest, Principal
 from supervisor.dispatch.stream import ResponseStream
-from supervisor.dispatch.stream_log import StreamLog, logs_of
+from supervisor.dispatch.stream_log import Restore, StreamLog, logs_of
 from supervisor.dispatch.suspects import Suspects
 from supervisor.dispatch.usage import Usage
 from supervisor.dispatch.verdicts import Verdicts
@@ -148,21 +148,21 @@ class ModelGroup:
         """
         self._verdicts.check(request)
         logs = logs_of(request, self._numbers, principal.cache_scope)
-        account = principal.account
-        if account is not None:
-            account.require_room(len(logs))
+        if principal.account is not None:
+            principal.account.require_room(len(logs))
         numbers = [log.no for log in logs]
         self.admission.accept(numbers, principal.owner, yields=principal.yields)
-        if account is not None:
-            account.open(len(logs))
-        stream = self._table.open(
-            *(request, logs, self._withdraw, lambda: self.facts, account),
-            principal=principal.shown,
-        )
+        stream = self._opened(request, logs, principal)
         for start in range(0, len(logs), request.n):
             self._preparation.begin(stream, logs[start : start + request.n])
         self.pump()
         return stream
+
+    def _opened(
+        self, request: GenerationRequest, logs: Sequence[StreamLog], principal: Principal
+    ) -> ResponseStream:
+        of = principal.account, principal.shown
+        return self._table.open(request, logs, self._withdraw, lambda: self.facts, *of)
 
     def resume(self, log: StreamLog) -> ResponseStream:
         """Continue a sequence that another front has begun: its log has a prompt and tokens."""
@@ -174,23 +174,23 @@ class ModelGroup:
         return stream
 
     def go_on(
-        self, request: GenerationRequest, scope: str, restore: Callable[[Sequence[StreamLog]], None]
+        self, request: GenerationRequest, principal: Principal, restore: Restore
     ) -> ResponseStream:
         """Continue a request that another cell has begun. `restore` gives its logs the tokens, and
         the ends, that were made there; those without a prompt are prepared."""
-        logs = logs_of(request, self._numbers, scope)
+        logs = logs_of(request, self._numbers, principal.cache_scope)
         restore(logs)
-        stream = self._table.open(request, logs, self._withdraw, lambda: self.facts)
+        stream = self._opened(request, logs, principal)
         unprepared: dict[int, list[StreamLog]] = {}
         for log in logs:
             if log.ended:
                 continue
             if log.prompt_tokens is None:
-                self.admission.take_in_unprepared(log.no)
+                self.admission.take_in_unprepared(log.no, principal.owner)
                 unprepared.setdefault(log.prompt_index, []).append(log)
             else:
                 self._table.ready(log.no)
-                self.admission.take_in(log.no, log.n_known)
+                self.admission.take_in(log.no, log.n_known, principal.owner)
         for alike in unprepared.values():
             self._preparation.begin(stream, alike)
         self.pump()

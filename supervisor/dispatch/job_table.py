@@ -77,7 +77,7 @@ class JobTable:
         """Add the sequences of a request that the admission has accepted. Some may have ended
         already, at another front.
 
-        `account`, in which they are open, is closed with the last of them. `facts` gives the
+        They are open in the `account` until the last of them has ended. `facts` gives the
         model's facts until one of the request's prompts has been prepared. `principal` is a name.
         """
 
@@ -98,7 +98,10 @@ class JobTable:
         if left:
             self.streams[stream] = (accepted_at, len(left))
         if account is not None:
+            account.open(len(logs))
             self._accounts[stream] = account
+            if not left:
+                self._close_account(stream, 0.0)
         for log in left:
             self.jobs[log.no] = Job(log, stream, log.no, accepted_at, principal)
         return stream

@@ -5,7 +5,7 @@ first. The log alone is enough to go on with the sequence on another worker.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import structs
 
@@ -243,6 +243,10 @@ class StreamLog:
     def _require_open(self) -> None:
         if self.ended:
             raise AlreadyEnded(f"sequence {self.no} has ended with {self.finish or self.error!r}")
+
+
+Restore = Callable[[Sequence[StreamLog]], None]
+"""Gives a request's new logs what another front has made."""
 
 
 def logs_of(

@@ -41,6 +41,8 @@ class Checksums:
     """The checksums of files by path. All methods may block; any thread may call them.
 
     `path` is the file in which they are kept; None: in memory. What cannot be kept is forgotten.
+    Where a method is given a way `via` which the file is read, that counts, not what its path leads
+    to by now.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -52,32 +54,33 @@ class Checksums:
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 self._known = msgspec.json.decode(path.read_bytes(), type=dict[str, Known])
 
-    def known(self, path: Path) -> str | None:
+    def known(self, path: Path, via: Path | None = None) -> str | None:
         """The checksum of a file, if it was read before and is the same. Raises `OSError`."""
         found = self._known.get(str(path))
-        return found.sha256 if found is not None and found.stamp == stamp_of(path) else None
+        is_same = found is not None and found.stamp == stamp_of(via or path)
+        return found.sha256 if found is not None and is_same else None
 
-    def sha256(self, path: Path, told: Told = lambda n_bytes: None) -> str:
+    def sha256(self, path: Path, told: Told = lambda n_bytes: None, via: Path | None = None) -> str:
         """The checksum of a file in hex: remembered, or read. `told` gets the bytes read so far.
 
         Raises `OSError`, and `Changed` for a file that changes meanwhile."""
-        found = self.known(path)
+        found, via = self.known(path, via), via or path
         if found is not None:
             return found
-        before, digest, n_bytes = stamp_of(path), hashlib.sha256(), 0
-        with path.open("rb", buffering=0) as file:
+        before, digest, n_bytes = stamp_of(via), hashlib.sha256(), 0
+        with via.open("rb", buffering=0) as file:
             while piece := file.read(PIECE_BYTES):
                 digest.update(piece)
                 n_bytes += len(piece)
                 told(n_bytes)
-        if stamp_of(path) != before:
+        if stamp_of(via) != before:
             raise Changed(f"{path} changed while it was read")
-        self.remember(path, digest.hexdigest())
+        self.remember(path, digest.hexdigest(), via)
         return digest.hexdigest()
 
-    def remember(self, path: Path, sha256: str) -> None:
+    def remember(self, path: Path, sha256: str, via: Path | None = None) -> None:
         """The checksum of a file that has just been verified. Raises `OSError`."""
-        known = Known(stamp_of(path), sha256)
+        known = Known(stamp_of(via or path), sha256)
         with self._lock:
             self._known.pop(str(path), None)
             self._known[str(path)] = known
@@ -85,12 +88,13 @@ class Checksums:
                 del self._known[next(iter(self._known))]
             self._save()
 
-    def sample(self, path: Path) -> str:
+    def sample(self, path: Path, via: Path | None = None) -> str:
         """The file's `sample_digest`, remembered as long as this object lives. Raises `OSError`."""
-        stamp = stamp_of(path)
+        via = via or path
+        stamp = stamp_of(via)
         found = self._samples.get(str(path))
         if found is None or found[0] != stamp:
-            found = self._samples[str(path)] = stamp, sample_digest(path)
+            found = self._samples[str(path)] = stamp, sample_digest(via)
         return found[1]
 
     def _save(self) -> None:

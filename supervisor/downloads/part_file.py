@@ -19,6 +19,10 @@ from gpufc.amount import amount
 from gpufc.errors import GpufcError
 
 PIECE_BYTES = 1 << 20
+SYNC_BYTES = 64 * 1024 * 1024
+"""After so many bytes they are written to the disk. A slow disk slows the transfer then, instead of
+standing still for minutes at the end of the file, which looks like a hang."""
+
 SPARE_BYTES = 256 * 1024 * 1024
 """Free space that a download leaves on the disk."""
 
@@ -60,6 +64,7 @@ class PartFile:
         self._part = folder / f"{name}.part"
         self._note = folder / f"{name}.part.json"
         self._hash = hashlib.sha256()
+        self._n_unsynced = 0
         self._file: IO[bytes] | None = None
 
     def has_whole(self) -> bool:
@@ -139,6 +144,9 @@ class PartFile:
             self.require_space(len(piece))
         self._opened.write(piece)
         self._hash.update(piece)
+        self._n_unsynced += len(piece)
+        if self._n_unsynced >= SYNC_BYTES:
+            self._sync()
         self.done += len(piece)
 
     def settle(self) -> None:
@@ -151,10 +159,14 @@ class PartFile:
                 f"{self.path.name} is not the right file: its SHA-256 is {found}, not"
                 f" {self._sha256}"
             )
-        self._opened.flush()
-        os.fsync(self._opened.fileno())
+        self._sync()
         self._part.replace(self.path)
         self._note.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        self._opened.flush()
+        os.fsync(self._opened.fileno())
+        self._n_unsynced = 0
 
     @property
     def _opened(self) -> IO[bytes]:

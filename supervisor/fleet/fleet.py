@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group, of_models
 from supervisor.fleet.inheritance import FleetInheritance, Holdings
 from supervisor.fleet.ladder import Timings
+from supervisor.fleet.line import Line
 from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
@@ -100,6 +101,7 @@ class Fleet:
             config,
             self._edge,
             remote=remote,
+            lines=self._lines,
             listener=lambda: self.listener,
             hooks=Hooks(became_ready=self._became_ready, crashed=self._crashes.submit),
             timings=self._timings,
@@ -155,6 +157,12 @@ class Fleet:
     def group(self, model: str) -> Group:
         """The places of a served model. Raises `KeyError`."""
         return self._groups[model]
+
+    def model_without(self, worker: WorkerName) -> str | None:
+        """The model whose next load starts a worker of this name on another machine, if any."""
+        specs = ((model, group.next_spec) for model, group in self._groups.items())
+        found = (model for model, one in specs if one and one.is_remote and one.name == worker)
+        return next(found, None)
 
     async def start(self) -> None:
         """Take running workers over, and begin to load the only model. Of several, the roster loads
@@ -378,8 +386,10 @@ class Fleet:
         return [replacer.place for replacer in self._replacers()]
 
     def _is_quiet(self) -> bool:
-        runners = [runner for place in self._places() for runner in place.runners()]
-        return not any(one.is_coming_up and not one.spec.is_remote for one in runners)
+        return not any(one.is_coming_up and not one.spec.is_remote for one in self._lines())
+
+    def _lines(self) -> Iterator[Line]:
+        return (runner for place in self._places() for runner in place.runners())
 
     def _became_ready(self) -> None:
         if self._spares is not None:

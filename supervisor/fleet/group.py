@@ -104,6 +104,14 @@ class Group:
         return (free or places)[0].spec.config
 
     @property
+    def next_spec(self) -> WorkerSpec | None:
+        """That of the worker that the next load starts; None if no place is free."""
+        if not self._replacers:
+            return self._specs[0]
+        places = [replacer.place for replacer in self._replacers]
+        return next((one.spec for one in places if one.state is PlaceState.ABSENT), None)
+
+    @property
     def n_replicas(self) -> int:
         return len(self._specs)
 

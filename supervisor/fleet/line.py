@@ -3,6 +3,7 @@
 import itertools
 import time
 
+from gpufc.facts import ModelFacts
 from supervisor.fleet.condition import of_defect, of_lifecycle
 from supervisor.fleet.edge import Process
 from supervisor.fleet.exit_reason import ASKED
@@ -34,6 +35,8 @@ class Line:
         self._process: Process | None = None
         self._seen: Observation | None = None
         self._last_step_at: float | None = None
+        self._last_facts: ModelFacts | None = None
+        """Of the last process that loaded."""
 
     @property
     def is_stopped(self) -> bool:
@@ -102,6 +105,12 @@ class Line:
     def machine(self) -> str | None:
         """The machine of its process; None for the front's own, and without a process."""
         return self._process.machine if self._process else None
+
+    @property
+    def held(self) -> ModelFacts | None:
+        """What its process holds, by what it has obtained, or the process before it while it loads.
+        None without a process, and before the first load."""
+        return self._last_facts if self._process is not None else None
 
     def anonymous_bytes(self) -> int | None:
         """The memory of its process that no file backs; None if it is unknown."""

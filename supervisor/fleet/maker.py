@@ -5,7 +5,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,12 +15,14 @@ from gpufc.errors import ConfigError
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet import upkeep
+from supervisor.fleet.device_room import left_for
 from supervisor.fleet.edge import Edge
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Group
 from supervisor.fleet.kept_kv import KeptKv
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.lifecycle import WorkerLifecycle
+from supervisor.fleet.line import Line
 from supervisor.fleet.place import Place
 from supervisor.fleet.placer import PlacedEdge
 from supervisor.fleet.port import FleetListener
@@ -43,6 +45,7 @@ class Maker:
         edge: Edge,
         *,
         remote: Callable[[], PlacedEdge] | None = None,
+        lines: Callable[[], Iterable[Line]] = tuple,
         listener: Callable[[], FleetListener | None],
         hooks: Hooks,
         timings: Timings,
@@ -52,13 +55,14 @@ class Maker:
         next_epoch: int = 1,
         restarts: Mapping[Reason, int] = {},
     ) -> None:
-        """`remote` makes the edges of lines on other machines. `hooks` are those of every runner;
-        `restarted` and `drained` are added to them."""
+        """`remote` makes the edges of lines on other machines. `lines` gives all lines of now.
+        `hooks` are those of every runner; `restarted` and `drained` are added to them."""
         self.restarts_total: Counter[Reason] = Counter(restarts)
         """Replacements started so far, by the end of the process before."""
         self._config = config
         self._edge = edge
         self._remote = remote
+        self._lines = lines
         self._listener = listener
         self._hooks = hooks
         self._timings = timings
@@ -147,7 +151,17 @@ class Maker:
         hooks = msgspec.structs.replace(self._hooks, restarted=self._count, drained=drained)
         placed = self._placed() if spec.is_remote else None
         edge = self._edge if placed is None else placed
-        return WorkerRunner(spec, lifecycle, edge, listener, hooks, self._watch, placed)
+        return WorkerRunner(
+            spec, lifecycle, edge, listener, hooks, self._watch, placed, self._device_limit
+        )
+
+    def _device_limit(self, newcomer: WorkerRunner) -> int | None:
+        """What is left of each GPU's limit for the next process of a line. Two processes that load
+        for the first time at once do not know of each other: the roster loads one at a time."""
+        others = (one for one in self._lines() if one is not newcomer and not one.spec.is_remote)
+        held = [one.held for one in others]
+        limit_bytes = self._fleet.device_memory_limit_bytes
+        return left_for(newcomer.spec.config, limit_bytes, filter(None, held))
 
     def _placed(self) -> PlacedEdge:
         if self._remote is None:

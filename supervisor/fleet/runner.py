@@ -60,11 +60,14 @@ class WorkerRunner(Line):
         hooks: Hooks | None = None,
         limits: WatchLimits = LIMITS,
         placer: Placer | None = None,
+        device_limit: Callable[["WorkerRunner"], int | None] = lambda _: None,
     ) -> None:
-        """`placer` for a line whose processes run on other machines."""
+        """`placer` for a line whose processes run on other machines. `device_limit` gives what the
+        next process may take of each GPU."""
         super().__init__(spec, lifecycle)
         self._edge = edge
         self._placer = placer
+        self._device_limit = device_limit
         self._listener = listener
         self._hooks = hooks or Hooks()
         self._limits = limits
@@ -295,8 +298,9 @@ class WorkerRunner(Line):
         if (pid := self._process.pid) is not None:
             self.post(ev.Spawned(epoch, pid))
             self._link.expect(pid)
+        limit = self._device_limit(self)
         try:
-            self._process.boot(spec.boot(epoch, self._link.endpoint, token))
+            self._process.boot(spec.boot(epoch, self._link.endpoint, token, limit))
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 
@@ -314,6 +318,7 @@ class WorkerRunner(Line):
         if link is None or seen is None:
             raise AssertionError("ready without a process")
         seen.serves(ready)
+        self._last_facts = ready.facts
         epoch, drained = self._lifecycle.epoch, self._hooks.drained
         facts, machine = ready.facts, self.machine
         return Worker(self.spec, self.line, epoch, facts, link, seen, self.post, drained, machine)

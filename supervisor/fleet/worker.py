@@ -37,8 +37,10 @@ class WorkerSpec(Struct, frozen=True):
     """The folders and files of this machine that the model's files must lie in, by real paths. Of a
     model that was named over HTTP; empty for one that the operator has named."""
 
-    def boot(self, epoch: Epoch, endpoint: str, token: str) -> Boot:
-        """The boot message of a process."""
+    def boot(
+        self, epoch: Epoch, endpoint: str, token: str, device_limit_bytes: int | None = None
+    ) -> Boot:
+        """The boot message of a process. The limit is of this machine's GPUs."""
         return Boot(
             epoch=epoch,
             worker=self.name,
@@ -49,6 +51,7 @@ class WorkerSpec(Struct, frozen=True):
             log_level=self.log_level,
             log_format=self.log_format,
             within=() if self.is_remote else self.within,
+            device_limit_bytes=None if self.is_remote else device_limit_bytes,
         )
 
 

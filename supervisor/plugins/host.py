@@ -8,6 +8,8 @@ import argparse
 import importlib
 import importlib.util
 import inspect
+import io
+import itertools
 import json
 import os
 import socket
@@ -43,6 +45,9 @@ GROUP = "gpufc.plugins"
 
 MOST_ERROR_CHARS = 2000
 
+_NOT_OF_PLUGINS = (__file__, str(Path(pluggy.__file__).parent))
+"""The code between a call and the plugin's hook."""
+
 
 def main() -> None:
     """Serve the front until it closes the socket."""
@@ -60,6 +65,8 @@ def main() -> None:
         from supervisor import offline
 
         offline.forbid_here()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the end is a kill: what is buffered is lost
     sock = socket.socket(fileno=given.fd)
     options = read_frame(sock.recv, MOST_BYTES)
     if options is not None:
@@ -101,9 +108,15 @@ def answer(manager: pluggy.PluginManager, call: Call) -> FromPlugin:
     except api.Refuse as refusal:
         return Refused(call.no, str(refusal)[:MOST_ERROR_CHARS])
     except Exception as err:  # the boundary of the plugin's code
-        frames = "".join(traceback.format_tb(err.__traceback__))
-        places = f"{frames[-MOST_ERROR_CHARS:]}{type(err).__qualname__}"
+        places = f"{_frames_of(err)[-MOST_ERROR_CHARS:]}{type(err).__qualname__}"
         return Raised(call.no, places, _text_of(err)[:MOST_ERROR_CHARS])
+
+
+def _frames_of(error: Exception) -> str:
+    """Where the exception was raised, from the plugin's own code on."""
+    frames = traceback.extract_tb(error.__traceback__)
+    begun = itertools.dropwhile(lambda frame: frame.filename.startswith(_NOT_OF_PLUGINS), frames)
+    return "".join(traceback.format_list(list(begun) or frames))
 
 
 def _text_of(error: Exception) -> str:
@@ -121,7 +134,8 @@ def typed(hook: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(use: str, options: dict[str, Any]) -> object:
-    """The plugin of a name: an entry point, a file, a module, or `MODULE:CLASS`.
+    """The plugin of a name: an entry point, a file, a module, or `MODULE:CLASS`. Modules beside
+    the file are found, too.
 
     A class is made with the options. A module with a class `Plugin` means that one. Raises whatever
     the plugin's code raises.
@@ -139,8 +153,9 @@ def load(use: str, options: dict[str, Any]) -> object:
 def _find(use: str) -> object:
     place, _, attribute = use.partition(":")
     if place.endswith(".py"):
-        sys.path.append(os.getcwd())
-        module = _of_file(Path(place))
+        path = Path(place).expanduser().absolute()
+        sys.path += [str(path.parent), os.getcwd()]
+        module = _of_file(path)
     elif named := entry_points(group=GROUP, name=use):
         return next(iter(named)).load()
     else:

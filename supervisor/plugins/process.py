@@ -1,7 +1,8 @@
 """One plugin's process, seen from the front: calls with a time limit, an end, another start.
 
 A plugin that hangs, floods or dies is killed and started again, with growing waits while it does
-not answer. Its open calls fail; the chain decides what a failure means.
+not answer. The call that it had begun fails; the chain decides what a failure means. The calls
+behind that one had not begun: the next process gets them.
 """
 
 import asyncio
@@ -17,15 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from gpufc.config import PluginConfig
-from gpufc.errors import LinkError
-from gpufc.framing import frame, take_frames
 from supervisor.plugins import messages as m
+from supervisor.plugins.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ MOST_OPEN = 512
 """Calls that wait for a plugin at once. Beyond it the plugin counts as failed."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 30.0
+
+RESTART_S = 10.0
+"""Calls wait so long for a process that is started again, if one of the last two has answered."""
 
 
 class PluginFailed(Exception):
@@ -64,15 +67,21 @@ class Counts(Struct):
 class _Open:
     """A call that has no answer yet. `future` is None for a notification."""
 
-    __slots__ = ("future", "no", "since")
+    __slots__ = ("future", "message", "no", "since")
 
-    def __init__(self, no: int, future: "asyncio.Future[Any] | None", since: float) -> None:
-        self.no, self.future, self.since = no, future, since
+    def __init__(self, no: int, message: bytes, future: "asyncio.Future[Any] | None") -> None:
+        self.no, self.message, self.future = no, message, future
+        self.since = time.monotonic()
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.future is None or not self.future.done()
 
 
 class PluginProcess:
     """In the event loop. Invariant: `_open` has the calls in the order in which the process answers
-    them; the time limit is that of the first one, since it became the first."""
+    them. The time limit is that of the first one, since it became the first; while no process is
+    ready, it is that for the next one to become so."""
 
     def __init__(
         self,
@@ -95,7 +104,10 @@ class PluginProcess:
         self._ready = asyncio.Event()
         self._open: deque[_Open] = deque()
         self._next = 0
-        self._link: _Link | None = None
+        self._n_answered = 0
+        self._n_mute = 0
+        """Processes in a row that have ended without an answer."""
+        self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -114,11 +126,10 @@ class PluginProcess:
         if self._life is not None:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
+            self._fail_open("it has ended")
 
     async def call(self, hook: str, **arguments: Any) -> Any:
         """A hook's result as plain data. Raises `PluginFailed` or `PluginRefused`."""
-        if not self.is_ready:
-            await self._wait_ready()
         self._require_room()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._send(hook, arguments, future)
@@ -126,50 +137,49 @@ class PluginProcess:
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Run a hook that nothing waits for, if there is room."""
-        if self.is_ready and len(self._open) < MOST_OPEN:
+        if self._lives and len(self._open) < MOST_OPEN:
             self._send(hook, arguments, None)
         else:
             self.counts.dropped += 1
 
-    async def _wait_ready(self) -> None:
-        try:
-            async with asyncio.timeout(self.config.timeout_s):
-                await self._ready.wait()
-        except TimeoutError:
-            self.counts.failures += 1
-            raise PluginFailed(self.detail or "it is starting") from None
+    @property
+    def _lives(self) -> bool:
+        """Whether there is a process, or another one will be started."""
+        return self._life is not None and not self._life.done()
 
     def _require_room(self) -> None:
+        if not self._lives:
+            raise PluginFailed("it has ended")
         if len(self._open) >= MOST_OPEN:
             self.counts.failures += 1
             raise PluginFailed("too many calls wait for it")
 
     def _send(self, hook: str, arguments: Any, future: "asyncio.Future[Any] | None") -> None:
-        if self._link is None:
-            raise PluginFailed("it has ended")
+        """To the process, or to the next one."""
         self._next += 1
         self.counts.calls += 1
-        call = m.Call(self._next, hook, msgspec.to_builtins(arguments))
-        self._open.append(_Open(self._next, future, time.monotonic()))
+        message = m.encode(m.Call(self._next, hook, msgspec.to_builtins(arguments)))
+        self._open.append(_Open(self._next, message, future))
         if len(self._open) == 1:
             self._watch()
-        self._link.write(m.encode(call))
+        if self.is_ready and self._link is not None:
+            self._link.write(message)
 
     # the process
 
     async def _live(self, first: "asyncio.Future[None]") -> None:
         """Start it again and again, until the task is cancelled."""
-        n_failed = 0
         while True:
-            n_before = self.counts.calls - self.counts.failures
+            n_before = self._n_answered
             await self._live_once(first)
             if not first.done():
                 first.set_exception(PluginFailed(self.detail))
                 return
-            n_failed = 0 if self.counts.calls - self.counts.failures > n_before else n_failed + 1
+            self._n_mute = 0 if self._n_answered > n_before else self._n_mute + 1
             self.counts.restarts += 1
             logger.warning("plugin_ended plugin=%s detail=%s", self.name, self.detail)
-            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(n_failed, 10))
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._n_mute, 10))
+            self._watch(anew=True)
             await asyncio.sleep(wait_s)
 
     async def _live_once(self, first: "asyncio.Future[None]") -> None:
@@ -181,7 +191,7 @@ class PluginProcess:
             return
         try:
             loop = asyncio.get_running_loop()
-            _, link = await loop.create_unix_connection(lambda: _Link(self._heard), sock=ours)
+            _, link = await loop.create_unix_connection(lambda: Link(self._heard), sock=ours)
             self._link = link
             self._send_options(link)
             async with asyncio.timeout(LOAD_S):
@@ -195,13 +205,14 @@ class PluginProcess:
         except TimeoutError:
             self.detail = f"it did not load within {LOAD_S:.0f} s"
         finally:
-            self._ready.clear()
             self.detail = self.detail or "it has ended"
+            if self.is_ready:
+                self._ready.clear()
+                self._fail_begun(self.detail)
             if self._link is not None:
                 self._link.abort()
                 self._link = None
             self._kill(popen)
-            self._fail_open(self.detail)
             await asyncio.shield(asyncio.to_thread(popen.wait))
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -235,7 +246,7 @@ class PluginProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGKILL)
 
-    def _send_options(self, link: "_Link") -> None:
+    def _send_options(self, link: Link) -> None:
         """Not as arguments, which every user of the machine can read: they may be secrets."""
         link.write(json.dumps(self.config.options).encode())
 
@@ -246,6 +257,7 @@ class PluginProcess:
             case m.Ready(hooks):
                 self.hooks, self.detail = frozenset(hooks), ""
                 self._ready.set()
+                self._send_again()
             case m.Unloadable(reason):
                 self._end(reason)
             case m.Returned(no, value):
@@ -272,6 +284,7 @@ class PluginProcess:
             self._end("it answered a call that it did not have")
             return None
         done = self._open.popleft()
+        self._n_answered += 1
         taken = time.monotonic() - done.since
         self.counts.seconds += taken
         self.counts.slowest_s = max(self.counts.slowest_s, taken)
@@ -280,20 +293,31 @@ class PluginProcess:
         self._watch()
         return done.future if done.future is not None and not done.future.done() else None
 
-    def _watch(self) -> None:
-        """Keep one timer while calls are open. It is moved only when it is due."""
+    @property
+    def _limit_s(self) -> float:
+        """The time limit of the first open call: for its answer, or for a process to begin it."""
+        is_coming = not self.is_ready and self._n_mute < 2
+        return max(self.config.timeout_s, RESTART_S) if is_coming else self.config.timeout_s
+
+    def _watch(self, *, anew: bool = False) -> None:
+        """Keep one timer while calls are open. It is moved only when it is due, or made `anew`."""
+        if anew and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None and self._open:
-            due = self._open[0].since + self.config.timeout_s - time.monotonic()
+            due_s = self._open[0].since + self._limit_s - time.monotonic()
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, due), self._look)
+            self._timer = loop.call_later(max(0.0, due_s), self._look)
 
     def _look(self) -> None:
         self._timer = None
-        if self._open and time.monotonic() - self._open[0].since >= self.config.timeout_s:
+        if not self._open or time.monotonic() - self._open[0].since < self._limit_s:
+            self._watch()
+        elif self.is_ready:
             self.counts.timeouts += 1
             self._end(f"it took more than {self.config.timeout_s:g} s")
         else:
-            self._watch()
+            self._fail_open(self.detail or "it is starting")
 
     def _end(self, detail: str) -> None:
         """Give the process up."""
@@ -301,46 +325,34 @@ class PluginProcess:
         if self._link is not None:
             self._link.abort()
 
+    def _fail_begun(self, detail: str) -> None:
+        """A process has ended: fail the call that it had begun. The others wait for the next."""
+        if self._open:
+            self._fail(self._open.popleft(), detail)
+        self._begin_again()
+
+    def _send_again(self) -> None:
+        """Give a new process what the one before had not begun."""
+        self._begin_again()
+        for one in self._open:
+            if self._link is not None:
+                self._link.write(one.message)
+
+    def _begin_again(self) -> None:
+        """The first open call's time begins now. Drop the calls that nothing waits for any more."""
+        self._open = deque(one for one in self._open if one.is_wanted)
+        if self._open:
+            self._open[0].since = time.monotonic()
+        self._watch(anew=True)
+
     def _fail_open(self, detail: str) -> None:
-        failed, self._open = self._open, deque()
-        self.counts.failures += len(failed)
-        for one in failed:
-            if one.future is not None and not one.future.done():
-                one.future.set_exception(PluginFailed(detail))
+        while self._open:
+            self._fail(self._open.popleft(), detail)
 
-
-class _Link(asyncio.Protocol):
-    """The front's end of the socket."""
-
-    def __init__(self, heard: Any) -> None:
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heard = heard
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(frame(data))
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        try:
-            for message in take_frames(self._buffer, m.MOST_BYTES):
-                self._heard(m.decode(message))
-        except (LinkError, msgspec.MsgspecError):
-            self.abort()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._transport = None
-        if not self.ended.done():
-            self.ended.set_result(None)
+    def _fail(self, one: _Open, detail: str) -> None:
+        self.counts.failures += 1
+        if one.future is not None and not one.future.done():
+            one.future.set_exception(PluginFailed(detail))
 
 
 def _environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,10 @@ class Cluster:
 
     # its life
 
-    def start(self, fleet: Fleet) -> None:
-        """Listen for hosts. Raises `StartError`."""
+    def start(self, fleet: Fleet, load: Callable[[str], None]) -> None:
+        """Listen for hosts. `load` loads a model that a host still has. Raises `StartError`."""
         self._begin(fleet)
+        self.machines.wants_line = lambda worker: _loads(fleet, load, WorkerName(worker))
         self._listen()
         if self._book.hosts:
             self.machines.await_return(RETURN_S)
@@ -266,3 +267,11 @@ class Cluster:
         """The address of the listener, whose port may have been 0."""
         bound = self._listener.endpoint if self._listener is not None else self._address
         return bound.removeprefix("tcp://")
+
+
+def _loads(fleet: Fleet, load: Callable[[str], None], worker: WorkerName) -> bool:
+    """Have the model of a worker loaded, if that gets a line of this worker's name."""
+    model = fleet.model_without(worker)
+    if model is not None:
+        load(model)
+    return model is not None

@@ -20,6 +20,7 @@ from supervisor.cluster.messages import (
     FromHost,
     Held,
     HostDevices,
+    HostHello,
     HostVitals,
     Lacking,
     Leave,
@@ -84,11 +85,16 @@ class Machines:
         self._supply = supply or Supply()
         self.joined_now: dict[str, Joined] = {}
         self.wants_rest: Callable[[str], None] = lambda machine: None
+        self.wants_line: Callable[[str], bool] = lambda worker: False
+        """Is called with the name of a worker that a host still has, and that no line seeks.
+        Whether one will seek it soon."""
         self._silence_s = silence_s
         self._clock = clock
         self._seekers: dict[Epoch, Seeker] = {}
         self._preparing: dict[Epoch, Preparing] = {}
         self._choose_from = 0.0
+        self._awaited: set[str] = set()
+        """The workers whose lines will be there soon."""
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -118,6 +124,17 @@ class Machines:
         self._look_soon()
 
     # of the listener (`cluster.port.Hosts`)
+
+    def is_early(self, hello: HostHello) -> bool:
+        """A front that was killed had models that are loaded on demand. The front after it has no
+        line for them; it makes one for each that a host brings back, while hosts come back."""
+        if self._clock() >= self._choose_from:
+            return False
+        seeking = [*self._seekers.values(), *(one.seeker for one in self._preparing.values())]
+        sought = {seeker.spec.name for seeker in seeking}
+        unsought = {held.worker for held in hello.held} - sought
+        self._awaited |= {worker for worker in unsought if self.wants_line(worker)}
+        return not self._awaited.isdisjoint(unsought)
 
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         name, hello = channel.machine, channel.hello

@@ -15,24 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
-import msgspec
 from msgspec import Struct, structs
 
 from gpufc.config import ModelConfig
-from gpufc.errors import GpufcError, LinkError
+from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.printable import printable
 from supervisor.cluster.messages import (
-    MAX_MODELS,
-    MAX_PARTS,
     PIECE_BYTES,
     AskPiece,
     Forgo,
     Lacking,
-    ModelPart,
     NotObtained,
     Obtain,
     Obtained,
@@ -42,8 +37,8 @@ from supervisor.cluster.messages import (
     WantedModel,
 )
 from supervisor.cluster.port import HostChannel
-from supervisor.downloads.checksums import Checksums, Over, Stamp, stamp_of
-from supervisor.fleet.model_files import models_of
+from supervisor.downloads.checksums import Checksums, Over, Told
+from supervisor.remote.sources import Replaced, Source, Unsendable, described, way_to
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +63,6 @@ class SupplyListener(Struct, frozen=True):
     ready: Callable[[], None]
     progress: Callable[[str], None]
     failed: Callable[[str], None]
-
-
-class Source(Struct, frozen=True):
-    """A file that a job may ask for."""
-
-    path: Path
-    stamp: Stamp
-
-
-class Unsendable(GpufcError):
-    """A model that no host accepts. The text is for people."""
 
 
 class Job:
@@ -215,7 +199,9 @@ class Supply:
         job.listener.failed(f"{trouble.value.replace('_', ' ')}: {detail}")
 
     async def _offer(self, job: Job, config: ModelConfig, within: Sequence[str]) -> None:
-        job.models, job.sources = await asyncio.to_thread(self._described, config, within)
+        job.models, job.sources = await asyncio.to_thread(
+            described, self._checksums, config, within
+        )
         if job.models:
             job.channel.send(Obtain(job.epoch, job.models, self._mirror))
         else:
@@ -248,36 +234,11 @@ class Supply:
 
     # files
 
-    def _described(
-        self, config: ModelConfig, within: Sequence[str]
-    ) -> tuple[tuple[WantedModel, ...], dict[int, Source]]:
-        """The models with their samples, and their files by number. Blocks. Raises `OSError` and
-        `Unsendable`. `within` holds for the model's own files, as in a worker."""
-        models, sources = [], dict[int, Source]()
-        found = models_of(config)
-        if len(found) > MAX_MODELS:
-            raise Unsendable(
-                f"a model has {len(found)} of at most {MAX_MODELS} models and adapters"
-            )
-        for paths in found:
-            is_model = config.model_path is not None and paths[0] == Path(config.model_path)
-            parts = []
-            for path in paths:
-                real, number = path.resolve(), len(sources) + 1
-                if is_model and within and not any(map(real.is_relative_to, within)):
-                    raise PermissionError(f"{path} does not lie in an allowed folder")
-                sources[number] = Source(real, stamp_of(real))
-                sample, size = self._checksums.sample(real), sources[number].stamp[1]
-                parts.append(ModelPart(number, path.name, size, sample))
-            models.append(_sendable(WantedModel(str(paths[0]), tuple(parts))))
-        return tuple(models), sources
-
     async def _with_checksums(self, job: Job, model: WantedModel) -> WantedModel:
         parts = []
         for part in model.parts:
-            path = job.sources[part.number].path
-            loop = asyncio.get_running_loop()
-            reading = loop.run_in_executor(self._reader, self._checksums.sha256, path, job.read)
+            source, loop = job.sources[part.number], asyncio.get_running_loop()
+            reading = loop.run_in_executor(self._reader, self._sha256, source, job.read)
             try:
                 while not (await asyncio.wait((reading,), timeout=TELL_S))[0]:
                     share = 100 * job.n_read // max(1, part.size)
@@ -286,6 +247,10 @@ class Supply:
                 reading.cancel()  # one that has not begun; `Job.read` ends another
             parts.append(structs.replace(part, sha256=reading.result()))
         return structs.replace(model, parts=tuple(parts))
+
+    def _sha256(self, source: Source, told: Told) -> str:
+        with source.opened() as fd:
+            return self._checksums.sha256(source.path, told, way_to(fd))
 
     # pieces
 
@@ -298,7 +263,7 @@ class Supply:
         if (
             not job.has_turn
             or source is None
-            or ask.offset >= source.stamp[1]
+            or ask.offset >= source.n_bytes
             or len(on_way) + job.n_waiting >= MOST_UNRECEIVED
         ):
             logger.warning("piece_refused machine=%s number=%d", job.channel.machine, ask.number)
@@ -335,26 +300,13 @@ class Supply:
         return time.thread_time() - began  # others may run meanwhile
 
 
-def _sendable(model: WantedModel) -> WantedModel:
-    """A model that a host's decoder accepts: an invalid message would end the connection. Raises
-    `Unsendable`."""
-    try:
-        return msgspec.convert(msgspec.to_builtins(model), WantedModel)
-    except msgspec.ValidationError as err:
-        raise Unsendable(
-            f"{printable(model.path)} cannot be sent to a host: file names are of 1 to 200"
-            f" characters and not hidden, and there are {MAX_PARTS} parts at most ({err})"
-        ) from err
-
-
 def _read(source: Source, offset: int) -> tuple[bytes, str]:
     """A piece, or the reason for none. The file is opened each time: a descriptor that is kept
     could be another file's by the end of its job."""
     try:
-        with source.path.open("rb", buffering=0) as file:
-            found = os.fstat(file.fileno())
-            if (found.st_ino, found.st_size, found.st_mtime_ns) != source.stamp:
-                return b"", "it has changed at the front"
-            return os.pread(file.fileno(), PIECE_BYTES, offset), ""
+        with source.opened() as fd:
+            return os.pread(fd, PIECE_BYTES, offset), ""
+    except Replaced as err:
+        return b"", str(err)
     except OSError as err:
         return b"", f"the front cannot read it: {err.strerror or err}"

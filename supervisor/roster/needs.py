@@ -20,12 +20,6 @@ WHOLE, LEAST = "whole", "least"
 PROCESS_BYTES = 96 << 20
 """Of a worker besides its model: the interpreter and llama.cpp's working memory."""
 
-CUDA_CONTEXT_BYTES = 518 << 20
-"""A worker's CUDA context on each device that it uses, apart from model and cache.
-
-The worker's own figures lack it: asking a device for its memory makes the context. Measured: what
-`nvidia-smi` lists for a process that has only asked (engine_worker/placement/NOTES.md)."""
-
 CACHE_SHARE = 0.25
 """A cache's size in terms of its model's file, before the first load."""
 
@@ -34,18 +28,23 @@ class Needs:
     """The placements of models, better ones first. In the event loop; looks at files, which may
     block for a moment."""
 
-    def __init__(self, measured: Measured) -> None:
+    def __init__(self, measured: Measured, device_limit_bytes: int | None = None) -> None:
+        """`device_limit_bytes` of each GPU are for all models: a worker keeps within it, so what it
+        took under another limit says nothing."""
         self.measured = measured
+        self._device_limit_bytes = device_limit_bytes
         self._sizes: dict[str, int] = {}
         self._reckoned: dict[Held, Memory] = {}
 
     def held(self, config: ModelConfig, placement: str = WHOLE) -> Held:
         """The key of a way to hold a model. Another file under the same path is another model."""
+        limit = self._device_limit_bytes if config.n_gpu_layers else None
+        suffix = "" if limit is None else f":{limit}"
         return Held(
             file=identity(config),
             n_ctx=config.n_ctx,
             n_cells=config.kv_cells or 0,
-            placement=f"{placement}:{config.n_gpu_layers}:{config.devices or ''}",
+            placement=f"{placement}:{config.n_gpu_layers}:{config.devices or ''}{suffix}",
         )
 
     def placements(self, config: ModelConfig, devices: Iterable[str]) -> tuple[Placement, ...]:
@@ -98,18 +97,8 @@ def _least(found: Reckoning, devices: list[str]) -> Memory:
 
 
 def _spread(host: int, mapped: int, on_devices: int, devices: list[str]) -> Memory:
-    each = _on_each(devices, on_devices) if on_devices else {}
+    each = dict.fromkeys(devices, on_devices // len(devices)) if devices and on_devices else {}
     return Memory(host_bytes=host, mapped_bytes=mapped, devices=each)
-
-
-def _on_each(devices: list[str], n_bytes: int) -> dict[str, int]:
-    """Equal parts of so many bytes on each device, and the worker's context there."""
-    return {name: n_bytes // len(devices) + context_bytes(name) for name in devices}
-
-
-def context_bytes(device: str) -> int:
-    """The bytes of a worker's context on a device. Only CUDA's was measured; 0 for other kinds."""
-    return CUDA_CONTEXT_BYTES if device.startswith("CUDA") else 0
 
 
 def estimated(n_bytes: int, config: ModelConfig, devices: list[str], cache_share: float) -> Memory:
@@ -118,8 +107,8 @@ def estimated(n_bytes: int, config: ModelConfig, devices: list[str], cache_share
         return Memory(host_bytes=n_bytes)
     cache_bytes = int(n_bytes * cache_share)
     if devices:
-        each = _on_each(devices, n_bytes + cache_bytes)
-        return Memory(host_bytes=PROCESS_BYTES, devices=each)
+        each = (n_bytes + cache_bytes) // len(devices)
+        return Memory(host_bytes=PROCESS_BYTES, devices=dict.fromkeys(devices, each))
     host_bytes = PROCESS_BYTES + cache_bytes
     if not config.use_mmap:
         return Memory(host_bytes=host_bytes + n_bytes)
@@ -132,11 +121,14 @@ def taken(
     """What a ready worker has taken: its own memory, the mapped part of its file, its devices."""
     names = devices or [one.name for one in facts.devices if one.kind in {"gpu", "igpu"}]
     on_devices = facts.device_bytes if names else 0
+    each = dict.fromkeys(names, on_devices // len(names)) if on_devices else {}
+    if names and facts.bytes_by_device.keys() <= set(names):
+        each = facts.bytes_by_device or each
     mapped = max(0, facts.model_bytes - on_devices) if config.use_mmap else 0
     return Memory(
         host_bytes=anonymous_bytes,
         mapped_bytes=mapped if config.backend is BackendKind.LLAMA else 0,
-        devices=_on_each(names, on_devices) if on_devices else {},
+        devices=each,
     )
 
 
@@ -171,5 +163,5 @@ def _size(path: Path) -> int:
 
 def may_use(config: ModelConfig, device: str) -> bool:
     """Whether the configuration lets a model use a GPU."""
-    named = config.devices is None or device in config.devices.split(",")
+    named = config.devices is None or device in map(str.strip, config.devices.split(","))
     return bool(config.n_gpu_layers) and named

@@ -14,14 +14,14 @@ from typing import Protocol
 
 import msgspec
 
-from gpufc.config import BackendKind, ModelConfig, Spread
+from gpufc.config import BackendKind, FleetConfig, ModelConfig, Spread
 from gpufc.facts import MAX_SEQUENCES
 from gpufc.reckoning import Question, Reckoning
 from supervisor.fleet.group import Group
 from supervisor.fleet.process import scrubbed
 from supervisor.looks import repeat
 from supervisor.residency.memory import HOST, Free
-from supervisor.roster.needs import Needs, context_bytes, may_use
+from supervisor.roster.needs import Needs, may_use
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +48,16 @@ class Reckoner:
         needs: Needs,
         free: Callable[[], Free],
         n_running: int,
-        limit_bytes: int | None,
+        limits: FleetConfig,
         register: Callable[[str], None],
     ) -> None:
-        """`register` is called when a model's needs are known better. `limit_bytes` bounds the
-        host's memory for all models."""
+        """`register` is called when a model's needs are known better. `limits` bound the memory for
+        all models."""
         self._fleet = fleet
         self._needs = needs
         self._free = free
         self._n_running = min(n_running, MAX_SEQUENCES)
-        self._limit_bytes = limit_bytes
+        self._limits = limits
         self._register = register
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,13 +96,16 @@ class Reckoner:
     def _question(self, config: ModelConfig) -> Question:
         free = self._free()
         host = free.total_host_bytes or free.free(HOST) or 0
-        if self._limit_bytes is not None:
-            host = min(host, self._limit_bytes)
-        # the worker's context on each device is no room for its model
-        rooms = (free.total(name) - context_bytes(name) for name in self._devices(config))
-        devices = sum(max(0, room) for room in rooms)
+        # a worker's context on a device is no room for its model
+        devices = [
+            max(0, free.total(name) - free.contexts.get(name, 0)) for name in self._devices(config)
+        ]
+        most, most_each = self._limits.memory_limit_bytes, self._limits.device_memory_limit_bytes
         return Question(
-            config=config, n_running=self._n_running, host_bytes=host, device_bytes=devices
+            config=config,
+            n_running=self._n_running,
+            host_bytes=_at_most(host, most),
+            device_bytes=tuple(_at_most(total, most_each) for total in devices),
         )
 
     def _asked(self, question: Question) -> Reckoning:
@@ -124,3 +127,7 @@ class Reckoner:
         except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as err:
             logger.warning("not_reckoned model_path=%s: %s", question.config.model_path, err)
             return Reckoning(error=str(err))
+
+
+def _at_most(n_bytes: int, limit_bytes: int | None) -> int:
+    return n_bytes if limit_bytes is None else min(n_bytes, limit_bytes)

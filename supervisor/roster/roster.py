@@ -25,7 +25,6 @@ from supervisor.residency.port import (
     Reopen,
     State,
     TenantNo,
-    Terms,
     Wait,
 )
 from supervisor.residency.residency import Residency
@@ -34,7 +33,8 @@ from supervisor.roster.port import DemandPort, FleetPort
 from supervisor.roster.progress import end_of, progress_of
 from supervisor.roster.resident import Resident
 from supervisor.roster.scales import Scales
-from supervisor.roster.terms import at_least, keep_alive, rules_of, terms_of
+from supervisor.roster.served import Served
+from supervisor.roster.terms import rules_of
 from supervisor.roster.waiting import absence_of, refusal
 from supervisor.roster.workers import Workers
 
@@ -82,10 +82,7 @@ class Roster:
         self._scales = Scales(measure, free)
         self._learnt = learnt
         self.workers = Workers(fleet, demand, clock, self._gone)
-        self.terms: dict[str, Terms] = {}
-        """By served name."""
-        self._keep_alive: dict[str, float | None] = {}
-        """What a request has asked for, until the model is unloaded."""
+        self.served = Served(fleet, config, needs, free, self.residency)
         self.idle_since: dict[str, float] = {}
         self._hints: set[str] = set()
         self._used: set[str] = set()
@@ -133,8 +130,7 @@ class Roster:
     def _stays(self, model: str) -> bool:
         """Whether the use of a model decides nothing: it is the only one, is there and stays. So a
         service of one model pays nothing for its roster."""
-        is_only = len(self.terms) == 1 and model in self.terms
-        stays = is_only and self.terms[model].keep_alive_s is None
+        stays = self.served.is_alone(model) and self.served.terms[model].keep_alive_s is None
         is_asked = bool(self._hints or self._unloading)
         return stays and self._fleet.group(model).has_worker and not is_asked
 
@@ -142,16 +138,11 @@ class Roster:
 
     def register(self, model: str) -> None:
         """A model of the fleet is served, or its configuration, file or known need is another."""
-        group = self._fleet.group(model)
-        kept = self._keep_alive.get(model, keep_alive(group.config, is_only=self._is_only(model)))
-        terms = terms_of(group, kept, self._needs, tuple(self._free().devices))
-        if terms != self.terms.get(model):
-            self.terms[model] = terms
-            self.residency.register(model, terms)
+        self.served.register(model)
 
     def renew(self, model: str) -> None:
         """The model's file is another one: the next load takes it, which comes when it is idle."""
-        if model in self.terms:
+        if model in self.served.terms:
             self.residency.forgive(model)
             self.residency.unload(model, self._clock())
             self.register(model)
@@ -159,19 +150,12 @@ class Roster:
 
     def forget(self, model: str) -> None:
         """The model's file is gone: it is served no more. Requests that run end as usual."""
-        if self.terms.pop(model, None) is None:
+        if not self.served.forget(model):
             return
         self._hints.discard(model)
-        self._keep_alive.pop(model, None)
-        self.residency.forget(model)
         self._fleet.withdraw(model)
         self._forgotten.add(model)
         self.poke()
-
-    def _is_only(self, model: str) -> bool:
-        """Whether the operator has configured this model and no other one."""
-        names = [served_name(one) for one in self._config.models.values()]
-        return names == [model]
 
     # requests of clients and operators
 
@@ -180,12 +164,8 @@ class Roster:
         goes when it is idle; None changes nothing. A pinned model and the only one stay anyway.
 
         Unless it `may_shorten` the time, the model stays as long as is configured at least."""
-        config = self._fleet.group(model).config
-        if seconds is None or config.pinned or self._is_only(model):
-            return
-        self._keep_alive[model] = seconds if may_shorten else at_least(config, seconds)
-        self.register(model)
-        self.poke(model)
+        if self.served.keep_alive(model, seconds, may_shorten=may_shorten):
+            self.poke(model)
 
     def hint(self, model: str) -> None:
         """Load a model, if it is not there: a request of it will come."""
@@ -262,7 +242,9 @@ class Roster:
 
     def _look(self) -> None:
         now = self._clock()
-        usages = {model: self._demand.usage(model) for model in (*self.terms, *self._forgotten)}
+        usages = {
+            model: self._demand.usage(model) for model in (*self.served.terms, *self._forgotten)
+        }
         for one in self.workers.all():
             self._observe(one, usages.get(one.model, Usage()), now)
         self._used.clear()
@@ -310,12 +292,12 @@ class Roster:
             one.n_open = n_open
             self.idle_since[one.model] = now
             self.residency.used(one.no, n_open, now)
-        if len(self.terms) > 1 and self._scales.has_grown(one, now):
+        if len(self.served.terms) > 1 and self._scales.has_grown(one, now):
             self.residency.grew(one.no, one.held)
 
     def _stays_failed(self, model: str) -> bool:
         """Whether a failed model waits for its operator: the only one, as nothing else would."""
-        return len(self.terms) == 1 and self._is_only(model)
+        return self.served.is_alone(model) and self.served.is_only(model)
 
     def _loaded(self, one: Resident, now: float) -> None:
         row, config = one.place.runner.status(), one.place.spec.config
@@ -328,9 +310,9 @@ class Roster:
             key = self._needs.held(config, one.placement)
             self._needs.measured.loaded(key, row.facts.fingerprint, held, now - one.since)
             one.since = None
-            if len(self.terms) > 1:  # a single one needs no account
+            if len(self.served.terms) > 1:  # a single one needs no account
                 self._learnt()
-        if one.model in self.terms:
+        if one.model in self.served.terms:
             self.register(one.model)
         self.idle_since[one.model] = now
         self._hints.discard(one.model)
@@ -355,7 +337,7 @@ class Roster:
                 self.workers.load(action, on_demand=action.model not in self._hints)
             case Evict():
                 logger.info("unloading model=%s reason=%s", action.model, action.reason)
-                self._keep_alive.pop(action.model, None)
+                self.served.unloaded(action.model)
                 self.workers.leave(self.workers[action.tenant])
             case Close() | Reopen():
                 one = self.workers[action.tenant]
@@ -387,7 +369,7 @@ class Roster:
     def _publish(self, now: float, refused: dict[str, Refuse]) -> None:
         """Put the reasons on the models that have no worker, and end the requests that wait in
         vain."""
-        for model in self.terms:
+        for model in self.served.terms:
             group = self._fleet.group(model)
             if not group.places:
                 failure, wait = self.residency.failure(model, now), self.waits.get(model)

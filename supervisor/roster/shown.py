@@ -39,7 +39,7 @@ class ShownModels:
         failure = self._roster.residency.failure(model, now)
         config = group.config
         residents = self._roster.workers.of(model)
-        need = self._roster.terms[model].placements[0].need
+        need = self._roster.served.terms[model].placements[0].need
         return ModelState(
             name=model,
             state=phase,
@@ -56,13 +56,13 @@ class ShownModels:
             workers=sum(one.epoch is not None for one in residents),
             pinned=config.pinned,
             expires_in_s=self._expires_in(model, phase, now),
-            expected_load_s=self._roster.terms[model].load_s or None,
+            expected_load_s=self._roster.served.terms[model].load_s or None,
             n_loads=self._roster.workers.n_loads[model],
         )
 
     def states(self) -> list[ModelState]:
         """All served models."""
-        return [self.state(model) for model in self._roster.terms]
+        return [self.state(model) for model in self._roster.served.terms]
 
     def _phase(self, model: str, group: Group, now: float) -> ModelPhase:
         known = ModelPhase(self._roster.residency.state(model, now))
@@ -81,7 +81,7 @@ class ShownModels:
         return known
 
     def _expires_in(self, model: str, phase: ModelPhase, now: float) -> float | None:
-        terms = self._roster.terms[model]
+        terms = self._roster.served.terms[model]
         if phase is not ModelPhase.READY or terms.keep_alive_s is None or terms.pinned:
             return None
         return max(0.0, self._roster.idle_since.get(model, now) + terms.keep_alive_s - now)
@@ -89,12 +89,14 @@ class ShownModels:
     def failed(self) -> dict[str, ModelConfig]:
         """The sections of the models that cool down."""
         now, roster = self._clock(), self._roster
-        found = [one for one in roster.terms if roster.residency.failure(one, now) is not None]
+        found = [
+            one for one in roster.served.terms if roster.residency.failure(one, now) is not None
+        ]
         return {model: self._fleet.group(model).config for model in found}
 
     def note(self, model: str) -> str:
         """What a client that waits for the model is told; empty for one that is there."""
-        if model not in self._roster.terms:
+        if model not in self._roster.served.terms:
             return ""
         group = self._fleet.group(model)
         if group.has_worker:

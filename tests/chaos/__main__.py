@@ -12,6 +12,7 @@ from typing import Any
 from tests import machine, results
 from tests.chaos import (
     bodies,
+    bombs,
     cell,
     copies,
     crowding,
@@ -150,7 +151,11 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.real_crowding, lambda: crowding.run(o.real_crowding, _model())),
         (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
-        (o.shapes, lambda: shapes.run(_model(), o.shapes)),
+        (
+            o.shapes,
+            lambda: shapes.run(_model(), o.shapes, o.seed, full=o.full, containing=o.cells),
+        ),
+        (o.bombs, lambda: bombs.run(_model(), o.bombs, o.cells)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
         (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),

@@ -19,6 +19,8 @@ from tests.chaos.memory_limit import memory_limit
 from tests.service import Service, limited, lives, service, wait_for
 
 POLL_S = 0.002
+READY_POLL_S = 0.02
+"""Between looks for readiness. A worker that loads needs the processor that looks would take."""
 SURVIVE_S = 2.0
 
 Figures = dict[str, Any]
@@ -47,7 +49,11 @@ class Rig:
             return found
 
     async def until(
-        self, holds: Callable[[Figures], Any], why: str, timeout_s: float = 60.0
+        self,
+        holds: Callable[[Figures], Any],
+        why: str,
+        timeout_s: float = 60.0,
+        poll_s: float = POLL_S,
     ) -> Figures:
         """Figures for which the condition holds. Raises `Missed` if none come."""
         deadline = time.monotonic() + timeout_s
@@ -57,12 +63,15 @@ class Rig:
                 return found
             if time.monotonic() > deadline:
                 raise Missed(f"not within {timeout_s:.0f} s: {why}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def until_ready(self, after: int = -1, timeout_s: float = 60.0) -> dict[str, Any]:
         """The worker's row, once an epoch later than `after` serves."""
         found = await self.until(
-            lambda now: is_ready(now) and worker(now)["epoch"] > after, "ready", timeout_s
+            lambda now: is_ready(now) and worker(now)["epoch"] > after,
+            "ready",
+            timeout_s,
+            READY_POLL_S,
         )
         return worker(found)
 

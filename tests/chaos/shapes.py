@@ -1,7 +1,12 @@
-"""A bound answer and a forced tool call, killed behind each of their chunks: are they whole?"""
+"""A bound answer and a forced tool call, killed behind each of their chunks: are they whole?
+
+Each kill costs a load of the model and an answer. So a run takes `N_SAMPLED` chunks of each kind,
+and with `--full` all of them.
+"""
 
 import json
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +18,39 @@ from msgspec import Struct, field
 from tests.chaos.report import Report, reporting
 from tests.chaos.rig import Rig, rig
 
-MOST_CHUNKS = 400
+N_SAMPLED = 12
 NEAR = {"exact": 1e-4, "fast": 0.2}
 """How far a log probability may be from the undisturbed one's. A fast replay computes its rows in
 batches of other shapes."""
 
+WORD = {"type": "string", "minLength": 1, "maxLength": 6}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "minLength": 1, "maxLength": 24},
+        "name": WORD,
         "age": {"type": "integer", "minimum": 0, "maximum": 120},
         "colour": {"enum": ["red", "green", "a rather long name of a colour"]},
-        "words": {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 3},
+        "words": {"type": "array", "items": WORD, "minItems": 2, "maxItems": 2},
     },
     "required": ["name", "age", "colour", "words"],
     "additionalProperties": False,
 }
+"""Each text has a bound: a small model does not end a free one, and each kill costs a whole
+answer."""
 NAME = "describe"
+CALL: dict[str, Any] = {
+    "tools": [
+        {"type": "function", "function": {"name": NAME, "strict": True, "parameters": SCHEMA}}
+    ],
+    "tool_choice": {"type": "function", "function": {"name": NAME}},
+}
+FORMAT: dict[str, Any] = {
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": NAME, "strict": True, "schema": SCHEMA},
+    }
+}
+LOGPROBS = {"logprobs": True, "top_logprobs": 2}
 COMMON: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Describe a fox by the sea."}],
     "seed": 7,
@@ -38,90 +59,120 @@ COMMON: dict[str, Any] = {
     "stream": True,
 }
 ASKED: dict[str, dict[str, Any]] = {
-    "JSON schema": {
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": NAME, "strict": True, "schema": SCHEMA},
-        },
-        "logprobs": True,
-        "top_logprobs": 2,
-    },
-    "forced call": {
-        "tools": [
-            {"type": "function", "function": {"name": NAME, "strict": True, "parameters": SCHEMA}}
-        ],
-        "tool_choice": {"type": "function", "function": {"name": NAME}},
-    },
+    "JSON schema": FORMAT | LOGPROBS,
+    "JSON schema, forced tokens at once": FORMAT,
+    "forced call": CALL | LOGPROBS,
 }
+"""A request with log probabilities computes forced tokens one by one, and each token has a chunk,
+also one of a call that is held back. So does an exact replay; a fast one keeps to forced tokens at
+once without log probabilities."""
 
 
 class Answer(Struct):
-    """What a stream has brought. `text` is the answer, or the arguments of its call."""
+    """What a stream has brought. `text` is the answer, or the arguments of its call. `logprobs` has
+    each token with its log probability, also those of the format around a call."""
 
     n_chunks: int = 0
     text: str = ""
     calls: list[str] = field(default_factory=list)
     finish: list[str] = field(default_factory=list)
-    spelt: bytes = b""
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[tuple[bytes, float]] = field(default_factory=list)
 
 
-async def run(model: Path, replay: str) -> Report:
-    """Every answer is valid, what was sent stays, and log probabilities belong to their tokens."""
-    report = reporting(f"bound answers, {replay} replay: a kill behind each chunk")
+async def run(
+    model: Path, replay: str, seed: int, *, full: bool = False, containing: str = ""
+) -> Report:
+    """Every answer is valid, what was sent stays, and log probabilities belong to their tokens: of
+    the kinds whose name contains this."""
+    which = "each chunk" if full else f"{N_SAMPLED} chunks of each, seed {seed}"
+    report = reporting(f"bound answers, {replay} replay: a kill behind {which}")
+    n_most = None if full else N_SAMPLED
     environ = {"GPUFC_REPLAY": replay, "GPUFC_RESTART_LIMIT": "10000", "GPUFC_N_THREADS": "1"}
     async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
-        for kind, fields in ASKED.items():
+        for kind, fields in ((kind, ASKED[kind]) for kind in ASKED if containing in kind):
             undisturbed = await _answer(one, fields, None)
-            report.wrong += faults(kind, undisturbed, undisturbed, "", replay)
-            n_kills = n_equal = 0
-            for position in range(1, MOST_CHUNKS):
-                sent: list[str] = []
-                found = await _answer(one, fields, position, sent.append)
-                if not sent:  # the answer was over before
-                    break
-                n_kills += 1
-                n_equal += found.text == undisturbed.text
-                wrong = faults(kind, found, undisturbed, sent[0], replay)
-                report.wrong += [f"behind chunk {position}: {line}" for line in wrong]
-            report.row(f"{kind}: kills, {len(undisturbed.text)} characters", str(n_kills))
-            report.row(f"{kind}: equal to the undisturbed answer", f"{n_equal} of {n_kills}")
-            if not n_kills:
-                report.wrong.append(f"{kind}: nothing was killed")
-            if replay == "exact" and n_equal != n_kills:
-                report.wrong.append(f"{kind}: exact replay is not exact")
+            wrong = faults(undisturbed, undisturbed, "", fields, replay)
+            report.wrong += [f"{kind}, undisturbed: {line}" for line in wrong]
+            chosen = positions(undisturbed.n_chunks, n_most, seed)
+            await _each_position(one, report, kind, undisturbed, chosen, replay)
     return report
 
 
-def faults(kind: str, found: Answer, undisturbed: Answer, sent: str, replay: str) -> list[str]:
+def positions(n_chunks: int, n_most: int | None, seed: int) -> list[int]:
+    """Chunks to kill behind: all but the last one, or so many of them at random."""
+    every = range(1, n_chunks)
+    if n_most is None or n_most >= len(every):
+        return list(every)
+    return sorted(random.Random(seed).sample(every, n_most))
+
+
+async def _each_position(
+    one: Rig, report: Report, kind: str, undisturbed: Answer, chosen: list[int], replay: str
+) -> None:
+    fields, n_kills, different = ASKED[kind], 0, []
+    for position in chosen:
+        sent: list[str] = []
+        found = await _answer(one, fields, position, sent.append)
+        if not sent:  # the answer was over before
+            continue
+        n_kills += 1
+        if found.text != undisturbed.text:
+            different.append(position)
+        wrong = faults(found, undisturbed, sent[0], fields, replay)
+        report.wrong += [f"{kind}, behind chunk {position}: {line}" for line in wrong]
+    report.row(f"{kind}: kills, chunks", f"{n_kills}, {undisturbed.n_chunks}")
+    report.row(
+        f"{kind}: equal to the undisturbed answer", f"{n_kills - len(different)} of {n_kills}"
+    )
+    if not n_kills:
+        report.wrong.append(f"{kind}: nothing was killed")
+    if replay == "exact" and different:
+        report.wrong.append(f"{kind}: another answer after a kill behind chunks {different}")
+
+
+def faults(
+    found: Answer, undisturbed: Answer, sent: str, asked: dict[str, Any], replay: str
+) -> list[str]:
     """What is wrong with an answer of which `sent` had come when its worker was killed."""
-    wrong = []
+    is_call = "tools" in asked
+    wrong = [f"not valid: {fault:.200}" for fault in _invalid(found.text)]
     if not found.text.startswith(sent):
-        wrong.append(f"{kind}: what was sent has changed")
-    try:
-        fails = [err.message for err in Draft202012Validator(SCHEMA).iter_errors(_read(found.text))]
-    except ValueError as err:
-        fails = [str(err)]
-    wrong += [f"{kind}: not valid: {fault:.200}" for fault in fails]
-    is_call = kind == "forced call"
+        wrong.append("what was sent has changed")
     if found.calls != ([NAME] if is_call else []):
-        wrong.append(f"{kind}: calls of {found.calls}")
+        wrong.append(f"calls of {found.calls}")
     if found.finish != (["tool_calls"] if is_call else ["stop"]):
-        wrong.append(f"{kind}: finish reasons {found.finish}")
-    if is_call:
-        return wrong
-    if found.spelt.decode("utf-8", "replace") != found.text:
-        wrong.append(f"{kind}: log probabilities are of other tokens")
-    if found.text == undisturbed.text:
-        pairs = zip(found.logprobs, undisturbed.logprobs, strict=False)
-        apart = max((abs(one - other) for one, other in pairs), default=0.0)
-        if len(found.logprobs) != len(undisturbed.logprobs) or apart > NEAR[replay]:
-            wrong.append(f"{kind}: log probabilities are {apart:.3g} apart")
+        wrong.append(f"finish reasons {found.finish}")
+    return wrong + (
+        _misplaced(found, undisturbed, is_call, NEAR[replay]) if "logprobs" in asked else []
+    )
+
+
+def _invalid(text: str) -> list[str]:
+    try:
+        answer = json.loads(text)
+    except ValueError as err:
+        return [str(err)]
+    return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(answer)]
+
+
+def _misplaced(found: Answer, undisturbed: Answer, is_call: bool, near: float) -> list[str]:
+    """Log probabilities that belong to other tokens than the answer's. They are compared with the
+    undisturbed answer's up to the first other token: later ones have another text before them."""
+    spelt = b"".join(token for token, _ in found.logprobs).decode("utf-8", "replace")
+    if spelt != found.text and not (is_call and found.text in spelt):
+        return [f"log probabilities of other tokens: {spelt!r}"]
+    wrong = []
+    if found.text == undisturbed.text and len(found.logprobs) != len(undisturbed.logprobs):
+        wrong.append(
+            f"{len(found.logprobs)} log probabilities, undisturbed {len(undisturbed.logprobs)}"
+        )
+    pairs = zip(found.logprobs, undisturbed.logprobs, strict=False)
+    for at, ((token, logprob), (other_token, other)) in enumerate(pairs):
+        if token != other_token:
+            break
+        if abs(logprob - other) > near:
+            wrong.append(f"token {at}: log probability {logprob:.4f}, undisturbed {other:.4f}")
     return wrong
-
-
-def _read(text: str) -> Any:
-    return json.loads(text)
 
 
 async def _answer(
@@ -163,8 +214,7 @@ def _take(found: Answer, chunk: dict[str, Any]) -> None:
                 found.calls.append(call["function"]["name"])
             found.text += call["function"].get("arguments") or ""
         for one in (choice.get("logprobs") or {}).get("content") or ():
-            found.spelt += bytes(one["bytes"])
-            found.logprobs.append(one["logprob"])
+            found.logprobs.append((bytes(one["bytes"]), one["logprob"]))
         if choice.get("finish_reason"):
             found.finish.append(choice["finish_reason"])
     found.n_chunks += 1

@@ -18,7 +18,7 @@ class FakeLlama:
     `weights_fit` and `context_fits` are the most layers of which weights and context find device
     memory. `tried` has the layers that were asked for, the output layer not counted; `open` is the
     number of models that were loaded and not freed; `asked` names the devices that were asked for
-    their memory.
+    their memory. `models` and `contexts` are the parameters that were given.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class FakeLlama:
         self.open = 0
         self.asked: set[str] = set()
         self.contexts: list[Any] = []
+        self.models: list[Any] = []
         self._log = log
         self._devices = devices
         self._weights_fit, self._context_fits = weights_fit, context_fits
@@ -72,6 +73,7 @@ class FakeLlama:
     def llama_model_load_from_splits(self, _paths: Any, _n: int, params: Any) -> Any:
         n_layers = max(0, params.n_gpu_layers - 1)
         self.tried.append(n_layers)
+        self.models.append(params)
         if n_layers > self._weights_fit:
             return self._fail()
         self.open += 1
@@ -113,6 +115,12 @@ class FakeLlama:
 
     def llama_n_seq_max(self, context: Any) -> int:
         return int(context.n_seq_max)
+
+    def llama_batch(self) -> Any:
+        return SimpleNamespace()
+
+    def llama_max_devices(self) -> int:
+        return 4
 
     def llama_n_threads(self, context: Any) -> int:
         return 1

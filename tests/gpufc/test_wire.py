@@ -130,7 +130,11 @@ def test_an_oversize_message_is_refused_on_both_ends(monkeypatch: pytest.MonkeyP
         wire.decode_to_worker(data)
 
 
-BOOT = Boot(Epoch(1), WorkerName("default-0"), "ipc:///x", "secret", ModelConfig(), 10)
+BOOT = Boot(
+    *(Epoch(1), WorkerName("default-0"), "ipc:///x", "secret", ModelConfig(), 10),
+    within=("/models",),
+    device_limit_bytes=4 << 30,
+)
 
 
 def test_the_boot_message_arrives_also_in_pieces() -> None:

@@ -1,4 +1,5 @@
-"""Runs a front with a control server in a network namespace of its own, and prints what it sent.
+"""Runs a front with a control server and a connecting plugin in a network namespace of its own, and
+prints what it sent.
 
 unshare -rn python -m tests.integration.offline_child RUNTIME_DIR OFFLINE
 """
@@ -43,6 +44,7 @@ def main() -> None:
         "GPUFC_OFFLINE": is_offline,
         "GPUFC_SERVER_ADDR": "127.0.0.1",
         "GPUFC_CLIENT_ID": CLIENT_ID.hex(),
+        "GPUFC_PLUGINS": str(Path(__file__).with_name("connecting_plugin.py")),
     }
 
     def run(*words: str) -> str:
@@ -53,10 +55,16 @@ def main() -> None:
             sys.exit(done.stderr)
         return done.stdout
 
+    def counts() -> dict[str, int]:
+        (row,) = json.loads(run("status", "--json"))["plugins"]
+        return dict(row["counts"])
+
     run("start", "--detach", "--port", "0")
     try:
         if is_offline == "false":
             wait_for(lambda: sent()["Tcp:ActiveOpens"], 30.0, "a connection")
+        wait_for(lambda: counts()["calls"], 30.0, "the plugin hears of the worker")
+        wait_for(lambda: counts()["failures"] or is_offline == "false", 30.0, "it is refused")
         document = json.loads(run("status", "--json"))
         print(json.dumps(sent() | {"network": document["network"] is not None}))
     finally:

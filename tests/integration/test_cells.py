@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.cells import Nats, Reader, front, nats_server, needs_nats
+from gpufc.config import CellsConfig
+from supervisor.cells.nats_store import NatsStore
+from tests.cells import Nats, Reader, finish, front, nats_server, needs_nats, show_gaps
 from tests.integration.fake_service import fake_text
 from tests.proxy import proxies
 from tests.service import Service, wait_for
@@ -54,14 +58,6 @@ class Group:
         self.fronts.remove(one)
 
 
-async def finish(reader: Reader, url: str) -> None:
-    """Read the rest as a client does that tries again after a refusal."""
-    async with asyncio.timeout(120):
-        while not reader.done:
-            await reader.read(url)
-            assert reader.status in (200, 503), reader.refusal
-
-
 N_KILLS = 24
 
 
@@ -72,6 +68,7 @@ async def test_fronts_killed_at_random_places_lose_and_repeat_nothing(
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     chance = random.Random(seed)
+    gaps: list[float] = []
     with Group(tmp_path, nats.address) as group:
         group.start()
         group.start()
@@ -86,9 +83,10 @@ async def test_fronts_killed_at_random_places_lose_and_repeat_nothing(
             await asyncio.gather(*(finish(reader, url) for reader in readers))
             for i, reader in enumerate(readers):
                 assert reader.text == fake_text(f"{number} {i}", N_TOKENS)
+                gaps.append(reader.longest_gap_s)
             if number + 1 < N_KILLS:
                 await asyncio.to_thread(group.start)
-        print("taken over", sum(one.status()["cells"]["taken_over_total"] for one in group.fronts))
+    show_gaps("a front is killed", gaps)
 
 
 async def test_a_front_behind_a_partition_is_fenced_and_no_text_comes_twice(
@@ -113,6 +111,7 @@ async def test_a_front_behind_a_partition_is_fenced_and_no_text_comes_twice(
         await there
         assert reader.done
         assert reader.text == other.text == fake_text("cut off", N_TOKENS)
+        show_gaps("a front is cut off", [reader.longest_gap_s])
         await asyncio.to_thread(
             wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="a is fenced"
         )
@@ -141,6 +140,7 @@ async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
         nats.start()
         await finish(reader, a.url)
         assert reader.text == fake_text("without", N_TOKENS)
+        show_gaps("NATS is away for longer than the pause", [reader.longest_gap_s])
         for one in (a, b):
             await asyncio.to_thread(
                 wait_for, lambda one=one: one.status()["cells"]["connected"], why="NATS is back"
@@ -151,6 +151,78 @@ async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
         again = Reader("without", N_TOKENS)
         await finish(again, b.url)
         assert again.text == reader.text
+
+
+async def test_a_restart_of_nats_within_the_pause_delays_streams_only(
+    nats: Nats, tmp_path: Path
+) -> None:
+    keys = {"cells_pause_s": 600.0, "lease_s": 600.0, "script": "step_ms=20"}
+    with front(tmp_path, "a", nats.address, **keys) as a:
+        reader = Reader("restart", N_TOKENS)
+        reading = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        nats.kill()
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["state"] == "waiting", why="it waits"
+        )
+        nats.start()
+        await reading
+        assert reader.done
+        assert reader.text == fake_text("restart", N_TOKENS)
+        cells = a.status()["cells"]
+        assert (cells["state"], cells["fenced_total"]) == ("owner", 0)
+        assert len(reader.tags) == 1  # it has not been alone
+        show_gaps("NATS is away for less than the pause", [reader.longest_gap_s])
+
+
+async def test_records_that_nats_has_lost_cost_no_stream(nats: Nats, tmp_path: Path) -> None:
+    keys = {"lease_s": 600.0, "script": "step_ms=20"}
+    with front(tmp_path, "a", nats.address, **keys) as a:
+        run = a.status()["cells"]["run"]
+        reader = Reader("lost", N_TOKENS)
+        reading = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        nats.kill()
+        nats.forget()
+        nats.start()
+        await reading
+        assert reader.done
+        assert reader.text == fake_text("lost", N_TOKENS)
+        show_gaps("NATS has lost its records", [reader.longest_gap_s])
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="its run has ended"
+        )
+        assert a.status()["cells"]["run"] != run
+        later = Reader("later", 20)
+        await finish(later, a.url)
+        assert later.answer_headers["x-gpufc-durable"] == "replicated"
+
+
+async def test_a_front_that_stands_still_beyond_the_lease_is_fenced(
+    nats: Nats, tmp_path: Path
+) -> None:
+    keys = {"script": "step_ms=20"}
+    with (
+        front(tmp_path, "a", nats.address, **keys) as a,
+        front(tmp_path, "b", nats.address, **keys) as b,
+    ):
+        pid = a.status()["front"]["pid"]
+        reader = Reader("still", N_TOKENS)
+        there = asyncio.create_task(reader.read(a.url))
+        await asyncio.to_thread(wait_for, lambda: len(reader.texts) > 5, why="it has begun")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.to_thread(
+            wait_for, lambda: b.status()["cells"]["taken_over_total"] == 1, why="b goes on with it"
+        )
+        os.kill(pid, signal.SIGCONT)
+        other = Reader("still", N_TOKENS)
+        await finish(other, b.url)
+        await there
+        assert reader.text == other.text == fake_text("still", N_TOKENS)
+        show_gaps("a front stands still", [reader.longest_gap_s])
+        await asyncio.to_thread(
+            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="a is fenced"
+        )
 
 
 async def test_a_front_that_is_stopped_hands_its_requests_over(nats: Nats, tmp_path: Path) -> None:
@@ -169,6 +241,7 @@ async def test_a_front_that_is_stopped_hands_its_requests_over(nats: Nats, tmp_p
         await there
         await finish(reader, b.url)
         assert reader.text == fake_text("stopped", N_TOKENS)
+        show_gaps("a front is stopped", [reader.longest_gap_s])
         assert b.status()["cells"]["taken_over_total"] == 1
 
 
@@ -199,3 +272,22 @@ async def test_credentials_and_tls_are_used_and_plaintext_is_refused(tmp_path: P
 
 def log_of(one: Service) -> str:
     return "".join(path.read_text() for path in one.runtime.logs.glob("*.log"))
+
+
+async def test_a_purge_leaves_the_messages_from_its_number_on(nats: Nats) -> None:
+    store = NatsStore(CellsConfig(cells_nats=f"nats://{nats.address}"))
+    store.start()
+    try:
+        async with asyncio.timeout(60):
+            while not store.is_connected:  # noqa: ASYNC110 - of a server
+                await asyncio.sleep(0.01)
+        numbers = [0]
+        for text in (b"a", b"b", b"c"):
+            numbers.append(await store.append("log.x", text, numbers[-1]))
+        other = await store.append("log.y", b"other", 0)
+        for before, left in ((0, b"abc"), (1, b"abc"), (numbers[2], b"bc"), (None, b"")):
+            await store.purge("log.x", before)
+            assert b"".join(data for _, data in await store.read("log.x")) == left
+        assert await store.read("log.y") == [(other, b"other")]
+    finally:
+        await store.close()

@@ -183,3 +183,32 @@ async def test_a_loss_towards_the_host_ends_its_workers_with_the_lease(tmp_path:
             cell.proxy.go_on()
         assert "no lease for 5 s: 1 workers end" in cell.running.hosts["a"].output
         await asyncio.to_thread(cell.settle)
+
+
+async def test_a_front_that_was_killed_goes_on_with_a_model_that_a_request_had_loaded(
+    tmp_path: Path,
+) -> None:
+    late = '[models.late]\nspread = "machines"\nbackend = "fake"\npreload = false\n'
+    settings = "workers_per_machine = 2\nremote_lease_s = 600.0"
+    with cluster(
+        tmp_path, "a", replicas=1, more=settings, of_model=f"preload = true\n{late}"
+    ) as running:
+
+        async def asked() -> None:
+            async with aiohttp.ClientSession() as session:
+                body = {"prompt": "x", "max_tokens": 2, "model": "late"}
+                async with session.post(
+                    f"{running.front.url}/v1/completions", json=body
+                ) as response:
+                    assert response.status == 200, await response.text()
+
+        def pids() -> set[int]:
+            return {row["pid"] for row in running.workers() if row["state"] == "ready"}
+
+        await asked()
+        before = pids()
+        assert len(before) == 2
+        with running.another_front():
+            await until(lambda: pids() == before, "both workers are adopted")
+            await asked()
+            assert pids() == before

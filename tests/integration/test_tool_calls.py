@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from supervisor.answers.parsers.answer import HELD
 from tests.integration.fake_service import FAKE
 from tests.service import Gains, Service, service, sse_events
 
@@ -31,7 +32,13 @@ PERSON = {
     "required": ["age", "name"],
     "type": "object",
 }
-SCHEMAS = {"get_weather": WEATHER, "Person": PERSON}
+NOTE = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"get_weather": WEATHER, "Person": PERSON, "note": NOTE}
 
 
 def tool(name: str, **more: Any) -> dict[str, Any]:
@@ -168,6 +175,23 @@ async def test_a_worker_killed_at_any_token_changes_nothing_of_a_forced_call(
             again = await streamed(session, running, prompt, tool_choice=NAMED)
             assert calls_of(again) == killed, position
     assert n_killed >= 5
+
+
+async def test_what_was_sent_of_a_long_call_stays_when_the_worker_is_killed(
+    session: aiohttp.ClientSession, running: Service, tmp_path: Path
+) -> None:
+    """Arguments leave in pieces once a call is longer than what is held back."""
+    note = tool("note")
+    arguments = json.dumps({"text": "all that there is to say, " * 40})
+    said = f'<tool_call>\n{{"name": "note", "arguments": {arguments}}}\n</tool_call>'
+    asked = {"tools": [note], "tool_choice": {"type": "function", "function": {"name": "note"}}}
+    for position in (HELD - 1, HELD + 40, HELD + 41, len(said) - 30):
+        once = tmp_path / f"kill-{position}"
+        prompt = f"[[kill@{position} once={once}]][[say:{said}]] note"
+        killed = await streamed(session, running, prompt, max_tokens=2000, **asked)
+        assert once.exists()
+        assert calls_of(killed) == [["note", arguments]], position
+        assert sum(bool(chunk.choices[0].delta.tool_calls) for chunk in killed) > 3
 
 
 async def test_a_strict_function_that_no_mask_can_enforce_is_refused_and_another_one_is_not(

@@ -25,6 +25,7 @@ from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.passes import computes_apart
 from engine_worker.backend.llama.team import Team
 from engine_worker.backend.port import Batch, LoadProgress, Logits
+from engine_worker.placement.ceiling import DeviceCeiling
 from gpufc.config import ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 
@@ -71,14 +72,17 @@ class LlamaBackend:
         n_sequences: int,
         on_progress: LoadProgress,
         within: Sequence[str] = (),
+        ceiling: DeviceCeiling | None = None,
     ) -> Self:
         """Load `config.model_path` with `n_sequences` slots, cached sequences included. `within`
-        are the places that its files must lie in, if there are any.
+        are the places that its files must lie in, if there are any; `ceiling` is what the process
+        may take of each GPU.
 
         Raises `ModelLoadError`. Blocks for seconds to minutes; the GIL is released meanwhile.
         """
         version = f"{llama_cpp.__version__}/{lc.llama_version().decode()}"
-        return cls(Loader(lc, version, _log, config, n_sequences, on_progress, within).load())
+        loader = Loader(lc, version, _log, config, n_sequences, on_progress, within, ceiling)
+        return cls(loader.load())
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)

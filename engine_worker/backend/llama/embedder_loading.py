@@ -105,6 +105,8 @@ class SecondContext(Struct, frozen=True):
     whole: bool
     cell_bytes: int
     """Of one cell, with the compute buffer that grows with the cells."""
+    device_room_bytes: int | None = None
+    """What the model has left of the process's limit for GPUs; None without a limit."""
 
     def open(self) -> MeanEmbedder:
         """Make the context. Raises `EngineUnavailable` where memory is short."""
@@ -132,14 +134,16 @@ class SecondContext(Struct, frozen=True):
         return MeanEmbedder(lc, self.log, context, self.shape.limits, size)
 
     def _require_memory(self, n_cells: int) -> None:
-        """A device's memory is not looked at: llama.cpp refuses there, and aborts nothing."""
-        if self.on_gpu:
+        """A device's free memory is not looked at: llama.cpp refuses there, and aborts nothing. It
+        does not know the limit."""
+        room = self.device_room_bytes if self.on_gpu else host.available_memory() - LOGITS_BYTES
+        if room is None:
             return
         store = cells.Store(
             cell_bytes=self.cell_bytes,
             score_bytes=0,
-            available_bytes=host.available_memory() - LOGITS_BYTES,
-            on_gpu=False,
+            available_bytes=room,
+            on_gpu=self.on_gpu,
         )
         cells.require_fit(n_cells, n_cells, [store])
 

@@ -25,7 +25,6 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 from engine_worker.backend.llama.demand import ModelDemand
-from engine_worker.backend.llama.devices import known_devices, with_memory
 from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.embedder_loading import (
     N_INPUTS,
@@ -37,6 +36,7 @@ from engine_worker.backend.llama.embedder_loading import (
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.team import Team, team_for
+from engine_worker.backend.llama.used_devices import UsedDevices
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.backend.port import MAX_SEQUENCES, LoadProgress
 from engine_worker.model_file.checked import checked_header
@@ -46,6 +46,7 @@ from engine_worker.model_file.gguf_header import original_context
 from engine_worker.model_file.opened import opened
 from engine_worker.model_file.purpose import pooling_of
 from engine_worker.placement import cells, layers
+from engine_worker.placement.ceiling import DeviceCeiling
 from gpufc.adapters import adapter_files
 from gpufc.config import FlashAttention, ModelConfig
 from gpufc.errors import MemoryShort, ModelLoadError
@@ -54,7 +55,7 @@ from gpufc.file_samples import sample_digest
 
 logger = logging.getLogger(__name__)
 
-Devices = Sequence[EngineDevice]
+Devices = tuple[EngineDevice, ...]
 
 _OPENED = re.compile(r"/proc/self/fd/\d+")
 """The name of an opened file in llama.cpp's messages."""
@@ -80,7 +81,8 @@ class Loader:
     """Loads one model. The constructor raises `ModelLoadError` for faults that the header shows.
 
     `version` is the engine's. It goes into the fingerprint, so that replays stay with one version.
-    `within` are the places that its files must lie in (`checked_header`).
+    `within` are the places that its files must lie in (`checked_header`). All loaders of a process
+    share its `ceiling`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Loader:
         n_sequences: int,
         on_progress: LoadProgress,
         within: Sequence[str] = (),
+        ceiling: DeviceCeiling | None = None,
     ) -> None:
         if not 1 <= n_sequences <= MAX_SEQUENCES:
             raise ModelLoadError(f"{n_sequences} sequences (1 to {MAX_SEQUENCES})")
@@ -103,12 +106,16 @@ class Loader:
         self._model_demand = ModelDemand(config, self._header, n_sequences)
         self._demand = self._model_demand.layers
         self._n_ctx, self._alone = self._model_demand.n_ctx, self._model_demand.alone
+        self._ceiling = ceiling or DeviceCeiling()
+        self._used = UsedDevices(library_of(bindings), config, self._ceiling)
+        self._shares: tuple[float, ...] = ()
 
     def load(self) -> Loaded:
         """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`
         after freeing everything."""
         self._lc.llama_backend_init()
-        devices = self._devices()
+        devices = self._used.now()
+        self._shares = self._used.shares(devices)
         least = min(self._config.min_gpu_layers, self._demand.model.n_layers)
         n_layers = self._fitting_layers(devices, least)
         while True:
@@ -121,21 +128,8 @@ class Loader:
                 _log_fewer_layers(n_layers, fewer, err)
                 n_layers = fewer
 
-    def _devices(self) -> Devices:
-        """The GPUs to use, with their memory now. The others are not asked for theirs."""
-        library = library_of(self._lc)
-        return with_memory(library, layers.chosen_devices(known_devices(library), self._config))
-
-    def _devices_seen(self) -> tuple[EngineDevice, ...]:
-        """All devices. Those that are not used have no figures of their memory, except the CPU."""
-        known = known_devices(library_of(self._lc))
-        used = {one.name for one in layers.chosen_devices(known, self._config)}
-        asked = [one for one in known if one.name in used or one.kind == "cpu"]
-        figures = {one.name: one for one in with_memory(library_of(self._lc), asked)}
-        return tuple(figures.get(one.name, one) for one in known)
-
     def _room_bytes(self, devices: Devices) -> int:
-        return layers.usable_bytes(devices, layers.split_shares(self._config.tensor_split))
+        return layers.usable_bytes(devices, self._shares)
 
     def _fitting_layers(self, devices: Devices, least: int) -> int:
         if least and not devices:
@@ -160,7 +154,7 @@ class Loader:
                 self._demand.wish,
                 self._demand.stores(
                     n_layers,
-                    device_room=self._room_bytes(self._devices()),
+                    device_room=self._room_bytes(self._used.now()),
                     host_room=host.available_memory(),
                 ),
             )
@@ -173,9 +167,8 @@ class Loader:
         except BaseException:
             self._lc.llama_model_free(model)
             raise
-        taken = _free_bytes(devices) - _free_bytes(self._devices())
-        facts = self._facts(model, context, vocabulary, layout, n_layers, max(0, taken))
-        _log_placement(facts)
+        facts = self._facts(model, context, vocabulary, layout, n_layers)
+        _log_placement(facts, self._ceiling.limit_bytes)
         self._on_progress(1.0)
         embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
         team = team_for(self._lc, self._config, context, on_device=facts.asynchronous)
@@ -183,7 +176,7 @@ class Loader:
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
-        params = parameters.model_parameters(lc, self._config, devices, n_layers)
+        params = parameters.model_parameters(lc, self._config, devices, n_layers, self._shares)
         # this reference keeps the callback alive as long as llama.cpp calls it
         callback = lc.llama_progress_callback(lambda fraction, _: self._report(fraction))
         params.progress_callback = callback
@@ -285,6 +278,7 @@ class Loader:
         if self._alone is not None:
             pooling = pooling_of(self._header)
             return partial(only_embedder, self._lc, self._log, model, context, self._alone, pooling)
+        is_limited = self._ceiling.limit_bytes is not None
         return SecondContext(
             self._lc,
             self._log,
@@ -294,6 +288,7 @@ class Loader:
             on_gpu=n_layers > 0,
             whole=self._is_whole(n_layers),
             cell_bytes=self._demand.model.bytes_per_cell,
+            device_room_bytes=self._room_bytes(self._used.now()) if is_limited else None,
         ).open
 
     def _failure(self, refused: str, *, on_gpu: bool) -> ModelLoadError:
@@ -312,7 +307,6 @@ class Loader:
         vocabulary: Vocabulary,
         layout: cells.Layout,
         n_layers: int,
-        device_bytes: int,
     ) -> ModelFacts:
         lc = self._lc
         template = lc.llama_model_chat_template(model, None)
@@ -320,6 +314,7 @@ class Loader:
         n_sequences, n_batch = lc.llama_n_seq_max(context), lc.llama_n_batch(context)
         pooling = pooling_of(self._header)
         shape = self._alone or self._beside(vocabulary.n_tokens)
+        taken = self._used.taken()
         return ModelFacts(
             fingerprint=fingerprint(self._header, self._numerics(n_ctx_seq, on_gpu=n_layers > 0)),
             architecture=self._header.architecture,
@@ -332,7 +327,8 @@ class Loader:
             n_vocab=vocabulary.n_tokens,
             n_layers=lc.llama_model_n_layer(model),
             n_gpu_layers=n_layers,
-            device_bytes=device_bytes,
+            device_bytes=sum(taken.values()),
+            bytes_by_device=taken,
             n_params=lc.llama_model_n_params(model),
             model_bytes=self._header.file_bytes,
             unified=layout.unified,
@@ -341,7 +337,7 @@ class Loader:
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
-            devices=self._devices_seen(),
+            devices=self._used.among_all(),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
             generates=self._alone is None,
             embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),
@@ -373,11 +369,7 @@ def _log_fewer_layers(before: int, after: int, reason: MemoryShort) -> None:
     logger.warning("n_gpu_layers_reduced from=%d to=%d reason=%s", before, after, reason)
 
 
-def _free_bytes(devices: Devices) -> int:
-    return sum(one.memory_free_bytes for one in devices)
-
-
-def _log_placement(facts: ModelFacts) -> None:
+def _log_placement(facts: ModelFacts, limit_bytes: int | None) -> None:
     logger.info(
         "model_placed n_gpu_layers=%d of=%d kv_cells=%d unified=%s",
         facts.n_gpu_layers,
@@ -385,3 +377,8 @@ def _log_placement(facts: ModelFacts) -> None:
         facts.kv_cells,
         facts.unified,
     )
+    for name, n_bytes in facts.bytes_by_device.items():
+        if limit_bytes is not None and n_bytes > limit_bytes:  # buffers that nothing reckoned
+            logger.warning(
+                "device_limit_exceeded device=%s taken=%d limit=%d", name, n_bytes, limit_bytes
+            )

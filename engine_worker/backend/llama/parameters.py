@@ -9,7 +9,6 @@ from engine_worker.backend.llama.bindings import Bindings, Parameters, constant,
 from engine_worker.backend.llama.devices import device_handles
 from engine_worker.backend.port import SPARE_OUTPUTS
 from engine_worker.placement.cells import Layout
-from engine_worker.placement.layers import split_shares
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
 from gpufc.facts import EngineDevice, Pooling
 
@@ -95,9 +94,14 @@ def flash_attention(config: ModelConfig, *, on_gpu: bool) -> FlashAttention:
 
 
 def model_parameters(
-    lc: Bindings, config: ModelConfig, devices: Sequence[EngineDevice], n_layers: int
+    lc: Bindings,
+    config: ModelConfig,
+    devices: Sequence[EngineDevice],
+    n_layers: int,
+    shares: Sequence[float] = (),
 ) -> Parameters:
-    """`llama_model_params` for `n_layers` on these GPUs. llama.cpp counts the output layer too."""
+    """`llama_model_params` for `n_layers` on these GPUs, spread by `shares`, or else by what is
+    free. llama.cpp counts the output layer too."""
     params = lc.llama_model_default_params()
     params.n_gpu_layers = n_layers + 1 if n_layers else 0
     load_mode = _LOAD_MODES[config.use_mmap, config.use_mlock]
@@ -109,8 +113,7 @@ def model_parameters(
         params.devices = ctypes.cast(device_handles(library_of(lc), names), ctypes.c_void_p)
     else:
         params.main_gpu = config.main_gpu
-    shares = split_shares(config.tensor_split)
-    if shares:
+    if any(shares):  # without any, llama.cpp decides
         size = lc.llama_max_devices()
         params.tensor_split = (ctypes.c_float * size)(*shares[:size])
     return params

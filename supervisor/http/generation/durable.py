@@ -119,7 +119,7 @@ async def find_or_start(
         found = await front.cells.find_or_start(
             DurableAsk(key, digest, n_bytes, scope, accept, require_room, start, starts)
         )
-    if not starts and (found is None or wish.tag not in found.tags):
+    if wish.tag is not None and (found is None or not found.has_given(wish.tag, wish.position)):
         raise InvalidRequest("The stream of this event is not known any more", param=LAST_EVENT)
     if found is not None:
         if found.lacks_reading:  # `cells` may have taken it over while this client waited

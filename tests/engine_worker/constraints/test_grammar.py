@@ -116,6 +116,7 @@ def test_a_rewritten_keyword_keeps_its_instances(given: Any, valid: Any, invalid
         ({"type": "array", "contains": {"type": "string"}}, "contains"),
         ({"oneOf": [{"pattern": "a"}, {"pattern": "b"}]}, "oneOf"),
         ({"type": "string", "minLength": 10**9}, "minLength"),
+        ({"type": "string", "pattern": "^a{1000000000}$"}, "repetition"),
         ({"type": "array", "minItems": 10**9}, "minItems"),
         ({"type": "integer", "multipleOf": 1_234_567}, "multipleOf"),
         ({"oneOf": [{"required": [name]} for name in "abcdefghijklmnopqrstuvwxyz"]}, "oneOf"),
@@ -150,6 +151,9 @@ def nested(depth: int) -> dict[str, Any]:
         Constraint(ConstraintKind.GBNF, "root ::= missing"),
         schema(nested(40)),
         schema({"allOf": [{"$ref": "#"}, {"type": "object"}]}),
+        schema({"type": "string", "pattern": "^a{1000000000}$"}),
+        schema({"type": "string", "pattern": "(" * 101 + "a" + ")" * 101}),
+        schema({"type": "object", "patternProperties": {"^a{1,1000000000}$": {}}}),
     ],
 )
 def test_what_is_malformed_or_over_a_limit_is_refused(constraint: Constraint) -> None:

@@ -235,3 +235,17 @@ def test_what_a_key_has_used_outlasts_a_change_of_the_file(tmp_path: Path) -> No
     assert before is not None
     assert after is not None
     assert before.account is after.account
+
+
+def test_an_account_is_found_by_its_key_s_identity_as_long_as_the_key_is_listed(
+    tmp_path: Path,
+) -> None:
+    one, other = key("a"), key("b", expires=1)
+    ringed = Ringed(tmp_path / "keys.json", one, other)
+    principal = ringed.ring.principal("a")
+    assert principal is not None
+    assert ringed.ring.account(one.identity) is principal.account
+    assert ringed.ring.account(other.identity) is not None  # its running requests go on
+    ringed.put(other)
+    ringed.clock.now += LOOK_S
+    assert ringed.ring.account(one.identity) is None

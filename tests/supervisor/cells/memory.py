@@ -7,15 +7,18 @@ from supervisor.cells.port import Away, Refused
 
 
 class Server:
-    """The messages, as JetStream would keep them."""
+    """The messages, as JetStream would keep them. It knows of none behind `known`, if that is set:
+    a new leader that has yet to read its own log."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[int, str, bytes]] = []
         self.last = 0
+        self.known: int | None = None
         self.listeners: list[Connection] = []
 
     def of(self, subject: str) -> list[tuple[int, bytes]]:
-        return [(no, data) for no, name, data in self.messages if name == subject]
+        last = self.last if self.known is None else self.known
+        return [(no, data) for no, name, data in self.messages if name == subject and no <= last]
 
     def append(self, subject: str, data: bytes, expected: int) -> int:
         there = self.of(subject)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from supervisor.cells import journal
-from supervisor.cells.port import Away, Refused
+from supervisor.cells.port import Away, Behind, Refused
 from supervisor.cells.records import Batch, Claimed, Closed, Gain, OfLog
 from tests.supervisor.cells.memory import Connection, Server
 
@@ -60,6 +60,18 @@ async def test_a_lost_answer_does_not_hide_another_front_s_record() -> None:
     with pytest.raises(Refused):
         await journal.append(a, "log.a", batch(1, 300), 0)
     assert await records(b) == [Closed("b")]
+
+
+async def test_a_leader_that_lags_refuses_for_no_other_front() -> None:
+    server = Server()
+    store = Connection(server)
+    last = await journal.append(store, "log.a", batch(1), 0)
+    server.known = 0
+    with pytest.raises(Behind):
+        await journal.append(store, "log.a", batch(2), last)
+    server.known = None
+    await journal.append(store, "log.a", batch(2), last)
+    assert await records(store) == [batch(1), batch(2)]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -22,19 +22,12 @@ from supervisor.cells.watcher import Orphan
 from supervisor.cells.writer import Writer
 from supervisor.dispatch.durable import DurableKey, DurableRequest
 from supervisor.dispatch.durable_ask import DurableAsk
+from tests.supervisor.cells.fronts import N_TOKENS, Cell, Client, begun, cells, whole
 from tests.supervisor.cells.memory import Connection, Server
-from tests.supervisor.cells.test_cells import N_TOKENS, Cell, Client, Reading, ask, cells, whole
 from tests.supervisor.dispatch.fakes import until
-from tests.supervisor.http.test_durable import let_go
+from tests.supervisor.http.durable_client import ask, let_go
 
 NAME = name_of(DurableKey("anonymous", "key"))
-
-
-async def begun(cell: Cell, reading: Reading) -> None:
-    """One step of the request, which its client has read."""
-    await until(lambda: cell.worker.active)
-    cell.worker.step()
-    await reading.until_text(1)
 
 
 def request_of(cell: Cell) -> DurableRequest:
@@ -333,46 +326,3 @@ async def test_a_long_log_leaves_the_event_loop_its_turns(monkeypatch: pytest.Mo
             await asyncio.sleep(0)
         assert (await reading)[0] == last
         assert n_turns >= 20
-
-
-async def test_a_front_with_another_model_leaves_the_request_to_one_that_fits() -> None:
-    async with cells(3) as (a, b, c):
-        b.worker.die()
-        b.new_worker("another")
-        c.store.cut()
-        client = Client(max_tokens=N_TOKENS)
-        async with client.at(a) as reading:
-            await begun(a, reading)
-            a.die()
-        await until(lambda: b.state.orphans == 1)
-        with pytest.raises(AssertionError, match="another file of the model"):
-            async with client.at(b):
-                pass
-        assert b.state.taken_over_total == 0
-        c.store.mend()
-        await until(lambda: c.state.taken_over_total == 1)
-        async with client.at(c) as reading:
-            let_go(c.worker)
-            await reading.all()
-        assert client.texts == whole()
-
-
-async def test_a_request_that_has_ended_several_fronts_waits_for_its_client(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("supervisor.cells.reviving.MOST_UNASKED", 1)
-    async with cells(3) as (a, b, c):
-        client = Client(max_tokens=N_TOKENS)
-        async with client.at(a) as reading:
-            await begun(a, reading)
-            c.store.cut()
-            a.die()
-        await until(lambda: b.state.taken_over_total == 1)
-        c.store.mend()
-        b.die()
-        await until(lambda: c.state.orphans == 1)
-        async with client.at(c) as reading:
-            let_go(c.worker)
-            await reading.all()
-        assert c.state.taken_over_total == 1
-        assert client.texts == whole()

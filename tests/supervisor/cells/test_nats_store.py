@@ -102,3 +102,44 @@ async def test_a_client_that_does_not_close_is_replaced(monkeypatch: pytest.Monk
     await until(lambda: n_made > 2, timeout_s=5.0)
     assert store._connecting is not None
     store._connecting.cancel()
+
+
+async def test_a_front_beats_while_the_stream_has_no_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A silent front would lose its requests to another one that has nothing to write."""
+    errors = pytest.importorskip("nats.errors")
+    beats, asked = list[bytes](), list[str]()
+
+    class Leaderless:
+        is_closed, is_connected, max_payload = False, True, 1 << 20
+
+        async def connect(self, **_options: object) -> None:
+            pass
+
+        async def subscribe(self, _subject: str, cb: object) -> None:
+            pass
+
+        async def publish(self, _subject: str, data: bytes) -> None:
+            beats.append(data)
+
+        def jetstream(self, timeout: float) -> "Leaderless":
+            return self
+
+        async def stream_info(self, name: str) -> None:
+            asked.append(name)
+            raise errors.TimeoutError
+
+        async def close(self) -> None:
+            raise AssertionError("another connection is not better")
+
+    monkeypatch.setattr("supervisor.cells.nats_store.RETRY_S", 0.001)
+    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: Leaderless)
+    store = NatsStore(CellsConfig(cells_nats=LOCAL))
+    store.start()
+    await until(lambda: len(asked) > 2, timeout_s=5.0)
+    store.beat(b"alive")
+    await until(lambda: beats == [b"alive"], timeout_s=5.0)
+    assert not store.is_connected
+    assert store._connecting is not None
+    store._connecting.cancel()

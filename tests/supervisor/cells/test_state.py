@@ -139,7 +139,7 @@ def test_alone_readers_get_everything_under_another_tag_which_is_stored_later() 
     known = Known()
     for batch in (first, second):
         known.add(batch.gains[0])
-    assert known.tags == durable.tags[1:]
+    assert known.tags == [(durable.tag, 0)]
     box.stored()
     assert shown(durable) == "abc"
 
@@ -230,3 +230,16 @@ def test_a_client_is_needed_for_a_reading_that_only_it_has(
         say(durable, "a")
         known.add(gain_since("k", durable, Sent()))
     assert known.needs_client(1, is_plain=is_plain) is needs
+
+
+def test_the_end_of_a_request_keeps_its_tag_when_another_one_follows() -> None:
+    durable, box = Store().add("k"), outbox()
+    box.follow("k", durable, 1, 0)
+    box.go_alone()
+    say(durable, "a")
+    finish(durable)
+    tag, closing = durable.tag, durable.closing
+    assert list(box.give_up()) == []
+    assert durable.tag != tag
+    assert durable.has_given(tag, closing)
+    assert not durable.has_given(tag, Position(closing.marks + 1))

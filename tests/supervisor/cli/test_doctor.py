@@ -15,6 +15,7 @@ from gpufc import settings
 from gpufc.config import KvType, ModelConfig
 from supervisor.cli import cli, doctor, findings, preflight
 from supervisor.cli.findings import Level
+from supervisor.plugins import template
 from tests.supervisor.cli import files
 from tests.supervisor.control.fake_front import document
 
@@ -72,6 +73,18 @@ def test_a_wrong_model_path_is_a_wrong_configuration(
     assert (code, bad(found)) == (2, ["configuration"])
 
 
+def test_a_plugin_that_cannot_be_loaded(probed: dict[str, Any], tmp_path: Path) -> None:
+    good, broken, config = (tmp_path / name for name in ("good.py", "broken.py", "my.toml"))
+    good.write_text(Path(template.__file__).read_text())
+    broken.write_text("x = (")
+    config.write_text(f'plugins = ["{good}", "{broken}"]')
+    code, found = examine(tmp_path, f"--config={config}")
+    assert (code, bad(found)) == (2, ["plugin"])
+    fine, wrong = (one["text"] for one in found if one["subject"] == "plugin")
+    assert fine == f"{good}: before_admission, on_delta"
+    assert wrong.startswith(f"{broken} cannot be loaded: SyntaxError: '(' was never closed")
+
+
 def test_what_a_start_would_note_is_a_warning(probed: dict[str, Any], tmp_path: Path) -> None:
     code, found = examine(tmp_path, "--host", "0.0.0.0", "--insecure")
     assert (code, bad(found)) == (0, [])
@@ -115,6 +128,21 @@ def memory(n_ctx: int, **changes: Any) -> findings.Finding:
 
 def test_memory_that_suffices() -> None:
     assert memory(4096).level is Level.OK
+
+
+def test_a_limit_of_each_gpu_bounds_what_can_be_used() -> None:
+    gpus = [{"kind": "gpu", "memory_free_bytes": 8 << 30}] * 2
+    document = report(llama_cpp=ENGINE | {"devices": gpus})
+    config = ModelConfig(n_ctx=4096)
+
+    def told(limit: int | None) -> findings.Finding:
+        (finding,) = findings.memory(MODEL, document, config, limit)
+        return finding
+
+    assert told(None).level is told(4 << 30).level is Level.OK
+    assert "of GPU memory" in told(4 << 30).text
+    assert told(25 << 20).level is Level.WARN
+    assert "of host memory" in told(0).text
 
 
 def test_a_context_too_large_names_one_that_fits() -> None:

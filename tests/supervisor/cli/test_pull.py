@@ -7,7 +7,7 @@ import click.testing
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli import cli
+from supervisor.cli import cli, doctor
 from supervisor.cli.model_file import located
 from tests.supervisor.downloads.server import CONTENT, DIGEST, hub
 
@@ -44,6 +44,33 @@ async def test_a_wrong_checksum_is_one_line_and_no_file(tmp_path: Path) -> None:
     assert result.exit_code != 0
     assert "is not the right file" in result.stderr
     assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "checksum", "report", "error"),
+    [
+        ("m", (), {"model": {"error": "it is truncated"}}, "it is truncated; "),
+        ("m", (), {"llama_cpp": {"error": "crashed"}}, "could not be inspected: crashed; "),
+        ("m", (), {"model": {}}, None),
+        ("m", ("--sha256", DIGEST), {"model": {"error": "not asked"}}, None),
+        ("m-00001-of-00002", (), {"model": {"error": "not asked"}}, None),
+    ],
+)
+async def test_a_model_that_no_checksum_vouches_for_is_looked_into(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    checksum: tuple[str, ...],
+    report: dict[str, dict[str, str]],
+    error: str | None,
+) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda _model: report)
+    async with hub() as server:
+        result = await beside(tmp_path, "pull", f"{server.url}/{name}.gguf", *checksum)
+    assert result.exit_code == (0 if error is None else 1)
+    if error is not None:
+        assert error in result.stderr
+        assert result.stderr.endswith("models rm m` deletes it\n")
 
 
 async def test_a_token_file_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -66,6 +66,25 @@ def test_a_machines_reason_cannot_steer_the_terminal() -> None:
     assert "  node-a: \\x1b[2Jgone" in lines
 
 
+def plugin(name: str, **changes: Any) -> dict[str, Any]:
+    counts = {"calls": 1200, "failures": 0, "restarts": 0} | changes.pop("counts", {})
+    made = {"name": name, "is_ready": True, "detail": "", "counts": counts, "policy": None}
+    return made | changes
+
+
+def test_plugins_that_fail_have_a_line_with_the_reason() -> None:
+    assert "plugins   2 of 2 ready, 2,400 calls" in shown(80, plugins=[plugin("a"), plugin("b")])
+    assert not [line for line in shown(80) if line.startswith("plugins")]
+    ended = plugin("a", is_ready=False, detail="\x1bno", counts={"failures": 3, "restarts": 2})
+    policy = plugin("b", policy={"is_off": True, "failed": 4})
+    lines = shown(80, plugins=[ended, policy])
+    start = lines.index("plugins   1 of 2 ready, 2,400 calls")
+    assert lines[start + 1 : start + 3] == [
+        "  a: not ready (\\x1bno), 3 failed calls, started again 2 times",
+        "  b: not asked for a while, 4 failed choices",
+    ]
+
+
 def columns_at(width: int) -> set[str]:
     lines = shown(width)
     return set(lines[lines.index("") + 1].split())

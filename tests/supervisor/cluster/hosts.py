@@ -24,6 +24,9 @@ class Recorder:
     def channel(self) -> HostChannel:
         return self.channels[-1]
 
+    def is_early(self, hello: HostHello) -> bool:
+        return False
+
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         self.channels.append(channel)
         self.wake()

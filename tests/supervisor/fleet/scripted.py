@@ -63,6 +63,7 @@ class Script(Struct, frozen=True):
     is_slow: bool = False
     trial: FromWorker | ExitReason | str | None = "12345678"
     dies_in_handover: bool = False
+    bytes_by_device: dict[str, int] = {}
 
 
 def memory_short(needed: int, available: int = 0) -> LoadFailed:
@@ -133,7 +134,9 @@ class Scripted(FakeEdge):
     def _ready(self, epoch: int) -> None:
         boot, script = self.booted[self._index(epoch)], self.script_of(epoch)
         n_ctx = script.n_ctx or boot.model.n_ctx
-        facts = model_facts(fingerprint=script.fingerprint, n_ctx=n_ctx)
+        facts = model_facts(
+            fingerprint=script.fingerprint, n_ctx=n_ctx, bytes_by_device=script.bytes_by_device
+        )
         self.links[self._index(epoch)].say(Ready(Epoch(epoch), facts, loaded_in_s=0.01))
 
     def _told(self, link: FakeLink, message: ToWorker) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gpufc.config import Config, FleetConfig, ModelConfig, Standby
 from gpufc.errors import Overloaded
-from gpufc.ids import Epoch
+from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet.exit_reason import Reason
 from supervisor.fleet.group import Absence, Group, of_models
 from supervisor.fleet.inheritance import take_stock
@@ -18,13 +18,17 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.maker import MAX_NAME_CHARS, Maker
 from supervisor.fleet.place import PlaceState
 from supervisor.fleet.port import ConditionStatus
+from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.watchdog import LIMITS
-from supervisor.fleet.worker import Hooks
+from supervisor.fleet.worker import Hooks, WorkerSpec
 from tests.supervisor.fleet.conftest import Recorder
 from tests.supervisor.fleet.fake_edge import KILLED
 from tests.supervisor.fleet.scripted import BROKEN, Script, Scripted
 
-CONFIG = Config(fleet=FleetConfig(standby=Standby.NONE, recycle_growth_bytes=0))
+LIMIT = 1000
+CONFIG = Config(
+    fleet=FleetConfig(standby=Standby.NONE, recycle_growth_bytes=0, device_memory_limit_bytes=LIMIT)
+)
 
 
 class Made:
@@ -42,8 +46,17 @@ class Made:
             watch=LIMITS,
             rng=random.Random(1),
             clock=lambda: self.now,
+            lines=self.lines,
         )
         self.groups: list[Group] = []
+
+    def lines(self) -> list[WorkerRunner]:
+        places = [place for group in self.groups for place in group.places]
+        return [runner for place in places for runner in place.runners()]
+
+    def limits(self) -> list[int | None]:
+        """What each process that was started may take of a GPU."""
+        return [boot.device_limit_bytes for boot in self.edge.booted]
 
     def group(self, name: str = "m", **config: Any) -> Group:
         self.groups.append(
@@ -154,6 +167,47 @@ async def test_a_replica_that_is_loaded_again_has_its_own_devices(made: Made) ->
     assert group.next_config.devices == "CUDA1"
     assert group.load() is second
     assert made.edge.booted[-1].model.devices == "CUDA1"
+
+
+async def test_each_worker_gets_what_the_others_have_left_of_its_gpus(made: Made) -> None:
+    made.edge.scripts["/one"] = Script(bytes_by_device={"CUDA0": 600, "CUDA1": 100})
+    one = await made.loaded("one")
+    await made.loaded("two", devices="CUDA0")
+    await made.loaded("three", devices="CUDA1")
+    assert made.limits() == [LIMIT, 400, 900]
+    (place,) = one.places
+    await one.unload(place)
+    await made.loaded("four", devices="CUDA0")
+    assert made.limits()[-1] == LIMIT
+
+
+async def test_a_worker_that_is_restarted_does_not_count_itself(made: Made) -> None:
+    made.edge.scripts["/one"] = Script(bytes_by_device={"CUDA0": 600})
+    made.edge.scripts["/two"] = Script(bytes_by_device={"CUDA0": 300})
+    await made.loaded("one", devices="CUDA0")
+    await made.loaded("two", devices="CUDA0")
+    made.edge.process_of(1).exit(KILLED)
+    await made.until(lambda: len(made.listener.ready) == 3)
+    assert made.limits() == [LIMIT, 400, 700]
+
+
+async def test_a_worker_that_loads_again_counts_with_what_it_had(made: Made) -> None:
+    made.edge.scripts["/one"] = Script(bytes_by_device={"CUDA0": 600})
+    one = await made.loaded("one", devices="CUDA0")
+    made.edge.scripts["/one"] = Script(is_slow=True)
+    made.edge.process_of(1).exit(KILLED)
+    await made.until(lambda: len(made.edge.booted) == 2)
+    assert not one.has_worker
+    await made.loaded("two", devices="CUDA0")
+    assert made.limits() == [LIMIT, LIMIT, 400]
+
+
+def test_the_limit_is_for_workers_of_this_machine() -> None:
+    for is_remote, limit in ((False, 5), (True, None)):
+        spec = WorkerSpec(
+            WorkerName("m-0"), "m", ModelConfig(), 1, "info", is_remote=is_remote, within=("/m",)
+        )
+        assert spec.boot(Epoch(1), "", "", 5).device_limit_bytes == limit
 
 
 async def test_a_worker_that_is_being_replaced_is_not_unloaded(made: Made) -> None:

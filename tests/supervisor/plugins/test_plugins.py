@@ -9,6 +9,7 @@ import pytest
 
 from gpufc.config import OnError, PluginConfig, ServerConfig
 from gpufc.errors import ConfigError
+from supervisor.plugins import host, template
 from supervisor.plugins.listener import PluggedListener
 from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch import fakes
@@ -42,6 +43,28 @@ async def test_a_secret_is_hidden_although_it_comes_in_pieces(tmp_path: Path, st
             assert answer.json["usage"]["completion_tokens"] == len(PIECES)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["A ba", "na", "na, a BAN", "ANA", " and a ban", "d"], "A ******, a ****** and a band"),
+        (["a b", "an", "an"], "a banan"),
+    ],
+)
+async def test_the_template_hides_its_word_and_adds_its_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: list[str], text: str
+) -> None:
+    monkeypatch.setattr(fakes, "piece", lambda _spec, position: pieces[position])
+    async with plugged(tmp_path, PluginConfig(use=str(template.__file__))) as front:
+        front.worker.n_tokens = len(pieces)
+        messages = [{"role": "user", "content": "hello"}]
+        answer = await front.service.post(
+            "/v1/chat/completions", {"messages": messages, "max_tokens": len(pieces)}
+        )
+        assert answer.json["choices"][0]["message"]["content"] == text
+        prompt = bytes(fakes.generates(front.worker.sent)[-1].prompt_tokens).decode()
+        assert prompt == f"<system>{template.RULE}<user>hello"
+
+
 @pytest.mark.usefixtures("secrets")
 async def test_a_stream_that_is_killed_at_each_token_leaks_and_repeats_nothing(
     tmp_path: Path,
@@ -60,6 +83,27 @@ async def test_a_stream_that_is_killed_at_each_token_leaks_and_repeats_nothing(
             front.worker.n_tokens = len(PIECES)
             events = (await asked).events
             assert "".join(one["choices"][0]["text"] for one in events) == REDACTED
+
+
+async def test_no_hook_runs_again_for_a_replay(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with plugged(tmp_path, sample("seen", file=str(log))) as front:
+        front.worker.auto = False
+        asked = asyncio.create_task(front.said("hello"))
+        for _ in range(3):
+            await until(lambda: front.worker.active)
+            front.worker.step()
+            front.worker.die()
+            front.worker = front.service.fleet.start_worker(auto=False)
+        await until(lambda: front.worker.active)
+        front.worker.auto = True
+        front.worker.go()
+        text = await asked
+        shown = [json.loads(line) for line in log.read_text().splitlines()]
+        assert shown[:2] == [["before_admission", "hello"], ["on_prompt", "hello"]]
+        assert {hook for hook, _ in shown[2:-1]} == {"on_delta"}
+        assert shown[-1][0] == "final"
+        assert "".join(part for _, part in shown[2:]) == text == text_of("hello")
 
 
 async def test_the_model_gets_the_changed_prompt_and_chat(tmp_path: Path) -> None:
@@ -156,6 +200,8 @@ async def test_the_text_of_an_exception_is_logged_where_prompts_are(
     (line,) = [found for found in caplog.messages if found.startswith("plugin_raised")]
     assert "ValueError" in line
     assert "faulty.py" in line
+    assert "pluggy" not in line
+    assert "host.py" not in line
     assert ("a secret detail" in line.splitlines()[-1]) is log_prompts
 
 
@@ -232,6 +278,19 @@ def test_two_plugins_of_one_name_are_a_mistake(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="more than once"):
         asyncio.run(make())
+
+
+def test_an_installed_package_names_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "policies-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: policies\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[gpufc.plugins]\nteam = team_policies:Own\n")
+    (tmp_path / "team_policies.py").write_text("class Own:\n    def __init__(self, n): self.n = n")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = host.load("team", {"n": 7})
+    assert (type(made).__name__, vars(made)) == ("Own", {"n": 7})
 
 
 async def test_a_plugins_principal_reads_nothing_of_others(tmp_path: Path) -> None:

@@ -1,14 +1,36 @@
 """A plugin in its process: hangs, floods and deaths cost its own calls and nothing else."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from gpufc.config import OnError
+from gpufc.config import OnError, PluginConfig
 from tests.supervisor.dispatch.fakes import text_of, until
 from tests.supervisor.plugins.conftest import plugged, sample
+
+DYING = """
+import os
+from supervisor.plugins.api import hook
+
+@hook
+def before_admission(request):
+    os._exit(9)
+"""
+
+PRINTING = """
+import beside_it
+from supervisor.plugins.api import hook
+
+print("it is loaded")
+
+class Plugin:
+    @hook
+    def before_admission(self, request):
+        print("asked by", request.info.principal)
+"""
 
 
 @pytest.mark.parametrize(
@@ -39,3 +61,59 @@ async def test_other_requests_do_not_notice_a_plugin_that_is_passed_over(tmp_pat
     async with plugged(tmp_path, config) as front:
         texts = await asyncio.gather(*(front.said(f"prompt {n}") for n in range(4)))
         assert texts == [text_of(f"prompt {n}") for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "timeout_s"), [("hang", 0.3), ("die", 20.0), ("flood", 20.0), ("raise", 20.0)]
+)
+async def test_only_the_call_that_a_plugin_had_begun_fails(
+    tmp_path: Path, fault: str, timeout_s: float
+) -> None:
+    """The calls of other requests stand behind it: the next process answers them, in time."""
+    bad = sample("faulty", fault=fault, only=f"[{sum(b'poison')}.")
+    plugins = [structs.replace(bad, timeout_s=timeout_s), sample("seen", file=str(tmp_path / "f"))]
+    async with plugged(tmp_path, *plugins, slots=20) as front:
+        front.worker.auto = False
+        prompts = [*(f"good {n}" for n in range(6)), "poison", *(f"fine {n}" for n in range(6))]
+        asked = [asyncio.create_task(front.service.complete(prompt=one)) for one in prompts]
+        await until(lambda: len(front.worker.active) == len(prompts))
+        front.worker.auto = True
+        front.worker.go()
+        answers = dict(zip(prompts, await asyncio.gather(*asked), strict=True))
+        refused = answers.pop("poison")
+        assert (refused.status, refused.error["message"]) == (500, "The plugin faulty failed")
+        texts = {one: answer.json["choices"][0]["text"] for one, answer in answers.items()}
+        assert texts == {one: text_of(one) for one in answers}
+        shown = [json.loads(line) for line in (tmp_path / "f").read_text().splitlines()]
+        seen = "".join(text for hook, text in shown if hook in {"on_delta", "final"})
+        assert {one: seen.count(text_of(one, 1)) for one in prompts} == {
+            one: int(one != "poison") for one in prompts
+        }
+        assert front.plugins.chain.plugins[0].counts.failures == 1
+
+
+async def test_calls_do_not_wait_for_a_plugin_that_cannot_be_started_again(tmp_path: Path) -> None:
+    code = tmp_path / "dying.py"
+    code.write_text(DYING)
+    config = PluginConfig(use=str(code), timeout_s=0.5)
+    async with plugged(tmp_path, config, slots=20) as front:
+        code.write_text("x = (")
+        answers = await asyncio.gather(*(front.service.complete() for _ in range(4)))
+        assert [answer.status for answer in answers] == [500] * 4
+        assert not front.plugins.chain.plugins[0]._open
+
+
+async def test_what_a_plugin_prints_is_in_its_log_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended by a kill, which would lose what is buffered. `~` is the home folder, and a
+    module beside the file is found."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "printing.py").write_text(PRINTING)
+    (tmp_path / "mine" / "beside_it.py").touch()
+    async with plugged(tmp_path, PluginConfig(use="~/mine/printing.py", timeout_s=20.0)) as front:
+        await front.said("hello")
+        log = (tmp_path / "plugin-printing.log").read_text()
+        assert log.splitlines() == ["it is loaded", "asked by anonymous"]

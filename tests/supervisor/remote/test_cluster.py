@@ -48,7 +48,7 @@ async def test_a_front_that_starts_again_lets_hosts_bring_workers_first(
         of_front_before.enter(of_front_before.invite().public, hello(keys.new_pair().public))
     config = ClusterConfig(cluster_listen="127.0.0.1:0", cluster_dir=str(tmp_path))
     cluster = Cluster(config)
-    cluster.start(cast(Fleet, NoFleet()))
+    cluster.start(cast(Fleet, NoFleet()), lambda model: None)
     told: list[str] = []
     spec = WorkerSpec(WorkerName("m-0"), "m", ModelConfig(), 4, "info", is_remote=True)
     cluster.edge().place(Epoch(1), spec, listening(told))

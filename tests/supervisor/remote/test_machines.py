@@ -1,121 +1,27 @@
 """Lines of workers on machines that come and go: a runner against a fake host."""
 
 import asyncio
-import itertools
 import os
-import random
 import signal
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
-from gpufc.config import ModelConfig
-from gpufc.ids import Epoch, WorkerName
+from gpufc.ids import Epoch
 from gpufc.protocol import PROTOCOL_VERSION, Hello, LoadFailed, Shutdown
 from supervisor.cluster.messages import (
-    Forgo,
     HostVitals,
     Leave,
     Leaving,
     LinkBroken,
-    NotObtained,
-    Obtain,
-    Obtained,
-    Obtaining,
     SpawnFailed,
-    Trouble,
     WorkerVitals,
 )
-from supervisor.cluster.wire import boot_digest
 from supervisor.fleet import events as ev
-from supervisor.fleet.crash_record import CrashRecord
 from supervisor.fleet.exit_reason import Reason
-from supervisor.fleet.ladder import Timings
-from supervisor.fleet.lifecycle import WorkerLifecycle
-from supervisor.fleet.restart_policy import RestartPolicy
-from supervisor.fleet.runner import WorkerRunner
 from supervisor.fleet.states import WorkerState
-from supervisor.fleet.worker import Hooks, WorkerSpec
 from supervisor.remote import process
 from supervisor.remote.hosts import SHUN_S
-from supervisor.remote.machines import Machines
-from tests.fakes.child_worker import ready
-from tests.supervisor.fleet.conftest import Recorder
-from tests.supervisor.remote.fake_channel import FakeChannel, held, listening
-
-
-class Line:
-    """A runner with its lifecycle, whose processes run on the bench's machines."""
-
-    def __init__(
-        self, name: str, machines: Machines, epochs: Callable[[], Epoch], model_path: str
-    ) -> None:
-        self.listener = Recorder()
-        self.crashes: list[CrashRecord] = []
-        policy = RestartPolicy(100, random.Random(1))
-        self.life = WorkerLifecycle(policy, Timings(), epochs, is_placed=True)
-        self.spec = WorkerSpec(
-            name=WorkerName(name),
-            model="m",
-            config=ModelConfig(model_path=model_path),
-            n_sequences=4,
-            log_level="info",
-            is_remote=True,
-        )
-        edge = machines.edge()
-        hooks = Hooks(crashed=self.crashes.append)
-        self.runner = WorkerRunner(self.spec, self.life, edge, self.listener, hooks, placer=edge)
-        self.task = asyncio.create_task(self.runner.run())
-        self.runner.post(ev.Adopted())  # no trial
-        self.runner.post(ev.StartRequested())
-
-    async def until(self, state: WorkerState) -> None:
-        async with asyncio.timeout(60):
-            await self.runner.wait_until(lambda: self.life.state is state)
-
-    async def until_it_waits(self) -> None:
-        async with asyncio.timeout(60):
-            await self.runner.wait_until(lambda: self.runner.awaited is not None)
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.machines = Machines(1, 5.0, clock=lambda: self.now)
-        self.lines: list[Line] = []
-        numbers = itertools.count(1)
-        self._epochs = lambda: Epoch(next(numbers))
-
-    def line(self, name: str = "m-0", model_path: str = "/m.gguf") -> Line:
-        """A line of a model that the front itself does not have, unless its file is given."""
-        self.lines.append(Line(name, self.machines, self._epochs, model_path))
-        return self.lines[-1]
-
-    def host(self, machine: str, **options: object) -> FakeChannel:
-        channel = FakeChannel(machine, self.machines, **options)  # type: ignore[arg-type]
-        channel.heard_at = self.now
-        channel.adoptions = list(self.machines.joined(channel))  # type: ignore[attr-defined]
-        return channel
-
-    async def ready_on(self, line: Line, channel: FakeChannel) -> Epoch:
-        await line.until(WorkerState.STARTING)
-        epoch = channel.bring_up()
-        channel.say(ready(epoch))
-        await line.until(WorkerState.READY)
-        return epoch
-
-    def close(self) -> None:
-        self.machines.close()
-        for line in self.lines:
-            line.task.cancel()
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.close()
+from tests.supervisor.remote.conftest import Bench
 
 
 async def test_a_worker_waits_for_a_machine_and_then_serves_on_it(bench: Bench) -> None:
@@ -190,73 +96,6 @@ async def test_the_only_machine_is_used_as_soon_as_it_is_back(bench: Bench) -> N
     host.lose()
     await line.until_it_waits()
     await bench.ready_on(line, bench.host("a"))
-
-
-async def test_a_worker_that_its_host_brings_back_goes_on_without_a_load(bench: Bench) -> None:
-    line, host = bench.line(), bench.host("a")
-    await bench.ready_on(line, host)
-    edge = bench.machines.edge()
-    edge.place(Epoch(0), line.spec, listening([]))
-    digest = edge.digest(None)
-    edge.unplace()
-    host.lose()
-    await line.until_it_waits()
-    again = bench.host("a", held=(held(line.spec.name, digest), held(line.spec.name, digest, 101)))
-    (adoption,) = again.adoptions  # type: ignore[attr-defined]
-    assert (adoption.pid, adoption.worker, adoption.epoch) == (100, "m-0", 2)
-    again.say(Hello(adoption.epoch, PROTOCOL_VERSION, adoption.token, 100))  # at once
-    again.say(ready(adoption.epoch))
-    await line.until(WorkerState.READY)
-    assert again.spawns() == []
-    assert line.runner.status().pid == 100
-
-
-async def test_a_worker_that_is_brought_back_to_a_line_that_stops_is_ended(bench: Bench) -> None:
-    line = bench.line()
-    await line.until_it_waits()
-    line.runner.post(ev.StopRequested())
-    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
-    host = bench.host("a", held=(held(line.spec.name, digest),))
-    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
-    await line.until(WorkerState.STOPPED)
-    assert [(one.epoch, one.number) for one in host.signals()] == [(1, signal.SIGKILL)]
-    assert host.listeners == {}
-    assert bench.machines.hosts.free_slots("a") == [0]
-
-
-async def test_an_idle_machine_does_not_load_what_another_brings_back(bench: Bench) -> None:
-    line = bench.line()
-    bench.machines.await_return(2.0)
-    await line.until_it_waits()
-    idle = bench.host("idle")
-    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
-    host = bench.host("a", held=(held(line.spec.name, digest),))
-    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
-    assert idle.spawns() == []
-    other = bench.line("m-1")  # its machine does not come back
-    await other.until_it_waits()
-    assert other.runner.awaited == "waiting for its machine to come back"
-    bench.now += 2.0
-    bench.machines.changed()
-    await bench.ready_on(other, idle)
-
-
-async def test_a_worker_of_an_equal_epoch_is_not_adopted(bench: Bench) -> None:
-    """Another front gave it that number: late answers to that front would count as this one's."""
-    line = bench.line()
-    await line.until_it_waits()
-    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
-    host = bench.host("a", held=(held(line.spec.name, digest, epoch=1),))
-    assert host.adoptions == []  # type: ignore[attr-defined]
-    await bench.ready_on(line, host)
-
-
-async def test_a_worker_of_other_settings_is_not_adopted(bench: Bench) -> None:
-    line = bench.line()
-    await line.until_it_waits()
-    host = bench.host("a", held=(held(line.spec.name, "another"),))
-    assert host.adoptions == []  # type: ignore[attr-defined]
-    await bench.ready_on(line, host)
 
 
 async def test_a_machine_that_cannot_start_it_is_left_for_another(bench: Bench) -> None:
@@ -363,95 +202,3 @@ async def test_a_host_without_a_worker_may_leave_at_once(bench: Bench) -> None:
     host = bench.host("a")
     bench.machines.message(host, Leaving("SIGTERM", 30.0))
     assert isinstance(host.sent[-1], Leave)
-
-
-# the files of models
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    path = tmp_path / "m.gguf"
-    path.write_bytes(b"GGUF")
-    return str(path)
-
-
-async def obtains(host: FakeChannel, n: int = 1) -> Epoch:
-    """Wait until a host was told to have files at hand so many times. The last epoch."""
-    async with asyncio.timeout(60):
-        while len(found := [one for one in host.sent if isinstance(one, Obtain)]) < n:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-    return found[-1].epoch
-
-
-async def detail(line: Line, text: str) -> None:
-    async with asyncio.timeout(60):
-        await line.runner.wait_until(lambda: line.life.detail == text)
-
-
-async def test_a_worker_starts_once_its_machine_has_the_files(bench: Bench, file: str) -> None:
-    line, host = bench.line(model_path=file), bench.host("a")
-    epoch = await obtains(host)
-    bench.machines.message(host, Obtaining(epoch, "copying", "m.gguf", 42, 100))
-    await detail(line, "a: copying m.gguf, 42 %")
-    assert (line.life.state, line.runner.awaited) == (WorkerState.PLACING, None)
-    assert bench.machines.prepared_on("a") == ["copying m.gguf, 42 %"]
-    assert host.spawns() == []
-    bench.machines.message(host, Obtained(epoch))
-    await bench.ready_on(line, host)
-    assert bench.machines.prepared_on("a") == []
-
-
-async def test_a_copy_that_fails_is_no_failed_start(bench: Bench, file: str) -> None:
-    line, first = bench.line(model_path=file), bench.host("a")
-    epoch = await obtains(first)
-    bench.machines.message(first, NotObtained(epoch, Trouble.NO_SPACE, "1 GB left"))
-    await line.until_it_waits()
-    assert line.runner.awaited == "no machine that has joined can run m (a: no space: 1 GB left)"
-    second = bench.host("b")
-    bench.machines.message(second, Obtained(await obtains(second)))
-    await bench.ready_on(line, second)
-    status = line.runner.status()
-    assert (status.restarts, status.last_exit) == (0, None)
-    bench.machines.message(first, Obtained(epoch))  # too late
-    assert first.spawns() == []
-
-
-async def test_a_machine_that_is_lost_while_it_copies_is_replaced(bench: Bench, file: str) -> None:
-    line, first = bench.line(model_path=file), bench.host("a")
-    await obtains(first)
-    first.lose()
-    second = bench.host("b")
-    bench.machines.message(second, Obtained(await obtains(second)))
-    await bench.ready_on(line, second)
-    assert first.spawns() == []
-
-
-async def test_a_worker_that_comes_back_ends_a_copy_elsewhere(bench: Bench, file: str) -> None:
-    line, copying = bench.line(model_path=file), bench.host("b")
-    epoch = await obtains(copying)
-    digest = boot_digest(line.spec.boot(Epoch(1), "", ""))
-    host = bench.host("a", held=(held(line.spec.name, digest),))
-    assert len(host.adoptions) == 1  # type: ignore[attr-defined]
-    assert Forgo(epoch) in copying.sent
-    await line.until(WorkerState.STARTING)
-    assert bench.machines.hosts.free_slots("b") == [0]
-    assert bench.machines.hosts.free_slots("a") == []
-
-
-async def test_a_stop_ends_a_copy(bench: Bench, file: str) -> None:
-    line, host = bench.line(model_path=file), bench.host("a")
-    epoch = await obtains(host)
-    line.runner.post(ev.StopRequested())
-    await line.until(WorkerState.STOPPED)
-    assert Forgo(epoch) in host.sent
-    assert bench.machines.hosts.free_slots("a") == [0]
-
-
-async def test_a_drained_machine_copies_no_further(bench: Bench, file: str) -> None:
-    line, host = bench.line(model_path=file), bench.host("a")
-    epoch = await obtains(host)
-    bench.machines.hosts.drain("a", is_drained=True)
-    bench.machines.changed()
-    await line.until_it_waits()
-    assert line.runner.awaited == "waiting for a machine with room (a: drained)"
-    assert Forgo(epoch) in host.sent

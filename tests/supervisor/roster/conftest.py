@@ -1,12 +1,14 @@
-"""A roster with models that need no engine."""
+"""Rosters over a fake fleet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from gpufc.config import ModelConfig
-from tests.supervisor.roster.rig import MakeRig, Rig
+from tests.supervisor.roster.rig import Rig
+
+MakeRig = Callable[..., Rig]
 
 
 @pytest.fixture

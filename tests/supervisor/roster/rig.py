@@ -209,7 +209,3 @@ def _section(config: ModelConfig, path: str, name: str) -> ModelConfig:
     return msgspec.structs.replace(
         config, model_path=path, model=name, backend=BackendKind.FAKE, use_mmap=False
     )
-
-
-MakeRig = Callable[..., Rig]
-"""`make(fits=…, NAME=ModelConfig(…))`: the fixture of `conftest`."""

@@ -4,7 +4,8 @@ import asyncio
 import collections
 import gc
 
-from tests.supervisor.roster.rig import MakeRig, Rig
+from tests.supervisor.roster.conftest import MakeRig
+from tests.supervisor.roster.rig import Rig
 
 WARM_UP, N_CYCLES = 120, 120
 """The warm-up fills records of bounded length. The loop keeps up to 100 cancelled timers."""

@@ -8,16 +8,7 @@ from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.reckoning import Reckoning
 from supervisor.residency.measured import Measured
 from supervisor.residency.memory import Memory
-from supervisor.roster.needs import (
-    CUDA_CONTEXT_BYTES,
-    LEAST,
-    PROCESS_BYTES,
-    WHOLE,
-    Needs,
-    may_use,
-    placed,
-    taken,
-)
+from supervisor.roster.needs import LEAST, PROCESS_BYTES, WHOLE, Needs, may_use, placed, taken
 from tests.fakes.facts import model_facts
 
 MIB = 1 << 20
@@ -74,24 +65,22 @@ def test_another_file_under_the_same_path_is_another_model(config: ModelConfig) 
     assert not needs.is_known(config)
 
 
+def test_what_a_load_took_under_another_limit_tells_nothing(config: ModelConfig) -> None:
+    measured = Measured()
+    free, limited = Needs(measured), Needs(measured, 50 * MIB)
+    whole = Memory(devices={"CUDA0": 90 * MIB})
+    measured.loaded(free.held(config), "abc", whole, 1.5)
+    assert not limited.is_known(config)
+    assert not Needs(measured, 60 * MIB).is_known(config)
+    assert free.placements(config, ["CUDA0"])[0].need == whole
+    on_host = ModelConfig(model_path=config.model_path, n_gpu_layers=0)
+    assert limited.held(on_host) == free.held(on_host)
+
+
 def test_a_model_on_gpus_needs_their_memory(config: ModelConfig) -> None:
     whole, _ = Needs(Measured()).placements(config, ["CUDA0", "CUDA1"])
     assert set(whole.need.devices) == {"CUDA0", "CUDA1"}
-    assert sum(whole.need.devices.values()) == 125 * MIB + 2 * CUDA_CONTEXT_BYTES
-
-
-def test_a_worker_has_a_context_on_each_cuda_device_that_it_uses(config: ModelConfig) -> None:
-    needs = Needs(Measured())
-    found = Reckoning(device_bytes=40 * MIB, least_device_bytes=20 * MIB)
-    needs.reckoned(config, found, ["CUDA0", "CUDA1"])
-    whole, least = needs.placements(config, ["CUDA0", "CUDA1"])
-    each = 20 * MIB + CUDA_CONTEXT_BYTES
-    assert whole.need.devices == {"CUDA0": each, "CUDA1": each}
-    assert least.need.devices["CUDA0"] == 10 * MIB + CUDA_CONTEXT_BYTES
-    needs.reckoned(config, found, ["Vulkan0"])
-    assert needs.placements(config, ["Vulkan0"])[0].need.devices == {"Vulkan0": 40 * MIB}
-    needs.reckoned(config, Reckoning(host_bytes=MIB), ["CUDA0"])
-    assert needs.placements(config, ["CUDA0"])[0].need.devices == {}
+    assert sum(whole.need.devices.values()) == 125 * MIB
 
 
 @pytest.mark.parametrize(
@@ -100,6 +89,7 @@ def test_a_worker_has_a_context_on_each_cuda_device_that_it_uses(config: ModelCo
         (ModelConfig(), "CUDA1", True),
         (ModelConfig(devices="CUDA0"), "CUDA1", False),
         (ModelConfig(devices="CUDA0,CUDA1"), "CUDA1", True),
+        (ModelConfig(devices="CUDA0, CUDA1"), "CUDA1", True),
         (ModelConfig(n_gpu_layers=0), "CUDA1", False),
     ],
 )
@@ -123,9 +113,17 @@ def test_the_smallest_way_holds_one_request() -> None:
 def test_a_loaded_worker_has_taken_its_own_memory_its_file_and_its_gpus() -> None:
     facts = model_facts(model_bytes=100 * MIB, device_bytes=40 * MIB)
     held = taken(facts, ModelConfig(), 7 * MIB, ["CUDA0"])
-    on_device = {"CUDA0": 40 * MIB + CUDA_CONTEXT_BYTES}
-    assert held == Memory(host_bytes=7 * MIB, mapped_bytes=60 * MIB, devices=on_device)
+    assert held == Memory(host_bytes=7 * MIB, mapped_bytes=60 * MIB, devices={"CUDA0": 40 * MIB})
     read = taken(facts, ModelConfig(use_mmap=False), 7 * MIB, ["CUDA0"])
     assert read.mapped_bytes == 0
     fake = taken(facts, ModelConfig(backend=BackendKind.FAKE), 7 * MIB, [])
     assert (fake.mapped_bytes, fake.devices) == (0, {})
+
+
+def test_what_each_gpu_has_of_a_worker_is_as_the_worker_says() -> None:
+    uneven = {"CUDA0": 30 * MIB, "CUDA1": 10 * MIB}
+    facts = model_facts(model_bytes=0, device_bytes=40 * MIB, bytes_by_device=uneven)
+    assert taken(facts, ModelConfig(), 0, ["CUDA0", "CUDA1"]).devices == uneven
+    # the monitor has other names for them
+    others = ["CUDA2", "CUDA3"]
+    assert taken(facts, ModelConfig(), 0, others).devices == dict.fromkeys(others, 20 * MIB)

@@ -1,18 +1,13 @@
 """What is loaded when it is wanted, what goes when it is idle or in the way, and what stays."""
 
-import asyncio
 import os
 
-import pytest
-
 from gpufc.config import ModelConfig
-from gpufc.errors import EngineUnavailable, Overloaded
+from gpufc.errors import EngineUnavailable
 from supervisor.roster.terms import MIN_STAY_S
-from tests.supervisor.fleet.fake_edge import KILLED
-from tests.supervisor.fleet.scripted import BROKEN, Script, memory_short
-from tests.supervisor.roster.rig import GIB, MakeRig
-
-COOL_DOWN_S = 10.0
+from tests.supervisor.fleet.scripted import Script
+from tests.supervisor.roster.conftest import MakeRig
+from tests.supervisor.roster.rig import GIB
 
 
 async def test_a_model_is_loaded_when_requests_want_it_and_not_before(make: MakeRig) -> None:
@@ -141,171 +136,6 @@ async def test_a_model_that_cannot_fit_is_refused_before_anything_is_unloaded(
     assert (rig.states["a"], rig.n_loads) == ("ready", {"a": 1})
 
 
-async def test_a_broken_file_cools_down_and_is_told_apart(make: MakeRig) -> None:
-    rig = make()
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(BROKEN, BROKEN))
-    rig.want("a")
-    await rig.until_state("a", "failed")
-    await rig.settle()
-    state = rig.state("a")
-    assert "cut off" in state.detail
-    assert state.retry_after_s == pytest.approx(COOL_DOWN_S)
-    assert rig.states["b"] == "unloaded"
-    rig.want("a")
-    await rig.until(lambda: rig.demand.refused)
-    assert rig.demand.refused[-1][1].retry_after_s == pytest.approx(COOL_DOWN_S)
-    assert rig.n_loads == {"a": 1}
-    rig.later(COOL_DOWN_S + 0.1)
-    rig.want("a")
-    await rig.until(lambda: rig.n_loads == {"a": 2})
-    await rig.until_state("a", "failed")
-    await rig.settle()
-    assert rig.state("a").retry_after_s == pytest.approx(2 * COOL_DOWN_S)
-    rig.later(2 * COOL_DOWN_S + 0.1)
-    rig.want("a")
-    await rig.until_state("a", "ready")
-
-
-async def test_another_file_ends_the_cool_down(make: MakeRig) -> None:
-    rig = make()
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(BROKEN,))
-    rig.want("a")
-    await rig.until_state("a", "failed")
-    await rig.settle()
-    rig.roster.renew("a")
-    rig.want("a")
-    await rig.until_state("a", "ready")
-
-
-async def test_a_crashed_worker_comes_back_in_its_place(make: MakeRig) -> None:
-    rig = make(fits=1)
-    rig.want("a")
-    await rig.until_state("a", "ready")
-    rig.fleet.edge.process_of(1).exit(KILLED)
-    await rig.until_state("a", "restarting")
-    await rig.until_state("a", "ready")
-    assert rig.n_loads == {"a": 1}
-    assert rig.state("a").workers == 1
-
-
-async def test_an_operator_loads_and_unloads(make: MakeRig) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    assert rig.states["a"] == "ready"
-    await rig.roster.load("a")  # it is there
-    await rig.roster.unload("a")
-    assert rig.states["a"] == "unloaded"
-    assert rig.n_loads == {"a": 1}
-
-
-async def test_the_operator_is_told_why_a_load_fails(make: MakeRig) -> None:
-    rig = make()
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(BROKEN,))
-    with pytest.raises(EngineUnavailable, match="cut off"):
-        await rig.roster.load("a")
-
-
-async def test_a_busy_model_is_unloaded_once_its_requests_have_ended(make: MakeRig) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    rig.use("a", 2)
-    await rig.settle()
-    going = asyncio.create_task(rig.roster.unload("a"))
-    await rig.settle()
-    assert not going.done()
-    assert rig.demand.closed == {1}
-    rig.use("a", 0)
-    await asyncio.wait_for(going, 60)
-    assert rig.states["a"] == "unloaded"
-
-
-async def test_requests_of_a_model_that_is_to_go_wait_for_its_place(
-    make: MakeRig, caplog: pytest.LogCaptureFixture
-) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    rig.use("a", 1)
-    await rig.settle()
-    going = asyncio.create_task(rig.roster.unload("a"))
-    await rig.settle()
-    rig.want("a")
-    await rig.settle()
-    assert "no_place_for_a_load" not in caplog.text
-    rig.use("a", 0)
-    await rig.until(lambda: rig.n_loads == {"a": 2})
-    await rig.until_state("a", "ready")
-    await asyncio.wait_for(going, 60)
-    assert "no_place_for_a_load" not in caplog.text
-
-
-async def test_an_unload_that_is_given_up_is_not_looked_after(make: MakeRig) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    rig.use("a", 1)
-    await rig.settle()
-    going = asyncio.create_task(rig.roster.unload("a"))
-    await rig.settle()
-    going.cancel()
-    await asyncio.gather(going, return_exceptions=True)
-    assert not rig.roster._unloading
-
-
-async def test_a_replacement_that_begins_during_an_unload_goes_first(make: MakeRig) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    group = rig.fleet.group("a")
-    (place,) = group.places
-    going = asyncio.create_task(group.unload(place))
-    await asyncio.sleep(0)  # it ends the upkeep now
-    with place.begin_replacement(), pytest.raises(Overloaded):
-        await going
-    assert place.has_worker
-
-
-async def test_a_request_says_how_long_its_model_stays(make: MakeRig) -> None:
-    rig = make()
-    await rig.roster.load("a")
-    rig.roster.keep_alive("a", -1.0)
-    rig.later(100_000.0)
-    await rig.settle()
-    assert (rig.states["a"], rig.state("a").expires_in_s) == ("ready", None)
-    rig.roster.keep_alive("a", 0.0)
-    await rig.until_state("a", "unloaded")
-
-
-async def test_a_wish_that_may_not_shorten_the_configured_time_only_lengthens_it(
-    make: MakeRig,
-) -> None:
-    rig = make(a=ModelConfig(keep_alive_s=60.0), b=ModelConfig())
-    await rig.roster.load("a")
-    for wanted_s, stays_s in ((0.0, 60.0), (30.0, 60.0), (90.0, 90.0), (-1.0, None)):
-        rig.roster.keep_alive("a", wanted_s, may_shorten=False)
-        await rig.settle()
-        assert rig.roster.terms["a"].keep_alive_s == stays_s
-    assert rig.states["a"] == "ready"
-
-
-async def test_the_only_model_stays_whatever_requests_wish(make: MakeRig) -> None:
-    rig = make(a=ModelConfig())
-    await rig.until_state("a", "ready")  # it is preloaded
-    rig.roster.keep_alive("a", 0.0)
-    rig.later(100_000.0)
-    await rig.settle()
-    assert rig.states["a"] == "ready"
-
-
-async def test_the_only_model_stays_failed_until_its_operator_acts(make: MakeRig) -> None:
-    rig = make(a=ModelConfig(keep_alive_s=60.0))
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(BROKEN,))
-    await rig.until_state("a", "failed")
-    rig.later(1000.0)
-    await rig.settle()
-    assert rig.states["a"] == "failed"
-    assert rig.fleet.group("a").places
-    with pytest.raises(EngineUnavailable, match="cut off"):
-        await asyncio.wait_for(rig.roster.load("a"), 60)
-
-
 async def test_replicas_are_loaded_one_after_another(make: MakeRig) -> None:
     rig = make(a=ModelConfig(replicas=3), b=ModelConfig())
     rig.want("a")
@@ -333,54 +163,3 @@ async def test_a_forgotten_model_is_removed_once_it_is_idle(make: MakeRig) -> No
     rig.use("a", 0)
     await rig.until(lambda: rig.fleet.removed == ["a"])
     assert rig.demand.forgotten == ["a"]
-
-
-async def test_many_loads_leave_nothing_behind(make: MakeRig) -> None:
-    rig = make()
-    for _ in range(15):
-        await rig.roster.load("a")
-        await rig.roster.unload("a")
-    assert rig.roster.workers.all() == []
-    assert len(rig.roster.workers._tasks) == 0
-    assert rig.n_loads == {"a": 15}
-
-
-async def test_a_closed_worker_that_dies_comes_back_open(make: MakeRig) -> None:
-    rig = make(fits=1)
-    await rig.roster.load("a")
-    rig.use("a", 1)
-    rig.later(60.0)
-    rig.want("b")
-    await rig.settle()
-    rig.later(60.0)  # `b` has waited too long: `a` gets nothing new
-    await rig.until(lambda: rig.demand.closed == {1})
-    rig.use("a", 0)
-    rig.demand.waiting.pop("b")
-    rig.fleet.edge.process_of(1).exit(KILLED)
-    await rig.until(lambda: rig.demand.workers["a"] == [2])
-    await rig.settle()
-    assert rig.demand.usage("a").has_worker
-
-
-async def test_a_load_that_lacks_memory_is_tried_once_with_the_smallest_cache(
-    make: MakeRig,
-) -> None:
-    rig = make()
-    short = memory_short(needed=2 << 30, available=1 << 30)
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(short, short, short))
-    rig.want("a")
-    await rig.until_state("a", "ready")
-    assert [boot.model.kv_cells for boot in rig.fleet.edge.booted] == [None, None, None, 4096]
-    assert rig.n_loads == {"a": 2}
-    assert rig.states["b"] == "unloaded"
-
-
-async def test_a_load_that_lacks_memory_even_so_cools_down(make: MakeRig) -> None:
-    rig = make(a=ModelConfig(kv_cells=4096), b=ModelConfig())
-    short = memory_short(needed=2 << 30, available=1 << 30)
-    rig.fleet.edge.scripts[rig.paths["a"]] = Script(loads=(short, short, short))
-    rig.want("a")
-    await rig.until_state("a", "failed")
-    assert rig.n_loads == {"a": 1}
-    await rig.settle()
-    assert list(rig.shown.failed()) == ["a"]

@@ -1,7 +1,8 @@
 """What loaded workers take, as it shows in what else fits."""
 
 from supervisor.roster.scales import GROWTH_LOOK_S
-from tests.supervisor.roster.rig import GIB, MakeRig
+from tests.supervisor.roster.conftest import MakeRig
+from tests.supervisor.roster.rig import GIB
 
 
 async def test_a_worker_that_grew_while_it_served_leaves_less_room(make: MakeRig) -> None:

@@ -12,7 +12,7 @@ from supervisor.cluster.messages import (
     Obtaining,
     Trouble,
 )
-from supervisor.remote import supply
+from supervisor.remote import sources
 from tests.supervisor.worker_host.supplied import (
     BYTES,
     OTHER,
@@ -61,7 +61,7 @@ async def test_a_name_that_no_host_accepts_fails_its_own_model_only(
 async def test_too_many_adapters_fail_their_own_model_only(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supply, "MAX_MODELS", 1)
+    monkeypatch.setattr(sources, "MAX_MODELS", 1)
     config = structs.replace(model(bench), adapters=(bench.file("one.gguf", b"one"),))
     assert "2 of at most 1 models" in await bench.failed(bench.host(), config)
 

@@ -79,13 +79,13 @@ async def test_the_front_reads_no_further_for_a_job_that_is_over(
     begun, over, ends = threading.Event(), threading.Event(), list[BaseException]()
     read = bench.checksums.sha256
 
-    def slow(path: Path, told: Callable[[int], None]) -> str:
+    def slow(path: Path, told: Callable[[int], None], via: Path) -> str:
         if begun.is_set():
-            return read(path, told)
+            return read(path, told, via)
         begun.set()
         assert over.wait(60)
         try:
-            return read(path, told)
+            return read(path, told, via)
         except BaseException as err:
             ends.append(err)
             raise

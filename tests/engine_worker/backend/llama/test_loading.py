@@ -3,16 +3,19 @@
 import ctypes
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from engine_worker.backend.llama.embedder_loading import SecondContext, Shape
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.placement.ceiling import DeviceCeiling
 from gpufc.config import ModelConfig
-from gpufc.errors import MemoryShort, ModelLoadError
+from gpufc.errors import EngineUnavailable, MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice
 from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text, u32
 from tests.fakes.llama_bindings import FakeLlama
@@ -52,10 +55,13 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         *free_mib: int,
         fake: dict[str, Any] | None = None,
         n_sequences: int = 4,
+        ceiling: DeviceCeiling | None = None,
+        context_mib: int = 0,
         **config: Any,
     ) -> tuple[Loaded, FakeLlama]:
         def devices(n_layers: int) -> tuple[EngineDevice, ...]:
             taken = n_layers * LAYER_MIB // max(1, len(free_mib))
+            taken += context_mib * bool(llama.contexts)
             return tuple(
                 EngineDevice(
                     name=f"CUDA{number}",
@@ -70,12 +76,13 @@ def load(model: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         log = LlamaLog()
         llama = FakeLlama(log, devices, **(fake or {}))
         for name in ("known_devices", "with_memory"):
-            where = f"engine_worker.backend.llama.loading.{name}"
+            where = f"engine_worker.backend.llama.used_devices.{name}"
             monkeypatch.setattr(where, getattr(llama, name))
         wanted = {"model_path": str(model), "n_ctx": 1024, **config}
         given = msgspec.convert(wanted, ModelConfig)
         try:
-            return Loader(llama, "v", log, given, n_sequences, lambda _: None).load(), llama
+            loader = Loader(llama, "v", log, given, n_sequences, lambda _: None, ceiling=ceiling)
+            return loader.load(), llama
         except ModelLoadError:
             assert llama.open == 0
             raise
@@ -172,6 +179,101 @@ def test_devices_that_are_not_used_are_not_asked_for_their_memory(
         memory = {one.name: one.memory_total_bytes for one in loaded.facts.devices}
         assert memory == {"CUDA0": 0, "CUDA1": 80_000 * MIB}
     assert load(8000, 8000)[1].asked == {"CUDA0", "CUDA1"}
+
+
+def limit(mib: int) -> DeviceCeiling:
+    return DeviceCeiling(mib * MIB)
+
+
+def test_a_limit_takes_layers_from_a_gpu_with_room(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, llama = load(80_000, ceiling=limit(512 + 350))
+    assert (loaded.facts.n_gpu_layers, llama.tried) == (3, [3])
+    assert loaded.facts.bytes_by_device == {"CUDA0": 3 * LAYER_MIB * MIB}
+    assert warnings(caplog)[0].startswith("n_gpu_layers_reduced from=8 to=3")
+    assert load(80_000, ceiling=limit(80_000))[0].facts.n_gpu_layers == N_LAYERS
+
+
+def test_under_a_limit_a_model_lies_on_more_gpus_and_fills_them_alike(load: Load) -> None:
+    """llama.cpp would spread it by what is free."""
+    loaded, llama = load(80_000, 8_000, ceiling=limit(512 + 450))
+    assert loaded.facts.n_gpu_layers == N_LAYERS
+    first, second, *rest = llama.models[-1].tensor_split
+    assert first == second == 450 * MIB
+    assert not any(rest)
+    assert loaded.facts.bytes_by_device == {"CUDA0": 400 * MIB, "CUDA1": 400 * MIB}
+    assert loaded.facts.device_bytes == 800 * MIB
+    assert load(80_000, ceiling=limit(512 + 450))[0].facts.n_gpu_layers == 4
+    assert not hasattr(load(80_000, 8_000)[1].models[-1], "tensor_split")
+
+
+def test_the_shares_of_the_operator_hold_under_a_limit(load: Load) -> None:
+    loaded, llama = load(80_000, 80_000, tensor_split="3,1", ceiling=limit(512 + 450))
+    assert list(llama.models[-1].tensor_split)[:2] == [3, 1]
+    assert loaded.facts.n_gpu_layers == 5  # 600 MiB, of which three quarters are 450
+
+
+def test_the_cache_has_what_the_limit_leaves_after_the_weights(load: Load) -> None:
+    many = {"n_sequences": 256, "n_ctx": 4096}
+    whole, _ = load(80_000, **many)
+    assert not whole.facts.unified  # streams of 2 GiB
+    loaded, llama = load(80_000, **many, ceiling=limit(2048))
+    assert loaded.facts.n_gpu_layers == N_LAYERS
+    assert loaded.facts.unified
+    (context,) = llama.contexts
+    room = (2048 - 512 - N_LAYERS * LAYER_MIB) * MIB
+    # 2 KiB a cell, and as much again and more for the mask
+    assert 4096 < context.n_ctx < room // 2048
+    assert context.n_ctx < whole.facts.kv_cells // 4
+
+
+def test_a_limit_too_small_for_the_layers_that_must_be_is_refused_in_figures(load: Load) -> None:
+    with pytest.raises(MemoryShort, match=r"8 layers on the GPU need .* and 350 MiB") as caught:
+        load(80_000, min_gpu_layers=8, ceiling=limit(512 + 350))
+    assert caught.value.on_device
+    assert caught.value.available_bytes == 350 * MIB
+    loaded, _ = load(80_000, ceiling=limit(0))
+    assert loaded.facts.n_gpu_layers == 0
+
+
+@pytest.mark.parametrize(("context_mib", "n_lines"), [(400, 0), (800, 1)])
+def test_buffers_beyond_the_limit_are_told(
+    load: Load, caplog: pytest.LogCaptureFixture, context_mib: int, n_lines: int
+) -> None:
+    load(80_000, ceiling=limit(512 + 850), context_mib=context_mib)
+    lines = [f"device_limit_exceeded device=CUDA0 taken={1600 * MIB} limit={1362 * MIB}"]
+    assert warnings(caplog) == lines * n_lines
+
+
+def test_a_draft_model_of_the_process_counts(load: Load) -> None:
+    shared = limit(512 + 850)
+    draft, _ = load(80_000, n_gpu_layers=3, ceiling=shared)
+    # the draft stays: 300 MiB less are free at the next load's first look
+    loaded, _ = load(80_000 - 300, ceiling=shared)
+    assert (draft.facts.n_gpu_layers, loaded.facts.n_gpu_layers) == (3, 5)
+    assert loaded.facts.device_bytes == 800 * MIB
+
+
+@pytest.mark.parametrize(("left", "opens"), [(None, True), (MIB, False), (64 * MIB, True)])
+def test_the_context_for_embeddings_keeps_within_what_is_left(
+    load: Load, left: int | None, opens: bool
+) -> None:
+    loaded, llama = load(8000)
+    context = SecondContext(
+        llama,
+        LlamaLog(),
+        ModelConfig(),
+        loaded.model,
+        Shape(128, 4096, True),
+        on_gpu=True,
+        whole=True,
+        cell_bytes=2048,
+        device_room_bytes=left,
+    )
+    with nullcontext() if opens else pytest.raises(EngineUnavailable, match="device memory"):
+        context.open()
+    assert len(llama.contexts) == 1 + opens
 
 
 def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:

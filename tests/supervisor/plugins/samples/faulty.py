@@ -13,8 +13,10 @@ class Mute(Exception):
 
 
 class Plugin:
-    def __init__(self, fault: str) -> None:
+    def __init__(self, fault: str, only: str = "") -> None:
+        """`only`: the fault is for texts with this part."""
         self.fault = fault
+        self.only = only
 
     @hook
     def before_admission(self, request: Any) -> Any:
@@ -22,7 +24,8 @@ class Plugin:
 
     @hook
     def on_delta(self, text: str, final: bool) -> Any:
-        return None if "request" in self.fault else self.act(text)
+        is_good = "request" in self.fault or self.only not in text
+        return None if is_good else self.act(text)
 
     @hook
     def on_prompt(self, text: str) -> str | None:

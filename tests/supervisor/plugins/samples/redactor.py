@@ -8,10 +8,20 @@ SECRET = re.compile(r"sk-[a-z0-9]+")
 BEGINNING = re.compile(r"s(k(-[a-z0-9]*)?)?$")
 
 
-class Plugin:
+class Answers:
+    """In answers only."""
+
     def __init__(self, mark: str = "[hidden]") -> None:
         self.mark = mark
 
+    @hook
+    def on_delta(self, info: Info, text: str, final: bool) -> Delta:
+        found = None if final else BEGINNING.search(text)
+        keep = len(text) - found.start() if found else 0
+        return Delta(SECRET.sub(self.mark, text[: len(text) - keep]), keep)
+
+
+class Plugin(Answers):
     @hook
     def before_admission(self, request: Request) -> Request:
         for prompt in request.prompts:
@@ -22,9 +32,3 @@ class Plugin:
                 for one in prompt.messages
             ]
         return request
-
-    @hook
-    def on_delta(self, info: Info, text: str, final: bool) -> Delta:
-        found = None if final else BEGINNING.search(text)
-        keep = len(text) - found.start() if found else 0
-        return Delta(SECRET.sub(self.mark, text[: len(text) - keep]), keep)

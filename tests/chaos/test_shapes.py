@@ -1,0 +1,84 @@
+"""The judge of bound answers: what it finds wrong, and what it lets pass."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from tests.chaos.shapes import ASKED, NAME, Answer, faults, positions
+
+TEXT = json.dumps({"name": "fox", "age": 3, "colour": "red", "words": ["sea", "sun"]})
+OTHER = TEXT.replace("sun", "fog")
+SCHEMA, CALL = ASKED["JSON schema"], ASKED["forced call"]
+
+
+def answer(text: str = TEXT, *, before: str = "", after: str = "", **changed: Any) -> Answer:
+    """The whole answer to `SCHEMA`; one token for each character."""
+    spelt = before + text + after
+    logprobs = [(letter.encode(), -float(at)) for at, letter in enumerate(spelt)]
+    return structs.replace(Answer(9, text, [], ["stop"], logprobs), **changed)
+
+
+def call(**changed: Any) -> Answer:
+    """The same arguments as a call."""
+    called = {"calls": [NAME], "finish": ["tool_calls"]}
+    return answer(before='{"arguments": ', after="}", **called | changed)
+
+
+def found(one: Answer, sent: str = "", asked: dict[str, Any] = SCHEMA) -> list[str]:
+    return faults(one, call() if asked is CALL else answer(), sent, asked, "exact")
+
+
+def test_whole_answers_pass_also_another_one_that_begins_as_what_was_sent() -> None:
+    assert found(answer(), TEXT[:20]) == []
+    assert found(answer(OTHER), TEXT[:-8]) == []
+    assert found(call(), "", CALL) == []
+
+
+def moved(at: int, by: float) -> list[tuple[bytes, float]]:
+    entries = answer().logprobs
+    token, logprob = entries[at]
+    return [*entries[:at], (token, logprob + by), *entries[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("one", "sent", "fault"),
+    [
+        (answer(OTHER), TEXT[:-3], "what was sent has changed"),
+        (answer(TEXT.replace("3", "300")), "", "not valid: 300 is greater"),
+        (answer(TEXT[:-1]), "", "not valid"),
+        (answer(finish=["length"]), "", "finish reasons"),
+        (answer(finish=["stop", "stop"]), "", "finish reasons"),
+        (answer(calls=[NAME]), "", "calls of"),
+        (answer(logprobs=answer(OTHER).logprobs), "", "log probabilities of other tokens"),
+        (answer(logprobs=answer().logprobs[1:]), "", "log probabilities of other tokens"),
+        (answer(logprobs=moved(7, 0.01)), "", "token 7: log probability"),
+        (answer(logprobs=[*answer().logprobs, (b"", 0.0)]), "", "log probabilities, undisturbed"),
+    ],
+)
+def test_each_fault_of_an_answer_is_found(one: Answer, sent: str, fault: str) -> None:
+    [line] = found(one, sent)
+    assert fault in line
+
+
+def test_each_fault_of_a_call_is_found() -> None:
+    [twice] = found(call(calls=[NAME, NAME]), "", CALL)
+    assert "calls of" in twice
+    [elsewhere] = found(call(logprobs=answer(OTHER).logprobs), "", CALL)
+    assert "log probabilities of other tokens" in elsewhere
+
+
+def test_later_tokens_than_the_first_other_one_are_not_compared() -> None:
+    entries = answer(OTHER).logprobs
+    assert (
+        found(answer(OTHER, logprobs=[*entries[:-3], *[(t, 0.0) for t, _ in entries[-3:]]])) == []
+    )
+
+
+def test_a_sample_is_drawn_of_the_chunks_before_the_last_one() -> None:
+    assert positions(5, None, 1) == positions(5, 12, 1) == [1, 2, 3, 4]
+    drawn = positions(60, 12, 1)
+    assert len(set(drawn)) == 12
+    assert drawn == sorted(drawn) == positions(60, 12, 1) != positions(60, 12, 2)
+    assert set(drawn) <= set(range(1, 60))
