@@ -38,7 +38,11 @@ class Seen(Enum):
 
 def is_supported() -> bool:
     """Whether this C library and this machine are known to work."""
-    return platform.machine() in _SYS_FUTEX and "CS_GNU_LIBC_VERSION" in os.confstr_names
+    try:  # another library may know the name and have no answer
+        is_glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (OSError, ValueError):
+        is_glibc = False
+    return is_glibc and platform.machine() in _SYS_FUTEX
 
 
 def make() -> int:
@@ -66,11 +70,15 @@ def hold(fd: int) -> mmap.mmap:
     _require(libc.pthread_mutexattr_setrobust(attributes, robust))
     _require(libc.pthread_mutex_init(mutex, attributes))
     _require(libc.pthread_mutex_lock(mutex))
+    word = ctypes.c_uint32.from_buffer(memory)
+    word.value |= _WAITERS  # without it, the kernel wakes no thread; nobody else writes here
     return memory
 
 
 class Watch:
-    """The other side of a word. Belongs to one thread; only it may close it."""
+    """The other side of a word, which it only reads.
+
+    Belongs to one thread; only it may close it."""
 
     def __init__(self, fd: int) -> None:
         """`fd` is not kept. Raises `OSError`."""
@@ -81,29 +89,25 @@ class Watch:
 
     def wait(self, timeout_s: float) -> Seen:
         """Wait until the holder begins to end, for `timeout_s` at most."""
-        seen = self._look()
-        if seen is not Seen.LIVES:
-            return seen
         value = self._word.value
-        if not value & _WAITERS:  # without it, the kernel wakes no thread
-            value |= _WAITERS
-            self._word.value = value
+        if (seen := _meaning(value)) is not Seen.LIVES:
+            return seen
         whole = int(timeout_s)
         limit = struct.pack("@ll", whole, int((timeout_s - whole) * 1e9))
         self._syscall(
             self._number, ctypes.byref(self._word), _FUTEX_WAIT, ctypes.c_uint32(value), limit
         )
-        return self._look()
+        return _meaning(self._word.value)
 
     def close(self) -> None:
         del self._word
         self._memory.close()
 
-    def _look(self) -> Seen:
-        value = self._word.value
-        if value & _OWNER_DIED:
-            return Seen.ENDS
-        return Seen.LIVES if value & _OWNER else Seen.NOT_HELD
+
+def _meaning(value: int) -> Seen:
+    if value & _OWNER_DIED:
+        return Seen.ENDS
+    return Seen.LIVES if value & _OWNER else Seen.NOT_HELD
 
 
 def _require(result: int) -> None:

@@ -77,6 +77,10 @@ class PrefixCache:
             return None
         return Match(slot, shared)
 
+    def keeps(self, slot: int, n_tokens: int) -> bool:
+        """Whether a sequence can go on after the first tokens of the backend's cells in `slot`."""
+        return self._keeps_prefix(slot, n_tokens)
+
     def parting(self, scope: str, tokens: Tokens) -> int | None:
         """Where `tokens` part from the holdings with the longest common prefix, usable or not; None
         if one of these ends there."""

@@ -65,11 +65,17 @@ class Slots:
         if sequence.slot is not None:
             self.cut_at(CellPosition(sequence.slot, sequence.n_computed))
 
-    def step_back(self, sequence: Sequence, n_tokens: int) -> None:
-        """Forget the last cells of a running sequence, whose tokens are to be computed again."""
+    def step_back(self, sequence: Sequence, n_tokens: int) -> bool:
+        """Forget the last cells of a running sequence, whose tokens are to be computed again.
+
+        False, and nothing is forgotten, where it could not go on from there."""
+        slot, n_left = sequence.slot, sequence.n_computed - n_tokens
+        if slot is None or (n_left and not self._cache.keeps(self._cells_of(slot), n_left)):
+            return False
         sequence.step_back(n_tokens)
         self.cut(sequence)
         self.remember(sequence)
+        return True
 
     def cut_at(self, cell: CellPosition) -> None:
         """Forget a slot's cells from this one on."""

@@ -31,10 +31,14 @@ class OverlappedReplays(FixedPass):
     def next_chunk(
         self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
     ) -> int:
-        if _is_overlapped(sequence):
-            room = min(budget, STEP_TOKENS - sum([chunk.count for chunk in chunks]))
-            return CHUNK if room >= CHUNK else 0
-        return super().next_chunk(sequence, chunks, budget)
+        if not _is_overlapped(sequence) or sequence.n_pending == 1:  # all but one were known
+            return super().next_chunk(sequence, chunks, budget)
+        if not chunks and budget < CHUNK:  # in no step would there be more room
+            return super().next_chunk(sequence, chunks, budget)
+        if chunks and chunks[0].sequence.exact:
+            return 0  # its passes must be those of the first time
+        room = min(budget, STEP_TOKENS - sum([chunk.count for chunk in chunks]))
+        return CHUNK if room >= CHUNK else 0
 
 
 def _is_overlapped(sequence: Sequence) -> bool:

@@ -206,8 +206,9 @@ class Scheduler:
                 started += self._run(sequence)
                 # a known prefix may have left it less to compute
                 count = self._shape.next_chunk(sequence, chunks, most)
-            if count > sequence.n_pending:
-                self.slots.step_back(sequence, count - sequence.n_pending)
+            n_again = count - sequence.n_pending
+            if n_again > 0 and not self.slots.step_back(sequence, n_again):
+                count = sequence.n_pending
             if count:
                 chunks.append(Chunk(sequence, count, is_last=count == sequence.n_pending))
                 budget -= count

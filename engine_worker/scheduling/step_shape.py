@@ -40,7 +40,7 @@ class StepShape(Protocol):
         self, sequence: Sequence, chunks: collections.abc.Sequence[Chunk], budget: int
     ) -> int:
         """The tokens of one more prompt to compute beside `chunks`; 0: none in this step. With more
-        than it has pending, the tokens before those are computed again."""
+        than it has pending, the tokens before those are computed again if they can be."""
         ...
 
     def levelled(

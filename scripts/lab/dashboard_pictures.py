@@ -4,8 +4,9 @@
 
 It needs Chromium and `pip install '.[browser]'`. Six clients stream from the demo model, or from
 the scripted engine; a chat is asked on the dark page; the worker is killed. The pictures are of the
-idle page, the load, the moment of the death, and some seconds after. What the console of a page
-says is printed, and should be nothing. `wide-dark-after.png` is the picture in the page's design.
+idle page, the load once every stream has tokens, the moment of the death, and some seconds after
+all streams went on. What the console of a page says is printed, and should be nothing.
+`wide-dark-after.png` is the picture in the README and in the page's design.
 """
 
 import argparse
@@ -26,7 +27,12 @@ from tests.integration.fake_service import FAKE
 from tests.service import Service, service
 
 N_CLIENTS = 6
+ALL_HAVE_TOKENS = """n => {
+  const rows = [...document.querySelectorAll("#request-list tbody tr")];
+  return rows.length === n && rows.every((row) => row.children[5].textContent !== "0");
+}"""
 LOADED_S, AFTER_S = 20.0, 6.0
+PATIENCE_MS = 300_000
 PROMPTS = (
     *("Tell me a story about a fox.", "Explain how a clock works.", "Write a poem on the sea."),
     *("List ten breads and their origin.", "What is a train?", "Describe winter in a small town."),
@@ -66,7 +72,8 @@ def take_all(browser: Browser, running: Service, folder: Path) -> None:
             page.screenshot(path=folder / f"{name}-{moment}.png")
             page.screenshot(path=folder / f"{name}-{moment}-full.png", full_page=True)
 
-    time.sleep(2.0)
+    for page in pages.values():
+        page.locator(".tile .chart path").first.wait_for(state="attached")
     take("idle")
     stop = threading.Event()
     for number in range(N_CLIENTS):
@@ -75,6 +82,7 @@ def take_all(browser: Browser, running: Service, folder: Path) -> None:
     dark.get_by_label("Most tokens of an answer").fill("500")
     dark.get_by_label("Your message").fill(QUESTION)
     dark.get_by_label("Your message").press("Enter")
+    dark.wait_for_function(ALL_HAVE_TOKENS, arg=N_CLIENTS + 1)
     time.sleep(LOADED_S)
     take("load")
     epoch = running.worker()["epoch"]
@@ -82,6 +90,8 @@ def take_all(browser: Browser, running: Service, folder: Path) -> None:
     dark.get_by_text("is restarting").wait_for()
     dark.screenshot(path=folder / "wide-dark-death.png")
     running.wait_epoch_after(epoch)
+    for page in pages.values():
+        page.locator("#promise").get_by_text("went on").wait_for()
     time.sleep(AFTER_S)
     take("after")
     stop.set()
@@ -94,6 +104,7 @@ def opened(
     viewport: Any = {"width": size[0], "height": size[1]}
     context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=scale)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.on("console", lambda said: print("console:", said.text))
     page.on("pageerror", lambda error: print("error:", error))
     page.goto(f"{running.url}/?token={running.runtime.admin_token.read_text()}")

@@ -185,6 +185,8 @@ def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
         here.send(line.decode())
         found = answered(psutil.Process(child.pid), here)
         tally.take(found)
+        if tally.n["schemas"] % 20 == 0:
+            print(f"  {name}: {tally.n['schemas']} schemas", file=sys.stderr, flush=True)
         if found.get("refused") in (SLOW, ENDED):
             child.kill()
             child = here = None

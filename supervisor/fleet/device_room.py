@@ -15,11 +15,12 @@ def left_for(
     if limit_bytes is None:
         return None
     held: Counter[str] = Counter()
-    gpus: dict[str, None] = {}
+    kinds: dict[str, str] = {}
     for facts in others:
         held.update(facts.bytes_by_device)
-        gpus |= dict.fromkeys(one.name for one in facts.devices if one.kind in {"gpu", "igpu"})
-    used = list(gpus)
+        kinds |= {one.name: one.kind for one in facts.devices}
+    used = [name for name, kind in kinds.items() if kind == "gpu"]
+    used = used or [name for name, kind in kinds.items() if kind == "igpu"]
     if config.devices is not None:
         used = [name.strip() for name in config.devices.split(",")]
     if config.split_mode is SplitMode.NONE:

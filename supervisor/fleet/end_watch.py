@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,13 +14,17 @@ from gpufc.end_word import Seen
 LOOK_S = 1.0
 """The thread looks that often whether it is still wanted."""
 
+MOST_EARLY = 20
+"""A holder can wake the thread as often as it likes. After so many times in a row without an end,
+the thread does not wait for it any more: it would take the front's time."""
+
 logger = logging.getLogger(__name__)
 
 
 class EndWatch:
     """Calls `on_ending` in the loop at most once, when the holder of the word `fd` begins to end.
 
-    Without a word, because the system or the holder has none, it never calls."""
+    Without a word or a thread, because the system or the holder gives none, it never calls."""
 
     def __init__(self, fd: int, loop: AbstractEventLoop, on_ending: Callable[[], None]) -> None:
         self._loop = loop
@@ -30,17 +35,27 @@ class EndWatch:
         except OSError as err:
             logger.warning("end_not_watched: %s", err)
             return
-        threading.Thread(target=self._run, args=(watch,), name="end-watch", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(watch,), name="end-watch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as err:  # the system gives no thread
+            watch.close()
+            logger.warning("end_not_watched: %s", err)
 
     def close(self) -> None:
         """Call nothing any more. The thread ends by itself."""
         self._wanted = False
 
     def _run(self, watch: end_word.Watch) -> None:
-        seen = Seen.LIVES
-        while self._wanted and seen is Seen.LIVES:
+        seen, n_early = Seen.LIVES, 0
+        while self._wanted and seen is Seen.LIVES and n_early < MOST_EARLY:
+            began = time.monotonic()
             seen = watch.wait(LOOK_S)
+            is_early = time.monotonic() - began < LOOK_S / 2
+            n_early = n_early + 1 if is_early else 0
         watch.close()
+        if n_early == MOST_EARLY:
+            logger.warning("end_not_watched: its holder wakes the watch without an end")
         if seen is Seen.ENDS:
             with suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(self._tell)

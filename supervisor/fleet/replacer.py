@@ -125,7 +125,7 @@ class Replacer:
 
     async def _warm_up(self) -> None:
         former = self.place.candidate
-        is_coming = former is not None and former.runner.is_on_its_way  # back after its death
+        is_coming = former is not None and former.runner.comes_back  # after its death
         if self.place.hot is None and not is_coming:
             await self._tried(self._like_now(), not_followed)
 

@@ -134,6 +134,23 @@ def test_a_chat_goes_on_across_the_death_of_its_worker(browser: Any, running: Se
         assert view.elsewhere == []
 
 
+def test_a_page_that_is_opened_later_draws_a_worker_from_its_start(
+    browser: Any, running: Service
+) -> None:
+    with opened(browser, running) as view:
+        before = view.epoch()
+        view.page.get_by_role("button", name="Kill default-0").click()
+        view.page.get_by_role("button", name="Kill it").click()
+        view.wait_epoch_after(before)
+    with opened(browser, running) as view:
+        view.page.locator("#strip .cut").last.wait_for(state="attached")
+        cut, begins = view.page.evaluate(
+            """() => [[".cut", "d"], [".life", "x"]].map(([one, name]) => parseFloat(
+              document.querySelector(`#strip ${one}`).getAttribute(name).replace("M", "")))"""
+        )
+        assert begins >= cut - 1
+
+
 def test_the_page_can_be_used_by_keyboard_alone(browser: Any, running: Service) -> None:
     with opened(browser, running) as view:
         page = view.page

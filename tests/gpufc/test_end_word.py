@@ -86,3 +86,24 @@ def test_a_watch_that_begins_after_the_end_sees_it(word: int) -> None:
 def test_the_memory_cannot_be_cut_under_the_watch(word: int) -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(word, 0)
+
+
+def test_a_watch_writes_nothing_that_could_hide_the_end(word: int) -> None:
+    with holder(word):
+        before = os.pread(word, 64, 0)
+        watch = end_word.Watch(word)
+        assert watch.wait(0.01) is Seen.LIVES
+        assert os.pread(word, 64, 0) == before
+    watch.close()
+
+
+@pytest.mark.parametrize("answer", [None, OSError("unknown to this library")])
+def test_a_library_that_is_not_glibc_is_not_relied_on(
+    answer: OSError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confstr(_name: str) -> None:
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(os, "confstr", confstr)
+    assert not end_word.is_supported()

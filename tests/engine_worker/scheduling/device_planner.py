@@ -1,6 +1,7 @@
 """A scheduler as beside a device, a KV stream for each sequence, driven step by step."""
 
 from engine_worker.backend.profile import Drafting, Profile, Shape
+from engine_worker.kv.prefix_cache import KeepsPrefix
 from engine_worker.scheduling.policies import scheduler_for
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
@@ -10,7 +11,11 @@ from tests.engine_worker.text.sequences import sequence, spec
 
 
 def scheduler(
-    max_running: int = 64, batch_tokens: int = 1024, *, shape: Shape = Shape.EQUAL
+    max_running: int = 64,
+    batch_tokens: int = 1024,
+    *,
+    shape: Shape = Shape.EQUAL,
+    keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True,
 ) -> Scheduler:
     profile = Profile(
         shape=shape,
@@ -23,7 +28,11 @@ def scheduler(
         tuning=H100,
     )
     return scheduler_for(
-        profile, max_running=max_running, batch_tokens=batch_tokens, costs=StepCosts()
+        profile,
+        max_running=max_running,
+        batch_tokens=batch_tokens,
+        costs=StepCosts(),
+        keeps_prefix=keeps_prefix,
     )
 
 

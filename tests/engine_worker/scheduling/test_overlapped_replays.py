@@ -4,12 +4,13 @@ import random
 
 import pytest
 
+from engine_worker.backend.profile import Shape
 from engine_worker.kv.edits import Copy, Remove
 from engine_worker.scheduling import overlapped_replays
 from engine_worker.scheduling.overlapped_replays import CHUNK
 from engine_worker.text.sequence import Sequence
 from gpufc.config import Replay
-from tests.engine_worker.scheduling.device_planner import running
+from tests.engine_worker.scheduling.device_planner import running, scheduler
 from tests.engine_worker.scheduling.device_prompts import passes, run_until_all_decode
 from tests.engine_worker.scheduling.plans import computed, step
 from tests.engine_worker.text.sequences import sequence, spec
@@ -90,3 +91,59 @@ def test_exact_and_short_replays_are_computed_as_before(how: Replay) -> None:
     counts = [item.count for item in computed(plan) if item.sequence is one]
     assert counts == ([52] if how is Replay.FAST else [12])
     assert passes(plan) <= 2
+
+
+@pytest.mark.parametrize(("n_running", "batch_tokens"), [(10, 64), (30, CHUNK + 20)])
+def test_a_step_without_room_for_a_chunk_computes_what_it_has_room_for(
+    n_running: int, batch_tokens: int
+) -> None:
+    planner = running(n_running, batch_tokens)
+    one = replay(100, 200)
+    planner.add(one)
+    room = batch_tokens - n_running
+    for _ in range(-(-len(one.tokens) // room)):
+        assert step(planner).n_tokens <= batch_tokens
+    assert one.n_gained == 1
+
+
+def test_nothing_is_computed_again_of_a_replay_whose_cells_are_known() -> None:
+    planner = running(10, batch_tokens=2048)
+    first = replay(20, 200)
+    planner.add(first)
+    while not first.n_gained:
+        step(planner)
+    tokens = tuple(first.tokens)
+    again = sequence(spec(21, tokens[:12], tokens=tokens[12:], max_tokens=4096))
+    planner.add(again)
+    plan = step(planner)
+    assert [item for item in computed(plan) if item.sequence is again] == [(again, 1, True)]
+    assert not [edit for edit in plan.edits if isinstance(edit, Remove)]
+
+
+def test_an_exact_replay_shares_its_step_with_no_other_one() -> None:
+    planner = running(1, batch_tokens=2048)
+    exact = sequence(spec(30, CHUNK + 4, tokens=(97, 98), replay=Replay.EXACT, max_tokens=4096))
+    other = replay(31, 300)
+    planner.add(exact)
+    planner.add(other)
+    plan = step(planner)
+    assert [item.sequence for item in computed(plan) if item.count > 1] == [exact]
+    run_until_all_decode(planner)
+    assert other.n_gained
+
+
+def test_no_cells_are_forgotten_behind_which_the_window_is_lost() -> None:
+    n_shared = 150
+    planner = scheduler(
+        32, 2048, shape=Shape.FIXED, keeps_prefix=lambda _slot, n_tokens: n_tokens >= n_shared
+    )
+    first = replay(20, n_shared)
+    planner.add(first)
+    while not first.n_gained:
+        step(planner)
+    known = tuple(first.tokens[:n_shared])
+    one = sequence(spec(21, known[:12], tokens=(*known[12:], *range(20)), max_tokens=4096))
+    planner.add(one)
+    plan = step(planner)
+    assert [item for item in computed(plan) if item.sequence is one] == [(one, 20, True)]
+    assert not [edit for edit in plan.edits if isinstance(edit, Remove)]

@@ -44,3 +44,11 @@ def test_without_a_limit_there_is_none() -> None:
 def test_the_first_worker_has_the_limit_and_a_late_one_nothing() -> None:
     assert left_for(ModelConfig(), 100, []) == 100
     assert left_for(ModelConfig(), 20, OTHERS) == 0
+
+
+def test_an_integrated_gpu_beside_others_is_not_counted_among_them() -> None:
+    igpu = EngineDevice("Vulkan0", "", "igpu", 0, 0)
+    other = model_facts(bytes_by_device={"CUDA0": 30}, devices=(igpu, *GPUS, CPU))
+    assert left_for(ModelConfig(split_mode=SplitMode.NONE), 100, [other]) == 70
+    alone = model_facts(bytes_by_device={"Vulkan0": 30}, devices=(igpu, CPU))
+    assert left_for(ModelConfig(split_mode=SplitMode.NONE), 100, [alone]) == 70

@@ -52,6 +52,21 @@ async def test_the_dead_worker_comes_back_as_the_next_hot_spare(bench: Bench) ->
     assert bench.calls == ["ready 1", "lost 1", "ready 2", "lost 2", "ready 3"]
 
 
+async def test_no_other_spare_is_loaded_while_the_dead_worker_ends(bench: Bench) -> None:
+    await kept_hot(bench)
+    dying, line = bench.edge.process_of(1), bench.place.runner
+    gone, dying.exit = dying.exit, lambda _: None  # its memory takes time to be given back
+    assert dying.ending is not None
+    dying.ending(KILLED)
+    await bench.until("ready 2")
+    await kept_hot(bench)
+    assert bench.place.candidate is not None
+    assert bench.place.candidate.runner is line
+    gone(KILLED)
+    await bench.until_changed(lambda: line.worker)
+    assert len(bench.edge.booted) == 3
+
+
 async def test_a_restart_takes_the_hot_spare(bench: Bench) -> None:
     await kept_hot(bench)
     await bench.restart()

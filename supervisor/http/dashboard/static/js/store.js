@@ -43,7 +43,7 @@ export class Store {
         this.tick = message;
         this.skew = message.point.at - Date.now() / 1000;
         this.#add(message.point);
-        this.threads.tick(message);
+        this.threads.tick(message, this.hello.started_at);
         break;
       case "deaths":
         this.deaths = message.rows ?? [];

@@ -13,11 +13,12 @@ export class Threads {
     this.unseen = 0;
   }
 
-  tick(message) {
+  // `startedAt` is the front's: no worker is older
+  tick(message, startedAt) {
     const now = message.point.at;
     for (const row of message.ended ?? []) this.ended(row);
     for (const row of message.requests ?? []) this.#row(row);
-    for (const worker of message.workers ?? []) this.#worker(worker, now);
+    for (const worker of message.workers ?? []) this.#worker(worker, now, startedAt);
     this.unseen = (message.n_requests ?? 0) - (message.requests ?? []).length;
     for (const [id, thread] of this.all) {
       if ((thread.to ?? now) < now - KEEP_S) this.all.delete(id);
@@ -55,7 +56,7 @@ export class Threads {
     return lane;
   }
 
-  #worker(worker, now) {
+  #worker(worker, now, startedAt) {
     const life = this.lives.findLast((one) => one.worker === worker.name);
     const isUp = worker.state === "ready" || worker.state === "draining";
     if (life?.epoch === worker.epoch && life.to === null) {
@@ -65,7 +66,9 @@ export class Threads {
     if (!isUp || life?.epoch === worker.epoch) return;
     if (life !== undefined && life.to === null) life.to = now;
     // the first ones are older than this page
-    const from = this.lives.some((one) => one.worker === worker.name) ? now : now - KEEP_S;
+    const from = this.lives.some((one) => one.worker === worker.name)
+      ? now
+      : Math.max(now - KEEP_S, startedAt);
     this.lives.push({ worker: worker.name, epoch: worker.epoch, from, to: null });
     this.#fit();
   }
@@ -82,14 +85,17 @@ export class Threads {
   }
 
   // Ticks tell to a second when a worker came and went; its death and its streams tell exactly.
+  // The oldest death comes first: a worker that this page has not seen before begins with the last one.
   #fit() {
-    for (const death of this.losses) {
+    for (const death of [...this.losses].sort((a, b) => a.at - b.at)) {
       const isOf = (one) => one.worker === death.worker && death.at > one.from - 2; // a later front counts anew
       const life = this.lives.find((one) => isOf(one) && one.epoch === death.epoch);
       if (life !== undefined) life.to = Math.min(life.to ?? death.at, death.at);
       const next = this.lives.find((one) => one.worker === death.worker && one.epoch > death.epoch);
       const went = Math.min(...(death.pauses ?? []).map((pause) => pause.ended_at));
-      if (next !== undefined && Number.isFinite(went) && next.from > went) next.from = went;
+      if (next === undefined) continue;
+      if (Number.isFinite(went) && next.from > went) next.from = went;
+      if (next.from < death.at) next.from = Number.isFinite(went) ? went : death.at;
     }
   }
 }

@@ -55,8 +55,11 @@ function outcome(death) {
   if (death.n_streams === undefined) return ["–", ""];
   if (death.n_streams === 0) return ["none ran", ""];
   const went = death.n_went_on ?? 0;
-  const longest = went ? `after ${pause(death.longest_pause_s ?? 0)} at most` : "";
-  const left = death.n_ended ? `${longest}${longest ? ", " : ""}${count(death.n_ended)} ended` : longest;
-  const waiting = death.n_waiting ? `, ${count(death.n_waiting)} ${death.n_waiting === 1 ? "waits" : "wait"}` : "";
-  return [`${count(went)} of ${count(death.n_streams)} went on`, left + waiting];
+  const waiting = death.n_waiting ?? 0;
+  const rest = [
+    went ? `after ${pause(death.longest_pause_s ?? 0)} at most` : null,
+    waiting ? `${count(waiting)} ${waiting === 1 ? "waits" : "wait"}` : null,
+    death.n_ended ? `${count(death.n_ended)} ended` : null,
+  ];
+  return [`${count(went)} of ${count(death.n_streams)} went on`, rest.filter(Boolean).join(", ")];
 }

@@ -70,9 +70,9 @@ function make(row) {
     h("div", { class: "device-head" },
       h("h3", {}, row.title),
       h("p", {}, h("span", { class: "value", "data-part": "value" }), " ", h("small", { class: "muted" }, row.unit))),
+    h("p", { class: "muted", "data-part": "span" }),
     h("p", { class: "muted", "data-part": "about" }),
     h("div", { class: "stack", "data-part": "meters" }),
-    h("p", { class: "muted span", "data-part": "span" }),
     h("p", { class: "muted", "data-part": "note" }));
   card.chart = new Chart(row.title, { most: 1 });
   card.insertBefore(card.chart.element, card.children[1]);
@@ -94,6 +94,6 @@ function fill(card, row, store) {
     });
   const first = row.course.find(([at]) => at > store.now - HOUR)?.[0] ?? store.now;
   const width = Math.min(HOUR, Math.max(60, store.now - first));
-  say(named.span, `The last ${span(width)}: ${row.unit}, and memory in the faint line.`);
+  say(named.span, `Over ${span(width)}: ${row.unit}, and memory in the faint line.`);
   card.chart.draw(store.now, width, row.course, { second: row.second, told: `${row.title}: ${row.value} ${row.unit}` });
 }

@@ -1,7 +1,7 @@
 // The requests that run or wait now. What they ask is not shown.
 
 import { byId, h, keyed, mark, say } from "../dom.js";
-import { count, plural, seconds, span } from "../format.js";
+import { count, seconds, span } from "../format.js";
 
 const MOST = 24;
 const STAGE = { preparing: "waits", ready: "waits", running: "runs", pausing: "pauses", cancelling: "ends" };
@@ -19,7 +19,7 @@ export class Requests {
         h("th", { scope: "col", class: "number" }, "Tokens"),
         h("th", { scope: "col", class: "number wide" }, "First after"),
         h("th", { scope: "col", class: "number" }, "Age"),
-        h("th", { scope: "col", class: "number" }, "Went on"))),
+        h("th", { scope: "col", class: "number" }, "Replays"))),
       this.rows);
     byId("request-list").append(this.empty, this.table);
   }
@@ -55,5 +55,5 @@ function fill(element, row, store) {
   say(tokens, count(row.n_generated ?? 0));
   say(first, row.first_token_at ? seconds(row.first_token_at - row.submitted_at) : "–");
   say(age, span(store.tick.point.at - row.submitted_at));
-  say(replays, row.n_replays ? plural(row.n_replays, "time") : "–");
+  say(replays, row.n_replays ? count(row.n_replays) : "–");
 }
