@@ -186,12 +186,13 @@ async def run_host(folder: Path, seconds: str) -> None:
         sys.exit(f"{folder / 'join'} has no invitation")
     goal = Goal(endpoint(join.front), join.front_key, join.invitation())
     plan = Plan(
-        RuntimeDir.acquire(str(folder / "run")),
-        folder / "host.json",
-        "lab",
-        goal,
-        0.1,
-        [sys.executable, __file__, "worker", seconds],
+        runtime=RuntimeDir.acquire(str(folder / "run")),
+        key_file=folder / "host.json",
+        name="lab",
+        goal=goal,
+        models_dir=folder / "models",
+        drain_s=0.1,
+        command=[sys.executable, __file__, "worker", seconds],
     )
     await serve(plan, lambda text: None)
 

@@ -63,14 +63,3 @@ class Measured:
         )
         while len(self._entries) > MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
-
-    def grew(self, held: Held, now_held: Memory) -> None:
-        """A running worker takes so much now."""
-        entry = self._entries.get(held)
-        if entry is not None:
-            self._entries[held] = Entry(
-                held=held,
-                fingerprint=entry.fingerprint,
-                peak=entry.peak | now_held,
-                load_s=entry.load_s,
-            )

@@ -42,7 +42,8 @@ class Free(Struct, frozen=True, kw_only=True):
     """The machine's memory at the time `at` (monotonic seconds), as the system reports it.
 
     `host_bytes` counts reclaimable file cache as free. `total_…` are the capacities; 0 and absent
-    where unknown. A device that is missing in `devices` sets no limit.
+    where unknown. A device that is missing in `devices` sets no limit. `contexts` has the bytes
+    that each worker takes on a device, apart from what it holds there.
     """
 
     at: float
@@ -50,6 +51,7 @@ class Free(Struct, frozen=True, kw_only=True):
     total_host_bytes: int = 0
     devices: Mapping[str, int] = {}
     total_devices: Mapping[str, int] = {}
+    contexts: Mapping[str, int] = {}
 
     def free(self, place: str) -> int | None:
         """The free bytes at a place; None if they are unknown."""

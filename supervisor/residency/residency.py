@@ -117,6 +117,12 @@ class Residency:
         one.stage, one.held, one.settled_at = Stage.OPEN, held, now
         self._cooldowns.forget(one.model)
 
+    def grew(self, tenant: TenantNo, held: Memory) -> None:
+        """A loaded worker takes this much by now, which is more than it did."""
+        one = self._tenants.get(tenant)
+        if one is not None and one.stage in SERVING:
+            one.held = held
+
     def restarting(self, tenant: TenantNo, now: float) -> None:
         """The worker died and is started again in its place. `loaded` or `load_failed` follows."""
         one = self._tenants.get(tenant)

@@ -78,7 +78,8 @@ class Room:
     def ceiling(self, place: str) -> int:
         """The most that a worker could ever take at a place: whatever the rules and the total."""
         total = 0 if self._free is None else self._free.total(place)
-        limits = [self._limit(place), (total - self._rules.reserve_bytes) if total else UNLIMITED]
+        spare = self._rules.reserve_bytes + self._context(place)
+        limits = [self._limit(place), (total - spare) if total else UNLIMITED]
         return min(limits)
 
     def _counted(self) -> Iterable[Tenant]:
@@ -99,15 +100,15 @@ class Room:
             sums = self._sums[place] = self._sums_at(place)
         held, unseen, given = sums.held, sums.unseen, 0
         for one in without:
-            n = _at(one, place)
+            n, with_context = _at(one, place), self._with_context(one, place)
             is_seen, is_alive = self._is_seen(one), one.stage is not Stage.GONE
             held -= n if is_alive else 0
-            unseen -= n if is_alive and not is_seen else 0
-            given += n if is_seen else 0
+            unseen -= with_context if is_alive and not is_seen else 0
+            given += with_context if is_seen else 0
         mapped = self._mapped(without) if place == HOST else 0
         room = self._limit(place) - held - mapped
         if sums.free is not None:
-            reserve = self._rules.reserve_bytes
+            reserve = self._rules.reserve_bytes + self._context(place)
             room = min(room, sums.free - unseen + given - mapped - reserve)
         return room - self._claimed.get(place, 0)
 
@@ -116,9 +117,17 @@ class Room:
         free = None if self._free is None or place == WORKERS else self._free.free(place)
         return _Sums(
             held=sum(_at(one, place) for one in alive),
-            unseen=sum(_at(one, place) for one in alive if not self._is_seen(one)),
+            unseen=sum(self._with_context(one, place) for one in alive if not self._is_seen(one)),
             free=free,
         )
+
+    def _with_context(self, tenant: Tenant, place: str) -> int:
+        """What a tenant takes of the memory that is free."""
+        n = _at(tenant, place)
+        return n + self._context(place) if n else 0
+
+    def _context(self, place: str) -> int:
+        return 0 if self._free is None else self._free.contexts.get(place, 0)
 
     def _mapped(self, without: list[Tenant]) -> int:
         """The mapped bytes of all files, each once. The kernel counts them as available."""

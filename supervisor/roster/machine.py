@@ -10,6 +10,12 @@ from supervisor.devices.host import HostSource
 from supervisor.devices.snapshot import Device, Snapshot
 from supervisor.residency.memory import Free
 
+CUDA_CONTEXT_BYTES = 518 << 20
+"""A worker's CUDA context on each device that it uses, apart from model and cache.
+
+The worker's own figures lack it: asking a device for its memory makes the context. Measured: what
+`nvidia-smi` lists for a process that has only asked (engine_worker/placement/NOTES.md)."""
+
 
 class Machine:
     """Reads the host at each call, and the devices from the monitor, which samples them."""
@@ -37,7 +43,13 @@ class Machine:
             total_host_bytes=_least(memory.total, limits.memory_bytes),
             devices={device_name(one): _free(one) for one in devices if one.memory_total_bytes},
             total_devices={name: total for name, total in totals.items() if total},
+            contexts={name: context_bytes(name) for name in totals},
         )
+
+
+def context_bytes(device: str) -> int:
+    """The bytes of a worker's context on a device. Only CUDA's was measured; 0 for other kinds."""
+    return CUDA_CONTEXT_BYTES if device.startswith("CUDA") else 0
 
 
 def device_name(device: Device) -> str:

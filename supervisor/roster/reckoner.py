@@ -96,7 +96,10 @@ class Reckoner:
     def _question(self, config: ModelConfig) -> Question:
         free = self._free()
         host = free.total_host_bytes or free.free(HOST) or 0
-        devices = [free.total(name) for name in self._devices(config)]
+        # a worker's context on a device is no room for its model
+        devices = [
+            max(0, free.total(name) - free.contexts.get(name, 0)) for name in self._devices(config)
+        ]
         most, most_each = self._limits.memory_limit_bytes, self._limits.device_memory_limit_bytes
         return Question(
             config=config,

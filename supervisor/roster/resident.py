@@ -1,9 +1,12 @@
 """One tenant of the memory: its place in the fleet, and what the residency was told of it."""
 
+import msgspec
+
 from gpufc.ids import Epoch
 from supervisor.dispatch.usage import Usage
 from supervisor.fleet.group import Group
 from supervisor.fleet.place import Place
+from supervisor.residency.memory import Memory
 from supervisor.residency.port import TenantNo
 
 
@@ -11,8 +14,8 @@ class Resident:
     """Only the roster changes it. `epoch` is the worker that was reported as loaded, if any."""
 
     __slots__ = (
-        *("epoch", "group", "is_closed", "is_leaving", "n_open", "no", "place", "placement"),
-        "since",
+        *("epoch", "group", "held", "is_closed", "is_leaving", "measured_at", "n_open", "no"),
+        *("place", "placement", "since"),
     )
 
     def __init__(
@@ -30,6 +33,10 @@ class Resident:
         self.n_open = 0
         self.is_closed = False
         self.is_leaving = False
+        self.held = Memory()
+        """The largest amounts that this worker was seen with; nothing before it is loaded."""
+        self.measured_at = 0.0
+        """When `held` was measured last, in monotonic seconds."""
 
     @property
     def model(self) -> str:
@@ -39,3 +46,10 @@ class Resident:
         """What its worker does now. A replacement counts too: it is not to be interrupted."""
         n_open = 0 if self.epoch is None else usage.open_by.get(self.epoch, 0)
         return n_open + (self.place.is_busy or self.place.is_retiring)
+
+    def grown(self, anonymous_bytes: int) -> bool:
+        """Note a loaded worker's own memory. Whether it is more than before."""
+        if anonymous_bytes <= self.held.host_bytes:
+            return False
+        self.held = msgspec.structs.replace(self.held, host_bytes=anonymous_bytes)
+        return True

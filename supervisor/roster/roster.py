@@ -15,7 +15,7 @@ from supervisor.dispatch.usage import Usage
 from supervisor.fleet.names import served_name
 from supervisor.fleet.port import ConditionStatus, OnReplacement, not_followed
 from supervisor.fleet.recycling import anonymous_bytes
-from supervisor.residency.memory import Free, Memory
+from supervisor.residency.memory import Free
 from supervisor.residency.port import (
     Action,
     Close,
@@ -28,10 +28,11 @@ from supervisor.residency.port import (
     Wait,
 )
 from supervisor.residency.residency import Residency
-from supervisor.roster.needs import Needs, may_use, taken
+from supervisor.roster.needs import Needs
 from supervisor.roster.port import DemandPort, FleetPort
 from supervisor.roster.progress import end_of, progress_of
 from supervisor.roster.resident import Resident
+from supervisor.roster.scales import Scales
 from supervisor.roster.served import Served
 from supervisor.roster.terms import rules_of
 from supervisor.roster.waiting import absence_of, refusal
@@ -78,7 +79,7 @@ class Roster:
         self._needs = needs
         self._free = free
         self._clock = clock
-        self._measure = measure
+        self._scales = Scales(measure, free)
         self._learnt = learnt
         self.workers = Workers(fleet, demand, clock, self._gone)
         self.served = Served(fleet, config, needs, free, self.residency)
@@ -291,6 +292,8 @@ class Roster:
             one.n_open = n_open
             self.idle_since[one.model] = now
             self.residency.used(one.no, n_open, now)
+        if len(self.served.terms) > 1 and self._scales.has_grown(one, now):
+            self.residency.grew(one.no, one.held)
 
     def _stays_failed(self, model: str) -> bool:
         """Whether a failed model waits for its operator: the only one, as nothing else would."""
@@ -301,10 +304,7 @@ class Roster:
         if row.facts is None or row.pid is None:
             return
         one.epoch = row.epoch
-        devices = [name for name in self._free().devices if may_use(config, name)]
-        held = Memory()  # nothing of this machine
-        if row.machine is None:
-            held = taken(row.facts, config, self._measure(row.pid) or 0, devices)
+        held = self._scales.loaded(one, now)
         self.residency.loaded(one.no, held, now)
         if one.since is not None:
             key = self._needs.held(config, one.placement)
@@ -372,13 +372,8 @@ class Roster:
         for model in self.served.terms:
             group = self._fleet.group(model)
             if not group.places:
-                failure, is_queued = (
-                    self.residency.failure(model, now),
-                    self.workers.is_queued(model),
-                )
-                wait = self.waits.get(model)
-                group.absence = absence_of(
-                    failure, refused.get(model), wait, now, is_queued=is_queued
-                )
+                failure, wait = self.residency.failure(model, now), self.waits.get(model)
+                queued = self.workers.is_queued(model)
+                group.absence = absence_of(failure, refused.get(model), wait, now, is_queued=queued)
         for model, action in refused.items():
             self._demand.refuse(model, refusal(model, action))

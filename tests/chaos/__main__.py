@@ -21,6 +21,7 @@ from tests.chaos import (
     hangs,
     headline,
     hostile,
+    loads,
     machine_matrix,
     machines,
     many_models,
@@ -123,6 +124,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.bodies, lambda: bodies.run(o.bodies)),
         (o.never_loads, never_loads.run),
         (o.models, lambda: many_models.run(o.models, o.seed)),
+        (o.loads, lambda: loads.run(o.loads)),
+        (o.registered, lambda: loads.run_registered(o.registered)),
         (o.replicas, lambda: replicas.run(o.replicas, o.seed)),
         (o.machines, lambda: machines.run(o.machines, o.seed)),
         (o.machine_matrix, lambda: machine_matrix.run(o.cells)),
@@ -138,6 +141,10 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (
             o.real_replicas,
             lambda: replicas.run_real(_model(), o.real_replicas, o.seed, o.streams, o.devices),
+        ),
+        (
+            o.real_models,
+            lambda: many_models.run_real(_model(), _second(o), o.real_models, o.seed),
         ),
         (o.returns, lambda: returns.run(_model(), o.returns, o.seed, o.standby, o.threads)),
         (o.real_machines, lambda: machines.run(o.real_machines, o.seed, _model())),
@@ -168,7 +175,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 def _second(options: argparse.Namespace) -> Path:
     if options.second is None:
-        sys.exit("--swaps needs --second FILE, another model, or --fake")
+        sys.exit("--swaps and --real-models need --second FILE, another model; --swaps: or --fake")
     return Path(options.second).absolute()
 
 

@@ -1,4 +1,8 @@
-"""Three models, memory for two, and workers that are killed: requests go to all three."""
+"""Three models, memory for two, and workers that are killed: requests go to all three.
+
+The scripted engine, or real models: the demo model, one more file, and a tiny one with random
+weights. The limit of memory for real ones is what two of them take here, measured beforehand.
+"""
 
 import asyncio
 import collections
@@ -6,26 +10,26 @@ import random
 import signal
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field, structs
 
 from tests.chaos.history import check, text_times
-from tests.chaos.load import Ask, ask_fake, begin, pursue
+from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import Report, reporting, spread
 from tests.chaos.rig import Figures, Missed, Rig, occupancy, rig, send, stop_and_look
+from tests.models.making import made
 
 MODELS = ("alpha", "beta", "gamma")
+REAL_MODELS = ("demo", "second", "random")
 MODEL_BYTES = 48 << 20
 """Of each model's file, and of what its worker holds."""
 FITS = 2
 PROCESS_BYTES = 40 << 20
 """Of a scripted worker besides, at most."""
-N_CLIENTS = 9
-KILLS_BETWEEN_S = (0.5, 3.0)
-SHARES = {"alpha": 6, "beta": 2, "gamma": 1}
-"""Requests for a popular model, and for two that must not starve behind it."""
+ENVIRON = {"GPUFC_RESTART_LIMIT": "10000", "GPUFC_LOG_LEVEL": "warning"}
 
 CONFIG = """
 memory_limit_bytes = {limit}
@@ -33,6 +37,30 @@ memory_limit_bytes = {limit}
 backend = "fake"
 fake_script = "step_ms=2,load_s=0.2,hold_mb={hold}"
 """
+REAL_CONFIG = "max_concurrent_requests = 4\n[model]\nn_ctx = 1024\nkv_cells = 4096\n"
+
+
+class Load(Struct, frozen=True):
+    """The clients and the killer. `shares` are of the requests, by model: one model is popular, and
+    two must not starve behind it. `ask` makes a request from its name and its number of tokens."""
+
+    ask: Callable[[str, int], Ask]
+    shares: Mapping[str, int]
+    n_clients: int
+    n_tokens: tuple[int, int]
+    kills_between_s: tuple[float, float]
+
+
+def _ask_fake(name: str, n_tokens: int) -> Ask:
+    return ask_fake(f"{name} " + "word " * 5, n_tokens)
+
+
+def _ask_real(name: str, n_tokens: int) -> Ask:
+    return ask_real(f"A story by {name}:", n_tokens, temperature=0.8, seed=n_tokens)
+
+
+FAKE = Load(_ask_fake, dict(zip(MODELS, (6, 2, 1), strict=True)), 9, (20, 200), (0.5, 3.0))
+REAL = Load(_ask_real, dict(zip(REAL_MODELS, (6, 2, 1), strict=True)), 6, (10, 60), (20.0, 40.0))
 
 
 class Tally(Struct):
@@ -48,9 +76,10 @@ class Tally(Struct):
 class Storm:
     """Clients that ask for all models without end, and one killer, for so many seconds."""
 
-    def __init__(self, one: Rig, seconds: float, seed: int) -> None:
+    def __init__(self, one: Rig, load: Load, seconds: float, seed: int) -> None:
         self.tally = Tally()
         self._one = one
+        self._load = load
         self._ends_at = time.monotonic() + seconds
         self._dice = random.Random(seed)
         self._asks = random.Random(seed + 1)
@@ -58,7 +87,7 @@ class Storm:
 
     async def run(self) -> Tally:
         async with asyncio.TaskGroup() as group:
-            for _ in range(N_CLIENTS):
+            for _ in range(self._load.n_clients):
                 group.create_task(self._client())
             group.create_task(self._killer())
         return self.tally
@@ -68,11 +97,12 @@ class Storm:
         return time.monotonic() > self._ends_at
 
     async def _client(self) -> None:
+        shares = self._load.shares
         while not self._is_over:
             self._n_asked += 1
-            (model,) = self._asks.choices(list(SHARES), list(SHARES.values()))
+            (model,) = self._asks.choices(list(shares), list(shares.values()))
             name = f"{model} {self._n_asked}"
-            ask = _for(model, ask_fake(f"{name} " + "word " * 5, self._asks.randint(20, 200)))
+            ask = _for(model, self._load.ask(name, self._asks.randint(*self._load.n_tokens)))
             history = begin(name, ask)
             await pursue(self._one.session, self._one.url, ask, history)
             self.tally.n_streams[model] += 1
@@ -84,7 +114,7 @@ class Storm:
 
     async def _killer(self) -> None:
         while not self._is_over:
-            await asyncio.sleep(self._dice.uniform(*KILLS_BETWEEN_S))
+            await asyncio.sleep(self._dice.uniform(*self._load.kills_between_s))
             rows = [row for row in (await self._one.figures())["workers"] if row["pid"]]
             self.tally.most_loaded = max(self.tally.most_loaded, len(rows))
             # three deaths in a row while it loads make a model fail, as they should
@@ -106,21 +136,43 @@ async def run(seconds: int, seed: int) -> Report:
     """Every request of all three models is answered; loads are counted."""
     report = reporting(f"{len(MODELS)} models, memory for {FITS}, {seconds} s, seed {seed}")
     with tempfile.TemporaryDirectory(prefix="mm", dir="/tmp") as folder:
-        config = _configured(Path(folder))
-        environ = {"GPUFC_RESTART_LIMIT": "10000", "GPUFC_LOG_LEVEL": "warning"}
-        async with rig("--config", str(config), environ=environ) as one:
-            started = time.monotonic()
-            tally = await Storm(one, seconds, seed).run()
-            figures = await one.until(lambda now: occupancy(now) == (0, 0), "idle")
-            report.wrong += tally.wrong + _wrong(figures, tally)
-            report.wrong += stop_and_look(one.service)
+        await _stormed(report, FAKE, _configured(Path(folder)), seconds, seed)
+    return report
+
+
+async def run_real(demo: Path, second: Path, seconds: int, seed: int) -> Report:
+    """The same of real models."""
+    files = dict(zip(REAL_MODELS, (demo, second, made("llama")), strict=True))
+    names = ", ".join(path.name for path in files.values())
+    report = reporting(f"{names} (random weights): memory for {FITS}, {seconds} s, seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="mm", dir="/tmp") as folder:
+        config = Path(folder) / "gpufc.toml"
+        config.write_text(_real(files))
+        *smaller, largest = sorted((await _measured(config)).values())
+        limit = sum((*smaller[1:], largest)) + smaller[0] // 2
+        report.row("limit of memory: two of them and half of the smallest", _mib(limit))
+        config.write_text(f"memory_limit_bytes = {limit}\n{_real(files)}")
+        await _stormed(report, REAL, config, seconds, seed)
+    return report
+
+
+async def _stormed(report: Report, load: Load, config: Path, seconds: int, seed: int) -> None:
+    models = tuple(load.shares)
+    async with rig("--config", str(config), environ=ENVIRON) as one:
+        started = time.monotonic()
+        for model in models:  # what each one takes is known from its first load on
+            await _answered(one, load, model)
+        tally = await Storm(one, load, seconds, seed).run()
+        figures = await one.until(lambda now: occupancy(now) == (0, 0), "idle")
+        report.wrong += tally.wrong + _wrong(figures, tally, models)
+        report.wrong += stop_and_look(one.service)
     n_streams = sum(tally.n_streams.values())
     report.head(
-        f"streams of {len(MODELS)} models with memory for {FITS} that went wrong under"
+        f"streams of {len(models)} models with memory for {FITS} that went wrong under"
         f" {tally.n_kills} kills",
         f"{len(tally.wrong)} of {n_streams:,}",
     )
-    for model in MODELS:
+    for model in models:
         row = _row(figures, model)
         report.row(f"{model}: streams", tally.n_streams[model])
         report.row(f"{model}: loads", row["n_loads"])
@@ -128,7 +180,35 @@ async def run(seconds: int, seed: int) -> Report:
     report.row("workers at once, at most", tally.most_loaded)
     report.row("replays", figures["requests"]["replayed_total"])
     report.row("duration", f"{time.monotonic() - started:.0f} s")
-    return report
+
+
+async def _measured(config: Path) -> dict[str, int]:
+    """What each model takes here when it is loaded. There is room for all."""
+    async with rig("--config", str(config), environ=ENVIRON) as one:
+        for model in REAL_MODELS:
+            await _answered(one, REAL, model)
+        rows = [_row(await one.figures(), model) for model in REAL_MODELS]
+    return {row["name"]: row["host_bytes"] + row["mapped_bytes"] for row in rows}
+
+
+async def _answered(one: Rig, load: Load, model: str) -> None:
+    ask = _for(model, load.ask(model, 1))
+    found = await pursue(one.session, one.url, ask, begin(model, ask))
+    if wrong := check(found):
+        raise AssertionError(f"{model}: {wrong[0]}")
+
+
+def _real(files: Mapping[str, Path]) -> str:
+    """The configuration of real models."""
+    text = REAL_CONFIG
+    for name, path in files.items():
+        first = "preload = true\n" if name == REAL_MODELS[0] else ""
+        text += f'[models.{name}]\nmodel_path = "{path}"\n{first}'
+    return text
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes >> 20:,} MiB"
 
 
 def _configured(folder: Path) -> Path:
@@ -145,13 +225,13 @@ def _configured(folder: Path) -> Path:
     return config
 
 
-def _wrong(figures: Figures, tally: Tally) -> list[str]:
+def _wrong(figures: Figures, tally: Tally, models: tuple[str, ...]) -> list[str]:
     requests = figures["requests"]
     names = ("lost_total", "failed_total", "rejected_total", "cancelled_total")
     found = [f"{name}={requests[name]}" for name in names if requests[name]]
     if tally.most_loaded > FITS:
         found.append(f"{tally.most_loaded} workers at once")
-    found += [f"{model} had no stream" for model in MODELS if not tally.n_streams[model]]
+    found += [f"{model} had no stream" for model in models if not tally.n_streams[model]]
     return found
 
 

@@ -22,9 +22,6 @@ def test_the_peak_of_all_loads_and_the_median_of_the_last_times_are_known() -> N
         measured.loaded(held(), "print", peak, seconds)
     assert measured.need(held()) == Memory(host_bytes=5, devices={"CUDA0": 2})
     assert measured.load_s(held()) == 2.0
-    measured.grew(held(), Memory(host_bytes=8))
-    assert measured.need(held()) == Memory(host_bytes=8, devices={"CUDA0": 2})
-    assert measured.load_s(held()) == 2.0
 
 
 def test_the_oldest_entries_go_first() -> None:

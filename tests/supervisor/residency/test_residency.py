@@ -33,6 +33,7 @@ class Bench:
     def __init__(self, rules: Rules = AT_ONCE, **terms: Terms) -> None:
         self.residency = Residency(rules)
         self.held: dict[TenantNo, int] = {}
+        self.contexts: dict[str, int] = {}
         for model, one in terms.items():
             self.residency.register(model, one)
         self.measure(0.0)
@@ -45,6 +46,7 @@ class Bench:
                 total_host_bytes=1000,
                 devices={CUDA: 10 - sum(self.held.values())},
                 total_devices={CUDA: 10},
+                contexts=self.contexts,
             )
         )
 
@@ -56,7 +58,7 @@ class Bench:
         self.residency.demand(model, 1, now)
         (action,) = [one for one in self.decide(now) if isinstance(one, Load)]
         need = action.placement.need
-        self.held[action.tenant] = need.at(CUDA)
+        self.held[action.tenant] = need.at(CUDA) + self.contexts.get(CUDA, 0)
         self.residency.loaded(action.tenant, need, now)
         self.residency.demand(model, 0, now)
         self.residency.used(action.tenant, 1, now)
@@ -100,6 +102,37 @@ def test_memory_that_does_not_come_back_is_not_counted_on() -> None:
     bench.residency.gone(a, 3.1)
     bench.measure(3.2)  # the device still reports it as taken
     assert bench.decide(3.2)[0] == Evict(b, "b", EvictReason.ROOM, "c")
+
+
+def test_a_worker_that_has_grown_leaves_less_of_what_the_operator_allows() -> None:
+    rules = Rules(min_stay_s=0.0, stay_per_load=0.0, limit_bytes={CUDA: 8})
+    bench = Bench(rules, a=Terms(placements=(way(3),)), b=Terms(placements=(way(5),)))
+    first = bench.load("a", 0.0)
+    bench.residency.grew(first, Memory(devices={CUDA: 4}))
+    bench.residency.demand("b", 1, 1.0)
+    assert Evict(first, "a", EvictReason.ROOM, "b") in bench.decide(1.0)
+
+
+def test_a_context_counts_against_what_is_free_and_not_against_the_limit() -> None:
+    bench = Bench(Rules(min_stay_s=0.0, stay_per_load=0.0, limit_bytes={CUDA: 9}))
+    for name, n in (("a", 4), ("b", 4)):
+        bench.residency.register(name, Terms(placements=(way(n),)))
+    bench.contexts = {CUDA: 2}
+    bench.measure(0.0)
+    first = bench.load("a", 0.0)  # takes 4 and 2 of 10
+    bench.residency.demand("b", 1, 1.0)
+    assert Evict(first, "a", EvictReason.ROOM, "b") in bench.decide(1.0)  # 4 are left, 6 needed
+    bench.leave(first, 2.0)
+    assert [type(one) for one in bench.decide(2.0)] == [Load]
+
+
+def test_what_fits_without_its_context_only_is_refused() -> None:
+    bench = Bench(huge=Terms(placements=(way(9),)))
+    bench.contexts = {CUDA: 2}
+    bench.measure(0.0)
+    bench.residency.demand("huge", 1, 1.0)
+    (refusal,) = bench.decide(1.0)
+    assert isinstance(refusal, Refuse)
 
 
 def test_what_cannot_fit_is_refused_and_nothing_is_evicted() -> None:

@@ -133,6 +133,8 @@ class Rig:
 
     def __init__(self, folder: Path, *, fits: int | None, **models: ModelConfig) -> None:
         self.now = 1000.0
+        self.own_bytes = GIB
+        """What each worker's process is measured with."""
         self.paths: dict[str, str] = {}
         sections = {}
         for name, config in models.items():
@@ -154,7 +156,7 @@ class Rig:
             needs,
             lambda: Free(at=self.now, host_bytes=64 * GIB),
             clock=lambda: self.now,
-            measure=lambda _pid: GIB,
+            measure=lambda _pid: self.own_bytes,
         )
         self.shown = ShownModels(self.roster, self.fleet, self.demand, needs, lambda: self.now)
         self.roster.start()
