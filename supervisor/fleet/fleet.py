@@ -7,7 +7,6 @@ or about requests: the listener gets a worker's handle by `worker_ready` and tal
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +27,7 @@ from supervisor.fleet.group import Group, of_models
 from supervisor.fleet.inheritance import FleetInheritance, Holdings
 from supervisor.fleet.ladder import Timings
 from supervisor.fleet.line import Line
-from supervisor.fleet.maker import Maker
+from supervisor.fleet.maker import Maker, first_epoch
 from supervisor.fleet.names import ServedNames, adapter_names, aliases, file_names, served_name
 from supervisor.fleet.place import Place
 from supervisor.fleet.placer import PlacedEdge
@@ -107,7 +106,7 @@ class Fleet:
             timings=self._timings,
             watch=watch,
             rng=rng or random.Random(),  # noqa: S311 - it spreads restarts, it hides nothing
-            next_epoch=held.next_epoch if held else _first_epoch(is_alone=remote is None),
+            next_epoch=held.next_epoch if held else first_epoch(is_alone=remote is None),
             restarts=held.restarts if held else {},
         )
         self._upkeep: asyncio.Task[None] | None = None
@@ -394,9 +393,3 @@ class Fleet:
     def _became_ready(self) -> None:
         if self._spares is not None:
             self._spares.refill_soon()
-
-
-def _first_epoch(*, is_alone: bool) -> int:
-    """Beyond the epochs of fronts that ran before, whose workers a host may bring: late messages of
-    a worker's old epoch must not pass for those of its new one."""
-    return 1 if is_alone else int(time.time())

@@ -170,3 +170,9 @@ class Maker:
 
     def _count(self, reason: Reason) -> None:
         self.restarts_total[reason] += 1
+
+
+def first_epoch(*, is_alone: bool) -> int:
+    """Beyond the epochs of fronts that ran before, whose workers a host may bring: late messages of
+    a worker's old epoch must not pass for those of its new one."""
+    return 1 if is_alone else int(time.time())
