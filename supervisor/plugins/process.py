@@ -189,6 +189,7 @@ class PluginProcess:
         except OSError as err:
             self.detail = str(err)
             return
+        copy = ours.dup()
         try:
             loop = asyncio.get_running_loop()
             _, link = await loop.create_unix_connection(lambda: Link(self._heard), sock=ours)
@@ -202,9 +203,11 @@ class PluginProcess:
             if self.is_ready and not first.done():
                 first.set_result(None)
             await link.ended
+            link.read_rest(copy)
         except TimeoutError:
             self.detail = f"it did not load within {LOAD_S:.0f} s"
         finally:
+            copy.close()
             self.detail = self.detail or "it has ended"
             if self.is_ready:
                 self._ready.clear()

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from gpufc.config import OnError, PluginConfig
+from gpufc.framing import frame
+from supervisor.plugins import messages as m
+from supervisor.plugins.link import Link
 from tests.supervisor.dispatch.fakes import text_of, until
 from tests.supervisor.plugins.conftest import plugged, sample
 
@@ -117,3 +121,20 @@ async def test_what_a_plugin_prints_is_in_its_log_at_once(
         await front.said("hello")
         log = (tmp_path / "plugin-printing.log").read_text()
         assert log.splitlines() == ["it is loaded", "asked by anonymous"]
+
+
+async def test_answers_before_an_end_are_heard_although_a_write_meets_the_end_first() -> None:
+    ours, theirs = socket.socketpair()
+    copy = ours.dup()
+    heard: list[m.FromPlugin] = []
+    _, link = await asyncio.get_running_loop().create_unix_connection(
+        lambda: Link(heard.append), sock=ours
+    )
+    theirs.sendall(frame(m.encode(m.Returned(1, None))) + frame(m.encode(m.Returned(2, None))))
+    theirs.close()
+    link.write(b"a call")  # the loop has not looked at the socket yet
+    async with asyncio.timeout(60):
+        await link.ended
+    link.read_rest(copy)
+    copy.close()
+    assert heard == [m.Returned(1, None), m.Returned(2, None)]
