@@ -181,7 +181,7 @@ def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
             there.close()
             if not here.poll(START_S):
                 raise TimeoutError(f"{name} does not start")
-            tally.facts = tally.facts or here.recv()
+            tally.facts = here.recv()
         here.send(line.decode())
         found = answered(psutil.Process(child.pid), here)
         tally.take(found)
