@@ -71,7 +71,7 @@ def hold(fd: int) -> mmap.mmap:
     _require(libc.pthread_mutex_init(mutex, attributes))
     _require(libc.pthread_mutex_lock(mutex))
     word = ctypes.c_uint32.from_buffer(memory)
-    word.value |= _WAITERS  # without it, the kernel wakes no thread; nobody else writes here
+    word.value |= _WAITERS  # without it, the kernel wakes no thread; no other writes here
     return memory
 
 
