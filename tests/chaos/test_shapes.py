@@ -86,7 +86,7 @@ def test_a_sample_is_drawn_of_the_chunks_before_the_last_one() -> None:
 
 @pytest.mark.parametrize(("replay", "most"), [("exact", 0.0), ("fast", 0.5)])
 def test_a_fast_replay_may_move_a_log_probability_by_rounding(replay: str, most: float) -> None:
-    """Token 7 has the log probability −7."""
+    """Token 7 has the log probability -7."""
     for by, is_right in ((most, True), (most + 0.1, False)):
         wrong = faults(answer(logprobs=moved(7, by)), answer(), "", SCHEMA, replay)
         assert (wrong == []) is is_right
