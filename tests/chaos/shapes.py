@@ -19,9 +19,9 @@ from tests.chaos.report import Report, reporting
 from tests.chaos.rig import Rig, rig
 
 N_SAMPLED = 12
-NEAR = {"exact": 1e-4, "fast": 0.2}
-"""How far a log probability may be from the undisturbed one's. A fast replay computes its rows in
-batches of other shapes."""
+NEAR = {"exact": (1e-4, 0.0), "fast": (0.2, 0.05)}
+"""How far a log probability may be from the undisturbed one's, and by which share of it. A fast
+replay computes its rows in batches of other shapes, whose rounding moves unlikely tokens most."""
 
 WORD = {"type": "string", "minLength": 1, "maxLength": 6}
 SCHEMA: dict[str, Any] = {
@@ -155,7 +155,9 @@ def _invalid(text: str) -> list[str]:
     return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(answer)]
 
 
-def _misplaced(found: Answer, undisturbed: Answer, is_call: bool, near: float) -> list[str]:
+def _misplaced(
+    found: Answer, undisturbed: Answer, is_call: bool, near: tuple[float, float]
+) -> list[str]:
     """Log probabilities that belong to other tokens than the answer's. They are compared with the
     undisturbed answer's up to the first other token: later ones have another text before them."""
     spelt = b"".join(token for token, _ in found.logprobs).decode("utf-8", "replace")
@@ -170,7 +172,7 @@ def _misplaced(found: Answer, undisturbed: Answer, is_call: bool, near: float) -
     for at, ((token, logprob), (other_token, other)) in enumerate(pairs):
         if token != other_token:
             break
-        if abs(logprob - other) > near:
+        if abs(logprob - other) > near[0] + near[1] * abs(other):
             wrong.append(f"token {at}: log probability {logprob:.4f}, undisturbed {other:.4f}")
     return wrong
 

@@ -82,3 +82,11 @@ def test_a_sample_is_drawn_of_the_chunks_before_the_last_one() -> None:
     assert len(set(drawn)) == 12
     assert drawn == sorted(drawn) == positions(60, 12, 1) != positions(60, 12, 2)
     assert set(drawn) <= set(range(1, 60))
+
+
+@pytest.mark.parametrize(("replay", "most"), [("exact", 0.0), ("fast", 0.5)])
+def test_a_fast_replay_may_move_a_log_probability_by_rounding(replay: str, most: float) -> None:
+    """Token 7 has the log probability -7."""
+    for by, is_right in ((most, True), (most + 0.1, False)):
+        wrong = faults(answer(logprobs=moved(7, by)), answer(), "", SCHEMA, replay)
+        assert (wrong == []) is is_right
