@@ -18,6 +18,7 @@ from typing import BinaryIO, NoReturn
 
 from gpufc import framing, prctl
 from gpufc.errors import LinkError
+from gpufc.proc_stat import stat_fields
 
 MAX_FRAME_BYTES = 64 << 20
 CANCEL_POLL_S = 0.05
@@ -110,7 +111,7 @@ class Child:
     @property
     def is_stopped(self) -> bool:
         """Whether a signal has stopped the process."""
-        return self._stat()[:1] in (["T"], ["t"])
+        return self._stat()[:1] in ([b"T"], [b"t"])
 
     @property
     def cpu_s(self) -> float:
@@ -118,10 +119,10 @@ class Child:
         fields = self._stat()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
-    def _stat(self) -> list[str]:
+    def _stat(self) -> list[bytes]:
         """/proc/PID/stat from the process's state on."""
         try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return stat_fields(self.pid)
         except OSError:
             return []
 

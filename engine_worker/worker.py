@@ -16,7 +16,6 @@ watches the process and starts another.
 import contextlib
 import faulthandler
 import logging
-import mmap
 import os
 import select
 import signal
@@ -94,7 +93,7 @@ SWITCH_INTERVAL_S = 0.0005
 def main(boot_fd: int) -> Never:
     """Read the boot message from `boot_fd` and run that worker. Never returns."""
     _confine()
-    _end_word = _hold_end_word()
+    _hold_end_word()
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     template_child = early_child()  # started by this thread, which ends with the process
@@ -145,16 +144,16 @@ def _confine() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _hold_end_word() -> mmap.mmap | None:
-    """Let the front see at once that this process begins to end; the caller keeps the result."""
+def _hold_end_word() -> None:
+    """Let the front see at once that this process begins to end."""
     name = os.environ.pop(end_word.END_FD, None)
     if name is None:
-        return None
+        return
     fd = int(name)
     try:
-        return end_word.hold(fd)
-    except OSError:  # it is seen when the process has ended
-        return None
+        end_word.hold(fd)
+    except OSError:
+        pass  # it is seen when the process has ended
     finally:
         os.close(fd)
 

@@ -57,12 +57,18 @@ def make() -> int:
     return fd
 
 
-def hold(fd: int) -> mmap.mmap:
+def hold(fd: int) -> None:
     """Hold the word until the calling thread ends, which has to be the last of the process to
-    return. The memory must be kept. Raises `OSError`."""
-    memory = mmap.mmap(fd, _SIZE)
-    libc = ctypes.CDLL(None)
-    mutex = (ctypes.c_char * _MUTEX_BYTES).from_buffer(memory)
+    return. The memory stays mapped, and `fd` is not kept. Raises `OSError`."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    length, offset = ctypes.c_size_t(_SIZE), ctypes.c_long(0)
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    # not Python's, which keeps a copy of the descriptor
+    address = libc.mmap(None, length, access, mmap.MAP_SHARED, fd, offset)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    mutex = (ctypes.c_char * _MUTEX_BYTES).from_address(address)
     attributes = ctypes.create_string_buffer(_MUTEX_BYTES)
     shared = robust = 1
     _require(libc.pthread_mutexattr_init(attributes))
@@ -70,9 +76,8 @@ def hold(fd: int) -> mmap.mmap:
     _require(libc.pthread_mutexattr_setrobust(attributes, robust))
     _require(libc.pthread_mutex_init(mutex, attributes))
     _require(libc.pthread_mutex_lock(mutex))
-    word = ctypes.c_uint32.from_buffer(memory)
+    word = ctypes.c_uint32.from_address(address)
     word.value |= _WAITERS  # without it, the kernel wakes no thread; no other writes here
-    return memory
 
 
 class Watch:

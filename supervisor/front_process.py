@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from gpufc import prctl, signals
+from gpufc.proc_stat import stat_fields
 from supervisor import log_rotation
 from supervisor.looks import repeat
 
@@ -144,9 +145,7 @@ def _zombies() -> set[int]:
 def _kin(pid: str) -> tuple[bytes, bytes] | None:
     """A process's state and its parent's pid; None if it has gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # the name before the last bracket may contain any byte (proc_pid_stat(5))
-            state, parent = file.read().rpartition(b")")[2].split()[:2]
+        state, parent = stat_fields(int(pid))[:2]
     except (OSError, ValueError):
         return None
     return state, parent

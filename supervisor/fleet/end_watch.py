@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from gpufc import end_word
 from gpufc.end_word import Seen
+from gpufc.proc_stat import stat_fields
 
 LOOK_S = 1.0
 """The thread looks that often whether it is still wanted."""
@@ -70,9 +71,7 @@ def ending_status(pid: int) -> int | None:
     """The wait status of a process that begins to end and is not reaped; None while the kernel does
     not show it, and for an exit with code 0."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return int(fields[-1]) or None
+        return int(stat_fields(pid)[-1]) or None
     except (OSError, IndexError, ValueError):
         return None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import gpufc
 from gpufc import wire
 from gpufc.end_word import END_FD
+from gpufc.proc_stat import stat_fields
 from gpufc.protocol import Boot
 from supervisor.fleet.end_watch import EndWatch, close_word, ending_status, new_word
 from supervisor.fleet.recycling import anonymous_bytes
@@ -225,9 +226,7 @@ class WorkerProcess:
 def vitals_of(pid: int) -> Vitals | None:
     """A process's run state, CPU time and page faults now; None if they cannot be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # the name before the last bracket may contain any byte (proc_pid_stat(5))
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(pid)
         cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
         return Vitals(fields[0].decode(), cpu_s, int(fields[9]), int(fields[21]))
     except (OSError, IndexError, ValueError):

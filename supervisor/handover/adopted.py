@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from gpufc.proc_stat import stat_fields
 from gpufc.protocol import Boot
 from supervisor.fleet.process import ExitListener, rss_bytes_of, vitals_of
 from supervisor.fleet.recycling import anonymous_bytes
@@ -158,8 +159,7 @@ class AdoptedProcess:
 def _zombie_status(pid: int, pidfd: int) -> int | None:
     """The wait status of a process that is not reaped yet; None if it is."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = stat_fields(pid)
         signals.pidfd_send_signal(pidfd, 0)  # fails if the number may have been reused
     except OSError:
         return None

@@ -249,9 +249,6 @@ BEHAVIOURS: dict[str, Callable[[Child], None]] = {
 }
 
 
-_KEPT: list[object] = []
-
-
 def _die_with_the_front(boot_fd: int) -> None:
     with contextlib.suppress(OSError):
         os.read(boot_fd, 1)  # returns at end of file: the front is gone
@@ -264,7 +261,7 @@ def main() -> None:
         raise SystemExit(2)
     boot_fd = int(number)
     if (word := os.environ.pop(end_word.END_FD, None)) is not None:
-        _KEPT.append(end_word.hold(int(word)))
+        end_word.hold(int(word))
         os.close(int(word))
     boot = wire.read_boot(boot_fd)
     if boot is None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not end_word.is_supported(), reason="no glibc on
 HOLDER = """
 import os, sys, threading
 from gpufc import end_word
-kept = end_word.hold(int(sys.argv[1]))
+end_word.hold(int(sys.argv[1]))
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 print("held", flush=True)
 sys.stdin.readline()

@@ -61,6 +61,17 @@ class Group:
 N_KILLS = 24
 
 
+async def goes_on_in_another_run(front: Service, run: str) -> None:
+    """It has been fenced once, and stores requests again."""
+    await asyncio.to_thread(
+        wait_for, lambda: front.status()["cells"]["fenced_total"] == 1, why="its run has ended"
+    )
+    assert front.status()["cells"]["run"] != run
+    later = Reader("later", 20)
+    await finish(later, front.url)
+    assert later.answer_headers["x-gpufc-durable"] == "replicated"
+
+
 @pytest.mark.timeout(1200)
 async def test_fronts_killed_at_random_places_lose_and_repeat_nothing(
     nats: Nats, tmp_path: Path
@@ -112,13 +123,7 @@ async def test_a_front_behind_a_partition_is_fenced_and_no_text_comes_twice(
         assert reader.done
         assert reader.text == other.text == fake_text("cut off", N_TOKENS)
         show_gaps("a front is cut off", [reader.longest_gap_s])
-        await asyncio.to_thread(
-            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="a is fenced"
-        )
-        assert a.status()["cells"]["run"] != run
-        later = Reader("later", 20)
-        await finish(later, a.url)
-        assert later.answer_headers["x-gpufc-durable"] == "replicated"
+        await goes_on_in_another_run(a, run)
 
 
 async def test_streams_go_on_without_nats_and_are_stored_when_it_is_back(
@@ -189,13 +194,7 @@ async def test_records_that_nats_has_lost_cost_no_stream(nats: Nats, tmp_path: P
         assert reader.done
         assert reader.text == fake_text("lost", N_TOKENS)
         show_gaps("NATS has lost its records", [reader.longest_gap_s])
-        await asyncio.to_thread(
-            wait_for, lambda: a.status()["cells"]["fenced_total"] == 1, why="its run has ended"
-        )
-        assert a.status()["cells"]["run"] != run
-        later = Reader("later", 20)
-        await finish(later, a.url)
-        assert later.answer_headers["x-gpufc-durable"] == "replicated"
+        await goes_on_in_another_run(a, run)
 
 
 async def test_a_front_that_stands_still_beyond_the_lease_is_fenced(
