@@ -58,10 +58,15 @@ class Guide:
         """Computes the next row's mask where no token is forced. Reads no token."""
         return self._matcher
 
-    def masks(self, draft: Sequence[int]) -> list[MaskWords | None]:
-        """The mask of the next row, and of the row after each guess; None after a guess that is not
-        allowed, because no token is taken from that row."""
-        masks: list[MaskWords | None] = [self._mask(self.forced)]
+    @property
+    def is_known_to_be_forced(self) -> bool:
+        """Whether a token comes next in any case, as far as was asked before."""
+        return bool(self._forced)
+
+    def masks(self, draft: Sequence[int], first: MaskWords | None = None) -> list[MaskWords | None]:
+        """The mask of the next row, which may be given as `first`, and of the row after each guess;
+        None after a guess that is not allowed, because no token is taken from that row."""
+        masks: list[MaskWords | None] = [self._mask(self.forced) if first is None else first]
         if not draft:
             return masks
         forced, n_read = self.forced, 0

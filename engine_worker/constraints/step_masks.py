@@ -1,7 +1,9 @@
 """The masks of one step's rows, computed at once while a device computes the step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +26,11 @@ Wanted = tuple[Guide, Sequence[int]]
 Masks = list[list[MaskWords | None]]
 """For each guide what `Guide.masks` returns."""
 
+Ahead = dict[Guide, MaskWords]
+"""The masks of the next rows of guides."""
+
+T = TypeVar("T")
+
 
 def mask_threads(backend: Backend) -> int:
     """The number of threads that compute masks, from the cores that the device leaves free.
@@ -38,57 +45,113 @@ def mask_threads(backend: Backend) -> int:
 class StepMasks:
     """Belongs to the engine thread.
 
-    Invariant: from `begin` to `take` another thread may use the guides, and the engine thread does
-    not. The masks are rows of one array, which the next `begin` writes again. A step without guides
-    costs nothing, and threads start with the first guide.
+    Invariant: from `foresee` or `begin` to `take` another thread may use the guides, and the engine
+    thread does not. The masks are rows of two arrays, which the next `foresee` and `begin` write
+    again. A step without guides costs nothing, and threads start with the first guide.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self._n_words = -(-backend.facts.n_vocab // 32)
-        self._words = np.empty((0, self._n_words), np.int32)
+        n_words = -(-backend.facts.n_vocab // 32)
+        self._ahead_words, self._words = _Words(n_words), _Words(n_words)
         self._n_threads = mask_threads(backend)
         self._overlaps = profile_of(backend.facts).overlaps
         self._threads: MaskThreads | None = None
         self._helper: ThreadPoolExecutor | None = None
+        self._ahead: Future[Ahead] | None = None
         self._begun: Future[Masks] | Masks = []
 
+    def foresee(self, guides: Sequence[Guide]) -> None:
+        """Begin to compute the masks after the tokens that these guides have read: most likely
+        those of the next step, which is planned meanwhile. Does nothing after a pass."""
+        if not guides or not self._overlaps:
+            return
+        is_under_way = Event()
+        self._ahead = self._beside(self._computed_ahead, guides, is_under_way)
+        is_under_way.wait()  # hands over the interpreter's lock, which computing does without
+
     def begin(self, wanted: Sequence[Wanted]) -> None:
-        """Begin to compute the masks for the guides of a step. Called once the step has begun.
+        """Begin to compute the masks for the guides of a step, but for those that are foreseen.
+        Called once the step has begun.
 
         Returns at once beside a device, otherwise when the masks are there.
         """
         if not wanted:
             self._begun = []
-        elif not self._overlaps:
-            self._begun = self._computed(wanted)
+        elif self._overlaps:
+            self._begun = self._beside(self._computed, wanted, self._ahead)
         else:
-            if self._helper is None:
-                self._helper = ThreadPoolExecutor(1, "masks")
-            self._begun = self._helper.submit(self._computed, wanted)
+            self._begun = self._computed(wanted)
 
     def take(self) -> Masks:
         """Wait for the masks that were begun, in the order of the guides."""
         begun, self._begun = self._begun, []
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.result()  # also of guides that are in no plan
         return begun.result() if isinstance(begun, Future) else begun
 
-    def _computed(self, wanted: Sequence[Wanted]) -> Masks:
-        if len(self._words) < len(wanted):
-            self._words = np.empty((len(wanted), self._n_words), np.int32)
+    def _beside(self, compute: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Let the one thread that computes masks do this next."""
+        if self._helper is None:
+            self._helper = ThreadPoolExecutor(1, "masks")
+        return self._helper.submit(compute, *arguments)
+
+    def _computed_ahead(self, guides: Sequence[Guide], is_under_way: Event) -> Ahead:
+        """Where no forced token is known yet, it is looked for after the mask: a device may compute
+        by then, and such masks take little time."""
+        words = self._ahead_words.of(len(guides))
+        ahead: Ahead = {}
+        open_rows: list[tuple[Matcher, int]] = []
+        for row, guide in enumerate(guides):
+            if isinstance(guide.matcher, Matcher):
+                ahead[guide] = words[row]
+                if not guide.is_known_to_be_forced:
+                    open_rows.append((guide.matcher, row))
+        is_under_way.set()
+        self._fill(open_rows, words)
+        for guide, mask in ahead.items():
+            if guide.forced:
+                allow_only(guide.forced[0], mask)
+        return ahead
+
+    def _computed(self, wanted: Sequence[Wanted], foreseen: Future[Ahead] | None = None) -> Masks:
+        ahead: Ahead = {} if foreseen is None else foreseen.result()
+        words = self._words.of(len(wanted))
         masks: Masks = []
         open_rows: list[tuple[Matcher, int]] = []
         for row, (guide, draft) in enumerate(wanted):
+            first = ahead.get(guide)
             matcher = guide.matcher
             if draft or not isinstance(matcher, Matcher):
-                masks.append(guide.masks(draft))
-                continue
-            masks.append([self._words[row]])
-            if guide.forced:
-                allow_only(guide.forced[0], self._words[row])
+                masks.append(guide.masks(draft, first))
+            elif first is not None:
+                masks.append([first])
             else:
-                open_rows.append((matcher, row))
-        if open_rows:
-            if self._threads is None:
-                self._threads = MaskThreads(self._n_threads)
-            open_rows.sort(key=lambda one: id(one[0].lexer))
-            self._threads.fill(open_rows, self._words)
+                masks.append([words[row]])
+                if guide.forced:
+                    allow_only(guide.forced[0], words[row])
+                else:
+                    open_rows.append((matcher, row))
+        self._fill(open_rows, words)
         return masks
+
+    def _fill(self, rows: list[tuple[Matcher, int]], words: MaskWords) -> None:
+        if not rows:
+            return
+        if self._threads is None:
+            self._threads = MaskThreads(self._n_threads)
+        rows.sort(key=lambda one: id(one[0].lexer))
+        self._threads.fill(rows, words)
+
+
+class _Words:
+    """Memory for the masks of a step."""
+
+    def __init__(self, n_words: int) -> None:
+        self._words = np.empty((0, n_words), np.int32)
+
+    def of(self, n_rows: int) -> MaskWords:
+        """An array with so many rows at least, the same one as long as it is large enough."""
+        if len(self._words) < n_rows:
+            self._words = np.empty((n_rows, self._words.shape[1]), np.int32)
+        return self._words

@@ -1,14 +1,16 @@
 """From a plan to the batch that a backend computes, and to the rows that are chosen from. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeGuard
 
 from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.port import Batch
+from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.step_masks import Wanted
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
+from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
 from gpufc.sampling import SamplingParams
 
@@ -51,6 +53,12 @@ def guided(plan: Plan) -> list[Wanted]:
         for work in plan.work
         if _chooses(work) and work.sequence.guide is not None
     ]
+
+
+def guides_ahead(gained: Iterable[Sequence]) -> list[Guide]:
+    """The guides that the next plan most likely has, after a step in which these sequences gained
+    tokens."""
+    return [seq.guide for seq in gained if seq.guide is not None and seq.finish is None]
 
 
 def _chooses(work: Work) -> TypeGuard[Decode | Chunk]:

@@ -19,7 +19,7 @@ from engine_worker.backend.profile import profile_of
 from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.step_masks import StepMasks
 from engine_worker.engine.admission import sequence_of
-from engine_worker.engine.batching import batch_of, guided, padding_pick, picks
+from engine_worker.engine.batching import batch_of, guided, guides_ahead, padding_pick, picks
 from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
@@ -146,7 +146,7 @@ class Engine:
                 return
 
     def run_step(self) -> Plan | None:
-        """Draft, plan, begin, mask, report the step before, prepare, wait, choose, accept.
+        """Draft, plan, begin, mask, report the step before, prepare, wait, choose, accept, foresee.
 
         A device computes from `begin` to `wait`; the verbs between them run meanwhile. Returns what
         was computed, if anything was.
@@ -170,6 +170,7 @@ class Engine:
             self._reporter.failed(plan.requests, err)
             raise
         gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
+        self._masks.foresee(guides_ahead(gained))
         cost = StepCost(plan.n_tokens, computed - began, len(logits), time.monotonic() - computed)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))

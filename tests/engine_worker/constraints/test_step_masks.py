@@ -29,6 +29,7 @@ from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.fakes.facts import model_facts
 
 END = 256
+LETTERS = list(b"abcdefghijklmnopqrstuvwxyz")
 WORDS = Constraint(ConstraintKind.REGEX, "[a-z]{1,8}( [a-z]{1,8}){0,9}")
 
 
@@ -113,14 +114,20 @@ def test_masks_of_any_step_are_those_of_each_guide_alone(
     for _ in range(3):
         drafts = [draft_for(data, alone) for alone, _ in pairs]
         expected = [alone.masks(draft) for (alone, _), draft in zip(pairs, drafts, strict=True)]
-        step.begin([(guide, draft) for (_, guide), draft in zip(pairs, drafts, strict=True)])
-        for found, wanted in zip(step.take(), expected, strict=True):
+        foreseen, planned = (data.draw(some_of(len(pairs))) for _ in range(2))
+        step.foresee([pairs[number][1] for number in foreseen])
+        step.begin([(pairs[number][1], drafts[number]) for number in planned])
+        for found, wanted in zip(step.take(), [expected[n] for n in planned], strict=True):
             assert [None if mask is None else tokens_of(mask) for mask in found] == [
                 None if mask is None else tokens_of(mask) for mask in wanted
             ]
         for pair in pairs:
             if not pair[0].is_complete:
                 walked(data, pair, 1)
+
+
+def some_of(number: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.sampled_from(range(number)), unique=True)
 
 
 def draft_for(data: st.DataObject, guide: Guide) -> tuple[int, ...]:
@@ -159,7 +166,7 @@ def test_a_matcher_that_meets_a_limit_allows_nothing_and_the_others_have_their_m
     assert nothing is not None
     assert some is not None
     assert tokens_of(nothing) == []
-    assert tokens_of(some) == list(b"abcdefghijklmnopqrstuvwxyz")
+    assert tokens_of(some) == LETTERS
 
 
 DEEP = r"((a|b|c|d)*(a|c)(a|b|c|d|e){14}x?)*|[a-z ]*a[a-z ]{60}q"
@@ -264,7 +271,46 @@ def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_a
     run.run(*(asked(number) for number in (1, 2)))
     compiler.close()
     assert notes[:3] == ["begin", "masks", "logits"]
-    assert notes == ["begin", "masks", "logits"] * (len(notes) // 3)
+    if overlaps:  # those of a later step are begun while it is planned
+        notes = [note for note in notes if note != "begin"]
+        assert notes == ["masks", "logits"] * (len(notes) // 2)
+    else:
+        assert notes == ["begin", "masks", "logits"] * (len(notes) // 3)
+
+
+def test_masks_are_under_way_when_they_have_been_foreseen(
+    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[int] = []
+    fill = masks._fill
+
+    def noted(rows: list[tuple[llg.Matcher, int]], words: MaskWords) -> None:
+        filled.append(len(rows))
+        fill(rows, words)
+
+    monkeypatch.setattr(masks, "_fill", noted)
+    guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(3)]
+    masks.foresee(guides)
+    masks.begin([(guide, ()) for guide in guides])
+    found = masks.take()
+    assert [tokens_of(mask) for (mask,) in found if mask is not None] == [LETTERS] * 3
+    # beside a device all of them at once and before the step, otherwise all of them in it
+    assert [number for number in filled if number] == [3]
+
+
+def test_a_sequence_that_ends_before_its_foreseen_mask_is_taken_disturbs_no_other(
+    masks: StepMasks,
+) -> None:
+    gone, left = (Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2))
+    masks.foresee([gone, left])
+    del gone
+    masks.begin([])
+    assert masks.take() == []
+    assert left.read(b"a")
+    masks.begin([(left, ())])
+    ((mask,),) = masks.take()
+    assert mask is not None
+    assert tokens_of(mask) == [ord(" "), *LETTERS, END]
 
 
 def asked(number: int) -> Generate:
