@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from engine_worker.backend.port import Backend
+from engine_worker.backend.profile import profile_of
 from engine_worker.constraints import llg
 from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.step_masks import mask_threads
@@ -18,6 +19,10 @@ from gpufc.errors import InvalidGrammar
 
 MAX_KEPT = 128
 """Lanes of all compiled grammars. The lexer of a large one takes up to 24 MB."""
+
+LANES_BESIDE = 64
+"""Lanes of one grammar, beside a device: threads then seldom wait for a lexer. A grammar of the
+usual size takes 0.3 MB a lane."""
 
 LANES_S = 0.02
 """No further lane of a grammar is compiled after so many seconds. A bomb that compiles would
@@ -48,6 +53,7 @@ class _Kept:
     def __init__(self, lanes: list[llg.Matcher]) -> None:
         self._lanes = lanes
         self._living: list[WeakSet[llg.Matcher]] = [WeakSet() for _ in lanes]
+        self._is_cut = False
 
     @property
     def n_lanes(self) -> int:
@@ -55,7 +61,16 @@ class _Kept:
 
     @property
     def is_sound(self) -> bool:
-        return not any(lane.lexer.is_broken for lane in self._lanes)
+        """Whether it serves as well as if it were compiled again."""
+        is_crowded = self._is_cut and bool(self._living[0])
+        return not is_crowded and not any(lane.lexer.is_broken for lane in self._lanes)
+
+    def cut(self) -> int:
+        """Give up all lanes but the first. Returns how many these were."""
+        n_given_up = len(self._lanes) - 1
+        del self._lanes[1:], self._living[1:]
+        self._is_cut = self._is_cut or n_given_up > 0
+        return n_given_up
 
     def copy(self) -> llg.Matcher:
         """A matcher for a new sequence."""
@@ -74,7 +89,8 @@ class Compiler:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._n_lanes = mask_threads(backend)
+        n_threads = mask_threads(backend)
+        self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else n_threads
         self._trial = Trial()
         self._building = threading.Lock()
         self._tokenizer: llg.Tokenizer | None = None
@@ -104,9 +120,7 @@ class Compiler:
         with self._lock:
             self._kept[constraint.key] = _Kept(lanes)
             self._kept.move_to_end(constraint.key)
-            n_lanes = sum(kept.n_lanes for kept in self._kept.values())
-            while n_lanes > max(MAX_KEPT, len(lanes)):
-                n_lanes -= self._kept.popitem(last=False)[1].n_lanes
+            self._make_room()
 
     def guide(self, constraint: Constraint) -> Guide:
         """A guide for a new sequence, also of a grammar that is to be compiled again: the engine
@@ -118,6 +132,18 @@ class Compiler:
                 if kept is not None:
                     return Guide(kept.copy(), self._vocabulary().n_words)
             self.compile(constraint)
+
+    def _make_room(self) -> None:
+        """Grammars that were asked for longest ago lose their further lanes first, then go. Called
+        with the lock held."""
+        *others, newest = self._kept.values()
+        n_lanes = newest.n_lanes + sum(kept.n_lanes for kept in others)
+        for kept in others:
+            if n_lanes <= MAX_KEPT:
+                return
+            n_lanes -= kept.cut()
+        while len(self._kept) > 1 and n_lanes > MAX_KEPT:
+            n_lanes -= self._kept.popitem(last=False)[1].n_lanes
 
     def _sound(self, key: Key) -> _Kept | None:
         """The kept grammar, unless it is to be compiled again. Called with the lock held."""

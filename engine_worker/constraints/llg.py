@@ -1,6 +1,8 @@
 """llguidance: grammars in its own form, its tokenizer, its matcher. No other module imports it."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any, Protocol
 
 import llguidance
@@ -149,29 +151,65 @@ class Matcher:
         return True
 
 
+Rows = Sequence[tuple[Matcher, int]]
+"""Matchers, each with the row of an array that its mask is written into. None occurs twice."""
+
+
 class MaskThreads:
     """Computes masks of several matchers at once, without the interpreter's lock.
 
-    For one caller at a time. Matchers with different lexers are computed side by side.
+    For one caller at a time. Matchers with different lexers are computed side by side, neighbours
+    with one lexer one after another.
     """
 
     def __init__(self, n_threads: int) -> None:
         self._executor = llguidance.LLExecutor(num_threads=n_threads)
+        self._beside: ThreadPoolExecutor | None = None
 
-    def fill(self, matchers: Sequence[tuple[Matcher, int]], words: MaskWords) -> None:
+    def fill(self, rows: Rows, words: MaskWords) -> None:
         """Write the mask of each matcher into its row of `words`, as `Matcher.mask` gives it.
 
-        `words` has shape (n_rows, n_vocab / 32), contiguous. Neighbours with one lexer are computed
-        one after another. No matcher occurs twice.
+        `words` has shape (n_rows, n_vocab / 32), contiguous.
         """
-        sound = [(one._inner, row) for one, row in matchers if not one._inner.is_error()]
+        self._compute(_sound(rows), words)
+        _empty_failed(rows, words)
+
+    def begin(self, rows: Rows, words: MaskWords) -> Callable[[], None]:
+        """`fill` beside the caller, which calls the returned function to wait for the masks.
+
+        Computing has the lock no more when this returns: it takes none of the caller's time.
+        """
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, "masks")
+        is_under_way = Event()
+        computed = self._beside.submit(self._compute, _sound(rows), words, is_under_way.set)
+        is_under_way.wait()
+
+        def wait() -> None:
+            computed.result()
+            _empty_failed(rows, words)
+
+        return wait
+
+    def _compute(
+        self, sound: list[Any], words: MaskWords, tell: Callable[[], None] = lambda: None
+    ) -> None:
+        tell()
         if sound:
             self._executor.unsafe_compute_mask_ptr(
                 sound, words.ctypes.data, words.strides[0], len(words)
             )
-        for one, row in matchers:
-            if one._has_failed():
-                words[row] = 0
+
+
+def _sound(rows: Rows) -> list[Any]:
+    """What the executor takes."""
+    return [(one._inner, row) for one, row in rows if not one._inner.is_error()]
+
+
+def _empty_failed(rows: Rows, words: MaskWords) -> None:
+    for one, row in rows:
+        if one._has_failed():
+            words[row] = 0
 
 
 TRIAL_CONTROL = range(257, 257 + 64)

@@ -37,6 +37,7 @@ from engine_worker.backend.llama.backend import (
 )
 
 from engine_worker.constraints.compiler import Compiler  # isort: skip
+from engine_worker.constraints.llg import MaskThreads
 from engine_worker.engine import loop
 from engine_worker.engine.loop import Engine
 from engine_worker.speculation.prompt_lookup import PromptLookup
@@ -184,7 +185,8 @@ def _timed(engine: Engine) -> dict[str, float]:
         ("report", engine._reporter, "flush"),
         ("masks", engine._masks, "begin"),
         ("masks", engine._masks, "take"),
-        ("computing masks", engine._masks, "_computed"),
+        ("masks", engine._masks, "foresee"),
+        ("computing masks", MaskThreads, "_compute"),
         ("prepare", loop, "prepare"),
         ("wait", engine, "_wait_for"),
         ("choose", engine._sampler, "choose"),

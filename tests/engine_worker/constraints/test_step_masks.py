@@ -152,7 +152,6 @@ def test_a_step_without_guides_starts_no_thread(masks: StepMasks) -> None:
     masks.begin([])
     assert masks.take() == []
     assert masks._threads is None
-    assert masks._helper is None
 
 
 def test_a_matcher_that_meets_a_limit_allows_nothing_and_the_others_have_their_masks(
@@ -191,6 +190,24 @@ def test_sequences_of_one_constraint_are_spread_over_lexers(compiler: Compiler) 
     assert lexers[0] is not lexers[1]
     del guides[0], guides[1:]  # the second one is left
     assert compiler.guide(WORDS).matcher.lexer is lexers[0]  # type: ignore[attr-defined]
+
+
+def test_a_grammar_gives_up_its_lanes_for_another_and_gets_them_back_when_two_sequences_want_it(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers, "MAX_KEPT", 3)
+    other = msgspec.structs.replace(WORDS, text="[0-9]{1,8}")
+    compiler.compile(WORDS)
+    compiler.compile(other)
+    assert compiler.is_compiled(WORDS)
+    first = compiler.guide(WORDS)
+    assert not compiler.is_compiled(WORDS)
+    assert compiler.is_compiled(other)
+    compiler.compile(WORDS)
+    second, third = compiler.guide(WORDS), compiler.guide(WORDS)
+    lexers = [guide.matcher.lexer for guide in (first, second, third)]  # type: ignore[attr-defined]
+    assert len({id(lexer) for lexer in lexers}) == 3
+    assert compiler.is_compiled(WORDS)
 
 
 def test_the_reading_of_the_vocabulary_leaves_time_for_lanes(
@@ -259,13 +276,13 @@ def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_a
     backend.facts = msgspec.structs.replace(backend.facts, asynchronous=overlaps)
     compiler = Compiler(backend)
     compiler.compile(WORDS)
-    fill = llg.MaskThreads.fill
+    compute = llg.MaskThreads._compute
 
     def noted(self: llg.MaskThreads, *arguments: Any) -> None:
-        fill(self, *arguments)
+        compute(self, *arguments)
         notes.append("masks")
 
-    monkeypatch.setattr(llg.MaskThreads, "fill", noted)
+    monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
     run = EngineRun(backend, max_running=4, batch_tokens=128)
     run.engine._guide = compiler.guide
     run.run(*(asked(number) for number in (1, 2)))
@@ -278,24 +295,23 @@ def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_a
         assert notes == ["begin", "masks", "logits"] * (len(notes) // 3)
 
 
-def test_masks_are_under_way_when_they_have_been_foreseen(
+def test_all_masks_of_a_step_are_computed_at_once_and_foreseen_ones_not_again(
     masks: StepMasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled: list[int] = []
-    fill = masks._fill
+    computed: list[int] = []
+    compute = llg.MaskThreads._compute
 
-    def noted(rows: list[tuple[llg.Matcher, int]], words: MaskWords) -> None:
-        filled.append(len(rows))
-        fill(rows, words)
+    def noted(self: llg.MaskThreads, rows: list[Any], *arguments: Any) -> None:
+        computed.append(len(rows))
+        compute(self, rows, *arguments)
 
-    monkeypatch.setattr(masks, "_fill", noted)
+    monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
     guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(3)]
-    masks.foresee(guides)
+    masks.foresee(guides[:2])
     masks.begin([(guide, ()) for guide in guides])
     found = masks.take()
     assert [tokens_of(mask) for (mask,) in found if mask is not None] == [LETTERS] * 3
-    # beside a device all of them at once and before the step, otherwise all of them in it
-    assert [number for number in filled if number] == [3]
+    assert computed == ([2, 1] if masks._overlaps else [3])
 
 
 def test_a_sequence_that_ends_before_its_foreseen_mask_is_taken_disturbs_no_other(
