@@ -75,9 +75,14 @@ class RowMasks(NamedTuple):
 
     def forbid(self, values: Logits, ids: Places) -> None:
         """Set forbidden tokens to -inf. `values` and `ids` have shape (n_rows, n_found)."""
-        ids = ids[self.rows]
-        bits = np.take_along_axis(self.words, ids >> 5, axis=1) >> (ids & 31) & 1
-        values[self.rows] = np.where(bits > 0, values[self.rows], -np.inf)
+        is_every_row = len(self.rows) == len(values)  # the most frequent case: a device waits
+        ids = ids if is_every_row else ids[self.rows]
+        places = (ids >> 5) + np.arange(0, self.words.size, self.words.shape[1])[:, None]
+        bits = self.words.reshape(-1).take(places) >> (ids & 31) & 1
+        if is_every_row:
+            values[bits == 0] = -np.inf
+        else:
+            values[self.rows] = np.where(bits > 0, values[self.rows], -np.inf)
 
 
 class Candidates(NamedTuple):
