@@ -127,7 +127,7 @@ class PromptPreparer:
         """The conversation with marks in control tokens that it spells, and the mark."""
         if not self._marks_content:
             return given, ""
-        mark = unused_mark([given.messages, given.tools])
+        mark = unused_mark([given.messages, given.tools, given.variables])
         special = self._tokenizer.special
         found = marked(given, lambda value: special.marked(value, mark))
         return (given, "") if found == given else (found, mark)
