@@ -87,7 +87,10 @@ def test_control_tokens_are_read_only_if_wanted() -> None:
 
 def test_a_chat_begins_with_one_bos_also_if_the_template_writes_it() -> None:
     assert preparer().prepare(chat("hi"), 0) == (BOS, *b"hi")
-    assert preparer("<|bos|>").prepare(chat("hi"), 0) == (BOS, *b"hi")
+    for start in ("<|bos|>", "\n<|bos|>", " <|bos|>\n<|bos|>"):
+        assert preparer(start).prepare(chat("hi"), 0) == (BOS, *b"hi")
+    assert preparer("\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
+    assert preparer("<|bos|>\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
 
 
 def test_a_bos_that_a_user_writes_is_text_behind_the_real_one() -> None:
