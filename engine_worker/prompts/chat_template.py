@@ -20,11 +20,15 @@ from msgspec import structs
 
 from engine_worker.prompts.conversation import Conversation, Message
 from engine_worker.prompts.folding import folded
-from engine_worker.prompts.traits import NEEDLE, probed
+from engine_worker.prompts.traits import NEEDLE, Traits, probed
 
 MAX_SOURCE_CHARS = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
 MAX_REASON_CHARS = 500
+TELLING_CHARS = 64
+"""A text of so many characters is in a prompt because a message says it, and not by chance."""
+
+_ROLES = ("system", "user", "assistant", "tool")
 
 CHATML = (
     "{% for message in messages %}"
@@ -56,8 +60,10 @@ class ChatTemplate:
             raise TemplateError(_first_line(err)) from err
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
         self._no_tools: list[Any] | None = None
-        self.wants_parts = self._tries()
-        self.traits = probed(self._rendered_if_taken)
+        self.wants_parts: frozenset[str] = frozenset()
+        self._try_user()
+        self._try_other_roles()
+        self.traits = self._probed()
 
     def render(self, given: Conversation) -> str:
         """The prompt's text, of the conversation in the forms that the template can render.
@@ -70,7 +76,8 @@ class ChatTemplate:
             return self._continued(taken)
         text = self._rendered(taken)
         said = (taken.messages[-1]["content"] or "").strip()
-        if said and said not in text and self._rendered(_with_last(taken, NEEDLE)) == text:
+        is_told = said in text and not _may_be_chance(said, taken)
+        if said and not is_told and self._rendered(_with_last(taken, NEEDLE)) == text:
             role = given.messages[-1]["role"]
             raise TemplateError(f"it leaves out the last message ({role})")
         return text
@@ -89,21 +96,43 @@ class ChatTemplate:
         except TemplateError:
             return None
 
-    def _tries(self) -> bool:
-        """Render one user's word, as text and as parts. Whether parts are wanted."""
-        said = {"role": "user", "content": NEEDLE}
+    def _try_user(self) -> None:
+        """Render one user's word, as text and as parts."""
+        said = _said("user")
         reasons = []
         conversations = ([said], [{"role": "system", "content": "Be brief."}, said])
         # some templates, made for tools only, go through `tools` without a question
         for self._no_tools, messages in product((None, []), conversations):
-            for wants_parts in (False, True):
-                self.wants_parts = wants_parts
+            for self.wants_parts in (frozenset(), frozenset(_ROLES)):
                 try:
                     if NEEDLE in self._rendered(Conversation(messages)):
-                        return wants_parts
+                        return
                 except TemplateError as err:
                     reasons.append(str(err))
         raise TemplateError(reasons[0] if reasons else "it leaves out what the user says")
+
+    def _try_other_roles(self) -> None:
+        """Find out which of them want parts: some templates take one role's content as text and
+        another's as parts. A role that is rendered in neither form is given what users are."""
+        user = {"role": "user", "content": "Hello."}
+        for messages in ([_said("system"), user], [user, _said("assistant"), user]):
+            role = next(one["role"] for one in messages if one is not user)
+            known = self.wants_parts
+            for self.wants_parts in (known - {role}, known | {role}):
+                text = self._rendered_if_taken(Conversation(messages))
+                if text is not None and NEEDLE in text:
+                    break
+            else:
+                self.wants_parts = known
+
+    def _probed(self) -> Traits:
+        """The traits, with results of tools as text or as parts."""
+        known = self.wants_parts
+        for self.wants_parts in (known - {"tool"}, known | {"tool"}):
+            traits = probed(self._rendered_if_taken)
+            if traits.calls is None or traits.tool_results:
+                break
+        return traits
 
     def _rendered(self, given: Conversation) -> str:
         parts: list[str] = []
@@ -135,9 +164,20 @@ class ChatTemplate:
     def _given(self, message: Message) -> Message:
         """A message as the template wants it."""
         content = message.get("content")
-        if not self.wants_parts or not isinstance(content, str):
+        if message["role"] not in self.wants_parts or not isinstance(content, str):
             return message
         return {**message, "content": [{"type": "text", "text": content}]}
+
+
+def _said(role: str) -> Message:
+    return {"role": role, "content": NEEDLE}
+
+
+def _may_be_chance(said: str, given: Conversation) -> bool:
+    """Whether a text may have what the last message says only because another one says it too."""
+    return len(said) < TELLING_CHARS or any(
+        said in (message["content"] or "") for message in given.messages[:-1]
+    )
 
 
 def _with_last(given: Conversation, content: str) -> Conversation:

@@ -42,27 +42,32 @@ def conversation(prompt: ChatPrompt) -> Conversation:
 
 
 def marked(given: Conversation, mark: Callable[[Any], Any]) -> Conversation:
-    """The conversation with `mark` applied to all that users and tools wrote."""
-    messages = [
-        {key: value if key in _OURS else mark(value) for key, value in message.items()}
-        | (
-            {"tool_calls": [_with_function(call, mark) for call in message["tool_calls"]]}
-            if "tool_calls" in message
-            else {}
-        )
-        for message in given.messages
-    ]
-    tools = given.tools and [_with_function(tool, mark) for tool in given.tools]
-    return msgspec.structs.replace(given, messages=messages, tools=tools)
+    """The conversation with `mark` applied to all that a request wrote."""
+    messages = [_marked(message, mark) for message in given.messages]
+    tools = given.tools and [_marked(tool, mark) for tool in given.tools]
+    variables = {name: mark(value) for name, value in given.variables.items()}
+    return msgspec.structs.replace(given, messages=messages, tools=tools, variables=variables)
 
 
-_OURS = frozenset({"role", "tool_calls"})
-"""Keys with values that templates compare."""
+_OURS = frozenset({"role", "type"})
+"""Keys with values that templates compare. A request cannot choose others."""
+_WHOLES = frozenset({"tool_calls", "function"})
+"""Keys with an entry, or a list of entries, that has keys of ours."""
 
 
-def _with_function(entry: dict[str, Any], mark: Callable[[Any], Any]) -> dict[str, Any]:
-    function = {key: mark(value) for key, value in entry["function"].items()}
-    return {**entry, "function": function}
+def _marked(entry: dict[str, Any], mark: Callable[[Any], Any]) -> dict[str, Any]:
+    """A message, a tool, a call or its function. Names of parameters may be like keys of ours."""
+
+    def of(key: str, value: Any) -> Any:
+        if key in _OURS:
+            return value
+        if key not in _WHOLES:
+            return mark(value)
+        if isinstance(value, list):
+            return [_marked(one, mark) for one in value]
+        return _marked(value, mark)
+
+    return {key: of(key, value) for key, value in entry.items()}
 
 
 def _message(message: ChatMessage) -> Message:

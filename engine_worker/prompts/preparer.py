@@ -110,9 +110,8 @@ class PromptPreparer:
         self, prompt: ChatPrompt, limit: int | None, cancelled: Callable[[], bool]
     ) -> Tokens:
         given, mark = self._marked(conversation(prompt))
-        text = self._renderer.render(given)
         tokens = self._tokenizer.tokenize(
-            text,
+            self._with_one_bos(self._renderer.render(given)),
             parse_special=True,
             mark=mark,
             limit=limit,
@@ -123,11 +122,20 @@ class PromptPreparer:
         first = self._tokenizer.first
         return tuple(tokens) if tuple(tokens[: len(first)]) == first else (*first, *tokens)
 
+    def _with_one_bos(self, text: str) -> str:
+        """A rendered text that begins with BOS once if it begins with it at all: not behind a line
+        break, and not again, where the model wants one."""
+        bos = self._facts.bos_text if self._tokenizer.first else None
+        rest = text
+        while bos and (begun := rest.lstrip()).startswith(bos):
+            rest = begun.removeprefix(bos)
+        return text if rest is text or not bos else bos + rest
+
     def _marked(self, given: Conversation) -> tuple[Conversation, str]:
         """The conversation with marks in control tokens that it spells, and the mark."""
         if not self._marks_content:
             return given, ""
-        mark = unused_mark([given.messages, given.tools])
+        mark = unused_mark([given.messages, given.tools, given.variables])
         special = self._tokenizer.special
         found = marked(given, lambda value: special.marked(value, mark))
         return (given, "") if found == given else (found, mark)

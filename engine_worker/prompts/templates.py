@@ -17,7 +17,8 @@ def chosen(wanted: str | None, own: str | None, named: Callable[[str], str | Non
     path = Path(wanted)
     try:
         if path.is_file():
-            with path.open(encoding="utf-8") as file:
+            # a byte order mark would stand before every prompt
+            with path.open(encoding="utf-8-sig") as file:
                 return file.read(MAX_SOURCE_CHARS + 1)
     except (OSError, UnicodeDecodeError) as err:
         raise ModelLoadError(f"chat_template {wanted} cannot be read: {err}") from None

@@ -15,6 +15,9 @@ from gpufc.settings.values import HIDDEN, Origin, Source, Value
 def checked(key: Key, raw: Any, source: Source, model: str | None) -> Value:
     """The value of `model`'s key, of the service's where that is None. Raises `ConfigError`."""
     kind = _kind(key.type)
+    for text in raw if isinstance(raw, list | tuple) else (raw,):
+        if isinstance(text, str):
+            require_utf8(text, f"{key.name} ({source})", HIDDEN if key.is_secret else "")
     if isinstance(raw, bool) and isinstance(kind, inspect.EnumType):
         raw = str(raw).lower()  # TOML's true and false are enum words here
     if isinstance(raw, str) and isinstance(kind, inspect.StructType):
@@ -29,15 +32,14 @@ def checked(key: Key, raw: Any, source: Source, model: str | None) -> Value:
         raise ConfigError(f"bad value {shown} for {key.name} ({source}): {reason}") from None
     if value == "" and key.default is None:
         raise ConfigError(f"{key.name} ({source}) is empty; leave it out to have the default")
-    if isinstance(value, str):
-        require_utf8(value, f"{key.name} ({source})")
-        if key.is_path:
-            value = _expanded(value)
+    if isinstance(value, str) and key.is_path:
+        value = _expanded(value)
     return Value(key, value, source, model)
 
 
-def require_utf8(text: str, what: str) -> None:
-    """Raises `ConfigError` for a path or a name that is not valid UTF-8.
+def require_utf8(text: str, what: str, shown: str = "") -> None:
+    """Raises `ConfigError` for a path, a name or another text that is not valid UTF-8, with
+    `shown` in its place if it must not be seen.
 
     Python keeps the bytes of such an argument, but neither JSON nor a worker's messages can.
     """
@@ -45,7 +47,7 @@ def require_utf8(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ConfigError(
-            f"{what} is {text!a}, which is not valid UTF-8 here: rename it, or set a UTF-8"
+            f"{what} is {shown or ascii(text)}, which is not valid UTF-8 here: rename it, or set a UTF-8"
             " locale such as LC_ALL=C.UTF-8"
         ) from None
 

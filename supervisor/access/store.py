@@ -1,5 +1,6 @@
 """The keys' file: JSON, readable by its owner only, written whole or not at all."""
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -32,7 +33,7 @@ def load(path: Path) -> KeyList:
     except OSError as err:
         raise ConfigError(f"keys file {path} cannot be read: {err.strerror or err}") from err
     try:
-        found = _decoder.decode(data)
+        found = _decoder.decode(data.removeprefix(codecs.BOM_UTF8))  # editors write it
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
         raise ConfigError(f"keys file {path} is not valid: {err}") from err
     names = [key.name for key in found.keys]

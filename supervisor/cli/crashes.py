@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpufc.printable import printable
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 
@@ -76,7 +77,7 @@ def show(crash_id: str, as_json: bool, runtime_dir: str | None) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(record), indent=2))
     else:
-        click.echo("\n".join(_lines(record)))
+        click.echo("\n".join(map(printable, _lines(record))))
 
 
 def _store(runtime_dir: str | None) -> "CrashStore":

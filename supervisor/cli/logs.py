@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from gpufc.printable import printable
 from supervisor.cli.options import runtime_dir as find
 from supervisor.cli.options import setting_options
 from supervisor.log_files import FRONT
@@ -59,7 +60,8 @@ def command(worker: str | None, follow: bool, lines: int, runtime_dir: str | Non
 
 def _print(lines: Iterable[tuple[str, str]], style: Callable[[str, str], str]) -> None:
     for name, text in lines:
-        click.echo(style(name, text))
+        # libraries write to a worker's log past the logger, and a model file may be in their words
+        click.echo(style(name, printable(text)))
 
 
 def _painter(names: list[str]) -> Callable[[str, str], str]:

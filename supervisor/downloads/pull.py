@@ -84,11 +84,13 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 def private_token(path: Path) -> str:
     """The token in a file that only its owner can read. Raises `ConfigError`."""
     try:
-        with path.expanduser().open() as file:
+        with path.expanduser().open(encoding="utf-8-sig") as file:
             mode = stat.S_IMODE(path.expanduser().stat().st_mode)
             text = file.read(4096).strip()
     except OSError as err:
         raise ConfigError(f"token file {path} cannot be read: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"token file {path} is no text: {err}") from err
     if mode & 0o077:
         raise ConfigError(f"token file {path} can be read by others (mode {mode:o}): chmod 600 it")
     return text

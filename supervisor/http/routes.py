@@ -134,7 +134,7 @@ ROUTES = (
 LLAMA_SERVER_PATHS = frozenset(
     {
         *("/v1/models", "/v1/completions", "/v1/chat/completions"),
-        *("/v1/rerank", "/v1/reranking"),
+        *("/v1/responses", "/v1/rerank", "/v1/reranking"),
     }
 )
 """Paths that llama-server also has without `/v1`."""

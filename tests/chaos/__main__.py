@@ -157,7 +157,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         ),
         (o.bombs, lambda: bombs.run(_model(), o.bombs, o.cells)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
-        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed)),
+        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed, o.lanes)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
         (
             o.replacements,

@@ -91,9 +91,21 @@ def _tools(n: int, n_properties: int, size: int) -> Made:
     return _chat(tools=tools)
 
 
+def _parts(n: int, size: int) -> list[dict[str, str]]:
+    return [{"type": "text", "text": "x" * size}] * n
+
+
+def _of_another_dialect(path: str, **fields: object) -> Made:
+    return path, json.dumps(fields).encode()
+
+
 def _tokens(prompt: object) -> Made:
     return COMPLETION, json.dumps({"prompt": prompt, "max_tokens": 2}).encode()
 
+
+N_PARTS, N_RESULTS = 9000, 5000
+"""Near the largest numbers whose values are decoded (`body_cost.MOST`)."""
+_RESULT = {"type": "tool_result", "tool_use_id": "t" * 20, "content": "x" * 1500}
 
 BODIES: dict[str, Callable[[], Made]] = {
     "arrays in arrays": lambda: _deep("[", "]", BODY_BYTES // 2 - 200),
@@ -112,6 +124,27 @@ BODIES: dict[str, Callable[[], Made]] = {
     "token ids": lambda: _tokens([12_345] * (BODY_BYTES // 7)),
     "as many token ids as are decoded": lambda: _tokens([12_345] * MAX_TOKEN_IDS),
     "prompts of token ids": lambda: _tokens([[12_345] * 7700] * 64),
+    "Responses: as many items as are decoded": lambda: _of_another_dialect(
+        "/v1/responses",
+        input=[{"role": "user", "content": _parts(1, 1900)}] * 4095,
+        max_output_tokens=16,
+    ),
+    "Anthropic: as many blocks as are decoded": lambda: _of_another_dialect(
+        "/v1/messages",
+        messages=[{"role": "user", "content": _parts(N_PARTS, 900)}],
+        max_tokens=2,
+    ),
+    "Anthropic: as many results of tools": lambda: _of_another_dialect(
+        "/v1/messages",
+        messages=[{"role": "user", "content": [_RESULT] * N_RESULTS}],
+        max_tokens=2,
+    ),
+    "Ollama: as many messages as are decoded": lambda: _of_another_dialect(
+        "/api/chat", messages=[{"role": "user", "content": "x" * 2000}] * 4096, stream=False
+    ),
+    "as many documents as are ranked": lambda: _of_another_dialect(
+        "/v1/rerank", query="x", documents=["x" * 4000] * 2048
+    ),
     "a text to tokenize": lambda: (TOKENIZE, json.dumps({"content": "x " * 4_190_000}).encode()),
 }
 """By name, what makes a path and a body: of the largest size, or of the most values."""

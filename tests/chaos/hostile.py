@@ -2,12 +2,21 @@
 
 No prompt may end a worker, and the other client's first token may come no more than `LATE_S` later
 than without them. `tests.fuzz.prompts` compares the tokens of shorter texts.
+
+    parent ── Part ─▶ one process for each lane ── Tally ─▶ report
+
+A lane has a service, clients and processors of its own: lanes do not disturb each other's times.
 """
 
 import asyncio
 import collections
+import multiprocessing
+import os
 import random
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -25,14 +34,26 @@ N_PROBES = 20
 """Short prompts before the hostile ones."""
 N_TOKENS = 2
 LEAST_BYTES, MOST_BYTES = 1 << 20, 4 << 20
+CORES = 2
+"""Processors of a lane, at least: fewer would make the other client wait for the hostile ones."""
+PART_PROMPTS = 60
+"""Of one service where there are several lanes, so that all lanes end at about the same time."""
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 """Of the demo model."""
 EXPECTED_STATUS = {200, 400}
 ENVIRON = {"GPUFC_LOG_LEVEL": "warning"}
 
 
+class Part(Struct, frozen=True):
+    """The hostile prompts of one service: the texts of these seeds under one pre-tokenizer."""
+
+    model: Path
+    pre: str
+    seeds: range
+
+
 class Tally(Struct):
-    """Counts of one pre-tokenizer. Times to the first token are in seconds."""
+    """Counts of one pre-tokenizer, or of one part. Times to the first token are in seconds."""
 
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     undisturbed: list[float] = field(default_factory=list)
@@ -45,19 +66,38 @@ class Tally(Struct):
         """How much later the latest first token came beside hostile prompts."""
         return max(self.beside, default=0.0) - max(self.undisturbed, default=0.0)
 
+    def add(self, other: "Tally") -> None:
+        """Count in another part."""
+        self.statuses += other.statuses
+        self.undisturbed += other.undisturbed
+        self.beside += other.beside
+        self.n_deaths += other.n_deaths
+        self.wrong += other.wrong
 
-async def run(model: Path, n_each: int, seed: int) -> Report:
-    """`n_each` hostile prompts under each pre-tokenizer."""
+
+async def run(model: Path, n_each: int, seed: int, n_lanes: int) -> Report:
+    """`n_each` hostile prompts under each pre-tokenizer, in at most `n_lanes` services at once."""
+    cores = _cores(n_lanes)
     report = reporting(
         f"hostile: {n_each} prompts of 1 to 4 MiB under each of {len(LARGE)} pre-tokenizers,"
-        f" {N_SENDERS} at once, seed {seed}"
+        f" {N_SENDERS} at once in each of {len(cores)} services, seed {seed}"
     )
+    tallies = {pre: Tally() for pre in LARGE}
+    parts = list(_parts(model, n_each, seed, len(cores)))
+    context = multiprocessing.get_context("spawn")
+    lanes = context.SimpleQueue()
+    for own in cores:
+        lanes.put(own)
+    with ProcessPoolExecutor(len(cores), context, _confine, (lanes,)) as pool:
+        loop = asyncio.get_running_loop()
+        runs = [loop.run_in_executor(pool, _play, part) for part in parts]
+        for part, tally in zip(parts, await asyncio.gather(*runs), strict=True):
+            late = tally.late_s
+            if late > LATE_S:
+                tally.wrong.append(f"a first token came {late:.1f} s later")
+            tallies[part.pre].add(tally)
     n_deaths = n_sent = 0
-    for number, pre in enumerate(LARGE):
-        start = seed + number * n_each
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_model(model, Path(folder) / "model.gguf", pre=pre)
-            tally = await _under(path, list(range(start, start + n_each)))
+    for pre, tally in tallies.items():
         n_deaths += tally.n_deaths
         n_sent += tally.statuses.total()
         answers = ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items()))
@@ -66,11 +106,38 @@ async def run(model: Path, n_each: int, seed: int) -> Report:
         report.row(f"{pre}: first token, beside hostile prompts", spread(tally.beside))
         if tally.n_deaths:
             report.wrong.append(f"{pre}: {tally.n_deaths} deaths")
-        if tally.late_s > LATE_S:
-            report.wrong.append(f"{pre}: a first token came {tally.late_s:.1f} s later")
         report.wrong += [f"{pre}: {item}" for item in tally.wrong]
     report.head("workers that hostile prompts ended", f"{n_deaths} under {n_sent:,} prompts")
     return report
+
+
+def _cores(n_lanes: int) -> list[set[int]]:
+    """The processors of each lane: as many lanes as have `CORES` of their own, at least one."""
+    every = sorted(os.sched_getaffinity(0))
+    n_lanes = max(1, min(n_lanes, len(every) // CORES))
+    size = len(every) // n_lanes
+    return [set(every[at * size : (at + 1) * size]) for at in range(n_lanes)]
+
+
+def _parts(model: Path, n_each: int, seed: int, n_lanes: int) -> Iterator[Part]:
+    size = n_each if n_lanes == 1 else min(n_each, PART_PROMPTS)
+    for number, pre in enumerate(LARGE):
+        seeds = range(seed + number * n_each, seed + (number + 1) * n_each)
+        for at in range(0, n_each, size):
+            yield Part(model, pre, seeds[at : at + size])
+
+
+def _confine(lanes: "SimpleQueue[set[int]]") -> None:
+    """A lane's process, and all that it starts, run on the lane's processors only."""
+    os.sched_setaffinity(0, lanes.get())
+
+
+def _play(part: Part) -> Tally:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_model(part.model, Path(folder) / "model.gguf", pre=part.pre)
+        tally = asyncio.run(_under(path, list(part.seeds)))
+    say(f"  {part.pre}: {len(part.seeds)} hostile prompts, {tally.late_s:.2f} s later")
+    return tally
 
 
 async def _under(model: Path, seeds: list[int]) -> Tally:
@@ -117,8 +184,6 @@ async def _send(one: Rig, tally: Tally, seeds: list[int]) -> None:
         tally.statuses[history.status] += 1
         if history.status not in EXPECTED_STATUS:
             tally.wrong.append(f"{history.name}: {history.status} {history.broke or history.body}")
-        if tally.statuses.total() % 100 == 0:
-            say(f"  {tally.statuses.total()} hostile prompts")
 
 
 def _prompt(seed: int) -> str:

@@ -307,6 +307,9 @@ def test_a_name_that_is_not_utf8_is_one_line() -> None:
         resolve({"model_path": "bad\udcff.gguf"})
     with pytest.raises(ConfigError, match=r"runtime_dir \(variable .* LC_ALL=C.UTF-8"):
         resolve({}, {"GPUFC_RUNTIME_DIR": "/\udcc3\udca9"})
+    for name in ("ALIASES", "ALLOWED_HOSTS", "HOST", "MODEL", "FAKE_SCRIPT", "PLUGINS"):
+        with pytest.raises(ConfigError, match=r"\(variable .* is 'a\\udcff', which is not valid"):
+            resolve({}, {f"GPUFC_{name}": "a\udcff"})
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:

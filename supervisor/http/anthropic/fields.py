@@ -1,10 +1,9 @@
 """The body of a Messages request, and its translation into `ChatFields`. Pure."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
 
-from gpufc.sampling import Fraction, Temperature
 from supervisor.http.anthropic.blocks import Blocks, refusal
 from supervisor.http.anthropic.conversation import InputMessage, conversation
 from supervisor.http.anthropic.tools import (
@@ -16,12 +15,15 @@ from supervisor.http.anthropic.tools import (
 )
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.constraints import ResponseFormat
-from supervisor.http.generation.fields import Limit
+from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.history import MAX_MESSAGES
 from supervisor.http.generation.thinking import THINKS, switched
 
 EFFORTS = {"xhigh": "high", "max": "high"}
 """Anthropic's words for a model's effort that templates do not know. They know `high`."""
+
+
+SHARED = GenerationFields.__struct_fields__
 
 
 class Thinking(Struct, frozen=True):
@@ -46,29 +48,20 @@ class OutputConfig(Struct, frozen=True):
     format: OutputFormat | None = None
 
 
-class MessagesBody(Struct, frozen=True, kw_only=True):
-    """The fields that are understood. Anthropic's come first, then those of gpufc."""
+class MessagesBody(GenerationFields, kw_only=True):
+    """Anthropic's fields, and those that all generating routes share."""
+
+    SERVED: ClassVar[frozenset[str]] = frozenset({"system"})
 
     messages: Annotated[list[InputMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    model: str | None = None
-    max_tokens: Limit | None = None
     system: Blocks = None
     stop_sequences: list[str] | None = None
-    stream: bool | None = None
-    temperature: Temperature | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
-    top_p: Fraction | None = None
     tools: list[ToolDefinition] | None = None
     tool_choice: ChosenTool | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     mcp_servers: list[Any] | None = None
-    seed: int | None = None
-    min_p: Fraction | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
-    ignore_eos: bool | None = None
-    cache_prompt: bool | None = None
 
     @property
     def shows_thinking(self) -> bool:
@@ -80,31 +73,44 @@ def chat_fields(body: MessagesBody) -> ChatFields:
     """The same request as a chat's. Raises `InvalidRequest`."""
     if body.mcp_servers:
         raise refusal("mcp_servers", "they cannot be served; the client can connect to them")
+    for name in ("logprobs", "top_logprobs", "n_probs"):
+        if getattr(body, name):
+            raise refusal(name, "a message has no log probabilities")
+    if (body.n or 1) > 1:
+        raise refusal("n", "there is one answer; it is at most 1")
     config = body.output_config or OutputConfig()
     effort = config.effort or None
+    shared = {name: getattr(body, name) for name in SHARED if name not in body.SERVED}
+    # its options say nothing about the answer here, and a chat refuses them without a stream
+    shared["stream_options"] = None
+    shared["stop"] = _stops(body)
+    _add(shared, "json_schema", _schema(config.format, "output_config.format"))
     schema = _schema(body.output_format, "output_format")
+    older = None if schema is None else ResponseFormat("json_schema", schema=schema)
+    _add(shared, "response_format", older)
     return ChatFields(
+        **shared,
         messages=conversation(body.system, body.messages),
-        model=body.model,
-        max_tokens=body.max_tokens,
-        stop=body.stop_sequences,
-        stream=body.stream,
-        temperature=body.temperature,
-        top_k=body.top_k,
-        top_p=body.top_p,
         tools=as_tools(body.tools),
         tool_choice=as_choice(body.tool_choice),
         parallel_tool_calls=as_parallel(body.tool_choice),
         reasoning_effort=EFFORTS.get(effort, effort) if effort else None,
         chat_template_kwargs=_variables(body.thinking),
-        json_schema=_schema(config.format, "output_config.format"),
-        response_format=None if schema is None else ResponseFormat("json_schema", schema=schema),
-        seed=body.seed,
-        min_p=body.min_p,
-        repeat_penalty=body.repeat_penalty,
-        ignore_eos=body.ignore_eos,
-        cache_prompt=body.cache_prompt,
     )
+
+
+def _stops(body: MessagesBody) -> list[str]:
+    """Anthropic's stop sequences, and those under the name of others."""
+    others = [body.stop] if isinstance(body.stop, str) else body.stop
+    return [*(body.stop_sequences or ()), *(others or ())]
+
+
+def _add(shared: dict[str, Any], name: str, own: object | None) -> None:
+    """Put what an own field asks for in the place of a shared one."""
+    if own is not None and shared[name] is not None:
+        raise refusal(name, "the body asks for two formats")
+    if own is not None:
+        shared[name] = own
 
 
 def _variables(thinking: Thinking | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from supervisor.answers.whole import WholeAnswer
 from supervisor.http.anthropic.answer import MessageObject, message
 from supervisor.http.anthropic.events import MessageEvents
 from supervisor.http.anthropic.fields import MessagesBody, chat_fields
-from supervisor.http.edge.body import read_json
+from supervisor.http.edge.body import let_loop_go_on, read_json
 from supervisor.http.edge.context import json_response, services
 from supervisor.http.generation.chat import asked_of
 from supervisor.http.generation.dialect import Exchange
@@ -22,6 +22,7 @@ async def create_message(request: web.Request) -> web.StreamResponse:
     """Answer a conversation."""
     body = await read_json(request, MessagesBody)
     fields = chat_fields(body)
+    await let_loop_go_on(request)
     asked = asked_of(services(request), fields)
     return await generate(request, fields, asked, MessagesDialect(body.shows_thinking))
 
@@ -29,6 +30,7 @@ async def create_message(request: web.Request) -> web.StreamResponse:
 async def count_tokens(request: web.Request) -> web.Response:
     """The tokens of a conversation with its tools, as the model would get it."""
     fields = chat_fields(await read_json(request, MessagesBody))
+    await let_loop_go_on(request)
     front = services(request)
     asked = asked_of(front, fields)
     (prompt,) = asked.prompts

@@ -29,6 +29,9 @@ COPIES = 2
 """A large body is there twice at once: as it came and decoded, then decoded and in the message to
 a worker."""
 
+BREATH_S = 0.001
+"""A turn of the loop would not do: a request that has come in is answered after some turns."""
+
 Body = bytearray | mmap
 
 UNTYPED = ("/api/",)
@@ -107,6 +110,13 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
         raise InvalidRequest(f"The body is not valid UTF-8 (byte {err.start})") from None
     finally:
         _free(body)
+
+
+async def let_loop_go_on(request: web.Request) -> None:
+    """Between two steps of a request that take time in proportion to its body: if it was a large
+    one, what waits for the loop goes before the next step."""
+    if request[HOLDING].n_bytes > SMALL_BYTES:
+        await asyncio.sleep(BREATH_S)
 
 
 async def read_form(request: web.Request) -> bytes:

@@ -1,5 +1,6 @@
 """JSON values as people send them. Pure."""
 
+from codecs import BOM_UTF8
 from mmap import mmap
 from typing import Any, TypeVar
 
@@ -12,7 +13,10 @@ _FOUND_FLOAT = "got `float`"
 
 
 def decode(body: bytes | bytearray | mmap, kind: type[T]) -> T:
-    """A body as `kind`. A whole number may be written as `8.0`. Raises msgspec's errors."""
+    """A body as `kind`. A whole number may be written as `8.0`, and a byte order mark before all is
+    read over. Raises msgspec's errors."""
+    if body[: len(BOM_UTF8)] == BOM_UTF8:
+        body = body[len(BOM_UTF8) :]
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as err:

@@ -29,16 +29,23 @@ class NotYet(SamplingFields, kw_only=True):
     # llama-server
     adaptive_target: Any = None
     chat_template: Any = None
+    generation_prompt: Any = None
+    grammar_lazy: Any = None
+    grammar_triggers: Any = None
     image_data: Any = None
     input_extra: Any = None
     n_cmpl: Any = None
     n_indent: Any = None
+    parse_tool_calls: Any = None
+    preserved_tokens: Any = None
     reasoning_budget: Any = None
     reasoning_format: Any = None
+    reasoning_in_content: Any = None
     response_fields: Any = None
     return_tokens: Any = None
     t_max_predict_ms: Any = None
     thinking_budget_tokens: Any = None
+    thinking_forced_open: Any = None
     # llama-cpp-python
     logit_bias_type: Any = None
     mirostat_mode: Any = None
@@ -62,6 +69,7 @@ class NotYet(SamplingFields, kw_only=True):
     thinking_token_budget: Any = None
     truncate_prompt_tokens: Any = None
     use_beam_search: Any = None
+    vllm_xargs: Any = None
     # SGLang
     min_new_tokens: Any = None
     no_stop_trim: Any = None
@@ -107,6 +115,9 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "format": _NO_TEXT,
     "function_call": ("none",),
     "functions": _EMPTY,
+    "generation_prompt": _NO_TEXT,
+    "grammar_lazy": _NO,
+    "grammar_triggers": _EMPTY,
     "guidance_scale": (1,),
     "image_data": _EMPTY,
     "images": _EMPTY,
@@ -123,10 +134,13 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "no_repeat_ngram_size": _OFF,
     "no_stop_trim": _NO,
     "options": ({},),
+    "parse_tool_calls": _YES,
     "penalty_alpha": _OFF,
+    "preserved_tokens": _EMPTY,
     "raw": _NO,
     "reasoning_budget": (-1,),
     "reasoning_format": ("auto", "deepseek"),
+    "reasoning_in_content": _NO,
     "response_fields": _EMPTY,
     "return_token_ids": _NO,
     "return_tokens": _NO,
@@ -142,8 +156,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "tfs_z": (1,),
     "think": _YES,
     "thinking_budget_tokens": (-1,),
+    "thinking_forced_open": _NO,
     "top_a": _OFF,
     "use_beam_search": _NO,
+    "vllm_xargs": ({},),
 }
 """Values that ask for the default."""
 

@@ -81,5 +81,6 @@ async def _mixed(front: Services, model: str, given: list[int | str]) -> TokenPr
             tokens.append(piece)
         elif piece:
             text = TextPrompt(piece, add_special=index == 0)
-            tokens += await front.dispatcher.asking.prepare(model, text, reserve=None)
+            # a text that is only counted would end with EOS where the model wants it
+            tokens += await front.dispatcher.asking.prepare(model, text, reserve=0)
     return TokenPrompt(tuple(tokens))

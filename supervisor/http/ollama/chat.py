@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from supervisor.answers.parts import Ended
 from supervisor.answers.whole import WholeAnswer
 from supervisor.dispatch.stream import Usage
-from supervisor.http.edge.body import read_json
+from supervisor.http.edge.body import let_loop_go_on, read_json
 from supervisor.http.edge.context import json_response, services
 from supervisor.http.generation.chat import ChatFields, asked_of
 from supervisor.http.generation.dialect import Exchange
@@ -90,6 +90,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         **thinking_fields(body.think),
         **generation_fields(body),
     )
+    await let_loop_go_on(request)
     return await generate(request, fields, asked_of(front, fields), ChatDialect())
 
 

@@ -1,7 +1,7 @@
 """`POST /api/generate`."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType, structs
@@ -29,6 +29,10 @@ from supervisor.http.ollama.names import served
 
 class GenerateBody(OllamaFields, kw_only=True):
     """Without a prompt, the model is only loaded. A `raw` prompt gets no chat template."""
+
+    SERVED: ClassVar[frozenset[str]] = OllamaFields.SERVED | {
+        *("suffix", "system", "template", "raw", "images", "context")
+    }
 
     prompt: str | None = None
     suffix: str | None = None

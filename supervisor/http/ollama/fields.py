@@ -4,9 +4,9 @@
 model is loaded with the service's own configuration. Unknown ones are ignored, as Ollama does.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from gpufc.errors import InvalidRequest
 from supervisor.http.edge.values import converted
@@ -14,26 +14,9 @@ from supervisor.http.generation.constraints import ResponseFormat
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.thinking import switched
 
-SAME_NAME = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "tfs_z",
-    "repeat_last_n",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "mirostat",
-    "mirostat_tau",
-    "mirostat_eta",
-    "seed",
-    "stop",
-    "cache_prompt",
-)
-"""Options that llama-server calls the same, and `cache_prompt`, which is no option of Ollama's: the
-clients pass options through, and no field."""
+SHARED = GenerationFields.__struct_fields__
+"""The fields that all generating routes share. A client may send them as options or, as it would to
+another server, beside them. Options go before."""
 
 IGNORED = (
     "num_ctx",
@@ -53,14 +36,14 @@ IGNORED = (
 Think = bool | str
 
 
-class OllamaFields(Struct, kw_only=True):
+class OllamaFields(GenerationFields, kw_only=True):
     """The fields that `/api/chat` and `/api/generate` share. A null is as good as absent.
 
     `stream` is true by default. `keep_alive` may have any form (`life.seconds_of`).
     """
 
-    model: str | None = None
-    stream: bool | None = None
+    SERVED: ClassVar[frozenset[str]] = frozenset({"format", "options", "think"})
+
     format: Any = None
     options: dict[str, Any] | None = None
     think: Think | None = None
@@ -76,21 +59,33 @@ class OllamaFields(Struct, kw_only=True):
 def generation_fields(body: OllamaFields) -> dict[str, Any]:
     """The internal request's fields, by name. Raises `InvalidRequest`, or msgspec's errors for an
     option of the wrong type."""
-    given = body.options or {}
-    options = {name: given[name] for name in SAME_NAME if given.get(name) is not None}
-    n_predict = given.get("num_predict")
+    given = {name: value for name, value in (body.options or {}).items() if value is not None}
+    n_predict = given.pop("num_predict", None)
     if isinstance(n_predict, bool) or not isinstance(n_predict, int | float | None):
         raise InvalidRequest("num_predict is a number", param="options.num_predict")
+    if body.num_predict is not None:
+        raise InvalidRequest("num_predict is one of options", param="num_predict")
     if n_predict is not None and n_predict > 0:  # any other number is: as many as fit
-        options["n_predict"] = n_predict
+        given["n_predict"] = n_predict
+    options = {name: given[name] for name in SHARED if name in given and name not in _NO_OPTIONS}
     checked = converted(options, GenerationFields)
+    beside = [name for name in SHARED if name not in body.SERVED and name not in options]
+    found = {name: getattr(body, name) for name in beside}
+    found |= {name: getattr(checked, name) for name in options}
+    if (found["n"] or 1) > 1:
+        raise InvalidRequest("an answer has one choice; n is at most 1", param="n")
     return {
+        **found,
         "model": body.model or None,
         "stream": body.streams,
-        **{name: getattr(checked, name) for name in options if hasattr(checked, name)},
+        "stream_options": None,
         **_constraint(body.format),
-        **({"logprobs": True, "top_logprobs": body.top_logprobs} if body.logprobs else {}),
+        **({"top_logprobs": body.top_logprobs} if body.logprobs else _NO_LOGPROBS),
     }
+
+
+_NO_OPTIONS = frozenset({"model", "stream", "stream_options", "logprobs", "top_logprobs"})
+_NO_LOGPROBS = {"logprobs": None, "top_logprobs": None}
 
 
 def _constraint(wanted: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gpufc.errors import (
     PreviousResponseNotFound,
     RequestError,
 )
-from supervisor.http.edge.body import BODY_DIGEST, read_json
+from supervisor.http.edge.body import BODY_DIGEST, let_loop_go_on, read_json
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS
 from supervisor.http.generation import validation
@@ -49,6 +49,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 
     try:
         fields = chat_fields(body, items, tools)
+        await let_loop_go_on(request)
         fleet = services(request).fleet
         defaults = fleet.sampling(fleet.resolve(fields.model))
         echo = echo_of(body, validation.sampling(fields, defaults, {}))

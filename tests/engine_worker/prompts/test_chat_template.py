@@ -114,6 +114,34 @@ def test_templates_that_iterate_over_parts_are_given_parts() -> None:
     assert render(PARTS, *HELLO) == "system: Be brief.;user: Hallo 🙂 世界;"
 
 
+ROLE, TEXTS = "{{ m.role }}: ", "{% for p in m.content %}{{ p.text }}{% endfor %};"
+TEXT = "{{ m.content }};"
+CALLS = "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{% if m.role == 'user' %}" + TEXTS + "{% else %}" + TEXT + "{% endif %}",
+        "{% if m.role == 'system' %}" + TEXT + "{% else %}" + TEXTS + "{% endif %}",
+        "{% if m.role == 'system' %}" + TEXTS + "{% else %}" + TEXT + "{% endif %}",
+        "{% if m.role == 'assistant' %}" + TEXT + "{% else %}" + TEXTS + "{% endif %}",
+        "{% if m.role == 'tool' %}" + TEXTS + "{% else %}" + TEXT + "{% endif %}",
+        "{% if m.role == 'tool' %}" + TEXT + "{% else %}" + TEXTS + "{% endif %}",
+        "{{ m.content[0].text }};",
+    ],
+)
+def test_each_role_is_given_what_the_template_takes_for_it(said: str) -> None:
+    source = "{% for m in messages %}" + ROLE + CALLS + said + "{% endfor %}"
+    function = {"name": "f", "arguments": {"a": 1}}
+    call = {"id": "c1", "type": "function", "function": function}
+    calling = {"role": "assistant", "content": "Wait.", "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "42"}
+    assert render(source, HELLO[0], user("Go."), calling, result) == (
+        'system: Be brief.;user: Go.;assistant: {"name": "f", "arguments": {"a": 1}}Wait.;tool: 42;'
+    )
+
+
 def test_a_template_that_writes_nothing_of_what_a_user_says_is_an_error() -> None:
     assert "leaves out what the user says" in refusal("fixed text")
 
@@ -123,6 +151,14 @@ def test_a_conversation_whose_last_message_the_template_drops_is_refused() -> No
     answer = {"role": "assistant", "content": "42 degrees"}
     assert "leaves out the last message (assistant)" in refusal(source, user("x"), answer)
     assert render(source, answer, user("x")) == "x"
+
+
+@pytest.mark.parametrize("word", ["yes", "x", "The same long words again and again. " * 3])
+def test_a_last_message_is_missed_also_if_another_one_says_the_same(word: str) -> None:
+    source = "{% for m in messages[:2] %}{{ m.role }}: {{ m.content }};{% endfor %}"
+    said = (user(word), {"role": "assistant", "content": word}, user(word))
+    assert "leaves out the last message (user)" in refusal(source, *said)
+    assert render(source, *said[:2]) == f"user: {word};assistant: {word};"
 
 
 @pytest.mark.parametrize("source", ["{{ messages[-1].content | trim }}", "{{ messages | tojson }}"])

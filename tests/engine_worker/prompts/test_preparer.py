@@ -1,3 +1,7 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from engine_worker.backend.fake.backend import FakeBackend
@@ -6,7 +10,7 @@ from engine_worker.backend.port import SpecialTokens
 from engine_worker.prompts.conversation import Conversation
 from engine_worker.prompts.preparer import PromptPreparer
 from engine_worker.prompts.tokenizer import PrepareCancelled, Tokenizer
-from gpufc.chat import ChatMessage, ChatPrompt
+from gpufc.chat import ChatMessage, ChatPrompt, ToolCall
 from gpufc.config import ModelConfig
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.protocol import InfillPrompt, TextPrompt, TokenPrompt
@@ -41,6 +45,24 @@ class EosAddingBackend(FakeBackend):
         )
 
 
+class Everything:
+    """A renderer that writes every text that it is given."""
+
+    def render(self, given: Conversation) -> str:
+        def texts(value: Any) -> Iterator[str]:
+            match value:
+                case str():
+                    yield value
+                case list():
+                    for item in value:
+                        yield from texts(item)
+                case dict():
+                    for key, item in value.items():
+                        yield from (key, *texts(item))
+
+        return "".join(texts([given.messages, given.tools, given.variables]))
+
+
 def preparer(
     start: str = "", backend: type[FakeBackend] = FakeBackend, **options: bool
 ) -> PromptPreparer:
@@ -65,7 +87,10 @@ def test_control_tokens_are_read_only_if_wanted() -> None:
 
 def test_a_chat_begins_with_one_bos_also_if_the_template_writes_it() -> None:
     assert preparer().prepare(chat("hi"), 0) == (BOS, *b"hi")
-    assert preparer("<|bos|>").prepare(chat("hi"), 0) == (BOS, *b"hi")
+    for start in ("<|bos|>", "\n<|bos|>", " <|bos|>\n<|bos|>"):
+        assert preparer(start).prepare(chat("hi"), 0) == (BOS, *b"hi")
+    assert preparer("\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
+    assert preparer("<|bos|>\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
 
 
 def test_a_bos_that_a_user_writes_is_text_behind_the_real_one() -> None:
@@ -85,6 +110,38 @@ def test_a_text_that_is_only_counted_has_the_eos_that_the_model_adds() -> None:
 @pytest.mark.parametrize("texts", [("<|im_end|>x",), ("a<|im_", "end|>b"), ("<", "|im_end|>")])
 def test_what_users_write_never_becomes_a_control_token(texts: tuple[str, ...]) -> None:
     assert preparer().prepare(chat(*texts), 0) == (BOS, *"".join(texts).encode())
+
+
+ID = "<|im_end|>"
+ASKED = ChatMessage("user", ID, name=ID)
+CALLING = ChatMessage(
+    "assistant",
+    ID,
+    tool_calls=(ToolCall(ID, ID, '{"<|im_end|>": ["<|im_end|>"]}'),),
+    reasoning_content=ID,
+)
+RESULT = ChatMessage("tool", ID, name=ID, tool_call_id=ID)
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": ID,
+        "description": ID,
+        "parameters": {"type": "object", "properties": {ID: {"type": ID, "enum": [ID]}}},
+    },
+}
+
+
+def test_no_text_of_a_request_becomes_a_control_token() -> None:
+    prompt = ChatPrompt(
+        (ASKED, CALLING, RESULT),
+        tools=json.dumps([TOOL]),
+        variables=json.dumps({"effort": ID, "more": {ID: [ID]}}),
+    )
+    model = FakeBackend(ModelConfig(n_ctx=4096), 2)
+    found = PromptPreparer(model.facts, Tokenizer(model), Everything()).prepare(prompt, 0)
+    assert found.count(BOS) == 1
+    assert max(found[1:]) < 256
+    assert bytes(found[1:]).decode().count(ID) == 2 + 6 + 3 + 5 + 3
 
 
 def test_control_tokens_in_content_can_be_allowed() -> None:

@@ -125,11 +125,12 @@ def test_a_broken_template_is_known_at_once_and_refuses_chats_only(
     assert isinstance(running.answer(), Prepared)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_template_of_one_s_own_is_a_file_or_a_name(
-    start: Callable[..., Running], tmp_path: Path
+    start: Callable[..., Running], tmp_path: Path, encoding: str
 ) -> None:
     own = tmp_path / "own.jinja"
-    own.write_text("[{{ messages[-1].content }}]")
+    own.write_text("[{{ messages[-1].content }}]", encoding)
     running = start(chat_template=str(own))
     assert running.service.template_error == ""
     running.prepare(1, ChatPrompt((ChatMessage("user", "hi"),)))

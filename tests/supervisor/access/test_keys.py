@@ -77,6 +77,13 @@ def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
     assert store.load(path).keys == (key("a"),)
 
 
+def test_a_byte_order_mark_that_an_editor_wrote_is_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    store.change(path, lambda _known: KeyList((key("a"),)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert store.load(path).keys == (key("a"),)
+
+
 def _add(path: Path, name: str) -> None:
     store.change(path, lambda known: known.adding(key(name)))
 

@@ -26,7 +26,12 @@ def record(tmp_path: Path) -> CrashRecord:
     box.batch.given(Generate(Epoch(7), RequestNo(3), RequestId("cmpl-9"), 0, (1, 2), sampling))
     end = ExitReason(signal=11, reason=Reason.CRASHED, at=1_700_000_090.0)
     made = box.record(
-        end, 90.0, b"one\nlast line\n", worker=WorkerName("default-0"), epoch=Epoch(7), model="m"
+        end,
+        90.0,
+        b"one\nlast line\n\x1b[31mred\n",
+        worker=WorkerName("default-0"),
+        epoch=Epoch(7),
+        model="m",
     )
     CrashStore(tmp_path).write(made)
     return made
@@ -54,7 +59,14 @@ def test_show_tells_reason_memory_and_last_lines(
     which = [record.id if word == "ID" else word for word in which]
     output = run("show", *which, folder=tmp_path)
     sequence = "3: cmpl-9, prompt of 2 tokens, 0 generated before; seed 5, temperature 0.0"
-    for words in ("epoch 7, pid 4321", "crashed (signal 11)", "50.0 MiB", "last line", sequence):
+    for words in (
+        "epoch 7, pid 4321",
+        "crashed (signal 11)",
+        "50.0 MiB",
+        "last line",
+        sequence,
+        r"\x1b[31mred",
+    ):
         assert words in output
 
 

@@ -54,6 +54,14 @@ def test_lines_are_joined_in_order_of_time_and_told_apart(folder: Path) -> None:
     ]
 
 
+def test_what_a_library_wrote_into_a_log_sends_no_escape_code(folder: Path) -> None:
+    with (folder / "logs" / "default-0.log").open("a") as log:
+        log.write("abort: \x1b]0;title\x07\x1b[31m in \u202emodel\x9b1m\n")
+    assert logs(folder, "default-0")[-1].endswith(
+        r"  abort: \x1b]0;title\x07\x1b[31m in \u202emodel\x9b1m"
+    )
+
+
 def test_one_worker_alone(folder: Path) -> None:
     assert {line.split()[0] for line in logs(folder, "default-0")} == {"default-0"}
 

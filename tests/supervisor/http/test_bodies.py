@@ -5,6 +5,8 @@ import gc
 import json
 import re
 import threading
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,9 +16,12 @@ from hypothesis import strategies as st
 from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from supervisor.dispatch.stream import ResponseStream
+from supervisor.http.anthropic import messages
 from supervisor.http.edge import body, body_cost
 from supervisor.http.edge.body_budget import BodyBudget
 from supervisor.http.edge.body_cost import CONTAINER, ESCAPES, MEMBER, STRING, weigh
+from supervisor.http.ollama import chat as ollama_chat
+from supervisor.http.responses import handlers
 from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.http.conftest import Service, running
 
@@ -249,3 +254,46 @@ def test_a_large_one_that_takes_all_it_may_is_let_in_beside_small_ones() -> None
 def test_a_long_text_of_escapes_only_is_within_the_values(escape: str) -> None:
     text = ('{"prompt":"' + escape * ((8 * MIB - 13) // len(escape)) + '"}').encode()
     assert not list(weigh(text))[-1].is_too_much
+
+
+USER = {"role": "user"}
+TRANSLATED = [
+    (
+        "/v1/messages",
+        messages,
+        "chat_fields",
+        lambda text: {"messages": [USER | {"content": text}]},
+    ),
+    ("/v1/responses", handlers, "chat_fields", lambda text: {"input": text}),
+    ("/api/chat", ollama_chat, "ChatFields", lambda text: {"messages": [USER | {"content": text}]}),
+]
+
+
+@pytest.mark.parametrize(("path", "module", "translation", "body_of"), TRANSLATED)
+async def test_the_loop_goes_on_between_the_steps_of_a_large_request(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    module: ModuleType,
+    translation: str,
+    body_of: Callable[[str], object],
+) -> None:
+    """Its translation and its conversation are made in turns of their own."""
+    events: list[str] = []
+    translate, ask = getattr(module, translation), module.asked_of
+
+    def translated(*args: Any, **fields: Any) -> Any:
+        asyncio.get_running_loop().call_soon(events.append, "another turn")
+        return translate(*args, **fields)
+
+    def asked(*args: Any) -> Any:
+        events.append("asked")
+        return ask(*args)
+
+    monkeypatch.setattr(module, translation, translated)
+    monkeypatch.setattr(module, "asked_of", asked)
+    await service.post(path, body_of("a" * 100 * KIB))
+    assert events == ["another turn", "asked"]
+    events.clear()
+    await service.post(path, body_of("a"))
+    assert events == ["asked", "another turn"]

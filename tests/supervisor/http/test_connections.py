@@ -358,4 +358,5 @@ async def test_generating_routes_have_llama_server_s_paths_too(service: Service)
         assert (await service.post(path, {"prompt": "a"})).status == 200
     chat = {"messages": [{"role": "user", "content": "hi"}]}
     assert (await service.post("/chat/completions", chat)).status == 200
-    assert (await service.post("/responses", {"input": "a"})).status == 404
+    assert (await service.post("/responses", {"input": "hi"})).status == 200
+    assert (await service.post("/messages", {**chat, "max_tokens": 1})).status == 404

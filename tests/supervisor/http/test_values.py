@@ -30,6 +30,15 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
     assert body.prompt == [1, 2]
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_byte_order_mark_before_a_body_is_read_over(kind: Callable[[bytes], bytes]) -> None:
+    body = kind(b'\xef\xbb\xbf{"prompt": "\xef\xbb\xbfx", "n": 2.0}')
+    found = decode(body, CompletionBody)
+    assert (found.prompt, found.n) == ("\ufeffx", 2)
+    with pytest.raises(msgspec.DecodeError):
+        decode(kind(b"\xef\xbb\xbf" * 2 + b"{}"), CompletionBody)
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "n", "top_k", "seed"])
 def test_other_floats_are_not_whole_numbers(field: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=field):

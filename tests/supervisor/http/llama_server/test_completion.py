@@ -193,6 +193,15 @@ async def test_texts_between_token_ids_are_tokenized_where_they_stand() -> None:
     assert (await prompts_of([[7, "c"]]))[-1] == TokenPrompt((7, *b"c"))
 
 
+async def test_a_text_before_token_ids_is_asked_for_as_what_is_continued() -> None:
+    """A worker puts EOS behind a text that is only counted, which is `reserve` None."""
+    async with running() as service:
+        worker = service.fleet.start_worker()
+        assert (await service.post(PATH, {"prompt": ["ab", 7, "c"]})).status == 200
+        asked = [message for message in worker.sent if isinstance(message, Prepare)]
+        assert [message.reserve is None for message in asked] == [False] * len(asked)
+
+
 async def test_several_prompts_are_a_list_of_answers_with_counts_of_their_own(
     service: Service,
 ) -> None:

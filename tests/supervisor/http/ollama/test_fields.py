@@ -7,7 +7,7 @@ import pytest
 
 from gpufc.chat import ChatPrompt
 from gpufc.constraint import ConstraintKind
-from supervisor.http.ollama.fields import IGNORED, SAME_NAME
+from supervisor.http.ollama.fields import IGNORED, SHARED
 from tests.supervisor.dispatch.fakes import FakeWorker
 from tests.supervisor.http.conftest import Service, running
 from tests.supervisor.http.ollama.conftest import ask, generated, lines, prepared
@@ -61,7 +61,7 @@ async def test_a_num_predict_that_is_not_positive_is_no_limit(number: int | None
 @pytest.mark.parametrize("path", PATHS)
 async def test_options_of_loading_unknown_ones_and_nulls_change_nothing(path: str) -> None:
     plain = generated(await sent_with(path, options={"seed": 1}))
-    many = dict.fromkeys((*SAME_NAME, *IGNORED), None) | {"seed": 1}
+    many = dict.fromkeys((*SHARED, *IGNORED), None) | {"seed": 1}
     odd = {"num_ctx": 12345.75, "num_gpu": -1, "use_mmap": "x", "think": True, "made_up": [{}]}
     for options in (many, many | odd):
         found = generated(await sent_with(path, options=options))
