@@ -11,7 +11,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ COMMON: dict[str, Any] = {
     "max_tokens": 400,
     "stream": True,
 }
+UNCACHED = {"cache_prompt": False}
+"""Each worker computes the prompt in the same batches, also after an answer to it."""
 ASKED: dict[str, dict[str, Any]] = {
     "JSON schema": FORMAT | LOGPROBS,
     "JSON schema, forced tokens at once": FORMAT,
@@ -104,13 +106,15 @@ async def run(
     with Alone(model, N_CTX) as alone:
         async with rig(*arguments, environ=environ) as one:
             for kind in (kind for kind in ASKED if containing in kind):
-                undisturbed = await _answer(one, ASKED[kind], None)
-                prompt = alone.tokens(await _prompt(one, ASKED[kind]))
+                fields = ASKED[kind] | (UNCACHED if replay == "fast" else {})
+                undisturbed = await _answer(one, fields, None)
+                prompt = alone.tokens(await _prompt(one, fields))
                 judge = exact if replay == "exact" else partial(fast, alone, prompt)
                 wrong = faults(undisturbed, undisturbed, Answer(), kind, judge)
                 report.wrong += [f"{kind}, undisturbed: {line}" for line in wrong]
                 chosen = positions(undisturbed.n_chunks, n_most, seed)
-                different = await _each_position(one, report, kind, undisturbed, chosen, judge)
+                ask = partial(_answer, one, fields)
+                different = await _each_position(ask, report, kind, undisturbed, chosen, judge)
                 if replay == "exact" and different:
                     report.wrong.append(f"{kind}: another answer after kills behind {different}")
     return report
@@ -132,13 +136,18 @@ def positions(n_chunks: int, n_most: int | None, seed: int) -> list[int]:
 
 
 async def _each_position(
-    one: Rig, report: Report, kind: str, undisturbed: Answer, chosen: list[int], judge: Expected
+    ask: Callable[..., Awaitable[Answer]],
+    report: Report,
+    kind: str,
+    undisturbed: Answer,
+    chosen: list[int],
+    judge: Expected,
 ) -> list[int]:
     """The chunks behind which a kill led to another answer."""
     n_kills, different, farthest = 0, list[int](), 0.0
     for position in chosen:
         sent: list[Answer] = []
-        found = await _answer(one, ASKED[kind], position, sent.append)
+        found = await ask(position, sent.append)
         if not sent:  # the answer was over before
             continue
         n_kills += 1
