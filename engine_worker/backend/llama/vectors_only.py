@@ -17,9 +17,9 @@ from engine_worker.backend.llama.bindings import (
     library_of,
 )
 
-_VECTORS = b"result_norm"
-"""The name of the tokens' vectors in the graphs of models that generate. In a graph without a node
-of that name the logits are computed."""
+_VECTORS = b"result_embd_pooled"
+"""The name of the tokens' vectors in llama.cpp's graphs for embeddings, also of those that do not
+pool. In a graph without a node of that name the logits are computed."""
 
 
 def end_at_vectors(lc: Bindings, params: Parameters) -> object:
