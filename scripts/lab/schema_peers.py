@@ -1,10 +1,11 @@
 """The schemas of `scripts.lab.schemas` on guided decoders, side by side, as a table.
 
     python -m scripts.lab.schema_peers SCHEMAS.jsonl.gz MODEL.gguf [--only NAME …] [--every N]
+                                       [--processes N]
 
-Each decoder reads the schemas in a process of its own, one after the other. A schema that takes
-more than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process goes
-on. Times are CPU times of the process, memory is what is resident.
+Each decoder reads the schemas in a process of its own, or in N, one after the other. A schema that
+takes more than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process
+goes on. Times are CPU times of the process, memory is what is resident in the largest one.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,15 @@ class Tally:
         self.compile_ms.append(found["compile_ms"])
         self.mask_us += found["mask_us"]
 
+    def add(self, other: "Tally") -> None:
+        """Take what another process has shown. The facts stay those of the first one."""
+        self.n += other.n
+        self.refused += other.refused
+        self.facts = self.facts or other.facts
+        self.compile_ms += other.compile_ms
+        self.mask_us += other.mask_us
+        self.most_mib = max(self.most_mib, other.most_mib)
+
     def cells(self) -> dict[str, str]:
         """The column of the table."""
         n = self.n
@@ -195,6 +206,16 @@ def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
     return tally
 
 
+def in_processes(name: str, lines: list[bytes], model: str, n_processes: int) -> Tally:
+    """What the decoder shows of all lines, dealt to so many processes."""
+    hands = [iter(lines[at::n_processes]) for at in range(n_processes)]
+    whole = Tally()
+    with ThreadPoolExecutor(n_processes) as threads:
+        for one in threads.map(lambda hand: tallied(name, hand, model), hands):
+            whole.add(one)
+    return whole
+
+
 def answered(process: psutil.Process, connection: Connection) -> dict[str, Any]:
     """What the process has found, or why it will not."""
     try:
@@ -221,10 +242,11 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--only", nargs="+", choices=DECODERS, default=list(DECODERS))
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth schema")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each decoder")
     options = parser.parse_args()
-    columns = {}
+    columns, lines = {}, list(rows(options.schemas, options.every))
     for name in options.only:
-        tally = tallied(name, rows(options.schemas, options.every), options.model)
+        tally = in_processes(name, lines, options.model, options.processes)
         columns[name] = tally.cells()
         print(name, columns[name], flush=True)
         for reason, count in tally.refused.most_common(25):

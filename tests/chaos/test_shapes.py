@@ -1,16 +1,19 @@
 """The judge of bound answers: what it finds wrong, and what it lets pass."""
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from tests.chaos.shapes import ASKED, NAME, Answer, faults, positions
+from tests.chaos.shapes import ASKED, NAME, Answer, exact, fast, faults, positions
 
 TEXT = json.dumps({"name": "fox", "age": 3, "colour": "red", "words": ["sea", "sun"]})
 OTHER = TEXT.replace("sun", "fog")
-SCHEMA, CALL = ASKED["JSON schema"], ASKED["forced call"]
+SCHEMA, CALL = "JSON schema", "forced call"
+assert {SCHEMA, CALL} <= set(ASKED)
 
 
 def answer(text: str = TEXT, *, before: str = "", after: str = "", **changed: Any) -> Answer:
@@ -26,8 +29,9 @@ def call(**changed: Any) -> Answer:
     return answer(before='{"arguments": ', after="}", **called | changed)
 
 
-def found(one: Answer, sent: str = "", asked: dict[str, Any] = SCHEMA) -> list[str]:
-    return faults(one, call() if asked is CALL else answer(), sent, asked, "exact")
+def found(one: Answer, sent: str = "", kind: str = SCHEMA) -> list[str]:
+    undisturbed = call() if kind is CALL else answer()
+    return faults(one, undisturbed, Answer(text=sent), kind, exact)
 
 
 def test_whole_answers_pass_also_another_one_that_begins_as_what_was_sent() -> None:
@@ -84,9 +88,35 @@ def test_a_sample_is_drawn_of_the_chunks_before_the_last_one() -> None:
     assert set(drawn) <= set(range(1, 60))
 
 
-@pytest.mark.parametrize(("replay", "most"), [("exact", 0.0), ("fast", 0.5)])
-def test_a_fast_replay_may_move_a_log_probability_by_rounding(replay: str, most: float) -> None:
-    """Token 7 has the log probability -7."""
-    for by, is_right in ((most, True), (most + 0.1, False)):
-        wrong = faults(answer(logprobs=moved(7, by)), answer(), "", SCHEMA, replay)
-        assert (wrong == []) is is_right
+class Alone:
+    """Stands in for llama.cpp alone: a replay moves each log probability by its known tokens."""
+
+    def ids(self, pieces: Sequence[bytes]) -> list[int]:
+        return [piece[0] for piece in pieces]
+
+    def logprobs(self, prompt: Sequence[int], answer: Sequence[int], n_known: int) -> list[float]:
+        assert (prompt, len(answer)) == ([1, 2], len(TEXT))
+        return [-float(at) - MOVED * n_known for at in range(n_known, len(answer))]
+
+
+MOVED = 0.01
+
+
+def replayed(n_known: int, by: float = 0.0) -> Answer:
+    """An answer after a kill with so many tokens in the log."""
+    moved = [
+        (token, logprob - (at >= n_known) * (MOVED * n_known + by))
+        for at, (token, logprob) in enumerate(answer().logprobs)
+    ]
+    return answer(logprobs=moved)
+
+
+@pytest.mark.parametrize("n_known", [10, 11, 14])
+def test_a_fast_replay_moves_log_probabilities_as_llama_cpp_alone_does(n_known: int) -> None:
+    """Ten tokens had come; the log may have had more."""
+    sent = Answer(text=TEXT[:10], logprobs=answer().logprobs[:10])
+    judge = partial(fast, Alone(), [1, 2])
+    assert faults(replayed(n_known), answer(), sent, SCHEMA, judge) == []
+    assert len(faults(replayed(n_known, 0.001), answer(), sent, SCHEMA, judge)) >= 10
+    assert faults(replayed(9), answer(), sent, SCHEMA, judge) != []
+    assert faults(replayed(n_known), answer(), sent, SCHEMA, exact) != []

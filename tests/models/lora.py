@@ -30,11 +30,7 @@ def write_adapter(base: Path, path: Path, seed: int) -> None:
 def write_merged(base: Path, path: Path, adapters: dict[Path, float]) -> None:
     """Write the model with each adapter's product added to its weights, at its scale."""
     reader = gguf.GGUFReader(base)
-    writer = gguf.GGUFWriter(path, _architecture(reader))
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
-            inner = field.types[1] if len(field.types) > 1 else None
-            writer.add_key_value(field.name, field.contents(), field.types[0], inner)
+    writer = copied(reader, path)
     changes: dict[str, np.ndarray] = {}
     for adapter, scale in adapters.items():
         parts = {tensor.name: tensor.data for tensor in gguf.GGUFReader(adapter).tensors}
@@ -47,6 +43,16 @@ def write_merged(base: Path, path: Path, adapters: dict[Path, float]) -> None:
             numbers = numbers.astype(np.float32) + changes[tensor.name].astype(np.float32)
         writer.add_tensor(tensor.name, numbers)
     _close(writer)
+
+
+def copied(reader: gguf.GGUFReader, path: Path) -> gguf.GGUFWriter:
+    """The beginning of a model with the same keys and no tensors yet."""
+    writer = gguf.GGUFWriter(path, _architecture(reader))
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], inner)
+    return writer
 
 
 def _is_target(name: str) -> bool:

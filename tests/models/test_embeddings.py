@@ -1,13 +1,16 @@
 """Embeddings and scores on llama.cpp, compared with a forward pass in numpy and with each other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import llama_cpp.llama_cpp as lc
 import numpy as np
 import pytest
 from gguf import GGUFReader
 
 from engine_worker.backend.embedder import Span, Vector
+from engine_worker.backend.llama import embedder_loading
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.llama.embedder_loading import shape_beside
 from engine_worker.backend.port import Batch
@@ -106,6 +109,31 @@ def test_an_input_in_several_passes_gets_the_vector_that_it_gets_whole(name: str
         assert of_length_one(others) == pytest.approx(
             of_length_one(alone(backend, [7, 8])), abs=1e-3
         )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vectors_beside_generation_are_the_same_without_logits(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, ends = some_tokens(20, 8), list[bool]()
+    callback = lc.ggml_backend_sched_eval_callback
+
+    def watched(is_wanted: Callable[[int, bool, int | None], bool]) -> Any:
+        def asked(tensor: int, is_asked: bool, given: int | None) -> bool:
+            answer = is_wanted(tensor, is_asked, given)
+            if not is_asked:
+                ends.append(answer)
+            return answer
+
+        return callback(asked)
+
+    monkeypatch.setattr(lc, "ggml_backend_sched_eval_callback", watched)
+    with loaded(name) as backend:
+        found = alone(backend, tokens)
+    assert ends == [False]  # the graph ended at the vectors
+    monkeypatch.setattr(embedder_loading, "end_at_vectors", lambda *_: None)
+    with loaded(name) as backend:
+        assert alone(backend, tokens) == pytest.approx(found, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ class EmbeddingBindings(ContextBindings, Protocol):
     """llama.cpp's embeddings, and the computing of batches for them."""
 
     llama_batch: Any
+    ggml_backend_sched_eval_callback: Any
 
     def llama_get_memory(self, context: ContextPointer | None, /) -> MemoryPointer | None: ...
     def llama_memory_seq_rm(

@@ -85,8 +85,11 @@ class MeanEmbedder(LlamaEmbedder):
         context: ContextPointer,
         limits: PassLimits,
         size: int,
+        kept: object = None,
     ) -> None:
+        """`kept` is what must live as long as the context."""
         super().__init__(bindings, log, context, limits, size)
+        self._kept = kept
         self._sums: dict[int, Vector] = {}
 
     def drop(self, slot: int) -> None:

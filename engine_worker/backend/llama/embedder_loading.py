@@ -15,6 +15,7 @@ from engine_worker.backend.llama import parameters
 from engine_worker.backend.llama.bindings import Bindings, ContextPointer, ModelPointer
 from engine_worker.backend.llama.embedder import LlamaEmbedder, MeanEmbedder
 from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.backend.llama.vectors_only import end_at_vectors
 from engine_worker.model_file.gguf_header import GgufHeader
 from engine_worker.model_file.purpose import pooling_of
 from engine_worker.placement import cells
@@ -125,13 +126,14 @@ class SecondContext(Struct, frozen=True):
             flash=self.shape.flash_attention(self.config, on_gpu=self.on_gpu),
             whole=self.whole,
         )
+        kept = None if self.on_gpu else end_at_vectors(lc, params)
         self.log.clear()
         context = lc.llama_init_from_model(self.model, params)
         if not context:
             raise _unavailable(self.log.last_error() or "llama.cpp gives no reason")
         logger.info("embedder_opened n_cells=%d n_tokens=%d", n_cells, self.shape.n_tokens)
         size = lc.llama_model_n_embd_out(self.model)
-        return MeanEmbedder(lc, self.log, context, self.shape.limits, size)
+        return MeanEmbedder(lc, self.log, context, self.shape.limits, size, kept)
 
     def _require_memory(self, n_cells: int) -> None:
         """A device's free memory is not looked at: llama.cpp refuses there, and aborts nothing. It

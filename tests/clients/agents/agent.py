@@ -39,7 +39,8 @@ class Place(NamedTuple):
 
 class Agent(NamedTuple):
     """`connect` is its name for the command of that name; without one `files` writes what it
-    needs, as its documentation says. `demand` is the call that reads the note."""
+    needs, as its documentation says. `demand` is the call that reads the note. `only` are words
+    of its command line with which it offers that tool only, so that its prompt is short."""
 
     packages: tuple[str, ...]
     command: Callable[[Place], list[str | Path]]
@@ -48,3 +49,4 @@ class Agent(NamedTuple):
     files: Callable[[Place], Mapping[str, Any]] = lambda _place: {}
     environ: Callable[[Place], Mapping[str, str]] = lambda _place: {}
     python: bool = False
+    only: tuple[str, ...] = ()

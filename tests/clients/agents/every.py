@@ -45,6 +45,7 @@ AGENTS: Mapping[str, Agent] = {
         lambda place: [place.program("claude"), "-p", place.task, "--allowedTools", "Read"],
         _reads("Read", "file_path"),
         connect="claude-code",
+        only=("--tools", "Read"),
     ),
     "opencode": Agent(
         ("opencode-ai",),
@@ -73,12 +74,14 @@ AGENTS: Mapping[str, Agent] = {
         ],
         _reads("read_file", "file_path"),
         connect="qwen-code",
+        only=("--core-tools", "read_file"),
     ),
     "copilot": Agent(
         ("@github/copilot",),
         lambda place: [place.program("copilot"), "-p", place.task, "--allow-all-tools"],
         _reads("view", "path"),
         connect="copilot-cli",
+        only=("--available-tools", "view"),
     ),
     "pi": Agent(
         ("@mariozechner/pi-coding-agent",),

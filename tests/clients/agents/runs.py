@@ -52,9 +52,10 @@ def run(
     *,
     scripted: bool,
     patience_s: float = PATIENCE_S,
+    one_tool: bool = False,
 ) -> Run:
-    """Have an agent do the task in a new home. It is ended after `patience_s`. In what it printed
-    the paths begin at the folder of its home."""
+    """Have an agent do the task in a new home, with its one tool if it can be told to. It is ended
+    after `patience_s`. In what it printed the paths begin at the folder of its home."""
     model = running.status()["models"][0]["name"]
     stops = STOPS if scripted else ("", "")
     with tempfile.TemporaryDirectory(prefix="agent", ignore_cleanup_errors=True) as folder:
@@ -67,7 +68,8 @@ def run(
             place = place._replace(url=between.url)
             environ = configured(agent, place, running)
             try:
-                ended = started(agent.command(place), place, environ, patience_s)
+                words = [*agent.command(place), *(agent.only if one_tool else ())]
+                ended = started(words, place, environ, patience_s)
             finally:
                 _end_daemons(home)
     return Run(between.exchanges, ended._replace(printed=ended.printed.replace(folder, "")))
