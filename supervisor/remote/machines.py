@@ -138,7 +138,8 @@ class Machines:
 
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         name, hello = channel.machine, channel.hello
-        self.hosts.joined(name, sum(one.kind != "cpu" for one in hello.devices))
+        n_gpus = sum(one.kind != "cpu" for one in hello.devices)
+        self.hosts.joined(name, n_gpus, is_new=channel.is_new)
         self.joined_now[name] = Joined(channel)
         found = [self._adopted(channel, held) for held in hello.held]
         self._look_soon()
