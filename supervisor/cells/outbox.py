@@ -106,7 +106,12 @@ class Outbox:
             dirty, self._dirty = self._dirty, {}
             ended, self._ended = self._ended, []
             self._n_batches += 1
-            gains = tuple(gain_since(one.name, one.request, one.sent) for one in dirty)
+            # readers get entries under a new tag before they are stored, as long as the run is
+            # alone: the tag is told with all of them, so that no other front has it without them
+            tells_tags = not self._is_alone
+            gains = tuple(
+                gain_since(one.name, one.request, one.sent, tells_tags=tells_tags) for one in dirty
+            )
             self._shown = [(one.request, len(one.request.marks)) for one in dirty]
             self.in_flight = Batch(self._n_batches, gains, tuple(ended))
         return self.in_flight

@@ -26,17 +26,19 @@ class Sent(Struct):
     n_logprobs: dict[int, int] = field(default_factory=dict)
 
 
-def gain_since(name: str, request: DurableRequest, sent: Sent) -> Gain:
+def gain_since(name: str, request: DurableRequest, sent: Sent, *, tells_tags: bool = True) -> Gain:
     """What a request has gained since the call before, and note it in `sent`.
 
-    The first tag goes without saying: it is a part of the request's id.
+    The first tag goes without saying: it is a part of the request's id. Without `tells_tags` a
+    later call has the new tags.
     """
     at, n_tags = sent.n_entries, sent.n_tags
+    tags = request.tags[n_tags:] if tells_tags else []
     touched = dict.fromkeys(request.choices[at:])
     logs = [request.stream.logs[index] for index in touched]
     prompts = [_prompt(log) for log in logs if log.prompt_index not in sent.prompts]
     prompts = list({one.index: one for one in prompts}.values())
-    sent.n_entries, sent.n_tags = len(request.marks), len(request.tags)
+    sent.n_entries, sent.n_tags = len(request.marks), n_tags + len(tags)
     sent.prompts.update(one.index for one in prompts)
     return Gain(
         name,
@@ -44,8 +46,8 @@ def gain_since(name: str, request: DurableRequest, sent: Sent) -> Gain:
         tuple(zip(request.choices[at:], request.marks[at:], strict=True)),
         tuple(_choice(log, sent) for log in logs),
         tuple(prompts),
-        tuple(request.tags[n_tags:]),
-        tuple(request.tag_ends.get(tag) for tag in request.tags[n_tags - 1 : -1]),
+        tuple(tags),
+        tuple(request.tag_ends.get(tag) for tag in request.tags[n_tags - 1 : -1][: len(tags)]),
     )
 
 

@@ -42,11 +42,12 @@ class KnownHost(Struct, frozen=True):
 
 class Invitation(Struct, frozen=True):
     """An invitation's public key. `uses` hosts may still join by it, until `ends_at` (unix time,
-    None: no end)."""
+    None: no end). `takes_name`: see `HostBook.invite`."""
 
     key: KeyText
     uses: Annotated[int, Meta(ge=1)]
     ends_at: float | None
+    takes_name: bool = False
 
 
 class Pages(Struct, frozen=True):
@@ -104,13 +105,19 @@ class HostBook:
         """Invitations that can still be used."""
         return len(self._valid())
 
-    def invite(self, uses: int = 1, lifetime_s: float | None = LIFETIME_S) -> KeyPair:
-        """A new invitation's keys, for a join file. Raises `OSError`, `ConfigError`."""
+    def invite(
+        self, uses: int = 1, lifetime_s: float | None = LIFETIME_S, *, takes_name: bool = False
+    ) -> KeyPair:
+        """A new invitation's keys, for a join file. Raises `OSError`, `ConfigError`.
+
+        `takes_name`: a host of the same name that is away is gone for good. The new one gets its
+        name, and its key is forgotten."""
         if len(self._valid()) >= MAX_INVITATIONS:
             raise ConfigError(f"there are {MAX_INVITATIONS} open invitations already")
         pair = keys.new_pair()
         ends_at = None if lifetime_s is None else self._clock() + lifetime_s
-        self._change(invitations=(*self._valid(), Invitation(pair.public, uses, ends_at)))
+        made = Invitation(pair.public, uses, ends_at, takes_name)
+        self._change(invitations=(*self._valid(), made))
         return pair
 
     def withdraw_invitations(self) -> None:
@@ -121,8 +128,9 @@ class HostBook:
         """Whether the owner of a public key may connect. Constant work for a stranger's key."""
         return self._host_of(key) is not None or self._invitation_of(key) is not None
 
-    def enter(self, key: str, hello: HostHello) -> str:
-        """The machine name of a peer that has proven `key` and says hello.
+    def enter(self, key: str, hello: HostHello, attached: AbstractSet[str] = frozenset()) -> str:
+        """The machine name of a peer that has proven `key` and says hello. `attached` are the
+        machines that are connected now.
 
         A peer that proved an invitation's key becomes a host. Raises `JoinRefused`.
         """
@@ -136,7 +144,7 @@ class HostBook:
             raise JoinRefused("the join file has been used already, or its time is over")
         if self._host_of(hello.key) is not None or hello.key == key:
             raise JoinRefused("this key has joined already")
-        return self._join(invitation, hello)
+        return self._join(invitation, hello, attached)
 
     def forget(self, machine: str) -> bool:
         """Take a host's way in. False if there is none of that name. Raises `OSError`."""
@@ -161,8 +169,10 @@ class HostBook:
     def _kept(self, most: int) -> tuple[KnownHost, ...]:
         return kept(self.hosts, self._attached, self._clock(), self._opened_at, most)
 
-    def _join(self, invitation: Invitation, hello: HostHello) -> str:
+    def _join(self, invitation: Invitation, hello: HostHello, attached: AbstractSet[str]) -> str:
         others = self._kept(MAX_HOSTS - 1)
+        if invitation.takes_name and hello.machine not in attached:
+            others = tuple(host for host in others if host.machine != hello.machine)
         if len(others) >= MAX_HOSTS:
             raise JoinRefused(f"the front knows {MAX_HOSTS} hosts already", retryable=True)
         machine = _free_name(hello.machine, {host.machine for host in others})

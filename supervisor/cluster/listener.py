@@ -70,10 +70,18 @@ class Channel:
     """Implements `port.HostChannel`. Its listener makes it from a hello and owns its end."""
 
     def __init__(
-        self, listener: "HostListener", peer: bytes, fd: int, machine: str, hello: HostHello
+        self,
+        listener: "HostListener",
+        peer: bytes,
+        fd: int,
+        machine: str,
+        hello: HostHello,
+        *,
+        is_new: bool,
     ) -> None:
         self.machine = machine
         self.hello = hello
+        self.is_new = is_new
         self.heard_at = listener.clock()
         self.dropped: Counter[str] = Counter()
         self.is_lost = False
@@ -267,7 +275,7 @@ class HostListener:
                 f"{hello.worker_protocol}), the front needs protocols {HOST_PROTOCOL} and "
                 f"{PROTOCOL_VERSION}: install the same version on both"
             )
-        machine = self._book.enter(key, hello)
+        machine = self._book.enter(key, hello, {one.machine for one in self.channels})
         for other in self.channels:
             if other.machine == machine:
                 if other.hello.run != hello.run:
@@ -277,7 +285,9 @@ class HostListener:
                 raise JoinRefused("its earlier connection has just been closed", retryable=True)
         if self._hosts.is_early(hello):
             raise JoinRefused("the models of its workers are being looked for", retryable=True)
-        channel = self._channels[sender] = Channel(self, sender, fd, machine, hello)
+        is_new = key != hello.key
+        channel = Channel(self, sender, fd, machine, hello, is_new=is_new)
+        self._channels[sender] = channel
         self._connections.hold(fd)
         logger.info("host_joined machine=%s cores=%d", machine, hello.cores)
         adopt = tuple(self._hosts.joined(channel))

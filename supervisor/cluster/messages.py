@@ -34,7 +34,7 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot
 from supervisor.devices.snapshot import Snapshot
 
-HOST_PROTOCOL = 3
+HOST_PROTOCOL = 4
 
 MAX_CONTROL_BYTES = 256 * 1024
 """The largest control message that either side accepts."""
@@ -173,6 +173,16 @@ class SpawnFailed(HostMessage, frozen=True):
     message: Text
 
 
+class Ending(HostMessage, frozen=True):
+    """The process runs no more, and its memory is being given back. `Exited` follows, with the same
+    cause. Its frames until then have been relayed."""
+
+    epoch: Epoch
+    si_code: int
+    si_status: int
+    oom: bool
+
+
 class Exited(HostMessage, frozen=True):
     """The process has been reaped and all its frames have been relayed.
 
@@ -273,6 +283,7 @@ FromHost = (
     HostHello
     | Spawned
     | SpawnFailed
+    | Ending
     | Exited
     | LinkBroken
     | HostVitals

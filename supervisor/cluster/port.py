@@ -22,6 +22,9 @@ class HostChannel(Protocol):
     """The host's name at this front: unique, and the same after the host has come back."""
 
     hello: HostHello
+    is_new: bool
+    """Whether it came by an invitation, not by a key that it had joined with before."""
+
     heard_at: float
     """When the last frame of any kind came, on the monotonic clock."""
 

@@ -90,7 +90,7 @@ class ModelGroup:
             self.admission, self.questions, self._pool, self._suspects, ledger, clock, on_idle
         )
         self._verdicts = Verdicts(
-            self._table, self._suspects, self.questions, self.admission, ledger, clock
+            self._table, self._suspects, self.questions, self.admission, ledger, losses, clock
         )
         advising = Advising(self._table, self._pool, self.admission, adviser, self.pump)
         self._preparation = Preparation(

@@ -5,15 +5,19 @@ page can show a death and the streams that went on across it.
 """
 
 from collections import deque
+from collections.abc import Container
 
 from msgspec import Struct
 
 from gpufc.ids import Epoch, RequestId, WorkerName
-from supervisor.fleet.exit_reason import ASKED, ExitReason
+from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
 from supervisor.fleet.port import WorkerHandle
 
 KEEP = 32
 """Losses that are remembered."""
+
+KILLS_S = 120.0
+"""A kill counts as evidence of a killer for so long."""
 
 MOST_PAUSES = 256
 """Pauses that one loss keeps. Its counts go on beyond them."""
@@ -83,3 +87,12 @@ class Losses:
         self.n_total += 1
         self.latest.append(loss)
         return loss
+
+    def kills_elsewhere(self, epochs: Container[Epoch], now: float) -> bool:
+        """Whether a worker of another epoch than these was killed from outside not long ago."""
+        return any(
+            loss.reason.reason is Reason.KILLED
+            and loss.epoch not in epochs
+            and now - loss.lost_at < KILLS_S
+            for loss in self.latest
+        )

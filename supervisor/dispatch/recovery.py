@@ -8,10 +8,14 @@ from msgspec import Struct
 
 from gpufc.errors import EngineCrashed, EngineUnavailable, RequestError
 from supervisor.dispatch.stream_log import StreamLog
-from supervisor.fleet.exit_reason import ASKED, WITH_ITS_MACHINE, ExitReason
+from supervisor.fleet.exit_reason import ASKED, WITH_ITS_MACHINE, ExitReason, Reason
 
 MAX_FRUITLESS_REPLAYS = 3
 """After this many replays in a row without a token, a sequence fails."""
+
+MAX_EXCUSED_KILLS = 16
+"""Kills in a row without a token that are not held against a sequence. The limit ends a wait that
+would last as long as the killer does."""
 
 MAX_OUTAGE_S = 120.0
 """How long a sequence waits while its model has no worker."""
@@ -27,12 +31,18 @@ class Fail(Struct, frozen=True):
     error: RequestError
 
 
-def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
+def decide(log: StreamLog, reason: ExitReason, *, kills_elsewhere: bool = False) -> Replay | Fail:
     """Whether a sequence that was running on a lost worker goes on.
 
     A worker's end that an operator asked for, or that came with its machine's, does not count as a
-    fruitless replay.
+    fruitless replay. Nor does a kill from outside where there are `kills_elsewhere`: workers that
+    never had this sequence are killed, too, so it does not attract the kills.
     """
+    is_excused = kills_elsewhere and reason.reason is Reason.KILLED
+    if is_excused and log.excused_kills < MAX_EXCUSED_KILLS:
+        log.excused_kills += 1
+        log.fruitless_dispatches -= 1
+        return Replay()
     if reason.reason in ASKED | WITH_ITS_MACHINE:
         log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)
         return Replay()
@@ -42,8 +52,8 @@ def decide(log: StreamLog, reason: ExitReason) -> Replay | Fail:
         return Replay()
     return Fail(
         EngineCrashed(
-            f"The engine died {log.fruitless_dispatches} times without getting on with this "
-            f"request; the last time it {reason.reason}"
+            f"The engine died {log.fruitless_dispatches + log.excused_kills} times without getting "
+            f"on with this request; the last time it {reason.reason}"
         )
     )
 

@@ -41,9 +41,9 @@ class StreamLog:
     `index` numbers all choices of an answer as OpenAI does: prompt by prompt. `fingerprint` is
     that of the model that `prompt_tokens` and `tokens` belong to. `n_cached` counts the prompt
     tokens found in a cache at the first start; later starts do not change it.
-    `fruitless_dispatches` counts the starts since the sequence last gained a token. `stopped_by` is
-    the index of the stop string that ended it. `watch` ends it early, if its reading has one; it
-    has been given all of `texts`.
+    `fruitless_dispatches` counts the starts since the sequence last gained a token, without those
+    that `excused_kills` has ended. `stopped_by` is the index of the stop string that ended it.
+    `watch` ends it early, if its reading has one; it has been given all of `texts`.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class StreamLog:
         "choice",
         "epochs",
         "error",
+        "excused_kills",
         "fingerprint",
         "finish",
         "fruitless_dispatches",
@@ -101,7 +102,7 @@ class StreamLog:
         self.sampler_state: SamplerState = ()
         self.epochs: list[Epoch] = []
         self.n_cached: int | None = None
-        self.fruitless_dispatches = 0
+        self.fruitless_dispatches = self.excused_kills = 0
         self.finish: FinishReason | None = None
         self.by_end_token = False
         self.stopped_by: int | None = None
@@ -178,7 +179,7 @@ class StreamLog:
                 self.tokens.append(tokens[0])
             else:
                 self.tokens.extend(tokens)
-            self.fruitless_dispatches = 0
+            self.fruitless_dispatches = self.excused_kills = 0
         if self.request.logprobs is not None:
             self.logprobs += delta.logprobs
             self.prompt_logprobs = self.prompt_logprobs or delta.prompt_logprobs

@@ -11,6 +11,7 @@ from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
+from supervisor.dispatch.losses import Losses
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.suspects import (
@@ -40,6 +41,7 @@ class Verdicts:
         questions: Questions,
         admission: Admission,
         ledger: ModelLedger,
+        losses: Losses,
         clock: Callable[[], float],
     ) -> None:
         self._table = table
@@ -47,6 +49,7 @@ class Verdicts:
         self._questions = questions
         self._admission = admission
         self._ledger = ledger
+        self._losses = losses
         self._clock = clock
         self._quarantine = Quarantine()
         self._deaths: dict[RequestNo, tuple[WorkerHandle, ExitReason]] = {}
@@ -136,7 +139,8 @@ class Verdicts:
         )
 
     def _recover(self, job: Job, reason: ExitReason) -> None:
-        match recovery.decide(job.log, reason):
+        kills_elsewhere = self._losses.kills_elsewhere(job.log.epochs, self._clock())
+        match recovery.decide(job.log, reason, kills_elsewhere=kills_elsewhere):
             case recovery.Replay():
                 job.is_resuming = True
                 self._ledger.replayed()

@@ -22,7 +22,7 @@ from supervisor.fleet.link import WorkerLink
 from supervisor.fleet.oom import OomCounter
 from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.process import ExitListener as SystemExitListener
-from supervisor.fleet.process import WorkerProcess
+from supervisor.fleet.process import Lent, WorkerProcess
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker_log import WorkerLog
@@ -61,8 +61,18 @@ class Process(Protocol):
     def rss_bytes(self) -> int: ...
     def anonymous_bytes(self) -> int | None: ...
     def watch_end(self) -> None: ...
-    def lend(self) -> tuple[int, int]: ...
+    def lend(self) -> Lent: ...
     def let_go(self) -> None: ...
+
+
+class EndingProcess(Process, Protocol):
+    """A process of this machine, which calls `on_ending` as `Edge.spawn` says."""
+
+    on_ending: SystemExitListener
+
+
+TakeOver = Callable[[Path, SystemExitListener], EndingProcess]
+"""Takes a running process over, given its log and a listener for its end."""
 
 
 class Edge(Protocol):
@@ -104,7 +114,7 @@ class LocalEdge:
         runtime: RuntimeDir,
         command: Sequence[str],
         spares: SparePool | None = None,
-        running: "Mapping[WorkerName, Callable[[Path, SystemExitListener], Process]] | None" = None,
+        running: "Mapping[WorkerName, TakeOver] | None" = None,
     ) -> None:
         """`running` are processes that another front has started, each the first of its place."""
         self._running = dict(running or {})
@@ -158,10 +168,12 @@ class LocalEdge:
         def ended(si_code: int, si_status: int) -> None:
             on_exit(reason_of(si_code, si_status))
 
+        process: EndingProcess
         if take_over is not None:
-            return take_over(log, ended)
-        spare = self._spares.take(log, ended) if self._spares else None
-        process = spare or WorkerProcess(self._command, log, ended)
+            process = take_over(log, ended)
+        else:
+            spare = self._spares.take(log, ended) if self._spares else None
+            process = spare or WorkerProcess(self._command, log, ended)
         process.on_ending = lambda code, status: on_ending(reason_of(code, status))
         return process
 

@@ -3,21 +3,16 @@
 `supervisor/handover` carries them from one to the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, WorkerName
-from supervisor.fleet.edge import Process
+from supervisor.fleet.edge import TakeOver
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.place import Place
-from supervisor.fleet.process import ExitListener
 from supervisor.fleet.worker import WorkerSpec
-
-TakeOver = Callable[[Path, ExitListener], Process]
-"""Takes a running process over, given its log and a listener for its end."""
 
 
 class HeldWorker(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from msgspec import Struct
+
 import gpufc
 from gpufc import wire
 from gpufc.end_word import END_FD
@@ -67,6 +69,17 @@ _SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
 ExitListener = Callable[[int, int], None]
 """Called once, in the event loop, with `si_code` and `si_status` of the reaped process."""
+
+
+class Lent(Struct, frozen=True):
+    """A process's descriptors, to be copied to a front that takes over: its pidfd, the boot pipe's
+    write end, and its end word, if it has one.
+
+    The pidfd reports its end. While any process holds the pipe, it does not end by itself."""
+
+    pidfd: int
+    boot_write: int
+    end_word: int | None = None
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -174,11 +187,9 @@ class WorkerProcess:
         """Its memory that no file backs; None if it is gone."""
         return anonymous_bytes(self.pid)
 
-    def lend(self) -> tuple[int, int]:
-        """Its pidfd and the boot pipe's write end, to be copied to a front that takes over.
-
-        The pidfd reports its end. While any process holds the pipe, it does not end by itself."""
-        return self._pidfd, self._boot_write
+    def lend(self) -> Lent:
+        """Its descriptors. They stay its own."""
+        return Lent(self._pidfd, self._boot_write, self._end_word)
 
     def let_go(self) -> None:
         """Leave it to another front: send nothing and report nothing any more.
@@ -201,12 +212,8 @@ class WorkerProcess:
 
     def _ending(self) -> None:
         status = ending_status(self.pid)
-        if not self._running or status is None:
-            return  # the pidfd will tell
-        if os.WIFSIGNALED(status):
-            self.on_ending(os.CLD_KILLED, os.WTERMSIG(status))
-        else:
-            self.on_ending(os.CLD_EXITED, os.WEXITSTATUS(status))
+        if self._running and status is not None:  # else the pidfd will tell
+            self.on_ending(*as_waited(status))
 
     def _ended(self) -> None:
         """The pidfd became readable: the process is a zombie, so its pid is still its own."""
@@ -221,6 +228,13 @@ class WorkerProcess:
             raise AssertionError("waitid returned nothing")
         self._popen.returncode = result.si_status  # else its destructor would wait for the pid
         self._on_exit(result.si_code, result.si_status)
+
+
+def as_waited(status: int) -> tuple[int, int]:
+    """A wait status as `si_code` and `si_status`."""
+    if os.WIFSIGNALED(status):
+        return os.CLD_KILLED, os.WTERMSIG(status)
+    return os.CLD_EXITED, os.WEXITSTATUS(status)
 
 
 def vitals_of(pid: int) -> Vitals | None:

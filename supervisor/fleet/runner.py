@@ -35,6 +35,7 @@ from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
 from supervisor.fleet.placer import PlaceListener, Placer
 from supervisor.fleet.port import FleetListener, WorkerMessage
+from supervisor.fleet.process import Lent
 from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.trial import Trial
@@ -109,7 +110,7 @@ class WorkerRunner(Line):
 
     # another front takes over
 
-    def lend(self) -> tuple[int, int] | None:
+    def lend(self) -> Lent | None:
         """The descriptors of its process, to be copied; None without one."""
         return self._process.lend() if self._process else None
 

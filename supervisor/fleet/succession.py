@@ -11,6 +11,7 @@ from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle
+from supervisor.fleet.process import Lent
 
 
 class Succession:
@@ -70,7 +71,7 @@ class Succession:
         workers = [place.runner.worker for place in self._groups[model].places]
         return [worker for worker in workers if worker is not None]
 
-    def lend(self, worker: WorkerName) -> tuple[int, int] | None:
+    def lend(self, worker: WorkerName) -> Lent | None:
         """The descriptors of a worker's process, to be copied. None if it has ended."""
         return self._place_of(worker).runner.lend()
 

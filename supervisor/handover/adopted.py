@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from gpufc.proc_stat import stat_fields
 from gpufc.protocol import Boot
-from supervisor.fleet.process import ExitListener, rss_bytes_of, vitals_of
+from supervisor.fleet.end_watch import EndWatch, close_word, ending_status
+from supervisor.fleet.process import ExitListener, Lent, as_waited, rss_bytes_of, vitals_of
 from supervisor.fleet.recycling import anonymous_bytes
 from supervisor.fleet.watchdog import Vitals
 
@@ -43,11 +44,10 @@ _TAIL_BYTES = 64 * 1024
 
 
 class Inherited(Struct, frozen=True):
-    """A running worker as it was handed over. Its holder owns both descriptors."""
+    """A running worker as it was handed over. Its holder owns the descriptors."""
 
     pid: int
-    pidfd: int
-    boot_write: int
+    lent: Lent
 
 
 class AdoptedProcess:
@@ -71,8 +71,11 @@ class AdoptedProcess:
         self.pid = inherited.pid
         self.successor: Boot | None = None
         """This process's role, once the runner has named it."""
-        self._pidfd = inherited.pidfd
-        self._boot_write = inherited.boot_write
+        self.on_ending: ExitListener = lambda si_code, si_status: None
+        self._pidfd = inherited.lent.pidfd
+        self._boot_write = inherited.lent.boot_write
+        self._end_word = inherited.lent.end_word
+        self._end_watch: EndWatch | None = None
         self._log = log
         self._log_mark = _size(log)
         self._on_exit = on_exit
@@ -110,15 +113,18 @@ class AdoptedProcess:
         return rss_bytes_of(self.pid) if self._running else 0
 
     def watch_end(self) -> None:
-        """Its word is the old front's; the pidfd tells of its end."""
+        """See `WorkerProcess`."""
+        is_due = self._running and self._is_ours and self._end_watch is None
+        if self._end_word is not None and is_due:
+            self._end_watch = EndWatch(self._end_word, self._loop, self._ending)
 
     def anonymous_bytes(self) -> int | None:
         """See `WorkerProcess`."""
         return anonymous_bytes(self.pid) if self._running else None
 
-    def lend(self) -> tuple[int, int]:
+    def lend(self) -> Lent:
         """See `WorkerProcess`."""
-        return self._pidfd, self._boot_write
+        return Lent(self._pidfd, self._boot_write, self._end_word)
 
     def let_go(self) -> None:
         """See `WorkerProcess`. There is no child to reap."""
@@ -126,7 +132,19 @@ class AdoptedProcess:
             self._running = False
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-            os.close(self._boot_write)
+            self._close_boot()
+
+    def _close_boot(self) -> None:
+        if self._end_watch is not None:
+            self._end_watch.close()
+        close_word(self._end_word)
+        self._end_word = None
+        os.close(self._boot_write)
+
+    def _ending(self) -> None:
+        status = ending_status(self.pid)
+        if self._running and status is not None:  # else the pidfd will tell
+            self.on_ending(*as_waited(status))
 
     def _signal_group(self, number: signals.Signals) -> None:
         try:
@@ -142,7 +160,7 @@ class AdoptedProcess:
         self._loop.remove_reader(self._pidfd)
         with contextlib.suppress(OSError):
             self._signal_group(signals.SIGKILL)  # its children must not outlive it
-        os.close(self._boot_write)
+        self._close_boot()
         status = _zombie_status(self.pid, self._pidfd)
         if status is None:
             status = _exit_status(self._pidfd)
@@ -150,10 +168,7 @@ class AdoptedProcess:
         if status is None:
             status = _last_words(self._log, self._log_mark)
             logger.warning("exit_status_unknown pid=%d; taken to be %d", self.pid, status)
-        if os.WIFSIGNALED(status):
-            self._on_exit(os.CLD_KILLED, os.WTERMSIG(status))
-        else:
-            self._on_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
+        self._on_exit(*as_waited(status))
 
 
 def _zombie_status(pid: int, pidfd: int) -> int | None:

@@ -8,20 +8,21 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from gpufc.config import Config
 from gpufc.errors import GpufcError, LinkError, Overloaded
-from gpufc.ids import Epoch
+from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Origin, Value
 from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.inheritance import Holdings
+from supervisor.fleet.process import Lent
 from supervisor.handover.messages import (
     VERSION,
     Attached,
@@ -158,7 +159,8 @@ class Giver:
 
     async def _ask(self, successor: Successor, holdings: Holdings, relay: socket.socket) -> Willing:
         """Give copies of everything to the new front, and wait until it could take over."""
-        successor.send(self._estate(holdings), self._descriptors(holdings, relay))
+        lent = self._lent(holdings)
+        successor.send(self._estate(holdings, lent), self._descriptors(lent, relay))
         async with asyncio.timeout(START_S):
             match await self._first_words(successor):
                 case Willing() as willing:
@@ -181,7 +183,18 @@ class Giver:
             words.cancel()
             stopped.cancel()
 
-    def _estate(self, holdings: Holdings) -> Estate:
+    def _lent(self, holdings: Holdings) -> dict[WorkerName, Lent]:
+        """The workers' descriptors. Raises `LinkError`."""
+        found = {}
+        for worker in holdings.lent:
+            name = worker.spec.name
+            lent = self._front.fleet.succession.lend(name)
+            if lent is None:
+                raise LinkError(f"{name} has just died; try again")
+            found[name] = lent
+        return found
+
+    def _estate(self, holdings: Holdings, lent: Mapping[WorkerName, Lent]) -> Estate:
         front = self._front
         values = front.effective_values()
         flags = {v.key.name: v.value for v in values if v.source.origin is Origin.FLAG}
@@ -198,17 +211,16 @@ class Giver:
             n_listeners=len(front.listeners),
             fleet=holdings,
             relayed=_relayed(holdings),
+            watched=frozenset(name for name, one in lent.items() if one.end_word is not None),
         )
 
-    def _descriptors(self, holdings: Holdings, relay: socket.socket) -> list[int]:
+    def _descriptors(self, lent: Mapping[WorkerName, Lent], relay: socket.socket) -> list[int]:
         front = self._front
         found = [relay.fileno(), front.runtime.lend(), 1, 2]
         found += [sock.fileno() for sock in front.listeners]
-        for worker in holdings.lent:
-            lent = front.fleet.succession.lend(worker.spec.name)
-            if lent is None:
-                raise LinkError(f"{worker.spec.name} has just died; try again")
-            found += lent
+        for one in lent.values():
+            found += [one.pidfd, one.boot_write]
+            found += [] if one.end_word is None else [one.end_word]
         return found
 
     async def _go(

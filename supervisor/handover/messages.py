@@ -23,9 +23,9 @@ from gpufc.ids import Epoch, WorkerName
 from supervisor.dispatch.ledger import ModelTotals
 from supervisor.fleet.inheritance import Holdings
 
-VERSION = 3
+VERSION = 4
 """Version of these messages. A new front refuses an estate of another version, and the old front
-goes on. Version 1 had one model, version 2 no totals by model."""
+goes on. Version 1 had one model, version 2 no totals by model, version 3 no end words."""
 
 MAX_PACKET_BYTES = 128 * 1024
 """Below the smallest buffer of a unix socket, so that a send never waits."""
@@ -45,7 +45,7 @@ class Estate(Struct, frozen=True, kw_only=True, tag=True):
     version. `relayed` maps each model to the epoch by which the old front addresses its sequences.
 
     Descriptors come with it: the relay, the runtime folder's lock, standard output and error, the
-    listeners, then the pidfd and boot pipe of each worker.
+    listeners, then the pidfd and boot pipe of each worker, and its end word if it is in `watched`.
     """
 
     version: int
@@ -57,6 +57,7 @@ class Estate(Struct, frozen=True, kw_only=True, tag=True):
     n_listeners: int
     fleet: Holdings
     relayed: dict[str, Epoch]
+    watched: frozenset[WorkerName]
 
     def __repr__(self) -> str:
         """Leaves out the configuration."""

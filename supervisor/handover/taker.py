@@ -24,7 +24,7 @@ from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.inheritance import FleetInheritance
-from supervisor.fleet.process import ExitListener
+from supervisor.fleet.process import ExitListener, Lent
 from supervisor.fleet.states import WorkerState
 from supervisor.handover import messages
 from supervisor.handover.adopted import AdoptedProcess, Inherited
@@ -73,11 +73,11 @@ def receive(packets: PacketSocket) -> Inheritance:
     if not isinstance(estate, Estate):
         raise LinkError("the old front did not begin with its estate")
     workers = estate.fleet.lent
-    if len(descriptors) != 4 + estate.n_listeners + 2 * len(workers):
+    n_words = sum(worker.spec.name in estate.watched for worker in workers)
+    if len(descriptors) != 4 + estate.n_listeners + 2 * len(workers) + n_words:
         raise LinkError("the estate is incomplete")
     relay, lock, out, err, *others = descriptors
-    listeners, processes = others[: estate.n_listeners], others[estate.n_listeners :]
-    pairs = zip(processes[::2], processes[1::2], strict=True)
+    listeners, of_workers = others[: estate.n_listeners], iter(others[estate.n_listeners :])
     return Inheritance(
         estate,
         relay=socket.socket(fileno=relay),
@@ -85,8 +85,15 @@ def receive(packets: PacketSocket) -> Inheritance:
         output=(out, err),
         listeners=tuple(socket.socket(fileno=fd) for fd in listeners),
         workers={
-            worker.spec.name: Inherited(worker.pid, pidfd, boot_write)
-            for worker, (pidfd, boot_write) in zip(workers, pairs, strict=True)
+            worker.spec.name: Inherited(
+                worker.pid,
+                Lent(
+                    next(of_workers),
+                    next(of_workers),
+                    next(of_workers) if worker.spec.name in estate.watched else None,
+                ),
+            )
+            for worker in workers
         },
     )
 

@@ -53,6 +53,8 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._child: asyncio.subprocess.Process | None = None
         self.placed = Placed(())
+        self.has_found = False
+        """Whether the placer has told which hosts run: those of a front before are among them."""
         self.refusal: str | None = None
         self.n_starts = 0
         self.on_fact: Callable[[], None] = lambda: None
@@ -65,6 +67,11 @@ class Keeper:
         """Other hosts are wanted."""
         self._order = Order(n_hosts, dict(resources))
         self._send(self._order)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether `start` was called."""
+        return self._task is not None
 
     @property
     def pid(self) -> int | None:
@@ -129,6 +136,8 @@ class Keeper:
                 self._answer()
             case Placed():
                 self.placed = fact
+                # without hosts and with trouble it may not have reached Ray
+                self.has_found |= bool(fact.hosts) or not fact.trouble
                 if fact.trouble:
                     logger.warning("hosts_missing: %s", fact.trouble)
             case Refusal(message):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from supervisor.placer.messages import HostRow, Placed
@@ -26,6 +27,11 @@ class Cluster(Protocol):
 
     def end(self, slot: int) -> None:
         """End the slot's host, if there is one. Raises `NotPlaced`."""
+        ...
+
+    def nodes(self, resources: Mapping[str, float]) -> frozenset[str]:
+        """The nodes that live and have these resources, in use or not. Empty if Ray does not
+        tell."""
         ...
 
     def ended(self) -> Mapping[int, str]:
@@ -60,7 +66,8 @@ class Placing:
             self._details[slot] = why
             self._plan.lost(slot, self._clock())
         trouble = ""
-        for step in self._plan.steps(n_hosts, self._clock()):
+        able = partial(self._cluster.nodes, resources)
+        for step in self._plan.steps(n_hosts, self._clock(), able):
             try:
                 self._do(step, resources)
             except NotPlaced as err:

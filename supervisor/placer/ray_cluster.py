@@ -111,6 +111,21 @@ class RayCluster:
             ray.get(actor.leave.remote(), timeout=2 * CALL_S)
         ray.kill(actor)
 
+    def nodes(self, resources: Mapping[str, float]) -> frozenset[str]:
+        """The nodes that live and have these resources, in use or not. Empty if Ray does not
+        tell."""
+        try:
+            rows = ray.nodes()
+        except (RayError, RuntimeError) as err:
+            logger.warning("nodes_unknown: %s", err)
+            return frozenset()
+        return frozenset(
+            row["NodeID"]
+            for row in rows
+            if row["Alive"]
+            and all(row["Resources"].get(name, 0) >= n for name, n in resources.items())
+        )
+
     def ended(self) -> Mapping[int, str]:
         """The slots whose host has ended since the last call, and why. Does not wait."""
         slots = {ref: slot for slot, ref in self._exits.items()}

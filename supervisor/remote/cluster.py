@@ -34,6 +34,9 @@ NOTE_S = 600.0
 BIND_FOR_S = 30.0
 """A front that takes over waits so long for the address: the one before closes its listener."""
 
+TAKE_OVER_S = 2.0
+"""A front that is stopped while it takes over waits so long for the address, to end its hosts."""
+
 RETURN_S = 2.0
 """A front that knows hosts gives them so long to bring the workers of the front before, which may
 have been killed. Then these are loaded elsewhere. A host with workers dials again within a second.
@@ -102,6 +105,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """After the workers have ended. A cluster ends the hosts that it runs."""
+        if self._binding is not None and self.placing is not None:
+            await asyncio.wait({self._binding}, timeout=TAKE_OVER_S)
         self._close()
         if self._leaving is not None:
             await self._leaving
@@ -187,10 +192,17 @@ class Cluster:
         ]
         return sorted(rows, key=lambda row: row.machine)
 
-    def invite(self, n_hosts: int = 1, lifetime_s: float | None = LIFETIME_S) -> JoinFile:
-        """The content of a join file, by which so many hosts may join; None: without an end."""
+    def invite(
+        self,
+        n_hosts: int = 1,
+        lifetime_s: float | None = LIFETIME_S,
+        *,
+        takes_name: bool = False,
+    ) -> JoinFile:
+        """The content of a join file, by which so many hosts may join; None: without an end.
+        `takes_name` as in `HostBook.invite`."""
         try:
-            pair = self._book.invite(n_hosts, lifetime_s)
+            pair = self._book.invite(n_hosts, lifetime_s, takes_name=takes_name)
         except OSError as err:
             raise Overloaded(f"the hosts file cannot be written: {err}", retry_after_s=1.0) from err
         address = self._config.cluster_advertise or self._reached()

@@ -142,6 +142,7 @@ class RemoteEdge:
             self._epoch,
             on_exit,
             link.expect,
+            on_ending=on_ending,
             pid=None if adopted is None else adopted.pid,
             devices=found.devices,
         )

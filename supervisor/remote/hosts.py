@@ -93,9 +93,12 @@ class Hosts:
 
     # machines
 
-    def joined(self, name: str, n_gpus: int) -> None:
-        """A machine is there. One that was lost stays shunned, and a drained one drained."""
+    def joined(self, name: str, n_gpus: int, *, is_new: bool = False) -> None:
+        """A machine is there. One that was lost stays shunned, unless an operator or a cluster has
+        put a new host on it; a drained one stays drained."""
         machine = self.machines.setdefault(name, Machine(name, n_gpus))
+        if is_new:
+            machine.shunned_until = 0.0
         machine.n_gpus, machine.is_joined, machine.lost_because = n_gpus, True, ""
         machine.unfit.clear()
 

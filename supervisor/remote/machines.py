@@ -16,6 +16,7 @@ from gpufc.ids import Epoch
 from supervisor.cluster.messages import (
     Adoption,
     AskPiece,
+    Ending,
     Exited,
     FromHost,
     Held,
@@ -138,7 +139,8 @@ class Machines:
 
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         name, hello = channel.machine, channel.hello
-        self.hosts.joined(name, sum(one.kind != "cpu" for one in hello.devices))
+        n_gpus = sum(one.kind != "cpu" for one in hello.devices)
+        self.hosts.joined(name, n_gpus, is_new=channel.is_new)
         self.joined_now[name] = Joined(channel)
         found = [self._adopted(channel, held) for held in hello.held]
         self._look_soon()
@@ -160,7 +162,7 @@ class Machines:
                 joined.is_leaving = True
                 self.hosts.drain(channel.machine, is_drained=True)
                 self._rest(joined)
-            case Spawned() | SpawnFailed() | Exited() | LinkBroken():
+            case Spawned() | SpawnFailed() | Ending() | Exited() | LinkBroken():
                 self._of_process(joined, message)
             case Lacking() | Obtaining() | Obtained() | NotObtained() | AskPiece():
                 self._supply.message(channel, message)
@@ -207,7 +209,7 @@ class Machines:
     # processes
 
     def _of_process(
-        self, joined: Joined, message: Spawned | SpawnFailed | Exited | LinkBroken
+        self, joined: Joined, message: Spawned | SpawnFailed | Ending | Exited | LinkBroken
     ) -> None:
         running = joined.running.get(message.epoch)
         if running is None:
@@ -217,6 +219,8 @@ class Machines:
                 running.process.spawned(message.pid)
             case LinkBroken():
                 running.link.fail(message.detail)
+            case Ending():
+                running.process.ending(message)
             case SpawnFailed():
                 self._forget(joined, message.epoch)
                 running.process.not_spawned(message)

@@ -23,6 +23,9 @@ CHECK_S = 60.0
 END_S = 15.0
 """Time for the cluster to end its hosts when the front stops."""
 
+FIND_S = 20.0
+"""A front that stops waits so long for its placer to find the hosts of the front before."""
+
 
 class Inviting(Protocol):
     """See `cluster.Cluster`."""
@@ -31,7 +34,9 @@ class Inviting(Protocol):
 
     @property
     def front_key(self) -> str: ...
-    def invite(self, n_hosts: int = 1, lifetime_s: float | None = ...) -> JoinFile: ...
+    def invite(
+        self, n_hosts: int = 1, lifetime_s: float | None = ..., *, takes_name: bool = ...
+    ) -> JoinFile: ...
 
 
 class Placing:
@@ -81,17 +86,33 @@ class Placing:
         await self._keeper.stop()
 
     async def stop(self) -> None:
-        """End the hosts, then the placer."""
+        """End the hosts, then the placer. A front that has just taken over finds them first."""
+        if not self._keeper.has_started:
+            return  # the hosts may be another front's
         self._keeper.want(0, {})
+        if await self._until(lambda: self._keeper.has_found or self._is_cut_off, FIND_S):
+            await self._until(lambda: not self.hosts or self._is_cut_off, END_S)
+        if self.hosts or not self._keeper.has_found:
+            logger.warning("hosts_left_behind n=%d", len(self.hosts))
+        await self._keeper.stop()
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether the placer can do nothing: it is refused, or has not reached Ray."""
+        keeper = self._keeper
+        return keeper.refusal is not None or bool(keeper.placed.trouble and not keeper.has_found)
+
+    async def _until(self, holds: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for something that the placer tells. False if it does not in time."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + END_S
-        while self._keeper.pid is not None and self.hosts and loop.time() < until:
+        until = loop.time() + limit_s
+        while not holds():
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), until - loop.time())
             except TimeoutError:
-                logger.warning("hosts_left_behind n=%d", len(self.hosts))
-        await self._keeper.stop()
+                return False
+        return True
 
     def _heard(self) -> None:
         self._news.set()
@@ -102,7 +123,7 @@ class Placing:
     def _invitation(self) -> str:
         """A join file's text for one host. Raises `OSError`."""
         try:
-            content = self._cluster.invite(1, INVITATION_S)
+            content = self._cluster.invite(1, INVITATION_S, takes_name=True)
         except GpufcError as err:
             raise OSError(str(err)) from err
         return msgspec.json.encode(content).decode()

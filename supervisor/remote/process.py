@@ -11,10 +11,11 @@ from msgspec import structs
 
 from gpufc.ids import Epoch
 from gpufc.protocol import Boot
-from supervisor.cluster.messages import Exited, Signal, Spawn, SpawnFailed, WorkerVitals
+from supervisor.cluster.messages import Ending, Exited, Signal, Spawn, SpawnFailed, WorkerVitals
 from supervisor.cluster.port import HostChannel
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason, classify, device_memory
+from supervisor.fleet.process import Lent
 from supervisor.fleet.watchdog import Vitals
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class RemoteProcess:
         on_exit: ExitListener,
         on_pid: Callable[[int], None],
         *,
+        on_ending: ExitListener = lambda reason: None,
         pid: int | None = None,
         devices: str | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class RemoteProcess:
         self._channel = channel
         self._epoch = epoch
         self._on_exit = on_exit
+        self._on_ending = on_ending
         self._on_pid = on_pid
         self._is_running = True
         self._is_adopted = pid is not None
@@ -83,13 +86,13 @@ class RemoteProcess:
         return self._seen.rss_bytes if self._seen else 0
 
     def watch_end(self) -> None:
-        """Its host watches it by pidfd."""
+        """Its host does."""
 
     def anonymous_bytes(self) -> int | None:
         """Its last known memory that no file backs."""
         return self._seen.anonymous_bytes if self._seen else None
 
-    def lend(self) -> tuple[int, int]:
+    def lend(self) -> Lent:
         """A process of another machine has no descriptors to lend."""
         raise RuntimeError("a process of another machine cannot be lent")
 
@@ -109,6 +112,11 @@ class RemoteProcess:
 
     def not_spawned(self, failure: SpawnFailed) -> None:
         self._end(Reason.SPAWN_FAILED, failure.message)
+
+    def ending(self, end: Ending) -> None:
+        """It runs no more; its last frame has come."""
+        if self._is_running:
+            self._on_ending(classify(end.si_code, end.si_status, at=time.time(), oom=end.oom))
 
     def exited(self, end: Exited) -> None:
         """It has been reaped. Its last frame has come."""

@@ -15,6 +15,7 @@ from gpufc.protocol import Attach, Boot, Ready
 from supervisor.cluster import wire
 from supervisor.cluster.messages import (
     Adoption,
+    Ending,
     Exited,
     FromHost,
     Held,
@@ -62,7 +63,7 @@ class HostedWorker:
         self._link = self._open_link(boot.epoch, boot.token)
         self._links = [self._link]
         try:
-            self._process = machine.spawn(boot.worker, self._ended)
+            self._process = machine.spawn(boot.worker, self._ended, self._ending)
         except BaseException:
             self._link.socket.close()
             raise
@@ -146,6 +147,8 @@ class HostedWorker:
             return
         if not self.is_ready:
             self.is_ready = _is_ready(data)
+            if self.is_ready:
+                self._process.watch_end()
         self._front.relay(wire.relayed(self.epoch, data))
 
     def left_links(self, link: "_Link") -> None:
@@ -160,6 +163,12 @@ class HostedWorker:
         if link is self._link and self._is_open and not self._is_broken:
             self._is_broken = True
             self._front.report(LinkBroken(self.epoch, detail[:1024]))
+
+    def _ending(self, si_code: int, si_status: int, oom: bool) -> None:
+        if self._is_given_up or si_status == signal.SIGABRT:
+            return  # the cause of an abort stands in its log, which is not whole yet
+        self._link.socket.drain_now()
+        self._front.report(Ending(self.epoch, si_code, si_status, oom))
 
     def _ended(self, si_code: int, si_status: int, oom: bool, log: bytes) -> None:
         for link in self._links:

@@ -18,6 +18,10 @@ EndListener = Callable[[int, int, bool, bytes], None]
 and the end of what the process wrote."""
 
 
+EndingListener = Callable[[int, int, bool], None]
+"""The same, without what it wrote, when the process begins to end."""
+
+
 class Machine:
     """Processes are spawned in the main thread: a parent-death signal follows its thread."""
 
@@ -34,18 +38,29 @@ class Machine:
         self._runtime.restore()
         return self._runtime.new_socket()
 
-    def spawn(self, worker: WorkerName, on_end: EndListener) -> WorkerProcess:
-        """A process that waits for its boot message. Raises `OSError`."""
+    def spawn(
+        self, worker: WorkerName, on_end: EndListener, on_ending: EndingListener
+    ) -> WorkerProcess:
+        """A process that waits for its boot message. `on_ending` may be called before `on_end`,
+        from `watch_end` on. Raises `OSError`."""
         path = self._runtime.worker_log(worker)
         log = self._logs.setdefault(worker, WorkerLog(path))
         mark = log.open()
         self._oom.mark()
 
-        def ended(si_code: int, si_status: int) -> None:
-            oom = si_status == Signals.SIGKILL and self._oom.claim()
-            on_end(si_code, si_status, oom, log.since(mark, MAX_LOG_BYTES))
+        seen: list[bool] = []  # a count of the kernel's explains one death, once
 
-        return WorkerProcess(self._command, path, ended)
+        def is_oom(si_status: int) -> bool:
+            if not seen:
+                seen.append(si_status == Signals.SIGKILL and self._oom.claim())
+            return seen[0]
+
+        def ended(si_code: int, si_status: int) -> None:
+            on_end(si_code, si_status, is_oom(si_status), log.since(mark, MAX_LOG_BYTES))
+
+        process = WorkerProcess(self._command, path, ended)
+        process.on_ending = lambda code, status: on_ending(code, status, is_oom(status))
+        return process
 
     def close(self) -> None:
         """After all links have been closed."""

@@ -144,6 +144,63 @@ def test_alone_readers_get_everything_under_another_tag_which_is_stored_later() 
     assert shown(durable) == "abc"
 
 
+def copy_of(known: Known) -> DurableRequest:
+    """The request as a front has it that goes on from what is known."""
+    copy = Store().add("k")
+    known.fill(copy.stream.logs, None)
+    copy.restore(known.order, known.tags)
+    return copy
+
+
+def test_a_tag_is_told_with_all_entries_that_a_front_alone_has_given_under_it() -> None:
+    durable, box, known = Store().add("k"), outbox(), Known()
+    box.follow("k", durable, 1, 0)
+    box.go_alone()
+    say(durable, "a")
+    first = box.take()
+    say(durable, "b")  # readers have it at once
+    assert first is not None
+    known.add(first.gains[0])
+    box.stored()
+    box.rejoin()
+    given = durable.tag, Position(durable.n_given)
+    assert not copy_of(known).has_given(*given)  # it would go on with other entries there
+    second = box.take()
+    assert second is not None
+    known.add(second.gains[0])
+    assert copy_of(known).has_given(*given)
+    assert copy_of(known).n_given == durable.n_given
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_event_is_known_elsewhere_without_all_entries_before_it(seed: int) -> None:
+    chance = random.Random(seed)
+    durable, box, known = Store().add("k"), outbox(), Known()
+    box.follow("k", durable, 1, 0)
+    is_alone, given, batch = False, set(), None
+    for _ in range(60):
+        match chance.randrange(4):
+            case 0:
+                say(durable, chance.choice("abc"))
+            case 1:
+                batch = box.take()
+            case 2 if batch is not None:
+                for gain in batch.gains:
+                    known.add(gain)
+                box.stored()
+                batch = None
+            case 3 if batch is None:
+                (box.rejoin if is_alone else box.go_alone)()
+                is_alone = not is_alone
+            case 3 if not is_alone:
+                box.go_alone()
+                is_alone = True
+        given.add((durable.tag, durable.n_given))
+        copy = copy_of(known)
+        for tag, end in given:
+            assert end <= copy.n_given or not copy.has_given(tag, Position(end))
+
+
 def test_tags_of_a_front_that_did_not_tell_their_places_are_told_on() -> None:
     known = Known()
     known.add(Gain("k", 0, tags=("old",)))

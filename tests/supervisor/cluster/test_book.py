@@ -71,6 +71,23 @@ def test_a_withdrawn_invitation_is_not_admitted(book: HostBook) -> None:
     assert not book.admits(invitation.public)
 
 
+def test_a_host_that_stands_in_for_one_that_is_away_has_its_name(book: HostBook) -> None:
+    old, other = joined(book), joined(book)
+    new = keys.new_pair().public
+    invitation = book.invite(takes_name=True)
+    assert book.enter(invitation.public, hello(new), {"node-2"}) == "node"
+    assert [host.key for host in book.hosts] == [other, new]
+    assert not book.admits(old)
+
+
+def test_a_host_that_is_attached_keeps_its_name(book: HostBook) -> None:
+    old = joined(book)
+    invitation = book.invite(takes_name=True)
+    new = keys.new_pair().public
+    assert book.enter(invitation.public, hello(new), {"node"}) == "node-2"
+    assert book.admits(old)
+
+
 def test_a_host_comes_back_by_its_own_key_and_name(book: HostBook) -> None:
     joined(book)
     own = joined(book)

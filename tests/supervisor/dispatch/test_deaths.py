@@ -10,11 +10,14 @@ from gpufc.protocol import (
     Prepared,
 )
 from supervisor.answers.parts import BEGUN, Text
-from supervisor.dispatch.recovery import MAX_OUTAGE_S
+from supervisor.dispatch.losses import KILLS_S
+from supervisor.dispatch.recovery import MAX_EXCUSED_KILLS, MAX_FRUITLESS_REPLAYS, MAX_OUTAGE_S
 from supervisor.dispatch.stream import StreamEvent
+from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.port import Condition, ConditionStatus
 from supervisor.fleet.states import WorkerState
 from tests.supervisor.dispatch.fakes import (
+    KILLED,
     MODEL,
     generates,
     request,
@@ -24,6 +27,8 @@ from tests.supervisor.dispatch.fakes import (
     whole_texts,
 )
 from tests.supervisor.dispatch.front import CRASHED, Front
+
+OUT_OF_MEMORY = ExitReason(signal=9, reason=Reason.OUT_OF_MEMORY, at=0.0)
 
 
 async def test_a_step_may_bring_several_tokens_of_a_sequence_also_after_a_death() -> None:
@@ -152,6 +157,64 @@ async def test_a_sequence_that_dies_again_and_again_of_kills_from_outside_ends()
     with pytest.raises(EngineCrashed):
         await whole_texts(stream)
     assert front.requests["lost"] == front.requests["failed"] == 1
+
+
+async def killed(front: Front, times: int, reason: ExitReason = KILLED) -> None:
+    """So many workers in a row end with the only sequence, before its token."""
+    for _ in range(times):
+        worker = front.fleet.start_worker(auto=False)
+        await until(lambda worker=worker: worker.active)
+        worker.die(reason)
+
+
+async def test_kills_that_also_hit_workers_without_a_sequence_are_not_held_against_it() -> None:
+    front = Front()
+    front.fleet.start_worker().die()
+    stream = front.submit()
+    await killed(front, MAX_EXCUSED_KILLS)
+    assert stream.error is None
+    front.fleet.start_worker()
+    assert await whole_texts(stream) == [text_of("hello")]
+    assert front.requests["replayed"] == MAX_EXCUSED_KILLS
+
+
+async def test_a_sequence_ends_that_is_killed_for_ever_with_all_others() -> None:
+    front = Front()
+    front.fleet.start_worker().die()
+    stream = front.submit()
+    await killed(front, MAX_EXCUSED_KILLS + MAX_FRUITLESS_REPLAYS + 1)
+    with pytest.raises(EngineCrashed, match="died 20 times"):
+        await whole_texts(stream)
+
+
+async def test_a_token_begins_the_count_of_excused_kills_anew() -> None:
+    front = Front()
+    front.fleet.start_worker().die()
+    stream = front.submit()
+    await killed(front, MAX_EXCUSED_KILLS)
+    worker = front.fleet.start_worker(auto=False)
+    await until(lambda: worker.active)
+    worker.step()
+    worker.die()
+    await killed(front, MAX_EXCUSED_KILLS - 1)
+    assert stream.error is None
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "reason", "passed_s"),
+    [(KILLED, KILLED, KILLS_S), (CRASHED, KILLED, 0.0), (KILLED, OUT_OF_MEMORY, 0.0)],
+)
+async def test_what_does_not_excuse_the_deaths_of_a_sequence(
+    elsewhere: ExitReason, reason: ExitReason, passed_s: float
+) -> None:
+    now = 1000.0
+    front = Front(clock=lambda: now)
+    front.fleet.start_worker().die(elsewhere)
+    now += passed_s
+    stream = front.submit()
+    await killed(front, MAX_FRUITLESS_REPLAYS + 1, reason)
+    with pytest.raises(EngineCrashed, match="died 4 times"):
+        await whole_texts(stream)
 
 
 async def test_a_running_stream_is_not_charged_with_what_was_being_prepared() -> None:

@@ -8,6 +8,7 @@ from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
 from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.placer import PlaceListener
+from supervisor.fleet.process import Lent
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker import WorkerSpec
 
@@ -44,7 +45,7 @@ class FakeProcess:
     def anonymous_bytes(self) -> int | None:
         return 5
 
-    def lend(self) -> tuple[int, int]:
+    def lend(self) -> Lent:
         raise NotImplementedError
 
     def let_go(self) -> None:

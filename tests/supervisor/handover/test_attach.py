@@ -13,6 +13,7 @@ import zmq
 
 from engine_worker.backend.fake.backend import expected_text
 from engine_worker.backend.fake.vocabulary import tokenize
+from gpufc import end_word
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.ids import Epoch, RequestId, RequestNo, WorkerName
 from gpufc.protocol import (
@@ -32,7 +33,7 @@ from gpufc.protocol import (
 )
 from gpufc.sampling import SamplingParams
 from supervisor.fleet.link import WorkerLink
-from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
+from supervisor.fleet.process import WORKER_COMMAND, Lent, WorkerProcess
 from supervisor.handover.adopted import AdoptedProcess, Inherited
 
 FIRST, SECOND = Epoch(7), Epoch(9)
@@ -194,6 +195,13 @@ async def test_the_old_front_cannot_reach_it_any_more(pair: Pair) -> None:
     assert pair.process.is_alive()
 
 
+def copied(pair: Pair) -> Lent:
+    """What the new front gets of the process."""
+    lent = pair.process.lend()
+    word = None if lent.end_word is None else os.dup(lent.end_word)
+    return Lent(os.dup(lent.pidfd), os.dup(lent.boot_write), word)
+
+
 @pytest.mark.parametrize(
     ("number", "seen"),
     [
@@ -213,14 +221,17 @@ async def test_an_adopted_process_tells_how_it_ended(
         told.append((si_code, si_status))
         gone.set()
 
-    pidfd, boot_write = map(os.dup, pair.process.lend())
-    adopted = AdoptedProcess(Inherited(pair.process.pid, pidfd, boot_write), pair.log, exited)
+    adopted = AdoptedProcess(Inherited(pair.process.pid, copied(pair)), pair.log, exited)
+    ending: list[tuple[int, int]] = []
+    adopted.on_ending = lambda code, status: ending.append((code, status))
+    adopted.watch_end()  # it is not ours yet
     adopted.signal(signal.SIGKILL)  # it is not ours yet
     pair.attach()
     await pair.second.until_ready()
     assert adopted.vitals() is not None
     assert adopted.rss_bytes() > 1_000_000
     adopted.attach()
+    adopted.watch_end()
     if number is None:
         pair.second.link.send(Shutdown(SECOND))
     else:
@@ -228,6 +239,8 @@ async def test_an_adopted_process_tells_how_it_ended(
     async with asyncio.timeout(60):
         await gone.wait()
     assert told == [seen]
+    # a code of 0 cannot be told from a process that runs
+    assert ending == ([seen] if number is not None and end_word.is_supported() else [])
     assert await pair.until_gone() == seen
 
 
@@ -239,7 +252,7 @@ from tests.supervisor.handover.test_attach import FIRST, SECOND, Attach, Pair
 async def main():
     pair = Pair(Path(sys.argv[1]))
     await pair.first.until_ready()
-    print(pair.process.pid, *(os.set_inheritable(fd, True) or fd for fd in pair.process.lend()))
+    print(pair.process.pid, pair.process.lend().boot_write)
     sys.stdout.flush()
     pair.first.link.send(Attach(FIRST, SECOND, *sys.stdin.readline().split()))
     await asyncio.Event().wait()
@@ -262,7 +275,7 @@ async def test_it_outlives_its_parent_as_long_as_the_pipe_is_held(
     )
     assert parent.stdin is not None
     assert parent.stdout is not None
-    pid, _, boot_write = map(int, (await asyncio.to_thread(parent.stdout.readline)).split())
+    pid, boot_write = map(int, (await asyncio.to_thread(parent.stdout.readline)).split())
     second.link.expect(pid)
     print(second.link.endpoint, second.token, file=parent.stdin, flush=True)
     await second.until_ready()

@@ -10,7 +10,7 @@ class FakeRay:
     """Nodes by name; each takes one host."""
 
     def __init__(self, *nodes: str) -> None:
-        self.nodes = list(nodes)
+        self.nodes_alive = list(nodes)
         self.hosts: dict[int, str] = {}
         self.joins: list[str] = []
         self.is_away = False
@@ -20,7 +20,7 @@ class FakeRay:
         self, slot: int, join: str, resources: Mapping[str, float], avoid: frozenset[str]
     ) -> str:
         self.joins.append(join)
-        free = [node for node in self.nodes if node not in avoid]
+        free = [node for node in self.nodes_alive if node not in avoid]
         if self.is_away or not free:
             raise NotPlaced("no node has room")
         self.hosts[slot] = free[0]
@@ -28,6 +28,9 @@ class FakeRay:
 
     def end(self, slot: int) -> None:
         self.hosts.pop(slot, None)
+
+    def nodes(self, resources: Mapping[str, float]) -> frozenset[str]:
+        return frozenset(self.nodes_alive)
 
     def ended(self) -> Mapping[int, str]:
         ended, self.ends = self.ends, {}
@@ -61,15 +64,26 @@ def test_each_host_gets_an_invitation_and_a_node_of_its_own() -> None:
 
 
 def test_a_lost_host_is_placed_on_another_node_until_its_own_is_trusted_again() -> None:
-    ray = FakeRay("a", "b")
+    ray = FakeRay("a", "b", "c")
+    rig = Rig(ray)
+    rig.look(1)
+    for node in "bc":
+        ray.die(0)
+        assert rig.look(1).hosts == (HostRow(0, node),)
+    rig.now = 61.0
+    ray.die(0)
+    assert rig.look(1).hosts[0].node == "a"
+
+
+def test_a_host_that_was_lost_on_the_only_node_is_soon_placed_there_again() -> None:
+    ray = FakeRay("a")
     rig = Rig(ray)
     rig.look(1)
     ray.die(0)
-    assert rig.look(1).hosts == (HostRow(0, "b"),)
-    ray.die(0)
-    assert rig.look(1).trouble == "no node has room"
-    rig.now = 61.0
-    assert rig.look(1).hosts[0].node == "a"
+    assert rig.look(1, times=5).hosts == ()
+    assert len(ray.joins) == 1
+    rig.now = 1.0
+    assert rig.look(1).hosts == (HostRow(0, "a"),)
 
 
 def test_hosts_of_a_placer_before_are_not_started_again() -> None:

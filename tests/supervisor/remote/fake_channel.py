@@ -27,6 +27,7 @@ class FakeChannel:
             HOST_PROTOCOL, PROTOCOL_VERSION, "1", "run", "0" * 64, machine, 4, 1 << 30, held=held
         )
         self.heard_at = 0.0
+        self.is_new = False
         self.is_lost = False
         self.sent: list[ToHost] = []
         self.frames: list[tuple[Epoch, bytes]] = []

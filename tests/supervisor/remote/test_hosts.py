@@ -107,6 +107,14 @@ def test_a_lost_machine_is_used_at_once_where_no_other_one_may_have_the_process(
     assert machine_of(hosts, wish(2), 11.0) == "a"
 
 
+def test_a_new_host_on_a_lost_machine_is_not_shunned() -> None:
+    hosts = joined("a", "b")
+    hosts.lost("a", "the connection was closed", 10.0)
+    hosts.joined("a", 0, is_new=True)
+    assert hosts.machines["a"].state(11.0) is MachineState.JOINED
+    assert hosts.machines["a"].n_losses == 1
+
+
 @pytest.mark.parametrize("why", ["lost", "drained", "unfit", "shunned"])
 def test_a_machine_that_may_not_have_the_process_is_no_other_choice(why: str) -> None:
     hosts = joined("a", "b")

@@ -1,5 +1,6 @@
 """A front has a cluster run its hosts. Real processes stand in for the placer."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from supervisor.cluster.join import JoinFile
 from supervisor.placer.keeper import Keeper
 from supervisor.remote.cluster import Cluster
 from supervisor.remote.hosts import Wish
-from supervisor.remote.placing import Placing, resources
+from supervisor.remote.placing import FIND_S, Placing, resources
 from tests.supervisor.dispatch.fakes import until
 
 PLACER = """
@@ -32,6 +33,21 @@ tell(type="Placed", hosts=[{"slot": 0, "node": "n"}], trouble="no node has room"
 for line in sys.stdin:
     n = json.loads(line)["n_hosts"]
     tell(type="Placed", hosts=[{"slot": 0, "node": "n"}] * n, trouble="")
+"""
+FINDS_LATE = """
+import json, sys, time
+def tell(**fact):
+    print(json.dumps(fact), flush=True)
+sys.stdin.readline()
+if "reach" in sys.argv[1]:
+    tell(type="Placed", hosts=[], trouble="Ray cannot be reached")
+    time.sleep(60)
+time.sleep(0.3)
+tell(type="Placed", hosts=[{"slot": 0, "node": "n"}], trouble="")
+for line in sys.stdin:
+    assert json.loads(line)["n_hosts"] == 0
+    tell(type="Placed", hosts=[], trouble="")
+    open(sys.argv[1], "w").write("ended")
 """
 REFUSES = 'print(\'{"type": "Refusal", "message": "set a token"}\', flush=True)'
 
@@ -77,6 +93,35 @@ async def test_the_placer_gets_the_order_and_an_invitation(
         assert awaited == "waiting for a machine: Ray: no node has room"
         await made.stop()  # returns when the cluster has ended the hosts
         assert not made.hosts
+
+
+async def test_a_front_that_stops_at_once_ends_the_hosts_that_it_has_not_found_yet(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    async with placing(config, tmp_path, FINDS_LATE) as (made, _):
+        await until(lambda: made._keeper.pid)
+        await made.stop()
+        await until(lambda: (tmp_path / "told").exists())
+
+
+async def test_a_front_that_stops_does_not_wait_for_a_ray_that_cannot_be_reached(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "reach").mkdir()
+    async with placing(config, tmp_path / "reach", FINDS_LATE) as (made, _):
+        began = asyncio.get_running_loop().time()
+        await made.stop()
+        assert asyncio.get_running_loop().time() - began < FIND_S / 2
+
+
+async def test_a_front_that_never_placed_hosts_ends_none(
+    config: ClusterConfig, tmp_path: Path
+) -> None:
+    cluster = Cluster(config)
+    made = Placing(config, cluster, tmp_path / "placer.log")
+    await made.stop()
+    await cluster.stop()
+    assert not (tmp_path / "placer.log").exists()
 
 
 async def test_a_refusal_is_an_error_of_the_start(config: ClusterConfig, tmp_path: Path) -> None:

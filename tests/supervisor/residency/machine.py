@@ -36,6 +36,7 @@ class Worker:
         """The part of its memory that it has taken so far."""
         self.ready_at: float | None = None
         self.first_ready_at: float | None = None
+        self.last_used = now
         self.ends: list[float] = []
         self.closed = False
         self.leaves_at: float | None = None
@@ -126,7 +127,7 @@ class Machine:
             else:
                 left = [end for end in one.ends if end > self.now]
                 if len(left) != len(one.ends):
-                    one.ends = left
+                    one.ends, one.last_used = left, self.now
                     self.residency.used(no, len(left), self.now)
         self._sequence_s = sequence_s
         self.settle()
@@ -138,7 +139,7 @@ class Machine:
             self.residency.load_failed(no, "it is broken", self.now)
             one.leaves_at = self.now + self.LEAVE_S
         else:
-            one.ready_at = self.now
+            one.ready_at = one.last_used = self.now
             one.first_ready_at = one.first_ready_at or self.now
             self.residency.loaded(no, one.need, self.now)
 
@@ -185,6 +186,7 @@ class Machine:
                 self.served[model] += len(queue)
                 self.longest_wait_s = max(self.longest_wait_s, self.now - queue[0])
                 one.ends += [self.now + self._sequence_s] * len(queue)
+                one.last_used = self.now
                 queue.clear()
                 self.residency.used(no, len(one.ends), self.now)
             self.residency.demand(model, len(queue), self.now)
@@ -204,7 +206,9 @@ class Machine:
             assert not self._is_pinned(action.model)
             assert action.newcomer is not None
             assert one.first_ready_at is not None
-            assert self.now - one.first_ready_at >= self.rules.min_stay_s, "evicted before its stay"
+            stayed = self.now - one.first_ready_at >= self.rules.min_stay_s
+            paused = self.now - one.last_used >= self.rules.pause_s
+            assert stayed or paused, "evicted before its stay"
         elif action.reason is EvictReason.EXPIRED:
             assert not self._is_pinned(action.model)
             assert not self.queues[action.model]

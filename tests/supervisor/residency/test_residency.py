@@ -186,8 +186,25 @@ def test_a_model_stays_for_a_while_before_it_goes_for_another() -> None:
     a = bench.load("a", 10.0)
     bench.residency.demand("b", 1, 10.0)
     assert bench.decide(10.0) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
-    assert bench.residency.wake_at(15.5) == 16.0
+    for at in (12.0, 14.0, 15.9):  # requests that come again and again
+        bench.residency.used(a, 1, at)
+        assert bench.decide(at) == (Wait("b", WaitReason.BUSY, 1, None),)
+        bench.residency.used(a, 0, at)
+        assert bench.decide(at) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
+    assert bench.residency.wake_at(15.9) == 16.0
     assert bench.decide(16.0)[0] == Evict(a, "a", EvictReason.ROOM, "b")
+
+
+def test_a_model_without_requests_for_a_moment_goes_before_the_end_of_its_stay() -> None:
+    rules = Rules(min_stay_s=1.0, stay_per_load=2.0, pause_s=0.25)
+    bench = Bench(rules, a=Terms(placements=(way(10),), load_s=3.0), b=small())
+    a = bench.load("a", 10.0)
+    bench.residency.used(a, 1, 10.0)
+    bench.residency.used(a, 0, 10.5)
+    bench.residency.demand("b", 1, 10.5)
+    assert bench.decide(10.5) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
+    assert bench.residency.wake_at(10.5) == 10.75
+    assert bench.decide(10.75)[0] == Evict(a, "a", EvictReason.ROOM, "b")
 
 
 def test_the_longest_wait_is_first_and_claims_its_room() -> None:
