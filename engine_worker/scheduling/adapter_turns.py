@@ -3,6 +3,7 @@ have the same ones. Pure."""
 
 from collections.abc import Iterable
 
+from engine_worker.scheduling.plan import Plan
 from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
 
@@ -42,7 +43,7 @@ class AdapterTurns:
         if self._turn not in known:
             self._turn = next(iter(known), ())
 
-    def passed(self, sequences: Iterable[Sequence]) -> None:
+    def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
         """A step has been computed: the next set of adapters has its turn."""
         if not self._n_adapted:
             return

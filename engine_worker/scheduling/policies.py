@@ -9,14 +9,17 @@ from engine_worker.kv.checkpoint_slots import CheckpointSlots, IsControl
 from engine_worker.kv.prefix_cache import KeepsPrefix, PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
+from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.arrivals import BeginTogether
 from engine_worker.scheduling.equal_chunks import EqualChunks
+from engine_worker.scheduling.newcomers import NewcomersFirst
 from engine_worker.scheduling.pausing import NeverPause, Pausing
 from engine_worker.scheduling.placeholders import with_placeholders
 from engine_worker.scheduling.prefill_budget import PrefillBudget
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.step_shape import Mixed, StepShape
+from engine_worker.scheduling.turns import Turns
 
 
 def scheduler_for(
@@ -38,6 +41,7 @@ def scheduler_for(
         slots=slots,
         shape=shape,
         pausing=_pausing(max_running, batch_tokens),
+        turns=_turns(profile, max_running, costs),
         budget=PrefillBudget(batch_tokens, costs),
     )
 
@@ -81,3 +85,11 @@ def _slots_and_shape(
 
 def _pausing(max_running: int, batch_tokens: int) -> Pausing:
     return BeginTogether(batch_tokens) if max_running > 1 else NeverPause()
+
+
+def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:
+    """A device computes a prompt in little more time beside a crowd than without."""
+    turns = AdapterTurns()
+    if profile.overlaps or max_running == 1:
+        return turns
+    return NewcomersFirst(turns, max_running=max_running, costs=costs)

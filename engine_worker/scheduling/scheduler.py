@@ -2,7 +2,7 @@
 
 Pure. The engine asks for a `plan`, carries it out and calls `commit`; or, where the plan does not
 fit into the cache, `make_room`, and asks again. Policies are objects that `policies` chooses: the
-shape of a step, pauses of ready sequences, the budget for prompts, and the slots.
+shape of a step, the turns of sequences, pauses of ready ones, the budget for prompts, the slots.
 """
 
 from collections import deque
@@ -11,11 +11,11 @@ from itertools import islice
 
 from engine_worker.kv.radix_tree import n_common
 from engine_worker.kv.slots import Slots
-from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.pausing import Pausing
 from engine_worker.scheduling.plan import Chunk, Decode, Decoding, Plan
 from engine_worker.scheduling.prefill_budget import PrefillBudget
 from engine_worker.scheduling.step_shape import StepShape
+from engine_worker.scheduling.turns import Turns
 from engine_worker.text.sequence import Sequence
 from gpufc.errors import OutOfCells
 from gpufc.ids import RequestNo
@@ -42,6 +42,7 @@ class Scheduler:
         slots: Slots,
         shape: StepShape,
         pausing: Pausing,
+        turns: Turns,
         budget: PrefillBudget,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
@@ -52,7 +53,7 @@ class Scheduler:
         self._shape = shape
         self._pausing = pausing
         self._budget = budget
-        self._turns = AdapterTurns()
+        self._turns = turns
         self._cells_short = False
 
     @property
@@ -111,7 +112,7 @@ class Scheduler:
         n_recomputed = sum([work.commit(self.slots) for work in plan.work])
         self._budget.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
         self._pausing.computed(plan, was_pause=was_pause)
-        self._turns.passed(self._startable())
+        self._turns.passed(plan, self._startable())
         return n_recomputed
 
     def verified(self, work: Decode | Chunk, n_held: int) -> None:

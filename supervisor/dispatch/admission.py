@@ -10,8 +10,10 @@ sequences, and gives its slot up if abandoned ones run in more than half of the 
 A yielding sequence belongs to a principal that comes after the others. It starts after theirs, and
 gives its slot up when one of theirs waits for it.
 
-An owner that waits and has no slot gets one at once from the owner with the most. A sequence that
-has given its slot up to another owner, and runs again, keeps it for a few tokens at least.
+An owner that waits and has no slot gets one at once from the owner with the most: it starts as soon
+as the worker is told to stop the other sequence, and not a step later, when that has happened. A
+sequence that has given its slot up to another owner, and runs again, keeps it for a few tokens at
+least.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,9 +38,10 @@ class Admission:
 
     Invariants: a sequence is in exactly one line, and in exactly one of `_preparing`, its line's
     waiting ones, `_aside` and `_running`. At most `slots` run, without the `n_beside` ones on
-    workers that are being replaced. At most `places` plus `reserve` exist, not counting those taken
-    over from another front, nor abandoned ones beyond their `share`. `_pausing` are running ones
-    that give their slot up, `_sharing` those of them that do so to another owner.
+    workers that are being replaced, and without `_sharing`. At most `places` plus `reserve` exist,
+    not counting those taken over from another front, nor abandoned ones beyond their `share`.
+    `_pausing` are running ones that give their slot up, `_sharing` those of them that do so to
+    another owner, and `_promised` those of these whose slot has not been taken yet.
 
     `_gave` are those that have given their slot up to another owner, with the tokens they had when
     they last started after that. `defers` tells that an owner without a slot waits for one of these
@@ -59,6 +62,7 @@ class Admission:
         self._left: set[RequestNo] = set()
         self._pausing: set[RequestNo] = set()
         self._sharing: set[RequestNo] = set()
+        self._promised: set[RequestNo] = set()
         self._gave: dict[RequestNo, int] = {}
         self.defers = False
         self._aside: set[RequestNo] = set()
@@ -99,8 +103,13 @@ class Admission:
 
     @property
     def _n_within(self) -> int:
-        """Running ones that count against `slots`."""
+        """Running ones that are not on workers that are being replaced."""
         return len(self._running) - self.n_beside
+
+    @property
+    def _n_coming(self) -> int:
+        """Slots that sequences on their way out leave to waiting ones."""
+        return len(self._pausing) - len(self._sharing) + len(self._promised)
 
     @property
     def n_waiting(self) -> int:
@@ -197,7 +206,7 @@ class Admission:
 
     def next(self) -> RequestNo | None:
         """The sequence that starts next, if a slot is free. `start` makes it run."""
-        if self._n_within >= self.slots:
+        if self._n_within - len(self._sharing) >= self.slots:
             return None
         firsts = (line.first() for line in self._lines)
         return next((one for one in firsts if one is not None), None)
@@ -228,7 +237,7 @@ class Admission:
             candidates = abandoned
         else:
             candidates = (self._running & self._yields) - self._left
-            if n_local <= len(self._pausing):
+            if n_local <= self._n_coming:
                 return None
         return max(candidates - self._pausing, default=None)
 
@@ -237,12 +246,13 @@ class Admission:
         it has stopped, it waits for its owner's turn and not as a replay, which would take the slot
         back."""
         turns = self._attended.turns
-        if turns.n_starved <= len(self._pausing):
+        if turns.n_starved <= self._n_coming:
             return None
         crowd = turns.crowding(self._pausing)
         youngest = max(filter(self._may_give, crowd), default=None)
         if youngest is not None:
             self._sharing.add(youngest)
+            self._promised.add(youngest)
         self.defers = bool(crowd) and youngest is None
         return youngest
 
@@ -251,8 +261,14 @@ class Admission:
         since = self._gave.get(number)
         return since is None or self.n_made(number) - since >= LEAST_GAIN
 
+    def is_sharing(self, number: RequestNo) -> bool:
+        """Whether another owner's sequence may have its slot before its worker has stopped it."""
+        return number in self._sharing
+
     def start(self, number: RequestNo) -> None:
         """It is sent to a worker."""
+        if self._promised:
+            self._promised.pop()
         line = self._line(number)
         line.no_longer_again(number)
         line.turns.begin(number)
@@ -267,6 +283,7 @@ class Admission:
         self._pausing.discard(number)
         line = self._line(number)
         line.turns.pause(number)
+        self._promised.discard(number)
         if number in self._sharing:
             self._sharing.remove(number)
             self._gave[number] = 0
@@ -302,7 +319,7 @@ class Admission:
         line = self._line(number)
         line.no_longer_again(number)
         line.turns.leave(number)
-        for kind in (self._yields, self._left, self._pausing, self._sharing):
+        for kind in (self._yields, self._left, self._pausing, self._sharing, self._promised):
             kind.discard(number)
         self._gave.pop(number, None)
         for stage in (self._running, self._aside, self._preparing):

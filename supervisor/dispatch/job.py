@@ -39,12 +39,15 @@ class Job:
     that it ran on last (`WorkerHandle.line`). `waits_since` is when it was accepted or last lost
     its worker. `run` is the newest one. `arrival` is the sequence as the routing sees it, once it
     is prepared. `preferred` are the workers that a policy wants it on. Its worker has not computed
-    `n_unfilled` of its tokens yet. `is_resuming` until the first token after a replay. `loss` is
-    the one that it has not got over yet. Times are monotonic seconds.
+    `n_unfilled` of its tokens yet. It `has_place` among its worker's sequences until it has
+    stopped, or, where it gives its slot to another owner, until the worker is told to stop it.
+    `is_resuming` until the first token after a replay. `loss` is the one that it has not got over
+    yet. Times are monotonic seconds.
     """
 
     __slots__ = (
         "arrival",
+        "has_place",
         "is_resuming",
         "last_token_at",
         "line",
@@ -85,6 +88,7 @@ class Job:
         self.arrival = Arrival()
         self.preferred: tuple[WorkerName, ...] = ()
         self.n_unfilled = 0
+        self.has_place = False
         self.loss: Loss | None = None
         self.waits_since = now
 

@@ -144,10 +144,13 @@ class JobTable:
         job.stage = Stage.CANCELLING
 
     def pause(self, job: Job) -> None:
-        """Let its worker stop a running job. It waits again once that has happened."""
+        """Let its worker stop a running job. It waits again once that has happened. The worker
+        obeys in order: what it is sent next may have the place at once."""
         if job.stage is Stage.RUNNING and job.worker is not None:
             job.stage = Stage.PAUSING
             job.worker.send(Cancel(job.worker.epoch, job.log.no))
+            if self._admission.is_sharing(job.log.no):
+                self._give_place_back(job, job.worker)
 
     def forecast(self, n_places: int) -> float | None:
         """When so many more jobs should have ended, in seconds: by the tokens that running ones may
@@ -194,6 +197,7 @@ class JobTable:
     def attach(self, job: Job, worker: WorkerHandle) -> None:
         """Give a job to a worker: it runs."""
         self._pool.took(worker, job.arrival)
+        job.has_place = True
         job.start(worker, self._clock())
         job.n_unfilled = job.arrival.n_tokens
 
@@ -207,12 +211,17 @@ class JobTable:
     def detach(self, job: Job, *, was_lost: bool = False) -> None:
         """Take a job off its worker, which may have been lost: it waits again."""
         if job.worker is not None:
-            self._pool.gave_back(job.worker, job.n_unfilled)
+            self._give_place_back(job, job.worker)
             job.arrival = to_arrival(job.log)
         if job.run is not None:
             job.run.ended_at, job.run.was_lost = self._clock(), was_lost
         job.stage, job.worker = Stage.READY, None
         self._admission.put_back(job.log.no, job.log.n_known)
+
+    def _give_place_back(self, job: Job, worker: WorkerHandle) -> None:
+        if job.has_place:
+            self._pool.gave_back(worker, job.n_unfilled)
+            job.has_place, job.n_unfilled = False, 0
 
     def end(self, job: Job) -> None:
         """Free the job's place. The caller has settled its log's end before."""
@@ -220,7 +229,7 @@ class JobTable:
         if job.run is not None and job.run.ended_at is None:
             job.run.ended_at = now
         if job.worker is not None:
-            self._pool.gave_back(job.worker, job.n_unfilled)
+            self._give_place_back(job, job.worker)
             self._admission.note_service_time(now - job.sent_at)
             n_used = len(job.log.tokens)
             self._used_share += _WEIGHT * (

@@ -16,7 +16,7 @@ from supervisor.routing.strategies import strategy
 
 
 class WorkerPool:
-    """Invariant: a worker's count is the number of jobs that have it as their `worker`. A worker is
+    """Invariant: a worker's count is the number of jobs that have a place on it. A worker is
     in exactly one of its fingerprint's accounts, with the same count: open ones in the router, the
     others in `_beside`.
 

@@ -7,6 +7,7 @@ from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.adapter_turns import AdapterTurns
+from engine_worker.scheduling.plan import Plan
 from gpufc.adapters import Adapters, AdapterUse
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -15,6 +16,7 @@ from tests.engine_worker.text.sequences import sequence, spec
 A: Adapters = (AdapterUse("a"),)
 B: Adapters = (AdapterUse("b"),)
 HALF: Adapters = (AdapterUse("a", 0.5),)
+NOTHING = Plan([], [], [])
 
 
 def test_without_adapters_every_sequence_has_every_turn() -> None:
@@ -36,7 +38,7 @@ def test_each_set_of_adapters_has_a_step_in_turn() -> None:
     for _ in range(8):
         turns.settle(sequences)
         steps.append([seq.request for seq in turns.of(sequences)])
-        turns.passed(sequences)
+        turns.passed(NOTHING, sequences)
     assert sorted(steps[:4]) == [[1, 4], [2], [3], [5]]
     assert steps[4:] == steps[:4]
 

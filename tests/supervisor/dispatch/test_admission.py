@@ -152,6 +152,43 @@ def test_an_owner_without_a_slot_gets_one_from_the_owner_with_the_most() -> None
     assert started(places) == [2]  # before 3, 5 and 6 of its owner
 
 
+def test_a_slot_that_is_shared_may_be_taken_before_its_sequence_has_stopped() -> None:
+    places = admission(slots=3, queue=12)
+    accept(places, 1, 2, 3, 4, owner="flood")
+    for number in numbers(1, 2, 3, 4):
+        places.prepared(number)
+    assert started(places) == [1, 2, 3]
+    accept(places, 5, owner="b")
+    places.prepared(RequestNo(5))
+    assert places.to_pause() == 3
+    assert started(places) == [5]  # and not 4: the slot is one
+    accept(places, 6, owner="c")
+    places.prepared(RequestNo(6))
+    assert [places.to_pause() for _ in range(2)] == [2, None]  # the slot of 3 is taken
+    assert started(places) == [6]
+    for number in numbers(3, 2):
+        places.put_back(number, 50)
+    assert places.next() is None
+    assert places.to_pause() is None
+    places.release(RequestNo(5))
+    assert started(places) == [2]
+
+
+def test_a_promised_slot_is_free_once_its_sequence_has_ended_by_itself() -> None:
+    places = admission(slots=2, queue=12)
+    accept(places, 1, 2, owner="flood")
+    accept(places, 3, owner="b")
+    for number in numbers(1, 2):
+        places.prepared(number)
+    assert started(places) == [1, 2]
+    places.prepared(RequestNo(3))
+    assert places.to_pause() == 2
+    places.release(RequestNo(2))
+    assert started(places) == [3]
+    assert places.n_running == 2
+    assert places.to_pause() is None
+
+
 def test_workers_without_room_are_full_also_with_fewer_sequences_than_slots() -> None:
     places = admission(slots=2, queue=12, replicas=2)
     accept(places, 1, 2, owner="flood")

@@ -19,6 +19,7 @@ from gpufc.protocol import (
     Cancel,
     Delta,
     FinishReason,
+    Generate,
     Prepare,
     Refused,
     Step,
@@ -336,6 +337,42 @@ async def test_a_flood_gives_a_slot_up_also_while_a_replica_is_not_there() -> No
     await until(lambda: has_short_one(worker))
     worker.step()
     assert await whole_texts(other) == [text_of("other", 1)]
+
+
+async def test_a_shared_slot_is_taken_behind_the_cancel_and_not_once_it_is_answered() -> None:
+    front = Front(slots=2, queue=12)
+    worker = front.fleet.start_worker(auto=False)
+    floods = [front.submit() for _ in range(3)]
+    await until(lambda: len(worker.active) == 2)
+    other = front.submit(request("other", max_tokens=1), Principal("b", ANONYMOUS.scopes))
+    await until(lambda: has_short_one(worker))
+    kinds = [type(message) for message in worker.sent]
+    assert kinds[-2:] == [Cancel, Generate]
+    assert kinds.count(Generate) == 3
+    assert worker.most_active == 2
+    worker.auto = True
+    worker.go()
+    assert await whole_texts(other) == [text_of("other", 1)]
+    for stream in floods:
+        assert await whole_texts(stream) == [text_of("hello")]
+    assert front.dispatcher.idle
+    assert worker.most_active == 2
+
+
+async def test_a_worker_that_is_lost_before_a_shared_slot_is_free_loses_no_place() -> None:
+    front = Front(slots=2, queue=12)
+    worker = front.fleet.start_worker(auto=False)
+    floods = [front.submit() for _ in range(3)]
+    await until(lambda: len(worker.active) == 2)
+    other = front.submit(request("other", max_tokens=1), Principal("b", ANONYMOUS.scopes))
+    await until(lambda: Cancel in map(type, worker.sent))
+    worker.die()
+    after = front.fleet.start_worker()
+    for stream in floods:
+        assert await whole_texts(stream) == [text_of("hello")]
+    assert await whole_texts(other) == [text_of("other", 1)]
+    assert after.most_active == 2
+    assert front.dispatcher.idle
 
 
 async def test_short_requests_one_after_another_keep_no_other_one_from_its_tokens() -> None:

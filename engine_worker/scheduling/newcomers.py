@@ -1,0 +1,75 @@
+"""Prompts of other scopes beside a crowd are computed while the crowd waits. Pure.
+
+A *crowd* is the sequences of one scope, which is one key or one group of keys, that has more than
+half of all slots. On a CPU each of its rows makes a step longer, and its own prompts compete for
+the budget of a step. So another key's first token would take several times as long as without the
+crowd. A *newcomer* is a sequence of another scope without a token yet. In a step with a newcomer
+the crowd waits; all others go on.
+
+The crowd's streams pause for that. Their pause is at most `LONGEST_S` and one step; then the crowd
+computes for as long as it has waited, before it waits again.
+"""
+
+import collections.abc
+from collections import Counter
+
+from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.scheduling.turns import Turns
+from engine_worker.text.sequence import Sequence
+
+LONGEST_S = 1.0
+"""About 250 tokens of a prompt for a small model on two cores."""
+
+
+class NewcomersFirst:
+    """`inner` decides first. `_owed_s` is the time that crowds have waited and not had since."""
+
+    def __init__(self, inner: Turns, *, max_running: int, costs: StepCosts) -> None:
+        self._inner = inner
+        self._least = max_running // 2 + 1
+        self._costs = costs
+        self._waits: str | None = None  # the crowd's scope, if it waits in the next step
+        self._owed_s = 0.0
+        self._repays = False
+
+    def arrived(self, sequence: Sequence) -> None:
+        self._inner.arrived(sequence)
+
+    def ended(self, sequence: Sequence) -> None:
+        self._inner.ended(sequence)
+
+    def settle(self, sequences: collections.abc.Iterable[Sequence]) -> None:
+        known = list(sequences)
+        self._inner.settle(known)
+        crowd = None if self._repays else self._crowd(known)
+        is_due = crowd is not None and any(
+            not seq.n_gained and seq.spec.scope != crowd for seq in self._inner.of(known)
+        )
+        self._waits = crowd if is_due else None
+
+    def of(self, sequences: list[Sequence]) -> list[Sequence]:
+        may = self._inner.of(sequences)
+        return may if self._waits is None else [s for s in may if s.spec.scope != self._waits]
+
+    def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
+        known = list(sequences)
+        self._inner.passed(plan, known)
+        if self._waits is None and not self._owed_s:
+            return
+        took_s = self._costs.seconds(plan.n_tokens, plan.n_rows)
+        if self._waits is not None:
+            is_known = took_s is not None and plan.n_tokens
+            self._owed_s += took_s if took_s is not None and is_known else LONGEST_S
+            self._repays = self._owed_s >= LONGEST_S
+            return
+        has_gone = self._crowd(known) is None
+        self._owed_s = 0.0 if has_gone else max(0.0, self._owed_s - (took_s or 0.0))
+        self._repays = self._repays and self._owed_s > 0
+
+    def _crowd(self, sequences: list[Sequence]) -> str | None:
+        """The scope with more than half of the slots."""
+        if len(sequences) < self._least:
+            return None
+        scope, n = Counter([seq.spec.scope for seq in sequences]).most_common(1)[0]
+        return scope if n >= self._least else None

@@ -1,0 +1,33 @@
+"""The port for policies that let only some sequences compute in a step. Pure."""
+
+import collections.abc
+from typing import Protocol
+
+from engine_worker.scheduling.plan import Plan
+from engine_worker.text.sequence import Sequence
+
+
+class Turns(Protocol):
+    """Decides which sequences the next step may compute. Asking changes nothing."""
+
+    def arrived(self, sequence: Sequence) -> None:
+        """A new sequence waits."""
+        ...
+
+    def ended(self, sequence: Sequence) -> None:
+        """A sequence that had arrived is no more."""
+        ...
+
+    def settle(self, sequences: collections.abc.Iterable[Sequence]) -> None:
+        """Decide for the next step, given all sequences that could be computed. To settle again
+        with the same sequences decides the same."""
+        ...
+
+    def of(self, sequences: list[Sequence]) -> list[Sequence]:
+        """The sequences, in their order, that the next step may compute. Of all that it was settled
+        with it leaves one at least."""
+        ...
+
+    def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
+        """A step has been computed; these are the sequences that could be computed now."""
+        ...
