@@ -31,10 +31,12 @@ class Guide:
         self._matcher = matcher
         self._n_words = n_words
         self._forced: list[int] | None = None
+        self._is_choosing = False
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Go on after these tokens. False if the constraint does not allow them."""
         forced, self._forced = self._forced, None
+        self._is_choosing = forced is not None and not forced
         if self._matcher.consume(tokens) < len(tokens):
             return False
         if forced and len(tokens) == 1 and forced[0] == tokens[0] and len(forced) > 1:
@@ -54,14 +56,15 @@ class Guide:
         return self._forced
 
     @property
+    def is_choosing(self) -> bool:
+        """Whether the last token that was read was one of several that were allowed. Most likely
+        the next one is."""
+        return self._is_choosing
+
+    @property
     def matcher(self) -> Matcher:
         """Computes the next row's mask where no token is forced. Reads no token."""
         return self._matcher
-
-    @property
-    def is_known_to_be_forced(self) -> bool:
-        """Whether a token comes next in any case, as far as was asked before."""
-        return bool(self._forced)
 
     def masks(self, draft: Sequence[int], first: MaskWords | None = None) -> list[MaskWords | None]:
         """The mask of the next row, which may be given as `first`, and of the row after each guess;

@@ -54,10 +54,15 @@ class StepMasks:
 
     def foresee(self, guides: Sequence[Guide]) -> None:
         """Begin to compute the masks after the tokens that these guides have read: most likely
-        those of the next step, which is planned meanwhile. Does nothing after a pass."""
-        if guides and self._overlaps:
-            self._memory_ahead = _of_rows(len(guides), self._memory_ahead)
-            self._compute(guides, self._memory_ahead)
+        those of the next step, which is planned meanwhile. Does nothing after a pass.
+
+        A guide that has just forced a token is left out: to look for the next one takes this
+        thread's time, and it has more beside the step.
+        """
+        choosing = [guide for guide in guides if guide.is_choosing] if self._overlaps else []
+        if choosing:
+            self._memory_ahead = _of_rows(len(choosing), self._memory_ahead)
+            self._compute(self._with_rows(choosing, self._memory_ahead), self._memory_ahead)
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to compute the masks for the guides of a step, but for those that are foreseen.
@@ -69,7 +74,8 @@ class StepMasks:
         missing = [guide for guide, _ in wanted if guide not in self._first]
         if missing:
             self._memory = _of_rows(len(missing), self._memory)
-            self._compute(missing, self._memory)
+            rows = self._with_rows(missing, self._memory)
+            self._compute([(guide, row) for guide, row in rows if not guide.forced], self._memory)
 
     def take(self) -> Masks:
         """Wait for the masks that were begun, in the order of the guides."""
@@ -79,15 +85,15 @@ class StepMasks:
         self._waits, self._first, self._wanted = [], {}, ()
         return masks
 
-    def _compute(self, guides: Sequence[Guide], words: MaskWords) -> None:
-        """The first masks of guides. Where it is not known yet that a token is forced, this is
-        looked for after the mask: a device may compute by then."""
-        rows: list[tuple[Matcher, int]] = []
-        for row, guide in enumerate(guides):
-            if isinstance(guide.matcher, Matcher):
-                self._first[guide] = words[row]
-                if not guide.is_known_to_be_forced:
-                    rows.append((guide.matcher, row))
+    def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:
+        """The guides whose masks can be computed at once, with the rows that these get."""
+        rows = [(guide, row) for row, guide in enumerate(guides)]
+        found = [(guide, row) for guide, row in rows if isinstance(guide.matcher, Matcher)]
+        self._first.update((guide, words[row]) for guide, row in found)
+        return found
+
+    def _compute(self, guides: Sequence[tuple[Guide, int]], words: MaskWords) -> None:
+        rows = [(guide.matcher, row) for guide, row in guides if isinstance(guide.matcher, Matcher)]
         if not rows:
             return
         if self._threads is None:

@@ -307,17 +307,45 @@ def test_all_masks_of_a_step_are_computed_at_once_and_foreseen_ones_not_again(
 
     monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
     guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(3)]
+    masks.begin([(guide, ()) for guide in guides])
+    masks.take()
+    for guide in guides:
+        guide.read(b"a")
     masks.foresee(guides[:2])
     masks.begin([(guide, ()) for guide in guides])
     found = masks.take()
-    assert [tokens_of(mask) for (mask,) in found if mask is not None] == [LETTERS] * 3
-    assert computed == ([2, 1] if masks._overlaps else [3])
+    after_a_letter = [ord(" "), *LETTERS, END]
+    assert [tokens_of(mask) for (mask,) in found if mask is not None] == [after_a_letter] * 3
+    assert computed == ([3, 2, 1] if masks._overlaps else [3, 3])
+
+
+def test_no_mask_is_computed_after_a_token_that_was_forced(
+    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(self: llg.MaskThreads, rows: list[Any], *_: Any) -> None:
+        assert not rows
+
+    guide = Guide(matcher(schema({"const": "only this"})), TOKENIZER.n_words)
+    monkeypatch.setattr(llg.MaskThreads, "_compute", compute)
+    read = []
+    while not guide.is_complete:
+        masks.begin([(guide, ())])
+        ((mask,),) = masks.take()
+        assert mask is not None
+        (token,) = tokens_of(mask)
+        assert guide.read((token,))
+        masks.foresee([guide])
+        read.append(token)
+    assert bytes(read) == b'"only this"'
 
 
 def test_a_sequence_that_ends_before_its_foreseen_mask_is_taken_disturbs_no_other(
     masks: StepMasks,
 ) -> None:
     gone, left = (Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2))
+    for guide in (gone, left):
+        guide.masks(())
+        guide.read(b"a")
     masks.foresee([gone, left])
     del gone
     masks.begin([])
