@@ -70,7 +70,8 @@ class Placing:
     async def checked(self) -> None:
         """Wait for the placer's first word. Raises `ConfigError` for a refusal."""
         try:
-            await asyncio.wait_for(self._news.wait(), CHECK_S)
+            async with asyncio.timeout(CHECK_S):
+                await self._news.wait()
         except TimeoutError:
             logger.warning("no_word_of_ray: Ray has not answered for %.0f s", CHECK_S)
         if self._keeper.refusal is not None:
@@ -88,7 +89,8 @@ class Placing:
         while self._keeper.pid is not None and self.hosts and loop.time() < until:
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), until - loop.time())
+                async with asyncio.timeout_at(until):
+                    await self._news.wait()
             except TimeoutError:
                 logger.warning("hosts_left_behind n=%d", len(self.hosts))
         await self._keeper.stop()
