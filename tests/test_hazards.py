@@ -37,11 +37,7 @@ def test_no_wait_swallows_a_cancellation() -> None:
     """Python 3.11's `asyncio.wait_for` returns as if nothing had been cancelled when what it waits
     for comes in the same moment. A task that waits in a loop then never ends."""
     for name, path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr == "wait_for":
-                owner = node.value
-                is_asyncio = isinstance(owner, ast.Name) and owner.id == "asyncio"
-                assert not is_asyncio, f"{name}:{node.lineno}: use asyncio.timeout"
+        assert "asyncio.wait_for(" not in path.read_text(), f"{name}: use asyncio.timeout"
 
 
 def test_libraries_with_known_holes_are_not_installed_with_this_one() -> None:
