@@ -1,8 +1,10 @@
 """Fixtures for all tests."""
 
+import gc
 import importlib.metadata
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -45,21 +47,31 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONOPTIMIZE"] = "1"
 
 
-GROUPS = {"integration": "scripted", "clients": "real", "e2e": "real", "chaos": "real"}
-"""Folders whose tests start whole services. Those of one group share services."""
+WITH_SERVICES = {"integration", "clients", "e2e", "chaos"}
+"""Folders whose tests start whole services."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 3 --dist loadgroup`: tests of a group run one after the other, in one process,
-    beside the others. A model in the test's own process computes with one thread, so it is among
-    the others."""
+    """With `--dist loadgroup`: the tests of a module with services run one after the other, in one
+    process, since they share services. Each test of another folder goes to any process."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        folder = item.path.relative_to(config.rootpath / "tests").parts[0]
-        if folder in GROUPS:
-            item.add_marker(pytest.mark.xdist_group(GROUPS[folder]))
+        place = item.path.relative_to(config.rootpath / "tests")
+        if place.parts[0] in WITH_SERVICES:
+            item.add_marker(pytest.mark.xdist_group(str(place)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Without collections of garbage, which would look at thousands of tests again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # tests that collect garbage need not look at all the others
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

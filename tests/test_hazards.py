@@ -33,6 +33,13 @@ def test_nothing_relies_on_assert_or_runs_text() -> None:
                 assert called.id not in {"eval", "exec", "__import__"}, f"{name}:{called.lineno}"
 
 
+def test_no_wait_swallows_a_cancellation() -> None:
+    """Python 3.11's `asyncio.wait_for` returns as if nothing had been cancelled when what it waits
+    for comes in the same moment. A task that waits in a loop then never ends."""
+    for name, path in MODULES:
+        assert "asyncio.wait_for(" not in path.read_text(), f"{name}: use asyncio.timeout"
+
+
 def test_libraries_with_known_holes_are_not_installed_with_this_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = list(map(Requirement, project["dependencies"]))

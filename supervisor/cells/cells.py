@@ -257,7 +257,8 @@ class Cells:
                     retry_after_s=max(1.0, self._config.cells_lease_s / 2),
                 )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._watcher.changed.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._watcher.changed.wait()
 
     def _is_outdated(self, life: Life) -> bool:
         ended = life.finished
@@ -294,7 +295,8 @@ class Cells:
             except Away as err:
                 logger.debug("cells_look_failed error=%s", err)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._watcher.urgent.wait(), self._watcher.look_s)
+                async with asyncio.timeout(self._watcher.look_s):
+                    await self._watcher.urgent.wait()
             self._watcher.urgent.clear()
 
     async def _adopt(self) -> None:

@@ -79,7 +79,8 @@ class HostActor:
             return
         child.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(child.wait(), LEAVE_S)
+            async with asyncio.timeout(LEAVE_S):
+                await child.wait()
         except TimeoutError:
             child.kill()
 

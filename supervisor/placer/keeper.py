@@ -165,7 +165,8 @@ async def _ended(child: asyncio.subprocess.Process) -> None:
         child.stdin.close()
     if child.returncode is None:
         with contextlib.suppress(TimeoutError, ProcessLookupError):
-            await asyncio.wait_for(child.wait(), ENDS_S)
+            async with asyncio.timeout(ENDS_S):
+                await child.wait()
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

@@ -75,7 +75,8 @@ class Placing:
     async def checked(self) -> None:
         """Wait for the placer's first word. Raises `ConfigError` for a refusal."""
         try:
-            await asyncio.wait_for(self._news.wait(), CHECK_S)
+            async with asyncio.timeout(CHECK_S):
+                await self._news.wait()
         except TimeoutError:
             logger.warning("no_word_of_ray: Ray has not answered for %.0f s", CHECK_S)
         if self._keeper.refusal is not None:
@@ -109,7 +110,8 @@ class Placing:
         while not holds():
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), until - loop.time())
+                async with asyncio.timeout_at(until):
+                    await self._news.wait()
             except TimeoutError:
                 return False
         return True

@@ -29,7 +29,8 @@ def folder(tmp_path: Path, model_path: Path) -> Path:
 
 @pytest.fixture
 def running(folder: Path, model_path: Path) -> Iterator[Service]:
-    environ = {"GPUFC_MODEL_DIRS": str(folder / "models"), "GPUFC_STANDBY": "none"}
+    folders = {"GPUFC_MODEL_DIRS": str(folder / "models")}
+    environ = folders | {"GPUFC_STANDBY": "none", "GPUFC_N_THREADS": "1"}
     arguments = ("--model-path", str(model_path), "--n-ctx", "256")
     with service(folder / "run", *arguments, environ=environ) as started:
         yield started

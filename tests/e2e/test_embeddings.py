@@ -55,7 +55,8 @@ def require_alike(found: Sequence[float], expected: np.ndarray) -> None:
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("e2e-embeddings") / "run"
-    with service(folder, "--model-path", str(model_path), "--n-ctx", "1024") as started:
+    arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
+    with service(folder, *arguments, environ={"GPUFC_N_THREADS": "1"}) as started:
         yield started
 
 

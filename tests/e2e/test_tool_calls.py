@@ -44,7 +44,8 @@ ASKED: dict[str, Any] = {
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("tools") / "run"
     arguments = ("--model-path", str(model_path), "--n-ctx", "1024")
-    with service(folder, *arguments, environ={"GPUFC_REPLAY": "exact"}) as started:
+    environ = {"GPUFC_REPLAY": "exact", "GPUFC_N_THREADS": "1"}
+    with service(folder, *arguments, environ=environ) as started:
         yield started
 
 

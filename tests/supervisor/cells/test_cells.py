@@ -124,6 +124,19 @@ async def test_a_front_that_leaves_hands_its_requests_over_at_once() -> None:
         assert client.texts == whole()
 
 
+@pytest.mark.parametrize("n_turns", range(6))
+async def test_a_front_may_be_told_to_end_in_any_turn_of_the_loop(n_turns: int) -> None:
+    async with cells(2) as (a, b):
+        assert a.cells is not None
+        assert b.cells is not None
+        await until(lambda: a.state.others == 1)
+        b.cells._watcher.say_goodbye()  # wakes the task that watches
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30.0):
+            await a.cells.leave()
+
+
 async def test_a_deleted_request_is_forgotten_everywhere() -> None:
     async with cells(2) as (a, b):
         let_go(a.worker)

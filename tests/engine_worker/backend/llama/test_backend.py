@@ -16,6 +16,7 @@ from gpufc.config import KvType, KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 from tests.engine_worker.backend.decoding import decode
 from tests.engine_worker.backend.llama.loaded import N_CTX, load, refusal
+from tests.models.making import made
 
 pytestmark = pytest.mark.model
 LAYOUTS = [KvUnified.TRUE, KvUnified.FALSE]
@@ -24,6 +25,14 @@ LAYOUTS = [KvUnified.TRUE, KvUnified.FALSE]
 @pytest.fixture(scope="module", params=LAYOUTS, ids=["unified", "streams"])
 def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaBackend]:
     loaded = load(model_path, kv_unified=request.param)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=["unified", "streams"])
+def tiny(request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
+    """For tests that count cells and rows of long prompts: its numbers make no sense."""
+    loaded = load(made("llama"), kv_unified=request.param)
     yield loaded
     loaded.close()
 
@@ -56,7 +65,7 @@ def f32_backend(request: pytest.FixtureRequest, f32_model_path: Path) -> Iterato
 @pytest.fixture(autouse=True)
 def _empty(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    for name in {"backend", "f32_backend"} & set(request.fixturenames):
+    for name in {"backend", "tiny", "f32_backend"} & set(request.fixturenames):
         loaded: LlamaBackend = request.getfixturevalue(name)
         for sequence in range(loaded.facts.n_sequences):
             loaded.remove(sequence)
@@ -141,8 +150,8 @@ def test_prompts_beside_decoding_sequences_give_the_same_rows(
     np.testing.assert_allclose(decode(f32_backend, together), expected, atol=0.001)
 
 
-def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> None:
-    backend = load(model_path, kv_unified=KvUnified.FALSE)
+def test_where_a_prompt_does_not_fit_nobody_has_gone_on() -> None:
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
     try:
         tokens = tokens_of(backend, "word " * 250)[:250]
         decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
@@ -156,8 +165,8 @@ def test_where_a_prompt_does_not_fit_nobody_has_gone_on(model_path: Path) -> Non
         backend.close()
 
 
-def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains(model_path: Path) -> None:
-    backend = load(model_path, kv_unified=KvUnified.FALSE)
+def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains() -> None:
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
     try:
         tokens = tokens_of(backend, "word " * 256)[:N_CTX]
         decode(backend, feed(tokens, sequence=0))
@@ -172,10 +181,10 @@ def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains(model_path
         backend.close()
 
 
-def test_a_batch_may_have_many_more_tokens_than_outputs(backend: LlamaBackend) -> None:
-    tokens = tokens_of(backend, "word " * 200)[:200]
-    assert decode(backend, feed(tokens, wanted=0)).shape == (0, 49152)
-    assert decode(backend, feed(tokens[:3], start=200, wanted=3)).shape == (3, 49152)
+def test_a_batch_may_have_many_more_tokens_than_outputs(tiny: LlamaBackend) -> None:
+    tokens, n_vocab = tokens_of(tiny, "word " * 200)[:200], tiny.facts.n_vocab
+    assert decode(tiny, feed(tokens, wanted=0)).shape == (0, n_vocab)
+    assert decode(tiny, feed(tokens[:3], start=200, wanted=3)).shape == (3, n_vocab)
 
 
 def test_one_step_gives_logits_for_sequences_and_drafts(f32_backend: LlamaBackend) -> None:
@@ -210,15 +219,15 @@ def test_a_sequence_that_was_cut_goes_on_from_there(f32_backend: LlamaBackend) -
     np.testing.assert_allclose(row, expected, atol=0.001)
 
 
-def test_no_room_is_told_and_changes_nothing(backend: LlamaBackend) -> None:
-    n_batch, room = 256, 512 if backend.facts.unified else N_CTX
-    tokens = (tokens_of(backend, "word " * 300))[:n_batch]
+def test_no_room_is_told_and_changes_nothing(tiny: LlamaBackend) -> None:
+    n_batch, room = 256, 512 if tiny.facts.unified else N_CTX
+    tokens = (tokens_of(tiny, "word " * 300))[:n_batch]
     for start in range(0, room, n_batch):
-        decode(backend, feed(tokens, start=start, wanted=0))
+        decode(tiny, feed(tokens, start=start, wanted=0))
     with pytest.raises(OutOfCells):
-        decode(backend, feed(tokens[:1], start=room))
-    backend.remove(0, room - 1)
-    assert decode(backend, feed(tokens[:1], start=room - 1)).shape == (1, 49152)
+        decode(tiny, feed(tokens[:1], start=room))
+    tiny.remove(0, room - 1)
+    assert decode(tiny, feed(tokens[:1], start=room - 1)).shape == (1, tiny.facts.n_vocab)
 
 
 def test_what_would_abort_the_process_is_refused(backend: LlamaBackend) -> None:
