@@ -31,7 +31,8 @@ def end_at_vectors(lc: Bindings, params: Parameters) -> object:
 
     def is_wanted(tensor: int, is_asked: bool, _: Any) -> bool:
         """Whether the node is wanted; once it is computed, whether to compute more."""
-        return (name_of(tensor) == _VECTORS) == is_asked
+        is_last = bool(name_of(tensor) == _VECTORS)
+        return is_last == is_asked
 
     callback = lc.ggml_backend_sched_eval_callback(is_wanted)
     params.cb_eval = callback
