@@ -38,6 +38,10 @@ WINDOW_S = 0.25
 core can be told."""
 
 
+LOOKS, LOOK_S = 4, 0.001
+"""Looks for running threads, and the time between them."""
+
+
 class CoreUse:
     """How much of its cores is used by other processes. One thread may ask."""
 
@@ -59,6 +63,18 @@ class CoreUse:
         seconds = self._seconds()
         used, self._before, self._window_began = seconds - self._before, seconds, now
         return max(0.0, used / elapsed), elapsed
+
+    def others_run(self) -> bool:
+        """Whether another thread of the machine runs or waits for a core now, at each of a few
+        looks: one that only passes something on is over at the next look. True if the kernel does
+        not say."""
+        for look in range(LOOKS):
+            if look:
+                time.sleep(LOOK_S)
+            for line in _read(self._stat).splitlines():
+                if line.startswith("procs_running ") and int(line.split()[1]) < 2:
+                    return False
+        return True
 
     def _seconds(self) -> float:
         """Seconds that the cores were busy, less this process's own, since some moment."""

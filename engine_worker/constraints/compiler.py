@@ -30,6 +30,9 @@ otherwise hold up other constraints for each of its lanes."""
 
 MAX_MARKERS = len(llg.TRIAL_CONTROL)
 
+WHOLE_JSON = (ConstraintKind.JSON_OBJECT, ConstraintKind.JSON_SCHEMA)
+"""The kinds whose whole text is JSON."""
+
 Key = tuple[ConstraintKind, str]
 
 
@@ -114,7 +117,7 @@ class Compiler:
                 self._kept.move_to_end(constraint.key)
                 return
         try:
-            lanes = self._lanes(self._grammar(constraint))
+            lanes = self._lanes(self._grammar(constraint), is_json=constraint.kind in WHOLE_JSON)
         except InvalidGrammar as err:
             raise _refused(constraint, err.message) from None
         with self._lock:
@@ -150,13 +153,13 @@ class Compiler:
         kept = self._kept.get(key)
         return kept if kept is not None and kept.is_sound else None
 
-    def _lanes(self, grammar: str) -> list[llg.Matcher]:
+    def _lanes(self, grammar: str, *, is_json: bool) -> list[llg.Matcher]:
         """Raises `InvalidGrammar`."""
         vocabulary = self._vocabulary()  # not in the time for lanes: the first call reads it
         began = time.monotonic()
-        lanes = [llg.Matcher(vocabulary, grammar)]
+        lanes = [llg.Matcher(vocabulary, grammar, is_json=is_json)]
         while len(lanes) < self._n_lanes and time.monotonic() < began + LANES_S:
-            lanes.append(llg.Matcher(vocabulary, grammar))
+            lanes.append(llg.Matcher(vocabulary, grammar, is_json=is_json))
         return lanes
 
     def _grammar(self, constraint: Constraint) -> str:

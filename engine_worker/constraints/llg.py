@@ -1,5 +1,6 @@
 """llguidance: grammars in its own form, its tokenizer, its matcher. No other module imports it."""
 
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -10,6 +11,7 @@ import numpy as np
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from engine_worker.backend.candidates import MaskWords
+from engine_worker.constraints import digits
 from gpufc.errors import InvalidGrammar
 
 LIMITS = llguidance.LLParserLimits(
@@ -43,14 +45,23 @@ class Vocabulary(Protocol):
 
 
 class Tokenizer:
-    """A model's vocabulary as llguidance reads it. Immutable. Making one reads every token."""
+    """A model's vocabulary as llguidance reads it. Immutable. Making one reads every token.
+
+    `without_digits` is the mask of the tokens that begin with no digit.
+    """
 
     def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
-        wrapped = llguidance.TokenizerWrapper(_Wrapped(vocabulary, n_vocab))
+        read = _Wrapped(vocabulary, n_vocab)
         self.inner = llguidance.LLTokenizer(
-            wrapped, n_vocab=n_vocab, eos_token=sorted(vocabulary.end_tokens)
+            llguidance.TokenizerWrapper(read),
+            n_vocab=n_vocab,
+            eos_token=sorted(vocabulary.end_tokens),
         )
         self.n_words = -(-n_vocab // 32)
+        self.pieces = read.tokens
+        bits = np.zeros(self.n_words * 32, bool)
+        bits[:n_vocab] = [not digits.begins_with_digit(piece) for piece in read.tokens]
+        self.without_digits = np.packbits(bits, bitorder="little").view(np.int32)
 
 
 class _Wrapped:
@@ -87,11 +98,18 @@ class Matcher:
     """The state of one grammar after the tokens of one sequence.
 
     Not thread-safe. A matcher that has met a limit has an `error`, and allows no token any more.
+
+    Invariant: of a JSON text, `_states` has the state of `digits` before the first token and after
+    each token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, grammar: str) -> None:
-        """Raises `InvalidGrammar`."""
-        self._n_words = tokenizer.n_words
+    def __init__(self, tokenizer: Tokenizer, grammar: str, *, is_json: bool = False) -> None:
+        """`is_json`: the whole text is JSON, whose numbers are bounded by `digits`.
+
+        Raises `InvalidGrammar`.
+        """
+        self._tokenizer = tokenizer
+        self._states = array("q", (digits.START,)) if is_json else None
         self._inner = llguidance.LLMatcher(tokenizer.inner, grammar, log_level=0, limits=LIMITS)
         self.lexer = Lexer()
         if self._inner.is_error():
@@ -100,7 +118,8 @@ class Matcher:
     def copy(self) -> "Matcher":
         """A matcher in the same state, which shares the lexer and nothing else."""
         copied = Matcher.__new__(Matcher)
-        copied._n_words, copied._inner = self._n_words, self._inner.deep_copy()
+        copied._tokenizer, copied._inner = self._tokenizer, self._inner.deep_copy()
+        copied._states = None if self._states is None else self._states[:]
         copied.lexer = self.lexer
         return copied
 
@@ -120,12 +139,20 @@ class Matcher:
 
     def consume(self, tokens: Sequence[int]) -> int:
         """Feed tokens up to the first one that is not allowed. Returns how many were."""
-        return int(self._inner.try_consume_tokens(list(tokens)))
+        n_read = int(self._inner.try_consume_tokens(list(tokens)))
+        if self._states is not None:
+            state = self._states[-1]
+            for token in tokens[:n_read]:
+                state = digits.after(state, self._tokenizer.pieces[token])
+                self._states.append(state)
+        return n_read
 
     def rollback(self, n_tokens: int) -> None:
         """Forget the last tokens."""
         if n_tokens:
             self._inner.rollback(n_tokens)
+            if self._states is not None:
+                del self._states[-n_tokens:]
 
     def forced(self) -> list[int]:
         """The tokens that must come next, as the model's tokenizer cuts them. Possibly none."""
@@ -136,19 +163,22 @@ class Matcher:
 
     def mask(self) -> MaskWords:
         """The tokens that may come next; end tokens are among them if the text is whole."""
-        words = np.zeros(self._n_words, np.int32)
+        words = np.zeros(self._tokenizer.n_words, np.int32)
         if not self._inner.is_error():
             self._inner.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-        if self._has_failed():
-            words[:] = 0
+        self._settle(words)
         return words
 
-    def _has_failed(self) -> bool:
-        """Whether the last mask has no meaning, because the matcher has met a limit."""
-        if not self._inner.is_error():
-            return False
-        self.lexer.is_broken = True
-        return True
+    def _settle(self, words: MaskWords) -> None:
+        """Complete a mask that has been computed. It is empty if the matcher has met a limit, and
+        has no digit after too many, if anything else is allowed."""
+        if self._inner.is_error():
+            self.lexer.is_broken = True
+            words[:] = 0
+        elif self._states is not None and self._states[-1] >= digits.MAX_DIGITS:
+            ending = words & self._tokenizer.without_digits
+            if ending.any():
+                words[:] = ending
 
 
 Rows = Sequence[tuple[Matcher, int]]
@@ -172,7 +202,7 @@ class MaskThreads:
         `words` has shape (n_rows, n_vocab / 32), contiguous.
         """
         self._compute(_sound(rows), words)
-        _empty_failed(rows, words)
+        _settle(rows, words)
 
     def begin(self, rows: Rows, words: MaskWords) -> Callable[[], None]:
         """`fill` beside the caller, which calls the returned function to wait for the masks.
@@ -187,7 +217,7 @@ class MaskThreads:
 
         def wait() -> None:
             computed.result()
-            _empty_failed(rows, words)
+            _settle(rows, words)
 
         return wait
 
@@ -206,10 +236,9 @@ def _sound(rows: Rows) -> list[Any]:
     return [(one._inner, row) for one, row in rows if not one._inner.is_error()]
 
 
-def _empty_failed(rows: Rows, words: MaskWords) -> None:
+def _settle(rows: Rows, words: MaskWords) -> None:
     for one, row in rows:
-        if one._has_failed():
-            words[row] = 0
+        one._settle(words[row])
 
 
 TRIAL_CONTROL = range(257, 257 + 64)

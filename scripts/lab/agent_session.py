@@ -6,6 +6,7 @@
 Without `--llama-server` gpufc is measured alone. Both servers hold the model at the same time and
 are asked in turns, so that one computes at a time. A session has 20 tools, and turns of a user's
 text or a tool's result. Its first system block changes with each request, as Claude Code's does.
+Both servers use a template that writes the tools, which the demo model's own does not.
 Each server's own text becomes its history, before a call that is the same for both. A round is one
 session with new words.
 """
@@ -16,6 +17,7 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +29,47 @@ from supervisor.bench.words import WORDS
 from tests import machine, results
 from tests.bench.servers import Gpufc, LlamaServer, Server, Setting, running
 
+TEMPLATE = """\
+{%- set system = messages[0].content if messages[0].role == 'system' else '' -%}
+<|im_start|>system
+{{ system }}
+{%- if tools %}
+
+# Tools
+Signatures of functions are within <tools></tools>:
+<tools>
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}
+</tools>
+Return each call within <tool_call></tool_call>:
+<tool_call>
+{"name": <function-name>, "arguments": <arguments-json-object>}
+</tool_call>
+{%- endif %}<|im_end|>
+{% for message in messages %}
+{%- if message.role == 'tool' -%}
+<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% elif message.role == 'assistant' -%}
+<|im_start|>assistant
+{{ message.content or '' }}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% elif message.role != 'system' -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
 N_TOOLS = 20
 RESULT_WORDS = 60
 TOOL_WORDS = 40
@@ -223,12 +266,16 @@ def main(arguments: list[str]) -> None:
         n_ctx=options.n_ctx,
         slots=2,
     )
-    servers: list[Server] = [Gpufc(keys={"aliases": "claude-*"})]
+    stack = contextlib.ExitStack()
+    template = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "template.jinja"
+    template.write_text(TEMPLATE)
+    servers: list[Server] = [Gpufc(keys={"aliases": "claude-*", "chat_template": str(template)})]
     if options.llama_server is not None:
-        servers.append(LlamaServer(program=options.llama_server, arguments=("--jinja",)))
+        own = ("--jinja", "--chat-template-file", str(template))
+        servers.append(LlamaServer(program=options.llama_server, arguments=own))
         version = machine.program_version(options.llama_server)
         conditions |= {"llama-server": version}
-    with contextlib.ExitStack() as stack:
+    with stack:
         urls = {one.name: stack.enter_context(running(one, setting)).url for one in servers}
         found = played(urls, options)
     table = results.Table(COLUMNS, rows(found))

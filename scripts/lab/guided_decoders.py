@@ -58,7 +58,7 @@ class Raw:
         return str(llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=llg.JSON_LAYOUT))
 
     def compile(self, schema: str) -> llg.Matcher:
-        return llg.Matcher(self.tokenizer, self.grammar(schema))
+        return llg.Matcher(self.tokenizer, self.grammar(schema), is_json=True)
 
     def guide(self, compiled: llg.Matcher) -> Guide:
         return _LlgGuide(self, compiled.copy())

@@ -114,7 +114,7 @@ def check(row: dict[str, Any], model: Model, tokenizer: llg.Tokenizer, tally: Ta
     since = time.thread_time()
     try:
         grammar = grammar_of(Constraint(ConstraintKind.JSON_SCHEMA, text))
-        matcher = llg.Matcher(tokenizer, grammar)
+        matcher = llg.Matcher(tokenizer, grammar, is_json=True)
     except InvalidGrammar as err:
         tally.refusals[err.message[:80]] += 1
         return

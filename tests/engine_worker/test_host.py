@@ -65,6 +65,23 @@ def test_cores_used_by_others_are_what_this_process_did_not_use(
     assert others == pytest.approx(len(cpus) / 2, rel=0.1)
 
 
+@pytest.mark.parametrize(("running", "is_run"), [("1", False), ("2", True), ("", True)])
+def test_others_run_where_the_kernel_sees_another_thread_run(
+    running: str, is_run: bool, tmp_path: Path
+) -> None:
+    line = f"\nprocs_running {running}\nprocs_blocked 0" if running else ""
+    (tmp_path / "stat").write_text(stat(1000, {0}) + line)
+    assert host.CoreUse(tmp_path).others_run() is is_run
+
+
+def test_a_thread_that_is_over_at_the_next_look_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stat").write_text("procs_running 2")
+    monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / "stat").write_text("procs_running 1"))
+    assert not host.CoreUse(tmp_path).others_run()
+
+
 def test_unreadable_figures_show_no_use(tmp_path: Path) -> None:
     use = host.CoreUse(tmp_path)
     others, _ = use.by_others(time.monotonic() + 5.0) or (None, None)

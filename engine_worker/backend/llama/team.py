@@ -15,6 +15,9 @@ from gpufc.config import ModelConfig, Replay
 
 logger = logging.getLogger(__name__)
 
+IDLE_S = 0.1
+"""A longer time between two passes is idle: others may have worked and ended in it."""
+
 
 class Team(Protocol):
     """Computes passes of one context. `n_threads` computed the last one."""
@@ -49,10 +52,12 @@ class SharingTeam:
         self.n_threads = n_threads
         self._use = host.CoreUse()
         self._cores = SharedCores(n_threads, n_cores)
+        self._ended, self._was_idle = time.monotonic(), True
         self._waiting: Waiting = GnuWaiting.of(n_threads, n_cores) or AsItIs()
 
     def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
         began = time.monotonic()
+        self._was_idle |= began - self._ended > IDLE_S
         window = self._use.by_others(began)
         if window is not None:
             self._look(*window)
@@ -62,11 +67,15 @@ class SharingTeam:
             n_batch = self._most_batch if n_threads == self._most else n_threads
             self._bindings.llama_set_n_threads(context, n_threads, n_batch)
         code = int(self._bindings.llama_decode(context, batch))
-        self._cores.computed(n_tokens, n_threads, time.monotonic() - began)
+        self._ended = time.monotonic()
+        self._cores.computed(n_tokens, n_threads, self._ended - began)
         return code
 
     def _look(self, others: float, window_s: float) -> None:
         was_crowded = self._cores.is_crowded
+        if self._was_idle and others and not self._use.others_run():
+            others = 0.0  # they worked while this process waited, and have ended
+        self._was_idle = False
         self._cores.used(others, window_s)
         if self._cores.is_crowded and not was_crowded:
             logger.info("cores_shared used_by_others=%.1f threads_at_most=%d", others, self._most)

@@ -2,8 +2,8 @@
 
 llama.cpp computes the logits of each token with its vector, unasked. Its scheduler asks a callback
 for each node of the graph whether the node is wanted, and computes no later node if the callback
-says so. The callback needs the interpreter's lock for each node: on a CPU that is a hundredth of
-what the logits of a pass take.
+says so. The callback needs the interpreter's lock for each node. On a CPU that takes much less than
+the logits of a pass do (`embedding/NOTES.md`).
 """
 
 from typing import Any
@@ -31,7 +31,8 @@ def end_at_vectors(lc: Bindings, params: Parameters) -> object:
 
     def is_wanted(tensor: int, is_asked: bool, _: Any) -> bool:
         """Whether the node is wanted; once it is computed, whether to compute more."""
-        return (name_of(tensor) == _VECTORS) == is_asked
+        is_last = bool(name_of(tensor) == _VECTORS)
+        return is_last == is_asked
 
     callback = lc.ggml_backend_sched_eval_callback(is_wanted)
     params.cb_eval = callback

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from engine_worker.constraints import llg
+from engine_worker.constraints.compiler import WHOLE_JSON
 from engine_worker.constraints.grammar import grammar_of
 from gpufc.constraint import Constraint, ConstraintKind
 
@@ -15,7 +16,8 @@ def schema(given: Any) -> Constraint:
 
 
 def matcher(constraint: Constraint) -> llg.Matcher:
-    return llg.Matcher(TOKENIZER, grammar_of(constraint))
+    is_json = constraint.kind in WHOLE_JSON
+    return llg.Matcher(TOKENIZER, grammar_of(constraint), is_json=is_json)
 
 
 def allows(constraint: Constraint, text: str) -> bool:
