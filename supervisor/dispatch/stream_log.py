@@ -71,6 +71,7 @@ class StreamLog:
         "texts",
         "tokens",
         "watch",
+        "yields",
     )
 
     def __init__(
@@ -92,6 +93,7 @@ class StreamLog:
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
         self.batching = AS_IT_CAME
+        self.yields = False
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.logprobs: list[TokenLogprobs] = []

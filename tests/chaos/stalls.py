@@ -120,7 +120,9 @@ async def _honest(one: Rig, n_asks: int, report: Report) -> list[float]:
     took = []
     for number in range(n_asks):
         started = time.monotonic()
-        history = await run_ask(one.session, one.url, ask_fake(f"honest {number}", N_HONEST), str(number))
+        history = await run_ask(
+            one.session, one.url, ask_fake(f"honest {number}", N_HONEST), str(number)
+        )
         took.append(time.monotonic() - started)
         report.wrong += check(history, [])
     return took
