@@ -3,8 +3,9 @@
 A *crowd* is the sequences of one scope, which is one key or one group of keys, that has more than
 half of all slots. On a CPU each of its rows makes a step longer, and its own prompts compete for
 the budget of a step. So another key's first token would take several times as long as without the
-crowd. A *newcomer* is a sequence of another scope without a token yet. In a step with a newcomer
-the crowd waits; all others go on.
+crowd. A *newcomer* is a sequence of another scope without a token yet that does not yield to
+others. In a step with a newcomer the crowd waits; all others go on. Without keys there is one
+scope, the empty one, which is no crowd.
 
 The crowd's streams pause for that. Their pause is at most `LONGEST_S` and one step; then the crowd
 computes for as long as it has waited, before it waits again.
@@ -44,7 +45,8 @@ class NewcomersFirst:
         self._inner.settle(known)
         crowd = None if self._repays else self._crowd(known)
         is_due = crowd is not None and any(
-            not seq.n_gained and seq.spec.scope != crowd for seq in self._inner.of(known)
+            not (seq.n_gained or seq.spec.yields) and seq.spec.scope != crowd
+            for seq in self._inner.of(known)
         )
         self._waits = crowd if is_due else None
 
@@ -72,4 +74,4 @@ class NewcomersFirst:
         if len(sequences) < self._least:
             return None
         scope, n = Counter([seq.spec.scope for seq in sequences]).most_common(1)[0]
-        return scope if n >= self._least else None
+        return scope if scope and n >= self._least else None

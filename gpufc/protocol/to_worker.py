@@ -45,7 +45,8 @@ class Generate(Message, frozen=True):
     tokens, including `tokens`; None means until the context is full. Only sequences of one `scope`
     share cached prefixes. `spelt` are control tokens that the answer's text shows. `adapters` are
     applied to all of its tokens. `sampler_state` is that of the last `Delta`. `prediction` may be
-    like the answer; it changes the speed only.
+    like the answer; it changes the speed only. A sequence that `yields` is of a principal that
+    comes after the others.
     """
 
     request: RequestNo
@@ -67,6 +68,7 @@ class Generate(Message, frozen=True):
     sampler_state: SamplerState = ()
     prediction: Tokens = ()
     batching: Batching = AS_IT_CAME
+    yields: bool = False
 
 
 class Cancel(Message, frozen=True):

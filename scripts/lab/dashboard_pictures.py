@@ -1,12 +1,13 @@
 """Pictures of the dashboard under load while a worker is killed: light, dark, and narrow.
 
-    python -m scripts.lab.dashboard_pictures FOLDER [--fake]
+    python -m scripts.lab.dashboard_pictures FOLDER [--fake] [--model FILE] [--one]
 
 It needs Chromium and `pip install '.[browser]'`. Six clients stream from the demo model, or from
 the scripted engine; a chat is asked on the dark page; the worker is killed. The pictures are of the
 idle page, the load once every stream has tokens, the moment of the death, and some seconds after
 all streams went on. What the console of a page says is printed, and should be nothing.
-`wide-dark-after.png` is the picture in the README and in the page's design.
+`wide-dark-after.png` is the picture in the README and in the page's design. With `--one` it is the
+only page: on two cores five pages take the processor from the engine, and the pause is theirs.
 """
 
 import argparse
@@ -38,8 +39,9 @@ PROMPTS = (
     *("List ten breads and their origin.", "What is a train?", "Describe winter in a small town."),
 )
 QUESTION = "Tell me a long story about a lighthouse keeper."
+MAIN = "wide-dark"
 PAGES = {
-    "wide-dark": (WIDE, "dark", 1),
+    MAIN: (WIDE, "dark", 1),
     "wide-light": (WIDE, "light", 1),
     "middle-dark": ((900, 1000), "dark", 1),
     "narrow-dark": (NARROW, "dark", 2),
@@ -51,21 +53,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fake", action="store_true", help="the scripted engine")
+    parser.add_argument("--model", help="the model's file, whose path is shown; the demo model")
+    parser.add_argument("--one", action="store_true", help="the wide dark page only")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     environ = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=30"} if args.fake else {}
+    served = ("--model-path", args.model) if args.model else ()
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder) / "run", environ=environ) as running,
-        sync_playwright() as playwright,
+        service(Path(folder) / "run", *served, environ=environ) as running,
     ):
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        take_all(browser, running, args.folder)
-        browser.close()
+        os.nice(10)  # a browser on another machine takes nothing from the service
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            take_all(browser, running, args.folder, [MAIN] if args.one else list(PAGES))
+            browser.close()
 
 
-def take_all(browser: Browser, running: Service, folder: Path) -> None:
-    pages = {name: opened(browser, running, *PAGES[name]) for name in PAGES}
+def take_all(browser: Browser, running: Service, folder: Path, names: list[str]) -> None:
+    pages = {name: opened(browser, running, *PAGES[name]) for name in names}
 
     def take(moment: str) -> None:
         for name, page in pages.items():
@@ -78,7 +84,7 @@ def take_all(browser: Browser, running: Service, folder: Path) -> None:
     stop = threading.Event()
     for number in range(N_CLIENTS):
         threading.Thread(target=client, args=(running.url, number, stop), daemon=True).start()
-    dark = pages["wide-dark"]
+    dark = pages[MAIN]
     dark.get_by_label("Most tokens of an answer").fill("500")
     dark.get_by_label("Your message").fill(QUESTION)
     dark.get_by_label("Your message").press("Enter")

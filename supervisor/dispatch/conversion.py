@@ -37,6 +37,7 @@ def to_generate(log: StreamLog, epoch: Epoch) -> Generate:
         sampler_state=log.sampler_state,
         prediction=request.prediction,
         batching=log.batching,
+        yields=log.yields,
     )
 
 
@@ -74,5 +75,6 @@ def from_generate(no: RequestNo, model: str, created: int, message: Generate) ->
     log.tokens.extend(message.tokens)
     log.sampler_state = message.sampler_state
     log.batching = message.batching
+    log.yields = message.yields
     log.n_cached = 0
     return log

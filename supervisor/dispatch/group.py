@@ -152,6 +152,8 @@ class ModelGroup:
             principal.account.require_room(len(logs))
         numbers = [log.no for log in logs]
         self.admission.accept(numbers, principal.owner, yields=principal.yields)
+        for log in logs:
+            log.yields = principal.yields
         stream = self._opened(request, logs, principal)
         for start in range(0, len(logs), request.n):
             self._preparation.begin(stream, logs[start : start + request.n])

@@ -72,6 +72,7 @@ class StreamLog:
         "texts",
         "tokens",
         "watch",
+        "yields",
     )
 
     def __init__(
@@ -93,6 +94,7 @@ class StreamLog:
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
         self.batching = AS_IT_CAME
+        self.yields = False
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.logprobs: list[TokenLogprobs] = []

@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
@@ -28,12 +29,14 @@ def linear() -> StepCosts:
     return costs
 
 
-def crowded(costs: StepCosts | None = None, n: int = SLOTS - 1, slots: int = SLOTS) -> Scheduler:
-    """A crowd of `n` sequences of the scope `a` that decode, numbered from 1 on."""
+def crowded(
+    costs: StepCosts | None = None, n: int = SLOTS - 1, slots: int = SLOTS, scope: str = "a"
+) -> Scheduler:
+    """A crowd of `n` sequences of a scope that decode, numbered from 1 on."""
     made = scheduler_for(
         profile(slots + 2), max_running=slots, batch_tokens=BATCH, costs=costs or linear()
     )
-    add(made, *(of("a", number, 2) for number in range(1, n + 1)))
+    add(made, *(of(scope, number, 2) for number in range(1, n + 1)))
     while not all(seq.n_gained for seq in made.running) or len(made.running) < n:
         step(made)
     return made
@@ -81,6 +84,18 @@ def test_half_of_the_slots_is_no_crowd() -> None:
     made = crowded(n=SLOTS // 2)
     add(made, of("b", 9, 20))
     assert numbers(step(made)) == {1, 2, 9}
+
+
+def test_a_prompt_that_yields_lets_none_wait() -> None:
+    made = crowded()
+    add(made, sequence(structs.replace(spec(9, 20, scope="network"), yields=True)))
+    assert numbers(step(made)) == {1, 2, 3, 9}
+
+
+def test_sequences_without_a_key_are_no_crowd() -> None:
+    made = crowded(scope="")
+    add(made, of("b", 9, 20))
+    assert numbers(step(made)) == {1, 2, 3, 9}
 
 
 def test_a_crowd_s_wait_is_bounded_and_given_back() -> None:

@@ -34,6 +34,7 @@ MESSAGE = Generate(
     sampler_state=(9.5,),
     prediction=(4, 5),
     batching=Batching(-3, chunk_tokens=64),
+    yields=True,
 )
 
 

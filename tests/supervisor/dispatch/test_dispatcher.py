@@ -399,3 +399,12 @@ async def test_short_requests_one_after_another_keep_no_other_one_from_its_token
         await until(lambda: len(worker.active) == 2)
         waited.append(n_steps)
     assert waited == [0, 0, LEAST_GAIN - 1]  # one token was made beside the second short one
+
+
+async def test_a_worker_is_told_which_sequences_yield() -> None:
+    front = Front()
+    worker = front.fleet.start_worker()
+    for number, yields in enumerate((False, True)):
+        principal = Principal(f"p{number}", ANONYMOUS.scopes, yields=yields)
+        await whole_texts(front.submit(request("hello"), principal))
+    assert [sent.yields for sent in generates(worker.sent)] == [False, True]

@@ -6,6 +6,7 @@ import { MOST_LANES } from "./threads.js";
 
 const TOP = 44; // the flags of deaths, and the lives of workers
 const BOTTOM = 20; // the clock
+const HALF_A_CLOCK = 28; // px
 const HEIGHT = 178;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -80,10 +81,9 @@ function ticks({ now, x, width, from, perSecond }) {
   const group = svg("g");
   const every = perSecond * 15 < 76 ? 30 : 15;
   for (let at = Math.ceil(from / every) * every; at <= now + 1; at += every) {
-    group.append(
-      svg("path", { class: "grid", d: `M${x(at)} ${TOP - 8}V${HEIGHT - BOTTOM}` }),
-      svg("text", { x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, clock(at)),
-    );
+    group.append(svg("path", { class: "grid", d: `M${x(at)} ${TOP - 8}V${HEIGHT - BOTTOM}` }));
+    if (x(at) + HALF_A_CLOCK > width) continue; // the edge would cut it
+    group.append(svg("text", { x: x(at), y: HEIGHT - 6, "text-anchor": "middle" }, clock(at)));
   }
   return group;
 }
