@@ -55,9 +55,8 @@ class Bodies:
         n_bytes, stretches = await loop.run_in_executor(self._thread, _weighed, body)
         holding.more(n_bytes)
         decoded = await loop.run_in_executor(self._thread, _decode, body, kind, stretches)
-        await asyncio.sleep(
-            BREATH_S
-        )  # the decoder held the interpreter, and the next step holds it
+        # the decoder held the interpreter, and the next step holds it
+        await asyncio.sleep(BREATH_S)
         return decoded
 
     async def close(self, _app: web.Application) -> None:

@@ -6,7 +6,7 @@ string is cut out, decoded in pieces, and put back into what the rest of the tex
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ LEAST_BYTES = 1 << 20
 PIECE_BYTES = 64 * 1024
 
 _ESCAPE_BYTES = 6
+_LOOK_BACK = 2 * _ESCAPE_BYTES
+"""The length of a pair of surrogates."""
 _HIGH_SURROGATES = (b"d8", b"d9", b"da", b"db")
 
 
@@ -37,10 +39,15 @@ def decode_in_steps(
     contents: list[list[str]] = []
     end = 0
     for first, last in stretches:
-        first, last = _cut_from(text, first), _cut_from(text, last)
-        short += text[end:first] + f"{mark}{len(contents)}.".encode()
-        contents.append(list(_decoded(text, first, last, between)))
-        end = last
+        content: list[str] = []
+        at = start = _cut_from(text, first, first + _LOOK_BACK)
+        while (cut := _cut_from(text, at, at + PIECE_BYTES)) < last:
+            content.append(_decoded(text[at:cut]))
+            between()
+            at = cut
+        short += text[end:start] + f"{mark}{len(contents)}.".encode()
+        contents.append(content)
+        end = at
     short += text[end:]
     whole = _filled(msgspec.json.decode(short), mark, contents)
     between()
@@ -54,25 +61,21 @@ def _with_utf8(text: str) -> str:
     return text
 
 
-def _decoded(text: Text, first: int, last: int, between: Callable[[], object]) -> Iterator[str]:
-    while first < last:
-        at = min(last, _cut_from(text, first + PIECE_BYTES))
-        try:
-            yield msgspec.json.decode(b'"%s"' % text[first:at], type=str)
-        except msgspec.DecodeError:  # it would name a byte of the piece
-            raise msgspec.DecodeError("JSON is malformed: in a long string") from None
-        between()
-        first = at
+def _decoded(piece: bytes) -> str:
+    try:
+        return msgspec.json.decode(b'"%s"' % piece, type=str)
+    except msgspec.DecodeError:  # it would name a byte of the piece
+        raise msgspec.DecodeError("JSON is malformed: in a long string") from None
 
 
-def _cut_from(text: Text, at: int) -> int:
+def _cut_from(text: Text, known: int, at: int) -> int:
     """The first place from `at` on that is inside no escape, no pair of surrogates and no
-    character."""
+    character. No escape of two bytes stands across `known`."""
     at = min(at, len(text))
-    if _n_backslashes(text, at) % 2:
+    if _n_backslashes(text, known, at) % 2:
         at += 1
-    begun = text.rfind(b"\\u", max(0, at - 2 * _ESCAPE_BYTES + 1), at)
-    if begun >= 0 and _n_backslashes(text, begun) % 2 == 0:
+    begun = text.rfind(b"\\u", max(known, at - _LOOK_BACK + 1), at)
+    if begun >= 0 and _n_backslashes(text, known, begun) % 2 == 0:
         is_high = bytes(text[begun + 2 : begun + 4]).lower() in _HIGH_SURROGATES
         at = max(at, begun + _ESCAPE_BYTES * (2 if is_high else 1))
     while at < len(text) and text[at] & 0xC0 == 0x80:
@@ -80,12 +83,10 @@ def _cut_from(text: Text, at: int) -> int:
     return at
 
 
-def _n_backslashes(text: Text, at: int) -> int:
-    """How many stand right before `at`."""
-    n = 0
-    while n < at and text[at - n - 1] == 0x5C:
-        n += 1
-    return n
+def _n_backslashes(text: Text, known: int, at: int) -> int:
+    """How many stand right before `at`, from `known` on."""
+    before = text[known:at]
+    return len(before) - len(before.rstrip(b"\\"))
 
 
 def _filled(value: Any, mark: str, contents: list[list[str]]) -> Any:

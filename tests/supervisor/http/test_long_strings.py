@@ -45,7 +45,7 @@ def test_every_string_is_the_same(unit: str, n_before: int, ascii_only: bool) ->
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_a_long_string_is_cut_out_wherever_its_pieces_end(unit: str, ascii_only: bool) -> None:
     for shift in range(2 * PIECE_BYTES):
-        value = {"content": "x" * shift + unit * 80, "n": 3}
+        value = {"content": "x" * shift + unit * 120, "n": 3}
         found, n_stretches = in_steps(json.dumps(value, ensure_ascii=ascii_only).encode())
         assert found == value
         assert n_stretches == 1
@@ -71,3 +71,19 @@ def test_a_string_that_is_no_json_is_refused(broken: bytes) -> None:
         in_steps(text, Typed)
     with pytest.raises(msgspec.DecodeError):
         in_steps(b'{"content": "%s' % (b"a" * 200), Typed)
+
+
+@pytest.mark.parametrize("unit", ["\\\\", "\\ud83d\\ude00", "\\n"])
+def test_the_work_grows_with_the_length(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cut looks further back than to the cut before it."""
+    looked: list[int] = []
+    count = long_strings._n_backslashes
+
+    def noted(text: Any, known: int, at: int) -> int:
+        looked.append(at - known)
+        return count(text, known, at)
+
+    monkeypatch.setattr(long_strings, "_n_backslashes", noted)
+    text = b'{"content": "%s"}' % (unit.encode() * 500)
+    assert in_steps(text)[0] == json.loads(text)
+    assert max(looked) <= PIECE_BYTES + 12
