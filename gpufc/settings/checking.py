@@ -46,9 +46,10 @@ def require_utf8(text: str, what: str, shown: str = "") -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
+        seen = shown or ascii(text)
         raise ConfigError(
-            f"{what} is {shown or ascii(text)}, which is not valid UTF-8 here: rename it, or set a"
-            " UTF-8 locale such as LC_ALL=C.UTF-8"
+            f"{what} is {seen}, which is not valid UTF-8 here: rename it, or set a UTF-8 locale"
+            " such as LC_ALL=C.UTF-8"
         ) from None
 
 

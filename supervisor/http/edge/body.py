@@ -6,6 +6,7 @@ A large body is weighed and decoded in a thread, one at a time, so that the loop
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from mmap import mmap
@@ -19,6 +20,7 @@ from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, Unsupp
 from supervisor.http.edge.body_budget import SMALL_BYTES, BodyBudget
 from supervisor.http.edge.body_cost import weigh
 from supervisor.http.edge.context import services
+from supervisor.http.edge.long_strings import LEAST_BYTES, Stretch, decode_in_steps
 from supervisor.http.edge.values import decode
 
 T = TypeVar("T")
@@ -50,8 +52,12 @@ class Bodies:
     async def decode_large(self, body: Body, kind: type[T], holding: "Holding") -> T:
         """Raises `RequestError` or msgspec's errors."""
         loop = asyncio.get_running_loop()
-        holding.more(await loop.run_in_executor(self._thread, _weighed, body))
-        return await loop.run_in_executor(self._thread, _decode, body, kind)
+        n_bytes, stretches = await loop.run_in_executor(self._thread, _weighed, body)
+        holding.more(n_bytes)
+        decoded = await loop.run_in_executor(self._thread, _decode, body, kind, stretches)
+        # the decoder held the interpreter, and the next step holds it
+        await asyncio.sleep(BREATH_S)
+        return decoded
 
     async def close(self, _app: web.Application) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -227,19 +233,35 @@ def _free(body: Body) -> None:
             body.close()
 
 
-def _weighed(body: Body) -> int:
-    """The memory of the body's values. Raises `InvalidRequest` for too many of them."""
+def _weighed(body: Body) -> tuple[int, list[Stretch]]:
+    """The memory of the body's values, and the long stretches of it that are inside a string.
+
+    Raises `InvalidRequest` for too many values.
+    """
     n_bytes = 0
+    stretches: list[Stretch] = []
+    end = 0
     for cost in weigh(body):
         if cost.is_too_much:
             raise InvalidRequest("The body has too many values")
         n_bytes = cost.n_bytes
-        time.sleep(0)  # lets the event loop's thread have the interpreter
-    return n_bytes
+        if cost.is_inside and stretches and stretches[-1][1] == end:
+            stretches[-1] = (stretches[-1][0], cost.end)
+        elif cost.is_inside:
+            stretches.append((end, cost.end))
+        end = cost.end
+        _let_others_have_the_interpreter()
+    return n_bytes, [one for one in stretches if one[1] - one[0] >= LEAST_BYTES]
 
 
-def _decode(body: Body, kind: type[T]) -> T:
-    return decode(body, kind)
+def _decode(body: Body, kind: type[T], stretches: Sequence[Stretch] = ()) -> T:
+    if not stretches:
+        return decode(body, kind)
+    return decode_in_steps(body, stretches, kind, _let_others_have_the_interpreter)
+
+
+def _let_others_have_the_interpreter() -> None:
+    time.sleep(0)
 
 
 def _too_large(limits: LimitsConfig) -> RequestTooLarge:

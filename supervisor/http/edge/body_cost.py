@@ -31,9 +31,12 @@ _REST = bytes(set(range(256)) - set(_STRUCTURE))
 
 
 class Cost(Struct, frozen=True):
-    """The values of a text, in array elements."""
+    """The values of a text, in array elements, up to the `end` of a piece; `is_inside` of a string
+    if the whole piece is."""
 
     elements: int = 0
+    end: int = 0
+    is_inside: bool = False
 
     @property
     def n_bytes(self) -> int:
@@ -58,13 +61,14 @@ def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
             piece, n_more = _ESCAPES.subn(b"", piece)
             n_escapes += n_more
         segments = piece.split(b'"')
+        is_inside = in_string and len(segments) == 1
         outside = b"".join(segments[in_string::2])
         elements += STRING * ((len(segments) - in_string) // 2)  # quotes that open one
         in_string ^= len(segments) % 2 == 0
         structure = outside.translate(None, _REST)
         members, containers = structure.count(b":"), structure.count(b"[") + structure.count(b"{")
         elements += structure.count(b",") + MEMBER * members + CONTAINER * containers
-        yield Cost(elements + n_escapes // ESCAPES)
+        yield Cost(elements + n_escapes // ESCAPES, end, is_inside)
         start = end
 
 

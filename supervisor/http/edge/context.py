@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from msgspec import Struct, structs
 
 from gpufc.changes import Change
@@ -212,12 +214,30 @@ async def listed_response(
     """The answer of one list under `name`, about `n_values` long, which `parts` makes in parts. To
     encode a part holds all threads, so it must be short. `parts` reads nothing that changes."""
 
-    def body() -> bytes:
-        listed = b",".join(msgspec.json.encode(part)[1:-1] for part in parts() if part)
-        return b'{"%s":[%s]}' % (name.encode(), listed)
+    def body() -> list[bytes]:
+        encoded = [msgspec.json.encode(part)[1:-1] for part in parts() if part]
+        first, *others = encoded or [b""]
+        return [b'{"%s":[%s' % (name.encode(), first), *(b"," + part for part in others), b"]}"]
 
-    built = body() if n_values <= MANY_VALUES else await asyncio.to_thread(body)
-    return web.Response(body=built, content_type="application/json")
+    if n_values > MANY_VALUES:
+        return web.Response(body=InParts(await asyncio.to_thread(body)))
+    return web.Response(body=b"".join(body()), content_type="application/json")
+
+
+class InParts(Payload):
+    """A body that is never in one piece: to join or send tens of megabytes holds the loop."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        super().__init__(parts, content_type="application/json")
+        self._size = sum(map(len, parts))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for part in self._value:
+            await writer.write(part)
+            await asyncio.sleep(0)
 
 
 def json_response(

@@ -1,0 +1,89 @@
+"""Texts with long strings are decoded in steps as they are decoded at once."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from supervisor.http.edge import body, body_cost, long_strings
+from supervisor.http.edge.long_strings import decode_in_steps
+
+PIECE_BYTES = 16
+UNITS = ("a", "\n", '"', "\\", "é", "語", "🙂", "\\u00e9", "a\\", "\0")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_cost, "PIECE_BYTES", PIECE_BYTES)
+    monkeypatch.setattr(long_strings, "PIECE_BYTES", PIECE_BYTES)
+    monkeypatch.setattr(body, "LEAST_BYTES", 2 * PIECE_BYTES)
+
+
+def in_steps(text: bytes, kind: Any = Any) -> tuple[Any, int]:
+    """The value, and the number of stretches that were cut out."""
+    _, stretches = body._weighed(bytearray(text))
+    return decode_in_steps(text, stretches, kind, lambda: None), len(stretches)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(UNITS), max_size=60).map("".join),
+    st.integers(0, 20),
+    st.booleans(),
+)
+def test_every_string_is_the_same(unit: str, n_before: int, ascii_only: bool) -> None:
+    value = {"x" * n_before: [unit * 3, 1, {"key" + unit: unit + "end"}], "other": unit}
+    text = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert in_steps(text)[0] == value
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_long_string_is_cut_out_wherever_its_pieces_end(unit: str, ascii_only: bool) -> None:
+    for shift in range(2 * PIECE_BYTES):
+        value = {"content": "x" * shift + unit * 120, "n": 3}
+        found, n_stretches = in_steps(json.dumps(value, ensure_ascii=ascii_only).encode())
+        assert found == value
+        assert n_stretches == 1
+
+
+class Typed(Struct):
+    content: str
+    n: int = 0
+
+
+def test_types_are_checked_and_whole_numbers_may_be_floats() -> None:
+    content = "\n" * 90
+    text = json.dumps({"content": content, "n": 2.0, "unknown": [None]}).encode()
+    assert in_steps(text, Typed)[0] == Typed(content, 2)
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.n"):
+        in_steps(text.replace(b"2.0", b"2.5"), Typed)
+
+
+@pytest.mark.parametrize("broken", [b"\n", b"\\x", b"\\ud83d", b"\xff"])
+def test_a_string_that_is_no_json_is_refused(broken: bytes) -> None:
+    text = b'{"content": "%s%s%s"}' % (b"a" * 60, broken, b"a" * 60)
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        in_steps(text, Typed)
+    with pytest.raises(msgspec.DecodeError):
+        in_steps(b'{"content": "%s' % (b"a" * 200), Typed)
+
+
+@pytest.mark.parametrize("unit", ["\\\\", "\\ud83d\\ude00", "\\n"])
+def test_the_work_grows_with_the_length(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cut looks further back than to the cut before it."""
+    looked: list[int] = []
+    count = long_strings._n_backslashes
+
+    def noted(text: Any, known: int, at: int) -> int:
+        looked.append(at - known)
+        return count(text, known, at)
+
+    monkeypatch.setattr(long_strings, "_n_backslashes", noted)
+    text = b'{"content": "%s"}' % (unit.encode() * 500)
+    assert in_steps(text)[0] == json.loads(text)
+    assert max(looked) <= PIECE_BYTES + 12
