@@ -70,7 +70,7 @@ def _joined(one: Cluster, n_workers: int) -> None:
         one.join(f"h{number}")
 
     def all_ready() -> bool:
-        return sum(row["state"] == "ready" for row in one.workers()) == n_workers
+        return sum(1 for row in one.workers() if row["state"] == "ready") == n_workers
 
     wait_for(all_ready, READY_S, f"{n_workers} workers are ready")
 
