@@ -41,10 +41,10 @@ def raylet_of(worker: int) -> psutil.Process:
     return next(one for one in psutil.Process(worker).parents() if one.name() == "raylet")
 
 
-def configured(folder: Path, address: str, n_hosts: int = 2) -> Path:
+def configured(folder: Path, address: str, n_hosts: int, listen: str) -> Path:
     config = folder / "config.toml"
     config.write_text(
-        f'cluster_listen = "127.0.0.1:{free_port()}"\n'
+        f'cluster_listen = "{listen}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
         f'cluster = "ray://{address}"\n'
         f"cluster_hosts = {n_hosts}\n"
@@ -58,10 +58,11 @@ def configured(folder: Path, address: str, n_hosts: int = 2) -> Path:
 
 @contextmanager
 def front_on(folder: Path, address: str, n_hosts: int = 2) -> Iterator[Cluster]:
-    config = configured(folder, address, n_hosts)
+    listen = f"127.0.0.1:{free_port()}"
+    config = configured(folder, address, n_hosts, listen)
     started = service(folder / "run", "--config", str(config), environ=SETTINGS, ready=False)
     with started as front:
-        yield Cluster(front, folder)
+        yield Cluster(front, folder, listen)
 
 
 def two_ready(running: Cluster) -> dict[str, int] | None:
@@ -158,7 +159,7 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
 
 async def test_a_cluster_without_token_and_storage_is_refused_at_the_start(tmp_path: Path) -> None:
     async with ray_cluster(0) as ray:
-        config = configured(tmp_path, ray.address)
+        config = configured(tmp_path, ray.address, 2, f"127.0.0.1:{free_port()}")
         ended = await asyncio.to_thread(
             subprocess.run,
             [*COMMAND, "start", "--port=0", f"--runtime-dir={tmp_path}/run", f"--config={config}"],
