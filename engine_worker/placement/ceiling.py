@@ -1,6 +1,7 @@
 """The memory of each GPU that one process may take: the front's limit against what is free."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -10,30 +11,44 @@ from gpufc.facts import EngineDevice
 class DeviceCeiling:
     """The limit of one process, for all models that it loads.
 
-    Invariant: `_at_first` has what was free at the process's first look at each device. What has
-    gone from there since counts as the process's own. A device that reports no memory has no limit.
+    Invariant: what has gone from a device between two looks counts as the process's own, whether
+    or not another process took it. What has come back does not make room: another process gave it
+    back, unless the process says that it did (`given_back`). So a look comes before and after each
+    time that the process takes memory. A device that reports no memory has no limit.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.limit_bytes = limit_bytes
-        self._at_first: dict[str, int] = {}
+        self._free: dict[str, int] = {}
+        """At the last look."""
+        self._own: Counter[str] = Counter()
 
     def under(self, devices: Iterable[EngineDevice]) -> tuple[EngineDevice, ...]:
         """These devices, just looked at, with at most what is left of the limit as free memory."""
         return tuple(map(self._limited, devices))
 
     def taken(self, devices: Iterable[EngineDevice]) -> dict[str, int]:
-        """The bytes that the process has taken of these devices, just looked at, by name. `under`
-        must have had each of them before. Devices with none are left out."""
-        return {one.name: n for one in devices if (n := self._taken_of(one))}
+        """The bytes that the process has taken of these devices, just looked at, by name. Devices
+        with none are left out."""
+        return {one.name: n for one in devices if (n := self._look(one))}
+
+    def given_back(self, devices: Iterable[EngineDevice], own: Mapping[str, int]) -> None:
+        """The process has given memory back: it has only `own` (of `taken`) of these devices, just
+        looked at."""
+        for one in devices:
+            self._free[one.name] = one.memory_free_bytes
+            self._own[one.name] = own.get(one.name, 0)
 
     def _limited(self, device: EngineDevice) -> EngineDevice:
-        self._at_first.setdefault(device.name, device.memory_free_bytes)
+        own = self._look(device)
         if self.limit_bytes is None:
             return device
-        left = max(0, self.limit_bytes - self._taken_of(device))
-        free = min(device.memory_free_bytes, left)
+        free = min(device.memory_free_bytes, max(0, self.limit_bytes - own))
         return msgspec.structs.replace(device, memory_free_bytes=free)
 
-    def _taken_of(self, device: EngineDevice) -> int:
-        return max(0, self._at_first[device.name] - device.memory_free_bytes)
+    def _look(self, device: EngineDevice) -> int:
+        """What the process has of a device by this look at it."""
+        now = device.memory_free_bytes
+        self._own[device.name] += max(0, self._free.get(device.name, now) - now)
+        self._free[device.name] = now
+        return self._own[device.name]

@@ -47,6 +47,9 @@ class Counting:
     def __init__(self) -> None:
         self.n_joined = self.n_messages = self.n_frames = self.n_lost = 0
 
+    def is_early(self, hello: HostHello) -> bool:
+        return False
+
     def joined(self, channel: HostChannel) -> Sequence[Adoption]:
         self.n_joined += 1
         channel.listen(Epoch(1), self._frame)

@@ -1,15 +1,16 @@
 """From a request to its first token, of a model that is not loaded: gpufc and llama-server.
 
-    python -m scripts.lab.model_swaps A.gguf B.gguf C.gguf --llama-server PROGRAM --limit-bytes N
+    python -m scripts.lab.model_swaps A.gguf B.gguf C.gguf --llama-server PROGRAM
 
-Serves the same folder with both, one after the other, in turns. Two measurements:
+Serves the same folder with both, one after the other, in turns, with as many KV cells and slots.
+Two measurements:
 
 - *unloaded*: memory for two, requests to the three models in a ring, so that each one is a load;
 - *swap*: memory for one, clients that stream from one model without a pause, and then a request to
   another one. Streams of the first that end without `[DONE]` or with an error are counted.
 
-`--limit-bytes` is gpufc's limit of host memory for two of the models, as `--models-max 2` is for
-llama-server; half of it holds one.
+gpufc's limit of host memory is what the models take here, measured beforehand: one or two of them
+and half of a third one. llama-server has `--models-max`.
 """
 
 import argparse
@@ -30,9 +31,12 @@ from pathlib import Path
 
 import aiohttp
 
+from tests import machine, results
+
 START_S = 60.0
 REQUEST_S = 30.0
 """A request that has no token by then is broken off."""
+COLUMNS = ("server", "what", "request to first token", "broken", "broken of the model before")
 PROMPT = "Write three sentences about the sea."
 
 
@@ -122,15 +126,33 @@ def command_of(
             *("--parallel", "4"),
         ]
     config = folder.parent / f"gpufc-{n_models}.toml"
-    limit = options.limit_bytes * n_models // 2
+    limit = f"memory_limit_bytes = {options.limits[n_models]}\n" if options.limits else ""
     config.write_text(
-        f'models_dir = "{folder}"\nmemory_limit_bytes = {limit}\nn_ctx = {options.n_ctx}\n'
-        f"max_concurrent_requests = 4\n{options.extra}\n"
+        f'models_dir = "{folder}"\n{limit}n_ctx = {options.n_ctx}\n'
+        f"kv_cells = {4 * options.n_ctx}\nmax_concurrent_requests = 4\n{options.extra}\n"
     )
     return [
         *(sys.executable, "-m", "supervisor.cli", "start", "--config", str(config)),
         *("--port", str(port), "--runtime-dir", str(folder.parent / f"run-{n_models}")),
     ]
+
+
+async def measured(options: argparse.Namespace, folder: Path) -> dict[int, int]:
+    """gpufc's limit of memory for so many models, by what each one takes."""
+    port, models = free_port(), [Path(path).stem for path in options.models]
+    command = command_of("gpufc", options, folder, len(models), port)
+    async with (
+        serving(command, port, Path(options.log)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        for model in models:
+            _, broken = await ask(session, url, model, 2)
+            if broken:
+                raise SystemExit(f"{model}: {broken}")
+        async with session.get(f"{url}/stats") as response:
+            rows = (await response.json())["models"]
+    needs = sorted(row["host_bytes"] + row["mapped_bytes"] for row in rows)
+    return {n: sum(needs[-n:]) + needs[0] // 2 for n in (1, 2)}
 
 
 async def unloaded(url: str, models: Sequence[str], rounds: int, outcome: Outcome) -> None:
@@ -174,14 +196,14 @@ async def swaps(url: str, models: Sequence[str], rounds: int, outcome: Outcome) 
     return others
 
 
-def told(server: str, what: str, outcome: Outcome, others: Outcome | None) -> str:
+def told(server: str, what: str, outcome: Outcome, others: Outcome | None) -> list[str]:
     times = sorted(outcome.first_s)
     shown = "none"
     if times:
         shown = f"{statistics.median(times):.2f} s ({times[0]:.2f} to {times[-1]:.2f})"
     broken = f"{len(outcome.broken)} of {outcome.n_streams}"
     before = f"{len(others.broken)} of {others.n_streams}" if others else ""
-    return f"| {server} | {what} | {shown} | {broken} | {before} |"
+    return [server, what, shown, broken, before]
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -194,6 +216,10 @@ async def run(options: argparse.Namespace) -> None:
         for path in options.models:
             shutil.copy(path, folder / Path(path).name)
         models = [Path(path).stem for path in options.models]
+        conditions = machine.conditions()
+        options.limits = {}
+        if "gpufc" in servers:
+            options.limits = await measured(options, folder)
         for turn in range(options.turns):
             for server in servers:
                 for what, n_models in (("unloaded", 2), ("swap", 1)):
@@ -204,25 +230,35 @@ async def run(options: argparse.Namespace) -> None:
                         if what == "unloaded":
                             await unloaded(url, models, options.rounds, outcome)
                         else:
-                            more = await swaps(url, models, options.rounds, outcome)
+                            more = await swaps(url, models, options.swap_rounds, outcome)
                             others.broken += more.broken
                             others.n_streams += more.n_streams
                     print(f"turn {turn} {server} {what}: {outcome.first_s}", file=sys.stderr)
                     for text in {*outcome.broken, *others.broken}:
                         print(f"    {text}", file=sys.stderr)
-    print("| server | what | request to first token | broken | broken of the model before |")
-    print("| --- | --- | --- | --- | --- |")
-    for (server, what), (outcome, others) in sorted(found.items()):
-        print(told(server, what, outcome, others if what == "swap" else None))
+    rows = [
+        told(server, what, outcome, others if what == "swap" else None)
+        for (server, what), (outcome, others) in sorted(found.items())
+    ]
+    for row in (COLUMNS, *rows):
+        print(f"| {' | '.join(row)} |")
+    if options.results is not None:
+        where = results.Run(
+            title="first token of a model that is not loaded, and of a swap under load",
+            command=results.spelled("python -m scripts.lab.model_swaps", sys.argv[1:]),
+            conditions=conditions,
+        )
+        results.append(options.results, where, results.Table(COLUMNS, rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs=3, metavar="GGUF")
     parser.add_argument("--llama-server", default="llama-server")
-    parser.add_argument("--limit-bytes", type=int, required=True)
     parser.add_argument("--n-ctx", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--swap-rounds", type=int, default=4)
+    parser.add_argument("--results", type=Path, metavar="FILE", help="append the table to it")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--extra", default="", help="more lines of gpufc's configuration")
     parser.add_argument("--log", default="/dev/null")

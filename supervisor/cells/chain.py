@@ -21,13 +21,18 @@ class Message(Struct, frozen=True):
     data: bytes
 
 
+def follows(one: Message, after: int) -> bool:
+    """Whether a message may be the next one behind `after`, which counts. Without such a message
+    (0) any message may: what it follows may have been forgotten."""
+    return one.follows == after or not after
+
+
 def chained(messages: Iterable[Message], after: int) -> list[Message]:
-    """Those that count of all messages of a subject behind `after`, which counts. Without such a
-    message (0) the first one counts: what it follows may have been forgotten."""
+    """Those that count of all messages of a subject behind `after`, which counts (0: none)."""
     found: list[Message] = []
     last = after
     for one in messages:
-        if one.follows == last or not last:
+        if follows(one, last):
             found.append(one)
             last = one.number
     return found

@@ -11,13 +11,13 @@ import hashlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
-from supervisor.cells.chain import Message, chained, place_behind
+from supervisor.cells.chain import Message, chained, follows, place_behind
 from supervisor.cells.port import Away, Refused
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ class NatsStore:
         self._heard: Callable[[bytes], None] = lambda _data: None
         self._connecting: asyncio.Task[None] | None = None
         self._is_made = False
-        self._n_copies = 1
         self._doubted = asyncio.Event()
         self._beats: set[asyncio.Task[None]] = set()
 
@@ -92,13 +91,17 @@ class NatsStore:
                     raise
                 last = free
                 continue
-            if self._n_copies > 1:
-                there = chained(await self._messages(subject, expected), expected)
-                if not there:
-                    raise Away("NATS has a new leader that lags behind")
-                if there[0].number != number:
-                    raise Refused("another message came at once with this one")
+            # a stream of one server may have got copies since
+            if self._client.is_clustered and await self._next(subject, expected) != number:
+                raise Refused("another message came at once with this one")
             return number
+
+    async def _next(self, subject: str, after: int) -> int:
+        """The number of the message that counts behind `after`. Raises `Away`."""
+        async for one in self._each(subject, after):
+            if follows(one, after):
+                return one.number
+        raise Away("NATS has a new leader that lags behind")
 
     async def read(self, subject: str, after: int = 0) -> list[tuple[int, bytes]]:
         there = await self._messages(subject, after)
@@ -126,9 +129,12 @@ class NatsStore:
 
     async def _messages(self, subject: str, after: int) -> list[Message]:
         """All of the subject's messages behind a number."""
+        return [one async for one in self._each(subject, after)]
+
+    async def _each(self, subject: str, after: int) -> AsyncIterator[Message]:
+        """The same, one read for each, and one at the end."""
         from nats.js.errors import APIError, NotFoundError
 
-        found: list[Message] = []
         while True:
             # by the leader: another server of the cluster may lag behind
             getting = self._jetstream.get_msg(
@@ -140,12 +146,12 @@ class NatsStore:
                 if err.err_code == NO_STREAM:
                     self._doubted.set()
                     raise Away(str(err)) from err
-                return found
+                return
             except APIError as err:
                 raise Away(str(err)) from err
             after, headers = int(message.seq or 0), message.headers or {}
-            follows = int(headers.get(FOLLOWS, headers.get(LAST, 0)))
-            found.append(Message(after, follows, message.data or b""))
+            named = int(headers.get(FOLLOWS, headers.get(LAST, 0)))
+            yield Message(after, named, message.data or b"")
 
     async def purge(self, subject: str, before: int | None = None) -> None:
         from nats.js.errors import APIError
@@ -275,8 +281,7 @@ class NatsStore:
             num_replicas=self._config.cells_copies,
         )
         try:
-            info = await self._answer(self._jetstream.stream_info(self._stream))
-            self._n_copies = int(info.config.num_replicas or 1)
+            await self._answer(self._jetstream.stream_info(self._stream))
             return
         except NotFoundError:
             pass
@@ -284,7 +289,6 @@ class NatsStore:
             raise Away(str(err)) from err
         try:
             await self._answer(self._jetstream.add_stream(config))
-            self._n_copies = self._config.cells_copies
         except APIError as err:
             raise Away(str(err)) from err
 
@@ -302,13 +306,16 @@ def _client_class() -> type[Any]:
 
     class Client(NATS):  # type: ignore[misc]
         """Turns away a server without TLS where TLS is wanted. The library would send it the
-        credentials in plain text."""
+        credentials in plain text. `is_clustered`: the server is one of a cluster."""
+
+        is_clustered = False
 
         async def _process_info(
             self, info: dict[str, Any], initial_connection: bool = False
         ) -> None:
             if self.options.get("tls") is not None and not info.get("tls_required"):
                 raise Error("nats: the server does not offer TLS")
+            self.is_clustered = bool(info.get("cluster"))
             await super()._process_info(info, initial_connection=initial_connection)
 
     return Client

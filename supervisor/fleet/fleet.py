@@ -390,6 +390,7 @@ class Fleet:
     def _lines(self) -> Iterator[Line]:
         return (runner for place in self._places() for runner in place.runners())
 
-    def _became_ready(self) -> None:
+    def _became_ready(self, is_first: bool) -> None:
         if self._spares is not None:
-            self._spares.refill_soon()
+            timings = self._timings
+            self._spares.refill_in(timings.first_spare_s if is_first else timings.spare_s)

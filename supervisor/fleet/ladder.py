@@ -27,6 +27,8 @@ class Timings(Struct, frozen=True, kw_only=True):
     """From SIGABRT, at which a hung worker writes its stacks, to SIGKILL."""
     spare_s: float = 2.0
     """From a worker's ready to the spawn of a spare: replayed streams need the CPU first."""
+    first_spare_s: float = 0.1
+    """The same for a worker that replaces none: the next model may be wanted at once."""
     kill_s: float = 5.0
     """Between SIGKILLs: a process in an uninterruptible call outlives the first one."""
 

@@ -65,7 +65,7 @@ class Place:
         spec: WorkerSpec,
         make: MakeRunner,
         listener: Callable[[], FleetListener | None],
-        became_ready: Callable[[], None],
+        became_ready: Callable[[bool], None],
         kept: KeptKv | None = None,
     ) -> None:
         """`kept` takes the KV of a worker that is unloaded, and gives it to the next one."""
@@ -277,7 +277,7 @@ class Place:
         before, self.current, self.candidate = self.current, self.candidate, None
         self.runner.post(ev.TookOver(before.runner.status().restarts + 1, end))
         self.current.announce()
-        self._became_ready()
+        self._became_ready(False)
         return before
 
     def retire(self, incarnation: Incarnation, *events: ev.Event) -> None:

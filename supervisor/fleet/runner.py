@@ -342,7 +342,7 @@ class WorkerRunner(Line):
         if self._process is not None:
             self._process.watch_end()
         self._listener.worker_ready(worker)
-        self._hooks.became_ready()
+        self._hooks.became_ready(not self._lifecycle.restarts)
 
     def _report_lost(self, reason: ExitReason) -> None:
         worker, self.worker = self.worker, None

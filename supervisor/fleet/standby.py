@@ -88,7 +88,7 @@ class SparePool:
     """At most one spare. All methods belong to the event loop's thread.
 
     `quiet` says whether no worker is coming up, so that a spare may be spawned. `delay_s` passes
-    after a worker's ready and between two questions: replayed streams are prefilled first.
+    between two questions.
     """
 
     def __init__(
@@ -123,10 +123,17 @@ class SparePool:
         """The spare's row, if there is a spare."""
         return [self._spare.status()] if self._spare else []
 
-    def refill_soon(self) -> None:
-        """A worker became ready: spawn a spare after `delay_s`, if there is none."""
-        if self._spare is None and self._timer is None and not self._closed:
-            self._refill_in(self._delay_s)
+    def refill_in(self, delay_s: float) -> None:
+        """A worker became ready: spawn a spare after this time, if there is none. Replayed streams
+        are prefilled first."""
+        if self._spare is not None or self._closed:
+            return
+        if self._timer is not None:
+            is_later = self._timer.when() > asyncio.get_running_loop().time() + delay_s
+            if self._n_lost or not is_later:
+                return
+            self._timer.cancel()
+        self._refill_in(delay_s)
 
     def take(self, log: Path, on_exit: ExitListener) -> WorkerProcess | None:
         """The living spare, if there is one. The caller owns it from now on."""

@@ -69,7 +69,8 @@ class Hooks(Struct, frozen=True):
 
     restarted: Callable[[Reason], None] = lambda reason: None
     """A process is started after one that ended for this reason."""
-    became_ready: Callable[[], None] = lambda: None
+    became_ready: Callable[[bool], None] = lambda is_first: None
+    """Its process serves now; `is_first`: it replaces none."""
     crashed: Callable[[CrashRecord], None] = lambda record: None
     """A process ended unasked."""
     drained: Callable[[], None] = lambda: None

@@ -34,6 +34,7 @@ from supervisor.handover.messages import (
     Unwilling,
     Willing,
 )
+from supervisor.handover.packets import MAX_DESCRIPTORS
 from supervisor.handover.remote import RemoteFleet, RemoteWorker
 from supervisor.handover.successor import Successor
 from supervisor.http.edge.connection import BoundedHandler
@@ -48,6 +49,9 @@ START_S = 60.0
 
 TAKE_OVER_S = 120.0
 """A worker attaches between two steps of its engine. The new front replaces one that does not."""
+
+N_FIXED = 4
+"""Descriptors that go with every estate: the relay, the lock, standard output and error."""
 
 LOOK_S = 0.1
 
@@ -192,7 +196,7 @@ class Giver:
             if lent is None:
                 raise LinkError(f"{name} has just died; try again")
             found[name] = lent
-        return found
+        return fitting(found, MAX_DESCRIPTORS - N_FIXED - len(self._front.listeners))
 
     def _estate(self, holdings: Holdings, lent: Mapping[WorkerName, Lent]) -> Estate:
         front = self._front
@@ -308,6 +312,13 @@ class Giver:
             remote.close()
         if self._successor is not None:
             self._successor.let_live()
+
+
+def fitting(lent: Mapping[WorkerName, Lent], room: int) -> dict[WorkerName, Lent]:
+    """The same, without end words where there is no room for so many descriptors."""
+    if sum(2 + (one.end_word is not None) for one in lent.values()) <= room:
+        return dict(lent)
+    return {name: Lent(one.pidfd, one.boot_write) for name, one in lent.items()}
 
 
 def _relayed(holdings: Holdings) -> dict[str, Epoch]:

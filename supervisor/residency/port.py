@@ -47,11 +47,11 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     `min_stay_s` is the least time that a loaded model serves before it is evicted for another; it
     is at least `stay_per_load` times the expected load of the two. One that has no request for
-    `pause_s`, a pause between two requests of a client, need not stay. `patience_s` is the time a
-    request waits for busy models to become idle by themselves; then one of them is closed to new
-    sequences. `max_resident` limits the workers in memory. `limit_bytes` limits what all workers
-    together take at a place, whatever is free; `device_limit_bytes` at any device, also at one that
-    is seen later. `reserve_bytes` stay free at each place.
+    `pause_s`, a pause between two requests of a client, need not stay. `patience_s` is the time
+    that a request waits for busy models to become idle by themselves; then one of them is closed to
+    new sequences. `max_resident` limits the workers in memory. `limit_bytes` limits what all
+    workers together take at a place, whatever is free; `device_limit_bytes` at any device, also at
+    one that is seen later. `reserve_bytes` stay free at each place.
     """
 
     min_stay_s: float = 1.0

@@ -36,6 +36,7 @@ from tests.chaos import (
     prefills,
     random_kills,
     real,
+    remote_memory,
     replacements,
     replicas,
     restarts,
@@ -129,6 +130,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.replicas, lambda: replicas.run(o.replicas, o.seed)),
         (o.machines, lambda: machines.run(o.machines, o.seed)),
         (o.machine_matrix, lambda: machine_matrix.run(o.cells)),
+        (o.remote_workers, lambda: remote_memory.run(o.remote_workers)),
         (o.outsiders, lambda: outsiders.run(o.outsiders, o.seed)),
         (o.copies, lambda: copies.run(o.copies)),
         (o.restarts, lambda: restarts.run(o.restarts)),
@@ -137,7 +139,14 @@ def _runs(options: argparse.Namespace) -> list[Run]:
             lambda: matrix.run(modelled.Modelled(_model()), cells(faults.REAL), 1),
         ),
         (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads)),
-        (o.peer, lambda: peer.run(o.peer, _model(), o.real or 3, o.seed, o.threads)),
+        (
+            o.peer_models,
+            lambda: many_models.run_peer(o.peer, _model(), _second(o), o.peer_models, o.seed),
+        ),
+        (
+            o.peer and not o.peer_models,
+            lambda: peer.run(o.peer, _model(), o.real or 3, o.seed, o.threads),
+        ),
         (
             o.real_replicas,
             lambda: replicas.run_real(_model(), o.real_replicas, o.seed, o.streams, o.devices),

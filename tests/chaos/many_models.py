@@ -1,7 +1,8 @@
 """Three models, memory for two, and workers that are killed: requests go to all three.
 
 The scripted engine, or real models: the demo model, one more file, and a tiny one with random
-weights. The limit of memory for real ones is what two of them take here, measured beforehand.
+weights. The limit of memory for real ones is what two of them take here, measured beforehand. The
+same real models, clients and killer against llama-server's router.
 """
 
 import asyncio
@@ -12,12 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import aiohttp
+import psutil
 from msgspec import Struct, field, structs
 
-from tests.chaos.history import check, text_times
-from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
+from tests.chaos import peer
+from tests.chaos.history import Wrong, check, text_times
+from tests.chaos.load import Ask, ask_fake, ask_real, begin, clients, pursue
 from tests.chaos.report import Report, reporting, spread
 from tests.chaos.rig import Figures, Missed, Rig, occupancy, rig, send, stop_and_look
 from tests.models.making import made
@@ -27,6 +31,8 @@ REAL_MODELS = ("demo", "second", "random")
 MODEL_BYTES = 48 << 20
 """Of each model's file, and of what its worker holds."""
 FITS = 2
+N_SLOTS = 4
+LOOK_S = 0.1
 PROCESS_BYTES = 40 << 20
 """Of a scripted worker besides, at most."""
 ENVIRON = {"GPUFC_RESTART_LIMIT": "10000", "GPUFC_LOG_LEVEL": "warning"}
@@ -37,7 +43,9 @@ memory_limit_bytes = {limit}
 backend = "fake"
 fake_script = "step_ms=2,load_s=0.2,hold_mb={hold}"
 """
-REAL_CONFIG = "max_concurrent_requests = 4\n[model]\nn_ctx = 1024\nkv_cells = 4096\n"
+REAL_CONFIG = (
+    f"max_concurrent_requests = {N_SLOTS}\n[model]\nn_ctx = 1024\nkv_cells = {1024 * N_SLOTS}\n"
+)
 
 
 class Load(Struct, frozen=True):
@@ -63,6 +71,48 @@ FAKE = Load(_ask_fake, dict(zip(MODELS, (6, 2, 1), strict=True)), 9, (20, 200), 
 REAL = Load(_ask_real, dict(zip(REAL_MODELS, (6, 2, 1), strict=True)), 6, (10, 60), (20.0, 40.0))
 
 
+class Served(Protocol):
+    """A server under the storm."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def loaded(self) -> tuple[int, list[int]]:
+        """How many processes hold models now, and the pids of those that may be killed."""
+        ...
+
+
+class OurService:
+    """gpufc. Only ready workers are killed: three deaths in a row while it loads make a model fail,
+    as they should."""
+
+    def __init__(self, one: Rig) -> None:
+        self.session, self.url, self._one = one.session, one.url, one
+
+    async def loaded(self) -> tuple[int, list[int]]:
+        rows = [row for row in (await self._one.figures())["workers"] if row["pid"]]
+        return len(rows), [row["pid"] for row in rows if row["state"] == "ready"]
+
+
+class Router:
+    """llama-server's. `seen` are the pids of all its children so far."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, process: psutil.Process) -> None:
+        self.session, self.url, self._process = session, url, process
+        self.seen: set[int] = set()
+
+    async def loaded(self) -> tuple[int, list[int]]:
+        pids = [child.pid for child in peer.children(self._process)]
+        self.seen.update(pids)
+        return len(pids), pids
+
+    async def watch(self) -> None:
+        """Count its children until cancelled."""
+        while True:
+            await self.loaded()
+            await asyncio.sleep(LOOK_S)
+
+
 class Tally(Struct):
     """Counts so far."""
 
@@ -70,15 +120,21 @@ class Tally(Struct):
     first_text_s: dict[str, list[float]] = field(default_factory=dict)
     n_kills: int = 0
     wrong: list[str] = field(default_factory=list)
+    n_wrong: int = 0
+    """The streams that went wrong."""
     most_loaded: int = 0
 
 
 class Storm:
     """Clients that ask for all models without end, and one killer, for so many seconds."""
 
-    def __init__(self, one: Rig, load: Load, seconds: float, seed: int) -> None:
+    def __init__(
+        self, one: Served, load: Load, seconds: float, seed: int, but: Wrong | None = None
+    ) -> None:
+        """A finding of the kind `but` counts as none."""
         self.tally = Tally()
         self._one = one
+        self._but = but
         self._load = load
         self._ends_at = time.monotonic() + seconds
         self._dice = random.Random(seed)
@@ -106,7 +162,9 @@ class Storm:
             history = begin(name, ask)
             await pursue(self._one.session, self._one.url, ask, history)
             self.tally.n_streams[model] += 1
-            self.tally.wrong += [f"{name}: {item}" for item in check(history)]
+            found = [item for item in check(history) if item.wrong is not self._but]
+            self.tally.wrong += [f"{name}: {item}" for item in found]
+            self.tally.n_wrong += bool(found)
             if times := text_times(history):
                 waits = self.tally.first_text_s.setdefault(model, [])
                 waits.append(times[0] - history.started_at)
@@ -115,14 +173,12 @@ class Storm:
     async def _killer(self) -> None:
         while not self._is_over:
             await asyncio.sleep(self._dice.uniform(*self._load.kills_between_s))
-            rows = [row for row in (await self._one.figures())["workers"] if row["pid"]]
-            self.tally.most_loaded = max(self.tally.most_loaded, len(rows))
-            # three deaths in a row while it loads make a model fail, as they should
-            ready = [row for row in rows if row["state"] == "ready"]
-            if not ready:
+            n_loaded, pids = await self._one.loaded()
+            self.tally.most_loaded = max(self.tally.most_loaded, n_loaded)
+            if not pids:
                 continue
             try:
-                send(self._dice.choice(ready)["pid"], signal.SIGKILL)
+                send(self._dice.choice(pids), signal.SIGKILL)
             except Missed:
                 continue
             self.tally.n_kills += 1
@@ -156,13 +212,41 @@ async def run_real(demo: Path, second: Path, seconds: int, seed: int) -> Report:
     return report
 
 
+async def run_peer(program: Path, demo: Path, second: Path, seconds: int, seed: int) -> Report:
+    """The same of llama-server's router, which has room for two of the models. A measurement of
+    another program: nothing that it does is a violation."""
+    files = dict(zip(REAL_MODELS, (demo, second, made("llama")), strict=True))
+    names = ", ".join(path.name for path in files.values())
+    report = reporting(
+        f"peer: llama-server, {names}: {FITS} loaded at most, {seconds} s, seed {seed}"
+    )
+    serving = peer.serving(program, files, N_SLOTS, most=FITS)
+    async with serving as (url, process), clients() as session:
+        one = Router(session, url, process)
+        watching = asyncio.create_task(one.watch())
+        # each of its chunks has a time of its own, which breaks no stream
+        tally = await Storm(one, REAL, seconds, seed, but=Wrong.IDENTITY).run()
+        watching.cancel()
+    n_streams = sum(tally.n_streams.values())
+    report.row("streams that went wrong", f"{tally.n_wrong} of {n_streams}")
+    report.row("kills", tally.n_kills)
+    kinds = collections.Counter(text.partition(": ")[2][:90] for text in tally.wrong)
+    for kind, count in kinds.most_common(6):
+        report.row(f"ended as: {kind}", count)
+    for model in files:
+        report.row(f"{model}: streams", tally.n_streams[model])
+        report.row(f"{model}: first text", spread(tally.first_text_s.get(model, [])))
+    report.row("processes with a model, one after the other", len(one.seen))
+    return report
+
+
 async def _stormed(report: Report, load: Load, config: Path, seconds: int, seed: int) -> None:
     models = tuple(load.shares)
     async with rig("--config", str(config), environ=ENVIRON) as one:
         started = time.monotonic()
         for model in models:  # what each one takes is known from its first load on
             await _answered(one, load, model)
-        tally = await Storm(one, load, seconds, seed).run()
+        tally = await Storm(OurService(one), load, seconds, seed).run()
         figures = await one.until(lambda now: occupancy(now) == (0, 0), "idle")
         report.wrong += tally.wrong + _wrong(figures, tally, models)
         report.wrong += stop_and_look(one.service)
@@ -170,7 +254,7 @@ async def _stormed(report: Report, load: Load, config: Path, seconds: int, seed:
     report.head(
         f"streams of {len(models)} models with memory for {FITS} that went wrong under"
         f" {tally.n_kills} kills",
-        f"{len(tally.wrong)} of {n_streams:,}",
+        f"{tally.n_wrong} of {n_streams:,}",
     )
     for model in models:
         row = _row(figures, model)

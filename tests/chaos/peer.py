@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -40,7 +40,8 @@ async def run(
     dice = random.Random(seed)
     kinds: collections.Counter[str] = collections.Counter()
     n_complete, n_kills, back, silences, fractions = 0, 0, [], [], []
-    async with _router(program, model, n_threads) as (url, router), clients() as session:
+    one = {NAME: model}
+    async with serving(program, one, N_STREAMS, n_threads) as (url, router), clients() as session:
         for _ in range(n_runs):
             await _answers(session, url)
             histories, kills = await _one_run(session, url, router, dice)
@@ -77,7 +78,7 @@ async def _one_run(
         n_events += 1
         if marks and n_events >= marks[0]:
             del marks[0]
-            for child in _children(router):
+            for child in children(router):
                 os.kill(child.pid, signal.SIGKILL)
                 n_kills += 1
 
@@ -91,7 +92,8 @@ async def _one_run(
     return histories, n_kills
 
 
-def _children(router: psutil.Process) -> list[psutil.Process]:
+def children(router: psutil.Process) -> list[psutil.Process]:
+    """The processes that hold its models now."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [c for c in router.children() if c.status() != psutil.STATUS_ZOMBIE]
     return []
@@ -110,47 +112,52 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _router(
-    program: Path, model: Path, n_threads: int | None
+async def serving(
+    program: Path,
+    models: Mapping[str, Path],
+    n_slots: int,
+    n_threads: int | None = None,
+    *,
+    most: int = 1,
 ) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """The router of these models, of which `most` are loaded at a time, and its process. Each has
+    room for so many streams at once."""
     with tempfile.TemporaryDirectory(prefix="pe", dir="/tmp") as folder:
-        url, process = _start(program, model, Path(folder), n_threads)
+        preset = Path(folder) / "models.ini"
+        preset.write_text(
+            "".join(_section(name, models[name], n_slots, n_threads) for name in models)
+        )
+        url, process = _start(program, preset, 2 * n_slots * len(models), most)
         router = psutil.Process(process.pid)
         try:
             await _listens(url, process)
             yield url, router
         finally:
-            children = router.children(recursive=True)
+            left_behind = router.children(recursive=True)
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(process.wait, 10)
-            for left in (*_alive(children), *([router] if process.poll() is None else [])):
+            for left in (*_alive(left_behind), *([router] if process.poll() is None else [])):
                 left.kill()
 
 
+def _section(name: str, model: Path, n_slots: int, n_threads: int | None) -> str:
+    lines = [f"[{name}]", f"model = {model}"]
+    lines += [f"ctx-size = {1024 * n_slots}", f"parallel = {n_slots}"]
+    lines += [f"threads = {n_threads}"] if n_threads else []
+    return "\n".join(lines) + "\n"
+
+
 def _start(
-    program: Path, model: Path, folder: Path, n_threads: int | None
+    program: Path, preset: Path, n_http: int, most: int
 ) -> tuple[str, subprocess.Popen[bytes]]:
-    """The router, with room for all streams at once, as gpufc has it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    preset = folder / "models.ini"
-    lines = [f"[{NAME}]", f"model = {model}"]
-    lines += [f"ctx-size = {1024 * N_STREAMS}", f"parallel = {N_STREAMS}"]
-    lines += [f"threads = {n_threads}"] if n_threads else []
-    preset.write_text("\n".join(lines) + "\n")
-    command = [
-        str(program),
-        "--models-preset",
-        str(preset),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    command += ["--threads-http", str(2 * N_STREAMS)]  # else streams wait for the router's threads
-    with (folder / "log").open("wb") as out:
+    command = [str(program), "--models-preset", str(preset), "--models-max", str(most)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--threads-http", str(n_http)]  # else streams wait for the router's threads
+    with preset.with_suffix(".log").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     return f"http://127.0.0.1:{port}", process
 

@@ -1,13 +1,14 @@
 """A Ray cluster of several nodes on this machine: `python -m tests.fakes.ray_cluster N [FOLDER]`.
 
 Without FOLDER it has neither token nor durable storage. Prints its address, then obeys lines of
-stdin: `kill node`, `kill raylet`, `kill head`, `start head`. Each is
-answered with a line. The cluster ends with its stdin.
+stdin: `kill node ID`, `kill machine PID`, `kill raylet PID` (of the node's raylet), `kill head`,
+`start head`. Each is answered with a line. The cluster ends with its stdin.
 """
 
 import os
 import signal
 import sys
+from typing import Any
 
 TOKEN = "0" * 64
 """Any text: the cluster is reached from this machine only."""
@@ -41,10 +42,10 @@ def main() -> None:
             case ["kill", "node", node]:
                 (found,) = (one for one in cluster.worker_nodes if one.node_id == node)
                 cluster.remove_node(found, allow_graceful=False)
+            case ["kill", "machine", pid]:
+                cluster.remove_node(_node_of(cluster, int(pid)), allow_graceful=False)
             case ["kill", "raylet", pid]:  # and reap it: Ray takes a zombie for a living one
-                for node in cluster.worker_nodes:
-                    if node.all_processes["raylet"][0].process.pid == int(pid):
-                        node.kill_raylet(check_alive=False)
+                _node_of(cluster, int(pid)).kill_raylet(check_alive=False)
             case ["kill", "head"]:
                 cluster.head_node.kill_gcs_server(check_alive=False)
             case ["start", "head"]:
@@ -52,6 +53,15 @@ def main() -> None:
         print("done", flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cluster.shutdown()
+
+
+def _node_of(cluster: Any, raylet: int) -> Any:
+    """The node whose raylet this is."""
+    return next(
+        node
+        for node in cluster.worker_nodes
+        if node.all_processes["raylet"][0].process.pid == raylet
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import aiohttp
 import psutil
 import pytest
 
+from supervisor.placer.plan import SHUN_S
 from tests.fakes.ray_cluster import OPEN, SETTINGS
 from tests.integration.fake_service import fake_text, joined, stream
 from tests.integration.test_ray import ray_cluster
@@ -34,10 +36,15 @@ N_TOKENS = 200
 WAIT_S = 120.0
 
 
-def configured(folder: Path, address: str, n_hosts: int = 2) -> Path:
+def raylet_of(worker: int) -> psutil.Process:
+    """The raylet of a worker's node."""
+    return next(one for one in psutil.Process(worker).parents() if one.name() == "raylet")
+
+
+def configured(folder: Path, address: str, n_hosts: int, listen: str) -> Path:
     config = folder / "config.toml"
     config.write_text(
-        f'cluster_listen = "127.0.0.1:{free_port()}"\n'
+        f'cluster_listen = "{listen}"\n'
         f'cluster_dir = "{folder / "cluster"}"\n'
         f'cluster = "ray://{address}"\n'
         f"cluster_hosts = {n_hosts}\n"
@@ -50,11 +57,12 @@ def configured(folder: Path, address: str, n_hosts: int = 2) -> Path:
 
 
 @contextmanager
-def front_on(folder: Path, address: str) -> Iterator[Cluster]:
-    config = configured(folder, address)
+def front_on(folder: Path, address: str, n_hosts: int = 2) -> Iterator[Cluster]:
+    listen = f"127.0.0.1:{free_port()}"
+    config = configured(folder, address, n_hosts, listen)
     started = service(folder / "run", "--config", str(config), environ=SETTINGS, ready=False)
     with started as front:
-        yield Cluster(front, folder)
+        yield Cluster(front, folder, listen)
 
 
 def two_ready(running: Cluster) -> dict[str, int] | None:
@@ -98,7 +106,7 @@ def killed(victim: psutil.Process) -> Callable[[], Awaitable[None]]:
 async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path) -> None:
     expected = [fake_text(f"prompt {n}", N_TOKENS) for n in range(N_STREAMS)]
     (tmp_path / "gcs").mkdir()
-    async with ray_cluster(4, str(tmp_path / "gcs")) as ray:
+    async with ray_cluster(5, str(tmp_path / "gcs")) as ray:
         with front_on(tmp_path, ray.address) as running:
 
             async def ready() -> dict[str, int]:
@@ -123,11 +131,20 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
             assert len(set(workers_then.values()) & set(workers.values())) == 1
 
             # a node's raylet dies, and Ray ends its actor
-            parents = psutil.Process(next(iter(workers_then.values()))).parents()
-            actor = parents[1]
-            raylet = next(one for one in parents if one.name() == "raylet")
+            worker = next(iter(workers_then.values()))
+            actor, raylet = psutil.Process(worker).parents()[1], raylet_of(worker)
             assert await strike(running, lambda: ray.tell(f"kill raylet {raylet.pid}")) == expected
             await asyncio.to_thread(wait_for, lambda: not lives(actor), WAIT_S, "its actor ends")
+            left = await ready()
+
+            # the head dies and comes back: the same workers go on
+            assert await strike(running, lambda: ray.tell("kill head")) == expected
+            assert await ready() == left
+            await ray.tell("start head")
+
+            # all processes of a node die: another node gets its host, by the head that is back
+            raylet = raylet_of(next(iter(left.values())))
+            assert await strike(running, lambda: ray.tell(f"kill machine {raylet.pid}")) == expected
             left = await ready()
             hosts = [psutil.Process(pid).parents()[0] for pid in left.values()]
             assert running.front.status()["front"]["condition"]["status"] == "ok"
@@ -142,7 +159,7 @@ async def test_streams_go_on_through_every_death_in_a_ray_cluster(tmp_path: Path
 
 async def test_a_cluster_without_token_and_storage_is_refused_at_the_start(tmp_path: Path) -> None:
     async with ray_cluster(0) as ray:
-        config = configured(tmp_path, ray.address)
+        config = configured(tmp_path, ray.address, 2, f"127.0.0.1:{free_port()}")
         ended = await asyncio.to_thread(
             subprocess.run,
             [*COMMAND, "start", "--port=0", f"--runtime-dir={tmp_path}/run", f"--config={config}"],
@@ -186,3 +203,42 @@ async def test_an_upgrade_hands_the_hosts_to_the_new_fronts_placer(tmp_path: Pat
             finally:
                 new.terminate()
             await asyncio.to_thread(wait_for, lambda: not lives(new), WAIT_S, "it ends")
+
+
+async def test_a_host_that_crashes_on_the_only_node_comes_back_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "gcs").mkdir()
+    async with ray_cluster(1, str(tmp_path / "gcs")) as ray:
+        with front_on(tmp_path, ray.address, n_hosts=1) as running:
+
+            def ready() -> dict[str, int]:
+                has_front = running.front.runtime.control_socket.exists()
+                return running.ready() if has_front else {}
+
+            before = await asyncio.to_thread(wait_for, ready, WAIT_S, "a worker is ready")
+            (machine, worker), began = *before.items(), time.monotonic()
+            psutil.Process(worker).parents()[1].kill()
+
+            def anew() -> bool:
+                return set(running.ready()) == {machine} and running.ready() != before
+
+            await asyncio.to_thread(wait_for, anew, WAIT_S, "it is back")
+            assert time.monotonic() - began < SHUN_S
+            assert list(running.rows()) == [machine]
+            assert running.rows()[machine]["n_losses"] == 1
+
+
+async def test_a_front_that_is_stopped_right_after_an_upgrade_leaves_no_host(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "gcs").mkdir()
+    async with ray_cluster(2, str(tmp_path / "gcs")) as ray:
+        with front_on(tmp_path, ray.address) as running:
+            workers = await asyncio.to_thread(
+                wait_for, lambda: two_ready(running) or {}, WAIT_S, "two workers are ready"
+            )
+            hosts = [psutil.Process(pid).parents()[0] for pid in workers.values()]
+            await asyncio.to_thread(list, running.front.control.upgrade())
+            new = psutil.Process(running.front.status()["front"]["pid"])
+            new.terminate()
+            await asyncio.to_thread(wait_for, lambda: not lives(new), WAIT_S, "it ends")
+            await asyncio.to_thread(wait_for, lambda: not any(map(lives, hosts)), 5.0, "hosts end")

@@ -114,7 +114,7 @@ class Loader:
         """Blocks for seconds to minutes; the GIL is released meanwhile. Raises `ModelLoadError`
         after freeing everything."""
         self._lc.llama_backend_init()
-        devices = self._used.now()
+        devices, own = self._used.now(), self._used.taken()
         self._shares = self._used.shares(devices)
         least = min(self._config.min_gpu_layers, self._demand.model.n_layers)
         n_layers = self._fitting_layers(devices, least)
@@ -126,6 +126,7 @@ class Loader:
                 if not err.on_device or not n_layers or fewer < least:
                     raise
                 _log_fewer_layers(n_layers, fewer, err)
+                self._used.given_back(own)
                 n_layers = fewer
 
     def _room_bytes(self, devices: Devices) -> int:

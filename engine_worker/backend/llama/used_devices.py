@@ -1,6 +1,7 @@
 """The GPUs of one model: which they are, their memory now, and what the process has taken there."""
 
 import ctypes
+from collections.abc import Mapping
 
 from engine_worker.backend.llama.devices import known_devices, with_memory
 from engine_worker.placement import layers
@@ -23,6 +24,10 @@ class UsedDevices:
     def taken(self) -> dict[str, int]:
         """The bytes that the process has taken since its first look, by device. After `now`."""
         return self._ceiling.taken(self._looked_at())
+
+    def given_back(self, own: Mapping[str, int]) -> None:
+        """The process has freed memory, and has only `own` (of `taken`)."""
+        self._ceiling.given_back(self._looked_at(), own)
 
     def among_all(self) -> tuple[EngineDevice, ...]:
         """All devices. Those that are not used have no figures of their memory, except the CPU."""

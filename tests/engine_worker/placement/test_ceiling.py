@@ -35,8 +35,7 @@ def test_what_the_process_has_taken_counts_on_each_device_by_itself() -> None:
     ceiling.under([device(90), device(12, "CUDA1")])
     assert frees(ceiling.under([device(83), device(9, "CUDA1")])) == [3, 7]
     # the limit is 10 there, and 2 were taken by others before
-    assert frees(ceiling.under([device(90), device(1, "CUDA1")])) == [10, 0]
-    assert frees(ceiling.under([device(70), device(12, "CUDA1")])) == [0, 10]
+    assert frees(ceiling.under([device(82), device(1, "CUDA1")])) == [2, 0]
 
 
 def test_a_second_model_of_the_process_gets_what_the_first_has_left() -> None:
@@ -47,11 +46,22 @@ def test_a_second_model_of_the_process_gets_what_the_first_has_left() -> None:
     assert taken == {"CUDA0": 9 * GIB, "CUDA1": 2 * GIB}
 
 
-def test_memory_that_others_have_given_back_is_not_taken() -> None:
+def test_memory_that_others_have_given_back_is_no_room_of_the_process() -> None:
     ceiling = DeviceCeiling(10 * GIB)
     ceiling.under([device(40)])
-    assert frees(ceiling.under([device(50)])) == [10]
-    assert ceiling.taken([device(50)]) == {}
+    assert ceiling.taken([device(34)]) == {"CUDA0": 6 * GIB}
+    assert frees(ceiling.under([device(60)])) == [4]
+    assert ceiling.taken([device(57)]) == {"CUDA0": 9 * GIB}
+
+
+def test_what_the_process_gives_back_is_room_again() -> None:
+    ceiling = DeviceCeiling(10 * GIB)
+    ceiling.under([device(40), device(40, "CUDA1")])
+    own = ceiling.taken([device(38), device(40, "CUDA1")])
+    assert frees(ceiling.under([device(31), device(35, "CUDA1")])) == [1, 5]
+    ceiling.given_back([device(38), device(40, "CUDA1")], own)
+    assert frees(ceiling.under([device(38), device(40, "CUDA1")])) == [8, 10]
+    assert ceiling.taken([device(36), device(40, "CUDA1")]) == {"CUDA0": 4 * GIB}
 
 
 def test_a_device_that_reports_no_memory_has_no_limit() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +13,7 @@ from gpufc.config import CellsConfig
 from gpufc.errors import ConfigError
 from supervisor.cells.chain import Message
 from supervisor.cells.nats_store import NatsStore, options_of
-from supervisor.cells.port import Refused
+from supervisor.cells.port import Away, Refused
 from tests.supervisor.dispatch.fakes import until
 
 LOCAL = "nats://127.0.0.1:4222"
@@ -152,7 +155,8 @@ async def test_a_message_does_not_follow_one_that_is_forgotten(
 ) -> None:
     """A request was deleted and asked for again at another front: its old front's end is no part of
     the new one's records."""
-    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: object)
+    client = partial(SimpleNamespace, is_clustered=False)
+    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: client)
     store, kept = NatsStore(CellsConfig(cells_nats=LOCAL)), [Message(4, 0, b"old")]
 
     async def publish(_subject: str, data: bytes, follows: int, last: int) -> int:
@@ -172,3 +176,48 @@ async def test_a_message_does_not_follow_one_that_is_forgotten(
     with pytest.raises(Refused):
         await store.append("request.x", b"end", 4)
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize(
+    ("there", "error"),
+    [
+        ([Message(8, 5, b"mine")], None),
+        ([Message(7, 5, b"came first"), Message(8, 5, b"mine")], Refused),
+        ([Message(7, 3, b"does not count"), Message(8, 5, b"mine")], None),
+        ([], Away),
+    ],
+)
+@pytest.mark.parametrize("is_clustered", [True, False])
+async def test_in_a_cluster_a_stored_message_counts_if_it_is_the_first_of_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+    there: list[Message],
+    error: type[Exception] | None,
+    is_clustered: bool,
+) -> None:
+    """A server alone compares and stores at once. A stream may get copies later, so the servers
+    tell, and not the stream as it was."""
+
+    client = partial(SimpleNamespace, is_clustered=is_clustered)
+    monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: client)
+    store, n_read = NatsStore(CellsConfig(cells_nats=LOCAL)), 0
+
+    async def publish(_subject: str, _data: bytes, _follows: int, _last: int) -> int:
+        return 8
+
+    async def each(_subject: str, _after: int) -> AsyncIterator[Message]:
+        nonlocal n_read
+        for one in there:
+            n_read += 1
+            yield one
+
+    monkeypatch.setattr(store, "_publish", publish)
+    monkeypatch.setattr(store, "_each", each)
+    if error is None or not is_clustered:
+        assert await store.append("log.x", b"mine", 5) == 8
+    else:
+        with pytest.raises(error):
+            await store.append("log.x", b"mine", 5)
+    if is_clustered and there:
+        assert n_read == there.index(next(one for one in there if one.follows == 5)) + 1
+    else:
+        assert n_read == 0

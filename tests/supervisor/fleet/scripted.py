@@ -202,7 +202,7 @@ class Bench:
             n_sequences=4,
             log_level="info",
         )
-        self.place = Place(spec, self._runner, lambda: self.listener, lambda: None, kept)
+        self.place = Place(spec, self._runner, lambda: self.listener, lambda is_first: None, kept)
         self.replacer = Replacer(
             self.place, self.restarts.append, handover_kv_bytes=handover_kv_bytes
         )

@@ -152,9 +152,11 @@ async def test_after_each_spare_that_died_the_next_one_waits_four_times_as_long(
         refill_in(delay_s)
 
     monkeypatch.setattr(pool, "_refill_in", noted)
-    pool.refill_soon()
+    pool.refill_in(0.0)
     await eventually(lambda: len(waits) == 4)
     assert waits == pytest.approx([0.0, 0.01, 0.04, 0.16])
+    pool.refill_in(0.0)  # a worker that becomes ready does not end the pause
+    assert len(waits) == 4
     pool.end()
     await pool.wait_ended()
 
@@ -168,7 +170,7 @@ async def test_no_spare_while_something_comes_up(tmp_path: Path) -> None:
         return quiet
 
     pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, is_quiet, delay_s=0.02)
-    pool.refill_soon()
+    pool.refill_in(0.02)
     await eventually(lambda: asked >= 3)
     assert pool.rows() == []
     quiet = True
@@ -176,6 +178,16 @@ async def test_no_spare_while_something_comes_up(tmp_path: Path) -> None:
     pool.end()
     await pool.wait_ended()
     assert pool.rows() == []
+
+
+async def test_a_worker_that_replaces_none_is_followed_by_a_spare_sooner(tmp_path: Path) -> None:
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: True, delay_s=3600.0)
+    pool.refill_in(3600.0)
+    assert pool.rows() == []
+    pool.refill_in(0.0)
+    await eventually(pool.rows)
+    pool.end()
+    await pool.wait_ended()
 
 
 def test_links_of_a_front_that_was_killed_are_swept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from gpufc.ids import Epoch
 from gpufc.protocol import PROTOCOL_VERSION, Hello, LoadFailed, Shutdown
 from supervisor.cluster.messages import (
+    Ending,
     HostVitals,
     Leave,
     Leaving,
@@ -52,6 +53,21 @@ async def test_a_hello_of_another_pid_or_token_is_dropped(bench: Bench) -> None:
     assert line.life.state is WorkerState.STARTING
     host.bring_up()
     await line.until(WorkerState.LOADING)
+
+
+async def test_a_worker_that_begins_to_end_is_lost_before_its_process_is_gone(
+    bench: Bench,
+) -> None:
+    line, host = bench.line(), bench.host("a")
+    epoch = await bench.ready_on(line, host)
+    host._hosts.message(host, Ending(epoch, os.CLD_KILLED, signal.SIGKILL, False))
+    await line.runner.wait_until(lambda: line.runner.worker is None)
+    assert line.listener.calls == ["ready 1", "lost 1"]
+    assert len(host.spawns()) == 1  # its memory is not back
+    host.end(epoch, os.CLD_KILLED, signal.SIGKILL)
+    await line.until(WorkerState.STARTING)
+    assert line.listener.calls == ["ready 1", "lost 1"]
+    assert len(host.spawns()) == 2
 
 
 @pytest.mark.parametrize(("silent_s", "reason"), [(0.0, Reason.HOST_LOST), (5.1, Reason.NODE_LOST)])

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from gpufc import end_word
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Heartbeat
 from supervisor.cluster.listener import Limits
 from supervisor.cluster.messages import (
     Adoption,
     CloseLink,
+    Ending,
     Exited,
     HostDevices,
     HostVitals,
@@ -63,6 +65,8 @@ async def test_a_killed_worker_is_reported_after_its_last_frame(
     n_frames = len(front.hosts.frames[Epoch(1)])
     (exited,) = front.hosts.of(Exited)
     assert exited.si_status == signal.SIGKILL
+    if end_word.is_supported():
+        assert front.hosts.of(Ending) == [Ending(Epoch(1), os.CLD_KILLED, signal.SIGKILL, False)]
     front.spawn(2)
     await front.until_ready(2)
     assert len(front.hosts.frames[Epoch(1)]) == n_frames
@@ -78,6 +82,7 @@ async def test_the_front_signals_a_worker(front: Front, start_host: StartHost) -
     (exited,) = front.hosts.of(Exited)
     assert exited.si_status == signal.SIGABRT
     assert b"Fatal Python error: Aborted" in exited.log
+    assert front.hosts.of(Ending) == []  # its cause stands in its log, which is whole at its end
 
 
 async def test_vitals_and_devices_arrive(front: Front, start_host: StartHost) -> None:
