@@ -264,7 +264,7 @@ class Simulation:
 
 LRU = "least recently used"
 VARIANTS: dict[str, tuple[str, Rules]] = {
-    "LRU": (LRU, Rules()),
+    "LRU, as it is": (LRU, Rules()),
     "LFU": ("least frequently used", Rules()),
     "greedy dual": ("cheapest to reload", Rules()),
     "LRU, stays when idle": (LRU, Rules(pause_s=1e9)),

@@ -133,6 +133,11 @@ class Fleet:
         group = self._groups[model] = self._maker.group(name, model, config)
         return group
 
+    def loads_for_a_request(self) -> None:
+        """A model is loaded on demand."""
+        if self._spares is not None:
+            self._spares.refill_beside_load()
+
     @property
     def kept_kv_bytes(self) -> int:
         """Memory that holds computed KV of models which are not in memory."""
@@ -392,5 +397,4 @@ class Fleet:
 
     def _became_ready(self, is_first: bool) -> None:
         if self._spares is not None:
-            timings = self._timings
-            self._spares.refill_in(timings.first_spare_s if is_first else timings.spare_s)
+            self._spares.refill_in(self._timings.before_spare_s(is_first=is_first))

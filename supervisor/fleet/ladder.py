@@ -32,6 +32,10 @@ class Timings(Struct, frozen=True, kw_only=True):
     kill_s: float = 5.0
     """Between SIGKILLs: a process in an uninterruptible call outlives the first one."""
 
+    def before_spare_s(self, *, is_first: bool) -> float:
+        """From a worker's ready to a spare. `is_first`: the worker replaces none."""
+        return self.first_spare_s if is_first else self.spare_s
+
 
 Rung = tuple[tuple[ev.SendShutdown | ev.Signal, ...], float]
 Ladder = tuple[Rung, ...]

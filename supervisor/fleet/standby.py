@@ -1,12 +1,14 @@
 """Warm spares: worker processes that have imported all modules and wait for a boot message.
 
-`SparePool` owns at most one spare of a fleet. The spare is spawned while no worker loads, handed
-out at the next spawn, and ended with the fleet. It knows nothing of models, links and states.
+`SparePool` owns at most one spare of a fleet. The spare is spawned while no worker loads, or beside
+a load for a request, handed out at the next spawn, and ended with the fleet. It knows nothing of
+models, links and states.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 import time
@@ -27,6 +29,11 @@ BACKOFF_FACTOR = 4.0
 WARM_AFTER_S = 0.2
 """A spare that sleeps and is older than this waits for its boot message: its imports never sleep so
 long. Only displayed."""
+
+BESIDE_S = 0.05
+"""From a load to a spare beside it: the load has its process by then."""
+
+N_CORES = len(os.sched_getaffinity(0))
 
 END_LIMIT_S = 5.0
 LINK_PREFIX = ".spare-"
@@ -113,6 +120,8 @@ class SparePool:
         if self._spare is not None:
             self._spare.on_exit = self._lost
         self._timer: asyncio.TimerHandle | None = None
+        self._is_beside = False
+        """Whether the next refill need not wait until no worker comes up."""
         self._n_lost = 0
         self._closed = False
         self._gone = asyncio.Event()
@@ -134,6 +143,15 @@ class SparePool:
                 return
             self._timer.cancel()
         self._refill_in(delay_s)
+
+    def refill_beside_load(self) -> None:
+        """A model is being loaded that a request names; the next one may be wanted at once. Spawn a
+        spare beside it, on another core, once it has taken the one that there is."""
+        if not self._closed and not self._n_lost and N_CORES > 1:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_beside = True
+            self._refill_in(BESIDE_S)
 
     def take(self, log: Path, on_exit: ExitListener) -> WorkerProcess | None:
         """The living spare, if there is one. The caller owns it from now on."""
@@ -166,7 +184,10 @@ class SparePool:
 
     def _refill(self) -> None:
         self._timer = None
-        if not self._quiet():
+        is_beside, self._is_beside = self._is_beside, False
+        if self._spare is not None:
+            return
+        if not (is_beside or self._quiet()):
             self._refill_in(self._delay_s)
             return
         try:

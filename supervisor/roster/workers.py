@@ -97,6 +97,8 @@ class Workers:
                 logger.error("no_place_for_a_load model=%s", load.model)
                 self._gone(load.tenant)
                 continue
+            if on_demand:
+                self._fleet.loads_for_a_request()
             logger.info("loading model=%s placement=%s", load.model, load.placement.name)
             self.n_loads[load.model] += 1
             way = load.placement.name

@@ -15,7 +15,7 @@ import pytest
 
 from gpufc.config import BackendKind, Standby
 from supervisor.fleet.port import SpareStatus
-from supervisor.fleet.standby import Spare, SparePool
+from supervisor.fleet.standby import BESIDE_S, Spare, SparePool
 from supervisor.runtime_dir import RuntimeDir
 from tests.leaks import nothing_leaks
 from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet
@@ -188,6 +188,31 @@ async def test_a_worker_that_replaces_none_is_followed_by_a_spare_sooner(tmp_pat
     await eventually(pool.rows)
     pool.end()
     await pool.wait_ended()
+
+
+async def test_a_load_for_a_request_is_followed_by_a_spare_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.fleet.standby.N_CORES", 2)
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: False, delay_s=3600.0)
+    pool.refill_in(3600.0)
+    pool.refill_beside_load()
+    await eventually(pool.rows)
+    (first,) = pool.rows()
+    pool.refill_beside_load()  # the load has not taken the spare
+    await asyncio.sleep(2 * BESIDE_S)
+    assert [row.pid for row in pool.rows()] == [first.pid]
+    pool.end()
+    await pool.wait_ended()
+
+
+async def test_on_one_core_no_spare_is_spawned_beside_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.fleet.standby.N_CORES", 1)
+    pool = SparePool(WAITS, tmp_path, BackendKind.FAKE, lambda: False, delay_s=3600.0)
+    pool.refill_beside_load()
+    assert pool._timer is None
 
 
 def test_links_of_a_front_that_was_killed_are_swept(tmp_path: Path) -> None:

@@ -102,9 +102,13 @@ class FakeFleet:
         self.withdrawn: dict[str, Group] = {}
         self.removed: list[str] = []
         self.made_room: list[int] = []
+        self.n_loads_for_requests = 0
 
     def make_room(self, n_bytes: int) -> None:
         self.made_room.append(n_bytes)
+
+    def loads_for_a_request(self) -> None:
+        self.n_loads_for_requests += 1
 
     def models(self) -> list[str]:
         return list(self.groups)

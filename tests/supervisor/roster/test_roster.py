@@ -17,6 +17,7 @@ async def test_a_model_is_loaded_when_requests_want_it_and_not_before(make: Make
     rig.want("a")
     await rig.until_state("a", "ready")
     assert rig.states == {"a": "ready", "b": "unloaded"}
+    assert rig.fleet.n_loads_for_requests == 1
 
 
 async def test_requests_for_a_loading_model_join_one_load(make: MakeRig) -> None:
