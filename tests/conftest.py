@@ -47,22 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONOPTIMIZE"] = "1"
 
 
-WITH_SERVICES = {"integration", "clients", "e2e", "chaos"}
-"""Folders whose tests start whole services."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`: the tests of a module with services run one after the other, in one
-    process, since they share services. Each test of another folder goes to any process."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        place = item.path.relative_to(config.rootpath / "tests")
-        if place.parts[0] in WITH_SERVICES:
-            item.add_marker(pytest.mark.xdist_group(str(place)))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Without collections of garbage, which would look at thousands of tests again and again."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,12 +83,8 @@ async def _serve(
     spare = _early_spare(config)  # the worker imports at the same time as the front
     from supervisor import systemd
     from supervisor.app import Front
-    from supervisor.cli import keeper
-    from supervisor.control import server as control
-    from supervisor.control.figures import add_figures
-    from supervisor.control.network import add_network
+    from supervisor.cli.commanded import commanded
     from supervisor.devices.monitor import default_monitor
-    from supervisor.handover.command import add_upgrade
 
     folder = RuntimeDir.find(config.server.runtime_dir)
     monitor = default_monitor(str(folder.path))
@@ -97,28 +92,14 @@ async def _serve(
     log = log_to(folder.logs, config.server, terminal)
     monitor.start()
     try:
-        async with front:
-            app = control.create_control_app(front, front.operations)
-            add_upgrade(app, front.operations)
-            add_network(app, front)
-            if front.cluster is not None:
-                from supervisor.control.hosts import add_hosts
-
-                add_hosts(app, front.cluster, front.operations)
-            add_figures(app, front)
-            runner = await control.serve(app, folder.control_socket)
-            kept = asyncio.create_task(keeper.keep(front.runtime, runner, front.restore_token))
-            fed = asyncio.create_task(systemd.feed_watchdog(systemd.watchdog_s(os.environ)))
+        async with front, commanded(front):
             # the front answers from now on; /readyz tells how far the model is
             systemd.notify("READY=1")
             try:
                 await Foreground(front, config, folder, terminal).attend()
             finally:
-                kept.cancel()
-                fed.cancel()
                 if front.operations.successor is None:
                     systemd.notify("STOPPING=1")
-                await runner.cleanup()
     finally:
         monitor.stop()
         log.close(LAST_LINES_S)

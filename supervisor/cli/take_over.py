@@ -17,16 +17,13 @@ from gpufc.errors import GpufcError
 from gpufc.settings import Settings
 from supervisor import descriptors, front_process, systemd
 from supervisor.app import Front
-from supervisor.cli import keeper, preflight
+from supervisor.cli import preflight
+from supervisor.cli.commanded import commanded
 from supervisor.cli.foreground import LAST_LINES_S, log_to
 from supervisor.cli.options import resolve
 from supervisor.cli.origins import checked
-from supervisor.control import server as control
-from supervisor.control.figures import add_figures
-from supervisor.control.network import add_network
 from supervisor.devices.monitor import default_monitor
 from supervisor.handover import taker
-from supervisor.handover.command import add_upgrade
 from supervisor.handover.messages import Estate
 from supervisor.handover.packets import PacketSocket
 from supervisor.handover.taker import Inheritance, Taker
@@ -81,27 +78,10 @@ async def _serve(
     )
     monitor.start()
     try:
-        async with front:
-            app = control.create_control_app(front, front.operations)
-            add_upgrade(app, front.operations)
-            add_network(app, front)
-            if front.cluster is not None:
-                from supervisor.control.hosts import add_hosts
-
-                add_hosts(app, front.cluster, front.operations)
-            add_figures(app, front)
-            commands = await control.serve(app, runtime.control_socket)
-            kept = asyncio.create_task(keeper.keep(runtime, commands, front.restore_token))
-            limit_s = systemd.watchdog_s(os.environ, took_over=True)
-            fed = asyncio.create_task(systemd.feed_watchdog(limit_s))
-            try:
-                take.serving(front.addresses)
-                systemd.notify("READY=1")
-                await front.wait_stop()
-            finally:
-                kept.cancel()
-                fed.cancel()
-                await commands.cleanup()
+        async with front, commanded(front, took_over=True):
+            take.serving(front.addresses)
+            systemd.notify("READY=1")
+            await front.wait_stop()
     finally:
         monitor.stop()
         log.close(LAST_LINES_S)

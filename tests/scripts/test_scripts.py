@@ -73,6 +73,7 @@ def test_it_installs_again_when_the_project_file_changed(project: Path) -> None:
 
 
 def test_test_leaves_the_slow_ones_out_unless_asked(project: Path) -> None:
-    asked = "python -m pytest -m not slow -n 3 --dist loadgroup -k x"
+    dist = "-n 4 --dist loadfile --no-loadscope-reorder"
+    asked = f"python -m pytest -m not slow {dist} -k x"
     assert run(project, "test", "-k", "x")[-1] == f"{asked} in {project}"
     assert run(project, "test", "--full", "-x")[-1] == f"python -m pytest -x in {project}"
