@@ -133,7 +133,7 @@ async def test_a_front_may_be_told_to_end_in_any_turn_of_the_loop(n_turns: int) 
         b.cells._watcher.say_goodbye()  # wakes the task that watches
         for _ in range(n_turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(60.0):
             await a.cells.leave()
 
 
