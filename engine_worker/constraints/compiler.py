@@ -56,7 +56,6 @@ class _Kept:
     def __init__(self, lanes: list[llg.Matcher]) -> None:
         self._lanes = lanes
         self._living: list[WeakSet[llg.Matcher]] = [WeakSet() for _ in lanes]
-        self._is_cut = False
 
     @property
     def n_lanes(self) -> int:
@@ -64,15 +63,12 @@ class _Kept:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it serves as well as if it were compiled again."""
-        is_crowded = self._is_cut and bool(self._living[0])
-        return not is_crowded and not any(lane.lexer.is_broken for lane in self._lanes)
+        return not any(lane.lexer.is_broken for lane in self._lanes)
 
-    def cut(self) -> int:
-        """Give up all lanes but the first. Returns how many these were."""
-        n_given_up = len(self._lanes) - 1
-        del self._lanes[1:], self._living[1:]
-        self._is_cut = self._is_cut or n_given_up > 0
+    def cut(self, n_lanes: int) -> int:
+        """Give up the lanes behind the first `n_lanes`. Returns their number."""
+        n_given_up = max(0, len(self._lanes) - n_lanes)
+        del self._lanes[n_lanes:], self._living[n_lanes:]
         return n_given_up
 
     def copy(self) -> llg.Matcher:
@@ -92,8 +88,8 @@ class Compiler:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        n_threads = mask_threads(backend)
-        self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else n_threads
+        self._n_threads = mask_threads(backend)
+        self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else self._n_threads
         self._trial = Trial()
         self._building = threading.Lock()
         self._tokenizer: llg.Tokenizer | None = None
@@ -137,14 +133,14 @@ class Compiler:
             self.compile(constraint)
 
     def _make_room(self) -> None:
-        """Grammars that were asked for longest ago lose their further lanes first, then go. Called
-        with the lock held."""
-        *others, newest = self._kept.values()
-        n_lanes = newest.n_lanes + sum(kept.n_lanes for kept in others)
-        for kept in others:
-            if n_lanes <= MAX_KEPT:
-                return
-            n_lanes -= kept.cut()
+        """Grammars that were asked for longest ago lose lanes above an equal share, and then go. A
+        share has a lane for each thread, with which a grammar is nearly as fast. Called with the
+        lock held."""
+        n_lanes = sum(kept.n_lanes for kept in self._kept.values())
+        share = max(self._n_threads, MAX_KEPT // len(self._kept))
+        for kept in self._kept.values():
+            if n_lanes > MAX_KEPT:
+                n_lanes -= kept.cut(share)
         while len(self._kept) > 1 and n_lanes > MAX_KEPT:
             n_lanes -= self._kept.popitem(last=False)[1].n_lanes
 

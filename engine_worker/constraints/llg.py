@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any, Protocol
 
@@ -195,6 +195,7 @@ class MaskThreads:
     def __init__(self, n_threads: int) -> None:
         self._executor = llguidance.LLExecutor(num_threads=n_threads)
         self._beside: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
 
     def fill(self, rows: Rows, words: MaskWords) -> None:
         """Write the mask of each matcher into its row of `words`, as `Matcher.mask` gives it.
@@ -207,13 +208,17 @@ class MaskThreads:
     def begin(self, rows: Rows, words: MaskWords) -> Callable[[], None]:
         """`fill` beside the caller, which calls the returned function to wait for the masks.
 
-        Computing has the lock no more when this returns: it takes none of the caller's time.
+        When this returns, the computing thread has let the lock go, or it still computes the masks
+        of the call before: either way it takes none of the caller's time.
         """
         if self._beside is None:
             self._beside = ThreadPoolExecutor(1, "masks")
+        is_free = self._last is None or self._last.done()
         is_under_way = Event()
         computed = self._beside.submit(self._compute, _sound(rows), words, is_under_way.set)
-        is_under_way.wait()
+        self._last = computed
+        if is_free:
+            is_under_way.wait()
 
         def wait() -> None:
             computed.result()

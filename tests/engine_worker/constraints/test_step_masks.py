@@ -1,6 +1,7 @@
 """The masks of a step: those of each guide alone, computed after the step has begun."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -192,22 +193,51 @@ def test_sequences_of_one_constraint_are_spread_over_lexers(compiler: Compiler) 
     assert compiler.guide(WORDS).matcher.lexer is lexers[0]  # type: ignore[attr-defined]
 
 
-def test_a_grammar_gives_up_its_lanes_for_another_and_gets_them_back_when_two_sequences_want_it(
+def test_grammars_share_the_lanes_that_are_kept(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilers, "MAX_KEPT", 3)
-    other = msgspec.structs.replace(WORDS, text="[0-9]{1,8}")
-    compiler.compile(WORDS)
-    compiler.compile(other)
-    assert compiler.is_compiled(WORDS)
-    first = compiler.guide(WORDS)
-    assert not compiler.is_compiled(WORDS)
-    assert compiler.is_compiled(other)
-    compiler.compile(WORDS)
-    second, third = compiler.guide(WORDS), compiler.guide(WORDS)
-    lexers = [guide.matcher.lexer for guide in (first, second, third)]  # type: ignore[attr-defined]
-    assert len({id(lexer) for lexer in lexers}) == 3
-    assert compiler.is_compiled(WORDS)
+    monkeypatch.setattr(compilers, "MAX_KEPT", 6)
+    compiler._n_lanes, compiler._n_threads = 4, 2
+    many = [msgspec.structs.replace(WORDS, text=f"[a-z]{{1,{n}}}") for n in range(1, 5)]
+
+    def kept() -> list[int]:
+        return [one.n_lanes for one in compiler._kept.values()]
+
+    found = []
+    for constraint in many:
+        compiler.compile(constraint)
+        found.append(kept())
+    assert found == [[4], [3, 3], [2, 2, 2], [2, 2, 2]]
+    assert [compiler.is_compiled(one) for one in many] == [False, True, True, True]
+    guides = [compiler.guide(many[-1]) for _ in range(8)]  # more than lanes: not compiled again
+    assert compiler.is_compiled(many[-1])
+    assert len({id(guide.matcher.lexer) for guide in guides}) == 2  # type: ignore[attr-defined]
+
+
+def test_masks_that_were_not_foreseen_do_not_wait_for_foreseen_ones(
+    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not masks._overlaps:
+        pytest.skip("nothing is foreseen after a pass")
+    guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2)]
+    for guide in guides:
+        guide.masks(())
+        guide.read(b"a")
+    may_go_on = threading.Event()
+    compute = llg.MaskThreads._compute
+
+    def slow(
+        self: llg.MaskThreads, rows: list[Any], words: MaskWords, tell: Callable[[], None]
+    ) -> None:
+        tell()
+        assert may_go_on.wait(60.0)
+        compute(self, rows, words)
+
+    monkeypatch.setattr(llg.MaskThreads, "_compute", slow)
+    masks.foresee(guides[:1])
+    masks.begin([(guide, ()) for guide in guides])  # would wait for ever
+    may_go_on.set()
+    assert len(masks.take()) == 2
 
 
 def test_the_reading_of_the_vocabulary_leaves_time_for_lanes(
