@@ -43,6 +43,10 @@ class AdapterTurns:
         if self._turn not in known:
             self._turn = next(iter(known), ())
 
+    def most_tokens(self, batch_tokens: int) -> int:
+        """Any number."""
+        return batch_tokens
+
     def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
         """A step has been computed: the next set of adapters has its turn."""
         if not self._n_adapted:

@@ -7,24 +7,30 @@ crowd. A *newcomer* is a sequence of another scope without a token yet that does
 others. In a step with a newcomer the crowd waits; all others go on. Without keys there is one
 scope, the empty one, which is no crowd.
 
-The crowd's streams pause for that. Their pause is at most `LONGEST_S` and one step; then the crowd
-computes for as long as it has waited, before it waits again.
+The crowd's streams pause for that, for at most `LONGEST_S` or, where that is less, the time of
+`MIN_CHUNK` tokens. Then steps of the crowd's own rows alone would have to take as long in all,
+before it waits again; prompts beside these rows are as short as beside any stream.
 """
 
 import collections.abc
 from collections import Counter
 
-from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.plan import Decode, Plan
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.turns import Turns
 from engine_worker.text.sequence import Sequence
+from gpufc.protocol import MIN_CHUNK
 
 LONGEST_S = 1.0
 """About 250 tokens of a prompt for a small model on two cores."""
 
+NEARLY = 0.95
+"""Of `LONGEST_S`: what is left is too short for a step."""
+
 
 class NewcomersFirst:
-    """`inner` decides first. `_owed_s` is the time that crowds have waited and not had since."""
+    """`inner` decides first. `_owed_s` is the time that crowds have waited, less that of their own
+    rows since."""
 
     def __init__(self, inner: Turns, *, max_running: int, costs: StepCosts) -> None:
         self._inner = inner
@@ -54,20 +60,36 @@ class NewcomersFirst:
         may = self._inner.of(sequences)
         return may if self._waits is None else [s for s in may if s.spec.scope != self._waits]
 
+    def most_tokens(self, batch_tokens: int) -> int:
+        most = self._inner.most_tokens(batch_tokens)
+        if self._waits is None:
+            return most
+        left_s = LONGEST_S - self._owed_s
+        return min(most, max(MIN_CHUNK, self._costs.tokens_within(left_s, most)))
+
     def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
         known = list(sequences)
         self._inner.passed(plan, known)
         if self._waits is None and not self._owed_s:
             return
-        took_s = self._costs.seconds(plan.n_tokens, plan.n_rows)
         if self._waits is not None:
+            took_s = self._costs.seconds(plan.n_tokens, plan.n_rows)
             is_known = took_s is not None and plan.n_tokens
             self._owed_s += took_s if took_s is not None and is_known else LONGEST_S
-            self._repays = self._owed_s >= LONGEST_S
+            self._repays = self._owed_s >= NEARLY * LONGEST_S
             return
-        has_gone = self._crowd(known) is None
-        self._owed_s = 0.0 if has_gone else max(0.0, self._owed_s - (took_s or 0.0))
+        crowd = self._crowd(known)
+        self._owed_s = 0.0 if crowd is None else max(0.0, self._owed_s - self._own_s(plan, crowd))
         self._repays = self._repays and self._owed_s > 0
+
+    def _own_s(self, plan: Plan, crowd: str) -> float:
+        """The time that a step of the crowd's streams alone would have taken. A step of its prompts
+        counts as a whole: no stream of it is there to wait."""
+        scopes = [work.sequence.spec.scope for work in plan.work if isinstance(work, Decode)]
+        n_own = scopes.count(crowd)
+        if not n_own and crowd in {seq.spec.scope for seq in plan.sequences}:
+            return self._costs.seconds(plan.n_tokens, plan.n_rows) or 0.0
+        return self._costs.seconds(n_own, n_own) or 0.0 if n_own else 0.0
 
     def _crowd(self, sequences: list[Sequence]) -> str | None:
         """The scope with more than half of the slots."""

@@ -49,11 +49,4 @@ class PrefillBudget:
         if alone_s is None:
             return self._batch_tokens
         most_s = max(STALL * alone_s, alone_s + UNNOTICED_S)
-        low, high = 0, self._batch_tokens
-        while low < high:
-            middle = (low + high + 1) // 2
-            if (self._costs.seconds(n_decoding + middle, n_decoding) or 0.0) <= most_s:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return self._costs.tokens_within(most_s, self._batch_tokens, n_decoding)

@@ -109,8 +109,9 @@ class Scheduler:
     def commit(self, plan: Plan) -> int:
         """The plan's tokens have cells. Returns how many of them had cells once before."""
         was_pause = not plan.n_decoding and bool(self._ready())
+        n_beside = plan.n_decoding or self._n_held_back()
         n_recomputed = sum([work.commit(self.slots) for work in plan.work])
-        self._budget.spent(plan.n_decoding, plan.n_prefill, plan.n_prompts)
+        self._budget.spent(n_beside, plan.n_prefill, plan.n_prompts)
         self._pausing.computed(plan, was_pause=was_pause)
         self._turns.passed(plan, self._startable())
         return n_recomputed
@@ -165,6 +166,13 @@ class Scheduler:
         """Running sequences that compute what they gained in their last step."""
         return [seq for seq in self._turns.of(self.running) if seq.is_decoding]
 
+    def _n_held_back(self) -> int:
+        """Running streams whose turn it is not: they wait for the prompts of the step as well."""
+        may = self._turns.of(self.running)
+        if len(may) == len(self.running):
+            return 0
+        return sum([s.is_decoding for s in self.running]) - sum([s.is_decoding for s in may])
+
     def _fed_singly(self, ready: list[Sequence]) -> list[Sequence]:
         return self._shape.fed_singly(self._turns.of(self.running), ready)
 
@@ -187,7 +195,8 @@ class Scheduler:
         room = self._shape.room(self.batch_tokens, decoding)
         if any(seq.is_replay for seq in prompts):
             return room
-        return min(room, self._budget.allowance(len(decoding.work)))
+        most = self._turns.most_tokens(self.batch_tokens)
+        return min(room, most, self._budget.allowance(len(decoding.work)))
 
     def _start(
         self, prompts: list[Sequence], budget: int, *, is_beside: bool

@@ -64,6 +64,18 @@ class StepCosts:
             return None
         return computing_s + (self._sampling.seconds(n_outputs) or 0.0)
 
+    def tokens_within(self, most_s: float, most: int, n_beside: int = 0) -> int:
+        """The tokens, `most` at most, with which a step beside `n_beside` decoding sequences takes
+        no longer than this; `most` as long as costs are not known."""
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if (self.seconds(n_beside + middle, max(1, n_beside)) or 0.0) <= most_s:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
     def settled_seconds(self, n_tokens: int, n_outputs: int) -> float | None:
         """The same of a step among steps with as many tokens; None until there was one."""
         computing_s = self._settled_computing.mean(n_tokens)

@@ -28,6 +28,10 @@ class Turns(Protocol):
         with it leaves one at least."""
         ...
 
+    def most_tokens(self, batch_tokens: int) -> int:
+        """Tokens of prompts that the next step may compute, of `batch_tokens` that fit into it."""
+        ...
+
     def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
         """A step has been computed; these are the sequences that could be computed now."""
         ...

@@ -1,18 +1,20 @@
 """A crowd waits while the prompt of another scope is computed, and not for long."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
-from engine_worker.scheduling import newcomers
+from engine_worker.scheduling import newcomers, policies
 from engine_worker.scheduling.policies import scheduler_for
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.text.sequence import Sequence
 from gpufc.adapters import AdapterUse
 from gpufc.config import BackendKind, KvUnified, ModelConfig
+from gpufc.protocol import MIN_CHUNK
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.scheduling.mixed_planner import add, profile, step
 from tests.engine_worker.text.sequences import sequence, spec
@@ -131,6 +133,49 @@ def test_a_crowd_computes_for_as_long_as_it_has_waited() -> None:
             made.finish(seq)
     assert without_s > 2
     assert with_s >= without_s - newcomers.LONGEST_S - TOKEN_S * BATCH
+
+
+@pytest.mark.parametrize(("n_prompt", "n_out", "at_once"), [(600, 1, 1), (3000, 20, 2)])
+def test_prompts_without_end_leave_a_crowd_most_of_its_rate(
+    monkeypatch: pytest.MonkeyPatch, n_prompt: int, n_out: int, at_once: int
+) -> None:
+    with_newcomers_first = _crowd_tokens(n_prompt, n_out, at_once)
+    monkeypatch.setattr(policies, "NewcomersFirst", lambda inner, **_: inner)
+    assert with_newcomers_first >= 0.6 * _crowd_tokens(n_prompt, n_out, at_once)
+
+
+def _crowd_tokens(n_prompt: int, n_out: int, at_once: int) -> int:
+    """Tokens that six sequences of a crowd gain in ten minutes beside prompts of another scope."""
+    token_s, elapsed_s, number = 0.004, 0.0, 100
+    costs = StepCosts()
+    for n_tokens in (1, 16, 512):
+        costs.computed(n_tokens, token_s * n_tokens)
+    made = scheduler_for(profile(10), max_running=8, batch_tokens=512, costs=costs)
+    crowd = [sequence(spec(one, 2, scope="a"), n_ctx=10**6) for one in range(1, 7)]
+    add(made, *crowd)
+    while elapsed_s < 600:
+        held = [seq for seq in (*made.running, *made.waiting) if seq.spec.scope == "b"]
+        for _ in range(at_once - len(held)):
+            number += 1
+            add(made, sequence(spec(number, n_prompt, scope="b"), n_ctx=10**6))
+        elapsed_s += token_s * sum(count for _, count, _ in step(made))
+        for seq in [one for one in held if one.n_gained >= n_out]:
+            made.finish(seq)
+    return sum(seq.n_gained for seq in crowd)
+
+
+def test_a_step_in_which_a_crowd_waits_is_no_longer_than_its_wait_may_be() -> None:
+    costs = StepCosts()
+    for n_tokens in (1, 16, 512):
+        costs.computed(n_tokens, 0.05 * n_tokens)
+    made = scheduler_for(profile(10), max_running=8, batch_tokens=512, costs=costs)
+    add(made, *(of("a", number, 2) for number in range(1, 7)))
+    while not all(seq.n_gained for seq in made.running) or len(made.running) < 6:
+        step(made)
+    add(made, of("b", 9, 900))
+    work = step(made)
+    assert numbers(work) == {9}
+    assert 0.05 * sum(count for _, count, _ in work) <= newcomers.LONGEST_S + 0.05 * MIN_CHUNK
 
 
 def test_a_newcomer_without_its_adapters_turn_lets_none_wait() -> None:
