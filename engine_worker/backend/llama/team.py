@@ -15,8 +15,8 @@ from gpufc.config import ModelConfig, Replay
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 0.1
-"""A longer time between two passes is idle: others may have worked and ended in it."""
+IDLE_SHARE = 0.5
+"""Of a window without a pass in so much of it, others may have worked and ended."""
 
 
 class Team(Protocol):
@@ -52,12 +52,12 @@ class SharingTeam:
         self.n_threads = n_threads
         self._use = host.CoreUse()
         self._cores = SharedCores(n_threads, n_cores)
-        self._ended, self._was_idle = time.monotonic(), True
+        self._ended, self._idle_s = time.monotonic(), 0.0  # of the last pass, and of the window
         self._waiting: Waiting = GnuWaiting.of(n_threads, n_cores) or AsItIs()
 
     def decode(self, context: ContextPointer | None, batch: Any, n_tokens: int) -> int:
         began = time.monotonic()
-        self._was_idle |= began - self._ended > IDLE_S
+        self._idle_s += began - self._ended
         window = self._use.by_others(began)
         if window is not None:
             self._look(*window)
@@ -73,9 +73,9 @@ class SharingTeam:
 
     def _look(self, others: float, window_s: float) -> None:
         was_crowded = self._cores.is_crowded
-        if self._was_idle and others and not self._use.others_run():
+        if self._idle_s > IDLE_SHARE * window_s and others and not self._use.others_run():
             others = 0.0  # they worked while this process waited, and have ended
-        self._was_idle = False
+        self._idle_s = 0.0
         self._cores.used(others, window_s)
         if self._cores.is_crowded and not was_crowded:
             logger.info("cores_shared used_by_others=%.1f threads_at_most=%d", others, self._most)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine_worker import host
-from engine_worker.backend.llama.team import IDLE_S, SharingTeam
+from engine_worker.backend.llama.team import IDLE_SHARE, SharingTeam
 
 
 class Bindings:
@@ -21,14 +21,17 @@ class Bindings:
         return 0
 
 
+WINDOW_S = 2.0
+
+
 class Use:
-    """Others used two cores in each window, of two seconds."""
+    """Others used two cores in each window."""
 
     def __init__(self, run: bool) -> None:
         self._run = run
 
     def by_others(self, _now: float) -> tuple[float, float]:
-        return 2.0, 2.0
+        return 2.0, WINDOW_S
 
     def others_run(self) -> bool:
         return self._run
@@ -41,25 +44,26 @@ def team(monkeypatch: pytest.MonkeyPatch, *, run: bool) -> tuple[SharingTeam, Bi
     return SharingTeam(bindings, 2, 2), bindings
 
 
+def after(sharing: SharingTeam, idle_s: float) -> int:
+    """The threads of a pass after so long a time without one."""
+    sharing._ended -= idle_s
+    sharing.decode(None, None, 128)
+    return sharing.n_threads
+
+
 def test_processes_that_have_ended_leave_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     sharing, bindings = team(monkeypatch, run=False)
-    sharing.decode(None, None, 128)
-    assert (sharing.n_threads, bindings.set) == (2, [])
+    assert after(sharing, WINDOW_S) == 2
+    assert bindings.set == []
 
 
 def test_processes_that_still_run_are_given_way_to(monkeypatch: pytest.MonkeyPatch) -> None:
     sharing, bindings = team(monkeypatch, run=True)
-    sharing.decode(None, None, 128)
-    assert (sharing.n_threads, bindings.set) == (1, [1])
+    assert after(sharing, WINDOW_S) == 1
+    assert bindings.set == [1]
 
 
 def test_beside_passes_each_window_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second pass follows at once: its window is not idle."""
     sharing, _ = team(monkeypatch, run=False)
-    sharing.decode(None, None, 128)
-    sharing.decode(None, None, 128)
-    assert sharing.n_threads == 1
-    now = sharing._ended + 2 * IDLE_S
-    monkeypatch.setattr("engine_worker.backend.llama.team.time.monotonic", lambda: now)
-    sharing.decode(None, None, 128)
-    assert sharing.n_threads == 2
+    assert after(sharing, 0.9 * IDLE_SHARE * WINDOW_S) == 1
+    assert after(sharing, WINDOW_S) == 2
