@@ -147,13 +147,11 @@ class ModelGroup:
         nothing of it.
         """
         self._verdicts.check(request)
-        logs = logs_of(request, self._numbers, principal.cache_scope)
+        logs = logs_of(request, self._numbers, principal.cache_scope, yields=principal.yields)
         if principal.account is not None:
             principal.account.require_room(len(logs))
         numbers = [log.no for log in logs]
         self.admission.accept(numbers, principal.owner, yields=principal.yields)
-        for log in logs:
-            log.yields = principal.yields
         stream = self._opened(request, logs, principal)
         for start in range(0, len(logs), request.n):
             self._preparation.begin(stream, logs[start : start + request.n])
@@ -180,7 +178,7 @@ class ModelGroup:
     ) -> ResponseStream:
         """Continue a request that another cell has begun. `restore` gives its logs the tokens, and
         the ends, that were made there; those without a prompt are prepared."""
-        logs = logs_of(request, self._numbers, principal.cache_scope)
+        logs = logs_of(request, self._numbers, principal.cache_scope, yields=principal.yields)
         restore(logs)
         stream = self._opened(request, logs, principal)
         unprepared: dict[int, list[StreamLog]] = {}

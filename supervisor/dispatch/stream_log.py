@@ -83,6 +83,7 @@ class StreamLog:
         prompt_index: int = 0,
         choice: int = 0,
         scope: str = "",
+        yields: bool = False,
     ) -> None:
         self.no = no
         self.request = request
@@ -94,7 +95,7 @@ class StreamLog:
         self.prompt_tokens: Tokens | None = None
         self.opening = ""
         self.batching = AS_IT_CAME
-        self.yields = False
+        self.yields = yields
         self.fingerprint: str | None = None
         self.tokens = array("i")
         self.logprobs: list[TokenLogprobs] = []
@@ -253,11 +254,22 @@ Restore = Callable[[Sequence[StreamLog]], None]
 
 
 def logs_of(
-    request: GenerationRequest, numbers: Iterator[RequestNo], scope: str
+    request: GenerationRequest,
+    numbers: Iterator[RequestNo],
+    scope: str,
+    *,
+    yields: bool = False,
 ) -> list[StreamLog]:
     """New logs for all sequences of a request, prompt by prompt."""
     return [
-        StreamLog(next(numbers), request, prompt_index=index, choice=choice, scope=scope)
+        StreamLog(
+            next(numbers),
+            request,
+            prompt_index=index,
+            choice=choice,
+            scope=scope,
+            yields=yields,
+        )
         for index in range(len(request.prompts))
         for choice in range(request.n)
     ]
