@@ -268,7 +268,7 @@ VARIANTS: dict[str, tuple[str, Rules]] = {
     "LFU": ("least frequently used", Rules()),
     "greedy dual": ("cheapest to reload", Rules()),
     "LRU, stays when idle": (LRU, Rules(pause_s=1e9)),
-    "LRU, pause 1 s": (LRU, Rules(pause_s=1.0)),
+    "LRU, pause 1 s": (LRU, Rules(pause_s=1.0, pause_per_load=0.0)),
     "LRU, no stay": (LRU, Rules(min_stay_s=0.0, stay_per_load=0.0)),
     "LRU, stay 0.5 loads": (LRU, Rules(min_stay_s=0.0, stay_per_load=0.5)),
     "LRU, stay 3 loads": (LRU, Rules(min_stay_s=10.0, stay_per_load=3.0)),

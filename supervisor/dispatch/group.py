@@ -81,7 +81,6 @@ class ModelGroup:
         """Of requests for embeddings. The dispatcher enters them."""
         self._numbers = numbers
         self._ledger = ledger
-        self._losses = losses
         self._clock = clock
         self._pool = WorkerPool(limits.max_concurrent_requests, limits.routing)
         self._suspects = Suspects()
@@ -313,7 +312,7 @@ class ModelGroup:
         orphans = [job for job in self._table.jobs.values() if job.worker is worker]
         in_company = self.questions.may_have_killed(worker, reason, now)
         accused = self._verdicts.accuse(worker, orphans, reason, in_company=in_company)
-        loss = self._losses.began(worker, reason, now)
+        loss = self._verdicts.loss_of(worker, orphans, reason)
         for job in orphans:
             if job.stage is Stage.CANCELLING:
                 self._table.end(job)

@@ -109,6 +109,11 @@ class Job:
         from the same model."""
         return any(log.tokens for log in self.stream.logs)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it has no new token since it was sent to a worker."""
+        return self.log.fruitless_dispatches > 0
+
     def interrupted(self, loss: Loss) -> None:
         """It has lost its worker."""
         self.gave_up()

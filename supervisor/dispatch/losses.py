@@ -5,7 +5,6 @@ page can show a death and the streams that went on across it.
 """
 
 from collections import deque
-from collections.abc import Container
 
 from msgspec import Struct
 
@@ -36,7 +35,8 @@ class Loss(Struct, kw_only=True):
     """One loss of a ready worker. Only its model's group changes it.
 
     `lost_at` is in monotonic seconds. Each of `n_sequences` either goes on, ends without another
-    token, or waits.
+    token, or waits. With `is_unprovoked` the worker computed nothing that had not brought a token
+    yet, so that no request can have attracted a kill.
     """
 
     worker: WorkerName
@@ -44,6 +44,7 @@ class Loss(Struct, kw_only=True):
     model: str
     reason: ExitReason
     lost_at: float
+    is_unprovoked: bool = False
     n_sequences: int = 0
     n_went_on: int = 0
     n_ended: int = 0
@@ -79,20 +80,26 @@ class Losses:
         self.latest: deque[Loss] = deque(maxlen=KEEP)
         self.n_total = 0
 
-    def began(self, worker: WorkerHandle, reason: ExitReason, now: float) -> Loss:
+    def began(
+        self, worker: WorkerHandle, reason: ExitReason, now: float, *, is_unprovoked: bool = False
+    ) -> Loss:
         """A ready worker is lost. Its sequences are added by `Job.interrupted`."""
         loss = Loss(
-            worker=worker.name, epoch=worker.epoch, model=worker.model, reason=reason, lost_at=now
+            worker=worker.name,
+            epoch=worker.epoch,
+            model=worker.model,
+            reason=reason,
+            lost_at=now,
+            is_unprovoked=is_unprovoked,
         )
         self.n_total += 1
         self.latest.append(loss)
         return loss
 
-    def kills_elsewhere(self, epochs: Container[Epoch], now: float) -> bool:
-        """Whether a worker of another epoch than these was killed from outside not long ago."""
+    def has_killer(self, now: float) -> bool:
+        """Whether a worker was killed from outside not long ago, and no request can be why."""
         return any(
-            loss.reason.reason is Reason.KILLED
-            and loss.epoch not in epochs
-            and now - loss.lost_at < KILLS_S
+            loss.is_unprovoked and loss.reason.reason is Reason.KILLED
             for loss in self.latest
+            if now - loss.lost_at < KILLS_S
         )

@@ -31,17 +31,17 @@ class Fail(Struct, frozen=True):
     error: RequestError
 
 
-def decide(log: StreamLog, reason: ExitReason, *, kills_elsewhere: bool = False) -> Replay | Fail:
+def decide(log: StreamLog, reason: ExitReason, *, has_killer: bool = False) -> Replay | Fail:
     """Whether a sequence that was running on a lost worker goes on.
 
     A worker's end that an operator asked for, or that came with its machine's, does not count as a
-    fruitless replay. Nor does a kill from outside where there are `kills_elsewhere`: workers that
-    never had this sequence are killed, too, so it does not attract the kills.
+    fruitless replay. Nor does a kill from outside where there is a killer that no request attracts
+    (`Losses.has_killer`).
     """
-    is_excused = kills_elsewhere and reason.reason is Reason.KILLED
+    is_excused = has_killer and reason.reason is Reason.KILLED
     if is_excused and log.excused_kills < MAX_EXCUSED_KILLS:
         log.excused_kills += 1
-        log.fruitless_dispatches -= 1
+        log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)
         return Replay()
     if reason.reason in ASKED | WITH_ITS_MACHINE:
         log.fruitless_dispatches = max(0, log.fruitless_dispatches - 1)

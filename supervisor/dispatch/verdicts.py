@@ -11,7 +11,7 @@ from supervisor.dispatch.admission import Admission
 from supervisor.dispatch.job import Job, Stage
 from supervisor.dispatch.job_table import JobTable
 from supervisor.dispatch.ledger import ModelLedger
-from supervisor.dispatch.losses import Losses
+from supervisor.dispatch.losses import Loss, Losses
 from supervisor.dispatch.questions import Questions
 from supervisor.dispatch.request import GenerationRequest
 from supervisor.dispatch.suspects import (
@@ -59,6 +59,16 @@ class Verdicts:
         """Raises `EngineCrashSuspect` for a request that has been convicted."""
         if self._quarantine.holds(request, self._clock()):
             raise EngineCrashSuspect("An equal request killed the engine; it is refused for now")
+
+    def loss_of(self, worker: WorkerHandle, orphans: Sequence[Job], reason: ExitReason) -> Loss:
+        """Note the loss of a worker, before its sequences and questions are taken off it."""
+        is_asked = self._questions.asked_of(worker.epoch) > 0
+        return self._losses.began(
+            worker,
+            reason,
+            self._clock(),
+            is_unprovoked=not is_asked and not any(job.is_stuck for job in orphans),
+        )
 
     def accuse(
         self,
@@ -139,8 +149,8 @@ class Verdicts:
         )
 
     def _recover(self, job: Job, reason: ExitReason) -> None:
-        kills_elsewhere = self._losses.kills_elsewhere(job.log.epochs, self._clock())
-        match recovery.decide(job.log, reason, kills_elsewhere=kills_elsewhere):
+        has_killer = self._losses.has_killer(self._clock())
+        match recovery.decide(job.log, reason, has_killer=has_killer):
             case recovery.Replay():
                 job.is_resuming = True
                 self._ledger.replayed()

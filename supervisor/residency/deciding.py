@@ -235,8 +235,12 @@ class Decision:
 
 def stay_until(tenant: Tenant, newcomer: str, terms: Mapping[str, Terms], rules: Rules) -> float:
     """When a tenant may be evicted for a newcomer: loads take at most a part of all time. One that
-    is idle for longer than between two requests of its clients serves no request by staying."""
+    has been idle for a part of a load serves no request by staying. A shorter pause tells nothing:
+    clients that think for seconds would find a model that loads for a minute gone each time."""
     known = [terms[model].load_s for model in (tenant.model, newcomer) if model in terms]
-    stay_s = max(rules.min_stay_s, rules.stay_per_load * max(known, default=0.0))
-    until = (tenant.ready_at or tenant.started_at) + stay_s
-    return min(until, tenant.last_used + rules.pause_s) if tenant.is_idle else until
+    load_s = max(known, default=0.0)
+    until = (tenant.ready_at or tenant.started_at) + max(
+        rules.min_stay_s, rules.stay_per_load * load_s
+    )
+    pause_s = max(rules.pause_s, rules.pause_per_load * load_s)
+    return min(until, tenant.last_used + pause_s) if tenant.is_idle else until

@@ -46,17 +46,19 @@ class Rules(Struct, frozen=True, kw_only=True):
     """The figures of the decisions, in seconds and bytes.
 
     `min_stay_s` is the least time that a loaded model serves before it is evicted for another; it
-    is at least `stay_per_load` times the expected load of the two. One that has no request for
-    `pause_s`, a pause between two requests of a client, need not stay. `patience_s` is the time
-    that a request waits for busy models to become idle by themselves; then one of them is closed to
-    new sequences. `max_resident` limits the workers in memory. `limit_bytes` limits what all
-    workers together take at a place, whatever is free; `device_limit_bytes` at any device, also at
-    one that is seen later. `reserve_bytes` stay free at each place.
+    is at least `stay_per_load` times the expected load of the two. One that has had no request for
+    `pause_s`, and for `pause_per_load` times that load, need not stay: the pauses between two
+    requests of a client are mostly shorter. `patience_s` is the time that a request waits for busy
+    models to become idle by themselves; then one of them is closed to new sequences. `max_resident`
+    limits the workers in memory. `limit_bytes` limits what all workers together take at a place,
+    whatever is free; `device_limit_bytes` at any device, also at one that is seen later.
+    `reserve_bytes` stay free at each place.
     """
 
     min_stay_s: float = 1.0
     stay_per_load: float = 1.0
     pause_s: float = 0.25
+    pause_per_load: float = 0.5
     patience_s: float = 5.0
     max_resident: int | None = None
     limit_bytes: dict[str, int] = {}

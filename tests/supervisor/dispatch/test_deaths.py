@@ -1,5 +1,7 @@
 """Sequences and prompts whose workers die: they go on, and only those that cannot end."""
 
+import time
+
 import pytest
 
 from gpufc.errors import EngineCrashed, EngineCrashSuspect, EngineUnavailable
@@ -167,7 +169,7 @@ async def killed(front: Front, times: int, reason: ExitReason = KILLED) -> None:
         worker.die(reason)
 
 
-async def test_kills_that_also_hit_workers_without_a_sequence_are_not_held_against_it() -> None:
+async def test_kills_that_also_hit_idle_workers_are_not_held_against_a_sequence() -> None:
     front = Front()
     front.fleet.start_worker().die()
     stream = front.submit()
@@ -185,6 +187,48 @@ async def test_a_sequence_ends_that_is_killed_for_ever_with_all_others() -> None
     await killed(front, MAX_EXCUSED_KILLS + MAX_FRUITLESS_REPLAYS + 1)
     with pytest.raises(EngineCrashed, match="died 20 times"):
         await whole_texts(stream)
+
+
+async def test_kills_of_workers_whose_sequences_all_get_on_are_evidence_of_a_killer() -> None:
+    front = Front()
+    front.submit(request("gets on"))
+    worker = front.fleet.start_worker(auto=False)
+    await until(lambda: worker.active)
+    worker.step()
+    worker.die()
+    assert front.dispatcher.losses.has_killer(time.monotonic())
+    assert not front.dispatcher.losses.has_killer(time.monotonic() + KILLS_S)
+
+
+async def test_a_request_that_attracts_kills_is_not_excused_by_those_before_or_beside_it() -> None:
+    """An out-of-memory daemon kills like any other process. The request comes again, and twice."""
+    front = Front(slots=1, replicas=2)
+    for _ in range(2):
+        stream = front.submit(request("takes much memory"))
+        await killed(front, MAX_FRUITLESS_REPLAYS + 1)
+        with pytest.raises(EngineCrashed, match="died 4 times"):
+            await whole_texts(stream)
+    streams = [front.submit(request("takes much memory")) for _ in range(2)]
+    for _ in range(MAX_FRUITLESS_REPLAYS + 1):
+        workers = [front.fleet.start_worker(auto=False, line=line) for line in (1, 2)]
+        await until(lambda workers=workers: all(worker.active for worker in workers))
+        for worker in workers:
+            worker.die()
+    for stream in streams:
+        with pytest.raises(EngineCrashed, match="died 4 times"):
+            await whole_texts(stream)
+
+
+async def test_a_kill_after_a_token_gives_no_credit() -> None:
+    front = Front()
+    front.fleet.start_worker().die()
+    stream = front.submit()
+    worker = front.fleet.start_worker(auto=False)
+    await until(lambda: worker.active)
+    worker.step()
+    worker.die()
+    (log,) = stream.logs
+    assert (log.fruitless_dispatches, log.excused_kills) == (0, 1)
 
 
 async def test_a_token_begins_the_count_of_excused_kills_anew() -> None:

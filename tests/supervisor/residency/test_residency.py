@@ -196,15 +196,28 @@ def test_a_model_stays_for_a_while_before_it_goes_for_another() -> None:
 
 
 def test_a_model_without_requests_for_a_moment_goes_before_the_end_of_its_stay() -> None:
-    rules = Rules(min_stay_s=1.0, stay_per_load=2.0, pause_s=0.25)
-    bench = Bench(rules, a=Terms(placements=(way(10),), load_s=3.0), b=small())
-    a = bench.load("a", 10.0)
-    bench.residency.used(a, 1, 10.0)
-    bench.residency.used(a, 0, 10.5)
-    bench.residency.demand("b", 1, 10.5)
-    assert bench.decide(10.5) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
-    assert bench.residency.wake_at(10.5) == 10.75
-    assert bench.decide(10.75)[0] == Evict(a, "a", EvictReason.ROOM, "b")
+    rules = Rules(min_stay_s=1.0, stay_per_load=2.0, pause_s=0.25, pause_per_load=0.5)
+    for load_s, pause_s in ((0.1, 0.25), (3.0, 1.5), (8.0, 4.0)):
+        bench = Bench(rules, a=Terms(placements=(way(10),), load_s=load_s), b=small())
+        a = bench.load("a", 10.0)
+        bench.residency.used(a, 1, 10.0)
+        bench.residency.used(a, 0, 10.5)
+        bench.residency.demand("b", 1, 10.5)
+        assert bench.decide(10.5) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
+        assert bench.residency.wake_at(10.5) == 10.5 + pause_s
+        assert bench.decide(10.5 + pause_s)[0] == Evict(a, "a", EvictReason.ROOM, "b")
+
+
+def test_clients_that_think_for_less_than_half_a_load_keep_their_model() -> None:
+    """Otherwise each of their requests would wait for a load."""
+    bench = Bench(Rules(), a=Terms(placements=(way(10),), load_s=20.0), b=small())
+    a = bench.load("a", 100.0)
+    bench.residency.demand("b", 1, 100.0)
+    for at in range(101, 117, 3):  # a second of answer, two of thought
+        bench.residency.used(a, 1, at)
+        bench.residency.used(a, 0, at + 1)
+        assert bench.decide(at + 2.9) == (Wait("b", WaitReason.MIN_STAY, 1, None),)
+    assert bench.decide(120.0)[0] == Evict(a, "a", EvictReason.ROOM, "b")
 
 
 def test_the_longest_wait_is_first_and_claims_its_room() -> None:
