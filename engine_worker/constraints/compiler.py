@@ -21,8 +21,7 @@ MAX_KEPT = 128
 """Lanes of all compiled grammars. The lexer of a large one takes up to 24 MB."""
 
 LANES_BESIDE = 64
-"""Lanes of one grammar, beside a device: threads then seldom wait for a lexer. A grammar of the
-usual size takes 0.3 MB a lane."""
+"""Lanes of one grammar, beside a device: threads then seldom wait for a lexer (NOTES.md)."""
 
 LANES_S = 0.02
 """No further lane of a grammar is compiled after so many seconds. A bomb that compiles would
