@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from supervisor.http.edge.values import converted
+from supervisor.http.edge.values import converted, without_mark
 
 T = TypeVar("T")
 Text = Any
@@ -49,7 +49,7 @@ def decode_in_steps(
         contents.append(content)
         end = at
     short += text[end:]
-    whole = _filled(msgspec.json.decode(short), mark, contents)
+    whole = _filled(msgspec.json.decode(without_mark(short)), mark, contents)
     between()
     return converted(whole, kind)
 

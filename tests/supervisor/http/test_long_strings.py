@@ -1,6 +1,7 @@
 """Texts with long strings are decoded in steps as they are decoded at once."""
 
 import json
+from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from supervisor.http.edge import body, body_cost, long_strings
 from supervisor.http.edge.long_strings import decode_in_steps
+from supervisor.http.edge.values import decode
 
 PIECE_BYTES = 16
 UNITS = ("a", "\n", '"', "\\", "é", "語", "🙂", "\\u00e9", "a\\", "\0")
@@ -27,6 +29,11 @@ def in_steps(text: bytes, kind: Any = Any) -> tuple[Any, int]:
     """The value, and the number of stretches that were cut out."""
     _, stretches = body._weighed(bytearray(text))
     return decode_in_steps(text, stretches, kind, lambda: None), len(stretches)
+
+
+def read(text: bytes, kind: Any = Any) -> Any:
+    """The value, as a large body is read."""
+    return body._decode(bytearray(text), kind, body._weighed(bytearray(text))[1])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,3 +94,10 @@ def test_the_work_grows_with_the_length(unit: str, monkeypatch: pytest.MonkeyPat
     text = b'{"content": "%s"}' % (unit.encode() * 500)
     assert in_steps(text)[0] == json.loads(text)
     assert max(looked) <= PIECE_BYTES + 12
+
+
+@pytest.mark.parametrize("before", [b"", BOM_UTF8])
+@pytest.mark.parametrize("length", [3, 200])
+def test_a_byte_order_mark_is_read_over(before: bytes, length: int) -> None:
+    text = before + b'{"content": "%s", "n": 3.0}' % (b"a" * length)
+    assert read(text, Typed) == decode(text, Typed) == Typed("a" * length, 3)
