@@ -65,8 +65,8 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
         raise InvalidRequest("num_predict is a number", param="options.num_predict")
     if body.num_predict is not None:
         raise InvalidRequest("num_predict is one of options", param="num_predict")
-    if n_predict is not None and n_predict > 0:  # any other number is: as many as fit
-        given["n_predict"] = n_predict
+    if n_predict is not None:
+        given["n_predict"] = n_predict if n_predict > 0 else -1
     options = {name: given[name] for name in SHARED if name in given and name not in _NO_OPTIONS}
     checked = converted(options, GenerationFields)
     beside = [name for name in SHARED if name not in body.SERVED and name not in options]

@@ -1,7 +1,9 @@
 """Texts with long strings are decoded in steps as they are decoded at once."""
 
 import json
+import tracemalloc
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -101,3 +103,49 @@ def test_the_work_grows_with_the_length(unit: str, monkeypatch: pytest.MonkeyPat
 def test_a_byte_order_mark_is_read_over(before: bytes, length: int) -> None:
     text = before + b'{"content": "%s", "n": 3.0}' % (b"a" * length)
     assert read(text, Typed) == decode(text, Typed) == Typed("a" * length, 3)
+
+
+def nested(n_levels: int) -> bytes:
+    return b'{"content": "%s", "x": %s%s}' % (b"a" * 200, b"[" * n_levels, b"]" * n_levels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        nested(900),
+        b'{"content": "%s", "x": 1e400}' % (b"a" * 200),
+        b'{"content": "%s", "n": 1e400}' % (b"a" * 200),
+        b'{"content": "%s", "n": 1.5}' % (b"a" * 200),
+        b'{"content": "%s",, "n": 1}' % (b"a" * 200),
+        b'{"content": "%s\\x%s"}' % (b"a" * 100, b"a" * 100),
+        b'{"content": "%s\xff%s"}' % (b"a" * 100, b"a" * 100),
+        b'{"content": "%s"' % (b"a" * 200),
+    ],
+)
+def test_a_text_that_the_steps_refuse_is_read_as_at_once(text: bytes) -> None:
+    """The same value, or the same error with the same place."""
+    assert outcome(read, text) == outcome(decode, text)
+
+
+def outcome(reads: Callable[[bytes, Any], Any], text: bytes) -> Any:
+    try:
+        return reads(text, Typed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        return type(err), str(err)
+
+
+def test_a_long_string_is_there_once_besides_its_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython needs the width of the widest character for each, twice while it makes UTF-8."""
+    monkeypatch.undo()
+    text = bytearray('{"content": "🙂%s"}' % ("a" * (3 << 20)), "utf-8")
+    stretches = body._weighed(text)[1]
+    assert stretches
+    tracemalloc.start()
+    try:
+        found = body._decode(text, Typed, stretches)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.content) == (3 << 20) + 1
+    assert kept < 5.2 * len(text)
+    assert peak < 9.6 * len(text)
