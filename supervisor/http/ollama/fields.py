@@ -13,6 +13,7 @@ from supervisor.http.edge.values import converted
 from supervisor.http.generation.constraints import ResponseFormat, constraint_of
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.thinking import switched
+from supervisor.http.generation.unsupported import is_neutral
 
 SHARED = GenerationFields.__struct_fields__
 """The fields that all generating routes share. A client may send them as options or, as it would to
@@ -69,7 +70,7 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
         # any number below 1 is: as many as fit
         given |= {"n_predict": n_predict if n_predict > 0 else -1, "max_tokens": None}
     found = {name: getattr(body, name) for name in SHARED if name not in body.SERVED}
-    found |= _options(given)
+    found |= _options(given, body.SERVED)
     if (found["n"] or 1) > 1:
         raise InvalidRequest("an answer has one choice; n is at most 1", param="n")
     return {
@@ -82,9 +83,15 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
     }
 
 
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """The shared fields that options have, and nulls for their other names."""
-    names = [name for name in SHARED if name in given and name not in _NO_OPTIONS]
+def _options(given: dict[str, Any], served: frozenset[str]) -> dict[str, Any]:
+    """The shared fields that options have, and nulls for their other names. `served` are fields
+    that stand beside the options only."""
+    for name in served:
+        if name in given and not is_neutral(name, given[name]):
+            raise InvalidRequest(
+                f"{name} stands beside options, not in them", param=f"options.{name}"
+            )
+    names = [name for name in SHARED if name in given and name not in served | _NO_OPTIONS]
     checked = converted({name: given[name] for name in names}, GenerationFields)
     others = [other for group in _SAME for other in group if not group.isdisjoint(names)]
     return dict.fromkeys(others) | {name: getattr(checked, name) for name in names}
@@ -95,7 +102,7 @@ _SAME = (
     frozenset({"repeat_penalty", "repetition_penalty"}),
 )
 """Names of one thing: an option goes before a field of the other name."""
-_NO_OPTIONS = frozenset({"model", "stream", "stream_options", "logprobs", "top_logprobs"})
+_NO_OPTIONS = frozenset({"model", "stream", "stream_options"})
 _NO_LOGPROBS = {"logprobs": None, "top_logprobs": None}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from gpufc.chat import ChatPrompt
 from gpufc.constraint import ConstraintKind
+from gpufc.protocol import LogprobsWanted
 from supervisor.http.ollama.fields import IGNORED, SHARED
 from tests.supervisor.dispatch.fakes import FakeWorker
 from tests.supervisor.http.conftest import Service, running
@@ -113,6 +114,28 @@ async def test_a_bad_option_is_refused_by_name(
     answer = await ask(service, options=options)
     assert (answer.status, list(answer.json)) == (400, ["error"])
     assert named in answer.json["error"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_log_probabilities_may_be_options(path: str) -> None:
+    options = {"logprobs": True, "top_logprobs": 2}
+    assert generated(await sent_with(path, options=options)).logprobs == LogprobsWanted(2)
+    found = generated(await sent_with(path, logprobs=True, top_logprobs=3, options=options))
+    assert found.logprobs == LogprobsWanted(2)
+    found = generated(await sent_with(path, logprobs=True, options={"logprobs": False}))
+    assert found.logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("think", False), ("think", "high"), ("format", "json"), ("options", {"a": 1})],
+)
+async def test_a_field_that_is_no_option_is_refused_with_its_right_place(
+    service: Service, name: str, value: Any
+) -> None:
+    answer = await ask(service, options={name: value})
+    assert answer.status == 400
+    assert f"{name} stands beside options" in answer.json["error"]
 
 
 @pytest.mark.parametrize("path", PATHS)
